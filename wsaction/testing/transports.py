@@ -1,0 +1,253 @@
+"""The server and the wire between a test and an app: the app's task, a bounded queue each way, bounded waits.
+
+The sessions of ``connect`` and ``WebsocketCommunicator`` are both written on ``Transport``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from anyio import CancelScope
+
+from wsaction.testing.errors import ClientDisconnected, ConnectionClosed
+from wsaction.testing.messages import ASGIApp, Message, Protocol, Received, Wanted
+from wsaction.testing.scopes import Scope
+
+__all__ = ("ABNORMAL", "CAPACITY", "Transport")
+
+ABNORMAL = 1006  # what both sides are told when a connection ends without a close frame
+CAPACITY = 1024
+_CANCEL_TRIES = 10
+_CANCEL_PAUSE = 0.1  # seconds between two of them
+
+
+class Transport:
+    """One connection to one app, which runs from here on in a task of its own, in a copy of the caller's context.
+
+    Whoever makes one ends it by ``finish()`` or ``abandon()``. At most ``capacity`` messages wait in either direction:
+    beyond it the app's ``send()`` waits for the test to read, as it would on a full socket, and the test's ``feed()``
+    waits for the app to read. Messages keep their order, and a wait that times out or is cancelled loses none.
+
+    ``closed`` is None until either side closes or the app ends; then it is ``(code, reason)`` of whichever came first.
+    ``error`` is what the app raised, if it did.
+    """
+
+    def __init__(self, app: ASGIApp, scope: Scope, capacity: int = CAPACITY) -> None:
+        self.closed: tuple[int, str] | None = None
+        self.error: BaseException | None = None
+        self._scope = scope
+        self._capacity = capacity
+        self._protocol = Protocol(scope)
+        self._inbox: deque[Message] = deque()
+        self._unread: deque[Received] = deque()
+        self._claims: list[Wanted] = []
+        self._changed = asyncio.Event()
+        self._sending = asyncio.Lock()
+        self._reading = True
+        self._client_gone = False
+        self._error_ended_it = False
+        self._error_told = False
+        self._cancelling = False
+        self._task = asyncio.create_task(self._run(app), name="wsaction.testing: the app")
+        self._task.add_done_callback(self._ended)
+
+    async def feed(self, message: Message, seconds: float) -> None:
+        """Put a message where the app receives it.
+
+        :raises TimeoutError: for ``seconds`` the app left ``capacity`` messages where they are.
+        :raises ConnectionClosed: the connection is over (or the app's own exception, if that ended it).
+        """
+        what = f"the app to receive one of the {self._capacity} messages that wait for it"
+        await self._wait(lambda: self.closed is not None or len(self._inbox) < self._capacity, what, seconds)
+        if self.closed is not None:
+            raise self._ending()
+        self._inbox.append(message)
+        self._notify()
+
+    async def take(self, wanted: Wanted, what: str, seconds: float, *, claim: bool = True) -> Received:
+        """Remove and return the first message that is ``wanted``, in the order of sending; the others stay.
+
+        While it waits, what a ``claim`` wants is handed to no one who waits without a claim.
+
+        :raises TimeoutError: none came within ``seconds``; it says ``what`` was waited for, and what came instead.
+        :raises ConnectionClosed: none came before the end (or the app's own exception, if that was the end).
+        """
+        found: list[Received] = []
+
+        def arrived() -> bool:
+            found.extend(self._pick(wanted, yielding=not claim))
+            return bool(found) or self.closed is not None
+
+        claims = [wanted] if claim else []
+        self._claims += claims
+        try:
+            await self._wait(arrived, what, seconds)
+        finally:
+            for each in claims:
+                self._claims.remove(each)
+        if not found:
+            raise self._ending()
+        return found[0]
+
+    async def seen(self, wanted: Wanted, seconds: float) -> Received | None:
+        """The first unread message that is ``wanted``, left where it is; None if none comes within ``seconds``."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._until(lambda: self.closed is not None or any(map(wanted, self._unread)))
+        except TimeoutError:
+            return None
+        return next(filter(wanted, self._unread), None)
+
+    async def ended(self, seconds: float) -> tuple[int, str]:
+        """Wait until either side has closed or the app has ended; code and reason. Unread messages stay."""
+        await self._wait(lambda: self.closed is not None, "the end of the connection", seconds)
+        return self.closed or (ABNORMAL, "")
+
+    def pause(self) -> None:
+        """Stop reading: from now on every ``send()`` of the app waits, that of a close too, as on a full socket."""
+        self._reading = False
+
+    def resume(self) -> None:
+        """Read again: the waiting ``send()`` calls go through, in the order in which they were made."""
+        self._reading = True
+        self._notify()
+
+    def disconnect(self, message: Message) -> None:
+        """The client goes: the app receives ``message`` after what was fed before, and its ``send()`` raises now."""
+        if self.closed is None:
+            self._close(message.get("code", 1005), message.get("reason") or "", message)
+        self._client_gone = True
+        self._notify()
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for the app to return, and raise what it raised if nobody has been told of it yet.
+
+        :raises TimeoutError: it did not return within ``seconds``; it has been cancelled then, and the message says
+            whether it ended by that.
+        """
+        with CancelScope(shield=True):
+            if not await self._returned(seconds):
+                outcome = (
+                    "was cancelled" if await self.cancel() else "goes on although it was cancelled again and again"
+                )
+                raise TimeoutError(f"the app did not return within {seconds:g} s of the disconnect, and {outcome}")
+        if self.error is not None and not self._error_told:
+            raise self.tell_error()
+
+    async def abandon(self, error: BaseException, seconds: float) -> None:
+        """End the connection because of ``error`` in the test; what the app raises then becomes a note on it."""
+        self.disconnect({"type": "websocket.disconnect", "code": ABNORMAL, "reason": ""})
+        try:
+            await self.finish(seconds)
+        except Exception as also:
+            error.add_note(f"and then the app failed: {also!r}")
+
+    async def cancel(self) -> bool:
+        """Cancel the app, about a second long, until it ends; whether it did."""
+        self._cancelling = True
+        for _ in range(_CANCEL_TRIES):
+            self._task.cancel()
+            if await self._returned(_CANCEL_PAUSE):
+                return True
+        return False
+
+    def tell_error(self) -> BaseException:
+        """What the app raised, to be raised in the test: ``finish()`` does not do so again."""
+        self._error_told = True
+        return self.error or RuntimeError("the app has not failed")
+
+    async def _run(self, app: ASGIApp) -> None:
+        await app(self._scope, self._receive, self._send)
+
+    async def _receive(self) -> Message:
+        await self._until(lambda: bool(self._inbox))
+        message = self._inbox.popleft()
+        self._notify()
+        return message
+
+    async def _send(self, message: Message) -> None:
+        async with self._sending:  # so that those who wait here get through in their order
+            await self._until(lambda: self._client_gone or (self._reading and len(self._unread) < self._capacity))
+            if self._client_gone:
+                await self._refuse()
+                return
+            self._protocol.advance(message)
+            self._unread.append(Received(message))
+            if self._protocol.phase == "closed":
+                self._closed_by_app(message)
+            self._notify()
+
+    async def _refuse(self) -> None:
+        await asyncio.sleep(0)  # an app that sends on and on, whatever comes of it, must not stop the loop
+        version = str(self._scope.get("asgi", {}).get("spec_version", "2.0"))
+        if [int(part) for part in version.split(".")] >= [2, 4]:  # earlier servers drop what is sent too late
+            raise ClientDisconnected("send() after the client has disconnected")
+
+    def _closed_by_app(self, message: Message) -> None:
+        code, reason = message.get("code", 1000), message.get("reason") or ""
+        if message["type"] != "websocket.close":
+            code = ABNORMAL
+        self._close(code, reason, {"type": "websocket.disconnect", "code": code, "reason": reason})
+
+    def _close(self, code: int, reason: str, disconnect: Message) -> None:
+        self.closed = (code, reason)
+        self._inbox.append(disconnect)  # past the bound: it is the last one
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """The app's task is done. Both its callback and ``_returned`` call this, whichever runs first."""
+        if task.cancelled():
+            self.error = None if self._cancelling else RuntimeError("the app cancelled its own task")
+        elif not isinstance(task.exception(), ClientDisconnected):  # which servers take for a return
+            self.error = task.exception()
+        if self.closed is None:
+            self.closed = (ABNORMAL, "")
+            self._error_ended_it = self.error is not None
+        self._client_gone = True  # what the app left running cannot send any more
+        self._notify()
+
+    def _ending(self) -> BaseException:
+        return self.tell_error() if self._error_ended_it else ConnectionClosed(*(self.closed or (ABNORMAL, "")))
+
+    async def _returned(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait({self._task}, timeout=seconds)
+        except asyncio.CancelledError:
+            self._cancelling = True
+            self._task.cancel()
+            raise
+        if self._task.done():
+            self._ended(self._task)
+        return self._task.done()
+
+    def _pick(self, wanted: Wanted, *, yielding: bool) -> list[Received]:
+        for index, received in enumerate(self._unread):
+            if wanted(received) and not (yielding and any(claim(received) for claim in self._claims)):
+                del self._unread[index]
+                self._notify()
+                return [received]
+        return []
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._changed.wait()
+
+    async def _wait(self, condition: Callable[[], bool], what: str, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._until(condition)
+        except TimeoutError:
+            raise TimeoutError(f"waited {seconds:g} s for {what}; {self._instead()}") from None
+
+    def _instead(self) -> str:
+        unread: list[dict[str, Any]] = [dict(each.message) for each in self._unread]
+        if not unread:
+            return "nothing came"
+        came = "; ".join(str(message)[:300] for message in unread[:5])
+        return f"instead came {len(unread)}: {came}" + ("; ..." if len(unread) > 5 else "")
