@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from wsaction.testing.errors import ConnectionClosed, UnexpectedFrame
-from wsaction.testing.messages import ASGIApp, Message
+from wsaction.testing.messages import ASGIApp, Message, anything
 from wsaction.testing.scopes import HeaderTypes, websocket_scope
 from wsaction.testing.transports import Transport
 
@@ -109,7 +109,7 @@ class WebsocketCommunicator:
 
         ``interval`` is Channels', which polls; this one is woken by what comes and does not need it.
         """
-        received = await self._transport.seen(lambda _: True, timeout)
+        received = await self._transport.seen(anything, timeout)
         self._raise_error()
         return received is None
 
@@ -134,7 +134,7 @@ class WebsocketCommunicator:
         :raises TimeoutError: none came in time, and the app was cancelled; or none can come, as it has ended.
         """
         try:
-            return (await self._transport.take(lambda _: True, "a message of the app", timeout, claim=False)).message
+            return (await self._transport.take(anything, "a message of the app", timeout, claim=False)).message
         except ConnectionClosed as error:
             raise TimeoutError(f"waited for a message of the app; {error}") from None
         except TimeoutError:

@@ -14,7 +14,7 @@ from typing import Any
 
 from wsaction.testing.scopes import Scope
 
-__all__ = ("ASGIApp", "Message", "Protocol", "Received", "Wanted", "is_frame")
+__all__ = ("ASGIApp", "Message", "Protocol", "Received", "Wanted", "anything", "is_frame")
 
 Message = MutableMapping[str, Any]
 ASGIApp = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
@@ -54,9 +54,14 @@ class Received:
 Wanted = Callable[[Received], bool]
 
 
+def anything(_: Received) -> bool:
+    """Every message is wanted."""
+    return True
+
+
 def is_frame(received: Received) -> bool:
     """Whether a message is a frame, and not a part of the handshake or the close."""
-    return received.message["type"] == "websocket.send"
+    return bool(received.message["type"] == "websocket.send")
 
 
 class Protocol:
@@ -74,9 +79,7 @@ class Protocol:
         kind, following = message["type"], _PHASES[self.phase]
         if kind not in following:
             allowed = " or ".join(following) or "nothing more"
-            raise RuntimeError(
-                f"expected {allowed} from the app, its connection being in {self.phase!r}; came {kind!r}"
-            )
+            raise RuntimeError(f"expected {allowed} from the app in phase {self.phase!r}; came {kind!r}")
         if kind == "websocket.http.response.start" and "websocket.http.response" not in self._extensions:
             raise RuntimeError(f"{kind} came, but scope['extensions'] does not offer 'websocket.http.response'")
         if kind in _CHECKS:

@@ -34,8 +34,8 @@ def websocket_scope(
 ) -> dict[str, Any]:
     """The scope of ``GET path`` with ``Upgrade: websocket``; every call makes a new one, with a ``state`` of its own.
 
-    ``path`` may hold a query and percent-encoding: ``"/ws/caf%C3%A9/?x=1"`` gives ``path`` ``"/ws/café/"``, ``raw_path``
-    ``b"/ws/caf%C3%A9/"`` and ``query_string`` ``b"x=1"``. ``headers`` are added to those of every handshake and replace
+    ``path`` may hold a query and percent-encoding: ``"/caf%C3%A9/?x=1"`` gives ``path`` ``"/café/"``, ``raw_path``
+    ``b"/caf%C3%A9/"`` and ``query_string`` ``b"x=1"``. ``headers`` are added to those of every handshake and replace
     those of the same name, so ``{"host": "example.com"}`` gives one Host; repeat a name by a list of pairs.
 
     :raises ValueError: ``path`` does not begin with a slash, or holds a fragment, which no client sends.

@@ -19,14 +19,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from wsaction.testing.errors import ActionFailed, ConnectionClosed, HandshakeRefused, UnexpectedFrame
-from wsaction.testing.messages import ASGIApp, Message, Received, is_frame
+from wsaction.testing.messages import ASGIApp, Message, Received, anything, is_frame
 from wsaction.testing.scopes import HeaderTypes, decode_headers, websocket_scope
 from wsaction.testing.transports import ABNORMAL, CAPACITY, Transport
 
 __all__ = ("Stream", "WebSocketSession", "connect")
 
 _UNSET: Any = object()
-_ANSWERS = ("websocket.accept", "websocket.close", "websocket.http.response.start")
 
 
 @asynccontextmanager
@@ -45,13 +44,14 @@ async def connect(
 ) -> AsyncIterator[WebSocketSession]:
     """Open one connection to ``app`` and close it at the end of the block.
 
-    ``path`` may hold a query. ``user`` becomes ``scope["user"]``; the keys of ``scope`` are put over all others, so that
+    ``path`` may hold a query. ``user`` becomes ``scope["user"]``; the keys of ``scope`` are put over all others, so
     ``scope={"extensions": {}}`` is a server without HTTP responses to handshakes. ``timeout`` is in seconds, for each
     wait. ``capacity`` is how many frames may be unread before the app's ``send()`` has to wait.
 
     The app runs in a task of its own that sees the caller's context variables. Leaving the block disconnects with code
-    1000 (1006 when the block raised), waits for the app to return, and raises what the app raised; what the block raised
-    goes first, and the app's failure is noted on it. However the block ends, cancellation included, the task has ended.
+    1000 (1006 when the block raised), waits for the app to return, and raises what the app raised; what the block
+    raised goes first, and the app's failure is noted on it. However the block ends, by cancellation too, the task is
+    over, unless the app ignores being cancelled for a whole second.
 
     :raises HandshakeRefused: the server closed before it accepted, or answered with an HTTP response.
     :raises TimeoutError: no answer came in time; or, at the end, the app did not return in time and was cancelled.
@@ -72,30 +72,31 @@ async def connect(
 
 async def _handshake(transport: Transport, subprotocols: Sequence[str], seconds: float) -> Message:
     await transport.feed({"type": "websocket.connect"}, seconds)
-    try:
-        answer = (
-            await transport.take(lambda m: m.message["type"] in _ANSWERS, "the handshake's answer", seconds)
-        ).message
-    except ConnectionClosed:
-        raise HandshakeRefused(500, reason="the app returned without an answer") from None
+    answer = await _answer(transport, seconds)
     if answer["type"] == "websocket.close":
         raise HandshakeRefused(403, code=answer.get("code", 1000), reason=answer.get("reason") or "")
     if answer["type"] == "websocket.http.response.start":
         body = await _response_body(transport, seconds)
         raise HandshakeRefused(answer["status"], decode_headers(answer.get("headers") or ()), body)
-    if answer.get("subprotocol") not in (None, *subprotocols):
-        raise RuntimeError(
-            f"expected a sub-protocol out of {list(subprotocols)}; the app chose {answer['subprotocol']!r}"
-        )
+    chosen = answer.get("subprotocol")
+    if chosen not in (None, *subprotocols):
+        raise RuntimeError(f"expected a sub-protocol out of {list(subprotocols)}; the app chose {chosen!r}")
     return answer
 
 
 async def _response_body(transport: Transport, seconds: float) -> bytes:
     body, more = b"", True
     while more:
-        part = (await transport.take(lambda _: True, "the body of the HTTP response", seconds)).message
+        part = await _answer(transport, seconds)
         body, more = body + part.get("body", b""), part.get("more_body", False)
     return body
+
+
+async def _answer(transport: Transport, seconds: float) -> Message:
+    try:
+        return (await transport.take(anything, "the answer to the handshake", seconds)).message
+    except ConnectionClosed:
+        raise HandshakeRefused(500, reason="the app returned without a whole answer") from None
 
 
 class WebSocketSession:
