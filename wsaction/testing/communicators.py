@@ -110,7 +110,7 @@ class WebsocketCommunicator:
         ``interval`` is Channels', which polls; this one is woken by what comes and does not need it.
         """
         received = await self._transport.seen(anything, timeout)
-        self._raise_error()
+        self._transport.raise_error()
         return received is None
 
     async def disconnect(self, code: int = 1000, timeout: float = 1) -> None:
@@ -136,10 +136,12 @@ class WebsocketCommunicator:
         try:
             return (await self._transport.take(anything, "a message of the app", timeout, claim=False)).message
         except ConnectionClosed as error:
+            await self._transport.finish(timeout)
+            self._transport.raise_error()
             raise TimeoutError(f"waited for a message of the app; {error}") from None
         except TimeoutError:
             await self._transport.cancel()
-            self._raise_error()
+            self._transport.raise_error()
             raise
 
     async def wait(self, timeout: float = 1) -> None:
@@ -148,7 +150,3 @@ class WebsocketCommunicator:
         :raises TimeoutError: it did not return in time and was cancelled.
         """
         await self._transport.finish(timeout)
-
-    def _raise_error(self) -> None:
-        if self._transport.error is not None:
-            raise self._transport.tell_error()

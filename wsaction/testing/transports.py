@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from anyio import CancelScope
 
@@ -63,7 +63,7 @@ class Transport:
         what = f"the app to receive one of the {self._capacity} messages that wait for it"
         await self._wait(lambda: self.closed is not None or len(self._inbox) < self._capacity, what, seconds)
         if self.closed is not None:
-            raise self._ending()
+            self._raise_ending()
         self._inbox.append(message)
         self._notify()
 
@@ -89,7 +89,7 @@ class Transport:
             for each in claims:
                 self._claims.remove(each)
         if not found:
-            raise self._ending()
+            self._raise_ending()
         return found[0]
 
     async def seen(self, wanted: Wanted, seconds: float) -> Received | None:
@@ -129,13 +129,16 @@ class Transport:
             whether it ended by that.
         """
         with CancelScope(shield=True):
-            if not await self._returned(seconds):
-                outcome = (
-                    "was cancelled" if await self.cancel() else "goes on although it was cancelled again and again"
-                )
-                raise TimeoutError(f"the app did not return within {seconds:g} s of the disconnect, and {outcome}")
-        if self.error is not None and not self._error_told:
-            raise self.tell_error()
+            try:
+                returned = await self._returned(seconds)
+            except asyncio.CancelledError:  # by asyncio, which a shield of anyio's does not hold off
+                await self.cancel()
+                raise
+            if not returned:
+                outcome = "was cancelled" if await self.cancel() else "ignores being cancelled"
+                raise TimeoutError(f"the app did not return within {seconds:g} s of the disconnect and {outcome}")
+        if not self._error_told:
+            self.raise_error()
 
     async def abandon(self, error: BaseException, seconds: float) -> None:
         """End the connection because of ``error`` in the test; what the app raises then becomes a note on it."""
@@ -154,10 +157,11 @@ class Transport:
                 return True
         return False
 
-    def tell_error(self) -> BaseException:
-        """What the app raised, to be raised in the test: ``finish()`` does not do so again."""
-        self._error_told = True
-        return self.error or RuntimeError("the app has not failed")
+    def raise_error(self) -> None:
+        """Raise what the app raised, if it did; ``finish()`` does not raise it again."""
+        if self.error is not None:
+            self._error_told = True
+            raise self.error
 
     async def _run(self, app: ASGIApp) -> None:
         await app(self._scope, self._receive, self._send)
@@ -208,16 +212,13 @@ class Transport:
         self._client_gone = True  # what the app left running cannot send any more
         self._notify()
 
-    def _ending(self) -> BaseException:
-        return self.tell_error() if self._error_ended_it else ConnectionClosed(*(self.closed or (ABNORMAL, "")))
+    def _raise_ending(self) -> NoReturn:
+        if self._error_ended_it:
+            self.raise_error()
+        raise ConnectionClosed(*(self.closed or (ABNORMAL, "")))
 
     async def _returned(self, seconds: float) -> bool:
-        try:
-            await asyncio.wait({self._task}, timeout=seconds)
-        except asyncio.CancelledError:
-            self._cancelling = True
-            self._task.cancel()
-            raise
+        await asyncio.wait({self._task}, timeout=seconds)
         if self._task.done():
             self._ended(self._task)
         return self._task.done()
