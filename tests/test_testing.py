@@ -142,7 +142,7 @@ async def test_the_scope_is_that_of_a_server() -> None:
 
 async def test_headers_may_repeat_and_scope_keys_go_over_all() -> None:
     app = Script(ACCEPT)
-    headers = [("Cookie", "a"), (b"cookie", b"b")]
+    headers: list[tuple[str | bytes, str | bytes]] = [("Cookie", "a"), (b"cookie", b"b")]
 
     async with connect(app, headers=headers, scope={"scheme": "wss", "root_path": "/sub"}, client=None):
         pass
@@ -342,7 +342,7 @@ async def test_calls_and_a_plain_receive_may_wait_at_once() -> None:
 
     async with connect(app) as ws:
         plain = asyncio.create_task(ws.receive_json())
-        await asyncio.sleep(0)  # it waits first, and still does not get what a call waits for
+        await anyio.wait_all_tasks_blocked()  # it waits first, and still does not get what a call waits for
         replies = await asyncio.gather(ws.call("a"), ws.call("b"))
         assert [reply["request_id"] for reply in replies] == ["test-1", "test-2"]
         assert await plain == {"event": "e"}
@@ -360,7 +360,7 @@ async def test_a_cancelled_wait_loses_no_frame() -> None:
 
     async with connect(app) as ws:
         waiting = asyncio.create_task(ws.receive())
-        await asyncio.sleep(0)
+        await anyio.wait_all_tasks_blocked()
         release.set()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -541,14 +541,19 @@ async def test_sending_to_a_client_that_has_gone_raises_in_the_app_and_is_a_retu
 
 
 async def test_servers_of_earlier_specs_drop_what_comes_too_late() -> None:
+    returned = asyncio.Event()
+
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         await receive()
         await send(ACCEPT)
         await receive()
         await send(text("x"))
+        returned.set()
 
-    async with connect(app, scope={"asgi": {"spec_version": "2.3"}}) as ws:
-        await ws.close()
+    async with connect(app, scope={"asgi": {"spec_version": "2.3"}}):
+        pass
+
+    assert returned.is_set()
 
 
 async def test_an_app_that_does_not_return_is_cancelled_and_told_of() -> None:
@@ -626,8 +631,7 @@ async def test_a_test_that_is_cancelled_twice_leaves_no_task() -> None:
     test = asyncio.create_task(body())
     await inside.wait()
     test.cancel()
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await anyio.wait_all_tasks_blocked()
     test.cancel()
     with pytest.raises(asyncio.CancelledError):
         await test
