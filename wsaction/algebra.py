@@ -13,7 +13,7 @@ import inspect
 import itertools
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 __all__ = (
     "Ask",
@@ -53,7 +53,7 @@ class Operators:
     def __invert__(self) -> Any:
         return Composition("~", (self,))
 
-    def __bool__(self) -> NoReturn:  # `A and B` would be B alone: a permission dropped without a word
+    def __bool__(self) -> bool:  # `(A | B) and C` would be C alone: a permission dropped without a word
         cure = "combine permissions by '&', '|', '~', and compare with None to ask whether there is one"
         raise TypeError(f"{name_of(self)}: expected '&', '|' or '~', got 'and', 'or', 'not' or 'if'; {cure}")
 

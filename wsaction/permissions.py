@@ -91,6 +91,9 @@ def frame_kwargs(parameters: Mapping[str, Any], captures: Mapping[str, Any]) -> 
 class _PermissionType(Operators, type):  # type: ignore[misc]  # `A | B` is not typing's union here, but "or"
     """Gives permission classes their operators."""
 
+    def __bool__(cls) -> bool:
+        return True  # only instances and expressions refuse: `help()` and other tools ask classes for their truth
+
 
 class BasePermission(Operators, metaclass=_PermissionType):
     """Lets everyone through; a subclass defines the methods of the questions that it has a say in.
