@@ -1,0 +1,215 @@
+"""The algebra of permissions: expressions of ``& | ~``, and how they are asked.
+
+`wsaction.permissions` says what is asked, and is the module to import from. This one knows nothing of its questions:
+it combines permissions into a `Composition`, moves its negations inwards, and makes of the methods at its leaves a
+function that asks them from left to right. Its verdict is None (allowed), a `Refusal`, or, only where something
+awaitable was met, an awaitable of these: no coroutine and no task is made while the answers are plain.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+__all__ = (
+    "Ask",
+    "Composition",
+    "Kwargs",
+    "Method",
+    "Operators",
+    "Refusal",
+    "Verdict",
+    "is_group",
+    "keywords_of",
+    "name_of",
+    "normal_form",
+    "once",
+    "series",
+    "single",
+)
+
+
+class Operators:
+    """``& | ~`` for permission classes (through their metaclass), their instances, and compositions."""
+
+    __slots__ = ()
+
+    def __and__(self, other: Any) -> Composition:
+        return _combined("&", self, other)
+
+    def __rand__(self, other: Any) -> Composition:
+        return _combined("&", other, self)
+
+    def __or__(self, other: Any) -> Composition:
+        return _combined("|", self, other)
+
+    def __ror__(self, other: Any) -> Composition:
+        return _combined("|", other, self)
+
+    def __invert__(self) -> Any:
+        return Composition("~", (self,))
+
+    def __bool__(self) -> bool:  # `(A | B) and C` would be C alone: a permission dropped without a word
+        cure = "combine permissions by '&', '|', '~', and compare with None to ask whether there is one"
+        raise TypeError(f"{name_of(self)}: expected '&', '|' or '~', got 'and', 'or', 'not' or 'if'; {cure}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Composition(Operators):
+    """What ``& | ~`` build: ``str(~IsOwner & IsAdmin | AllowAny) == "(~IsOwner & IsAdmin) | AllowAny"``."""
+
+    operator: Literal["&", "|", "~"]
+    operands: tuple[Any, ...]
+
+    def __invert__(self) -> Any:
+        return self.operands[0] if self.operator == "~" else Composition("~", (self,))
+
+    def __str__(self) -> str:
+        names = [f"({one})" if is_group(one) else name_of(one) for one in self.operands]
+        return f"~{names[0]}" if self.operator == "~" else f" {self.operator} ".join(names)
+
+
+def _combined(operator: Literal["&", "|"], *operands: Any) -> Composition:
+    permissions = all(isinstance(one, Operators) or callable(one) for one in operands)
+    return _flat(operator, operands) if permissions else NotImplemented
+
+
+def _flat(operator: Literal["&", "|"], operands: Iterable[Any]) -> Composition:
+    """A chain of one operator is one composition, so that no recursion bounds its length."""
+    parts = [one.operands if is_group(one, operator) else (one,) for one in operands]
+    return Composition(operator, tuple(itertools.chain.from_iterable(parts)))
+
+
+def is_group(entry: Any, *operators: str) -> bool:
+    """Whether it is an "and" or an "or" (or the one that ``operators`` says), not a permission or its negation."""
+    return isinstance(entry, Composition) and entry.operator in (operators or ("&", "|"))
+
+
+def name_of(entry: Any) -> str:
+    """What messages call a permission, an expression or any other object."""
+    if isinstance(entry, Composition):
+        return str(entry)
+    return str(getattr(entry, "__qualname__", type(entry).__qualname__))
+
+
+def normal_form(entry: Any, positive: bool = True) -> Any:
+    """The same formula with every "not" moved to a permission: ``~(A | B)`` becomes ``~A & ~B``."""
+    if not isinstance(entry, Composition):
+        return entry if positive else Composition("~", (entry,))
+    if entry.operator == "~":
+        return normal_form(entry.operands[0], not positive)
+    operands = [normal_form(one, positive) for one in entry.operands]
+    return _flat("&" if (entry.operator == "&") is positive else "|", operands)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Who said no (``str`` of a permission or expression), and the ``message`` and ``code`` that a permission set."""
+
+    permission: str
+    message: str | None = None
+    code: str | None = None
+
+
+Kwargs: TypeAlias = Callable[[], Mapping[str, Any]]
+Verdict: TypeAlias = Refusal | Awaitable[Refusal | None] | None
+Ask: TypeAlias = Callable[[tuple[Any, ...], Kwargs], Verdict]
+Pick: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+_SETTLED = (Refusal, type(None))
+
+
+class Method(NamedTuple):
+    """A callable, and (None: nothing) how to pick what it takes by keyword."""
+
+    call: Callable[..., Any]
+    keywords: Pick | None
+
+    def without_last(self) -> Method:
+        """The same one, asked with an argument more than it takes."""
+        return Method(lambda *args, **kwargs: self.call(*args[:-1], **kwargs), self.keywords)
+
+
+def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
+    """Asks one method: the verdict is ``yes`` where its answer is true, else ``no``."""
+    call, keywords = method
+
+    def ask(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:
+        answer = call(*args) if keywords is None else call(*args, **keywords(kwargs()))
+        if answer is True:
+            return yes
+        if answer is not False and inspect.isawaitable(answer):
+            return later(answer)
+        return yes if answer else no
+
+    async def later(answer: Awaitable[Any]) -> Refusal | None:
+        return yes if await answer else no
+
+    return ask
+
+
+def series(going: Refusal | None, asks: Iterable[Ask]) -> Ask | None:
+    """Asks one after the other while the verdict is ``going``: None makes an "and", a refusal an "or".
+
+    Without ``asks`` there is nothing to ask: None.
+    """
+    every = tuple(asks)
+
+    def ask_all(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:
+        rest = iter(every)
+        for ask in rest:
+            verdict = ask(args, kwargs)
+            if verdict is not going:
+                return verdict if isinstance(verdict, _SETTLED) else later(verdict, (ask(args, kwargs) for ask in rest))
+        return going
+
+    async def later(first: Awaitable[Refusal | None], rest: Iterator[Verdict]) -> Refusal | None:
+        for verdict in itertools.chain((first,), rest):
+            settled = verdict if isinstance(verdict, _SETTLED) else await verdict
+            if settled is not going:
+                return settled
+        return going
+
+    return ask_all if len(every) > 1 else next(iter(every), None)
+
+
+def once(ask: Ask) -> Ask:
+    """The same question, for which the keyword arguments are made at most once."""
+
+    def ask_once(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:
+        made: list[Mapping[str, Any]] = []
+
+        def make() -> Mapping[str, Any]:
+            if not made:
+                made.append(kwargs())
+            return made[0]
+
+        return ask(args, make)
+
+    return ask_once
+
+
+def keywords_of(call: Callable[..., Any], arity: int) -> Pick | None:
+    """What a callable takes by keyword; None: nothing.
+
+    Never what it is given by position (``arity`` arguments, ``self`` aside), whatever the names are, nor what a
+    `functools.partial` has fixed: a frame that names these changes nothing, and is no error.
+    """
+    parameters = inspect.signature(call).parameters.values()
+    taken: set[str] = set()
+    while isinstance(call, functools.partial):
+        taken, arity, call = taken | call.keywords.keys(), arity + len(call.args), call.func
+    if inspect.ismethod(call):
+        arity, call = arity + 1, call.__func__
+    given = [one.name for one in inspect.signature(call).parameters.values() if one.kind <= one.POSITIONAL_OR_KEYWORD]
+    taken.update(given[:arity])
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return lambda kwargs: (
+            kwargs if taken.isdisjoint(kwargs) else {k: v for k, v in kwargs.items() if k not in taken}
+        )
+    named = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)} - taken
+    return (lambda kwargs: {name: kwargs[name] for name in named & kwargs.keys()}) if named else None

@@ -1,0 +1,346 @@
+"""Who may connect, act, and touch an object: permission classes and their algebra.
+
+A permission has a say in the questions whose method it defines: *connect* (``can_connect``), *action*
+(``has_permission``), *object* (``has_object_permission``); a plain callable in actions only. ``permission_classes`` is
+one "and"; ``&``, ``|`` and ``~`` combine permissions to any depth. Each question is Python's own logic over the
+permissions that have a say in it:
+
+* connect and action: a permission's value is its method's answer;
+* object: it is ``has_permission and has_object_permission``, of which it may define one or both. So nobody gets
+  through ``IsOwner | IsAdmin`` by half of the one and half of the other;
+* a permission without a say refuses nobody, negated or not: it leaves the decision to the other questions. (Kleene's
+  logic, "unknown" let through at the end: ``~(a | b)`` is ``~a & ~b``, and ``~~a`` is ``a``.)
+
+A refusal at one question is final: an object is asked about once its action was allowed, and an action that has no
+object (``list``) is decided by the action alone. With ``IsAdmin`` defining ``has_permission`` alone, as
+``IsAuthenticated`` does, and ``IsOwner`` ``has_object_permission`` alone, these get through:
+
+=====================  =========  ===============  =======================
+expression             connect    action           object
+=====================  =========  ===============  =======================
+``IsOwner | IsAdmin``  everyone   everyone         the owner, admins
+``IsOwner & IsAdmin``  everyone   admins           admins who own it
+``~IsOwner``           everyone   everyone         everyone but the owner
+``~IsAuthenticated``   everyone   anonymous users  (whoever may act)
+``~AllowAny``          nobody     nobody           nobody
+=====================  =========  ===============  =======================
+
+The negation of a permission that defines both is refused at the action if ``has_permission`` is true, since no object
+may follow to say more. Answers count by truthiness, None refuses, awaitables are awaited, exceptions go to the caller.
+What cannot change the verdict any more is not asked; the order is from left to right.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Collection, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from wsaction.algebra import (
+    Ask,
+    Composition,
+    Kwargs,
+    Method,
+    Operators,
+    Refusal,
+    Verdict,
+    is_group,
+    keywords_of,
+    name_of,
+    normal_form,
+    once,
+    series,
+    single,
+)
+
+__all__ = (
+    "AllowAny",
+    "BasePermission",
+    "Composition",
+    "DenyAll",
+    "IsAuthenticated",
+    "IsAuthenticatedStrictly",
+    "IsOwner",
+    "Permissions",
+    "Refusal",
+    "compile_permissions",
+    "frame_kwargs",
+)
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Answer: TypeAlias = bool | Awaitable[bool]
+
+_ABSENT = object()
+_ARGUMENTS = ("scope", "handler", "action", "obj")
+_ARITY = {"can_connect": 2, "has_permission": 3, "has_object_permission": 4}
+
+
+def frame_kwargs(parameters: Mapping[str, Any], captures: Mapping[str, Any]) -> dict[str, Any]:
+    """A new dict of what permissions may take by keyword: the frame's keys, overlaid by the route's captures.
+
+    A frame can neither shadow a capture nor pass ``self``, ``scope``, ``handler``, ``obj`` or ``action``:
+    ``frame_kwargs({"pk": 1, "scope": {}, "x": 2}, {"pk": "7"}) == {"pk": "7", "x": 2}``.
+    """
+    merged = {**parameters, **captures}
+    for name in ("self", "scope", "handler", "obj", "action"):
+        merged.pop(name, None)
+    return merged
+
+
+class _PermissionType(Operators, type):  # type: ignore[misc]  # `A | B` is not typing's union here, but "or"
+    """Gives permission classes their operators."""
+
+    def __bool__(cls) -> bool:
+        return True  # only instances and expressions refuse: `help()` and other tools ask classes for their truth
+
+
+class BasePermission(Operators, metaclass=_PermissionType):
+    """Lets everyone through; a subclass defines the methods of the questions that it has a say in.
+
+    They may be sync or async, and take more parameters (with defaults) or ``**kwargs``, which are filled by name from
+    the route's captures and the frame. Methods that are not overridden are never asked. One instance serves all frames
+    of all connections: keep no state of a request on it. ``message`` and ``code`` go into the `Refusal`.
+    These and the built-in methods are sync: call ``super()``'s without ``await``.
+    """
+
+    # `*args: Any, **kwargs: Any` is the typing specification's word for "an override may take fewer or more".
+
+    def can_connect(self, scope: Scope, handler: Any, *args: Any, **kwargs: Any) -> Answer:
+        """Whether the connection may be opened."""
+        return True
+
+    def has_permission(self, scope: Scope, handler: Any, action: str, *args: Any, **kwargs: Any) -> Answer:
+        """Whether the action may be called."""
+        return True
+
+    def has_object_permission(
+        self, scope: Scope, handler: Any, action: str, obj: Any, *args: Any, **kwargs: Any
+    ) -> Answer:
+        """Whether the action may touch the object."""
+        return True
+
+
+class AllowAny(BasePermission):
+    """Lets everyone through, on purpose; ``~AllowAny`` refuses as `DenyAll` does."""
+
+    def can_connect(self, scope: Scope, handler: Any) -> bool:
+        return True
+
+    def has_permission(self, scope: Scope, handler: Any, action: str) -> bool:
+        return True
+
+    def has_object_permission(self, scope: Scope, handler: Any, action: str, obj: Any) -> bool:
+        return True
+
+
+class DenyAll(BasePermission):
+    """Refuses everything, connections too."""
+
+    def can_connect(self, scope: Scope, handler: Any) -> bool:
+        return False
+
+    def has_permission(self, scope: Scope, handler: Any, action: str) -> bool:
+        return False
+
+    def has_object_permission(self, scope: Scope, handler: Any, action: str, obj: Any) -> bool:
+        return False
+
+
+class IsAuthenticated(BasePermission):
+    """Only a ``scope["user"]`` whose ``is_authenticated`` is true may act; anonymous users may connect."""
+
+    def has_permission(self, scope: Scope, handler: Any, action: str) -> bool:
+        answer = getattr(scope.get("user"), "is_authenticated", False)
+        return True if answer is True else _is_authenticated(scope.get("user"))  # the short way, once a frame
+
+
+class IsAuthenticatedStrictly(IsAuthenticated):
+    """`IsAuthenticated` for connections too."""
+
+    def can_connect(self, scope: Scope, handler: Any) -> bool:
+        return _is_authenticated(scope.get("user"))
+
+
+class IsOwner(BasePermission):
+    """The object's ``lookup_field`` is the user; subclass it to set the attributes.
+
+    A ``lookup_field`` that ends in ``_id`` is compared with the user's ``pk``, else ``id``, else ``identity``. Nobody
+    owns an object whose owner is None. Where ``check_actions`` names actions, the answer to all others is yes.
+    Raises `TypeError` where an object or user has no such attribute, and for ``check_actions`` when declared.
+    """
+
+    lookup_field: str = "user"
+    check_actions: Collection[str] = "__all__"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        actions = cls.check_actions
+        if actions != "__all__" and (isinstance(actions, str) or not isinstance(actions, Collection)):
+            expected = "'__all__' or a tuple of action names (of one: ('update',))"
+            raise TypeError(f"{cls.__qualname__}.check_actions: expected {expected}, got {actions!r}")
+
+    def has_object_permission(self, scope: Scope, handler: Any, action: str, obj: Any) -> bool:
+        if self.check_actions != "__all__" and action not in self.check_actions:
+            return True
+        owner, user = self._attribute(obj, self.lookup_field), scope.get("user")
+        if owner is None or not _is_authenticated(user):
+            return False
+        by_id = self.lookup_field.endswith("_id")
+        return bool(owner == (self._attribute(user, "pk", "id", "identity") if by_id else user))
+
+    def _attribute(self, holder: Any, *names: str) -> Any:
+        for name in names:
+            if (value := getattr(holder, name, _ABSENT)) is not _ABSENT:
+                return value
+        raise TypeError(
+            f"{name_of(self)}: expected the attribute {' or '.join(names)}, got {name_of(holder)}, which has none; set "
+            f"lookup_field (here {self.lookup_field!r}; '..._id' means the user's pk) in a subclass of IsOwner"
+        )
+
+
+def _is_authenticated(user: Any) -> bool:
+    answer = getattr(user, "is_authenticated", False)
+    if callable(answer):
+        answer = answer()
+    if not isinstance(answer, bool) and inspect.isawaitable(answer):  # truthy, it would let everyone in
+        raise TypeError(f"{name_of(user)}.is_authenticated: expected True or False, got an awaitable; keep the result")
+    return bool(answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What `compile_permissions` makes of ``permission_classes``; each question is answered by a verdict.
+
+    That is None (allowed), a `Refusal`, or, only where something awaitable was met, an awaitable of these::
+
+        refused = permissions.action_refusal(scope, handler, action, kwargs)
+        if refused is not None and not isinstance(refused, Refusal):
+            refused = await refused
+
+    ``kwargs`` makes the keyword arguments (see `frame_kwargs`). It is called at most once, and only when a permission
+    that takes some is asked. ``on_connect``, ``on_action`` and ``on_object`` are None where nothing needs to be asked.
+    """
+
+    on_connect: Ask | None
+    on_action: Ask | None
+    on_object: Ask | None
+
+    def connect_refusal(self, scope: Scope, handler: Any, kwargs: Kwargs = dict) -> Verdict:
+        """The verdict on opening this connection."""
+        return None if self.on_connect is None else self.on_connect((scope, handler), kwargs)
+
+    def action_refusal(self, scope: Scope, handler: Any, action: str, kwargs: Kwargs = dict) -> Verdict:
+        """The verdict on calling this action."""
+        return None if self.on_action is None else self.on_action((scope, handler, action), kwargs)
+
+    def object_refusal(self, scope: Scope, handler: Any, action: str, obj: Any, kwargs: Kwargs = dict) -> Verdict:
+        """The verdict on this object, for an action that was allowed: what that settled is not asked again."""
+        return None if self.on_object is None else self.on_object((scope, handler, action, obj), kwargs)
+
+
+def compile_permissions(classes: Any, *, owner: str) -> Permissions:
+    """Reads ``permission_classes`` once, so that a frame pays for what has to be asked, and for nothing else.
+
+    ``owner`` names them in errors ("CardHandler.permission_classes"). Each class is instantiated once.
+    Raises `TypeError` for what is no permission, or cannot be called with the arguments of its question alone.
+    ``compile_permissions((IsAuthenticated,), owner="H.permission_classes").on_object is None``.
+    """
+    if not isinstance(classes, list | tuple):
+        cure = "did you forget the comma? (IsAuthenticated,) is a tuple"
+        raise TypeError(f"{owner}: expected a tuple or list of permissions, got {name_of(classes)}; {cure}")
+    compiler = _Compiler(owner)
+    conjuncts = normal_form(Composition("&", tuple(classes))).operands
+    return Permissions(
+        on_connect=compiler.all_of(compiler.ask(one, _refusal(one), "can_connect") for one in conjuncts),
+        on_action=compiler.all_of(compiler.ask(one, _refusal(one), "has_permission") for one in conjuncts),
+        on_object=compiler.all_of(compiler.ask_object(one, _refusal(one)) for one in conjuncts),
+    )
+
+
+def _refusal(entry: Any) -> Refusal:
+    return Refusal(name_of(entry), getattr(entry, "message", None), getattr(entry, "code", None))
+
+
+class _Compiler:
+    """Reads the entries of one ``permission_classes``, each of them once, and names ``owner`` in errors."""
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.known: dict[int, dict[str, Method]] = {}
+
+    def all_of(self, conjuncts: Iterable[Ask | None]) -> Ask | None:
+        ask = series(None, [one for one in conjuncts if one is not None])
+        takers = [method for methods in self.known.values() for method in methods.values() if method.keywords]
+        return once(ask) if ask is not None and takers else ask
+
+    def ask(self, entry: Any, refusal: Refusal, *questions: str) -> Ask | None:
+        """Asks an expression whose permissions' values are the "and" of these methods; None: it has no say."""
+        if is_group(entry):
+            asks = [self.ask(one, refusal, *questions) for one in entry.operands]
+            if entry.operator == "|" and None in asks:
+                return None
+            return series(None if entry.operator == "&" else refusal, [one for one in asks if one is not None])
+        yes, no = (refusal, None) if isinstance(entry, Composition) else (None, refusal)
+        methods = self.methods(entry)
+        return series(yes, [single(methods[one], yes, no) for one in questions if one in methods])
+
+    def ask_object(self, entry: Any, refusal: Refusal) -> Ask | None:
+        """Asks a conjunct for an object, given that it allowed the action: only what that has left open."""
+        if not self.has_object_say(entry):
+            return None
+        if is_group(entry):
+            return self.ask(entry, refusal, "has_permission of an object", "has_object_permission")
+        if isinstance(entry, Composition) and "has_permission" in self.methods(entry):
+            return None
+        return self.ask(entry, refusal, "has_object_permission")
+
+    def has_object_say(self, entry: Any) -> bool:
+        if is_group(entry):
+            return any(map(self.has_object_say, entry.operands))
+        return "has_object_permission" in self.methods(entry)
+
+    def methods(self, entry: Any) -> dict[str, Method]:
+        """The methods that a permission, or one that is negated, defines, by their names."""
+        permission = entry.operands[0] if isinstance(entry, Composition) else entry
+        kind = permission if isinstance(permission, type) else type(permission)
+        if kind is (DenyAll if isinstance(entry, Composition) else AllowAny):
+            return {}
+        if id(permission) not in self.known:
+            methods = self.known[id(permission)] = self._read(permission)
+            if "has_permission" in methods:
+                methods["has_permission of an object"] = methods["has_permission"].without_last()
+        return self.known[id(permission)]
+
+    def _read(self, entry: Any) -> dict[str, Method]:
+        if isinstance(entry, (BasePermission, _PermissionType)):
+            permission, name = self._instance(entry), name_of(entry)
+            defined = {one: getattr(permission, one) for one in _ARITY}
+            own = {k: v for k, v in defined.items() if getattr(v, "__func__", None) is not getattr(BasePermission, k)}
+            return {one: self._method(call, one, f"{name}.{one}") for one, call in own.items()}
+        if callable(entry) and not isinstance(entry, type):
+            return {"has_permission": self._method(entry, "has_permission", name_of(entry))}
+        cure = "name the class itself, without quotes" if isinstance(entry, str) else "derive it from BasePermission"
+        expected = "a BasePermission class, instance or composition, or a callable (scope, handler, action)"
+        raise TypeError(f"{self.owner}: expected {expected}, got {entry!r}; {cure}, or leave it out")
+
+    def _instance(self, entry: Any) -> Any:
+        try:
+            return entry() if isinstance(entry, type) else entry
+        except TypeError as error:
+            cure = f"put an instance there, {entry.__qualname__}(...)"
+            raise TypeError(f"{self.owner}: expected a class that takes no arguments, got {error}; {cure}") from error
+
+    def _method(self, call: Any, question: str, name: str) -> Method:
+        arguments = _ARGUMENTS[: _ARITY[question]]
+        if callable(call) and inspect.ismethod(call.__call__):  # an object with a method `__call__`
+            call = call.__call__
+        try:
+            if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+                raise TypeError("it is a generator, whose answer would always count as true")
+            inspect.signature(call).bind(*arguments)
+        except (TypeError, ValueError) as error:
+            expected = f"{name} to be callable with ({', '.join(arguments)}) alone"
+            cure = "give other parameters defaults: a frame may come without them"
+            raise TypeError(f"{self.owner}: expected {expected}, got {call!r}: {error}; {cure}") from error
+        return Method(call, keywords_of(call, len(arguments)))
