@@ -54,15 +54,11 @@ class Reverser:
             route = candidate.fill(args, kwargs)
             if route is not None:
                 return route
-        given = (
-            f"arguments {tuple(args)!r}"
-            if args
-            else f"keyword arguments {dict(kwargs)!r}"
-            if kwargs
-            else "no arguments"
-        )
+        given = f"arguments {_brief(tuple(args))}" if args else f"keyword arguments {_brief(dict(kwargs))}"
         tried = "; ".join(dict.fromkeys(map(str, candidates)))
-        raise NoReverseMatch(f"Reverse for {_shown(name)} with {given} not found. Tried, in this order: {tried}.")
+        raise NoReverseMatch(
+            f"Reverse for {_shown(name)} with {given if args or kwargs else 'no arguments'} not found. Tried, in this order: {tried}."
+        )
 
     def _add_endpoint(self, endpoint: Endpoint) -> None:
         candidate = Candidate(_anchorless(endpoint), endpoint.kwargs, endpoint.pattern.converters)
@@ -181,7 +177,7 @@ class Candidate:
         values = {}
         try:
             for name, value in kwargs.items():
-                values[name] = self.converters[name].to_url(value) if name in self.converters else str(value)
+                values[name] = str(self.converters[name].to_url(value) if name in self.converters else value)
         except ValueError:
             return None
         return form.fill(values)
@@ -201,6 +197,14 @@ def _is_hashable(key: Any) -> bool:
 
 def _shown(name: Any) -> str:
     return repr(name if isinstance(name, str) else getattr(name, "__qualname__", name))
+
+
+def _brief(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more than 4,300 digits
+        return f"of {type(value).__name__}"
+    return text if len(text) <= 200 else text[:200] + "..."
 
 
 def _near(name: Any, known: Iterable[str]) -> str:

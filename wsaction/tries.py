@@ -46,16 +46,20 @@ def outline(pattern: Pattern) -> Outline:
     Everything is possible (no pieces, open) for a regex that may begin anywhere or has alternatives at its top level.
     """
     text = pattern.regex.pattern
-    is_whole = pattern.is_endpoint and text.endswith("$" if pattern.is_regex else r"\Z")
-    if not is_whole and pattern.is_regex and text.endswith(r"\Z"):
-        is_whole = pattern.is_endpoint and _is_escape(text, len(text) - 2)
+    is_full_match = pattern.is_endpoint and pattern.is_regex and text.endswith("$")
+    steps = _STEP.findall(text.removeprefix("^"))
+    is_whole = is_full_match or (pattern.is_endpoint and steps[-1:] == [r"\Z"])
+    if is_whole and steps[-1] in ("$", r"\Z"):
+        steps.pop()
+    scan = _Scan(steps)
     # Flags change what a literal means; comments and conditions break the count of parentheses.
     is_odd = pattern.regex.flags != re.UNICODE or "(?#" in text or "(?(" in text
-    scan = _Scan(text.removeprefix("^"), is_whole)
-    if scan.has_alternatives or is_odd or not (is_whole or text.startswith("^")):
+    if scan.has_alternatives or is_odd:
         return Outline((), True)
-    is_open = scan.is_cut or (pattern.is_endpoint and not is_whole)
-    return Outline(tuple(scan.pieces), is_open, scan.tail if is_whole else "")
+    tail = scan.tail if is_whole else ""
+    if not (is_full_match or text.startswith("^")):
+        return Outline((), True, tail)
+    return Outline(tuple(scan.pieces), scan.is_cut or (pattern.is_endpoint and not is_whole), tail)
 
 
 class Trie:
@@ -136,16 +140,13 @@ class _Node:
 class _Scan:
     """One walk over the steps of a regex that compiles, to find its pieces, where they are cut, and the tail."""
 
-    def __init__(self, text: str, is_whole: bool) -> None:
+    def __init__(self, steps: Iterable[str]) -> None:
         self.pieces: list[str] = []
         self.tail = ""
         self.is_cut = False
         self.has_alternatives = False
         self._depth = 0
         self._is_safe = True  # the group we are in cannot match a slash
-        steps = _STEP.findall(text)
-        if is_whole and steps[-1] in ("$", r"\Z"):
-            steps.pop()
         for step in steps:
             self._step(step)
 
@@ -241,9 +242,3 @@ def _may_be_slash(step: str) -> bool:
         return re.match(step, "/") is not None
     except re.error:  # the beginning of \x2f or \u002f
         return True
-
-
-def _is_escape(text: str, position: int) -> bool:
-    """Whether the backslash at ``position`` escapes what follows, rather than being escaped itself."""
-    before = text[:position]
-    return (len(before) - len(before.rstrip("\\"))) % 2 == 0
