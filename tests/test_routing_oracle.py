@@ -14,7 +14,8 @@ from wsaction.routing import ImproperlyConfigured, Router
 from . import routing_trees as trees
 
 import os
-MAX=int(os.environ.get('MAXEX','300'))
+
+MAX = int(os.environ.get("MAXEX", "300"))
 bounded = settings(deadline=None, max_examples=MAX, suppress_health_check=list(HealthCheck))
 ALPHABET = ["a", "b", "/", "7", "é", "\n", "-", "", "A"]
 
@@ -73,16 +74,23 @@ def compare_reverse(router: Router, oracle: trees.Oracle, name: Any, args: Any, 
     STATS["ok" if expected else "none"] += 1
     assert trees_ours(router, name, args, kwargs) == expected, (name, args, kwargs)
 
+
 import collections
+
 STATS = collections.Counter()
-def note(e): STATS[type(e).__name__ + str(e)[:40]] += 1
+
+
+def note(e):
+    STATS[type(e).__name__ + str(e)[:40]] += 1
+
 
 def trees_ours(router, name, args, kwargs):
     try:
         return trees.reversed_url(router, name, args, kwargs)
     except (TypeError, AttributeError) as e:  # a converter given a value it does not know
-        STATS["ours-"+str(e)[:50]] += 1
+        STATS["ours-" + str(e)[:50]] += 1
         return "X"
+
 
 def test_zz():
     print(STATS.most_common(40))

@@ -55,10 +55,9 @@ class Reverser:
             if route is not None:
                 return route
         given = f"arguments {_brief(tuple(args))}" if args else f"keyword arguments {_brief(dict(kwargs))}"
+        given = given if args or kwargs else "no arguments"
         tried = "; ".join(dict.fromkeys(map(str, candidates)))
-        raise NoReverseMatch(
-            f"Reverse for {_shown(name)} with {given if args or kwargs else 'no arguments'} not found. Tried, in this order: {tried}."
-        )
+        raise NoReverseMatch(f"Reverse for {_shown(name)} with {given} not found. Tried, in this order: {tried}.")
 
     def _add_endpoint(self, endpoint: Endpoint) -> None:
         candidate = Candidate(_anchorless(endpoint), endpoint.kwargs, endpoint.pattern.converters)

@@ -20,7 +20,13 @@ from .patterns import Pattern
 __all__ = ("Outline", "Trie", "outline")
 
 # One step of a regex: an escape, a class, what opens a group, or a single character.
-_STEP = re.compile(r"\\.|\[\^?+\]?+(?:\\.|[^\]\\])*+\]|\((?:\?(?:P<\w+>|:|.))?|.", re.DOTALL)
+_STEP = re.compile(
+    r"\\(?:x..|u.{4}|U.{8}|N\{[^}]*\}|[0-9]{1,3}|.)"
+    r"|\[\^?+\]?+(?:\\.|[^\]\\])*+\]"
+    r"|\((?:\?(?:P<\w+>|.))?"
+    r"|.",
+    re.DOTALL,
+)
 _PLAIN_GROUP = re.compile(r"\((?:\?P<\w+>|\?:)?")
 _HOLE = ""
 
@@ -170,13 +176,16 @@ class _Scan:
             if not self.is_cut:
                 self.pieces.append(literal)
         elif step in "*?+{":
-            if not self.is_cut and self.pieces:
-                self._add_hole(self.pieces.pop() != "/" and step != "{")
-            self.tail = ""
+            self._quantify(step)
         elif step == "|":
             self.has_alternatives = True
         else:
             self._add_hole(step not in ".^$}" and not _may_be_slash(step))
+
+    def _quantify(self, step: str) -> None:
+        """What is repeated becomes a hole. A brace may also be a literal, and numbers follow it: too much to claim."""
+        repeated = self.pieces.pop() if self.pieces and not self.is_cut else _HOLE
+        self._add_hole(repeated != "/" and step != "{")
 
     def _add_hole(self, is_safe: bool) -> None:
         self.tail = ""
@@ -228,17 +237,17 @@ def _literal(step: str) -> str:
     """The character that ``step`` stands for, or "" if it is anything else than a literal."""
     if len(step) == 1:
         return "" if step in r".^$*+?{}[]\|()" else step
-    escaped = step[1:] if step[0] == "\\" else ""
-    return "" if escaped.isascii() and escaped.isalnum() else escaped
+    is_literal = len(step) == 2 and step[0] == "\\" and not (step.isascii() and step[1].isalnum())
+    return step[1] if is_literal else ""
 
 
 def _may_be_slash(step: str) -> bool:
     """Whether a step inside a group could match a slash. What cannot be told alone (a back reference) could."""
     if len(step) == 1:
         return step in "./"
-    if step[1].isdigit():  # \057 is a slash, \1 might be
+    if step[0] == "\\" and step[1].isdigit():  # a group, or a character in octal
         return True
     try:
         return re.match(step, "/") is not None
-    except re.error:  # the beginning of \x2f or \u002f
+    except re.error:
         return True
