@@ -18,12 +18,13 @@ __all__ = ("Leaf", "Resolver404", "ResolverMatch", "leaves")
 class Level:
     """One include, at one place in the tree."""
 
-    __slots__ = ("include", "kwargs", "pattern")
+    __slots__ = ("include", "kwargs", "match_text", "pattern")
 
     def __init__(self, include: Include) -> None:
         self.include = include
         self.pattern = include.pattern
-        self.kwargs = include.kwargs
+        self.match_text = include.pattern.match
+        self.kwargs = dict(include.kwargs)
 
 
 Memo = dict[Level, Step | None]
@@ -57,7 +58,7 @@ class Leaf:
         self.pattern = endpoint.pattern
         self.patterns = (*(level.pattern for level in levels), endpoint.pattern)
         self.match_text = endpoint.pattern.match
-        self.kwargs = endpoint.kwargs
+        self.kwargs = dict(endpoint.kwargs)
         self.extra_kwargs = {name: value for level in levels for name, value in level.kwargs.items()} | dict(
             self.kwargs
         )
@@ -80,26 +81,25 @@ class Leaf:
         return ResolverMatch(self, args, {**captured, **self.kwargs}, captured, found, ())
 
     def _match_nested(self, route: str, memo: Memo) -> "ResolverMatch | None":
+        kwargs: dict[str, Any] = {}
         steps: list[Step] = []
         for level in self.levels:
-            step = memo[level] if level in memo else memo.setdefault(level, level.pattern.match(route))
+            step = memo[level] if level in memo else memo.setdefault(level, level.match_text(route))
             if step is None:
                 return None
             steps.append(step)
+            kwargs |= step[2]
+            kwargs |= level.kwargs
             route = route[step[0].end() :]
         step = self.match_text(route)
         if step is None:
             return None
         found, args, captured = step
-        kwargs: dict[str, Any] = {}
-        for level, (_, _, above) in zip(self.levels, steps, strict=True):
-            kwargs.update(above)
-            kwargs.update(level.kwargs)
-        kwargs.update(captured)
-        kwargs.update(self.kwargs)
-        return ResolverMatch(self, self._all_args(steps, args, captured), kwargs, captured, found, tuple(steps))
+        kwargs |= captured
+        kwargs |= self.kwargs
+        return ResolverMatch(self, self._all_args(steps, args, captured), kwargs, captured, found, steps)
 
-    def _all_args(self, steps: list[Step], args: tuple[Any, ...], captured: dict[str, Any]) -> tuple[Any, ...]:
+    def _all_args(self, steps: Sequence[Step], args: tuple[Any, ...], captured: dict[str, Any]) -> tuple[Any, ...]:
         """Unnamed groups of an include count as long as it and all below it have no keyword argument."""
         if captured or self.kwargs:
             return args
@@ -130,7 +130,7 @@ class ResolverMatch:
         kwargs: dict[str, Any],
         captured_kwargs: dict[str, Any],
         found: re.Match[str],
-        steps: tuple[Step, ...],
+        steps: Sequence[Step],
     ) -> None:
         self._leaf = leaf
         self._found = found

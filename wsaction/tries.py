@@ -90,26 +90,32 @@ class Trie:
     def candidates(self, route: str) -> list[int]:
         """The indexes of all patterns that could match ``route``, ascending. Takes time for each segment and each
         candidate, not for each pattern; never recurses."""
+        segments = route.split("/", self._depth)
+        size = len(segments)
         found: list[int] = []
-        nodes = [self._root]
-        for segment in route.split("/", self._depth):
-            following: list[_Node] = []
-            for node in nodes:
-                child = node.exact.get(segment)
-                if child is not None:
-                    following.append(child)
-                if node.hole is not None:
-                    following.append(node.hole)
-                if node.mixed:
-                    following += _fitting(node.mixed, segment, segment)
-                if node.opened:
+        pending: list[tuple[_Node, int]] = []
+        node, at = self._root, 0
+        while True:
+            while at < size:
+                segment = segments[at]
+                at += 1
+                if node.has_literals:
+                    pending += [(child, at) for child in _fitting(node.mixed, segment, segment)]
                     for indexes in _fitting(node.opened, segment, route):
                         found += indexes
-            nodes = following
-            if not nodes:
+                child, hole = node.exact.get(segment), node.hole
+                if child is None:
+                    child = hole
+                elif hole is not None:
+                    pending.append((hole, at))
+                if child is None:
+                    break
+                node = child
+            else:
+                found += node.here
+            if not pending:
                 break
-        for node in nodes:
-            found += node.here
+            node, at = pending.pop()
         if len(found) > 1:
             found.sort()
         return found
@@ -118,13 +124,14 @@ class Trie:
 class _Node:
     """One level of the trie: where each kind of segment leads, and the patterns that end or open here."""
 
-    __slots__ = ("exact", "here", "hole", "mixed", "opened")
+    __slots__ = ("exact", "has_literals", "here", "hole", "mixed", "opened")
 
     def __init__(self) -> None:
         self.exact: dict[str, _Node] = {}
         self.hole: _Node | None = None  # a segment that is all hole
         self.mixed: _Ends[_Node] = []  # a segment with literals around its holes
         self.opened: _Ends[list[int]] = []  # a segment's beginning, then anything
+        self.has_literals = False  # there is something in mixed or opened
         self.here: list[int] = []
 
     def child(self, segment: Sequence[str]) -> "_Node":
@@ -135,11 +142,13 @@ class _Node:
         if not head and not tail:
             self.hole = self.hole or _Node()
             return self.hole
+        self.has_literals = True
         return _table(self.mixed, len(head), len(tail)).setdefault((head, tail), _Node())
 
     def opening(self, segment: Sequence[str], tail: str) -> list[int]:
         """The patterns that open here after the head of ``segment`` and end with ``tail``."""
         head = _ends(segment)[0]
+        self.has_literals = True
         return _table(self.opened, len(head), len(tail)).setdefault((head, tail), [])
 
 
