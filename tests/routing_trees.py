@@ -41,9 +41,10 @@ class PairConverter:
             raise ValueError("out of order")
         return first, second
 
-    def to_url(self, value: tuple[int, ...]) -> str:
-        first, second = value
-        return f"{first}/{second}"
+    def to_url(self, value: object) -> str:
+        if not isinstance(value, tuple):
+            raise ValueError("not a pair")
+        return "/".join(map(str, value))
 
 
 class MaybeConverter:

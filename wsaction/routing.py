@@ -4,9 +4,18 @@
     router.resolve("boards/7/").kwargs         # {"pk": 7}
     router.reverse("board", kwargs={"pk": 7})  # "boards/7/"
 
-The same results as ``django.urls``, for routes that have no leading slash and are never percent-encoded. A ``?`` means
-nothing here: who has queries splits them off first. Standard library only; Django is not imported, though its pattern
-objects are welcome.
+The same results as ``django.urls`` (5.2), for routes that have no leading slash and are never percent-encoded. A ``?``
+means nothing here: who has queries splits them off first. Standard library only; Django is not imported, though its
+pattern objects are welcome. What else differs:
+
+- Patterns are compiled, and an ``include()`` read, once, when declared: patterns cannot include themselves, nor depend
+  on the language. A parameter that stands twice in a route, a second converter of one name and a converter whose regex
+  names a group are refused then.
+- Where ``django.urls.reverse`` fails with another error than NoReverseMatch (a ``%`` in a route, flags or another
+  construct that cannot be reversed anywhere in the URLconf, a parameter of one name in an include and below it, a
+  parameter left to its default), only that pattern is passed over; a ``%`` is text as any other.
+- A pattern that cannot match by its literals is not asked, so a converter that raises anything else than ValueError is
+  heard of less often.
 
 Exceptions: ``ImproperlyConfigured`` and ``TypeError`` for what is declared wrongly, ``Resolver404`` for a route that no
 pattern matches, ``NoReverseMatch`` for a name or arguments that no pattern has.
