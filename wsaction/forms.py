@@ -1,0 +1,209 @@
+"""Forms: the texts with parameters in them that a regex may match, for reversing it.
+
+Not a decompiler. The rules are those of ``django.urls``, so that both reverse the same patterns to the same text: of
+what repeats the least number, an optional group with parameters once and not at all, of a class its first character,
+of look-arounds nothing, and of a regex with alternatives outside a group only the empty text.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
+from typing import NamedTuple
+
+__all__ = ("Form", "forms")
+
+# What an escape stands for in a text; None: for nothing. Any other escaped character stands for itself.
+_SAMPLES = {"A": None, "b": None, "B": None, "Z": None, "d": "0", "D": "x", "s": " ", "S": "x", "w": "x", "W": "!"}
+
+
+class Form(NamedTuple):
+    """A text with holes: ``pieces`` are literals and, as 1-tuples, the names of what goes in between; ``parameters``
+    are the arguments it takes, in order."""
+
+    pieces: tuple[str | tuple[str], ...]
+    parameters: tuple[str, ...]
+
+    def fill(self, values: Mapping[str, object]) -> str | None:
+        """The text with ``values`` in its holes; None if one is missing."""
+        try:
+            return "".join(piece if isinstance(piece, str) else str(values[piece[0]]) for piece in self.pieces)
+        except KeyError:
+            return None
+
+
+_EMPTY = Form((), ())
+
+
+class _Item(NamedTuple):
+    """One step of a regex, as the forms it can take."""
+
+    choices: tuple[Form, ...]
+    has_group: bool = False
+
+
+class _End(Exception):
+    """The regex is read to its end."""
+
+
+class _NotReversible(Exception):
+    """A construct that has no form."""
+
+
+def forms(regex: str) -> tuple[Form, ...]:
+    r"""The forms of a regex, the one with the least first; none if there is a construct that cannot be reversed.
+
+    ``a/(?:(?P<x>\d+)/)?`` has two: ``a/`` without parameters, and ``a/``, x and ``/``.
+    """
+    try:
+        items = _Reader(regex).read()
+    except _NotReversible:
+        return ()
+    return _product(items)
+
+
+class _Reader:
+    """One walk over a regex from left to right. An escape is read as the character it stands for."""
+
+    def __init__(self, regex: str) -> None:
+        self._characters = _characters(regex)
+        self._pushed: tuple[str, bool] | None = None
+        self._items: list[_Item] = []
+        self._opened: list[int] = []
+        self._unnamed = 0
+
+    def read(self) -> list[_Item]:
+        try:
+            while self._step(*self._next()):
+                pass
+        except _End:
+            pass
+        return self._items
+
+    def _next(self) -> tuple[str, bool]:
+        if self._pushed is not None:
+            character, self._pushed = self._pushed, None
+            return character
+        for character in self._characters:
+            return character
+        raise _End
+
+    def _step(self, character: str, is_escaped: bool) -> bool:
+        """Read one step; False where the text ends."""
+        if is_escaped:
+            self._add_literal(character)
+        elif character == "|":
+            self._items = []
+            return False
+        elif character == "$":
+            return False
+        elif character == "(":
+            self._group()
+        elif character == ")":
+            self._close()
+        elif character == "[":
+            self._class()
+        elif character in "*?+{":
+            self._quantify(character)
+        elif character != "^":
+            self._add_literal(character)
+        return True
+
+    def _add_literal(self, character: str) -> None:
+        self._items.append(_Item((Form((character,), ()),)))
+
+    def _class(self) -> None:
+        self._add_literal(self._next()[0])
+        while self._next() != ("]", False):
+            pass
+
+    def _group(self) -> None:
+        character, is_escaped = self._next()
+        if character != "?" or is_escaped:
+            self._add_parameter(f"_{self._unnamed}")
+            self._unnamed += 1
+            self._skip_group(character)
+            return
+        character = self._next()[0]
+        if character == ":":
+            self._opened.append(len(self._items))
+        elif character in "!=<":
+            self._skip_group(character)
+        elif character == "P":
+            self._named_group()
+        else:
+            raise _NotReversible
+
+    def _named_group(self) -> None:
+        kind = self._next()[0]
+        if kind not in "<=":
+            raise _NotReversible
+        end = ">" if kind == "<" else ")"
+        name = ""
+        while (character := self._next()[0]) != end:
+            name += character
+        self._add_parameter(name, is_counted=kind == "<")
+        if kind == "<":
+            self._skip_group(end)
+
+    def _add_parameter(self, name: str, is_counted: bool = True) -> None:
+        self._items.append(_Item((Form(((name,),), (name,) if is_counted else ()),), has_group=True))
+
+    def _skip_group(self, character: str) -> None:
+        depth = 2 if character == "(" else 1
+        while depth:
+            character, is_escaped = self._next()
+            if not is_escaped:
+                depth += {"(": 1, ")": -1}.get(character, 0)
+
+    def _close(self) -> None:
+        if not self._opened:
+            raise _NotReversible
+        start = self._opened.pop()
+        inner = self._items[start:]
+        self._items[start:] = [_Item(_product(inner), any(item.has_group for item in inner))]
+
+    def _quantify(self, character: str) -> None:
+        least = self._least() if character == "{" else int(character == "+")
+        follower = next(self._characters, ("?", False))[0]
+        if follower != "?":  # what makes a quantifier lazy says nothing of the text
+            self._pushed = follower, False
+        if least == 1:
+            return
+        if not self._items:
+            raise _NotReversible
+        item = self._items.pop()
+        if least:
+            self._items += [item] * least
+        elif item.has_group:
+            self._items.append(_Item((_EMPTY, *item.choices)))
+
+    def _least(self) -> int:
+        text = ""
+        while (character := self._next()[0]) != "}":
+            text += character
+        try:
+            return int(text.split(",")[0])
+        except ValueError:
+            raise _NotReversible from None
+
+
+def _product(items: list[_Item]) -> tuple[Form, ...]:
+    """Every sequence of one choice of each item; the first item's choices change last."""
+    return tuple(map(_joined, product(*(item.choices for item in items))))
+
+
+def _joined(parts: Iterable[Form]) -> Form:
+    pieces, parameters = list[str | tuple[str]](), list[str]()
+    for part in parts:
+        pieces += part.pieces
+        parameters += part.parameters
+    return Form(tuple(pieces), tuple(parameters))
+
+
+def _characters(regex: str) -> Iterator[tuple[str, bool]]:
+    """The characters of a regex, each with whether it was escaped; those that stand for nothing are left out."""
+    characters = iter(regex)
+    for character in characters:
+        if character != "\\":
+            yield character, False
+        elif (sample := _SAMPLES.get(escaped := next(characters, ""), escaped)) is not None:
+            yield sample, True

@@ -1,0 +1,267 @@
+"""Matches: what resolving a route gives, and the error where nothing matches.
+
+A tree of patterns is laid out as its leaves, in the order in which a depth-first search meets them; each leaf knows the
+includes above it. A match of a leaf is checked level by level, as the patterns are declared.
+"""
+
+import difflib
+import heapq
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .patterns import Endpoint, Include, Pattern, Step
+
+__all__ = ("Leaf", "Resolver404", "ResolverMatch", "leaves")
+
+
+class Level:
+    """One include, at one place in the tree."""
+
+    __slots__ = ("include", "kwargs", "match_text", "pattern")
+
+    def __init__(self, include: Include) -> None:
+        self.include = include
+        self.pattern = include.pattern
+        self.match_text = include.pattern.match
+        self.kwargs = dict(include.kwargs)
+
+
+Memo = dict[Level, Step | None]
+
+
+class Leaf:
+    """One endpoint at one place in the tree, and all that is known of it before a route comes."""
+
+    __slots__ = (
+        "app_names",
+        "cacheable",
+        "endpoint",
+        "extra_kwargs",
+        "forest",
+        "index",
+        "kwargs",
+        "levels",
+        "match_text",
+        "namespaces",
+        "pattern",
+        "patterns",
+        "route",
+    )
+
+    def __init__(self, endpoint: Endpoint, levels: tuple[Level, ...], forest: "list[Leaf]") -> None:
+        includes = [level.include for level in levels]
+        self.endpoint = endpoint
+        self.levels = levels
+        self.forest = forest
+        self.index = len(forest)
+        self.pattern = endpoint.pattern
+        self.patterns = (*(level.pattern for level in levels), endpoint.pattern)
+        self.match_text = endpoint.pattern.match
+        self.kwargs = dict(endpoint.kwargs)
+        self.extra_kwargs = {name: value for level in levels for name, value in level.kwargs.items()} | dict(
+            self.kwargs
+        )
+        self.app_names = [include.app_name for include in includes if include.app_name]
+        self.namespaces = [include.namespace for include in includes if include.namespace]
+        self.route = _joined(self.patterns)
+        self.cacheable = all(pattern.is_pure for pattern in self.patterns)
+
+    def match(self, route: str, memo: Memo) -> "ResolverMatch | None":
+        """Match ``route`` from its beginning through every level, or None.
+
+        :param memo: what includes gave for this same route, so that each is asked once for all its leaves.
+        """
+        if self.levels:
+            return self._match_nested(route, memo)
+        step = self.match_text(route)
+        if step is None:
+            return None
+        found, args, captured = step
+        return ResolverMatch(self, args, {**captured, **self.kwargs}, captured, found, ())
+
+    def _match_nested(self, route: str, memo: Memo) -> "ResolverMatch | None":
+        kwargs: dict[str, Any] = {}
+        steps: list[Step] = []
+        for level in self.levels:
+            step = memo[level] if level in memo else memo.setdefault(level, level.match_text(route))
+            if step is None:
+                return None
+            steps.append(step)
+            kwargs |= step[2]
+            kwargs |= level.kwargs
+            route = route[step[0].end() :]
+        step = self.match_text(route)
+        if step is None:
+            return None
+        found, args, captured = step
+        kwargs |= captured
+        kwargs |= self.kwargs
+        return ResolverMatch(self, self._all_args(steps, args, captured), kwargs, captured, found, steps)
+
+    def _all_args(self, steps: Sequence[Step], args: tuple[Any, ...], captured: dict[str, Any]) -> tuple[Any, ...]:
+        """Unnamed groups of an include count as long as it and all below it have no keyword argument."""
+        if captured or self.kwargs:
+            return args
+        for level, (_, above, named) in zip(reversed(self.levels), reversed(steps), strict=True):
+            if named or level.kwargs:
+                break
+            args = above + args
+        return args
+
+
+class ResolverMatch:
+    """What a route resolved to; unpacks as ``func, args, kwargs = match``.
+
+    ``func`` is the view, ``args`` and ``kwargs`` what to call it with, ``captured_kwargs`` what the endpoint's own
+    pattern captured, ``extra_kwargs`` the defaults of the declaration; ``url_name``, ``app_names``, ``namespaces`` and
+    ``view_name`` say how to reverse it; ``route`` is the text of the patterns, ``tried`` those of all that were
+    considered, this one last. ``canonical`` is the matched route with each ``path()`` capture written back through its
+    converter (``boards/07/`` gives ``boards/7/``) and each ``re_path()`` part as the text it matched. ``cacheable``
+    says that the same route always gives equal results, so that the match may be kept.
+    """
+
+    __slots__ = ("_canonical", "_found", "_leaf", "_steps", "args", "captured_kwargs", "kwargs")
+
+    def __init__(
+        self,
+        leaf: Leaf,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        captured_kwargs: dict[str, Any],
+        found: re.Match[str],
+        steps: Sequence[Step],
+    ) -> None:
+        self._leaf = leaf
+        self._found = found
+        self._steps = steps
+        self._canonical: str | None = None
+        self.args = args
+        self.kwargs = kwargs
+        self.captured_kwargs = captured_kwargs
+
+    @property
+    def func(self) -> Any:
+        return self._leaf.endpoint.view
+
+    @property
+    def url_name(self) -> str | None:
+        return self._leaf.endpoint.name
+
+    @property
+    def route(self) -> str:
+        return self._leaf.route
+
+    @property
+    def extra_kwargs(self) -> dict[str, Any]:
+        return dict(self._leaf.extra_kwargs)
+
+    @property
+    def app_names(self) -> list[str]:
+        return list(self._leaf.app_names)
+
+    @property
+    def app_name(self) -> str:
+        return ":".join(self._leaf.app_names)
+
+    @property
+    def namespaces(self) -> list[str]:
+        return list(self._leaf.namespaces)
+
+    @property
+    def namespace(self) -> str:
+        return ":".join(self._leaf.namespaces)
+
+    @property
+    def view_name(self) -> str:
+        return ":".join([*self._leaf.namespaces, self.url_name or _dotted(self.func)])
+
+    @property
+    def tried(self) -> list[str]:
+        return [leaf.route for leaf in self._leaf.forest[: self._leaf.index + 1]]
+
+    @property
+    def cacheable(self) -> bool:
+        return self._leaf.cacheable
+
+    @property
+    def canonical(self) -> str:
+        if self._canonical is None:
+            above = zip(self._leaf.levels, self._steps, strict=True)
+            parts = [level.pattern.canonical(found, captured) for level, (found, _, captured) in above]
+            self._canonical = "".join(parts) + self._leaf.pattern.canonical(self._found, self.captured_kwargs)
+        return self._canonical
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.func, self.args, self.kwargs))
+
+    def __getitem__(self, index: Any) -> Any:
+        return (self.func, self.args, self.kwargs)[index]
+
+    def __repr__(self) -> str:
+        shown = ("func", "args", "kwargs", "url_name", "app_names", "namespaces", "route")
+        return f"ResolverMatch({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+
+
+class Resolver404(Exception):
+    """No pattern matches ``route``. ``tried`` has the text of every pattern there is, in the order of their
+    declaration; ``str()`` names the nearest ones. Both are made when asked for: raising this is cheap."""
+
+    def __init__(self, route: str, forest: "Sequence[Leaf]") -> None:
+        super().__init__(route)
+        self.route = route
+        self._forest = forest
+
+    @property
+    def tried(self) -> list[str]:
+        return [leaf.route for leaf in self._forest]
+
+    def nearest(self) -> list[str]:
+        """The texts of at most three patterns like the route, best first. The work is bounded: of the route and of each
+        pattern the first 200 characters count, and only the 50 patterns that share most segments are compared."""
+        route = self.route[:200]
+        segments = set(route.split("/"))
+        texts = dict.fromkeys(leaf.route[:200] for leaf in self._forest)
+        likely = heapq.nlargest(50, texts, key=lambda text: len(segments.intersection(text.lstrip("^").split("/"))))
+        return difflib.get_close_matches(route, likely, n=3, cutoff=0.4)
+
+    def __str__(self) -> str:
+        shown = repr(self.route) if len(self.route) <= 200 else f"{self.route[:200]!r}..."
+        near = ", ".join(map(repr, self.nearest()))
+        return (
+            f"None of the {len(self._forest)} patterns matches the route {shown}."
+            + (f" Did you mean one of {near}?" if near else "")
+            + (" Routes have no leading slash." if self.route.startswith("/") else "")
+        )
+
+
+def leaves(patterns: Sequence[Endpoint | Include]) -> list[Leaf]:
+    """The leaves of a tree of patterns, in the order in which they are tried."""
+    forest: list[Leaf] = []
+    _grow(forest, patterns, ())
+    return forest
+
+
+def _grow(forest: list[Leaf], patterns: Sequence[Endpoint | Include], levels: tuple[Level, ...]) -> None:
+    for pattern in patterns:
+        if isinstance(pattern, Include):
+            _grow(forest, pattern.children, (*levels, Level(pattern)))
+        else:
+            forest.append(Leaf(pattern, levels, forest))
+
+
+def _joined(patterns: Sequence[Pattern]) -> str:
+    """The texts one after the other, each without its "^" where something stands before it."""
+    route = patterns[-1].source
+    for pattern in reversed(patterns[:-1]):
+        if pattern.source:
+            route = pattern.source + route.removeprefix("^")
+    return route
+
+
+def _dotted(view: Any) -> str:
+    """The dotted name of a view: of its class where it says ``view_class`` or has no name itself."""
+    named = getattr(view, "view_class", view)
+    if not hasattr(named, "__name__"):
+        named = type(named)
+    return f"{named.__module__}.{named.__name__}"

@@ -1,0 +1,211 @@
+"""Reversing: from a name and its arguments back to a route.
+
+Every pattern has forms (``wsaction.forms``), texts with parameters in them. The last declared pattern of a name comes
+first; the first of its forms that takes just these arguments is filled in, and is the route if the pattern matches it.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from .converters import Converter
+from .forms import Form, forms
+from .patterns import Endpoint, Include
+
+__all__ = ("NoReverseMatch", "Reverser")
+
+
+class NoReverseMatch(Exception):
+    """No pattern of that name takes these arguments. The message lists the patterns that were tried and what they take,
+    or the names that are near an unknown one."""
+
+
+class Reverser:
+    """The names in a tree of patterns, and those in the namespaces below it, made when they are first asked for.
+
+    Patterns in includes without an app name are known here; those in a namespace by ``namespace:name``.
+    """
+
+    def __init__(self, patterns: Sequence[Endpoint | Include]) -> None:
+        self.candidates: dict[Any, list[Candidate]] = {}
+        self.spaces: dict[str | None, Space] = {}
+        self.apps: dict[str, list[str | None]] = {}
+        self._known: dict[Any, list[Candidate]] = {}
+        for pattern in reversed(patterns):
+            if isinstance(pattern, Endpoint):
+                self._add_endpoint(pattern)
+            elif pattern.app_name:
+                self.apps.setdefault(pattern.app_name, []).append(pattern.namespace)
+                self.spaces[pattern.namespace] = Space(_anchorless(pattern), pattern.pattern.converters, pattern)
+            else:
+                self._add_include(pattern)
+
+    def reverse(self, name: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+        """The route of ``name`` with these arguments.
+
+        :raises NoReverseMatch: unknown name or namespace, or none of the name's patterns takes the arguments.
+        """
+        candidates = self._known.get(name) if isinstance(name, str) else self._own(name)
+        if candidates is None:
+            candidates = self._known[name] = self._find(name)
+        for candidate in candidates:
+            route = candidate.fill(args, kwargs)
+            if route is not None:
+                return route
+        given = f"arguments {_brief(tuple(args))}" if args else f"keyword arguments {_brief(dict(kwargs))}"
+        given = given if args or kwargs else "no arguments"
+        tried = "; ".join(dict.fromkeys(map(str, candidates)))
+        raise NoReverseMatch(f"Reverse for {_shown(name)} with {given} not found. Tried, in this order: {tried}.")
+
+    def _add_endpoint(self, endpoint: Endpoint) -> None:
+        candidate = Candidate(_anchorless(endpoint), endpoint.kwargs, endpoint.pattern.converters)
+        for key in (endpoint.view, endpoint.name):
+            if key is not None and _is_hashable(key):
+                self.candidates.setdefault(key, []).append(candidate)
+
+    def _add_include(self, include: Include) -> None:
+        below = Reverser(include.children)
+        prefix, converters = _anchorless(include), include.pattern.converters
+        for key, candidates in below.candidates.items():
+            self.candidates.setdefault(key, []).extend(
+                candidate.below(prefix, converters, include.kwargs) for candidate in candidates
+            )
+        for namespace, space in below.spaces.items():
+            self.spaces[namespace] = Space(prefix + space.prefix, {**space.converters, **converters}, space.include)
+        for app_name, namespaces in below.apps.items():
+            self.apps.setdefault(app_name, []).extend(namespaces)
+
+    def _own(self, key: Any) -> "list[Candidate]":
+        found = self.candidates.get(key) if _is_hashable(key) else None
+        if found is None:
+            names = [name for name in self.candidates if isinstance(name, str)]
+            raise NoReverseMatch(
+                f"Reverse for {_shown(key)} not found: no pattern has that name or view." + _near(key, names)
+            )
+        return found
+
+    def _find(self, name: str) -> "list[Candidate]":
+        """What ``a:b:name`` stands for: each namespace may be an app name, which means its default instance."""
+        *path, last = name.split(":")
+        names, prefix, converters = self, "", dict[str, Converter]()
+        for depth, wanted in enumerate(path):
+            space = names.space(wanted)
+            if space is None:
+                inside = f" inside {':'.join(path[:depth])!r}" if depth else ""
+                known = [*filter(None, names.spaces), *names.apps]
+                raise NoReverseMatch(f"{wanted!r} is not a registered namespace{inside}." + _near(wanted, known))
+            prefix += space.prefix
+            converters.update(space.converters)
+            names = space.names
+        found = names._own(last)
+        return [candidate.below(prefix, converters, {}) for candidate in found] if prefix else found
+
+    def space(self, wanted: str) -> "Space | None":
+        """The namespace ``wanted``, or the default instance of the app of that name: the instance named as the app is,
+        or else the last declared."""
+        instances = self.apps.get(wanted)
+        if instances is None or wanted in instances:
+            return self.spaces.get(wanted)
+        return self.spaces.get(instances[0])
+
+
+class Space:
+    """A namespace: the regex of all that stands before its patterns, the converters in that, and its names."""
+
+    def __init__(self, prefix: str, converters: Mapping[str, Converter], include: Include) -> None:
+        self.prefix = prefix
+        self.converters = converters
+        self.include = include
+
+    @cached_property
+    def names(self) -> Reverser:
+        return Reverser(self.include.children)
+
+
+class Candidate:
+    """One pattern with all that stands before it, as one regex."""
+
+    def __init__(self, regex: str, defaults: Mapping[str, Any], converters: Mapping[str, Converter]) -> None:
+        self.regex = regex
+        self.defaults = defaults
+        self.converters = converters
+
+    def below(self, prefix: str, converters: Mapping[str, Converter], defaults: Mapping[str, Any]) -> "Candidate":
+        """The same pattern with ``prefix`` before it."""
+        return Candidate(prefix + self.regex, {**self.defaults, **defaults}, {**converters, **self.converters})
+
+    def fill(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+        """The route with these arguments in it, or None if they do not fit."""
+        for form in self._forms:
+            if args:
+                if len(args) != len(form.parameters):
+                    continue
+                kwargs = dict(zip(form.parameters, args, strict=True))
+            elif not self._takes(form, kwargs):
+                continue
+            text = self._text(form, kwargs)
+            if text is not None and self._compiled is not None and self._compiled.search(text):
+                return text
+        return None
+
+    def __str__(self) -> str:
+        taken = [f"({', '.join(form.parameters)})" for form in self._forms]
+        return f"{self.regex!r} takes {' or '.join(taken) or 'nothing, it cannot be reversed'}"
+
+    @cached_property
+    def _forms(self) -> tuple[Form, ...]:
+        return forms(self.regex)
+
+    @cached_property
+    def _compiled(self) -> re.Pattern[str] | None:
+        try:
+            return re.compile("^" + self.regex)
+        except re.error:  # an include and a pattern below it have a parameter of the same name, or flags
+            return None
+
+    def _takes(self, form: Form, kwargs: Mapping[str, Any]) -> bool:
+        """All parameters are given and nothing else is, except for what equals its default."""
+        if set(kwargs).symmetric_difference(form.parameters).difference(self.defaults):
+            return False
+        rest = (name for name in self.defaults if name not in form.parameters)
+        return all(kwargs.get(name, self.defaults[name]) == self.defaults[name] for name in rest)
+
+    def _text(self, form: Form, kwargs: Mapping[str, Any]) -> str | None:
+        values = {}
+        try:
+            for name, value in kwargs.items():
+                values[name] = str(self.converters[name].to_url(value) if name in self.converters else value)
+        except ValueError:
+            return None
+        return form.fill(values)
+
+
+def _anchorless(pattern: Endpoint | Include) -> str:
+    return pattern.pattern.regex.pattern.removeprefix("^")
+
+
+def _is_hashable(key: Any) -> bool:
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True
+
+
+def _shown(name: Any) -> str:
+    return repr(name if isinstance(name, str) else getattr(name, "__qualname__", name))
+
+
+def _brief(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more than 4,300 digits
+        return f"of {type(value).__name__}"
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _near(name: Any, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(name)[:100], list(dict.fromkeys(known)), n=3)
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""

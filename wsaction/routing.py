@@ -1,0 +1,289 @@
+"""Routing: which handler a route leads to, and which route leads to a handler.
+
+    router = Router([path("boards/<int:pk>/", view, name="board")])
+    router.resolve("boards/7/").kwargs         # {"pk": 7}
+    router.reverse("board", kwargs={"pk": 7})  # "boards/7/"
+
+The same results as ``django.urls`` (5.2), for routes that have no leading slash and are never percent-encoded. A ``?``
+means nothing here: who has queries splits them off first. Standard library only; Django is not imported, though its
+pattern objects are welcome. What else differs:
+
+- Patterns are compiled, and an ``include()`` read, once, when declared: patterns cannot include themselves, nor depend
+  on the language. A parameter that stands twice in a route, a second converter of one name and a converter whose regex
+  names a group are refused then.
+- Where ``django.urls.reverse`` fails with another error than NoReverseMatch (a ``%`` in a route, flags or another
+  construct that cannot be reversed anywhere in the URLconf, a parameter of one name in an include and below it, a
+  parameter left to its default), only that pattern is passed over; a ``%`` is text as any other.
+- A pattern that cannot match by its literals is not asked, so a converter that raises anything else than ValueError is
+  heard of less often.
+
+Exceptions: ``ImproperlyConfigured`` and ``TypeError`` for what is declared wrongly, ``Resolver404`` for a route that no
+pattern matches, ``NoReverseMatch`` for a name or arguments that no pattern has.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from importlib import import_module
+from types import MethodType, ModuleType
+from typing import Any, NamedTuple, overload
+
+from .converters import ImproperlyConfigured, register_converter
+from .matches import Leaf, Memo, Resolver404, ResolverMatch, leaves
+from .patterns import Endpoint, Include, Pattern, compile_regex, compile_route
+from .reversing import NoReverseMatch, Reverser
+from .tries import Outline, Trie, outline
+
+__all__ = (
+    "Endpoint",
+    "ImproperlyConfigured",
+    "Include",
+    "Included",
+    "NoReverseMatch",
+    "Resolver404",
+    "ResolverMatch",
+    "Router",
+    "adopt",
+    "include",
+    "nest",
+    "path",
+    "re_path",
+    "register_converter",
+)
+
+_MOUNTS = ("as_aaah", "as_asgi", "as_view")
+
+
+class Included(NamedTuple):
+    """What ``include()`` returns, for ``path()`` to put below a route."""
+
+    patterns: Sequence[Endpoint | Include]
+    app_name: str | None
+    namespace: str | None
+
+
+class Router:
+    """Patterns, compiled once. Immutable; safe to share between tasks and threads.
+
+    :param patterns: what ``path()`` and ``re_path()`` return, or Django's pattern objects.
+    :raises ImproperlyConfigured: something else is among them.
+    """
+
+    def __init__(self, patterns: Iterable[Any]) -> None:
+        self.patterns = _adopt_all(patterns, "Router()")
+        self.leaves: list[Leaf] = leaves(self.patterns)
+        self._trie = Trie()
+        outlines = {pattern: outline(pattern) for leaf in self.leaves for pattern in leaf.patterns}
+        for leaf in self.leaves:
+            self._trie.add(sum(map(outlines.__getitem__, leaf.patterns), Outline((), False)), leaf.index)
+
+    def resolve(self, route: str) -> ResolverMatch:
+        """The first declared pattern that matches ``route``. The cost does not grow with the number of ``path()``
+        and ``^literal`` patterns.
+
+        :raises Resolver404: none matches.
+        """
+        memo: Memo = {}
+        for index in self._trie.candidates(route):
+            match = self.leaves[index].match(route, memo)
+            if match is not None:
+                return match
+        raise Resolver404(route, self.leaves)
+
+    def reverse(self, name: Any, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None) -> str:
+        """The route of the pattern called ``name``: the last declared one that takes these arguments.
+
+        :param name: ``"name"``, ``"namespace:name"``, or a view.
+        :param args: values for its parameters, in order; or else
+        :param kwargs: values by name.
+        :raises NoReverseMatch: no pattern has that name or takes these arguments.
+        :raises ValueError: both ``args`` and ``kwargs`` are given.
+
+        ``reverse("board", kwargs={"pk": 7})`` is ``"boards/7/"``, as is ``reverse("board", [7])``.
+        """
+        if args and kwargs:
+            raise ValueError("reverse() takes args or kwargs, got both; pass all parameters in one of them.")
+        return self._reverser.reverse(name, args or (), kwargs or {})
+
+    @cached_property
+    def _reverser(self) -> Reverser:
+        return Reverser(self.patterns)
+
+
+@overload
+def path(
+    route: str,
+    view: tuple[Any, str | None, str | None],
+    kwargs: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> Include: ...
+@overload
+def path(
+    route: str, view: Callable[..., Any], kwargs: Mapping[str, Any] | None = None, name: str | None = None
+) -> Endpoint: ...
+def path(route: str, view: Any, kwargs: Mapping[str, Any] | None = None, name: str | None = None) -> Endpoint | Include:
+    """A pattern: ``route`` with ``<converter:parameter>`` in it, and the view that it leads to.
+
+    :param view: a callable, or ``include(...)`` for more patterns below this one.
+    :param kwargs: further keyword arguments for the view; they win over what this pattern captures.
+    :param name: what ``reverse`` finds it by; an include has none.
+    :raises ImproperlyConfigured: white space in angle brackets, an unknown converter, a parameter that is no
+        identifier or stands twice.
+    :raises TypeError: the view is neither callable nor an include, the route no string, ``kwargs`` no mapping.
+
+    ``path("boards/<int:pk>/", view, name="board")`` matches ``boards/7/``.
+    """
+    return _declare(compile_route, route, view, kwargs, name)
+
+
+@overload
+def re_path(
+    route: str,
+    view: tuple[Any, str | None, str | None],
+    kwargs: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> Include: ...
+@overload
+def re_path(
+    route: str, view: Callable[..., Any], kwargs: Mapping[str, Any] | None = None, name: str | None = None
+) -> Endpoint: ...
+def re_path(
+    route: str, view: Any, kwargs: Mapping[str, Any] | None = None, name: str | None = None
+) -> Endpoint | Include:
+    r"""As ``path``, with a regular expression: named groups become keyword arguments, or else unnamed ones positional.
+
+    It is searched for: without ``^`` it matches anywhere in a route, without ``$`` whatever follows.
+
+    :raises ImproperlyConfigured: the regex does not compile.
+    :raises TypeError: as ``path`` does.
+
+    ``re_path(r"^boards/(?P<pk>[0-9]+)/$", view)`` matches ``boards/7/`` and captures ``{"pk": "7"}``.
+    """
+    return _declare(compile_regex, route, view, kwargs, name)
+
+
+def include(source: Any, namespace: str | None = None) -> Included:
+    """Patterns to be put below a route: ``path("boards/", include([...]))``.
+
+    :param source: a list of patterns; ``(patterns, app_name)``; a ``Router``; a module, or its dotted name, that has
+        ``routepatterns`` (or ``urlpatterns``) and perhaps an ``app_name``.
+    :param namespace: the name of this instance of the app, by default the app name.
+    :raises ImproperlyConfigured: there are no patterns in it, a tuple of another length, a namespace without app name.
+
+    With ``path("v1/", include((patterns, "boards")))``, ``reverse("boards:detail", [7])`` finds ``detail`` below it.
+    """
+    app_name = None
+    if isinstance(source, tuple):
+        if len(source) != 2:
+            raise ImproperlyConfigured(
+                f"include() takes a 2-tuple of the list of patterns and the app_name, got {len(source)} items; "
+                "pass patterns as a list, and the namespace as namespace=."
+            )
+        source, app_name = source
+    if isinstance(source, str):
+        source = import_module(source)
+    app_name = getattr(source, "app_name", app_name)
+    if not isinstance(app_name, str | None):
+        raise ImproperlyConfigured(f"An app_name is a string, got {app_name!r}; pass several patterns as a list.")
+    if namespace and not app_name:
+        raise ImproperlyConfigured(
+            f"include() got the namespace {namespace!r} without an app_name; set app_name in the included module, "
+            "or pass the 2-tuple (patterns, app_name)."
+        )
+    return Included(_patterns_of(source), app_name, namespace or app_name)
+
+
+def nest(pattern: Any, children: Iterable[Any]) -> tuple[Endpoint, Include]:
+    """An endpoint and, after it, patterns below it: what a handler that has patterns of its own stands for.
+
+    :param pattern: an endpoint, ours or Django's. Of a regex the ``$`` or ``\\Z`` at its end is left out for what is
+        below it.
+    :param children: the patterns below; they get what the endpoint captures, and its default kwargs.
+    :raises ImproperlyConfigured: something else is given.
+
+    ``nest(path("boards/<int:pk>/", view), [path("cards/", cards)])`` matches ``boards/7/`` and ``boards/7/cards/``.
+    """
+    endpoint = adopt(pattern)
+    if not isinstance(endpoint, Endpoint):
+        raise ImproperlyConfigured(f"nest() takes an endpoint, got the include {endpoint.pattern.source!r}.")
+    return endpoint, Include(endpoint.pattern.prefix(), _adopt_all(children, "nest()"), endpoint.kwargs, None, None)
+
+
+def adopt(pattern: Any) -> Endpoint | Include:
+    """``pattern`` as ours: unchanged if it is, converted if Django's ``path()`` or ``re_path()`` made it.
+
+    :raises ImproperlyConfigured: it is no pattern, one that depends on the language, or includes itself.
+
+    ``adopt(django.urls.path("boards/<int:pk>/", view)).pattern.source`` is ``"boards/<int:pk>/"``.
+    """
+    return pattern if isinstance(pattern, Endpoint | Include) else _adopt_foreign(pattern, ())
+
+
+def _adopt_foreign(pattern: Any, within: tuple[Any, ...]) -> Endpoint | Include:
+    text: Any = getattr(pattern, "pattern", None)
+    is_endpoint = not hasattr(pattern, "url_patterns")
+    if hasattr(text, "_route"):
+        compiled = compile_route(str(text._route), is_endpoint, text.converters)
+    elif hasattr(text, "_regex"):
+        compiled = compile_regex(str(text._regex), is_endpoint)
+    else:
+        raise ImproperlyConfigured(f"A pattern is what path() or re_path() returns, got {pattern!r}.")
+    if is_endpoint:
+        return Endpoint(compiled, _checked_view(pattern.callback), dict(pattern.default_args), pattern.name)
+    if any(outer is pattern for outer in within):
+        raise ImproperlyConfigured(f"The include {compiled.source!r} includes itself; a router's patterns are finite.")
+    children = tuple(
+        child if isinstance(child, Endpoint | Include) else _adopt_foreign(child, (*within, pattern))
+        for child in pattern.url_patterns
+    )
+    return Include(compiled, children, dict(pattern.default_kwargs), pattern.app_name, pattern.namespace)
+
+
+def _adopt_all(patterns: Any, where: str) -> tuple[Endpoint | Include, ...]:
+    if isinstance(patterns, str | Mapping) or not isinstance(patterns, Iterable):
+        raise ImproperlyConfigured(f"{where} takes a list of what path() and re_path() return, got {patterns!r}.")
+    return tuple(map(adopt, patterns))
+
+
+def _patterns_of(source: Any) -> tuple[Endpoint | Include, ...]:
+    if isinstance(source, Router):
+        return source.patterns
+    patterns = getattr(source, "routepatterns", getattr(source, "urlpatterns", source))
+    if patterns is source and isinstance(source, ModuleType):
+        raise ImproperlyConfigured(
+            f"The included module {source.__name__!r} has no routepatterns; if it is meant to have them, "
+            "two modules that import each other are the likely cause."
+        )
+    return _adopt_all(patterns, "include()")
+
+
+def _declare(
+    compiler: Callable[[str, bool], Pattern], route: str, view: Any, kwargs: Mapping[str, Any] | None, name: str | None
+) -> Endpoint | Include:
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise TypeError(f"kwargs must be a mapping, got {type(kwargs).__name__} {kwargs!r}; a name is passed as name=.")
+    if isinstance(view, list | tuple):
+        if len(view) != 3:
+            raise TypeError(f"The view of {route!r} is a {type(view).__name__}; put include() around patterns.")
+        patterns, app_name, namespace = view
+        return Include(compiler(route, False), _patterns_of(patterns), dict(kwargs or {}), app_name, namespace)
+    return Endpoint(compiler(route, True), _checked_view(view), dict(kwargs or {}), name)
+
+
+def _checked_view(view: Any) -> Any:
+    """``view``, if it can be one.
+
+    :raises TypeError: it cannot; the message says what to write instead.
+    """
+    kind = view if isinstance(view, type) else type(view)
+    calls = " or ".join(f"{kind.__name__}.{mount}()" for mount in _MOUNTS if callable(getattr(kind, mount, None)))
+    if calls and (isinstance(view, type) or not callable(view)):
+        raise TypeError(
+            f"The view must be a callable: pass {calls}, not {kind.__name__}{'' if kind is view else '()'}."
+        )
+    if isinstance(view, MethodType) and view.__name__ in _MOUNTS:
+        raise TypeError(f"The view must be what {view.__qualname__}() returns: call it.")
+    if isinstance(view, str):
+        raise TypeError(f"The view must be a callable, got the string {view!r}: import it and pass the object.")
+    if not callable(view):
+        raise TypeError(f"The view must be a callable, or include() around patterns, got {view!r}.")
+    return view

@@ -1,0 +1,262 @@
+"""Tries: which of many patterns could match a route, found without asking each one.
+
+A ``Trie`` is a filter. Of every pattern it knows an *outline*: the literals that any text it matches must have, and
+holes between them. For a route it names all patterns whose outline fits (never too few, sometimes too many), lowest
+index first; whether one does match, only its compiled regex says. So nothing here decides what matches, and all that
+could make a filter wrong is a claim about a literal; where a regex is not understood, nothing is claimed.
+
+An outline is cut at slashes, and the trie has one level for each segment. A hole never holds a slash: whatever may
+(``<path:rest>``, a converter or regex that is not proven otherwise) ends the outline, which is then *open*; of what
+follows only the literal at the very end is kept.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from .patterns import Pattern
+
+__all__ = ("Outline", "Trie", "outline")
+
+# One step of a regex: an escape, a class, what opens a group, or a single character.
+_STEP = re.compile(
+    r"\\(?:x..|u.{4}|U.{8}|N\{[^}]*\}|[0-9]{1,3}|.)"
+    r"|\[\^?+\]?+(?:\\.|[^\]\\])*+\]"
+    r"|\((?:\?(?:P<\w+>|.))?"
+    r"|.",
+    re.DOTALL,
+)
+_PLAIN_GROUP = re.compile(r"\((?:\?P<\w+>|\?:)?")
+_HOLE = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What any text that a pattern (or a chain of them) matches must look like: ``pieces`` in this order, where "" is
+    a hole without slashes; then, if ``is_open``, anything; and at the very end ``tail``."""
+
+    pieces: tuple[str, ...]
+    is_open: bool
+    tail: str = ""
+
+    def __add__(self, other: "Outline") -> "Outline":
+        if self.is_open:
+            return Outline(self.pieces, True, other.tail)
+        return Outline(self.pieces + other.pieces, other.is_open, other.tail)
+
+
+def outline(pattern: Pattern) -> Outline:
+    r"""The outline of one pattern. ``^a/(?P<pk>\d+)/$`` has the pieces ``a``, ``/``, a hole and ``/``.
+
+    Everything is possible (no pieces, open) for a regex that may begin anywhere or has alternatives at its top level.
+    """
+    text = pattern.regex.pattern
+    is_full_match = pattern.is_endpoint and pattern.is_regex and text.endswith("$")
+    steps = _STEP.findall(text.removeprefix("^"))
+    is_whole = is_full_match or (pattern.is_endpoint and steps[-1:] == [r"\Z"])
+    if is_whole and steps[-1] in ("$", r"\Z"):
+        steps.pop()
+    scan = _Scan(steps)
+    # Flags change what a literal means; comments and conditions break the count of parentheses.
+    is_odd = pattern.regex.flags != re.UNICODE or "(?#" in text or "(?(" in text
+    if scan.has_alternatives or is_odd:
+        return Outline((), True)
+    tail = scan.tail if is_whole else ""
+    if not (is_full_match or text.startswith("^")):
+        return Outline((), True, tail)
+    return Outline(tuple(scan.pieces), scan.is_cut or (pattern.is_endpoint and not is_whole), tail)
+
+
+class Trie:
+    """The outlines of many patterns, by segment. Built by ``add`` in index order, then only read."""
+
+    __slots__ = ("_depth", "_root")
+
+    def __init__(self) -> None:
+        self._root = _Node()
+        self._depth = 0
+
+    def add(self, shape: Outline, index: int) -> None:
+        """Let ``candidates`` name ``index`` for every route that fits ``shape``."""
+        segments = list(_segments(shape.pieces))
+        last = segments.pop() if shape.is_open else None
+        node = self._root
+        for segment in segments:
+            node = node.child(segment)
+        (node.here if last is None else node.opening(last, shape.tail)).append(index)
+        self._depth = max(self._depth, len(segments))
+
+    def candidates(self, route: str) -> list[int]:
+        """The indexes of all patterns that could match ``route``, ascending. Takes time for each segment and each
+        candidate, not for each pattern; never recurses."""
+        segments = route.split("/", self._depth)
+        size = len(segments)
+        found: list[int] = []
+        pending: list[tuple[_Node, int]] = []
+        node, at = self._root, 0
+        while True:
+            while at < size:
+                segment = segments[at]
+                at += 1
+                if node.has_literals:
+                    pending += [(child, at) for child in _fitting(node.mixed, segment, segment)]
+                    for indexes in _fitting(node.opened, segment, route):
+                        found += indexes
+                child, hole = node.exact.get(segment), node.hole
+                if child is None:
+                    child = hole
+                elif hole is not None:
+                    pending.append((hole, at))
+                if child is None:
+                    break
+                node = child
+            else:
+                found += node.here
+            if not pending:
+                break
+            node, at = pending.pop()
+        if len(found) > 1:
+            found.sort()
+        return found
+
+
+class _Node:
+    """One level of the trie: where each kind of segment leads, and the patterns that end or open here."""
+
+    __slots__ = ("exact", "has_literals", "here", "hole", "mixed", "opened")
+
+    def __init__(self) -> None:
+        self.exact: dict[str, _Node] = {}
+        self.hole: _Node | None = None  # a segment that is all hole
+        self.mixed: _Ends[_Node] = []  # a segment with literals around its holes
+        self.opened: _Ends[list[int]] = []  # a segment's beginning, then anything
+        self.has_literals = False  # there is something in mixed or opened
+        self.here: list[int] = []
+
+    def child(self, segment: Sequence[str]) -> "_Node":
+        """The node below this one for ``segment``, made if there is none."""
+        head, tail = _ends(segment)
+        if _HOLE not in segment:
+            return self.exact.setdefault(head, _Node())
+        if not head and not tail:
+            self.hole = self.hole or _Node()
+            return self.hole
+        self.has_literals = True
+        return _table(self.mixed, len(head), len(tail)).setdefault((head, tail), _Node())
+
+    def opening(self, segment: Sequence[str], tail: str) -> list[int]:
+        """The patterns that open here after the head of ``segment`` and end with ``tail``."""
+        head = _ends(segment)[0]
+        self.has_literals = True
+        return _table(self.opened, len(head), len(tail)).setdefault((head, tail), [])
+
+
+class _Scan:
+    """One walk over the steps of a regex that compiles, to find its pieces, where they are cut, and the tail."""
+
+    def __init__(self, steps: Iterable[str]) -> None:
+        self.pieces: list[str] = []
+        self.tail = ""
+        self.is_cut = False
+        self.has_alternatives = False
+        self._depth = 0
+        self._is_safe = True  # the group we are in cannot match a slash
+        for step in steps:
+            self._step(step)
+
+    def _step(self, step: str) -> None:
+        if step[0] == "(":
+            self._is_safe = (self._is_safe or not self._depth) and _PLAIN_GROUP.fullmatch(step) is not None
+            self._depth += 1
+        elif step == ")":
+            self._depth -= 1
+            if not self._depth:
+                self._add_hole(self._is_safe)
+        elif self._depth:
+            self._is_safe = self._is_safe and not _may_be_slash(step)
+        else:
+            self._step_outside(step)
+
+    def _step_outside(self, step: str) -> None:
+        literal = _literal(step)
+        if literal:
+            self.tail += literal
+            if not self.is_cut:
+                self.pieces.append(literal)
+        elif step in "*?+{":
+            self._quantify(step)
+        elif step == "|":
+            self.has_alternatives = True
+        else:
+            self._add_hole(step not in ".^$}" and not _may_be_slash(step))
+
+    def _quantify(self, step: str) -> None:
+        """What is repeated becomes a hole. A brace may also be a literal, and numbers follow it: too much to claim."""
+        repeated = self.pieces.pop() if self.pieces and not self.is_cut else _HOLE
+        self._add_hole(repeated != "/" and step != "{")
+
+    def _add_hole(self, is_safe: bool) -> None:
+        self.tail = ""
+        self.is_cut = self.is_cut or not is_safe
+        if not self.is_cut:
+            self.pieces.append(_HOLE)
+
+
+_T = TypeVar("_T")
+# For each length of head and tail that occurs, what each head and tail of these lengths leads to.
+_Ends = list[tuple[int, int, dict[tuple[str, str], _T]]]
+
+
+def _table(ends: _Ends[_T], head: int, tail: int) -> dict[tuple[str, str], _T]:
+    for head_size, tail_size, table in ends:
+        if (head_size, tail_size) == (head, tail):
+            return table
+    ends.append((head, tail, {}))
+    return ends[-1][2]
+
+
+def _fitting(ends: _Ends[_T], start: str, end: str) -> Iterator[_T]:
+    for head_size, tail_size, table in ends:
+        value = table.get((start[:head_size], end[len(end) - tail_size :]))
+        if value is not None:
+            yield value
+
+
+def _segments(pieces: Iterable[str]) -> Iterator[list[str]]:
+    segment: list[str] = []
+    for piece in pieces:
+        if piece == "/":
+            yield segment
+            segment = []
+        else:
+            segment.append(piece)
+    yield segment
+
+
+def _ends(segment: Sequence[str]) -> tuple[str, str]:
+    """The literals before the first hole, and those after the last."""
+    if _HOLE not in segment:
+        return "".join(segment), ""
+    first, last = segment.index(_HOLE), len(segment) - segment[::-1].index(_HOLE)
+    return "".join(segment[:first]), "".join(segment[last:])
+
+
+def _literal(step: str) -> str:
+    """The character that ``step`` stands for, or "" if it is anything else than a literal."""
+    if len(step) == 1:
+        return "" if step in r".^$*+?{}[]\|()" else step
+    is_literal = len(step) == 2 and step[0] == "\\" and not (step.isascii() and step[1].isalnum())
+    return step[1] if is_literal else ""
+
+
+def _may_be_slash(step: str) -> bool:
+    """Whether a step inside a group could match a slash. What cannot be told alone (a back reference) could."""
+    if len(step) == 1:
+        return step in "./"
+    if step[0] == "\\" and step[1].isdigit():  # a group, or a character in octal
+        return True
+    try:
+        return re.match(step, "/") is not None
+    except re.error:
+        return True
