@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsaction.algebra import Operators
+from wsaction.frames import Frame
 from wsaction.permissions import (
     AllowAny,
     BasePermission,
@@ -27,7 +28,6 @@ from wsaction.permissions import (
     Permissions,
     Refusal,
     compile_permissions,
-    frame_kwargs,
 )
 
 QUESTIONS = ("can_connect", "has_permission", "has_object_permission")
@@ -526,10 +526,17 @@ def test_misuse_is_refused_with_what_was_expected_what_came_and_the_cure(classes
 # -- keyword arguments ------------------------------------------------------------------------------------------------
 
 
-def test_frame_kwargs_captures_win_and_reserved_names_never_pass() -> None:
+def keywords(parameters: dict[str, Any], captures: dict[str, Any]) -> dict[str, Any]:
+    """What a frame with these keys on a route with these captures offers to permissions."""
+    frame = Frame(parameters, "list", "", None)
+    frame.call = SimpleNamespace(name="list", args=(), captures=captures, query="")
+    return frame.keywords()
+
+
+def test_captures_win_and_reserved_names_never_reach_a_permission() -> None:
     hostile = {"self": 1, "scope": 2, "handler": 3, "obj": 4, "action": 5, "pk": "evil", "route": "r", "x": None}
-    assert frame_kwargs(hostile, {"pk": "7"}) == {"pk": "7", "route": "r", "x": None}
-    assert frame_kwargs({}, {"scope": "captured", "slug": "a"}) == {"slug": "a"}
+    assert keywords(hostile, {"pk": "7"}) == {"pk": "7", "route": "r", "x": None}
+    assert keywords({}, {"scope": "captured", "slug": "a"}) == {"slug": "a"}
     assert hostile["self"] == 1
 
 
@@ -657,7 +664,7 @@ HOSTED = [
 @given(st.dictionaries(st.text(max_size=8) | st.sampled_from(["self", "scope", "cls", "args", "s", "a"]), st.none()))
 def test_no_key_of_a_frame_breaks_a_permission(parameters: dict[str, Any]) -> None:
     for permissions in HOSTED:
-        assert permissions.action_refusal({}, None, "list", lambda: frame_kwargs(parameters, {})) is None
+        assert permissions.action_refusal({}, None, "list", lambda: keywords(parameters, {})) is None
 
 
 # -- built in ---------------------------------------------------------------------------------------------------------

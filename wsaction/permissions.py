@@ -33,7 +33,7 @@ What cannot change the verdict any more is not asked; the order is from left to 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Collection, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Collection, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -65,7 +65,6 @@ __all__ = (
     "Permissions",
     "Refusal",
     "compile_permissions",
-    "frame_kwargs",
 )
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -74,18 +73,6 @@ Answer: TypeAlias = bool | Awaitable[bool]
 _ABSENT = object()
 _ARGUMENTS = ("scope", "handler", "action", "obj")
 _ARITY = {"can_connect": 2, "has_permission": 3, "has_object_permission": 4}
-
-
-def frame_kwargs(parameters: Mapping[str, Any], captures: Mapping[str, Any]) -> dict[str, Any]:
-    """A new dict of what permissions may take by keyword: the frame's keys, overlaid by the route's captures.
-
-    A frame can neither shadow a capture nor pass ``self``, ``scope``, ``handler``, ``obj`` or ``action``:
-    ``frame_kwargs({"pk": 1, "scope": {}, "x": 2}, {"pk": "7"}) == {"pk": "7", "x": 2}``.
-    """
-    merged = {**parameters, **captures}
-    for name in ("self", "scope", "handler", "obj", "action"):
-        merged.pop(name, None)
-    return merged
 
 
 class _PermissionType(Operators, type):  # type: ignore[misc]  # `A | B` is not typing's union here, but "or"
@@ -218,8 +205,9 @@ class Permissions:
         if refused is not None and not isinstance(refused, Refusal):
             refused = await refused
 
-    ``kwargs`` makes the keyword arguments (see `frame_kwargs`). It is called at most once, and only when a permission
-    that takes some is asked. ``on_connect``, ``on_action`` and ``on_object`` are None where nothing needs to be asked.
+    ``kwargs`` makes the keyword arguments (see `wsaction.frames.Frame.keywords`). It is called at most once, and only
+    when a permission that takes some is asked. ``on_connect``, ``on_action`` and ``on_object`` are None where nothing
+    needs to be asked.
     """
 
     on_connect: Ask | None

@@ -18,8 +18,6 @@ from wsaction.testing.transports import Transport
 
 __all__ = ("WebsocketCommunicator",)
 
-# ruff: noqa: ASYNC109  # the parameters named `timeout` are Channels'
-
 
 class WebsocketCommunicator:
     """One connection to ``application``, message by message. ``scope`` may be changed until the first message is sent.

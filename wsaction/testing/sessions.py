@@ -37,7 +37,7 @@ async def connect(
     subprotocols: Sequence[str] = (),
     user: Any = _UNSET,
     scope: Mapping[str, Any] | None = None,
-    timeout: float = 5.0,  # noqa: ASYNC109  # it bounds each wait of the session, not this call
+    timeout: float = 5.0,  # it bounds each wait of the session, not this call
     client: tuple[str, int] | None = ("testclient", 50000),
     origin: str | None = None,
     capacity: int = CAPACITY,

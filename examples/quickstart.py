@@ -1,0 +1,52 @@
+"""The quickstart that `make run` serves: an echo, and a few cards behind routes, permissions and a queryset."""
+
+from pydantic import BaseModel
+
+from wsaction import generics
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.querysets import MemoryQuerySet
+from wsaction.routing import path
+
+
+class Card(BaseModel):
+    id: int
+    title: str
+    done: bool = False
+
+
+class CardIn(BaseModel):
+    title: str
+
+
+CARDS = MemoryQuerySet(Card, rows=[Card(id=1, title="Read the README"), Card(id=2, title="Send a frame")])
+
+
+class CardHandler(generics.RetrieveAPIActionHandler):
+    """`retrieve` comes with the class; `create` is written by hand."""
+
+    queryset = CARDS
+    serializer_class = Card
+
+    @async_action(status=201)
+    async def create(self, data: CardIn) -> Card:
+        """Adds a card."""
+        return await CARDS.create(data.model_dump())
+
+
+class Quickstart(AsyncAPIConsumer):
+    """The root of the connection: it answers the empty route, and leads to the cards."""
+
+    routepatterns = [
+        path("cards/", CardHandler.as_aaah(actions=["create"])),
+        path("cards/<int:pk>/", CardHandler.as_aaah(actions=["retrieve"])),
+    ]
+
+    @async_action
+    async def echo(self, text: str) -> str:
+        """The text that was sent."""
+        return text
+
+
+app = WSAction([path("ws/", Quickstart.as_asgi())])

@@ -1,0 +1,80 @@
+"""What all tests share: the event loops, a real server, real clients, and an eye on what is left behind."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as websockets_connect
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Every async test runs on asyncio's own loop and on uvloop."""
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+
+
+class Server(uvicorn.Server):
+    """uvicorn in a thread of its own, on a free port."""
+
+    def __init__(self, app: Any, **options: Any) -> None:
+        options = {"ws": "websockets-sansio", "ws_per_message_deflate": False, "lifespan": "auto", **options}
+        super().__init__(uvicorn.Config(app, log_level="warning", **options))
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.socket.getsockname()[1]
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.is_up = threading.Event()
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self.loop = asyncio.get_running_loop()
+        self.is_up.set()
+
+    def url(self, path: str, scheme: str = "ws") -> str:
+        return f"{scheme}://127.0.0.1:{self.port}{path}"
+
+    def connect(self, path: str, **options: Any) -> Any:
+        """A `websockets` client, to be used as an async context manager."""
+        return websockets_connect(self.url(path), proxy=None, **options)
+
+    def tasks(self) -> int:
+        """How many tasks the server's loop has now."""
+        assert self.loop is not None
+
+        async def count() -> int:
+            return len(asyncio.all_tasks()) - 1
+
+        return asyncio.run_coroutine_threadsafe(count(), self.loop).result(5)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator["Server"]:
+        thread = threading.Thread(target=self.run, args=([self.socket],))
+        thread.start()
+        try:
+            if not self.is_up.wait(10):
+                raise RuntimeError("uvicorn did not start in 10 s")
+            yield self
+        finally:
+            self.should_exit = True
+            thread.join(15)
+            self.socket.close()
+            if thread.is_alive():
+                raise RuntimeError("uvicorn did not stop in 15 s")
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """``serve(app, **uvicorn_options)``: a running uvicorn, stopped after the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda app, **options: stack.enter_context(Server(app, **options).running())
+
+
+@contextlib.asynccontextmanager
+async def client(server: Server, path: str, **options: Any) -> AsyncIterator[ClientConnection]:
+    async with server.connect(path, **options) as socket_:
+        yield socket_

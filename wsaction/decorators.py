@@ -1,0 +1,70 @@
+"""`async_action`: makes a method an action."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar, overload
+
+from wsaction.actions import OPTIONS_ATTRIBUTE, ActionOptions
+from wsaction.exceptions import ImproperlyConfigured
+
+__all__ = ("async_action",)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@overload
+def async_action(function: F, /) -> F: ...
+
+
+@overload
+def async_action(
+    *,
+    name: str | None = None,
+    mode: Literal["response", "none"] = "response",
+    ordered: bool = True,
+    permission_classes: Sequence[Any] | None = None,
+    status: int = 200,
+    summary: str | None = None,
+) -> Callable[[F], F]: ...
+
+
+def async_action(function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
+    """Makes a method an action of its handler; it stays an ordinary method.
+
+    ``async def`` runs on the loop, ``def`` in a thread. ``name``: what clients call it, by default the method's name.
+    ``mode="none"``: silent on success. ``ordered=False``: does not wait for other frames of its route.
+    ``permission_classes``: asked instead of the handler's own, for this action. ``status``: of the reply when the
+    method returns none itself. ``summary``: one line for the documentation, by default the docstring's first.
+
+    Raises `ImproperlyConfigured` for an option that is unknown or cannot be; the signature is read when the class is
+    made.
+
+    >>> @async_action(status=201)
+    ... async def create(self, data: CardIn) -> Card: ...
+    """
+    if function is not None and not callable(function):
+        raise ImproperlyConfigured(f"@async_action takes its options by name, as in @async_action(name={function!r})")
+    told = _options(options)
+
+    def mark(function: F) -> F:
+        setattr(function, OPTIONS_ATTRIBUTE, told)
+        return function
+
+    return mark if function is None else mark(function)
+
+
+def _options(options: dict[str, Any]) -> ActionOptions:
+    try:
+        told = ActionOptions(**options)
+    except TypeError:
+        known = ", ".join(ActionOptions.__slots__)
+        unknown = ", ".join(sorted(set(options) - set(ActionOptions.__slots__)))
+        raise ImproperlyConfigured(f"@async_action has no option {unknown}; it has {known}") from None
+    if told.mode not in ("response", "none"):
+        raise ImproperlyConfigured(
+            f"@async_action(mode=...) is 'response' or 'none' in this version, not {told.mode!r}"
+        )
+    if type(told.status) is not int or not 200 <= told.status <= 599 or told.status == 206:
+        raise ImproperlyConfigured(
+            f"@async_action(status=...) is a final status, 200 to 599 without 206 (a stream's), not {told.status!r}"
+        )
+    return told

@@ -1,0 +1,245 @@
+"""From a frame to its handler: route → permissions → parameters → action → encode.
+
+A `RouteTable` is compiled once for what a connection is served by, its *root*: a consumer, or a handler served alone. A
+`Session` is one connection's way through it, and the `connections.Dispatcher` that the connection asks.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wsaction.actions import Action, Binding
+from wsaction.algebra import Refusal, Verdict
+from wsaction.connections import Connection
+from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, to_api_error
+from wsaction.frames import Frame, encode_error, encode_reply, reply_tail
+from wsaction.mounts import MountedHandler, Plan, View, as_prefixes, mount
+from wsaction.routing import Resolver404, ResolverMatch, Router
+from wsaction.runtime import Runtime
+
+__all__ = ("Call", "RouteTable", "Session", "Target", "Targets", "connection_captures", "raise_refusal")
+
+logger = logging.getLogger("wsaction")
+
+MAX_CACHED_ROUTES = 1_024
+MAX_CACHED_ROUTES_OF_A_CONNECTION = 32  # where its path captures something, so that it cannot share them
+
+
+class Call:
+    """An action of a route: all that is known of it before a frame comes, and kept for the frames that follow."""
+
+    __slots__ = ("args", "binding", "captures", "key", "mounted", "name", "plan", "query", "tail")
+    name: str | None
+
+    def __init__(self, target: "Target", action: str, plan: Plan) -> None:
+        self.mounted, self.plan, self.name = target.mounted, plan, plan.name or action
+        self.args, self.captures, self.query = target.args, target.captures, target.query
+        self.key = target.canonical if plan.ordered else None  # frames with the same key run in order
+        self.tail = reply_tail(action, target.route)
+        self.binding: Binding | None = None
+
+    def fixed(self, action: Action) -> Binding:
+        """What the captures decide of the action's parameters; raises `InvalidParameters`."""
+        if (binding := self.binding) is None:
+            binding = action.fix(self.args, self.captures)
+            if binding.shareable:
+                self.binding = binding
+        return binding
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A resolved route, with the calls that were made to it."""
+
+    route: str  # as the client wrote it
+    mounted: MountedHandler | None  # None: no pattern matches
+    args: tuple[Any, ...] = ()
+    captures: Mapping[str, Any] = field(default_factory=dict)
+    canonical: str | None = None
+    query: str = ""
+    calls: dict[str, Call] = field(default_factory=dict)  # of actions that exist, so that there is an end to it
+
+    def call(self, action: str, root: MountedHandler) -> Call:
+        """The call of an action here; of one that does not exist, one that only asks the permissions."""
+        if self.mounted is None:
+            return Call(self, action, root.no_such_action)
+        if (plan := self.mounted.plans.get(action)) is None:
+            return Call(self, action, self.mounted.no_such_action)
+        call = self.calls[action] = Call(self, action, plan)
+        return call
+
+
+class RouteTable:
+    """Every route below a root, resolved to its mounted handler.
+
+    Raises `ImproperlyConfigured` for what cannot be mounted.
+    """
+
+    def __init__(self, view: View) -> None:
+        self.root = MountedHandler(view)
+        patterns = tuple(mount(view.handler_class.routepatterns, (self.root,)))
+        self.router = Router(patterns)
+        self._strict = view.handler_class.strict_routing
+        self._prefixes = Router(() if self._strict else tuple(as_prefixes(patterns)))
+        self.targets = Targets(self, (), {}, MAX_CACHED_ROUTES)  # of connections whose path captures nothing
+
+    def match(self, text: str) -> ResolverMatch | None:
+        """What a route without its query matches, by its prefix where routing is not strict."""
+        for router in (self.router, self._prefixes):
+            try:
+                return router.resolve(text)
+            except Resolver404:
+                continue
+        return None
+
+    def takes(self, text: str) -> bool:
+        """Whether the root itself answers a route that nothing matches."""
+        return text == "" or not self._strict
+
+    def nearest(self, route: str) -> str:
+        """Why a route was not found, and which patterns are near."""
+        try:
+            self.router.resolve(route.partition("?")[0])
+        except Resolver404 as exc:
+            return str(exc)
+        return f"no route {route!r}"
+
+
+class Targets:
+    """Resolved routes, kept for the frames that follow; at most ``most`` of them, the oldest goes first."""
+
+    __slots__ = ("_args", "_captures", "_kept", "_most", "_table")
+
+    def __init__(self, table: RouteTable, args: tuple[Any, ...], captures: Mapping[str, Any], most: int) -> None:
+        self._table, self._args, self._captures, self._most = table, args, captures, most
+        self._kept: dict[str, Target] = {}
+
+    def resolve(self, route: str) -> Target:
+        """Where a route leads, its query split off; the connection's own captures come first, the route's win."""
+        if (target := self._kept.get(route)) is not None:
+            return target
+        text, has_query, query = route.partition("?")
+        if (match := self._table.match(text)) is None:
+            root = self._table.root if self._table.takes(text) else None
+            return Target(route, root, self._args, self._captures, None if root is None else text, query)
+        captures = {**self._captures, **match.kwargs}
+        target = Target(route, match.func, self._args + match.args, captures, match.canonical, query)
+        if match.cacheable and not has_query:
+            if len(self._kept) >= self._most:
+                del self._kept[next(iter(self._kept))]
+            self._kept[route] = target
+        return target
+
+
+class Session:
+    """One connection's way from a frame to its handler; ``consumer`` is the root's instance for this connection."""
+
+    __slots__ = ("connection", "consumer", "runtime", "scope", "table", "targets")
+
+    def __init__(self, table: RouteTable, runtime: Runtime, scope: Any, connection: Connection, consumer: Any) -> None:
+        self.table, self.runtime, self.scope, self.connection, self.consumer = (
+            table,
+            runtime,
+            scope,
+            connection,
+            consumer,
+        )
+        args, captures = connection_captures(scope)
+        own = args or captures
+        self.targets = Targets(table, args, captures, MAX_CACHED_ROUTES_OF_A_CONNECTION) if own else table.targets
+
+    def no_frame(self) -> Frame:
+        """What stands for the frame outside of one: it asks for nothing and has the connection's own captures."""
+        frame = Frame({}, None, "", None)
+        args, captures = connection_captures(self.scope)
+        query = self.scope.get("query_string", b"").decode("latin-1")
+        frame.consumer, frame.call = (
+            self.consumer,
+            Target("", None, args, captures, None, query).call("", self.table.root),
+        )
+        frame.call.name = None
+        return frame
+
+    def route(self, frame: Frame) -> None:
+        """Notes on the frame what it calls, and its place in the order."""
+        if frame.error is None:
+            target = self.targets.resolve(frame.route)
+            action: str = frame.action  # type: ignore[assignment]  # it has one, or an error
+            call = target.calls.get(action) or target.call(action, self.table.root)
+            frame.consumer, frame.call, frame.key = self.consumer, call, call.key
+
+    async def run(self, frame: Frame) -> str | None:
+        """The frame's reply: permissions, parameters, action, encoding; an error on the way is the reply instead."""
+        try:
+            if frame.error is not None:
+                raise frame.error
+            call: Call = frame.call  # type: ignore[assignment]  # made by `route`
+            plan, scope = call.plan, self.scope
+            action = plan.action
+            handler = (call.mounted or self.table.root).handler(frame, scope)
+            for mounted, ask in plan.asked:
+                asked = handler if mounted is call.mounted else mounted.handler(frame, scope)
+                if ask is None:
+                    await asked.check_permissions()
+                elif (verdict := ask((scope, asked, call.name), frame.keywords)) is not None:
+                    await raise_refusal(verdict)
+            if action is None:
+                raise self._nothing_there(frame, call.mounted)
+            parameters = action.bind(call.binding or call.fixed(action), frame)
+            args = call.args if action.takes_args else ()
+            if action.threaded:
+                result = await self.runtime.threads.run(action.function, handler, *args, **parameters)
+            else:
+                result = await action.function(handler, *args, **parameters)
+            if action.silent:
+                return None
+            data, status = action.encode(result)
+            reply = encode_reply(call.tail, data, status, frame.request_id)
+            if len(reply) > self.connection.limits.max_outbox_bytes:
+                raise self._too_large(reply)
+        except Exception as exc:
+            return self._failure(frame, exc)
+        except asyncio.CancelledError as exc:
+            if self.connection.ended:
+                raise
+            return self._failure(frame, exc)  # the action was cancelled, or awaited what was, but its client waits
+        return reply
+
+    def _nothing_there(self, frame: Frame, mounted: MountedHandler | None) -> APIError:
+        if mounted is not None:
+            return mounted.refusal(frame, self.runtime.debug)
+        if not (self.runtime.debug or logger.isEnabledFor(logging.INFO)):
+            return RouteNotFound()
+        text = self.table.nearest(frame.route)
+        logger.info("%s", text)
+        return RouteNotFound(text if self.runtime.debug else None)
+
+    def _too_large(self, reply: str) -> APIError:
+        most = self.connection.limits.max_outbox_bytes
+        return ReplyTooLarge(
+            f"The reply has {len(reply)} characters; max_outbox_bytes is {most}.",
+            {"limit": "max_outbox_bytes", "value": most},
+        )
+
+    def _failure(self, frame: Frame, exc: BaseException) -> str:
+        task = asyncio.current_task()
+        while isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+            task.uncancel()
+        what = f"{frame.action} {frame.route}"[:200]
+        return encode_error(frame, to_api_error(exc, what=what, debug=self.runtime.debug))
+
+
+async def raise_refusal(verdict: Verdict) -> None:
+    """Raises `PermissionDenied` where the verdict, once it is known, is a refusal; in the permission's own words."""
+    if not isinstance(verdict, Refusal | None):
+        verdict = await verdict
+    if verdict is not None:
+        raise PermissionDenied(verdict.message, {"code": verdict.code} if verdict.code else None)
+
+
+def connection_captures(scope: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What the connection's own path captured: by an enclosing Starlette route, and by ours."""
+    route = scope.get("url_route") or {}
+    return tuple(route.get("args", ())), {**scope.get("path_params", {}), **route.get("kwargs", {})}

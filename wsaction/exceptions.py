@@ -1,0 +1,223 @@
+"""Every error that reaches the wire, in one tree and one catalogue.
+
+::
+
+    APIError(status, type, msg, ctx)
+    ├── 400  InvalidJSON            invalid_json
+    ├── 400  InvalidFrame           invalid_frame
+    ├── 400  InvalidParameters      pydantic's own types, one item each
+    ├── 401  NotAuthenticated       not_authenticated
+    ├── 403  PermissionDenied       permission_denied
+    ├── 404  RouteNotFound          route_not_found
+    ├── 404  NotFound               not_found
+    ├── 405  ActionNotAllowed       action_not_allowed
+    ├── 409  Conflict               conflict
+    ├── 409  DuplicateRequestID     duplicate_request_id
+    ├── 500  ServerError            server_error
+    ├── 500  ReplyTooLarge          reply_too_large
+    └── 503  Busy                   busy
+
+    ImproperlyConfigured            a declaration that cannot work; raised when declared, never on the wire
+
+Application code raises a subclass, or ``APIError`` itself for a code of its own::
+
+    raise NotFound("There is no card 7 on this board.")
+    raise APIError(402, "payment_required", "The plan has no boards left.", {"plan": "free"})
+
+Anything else that an action raises is a bug: it is logged with its traceback under a correlation id, and the client is
+told that id in a 500 ``server_error``.
+"""
+
+import logging
+import secrets
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import ValidationError
+
+from wsaction.converters import ImproperlyConfigured
+
+__all__ = (
+    "CATALOGUE",
+    "APIError",
+    "ActionNotAllowed",
+    "Busy",
+    "Conflict",
+    "DuplicateRequestID",
+    "ImproperlyConfigured",
+    "InvalidFrame",
+    "InvalidJSON",
+    "InvalidParameters",
+    "NotAuthenticated",
+    "NotFound",
+    "PermissionDenied",
+    "ReplyTooLarge",
+    "RouteNotFound",
+    "ServerError",
+    "to_api_error",
+    "validation_items",
+)
+
+logger = logging.getLogger("wsaction")
+
+_MAX_TRACEBACK = 16_384  # characters of it that a debug reply carries
+
+
+class APIError(Exception):
+    """An error that is told to the client as it is.
+
+    Parameters: ``status``, 400 to 599; ``type``, a stable snake_case code that programs compare; ``msg``, a sentence
+    for people; ``ctx``, machine-readable detail; ``loc``, the place in the frame that is at fault. Raises
+    ``ValueError`` for a status that says success, since the reply would contradict itself.
+
+    ``APIError(409, "stale", "The card changed meanwhile.", {"version": 4})`` becomes the reply's
+    ``"errors": [{"type": "stale", "msg": "The card changed meanwhile.", "ctx": {"version": 4}}]``.
+    """
+
+    def __init__(
+        self, status: int, type: str, msg: str, ctx: Mapping[str, Any] | None = None, *, loc: Sequence[str | int] = ()
+    ) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"an error's status is 400 to 599, not {status!r}; return (value, {status!r}) for success")
+        super().__init__(msg)
+        self.status, self.type, self.msg, self.ctx, self.loc = status, type, msg, ctx, loc
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """The items of the reply's ``errors``, each ``{"type", "msg"}`` and, where there is one, ``loc`` and
+        ``ctx``."""
+        item: dict[str, Any] = {"type": self.type, "msg": self.msg}
+        if self.loc:
+            item["loc"] = list(self.loc)
+        if self.ctx:
+            item["ctx"] = dict(self.ctx)
+        return [item]
+
+
+class _Catalogued(APIError):
+    """An ``APIError`` whose status and type are fixed by the catalogue."""
+
+    code: ClassVar[tuple[int, str, str]]  # status, type, default msg
+
+    def __init__(
+        self, msg: str | None = None, ctx: Mapping[str, Any] | None = None, *, loc: Sequence[str | int] = ()
+    ) -> None:
+        status, type, default = self.code
+        super().__init__(status, type, msg or default, ctx, loc=loc)
+
+
+class InvalidJSON(_Catalogued):
+    """What came is not JSON."""
+
+    code = (400, "invalid_json", "A frame is one JSON object as a text message.")
+
+
+class InvalidFrame(_Catalogued):
+    """JSON, but not an action frame."""
+
+    code = (400, "invalid_frame", 'A frame is {"action": str, "route": str, "data": any, "request_id": str | int}.')
+
+
+class NotAuthenticated(_Catalogued):
+    """The first frame had to authenticate, and did not."""
+
+    code = (401, "not_authenticated", "Authentication is required.")
+
+
+class PermissionDenied(_Catalogued):
+    """A permission said no; told before it is told whether the action exists."""
+
+    code = (403, "permission_denied", "You do not have permission to do this.")
+
+
+class RouteNotFound(_Catalogued):
+    """No pattern matches the route."""
+
+    code = (404, "route_not_found", "No such route.")
+
+
+class NotFound(_Catalogued):
+    """No such object or page, or none that this user may see."""
+
+    code = (404, "not_found", "Not found.")
+
+
+class ActionNotAllowed(_Catalogued):
+    """The handler has no such action here."""
+
+    code = (405, "action_not_allowed", "There is no such action here.")
+
+
+class Conflict(_Catalogued):
+    """A unique or foreign-key constraint was violated."""
+
+    code = (409, "conflict", "This conflicts with what is already there.")
+
+
+class DuplicateRequestID(_Catalogued):
+    """A ``request_id`` that is still in flight on this connection."""
+
+    code = (409, "duplicate_request_id", "This request_id is still in flight on this connection.")
+
+
+class ServerError(_Catalogued):
+    """Anything else; ``ctx.error_id`` finds it in the log."""
+
+    code = (500, "server_error", "The server failed to answer this; the error is in its log.")
+
+
+class ReplyTooLarge(_Catalogued):
+    """The reply alone is larger than ``max_outbox_bytes``."""
+
+    code = (500, "reply_too_large", "The reply is too large to be sent.")
+
+
+class Busy(_Catalogued):
+    """A bound is reached; ``ctx.limit`` names the setting. Nothing was done: the same frame may be sent again later."""
+
+    code = (503, "busy", "Too much is under way on this connection.")
+
+
+CATALOGUE: Mapping[str, type[_Catalogued]] = {cls.code[1]: cls for cls in _Catalogued.__subclasses__()}
+"""Every ``type`` that wsaction itself sends, with its class; validation adds pydantic's own types."""
+
+
+class InvalidParameters(APIError):
+    """Parameters that are missing or that pydantic refused: one item of ``errors`` for each, the input not echoed."""
+
+    def __init__(self, items: list[dict[str, Any]]) -> None:
+        super().__init__(400, items[0]["type"], items[0]["msg"])
+        self.items = items
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        return self.items
+
+
+def validation_items(error: ValidationError, *loc: str | int) -> list[dict[str, Any]]:
+    """pydantic's errors as items of ``errors``, their places below ``loc``: ``["data", "title"]``."""
+    items = []
+    for line in error.errors(include_url=False, include_input=False):
+        item: dict[str, Any] = {"type": line["type"], "msg": line["msg"], "loc": [*loc, *line["loc"]]}
+        if line.get("ctx"):
+            item["ctx"] = {key: str(v) if isinstance(v, Exception) else v for key, v in line["ctx"].items()}
+        items.append(item)
+    return items
+
+
+def to_api_error(exc: BaseException, *, what: str, debug: bool) -> APIError:
+    """The error that the client is told for ``exc``. What is no ``APIError`` is logged, with ``what`` was under way.
+
+    ``to_api_error(ZeroDivisionError(), what="update boards/7/", debug=False)`` gives a 500 whose ``ctx.error_id``
+    stands in the log beside the traceback; with ``debug``, ``ctx`` holds the exception and the traceback too.
+    """
+    if isinstance(exc, APIError):
+        return exc
+    error_id = secrets.token_hex(8)
+    logger.error("%s failed (error_id %s)", what, error_id, exc_info=exc)
+    ctx = {"error_id": error_id}
+    if debug:
+        ctx["exception"] = repr(exc)[:_MAX_TRACEBACK]
+        ctx["traceback"] = "".join(traceback.format_exception(exc))[-_MAX_TRACEBACK:]
+    return ServerError(ctx=ctx)

@@ -1,0 +1,209 @@
+"""Action frames: JSON text in, one `Frame` on its way down, JSON text out.
+
+A frame's way is decode (here) → route → permissions → parameters → action (`dispatch`) → encode (here) → send
+(`connections`). Nothing here raises on what a client sends: what is wrong with a frame is noted on it as ``error`` and
+answered like everything else.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextvars import ContextVar
+from functools import cached_property
+from json.encoder import encode_basestring as quote
+from typing import Any, Protocol
+
+from pydantic_core import from_json, to_json
+
+from wsaction.exceptions import APIError, InvalidFrame, InvalidJSON
+from wsaction.limits import Limits
+
+__all__ = ("Call", "Frame", "current_frame", "decode", "encode_error", "encode_reply", "quote", "reply_tail")
+
+
+class Call(Protocol):
+    """What a frame calls, as far as frames and handlers need to know it."""
+
+    @property
+    def name(self) -> str | None:
+        """The action as it was declared, or as the client wrote it where there is no such action."""
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Unnamed captures."""
+
+    @property
+    def captures(self) -> Mapping[str, Any]:
+        """Named captures and default kwargs; shared by all frames of the route."""
+
+    @property
+    def query(self) -> str:
+        """What follows the route's question mark."""
+
+
+class Frame:
+    """One request. ``decode`` makes it, the dispatcher notes its call on it, the connection keeps its order.
+
+    ``action`` is None and ``route`` is "" where they could not be read; ``request_id`` is None when there was none.
+    """
+
+    error: APIError | None = None  # why it is refused without being run
+    task: asyncio.Task[None] | None = None  # whose it is, once it has suspended
+    key: str | None = None  # frames with the same key run in order; None: in no order
+    consumer: Any  # the root of its connection
+    call: Call  # what it calls, once it is routed
+
+    def __init__(self, body: dict[str, Any], action: str | None, route: str, request_id: str | int | None) -> None:
+        self.body = body  # the JSON object as it came
+        self.action = action  # as the client wrote it; echoed
+        self.route = route  # as the client wrote it, with its query; echoed
+        self.request_id = request_id
+
+    @cached_property
+    def kwargs(self) -> dict[str, Any]:
+        """The captures as a dict of the frame's own."""
+        return dict(self.call.captures)
+
+    def keywords(self) -> dict[str, Any]:
+        """What permissions may take by keyword: the frame's keys, overlaid by the route's captures.
+
+        A frame can neither shadow a capture nor pass ``self``, ``scope``, ``handler``, ``obj`` or ``action``: with
+        ``pk`` captured as 7, ``{"action": "a", "pk": 1, "scope": {}, "x": 2}`` offers ``{"pk": 7, "x": 2}``.
+        """
+        merged = {**self.body, **self.call.captures}
+        for name in ("self", "scope", "handler", "obj", "action"):
+            merged.pop(name, None)
+        return merged
+
+
+current_frame: ContextVar[Frame | None] = ContextVar("wsaction.current_frame", default=None)
+"""The frame whose action runs in this context; None outside of one."""
+
+_NO_BODY: dict[str, Any] = {}
+
+
+def decode(text: str | None, limits: Limits) -> Frame:
+    """The frame that ``text`` holds, with ``error`` set when it is none (None stands for a binary message).
+
+    ``decode('{"action": "list", "request_id": 7}', Limits())`` has ``route == ""`` and ``request_id == 7``.
+    """
+    try:
+        body = from_json(text, allow_inf_nan=False, cache_strings="keys")  # type: ignore[arg-type]  # None is told below
+    except (ValueError, TypeError) as exc:
+        return _refused(_NO_BODY, _unreadable(text, exc))
+    if type(body) is not dict:
+        return _refused(_NO_BODY, InvalidFrame(f"A frame is a JSON object, not {_json_name(body)}."))
+    get = body.get
+    action, route, request_id = get("action"), get("route", ""), get("request_id")
+    if (
+        type(action) is not str
+        or type(route) is not str
+        or not (type(request_id) in (str, int) or "request_id" not in body)
+    ):
+        return _refused(body, _malformed(body))
+    frame = Frame(body, action, route, request_id)
+    if len(route) > limits.max_route_length:
+        frame.error = _over(
+            "max_route_length", limits.max_route_length, f"The route has {len(route)} characters", "route"
+        )
+    if text.count("[") + text.count("{") > limits.max_json_depth and _depth_over(body, limits.max_json_depth):  # type: ignore[union-attr]  # it was read
+        frame.error = _over("max_json_depth", limits.max_json_depth, "Its arrays and objects are nested too deep")
+    return frame
+
+
+def reply_tail(action: str, route: str) -> str:
+    """What of a reply depends on its action and route alone, so that it can be kept for the next frame."""
+    return f',"action":{quote(action)},"route":{quote(route)},"status":'
+
+
+def encode_reply(tail: str, data: str, status: int, request_id: str | int | None) -> str:
+    """The reply around ``data``, which is JSON already: the keys and their order are the protocol's.
+
+    ``encode_reply(reply_tail("list", ""), "[]", 200, 7)`` is
+    ``{"errors":[],"data":[],"action":"list","route":"","status":200,"request_id":7}``.
+    """
+    if request_id is None:
+        return f'{{"errors":[],"data":{data}{tail}{status}}}'
+    told = quote(request_id) if type(request_id) is str else request_id
+    return f'{{"errors":[],"data":{data}{tail}{status},"request_id":{told}}}'
+
+
+def encode_error(frame: Frame, error: APIError) -> str:
+    """The reply that says ``error``: its ``data`` is null."""
+    action = "null" if frame.action is None else quote(frame.action)
+    tail = f',"action":{action},"route":{quote(frame.route)},"status":{error.status}'
+    told = "" if frame.request_id is None else f',"request_id":{to_json(frame.request_id).decode()}'
+    return f'{{"errors":{_errors(error)},"data":null{tail}{told}}}'
+
+
+def _errors(error: APIError) -> str:
+    try:
+        return to_json(error.errors, inf_nan_mode="null", fallback=str).decode()
+    except ValueError:  # its ctx is no JSON whatever one does, circular for example: the error is told without
+        items = [{key: item[key] for key in ("type", "msg")} for item in error.errors]
+        return to_json(items, fallback=str).decode()
+
+
+def _refused(body: dict[str, Any], error: APIError) -> Frame:
+    """A frame that is answered with ``error``, echoing what of it could be read."""
+    action, route, request_id = body.get("action"), body.get("route"), body.get("request_id")
+    frame = Frame(
+        body,
+        action if type(action) is str else None,
+        route if type(route) is str else "",
+        request_id if type(request_id) in (str, int) else None,
+    )
+    frame.error = error
+    return frame
+
+
+def _unreadable(text: str | None, exc: Exception) -> APIError:
+    if text is None:
+        return InvalidFrame("A frame is a text message, not a binary one.")
+    return InvalidJSON(f"A frame is one JSON object: {exc}.")
+
+
+def _malformed(body: dict[str, Any]) -> APIError:
+    """What is wrong with the envelope, its first fault told with its place."""
+    for key, kinds, wanted in (
+        ("action", (str,), "a string"),
+        ("route", (str,), "a string, or absent"),
+    ):
+        if type(body.get(key, "" if key == "route" else None)) not in kinds:
+            came = f", not {_json_name(body[key])}" if key in body else "; it is missing"
+            return InvalidFrame(f"{key} is {wanted}{came}.", loc=(key,))
+    return InvalidFrame(
+        f"request_id is a string or an integer, or absent, not {_json_name(body['request_id'])}.", loc=("request_id",)
+    )
+
+
+def _over(limit: str, value: int, what: str, *loc: str) -> APIError:
+    return InvalidFrame(f"{what}; {limit} is {value}.", {"limit": limit, "value": value}, loc=loc)
+
+
+def _depth_over(body: dict[str, Any], limit: int) -> bool:
+    """Whether arrays and objects are nested more than ``limit`` deep; level by level, without recursion."""
+    level: list[Any] = [body]
+    for _ in range(limit):
+        below: list[Any] = []
+        for container in level:
+            members = container.values() if type(container) is dict else container
+            below += [member for member in members if type(member) is dict or type(member) is list]
+        if not below:
+            return False
+        level = below
+    return True
+
+
+_JSON_NAMES: Mapping[type, str] = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    type(None): "null",
+}
+
+
+def _json_name(value: Any) -> str:
+    return _JSON_NAMES[type(value)]

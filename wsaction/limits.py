@@ -1,0 +1,43 @@
+"""Every bound by name, finite by default."""
+
+from dataclasses import dataclass, fields
+
+__all__ = ("Limits",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds of one app or consumer. Sizes in bytes, times in seconds; each is told by its name when it is reached.
+
+    ``max_frame_bytes``: a larger message closes the socket, 1009. ``max_json_depth``: arrays and objects within each
+    other; ``max_route_length``: characters; both are answered 400. ``max_concurrency``: actions of one connection under
+    way at once. ``max_queued_actions``: frames of one connection that wait their turn; one more is answered 503
+    ``busy``. ``max_outbox_bytes``: what waits to be sent; beyond it the client is a slow consumer and is closed, 1013.
+    ``max_threads``: threads that sync actions run in, for the whole app. ``drain_timeout``: what ends is waited for so
+    long, then let go.
+
+    Raises ``ValueError`` for a bound that is not a positive number. ``Limits(max_concurrency=4)`` keeps all the others.
+    """
+
+    max_frame_bytes: int = 65_536
+    max_json_depth: int = 64
+    max_route_length: int = 2_048
+    max_concurrency: int = 16
+    max_queued_actions: int = 256
+    max_outbox_bytes: int = 1_048_576
+    max_threads: int = 16
+    drain_timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            kinds = (int, float) if field.type is float else (int,)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < float("inf"):
+                wanted = "a number of seconds" if field.type is float else "a whole number"
+                raise ValueError(
+                    f"Limits.{field.name} must be {wanted} above 0, not {value!r}; leave it out for the default"
+                )
+        if self.max_json_depth > 200:
+            raise ValueError(
+                f"Limits.max_json_depth is at most 200, what the JSON parser itself goes to, not {self.max_json_depth}"
+            )

@@ -1,0 +1,139 @@
+"""Handlers at their places: what a root's `routepatterns` lead to, compiled once."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Protocol
+
+from wsaction.actions import Action
+from wsaction.algebra import Ask
+from wsaction.exceptions import ActionNotAllowed, APIError, ImproperlyConfigured
+from wsaction.frames import Frame
+from wsaction.permissions import Permissions, compile_permissions
+from wsaction.routing import Endpoint, Include, adopt, nest, re_path
+
+__all__ = ("MountedHandler", "Plan", "View", "as_prefixes", "mount")
+
+logger = logging.getLogger("wsaction")
+
+
+class View(Protocol):
+    """What ``as_aaah()`` and ``as_asgi()`` return, as far as a table needs it."""
+
+    handler_class: Any
+    initkwargs: Mapping[str, Any]
+    actions: Mapping[str, Action]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one action of one mounted handler takes."""
+
+    action: Action | None  # None: there is no such action, which is told once the permissions have said yes
+    name: str | None  # as it was declared
+    ordered: bool
+    asked: "tuple[tuple[MountedHandler, Ask | None], ...]"  # who has a say, outermost first; None: the handler decides
+    permissions: Permissions | None  # the handler's own, for its objects; None: it decides
+
+
+class MountedHandler:
+    """A handler at its place in a table: its class, and a plan for each action that its route has."""
+
+    __slots__ = ("_initkwargs", "above", "actions", "handler_class", "is_consumer", "no_such_action", "plans")
+
+    def __init__(self, view: View, above: "tuple[MountedHandler, ...]" = ()) -> None:
+        self.handler_class, self.actions = view.handler_class, view.actions
+        self._initkwargs = tuple(view.initkwargs.items())
+        self.is_consumer: bool = view.handler_class.is_consumer
+        self.above = above  # the root and the handlers whose `routepatterns` lead here
+        self.no_such_action = self._plan(None)
+        self.plans = {told: self._plan(action) for told, action in self.actions.items()}
+
+    def instance(self) -> Any:
+        """A new handler with what it was mounted with."""
+        handler = self.handler_class()
+        for name, value in self._initkwargs:
+            setattr(handler, name, value)
+        return handler
+
+    def handler(self, frame: Frame, scope: Any) -> Any:
+        """The handler for a frame: the consumer itself, or a new instance."""
+        if self.is_consumer:
+            return frame.consumer
+        handler = self.instance() if self._initkwargs else self.handler_class()
+        handler.consumer, handler.scope, handler.frame = frame.consumer, scope, frame
+        return handler
+
+    def refusal(self, frame: Frame, debug: bool) -> APIError:
+        """What is told when there is no such action; the names that are near, in debug mode only."""
+        near = get_close_matches(frame.action or "", self.actions, 3) or sorted(self.actions)
+        name = self.handler_class.__name__
+        text = f"{name} has no action {frame.action!r} at {frame.route!r}; it has {', '.join(near) or 'none'}"
+        logger.info("%s", text)
+        return ActionNotAllowed(text if debug else None)
+
+    def _plan(self, action: Action | None) -> Plan:
+        own = self._permissions(action)
+        deciding = [(mounted, mounted.no_such_action.permissions) for mounted in self.above]
+        deciding.append((self, own))
+        asked = [
+            (mounted, None if one is None else one.on_action)
+            for mounted, one in deciding
+            if one is None or one.on_action
+        ]
+        ordered = action is None or action.options.ordered
+        return Plan(action, None if action is None else action.name, ordered, tuple(asked), own)
+
+    def _permissions(self, action: Action | None) -> Permissions | None:
+        name = self.handler_class.__name__
+        if action is not None and action.options.permission_classes is not None:
+            return compile_permissions(
+                action.options.permission_classes,
+                owner=f"@async_action(permission_classes=...) of {name}.{action.name}",
+            )
+        if self.handler_class.decides_permissions:
+            return None
+        classes = dict(self._initkwargs).get("permission_classes", self.handler_class.permission_classes)
+        return compile_permissions(classes, owner=f"{name}.permission_classes")
+
+
+# patterns
+def mount(patterns: Iterable[Any], above: tuple[MountedHandler, ...]) -> Iterable[Endpoint | Include]:
+    """The same patterns with mounted handlers for views; a handler's own `routepatterns` follow it, below its
+    pattern."""
+    for pattern in map(adopt, patterns):
+        if isinstance(pattern, Include):
+            yield pattern.with_children(tuple(mount(pattern.children, above)))
+            continue
+        _check_view(pattern, above)
+        mounted = MountedHandler(pattern.view, above)
+        endpoint = pattern.with_view(mounted)
+        below = tuple(mount(mounted.handler_class.routepatterns, (*above, mounted)))
+        if below:
+            yield from nest(endpoint, below)
+        else:
+            yield endpoint
+
+
+def _check_view(pattern: Endpoint, above: tuple[MountedHandler, ...]) -> None:
+    owner, cls = above[-1].handler_class.__name__, getattr(pattern.view, "handler_class", None)
+    where = f"{owner}.routepatterns, {str(pattern.pattern)!r}"
+    if cls is None:
+        raise ImproperlyConfigured(f"{where}: expected a handler, as in CardHandler.as_aaah(), got {pattern.view!r}")
+    if cls.is_consumer:
+        raise ImproperlyConfigured(
+            f"{where}: {cls.__name__} is a consumer, which has a connection of its own; route to it in "
+            "WSAction([...]), or make it an AsyncAPIActionHandler"
+        )
+    if any(mounted.handler_class is cls and cls.routepatterns for mounted in above):
+        raise ImproperlyConfigured(
+            f"{where}: {cls.__name__} is below itself, without end; route to another handler there"
+        )
+
+
+def as_prefixes(patterns: Iterable[Endpoint | Include]) -> Iterable[Include]:
+    """For ``strict_routing = False``: a root's own `path()` patterns, each matching whatever begins with it."""
+    for pattern in patterns:
+        if isinstance(pattern, Endpoint) and not pattern.pattern.is_regex:
+            yield nest(pattern, [re_path(r"", print).with_view(pattern.view)])[1]

@@ -1,0 +1,36 @@
+"""What the connections of one app share."""
+
+import asyncio
+
+from wsaction.concurrency import Threads
+from wsaction.limits import Limits
+from wsaction.origins import OriginPolicy
+
+__all__ = ("RUNTIME_KEY", "Runtime")
+
+RUNTIME_KEY = "wsaction.runtime"  # where an app leaves its runtime in the scope of a connection
+
+
+class Runtime:
+    """The bounds, the Origin policy, the threads and the debug mode that all connections of an app have in common.
+
+    One made without arguments is what a consumer served on its own gets. It follows the event loop that it is used on:
+    an app that is made at import and served in several loops, one after the other, has fresh threads in each.
+    """
+
+    def __init__(
+        self, *, limits: Limits | None = None, origins: OriginPolicy | None = None, debug: bool = False
+    ) -> None:
+        self.limits = limits or Limits()
+        self.origins = origins or OriginPolicy()
+        self.debug = debug
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._threads: Threads
+
+    @property
+    def threads(self) -> Threads:
+        """Where sync functions run; to be asked for on the loop."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._threads = loop, Threads(self.limits.max_threads)
+        return self._threads

@@ -1,0 +1,116 @@
+"""The life of one connection: handshake, frames, end."""
+
+import asyncio
+import logging
+from typing import Any, Protocol
+
+from pydantic_core import to_json
+
+from wsaction.connections import Connection, Receive, Send
+from wsaction.dispatch import RouteTable, Session, raise_refusal
+from wsaction.exceptions import APIError, PermissionDenied, to_api_error
+from wsaction.mounts import View
+from wsaction.permissions import compile_permissions
+from wsaction.runtime import RUNTIME_KEY, Runtime
+
+__all__ = ("SUBPROTOCOL", "RootView", "deny", "serve", "upgrade_required")
+
+logger = logging.getLogger("wsaction")
+
+SUBPROTOCOL = "wsaction.v1"
+
+
+class RootView(View, Protocol):
+    """A view that a connection can be served by."""
+
+    @property
+    def table(self) -> RouteTable: ...
+
+
+async def serve(view: RootView, scope: Any, receive: Receive, send: Send, runtime: Runtime) -> None:
+    """Serves one ASGI connection by a view: a WebSocket from handshake to end, 426 for HTTP, and lifespan events.
+
+    An enclosing app's runtime, where the scope has one, goes before ``runtime``. Raises nothing on what a client does.
+    """
+    if scope["type"] == "lifespan":
+        await _answer_lifespan(receive, send)
+    elif scope["type"] == "http":
+        await upgrade_required(send)
+    elif (await receive())["type"] == "websocket.connect":
+        await _serve_websocket(view, scope, receive, send, scope.get(RUNTIME_KEY, runtime))
+
+
+async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: Send, runtime: Runtime) -> None:
+    limits = view.handler_class.limits or runtime.limits
+    connection = Connection(receive, send, limits)
+    consumer = view.table.root.instance()
+    consumer.consumer, consumer.scope, consumer.connection = consumer, scope, connection
+    try:
+        session = Session(view.table, runtime, scope, connection, consumer)
+        consumer.frame = session.no_frame()
+        await _admit(consumer, scope, runtime)
+        await consumer.connect()
+    except Exception as exc:  # whatever a hook raises becomes an answer
+        await deny(scope, send, to_api_error(exc, what=f"the handshake of {scope['path']}", debug=runtime.debug))
+        return
+    code = 1006
+    try:
+        if connection.ended:  # connect() closed it
+            await deny(scope, send, PermissionDenied())
+            return
+        await send(
+            {"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None}
+        )
+        code = await connection.serve(session)
+    except (OSError, RuntimeError) as exc:
+        logger.debug("the peer was gone before it was accepted: %r", exc)
+    finally:
+        await _say_goodbye(consumer, code, limits.drain_timeout)
+
+
+async def _admit(consumer: Any, scope: Any, runtime: Runtime) -> None:
+    """Raises `PermissionDenied` for a foreign Origin, or where a permission refuses the connection."""
+    if (why := runtime.origins.refusal(scope)) is not None:
+        logger.warning("handshake of %s refused: %s", scope["path"], why)
+        raise PermissionDenied(why if runtime.debug else "This Origin may not connect here.")
+    permissions = compile_permissions(consumer.get_permissions(), owner=f"{type(consumer).__name__}.permission_classes")
+    verdict = permissions.connect_refusal(scope, consumer)
+    if verdict is not None:
+        await raise_refusal(verdict)
+
+
+async def _say_goodbye(consumer: Any, code: int, timeout: float) -> None:
+    try:
+        async with asyncio.timeout(timeout):
+            await consumer.disconnect(code)
+    except Exception as exc:  # the connection is over: there is nobody to tell but the log
+        logger.error("%s.disconnect(%s) failed", type(consumer).__name__, code, exc_info=exc)
+
+
+async def deny(scope: Any, send: Send, error: APIError) -> None:
+    """Refuses a handshake: with an HTTP status and the errors as JSON where the server can, else with a close (403)."""
+    try:
+        if "websocket.http.response" not in (scope.get("extensions") or {}):
+            await send({"type": "websocket.close", "code": {401: 4401, 403: 4403}.get(error.status, 1008)})
+            return
+        body = to_json({"errors": error.errors}, fallback=str)
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": body})
+    except (OSError, RuntimeError) as exc:
+        logger.debug("the peer was gone before it was refused: %r", exc)
+
+
+async def upgrade_required(send: Send) -> None:
+    """Answers an HTTP request with 426: what is here speaks WebSocket."""
+    body = b"This address speaks WebSocket (wsaction.v1).\n"
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
+    await send({"type": "http.response.start", "status": 426, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _answer_lifespan(receive: Receive, send: Send) -> None:
+    for event in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{event}.complete"})
