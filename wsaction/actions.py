@@ -20,7 +20,7 @@ from wsaction.exceptions import ImproperlyConfigured, InvalidParameters, validat
 from wsaction.frames import Frame
 from wsaction.serializers import json_encoder, json_validator
 
-__all__ = ("Action", "ActionOptions", "collect_actions", "select_actions")
+__all__ = ("FINAL_STATUS", "Action", "ActionOptions", "collect_actions", "is_final_status", "select_actions")
 
 OPTIONS_ATTRIBUTE = "_wsaction_options"  # where `decorators.async_action` leaves what it was told
 
@@ -109,10 +109,12 @@ class Action:
         return bound
 
     def encode(self, result: Any) -> tuple[str, int]:
-        """What the function returned, as (JSON, status)."""
+        """What the function returned, as (JSON, status). Raises ``TypeError`` or ``ValueError`` where it is neither."""
         status = self.options.status
         if self.returns_status or (self.returns_status is None and _looks_like_status(result)):
             result, status = result
+            if not is_final_status(status):
+                raise ValueError(f"{self.name} returned the status {status!r}; {FINAL_STATUS}")
         return self.write(result), status
 
 
@@ -149,8 +151,16 @@ _IMMUTABLE = frozenset({str, int, float, bool, bytes, type(None), UUID, Decimal,
 _EMPTY = inspect.Parameter.empty
 
 
+FINAL_STATUS = "a final status is an int of 200 to 599, without 206 (a stream's)"
+
+
+def is_final_status(status: Any) -> bool:
+    """Whether a reply may end with this status: 200, ``HTTPStatus.CREATED``, 404, but neither 206 nor True."""
+    return isinstance(status, int) and not isinstance(status, bool) and 200 <= status <= 599 and status != 206
+
+
 def _looks_like_status(result: Any) -> bool:
-    return type(result) is tuple and len(result) == 2 and type(result[1]) is int
+    return type(result) is tuple and len(result) == 2 and isinstance(result[1], int) and type(result[1]) is not bool
 
 
 # --------------------------------------------------------------------------------------------- reading a declaration
