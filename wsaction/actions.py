@@ -55,6 +55,7 @@ class Action:
     parameters: tuple[Parameter, ...]
     protocol: tuple[str, ...]  # of its parameters, those that mean the protocol's own
     takes_args: bool
+    before_args: tuple[str, ...]  # parameters that ``*args`` stands behind
     takes_kwargs: bool
     reserved: frozenset[str]  # keys that ``**kwargs`` does not take from captures or frame
     returns_status: bool | None  # (value, status); None: when it looks like it
@@ -63,13 +64,12 @@ class Action:
     options: ActionOptions
 
     def fix(self, args: tuple[Any, ...], captures: Mapping[str, Any]) -> "Binding":
-        """What a route's captures decide. Unnamed ones fill the first parameters in turn, unless there is ``*args``.
+        """What a route's captures decide. Unnamed ones fill the first parameters in turn; ``*args`` takes the rest.
 
         Raises `InvalidParameters` for a capture that is not what its parameter says.
         """
-        if args and not self.takes_args:
-            names = (name for name, *_ in self.parameters if name != "data")
-            captures = {**captures, **dict(zip(names, args, strict=False))}
+        if args:
+            captures = {**captures, **dict(zip(self._filled_by_args(), args, strict=False))}
         fixed: dict[str, Any] = {}
         errors: list[dict[str, Any]] = []
         for name, validate, plain, _ in self.parameters:
@@ -107,6 +107,20 @@ class Action:
             )
             bound["action"] = frame.action
         return bound
+
+    def positional(self, args: tuple[Any, ...], bound: dict[str, Any]) -> tuple[Any, ...]:
+        """What ``function`` takes by position, so that ``*args`` gets the unnamed captures that no parameter took.
+
+        What stands before ``*args`` is taken out of ``bound``.
+        """
+        rest = args[len(self._filled_by_args()) :]
+        return (*map(bound.pop, self.before_args), *rest) if rest else ()
+
+    def _filled_by_args(self) -> list[str]:
+        """The parameters that unnamed captures fill, in turn: of those with ``*args`` among them, the ones before it."""
+        return [
+            name for name, *_ in self.parameters if name != "data" and (not self.takes_args or name in self.before_args)
+        ]
 
     def encode(self, result: Any) -> tuple[str, int]:
         """What the function returned, as (JSON, status). Raises ``TypeError`` or ``ValueError`` where it is neither."""
@@ -230,6 +244,7 @@ def read_action(cls: type, attribute: str, options: ActionOptions) -> Action:
     hints = _hints(where, function)
     own, *rest = _parameters(where, function)
     named = [p for p in rest if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    takes_args = any(p.kind is p.VAR_POSITIONAL for p in rest)
     returns_status, output = _output(hints.get("return", Any))
     options = replace(options, summary=options.summary or _first_line(function))
     return Action(
@@ -238,7 +253,8 @@ def read_action(cls: type, attribute: str, options: ActionOptions) -> Action:
         threaded=not inspect.iscoroutinefunction(function),
         parameters=tuple(_parameter(where, p, hints) for p in named if p.name not in PROTOCOL_KEYS),
         protocol=tuple(p.name for p in named if p.name in PROTOCOL_KEYS),
-        takes_args=any(p.kind is p.VAR_POSITIONAL for p in rest),
+        takes_args=takes_args,
+        before_args=tuple(p.name for p in named if takes_args and p.kind is p.POSITIONAL_OR_KEYWORD),
         takes_kwargs=any(p.kind is p.VAR_KEYWORD for p in rest),
         reserved=frozenset({own.name, "action", "route"}),
         returns_status=returns_status,

@@ -188,7 +188,7 @@ class Session:
             if action is None:
                 raise self._nothing_there(frame, call.mounted)
             parameters = action.bind(call.binding or call.fixed(action), frame)
-            args = call.args if action.takes_args else ()
+            args = action.positional(call.args, parameters) if call.args and action.takes_args else ()
             if action.threaded:
                 result = await self.runtime.threads.run(action.function, handler, *args, **parameters)
             else:
