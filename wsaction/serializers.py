@@ -48,9 +48,9 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
     announced = annotation if isinstance(annotation, type) else None
 
     def encode(value: Any) -> str:
-        if type(value) is announced:
-            return to_json(value).decode()
         try:
+            if type(value) is announced:
+                return to_json(value).decode()
             return to_json(value, warnings="error").decode()
         except PydanticSerializationError as exc:
             return reshape(value, exc)
