@@ -6,7 +6,7 @@ An `Action` knows how to fill its function's parameters, first from a route's ca
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
 from pydantic import PydanticUserError, ValidationError
+from pydantic.fields import FieldInfo
 
 from wsaction.exceptions import ImproperlyConfigured, InvalidParameters, validation_items
 from wsaction.frames import Frame
@@ -178,7 +179,7 @@ def _looks_like_status(result: Any) -> bool:
 
 
 # --------------------------------------------------------------------------------------------- reading a declaration
-def collect_actions(cls: type, hidden: Mapping[str, Any]) -> dict[str, Action]:
+def collect_actions(cls: type, hidden: Collection[str]) -> dict[str, Action]:
     """The actions of a handler class by name: what it and its bases decorated, and what overrides that.
 
     ``hidden`` are the attributes of the framework's own base, which an action must not hide. Raises
@@ -187,8 +188,9 @@ def collect_actions(cls: type, hidden: Mapping[str, Any]) -> dict[str, Action]:
     declared: dict[str, ActionOptions] = {}  # by method name
     for base in reversed(cls.__mro__):
         for attribute, value in vars(base).items():
-            options = getattr(value, OPTIONS_ATTRIBUTE, None)
-            if options is not None:
+            marked = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+            options = getattr(marked, OPTIONS_ATTRIBUTE, None)
+            if isinstance(options, ActionOptions):  # and not what some proxy answers to any name
                 declared[attribute] = options
             elif attribute in declared and value is None:
                 del declared[attribute]  # `update = None` takes an inherited action away
@@ -234,10 +236,13 @@ def select_actions(
 
 def read_action(cls: type, attribute: str, options: ActionOptions) -> Action:
     """One method as an `Action`. Raises `ImproperlyConfigured` where its signature cannot be filled from a frame."""
-    where, function = f"{cls.__name__}.{attribute}", getattr(cls, attribute)
+    where, function = f"{cls.__name__}.{attribute}", inspect.getattr_static(cls, attribute)
     if not inspect.isfunction(function):
-        raise ImproperlyConfigured(f"{where} is no function; an action is a method: def, async def")
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise ImproperlyConfigured(
+            f"{where} is no function but a {type(function).__name__}; an action is a method: def or async def, with self"
+        )
+    wrapped = inspect.unwrap(function)  # a decorator's plain function may return what the action it wraps does
+    if inspect.isasyncgenfunction(wrapped) or inspect.isgeneratorfunction(wrapped):
         raise ImproperlyConfigured(f"{where} is a generator; this version has no streams: return a list instead")
     name = attribute if options.name is None else options.name
     _check_name(cls.__name__, name)
@@ -250,7 +255,7 @@ def read_action(cls: type, attribute: str, options: ActionOptions) -> Action:
     return Action(
         name=name,
         function=function,
-        threaded=not inspect.iscoroutinefunction(function),
+        threaded=not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(wrapped)),
         parameters=tuple(_parameter(where, p, hints) for p in named if p.name not in PROTOCOL_KEYS),
         protocol=tuple(p.name for p in named if p.name in PROTOCOL_KEYS),
         takes_args=takes_args,
@@ -298,6 +303,11 @@ def _parameter(where: str, parameter: inspect.Parameter, hints: Mapping[str, Any
     annotation = hints.get(parameter.name, _EMPTY)
     if annotation is _EMPTY or annotation is Any:
         return parameter.name, None, None, parameter.default
+    if isinstance(parameter.default, FieldInfo):
+        raise ImproperlyConfigured(
+            f"{where}: the default of {parameter.name} is a pydantic Field(), which would be its value; write "
+            f"{parameter.name}: Annotated[..., Field(...)], and = the default after it"
+        )
     validate = _built(where, f"parameter {parameter.name}", json_validator, annotation)
     plain = annotation if annotation in (str, int, bool) else None
     return parameter.name, validate, plain, parameter.default

@@ -41,6 +41,8 @@ def async_action(function: F | None = None, /, **options: Any) -> F | Callable[[
     >>> @async_action(status=201)
     ... async def create(self, data: CardIn) -> Card: ...
     """
+    if isinstance(function, staticmethod | classmethod):
+        raise ImproperlyConfigured(f"@async_action takes a method with self; leave out @{type(function).__name__}")
     if function is not None and not callable(function):
         raise ImproperlyConfigured(f"@async_action takes its options by name, as in @async_action(name={function!r})")
     told = _options(options)
