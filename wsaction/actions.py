@@ -57,6 +57,7 @@ class Action:
     protocol: tuple[str, ...]  # of its parameters, those that mean the protocol's own
     takes_args: bool
     before_args: tuple[str, ...]  # parameters that ``*args`` stands behind
+    filled_by_args: tuple[str, ...]  # parameters that unnamed captures fill, in turn
     takes_kwargs: bool
     reserved: frozenset[str]  # keys that ``**kwargs`` does not take from captures or frame
     returns_status: bool | None  # (value, status); None: when it looks like it
@@ -70,7 +71,8 @@ class Action:
         Raises `InvalidParameters` for a capture that is not what its parameter says.
         """
         if args:
-            captures = {**captures, **dict(zip(self._filled_by_args(), args, strict=False))}
+            names = [name for name in self.filled_by_args if name not in captures]
+            captures, args = {**captures, **dict(zip(names, args, strict=False))}, args[len(names) :]
         fixed: dict[str, Any] = {}
         errors: list[dict[str, Any]] = []
         for name, validate, plain, _ in self.parameters:
@@ -82,7 +84,8 @@ class Action:
             fixed.update(
                 (name, value) for name, value in captures.items() if name not in fixed and name not in self.reserved
             )
-        return Binding(fixed, tuple(parameter for parameter in self.parameters if parameter[0] not in fixed))
+        left = tuple(parameter for parameter in self.parameters if parameter[0] not in fixed)
+        return Binding(fixed, left, args if self.takes_args else ())
 
     def bind(self, binding: "Binding", frame: Frame) -> dict[str, Any]:
         """The keyword arguments for ``function``: what the captures decided, then ``data`` and the frame's other keys.
@@ -109,19 +112,12 @@ class Action:
             bound["action"] = frame.action
         return bound
 
-    def positional(self, args: tuple[Any, ...], bound: dict[str, Any]) -> tuple[Any, ...]:
-        """What ``function`` takes by position, so that ``*args`` gets the unnamed captures that no parameter took.
+    def positional(self, binding: "Binding", bound: dict[str, Any]) -> tuple[Any, ...]:
+        """What ``function`` takes by position: the unnamed captures that no parameter took, for its ``*args``.
 
         What stands before ``*args`` is taken out of ``bound``.
         """
-        rest = args[len(self._filled_by_args()) :]
-        return (*map(bound.pop, self.before_args), *rest) if rest else ()
-
-    def _filled_by_args(self) -> list[str]:
-        """The parameters that unnamed captures fill, in turn: of those with ``*args`` among them, the ones before it."""
-        return [
-            name for name, *_ in self.parameters if name != "data" and (not self.takes_args or name in self.before_args)
-        ]
+        return (*map(bound.pop, self.before_args), *binding.rest)
 
     def encode(self, result: Any) -> tuple[str, int]:
         """What the function returned, as (JSON, status). Raises ``TypeError`` or ``ValueError`` where it is neither."""
@@ -135,10 +131,11 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a route's captures decide of an action's parameters, and which are open until a frame comes."""
+    """What a route's captures decide of an action's arguments, and which parameters are open until a frame comes."""
 
     fixed: dict[str, Any]
     open: tuple[Parameter, ...]
+    rest: tuple[Any, ...]  # unnamed captures for ``*args``
 
     @property
     def shareable(self) -> bool:
@@ -239,7 +236,7 @@ def read_action(cls: type, attribute: str, options: ActionOptions) -> Action:
     where, function = f"{cls.__name__}.{attribute}", inspect.getattr_static(cls, attribute)
     if not inspect.isfunction(function):
         raise ImproperlyConfigured(
-            f"{where} is no function but a {type(function).__name__}; an action is a method: def or async def, with self"
+            f"{where} is no function but a {type(function).__name__}; an action is a method, def or async def"
         )
     wrapped = inspect.unwrap(function)  # a decorator's plain function may return what the action it wraps does
     if inspect.isasyncgenfunction(wrapped) or inspect.isgeneratorfunction(wrapped):
@@ -250,6 +247,8 @@ def read_action(cls: type, attribute: str, options: ActionOptions) -> Action:
     own, *rest = _parameters(where, function)
     named = [p for p in rest if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     takes_args = any(p.kind is p.VAR_POSITIONAL for p in rest)
+    before_args = tuple(p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD)
+    candidates = before_args if takes_args else [p.name for p in named]
     returns_status, output = _output(hints.get("return", Any))
     options = replace(options, summary=options.summary or _first_line(function))
     return Action(
@@ -259,7 +258,8 @@ def read_action(cls: type, attribute: str, options: ActionOptions) -> Action:
         parameters=tuple(_parameter(where, p, hints) for p in named if p.name not in PROTOCOL_KEYS),
         protocol=tuple(p.name for p in named if p.name in PROTOCOL_KEYS),
         takes_args=takes_args,
-        before_args=tuple(p.name for p in named if takes_args and p.kind is p.POSITIONAL_OR_KEYWORD),
+        before_args=before_args if takes_args else (),
+        filled_by_args=tuple(name for name in candidates if name not in ("data", *PROTOCOL_KEYS)),
         takes_kwargs=any(p.kind is p.VAR_KEYWORD for p in rest),
         reserved=frozenset({own.name, "action", "route"}),
         returns_status=returns_status,

@@ -188,8 +188,9 @@ class Session:
                     await raise_refusal(verdict)
             if action is None:
                 raise self._nothing_there(frame, call.mounted)
-            parameters = action.bind(call.binding or call.fixed(action), frame)
-            args = action.positional(call.args, parameters) if call.args and action.takes_args else ()
+            binding = call.binding or call.fixed(action)
+            parameters = action.bind(binding, frame)
+            args = action.positional(binding, parameters) if binding.rest else ()
             if action.threaded:
                 result = await self.runtime.threads.run(action.function, handler, *args, **parameters)
             else:

@@ -12,8 +12,9 @@ __all__ = ("json_encoder", "json_validator")
 def json_validator(annotation: Any) -> Callable[[Any], Any]:
     """A function that validates a parsed JSON value as ``annotation``, with the verdict that its JSON text would have.
 
-    It raises ``pydantic.ValidationError``. A type that tells JSON from Python (strict models, custom schemas, unions) is
-    given JSON text again; others, the parsed value. ``json_validator(datetime.date)("2026-11-23")`` is a date, strict or not.
+    It raises ``pydantic.ValidationError``. A type that tells JSON from Python (strict models, custom schemas, unions)
+    is given JSON text again; others, the parsed value. ``json_validator(datetime.date)("2026-11-23")`` is a date,
+    strict or not.
     """
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
     validator = adapter.validator
