@@ -137,7 +137,7 @@ class Targets:
 class Session:
     """One connection's way from a frame to its handler; ``consumer`` is the root's instance for this connection."""
 
-    __slots__ = ("connection", "consumer", "runtime", "scope", "table", "targets")
+    __slots__ = ("connection", "consumer", "runtime", "scope", "surely_small", "table", "targets")
 
     def __init__(self, table: RouteTable, runtime: Runtime, scope: Any, connection: Connection, consumer: Any) -> None:
         self.table, self.runtime, self.scope, self.connection, self.consumer = (
@@ -147,6 +147,7 @@ class Session:
             connection,
             consumer,
         )
+        self.surely_small = connection.limits.max_outbox_bytes // 4  # characters
         args, captures = connection_captures(scope)
         own = args or captures
         self.targets = Targets(table, args, captures, MAX_CACHED_ROUTES_OF_A_CONNECTION) if own else table.targets
@@ -187,8 +188,9 @@ class Session:
                     await raise_refusal(verdict)
             if action is None:
                 raise self._nothing_there(frame, call)
-            args = call.args if action.takes_args else ()
-            parameters = action.bind(call.binding or call.fixed(action), frame)
+            binding = call.binding or call.fixed(action)
+            parameters = action.bind(binding, frame)
+            args = action.positional(binding, parameters) if binding.rest else ()
             if action.threaded:
                 result = await self.runtime.threads.run(action.function, handler, *args, **parameters)
             else:
@@ -199,8 +201,8 @@ class Session:
             if action.returns_status is not False:
                 result, status = action.split(result)
             reply = encode_reply(call.tail, action.write(result), status, frame.request_id)
-            if len(reply) > self.connection.limits.max_outbox_bytes:
-                raise self._too_large(reply)
+            if len(reply) > self.surely_small and (error := self._too_large(reply)) is not None:
+                raise error
         except Exception as exc:
             return self._failure(frame, exc)
         except asyncio.CancelledError as exc:
@@ -218,12 +220,12 @@ class Session:
         logger.info("%s", text)
         return RouteNotFound(text if self.runtime.debug else None)
 
-    def _too_large(self, reply: str) -> APIError:
-        most = self.connection.limits.max_outbox_bytes
-        return ReplyTooLarge(
-            f"The reply has {len(reply)} characters; max_outbox_bytes is {most}.",
-            {"limit": "max_outbox_bytes", "value": most},
-        )
+    def _too_large(self, reply: str) -> APIError | None:
+        most, size = self.connection.limits.max_outbox_bytes, len(reply.encode())
+        if size <= most:
+            return None
+        told = {"limit": "max_outbox_bytes", "value": most}
+        return ReplyTooLarge(f"The reply has {size} bytes; max_outbox_bytes is {most}.", told)
 
     def _failure(self, frame: Frame, exc: BaseException) -> str:
         task = asyncio.current_task()

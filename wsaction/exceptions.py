@@ -218,6 +218,17 @@ def to_api_error(exc: BaseException, *, what: str, debug: bool) -> APIError:
     logger.error("%s failed (error_id %s)", what, error_id, exc_info=exc)
     ctx = {"error_id": error_id}
     if debug:
-        ctx["exception"] = repr(exc)[:_MAX_TRACEBACK]
-        ctx["traceback"] = "".join(traceback.format_exception(exc))[-_MAX_TRACEBACK:]
+        ctx["exception"] = _encodable(_repr(exc))[:_MAX_TRACEBACK]
+        ctx["traceback"] = _encodable("".join(traceback.format_exception(exc)))[-_MAX_TRACEBACK:]
     return ServerError(ctx=ctx)
+
+
+def _repr(exc: BaseException) -> str:
+    try:
+        return repr(exc)
+    except Exception:  # a __repr__ that fails must not keep the client from its reply
+        return f"{type(exc).__name__}, which has no repr"
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()  # a lone surrogate is no UTF-8

@@ -163,9 +163,9 @@ def encode_error(frame: Frame, error: APIError) -> str:
 def _errors(error: APIError) -> str:
     try:
         return to_json(error.errors, inf_nan_mode="null", fallback=str).decode()
-    except ValueError:  # its ctx is no JSON whatever one does, circular for example: the error is told without
-        items = [{key: item[key] for key in ("type", "msg")} for item in error.errors]
-        return to_json(items, fallback=str).decode()
+    except Exception:  # its ctx is no mapping, or no JSON whatever one does: the error is told without
+        told = {"type": error.type, "msg": error.msg}
+        return to_json([{key: str(text).encode(errors="replace") for key, text in told.items()}]).decode()
 
 
 def _refused(body: dict[str, Any], error: APIError) -> Frame:

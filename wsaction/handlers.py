@@ -199,6 +199,6 @@ def _settable(cls: type) -> list[str]:
     return ["permission_classes", *own]
 
 
-_OWN: Mapping[str, Any] = {
-    name: value for name, value in vars(AsyncAPIActionHandler).items() if not name.startswith("__")
-}
+_OWN: frozenset[str] = frozenset(
+    name for name in (*vars(AsyncAPIActionHandler), *AsyncAPIActionHandler.__annotations__) if not name.startswith("__")
+)

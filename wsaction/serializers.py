@@ -12,8 +12,9 @@ __all__ = ("json_encoder", "json_validator")
 def json_validator(annotation: Any) -> Callable[[Any], Any]:
     """A function that validates a parsed JSON value as ``annotation``, with the verdict that its JSON text would have.
 
-    It raises ``pydantic.ValidationError``. A type that tells JSON from Python (strict models, custom schemas) is given
-    JSON text again; others, the parsed value. ``json_validator(datetime.date)("2026-11-23")`` is a date, strict or not.
+    It raises ``pydantic.ValidationError``. A type that tells JSON from Python (strict models, custom schemas, unions)
+    is given JSON text again; others, the parsed value. ``json_validator(datetime.date)("2026-11-23")`` is a date,
+    strict or not.
     """
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
     validator = adapter.validator
@@ -31,7 +32,7 @@ def _tells_json_apart(schema: Any) -> bool:
         return False
     if schema.get("strict") is True or schema.get("type") in ("json-or-python", "bytes"):
         return True
-    if schema.get("type") == "with-info":  # a validator that can ask which of the two it is given
+    if schema.get("type") in ("with-info", "union"):  # one may ask which it is given; the other tries strictly first
         return True
     return any(_tells_json_apart(part) for key, part in schema.items() if key not in ("metadata", "serialization"))
 
@@ -48,9 +49,9 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
     announced = annotation if isinstance(annotation, type) else None
 
     def encode(value: Any) -> str:
-        if type(value) is announced:
-            return to_json(value).decode()
         try:
+            if type(value) is announced:
+                return to_json(value).decode()
             return to_json(value, warnings="error").decode()
         except PydanticSerializationError as exc:
             return reshape(value, exc)
