@@ -158,8 +158,10 @@ class Connection:
         """Reads frames and runs each; ends when one has suspended, since another task leads by then."""
         receive, limits, dispatcher = self._receive, self.limits, self._dispatcher
         surely_small = limits.max_frame_bytes // 4  # characters
-        reads = 0
+        reads, ended = 0, self._ended.done
         while (message := await receive())["type"] == "websocket.receive":
+            if ended():
+                return
             if (reads := reads + 1) % READS_IN_A_ROW == 0:
                 await asyncio.sleep(0)
             text: str | None = message.get("text")
@@ -268,6 +270,8 @@ class Connection:
 
     async def _follow(self, frame: Frame) -> None:
         """Runs a frame that had to wait."""
+        if self._ended.done():
+            return
         current_frame.set(frame)
         reply = await self._dispatcher.run(frame)
         if reply is not None:
