@@ -142,9 +142,8 @@ class Connection:
 
     def _gone(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled():
-            if task is self._leader:
-                self.close(1011, "the reader was cancelled")
+        if task.cancelled():  # by its own action: what was to be read or sent is lost, unless we have ended anyway
+            self.close(1011, "a task of the connection was cancelled")
         elif (exc := task.exception()) is not None:
             logger.critical("a connection failed; this is a bug of wsaction", exc_info=exc)
             self.close(1011, "internal error")
