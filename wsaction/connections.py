@@ -73,7 +73,7 @@ class Connection:
         self._waiting = 0  # in lanes and in `_ready`
         self._outbox: deque[str] | None = None
         self._outbox_bytes = 0
-        self._sending = True  # until accepted
+        self._sending: bool | asyncio.Task[None] = True  # until accepted; then whose work it is, where it is ours
 
     # ------------------------------------------------------------------------------------------------ its life
     async def serve(self, dispatcher: Dispatcher) -> int:
@@ -86,9 +86,12 @@ class Connection:
         try:
             code = await self._ended
         finally:
+            deadline = self._loop.time() + self.limits.drain_timeout
             await self._settle()
+            if self.closing is None:
+                self._outbox = None
         if self.closing is not None:
-            await self._say_close(*self.closing)
+            await self._say_close(*self.closing, deadline)
         return code
 
     @property
@@ -117,21 +120,29 @@ class Connection:
         self._ready = None
         if not self._tasks:
             return
+        # Where we say goodbye, a reply that is half-way is sent before: nobody knows what cancelling would leave of it.
+        polite = self.closing is not None and self.closing[0] != 1013
         for task in self._tasks:
-            task.cancel()
+            if not (polite and task is self._sending):
+                task.cancel()
         _, stubborn = await asyncio.wait(self._tasks, timeout=self.limits.drain_timeout)
         for task in stubborn:
-            logger.error("an action still runs %s s after it was cancelled: %r", self.limits.drain_timeout, task)
+            if task is self._sending:  # the client does not read
+                task.cancel()
+            else:
+                logger.error("an action still runs %s s after it was cancelled: %r", self.limits.drain_timeout, task)
 
-    async def _say_close(self, code: int, reason: str) -> None:
+    async def _say_close(self, code: int, reason: str, deadline: float) -> None:
         """Sends what still waits, unless the client is too slow for it, and the close frame."""
         try:
-            async with asyncio.timeout(self.limits.drain_timeout):
+            async with asyncio.timeout_at(deadline):
                 while self._outbox and code != 1013:
                     await self._asgi_send({"type": "websocket.send", "text": self._outbox.popleft()})
                 await self._asgi_send({"type": "websocket.close", "code": code, "reason": reason})
         except (OSError, RuntimeError, TimeoutError) as exc:
             logger.debug("the peer was gone before it could be told %s: %r", code, exc)
+        finally:
+            self._outbox = None
 
     # ------------------------------------------------------------------------------------------------ its tasks
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -178,7 +189,7 @@ class Connection:
                 self._loop.call_soon(self._pass_on)
             reply = await dispatcher.run(frame)
             if reply is not None:
-                await self.send(reply)
+                await self._send(reply, frame.task or self._leader)
             if frame.task is not None:  # it has suspended: another task leads
                 self._finished(frame)
                 return
@@ -274,16 +285,20 @@ class Connection:
         current_frame.set(frame)
         reply = await self._dispatcher.run(frame)
         if reply is not None:
-            await self.send(reply)
+            await self._send(reply, frame.task)
         self._finished(frame)
 
     # ------------------------------------------------------------------------------------------------ sending
     async def send(self, text: str) -> None:
         """Sends a message: at once where nothing is before it, else it waits in the outbox. Raises nothing."""
+        await self._send(text, None)
+
+    async def _send(self, text: str, task: asyncio.Task[None] | None) -> None:
+        """As `send`; ``task`` is our own that does nothing else any more."""
         if self._sending:
             self.put(text)
             return
-        self._sending = True
+        self._sending = task or True
         try:
             await self._asgi_send({"type": "websocket.send", "text": text})
         except (OSError, RuntimeError) as exc:  # both mean that the peer is gone
@@ -308,9 +323,8 @@ class Connection:
             self._go_on_sending()
 
     def _go_on_sending(self) -> None:
-        self._sending = bool(self._outbox) and not self._ended.done()
-        if self._sending:
-            self._spawn(self._empty_outbox())
+        more = self._outbox and not self._ended.done()
+        self._sending = self._spawn(self._empty_outbox()) if more else False
 
     async def _empty_outbox(self) -> None:
         try:
