@@ -55,7 +55,8 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
         return
     code = 1006
     try:
-        if connection.ended:  # connect() closed it
+        if connection.closing is not None:  # connect() closed it
+            code = connection.closing[0]
             await deny(scope, send, PermissionDenied())
             return
         await send(
