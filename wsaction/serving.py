@@ -50,7 +50,8 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
         consumer.frame = session.no_frame()
         await _admit(consumer, scope, runtime)
         await consumer.connect()
-    except Exception as exc:  # whatever a hook raises becomes an answer
+    except (Exception, asyncio.CancelledError) as exc:  # whatever a hook raises becomes an answer
+        _unless_cancelled(exc)
         await deny(scope, send, to_api_error(exc, what=f"the handshake of {scope['path']}", debug=runtime.debug))
         return
     code = 1006
@@ -84,8 +85,16 @@ async def _say_goodbye(consumer: Any, code: int, timeout: float) -> None:
     try:
         async with asyncio.timeout(timeout):
             await consumer.disconnect(code)
-    except Exception as exc:  # the connection is over: there is nobody to tell but the log
+    except (Exception, asyncio.CancelledError) as exc:  # it is over: there is nobody to tell but the log
+        _unless_cancelled(exc)
         logger.error("%s.disconnect(%s) failed", type(consumer).__name__, code, exc_info=exc)
+
+
+def _unless_cancelled(exc: BaseException) -> None:
+    """Raises a cancellation that is ours; that of something which a hook awaited is an error like any other."""
+    task = asyncio.current_task()
+    if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise exc
 
 
 async def deny(scope: Any, send: Send, error: APIError) -> None:
