@@ -276,7 +276,8 @@ async def test_max_concurrency_is_never_exceeded_and_always_refilled(action: str
         assert link.started == [0, 1, 2]
         for done, number in enumerate((2, 0, 1, 5, 3, 4, 8, 7, 6, 10, 9, 11), start=1):
             link.let_go(number)
-            await link.until(lambda done=done: len(link.started) == min(done + 3, 12))
+            expected = min(done + 3, 12)
+            await link.until(lambda expected=expected: len(link.started) == expected)  # type: ignore[misc]
         await link.until(lambda: len(link.replies) == 13)  # and the marker's
         assert link.started == list(range(12))
         assert link.peak == 3
@@ -391,6 +392,22 @@ async def test_an_id_in_flight_is_refused_and_free_after_its_reply(route: str) -
         await link.until(lambda: (7, 200) in link.statuses())
         link.feed("echo", "c/", 7, data="again")
         await link.until(lambda: link.replies[-1]["data"] == "again")
+
+
+async def test_a_refusal_that_cannot_be_sent_yet_leaves_the_id_with_its_owner() -> None:
+    link = Link()
+    async with link.serving():
+        link.feed("wait", "a/", 1)
+        await link.until(lambda: link.started == [1])
+        link.writable.clear()
+        link.feed("echo", "b/", 1)
+        await link.until(lambda: link.sending)
+        link.writable.set()
+        await link.reader_is_past()
+        link.feed("echo", "b/", 1)
+        await link.until(lambda: link.statuses().count((1, 409)) == 2)
+        link.let_go(1)
+        await link.until(lambda: link.statuses()[-1] == (1, 200))
 
 
 async def test_ids_of_frames_that_do_not_suspend_may_repeat() -> None:
@@ -686,8 +703,8 @@ async def test_the_outbox_is_bounded_in_bytes() -> None:
         link.connection.put("x")
         assert not link.connection.ended
         link.connection.put("y")
-        assert link.connection.ended
         link.connection.put("z")  # nothing is kept any more
+        assert link.connection.closing is not None
         link.writable.set()
         assert await link.code(task) == 1013
     assert link.sent[-1] == {
@@ -894,7 +911,7 @@ async def test_a_frame_whose_turn_comes_as_the_connection_closes_is_not_run() ->
         link.feed("echo", "b/", 3)
         await link.reader_is_past()
         loop = asyncio.get_running_loop()
-        loop.call_soon(loop.call_soon, link.connection.close)  # as 1 is over, before what follows it begins
+        loop.call_soon(lambda: loop.call_soon(link.connection.close))  # as 1 is over, before what follows it begins
         link.let_go(1)
         await link.code(task)
     assert link.started == [1]
@@ -1049,7 +1066,7 @@ async def test_the_apps_task_being_cancelled_ends_everything() -> None:
 class Model:
     """What one schedule fed, and what has to come of it."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: "RandomLink") -> None:
         self.link = link
         self.requests: dict[Any, tuple[str, str | None]] = {}  # id -> (action, key), in the order of feeding
         self.open: set[Any] = set()  # gates that are shut
