@@ -86,13 +86,17 @@ class WSAction:
             await self._start(scope)
             match = self.router.resolve(_route_path(scope))
         except Exception as exc:  # a lifespan may raise anything; the client is told, and the next one tries again
-            error = RouteNotFound(str(exc) if self.debug else None) if isinstance(exc, Resolver404) else exc
+            error = self._not_found(exc) if isinstance(exc, Resolver404) else exc
             if (await receive())["type"] == "websocket.connect":
                 await deny(scope, send, to_api_error(error, what="the app's lifespan", debug=self.debug))
             return
         scope[RUNTIME_KEY] = self.runtime
         scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
         await match.func(scope, receive, send)
+
+    def _not_found(self, exc: Resolver404) -> RouteNotFound:
+        logger.info("%s", exc)
+        return RouteNotFound(str(exc) if self.debug else None)
 
     async def _start(self, scope: Any) -> None:
         """Makes sure that the lifespan has started on this loop, whoever starts it."""
