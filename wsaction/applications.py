@@ -51,7 +51,7 @@ class WSAction:
         self.runtime = Runtime(limits=limits, origins=OriginPolicy(allowed_origins, require_origin), debug=debug)
         self.debug = debug
         self._lifespan = lifespan
-        self._asgi_lifespan = Lifespan(lifespan=self.lifespan)
+        self._asgi_lifespan = Lifespan(lifespan=self._lifespan_of_server)
         self._started_on: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Future[State] | None = None  # where no server starts us
         self._own_life: asyncio.Task[None] | None = None
@@ -71,6 +71,11 @@ class WSAction:
                     yield state or {}
         finally:
             self._started_on = None
+
+    @asynccontextmanager
+    async def _lifespan_of_server(self, app: Any) -> AsyncIterator[State | None]:
+        async with self.lifespan(app) as state:
+            yield state or None  # where there is none, the server need not know of it
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serves one ASGI scope: a WebSocket by the route of its path, 426 for HTTP, and lifespan events."""
