@@ -62,7 +62,7 @@ class WSAction:
 
         What nothing starts, starts at its first connection and ends with the event loop.
         """
-        self._started_on = asyncio.get_running_loop()
+        loop = self._started_on = asyncio.get_running_loop()
         try:
             if self._lifespan is None:
                 yield {}
@@ -70,7 +70,8 @@ class WSAction:
                 async with self._lifespan(self) as state:
                     yield state or {}
         finally:
-            self._started_on = None
+            if self._started_on is loop:
+                self._started_on = None
 
     @asynccontextmanager
     async def _lifespan_of_server(self, app: Any) -> AsyncIterator[State | None]:
@@ -105,13 +106,13 @@ class WSAction:
 
     async def _start(self, scope: Any) -> None:
         """Makes sure that the lifespan has started on this loop, whoever starts it."""
-        loop = asyncio.get_running_loop()
-        if self._started_on is loop and self._starting is None:
-            return
-        if self._starting is None or self._starting.get_loop() is not loop:
-            self._starting = loop.create_future()
-            self._own_life = loop.create_task(self._live(self._starting))
-        state = await asyncio.shield(self._starting)
+        loop, starting = asyncio.get_running_loop(), self._starting
+        if starting is None or starting.get_loop() is not loop:
+            if self._started_on is loop:  # by the server
+                return
+            starting = self._starting = loop.create_future()
+            self._own_life = loop.create_task(self._live(starting))
+        state = await asyncio.shield(starting)
         scope.setdefault("state", {}).update(state)
 
     async def _live(self, starting: asyncio.Future[State]) -> None:
