@@ -121,11 +121,14 @@ class WSAction:
             async with self.lifespan() as state:
                 starting.set_result(state)
                 await asyncio.get_running_loop().create_future()
-        except Exception as exc:  # told to those who wait for it
+        except (Exception, asyncio.CancelledError) as exc:
             if starting.done():
                 raise
-            self._starting = None
-            starting.set_exception(exc)
+            told = exc if isinstance(exc, Exception) else RuntimeError("the lifespan was cancelled as it started")
+            starting.set_exception(told)  # to those who wait for it
+        finally:
+            if self._starting is starting:
+                self._starting = None  # so that the next connection tries again
 
 
 def _route_path(scope: Any) -> str:
