@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from wsaction.dispatch import Call as RealCall
 from wsaction.exceptions import APIError, Busy, NotFound
-from wsaction.frames import Frame, decode, encode_error, encode_reply, reply_tail
+from wsaction.frames import Frame, decode, encode_error, encode_reply, new_frame, reply_tail
 from wsaction.limits import Limits
 
 LIMITS = Limits()
@@ -63,8 +63,7 @@ def test_a_frame_is_read(text: str, action: str, route: str, request_id: Any) ->
     ["", " ", "nonsense", "{", '{"action":"a"', '{"action":"a"}{}', "{'action':'a'}", '{"action":NaN}', "NaN",
      '{"action":"a","x":Infinity}', '{"action":"a","x":-Infinity}',
      '{"action":"a",}', "\ufeff{}", '{"action":"\\ud800"}',
-     '{"action":"\ud800"}', '{"action":"a\n"}', '{"action":"a","x":01}', "[" * 100_000, '{"a":' * 100_000,
-     '{"action":"a","request_id":' + "9" * 5_000 + "}"],
+     '{"action":"\ud800"}', '{"action":"a\n"}', '{"action":"a","x":01}', '{"action":"a","request_id":' + "9" * 5_000 + "}"],
     ids=lambda text: ascii(text[:20]),
 )  # fmt: skip
 def test_what_is_no_json_is_told_so_and_nothing_is_echoed(text: str) -> None:
@@ -73,6 +72,15 @@ def test_what_is_no_json_is_told_so_and_nothing_is_echoed(text: str) -> None:
     assert item["type"] == "invalid_json"
     assert item["msg"].startswith("A frame is one JSON object: ")
     assert (frame.action, frame.route, frame.request_id) == (None, "", None)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000], ids=["arrays", "objects"])
+def test_what_is_deeper_than_the_parser_goes_is_told_the_bound(text: str) -> None:
+    assert error_of(decode(text, LIMITS)) == {
+        "type": "invalid_frame",
+        "msg": "Its arrays and objects are nested too deep; max_json_depth is 64.",
+        "ctx": {"limit": "max_json_depth", "value": 64},
+    }
 
 
 def test_a_binary_message_is_told_so() -> None:
@@ -144,7 +152,7 @@ def nested(depth: int, open_: str, close: str) -> str:
 
 
 @pytest.mark.parametrize("kind", [("[", "]"), ('{"a":', "}")])
-@pytest.mark.parametrize("most", [3, 64, 200])
+@pytest.mark.parametrize("most", [3, 64, 199])
 def test_the_bound_on_depth_is_exact(most: int, kind: tuple[str, str]) -> None:
     limits = Limits(max_json_depth=most)
     assert decode(nested(most, *kind), limits).error is None
@@ -201,21 +209,21 @@ def test_a_reply_byte_for_byte(action: str, route: str, status: int, request_id:
 @pytest.mark.parametrize(
     ("frame", "error", "item", "wanted"),
     [
-        (Frame({}, None, "", None), NotFound("m"), '"type":"not_found","msg":"m"', 'null,"route":"","status":404'),
+        (new_frame({}, None, "", None), NotFound("m"), '"type":"not_found","msg":"m"', 'null,"route":"","status":404'),
         (
-            Frame({}, "é", "€", "ü"),
+            new_frame({}, "é", "€", "ü"),
             NotFound("ß"),
             '"type":"not_found","msg":"ß"',
             '"é","route":"€","status":404,"request_id":"ü"',
         ),
         (
-            Frame({}, "a", "", 7),
+            new_frame({}, "a", "", 7),
             Busy("m", {"limit": "x", "nan": math.nan}, loc=("a", 1)),
             '"type":"busy","msg":"m","loc":["a",1],"ctx":{"limit":"x","nan":null}',
             '"a","route":"","status":503,"request_id":7',
         ),
         (
-            Frame({}, "a", "", 10**30),
+            new_frame({}, "a", "", 10**30),
             APIError(418, "t", "m"),
             '"type":"t","msg":"m"',
             f'"a","route":"","status":418,"request_id":1{"0" * 30}',
