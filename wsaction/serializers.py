@@ -17,11 +17,18 @@ def json_validator(annotation: Any) -> Callable[[Any], Any]:
     strict or not.
     """
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-    validator = adapter.validator
-    if not _tells_json_apart(adapter.core_schema):
-        return validator.validate_python
-    validate_json = validator.validate_json
-    return lambda value: validate_json(to_json(value, inf_nan_mode="constants"))
+    validate_python, validate_json = adapter.validator.validate_python, adapter.validator.validate_json
+
+    def as_json(value: Any) -> Any:
+        return validate_json(to_json(value, inf_nan_mode="constants"))
+
+    def as_parsed(value: Any) -> Any:
+        try:
+            return validate_python(value)
+        except ValidationError:  # once more, so that the errors speak of JSON: no dictionaries, no instances
+            return as_json(value)
+
+    return as_json if _tells_json_apart(adapter.core_schema) else as_parsed
 
 
 def _tells_json_apart(schema: Any) -> bool:
@@ -30,7 +37,7 @@ def _tells_json_apart(schema: Any) -> bool:
         return any(map(_tells_json_apart, schema))
     if not isinstance(schema, dict):
         return False
-    if schema.get("strict") is True or schema.get("type") in ("json-or-python", "bytes"):
+    if schema.get("strict") is True or schema.get("type") in ("json-or-python", "bytes", "timedelta"):
         return True
     if schema.get("type") in ("with-info", "union"):  # one may ask which it is given; the other tries strictly first
         return True
@@ -73,4 +80,4 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
 
 
 def _name(annotation: Any) -> str:
-    return getattr(annotation, "__name__", None) or repr(annotation)
+    return annotation.__name__ if isinstance(annotation, type) else repr(annotation)
