@@ -1,7 +1,7 @@
 """Actions: what a handler declares, read once when its class is made.
 
 An `Action` knows how to fill its function's parameters, first from a route's captures (`fix`), then from a frame
-(`bind`), and how to write what it returned (`encode`); it does neither by inspecting anything at run time.
+(`bind`), and how to write what it returned (`write`); it does neither by inspecting anything at run time.
 """
 
 import inspect
@@ -60,8 +60,9 @@ class Action:
     filled_by_args: tuple[str, ...]  # parameters that unnamed captures fill, in turn
     takes_kwargs: bool
     reserved: frozenset[str]  # keys that ``**kwargs`` does not take from captures or frame
-    returns_status: bool | None  # (value, status); None: when it looks like it
-    write: Callable[[Any], str]
+    status: int  # of the reply, unless the function returns one
+    returns_status: bool | None  # (value, status); None: where what it returns looks like that
+    write: Callable[[Any], str]  # the value as JSON
     silent: bool  # on success
     options: ActionOptions
 
@@ -77,7 +78,9 @@ class Action:
         errors: list[dict[str, Any]] = []
         for name, validate, plain, _ in self.parameters:
             if name in captures:
-                _fill(fixed, name, captures[name], validate, plain, errors)
+                fixed[name] = captures[name]
+                if validate is not None and type(fixed[name]) is not plain:
+                    _fill(fixed, name, fixed[name], validate, errors)
         if errors:
             raise InvalidParameters(errors)
         if self.takes_kwargs:
@@ -96,7 +99,11 @@ class Action:
         errors: list[dict[str, Any]] = []
         for name, validate, plain, default in binding.open:
             if name in body:
-                _fill(bound, name, body[name], validate, plain, errors)
+                value = body[name]
+                if validate is None or type(value) is plain:
+                    bound[name] = value
+                else:
+                    _fill(bound, name, value, validate, errors)
             elif default is not _EMPTY:
                 bound[name] = default
             else:
@@ -119,14 +126,17 @@ class Action:
         """
         return (*map(bound.pop, self.before_args), *binding.rest)
 
-    def encode(self, result: Any) -> tuple[str, int]:
-        """What the function returned, as (JSON, status). Raises ``TypeError`` or ``ValueError`` where it is neither."""
-        status = self.options.status
-        if self.returns_status or (self.returns_status is None and _looks_like_status(result)):
-            result, status = result
-            if not is_final_status(status):
-                raise ValueError(f"{self.name} returned the status {status!r}; {FINAL_STATUS}")
-        return self.write(result), status
+    def split(self, result: Any) -> tuple[Any, int]:
+        """What the function returned, as (value, status); asked only where it may have returned a status.
+
+        Raises ``ValueError`` for a status that no final reply can have.
+        """
+        if not self.returns_status and not _looks_like_status(result):
+            return result, self.status
+        value, status = result
+        if not is_final_status(status):
+            raise ValueError(f"{self.name} returned the status {status!r}; {FINAL_STATUS}")
+        return value, int(status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +154,13 @@ class Binding:
 
 
 def _fill(
-    bound: dict[str, Any],
-    name: str,
-    value: Any,
-    validate: Callable[[Any], Any] | None,
-    plain: type | None,
-    errors: list[Any],
+    bound: dict[str, Any], name: str, value: Any, validate: Callable[[Any], Any], errors: list[dict[str, Any]]
 ) -> None:
-    if validate is not None and type(value) is not plain:
-        try:
-            value = validate(value)
-        except ValidationError as exc:
-            errors += validation_items(exc, name)
-    bound[name] = value
+    """Fills a parameter with the validated value, or adds to the errors."""
+    try:
+        bound[name] = validate(value)
+    except ValidationError as exc:
+        errors += validation_items(exc, name)
 
 
 _IMMUTABLE = frozenset({str, int, float, bool, bytes, type(None), UUID, Decimal, date, datetime, time, timedelta})
@@ -262,6 +266,7 @@ def read_action(cls: type, attribute: str, options: ActionOptions) -> Action:
         filled_by_args=tuple(name for name in candidates if name not in ("data", *PROTOCOL_KEYS)),
         takes_kwargs=any(p.kind is p.VAR_KEYWORD for p in rest),
         reserved=frozenset({own.name, "action", "route"}),
+        status=options.status,
         returns_status=returns_status,
         silent=options.mode == "none",
         write=_built(where, "what it returns", json_encoder, output),

@@ -13,7 +13,7 @@ Frames with the same key (their canonical route) run in order: at most one of th
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
@@ -134,24 +134,29 @@ class Connection:
             logger.debug("the peer was gone before it could be told %s: %r", code, exc)
 
     # ------------------------------------------------------------------------------------------------ its tasks
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(work, context=self._base.copy())
+    def _spawn(self, work: Callable[..., Awaitable[None]], *args: Any) -> asyncio.Task[None]:
+        task = self._loop.create_task(self._watch(work, *args), context=self._base.copy())
         self._tasks.add(task)
-        task.add_done_callback(self._gone)
         return task
 
-    def _gone(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled():
+    async def _watch(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """What each task runs: ``work``, and an end to the connection where it ends otherwise than it should."""
+        task = asyncio.current_task()
+        try:
+            await work(*args)
+        except asyncio.CancelledError:
             if task is self._leader:
                 self.close(1011, "the reader was cancelled")
-        elif (exc := task.exception()) is not None:
+            raise
+        except Exception as exc:
             logger.critical("a connection failed; this is a bug of wsaction", exc_info=exc)
             self.close(1011, "internal error")
+        finally:
+            self._tasks.discard(task)
 
     def _lead_on(self) -> None:
         if not self._ended.done():
-            self._leader = self._spawn(self._lead())
+            self._leader = self._spawn(self._lead)
 
     # ------------------------------------------------------------------------------------------------ reading
     async def _lead(self) -> None:
@@ -264,7 +269,7 @@ class Connection:
         while self._ready and self._in_flight < self.limits.max_concurrency:
             frame = self._ready.popleft()
             self._waiting -= 1
-            self._under_way(frame, self._spawn(self._follow(frame)))
+            self._under_way(frame, self._spawn(self._follow, frame))
 
     async def _follow(self, frame: Frame) -> None:
         """Runs a frame that had to wait."""
@@ -307,7 +312,7 @@ class Connection:
     def _go_on_sending(self) -> None:
         self._sending = bool(self._outbox) and not self._ended.done()
         if self._sending:
-            self._spawn(self._empty_outbox())
+            self._spawn(self._empty_outbox)
 
     async def _empty_outbox(self) -> None:
         try:

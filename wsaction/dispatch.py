@@ -14,7 +14,7 @@ from wsaction.actions import Action, Binding
 from wsaction.algebra import Refusal, Verdict
 from wsaction.connections import Connection
 from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, to_api_error
-from wsaction.frames import Frame, encode_error, encode_reply, reply_tail
+from wsaction.frames import Frame, encode_error, encode_reply, new_frame, reply_tail
 from wsaction.mounts import MountedHandler, Plan, View, as_prefixes, mount
 from wsaction.routing import Resolver404, ResolverMatch, Router
 from wsaction.runtime import Runtime
@@ -30,11 +30,12 @@ MAX_CACHED_ROUTES_OF_A_CONNECTION = 32  # where its path captures something, so 
 class Call:
     """An action of a route: all that is known of it before a frame comes, and kept for the frames that follow."""
 
-    __slots__ = ("args", "binding", "captures", "key", "mounted", "name", "plan", "query", "tail")
+    __slots__ = ("args", "asked", "binding", "captures", "found", "key", "mounted", "name", "plan", "query", "tail")
     name: str | None
 
-    def __init__(self, target: "Target", action: str, plan: Plan) -> None:
-        self.mounted, self.plan, self.name = target.mounted, plan, plan.name or action
+    def __init__(self, target: "Target", action: str, mounted: MountedHandler, plan: Plan) -> None:
+        self.mounted, self.plan, self.asked, self.name = mounted, plan, plan.asked, plan.name or action
+        self.found = target.mounted is not None
         self.args, self.captures, self.query = target.args, target.captures, target.query
         self.key = target.canonical if plan.ordered else None  # frames with the same key run in order
         self.tail = reply_tail(action, target.route)
@@ -64,10 +65,10 @@ class Target:
     def call(self, action: str, root: MountedHandler) -> Call:
         """The call of an action here; of one that does not exist, one that only asks the permissions."""
         if self.mounted is None:
-            return Call(self, action, root.no_such_action)
+            return Call(self, action, root, root.no_such_action)
         if (plan := self.mounted.plans.get(action)) is None:
-            return Call(self, action, self.mounted.no_such_action)
-        call = self.calls[action] = Call(self, action, plan)
+            return Call(self, action, self.mounted, self.mounted.no_such_action)
+        call = self.calls[action] = Call(self, action, self.mounted, plan)
         return call
 
 
@@ -153,7 +154,7 @@ class Session:
 
     def no_frame(self) -> Frame:
         """What stands for the frame outside of one: it asks for nothing and has the connection's own captures."""
-        frame = Frame({}, None, "", None)
+        frame = new_frame({}, None, "", None)
         args, captures = connection_captures(self.scope)
         query = self.scope.get("query_string", b"").decode("latin-1")
         frame.consumer, frame.call = (
@@ -177,17 +178,16 @@ class Session:
             if frame.error is not None:
                 raise frame.error
             call: Call = frame.call  # type: ignore[assignment]  # made by `route`
-            plan, scope = call.plan, self.scope
-            action = plan.action
-            handler = (call.mounted or self.table.root).handler(frame, scope)
-            for mounted, ask in plan.asked:
+            scope, action = self.scope, call.plan.action
+            handler = call.mounted.handler(frame, scope)
+            for mounted, ask in call.asked:
                 asked = handler if mounted is call.mounted else mounted.handler(frame, scope)
                 if ask is None:
                     await asked.check_permissions()
                 elif (verdict := ask((scope, asked, call.name), frame.keywords)) is not None:
                     await raise_refusal(verdict)
             if action is None:
-                raise self._nothing_there(frame, call.mounted)
+                raise self._nothing_there(frame, call)
             binding = call.binding or call.fixed(action)
             parameters = action.bind(binding, frame)
             args = action.positional(binding, parameters) if binding.rest else ()
@@ -197,8 +197,10 @@ class Session:
                 result = await action.function(handler, *args, **parameters)
             if action.silent:
                 return None
-            data, status = action.encode(result)
-            reply = encode_reply(call.tail, data, status, frame.request_id)
+            status = action.status
+            if action.returns_status is not False:
+                result, status = action.split(result)
+            reply = encode_reply(call.tail, action.write(result), status, frame.request_id)
             if len(reply) > self.surely_small and (error := self._too_large(reply)) is not None:
                 raise error
         except Exception as exc:
@@ -209,9 +211,9 @@ class Session:
             return self._failure(frame, exc)  # the action was cancelled, or awaited what was, but its client waits
         return reply
 
-    def _nothing_there(self, frame: Frame, mounted: MountedHandler | None) -> APIError:
-        if mounted is not None:
-            return mounted.refusal(frame, self.runtime.debug)
+    def _nothing_there(self, frame: Frame, call: Call) -> APIError:
+        if call.found:
+            return call.mounted.refusal(frame, self.runtime.debug)
         if not (self.runtime.debug or logger.isEnabledFor(logging.INFO)):
             return RouteNotFound()
         text = self.table.nearest(frame.route)
