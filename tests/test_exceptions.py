@@ -30,7 +30,7 @@ from wsaction.exceptions import (
     to_api_error,
     validation_items,
 )
-from wsaction.frames import Frame, encode_error
+from wsaction.frames import encode_error, new_frame
 
 TREE = [
     (InvalidJSON, 400, "invalid_json"),
@@ -50,7 +50,7 @@ TREE = [
 
 def told(error: APIError) -> list[dict[str, Any]]:
     """The ``errors`` of the reply that says this error, as a client reads them."""
-    reply = json.loads(encode_error(Frame({}, "a", "", None), error))
+    reply = json.loads(encode_error(new_frame({}, "a", "", None), error))
     assert (reply["data"], reply["status"]) == (None, error.status)
     items: list[dict[str, Any]] = reply["errors"]
     return items

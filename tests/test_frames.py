@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from wsaction.dispatch import Call as RealCall
 from wsaction.exceptions import APIError, Busy, NotFound
-from wsaction.frames import Frame, decode, encode_error, encode_reply, reply_tail
+from wsaction.frames import Frame, decode, encode_error, encode_reply, new_frame, reply_tail
 from wsaction.limits import Limits
 
 LIMITS = Limits()
@@ -201,21 +201,21 @@ def test_a_reply_byte_for_byte(action: str, route: str, status: int, request_id:
 @pytest.mark.parametrize(
     ("frame", "error", "item", "wanted"),
     [
-        (Frame({}, None, "", None), NotFound("m"), '"type":"not_found","msg":"m"', 'null,"route":"","status":404'),
+        (new_frame({}, None, "", None), NotFound("m"), '"type":"not_found","msg":"m"', 'null,"route":"","status":404'),
         (
-            Frame({}, "é", "€", "ü"),
+            new_frame({}, "é", "€", "ü"),
             NotFound("ß"),
             '"type":"not_found","msg":"ß"',
             '"é","route":"€","status":404,"request_id":"ü"',
         ),
         (
-            Frame({}, "a", "", 7),
+            new_frame({}, "a", "", 7),
             Busy("m", {"limit": "x", "nan": math.nan}, loc=("a", 1)),
             '"type":"busy","msg":"m","loc":["a",1],"ctx":{"limit":"x","nan":null}',
             '"a","route":"","status":503,"request_id":7',
         ),
         (
-            Frame({}, "a", "", 10**30),
+            new_frame({}, "a", "", 10**30),
             APIError(418, "t", "m"),
             '"type":"t","msg":"m"',
             f'"a","route":"","status":418,"request_id":1{"0" * 30}',
