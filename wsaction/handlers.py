@@ -125,8 +125,8 @@ class AsyncAPIActionHandler:
     # ---------------------------------------------------------------------------------------------- permissions
     def get_permissions(self) -> Sequence[Any]:
         """What is asked for the action under way; override it to decide for each frame."""
-        plan: Plan = self.frame.call.plan
-        if plan.action is not None and plan.action.options.permission_classes is not None:
+        plan = self._own_plan
+        if plan is not None and plan.action is not None and plan.action.options.permission_classes is not None:
             return plan.action.options.permission_classes
         return self.permission_classes
 
@@ -142,9 +142,16 @@ class AsyncAPIActionHandler:
         if verdict is not None:
             await raise_refusal(verdict)
 
-    def _permissions(self) -> Any:
+    @property
+    def _own_plan(self) -> Plan | None:
+        """What the frame calls, where that is an action of this handler; None where it is one of a handler below it,
+        whose permissions are not this one's."""
         plan: Plan = self.frame.call.plan
-        if plan.permissions is not None:
+        return plan if type(self) is self.frame.call.mounted.handler_class else None
+
+    def _permissions(self) -> Any:
+        plan = self._own_plan
+        if plan is not None and plan.permissions is not None:
             return plan.permissions
         return compile_permissions(self.get_permissions(), owner=f"{type(self).__name__}.get_permissions()")
 
