@@ -63,7 +63,8 @@ def test_a_frame_is_read(text: str, action: str, route: str, request_id: Any) ->
     ["", " ", "nonsense", "{", '{"action":"a"', '{"action":"a"}{}', "{'action':'a'}", '{"action":NaN}', "NaN",
      '{"action":"a","x":Infinity}', '{"action":"a","x":-Infinity}',
      '{"action":"a",}', "\ufeff{}", '{"action":"\\ud800"}',
-     '{"action":"\ud800"}', '{"action":"a\n"}', '{"action":"a","x":01}', '{"action":"a","request_id":' + "9" * 5_000 + "}"],
+     '{"action":"\ud800"}', '{"action":"a\n"}', '{"action":"a","x":01}',
+     '{"action":"a","request_id":' + "9" * 5_000 + "}"],
     ids=lambda text: ascii(text[:20]),
 )  # fmt: skip
 def test_what_is_no_json_is_told_so_and_nothing_is_echoed(text: str) -> None:
@@ -100,7 +101,7 @@ def test_json_that_is_no_object_is_told_what_it_is(value: Any, name: str) -> Non
     assert (frame.action, frame.route, frame.request_id) == (None, "", None)
 
 
-WRONG = [
+WRONG: list[tuple[str, Any, str]] = [
     ("action", "absent", "action is a string; it is missing."),
     ("action", None, "action is a string, not null."),
     ("action", 5, "action is a string, not a number."),

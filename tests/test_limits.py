@@ -39,7 +39,7 @@ def test_it_is_frozen_slotted_comparable_and_takes_names_only() -> None:
     assert not hasattr(limits, "__dict__")
     assert {limits: 1}[Limits()] == 1
     with pytest.raises(TypeError):
-        Limits(5)  # type: ignore[misc]
+        Limits(5)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="max_thread"):
         Limits(max_thread=5)  # type: ignore[call-arg]
 
@@ -62,7 +62,7 @@ def test_what_is_no_bound_is_refused_by_name(name: str, value: Any) -> None:
 def test_a_count_is_whole(name: str) -> None:
     with pytest.raises(ValueError, match=r"a whole number above 0, not 1\.5"):
         Limits(**{name: 1.5})  # type: ignore[arg-type]
-    assert getattr(Limits(**{name: 1}), name) == 1  # type: ignore[arg-type]
+    assert getattr(Limits(**{name: 1}), name) == 1
 
 
 @pytest.mark.parametrize("name", SECONDS)

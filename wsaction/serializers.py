@@ -19,11 +19,18 @@ def json_validator(annotation: Any) -> Callable[[Any], Any]:
     strict or not.
     """
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-    validator = adapter.validator
-    if not _any_part(adapter.core_schema, _tells_json_apart):
-        return validator.validate_python
-    validate_json = validator.validate_json
-    return lambda value: validate_json(to_json(value, inf_nan_mode="constants"))
+    validate_python, validate_json = adapter.validator.validate_python, adapter.validator.validate_json
+
+    def as_json(value: Any) -> Any:
+        return validate_json(to_json(value, inf_nan_mode="constants"))
+
+    def as_parsed(value: Any) -> Any:
+        try:
+            return validate_python(value)
+        except ValidationError:  # once more, so that the errors speak of JSON: no dictionaries, no instances
+            return as_json(value)
+
+    return as_json if _any_part(adapter.core_schema, _tells_json_apart) else as_parsed
 
 
 def _tells_json_apart(part: dict[str, Any]) -> bool:
@@ -31,7 +38,7 @@ def _tells_json_apart(part: dict[str, Any]) -> bool:
     if part.get("strict") is True:
         return True
     # The last two: a validator may ask which of the two it is given, and a union tries its members strictly first.
-    return part.get("type") in ("json-or-python", "bytes", "with-info", "union")
+    return part.get("type") in ("json-or-python", "bytes", "timedelta", "with-info", "union")
 
 
 def _any_part(schema: Any, says: Callable[[dict[str, Any]], bool]) -> bool:
@@ -89,4 +96,4 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
 
 
 def _name(annotation: Any) -> str:
-    return getattr(annotation, "__name__", None) or repr(annotation)
+    return annotation.__name__ if isinstance(annotation, type) else repr(annotation)
