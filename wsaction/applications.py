@@ -53,8 +53,8 @@ class WSAction:
         self._lifespan = lifespan
         self._asgi_lifespan = Lifespan(lifespan=self._lifespan_of_server)
         self._started_on: asyncio.AbstractEventLoop | None = None
-        self._starting: asyncio.Future[State] | None = None  # where no server starts us
-        self._own_life: asyncio.Task[None] | None = None
+        self._own_life: asyncio.Task[None] | None = None  # where no server starts us
+        self._starting: asyncio.Future[State]  # of that life
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[State]:
@@ -74,7 +74,7 @@ class WSAction:
                 self._started_on = None
 
     @asynccontextmanager
-    async def _lifespan_of_server(self, app: Any) -> AsyncIterator[State | None]:
+    async def _lifespan_of_server(self, app: Any) -> AsyncIterator[Any]:
         async with self.lifespan(app) as state:
             yield state or None  # where there is none, the server need not know of it
 
@@ -106,13 +106,13 @@ class WSAction:
 
     async def _start(self, scope: Any) -> None:
         """Makes sure that the lifespan has started on this loop, whoever starts it."""
-        loop, starting = asyncio.get_running_loop(), self._starting
-        if starting is None or starting.get_loop() is not loop:
+        loop, life = asyncio.get_running_loop(), self._own_life
+        if life is None or life.done() or life.get_loop() is not loop:
             if self._started_on is loop:  # by the server
                 return
-            starting = self._starting = loop.create_future()
-            self._own_life = loop.create_task(self._live(starting))
-        state = await asyncio.shield(starting)
+            self._starting = loop.create_future()
+            self._own_life = loop.create_task(self._live(self._starting))
+        state = await asyncio.shield(self._starting)
         scope.setdefault("state", {}).update(state)
 
     async def _live(self, starting: asyncio.Future[State]) -> None:
@@ -126,9 +126,6 @@ class WSAction:
                 raise
             told = exc if isinstance(exc, Exception) else RuntimeError("the lifespan was cancelled as it started")
             starting.set_exception(told)  # to those who wait for it
-        finally:
-            if self._starting is starting:
-                self._starting = None  # so that the next connection tries again
 
 
 def _route_path(scope: Any) -> str:
