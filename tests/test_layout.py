@@ -18,7 +18,7 @@ FLOORS = (
     ("exceptions", "patterns", "algebra"),
     ("frames", "serializers", "tries", "forms", "matches"),
     ("reversing", "actions", "querysets", "permissions"),
-    ("routing", "connections", "decorators", "runtime"),
+    ("routing", "connections", "decorators", "runtime", "throttling"),
     ("mounts",),
     ("dispatch",),
     ("serving",),

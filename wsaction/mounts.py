@@ -1,10 +1,10 @@
 """Handlers at their places: what a root's `routepatterns` lead to, compiled once."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from wsaction.actions import Action
 from wsaction.algebra import Ask
@@ -12,6 +12,7 @@ from wsaction.exceptions import ActionNotAllowed, APIError, ImproperlyConfigured
 from wsaction.frames import Frame
 from wsaction.permissions import Permissions, compile_permissions
 from wsaction.routing import Endpoint, Include, adopt, nest, re_path
+from wsaction.throttling import BaseThrottle, Throttles, compile_throttles
 
 __all__ = ("MountedHandler", "Plan", "View", "as_prefixes", "mount")
 
@@ -35,6 +36,8 @@ class Plan:
     ordered: bool
     asked: "tuple[tuple[MountedHandler, Ask | None], ...]"  # who has a say, outermost first; None: the handler decides
     permissions: Permissions | None  # the handler's own, for its objects; None: it decides
+    own_throttles: Throttles | None
+    throttles: "tuple[tuple[MountedHandler, Throttles | None], ...]"  # as `asked`
 
 
 class MountedHandler:
@@ -83,7 +86,17 @@ class MountedHandler:
             if one is None or one.on_action
         ]
         ordered = action is None or action.options.ordered
-        return Plan(action, None if action is None else action.name, ordered, tuple(asked), own)
+        throttles = self._throttles(action)
+        limiting = [(mounted, mounted.no_such_action.own_throttles) for mounted in self.above]
+        return Plan(
+            action,
+            None if action is None else action.name,
+            ordered,
+            tuple(asked),
+            own,
+            throttles,
+            _asked_once([*limiting, (self, throttles)]),
+        )
 
     def _permissions(self, action: Action | None) -> Permissions | None:
         name = self.handler_class.__name__
@@ -96,6 +109,33 @@ class MountedHandler:
             return None
         classes = dict(self._initkwargs).get("permission_classes", self.handler_class.permission_classes)
         return compile_permissions(classes, owner=f"{name}.permission_classes")
+
+    def _throttles(self, action: Action | None) -> Throttles | None:
+        cls, initkwargs = self.handler_class, dict(self._initkwargs)
+        owner, classes = f"{cls.__name__}.throttle_classes", initkwargs.get("throttle_classes", cls.throttle_classes)
+        if action is not None and action.options.throttle_classes is not None:
+            owner = f"@async_action(throttle_classes=...) of {cls.__name__}.{action.name}"
+            classes = action.options.throttle_classes
+        elif cls.decides_throttles:
+            return None
+        throttle_scope = initkwargs.get("throttle_scope", cls.throttle_scope)
+        return compile_throttles(classes, owner=owner, throttle_scope=throttle_scope)
+
+
+Limiting: TypeAlias = Iterable[tuple[MountedHandler, Throttles | None]]
+
+
+def _asked_once(limiting: Limiting) -> tuple[tuple[MountedHandler, Throttles | None], ...]:
+    """The same without throttles that came before, and without handlers that have nothing to ask."""
+    seen: set[Hashable] = set()
+
+    def is_new(throttle: BaseThrottle) -> bool:
+        known = len(seen)
+        seen.add(throttle.counts_as())
+        return len(seen) > known
+
+    left = [(mounted, throttles and tuple(filter(is_new, throttles))) for mounted, throttles in limiting]
+    return tuple((mounted, throttles) for mounted, throttles in left if throttles != ())
 
 
 # patterns
