@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.authentication import SimpleUser, UnauthenticatedUser
+from starlette.authentication import BaseUser, SimpleUser, UnauthenticatedUser
 
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -239,6 +239,13 @@ def test_a_store_is_bounded_by_a_whole_number(most: Any) -> None:
 # -- whose bucket -----------------------------------------------------------------------------------------------------
 
 
+class Nameless(BaseUser):
+    """A user of Starlette's kind who defines no ``identity``."""
+
+    is_authenticated = True
+    username = "x"
+
+
 @pytest.mark.parametrize(
     ("scope", "by_user", "by_address"),
     [
@@ -247,6 +254,7 @@ def test_a_store_is_bounded_by_a_whole_number(most: Any) -> None:
         (asgi_scope(user(pk=None, identity="ann")), "user:ann", None),
         (asgi_scope(user(pk=0)), "user:0", None),
         (asgi_scope(SimpleUser("ann")), "user:ann", None),
+        (asgi_scope(Nameless()), "user:x", None),
         (asgi_scope(UnauthenticatedUser()), "addr:1.2.3.4", "addr:1.2.3.4"),
         (asgi_scope(user(pk=7, is_authenticated=False)), "addr:1.2.3.4", "addr:1.2.3.4"),
         (asgi_scope(None, ["::1", 1]), "addr:::1", "addr:::1"),

@@ -36,20 +36,22 @@ class Plan:
     ordered: bool
     asked: "tuple[tuple[MountedHandler, Ask | None], ...]"  # who has a say, outermost first; None: the handler decides
     permissions: Permissions | None  # the handler's own, for its objects; None: it decides
-    own_throttles: Throttles | None
     throttles: "tuple[tuple[MountedHandler, Throttles | None], ...]"  # as `asked`
 
 
 class MountedHandler:
     """A handler at its place in a table: its class, and a plan for each action that its route has."""
 
-    __slots__ = ("_initkwargs", "above", "actions", "handler_class", "is_consumer", "no_such_action", "plans")
+    __slots__ = (
+        "_initkwargs", "above", "actions", "handler_class", "is_consumer", "no_such_action", "plans", "throttles",
+    )  # fmt: skip
 
     def __init__(self, view: View, above: "tuple[MountedHandler, ...]" = ()) -> None:
         self.handler_class, self.actions = view.handler_class, view.actions
         self._initkwargs = tuple(view.initkwargs.items())
         self.is_consumer: bool = view.handler_class.is_consumer
         self.above = above  # the root and the handlers whose `routepatterns` lead here
+        self.throttles = self._throttles(None)  # the handler's own; None: it decides
         self.no_such_action = self._plan(None)
         self.plans = {told: self._plan(action) for told, action in self.actions.items()}
 
@@ -86,17 +88,9 @@ class MountedHandler:
             if one is None or one.on_action
         ]
         ordered = action is None or action.options.ordered
-        throttles = self._throttles(action)
-        limiting = [(mounted, mounted.no_such_action.own_throttles) for mounted in self.above]
-        return Plan(
-            action,
-            None if action is None else action.name,
-            ordered,
-            tuple(asked),
-            own,
-            throttles,
-            _asked_once([*limiting, (self, throttles)]),
-        )
+        limiting = [(mounted, mounted.throttles) for mounted in self.above]
+        throttles = _asked_once([*limiting, (self, self._throttles(action))])
+        return Plan(action, None if action is None else action.name, ordered, tuple(asked), own, throttles)
 
     def _permissions(self, action: Action | None) -> Permissions | None:
         name = self.handler_class.__name__

@@ -313,7 +313,7 @@ def _user_id(user: Any) -> Any:
         try:
             if (value := getattr(user, name, None)) is not None:
                 return value
-        except NotImplementedError:  # how Starlette's SimpleUser says that it has no identity
+        except NotImplementedError:  # how Starlette's BaseUser says that it has no identity
             continue
     expected = "a user with pk, id, identity or username"
     raise TypeError(f"throttling: expected {expected}, got {type(user).__name__}; add one, or override get_cache_key")
