@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
@@ -234,6 +236,20 @@ def test_no_bucket_that_restricts_is_forgotten_where_a_full_one_could_go(
 def test_a_store_is_bounded_by_a_whole_number(most: Any) -> None:
     with pytest.raises(ValueError, match=r"max_keys=...\) is a whole number above 0"):
         MemoryThrottleStore(most)
+
+
+def test_threads_may_share_a_store() -> None:
+    store, rate = MemoryThrottleStore(3, clock=Clock()), Rate.parse("1000/day")
+    start = threading.Barrier(4)
+
+    def take(number: int) -> int:
+        start.wait(5)
+        for other in range(500):
+            store.take(f"other {number} {other}", rate)  # pushes others of its kind out
+        return sum(store.take("k", rate) == 0.0 for _ in range(400))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(take, range(4))) == 1_000
 
 
 # -- whose bucket -----------------------------------------------------------------------------------------------------
