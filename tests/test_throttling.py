@@ -656,6 +656,22 @@ async def test_a_handler_may_decide_for_each_frame() -> None:
         assert (await ask(ws, "act", "z/below"))["errors"] == [{"type": "throttled", "msg": "Not now."}]
 
 
+async def test_a_handler_above_that_decides_is_asked_for_its_own() -> None:
+    class Child(AsyncAPIActionHandler):
+        @async_action(throttle_classes=())
+        async def act(self) -> None: ...
+
+    class Above(AsyncAPIActionHandler):
+        throttle_classes = (UserRateThrottle("1/min"),)
+        routepatterns = [path("below", Child.as_aaah())]
+
+        def get_throttles(self) -> Any:
+            return super().get_throttles()
+
+    async with connect(echoing(routepatterns=[path("above/", Above.as_aaah())]).as_asgi()) as ws:
+        assert await statuses(ws, "act", "act", route="above/below") == [200, 429]
+
+
 async def test_a_handler_served_alone_is_throttled() -> None:
     class Alone(AsyncAPIActionHandler):
         @async_action
