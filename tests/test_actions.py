@@ -6,7 +6,7 @@ import enum
 import functools
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, NamedTuple, Optional
@@ -195,16 +195,8 @@ def keyword_self(*, self: Any) -> None: ...
 def positional_only(self: Any, a: int, /) -> None: ...
 
 
-async def stream(self: Any) -> AsyncIterator[int]:
-    yield 1
-
-
 def generator(self: Any) -> Iterator[int]:
     yield 1
-
-
-@functools.wraps(stream)
-def wrapped_stream(self: Any) -> Any: ...
 
 
 def unresolvable(self: Any, a: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
@@ -232,9 +224,7 @@ def field_default(self: Any, a: int = Field(default=5, ge=1)) -> None: ...
         (only_keywords, "Cards.act takes no self"),
         (keyword_self, "Cards.act takes no self"),
         (positional_only, "Cards.act: a is positional-only, but parameters are filled by name; drop the /"),
-        (stream, "Cards.act is a generator; this version has no streams: return a list instead"),
-        (generator, "Cards.act is a generator"),
-        (wrapped_stream, "Cards.act is a generator"),
+        (generator, "Cards.act is a sync generator; a stream is an async one: async def, with yield"),
         (unresolvable, "the annotations of Cards.act cannot be read (NameError: name 'Nowhere' is not defined); they"),
         (unresolvable_return, "the annotations of Cards.act cannot be read (NameError"),
         (raising, "the annotations of Cards.act cannot be read (ZeroDivisionError"),

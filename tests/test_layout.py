@@ -18,7 +18,7 @@ FLOORS = (
     ("exceptions", "patterns", "algebra"),
     ("frames", "serializers", "tries", "forms", "matches"),
     ("reversing", "actions", "querysets", "permissions"),
-    ("routing", "outboxes", "decorators", "runtime", "throttling"),
+    ("routing", "outboxes", "declarations", "decorators", "runtime", "throttling"),
     ("connections",),
     ("mounts",),
     ("dispatch",),
@@ -33,7 +33,7 @@ FLOOR = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 # Which of our modules may import what is not the standard library's.
 THIRD_PARTY = {
     "starlette": {"applications", "handlers"},
-    "pydantic": {"exceptions", "serializers", "actions", "querysets", "generics"},
+    "pydantic": {"exceptions", "serializers", "actions", "declarations", "handlers", "querysets", "generics"},
     "pydantic_core": {"frames", "serializers", "serving"},
     "anyio": {"concurrency", "testing.transports"},
 }

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
-from wsaction.exceptions import APIError, Busy, DuplicateRequestID
+from wsaction.exceptions import APIError, Busy, Cancelled, DuplicateRequestID
 from wsaction.frames import Frame, current_frame, decode
 from wsaction.limits import Limits
 from wsaction.outboxes import Message, Outbox, Send
@@ -113,6 +113,30 @@ class Connection:
     def put(self, text: str) -> None:
         """Sends a message without ever waiting: behind what waits in the outbox. Closes, 1013, past its bound."""
         self.outbox.put(text)
+
+    def cancel(self, request_id: str | int) -> bool:
+        """Cancels the frame in flight that has this id, and says whether there is one; it is answered 499.
+
+        One that waits is not run. One under way is cancelled where it awaits; what it answers afterwards is dropped.
+        One whose reply is on its way is done.
+        """
+        frame = self._ids.get(request_id)
+        if frame is None or self.outbox.is_sending(frame):
+            return False
+        frame.error = Cancelled()
+        if frame.task is not None:
+            frame.task.cancel()
+            return True
+        del self._ids[request_id]
+        self._waiting -= 1
+        if self._ready and frame in self._ready:
+            self._ready.remove(frame)
+            self._next_of_lane(frame)
+        else:
+            self._lanes[frame.key].remove(frame)  # type: ignore[index, union-attr]  # it waits, so it is in one
+        frame.key = None
+        self.spawn(self._answer, frame)
+        return True
 
     async def _settle(self) -> None:
         """Cancels what still runs and says goodbye; in all no longer than ``drain_timeout``."""
@@ -239,6 +263,8 @@ class Connection:
             return False
         if frame.request_id is not None and frame.request_id in self._ids:
             return self._refuse(frame, DuplicateRequestID(ctx={"request_id": frame.request_id}))
+        if frame.action is not None and frame.action.startswith("$"):  # the protocol's own wait for nothing
+            return False
         key = frame.key
         behind = key is not None and key in self._lanes
         if not behind and self._in_flight < self.limits.max_concurrency:
@@ -285,27 +311,35 @@ class Connection:
         self._in_flight -= 1
         if self._ids.get(frame.request_id) is frame:  # type: ignore[arg-type]  # None is never in it
             del self._ids[frame.request_id]  # type: ignore[arg-type]
-        if frame.key is not None:
-            if lane := self._lanes[frame.key]:
-                self._now_ready(lane.popleft())
-            else:
-                del self._lanes[frame.key]
+        self._next_of_lane(frame)
         while self._ready and self._in_flight < self.limits.max_concurrency:
             frame = self._ready.popleft()
             self._waiting -= 1
             self._under_way(frame, self.spawn(self._follow, frame))
 
+    def _next_of_lane(self, frame: Frame) -> None:
+        """The lane's first is gone: the one behind it waits for a place only, or the lane is over."""
+        if frame.key is None:
+            return
+        if lane := self._lanes[frame.key]:
+            self._now_ready(lane.popleft())
+        else:
+            del self._lanes[frame.key]
+
     async def _follow(self, frame: Frame) -> None:
         """Runs a frame that had to wait."""
+        try:
+            await self._answer(frame)
+        finally:
+            self._finished(frame)
+
+    async def _answer(self, frame: Frame) -> None:
         if self._ended.done():
             return
         current_frame.set(frame)
-        try:
-            reply = await self._dispatcher.run(frame)
-            if reply is not None:
-                await self.outbox.send(reply, frame)
-        finally:
-            self._finished(frame)
+        reply = await self._dispatcher.run(frame)
+        if reply is not None:
+            await self.outbox.send(reply, frame)
 
 
 def _changed(clean: Context) -> bool:

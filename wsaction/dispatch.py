@@ -6,7 +6,8 @@ A `RouteTable` is compiled once for what a connection is served by, its *root*: 
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,9 @@ logger = logging.getLogger("wsaction")
 
 MAX_CACHED_ROUTES = 1_024
 MAX_CACHED_ROUTES_OF_A_CONNECTION = 32  # where its path captures something, so that it cannot share them
+
+
+ITEMS_IN_A_ROW = 32  # of a stream that never waits, before the loop is given its turn
 
 
 class Call:
@@ -65,10 +69,12 @@ class Target:
     query: str = ""
     calls: dict[str, Call] = field(default_factory=dict)  # of actions that exist, so that there is an end to it
 
-    def call(self, action: str, root: MountedHandler) -> Call:
+    def call(self, action: str, table: "RouteTable") -> Call:
         """The call of an action here; of one that does not exist, one that only asks the permissions."""
+        if (own := table.protocol.plans.get(action)) is not None:
+            return Call(self, action, table.protocol, own)
         if self.mounted is None:
-            return Call(self, action, root, root.no_such_action)
+            return Call(self, action, table.root, table.root.no_such_action)
         if (plan := self.mounted.plans.get(action)) is None:
             return Call(self, action, self.mounted, self.mounted.no_such_action)
         call = self.calls[action] = Call(self, action, self.mounted, plan)
@@ -81,8 +87,8 @@ class RouteTable:
     Raises `ImproperlyConfigured` for what cannot be mounted.
     """
 
-    def __init__(self, view: View) -> None:
-        self.root = MountedHandler(view)
+    def __init__(self, view: View, protocol: View) -> None:
+        self.root, self.protocol = MountedHandler(view), MountedHandler(protocol)
         patterns = tuple(mount(view.handler_class.routepatterns, (self.root,)))
         self.router = Router(patterns)
         self._strict = view.handler_class.strict_routing
@@ -127,10 +133,13 @@ class Targets:
         text, has_query, query = route.partition("?")
         if (match := self._table.match(text)) is None:
             root = self._table.root if self._table.takes(text) else None
-            return Target(route, root, self._args, self._captures, None if root is None else text, query)
-        captures = {**self._captures, **match.kwargs}
-        target = Target(route, match.func, self._args + match.args, captures, match.canonical, query)
-        if match.cacheable and not has_query:
+            target = Target(route, root, self._args, self._captures, None if root is None else text, query)
+            keep = text == ""
+        else:
+            captures = {**self._captures, **match.kwargs}
+            target = Target(route, match.func, self._args + match.args, captures, match.canonical, query)
+            keep = match.cacheable
+        if keep and not has_query:
             if len(self._kept) >= self._most:
                 del self._kept[next(iter(self._kept))]
             self._kept[route] = target
@@ -162,7 +171,7 @@ class Session:
         query = self.scope.get("query_string", b"").decode("latin-1")
         frame.consumer, frame.call = (
             self.consumer,
-            Target("", None, args, captures, None, query).call("", self.table.root),
+            Target("", None, args, captures, None, query).call("", self.table),
         )
         frame.call.name = None
         return frame
@@ -174,7 +183,7 @@ class Session:
         try:
             target = self.targets.resolve(frame.route)
             action: str = frame.action  # type: ignore[assignment]  # it has one, or an error
-            call = target.calls.get(action) or target.call(action, self.table.root)
+            call = target.calls.get(action) or target.call(action, self.table)
             frame.consumer, frame.call, frame.key = self.consumer, call, call.key
         except Exception as exc:  # a converter may raise anything
             frame.error = to_api_error(exc, what=_told(frame), debug=self.runtime.debug)
@@ -200,10 +209,15 @@ class Session:
             binding = call.binding or call.fixed(action)
             parameters = action.bind(binding, frame)
             args = action.positional(binding, parameters) if binding.rest else ()
-            if action.threaded:
+            if action.streams:
+                result = None
+                await self._stream(frame, action, action.function(handler, *args, **parameters))
+            elif action.threaded:
                 result = await self.runtime.threads.run(action.function, handler, *args, **parameters)
             else:
                 result = await action.function(handler, *args, **parameters)
+            if frame.error is not None:  # cancelled, which the action swallowed
+                raise frame.error
             if action.silent:
                 return None
             status = action.status
@@ -217,8 +231,20 @@ class Session:
         except BaseException as exc:  # a cancellation too, unless it is the connection's end: its client waits
             if self.connection.ended and isinstance(exc, asyncio.CancelledError):
                 raise
-            return self._failure(frame, exc)
+            return self._failure(frame, frame.error or exc)
         return reply
+
+    async def _stream(self, frame: Frame, action: Action, items: AsyncGenerator[Any]) -> None:
+        """Sends each item as a partial reply, as fast as the client reads; the generator is closed whatever happens."""
+        sent = 0
+        async with aclosing(items):
+            async for item in items:
+                reply = encode_reply(frame.call.tail, action.write(item), 206, frame.request_id)
+                if len(reply) > self.surely_small and (error := self._too_large(reply)) is not None:
+                    raise error
+                await self.connection.outbox.offer(reply)
+                if (sent := sent + 1) % ITEMS_IN_A_ROW == 0:
+                    await asyncio.sleep(0)
 
     async def _throttle(self, frame: Frame, call: Call, handler: Any) -> None:
         for mounted, throttles in call.throttles:
@@ -247,7 +273,7 @@ class Session:
     def _failure(self, frame: Frame, exc: BaseException) -> str:
         """The reply for whatever was raised; it cannot fail, and is no larger than a reply may be."""
         task = asyncio.current_task()
-        while isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+        while task is not None and task.cancelling():
             task.uncancel()
         try:
             reply = encode_error(frame, to_api_error(exc, what=_told(frame), debug=self.runtime.debug))

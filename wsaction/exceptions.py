@@ -14,6 +14,7 @@
     ├── 409  Conflict               conflict
     ├── 409  DuplicateRequestID     duplicate_request_id
     ├── 429  Throttled              throttled
+    ├── 499  Cancelled              cancelled
     ├── 500  ServerError            server_error
     ├── 500  ReplyTooLarge          reply_too_large
     └── 503  Busy                   busy
@@ -44,6 +45,7 @@ __all__ = (
     "APIError",
     "ActionNotAllowed",
     "Busy",
+    "Cancelled",
     "Conflict",
     "DuplicateRequestID",
     "ImproperlyConfigured",
@@ -191,6 +193,12 @@ class Throttled(_Catalogued):
             seconds = round(wait, 6)
             msg, ctx = msg or f"Too many requests; try again in {seconds} s.", {**(ctx or {}), "retry_after": seconds}
         super().__init__(msg, ctx, loc=loc)
+
+
+class Cancelled(_Catalogued):
+    """The client cancelled it, with ``$cancel``."""
+
+    code = (499, "cancelled", "This was cancelled by the client.")
 
 
 class ServerError(_Catalogued):

@@ -45,6 +45,10 @@ class Call(Protocol):
         """Named captures and default kwargs; shared by all frames of the route."""
 
     @property
+    def tail(self) -> str:
+        """What of its replies depends on the action and route alone."""
+
+    @property
     def query(self) -> str:
         """What follows the route's question mark."""
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Strict
 from starlette.datastructures import QueryParams
 
-from wsaction.actions import Action, collect_actions, select_actions
+from wsaction.actions import Action
 from wsaction.connections import Receive, Send
+from wsaction.declarations import collect_actions, select_actions
+from wsaction.decorators import async_action
 from wsaction.dispatch import RouteTable, raise_refusal
-from wsaction.exceptions import ImproperlyConfigured
+from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.limits import Limits
 from wsaction.mounts import Plan
 from wsaction.permissions import Permissions, compile_permissions
@@ -17,7 +20,7 @@ from wsaction.runtime import Runtime
 from wsaction.serving import serve
 from wsaction.throttling import check_throttles, compile_throttles
 
-__all__ = ("ActionView", "AsyncAPIActionHandler")
+__all__ = ("ActionView", "AsyncAPIActionHandler", "ProtocolHandler")
 
 
 class AsyncAPIActionHandler:
@@ -203,7 +206,7 @@ class ActionView:
     def table(self) -> RouteTable:
         """Its routes, compiled at first use; raises `ImproperlyConfigured` for patterns that cannot be mounted."""
         if self._table is None:
-            self._table = RouteTable(self)
+            self._table = RouteTable(self, _PROTOCOL)
         return self._table
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -232,4 +235,23 @@ def _settable(cls: type) -> list[str]:
 
 _OWN: frozenset[str] = frozenset(
     name for name in (*vars(AsyncAPIActionHandler), *AsyncAPIActionHandler.__annotations__) if not name.startswith("__")
+)
+
+
+class ProtocolHandler(AsyncAPIActionHandler):
+    """The actions of every connection that begin with ``$``; they pass by the order, the bounds and the permissions."""
+
+    @async_action(ordered=False)
+    async def ping(self) -> None:
+        """Answers, for clients that cannot send the pings of WebSocket."""
+
+    @async_action(ordered=False)
+    async def cancel(self, data: Annotated[str, Strict()] | Annotated[int, Strict()]) -> None:
+        """Cancels the call or stream of this connection whose ``request_id`` is ``data``."""
+        if not self.consumer.connection.cancel(data):
+            raise NotFound("Nothing with this request_id is in flight on this connection.")
+
+
+_PROTOCOL = ActionView(
+    ProtocolHandler, {}, {f"${name}": action for name, action in ProtocolHandler.available_actions.items()}
 )

@@ -41,11 +41,12 @@ class Outbox:
     Past the bound the connection is closed, 1013. Until ``open()`` everything waits: for the handshake.
     """
 
-    __slots__ = ("_asgi_send", "_connection", "_max_bytes", "_sending", "size", "waiting")
+    __slots__ = ("_asgi_send", "_connection", "_max_bytes", "_offering", "_sending", "size", "waiting")
 
     def __init__(self, asgi_send: Send, connection: Sender, max_bytes: int) -> None:
         self._asgi_send, self._connection, self._max_bytes = asgi_send, connection, max_bytes
         self._sending: Frame | asyncio.Task[None] | bool = True  # whose work it is, where that is known
+        self._offering: deque[asyncio.Future[None]] | None = None  # who waits until nothing is before them
         self.waiting: deque[str] | None = None
         self.size = 0  # bytes of what waits
 
@@ -55,10 +56,15 @@ class Outbox:
         by = self._sending
         return by.task if isinstance(by, Frame) else by if isinstance(by, asyncio.Task) else None
 
+    def is_sending(self, frame: Frame) -> bool:
+        """Whether the frame's reply is half-way."""
+        return self._sending is frame
+
     def open(self) -> None:
         """Sends what has waited; from now on messages go straight through."""
         more = self.waiting and not self._connection.ended
         self._sending = self._connection.spawn(self._empty) if more else False
+        self._let_offer()
 
     async def send(self, text: str, by: Frame | None = None) -> None:
         """Sends a message: at once where nothing is before it, else it waits its turn. Raises nothing of the peer's.
@@ -80,6 +86,8 @@ class Outbox:
             self._sending = False
             if self.waiting:
                 self.open()
+            else:
+                self._let_offer()
 
     def put(self, text: str) -> None:
         """Sends a message without ever waiting: behind what waits. Closes the connection, 1013, past the bound."""
@@ -94,6 +102,25 @@ class Outbox:
         self.waiting.append(text)
         if not self._sending:
             self.open()
+
+    async def offer(self, text: str) -> None:
+        """Sends a message once all that was given before is sent: who offers waits with a client that reads slowly."""
+        while self._sending:
+            waiter = asyncio.get_running_loop().create_future()
+            if self._offering is None:
+                self._offering = deque()
+            self._offering.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                self._offering.remove(waiter) if waiter in self._offering else self._let_offer()
+                raise
+        await self.send(text)
+
+    def _let_offer(self) -> None:
+        """Wakes the first of those who wait to offer."""
+        if self._offering and not self._sending:
+            self._offering.popleft().set_result(None)
 
     async def say_close(self, code: int, reason: str) -> None:
         """Sends what still waits, unless the client is too slow for it, then the close frame."""
@@ -119,6 +146,7 @@ class Outbox:
             self._peer_gone(exc)
         finally:
             self._sending = False
+            self._let_offer()
 
     def _peer_gone(self, exc: Exception) -> None:
         logger.debug("the peer is gone: %r", exc)
