@@ -66,10 +66,13 @@ class MountedHandler:
         return handler
 
     def refusal(self, frame: Frame, debug: bool) -> APIError:
-        """What is told when there is no such action; the names that are near, in debug mode only."""
-        near = get_close_matches(frame.action or "", self.actions, 3) or sorted(self.actions)
+        """What is told when there is no such action; the names that are near, in debug mode and in the log only."""
+        if not (debug or logger.isEnabledFor(logging.INFO)):
+            return ActionNotAllowed()
+        action = (frame.action or "")[:100]  # comparing costs by the character, and a client may send many
+        near = get_close_matches(action, self.actions, 3) or sorted(self.actions)
         name = self.handler_class.__name__
-        text = f"{name} has no action {frame.action!r} at {frame.route!r}; it has {', '.join(near) or 'none'}"
+        text = f"{name} has no action {action!r} at {frame.route[:200]!r}; it has {', '.join(near) or 'none'}"
         logger.info("%s", text)
         return ActionNotAllowed(text if debug else None)
 
