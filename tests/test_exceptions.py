@@ -110,7 +110,7 @@ def test_a_status_that_says_error_is_taken(status: int) -> None:
 
 @pytest.mark.parametrize("status", [-1, 0, 200, 204, 399, 600])
 def test_a_status_that_says_something_else_is_refused_with_the_cure(status: int) -> None:
-    with pytest.raises(ValueError, match=rf"400 to 599, not {status}; return \(value, {status}\) for success"):
+    with pytest.raises(ValueError, match=rf"400 to 599, not {status}; return"):
         APIError(status, "t", "m")
 
 
@@ -144,13 +144,33 @@ def circle() -> dict[str, Any]:
         ({"x": b"\xff"}, None),
         ({"x": "\ud800"}, None),
         ({"x": Unwritable()}, None),
-        ([1], None),
-        (7, None),
     ],
 )
 def test_a_ctx_that_is_no_json_is_written_as_far_as_it_goes_or_left_out(ctx: Any, as_told: Any) -> None:
     item = {"type": "t", "msg": "m"} if as_told is None else {"type": "t", "msg": "m", "ctx": as_told}
     assert told(APIError(400, "t", "m", ctx)) == [item]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"ctx": [1]}, "ctx is a mapping"),
+        ({"ctx": 7}, "ctx is a mapping"),
+        ({"loc": "data"}, "loc is a sequence of keys"),
+        ({"loc": 7}, "loc is a sequence of keys"),
+    ],
+)
+def test_what_an_error_cannot_be_made_of_is_refused_where_it_is_made(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        APIError(400, "t", "m", **arguments)
+    with pytest.raises(TypeError, match=message):
+        NotFound("m", **arguments)
+
+
+def test_a_status_is_an_int() -> None:
+    for status in (404.5, "404", True, None):
+        with pytest.raises(ValueError, match="400 to 599"):
+            APIError(status, "t", "m")  # type: ignore[arg-type]
 
 
 def test_a_msg_that_is_no_utf8_or_no_string_is_told_as_far_as_it_goes() -> None:

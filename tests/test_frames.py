@@ -63,7 +63,7 @@ def test_a_frame_is_read(text: str, action: str, route: str, request_id: Any) ->
     ["", " ", "nonsense", "{", '{"action":"a"', '{"action":"a"}{}', "{'action':'a'}", '{"action":NaN}', "NaN",
      '{"action":"a","x":Infinity}', '{"action":"a","x":-Infinity}',
      '{"action":"a",}', "\ufeff{}", '{"action":"\\ud800"}',
-     '{"action":"\ud800"}', '{"action":"a\n"}', '{"action":"a","x":01}', "[" * 100_000, '{"a":' * 100_000,
+     '{"action":"\ud800"}', '{"action":"a\n"}', '{"action":"a","x":01}',
      '{"action":"a","request_id":' + "9" * 5_000 + "}"],
     ids=lambda text: ascii(text[:20]),
 )  # fmt: skip
@@ -73,6 +73,15 @@ def test_what_is_no_json_is_told_so_and_nothing_is_echoed(text: str) -> None:
     assert item["type"] == "invalid_json"
     assert item["msg"].startswith("A frame is one JSON object: ")
     assert (frame.action, frame.route, frame.request_id) == (None, "", None)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000], ids=["arrays", "objects"])
+def test_what_is_deeper_than_the_parser_goes_is_told_the_bound(text: str) -> None:
+    assert error_of(decode(text, LIMITS)) == {
+        "type": "invalid_frame",
+        "msg": "Its arrays and objects are nested too deep; max_json_depth is 64.",
+        "ctx": {"limit": "max_json_depth", "value": 64},
+    }
 
 
 def test_a_binary_message_is_told_so() -> None:

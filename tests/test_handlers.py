@@ -13,7 +13,7 @@ from wsaction.handlers import ActionView, AsyncAPIActionHandler
 from wsaction.limits import Limits
 from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated, IsOwner
 from wsaction.routing import path, re_path
-from wsaction.testing import connect
+from wsaction.testing import HandshakeRefused, connect
 
 ADA = SimpleNamespace(is_authenticated=True, pk=1, name="ada")
 BOB = SimpleNamespace(is_authenticated=True, pk=2, name="bob")
@@ -248,16 +248,20 @@ async def test_an_app_routes_to_a_handler_as_to_a_consumer() -> None:
         assert (await ws.call("list"))["status"] == 405
 
 
-async def test_what_a_handler_alone_cannot_route_to_is_told_at_its_first_connection() -> None:
+async def test_what_a_handler_alone_cannot_route_to_is_told_at_its_first_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Wrong(AsyncAPIActionHandler):
         routepatterns = [path("x", print)]
 
     view = Wrong.as_aaah()
     with pytest.raises(ImproperlyConfigured, match=r"Wrong\.routepatterns, 'x': expected a handler"):
         view.table  # noqa: B018
-    with pytest.raises(ImproperlyConfigured):
+    with pytest.raises(HandshakeRefused) as refused:
         async with connect(view):
             pass
+    assert refused.value.status == 500
+    assert "Wrong.routepatterns, 'x': expected a handler" in caplog.text
 
 
 # ------------------------------------------------------------------------------------------------- permissions

@@ -72,6 +72,6 @@ def test_a_time_is_any_finite_number_of_seconds(name: str, seconds: float) -> No
 
 
 def test_a_depth_beyond_the_parsers_own_is_refused() -> None:
-    assert Limits(max_json_depth=200).max_json_depth == 200
-    with pytest.raises(ValueError, match=r"at most 200.*not 201"):
-        Limits(max_json_depth=201)
+    assert Limits(max_json_depth=199).max_json_depth == 199
+    with pytest.raises(ValueError, match=r"at most 199.*not 200"):
+        Limits(max_json_depth=200)
