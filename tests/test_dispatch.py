@@ -126,7 +126,7 @@ async def test_where_nobody_is_told_nothing_is_looked_for(caplog: pytest.LogCapt
 async def test_of_what_a_client_makes_up_only_the_beginning_is_looked_at() -> None:
     view = consumer_of(path("<path:x>", Where.as_aaah()))
     (error,) = (await ask(view, "a" * 50_000, "r" * 2_000, debug=True))["errors"]
-    assert error["msg"] == f"Where has no action '{'a' * 100}' at '{'r' * 200}'; it has list, where"
+    assert error["msg"] == f"Where has no action '{'a' * 100}' at '{'r' * 2_000}'; it has list, where"
 
 
 async def test_of_a_handler_without_actions_that_is_told() -> None:
@@ -294,8 +294,31 @@ class Failing(AsyncAPIConsumer):
     async def bad_ctx(self) -> Any:
         raise APIError(409, "odd", "Odd.", 5)  # type: ignore[arg-type]
 
+    @async_action
+    async def error_that_is_none(self) -> Any:
+        raise NoError
 
-STATUSES = {"told": 404, "own": 402, "bad_ctx": 409}
+    @async_action
+    async def base_exception(self) -> Any:
+        raise Odd
+
+    @async_action
+    def base_exception_in_a_thread(self) -> Any:
+        raise Odd
+
+
+class NoError(APIError):
+    """Does not call what makes it one."""
+
+    def __init__(self) -> None:
+        pass
+
+
+class Odd(BaseException):
+    pass
+
+
+STATUSES = {"told": 404, "own": 402}
 FAILING = [name for name in Failing.available_actions if name != "ping"]
 
 
@@ -311,7 +334,8 @@ async def test_every_failure_is_one_reply_and_the_connection_goes_on(
             (error,) = reply["errors"]
             if reply["status"] == 500:
                 assert (error["type"], error["msg"]) == ("server_error", ServerError.code[2])
-                assert set(error["ctx"]) == ({"error_id", "exception", "traceback"} if debug else {"error_id"})
+                shown = debug and name != "error_that_is_none"
+                assert set(error["ctx"]) == ({"error_id", "exception", "traceback"} if shown else {"error_id"})
                 assert error["ctx"]["error_id"] in caplog.text
                 assert ("secret" in str(error)) == (debug and "bug" in name)
             assert untold(await ws.call("ping"))["data"] == "pong"
@@ -381,3 +405,49 @@ async def test_a_reply_that_is_too_large_is_told_instead_to_the_byte(character: 
             "ctx": {"limit": "max_outbox_bytes", "value": 1_000},
         }
     ]
+
+
+async def test_an_error_that_is_too_large_is_told_instead_too() -> None:
+    class Consumer(AsyncAPIConsumer):
+        @async_action
+        async def fail(self) -> None:
+            raise NotFound("x" * 1_000)
+
+    async with talking(Consumer.as_asgi(), limits=Limits(max_outbox_bytes=1_000)) as ws:
+        reply = await ws.call("fail")
+    assert (reply["status"], reply["errors"][0]["type"]) == (500, "reply_too_large")
+
+
+class Exploding:
+    """A converter that raises what none should."""
+
+    regex = "[a-z]"
+
+    def to_python(self, value: str) -> int:
+        raise ZeroDivisionError
+
+    def to_url(self, value: int) -> str:
+        return "x"
+
+
+register_converter(Exploding, "exploding_of_test_dispatch")
+
+
+async def test_a_converter_that_fails_is_an_error_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
+    view = consumer_of(path("<exploding_of_test_dispatch:x>/", Where.as_aaah()))
+    async with talking(view) as ws:
+        reply = await ws.call("where", "x/", request_id=7)
+        assert (reply["status"], reply["errors"][0]["type"], reply["request_id"]) == (500, "server_error", 7)
+        assert (await ws.call("where"))["status"] == 200
+    assert "where x/ failed" in caplog.text
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_process_is_not_swallowed(how: type[BaseException]) -> None:
+    class Consumer(AsyncAPIConsumer):
+        @async_action
+        async def leave(self) -> None:
+            raise how
+
+    with pytest.raises(how):
+        asyncio.run(ask(Consumer.as_asgi(), "leave"))
