@@ -74,9 +74,9 @@ async def test_the_method_stays_an_ordinary_method() -> None:
     [
         (
             {"nane": "x"},
-            r"@async_action has no option nane; it has name, mode, ordered, permission_classes, status, summ",
+            r"@async_action has no option nane; it has name, mode, ordered, permission_classes, throttle_classes, st",
         ),
-        ({"timeout": 5, "throttle_classes": ()}, "has no option throttle_classes, timeout"),
+        ({"timeout": 5, "retries": 1}, "has no option retries, timeout"),
         ({"mode": "broadcast"}, "mode=.* is 'response' or 'none' in this version, not 'broadcast'"),
         ({"mode": None}, "not None"),
         ({"status": 199}, r"status=199\): a final status is an int of 200 to 599, without 206"),

@@ -27,6 +27,7 @@ from wsaction.exceptions import (
     ReplyTooLarge,
     RouteNotFound,
     ServerError,
+    Throttled,
     to_api_error,
     validation_items,
 )
@@ -42,6 +43,7 @@ TREE = [
     (ActionNotAllowed, 405, "action_not_allowed"),
     (Conflict, 409, "conflict"),
     (DuplicateRequestID, 409, "duplicate_request_id"),
+    (Throttled, 429, "throttled"),
     (ServerError, 500, "server_error"),
     (ReplyTooLarge, 500, "reply_too_large"),
     (Busy, 503, "busy"),

@@ -66,7 +66,7 @@ async def test_initkwargs_are_set_on_each_instance_of_that_mount_alone() -> None
     [
         ("page_sise", "did you mean 'page_size'?"),
         ("permision_classes", "did you mean 'permission_classes'?"),
-        ("zzz", "it has permission_classes, helper, page_size, serializer_class"),
+        ("zzz", "it has permission_classes, throttle_classes, throttle_scope, helper, page_size, serializer_class"),
         ("update", "did you mean 'page_size'?|it has permission_classes"),
         ("get_all", "it has|did you mean"),
         ("route", "it has|did you mean"),

@@ -18,7 +18,7 @@ FLOORS = (
     ("exceptions", "patterns", "algebra"),
     ("frames", "serializers", "tries", "forms", "matches"),
     ("reversing", "actions", "querysets", "permissions"),
-    ("routing", "outboxes", "decorators", "runtime"),
+    ("routing", "outboxes", "decorators", "runtime", "throttling"),
     ("connections",),
     ("mounts",),
     ("dispatch",),

@@ -184,6 +184,18 @@ async def test_a_handler_slower_than_the_servers_pings_keeps_its_socket(serve: S
         assert [(await receive(client))["request_id"] for _ in range(7)] == [1, 2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_a_handler_that_takes_a_minute_keeps_its_socket(serve: Serve) -> None:
+    server = serve(WSAction([path("", Room.as_asgi())]), ws_ping_interval=1.0, ws_ping_timeout=1.0)
+    async with server.connect("/") as client:
+        await send(client, "sleep", "", 1, data=60)
+        await send(client, "sleep", "elsewhere/", 2, data=0)
+        assert (await receive(client))["request_id"] == 2
+        async with asyncio.timeout(90):
+            assert json.loads(await client.recv())["request_id"] == 1
+
+
 async def test_and_one_that_is_awaited_by_its_reader_does_not(serve: Serve) -> None:
     """That the test above would notice."""
 

@@ -36,6 +36,7 @@ class ActionOptions:
     mode: Literal["response", "none"] = "response"
     ordered: bool = True
     permission_classes: Sequence[Any] | None = None
+    throttle_classes: Sequence[Any] | None = None
     status: int = 200
     summary: str | None = None
 

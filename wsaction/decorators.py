@@ -22,6 +22,7 @@ def async_action(
     mode: Literal["response", "none"] = "response",
     ordered: bool = True,
     permission_classes: Sequence[Any] | None = None,
+    throttle_classes: Sequence[Any] | None = None,
     status: int = 200,
     summary: str | None = None,
 ) -> Callable[[F], F]: ...
@@ -32,8 +33,9 @@ def async_action(function: F | None = None, /, **options: Any) -> F | Callable[[
 
     ``async def`` runs on the loop, ``def`` in a thread. ``name``: what clients call it, by default the method's name.
     ``mode="none"``: silent on success. ``ordered=False``: does not wait for other frames of its route.
-    ``permission_classes``: asked instead of the handler's own, for this action. ``status``: of the reply when the
-    method returns none itself. ``summary``: one line for the documentation, by default the docstring's first.
+    ``permission_classes``, ``throttle_classes``: asked instead of the handler's own, for this action. ``status``: of
+    the reply when the method returns none itself. ``summary``: one line for the documentation, by default the
+    docstring's first.
 
     Raises `ImproperlyConfigured` for an option that is unknown or cannot be; the signature is read when the class is
     made.

@@ -18,6 +18,7 @@ from wsaction.frames import Frame, encode_error, encode_reply, new_frame, reply_
 from wsaction.mounts import MountedHandler, Plan, View, as_prefixes, mount
 from wsaction.routing import Resolver404, ResolverMatch, Router
 from wsaction.runtime import Runtime
+from wsaction.throttling import check_throttles
 
 __all__ = ("Call", "RouteTable", "Session", "Target", "Targets", "connection_captures", "raise_refusal")
 
@@ -30,12 +31,14 @@ MAX_CACHED_ROUTES_OF_A_CONNECTION = 32  # where its path captures something, so 
 class Call:
     """An action of a route: all that is known of it before a frame comes, and kept for the frames that follow."""
 
-    __slots__ = ("args", "asked", "binding", "captures", "found", "key", "mounted", "name", "plan", "query", "tail")
+    __slots__ = (
+        "args", "asked", "binding", "captures", "found", "key", "mounted", "name", "plan", "query", "tail", "throttles",
+    )  # fmt: skip
     name: str | None
 
     def __init__(self, target: "Target", action: str, mounted: MountedHandler, plan: Plan) -> None:
         self.mounted, self.plan, self.asked, self.name = mounted, plan, plan.asked, plan.name or action
-        self.found = target.mounted is not None
+        self.throttles, self.found = plan.throttles, target.mounted is not None
         self.args, self.captures, self.query = target.args, target.captures, target.query
         self.key = target.canonical if plan.ordered else None  # frames with the same key run in order
         self.tail = reply_tail(action, target.route)
@@ -179,7 +182,7 @@ class Session:
             frame.error = to_api_error(exc, what=_told(frame), debug=self.runtime.debug)
 
     async def run(self, frame: Frame) -> str | None:
-        """The frame's reply: permissions, parameters, action, encoding; an error on the way is the reply instead."""
+        """The frame's reply: permissions, throttles, parameters, action, encoding; or the error on the way."""
         try:
             if frame.error is not None:
                 raise frame.error
@@ -192,6 +195,8 @@ class Session:
                     await asked.check_permissions()
                 elif (verdict := ask((scope, asked, call.name), frame.keywords)) is not None:
                     await raise_refusal(verdict)
+            if call.throttles:
+                await self._throttle(frame, call, handler)
             if action is None:
                 raise self._nothing_there(frame, call)
             binding = call.binding or call.fixed(action)
@@ -216,6 +221,14 @@ class Session:
                 raise
             return self._failure(frame, exc)
         return reply
+
+    async def _throttle(self, frame: Frame, call: Call, handler: Any) -> None:
+        for mounted, throttles in call.throttles:
+            asked = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
+            if throttles is None:
+                await asked.check_throttles()
+            else:
+                await check_throttles(throttles, self.scope, asked, call.name)
 
     def _nothing_there(self, frame: Frame, call: Call) -> APIError:
         if call.found:

@@ -13,6 +13,7 @@
     ├── 405  ActionNotAllowed       action_not_allowed
     ├── 409  Conflict               conflict
     ├── 409  DuplicateRequestID     duplicate_request_id
+    ├── 429  Throttled              throttled
     ├── 500  ServerError            server_error
     ├── 500  ReplyTooLarge          reply_too_large
     └── 503  Busy                   busy
@@ -55,6 +56,7 @@ __all__ = (
     "ReplyTooLarge",
     "RouteNotFound",
     "ServerError",
+    "Throttled",
     "to_api_error",
     "validation_items",
 )
@@ -170,6 +172,25 @@ class DuplicateRequestID(_Catalogued):
     """A ``request_id`` that is still in flight on this connection."""
 
     code = (409, "duplicate_request_id", "This request_id is still in flight on this connection.")
+
+
+class Throttled(_Catalogued):
+    """Too often; ``wait`` is told as ``ctx.retry_after``, the seconds until the same frame may be sent again."""
+
+    code = (429, "throttled", "Too many requests; try again later.")
+
+    def __init__(
+        self,
+        msg: str | None = None,
+        ctx: Mapping[str, Any] | None = None,
+        *,
+        wait: float | None = None,
+        loc: Sequence[str | int] = (),
+    ) -> None:
+        if wait is not None:
+            seconds = round(wait, 6)
+            msg, ctx = msg or f"Too many requests; try again in {seconds} s.", {**(ctx or {}), "retry_after": seconds}
+        super().__init__(msg, ctx, loc=loc)
 
 
 class ServerError(_Catalogued):

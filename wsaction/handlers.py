@@ -15,6 +15,7 @@ from wsaction.mounts import Plan
 from wsaction.permissions import Permissions, compile_permissions
 from wsaction.runtime import Runtime
 from wsaction.serving import serve
+from wsaction.throttling import check_throttles, compile_throttles
 
 __all__ = ("ActionView", "AsyncAPIActionHandler")
 
@@ -23,7 +24,8 @@ class AsyncAPIActionHandler:
     """Answers the actions of a route. Mounted with ``as_aaah()``; one instance for each frame.
 
     Its methods that `wsaction.decorators.async_action` decorates are what clients may call. ``permission_classes`` are
-    asked before anything else is looked at; ``routepatterns`` nest more handlers below this one's pattern.
+    asked before anything else is looked at, ``throttle_classes`` next (see `wsaction.throttling`); ``routepatterns``
+    nest more handlers below this one's pattern.
 
     >>> class Echo(AsyncAPIActionHandler):
     ...     @async_action
@@ -32,12 +34,15 @@ class AsyncAPIActionHandler:
     """
 
     permission_classes: ClassVar[Sequence[Any]] = ()
+    throttle_classes: ClassVar[Sequence[Any]] = ()
+    throttle_scope: ClassVar[str | None] = None  # by which a ScopedRateThrottle finds its rate
     routepatterns: ClassVar[Sequence[Any]] = ()
     strict_routing: ClassVar[bool] = True
     limits: ClassVar[Limits | None] = None
     available_actions: ClassVar[Mapping[str, Action]] = {}  # by name; read from the class body
     is_consumer: ClassVar[bool] = False  # whether one instance serves the whole connection
     decides_permissions: ClassVar[bool] = False  # whether a subclass took over get_permissions or check_permissions
+    decides_throttles: ClassVar[bool] = False  # the same of get_throttles or check_throttles
 
     consumer: Any  # the connection's root
     connection: Any  # the root's alone
@@ -51,6 +56,10 @@ class AsyncAPIActionHandler:
         cls.decides_permissions = (
             cls.get_permissions is not AsyncAPIActionHandler.get_permissions
             or cls.check_permissions is not AsyncAPIActionHandler.check_permissions
+        )
+        cls.decides_throttles = (
+            cls.get_throttles is not AsyncAPIActionHandler.get_throttles
+            or cls.check_throttles is not AsyncAPIActionHandler.check_throttles
         )
 
     # ---------------------------------------------------------------------------------------------- mounting
@@ -155,6 +164,21 @@ class AsyncAPIActionHandler:
             return permissions
         return compile_permissions(self.get_permissions(), owner=f"{type(self).__name__}.get_permissions()")
 
+    # ---------------------------------------------------------------------------------------------- throttles
+    def get_throttles(self) -> Sequence[Any]:
+        """What limits this handler for the frame under way; override it to decide for each frame."""
+        action = self._plan().action
+        if action is not None and action.options.throttle_classes is not None:
+            return action.options.throttle_classes
+        return self.throttle_classes
+
+    async def check_throttles(self) -> None:
+        """Raises `wsaction.exceptions.Throttled` where the action under way is called too often."""
+        throttles = compile_throttles(
+            self.get_throttles(), owner=f"{type(self).__name__}.get_throttles()", throttle_scope=self.throttle_scope
+        )
+        await check_throttles(throttles, self.scope, self, self.frame.call.name)
+
 
 class ActionView:
     """What ``as_aaah()`` and ``as_asgi()`` return: a handler class with what it is mounted with, and an ASGI app.
@@ -203,7 +227,7 @@ def _check_initkwargs(cls: type, initkwargs: Mapping[str, Any]) -> None:
 def _settable(cls: type) -> list[str]:
     actions = [action.function.__name__ for action in cls.available_actions.values()]  # type: ignore[attr-defined]
     own = [name for name in dir(cls) if not name.startswith("_") and name not in _OWN and name not in actions]
-    return ["permission_classes", *own]
+    return ["permission_classes", "throttle_classes", "throttle_scope", *own]
 
 
 _OWN: frozenset[str] = frozenset(

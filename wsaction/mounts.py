@@ -1,10 +1,10 @@
 """Handlers at their places: what a root's `routepatterns` lead to, compiled once."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from wsaction.actions import Action
 from wsaction.algebra import Ask
@@ -12,6 +12,7 @@ from wsaction.exceptions import ActionNotAllowed, APIError, ImproperlyConfigured
 from wsaction.frames import Frame
 from wsaction.permissions import Permissions, compile_permissions
 from wsaction.routing import Endpoint, Include, adopt, nest, re_path
+from wsaction.throttling import BaseThrottle, Throttles, compile_throttles
 
 __all__ = ("MountedHandler", "Plan", "View", "as_prefixes", "mount")
 
@@ -35,18 +36,22 @@ class Plan:
     ordered: bool
     asked: "tuple[tuple[MountedHandler, Ask | None], ...]"  # who has a say, outermost first; None: the handler decides
     permissions: Permissions | None  # the handler's own, for its objects; None: it decides
+    throttles: "tuple[tuple[MountedHandler, Throttles | None], ...]"  # as `asked`
 
 
 class MountedHandler:
     """A handler at its place in a table: its class, and a plan for each action that its route has."""
 
-    __slots__ = ("_initkwargs", "above", "actions", "handler_class", "is_consumer", "no_such_action", "plans")
+    __slots__ = (
+        "_initkwargs", "above", "actions", "handler_class", "is_consumer", "no_such_action", "plans", "throttles",
+    )  # fmt: skip
 
     def __init__(self, view: View, above: "tuple[MountedHandler, ...]" = ()) -> None:
         self.handler_class, self.actions = view.handler_class, view.actions
         self._initkwargs = tuple(view.initkwargs.items())
         self.is_consumer: bool = view.handler_class.is_consumer
         self.above = above  # the root and the handlers whose `routepatterns` lead here
+        self.throttles = self._throttles(None)  # the handler's own; None: it decides
         self.no_such_action = self._plan(None)
         self.plans = {told: self._plan(action) for told, action in self.actions.items()}
 
@@ -86,7 +91,9 @@ class MountedHandler:
             if one is None or one.on_action
         ]
         ordered = action is None or action.options.ordered
-        return Plan(action, None if action is None else action.name, ordered, tuple(asked), own)
+        limiting = [(mounted, mounted.throttles) for mounted in self.above]
+        throttles = _asked_once([*limiting, (self, self._throttles(action))])
+        return Plan(action, None if action is None else action.name, ordered, tuple(asked), own, throttles)
 
     def _permissions(self, action: Action | None) -> Permissions | None:
         name = self.handler_class.__name__
@@ -99,6 +106,33 @@ class MountedHandler:
             )
         classes = dict(self._initkwargs).get("permission_classes", self.handler_class.permission_classes)
         return compile_permissions(classes, owner=f"{name}.permission_classes")
+
+    def _throttles(self, action: Action | None) -> Throttles | None:
+        cls, initkwargs = self.handler_class, dict(self._initkwargs)
+        if cls.decides_throttles:
+            return None
+        owner, classes = f"{cls.__name__}.throttle_classes", initkwargs.get("throttle_classes", cls.throttle_classes)
+        if action is not None and action.options.throttle_classes is not None:
+            owner = f"@async_action(throttle_classes=...) of {cls.__name__}.{action.name}"
+            classes = action.options.throttle_classes
+        throttle_scope = initkwargs.get("throttle_scope", cls.throttle_scope)
+        return compile_throttles(classes, owner=owner, throttle_scope=throttle_scope)
+
+
+Limiting: TypeAlias = Iterable[tuple[MountedHandler, Throttles | None]]
+
+
+def _asked_once(limiting: Limiting) -> tuple[tuple[MountedHandler, Throttles | None], ...]:
+    """The same without throttles that came before, and without handlers that have nothing to ask."""
+    seen: set[Hashable] = set()
+
+    def is_new(throttle: BaseThrottle) -> bool:
+        known = len(seen)
+        seen.add(throttle.counts_as())
+        return len(seen) > known
+
+    left = [(mounted, throttles and tuple(filter(is_new, throttles))) for mounted, throttles in limiting]
+    return tuple((mounted, throttles) for mounted, throttles in left if throttles != ())
 
 
 # patterns
