@@ -14,9 +14,9 @@ from wsaction.testing import WebSocketSession, connect
 async def talking(
     view: Any, url: str = "/", *, at: str = "", debug: bool = False, limits: Limits | None = None, **options: Any
 ) -> AsyncIterator[WebSocketSession]:
-    """A connection to ``view``, which an app has at ``path(at)``; ``options`` are those of ``connect``."""
+    """A connection to ``view``, which a running app has at ``path(at)``; ``options`` are those of ``connect``."""
     app = WSAction([path(at, view)], debug=debug, limits=limits)
-    async with connect(app, url, **options) as ws:
+    async with app.lifespan(), connect(app, url, **options) as ws:
         yield ws
 
 

@@ -213,6 +213,13 @@ def test_pydantics_type_msg_loc_and_ctx_pass_through_and_the_input_does_not() ->
     assert told(error) == items
 
 
+def test_of_very_many_errors_the_first_hundred_are_listed() -> None:
+    items = validation_items(refused(list[int], ["x"] * 250), "data")
+    assert [item["loc"] for item in items[:-1]] == [["data", n] for n in range(100)]
+    assert items[-1] == {"type": "too_many_errors", "msg": "150 more errors are not listed.", "loc": ["data"]}
+    assert len(validation_items(refused(list[int], ["x"] * 100))) == 100
+
+
 def test_an_exception_in_pydantics_ctx_is_told_as_text() -> None:
     def even(value: int) -> int:
         if value % 2:

@@ -367,6 +367,25 @@ async def test_get_permissions_that_returns_none_at_all_is_a_500_that_names_it()
     assert r"Handler.get_permissions(): expected a tuple" in reply["errors"][0]["ctx"]["exception"]
 
 
+async def test_whoever_decides_is_asked_for_actions_with_permissions_of_their_own_too() -> None:
+    class Locked(AsyncAPIActionHandler):
+        def get_permissions(self) -> Any:
+            return [*super().get_permissions(), DenyAll]
+
+        @async_action(permission_classes=(AllowAny,))
+        async def act(self) -> None: ...
+
+    class Checked(AsyncAPIActionHandler):
+        async def check_permissions(self) -> None:
+            raise NotFound("hidden")
+
+        @async_action(permission_classes=(AllowAny,))
+        async def act(self) -> None: ...
+
+    assert (await ask(mounted(Locked.as_aaah()), "act", "cards/"))["status"] == 403
+    assert (await ask(mounted(Checked.as_aaah()), "act", "cards/"))["status"] == 404
+
+
 async def test_check_permissions_may_do_as_it_likes() -> None:
     class Handler(Cards):
         permission_classes = (IsAuthenticated,)

@@ -38,6 +38,7 @@ from pydantic import (
 from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
+from wsaction.exceptions import ImproperlyConfigured
 from wsaction.serializers import json_encoder, json_validator
 
 T = TypeVar("T")
@@ -377,6 +378,23 @@ def test_what_is_announced_is_not_validated_again() -> None:
 def test_what_cannot_be_written_is_a_type_error_with_the_cure(annotation: Any, value: Any, message: str) -> None:
     with pytest.raises(TypeError, match=re.compile(message, re.DOTALL)):
         json_encoder(annotation)(value)
+
+
+def test_a_model_that_would_write_nan_is_refused() -> None:
+    class Constants(BaseModel):
+        model_config = ConfigDict(ser_json_inf_nan="constants")
+
+        n: float
+
+    class Strings(BaseModel):
+        model_config = ConfigDict(ser_json_inf_nan="strings")
+
+        n: float
+
+    for annotation in (Constants, list[Constants], Page[Constants]):
+        with pytest.raises(ImproperlyConfigured, match="ser_json_inf_nan='constants', which writes NaN"):
+            json_encoder(annotation)
+    assert json_encoder(Strings)(Strings(n=math.nan)) == '{"n":"NaN"}'
 
 
 def test_a_circle_is_a_type_error() -> None:

@@ -49,11 +49,13 @@ class Call:
         self.binding: Binding | None = None
 
     def fixed(self, action: Action) -> Binding:
-        """What the captures decide of the action's parameters; raises `InvalidParameters`."""
-        if (binding := self.binding) is None:
-            binding = action.fix(self.args, self.captures)
-            if binding.shareable:
-                self.binding = binding
+        """What the captures decide of the action's arguments, kept where frames may share it.
+
+        Raises `InvalidParameters`.
+        """
+        binding = action.fix(self.args, self.captures)
+        if binding.shareable:
+            self.binding = binding
         return binding
 
 

@@ -65,9 +65,9 @@ class MemoryQuerySet(Generic[M]):
             )
         try:
             wanted = {name: self._types[name].validate_python(value) for name, value in wanted.items()}
-        except ValidationError:
+            rows = [self._rows.get(wanted[self.pk])] if self.pk in wanted else self._rows.values()
+        except (ValidationError, TypeError):  # the latter for what is not hashable, of a key of any type
             raise NotFound from None
-        rows = [self._rows.get(wanted[self.pk])] if self.pk in wanted else self._rows.values()
         for row in rows:
             if row is not None and all(getattr(row, name) == value for name, value in wanted.items()):
                 return row.model_copy(deep=True)

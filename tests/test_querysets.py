@@ -1,0 +1,172 @@
+"""`wsaction.querysets`: `MemoryQuerySet` finds by the values of fields, and lends copies."""
+
+import uuid
+from typing import Annotated, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field, ValidationError
+
+from wsaction.exceptions import Conflict, ImproperlyConfigured, NotFound
+from wsaction.querysets import MemoryQuerySet, QuerySet
+
+
+class Card(BaseModel):
+    id: int
+    title: str = "t"
+    tags: list[str] = []
+    owner_id: int | None = None
+
+
+class Key(BaseModel):
+    key: uuid.UUID
+    n: int = 0
+
+
+class Loose(BaseModel):
+    id: Any = None
+
+
+CARDS = [Card(id=1, title="a"), Card(id=7, title="b", owner_id=1), Card(id=3, title="b", owner_id=2)]
+
+
+def cards() -> MemoryQuerySet[Card]:
+    return MemoryQuerySet(Card, rows=CARDS)
+
+
+def test_it_is_a_query_set() -> None:
+    queryset: QuerySet = cards()
+    assert {"get", "create", "count"} <= set(dir(queryset))
+
+
+# ------------------------------------------------------------------------------------------------- declarations
+@pytest.mark.parametrize("model", [dict, int, Card(id=1), "Card", None])
+def test_it_takes_a_model_class(model: Any) -> None:
+    with pytest.raises(ImproperlyConfigured, match="MemoryQuerySet takes a pydantic model class, not "):
+        MemoryQuerySet(model)
+
+
+def test_the_key_is_a_field() -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"Key has no field 'id' to be its key; name one of key, n with pk="):
+        MemoryQuerySet(Key)
+    assert MemoryQuerySet(Key, pk="n").pk == "n"
+
+
+def test_two_first_rows_of_one_key_are_refused() -> None:
+    with pytest.raises(Conflict, match="There is already a Card with id 1"):
+        MemoryQuerySet(Card, rows=[Card(id=1), Card(id=1)])
+
+
+# ------------------------------------------------------------------------------------------------- get and count
+@pytest.mark.parametrize(
+    ("lookups", "id_"),
+    [
+        ({"pk": 7}, 7),
+        ({"id": 7}, 7),
+        ({"pk": "7"}, 7),
+        ({"pk": "07"}, 7),
+        ({"pk": 7.0}, 7),
+        ({"title": "a"}, 1),
+        ({"title": "b"}, 7),
+        ({"title": "b", "owner_id": "2"}, 3),
+        ({"pk": 7, "title": "b"}, 7),
+        ({"owner_id": None}, 1),
+        ({"tags": []}, 1),
+    ],
+)
+async def test_get_finds_by_the_values_of_fields(lookups: dict[str, Any], id_: int) -> None:
+    assert (await cards().get(**lookups)).id == id_
+
+
+@pytest.mark.parametrize(
+    "lookups",
+    [{"pk": 2}, {"pk": "x"}, {"pk": None}, {"pk": [1]}, {"pk": {}}, {"pk": 1.5}, {"pk": 10**40}, {"pk": "7 or 1"},
+     {"pk": 7, "title": "a"}, {"title": "z"}, {"title": 5}, {"owner_id": "x"}, {"tags": "x"}],
+    ids=str,
+)  # fmt: skip
+async def test_what_is_not_there_and_what_cannot_be_a_value_are_not_found(lookups: dict[str, Any]) -> None:
+    with pytest.raises(NotFound):
+        await cards().get(**lookups)
+
+
+async def test_a_field_that_there_is_not_is_the_programmers_mistake() -> None:
+    with pytest.raises(TypeError, match=r"Card: get\(\) takes the values of fields, not lost, title__icontains"):
+        await cards().get(pk=1, title__icontains="a", lost=1)
+    with pytest.raises(TypeError, match="not nothing"):
+        await cards().get()
+
+
+async def test_a_key_of_any_type_that_cannot_be_one_is_not_found() -> None:
+    rows = MemoryQuerySet(Loose, rows=[Loose(id="a"), Loose(id=1)])
+    assert (await rows.get(pk="a")).id == "a"
+    unknown: list[Any] = [[], {}, {"a": 1}, "b"]
+    for value in unknown:
+        with pytest.raises(NotFound):
+            await rows.get(pk=value)
+
+
+async def test_a_key_is_of_its_fields_type() -> None:
+    key = uuid.uuid4()
+    rows = MemoryQuerySet(Key, rows=[Key(key=key)], pk="key")
+    assert (await rows.get(pk=str(key))).key == key
+    assert (await rows.get(pk=key)).key == key
+    with pytest.raises(NotFound):
+        await rows.get(pk=str(uuid.uuid4()))
+
+
+@given(st.lists(st.integers(), unique=True, max_size=20), st.integers())
+async def test_every_row_is_found_by_its_key_and_no_other(ids: list[int], other: int) -> None:
+    rows = MemoryQuerySet(Card, rows=[Card(id=id_, title=str(id_)) for id_ in ids])
+    assert await rows.count() == len(ids)
+    for id_ in ids:
+        assert (await rows.get(pk=str(id_))).title == str(id_)
+    if other not in ids:
+        with pytest.raises(NotFound):
+            await rows.get(pk=other)
+
+
+# ------------------------------------------------------------------------------------------------- create
+async def test_create_keeps_and_returns_a_new_object_and_counts_on() -> None:
+    rows = cards()
+    assert await rows.create({"title": "new"}) == Card(id=8, title="new")
+    assert await rows.create({"id": "20", "title": "given"}) == Card(id=20, title="given")
+    assert (await rows.create({})).id == 21
+    assert await rows.count() == 6
+    assert (await rows.get(pk=8)).title == "new"
+    assert (await MemoryQuerySet(Card).create({})).id == 1
+
+
+async def test_create_refuses_a_key_that_is_taken_and_bad_values() -> None:
+    rows = cards()
+    with pytest.raises(Conflict, match="There is already a Card with id 7"):
+        await rows.create({"id": 7})
+    with pytest.raises(ValidationError):
+        await rows.create({"title": 5})
+    with pytest.raises(ValidationError):
+        await MemoryQuerySet(Key, pk="key").create({})
+    assert await rows.count() == 3
+
+
+async def test_a_constrained_key_counts_on_too() -> None:
+    class Row(BaseModel):
+        id: Annotated[int, Field(ge=1)]
+
+    assert (await MemoryQuerySet(Row, rows=[Row(id=4)]).create({})).id == 5
+
+
+# ------------------------------------------------------------------------------------------------- copies
+async def test_what_is_lent_are_copies() -> None:
+    first = Card(id=1, tags=["kept"])
+    rows = MemoryQuerySet(Card, rows=[first])
+    created = await rows.create({"tags": ["kept"]})
+    for lent in (first, await rows.get(pk=1), created, await rows.get(pk=2)):
+        lent.title = "changed"
+        lent.tags.append("changed")
+    for pk in (1, 2):
+        assert await rows.get(pk=pk) == Card(id=pk, tags=["kept"])
+    values: dict[str, Any] = {"tags": ["kept"]}
+    third = await rows.create(values)
+    values["tags"].append("changed")
+    assert values == {"tags": ["kept", "changed"]}
+    assert (await rows.get(pk=third.id)).tags == ["kept"]
