@@ -54,7 +54,7 @@ def regexes(library: Any, size: int) -> tuple[list[Any], str]:
 
 
 def included(library: Any, size: int) -> tuple[list[Any], str]:
-    """Ten patterns in each include."""
+    """Ten patterns in each include. Django asks only 20 of 100 here, so the aim against it is for the other shapes."""
     apps = [
         library.path(
             f"app{app}/<int:board_id>/",

@@ -14,11 +14,12 @@ PACKAGE = Path(wsaction.__file__).parent
 
 # A module imports from floors below its own only.
 FLOORS = (
-    ("converters", "limits", "concurrency", "origins"),
+    ("converters", "limits", "concurrency", "origins", "lifespans"),
     ("exceptions", "patterns", "algebra"),
     ("frames", "serializers", "tries", "forms", "matches"),
     ("reversing", "actions", "querysets", "permissions"),
-    ("routing", "connections", "decorators", "runtime"),
+    ("routing", "outboxes", "decorators", "runtime"),
+    ("connections",),
     ("mounts",),
     ("dispatch",),
     ("serving",),

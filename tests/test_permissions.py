@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsaction.algebra import Operators
-from wsaction.frames import Frame
+from wsaction.frames import new_frame
 from wsaction.permissions import (
     AllowAny,
     BasePermission,
@@ -528,7 +528,7 @@ def test_misuse_is_refused_with_what_was_expected_what_came_and_the_cure(classes
 
 def keywords(parameters: dict[str, Any], captures: dict[str, Any]) -> dict[str, Any]:
     """What a frame with these keys on a route with these captures offers to permissions."""
-    frame = Frame(parameters, "list", "", None)
+    frame = new_frame(parameters, "list", "", None)
     frame.call = SimpleNamespace(name="list", args=(), captures=captures, query="")
     return frame.keywords()
 

@@ -137,6 +137,11 @@ def test_forms_are_those_of_django(regex: str) -> None:
     assert ours == expected
 
 
+@pytest.mark.parametrize("regex", ["(?P>a)", "(?i)a", "(?>a)", "a{,2}", "a)", "*"])
+def test_what_has_no_form(regex: str) -> None:
+    assert forms(regex) == ()
+
+
 def leaf(text: str, kind: str = "path", name: str | None = None, kwargs: Any = None, view: int = 0) -> Spec:
     return Spec(kind, text, (), kwargs, name, view)
 

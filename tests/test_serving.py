@@ -301,8 +301,10 @@ async def test_closing_in_connect_refuses_and_disconnect_is_told_the_code(code: 
 
     app = Hooked.as_asgi(on_connect=on_connect, codes=codes)
     refused = await refusal(app)
-    assert (refused.status, type_of(refused)) == (403, "permission_denied")
-    assert (await refusal(app, scope=NO_EXTENSION)).code == 4403
+    told = (401, "not_authenticated") if code == 4401 else (403, "permission_denied")
+    assert (refused.status, type_of(refused)) == told
+    assert json.loads(refused.body)["errors"][0]["msg"] == "no"
+    assert (await refusal(app, scope=NO_EXTENSION)).code == (4401 if code == 4401 else 4403)
     assert codes == [code, code]
 
 

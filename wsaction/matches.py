@@ -88,21 +88,24 @@ class Leaf:
             if step is None:
                 return None
             steps.append(step)
-            kwargs |= step[2]
-            kwargs |= level.kwargs
-            route = route[step[0].end() :]
+            found, _, captured = step
+            kwargs |= captured
+            if level.kwargs:
+                kwargs |= level.kwargs
+            route = route[found.end() :]
         step = self.match_text(route)
         if step is None:
             return None
         found, args, captured = step
         kwargs |= captured
-        kwargs |= self.kwargs
-        return ResolverMatch(self, self._all_args(steps, args, captured), kwargs, captured, found, steps)
+        if self.kwargs:
+            kwargs |= self.kwargs
+        if not (captured or self.kwargs):
+            args = self._with_args_above(steps, args)
+        return ResolverMatch(self, args, kwargs, captured, found, steps)
 
-    def _all_args(self, steps: Sequence[Step], args: tuple[Any, ...], captured: dict[str, Any]) -> tuple[Any, ...]:
+    def _with_args_above(self, steps: Sequence[Step], args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Unnamed groups of an include count as long as it and all below it have no keyword argument."""
-        if captured or self.kwargs:
-            return args
         for level, (_, above, named) in zip(reversed(self.levels), reversed(steps), strict=True):
             if named or level.kwargs:
                 break

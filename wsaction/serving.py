@@ -4,11 +4,10 @@ import asyncio
 import logging
 from typing import Any, Protocol
 
-from pydantic_core import to_json
-
 from wsaction.connections import Connection, Receive, Send
 from wsaction.dispatch import RouteTable, Session, raise_refusal
-from wsaction.exceptions import APIError, PermissionDenied, to_api_error
+from wsaction.exceptions import APIError, NotAuthenticated, PermissionDenied, to_api_error
+from wsaction.frames import encode_errors
 from wsaction.mounts import View
 from wsaction.permissions import compile_permissions
 from wsaction.runtime import RUNTIME_KEY, Runtime
@@ -43,9 +42,10 @@ async def serve(view: RootView, scope: Any, receive: Receive, send: Send, runtim
 async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: Send, runtime: Runtime) -> None:
     limits = view.handler_class.limits or runtime.limits
     connection = Connection(receive, send, limits)
-    consumer = view.table.root.instance()
-    consumer.consumer, consumer.scope, consumer.connection = consumer, scope, connection
     try:
+        consumer = view.table.root.instance()
+        consumer.consumer, consumer.scope, consumer.connection = consumer, scope, connection
+        consumer.mounted = view.table.root
         session = Session(view.table, runtime, scope, connection, consumer)
         consumer.frame = session.no_frame()
         await _admit(consumer, scope, runtime)
@@ -58,10 +58,13 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
     try:
         if connection.closing is not None:  # connect() closed it
             code = connection.closing[0]
-            await deny(scope, send, PermissionDenied())
+            await deny(scope, send, _refusal(*connection.closing))
             return
         await send(
-            {"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None}
+            {
+                "type": "websocket.accept",
+                "subprotocol": SUBPROTOCOL if SUBPROTOCOL in (scope.get("subprotocols") or ()) else None,
+            }
         )
         code = await connection.serve(session)
     except (OSError, RuntimeError) as exc:
@@ -79,6 +82,11 @@ async def _admit(consumer: Any, scope: Any, runtime: Runtime) -> None:
     verdict = permissions.connect_refusal(scope, consumer)
     if verdict is not None:
         await raise_refusal(verdict)
+
+
+def _refusal(code: int, reason: str) -> APIError:
+    """What the handshake is answered where ``connect()`` closed: the status that its close code stands for."""
+    return NotAuthenticated(reason or None) if code == 4401 else PermissionDenied(reason or None)
 
 
 async def _say_goodbye(consumer: Any, code: int, timeout: float) -> None:
@@ -103,7 +111,7 @@ async def deny(scope: Any, send: Send, error: APIError) -> None:
         if "websocket.http.response" not in (scope.get("extensions") or {}):
             await send({"type": "websocket.close", "code": {401: 4401, 403: 4403}.get(error.status, 1008)})
             return
-        body = to_json({"errors": error.errors}, fallback=str)
+        body = f'{{"errors":{encode_errors(error)}}}'.encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body})
