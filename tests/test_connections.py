@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from wsaction.concurrency import Threads
-from wsaction.connections import READS_IN_A_ROW, Connection, Message
+from wsaction.connections import READS_IN_A_ROW, Connection
 from wsaction.frames import Frame, current_frame, encode_error, encode_reply, new_frame, reply_tail
 from wsaction.limits import Limits
+from wsaction.outboxes import Message
 from wsaction.testing import connect
 
 WAIT = 5.0  # seconds that a test waits at most, for anything
@@ -1066,8 +1067,20 @@ async def test_a_dispatcher_that_raises_is_a_bug_and_closes(action: str, caplog:
     assert [record.levelname for record in caplog.records if record.exc_info] == ["CRITICAL"]
 
 
+async def test_the_apps_task_being_cancelled_tells_the_peer_to_come_again() -> None:
+    link = Link()
+    async with link.serving() as task:
+        link.feed("wait", "a/", 1)
+        await link.until(lambda: link.started == [1])
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert link.finished == [1]
+    assert link.sent == [{"type": "websocket.close", "code": 1012, "reason": ""}]
+
+
 async def test_the_apps_task_being_cancelled_ends_everything() -> None:
-    link = Link(max_concurrency=2)
+    link = Link(max_concurrency=2, drain_timeout=0.05)
     async with link.serving() as task:
         link.writable.clear()
         for request_id in range(4):
@@ -1209,13 +1222,14 @@ async def one_schedule(seed: str) -> None:
             link.connection.put("x")
         else:
             task.cancel()
+            link.writable.set()
         if ending in ("left", "closed", "lost"):
             assert await link.code(task) in (1001, 1006, 4000)
     var.reset(token)
     model.check(complete=False)
     closes = [message for message in link.sent if message["type"] == "websocket.close"]
     assert closes == link.sent[len(link.sent) - len(closes) :]
-    assert len(closes) == (ending == "closed")
+    assert [message["code"] for message in closes] == {"closed": [4000], "cancelled": [1012]}.get(ending, [])
 
 
 @pytest.mark.parametrize("block", range(20))

@@ -140,7 +140,7 @@ class Connection:
 
     async def _settle(self) -> None:
         """Cancels what still runs and says goodbye; in all no longer than ``drain_timeout``."""
-        if self._ended.cancel():  # it was open: whoever serves us is being cancelled
+        if self._ended.cancelled():  # with whoever serves us, who waited for it
             self.closing = 1012, ""
         deadline = self._loop.time() + self.limits.drain_timeout
         self._lanes.clear()
