@@ -16,8 +16,8 @@ PACKAGE = Path(wsaction.__file__).parent
 FLOORS = (
     ("converters", "limits", "concurrency", "origins"),
     ("exceptions", "patterns", "algebra"),
-    ("frames", "serializers", "tries", "forms", "matches"),
-    ("reversing", "actions", "querysets", "permissions"),
+    ("frames", "serializers", "tries", "forms", "matches", "authentication", "redaction"),
+    ("reversing", "actions", "querysets", "permissions", "admission"),
     ("routing", "connections", "decorators", "runtime"),
     ("mounts",),
     ("dispatch",),
