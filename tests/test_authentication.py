@@ -13,6 +13,7 @@ import pytest
 from starlette.authentication import AuthCredentials, BaseUser, SimpleUser, UnauthenticatedUser
 
 from wsaction.admission import AuthenticationState, Authenticator
+from wsaction.applications import WSAction
 from wsaction.authentication import (
     BaseAuthentication,
     BearerAuthentication,
@@ -21,6 +22,8 @@ from wsaction.authentication import (
     SessionAuthentication,
     user_id,
 )
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
 from wsaction.exceptions import (
     ActionNotAllowed,
     APIError,
@@ -31,7 +34,11 @@ from wsaction.exceptions import (
     PermissionDenied,
     to_api_error,
 )
+from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.permissions import IsAuthenticated
 from wsaction.redaction import RedactedError, redact, texts, without_secrets
+from wsaction.routing import path
+from wsaction.testing import HandshakeRefused, connect
 from wsaction.testing.scopes import websocket_scope
 
 NOW = 1_000_000.0
@@ -443,6 +450,187 @@ async def test_a_class_that_hangs_is_bounded_and_a_timeout_of_its_own_is_a_bug_o
         assert caught.value.ctx == {"limit": "auth_timeout", "value": timeout}
     with pytest.raises(RedactedError, match="TimeoutError: theirs"):
         await opened(Tokens(eve=TimeoutError("theirs")), **bearer("eve"))
+
+
+# ------------------------------------------------------------------------------------------------ over a connection
+class Notes(AsyncAPIActionHandler):
+    permission_classes = (IsAuthenticated, lambda scope, handler, action: scope["user"].is_admin)
+
+    @async_action
+    def read(self) -> str:
+        return "the note"
+
+
+class Desk(AsyncAPIConsumer):
+    routepatterns = [path("notes/", Notes.as_aaah())]
+    permission_classes = ()
+
+    @async_action
+    async def who(self) -> Any:
+        return getattr(self.user, "pk", None)
+
+    @async_action
+    async def wait_for(self, name: str) -> str:
+        await EVENTS[name].wait()
+        return "waited"
+
+
+EVENTS: dict[str, asyncio.Event] = {}
+
+
+def desk(*classes: Any, clock: Clock | None = None, auth_timeout: float = 10, **options: Any) -> WSAction:
+    app = WSAction([path("ws/", Desk.as_asgi())], authentication_classes=classes, **options)
+    app.runtime.auth_timeout = auth_timeout
+    if clock is not None:
+        assert app.runtime.authenticator is not None
+        app.runtime.authenticator.clock = clock
+    return app
+
+
+async def test_the_sub_protocol_is_answered_without_the_token() -> None:
+    async with connect(desk(Tokens), "/ws/", **bearer("ann")) as ws:
+        assert ws.subprotocol == "wsaction.v1"
+        assert (await ws.call("who"))["data"] == "ann"
+    async with connect(desk(Tokens), "/ws/", subprotocols=["bearer.bob"]) as ws:
+        assert ws.subprotocol is None
+        assert (await ws.call("who"))["data"] == "bob"
+
+
+async def test_a_bad_credential_refuses_the_handshake() -> None:
+    with pytest.raises(HandshakeRefused) as caught:
+        async with connect(desk(Tokens, debug=True), "/ws/", **bearer("unknown")):
+            pass
+    assert (caught.value.status, caught.value.headers["www-authenticate"]) == (401, "Bearer")
+    with pytest.raises(HandshakeRefused) as caught:
+        async with connect(desk(Tokens), "/ws/", **bearer("unknown"), scope={"extensions": {}}):
+            pass
+    assert caught.value.code == 4401
+
+
+async def test_the_origin_is_checked_before_a_credential_is_looked_at() -> None:
+    with pytest.raises(HandshakeRefused) as caught:
+        async with connect(desk(Tokens), "/ws/", **bearer("unknown"), origin="https://evil.example"):
+            pass
+    assert caught.value.status == 403
+
+
+MALFORMED = ["", "{", "[]", "1", "{}", '{"action": 5}', '{"action": "who", "route": 5}', '{"action": null}']
+
+
+@pytest.mark.parametrize(
+    "text", [*MALFORMED, '{"action": "who"}', '{"action": "$ping"}', '{"action": "none", "route": "x"}']
+)
+async def test_no_frame_of_any_type_gets_an_answer_before_authentication(text: str) -> None:
+    async with connect(desk(FirstTokens, debug=True), "/ws/") as ws:
+        await ws.send_text(text)
+        reply = await ws.receive_json()
+        assert (reply["status"], [one["type"] for one in reply["errors"]]) == (401, ["not_authenticated"])
+        assert reply["data"] is None
+        await ws.send_bytes(b"{}")
+        assert (await ws.receive_json())["status"] == 401
+        assert (await ws.call("$auth", data="unknown"))["status"] == 401
+        assert (await ws.call("who"))["status"] == 401
+        assert await ws.call("$auth", data={"token": "ann"}) == {
+            "errors": [], "data": {"expires_at": None}, "action": "$auth", "route": "", "status": 200, "request_id": "test-3",
+        }  # fmt: skip
+        assert (await ws.call("who"))["data"] == "ann"
+
+
+async def test_a_malformed_auth_frame_is_told_so() -> None:
+    async with connect(desk(FirstTokens), "/ws/") as ws:
+        await ws.send_json({"action": "$auth", "data": "ann", "route": 5})
+        assert (await ws.receive_json())["errors"][0]["type"] == "invalid_frame"
+        assert (await ws.call("who"))["status"] == 401
+
+
+async def test_rights_that_change_are_seen_by_the_next_frame() -> None:
+    admin = User("ann", is_admin=True)
+    async with connect(desk(Tokens(admin=Credential(admin))), "/ws/", **bearer("ann")) as ws:
+        assert (await ws.call("read", "notes/"))["status"] == 403
+        assert (await ws.call("$auth", data="admin"))["status"] == 200
+        assert (await ws.call("read", "notes/"))["data"] == "the note"
+        admin.is_admin = False
+        assert (await ws.call("read", "notes/"))["status"] == 403
+
+
+async def test_another_user_is_refused_and_the_connection_goes_on() -> None:
+    async with connect(desk(Tokens, user_id=lambda user: user.pk), "/ws/", **bearer("ann")) as ws:
+        reply = await ws.call("$auth", data="bob")
+        assert (reply["status"], reply["errors"][0]["ctx"]) == (403, {"code": "user_changed"})
+        assert (await ws.call("who"))["data"] == "ann"
+
+
+async def test_who_does_not_authenticate_in_time_is_closed() -> None:
+    async with connect(desk(FirstTokens, auth_timeout=0.01), "/ws/") as ws:
+        assert await ws.wait_closed() == (4401, "no $auth within 0.01 s")
+
+
+async def test_expiry_closes_and_a_refresh_puts_it_off() -> None:
+    clock = Clock()
+    tokens = Tokens(
+        now=Credential(ANN, NOW + 0.01), long=Credential(ANN, NOW + 1e6), never=Credential(ANN, float("inf"))
+    )
+    async with connect(desk(tokens, clock=clock), "/ws/", **bearer("long")) as ws:
+        assert (await ws.call("$auth", data="never"))["data"] == {"expires_at": None}
+        assert (await ws.call("$auth", data="now"))["data"] == {"expires_at": NOW + 0.01}
+        clock.now += 0.01
+        assert (await ws.call("who"))["status"] == 401, "before the timer has fired"
+        assert await ws.wait_closed() == (4401, "the credential has expired")
+
+
+async def test_a_frame_that_waited_for_its_turn_is_asked_about_again() -> None:
+    clock, EVENTS["go"] = Clock(), asyncio.Event()
+    async with connect(desk(Tokens(eve=Credential(ANN, NOW + 60)), clock=clock), "/ws/", **bearer("eve")) as ws:
+        await ws.send_json({"action": "wait_for", "name": "go", "request_id": "first"})
+        await ws.send_json({"action": "who", "request_id": "second"})
+        await ws.send_json({"action": "who", "route": "nowhere", "request_id": "read"})
+        assert (await ws.receive_json())["request_id"] == "read"
+        clock.now += 60
+        EVENTS["go"].set()
+        replies = [await ws.receive_json(), await ws.receive_json()]
+        assert [(one["request_id"], one["status"]) for one in replies] == [("first", 200), ("second", 401)]
+
+
+async def test_a_connection_that_ends_while_a_token_is_verified() -> None:
+    entered, ended = asyncio.Event(), asyncio.Event()
+
+    async def never() -> Credential:
+        entered.set()
+        try:
+            return await asyncio.get_running_loop().create_future()
+        finally:
+            ended.set()
+
+    async with connect(desk(FirstTokens(never=never)), "/ws/") as ws:
+        await ws.send_json({"action": "$auth", "data": "never"})
+        await entered.wait()
+    assert ended.is_set()
+
+
+async def test_a_verify_that_is_cancelled_by_what_it_awaits_still_gets_a_reply() -> None:
+    async def cancelled() -> Credential:
+        raise asyncio.CancelledError
+
+    async with connect(desk(FirstTokens(cancelled=cancelled)), "/ws/") as ws:
+        assert (await ws.call("$auth", data="cancelled"))["status"] == 500
+        assert (await ws.call("$auth", data="ann"))["status"] == 200
+
+
+async def test_no_token_over_a_connection_in_debug(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    seen = ""
+    for failure in FAILURES:
+        app = desk(FirstTokens(**{SECRET: failure}), debug=True)
+        for offer in (bearer(SECRET), {"headers": {"authorization": f"Bearer {SECRET}"}}):
+            with pytest.raises(HandshakeRefused) as caught:
+                async with connect(app, "/ws/", **offer):
+                    pass
+            seen += f"{caught.value} {caught.value.body!r} {caught.value.headers}"
+        async with connect(app, "/ws/") as ws:
+            for data in (SECRET, {"token": SECRET}, {"token": [SECRET]}, {"password": SECRET}):
+                seen += json.dumps(await ws.call("$auth", data=data))
+    assert "[redacted]" in seen
+    assert shows(seen + caplog.text) == []
 
 
 # ------------------------------------------------------------------------------------------------ declarations

@@ -18,7 +18,7 @@ FLOORS = (
     ("exceptions", "patterns", "algebra"),
     ("frames", "serializers", "tries", "forms", "matches", "authentication", "redaction"),
     ("reversing", "actions", "querysets", "permissions", "admission"),
-    ("routing", "connections", "decorators", "runtime"),
+    ("routing", "connections", "decorators", "runtime", "gates"),
     ("mounts",),
     ("dispatch",),
     ("serving",),

@@ -7,6 +7,7 @@ connection has to be closed (`deadline`, `overdue`).
 
 import asyncio
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -157,9 +158,14 @@ class AuthenticationState:
         return self._scope.get("user")
 
     @property
+    def time_left(self) -> float | None:
+        """Seconds until the deadline, negative after it; None: there is none."""
+        return None if self.deadline is None else self.deadline - self._authenticator.clock()
+
+    @property
     def overdue(self) -> tuple[int, str] | None:
         """The close code and reason, once the deadline has passed."""
-        if self.deadline is None or self._authenticator.clock() < self.deadline:
+        if (left := self.time_left) is None or left > 0:
             return None
         expired = "the credential has expired"
         return 4401, expired if self._admitted else f"no $auth within {self._timeout:g} s"
@@ -195,14 +201,14 @@ class AuthenticationState:
         if known and ((held := who(self.user)) is None or held != who(credential.user)):
             raise PermissionDenied("This connection is another user's; open a new one.", {"code": "user_changed"})
         self.take(credential)
-        return {"expires_at": credential.expires_at}
+        return {"expires_at": self.deadline}
 
     def take(self, credential: Credential) -> None:
         """Puts a credential in force, whosever it is; raises `NotAuthenticated` where it has expired already."""
         at = credential.expires_at
         if at is not None and at <= self._authenticator.clock():
             raise NotAuthenticated("The credential has expired.")
-        self.credential, self.deadline, self._admitted = credential, at, True
+        self.credential, self.deadline, self._admitted = credential, None if at == math.inf else at, True
         self._scope["user"], self._scope["auth"] = credential.user, credential.auth
 
 

@@ -6,9 +6,10 @@ from typing import Any, Protocol
 
 from pydantic_core import to_json
 
-from wsaction.connections import Connection, Receive, Send
+from wsaction.connections import Connection, Dispatcher, Receive, Send
 from wsaction.dispatch import RouteTable, Session, raise_refusal
 from wsaction.exceptions import APIError, PermissionDenied, to_api_error
+from wsaction.gates import Gate
 from wsaction.mounts import View
 from wsaction.permissions import compile_permissions
 from wsaction.runtime import RUNTIME_KEY, Runtime
@@ -45,10 +46,15 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
     connection = Connection(receive, send, limits)
     consumer = view.table.root.instance()
     consumer.consumer, consumer.scope, consumer.connection = consumer, scope, connection
+    gate: Gate | None = None
     try:
         session = Session(view.table, runtime, scope, connection, consumer)
         consumer.frame = session.no_frame()
-        await _admit(consumer, scope, runtime)
+        _check_origin(scope, runtime)
+        if runtime.authenticator is not None:
+            state = await runtime.authenticator.open(scope, runtime.auth_timeout)
+            gate = Gate(state, session, connection, debug=runtime.debug)
+        await _check_permissions(consumer, scope)
         await consumer.connect()
     except Exception as exc:  # whatever a hook raises becomes an answer
         await deny(scope, send, to_api_error(exc, what=f"the handshake of {scope['path']}", debug=runtime.debug))
@@ -61,18 +67,28 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
         await send(
             {"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None}
         )
-        code = await connection.serve(session)
+        dispatcher: Dispatcher = session
+        if gate is not None:
+            gate.watch()
+            dispatcher = gate
+        code = await connection.serve(dispatcher)
     except (OSError, RuntimeError) as exc:
         logger.debug("the peer was gone before it was accepted: %r", exc)
     finally:
+        if gate is not None:
+            gate.stop()
         await _say_goodbye(consumer, code, limits.drain_timeout)
 
 
-async def _admit(consumer: Any, scope: Any, runtime: Runtime) -> None:
-    """Raises `PermissionDenied` for a foreign Origin, or where a permission refuses the connection."""
+def _check_origin(scope: Any, runtime: Runtime) -> None:
+    """Raises `PermissionDenied` for a foreign Origin."""
     if (why := runtime.origins.refusal(scope)) is not None:
         logger.warning("handshake of %s refused: %s", scope["path"], why)
         raise PermissionDenied(why if runtime.debug else "This Origin may not connect here.")
+
+
+async def _check_permissions(consumer: Any, scope: Any) -> None:
+    """Raises `PermissionDenied` where a permission refuses the connection."""
     permissions = compile_permissions(consumer.get_permissions(), owner=f"{type(consumer).__name__}.permission_classes")
     verdict = permissions.connect_refusal(scope, consumer)
     if verdict is not None:
@@ -95,6 +111,8 @@ async def deny(scope: Any, send: Send, error: APIError) -> None:
             return
         body = to_json({"errors": error.errors}, fallback=str)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if error.status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
         await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body})
     except (OSError, RuntimeError) as exc:
