@@ -5,12 +5,26 @@ import dataclasses
 import json
 import logging
 import traceback
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from starlette.authentication import AuthCredentials, BaseUser, SimpleUser, UnauthenticatedUser
+from itsdangerous import TimestampSigner
+from starlette.applications import Starlette
+from starlette.authentication import (
+    AuthCredentials,
+    AuthenticationBackend,
+    BaseUser,
+    SimpleUser,
+    UnauthenticatedUser,
+)
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import HTTPConnection
+from starlette.routing import Mount
+from websockets.exceptions import InvalidStatus
 
 from wsaction.admission import AuthenticationState, Authenticator
 from wsaction.applications import WSAction
@@ -376,12 +390,14 @@ async def test_a_failed_refresh_leaves_the_old_credential_in_force(token: str, e
         (UnauthenticatedUser(), "ann", False),
         (User("ann"), "ann", False),
         (User("bob"), "ann", True),
-        (User(None, is_authenticated=True), "ann", True),
+        (User(None), "ann", True),
+        (User(None), "none", True),
     ],
-    ids=["nobody", "anonymous", "the same", "another", "one without an id"],
+    ids=["nobody", "anonymous", "the same", "another", "one without an id", "two without an id"],
 )
 async def test_auth_may_not_change_who_a_middleware_says_it_is(before: Any, token: str, refused: bool) -> None:
-    state = await authenticator(Tokens, user_id=lambda user: user.pk).open({**websocket_scope("/"), "user": before}, 10)
+    tokens = Tokens(none=Credential(User(None)))
+    state = await authenticator(tokens, user_id=lambda user: user.pk).open({**websocket_scope("/"), "user": before}, 10)
     if refused:
         with pytest.raises(PermissionDenied, match="another user's"):
             await state.present(token)
@@ -530,9 +546,9 @@ async def test_no_frame_of_any_type_gets_an_answer_before_authentication(text: s
         assert (await ws.receive_json())["status"] == 401
         assert (await ws.call("$auth", data="unknown"))["status"] == 401
         assert (await ws.call("who"))["status"] == 401
-        assert await ws.call("$auth", data={"token": "ann"}) == {
-            "errors": [], "data": {"expires_at": None}, "action": "$auth", "route": "", "status": 200, "request_id": "test-3",
-        }  # fmt: skip
+        reply = await ws.call("$auth", data={"token": "ann"})
+        assert list(reply) == ["errors", "data", "action", "route", "status", "request_id"]
+        assert (reply["action"], reply["data"], reply["status"]) == ("$auth", {"expires_at": None}, 200)
         assert (await ws.call("who"))["data"] == "ann"
 
 
@@ -551,6 +567,61 @@ async def test_rights_that_change_are_seen_by_the_next_frame() -> None:
         assert (await ws.call("read", "notes/"))["data"] == "the note"
         admin.is_admin = False
         assert (await ws.call("read", "notes/"))["status"] == 403
+
+
+class Backend(AuthenticationBackend):
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
+        name = conn.headers.get("x-user")
+        return None if name is None else (AuthCredentials(["authenticated"]), SimpleUser(name))
+
+
+class Names(AsyncAPIConsumer):
+    @async_action
+    async def name(self) -> str:
+        return self.user.display_name if isinstance(self.user, BaseUser) else str(self.user)
+
+
+async def test_starlettes_authentication_middleware_unchanged() -> None:
+    inner = WSAction([path("ws/", Names.as_asgi())], authentication_classes=[FirstTokens])
+    app = AuthenticationMiddleware(Starlette(routes=[Mount("/rt", app=inner)]), backend=Backend())
+    async with connect(app, "/rt/ws/", headers={"x-user": "cal"}) as ws:
+        assert (await ws.call("name"))["data"] == "cal"
+        assert (await ws.call("$auth", data="ann"))["status"] == 403
+    async with connect(app, "/rt/ws/") as ws:
+        assert (await ws.call("name"))["status"] == 401
+        assert (await ws.call("$auth", data="ann"))["status"] == 200
+        assert (await ws.call("name"))["data"] == str(ANN)
+    async with connect(app, "/rt/ws/", headers={"x-user": "cal"}, **bearer("bob")) as ws:
+        assert (await ws.call("name"))["data"] == str(BOB)
+
+
+async def test_starlettes_session_middleware_unchanged() -> None:
+    class Ids(SessionAuthentication):
+        def get_user(self, session: dict[str, Any]) -> Any:
+            return {7: ANN}.get(session["user_id"])
+
+    key = "k" * 32
+    app = SessionMiddleware(desk(Ids), secret_key=key)
+    for number, expected in ((7, "ann"), (8, None)):
+        cookie = TimestampSigner(key).sign(b64encode(json.dumps({"user_id": number}).encode())).decode()
+        async with connect(app, "/ws/", headers={"cookie": f"session={cookie}"}) as ws:
+            assert (await ws.call("who"))["data"] == expected
+    async with connect(app, "/ws/", headers={"cookie": "session=forged"}) as ws:
+        assert (await ws.call("who"))["data"] is None
+
+
+async def test_over_uvicorn(serve: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "wsaction")
+    server = serve(desk(Tokens(**{SECRET: Credential(ANN)}), debug=True))
+    async with server.connect("/ws/", subprotocols=["wsaction.v1", f"bearer.{SECRET}"]) as ws:
+        assert ws.subprotocol == "wsaction.v1"
+        await ws.send('{"action": "who"}')
+        assert json.loads(await ws.recv())["data"] == "ann"
+    with pytest.raises(InvalidStatus) as caught:
+        await server.connect("/ws/", additional_headers={"Authorization": f"Bearer {SECRET[::-1]}"})
+    assert caught.value.response.status_code == 401
+    assert SECRET not in caplog.text
+    assert SECRET[::-1] not in caplog.text
 
 
 async def test_another_user_is_refused_and_the_connection_goes_on() -> None:
