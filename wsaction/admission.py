@@ -143,14 +143,15 @@ class AuthenticationState:
     never. Whoever looks at deadlines closes it with `overdue`.
     """
 
-    __slots__ = ("_admitted", "_authenticator", "_presenting", "_scope", "_timeout", "credential", "deadline")
+    __slots__ = ("_admitted", "_authenticator", "_clock", "_presenting", "_scope", "_timeout", "credential", "deadline")
 
     def __init__(self, authenticator: Authenticator, scope: Scope, auth_timeout: float) -> None:
         self._authenticator, self._scope, self._timeout = authenticator, scope, auth_timeout
+        self._clock = authenticator.clock
         self._presenting = False
         self._admitted = not authenticator.first_frame or is_authenticated(scope.get("user"), unsaid=False)
         self.credential: Credential | None = None  # None: nobody, or who a middleware says
-        self.deadline: float | None = None if self._admitted else authenticator.clock() + auth_timeout
+        self.deadline: float | None = None if self._admitted else self._clock() + auth_timeout
 
     @property
     def user(self) -> Any:
@@ -160,7 +161,7 @@ class AuthenticationState:
     @property
     def time_left(self) -> float | None:
         """Seconds until the deadline, negative after it; None: there is none."""
-        return None if self.deadline is None else self.deadline - self._authenticator.clock()
+        return None if self.deadline is None else self.deadline - self._clock()
 
     @property
     def overdue(self) -> tuple[int, str] | None:
@@ -173,11 +174,11 @@ class AuthenticationState:
     def gate(self, action: str | None) -> APIError | None:
         """Why a frame must not be looked at; None: it may. To be asked for each, malformed ones (None) too, before
         anything else is told about it."""
-        if self.deadline is None:
-            return None
+        if self.deadline is None or (self._admitted and self._clock() < self.deadline):
+            return None  # the short way, once a frame
         if (overdue := self.overdue) is not None:
             return NotAuthenticated(f"It is too late: {overdue[1]}.")
-        if self._admitted or action == "$auth":
+        if action == "$auth":
             return None
         return NotAuthenticated('Authenticate first: {"action": "$auth", "data": ...}.')
 
@@ -206,7 +207,7 @@ class AuthenticationState:
     def take(self, credential: Credential) -> None:
         """Puts a credential in force, whosever it is; raises `NotAuthenticated` where it has expired already."""
         at = credential.expires_at
-        if at is not None and at <= self._authenticator.clock():
+        if at is not None and at <= self._clock():
             raise NotAuthenticated("The credential has expired.")
         self.credential, self.deadline, self._admitted = credential, None if at == math.inf else at, True
         self._scope["user"], self._scope["auth"] = credential.user, credential.auth
