@@ -14,11 +14,12 @@ PACKAGE = Path(wsaction.__file__).parent
 
 # A module imports from floors below its own only.
 FLOORS = (
-    ("converters", "limits", "concurrency", "origins"),
+    ("converters", "limits", "concurrency", "origins", "lifespans"),
     ("exceptions", "patterns", "algebra"),
     ("frames", "serializers", "tries", "forms", "matches", "authentication", "redaction"),
     ("reversing", "actions", "querysets", "permissions", "admission"),
-    ("routing", "connections", "decorators", "runtime", "gates"),
+    ("routing", "outboxes", "decorators", "runtime", "gates"),
+    ("connections",),
     ("mounts",),
     ("dispatch",),
     ("serving",),

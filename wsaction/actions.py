@@ -6,7 +6,7 @@ An `Action` knows how to fill its function's parameters, first from a route's ca
 
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -15,12 +15,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
 from pydantic import PydanticUserError, ValidationError
+from pydantic.fields import FieldInfo
 
 from wsaction.exceptions import ImproperlyConfigured, InvalidParameters, validation_items
 from wsaction.frames import Frame
 from wsaction.serializers import json_encoder, json_validator
 
-__all__ = ("Action", "ActionOptions", "collect_actions", "select_actions")
+__all__ = ("FINAL_STATUS", "Action", "ActionOptions", "collect_actions", "is_final_status", "select_actions")
 
 OPTIONS_ATTRIBUTE = "_wsaction_options"  # where `decorators.async_action` leaves what it was told
 
@@ -55,6 +56,8 @@ class Action:
     parameters: tuple[Parameter, ...]
     protocol: tuple[str, ...]  # of its parameters, those that mean the protocol's own
     takes_args: bool
+    before_args: tuple[str, ...]  # parameters that ``*args`` stands behind
+    filled_by_args: tuple[str, ...]  # parameters that unnamed captures fill, in turn
     takes_kwargs: bool
     reserved: frozenset[str]  # keys that ``**kwargs`` does not take from captures or frame
     status: int  # of the reply, unless the function returns one
@@ -64,13 +67,13 @@ class Action:
     options: ActionOptions
 
     def fix(self, args: tuple[Any, ...], captures: Mapping[str, Any]) -> "Binding":
-        """What a route's captures decide. Unnamed ones fill the first parameters in turn, unless there is ``*args``.
+        """What a route's captures decide. Unnamed ones fill the first parameters in turn; ``*args`` takes the rest.
 
         Raises `InvalidParameters` for a capture that is not what its parameter says.
         """
-        if args and not self.takes_args:
-            names = (name for name, *_ in self.parameters if name != "data")
-            captures = {**captures, **dict(zip(names, args, strict=False))}
+        if args:
+            names = [name for name in self.filled_by_args if name not in captures]
+            captures, args = {**captures, **dict(zip(names, args, strict=False))}, args[len(names) :]
         fixed: dict[str, Any] = {}
         errors: list[dict[str, Any]] = []
         for name, validate, plain, _ in self.parameters:
@@ -84,7 +87,8 @@ class Action:
             fixed.update(
                 (name, value) for name, value in captures.items() if name not in fixed and name not in self.reserved
             )
-        return Binding(fixed, tuple(parameter for parameter in self.parameters if parameter[0] not in fixed))
+        left = tuple(parameter for parameter in self.parameters if parameter[0] not in fixed)
+        return Binding(fixed, left, args if self.takes_args else ())
 
     def bind(self, binding: "Binding", frame: Frame) -> dict[str, Any]:
         """The keyword arguments for ``function``: what the captures decided, then ``data`` and the frame's other keys.
@@ -115,20 +119,33 @@ class Action:
             bound["action"] = frame.action
         return bound
 
+    def positional(self, binding: "Binding", bound: dict[str, Any]) -> tuple[Any, ...]:
+        """What ``function`` takes by position: the unnamed captures that no parameter took, for its ``*args``.
+
+        What stands before ``*args`` is taken out of ``bound``.
+        """
+        return (*map(bound.pop, self.before_args), *binding.rest)
+
     def split(self, result: Any) -> tuple[Any, int]:
-        """What the function returned, as (value, status); asked only where it may have returned a status."""
-        if self.returns_status or (type(result) is tuple and len(result) == 2 and type(result[1]) is int):
-            value, status = result
-            return value, status
-        return result, self.status
+        """What the function returned, as (value, status); asked only where it may have returned a status.
+
+        Raises ``ValueError`` for a status that no final reply can have.
+        """
+        if not self.returns_status and not _looks_like_status(result):
+            return result, self.status
+        value, status = result
+        if not is_final_status(status):
+            raise ValueError(f"{self.name} returned the status {status!r}; {FINAL_STATUS}")
+        return value, int(status)
 
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a route's captures decide of an action's parameters, and which are open until a frame comes."""
+    """What a route's captures decide of an action's arguments, and which parameters are open until a frame comes."""
 
     fixed: dict[str, Any]
     open: tuple[Parameter, ...]
+    rest: tuple[Any, ...]  # unnamed captures for ``*args``
 
     @property
     def shareable(self) -> bool:
@@ -150,8 +167,20 @@ _IMMUTABLE = frozenset({str, int, float, bool, bytes, type(None), UUID, Decimal,
 _EMPTY = inspect.Parameter.empty
 
 
+FINAL_STATUS = "a final status is an int of 200 to 599, without 206 (a stream's)"
+
+
+def is_final_status(status: Any) -> bool:
+    """Whether a reply may end with this status: 200, ``HTTPStatus.CREATED``, 404, but neither 206 nor True."""
+    return isinstance(status, int) and not isinstance(status, bool) and 200 <= status <= 599 and status != 206
+
+
+def _looks_like_status(result: Any) -> bool:
+    return type(result) is tuple and len(result) == 2 and isinstance(result[1], int) and type(result[1]) is not bool
+
+
 # --------------------------------------------------------------------------------------------- reading a declaration
-def collect_actions(cls: type, hidden: Mapping[str, Any]) -> dict[str, Action]:
+def collect_actions(cls: type, hidden: Collection[str]) -> dict[str, Action]:
     """The actions of a handler class by name: what it and its bases decorated, and what overrides that.
 
     ``hidden`` are the attributes of the framework's own base, which an action must not hide. Raises
@@ -160,8 +189,9 @@ def collect_actions(cls: type, hidden: Mapping[str, Any]) -> dict[str, Action]:
     declared: dict[str, ActionOptions] = {}  # by method name
     for base in reversed(cls.__mro__):
         for attribute, value in vars(base).items():
-            options = getattr(value, OPTIONS_ATTRIBUTE, None)
-            if options is not None:
+            marked = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+            options = getattr(marked, OPTIONS_ATTRIBUTE, None)
+            if isinstance(options, ActionOptions):  # and not what some proxy answers to any name
                 declared[attribute] = options
             elif attribute in declared and value is None:
                 del declared[attribute]  # `update = None` takes an inherited action away
@@ -207,25 +237,33 @@ def select_actions(
 
 def read_action(cls: type, attribute: str, options: ActionOptions) -> Action:
     """One method as an `Action`. Raises `ImproperlyConfigured` where its signature cannot be filled from a frame."""
-    where, function = f"{cls.__name__}.{attribute}", getattr(cls, attribute)
+    where, function = f"{cls.__name__}.{attribute}", inspect.getattr_static(cls, attribute)
     if not inspect.isfunction(function):
-        raise ImproperlyConfigured(f"{where} is no function; an action is a method: def, async def")
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise ImproperlyConfigured(
+            f"{where} is no function but a {type(function).__name__}; an action is a method, def or async def"
+        )
+    wrapped = inspect.unwrap(function)  # a decorator's plain function may return what the action it wraps does
+    if inspect.isasyncgenfunction(wrapped) or inspect.isgeneratorfunction(wrapped):
         raise ImproperlyConfigured(f"{where} is a generator; this version has no streams: return a list instead")
     name = attribute if options.name is None else options.name
     _check_name(cls.__name__, name)
     hints = _hints(where, function)
     own, *rest = _parameters(where, function)
     named = [p for p in rest if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    takes_args = any(p.kind is p.VAR_POSITIONAL for p in rest)
+    before_args = tuple(p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD)
+    candidates = before_args if takes_args else [p.name for p in named]
     returns_status, output = _output(hints.get("return", Any))
     options = replace(options, summary=options.summary or _first_line(function))
     return Action(
         name=name,
         function=function,
-        threaded=not inspect.iscoroutinefunction(function),
+        threaded=not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(wrapped)),
         parameters=tuple(_parameter(where, p, hints) for p in named if p.name not in PROTOCOL_KEYS),
         protocol=tuple(p.name for p in named if p.name in PROTOCOL_KEYS),
-        takes_args=any(p.kind is p.VAR_POSITIONAL for p in rest),
+        takes_args=takes_args,
+        before_args=before_args if takes_args else (),
+        filled_by_args=tuple(name for name in candidates if name not in ("data", *PROTOCOL_KEYS)),
         takes_kwargs=any(p.kind is p.VAR_KEYWORD for p in rest),
         reserved=frozenset({own.name, "action", "route"}),
         status=options.status,
@@ -270,6 +308,11 @@ def _parameter(where: str, parameter: inspect.Parameter, hints: Mapping[str, Any
     annotation = hints.get(parameter.name, _EMPTY)
     if annotation is _EMPTY or annotation is Any:
         return parameter.name, None, None, parameter.default
+    if isinstance(parameter.default, FieldInfo):
+        raise ImproperlyConfigured(
+            f"{where}: the default of {parameter.name} is a pydantic Field(), which would be its value; write "
+            f"{parameter.name}: Annotated[..., Field(...)], and = the default after it"
+        )
     validate = _built(where, f"parameter {parameter.name}", json_validator, annotation)
     plain = annotation if annotation in (str, int, bool) else None
     return parameter.name, validate, plain, parameter.default

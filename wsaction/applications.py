@@ -1,17 +1,17 @@
 """`WSAction`: the app that routes connections to consumers."""
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from starlette.routing import Router as Lifespan
+from starlette.routing import Router as LifespanRouter
 
 from wsaction.admission import Authenticator
 from wsaction.authentication import user_id as id_of_user
 from wsaction.connections import Receive, Send
 from wsaction.exceptions import RouteNotFound, to_api_error
+from wsaction.lifespans import Lifespan, State
 from wsaction.limits import Limits
 from wsaction.origins import OriginPolicy
 from wsaction.routing import Resolver404, Router
@@ -21,8 +21,6 @@ from wsaction.serving import deny, upgrade_required
 __all__ = ("WSAction",)
 
 logger = logging.getLogger("wsaction")
-
-State = Mapping[str, Any]
 
 
 class WSAction:
@@ -62,27 +60,20 @@ class WSAction:
             debug=debug,
         )
         self.debug = debug
-        self._lifespan = lifespan
-        self._asgi_lifespan = Lifespan(lifespan=self.lifespan)
-        self._started_on: asyncio.AbstractEventLoop | None = None
-        self._starting: asyncio.Future[State] | None = None  # where no server starts us
-        self._own_life: asyncio.Task[None] | None = None
+        self._lifespan = None if lifespan is None else Lifespan(lambda: lifespan(self))
+        self._asgi_lifespan = LifespanRouter(lifespan=self.lifespan)
 
     @asynccontextmanager
-    async def lifespan(self, app: Any = None) -> AsyncIterator[State]:
+    async def lifespan(self, app: Any = None) -> AsyncIterator[Any]:
         """This app's life, to be composed into that of an app around it: ``Starlette(routes, lifespan=app.lifespan)``.
 
         What nothing starts, starts at its first connection and ends with the event loop.
         """
-        self._started_on = asyncio.get_running_loop()
-        try:
-            if self._lifespan is None:
-                yield {}
-            else:
-                async with self._lifespan(self) as state:
-                    yield state or {}
-        finally:
-            self._started_on = None
+        if self._lifespan is None:
+            yield None
+            return
+        async with self._lifespan.run() as state:
+            yield state
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serves one ASGI scope: a WebSocket by the route of its path, 426 for HTTP, and lifespan events."""
@@ -95,39 +86,22 @@ class WSAction:
 
     async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
         try:
-            await self._start(scope)
+            if self._lifespan is not None and (state := await self._lifespan.ensure()):
+                scope.setdefault("state", {}).update(state)
             match = self.router.resolve(_route_path(scope))
-        except Exception as exc:  # a lifespan may raise anything; the client is told, and the next one tries again
-            error = RouteNotFound(str(exc) if self.debug else None) if isinstance(exc, Resolver404) else exc
+        except Exception as exc:  # a lifespan or a converter may raise anything; the client is told
+            error = self._not_found(exc) if isinstance(exc, Resolver404) else exc
             if (await receive())["type"] == "websocket.connect":
-                await deny(scope, send, to_api_error(error, what="the app's lifespan", debug=self.debug))
+                what = f"the way to {scope['path']}"
+                await deny(scope, send, to_api_error(error, what=what, debug=self.debug))
             return
         scope[RUNTIME_KEY] = self.runtime
         scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
         await match.func(scope, receive, send)
 
-    async def _start(self, scope: Any) -> None:
-        """Makes sure that the lifespan has started on this loop, whoever starts it."""
-        loop = asyncio.get_running_loop()
-        if self._started_on is loop and self._starting is None:
-            return
-        if self._starting is None or self._starting.get_loop() is not loop:
-            self._starting = loop.create_future()
-            self._own_life = loop.create_task(self._live(self._starting))
-        state = await asyncio.shield(self._starting)
-        scope.setdefault("state", {}).update(state)
-
-    async def _live(self, starting: asyncio.Future[State]) -> None:
-        """The lifespan where no server runs it: open until the loop ends, which cancels this task."""
-        try:
-            async with self.lifespan() as state:
-                starting.set_result(state)
-                await asyncio.get_running_loop().create_future()
-        except Exception as exc:  # told to those who wait for it
-            if starting.done():
-                raise
-            self._starting = None
-            starting.set_exception(exc)
+    def _not_found(self, exc: Resolver404) -> RouteNotFound:
+        logger.info("%s", exc)
+        return RouteNotFound(str(exc) if self.debug else None)
 
 
 def _route_path(scope: Any) -> str:

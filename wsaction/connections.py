@@ -13,23 +13,24 @@ Frames with the same key (their canonical route) run in order: at most one of th
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
 from wsaction.exceptions import APIError, Busy, DuplicateRequestID
 from wsaction.frames import Frame, current_frame, decode
 from wsaction.limits import Limits
+from wsaction.outboxes import Message, Outbox, Send
 
-__all__ = ("Connection", "Dispatcher")
+__all__ = ("Connection", "Dispatcher", "Receive", "Send")
 
-Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 logger = logging.getLogger("wsaction")
 
 READS_IN_A_ROW = 32  # frames read without the loop having had a turn, before it is given one
+
+_UNSET = object()
 
 
 class Dispatcher(Protocol):
@@ -39,7 +40,7 @@ class Dispatcher(Protocol):
         """Notes on the frame what will answer it, and its key. Never waits, never raises."""
 
     async def run(self, frame: Frame) -> str | None:
-        """The frame's final reply, or None where it is silent. Raises only `asyncio.CancelledError`."""
+        """The frame's final reply, or None where it is silent. Raises `asyncio.CancelledError` once it has ended."""
 
 
 class Connection:
@@ -50,13 +51,13 @@ class Connection:
     """
 
     __slots__ = (
-        "_armed", "_asgi_send", "_at_work", "_base", "_dispatcher", "_ended", "_ids", "_in_flight", "_lanes",
-        "_leader", "_loop", "_outbox", "_outbox_bytes", "_ready", "_receive", "_sending", "_tasks", "_waiting",
-        "closing", "limits",
+        "_armed", "_at_work", "_base", "_dispatcher", "_ended", "_ids", "_in_flight", "_lanes", "_leader", "_loop",
+        "_ready", "_receive", "_tasks", "_waiting", "closing", "limits", "outbox",
     )  # fmt: skip
 
     def __init__(self, receive: Receive, send: Send, limits: Limits) -> None:
-        self._receive, self._asgi_send, self.limits = receive, send, limits
+        self._receive, self.limits = receive, limits
+        self.outbox = Outbox(send, self, limits.max_outbox_bytes)
         self._loop = asyncio.get_running_loop()
         self._dispatcher: Dispatcher
         self._ended: asyncio.Future[int] = self._loop.create_future()
@@ -71,9 +72,6 @@ class Connection:
         self._ids: dict[str | int, Frame] = {}  # of all that have suspended or wait
         self._in_flight = 0  # suspended
         self._waiting = 0  # in lanes and in `_ready`
-        self._outbox: deque[str] | None = None
-        self._outbox_bytes = 0
-        self._sending = True  # until accepted
 
     # ------------------------------------------------------------------------------------------------ its life
     async def serve(self, dispatcher: Dispatcher) -> int:
@@ -81,14 +79,12 @@ class Connection:
         self._dispatcher = dispatcher
         current_frame.set(None)
         self._base = copy_context()
-        self._go_on_sending()
+        self.outbox.open()
         self._lead_on()
         try:
             code = await self._ended
         finally:
             await self._settle()
-        if self.closing is not None:
-            await self._say_close(*self.closing)
         return code
 
     @property
@@ -102,69 +98,93 @@ class Connection:
         ``reason`` is cut to the 123 bytes of UTF-8 that a close frame holds.
         """
         if not self._ended.done():
-            self.closing = code, reason.encode()[:123].decode(errors="ignore")
-            self._ended.set_result(code)
+            self.closing = code, reason.encode(errors="replace")[:123].decode(errors="ignore")
+            self.lost(code)
 
-    def _lost(self, code: int) -> None:
+    def lost(self, code: int) -> None:
+        """Ends the connection without a close frame: its peer is gone."""
         if not self._ended.done():
             self._ended.set_result(code)
 
+    async def send(self, text: str) -> None:
+        """Sends a message: at once where nothing is before it, else it waits in the outbox. Raises nothing."""
+        await self.outbox.send(text)
+
+    def put(self, text: str) -> None:
+        """Sends a message without ever waiting: behind what waits in the outbox. Closes, 1013, past its bound."""
+        self.outbox.put(text)
+
     async def _settle(self) -> None:
-        """Cancels what still runs and waits for it, but not for ever: a handler may swallow its cancellation."""
-        self._ended.cancel()  # where it is still open, since whoever served this was cancelled
+        """Cancels what still runs and says goodbye; in all no longer than ``drain_timeout``."""
+        if self._ended.cancel():  # it was open: whoever serves us is being cancelled
+            self.closing = 1012, ""
+        deadline = self._loop.time() + self.limits.drain_timeout
         self._lanes.clear()
         self._ids.clear()
         self._ready = None
+        await self._stop_tasks()
+        if self.closing is not None:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self.outbox.say_close(*self.closing)
+            except TimeoutError:
+                logger.debug("the peer did not read its close frame, %s", self.closing[0])
+        self.outbox.waiting = None
+
+    async def _stop_tasks(self) -> None:
+        """Waits for what it cancels, but not for ever: a handler may swallow its cancellation."""
+        # Where we say goodbye, a reply that is half-way is sent before: nobody knows what cancelling would leave of it.
+        polite = self.closing is not None and self.closing[0] != 1013
+        spared = self.outbox.sender if polite else None
+        for task in self._tasks:
+            if task is not spared:
+                task.cancel()
         if not self._tasks:
             return
-        for task in self._tasks:
-            task.cancel()
         _, stubborn = await asyncio.wait(self._tasks, timeout=self.limits.drain_timeout)
         for task in stubborn:
-            logger.error("an action still runs %s s after it was cancelled: %r", self.limits.drain_timeout, task)
-
-    async def _say_close(self, code: int, reason: str) -> None:
-        """Sends what still waits, unless the client is too slow for it, and the close frame."""
-        try:
-            async with asyncio.timeout(self.limits.drain_timeout):
-                while self._outbox and code != 1013:
-                    await self._asgi_send({"type": "websocket.send", "text": self._outbox.popleft()})
-                await self._asgi_send({"type": "websocket.close", "code": code, "reason": reason})
-        except (OSError, RuntimeError, TimeoutError) as exc:
-            logger.debug("the peer was gone before it could be told %s: %r", code, exc)
+            if task is spared:  # the client does not read
+                task.cancel()
+            else:
+                logger.error("an action still runs %s s after it was cancelled: %r", self.limits.drain_timeout, task)
 
     # ------------------------------------------------------------------------------------------------ its tasks
-    def _spawn(self, work: Callable[..., Awaitable[None]], *args: Any) -> asyncio.Task[None]:
+    def spawn(self, work: Callable[..., Awaitable[None]], *args: Any) -> asyncio.Task[None]:
+        """Starts a task of the connection's, in the context that every frame starts from."""
         task = self._loop.create_task(self._watch(work, *args), context=self._base.copy())
         self._tasks.add(task)
         return task
 
     async def _watch(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
-        """What each task runs: ``work``, and an end to the connection where it ends otherwise than it should."""
+        """What each task runs: ``work``, which may end otherwise than it should."""
         task = asyncio.current_task()
         try:
             await work(*args)
         except asyncio.CancelledError:
-            if task is self._leader:
-                self.close(1011, "the reader was cancelled")
+            if task is self._leader:  # by an action that had kept its task: somebody has to read on
+                self._lead_on()
             raise
-        except Exception as exc:
+        except BaseException as exc:
             logger.critical("a connection failed; this is a bug of wsaction", exc_info=exc)
             self.close(1011, "internal error")
+            if not isinstance(exc, Exception):
+                raise
         finally:
             self._tasks.discard(task)
 
     def _lead_on(self) -> None:
         if not self._ended.done():
-            self._leader = self._spawn(self._lead)
+            self._leader = self.spawn(self._lead)
 
     # ------------------------------------------------------------------------------------------------ reading
     async def _lead(self) -> None:
         """Reads frames and runs each; ends when one has suspended, since another task leads by then."""
-        receive, limits, dispatcher = self._receive, self.limits, self._dispatcher
+        receive, limits, dispatcher, ended = self._receive, self.limits, self._dispatcher, self._ended.done
         surely_small = limits.max_frame_bytes // 4  # characters
         reads = 0
         while (message := await receive())["type"] == "websocket.receive":
+            if ended():
+                return
             if (reads := reads + 1) % READS_IN_A_ROW == 0:
                 await asyncio.sleep(0)
             text: str | None = message.get("text")
@@ -180,17 +200,21 @@ class Connection:
             if not self._armed:
                 self._armed = True
                 self._loop.call_soon(self._pass_on)
-            reply = await dispatcher.run(frame)
-            if reply is not None:
-                await self.send(reply)
+            try:
+                reply = await dispatcher.run(frame)
+                if reply is not None:
+                    await self.outbox.send(reply, frame)
+            finally:
+                if frame.task is None:
+                    self._at_work = None
+                else:
+                    self._finished(frame)
             if frame.task is not None:  # it has suspended: another task leads
-                self._finished(frame)
                 return
-            self._at_work = None
-            if copy_context() != clean:  # the action set a context variable, which the next frame must not see
-                self._lead_on()
+            if len(copy_context()) != len(clean) or (len(clean) > 1 and _changed(clean)):
+                self._lead_on()  # the action set a context variable, which the next frame must not see
                 return
-        self._lost(message.get("code", 1005))
+        self.lost(message.get("code", 1005))
 
     def _pass_on(self) -> None:
         """The loop has its turn. If that is because the leader waits within a frame, another task reads on."""
@@ -269,62 +293,22 @@ class Connection:
         while self._ready and self._in_flight < self.limits.max_concurrency:
             frame = self._ready.popleft()
             self._waiting -= 1
-            self._under_way(frame, self._spawn(self._follow, frame))
+            self._under_way(frame, self.spawn(self._follow, frame))
 
     async def _follow(self, frame: Frame) -> None:
         """Runs a frame that had to wait."""
-        current_frame.set(frame)
-        reply = await self._dispatcher.run(frame)
-        if reply is not None:
-            await self.send(reply)
-        self._finished(frame)
-
-    # ------------------------------------------------------------------------------------------------ sending
-    async def send(self, text: str) -> None:
-        """Sends a message: at once where nothing is before it, else it waits in the outbox. Raises nothing."""
-        if self._sending:
-            self.put(text)
-            return
-        self._sending = True
-        try:
-            await self._asgi_send({"type": "websocket.send", "text": text})
-        except (OSError, RuntimeError) as exc:  # both mean that the peer is gone
-            self._peer_gone(exc)
-        finally:
-            self._sending = False
-            if self._outbox:
-                self._go_on_sending()
-
-    def put(self, text: str) -> None:
-        """Sends a message without ever waiting: behind what waits in the outbox. Closes, 1013, past its bound."""
         if self._ended.done():
             return
-        self._outbox_bytes += len(text) if text.isascii() else len(text.encode())
-        if self._outbox_bytes > self.limits.max_outbox_bytes:
-            self.close(1013, f"slow consumer; max_outbox_bytes is {self.limits.max_outbox_bytes}")
-            return
-        if self._outbox is None:
-            self._outbox = deque()
-        self._outbox.append(text)
-        if not self._sending:
-            self._go_on_sending()
-
-    def _go_on_sending(self) -> None:
-        self._sending = bool(self._outbox) and not self._ended.done()
-        if self._sending:
-            self._spawn(self._empty_outbox)
-
-    async def _empty_outbox(self) -> None:
+        current_frame.set(frame)
         try:
-            while self._outbox:
-                text = self._outbox.popleft()
-                self._outbox_bytes -= len(text) if text.isascii() else len(text.encode())
-                await self._asgi_send({"type": "websocket.send", "text": text})
-        except (OSError, RuntimeError) as exc:
-            self._peer_gone(exc)
+            reply = await self._dispatcher.run(frame)
+            if reply is not None:
+                await self.outbox.send(reply, frame)
         finally:
-            self._sending = False
+            self._finished(frame)
 
-    def _peer_gone(self, exc: Exception) -> None:
-        logger.debug("the peer is gone: %r", exc)
-        self._lost(1006)
+
+def _changed(clean: Context) -> bool:
+    """Whether a context variable was set since ``clean``: by identity, since values compare as they like."""
+    now = copy_context()
+    return any(now.get(variable, _UNSET) is not value for variable, value in clean.items())

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar, overload
 
-from wsaction.actions import OPTIONS_ATTRIBUTE, ActionOptions
+from wsaction.actions import FINAL_STATUS, OPTIONS_ATTRIBUTE, ActionOptions, is_final_status
 from wsaction.exceptions import ImproperlyConfigured
 
 __all__ = ("async_action",)
@@ -41,6 +41,8 @@ def async_action(function: F | None = None, /, **options: Any) -> F | Callable[[
     >>> @async_action(status=201)
     ... async def create(self, data: CardIn) -> Card: ...
     """
+    if isinstance(function, staticmethod | classmethod):
+        raise ImproperlyConfigured(f"@async_action takes a method with self; leave out @{type(function).__name__}")
     if function is not None and not callable(function):
         raise ImproperlyConfigured(f"@async_action takes its options by name, as in @async_action(name={function!r})")
     told = _options(options)
@@ -63,8 +65,6 @@ def _options(options: dict[str, Any]) -> ActionOptions:
         raise ImproperlyConfigured(
             f"@async_action(mode=...) is 'response' or 'none' in this version, not {told.mode!r}"
         )
-    if type(told.status) is not int or not 200 <= told.status <= 599 or told.status == 206:
-        raise ImproperlyConfigured(
-            f"@async_action(status=...) is a final status, 200 to 599 without 206 (a stream's), not {told.status!r}"
-        )
+    if not is_final_status(told.status):
+        raise ImproperlyConfigured(f"@async_action(status={told.status!r}): {FINAL_STATUS}")
     return told

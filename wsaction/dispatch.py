@@ -14,7 +14,7 @@ from wsaction.actions import Action, Binding
 from wsaction.algebra import Refusal, Verdict
 from wsaction.connections import Connection
 from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, to_api_error
-from wsaction.frames import Frame, encode_error, encode_reply, new_frame, reply_tail
+from wsaction.frames import Frame, encode_error, encode_reply, new_frame, reply_tail, size_of
 from wsaction.mounts import MountedHandler, Plan, View, as_prefixes, mount
 from wsaction.routing import Resolver404, ResolverMatch, Router
 from wsaction.runtime import Runtime
@@ -137,7 +137,7 @@ class Targets:
 class Session:
     """One connection's way from a frame to its handler; ``consumer`` is the root's instance for this connection."""
 
-    __slots__ = ("connection", "consumer", "runtime", "scope", "table", "targets")
+    __slots__ = ("connection", "consumer", "runtime", "scope", "surely_small", "table", "targets")
 
     def __init__(self, table: RouteTable, runtime: Runtime, scope: Any, connection: Connection, consumer: Any) -> None:
         self.table, self.runtime, self.scope, self.connection, self.consumer = (
@@ -147,6 +147,7 @@ class Session:
             connection,
             consumer,
         )
+        self.surely_small = connection.limits.max_outbox_bytes // 4  # characters
         args, captures = connection_captures(scope)
         own = args or captures
         self.targets = Targets(table, args, captures, MAX_CACHED_ROUTES_OF_A_CONNECTION) if own else table.targets
@@ -165,11 +166,15 @@ class Session:
 
     def route(self, frame: Frame) -> None:
         """Notes on the frame what it calls, and its place in the order."""
-        if frame.error is None:
+        if frame.error is not None:
+            return
+        try:
             target = self.targets.resolve(frame.route)
             action: str = frame.action  # type: ignore[assignment]  # it has one, or an error
             call = target.calls.get(action) or target.call(action, self.table.root)
             frame.consumer, frame.call, frame.key = self.consumer, call, call.key
+        except Exception as exc:  # a converter may raise anything
+            frame.error = to_api_error(exc, what=_told(frame), debug=self.runtime.debug)
 
     async def run(self, frame: Frame) -> str | None:
         """The frame's reply: permissions, parameters, action, encoding; an error on the way is the reply instead."""
@@ -187,8 +192,9 @@ class Session:
                     await raise_refusal(verdict)
             if action is None:
                 raise self._nothing_there(frame, call)
-            args = call.args if action.takes_args else ()
-            parameters = action.bind(call.binding or call.fixed(action), frame)
+            binding = call.binding or call.fixed(action)
+            parameters = action.bind(binding, frame)
+            args = action.positional(binding, parameters) if binding.rest else ()
             if action.threaded:
                 result = await self.runtime.threads.run(action.function, handler, *args, **parameters)
             else:
@@ -199,14 +205,14 @@ class Session:
             if action.returns_status is not False:
                 result, status = action.split(result)
             reply = encode_reply(call.tail, action.write(result), status, frame.request_id)
-            if len(reply) > self.connection.limits.max_outbox_bytes:
-                raise self._too_large(reply)
-        except Exception as exc:
-            return self._failure(frame, exc)
-        except asyncio.CancelledError as exc:
-            if self.connection.ended:
+            if len(reply) > self.surely_small and (error := self._too_large(reply)) is not None:
+                raise error
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as exc:  # a cancellation too, unless it is the connection's end: its client waits
+            if self.connection.ended and isinstance(exc, asyncio.CancelledError):
                 raise
-            return self._failure(frame, exc)  # the action was cancelled, or awaited what was, but its client waits
+            return self._failure(frame, exc)
         return reply
 
     def _nothing_there(self, frame: Frame, call: Call) -> APIError:
@@ -218,19 +224,29 @@ class Session:
         logger.info("%s", text)
         return RouteNotFound(text if self.runtime.debug else None)
 
-    def _too_large(self, reply: str) -> APIError:
+    def _too_large(self, reply: str) -> APIError | None:
         most = self.connection.limits.max_outbox_bytes
-        return ReplyTooLarge(
-            f"The reply has {len(reply)} characters; max_outbox_bytes is {most}.",
-            {"limit": "max_outbox_bytes", "value": most},
-        )
+        if (size := size_of(reply)) <= most:
+            return None
+        ctx = {"limit": "max_outbox_bytes", "value": most}
+        return ReplyTooLarge(f"The reply has {size} bytes; max_outbox_bytes is {most}.", ctx)
 
     def _failure(self, frame: Frame, exc: BaseException) -> str:
+        """The reply for whatever was raised; it cannot fail, and is no larger than a reply may be."""
         task = asyncio.current_task()
         while isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
             task.uncancel()
-        what = f"{frame.action} {frame.route}"[:200]
-        return encode_error(frame, to_api_error(exc, what=what, debug=self.runtime.debug))
+        try:
+            reply = encode_error(frame, to_api_error(exc, what=_told(frame), debug=self.runtime.debug))
+        except Exception as bad:  # an error of the application's own that is none: its attributes say anything
+            reply = encode_error(frame, to_api_error(bad, what=f"the error reply to {_told(frame)}", debug=False))
+        error = self._too_large(reply)
+        return reply if error is None else encode_error(frame, error)
+
+
+def _told(frame: Frame) -> str:
+    """What the log calls a frame."""
+    return f"{frame.action} {frame.route}"[:200]
 
 
 async def raise_refusal(verdict: Verdict) -> None:

@@ -61,6 +61,7 @@ __all__ = (
 
 logger = logging.getLogger("wsaction")
 
+MAX_ITEMS = 100  # of one parameter's validation errors in a reply
 _MAX_TRACEBACK = 16_384  # characters of it that a debug reply carries
 
 
@@ -78,8 +79,7 @@ class APIError(Exception):
     def __init__(
         self, status: int, type: str, msg: str, ctx: Mapping[str, Any] | None = None, *, loc: Sequence[str | int] = ()
     ) -> None:
-        if not 400 <= status <= 599:
-            raise ValueError(f"an error's status is 400 to 599, not {status!r}; return (value, {status!r}) for success")
+        status, ctx, loc = _checked(status, ctx, loc)
         super().__init__(msg)
         self.status, self.type, self.msg, self.ctx, self.loc = status, type, msg, ctx, loc
 
@@ -93,6 +93,17 @@ class APIError(Exception):
         if self.ctx:
             item["ctx"] = dict(self.ctx)
         return [item]
+
+
+def _checked(status: Any, ctx: Any, loc: Any) -> tuple[int, Mapping[str, Any] | None, Sequence[str | int]]:
+    """What an error is made of, refused where it is made: it cannot fail later, when a client waits for it."""
+    if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
+        raise ValueError(f"an error's status is 400 to 599, not {status!r}; return (value, status) for success")
+    if not isinstance(ctx, Mapping | None):
+        raise TypeError(f"an error's ctx is a mapping, as in {{'plan': 'free'}}, or None, not {ctx!r}")
+    if isinstance(loc, str) or not isinstance(loc, Sequence):
+        raise TypeError(f"an error's loc is a sequence of keys, as in ('data', 'title'), not {loc!r}")
+    return int(status), ctx, loc
 
 
 class _Catalogued(APIError):
@@ -198,11 +209,15 @@ class InvalidParameters(APIError):
 def validation_items(error: ValidationError, *loc: str | int) -> list[dict[str, Any]]:
     """pydantic's errors as items of ``errors``, their places below ``loc``: ``["data", "title"]``."""
     items = []
-    for line in error.errors(include_url=False, include_input=False):
+    lines = error.errors(include_url=False, include_input=False)
+    for line in lines[:MAX_ITEMS]:
         item: dict[str, Any] = {"type": line["type"], "msg": line["msg"], "loc": [*loc, *line["loc"]]}
         if line.get("ctx"):
             item["ctx"] = {key: str(v) if isinstance(v, Exception) else v for key, v in line["ctx"].items()}
         items.append(item)
+    if len(lines) > MAX_ITEMS:
+        more = len(lines) - MAX_ITEMS
+        items.append({"type": "too_many_errors", "msg": f"{more} more errors are not listed.", "loc": [*loc]})
     return items
 
 
@@ -218,6 +233,17 @@ def to_api_error(exc: BaseException, *, what: str, debug: bool) -> APIError:
     logger.error("%s failed (error_id %s)", what, error_id, exc_info=exc)
     ctx = {"error_id": error_id}
     if debug:
-        ctx["exception"] = repr(exc)[:_MAX_TRACEBACK]
-        ctx["traceback"] = "".join(traceback.format_exception(exc))[-_MAX_TRACEBACK:]
+        ctx["exception"] = _encodable(_repr(exc))[:_MAX_TRACEBACK]
+        ctx["traceback"] = _encodable("".join(traceback.format_exception(exc)))[-_MAX_TRACEBACK:]
     return ServerError(ctx=ctx)
+
+
+def _repr(exc: BaseException) -> str:
+    try:
+        return repr(exc)
+    except Exception:  # a __repr__ that fails must not keep the client from its reply
+        return f"{type(exc).__name__}, which has no repr"
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()  # a lone surrogate is no UTF-8

@@ -103,7 +103,7 @@ def decode(text: str | None, limits: Limits) -> Frame:
     try:
         body = from_json(text, allow_inf_nan=False, cache_strings="keys")  # type: ignore[arg-type]  # None is told below
     except (ValueError, TypeError) as exc:
-        return _refused(_NO_BODY, _unreadable(text, exc))
+        return _refused(_NO_BODY, _unreadable(text, exc, limits.max_json_depth))
     if type(body) is not dict:
         return _refused(_NO_BODY, InvalidFrame(f"A frame is a JSON object, not {_json_name(body)}."))
     # `in` and a subscript cost half of what body.get() does, for each frame
@@ -135,6 +135,11 @@ def new_frame(body: dict[str, Any], action: str | None, route: str, request_id: 
     return frame
 
 
+def size_of(text: str) -> int:
+    """The bytes that a message takes on the wire: ``size_of("é") == 2``."""
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+
+
 def reply_tail(action: str, route: str) -> str:
     """What of a reply depends on its action and route alone, so that it can be kept for the next frame."""
     return f',"action":{quote(action)},"route":{quote(route)},"status":'
@@ -157,15 +162,16 @@ def encode_error(frame: Frame, error: APIError) -> str:
     action = "null" if frame.action is None else quote(frame.action)
     tail = f',"action":{action},"route":{quote(frame.route)},"status":{error.status}'
     told = "" if frame.request_id is None else f',"request_id":{to_json(frame.request_id).decode()}'
-    return f'{{"errors":{_errors(error)},"data":null{tail}{told}}}'
+    return f'{{"errors":{encode_errors(error)},"data":null{tail}{told}}}'
 
 
-def _errors(error: APIError) -> str:
+def encode_errors(error: APIError) -> str:
+    """The items of ``errors`` as JSON."""
     try:
         return to_json(error.errors, inf_nan_mode="null", fallback=str).decode()
-    except ValueError:  # its ctx is no JSON whatever one does, circular for example: the error is told without
-        items = [{key: item[key] for key in ("type", "msg")} for item in error.errors]
-        return to_json(items, fallback=str).decode()
+    except Exception:  # its ctx is no mapping, or no JSON whatever one does: the error is told without
+        told = {"type": error.type, "msg": error.msg}
+        return to_json([{key: str(text).encode(errors="replace") for key, text in told.items()}]).decode()
 
 
 def _refused(body: dict[str, Any], error: APIError) -> Frame:
@@ -181,9 +187,11 @@ def _refused(body: dict[str, Any], error: APIError) -> Frame:
     return frame
 
 
-def _unreadable(text: str | None, exc: Exception) -> APIError:
+def _unreadable(text: str | None, exc: Exception, max_depth: int) -> APIError:
     if text is None:
         return InvalidFrame("A frame is a text message, not a binary one.")
+    if "recursion limit" in str(exc):  # the parser's own, which lies above ours
+        return _over("max_json_depth", max_depth, "Its arrays and objects are nested too deep")
     return InvalidJSON(f"A frame is one JSON object: {exc}.")
 
 

@@ -12,7 +12,7 @@ from wsaction.dispatch import RouteTable, raise_refusal
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.limits import Limits
 from wsaction.mounts import Plan
-from wsaction.permissions import compile_permissions
+from wsaction.permissions import Permissions, compile_permissions
 from wsaction.runtime import Runtime
 from wsaction.serving import serve
 
@@ -42,6 +42,7 @@ class AsyncAPIActionHandler:
     consumer: Any  # the connection's root
     connection: Any  # the root's alone
     scope: Any  # the connection's ASGI scope
+    mounted: Any  # its own place in the table of routes
     frame: Any  # what is being answered
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -124,10 +125,10 @@ class AsyncAPIActionHandler:
 
     # ---------------------------------------------------------------------------------------------- permissions
     def get_permissions(self) -> Sequence[Any]:
-        """What is asked for the action under way; override it to decide for each frame."""
-        plan: Plan = self.frame.call.plan
-        if plan.action is not None and plan.action.options.permission_classes is not None:
-            return plan.action.options.permission_classes
+        """What is asked of this handler for the frame under way; override it to decide for each frame."""
+        action = self._plan().action
+        if action is not None and action.options.permission_classes is not None:
+            return action.options.permission_classes
         return self.permission_classes
 
     async def check_permissions(self) -> None:
@@ -142,10 +143,16 @@ class AsyncAPIActionHandler:
         if verdict is not None:
             await raise_refusal(verdict)
 
-    def _permissions(self) -> Any:
-        plan: Plan = self.frame.call.plan
-        if plan.permissions is not None:
-            return plan.permissions
+    def _plan(self) -> Plan:
+        """This handler's own: of the action under way where it is the one called, else of one that it does not have."""
+        call = self.frame.call
+        plan: Plan = call.plan if call.mounted is self.mounted else self.mounted.no_such_action
+        return plan
+
+    def _permissions(self) -> Permissions:
+        permissions = self._plan().permissions
+        if permissions is not None:
+            return permissions
         return compile_permissions(self.get_permissions(), owner=f"{type(self).__name__}.get_permissions()")
 
 
@@ -199,6 +206,6 @@ def _settable(cls: type) -> list[str]:
     return ["permission_classes", *own]
 
 
-_OWN: Mapping[str, Any] = {
-    name: value for name, value in vars(AsyncAPIActionHandler).items() if not name.startswith("__")
-}
+_OWN: frozenset[str] = frozenset(
+    name for name in (*vars(AsyncAPIActionHandler), *AsyncAPIActionHandler.__annotations__) if not name.startswith("__")
+)

@@ -37,7 +37,7 @@ class Limits:
                 raise ValueError(
                     f"Limits.{field.name} must be {wanted} above 0, not {value!r}; leave it out for the default"
                 )
-        if self.max_json_depth > 200:
+        if self.max_json_depth > 199:
             raise ValueError(
-                f"Limits.max_json_depth is at most 200, what the JSON parser itself goes to, not {self.max_json_depth}"
+                f"Limits.max_json_depth is at most 199, what the JSON parser itself goes to, not {self.max_json_depth}"
             )

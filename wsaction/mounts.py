@@ -62,14 +62,17 @@ class MountedHandler:
         if self.is_consumer:
             return frame.consumer
         handler = self.instance() if self._initkwargs else self.handler_class()
-        handler.consumer, handler.scope, handler.frame = frame.consumer, scope, frame
+        handler.consumer, handler.scope, handler.frame, handler.mounted = frame.consumer, scope, frame, self
         return handler
 
     def refusal(self, frame: Frame, debug: bool) -> APIError:
         """What is told when there is no such action; the names that are near, in debug mode only."""
-        near = get_close_matches(frame.action or "", self.actions, 3) or sorted(self.actions)
+        if not (debug or logger.isEnabledFor(logging.INFO)):
+            return ActionNotAllowed()
+        told = (frame.action or "")[:100]
+        near = get_close_matches(told, self.actions, 3) or sorted(self.actions)
         name = self.handler_class.__name__
-        text = f"{name} has no action {frame.action!r} at {frame.route!r}; it has {', '.join(near) or 'none'}"
+        text = f"{name} has no action {told!r} at {frame.route!r}; it has {', '.join(near) or 'none'}"
         logger.info("%s", text)
         return ActionNotAllowed(text if debug else None)
 
@@ -87,13 +90,13 @@ class MountedHandler:
 
     def _permissions(self, action: Action | None) -> Permissions | None:
         name = self.handler_class.__name__
+        if self.handler_class.decides_permissions:
+            return None
         if action is not None and action.options.permission_classes is not None:
             return compile_permissions(
                 action.options.permission_classes,
                 owner=f"@async_action(permission_classes=...) of {name}.{action.name}",
             )
-        if self.handler_class.decides_permissions:
-            return None
         classes = dict(self._initkwargs).get("permission_classes", self.handler_class.permission_classes)
         return compile_permissions(classes, owner=f"{name}.permission_classes")
 
@@ -136,4 +139,7 @@ def as_prefixes(patterns: Iterable[Endpoint | Include]) -> Iterable[Include]:
     """For ``strict_routing = False``: a root's own `path()` patterns, each matching whatever begins with it."""
     for pattern in patterns:
         if isinstance(pattern, Endpoint) and not pattern.pattern.is_regex:
-            yield nest(pattern, [re_path(r"", print).with_view(pattern.view)])[1]
+            yield nest(pattern, [_WHATEVER.with_view(pattern.view)])[1]
+
+
+_WHATEVER = re_path(r"", lambda: None)  # the view is replaced

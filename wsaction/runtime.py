@@ -1,6 +1,7 @@
 """What the connections of one app share."""
 
 import asyncio
+from weakref import WeakKeyDictionary
 
 from wsaction.admission import Authenticator
 from wsaction.concurrency import Threads
@@ -15,8 +16,8 @@ RUNTIME_KEY = "wsaction.runtime"  # where an app leaves its runtime in the scope
 class Runtime:
     """The bounds, the Origin policy, the authentication, the threads and the debug mode of all connections of an app.
 
-    One made without arguments is what a consumer served on its own gets. It follows the event loop that it is used on:
-    an app that is made at import and served in several loops, one after the other, has fresh threads in each.
+    One made without arguments is what a consumer served on its own gets. An app that is
+    used on several event loops has threads of their own in each.
     """
 
     def __init__(
@@ -32,13 +33,12 @@ class Runtime:
         self.authenticator = authenticator  # None: the app has no classes of its own
         self.auth_timeout = 10.0  # seconds
         self.debug = debug
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._threads: Threads
+        self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, Threads] = WeakKeyDictionary()
 
     @property
     def threads(self) -> Threads:
         """Where sync functions run; to be asked for on the loop."""
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._loop, self._threads = loop, Threads(self.limits.max_threads)
-        return self._threads
+        if (threads := self._threads.get(loop)) is None:
+            threads = self._threads[loop] = Threads(self.limits.max_threads)
+        return threads

@@ -4,11 +4,10 @@ import asyncio
 import logging
 from typing import Any, Protocol
 
-from pydantic_core import to_json
-
 from wsaction.connections import Connection, Dispatcher, Receive, Send
 from wsaction.dispatch import RouteTable, Session, raise_refusal
-from wsaction.exceptions import APIError, PermissionDenied, to_api_error
+from wsaction.exceptions import APIError, NotAuthenticated, PermissionDenied, to_api_error
+from wsaction.frames import encode_errors
 from wsaction.gates import Gate
 from wsaction.mounts import View
 from wsaction.permissions import compile_permissions
@@ -44,10 +43,11 @@ async def serve(view: RootView, scope: Any, receive: Receive, send: Send, runtim
 async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: Send, runtime: Runtime) -> None:
     limits = view.handler_class.limits or runtime.limits
     connection = Connection(receive, send, limits)
-    consumer = view.table.root.instance()
-    consumer.consumer, consumer.scope, consumer.connection = consumer, scope, connection
     gate: Gate | None = None
     try:
+        consumer = view.table.root.instance()
+        consumer.consumer, consumer.scope, consumer.connection = consumer, scope, connection
+        consumer.mounted = view.table.root
         session = Session(view.table, runtime, scope, connection, consumer)
         consumer.frame = session.no_frame()
         _check_origin(scope, runtime)
@@ -56,16 +56,21 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
             gate = Gate(state, session, connection, debug=runtime.debug)
         await _check_permissions(consumer, scope)
         await consumer.connect()
-    except Exception as exc:  # whatever a hook raises becomes an answer
+    except (Exception, asyncio.CancelledError) as exc:  # whatever a hook raises becomes an answer
+        _unless_cancelled(exc)
         await deny(scope, send, to_api_error(exc, what=f"the handshake of {scope['path']}", debug=runtime.debug))
         return
     code = 1006
     try:
-        if connection.ended:  # connect() closed it
-            await deny(scope, send, PermissionDenied())
+        if connection.closing is not None:  # connect() closed it
+            code = connection.closing[0]
+            await deny(scope, send, _refusal(*connection.closing))
             return
         await send(
-            {"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None}
+            {
+                "type": "websocket.accept",
+                "subprotocol": SUBPROTOCOL if SUBPROTOCOL in (scope.get("subprotocols") or ()) else None,
+            }
         )
         dispatcher: Dispatcher = session
         if gate is not None:
@@ -95,12 +100,25 @@ async def _check_permissions(consumer: Any, scope: Any) -> None:
         await raise_refusal(verdict)
 
 
+def _refusal(code: int, reason: str) -> APIError:
+    """What the handshake is answered where ``connect()`` closed: the status that its close code stands for."""
+    return NotAuthenticated(reason or None) if code == 4401 else PermissionDenied(reason or None)
+
+
 async def _say_goodbye(consumer: Any, code: int, timeout: float) -> None:
     try:
         async with asyncio.timeout(timeout):
             await consumer.disconnect(code)
-    except Exception as exc:  # the connection is over: there is nobody to tell but the log
+    except (Exception, asyncio.CancelledError) as exc:  # it is over: there is nobody to tell but the log
+        _unless_cancelled(exc)
         logger.error("%s.disconnect(%s) failed", type(consumer).__name__, code, exc_info=exc)
+
+
+def _unless_cancelled(exc: BaseException) -> None:
+    """Raises a cancellation that is ours; that of something which a hook awaited is an error like any other."""
+    task = asyncio.current_task()
+    if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise exc
 
 
 async def deny(scope: Any, send: Send, error: APIError) -> None:
@@ -109,7 +127,7 @@ async def deny(scope: Any, send: Send, error: APIError) -> None:
         if "websocket.http.response" not in (scope.get("extensions") or {}):
             await send({"type": "websocket.close", "code": {401: 4401, 403: 4403}.get(error.status, 1008)})
             return
-        body = to_json({"errors": error.errors}, fallback=str)
+        body = f'{{"errors":{encode_errors(error)}}}'.encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         if error.status == 401:
             headers.append((b"www-authenticate", b"Bearer"))

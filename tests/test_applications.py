@@ -1,0 +1,580 @@
+"""`WSAction`: routing by path, embedding in other apps, and its life on whichever loop."""
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser, SimpleUser
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.exceptions import InvalidStatus
+
+from wsaction import lifespans
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.exceptions import ImproperlyConfigured, NotFound
+from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.routing import include, path, re_path
+from wsaction.testing import HandshakeRefused, WebSocketSession, connect
+
+WAIT = 5.0  # seconds that a test waits at most, for anything
+
+
+class Where(AsyncAPIActionHandler):
+    @async_action
+    async def where(self) -> Any:
+        return {"kwargs": self.kwargs, "args": list(self.args)}
+
+
+class Show(AsyncAPIConsumer):
+    """Shows what it was given."""
+
+    routepatterns = [path("items/<int:pk>/", Where.as_aaah())]
+
+    @async_action
+    async def where(self) -> Any:
+        return {"kwargs": self.kwargs, "args": list(self.args)}
+
+    @async_action
+    async def captured(self, room: str) -> str:
+        return room
+
+    @async_action
+    async def scoped(self) -> Any:
+        names = ("path", "root_path", "url_route", "path_params")
+        return {name: self.scope.get(name) for name in names}
+
+    @async_action
+    async def state(self) -> Any:
+        return dict(self.scope.get("state", {}))
+
+    @async_action
+    async def who(self) -> Any:
+        return {
+            "user": getattr(self.user, "display_name", None),
+            "scopes": getattr(self.scope.get("auth"), "scopes", None),
+            "session": self.scope.get("session"),
+        }
+
+
+async def ask(app: Any, where: str, action: str, route: str = "", **options: Any) -> Any:
+    """The data of one action's reply, over a connection of its own."""
+    async with connect(app, where, **options) as ws:
+        reply = await ws.call(action, route)
+    assert reply["status"] == 200, reply
+    return reply["data"]
+
+
+async def refused(app: Any, where: str, **options: Any) -> HandshakeRefused:
+    with pytest.raises(HandshakeRefused) as caught:
+        async with connect(app, where, **options):
+            raise AssertionError("it was accepted")
+    return caught.value
+
+
+# ------------------------------------------------------------------------------------------------ routing
+
+
+async def test_the_paths_captures_are_in_the_kwargs_of_consumer_and_handlers() -> None:
+    app = WSAction([path("ws/<slug:room>/<int:n>/", Show.as_asgi(), {"extra": "yes"})])
+    captured = {"room": "blue", "n": 7, "extra": "yes"}
+    assert await ask(app, "/ws/blue/7/", "where") == {"kwargs": captured, "args": []}
+    assert await ask(app, "/ws/blue/7/", "where", "items/3/") == {"kwargs": {**captured, "pk": 3}, "args": []}
+    assert await ask(app, "/ws/blue/7/", "captured") == "blue"
+    scope = await ask(app, "/ws/blue/7/", "scoped")
+    assert scope["url_route"] == {"args": [], "kwargs": captured}
+    assert scope["path"] == "/ws/blue/7/"
+
+
+async def test_unnamed_captures_are_args() -> None:
+    app = WSAction([re_path(r"^(\d+)-(\w+)$", Show.as_asgi())])
+    assert await ask(app, "/12-ab", "where") == {"kwargs": {}, "args": ["12", "ab"]}
+    assert await ask(app, "/12-ab", "where", "items/3/") == {"kwargs": {"pk": 3}, "args": ["12", "ab"]}
+
+
+async def test_one_connection_does_not_have_the_captures_of_another() -> None:
+    app = WSAction([path("<room>/", Show.as_asgi())])
+    async with connect(app, "/a/") as one, connect(app, "/b/") as other:
+        for _ in range(2):
+            assert (await one.call("where", "items/1/"))["data"]["kwargs"] == {"room": "a", "pk": 1}
+            assert (await other.call("where", "items/1/"))["data"]["kwargs"] == {"room": "b", "pk": 1}
+
+
+async def test_include_and_the_order_of_patterns() -> None:
+    inner = [path("", Show.as_asgi(), {"which": "index"}), path("<int:n>/", Show.as_asgi())]
+    app = WSAction(
+        [
+            path("a/special/", Show.as_asgi(), {"which": "special"}),
+            path("<name>/", include(inner)),
+            path("", Show.as_asgi(), {"which": "root"}),
+        ]
+    )
+    assert (await ask(app, "/a/special/", "where"))["kwargs"] == {"which": "special"}
+    assert (await ask(app, "/x/", "where"))["kwargs"] == {"name": "x", "which": "index"}
+    assert (await ask(app, "/x/7/", "where"))["kwargs"] == {"name": "x", "n": 7}
+    assert (await ask(app, "/", "where"))["kwargs"] == {"which": "root"}
+    assert (await ask(app, "/caf%C3%A9/", "where"))["kwargs"] == {"name": "café", "which": "index"}
+
+
+@pytest.mark.parametrize("debug", [False, True])
+async def test_an_unknown_path_is_a_404_and_what_was_tried_is_told_in_debug_and_in_the_log(
+    debug: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "wsaction")
+    app = WSAction([path("boards/<int:pk>/", Show.as_asgi())], debug=debug)
+    error = await refused(app, "/bords/7/")
+    assert error.status == 404
+    (item,) = json.loads(error.body)["errors"]
+    assert item["type"] == "route_not_found"
+    assert ("boards/<int:pk>/" in item["msg"]) is debug
+    assert "boards/<int:pk>/" in caplog.text
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert (await refused(app, "/bords/7/", scope={"extensions": {}})).code == 1008
+
+
+async def test_a_peer_that_is_gone_before_it_asked_for_an_unknown_path_gets_no_answer() -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.disconnect", "code": 1006}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await WSAction([])({"type": "websocket", "path": "/x", "headers": []}, receive, send)
+    assert sent == []
+
+
+async def test_views_may_be_any_asgi_app() -> None:
+    async def own(scope: Any, receive: Any, send: Any) -> None:
+        ws = WebSocket(scope, receive, send)
+        await ws.accept()
+        await ws.send_json(scope["url_route"]["kwargs"])
+        await ws.close(4000)
+
+    app = WSAction([path("own/<int:n>/", own), path("ws/", Show.as_asgi())])
+    async with connect(app, "/own/7/") as ws:
+        assert await ws.receive_json() == {"n": 7}
+        assert await ws.wait_closed() == (4000, "")
+
+
+async def test_patterns_that_cannot_work_are_refused_when_declared() -> None:
+    with pytest.raises(ImproperlyConfigured):
+        WSAction([path("<int:a>/<int:a>/", Show.as_asgi())])
+    with pytest.raises(ValueError, match="allowed_origins"):
+        WSAction([], allowed_origins=["https://a.example/path"])
+
+
+async def test_http_is_told_to_upgrade_whatever_the_path() -> None:
+    app = WSAction([path("ws/", Show.as_asgi())])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
+        for where in ("/", "/ws/", "/elsewhere"):
+            response = await client.get(where)
+            assert response.status_code == 426
+            assert response.headers["upgrade"] == "websocket"
+
+
+# ------------------------------------------------------------------------------------------------ root paths
+
+
+@pytest.mark.parametrize(
+    ("root", "where", "room"),
+    [
+        ("", "/rooms/a/", "a"),
+        ("/api", "/api/rooms/a/", "a"),
+        ("/api", "/rooms/a/", "a"),  # a proxy took it away
+        ("/roo", "/rooms/a/", "a"),  # no whole segment
+        ("/rooms/a", "/rooms/a", None),
+        ("/rooms/a", "/rooms/a/", None),
+    ],
+)
+async def test_the_root_path_is_no_part_of_the_route(root: str, where: str, room: str | None) -> None:
+    app = WSAction([path("rooms/<room>/", Show.as_asgi()), path("", Show.as_asgi())])
+    data = await ask(app, where, "where", scope={"root_path": root})
+    assert data["kwargs"] == ({} if room is None else {"room": room})
+
+
+async def test_the_host_header_decides_nothing() -> None:
+    app = WSAction([path("rooms/<room>/", Show.as_asgi())])
+    assert await ask(app, "/rooms/a/", "captured", headers={"host": "evil.example/api"}) == "a"
+
+
+# ------------------------------------------------------------------------------------------------ embedding
+
+
+def rooms() -> WSAction:
+    return WSAction([path("rooms/<room>/", Show.as_asgi())])
+
+
+def in_fastapi(app: WSAction) -> FastAPI:
+    api = FastAPI()
+    api.mount("/sub", app)
+    return api
+
+
+EMBEDDINGS: dict[str, tuple[Callable[[], Any], str]] = {
+    "itself": (rooms, "/rooms/blue/"),
+    "Mount": (lambda: Starlette(routes=[Mount("/sub", rooms())]), "/sub/rooms/blue/"),
+    "Mount with a parameter": (lambda: Starlette(routes=[Mount("/{tenant}", rooms())]), "/sub/rooms/blue/"),
+    "Mounts": (lambda: Starlette(routes=[Mount("/a", routes=[Mount("/sub", rooms())])]), "/a/sub/rooms/blue/"),
+    "Mount at the root": (lambda: Starlette(routes=[Mount("/", rooms())]), "/rooms/blue/"),
+    "WebSocketRoute of the app": (
+        lambda: Starlette(routes=[WebSocketRoute("/rooms/{anything}/", rooms())]),
+        "/rooms/blue/",
+    ),
+    "WebSocketRoute": (lambda: Starlette(routes=[WebSocketRoute("/ws/{room}", Show.as_asgi())]), "/ws/blue"),
+    "FastAPI": (lambda: in_fastapi(rooms()), "/sub/rooms/blue/"),
+}
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+async def test_embedded(name: str) -> None:
+    make, where = EMBEDDINGS[name]
+    app = make()
+    async with connect(app, where) as ws:
+        assert (await ws.call("captured"))["data"] == "blue"
+        assert (await ws.call("where", "items/3/"))["data"]["kwargs"].items() >= {"room": "blue", "pk": 3}.items()
+    async with connect(app, where, scope={"root_path": "/root", "path": f"/root{where}"}) as ws:
+        assert (await ws.call("captured"))["data"] == "blue"
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+@pytest.mark.parametrize("root", ["", "/root"])
+async def test_embedded_under_uvicorn(name: str, root: str, serve: Any) -> None:
+    make, where = EMBEDDINGS[name]
+    server = serve(make(), root_path=root)
+    async with server.connect(where, subprotocols=["wsaction.v1"], open_timeout=WAIT) as ws:
+        await ws.send('{"action":"captured","request_id":1}')
+        async with asyncio.timeout(WAIT):
+            assert json.loads(await ws.recv())["data"] == "blue"
+
+
+async def test_refusals_under_uvicorn(serve: Any) -> None:
+    class Refusing(AsyncAPIConsumer):
+        async def connect(self) -> None:
+            raise NotFound("No such room.")
+
+    server = serve(WSAction([path("ws/", Refusing.as_asgi())]))
+    for where, kind in (("/ws/", "not_found"), ("/elsewhere", "route_not_found")):
+        with pytest.raises(InvalidStatus) as caught:
+            async with server.connect(where, open_timeout=WAIT):
+                pass
+        assert caught.value.response.status_code == 404
+        assert json.loads(caught.value.response.body or b"")["errors"][0]["type"] == kind
+
+
+async def test_http_under_uvicorn(serve: Any) -> None:
+    server = serve(rooms())
+    async with httpx.AsyncClient(timeout=WAIT, trust_env=False) as client:
+        for _ in range(2):
+            response = await client.get(server.url("/rooms/a/", "http"))
+            assert response.status_code == 426
+            assert "WebSocket" in response.text
+
+
+class Tokens(AuthenticationBackend):
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
+        name = conn.query_params.get("name")
+        return None if name is None else (AuthCredentials(["authenticated"]), SimpleUser(name))
+
+
+def sign_in(request: Request) -> PlainTextResponse:
+    request.session["name"] = "ada"
+    return PlainTextResponse("in")
+
+
+async def test_starlettes_authentication_and_sessions() -> None:
+    app = Starlette(
+        routes=[Route("/in", sign_in), Mount("/sub", rooms())],
+        middleware=[
+            Middleware(SessionMiddleware, secret_key="secret"),
+            Middleware(AuthenticationMiddleware, backend=Tokens()),
+        ],
+    )
+    where = "/sub/rooms/blue/"
+    assert await ask(app, where, "who") == {"user": "", "scopes": [], "session": {}}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
+        cookie = (await client.get("/in")).headers["set-cookie"].partition(";")[0]
+    assert await ask(app, f"{where}?name=grace", "who", headers={"cookie": cookie}) == {
+        "user": "grace",
+        "scopes": ["authenticated"],
+        "session": {"name": "ada"},
+    }
+
+
+# ------------------------------------------------------------------------------------------------ lifespan
+
+
+class Life:
+    """A lifespan that counts, and may be made to fail or to wait."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.apps: list[Any] = []
+        self.error: BaseException | None = None
+        self.gate: asyncio.Event | None = None
+        self.begun = asyncio.Event()
+        self.ended = threading.Event()
+
+    @contextlib.asynccontextmanager
+    async def __call__(self, app: WSAction) -> AsyncIterator[dict[str, Any]]:
+        self.events.append("starting")
+        self.apps.append(app)
+        self.begun.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        try:
+            yield {"number": len(self.apps)}
+        finally:
+            await asyncio.sleep(0)
+            self.events.append("ended")
+            self.ended.set()
+
+
+def living() -> tuple[WSAction, Life]:
+    life = Life()
+    return WSAction([path("rooms/<room>/", Show.as_asgi())], lifespan=life), life
+
+
+def test_run_by_nobody_it_starts_once_and_ends_with_the_loop() -> None:
+    app, life = living()
+
+    async def main() -> None:
+        life.gate = asyncio.Event()
+
+        async def one() -> Any:
+            return await ask(app, "/rooms/a/", "state")
+
+        async with asyncio.TaskGroup() as group:
+            asking = [group.create_task(one()) for _ in range(5)]
+            await life.begun.wait()
+            life.gate.set()
+        assert [task.result() for task in asking] == [{"number": 1}] * 5
+        assert await one() == {"number": 1}
+        assert life.events == ["starting"]
+
+    asyncio.run(asyncio.wait_for(main(), WAIT))
+    assert life.events == ["starting", "ended"]
+    assert life.apps == [app]
+
+
+def test_what_is_connected_when_the_loop_ends_ends_before_the_lifespan() -> None:
+    app, life = living()
+
+    class Noting(Show):
+        async def disconnect(self, code: int) -> None:
+            life.events.append("disconnect")
+
+    app = WSAction([path("", Noting.as_asgi())], lifespan=life)
+
+    async def main() -> None:
+        session = connect(app, "/")
+        ws: WebSocketSession = await session.__aenter__()
+        await ws.call("state")
+
+    asyncio.run(asyncio.wait_for(main(), WAIT))
+    gc.collect()
+    assert sorted(life.events) == ["disconnect", "ended", "starting"]
+
+
+def test_one_app_on_two_loops_one_after_the_other() -> None:
+    app, life = living()
+
+    async def main(number: int) -> None:
+        for _ in range(2):
+            assert await ask(app, "/rooms/a/", "state") == {"number": number}
+
+    for number in (1, 2):
+        asyncio.run(asyncio.wait_for(main(number), WAIT))
+    assert life.events == ["starting", "ended"] * 2
+
+
+async def test_a_server_may_run_what_another_loop_had_started_itself(serve: Any) -> None:
+    app, life = living()
+    await asyncio.to_thread(asyncio.run, ask(app, "/rooms/a/", "state"))
+    assert life.events == ["starting", "ended"]
+    server = serve(app)
+    for _ in range(2):
+        async with server.connect("/rooms/a/", open_timeout=WAIT) as ws:
+            await ws.send('{"action":"state"}')
+            async with asyncio.timeout(WAIT):
+                assert json.loads(await ws.recv())["data"] == {"number": 2}
+    assert life.events == ["starting", "ended", "starting"]
+
+
+def test_a_loop_that_was_dropped_does_not_matter() -> None:
+    app, life = living()
+    dropped = asyncio.new_event_loop()
+
+    def end_dropped() -> None:
+        for task in asyncio.all_tasks(dropped):
+            task.cancel()
+            dropped.run_until_complete(asyncio.wait({task}, timeout=WAIT))
+        dropped.close()
+
+    async def main() -> None:
+        assert await ask(app, "/rooms/a/", "state") == {"number": 2}
+        await asyncio.to_thread(end_dropped)  # its life ends as ours goes on
+        assert life.events == ["starting", "starting", "ended"]
+        assert await ask(app, "/rooms/a/", "state") == {"number": 2}
+
+    assert dropped.run_until_complete(ask(app, "/rooms/a/", "state")) == {"number": 1}
+    asyncio.run(asyncio.wait_for(main(), WAIT))
+    assert life.events == ["starting", "starting", "ended", "ended"]
+
+
+async def test_a_life_of_its_own_that_was_cancelled_starts_again() -> None:
+    app, life = living()
+    for number in (1, 2):
+        assert await ask(app, "/rooms/a/", "state") == {"number": number}
+        await end_of(app)
+        assert life.events == ["starting", "ended"] * number
+
+
+async def test_a_servers_life_that_ended_leaves_that_of_another_loop_alone() -> None:
+    app, life = living()
+    other = asyncio.new_event_loop()
+    lifespan = app.lifespan()
+    await asyncio.to_thread(other.run_until_complete, lifespan.__aenter__())
+    async with app.lifespan() as state:
+        await asyncio.to_thread(other.run_until_complete, lifespan.__aexit__(None, None, None))
+        assert await ask(app, "/rooms/a/", "state", scope={"state": dict(state)}) == {"number": 2}
+    other.close()
+    assert life.events == ["starting", "starting", "ended", "ended"]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("a secret"), asyncio.CancelledError()])
+@pytest.mark.parametrize("debug", [False, True])
+async def test_a_lifespan_that_fails_is_a_500_and_tried_again(
+    error: BaseException, debug: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    life = Life()
+    app = WSAction([path("rooms/<room>/", Show.as_asgi())], lifespan=life, debug=debug)
+    life.error, life.gate = error, asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        failing = [group.create_task(refused(app, "/rooms/a/")) for _ in range(3)]
+        await life.begun.wait()
+        life.gate.set()
+    for task in failing:
+        assert task.result().status == 500
+        assert (b"traceback" in task.result().body) is debug
+    assert life.events == ["starting"]
+    assert "the way to" in caplog.text
+    life.error = None
+    assert await ask(app, "/rooms/a/", "state") == {"number": 2}
+    await end_of(app)
+    assert life.events == ["starting", "starting", "ended"]
+
+
+def own_lives() -> set[asyncio.Task[None]]:
+    """The lifespans that no server runs, on this loop."""
+    return {task for task in lifespans._running if task.get_loop() is asyncio.get_running_loop()}
+
+
+async def end_of(app: WSAction) -> asyncio.Task[None]:
+    """Ends the app's own life as the end of the loop does."""
+    (life,) = own_lives()
+    life.cancel()
+    await asyncio.wait({life}, timeout=WAIT)
+    return life
+
+
+async def test_a_first_connection_that_is_given_up_stops_nothing() -> None:
+    app, life = living()
+    life.gate = asyncio.Event()
+    task = asyncio.create_task(ask(app, "/rooms/a/", "state", timeout=0.05))
+    await life.begun.wait()
+    task.cancel()
+    await asyncio.wait({task}, timeout=WAIT)
+    life.gate.set()
+    assert await ask(app, "/rooms/a/", "state") == {"number": 1}
+    assert life.events == ["starting"]
+    await end_of(app)
+
+
+async def test_a_failing_end_of_a_life_of_its_own_is_not_silent() -> None:
+    @contextlib.asynccontextmanager
+    async def lifespan(app: WSAction) -> AsyncIterator[None]:
+        try:
+            yield None
+        finally:
+            raise ZeroDivisionError
+
+    app = WSAction([path("rooms/<room>/", Show.as_asgi())], lifespan=lifespan)
+    assert await ask(app, "/rooms/a/", "state") == {}
+    assert isinstance((await end_of(app)).exception(), ZeroDivisionError)
+
+
+async def test_composed_into_the_lifespan_of_an_app_around_it() -> None:
+    app, life = living()
+    around = Starlette(routes=[Mount("/sub", app)], lifespan=app.lifespan)
+    for number in (1, 2):
+        async with around.router.lifespan_context(around) as state:
+            assert state == {"number": number}
+            for _ in range(2):
+                # what a server does with the state of the lifespan
+                data = await ask(around, "/sub/rooms/a/", "state", scope={"state": dict(state)})
+                assert data == {"number": number}
+        assert life.events == ["starting", "ended"] * number
+    assert not own_lives()
+
+
+async def test_mounted_in_an_app_that_does_not_run_its_lifespan() -> None:
+    app, life = living()
+    around = Starlette(routes=[Mount("/sub", app)])
+    async with around.router.lifespan_context(around):
+        for _ in range(2):
+            assert await ask(around, "/sub/rooms/a/", "state") == {"number": 1}
+    assert life.events == ["starting"]
+    await end_of(app)
+    assert life.events == ["starting", "ended"]
+
+
+@pytest.mark.parametrize("composed", [False, True])
+async def test_run_by_uvicorn(serve: Any, composed: bool) -> None:
+    app, life = living()
+    where = "/sub/rooms/a/" if composed else "/rooms/a/"
+    server = serve(Starlette(routes=[Mount("/sub", app)], lifespan=app.lifespan) if composed else app, lifespan="on")
+    assert life.events == ["starting"]
+    for _ in range(2):
+        async with server.connect(where, open_timeout=WAIT) as ws:
+            await ws.send('{"action":"state"}')
+            async with asyncio.timeout(WAIT):
+                assert json.loads(await ws.recv())["data"] == {"number": 1}
+    assert life.events == ["starting"]
+    server.should_exit = True
+    assert await asyncio.to_thread(life.ended.wait, WAIT)
+    assert life.events == ["starting", "ended"]
+
+
+@pytest.mark.parametrize("scope", [{"type": "lifespan"}, {"type": "lifespan", "state": {}}])
+async def test_servers_that_know_no_state_run_an_app_that_has_none(scope: dict[str, Any]) -> None:
+    sent: list[Any] = []
+    messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    await rooms()(scope, receive, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert scope.get("state", {}) == {}

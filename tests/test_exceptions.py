@@ -1,0 +1,296 @@
+"""`wsaction.exceptions`: the catalogue of what reaches the wire, and what of a bug does."""
+
+import json
+import logging
+from enum import Enum
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
+
+from wsaction import converters, exceptions
+from wsaction.exceptions import (
+    CATALOGUE,
+    ActionNotAllowed,
+    APIError,
+    Busy,
+    Conflict,
+    DuplicateRequestID,
+    ImproperlyConfigured,
+    InvalidFrame,
+    InvalidJSON,
+    InvalidParameters,
+    NotAuthenticated,
+    NotFound,
+    PermissionDenied,
+    ReplyTooLarge,
+    RouteNotFound,
+    ServerError,
+    to_api_error,
+    validation_items,
+)
+from wsaction.frames import encode_error, new_frame
+
+TREE = [
+    (InvalidJSON, 400, "invalid_json"),
+    (InvalidFrame, 400, "invalid_frame"),
+    (NotAuthenticated, 401, "not_authenticated"),
+    (PermissionDenied, 403, "permission_denied"),
+    (RouteNotFound, 404, "route_not_found"),
+    (NotFound, 404, "not_found"),
+    (ActionNotAllowed, 405, "action_not_allowed"),
+    (Conflict, 409, "conflict"),
+    (DuplicateRequestID, 409, "duplicate_request_id"),
+    (ServerError, 500, "server_error"),
+    (ReplyTooLarge, 500, "reply_too_large"),
+    (Busy, 503, "busy"),
+]
+
+
+def told(error: APIError) -> list[dict[str, Any]]:
+    """The ``errors`` of the reply that says this error, as a client reads them."""
+    reply = json.loads(encode_error(new_frame({}, "a", "", None), error))
+    assert (reply["data"], reply["status"]) == (None, error.status)
+    items: list[dict[str, Any]] = reply["errors"]
+    return items
+
+
+# ------------------------------------------------------------------------------------------------- tree and catalogue
+@pytest.mark.parametrize(("kind", "status", "type"), TREE, ids=[type for *_, type in TREE])
+def test_each_catalogued_error_has_its_status_and_type(kind: Any, status: int, type: str) -> None:
+    error = kind()
+    assert isinstance(error, APIError)
+    assert (error.status, error.type) == (status, type)
+    assert error.errors == [{"type": type, "msg": error.msg}]
+    assert error.msg.endswith(".")
+    assert str(error) == error.msg
+
+
+def test_the_catalogue_holds_all_of_them_by_type() -> None:
+    assert {type: kind for kind, _, type in TREE} == CATALOGUE
+
+
+def test_the_docstring_draws_every_one_of_them() -> None:
+    assert exceptions.__doc__ is not None
+    drawn = [line.split()[1:] for line in exceptions.__doc__.splitlines() if "──" in line]
+    assert [line for line in drawn if line[1] != "InvalidParameters"] == [
+        [str(status), kind.__name__, type] for kind, status, type in TREE
+    ]
+
+
+def test_improperly_configured_is_the_routers_own_and_never_reaches_the_wire() -> None:
+    assert ImproperlyConfigured is converters.ImproperlyConfigured
+    assert not issubclass(ImproperlyConfigured, APIError)
+
+
+# ------------------------------------------------------------------------------------------------- the items
+@pytest.mark.parametrize(
+    ("error", "item"),
+    [
+        (NotFound("No card 7."), {"type": "not_found", "msg": "No card 7."}),
+        (Busy(ctx={"limit": "x"}), {"type": "busy", "msg": Busy.code[2], "ctx": {"limit": "x"}}),
+        (InvalidFrame("m", loc=("route",)), {"type": "invalid_frame", "msg": "m", "loc": ["route"]}),
+        (
+            APIError(402, "payment_required", "Pay.", {"plan": "free"}, loc=["data", 3]),
+            {"type": "payment_required", "msg": "Pay.", "loc": ["data", 3], "ctx": {"plan": "free"}},
+        ),
+        (APIError(409, "stale", "m", {}), {"type": "stale", "msg": "m"}),
+    ],
+)
+def test_an_item_holds_what_there_is_and_in_one_order(error: APIError, item: dict[str, Any]) -> None:
+    assert list(error.errors[0].items()) == list(item.items())
+    assert told(error) == [item]
+
+
+@pytest.mark.parametrize("status", [400, 404, 418, 599])
+def test_a_status_that_says_error_is_taken(status: int) -> None:
+    assert APIError(status, "t", "m").status == status
+
+
+@pytest.mark.parametrize("status", [-1, 0, 200, 204, 399, 600])
+def test_a_status_that_says_something_else_is_refused_with_the_cure(status: int) -> None:
+    with pytest.raises(ValueError, match=rf"400 to 599, not {status}; return"):
+        APIError(status, "t", "m")
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Opaque:
+    def __str__(self) -> str:
+        return "opaque"
+
+
+class Unwritable:
+    def __str__(self) -> str:
+        raise RuntimeError("no str")
+
+
+def circle() -> dict[str, Any]:
+    ctx: dict[str, Any] = {}
+    ctx["self"] = ctx
+    return ctx
+
+
+@pytest.mark.parametrize(
+    ("ctx", "as_told"),
+    [
+        ({"n": float("nan"), "i": float("-inf")}, {"n": None, "i": None}),
+        ({"e": Colour.RED, "s": {1}, "o": Opaque()}, {"e": "red", "s": [1], "o": "opaque"}),
+        ({1: 2}, {"1": 2}),
+        (circle(), None),
+        ({"x": b"\xff"}, None),
+        ({"x": "\ud800"}, None),
+        ({"x": Unwritable()}, None),
+    ],
+)
+def test_a_ctx_that_is_no_json_is_written_as_far_as_it_goes_or_left_out(ctx: Any, as_told: Any) -> None:
+    item = {"type": "t", "msg": "m"} if as_told is None else {"type": "t", "msg": "m", "ctx": as_told}
+    assert told(APIError(400, "t", "m", ctx)) == [item]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"ctx": [1]}, "ctx is a mapping"),
+        ({"ctx": 7}, "ctx is a mapping"),
+        ({"loc": "data"}, "loc is a sequence of keys"),
+        ({"loc": 7}, "loc is a sequence of keys"),
+    ],
+)
+def test_what_an_error_cannot_be_made_of_is_refused_where_it_is_made(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        APIError(400, "t", "m", **arguments)
+    with pytest.raises(TypeError, match=message):
+        NotFound("m", **arguments)
+
+
+def test_a_status_is_an_int() -> None:
+    for status in (404.5, "404", True, None):
+        with pytest.raises(ValueError, match="400 to 599"):
+            APIError(status, "t", "m")  # type: ignore[arg-type]
+
+
+def test_a_msg_that_is_no_utf8_or_no_string_is_told_as_far_as_it_goes() -> None:
+    assert told(APIError(400, "t", "caf\u00e9 \ud800")) == [{"type": "t", "msg": "caf\u00e9 ?"}]
+    assert told(APIError(400, "t", Opaque())) == [{"type": "t", "msg": "opaque"}]  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------- validation
+def refused(annotation: Any, value: Any) -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(annotation).validate_python(value)
+    return caught.value
+
+
+def test_pydantics_type_msg_loc_and_ctx_pass_through_and_the_input_does_not() -> None:
+    class Card(BaseModel):
+        title: str = Field(max_length=3)
+        tags: list[int]
+
+    items = validation_items(refused(Card, {"title": "secret", "tags": [1, "x"]}), "data")
+    assert items == [
+        {
+            "type": "string_too_long",
+            "msg": "String should have at most 3 characters",
+            "loc": ["data", "title"],
+            "ctx": {"max_length": 3},
+        },
+        {
+            "type": "int_parsing",
+            "msg": "Input should be a valid integer, unable to parse string as an integer",
+            "loc": ["data", "tags", 1],
+        },
+    ]
+    error = InvalidParameters(items)
+    assert (error.status, error.type, error.msg) == (400, "string_too_long", items[0]["msg"])
+    assert told(error) == items
+
+
+def test_an_exception_in_pydantics_ctx_is_told_as_text() -> None:
+    def even(value: int) -> int:
+        if value % 2:
+            raise ValueError("must be even")
+        return value
+
+    (item,) = validation_items(refused(Annotated[int, AfterValidator(even)], 3), "n")
+    assert item["ctx"] == {"error": "must be even"}
+    assert told(InvalidParameters([item])) == [item]
+
+
+def test_a_custom_errors_ctx_is_told_however_odd() -> None:
+    def custom(value: Any) -> Any:
+        raise PydanticCustomError("odd", "odd {what}", {"what": Opaque(), "more": {1}})
+
+    items = validation_items(refused(Annotated[Any, AfterValidator(custom)], 3), "n")
+    assert told(InvalidParameters(items)) == [
+        {"type": "odd", "msg": "odd opaque", "loc": ["n"], "ctx": {"what": "opaque", "more": [1]}}
+    ]
+
+
+def test_a_literals_ctx_says_what_was_expected() -> None:
+    assert validation_items(refused(Literal["a", "b"], "c"))[0]["ctx"] == {"expected": "'a' or 'b'"}
+
+
+# ------------------------------------------------------------------------------------------------- bugs
+def test_an_api_error_is_itself_and_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    error = NotFound()
+    assert to_api_error(error, what="x", debug=True) is error
+    assert not caplog.records
+
+
+def failing(exc: BaseException) -> BaseException:
+    try:
+        raise exc
+    except BaseException as caught:
+        return caught
+
+
+def test_a_bug_is_logged_under_the_id_that_the_client_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    exc = failing(ZeroDivisionError("hidden"))
+    with caplog.at_level(logging.ERROR, "wsaction"):
+        error = to_api_error(exc, what="update boards/7/", debug=False)
+    (item,) = told(error)
+    assert item == {"type": "server_error", "msg": ServerError.code[2], "ctx": {"error_id": item["ctx"]["error_id"]}}
+    (record,) = caplog.records
+    assert record.name == "wsaction"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is exc
+    assert record.getMessage() == f"update boards/7/ failed (error_id {item['ctx']['error_id']})"
+    assert to_api_error(exc, what="x", debug=False).ctx != error.ctx
+
+
+def test_debug_tells_the_exception_and_its_traceback_within_bounds() -> None:
+    (item,) = told(to_api_error(failing(ZeroDivisionError("shown")), what="x", debug=True))
+    assert item["ctx"]["exception"] == "ZeroDivisionError('shown')"
+    assert item["ctx"]["traceback"].startswith("Traceback (most recent call last):\n")
+    assert item["ctx"]["traceback"].endswith("ZeroDivisionError: shown\n")
+    (item,) = told(to_api_error(ValueError("x" * 100_000), what="x", debug=True))
+    assert len(item["ctx"]["exception"]) == len(item["ctx"]["traceback"]) == 16_384
+
+
+class NoRepr(Exception):
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+    __str__ = __repr__
+
+
+class SurrogateRepr(Exception):
+    def __repr__(self) -> str:
+        return "\udcff"
+
+    __str__ = __repr__
+
+
+def test_debug_tells_an_exception_that_cannot_be_shown_too() -> None:
+    (item,) = told(to_api_error(NoRepr(), what="x", debug=True))
+    assert item["ctx"]["exception"] == "NoRepr, which has no repr"
+    assert item["ctx"]["error_id"]
+    assert item["ctx"]["traceback"]
+    (item,) = told(to_api_error(SurrogateRepr(), what="x", debug=True))
+    assert item["ctx"]["exception"] == r"\udcff"
+    assert item["ctx"]["error_id"]
+    assert r"\udcff" in item["ctx"]["traceback"]
