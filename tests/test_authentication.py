@@ -89,7 +89,7 @@ class Tokens(BearerAuthentication):
 
     async def verify(self, token: str) -> Credential | None:
         found = self.known.get(token)
-        if isinstance(found, Exception):
+        if isinstance(found, BaseException):
             raise found
         return await found() if callable(found) else found
 
@@ -456,6 +456,34 @@ async def test_a_cancelled_auth_leaves_room_for_another() -> None:
     assert state.user is ANN
 
 
+async def test_a_cancellation_carries_no_secret() -> None:
+    entered = asyncio.Event()
+
+    async def never() -> Credential:
+        try:
+            raise KeyError(SECRET)
+        except KeyError:
+            entered.set()
+            return await asyncio.get_running_loop().create_future()
+
+    task = asyncio.create_task((await opened(Tokens(**{SECRET: never}))).present(SECRET))
+    await entered.wait()
+    task.cancel(SECRET)
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    assert shows("".join(traceback.format_exception(caught.value))) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+async def test_what_ends_the_process_is_left_alone(error: type[BaseException]) -> None:
+    class Ends(BaseAuthentication):
+        async def authenticate(self, scope: Any) -> Credential | None:
+            raise error
+
+    with pytest.raises(error):
+        await authenticator(Ends).open(websocket_scope("/"), 10)
+
+
 async def test_a_class_that_hangs_is_bounded_and_a_timeout_of_its_own_is_a_bug_of_its_own() -> None:
     async def never() -> Credential:
         return await asyncio.get_running_loop().create_future()
@@ -799,7 +827,13 @@ def chained(error: APIError) -> APIError:
     return error
 
 
-FAILURES: list[Exception] = [
+class Untellable(APIError):
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        raise KeyError(self.msg)
+
+
+FAILURES: list[BaseException] = [
     ValueError(f"bad token {SECRET}"),
     ValueError(SECRET[:20] + "..."),
     nested(),
@@ -808,6 +842,9 @@ FAILURES: list[Exception] = [
     InvalidParameters([{"type": "a", "msg": "b"}, {"type": "c", "msg": f"not {SECRET[:10]}"}]),
     APIError(418, SECRET, "c"),
     chained(NotAuthenticated()),
+    Untellable(401, "a", SECRET),
+    asyncio.CancelledError(SECRET),
+    BaseExceptionGroup(SECRET, [asyncio.CancelledError(SECRET)]),
 ]
 
 HANDSHAKES = [
@@ -818,7 +855,7 @@ HANDSHAKES = [
 ]
 
 
-def replies(failure: Exception) -> str:
+def replies(failure: BaseException) -> str:
     """All that clients and logs are told for it, in debug."""
     return json.dumps([to_api_error(failure, what="test", debug=True).errors, traceback.format_exception(failure)])
 
@@ -829,7 +866,7 @@ def shows(text: str) -> list[str]:
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
 @pytest.mark.parametrize("way", [*HANDSHAKES, SECRET, {"token": SECRET}, {"token": [SECRET]}, {"other": {"a": SECRET}}])
-async def test_no_token_in_replies_or_logs(way: Any, failure: Exception, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_token_in_replies_or_logs(way: Any, failure: BaseException, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     tokens = Tokens(**{SECRET: failure})
     trial = opened(tokens, **way) if way in HANDSHAKES else (await opened(tokens)).present(way)

@@ -109,7 +109,12 @@ class Authenticator:
                         return found
                     if found is not None:
                         raise TypeError(f"{where}: expected a Credential or None, got {type(found).__name__}")
-        except Exception as exc:
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as exc:  # what it awaited may have been cancelled; that is a failure like any other
+            if isinstance(exc, asyncio.CancelledError) and _is_cancelled():
+                exc.args, exc.__cause__, exc.__context__ = (), None, None
+                raise
             if isinstance(exc, TimeoutError) and bound.expired():
                 logger.warning("%s took longer than %g s", where, seconds)
                 return Busy("Authentication took too long.", {"limit": "auth_timeout", "value": seconds})
@@ -211,6 +216,11 @@ class AuthenticationState:
             raise NotAuthenticated("The credential has expired.")
         self.credential, self.deadline, self._admitted = credential, None if at == math.inf else at, True
         self._scope["user"], self._scope["auth"] = credential.user, credential.auth
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _without_bearer(offered: bytes) -> bytes:

@@ -47,17 +47,20 @@ def texts(value: Any) -> Iterator[str]:
         yield str(value)
 
 
-def without_secrets(exc: Exception, secrets: Collection[str], where: str) -> Exception:
+def without_secrets(exc: BaseException, secrets: Collection[str], where: str) -> Exception:
     """An exception to be raised instead of ``exc``, outside of the block that caught it: neither its text nor that of
     what it came from holds a trace of a secret.
 
     An `APIError` stays itself, without its cause; where it tells a secret, it keeps its status and type, loses its
     ``ctx`` and ``loc``, and its message is redacted. Anything else becomes a `RedactedError`.
     """
-    if not isinstance(exc, APIError):
-        text = "".join(traceback.format_exception(exc))
-        return RedactedError(f"{where} raised this:\n{redact(text, secrets)[-_MAX_TEXT:]}")
-    if any(redact(text, secrets) != text for text in (str(exc), *texts(exc.errors))):
-        return APIError(exc.status, redact(exc.type, secrets), redact(exc.msg, secrets))
+    try:
+        if not isinstance(exc, APIError):
+            text = "".join(traceback.format_exception(exc))
+            return RedactedError(f"{where} raised this:\n{redact(text, secrets)[-_MAX_TEXT:]}")
+        if any(redact(text, secrets) != text for text in (str(exc), *texts(exc.errors))):
+            return APIError(exc.status, redact(exc.type, secrets), redact(exc.msg, secrets))
+    except Exception as bad:  # an error whose attributes raise; what comes of that is not to be told either
+        return RedactedError(f"{where} raised {type(exc).__name__}, which cannot be told: {type(bad).__name__}")
     exc.__cause__ = exc.__context__ = None
     return exc.with_traceback(None)
