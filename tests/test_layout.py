@@ -16,9 +16,9 @@ PACKAGE = Path(wsaction.__file__).parent
 FLOORS = (
     ("converters", "limits", "concurrency", "origins", "lifespans"),
     ("exceptions", "patterns", "algebra"),
-    ("frames", "serializers", "tries", "forms", "matches"),
-    ("reversing", "actions", "querysets", "permissions"),
-    ("routing", "outboxes", "declarations", "decorators", "runtime", "throttling"),
+    ("frames", "serializers", "tries", "forms", "matches", "authentication", "redaction"),
+    ("reversing", "actions", "querysets", "permissions", "admission"),
+    ("routing", "outboxes", "declarations", "decorators", "runtime", "throttling", "gates"),
     ("connections",),
     ("mounts",),
     ("dispatch",),

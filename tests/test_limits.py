@@ -24,6 +24,7 @@ def test_the_defaults_are_the_designs() -> None:
         "max_queued_actions": 256,
         "max_outbox_bytes": 1_048_576,
         "max_threads": 16,
+        "auth_timeout": 10.0,
         "drain_timeout": 10,
     }
 

@@ -61,6 +61,18 @@ async def test_embedding(app: str, at: str) -> None:
         assert (await ws.call("where"))["data"] == "kitchen"
 
 
+async def test_authentication() -> None:
+    app = block("class TokenAuthentication")["app"]
+    async with connect(app, "/ws/", subprotocols=["wsaction.v1", "bearer.a-secret"]) as ws:
+        assert ws.subprotocol == "wsaction.v1"
+        assert (await ws.call("whoami"))["data"] == "ada"
+    async with connect(app, "/ws/") as ws:
+        assert (await ws.call("whoami"))["status"] == 401
+        assert (await ws.call("$auth", data="another"))["status"] == 401
+        assert (await ws.call("$auth", data="a-secret"))["status"] == 200
+        assert (await ws.call("whoami"))["data"] == "ada"
+
+
 async def test_testing_an_app() -> None:
     test: Callable[[], Any] = block("class Counter")["test_adding"]
     await asyncio.wait_for(test(), 10)

@@ -7,6 +7,8 @@ from typing import Any
 
 from starlette.routing import Router as LifespanRouter
 
+from wsaction.admission import Authenticator
+from wsaction.authentication import user_id as id_of_user
 from wsaction.connections import Receive, Send
 from wsaction.exceptions import RouteNotFound, to_api_error
 from wsaction.lifespans import Lifespan, State
@@ -27,7 +29,9 @@ class WSAction:
     ``routes`` are `wsaction.routing.path` patterns whose views are ``Consumer.as_asgi()`` or any ASGI app; what a
     pattern captures is in ``self.kwargs`` of the consumer and its handlers. ``allowed_origins``: who may connect beside
     pages of the same host and port (``"https://example.com"``, ``"https://*.example.com"``, ``"*"``);
-    ``require_origin``: refuse clients that are no browsers. ``limits``: every bound. ``debug``: tell clients what was
+    ``require_origin``: refuse clients that are no browsers. ``limits``: every bound.
+    ``authentication_classes``: see `wsaction.authentication`; ``user_id``: who a user is, where that is not its ``pk``,
+    ``id`` or ``identity``. ``debug``: tell clients what was
     tried, and tracebacks. ``lifespan``: as Starlette's, given this app.
 
     Raises `wsaction.exceptions.ImproperlyConfigured` for patterns and settings that cannot work.
@@ -42,11 +46,19 @@ class WSAction:
         allowed_origins: Sequence[str] = (),
         require_origin: bool = False,
         limits: Limits | None = None,
+        authentication_classes: Sequence[Any] = (),
+        user_id: Callable[[Any], Any] | None = None,
         debug: bool = False,
         lifespan: "Callable[[WSAction], AbstractAsyncContextManager[State | None]] | None" = None,
     ) -> None:
         self.router = Router(routes)
-        self.runtime = Runtime(limits=limits, origins=OriginPolicy(allowed_origins, require_origin), debug=debug)
+        authenticator = Authenticator(authentication_classes, user_id=user_id or id_of_user)
+        self.runtime = Runtime(
+            limits=limits,
+            origins=OriginPolicy(allowed_origins, require_origin),
+            authenticator=authenticator if authentication_classes else None,
+            debug=debug,
+        )
         self.debug = debug
         self._lifespan = None if lifespan is None else Lifespan(lambda: lifespan(self))
         self._asgi_lifespan = LifespanRouter(lifespan=self.lifespan)

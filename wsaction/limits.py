@@ -13,8 +13,8 @@ class Limits:
     other; ``max_route_length``: characters; both are answered 400. ``max_concurrency``: actions of one connection under
     way at once. ``max_queued_actions``: frames of one connection that wait their turn; one more is answered 503
     ``busy``. ``max_outbox_bytes``: what waits to be sent; beyond it the client is a slow consumer and is closed, 1013.
-    ``max_threads``: threads that sync actions run in, for the whole app. ``drain_timeout``: what ends is waited for so
-    long, then let go.
+    ``max_threads``: threads that sync actions run in, for the whole app. ``auth_timeout``: to authenticate in, where
+    that is required. ``drain_timeout``: what ends is waited for so long, then let go.
 
     Raises ``ValueError`` for a bound that is not a positive number. ``Limits(max_concurrency=4)`` keeps all the others.
     """
@@ -26,6 +26,7 @@ class Limits:
     max_queued_actions: int = 256
     max_outbox_bytes: int = 1_048_576
     max_threads: int = 16
+    auth_timeout: float = 10.0
     drain_timeout: float = 10.0
 
     def __post_init__(self) -> None:

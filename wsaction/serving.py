@@ -4,10 +4,11 @@ import asyncio
 import logging
 from typing import Any, Protocol
 
-from wsaction.connections import Connection, Receive, Send
+from wsaction.connections import Connection, Dispatcher, Receive, Send
 from wsaction.dispatch import RouteTable, Session, raise_refusal
 from wsaction.exceptions import APIError, NotAuthenticated, PermissionDenied, to_api_error
 from wsaction.frames import encode_errors
+from wsaction.gates import Gate
 from wsaction.mounts import View
 from wsaction.permissions import compile_permissions
 from wsaction.runtime import RUNTIME_KEY, Runtime
@@ -42,13 +43,18 @@ async def serve(view: RootView, scope: Any, receive: Receive, send: Send, runtim
 async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: Send, runtime: Runtime) -> None:
     limits = view.handler_class.limits or runtime.limits
     connection = Connection(receive, send, limits)
+    gate: Gate | None = None
     try:
         consumer = view.table.root.instance()
         consumer.consumer, consumer.scope, consumer.connection = consumer, scope, connection
         consumer.mounted = view.table.root
         session = Session(view.table, runtime, scope, connection, consumer)
         consumer.frame = session.no_frame()
-        await _admit(consumer, scope, runtime)
+        _check_origin(scope, runtime)
+        if runtime.authenticator is not None:
+            state = await runtime.authenticator.open(scope, limits.auth_timeout)
+            gate = Gate(state, session, connection, debug=runtime.debug)
+        await _check_permissions(consumer, scope)
         await consumer.connect()
     except (Exception, asyncio.CancelledError) as exc:  # whatever a hook raises becomes an answer
         _unless_cancelled(exc)
@@ -66,18 +72,28 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
                 "subprotocol": SUBPROTOCOL if SUBPROTOCOL in (scope.get("subprotocols") or ()) else None,
             }
         )
-        code = await connection.serve(session)
+        dispatcher: Dispatcher = session
+        if gate is not None:
+            gate.watch()
+            dispatcher = gate
+        code = await connection.serve(dispatcher)
     except (OSError, RuntimeError) as exc:
         logger.debug("the peer was gone before it was accepted: %r", exc)
     finally:
+        if gate is not None:
+            gate.stop()
         await _say_goodbye(consumer, code, limits.drain_timeout)
 
 
-async def _admit(consumer: Any, scope: Any, runtime: Runtime) -> None:
-    """Raises `PermissionDenied` for a foreign Origin, or where a permission refuses the connection."""
+def _check_origin(scope: Any, runtime: Runtime) -> None:
+    """Raises `PermissionDenied` for a foreign Origin."""
     if (why := runtime.origins.refusal(scope)) is not None:
         logger.warning("handshake of %s refused: %s", scope["path"], why)
         raise PermissionDenied(why if runtime.debug else "This Origin may not connect here.")
+
+
+async def _check_permissions(consumer: Any, scope: Any) -> None:
+    """Raises `PermissionDenied` where a permission refuses the connection."""
     permissions = compile_permissions(consumer.get_permissions(), owner=f"{type(consumer).__name__}.permission_classes")
     verdict = permissions.connect_refusal(scope, consumer)
     if verdict is not None:
@@ -113,6 +129,8 @@ async def deny(scope: Any, send: Send, error: APIError) -> None:
             return
         body = f'{{"errors":{encode_errors(error)}}}'.encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if error.status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
         await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body})
     except (OSError, RuntimeError) as exc:

@@ -1,0 +1,244 @@
+"""Whether a connection may act: the authentication classes of an app, and what they have said of one connection.
+
+An `Authenticator` is compiled once for an app. Its `open` decides a handshake and makes the connection's
+`AuthenticationState`, which is asked before every frame (`gate`), answers ``$auth`` (`present`), and knows when the
+connection has to be closed (`deadline`, `overdue`).
+"""
+
+import asyncio
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from wsaction.authentication import (
+    BaseAuthentication,
+    BearerAuthentication,
+    Credential,
+    Scope,
+    bearer_tokens,
+    is_authenticated,
+    is_bearer,
+    user_id,
+)
+from wsaction.exceptions import (
+    ActionNotAllowed,
+    APIError,
+    Busy,
+    ImproperlyConfigured,
+    NotAuthenticated,
+    PermissionDenied,
+)
+from wsaction.redaction import texts, without_secrets
+
+__all__ = ("AuthenticationState", "Authenticator")
+
+logger = logging.getLogger("wsaction")
+
+
+class Authenticator:
+    """The authentication of an app, compiled once; `open` makes the `AuthenticationState` of a connection.
+
+    ``classes`` are subclasses of `BaseAuthentication` or instances. ``user_id`` says who a user is, as the function of
+    that name does. ``clock`` gives unix seconds. Raises `ImproperlyConfigured` for what cannot work.
+    """
+
+    def __init__(
+        self,
+        classes: Iterable[Any] = (),
+        *,
+        user_id: Callable[[Any], Any] = user_id,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._classes = tuple(map(_instance, classes))
+        self._of_data = tuple(one for one in self._classes if _takes_data(one))
+        self._bearer = any(isinstance(one, BearerAuthentication) for one in self._classes)
+        self._secret_headers = {name.lower().encode() for one in self._classes for name in one.secret_headers}
+        self.user_id, self.clock = user_id, clock
+        self.first_frame = any(one.first_frame for one in self._classes)
+        if self.first_frame and not self._of_data:
+            raise ImproperlyConfigured(
+                "authentication_classes wants a first frame that none of them takes; define authenticate_data, or add "
+                "a BearerAuthentication"
+            )
+
+    async def open(self, scope: Scope, auth_timeout: float) -> "AuthenticationState":
+        """Finds out who opens a connection, sets ``scope["user"]`` and ``scope["auth"]``, and takes the secrets out.
+
+        Raises `NotAuthenticated` for a bad credential, `Busy` where a class needs more than ``auth_timeout`` seconds.
+        """
+        state = AuthenticationState(self, scope, auth_timeout)
+        try:
+            found = await self._ask(self._classes, "authenticate", scope, self._secrets(scope), auth_timeout)
+            if isinstance(found, Exception):
+                raise found
+            if found is not None:
+                state.take(found)
+            elif self._bearer and bearer_tokens(scope):
+                raise NotAuthenticated("The bearer token was not accepted.")
+        except APIError as exc:
+            logger.info("handshake of %s refused: %s", scope.get("path"), exc)
+            raise
+        finally:
+            self._conceal(scope)
+        return state
+
+    async def of_data(self, data: Any, auth_timeout: float) -> Credential:
+        """Whose the data of an ``$auth`` frame is; raises `NotAuthenticated` where nobody takes it."""
+        if not self._of_data:
+            raise ActionNotAllowed("Nothing here takes $auth; authenticate at the handshake.")
+        found = await self._ask(self._of_data, "authenticate_data", data, texts(data), auth_timeout)
+        if isinstance(found, Credential):
+            return found
+        raise found or NotAuthenticated("The credential was not accepted.")
+
+    async def _ask(
+        self, classes: Sequence[BaseAuthentication], method: str, about: Any, secrets: Iterable[str], seconds: float
+    ) -> Credential | Exception | None:
+        """What the first class says that has something to say; an exception is returned, to be raised where it has
+        neither a context nor a frame that holds secrets."""
+        where = ""
+        try:
+            async with asyncio.timeout(seconds) as bound:
+                for one in classes:
+                    where = f"{type(one).__name__}.{method}"
+                    found = await getattr(one, method)(about)
+                    if isinstance(found, Credential):
+                        return found
+                    if found is not None:
+                        raise TypeError(f"{where}: expected a Credential or None, got {type(found).__name__}")
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as exc:  # what it awaited may have been cancelled; that is a failure like any other
+            if isinstance(exc, asyncio.CancelledError) and _is_cancelled():
+                exc.args, exc.__cause__, exc.__context__ = (), None, None
+                raise
+            if isinstance(exc, TimeoutError) and bound.expired():
+                logger.warning("%s took longer than %g s", where, seconds)
+                return Busy("Authentication took too long.", {"limit": "auth_timeout", "value": seconds})
+            return without_secrets(exc, set(secrets), where)
+        return None
+
+    def _secrets(self, scope: Scope) -> Iterator[str]:
+        """The words of the handshake that are secrets, or may be."""
+        yield from (name.partition(".")[2] for name in scope.get("subprotocols") or () if is_bearer(name))
+        held = {b"authorization", b"proxy-authorization", b"cookie", *self._secret_headers}
+        values = [value for name, value in scope.get("headers", ()) if name.lower() in held]
+        for value in (*values, scope.get("query_string", b"")):
+            for word in re.split(r"[\s;,&]+", value.decode("latin-1")):
+                if word.lower() not in ("basic", "bearer"):
+                    yield from (word, word.partition("=")[2])
+
+    def _conceal(self, scope: Scope) -> None:
+        """Takes out of the scope what nobody needs any more, and somebody may log."""
+        scope["subprotocols"] = [name for name in scope.get("subprotocols") or () if not is_bearer(name)]
+        scope["headers"] = [
+            (name, _without_bearer(value) if name.lower() == b"sec-websocket-protocol" else value)
+            for name, value in scope.get("headers", ())
+            if name.lower() not in self._secret_headers
+        ]
+
+
+class AuthenticationState:
+    """Whether a connection may act, as whom, and until when. Sync but for `present`; it keeps no timer and no task.
+
+    ``deadline``, in unix seconds, is when the connection has to be closed unless it authenticates (again) before; None:
+    never. Whoever looks at deadlines closes it with `overdue`.
+    """
+
+    __slots__ = ("_admitted", "_authenticator", "_clock", "_presenting", "_scope", "_timeout", "credential", "deadline")
+
+    def __init__(self, authenticator: Authenticator, scope: Scope, auth_timeout: float) -> None:
+        self._authenticator, self._scope, self._timeout = authenticator, scope, auth_timeout
+        self._clock = authenticator.clock
+        self._presenting = False
+        self._admitted = not authenticator.first_frame or is_authenticated(scope.get("user"), unsaid=False)
+        self.credential: Credential | None = None  # None: nobody, or who a middleware says
+        self.deadline: float | None = None if self._admitted else self._clock() + auth_timeout
+
+    @property
+    def user(self) -> Any:
+        """Who it is: ``scope["user"]``, or None."""
+        return self._scope.get("user")
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds until the deadline, negative after it; None: there is none."""
+        return None if self.deadline is None else self.deadline - self._clock()
+
+    @property
+    def overdue(self) -> tuple[int, str] | None:
+        """The close code and reason, once the deadline has passed."""
+        if (left := self.time_left) is None or left > 0:
+            return None
+        expired = "the credential has expired"
+        return 4401, expired if self._admitted else f"no $auth within {self._timeout:g} s"
+
+    def gate(self, action: str | None) -> APIError | None:
+        """Why a frame must not be looked at; None: it may. To be asked for each, malformed ones (None) too, before
+        anything else is told about it."""
+        if self.deadline is None or (self._admitted and self._clock() < self.deadline):
+            return None  # the short way, once a frame
+        if (overdue := self.overdue) is not None:
+            return NotAuthenticated(f"It is too late: {overdue[1]}.")
+        if action == "$auth":
+            return None
+        return NotAuthenticated('Authenticate first: {"action": "$auth", "data": ...}.')
+
+    async def present(self, data: Any) -> dict[str, Any]:
+        """Answers ``$auth``: authenticates, or refreshes in place; returns the reply's data, ``{"expires_at": ...}``.
+
+        Raises `NotAuthenticated` for a bad credential or one that comes too late, `PermissionDenied` for another
+        user's, `Busy` while one is under way. Whatever it raises, what was in force still is.
+        """
+        if self._presenting:
+            raise Busy("An $auth is under way on this connection; wait for its reply.")
+        self._presenting = True
+        try:
+            credential = await self._authenticator.of_data(data, self._timeout)
+        finally:
+            self._presenting = False
+        if (refused := self.gate("$auth")) is not None:
+            raise refused
+        known = self.credential is not None or is_authenticated(self.user, unsaid=False)
+        who = self._authenticator.user_id
+        if known and ((held := who(self.user)) is None or held != who(credential.user)):
+            raise PermissionDenied("This connection is another user's; open a new one.", {"code": "user_changed"})
+        self.take(credential)
+        return {"expires_at": self.deadline}
+
+    def take(self, credential: Credential) -> None:
+        """Puts a credential in force, whosever it is; raises `NotAuthenticated` where it has expired already."""
+        at = credential.expires_at
+        if at is not None and at <= self._clock():
+            raise NotAuthenticated("The credential has expired.")
+        self.credential, self.deadline, self._admitted = credential, None if at == math.inf else at, True
+        self._scope["user"], self._scope["auth"] = credential.user, credential.auth
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _without_bearer(offered: bytes) -> bytes:
+    names = (name.strip() for name in offered.decode("latin-1").split(","))
+    return ", ".join(name for name in names if not is_bearer(name)).encode("latin-1")
+
+
+def _takes_data(one: BaseAuthentication) -> bool:
+    return type(one).authenticate_data is not BaseAuthentication.authenticate_data
+
+
+def _instance(entry: Any) -> BaseAuthentication:
+    try:
+        one = entry() if isinstance(entry, type) else entry
+    except TypeError as exc:
+        raise ImproperlyConfigured(f"authentication_classes: {entry.__name__} cannot be made: {exc}") from exc
+    if not isinstance(one, BaseAuthentication):
+        raise ImproperlyConfigured(
+            f"authentication_classes: expected subclasses of BaseAuthentication or instances, got {entry!r}"
+        )
+    return one

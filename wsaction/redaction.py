@@ -1,0 +1,66 @@
+"""Errors without the secrets that they were about."""
+
+import traceback
+from collections.abc import Collection, Iterator
+from itertools import groupby
+from typing import Any
+
+from wsaction.exceptions import APIError
+
+__all__ = ("RedactedError", "redact", "texts", "without_secrets")
+
+SHORTEST = 4  # characters; what is shorter is no secret
+TRACE = 8  # so many characters in a row are a trace of a secret
+_MAX_TEXT = 16_384  # characters of a traceback
+
+
+class RedactedError(Exception):
+    """What code that handles secrets raised: its traceback as text, with every trace of them taken out."""
+
+
+def redact(text: str, secrets: Collection[str]) -> str:
+    """The text with "[redacted]" for whatever it shares with a secret: 8 characters in a row, or a shorter one whole.
+
+    So a token that was cut, quoted or put into a URL is found as well. Secrets of less than 4 characters are none.
+
+    >>> redact("no such token: 'eyJhbGciOi...", ["eyJhbGciOiJIUzI1NiJ9"])
+    "no such token: '[redacted]..."
+    """
+    traces = {one[at : at + TRACE] for one in secrets if len(one) >= SHORTEST for at in range(max(1, len(one) - 7))}
+    hidden = bytearray(len(text))
+    for size in {len(trace) for trace in traces}:
+        for at in range(len(text) - size + 1):
+            if text[at : at + size] in traces:
+                hidden[at : at + size] = b"\1" * size
+    runs = groupby(zip(text, hidden, strict=True), key=lambda pair: pair[1])
+    return "".join("[redacted]" if secret else "".join(one for one, _ in run) for secret, run in runs)
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every leaf of nested dicts, lists and tuples as text, keys left out."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from texts(item)
+    else:
+        yield str(value)
+
+
+def without_secrets(exc: BaseException, secrets: Collection[str], where: str) -> Exception:
+    """An exception to be raised instead of ``exc``, outside of the block that caught it: neither its text nor that of
+    what it came from holds a trace of a secret.
+
+    An `APIError` stays itself, without its cause; where it tells a secret, it keeps its status and type, loses its
+    ``ctx`` and ``loc``, and its message is redacted. Anything else becomes a `RedactedError`.
+    """
+    try:
+        if not isinstance(exc, APIError):
+            text = "".join(traceback.format_exception(exc))
+            return RedactedError(f"{where} raised this:\n{redact(text, secrets)[-_MAX_TEXT:]}")
+        if any(redact(text, secrets) != text for text in (str(exc), *texts(exc.errors))):
+            return APIError(exc.status, redact(exc.type, secrets), redact(exc.msg, secrets))
+    except Exception as bad:  # an error whose attributes raise; what comes of that is not to be told either
+        return RedactedError(f"{where} raised {type(exc).__name__}, which cannot be told: {type(bad).__name__}")
+    exc.__cause__ = exc.__context__ = None
+    return exc.with_traceback(None)
