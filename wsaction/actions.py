@@ -49,6 +49,7 @@ class Action:
 
     name: str
     function: Callable[..., Any]
+    plain: bool  # a coroutine function without ``*args``
     threaded: bool  # a sync function: runs in a thread
     streams: bool  # an async generator: each item is a partial reply
     parameters: tuple[Parameter, ...]

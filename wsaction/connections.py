@@ -205,7 +205,7 @@ class Connection:
         """Reads frames and runs each; ends when one has suspended, since another task leads by then."""
         receive, limits, dispatcher, ended = self._receive, self.limits, self._dispatcher, self._ended.done
         surely_small = limits.max_frame_bytes // 4  # characters
-        reads = 0
+        reads, variables = 0, len(self._base)
         while (message := await receive())["type"] == "websocket.receive":
             if ended():
                 return
@@ -219,7 +219,6 @@ class Connection:
             if self._in_flight and self._must_wait(frame):
                 continue
             current_frame.set(frame)
-            clean = copy_context()
             self._at_work = frame
             if not self._armed:
                 self._armed = True
@@ -235,7 +234,7 @@ class Connection:
                     self._finished(frame)
             if frame.task is not None:  # it has suspended: another task leads
                 return
-            if len(copy_context()) != len(clean) or (len(clean) > 1 and _changed(clean)):
+            if len(copy_context()) != variables or (variables > 1 and _changed(self._base)):
                 self._lead_on()  # the action set a context variable, which the next frame must not see
                 return
         self.lost(message.get("code", 1005))
@@ -342,7 +341,7 @@ class Connection:
             await self.outbox.send(reply, frame)
 
 
-def _changed(clean: Context) -> bool:
-    """Whether a context variable was set since ``clean``: by identity, since values compare as they like."""
+def _changed(base: Context) -> bool:
+    """Whether a context variable of ours was set since ``base``: by identity, since values compare as they like."""
     now = copy_context()
-    return any(now.get(variable, _UNSET) is not value for variable, value in clean.items())
+    return any(now.get(one, _UNSET) is not value for one, value in base.items() if one is not current_frame)

@@ -96,12 +96,14 @@ def read_action(cls: type, attribute: str, options: ActionOptions) -> Action:
     before_args = tuple(p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD)
     candidates = before_args if takes_args else [p.name for p in named]
     returns_status, output = _streamed(hints.get("return", Any)) if streams else _output(hints.get("return", Any))
+    awaited = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(wrapped)
     ordered = options.ordered and not streams
     options = replace(options, summary=options.summary or _first_line(function), ordered=ordered)
     return Action(
         name=name,
         function=function,
-        threaded=not (streams or inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(wrapped)),
+        plain=awaited and not takes_args,
+        threaded=not (streams or awaited),
         streams=streams,
         parameters=tuple(_parameter(where, p, hints) for p in named if p.name not in PROTOCOL_KEYS),
         protocol=tuple(p.name for p in named if p.name in PROTOCOL_KEYS),

@@ -210,14 +210,11 @@ class Session:
                 raise self._nothing_there(frame, call)
             binding = call.binding or call.fixed(action)
             parameters = action.bind(binding, frame)
-            args = action.positional(binding, parameters) if binding.rest else ()
-            if action.streams:
-                result = None
-                await self._stream(frame, action, action.function(handler, *args, **parameters))
-            elif action.threaded:
-                result = await self.runtime.threads.run(action.function, handler, *args, **parameters)
+            if action.plain:
+                result = await action.function(handler, **parameters)
             else:
-                result = await action.function(handler, *args, **parameters)
+                args = action.positional(binding, parameters) if binding.rest else ()
+                result = await self._perform(frame, action, handler, *args, **parameters)
             if frame.error is not None:  # cancelled, which the action swallowed
                 raise frame.error
             if action.silent:
@@ -235,6 +232,14 @@ class Session:
                 raise
             return self._failure(frame, frame.error or exc)
         return reply
+
+    async def _perform(self, frame: Frame, action: Action, handler: Any, /, *args: Any, **parameters: Any) -> Any:
+        """Runs what is not just a coroutine: a stream, a sync function, one with ``*args``."""
+        if action.streams:
+            return await self._stream(frame, action, action.function(handler, *args, **parameters))
+        if action.threaded:
+            return await self.runtime.threads.run(action.function, handler, *args, **parameters)
+        return await action.function(handler, *args, **parameters)
 
     async def _stream(self, frame: Frame, action: Action, items: AsyncGenerator[Any]) -> None:
         """Sends each item as a partial reply, as fast as the client reads; the generator is closed whatever happens."""
