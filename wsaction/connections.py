@@ -18,7 +18,7 @@ from contextvars import Context, copy_context
 from typing import Any, Protocol
 
 from wsaction.exceptions import APIError, Busy, Cancelled, DuplicateRequestID
-from wsaction.frames import Frame, current_frame, decode
+from wsaction.frames import Frame, current_frame, decode, set_since
 from wsaction.limits import Limits
 from wsaction.outboxes import Message, Outbox, Send
 
@@ -29,8 +29,6 @@ Receive = Callable[[], Awaitable[Message]]
 logger = logging.getLogger("wsaction")
 
 READS_IN_A_ROW = 32  # frames read without the loop having had a turn, before it is given one
-
-_UNSET = object()
 
 
 class Dispatcher(Protocol):
@@ -126,16 +124,23 @@ class Connection:
         frame.error = Cancelled()
         if frame.task is not None:
             frame.task.cancel()
-            return True
-        del self._ids[request_id]
-        self._waiting -= 1
-        if self._ready and frame in self._ready:
+        elif self._withdraw(frame):
+            del self._ids[request_id]
+            frame.key = None
+            self.spawn(self._answer, frame)
+        return True  # one that is just about to begin is refused by its error
+
+    def _withdraw(self, frame: Frame) -> bool:
+        """Takes a frame out of where it waits, and says whether it did wait."""
+        lane = None if frame.key is None else self._lanes.get(frame.key)
+        if lane and frame in lane:
+            lane.remove(frame)
+        elif self._ready and frame in self._ready:
             self._ready.remove(frame)
             self._next_of_lane(frame)
         else:
-            self._lanes[frame.key].remove(frame)  # type: ignore[index, union-attr]  # it waits, so it is in one
-        frame.key = None
-        self.spawn(self._answer, frame)
+            return False
+        self._waiting -= 1
         return True
 
     async def _settle(self) -> None:
@@ -234,7 +239,7 @@ class Connection:
                     self._finished(frame)
             if frame.task is not None:  # it has suspended: another task leads
                 return
-            if len(copy_context()) != variables or (variables > 1 and _changed(self._base)):
+            if len(copy_context()) != variables or (variables > 1 and set_since(self._base)):
                 self._lead_on()  # the action set a context variable, which the next frame must not see
                 return
         self.lost(message.get("code", 1005))
@@ -244,7 +249,8 @@ class Connection:
         self._armed = False
         if (frame := self._at_work) is not None:
             self._at_work = None
-            self._under_way(frame, self._leader)
+            frame.task = self._leader
+            self._under_way(frame)
             self._lead_on()
 
     def _too_large(self, text: str | None, message: Message) -> bool:
@@ -295,8 +301,7 @@ class Connection:
             self._ready = deque()
         self._ready.append(frame)
 
-    def _under_way(self, frame: Frame, task: asyncio.Task[None]) -> None:
-        frame.task = task
+    def _under_way(self, frame: Frame) -> None:
         self._in_flight += 1
         if frame.request_id is not None:
             self._ids.setdefault(frame.request_id, frame)
@@ -314,7 +319,8 @@ class Connection:
         while self._ready and self._in_flight < self.limits.max_concurrency:
             frame = self._ready.popleft()
             self._waiting -= 1
-            self._under_way(frame, self.spawn(self._follow, frame))
+            self._under_way(frame)
+            self.spawn(self._follow, frame)
 
     def _next_of_lane(self, frame: Frame) -> None:
         """The lane's first is gone: the one behind it waits for a place only, or the lane is over."""
@@ -327,6 +333,7 @@ class Connection:
 
     async def _follow(self, frame: Frame) -> None:
         """Runs a frame that had to wait."""
+        frame.task = asyncio.current_task()
         try:
             await self._answer(frame)
         finally:
@@ -339,9 +346,3 @@ class Connection:
         reply = await self._dispatcher.run(frame)
         if reply is not None:
             await self.outbox.send(reply, frame)
-
-
-def _changed(base: Context) -> bool:
-    """Whether a context variable of ours was set since ``base``: by identity, since values compare as they like."""
-    now = copy_context()
-    return any(now.get(one, _UNSET) is not value for one, value in base.items() if one is not current_frame)

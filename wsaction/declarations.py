@@ -77,16 +77,7 @@ def select_actions(
 def read_action(cls: type, attribute: str, options: ActionOptions) -> Action:
     """One method as an `Action`. Raises `ImproperlyConfigured` where its signature cannot be filled from a frame."""
     where, function = f"{cls.__name__}.{attribute}", inspect.getattr_static(cls, attribute)
-    if not inspect.isfunction(function):
-        raise ImproperlyConfigured(
-            f"{where} is no function but a {type(function).__name__}; an action is a method, def or async def"
-        )
-    wrapped = inspect.unwrap(function)  # a decorator's plain function may return what the action it wraps does
-    if inspect.isgeneratorfunction(wrapped):
-        raise ImproperlyConfigured(f"{where} is a sync generator; a stream is an async one: async def, with yield")
-    streams = inspect.isasyncgenfunction(wrapped)
-    if streams and options.mode == "none":
-        raise ImproperlyConfigured(f"{where} yields, which has replies; leave out mode='none', or do not yield")
+    streams, awaited = _kind(where, function, options)
     name = attribute if options.name is None else options.name
     _check_name(cls.__name__, name)
     hints = _hints(where, function)
@@ -96,7 +87,6 @@ def read_action(cls: type, attribute: str, options: ActionOptions) -> Action:
     before_args = tuple(p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD)
     candidates = before_args if takes_args else [p.name for p in named]
     returns_status, output = _streamed(hints.get("return", Any)) if streams else _output(hints.get("return", Any))
-    awaited = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(wrapped)
     ordered = options.ordered and not streams
     options = replace(options, summary=options.summary or _first_line(function), ordered=ordered)
     return Action(
@@ -118,6 +108,21 @@ def read_action(cls: type, attribute: str, options: ActionOptions) -> Action:
         write=_built(where, "what it returns", json_encoder, output),
         options=options,
     )
+
+
+def _kind(where: str, function: Any, options: ActionOptions) -> tuple[bool, bool]:
+    """Whether a function is a stream, and whether it is awaited; it is a plain sync function where it is neither."""
+    if not inspect.isfunction(function):
+        raise ImproperlyConfigured(
+            f"{where} is no function but a {type(function).__name__}; an action is a method, def or async def"
+        )
+    wrapped = inspect.unwrap(function)  # a decorator's plain function may return what the action it wraps does
+    if inspect.isgeneratorfunction(wrapped):
+        raise ImproperlyConfigured(f"{where} is a sync generator; a stream is an async one: async def, with yield")
+    streams = inspect.isasyncgenfunction(wrapped)
+    if streams and options.mode == "none":
+        raise ImproperlyConfigured(f"{where} yields, which has replies; leave out mode='none', or do not yield")
+    return streams, inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(wrapped)
 
 
 def _check_name(owner: str, name: Any) -> None:

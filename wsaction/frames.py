@@ -7,7 +7,7 @@ answered like everything else.
 
 import asyncio
 from collections.abc import Mapping
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from json.encoder import encode_basestring as quote
 from typing import Any, Protocol
 
@@ -67,7 +67,7 @@ class Frame:
     route: str  # as the client wrote it, with its query; echoed
     request_id: str | int | None
     error: APIError | None  # why it is refused without being run
-    task: asyncio.Task[None] | None  # whose it is, once it has suspended
+    task: asyncio.Task[None] | None  # whose it is, once it has suspended, or begun after it had to wait
     key: str | None  # frames with the same key run in order; None: in no order
     consumer: Any  # the root of its connection
     call: Call  # what it calls, once it is routed
@@ -97,6 +97,14 @@ current_frame: ContextVar[Frame | None] = ContextVar("wsaction.current_frame", d
 """The frame whose action runs in this context; None outside of one."""
 
 _NO_BODY: dict[str, Any] = {}
+_UNSET = object()
+
+
+def set_since(base: Context) -> bool:
+    """Whether a context variable of the application's was set since ``base``: by identity, as values compare as they
+    like."""
+    now = copy_context()
+    return any(now.get(one, _UNSET) is not value for one, value in base.items() if one is not current_frame)
 
 
 def decode(text: str | None, limits: Limits) -> Frame:

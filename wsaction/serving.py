@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Any, Protocol
 
-from wsaction.connections import Connection, Dispatcher, Receive, Send
+from wsaction.connections import Connection, Receive, Send
 from wsaction.dispatch import RouteTable, Session, raise_refusal
 from wsaction.exceptions import APIError, NotAuthenticated, PermissionDenied, to_api_error
 from wsaction.frames import encode_errors
@@ -43,19 +43,8 @@ async def serve(view: RootView, scope: Any, receive: Receive, send: Send, runtim
 async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: Send, runtime: Runtime) -> None:
     limits = view.handler_class.limits or runtime.limits
     connection = Connection(receive, send, limits)
-    gate: Gate | None = None
     try:
-        consumer = view.table.root.instance()
-        consumer.consumer, consumer.scope, consumer.connection = consumer, scope, connection
-        consumer.mounted = view.table.root
-        session = Session(view.table, runtime, scope, connection, consumer)
-        consumer.frame = session.no_frame()
-        _check_origin(scope, runtime)
-        if runtime.authenticator is not None:
-            state = await runtime.authenticator.open(scope, limits.auth_timeout)
-            gate = Gate(state, session, connection, debug=runtime.debug)
-        await _check_permissions(consumer, scope)
-        await consumer.connect()
+        consumer, dispatcher = await _open(view, scope, connection, runtime)
     except (Exception, asyncio.CancelledError) as exc:  # whatever a hook raises becomes an answer
         _unless_cancelled(exc)
         await deny(scope, send, to_api_error(exc, what=f"the handshake of {scope['path']}", debug=runtime.debug))
@@ -65,24 +54,42 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
         if connection.closing is not None:  # connect() closed it
             code = connection.closing[0]
             await deny(scope, send, _refusal(*connection.closing))
-            return
-        await send(
-            {
-                "type": "websocket.accept",
-                "subprotocol": SUBPROTOCOL if SUBPROTOCOL in (scope.get("subprotocols") or ()) else None,
-            }
-        )
-        dispatcher: Dispatcher = session
-        if gate is not None:
-            gate.watch()
-            dispatcher = gate
-        code = await connection.serve(dispatcher)
+        elif await _accept(scope, send):
+            if isinstance(dispatcher, Gate):
+                dispatcher.watch()
+            code = await connection.serve(dispatcher)
+    finally:
+        if isinstance(dispatcher, Gate):
+            dispatcher.stop()
+        await _say_goodbye(consumer, code, limits.drain_timeout)
+
+
+async def _open(view: RootView, scope: Any, connection: Connection, runtime: Runtime) -> tuple[Any, Session | Gate]:
+    """The root's instance for this connection, once all have said yes, and what its frames go to."""
+    root = view.table.root
+    consumer = root.instance()
+    consumer.consumer, consumer.mounted, consumer.scope, consumer.connection = consumer, root, scope, connection
+    session = Session(view.table, runtime, scope, connection, consumer)
+    consumer.frame = session.no_frame()
+    _check_origin(scope, runtime)
+    dispatcher: Session | Gate = session
+    if runtime.authenticator is not None:
+        state = await runtime.authenticator.open(scope, connection.limits.auth_timeout)
+        dispatcher = Gate(state, session, connection, debug=runtime.debug)
+    await _check_permissions(consumer, scope)
+    await consumer.connect()
+    return consumer, dispatcher
+
+
+async def _accept(scope: Any, send: Send) -> bool:
+    """Accepts the handshake and says whether the peer is still there."""
+    subprotocol = SUBPROTOCOL if SUBPROTOCOL in (scope.get("subprotocols") or ()) else None
+    try:
+        await send({"type": "websocket.accept", "subprotocol": subprotocol})
     except (OSError, RuntimeError) as exc:
         logger.debug("the peer was gone before it was accepted: %r", exc)
-    finally:
-        if gate is not None:
-            gate.stop()
-        await _say_goodbye(consumer, code, limits.drain_timeout)
+        return False
+    return True
 
 
 def _check_origin(scope: Any, runtime: Runtime) -> None:
