@@ -157,6 +157,22 @@ async def test_a_client_that_does_not_read_pauses_the_generator() -> None:
         assert seen == {f"t{number}" for number in range(10)}
 
 
+async def test_a_stream_cancelled_as_it_waits_for_its_turn_does_not_keep_others_from_theirs() -> None:
+    async with talking(Streams.as_asgi(), limits=Limits(max_outbox_bytes=50_000), capacity=2) as ws:
+        ws.pause_reading()
+        for number in range(4):
+            await ws.send_json({"action": "endless", "request_id": number})
+        await ws.send_json({"action": "$cancel", "data": 1, "request_id": "c"})
+        await ws.send_json({"action": "$cancel", "data": 2, "request_id": "d"})
+        ws.resume_reading()
+        final, partial = set(), set()
+        while final != {1, 2, "c", "d"} or partial < {0, 3}:
+            reply = await ws.receive_json()
+            (partial if reply["status"] == 206 else final).add(reply["request_id"])
+            if final == {1, 2, "c", "d"} and reply["status"] != 206:
+                partial.clear()  # what comes from here on shows that the others go on
+
+
 async def test_a_disconnect_runs_the_finally_blocks() -> None:
     closed: list[bool] = []
 

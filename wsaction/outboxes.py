@@ -113,14 +113,20 @@ class Outbox:
             try:
                 await waiter
             except asyncio.CancelledError:
-                self._offering.remove(waiter) if waiter in self._offering else self._let_offer()
+                if waiter in self._offering:
+                    self._offering.remove(waiter)
+                else:  # it was its turn
+                    self._let_offer()
                 raise
         await self.send(text)
 
     def _let_offer(self) -> None:
         """Wakes the first of those who wait to offer."""
-        if self._offering and not self._sending:
-            self._offering.popleft().set_result(None)
+        while self._offering and not self._sending:
+            waiter = self._offering.popleft()
+            if not waiter.done():  # else it was cancelled, and has yet to notice
+                waiter.set_result(None)
+                return
 
     async def say_close(self, code: int, reason: str) -> None:
         """Sends what still waits, unless the client is too slow for it, then the close frame."""
