@@ -310,7 +310,7 @@ async def test_random_interleavings_have_one_final_reply_for_each_request(block:
 async def interleave(rng: random.Random) -> None:
     final: dict[str, list[int]] = {}
     limits = Limits(max_concurrency=rng.choice((1, 2, 16)), max_queued_actions=rng.choice((2, 256)))
-    async with talking(Chaos.as_asgi(), limits=limits) as ws:
+    async with talking(Chaos.as_asgi(), limits=limits, capacity=rng.choice((1, 5, 1024))) as ws:
         sent = []
         for number in range(60):
             steps = rng.choices(("turn", "item", "fail"), (6, 6, 1), k=rng.randrange(6))
