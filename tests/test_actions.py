@@ -217,9 +217,17 @@ def unsupported_return(self: Any) -> threading.Event: ...  # type: ignore[empty-
 def field_default(self: Any, a: int = Field(default=5, ge=1)) -> None: ...
 
 
+def default_in_annotation(self: Any, a: Annotated[int, Field(default=5)]) -> None: ...
+
+
+def alias_in_annotation(self: Any, a: Annotated[int, Field(alias="pageSize")] = 0) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
+        (default_in_annotation, "Cards.act: the Field() of a sets a default or an alias, which would not count; write"),
+        (alias_in_annotation, "Cards.act: the Field() of a sets a default or an alias"),
         (no_self, "Cards.act takes no self; an action is a method of its handler"),
         (only_keywords, "Cards.act takes no self"),
         (keyword_self, "Cards.act takes no self"),

@@ -164,6 +164,12 @@ def _parameter(where: str, parameter: inspect.Parameter, hints: Mapping[str, Any
             f"{where}: the default of {parameter.name} is a pydantic Field(), which would be its value; write "
             f"{parameter.name}: Annotated[..., Field(...)], and = the default after it"
         )
+    for field in getattr(annotation, "__metadata__", ()):
+        if isinstance(field, FieldInfo) and (field.alias or field.validation_alias or not field.is_required()):
+            raise ImproperlyConfigured(
+                f"{where}: the Field() of {parameter.name} sets a default or an alias, which would not count; write "
+                "the default behind =, and name the parameter as clients do"
+            )
     validate = _built(where, f"parameter {parameter.name}", json_validator, annotation)
     plain = annotation if annotation in (str, int, bool) else None
     return parameter.name, validate, plain, parameter.default
