@@ -29,10 +29,9 @@ class WSAction:
     ``routes`` are `wsaction.routing.path` patterns whose views are ``Consumer.as_asgi()`` or any ASGI app; what a
     pattern captures is in ``self.kwargs`` of the consumer and its handlers. ``allowed_origins``: who may connect beside
     pages of the same host and port (``"https://example.com"``, ``"https://*.example.com"``, ``"*"``);
-    ``require_origin``: refuse clients that are no browsers. ``limits``: every bound.
-    ``authentication_classes``: see `wsaction.authentication`; ``user_id``: who a user is, where that is not its ``pk``,
-    ``id`` or ``identity``. ``debug``: tell clients what was
-    tried, and tracebacks. ``lifespan``: as Starlette's, given this app.
+    ``require_origin``: refuse clients that are no browsers. ``limits``: every bound. ``authentication_classes``: see
+    `wsaction.authentication`; ``user_id``: who a user is, where that is not its ``pk``, ``id`` or ``identity``.
+    ``debug``: tell clients what was tried, and tracebacks. ``lifespan``: as Starlette's, given this app.
 
     Raises `wsaction.exceptions.ImproperlyConfigured` for patterns and settings that cannot work.
 

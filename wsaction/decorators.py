@@ -31,7 +31,8 @@ def async_action(
 def async_action(function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
     """Makes a method an action of its handler; it stays an ordinary method.
 
-    ``async def`` runs on the loop, ``def`` in a thread. ``name``: what clients call it, by default the method's name.
+    ``async def`` runs on the loop, ``def`` in a thread; an async generator is a stream, whose items are partial replies
+    and which waits for no other frame. ``name``: what clients call it, by default the method's name.
     ``mode="none"``: silent on success. ``ordered=False``: does not wait for other frames of its route.
     ``permission_classes``, ``throttle_classes``: asked instead of the handler's own, for this action. ``status``: of
     the reply when the method returns none itself. ``summary``: one line for the documentation, by default the

@@ -154,13 +154,8 @@ class Session:
     __slots__ = ("connection", "consumer", "runtime", "scope", "surely_small", "table", "targets")
 
     def __init__(self, table: RouteTable, runtime: Runtime, scope: Any, connection: Connection, consumer: Any) -> None:
-        self.table, self.runtime, self.scope, self.connection, self.consumer = (
-            table,
-            runtime,
-            scope,
-            connection,
-            consumer,
-        )
+        self.table, self.runtime, self.scope = table, runtime, scope
+        self.connection, self.consumer = connection, consumer
         self.surely_small = connection.limits.max_outbox_bytes // 4  # characters
         args, captures = connection_captures(scope)
         own = args or captures
@@ -171,11 +166,9 @@ class Session:
         frame = new_frame({}, None, "", None)
         args, captures = connection_captures(self.scope)
         query = self.scope.get("query_string", b"").decode("latin-1")
-        frame.consumer, frame.call = (
-            self.consumer,
-            Target("", None, args, captures, None, query).call("", self.table),
-        )
-        frame.call.name = None
+        call = Target("", None, args, captures, None, query).call("", self.table)
+        call.name = None
+        frame.consumer, frame.call = self.consumer, call
         return frame
 
     def route(self, frame: Frame) -> None:

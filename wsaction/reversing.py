@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from .converters import Converter
-from .forms import Form, forms
-from .patterns import Endpoint, Include
+from wsaction.converters import Converter
+from wsaction.forms import Form, forms
+from wsaction.patterns import Endpoint, Include
 
 __all__ = ("NoReverseMatch", "Reverser")
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from .patterns import Pattern
+from wsaction.patterns import Pattern
 
 __all__ = ("Outline", "Trie", "outline")
 
