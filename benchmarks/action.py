@@ -1,152 +1,114 @@
-"""The action job in process: wsaction and the by-hand app in turns, one frame in flight, ratios of the medians.
+"""The action job in process: each contestant in turns with the by-hand app, one frame in flight, by hand = 1.
 
-python -m benchmarks.action [--quick]
+    python -m benchmarks.action [--quick]
+
+Each pair has a process of its own, so that none pays for what another has loaded. A ratio is the median of those of the
+turns, and holds across machines; the microseconds do not.
 """
 
 import argparse
 import asyncio
 import json
 import statistics
-import time
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import by_hand, cards
+from benchmarks.contestants import BY_HAND, CONTESTANTS, OURS, Contestant, by_name
+from benchmarks.driver import Unfit, turn, verify
+from benchmarks.report import Aim, Answer, Row, rounded
 
-AIMS = {"the action does not suspend": 0.50, "the action suspends": 1.00}
+__all__ = ("answer", "compare", "run")
 
-
-class User:
-    id = pk = 1
-    is_authenticated = True
-
-
-def scope(path: str) -> dict[str, Any]:
-    return {
-        "type": "websocket",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": "1.1",
-        "scheme": "ws",
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": "",
-        "query_string": b"",
-        "headers": [(b"host", b"localhost")],
-        "client": ("127.0.0.1", 50000),
-        "server": ("127.0.0.1", 8000),
-        "subprotocols": [],
-        "extensions": {},
-        "state": {},
-        "user": User(),
-    }
+AT_ONCE, WAITS = "does not suspend", "suspends"
+AIMS = (Aim(AT_ONCE, 0.50), Aim(WAITS, 1.00))
+WARM_UP = 200  # frames
+PATIENCE = 300  # seconds for one contestant
 
 
-def fields(tag: str) -> dict[str, Any]:
-    return {"title": f"Write the report {tag}", "position": 3, "tags": ["urgent", "backend"]}
+def answer(quick: bool = False) -> Answer:
+    """The question's answer; who is not installed or does not do the job is left out, with the reason."""
+    rows, notes = [], []
+    for contestant in CONTESTANTS:
+        if quick and not contestant.quick:
+            continue
+        try:
+            found = apart(contestant, quick)
+        except Unfit as exc:
+            if contestant in (OURS, BY_HAND):
+                raise
+            notes.append(f"left out: {contestant.name}: {exc}")
+            continue
+        rows.append(Row(contestant.name, found, AIMS if contestant is OURS else ()))
+    return Answer("action", "The action job in process; time for each action, by hand = 1", rows, notes)
 
 
-def request(tag: str) -> str:
-    frame = {"action": "update", "route": "boards/7/cards/42/", "data": fields(tag), "request_id": tag}
-    return json.dumps(frame, separators=(",", ":"))
+def apart(contestant: Contestant, quick: bool) -> dict[str, float | None]:
+    """`run` in a process of its own."""
+    if contestant.version is None:
+        raise Unfit(f"{contestant.distribution} is not installed")
+    command = [sys.executable, "-m", "benchmarks.action", "--only", contestant.name, *(["--quick"] if quick else [])]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        raise Unfit(f"it was not done in {PATIENCE} s") from None
+    if done.returncode:
+        raise Unfit((done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1])
+    found: dict[str, float | None] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
-def expected(tag: str) -> dict[str, Any]:
-    return {
-        "errors": [],
-        "data": {"id": 42, "board_id": 7, **fields(tag)},
-        "action": "update",
-        "route": "boards/7/cards/42/",
-        "status": 200,
-        "request_id": tag,
-    }
+def run(contestant: Contestant, quick: bool) -> dict[str, float]:
+    """Verifies and measures one contestant, here. Raises `Unfit`."""
+    module = contestant.load()
+    figures: dict[str, float] = {}
+    for column, waiting in ((AT_ONCE, False), (WAITS, True)):
+        app, base = contestant.app(waiting), BY_HAND.app(waiting)
+        on_loop(verify(app, contestant.speech, getattr(module, "STATUSES", {}), getattr(module, "UNTOLD", ())))
+        ratio, us = on_loop(compare(app, base, contestant, 10 if quick else 30, 0.02 if quick else 0.05))
+        figures |= {column: rounded(ratio), f"{column}, µs": rounded(us)}
+    return figures
 
 
-class Driver:
-    """receive() hands out frame i+1 only once reply i has been sent."""
+async def compare(
+    app: Callable[..., Any], base: Callable[..., Any], contestant: Contestant, turns: int, seconds: float
+) -> tuple[float, float]:
+    """The medians of the ratios and of the microseconds; a turn takes about ``seconds``.
 
-    def __init__(self, warmup: int, n: int) -> None:
-        self.frames = [request(f"{i:08}") for i in range(warmup + n)]
-        self.mark, self.total = warmup, warmup + n
-        self.asked = self.answered = 0
-        self.connected = False
-        self.waiting: asyncio.Future[None] | None = None
-        self.last = ""
-        self.started = self.stopped = (0.0, 0.0)
-
-    async def receive(self) -> dict[str, Any]:
-        if not self.connected:
-            self.connected = True
-            return {"type": "websocket.connect"}
-        if self.answered < self.asked:
-            self.waiting = asyncio.get_running_loop().create_future()
-            await self.waiting
-            self.waiting = None
-        i = self.asked
-        if i == self.mark:
-            self.started = (time.perf_counter(), time.process_time())
-        if i == self.total:
-            self.stopped = (time.perf_counter(), time.process_time())
-            return {"type": "websocket.disconnect", "code": 1000}
-        self.asked = i + 1
-        return {"type": "websocket.receive", "text": self.frames[i]}
-
-    async def send(self, message: Any) -> None:
-        if message["type"] != "websocket.send":
-            return
-        self.answered += 1
-        self.last = message["text"]
-        if self.waiting is not None and not self.waiting.done():
-            self.waiting.set_result(None)
-
-
-async def turn(app: Callable[..., Any], warmup: int, n: int) -> tuple[float, float]:
-    """Wall and CPU time of one action, in microseconds; the last reply is verified."""
-    driver = Driver(warmup, n)
-    await app(scope("/ws"), driver.receive, driver.send)
-    if json.loads(driver.last) != expected(f"{driver.total - 1:08}"):
-        raise RuntimeError(f"the reply is wrong: {driver.last}")
-    wall, cpu = ((b - a) / n * 1e6 for a, b in zip(driver.started, driver.stopped, strict=True))
-    return wall, cpu
-
-
-async def compare(app: Callable[..., Any], base: Callable[..., Any], n: int, turns: int) -> dict[str, float]:
-    rows = []
+    By CPU time, which on a quiet machine is the wall's, and on another one steadier.
+    """
+    _, first = await turn(app, contestant.speech, 0, WARM_UP)
+    n, base_n = (max(100, min(5_000, int(seconds * 1e6 / us))) for us in (first, 15.0))
+    pairs = []
     for _ in range(turns):
-        by_hand_turn = await turn(base, 200, n // turns)
-        rows.append((by_hand_turn, await turn(app, 200, n // turns)))
-    return {
-        "us": round(statistics.median(ours[0] for _, ours in rows), 2),
-        "by_hand_us": round(statistics.median(theirs[0] for theirs, _ in rows), 2),
-        "ratio": round(statistics.median(ours[0] / theirs[0] for theirs, ours in rows), 3),
-        "cpu_ratio": round(statistics.median(ours[1] / theirs[1] for theirs, ours in rows), 3),
-    }
+        theirs = await turn(base, BY_HAND.speech, WARM_UP, base_n)
+        pairs.append((theirs, await turn(app, contestant.speech, min(n, WARM_UP), n)))
+    return (
+        statistics.median(ours[1] / theirs[1] for theirs, ours in pairs),
+        statistics.median(ours[1] for _, ours in pairs),
+    )
 
 
-async def measure(quick: bool) -> dict[str, dict[str, float]]:
-    n, turns = (6_000, 6) if quick else (40_000, 20)
-    return {
-        "the action does not suspend": await compare(cards.app, by_hand.app, n, turns),
-        "the action suspends": await compare(cards.waiting_app, by_hand.waiting_app, n, turns),
-    }
-
-
-def main(quick: bool = False) -> dict[str, dict[str, float]]:
-    """Prints a line for each question and returns the figures."""
+def on_loop(work: Any) -> Any:
+    """Runs a coroutine on uvloop where there is one, as uvicorn does."""
     try:
         import uvloop
     except ImportError:
-        results = asyncio.run(measure(quick))
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer turns, fewer contestants")
+    parser.add_argument("--only", metavar="NAME", help="measure this contestant here, and print its figures as JSON")
+    options = parser.parse_args()
+    if options.only is None:
+        print(answer(options.quick).table())
     else:
-        results = uvloop.run(measure(quick))
-    for question, row in results.items():
-        print(
-            f"{question:32} {row['us']:6.2f} µs, by hand {row['by_hand_us']:6.2f} µs: "
-            f"{row['ratio']:.3f} (CPU {row['cpu_ratio']:.3f}; aim {AIMS[question]:.2f})"
-        )
-    return results
+        print(json.dumps(run(by_name(options.only), options.quick)))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    main(parser.parse_args().quick)
+    main()

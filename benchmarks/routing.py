@@ -1,126 +1,129 @@
-"""Resolving among 10, 100 and 1,000 patterns, against ``django.urls`` in the same run.
+"""Resolving a route among 10 to 10,000 patterns: `wsaction.routing`, `django.urls`, Starlette's router, werkzeug's map.
 
     python -m benchmarks.routing [--quick]
 
-The target is declared last. Contestants take turns; a figure is the median of the rounds. A ratio compares medians of
-this run, so it holds across machines; the microseconds do not.
+The route asked for is the one declared last, except where a shape says so. Contestants take turns; a figure is the
+median of the rounds. A ratio compares medians of one run, so it holds across machines; the microseconds do not.
 """
 
 import argparse
 import gc
-import platform
+import importlib
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-import django  # type: ignore[import-untyped]  # untyped, as are its modules
-import django.urls  # type: ignore[import-untyped]
-from django.urls.resolvers import RegexPattern, URLResolver  # type: ignore[import-untyped]
+from benchmarks.report import Aim, Answer, Row, rounded
 
-from wsaction import __version__, routing
+__all__ = ("SHAPES", "Library", "answer", "libraries")
 
-__all__ = ("main",)
-
-SIZES = (10, 100, 1000)
-AIM_GROWTH = 1.5
-AIM_DJANGO = 0.1
-RESOURCES = ("cards", "lists", "labels", "comments", "members")
-
-Resolve = Callable[[str], Any]
+SIZES = (10, 100, 1_000, 10_000)
+GROWTH, TO_DJANGO = "1000/10", "to django at 100"
+ENOUGH = 0.002  # seconds that a sample takes, about
+Resolve = Callable[[str], Any]  # what a route leads to, None for nothing
 
 
 def view(**kwargs: object) -> None:
     """What all patterns lead to."""
 
 
-def nested(library: Any, size: int) -> tuple[list[Any], str]:
-    """``boards/<int:board_id>/<name>/<int:pk>/``, each with another name."""
-    names = [f"{RESOURCES[number % 5]}{number}" for number in range(size - 1)] + ["cards"]
-    patterns = [library.path(f"boards/<int:board_id>/{name}/<int:pk>/", view, name=name) for name in names]
-    return patterns, "boards/7/cards/42/"
+# -------------------------------------------------------------------------------------------------------- libraries
+class Library(Protocol):
+    """A router, as far as the shapes need it; patterns are written in Django's way."""
+
+    name: str
+
+    def path(self, pattern: str) -> Any: ...
+
+    def include(self, prefix: str, patterns: list[Any]) -> Any: ...
+
+    def resolver(self, patterns: list[Any]) -> Resolve: ...
 
 
-def spread(library: Any, size: int) -> tuple[list[Any], str]:
-    """Each pattern with another first segment."""
-    patterns = [library.path(f"app{number}/<int:pk>/<slug:name>/", view) for number in range(size)]
-    return patterns, f"app{size - 1}/42/some-card/"
+class Ours:
+    name = "wsaction"
+
+    def __init__(self) -> None:
+        self.routing = importlib.import_module("wsaction.routing")
+
+    def path(self, pattern: str) -> Any:
+        return self.routing.path(pattern, view)
+
+    def include(self, prefix: str, patterns: list[Any]) -> Any:
+        return self.routing.path(prefix, self.routing.include(patterns))
+
+    def resolver(self, patterns: list[Any]) -> Resolve:
+        return or_none(self.routing.Router(patterns).resolve, self.routing.Resolver404)
 
 
-def regexes(library: Any, size: int) -> tuple[list[Any], str]:
-    """``re_path`` with a literal beginning."""
-    patterns = [library.re_path(rf"^app{number}/(?P<pk>[0-9]+)/(?P<name>[-\w]+)/$", view) for number in range(size)]
-    return patterns, f"app{size - 1}/42/some-card/"
+class Django(Ours):
+    name = "django"
+
+    def __init__(self) -> None:
+        self.routing = importlib.import_module("django.urls")
+
+    def resolver(self, patterns: list[Any]) -> Resolve:
+        resolvers = importlib.import_module("django.urls.resolvers")
+        root = resolvers.URLResolver(resolvers.RegexPattern(r""), patterns)
+        return or_none(root.resolve, self.routing.Resolver404)
 
 
-def included(library: Any, size: int) -> tuple[list[Any], str]:
-    """Ten patterns in each include. Django asks only 20 of 100 here, so the aim against it is for the other shapes."""
-    apps = [
-        library.path(
-            f"app{app}/<int:board_id>/",
-            library.include([library.path(f"things{number}/<int:pk>/", view) for number in range(10)]),
-        )
-        for app in range(size // 10)
-    ]
-    return apps, f"app{size // 10 - 1}/7/things9/42/"
+class Starlette:
+    name = "starlette"
+
+    def __init__(self) -> None:
+        self.routing = importlib.import_module("starlette.routing")
+
+    def path(self, pattern: str) -> Any:
+        return self.routing.WebSocketRoute("/" + swapped(pattern), view)
+
+    def include(self, prefix: str, patterns: list[Any]) -> Any:
+        return self.routing.Mount("/" + swapped(prefix).rstrip("/"), routes=patterns)
+
+    def resolver(self, patterns: list[Any]) -> Resolve:
+        routes, full = self.routing.Router(patterns).routes, self.routing.Match.FULL
+
+        def first(routes: Any, scope: dict[str, Any]) -> Any:  # what Router.app does before it calls
+            for route in routes:
+                match, child = route.matches(scope)
+                if match is full:
+                    inner = getattr(route, "routes", None)
+                    return child if inner is None else first(inner, {**scope, **child})
+            return None
+
+        return lambda text: first(routes, {"type": "websocket", "path": "/" + text, "root_path": "", "headers": []})
 
 
-def unmatched(library: Any, size: int) -> tuple[list[Any], str]:
-    """A route that matches nothing."""
-    return nested(library, size)[0], "boards/7/nothing/42/"
+class Werkzeug:
+    name = "werkzeug"
+
+    def __init__(self) -> None:
+        self.routing = importlib.import_module("werkzeug.routing")
+        self.exceptions = importlib.import_module("werkzeug.exceptions")
+
+    def path(self, pattern: str) -> Any:
+        return self.routing.Rule("/" + pattern.replace("<slug:", "<string:"), endpoint=pattern)
+
+    def include(self, prefix: str, patterns: list[Any]) -> Any:
+        return self.routing.Submount("/" + prefix.rstrip("/"), patterns)
+
+    def resolver(self, patterns: list[Any]) -> Resolve:
+        match = self.routing.Map(patterns, strict_slashes=False).bind("localhost").match
+        return or_none(lambda text: match("/" + text), self.exceptions.NotFound)
 
 
-SHAPES = (nested, spread, regexes, included, unmatched)
-
-
-def main(quick: bool = False) -> dict[str, Any]:
-    """Measure, print, and return ``{shape: {"ours": {size: µs}, "django": {size: µs}, "growth", "to_django"}}``.
-
-    :param quick: fewer rounds; under ten seconds.
-    """
-    results = {shape.__name__: measure(shape, rounds=7 if quick else 25) for shape in SHAPES}
-    print(f"wsaction {__version__}, Django {django_version()}, Python {platform.python_version()}; µs per resolve")
-    print(
-        f"{'':10}"
-        + "".join(f"{f'ours {size}':>12}{f'django {size}':>13}" for size in SIZES)
-        + "  1000/10  to django (100)"
+def swapped(pattern: str) -> str:
+    """Django's ``<int:pk>`` as Starlette's ``{pk:int}``."""
+    parts = pattern.replace("<slug:", "<str:").split("<")
+    return parts[0] + "".join(
+        "{{{1}:{0}}}{2}".format(*part.partition(">")[0].split(":"), part.partition(">")[2]) for part in parts[1:]
     )
-    for name, found in results.items():
-        times = "".join(f"{found['ours'][size]:12.2f}{found['django'][size]:13.1f}" for size in SIZES)
-        print(f"{name:10}{times}{found['growth']:9.2f}{found['to_django']:17.3f}")
-    print(f"{'aims':10}{'':75}{AIM_GROWTH:9.2f}{AIM_DJANGO:17.3f}")
-    return results
 
 
-def measure(shape: Callable[[Any, int], tuple[list[Any], str]], rounds: int) -> dict[str, Any]:
-    """The medians of one shape, all sizes and both libraries taking turns."""
-    contestants = {(who, size): (resolve, route) for size in SIZES for who, resolve, route in pair(shape, size)}
-    samples: dict[tuple[str, int], list[float]] = {key: [] for key in contestants}
-    loops = {key: loops_for(*contestant) for key, contestant in contestants.items()}
-    gc.disable()
-    try:
-        for _ in range(rounds):
-            for key, contestant in contestants.items():
-                samples[key].append(seconds(*contestant, loops[key]) / loops[key] * 1e6)
-    finally:
-        gc.enable()
-    medians = {key: statistics.median(times) for key, times in samples.items()}
-    ours, django = ({size: medians[who, size] for size in SIZES} for who in ("ours", "django"))
-    return {"ours": ours, "django": django, "growth": ours[1000] / ours[10], "to_django": ours[100] / django[100]}
-
-
-def pair(shape: Callable[[Any, int], tuple[list[Any], str]], size: int) -> Iterator[tuple[str, Resolve, str]]:
-    """Both libraries' resolve functions, which agree on whether the route matches."""
-    patterns, route = shape(routing, size)
-    yield "ours", quiet(routing.Router(patterns).resolve, routing.Resolver404), route
-    yield (
-        "django",
-        quiet(URLResolver(RegexPattern(r""), shape(django.urls, size)[0]).resolve, django.urls.Resolver404),
-        route,
-    )
-
-
-def quiet(resolve: Resolve, nothing: type[Exception]) -> Resolve:
+def or_none(resolve: Resolve, nothing: type[Exception]) -> Resolve:
     """``resolve`` with None for "nothing matches"."""
 
     def resolved(route: str) -> Any:
@@ -132,26 +135,144 @@ def quiet(resolve: Resolve, nothing: type[Exception]) -> Resolve:
     return resolved
 
 
-def loops_for(resolve: Resolve, route: str) -> int:
-    """How many calls take about two milliseconds."""
-    seconds(resolve, route, 3)
-    return max(1, int(0.002 / (seconds(resolve, route, 3) / 3)))
+def libraries() -> tuple[list[Library], list[str]]:
+    """Those that are installed, ours first, and a line for each that is not."""
+    found: list[Library] = []
+    notes = []
+    for library in (Ours, Django, Starlette, Werkzeug):
+        try:
+            found.append(library())
+        except ImportError as exc:
+            notes.append(f"left out: {library.name}: {exc}")
+    return found, notes
 
 
-def seconds(resolve: Resolve, route: str, loops: int) -> float:
-    """The time of ``loops`` calls."""
+# ----------------------------------------------------------------------------------------------------------- shapes
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One way in which an app's patterns may look; ``build`` gives patterns and the routes to be asked for."""
+
+    name: str
+    build: Callable[[Library, int], tuple[list[Any], list[str]]]
+    matches: bool = True
+    aims: bool = True  # whether the aim against django.urls is for it
+    huge: bool = False  # whether it is asked at 10,000 patterns too, which Django takes seconds to compile
+
+
+def flat(library: Library, size: int) -> tuple[list[Any], list[str]]:
+    """`boards/<int:board_id>/<name>/<int:pk>/`, each with another name: an API's resources."""
+    patterns = [library.path(f"boards/<int:board_id>/things{number}/<int:pk>/") for number in range(size)]
+    return patterns, [f"boards/7/things{size - 1}/42/"]
+
+
+def evenly(library: Library, size: int) -> tuple[list[Any], list[str]]:
+    """The same, and any of ten of them is asked for."""
+    patterns, _ = flat(library, size)
+    return patterns, [f"boards/7/things{number}/42/" for number in range(0, size, size // 10)]
+
+
+def spread(library: Library, size: int) -> tuple[list[Any], list[str]]:
+    """Each pattern with another first segment."""
+    patterns = [library.path(f"app{number}/<int:pk>/<slug:name>/") for number in range(size)]
+    return patterns, [f"app{size - 1}/42/some-card/"]
+
+
+def included(library: Library, size: int) -> tuple[list[Any], list[str]]:
+    """Ten patterns in each include. Django asks 20 of 100 here, so the aim against it is for the other shapes."""
+    apps = [
+        library.include(
+            f"app{app}/<int:board_id>/", [library.path(f"things{number}/<int:pk>/") for number in range(10)]
+        )
+        for app in range(size // 10)
+    ]
+    return apps, [f"app{size // 10 - 1}/7/things9/42/"]
+
+
+def twenty_way(library: Library, size: int) -> tuple[list[Any], list[str]]:
+    """A tree of segments with twenty branches at each."""
+    digits = itertools.islice(itertools.product(range(20), repeat=4), size)
+    patterns = [library.path(f"a{a}/<int:p>/b{b}/<int:q>/c{c}/d{d}/") for d, c, b, a in digits]
+    d, c, b, a = next(itertools.islice(itertools.product(range(20), repeat=4), size - 1, None))
+    return patterns, [f"a{a}/7/b{b}/42/c{c}/d{d}/"]
+
+
+def unmatched(library: Library, size: int) -> tuple[list[Any], list[str]]:
+    """A route that matches nothing."""
+    return flat(library, size)[0], ["boards/7/nothing/42/"]
+
+
+SHAPES = (
+    Shape("flat", flat, huge=True),
+    Shape("flat, any of them", evenly),
+    Shape("other first segments", spread),
+    Shape("includes of ten", included, aims=False, huge=True),
+    Shape("20-way tree", twenty_way, huge=True),
+    Shape("no such route", unmatched, matches=False),
+)
+
+
+# -------------------------------------------------------------------------------------------------------- measuring
+def answer(quick: bool = False) -> Answer:
+    """The question's answer; who is not installed is left out, with the reason."""
+    found, notes = libraries()
+    rows: list[Row] = []
+    for shape in SHAPES:
+        sizes = SIZES if shape.huge and not quick else SIZES[:3]
+        rows += measure(shape, found, sizes, 5 if quick else 15)
+    notes.append("µs for each route by how many patterns there are")
+    return Answer("routing", "Resolving a route among so many patterns", rows, notes)
+
+
+def measure(shape: Shape, found: list[Library], sizes: tuple[int, ...], rounds: int) -> Iterator[Row]:
+    """A row for each library: its medians by size, all sizes and libraries taking turns, ours against Django's."""
+    contestants = {(library.name, size): contestant(shape, library, size) for library in found for size in sizes}
+    samples: dict[tuple[str, int], list[float]] = {key: [] for key in contestants}
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for key, (resolve, routes, loops) in contestants.items():
+                samples[key].append(seconds(resolve, routes, loops) / loops / len(routes) * 1e6)
+    finally:
+        gc.enable()
+    medians = {key: statistics.median(times) for key, times in samples.items()}
+    for library in found:
+        us = {size: medians[library.name, size] for size in sizes}
+        figures: dict[str, float | None] = {f"{size:,}": rounded(us[size], 3) for size in sizes}
+        figures[GROWTH] = rounded(us[1_000] / us[10], 3)
+        django = medians.get(("django", 100))
+        figures[TO_DJANGO] = None if django is None else rounded(us[100] / django, 3)
+        yield Row(f"{shape.name}: {library.name}", figures, aims(shape) if library.name == Ours.name else ())
+
+
+def aims(shape: Shape) -> tuple[Aim, ...]:
+    return (Aim(GROWTH, 1.5), Aim(TO_DJANGO, 0.1)) if shape.aims else (Aim(GROWTH, 1.5),)
+
+
+def contestant(shape: Shape, library: Library, size: int) -> tuple[Resolve, list[str], int]:
+    """A resolve function, what it is asked for, and how many loops take `ENOUGH`. Raises ``RuntimeError``."""
+    patterns, routes = shape.build(library, size)
+    resolve = library.resolver(patterns)
+    for route in routes:
+        if (resolve(route) is not None) is not shape.matches:
+            raise RuntimeError(f"{library.name} resolves {route!r} among {size} {shape.name} to {resolve(route)!r}")
+    return resolve, routes, max(1, int(ENOUGH / (seconds(resolve, routes, 3) / 3)))
+
+
+def seconds(resolve: Resolve, routes: list[str], loops: int) -> float:
+    """The time of ``loops`` calls for each route."""
     start = time.process_time()
     for _ in range(loops):
-        resolve(route)
+        for route in routes:
+            resolve(route)
     return time.process_time() - start
 
 
-def django_version() -> str:
-    """The version of the other contestant."""
-    return str(django.get_version())
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, up to 1,000 patterns")
+    print(answer(parser.parse_args().quick).table())
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    main(parser.parse_args().quick)
+    main()

@@ -1,4 +1,4 @@
-"""The quickstart that `make run` serves: an echo, and a few cards behind routes, permissions and a queryset."""
+"""The quickstart: an echo, and a few cards behind routes, permissions and a queryset."""
 
 from pydantic import BaseModel
 
@@ -49,4 +49,4 @@ class Quickstart(AsyncAPIConsumer):
         return text
 
 
-app = WSAction([path("ws/", Quickstart.as_asgi())])
+app = WSAction([path("ws/", Quickstart.as_asgi())], title="Quickstart", description="An echo, and a few cards.")

@@ -7,15 +7,22 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 import uvicorn
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websockets_connect
 
+hypothesis.settings.register_profile("wsaction", deadline=None)  # a busy machine is no counterexample
+hypothesis.settings.load_profile("wsaction")
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+
+@pytest.fixture(params=["asyncio", pytest.param("uvloop", marks=pytest.mark.slow)])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Every async test runs on asyncio's own loop and on uvloop."""
+    """Every async test runs on asyncio's own loop and, where the slow ones run too, on uvloop.
+
+    The servers of the tests over real sockets run on uvloop anyway.
+    """
     return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 

@@ -422,6 +422,41 @@ async def test_a_capture_cannot_be_shadowed_by_the_frame() -> None:
     assert (await ask(view, "act", "d/7/x/", **frame))["data"][2] == "x"
 
 
+def by_keyword_only(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    async def wrapper(self: Any, **kwargs: Any) -> Any:
+        return await function(self, **kwargs)
+
+    return wrapper
+
+
+async def open_first(self: Any, x: int, a: int, b: int) -> list[int]:
+    return [a, x, b]
+
+
+async def open_between(self: Any, a: int, x: int, b: int) -> list[int]:
+    return [a, x, b]
+
+
+async def open_last(self: Any, a: int, b: int, x: int) -> list[int]:
+    return [a, x, b]
+
+
+async def open_by_keyword(self: Any, b: int, *, x: int, a: int) -> list[int]:
+    return [a, x, b]
+
+
+@pytest.mark.parametrize(
+    "function", [open_first, open_between, open_last, open_by_keyword, by_keyword_only(open_last)], ids=str
+)
+async def test_what_the_captures_leave_open_is_filled_wherever_it_stands(function: Any) -> None:
+    view = view_of(function, "<int:b>/<int:a>/")
+    assert (await ask(view, "act", "2/1/", x=7))["data"] == [1, 7, 2]
+    assert (await ask(view, "act", "2/1/", x="8"))["data"] == [1, 8, 2]
+    assert types_and_locs(await ask(view, "act", "2/1/", x="no")) == [("int_parsing", ["x"])]
+    assert types_and_locs(await ask(view, "act", "2/1/")) == [("missing", ["x"])]
+
+
 async def test_a_capture_is_validated_too_and_told_by_its_name() -> None:
     async def act(self: Any, pk: Annotated[int, Field(gt=5)], day: dt.date, n: int) -> Any:
         return [pk, day, n]

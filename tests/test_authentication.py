@@ -1,10 +1,13 @@
 """Authentication: who says who somebody is, what is refused before, refreshing in place, and secrets that stay so."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import logging
+import math
 import traceback
+import types
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +15,7 @@ from typing import Any
 
 import pytest
 from itsdangerous import TimestampSigner
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.authentication import (
     AuthCredentials,
@@ -48,13 +52,16 @@ from wsaction.exceptions import (
     PermissionDenied,
     to_api_error,
 )
+from wsaction.gates import Gate
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
 from wsaction.permissions import IsAuthenticated
+from wsaction.querysets import MemoryQuerySet
 from wsaction.redaction import RedactedError, redact, texts, without_secrets
 from wsaction.routing import path
 from wsaction.testing import HandshakeRefused, connect
 from wsaction.testing.scopes import websocket_scope
+from wsaction.units import current_unit
 
 NOW = 1_000_000.0
 SECRET = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
@@ -705,6 +712,64 @@ async def test_a_connection_that_ends_while_a_token_is_verified() -> None:
         await ws.send_json({"action": "$auth", "data": "never"})
         await entered.wait()
     assert ended.is_set()
+
+
+@pytest.mark.parametrize("for_long", [False, True])
+async def test_a_cancelled_auth_has_one_reply_though_verify_goes_on(for_long: bool) -> None:
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> Credential:
+        entered.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await go_on.wait()
+        await go_on.wait()
+        return Credential(ANN)
+
+    async with connect(desk(FirstTokens(stubborn=stubborn)), "/ws/") as ws:
+        assert (await ws.call("$auth", data="ann"))["status"] == 200
+        await ws.send_json({"action": "$auth", "data": "stubborn", "request_id": "a"})
+        await entered.wait()
+        assert (await ws.call("$cancel", data="a"))["status"] == 200
+        if not for_long:
+            go_on.set()
+        reply = await ws.receive_json()
+        assert (reply["request_id"], reply["status"]) == ("a", 499)
+        go_on.set()
+        assert (await ws.call("who"))["data"] == "ann"
+        await ws.nothing()
+
+
+async def test_the_gate_of_a_connection_that_has_ended_sets_no_alarm() -> None:
+    state = await opened(Tokens(short=short), **bearer("short"))
+    connection = types.SimpleNamespace(ended=False)
+    gate = Gate(state, None, connection, debug=False)  # type: ignore[arg-type]  # it dispatches nothing here
+    gate.watch()
+    assert gate._alarm._at < math.inf
+    gate.stop()
+    connection.ended = True
+    gate.watch()  # as by a $auth whose verification went on
+    assert gate._alarm._at == math.inf
+
+
+async def short() -> Credential:
+    return Credential(ANN, expires_at=NOW + 60)
+
+
+async def test_verify_has_units_of_work_of_its_own() -> None:
+    class Token(BaseModel):
+        id: int
+        used: int = 0
+
+    tokens = MemoryQuerySet(Token, [Token(id=1)])
+
+    async def kept() -> Credential:
+        await tokens.update(await tokens.get(id=1), {"used": 1})
+        assert current_unit() is None
+        return Credential(ANN)
+
+    async with connect(desk(FirstTokens(kept=kept)), "/ws/") as ws:
+        assert (await ws.call("$auth", data="kept"))["status"] == 200
+    assert (await tokens.get(id=1)).used == 1
 
 
 async def test_a_verify_that_is_cancelled_by_what_it_awaits_still_gets_a_reply() -> None:

@@ -226,3 +226,21 @@ async def test_within_a_frame_of_another_connection_it_has_its_own_connections()
     view = Consumer.as_asgi()
     async with connect(view), connect(view) as two:
         assert (await two.call("act", request_id=7))["data"] == [[None, "", None], ["act", "", 7]]
+
+
+@pytest.mark.parametrize(("code", "reason"), [(999, ""), (1006, ""), (5000, ""), ("4000", ""), (4000, None)])
+async def test_what_a_close_frame_cannot_hold_is_refused_where_it_is_said(code: Any, reason: Any) -> None:
+    refused: list[str] = []
+
+    class Closing(AsyncAPIConsumer):
+        @async_action
+        async def leave(self) -> None:
+            try:
+                await self.close(code, reason)
+            except ValueError as error:
+                refused.append(str(error))
+
+    async with talking(Closing.as_asgi()) as ws:
+        assert (await ws.call("leave"))["status"] == 200
+        assert (await ws.call("$ping"))["status"] == 200
+    assert refused[0].startswith(f"close({code!r}, {reason!r}): expected a code of 1000 to 1014")

@@ -74,10 +74,10 @@ async def test_the_method_stays_an_ordinary_method() -> None:
     [
         (
             {"nane": "x"},
-            r"@async_action has no option nane; it has name, mode, ordered, permission_classes, throttle_classes, st",
+            r"@async_action has no option nane; it has name, mode, timeout, ordered, permission_classes, ",
         ),
-        ({"timeout": 5, "retries": 1}, "has no option retries, timeout"),
-        ({"mode": "broadcast"}, "mode=.* is 'response' or 'none' in this version, not 'broadcast'"),
+        ({"deadline": 5, "retries": 1}, "has no option deadline, retries"),
+        ({"mode": "shout"}, "mode=.* is 'response', 'broadcast' or 'none', not 'shout'"),
         ({"mode": None}, "not None"),
         ({"status": 199}, r"status=199\): a final status is an int of 200 to 599, without 206"),
         ({"status": 600}, "status=600"),
@@ -85,6 +85,7 @@ async def test_the_method_stays_an_ordinary_method() -> None:
         ({"status": True}, "status=True"),
         ({"status": "200"}, "status='200'"),
         ({"status": None}, "status=None"),
+        ({"detail": "yes"}, "detail=.* is True for an action of one object, False for one of the list, not 'yes'"),
     ],
     ids=str,
 )

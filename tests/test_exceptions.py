@@ -13,6 +13,7 @@ from wsaction import converters, exceptions
 from wsaction.exceptions import (
     CATALOGUE,
     ActionNotAllowed,
+    ActionTimeout,
     APIError,
     Busy,
     Cancelled,
@@ -22,13 +23,16 @@ from wsaction.exceptions import (
     InvalidFrame,
     InvalidJSON,
     InvalidParameters,
+    LayerUnavailable,
     NotAuthenticated,
     NotFound,
     PermissionDenied,
     ReplyTooLarge,
     RouteNotFound,
     ServerError,
+    ShuttingDown,
     Throttled,
+    one_line,
     to_api_error,
     validation_items,
 )
@@ -42,6 +46,7 @@ TREE = [
     (RouteNotFound, 404, "route_not_found"),
     (NotFound, 404, "not_found"),
     (ActionNotAllowed, 405, "action_not_allowed"),
+    (ActionTimeout, 408, "action_timeout"),
     (Conflict, 409, "conflict"),
     (DuplicateRequestID, 409, "duplicate_request_id"),
     (Throttled, 429, "throttled"),
@@ -49,6 +54,8 @@ TREE = [
     (ServerError, 500, "server_error"),
     (ReplyTooLarge, 500, "reply_too_large"),
     (Busy, 503, "busy"),
+    (ShuttingDown, 503, "shutting_down"),
+    (LayerUnavailable, 503, "layer_unavailable"),
 ]
 
 
@@ -81,6 +88,10 @@ def test_the_docstring_draws_every_one_of_them() -> None:
     assert [line for line in drawn if line[1] != "InvalidParameters"] == [
         [str(status), kind.__name__, type] for kind, status, type in TREE
     ]
+
+
+def test_a_layer_that_is_away_says_whether_the_request_may_have_been_carried_out() -> None:
+    assert [LayerUnavailable().uncertain, LayerUnavailable("m", {"a": 1}, uncertain=True).uncertain] == [False, True]
 
 
 def test_improperly_configured_is_the_routers_own_and_never_reaches_the_wire() -> None:
@@ -305,3 +316,19 @@ def test_debug_tells_an_exception_that_cannot_be_shown_too() -> None:
     assert item["ctx"]["exception"] == r"\udcff"
     assert item["ctx"]["error_id"]
     assert r"\udcff" in item["ctx"]["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("update boards/7/", "update boards/7/"),
+        ("update käse/", "update käse/"),
+        ("update a\nERROR forged", r"'update a\nERROR forged'"),
+        ("update a\u2028b\x1b[2J", r"'update a\u2028b\x1b[2J'"),
+        ("x" * 1_000, "x" * 300),
+    ],
+)
+def test_what_clients_say_is_one_line_of_the_log(text: str, told: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert one_line(text) == told
+    to_api_error(ZeroDivisionError(), what=text, debug=False)
+    assert caplog.records[0].getMessage().startswith(f"{told} failed")

@@ -22,9 +22,14 @@ def test_the_defaults_are_the_designs() -> None:
         "max_route_length": 2_048,
         "max_concurrency": 16,
         "max_queued_actions": 256,
+        "max_queued_bytes": 1_048_576,
+        "max_subscriptions": 128,
         "max_outbox_bytes": 1_048_576,
         "max_threads": 16,
+        "send_timeout": 10,
+        "action_timeout": 30,
         "auth_timeout": 10.0,
+        "idle_timeout": 300,
         "drain_timeout": 10,
     }
 
@@ -46,7 +51,7 @@ def test_it_is_frozen_slotted_comparable_and_takes_names_only() -> None:
 
 
 def test_the_docstring_names_every_bound() -> None:
-    assert set(re.findall(r"``(\w+)``:", Limits.__doc__ or "")) == {*WHOLE, *SECONDS}
+    assert set(re.findall(r"``(\w+_\w+)``", Limits.__doc__ or "")) == {*WHOLE, *SECONDS}
 
 
 NO_BOUND: list[Any] = [0, -1, True, False, None, "5", float("inf"), float("nan"), -0.5, 0.0, Decimal(5), [5]]

@@ -227,12 +227,18 @@ async def test_permissions_are_asked_outermost_first_each_of_its_own_handler(log
 
 
 @pytest.mark.parametrize("no", ["root", "outer", "middle", "leaf"])
-@pytest.mark.parametrize("action", ["where", "typed", "lost", "$x"])
+@pytest.mark.parametrize("action", ["where", "typed", "lost"])
 async def test_a_refusal_is_told_before_existence_and_validation(log: list[Any], action: str, no: str) -> None:
     reply = await ask(tree(), action, "1/x/2/leaf/", no=no, n="no number")
     assert (reply["status"], reply["errors"][0]["type"]) == (403, "permission_denied")
     assert [name for name, *_ in log] == ["root", "outer", "middle", "leaf"][: len(log)]
     assert log[-1][0] == no
+
+
+async def test_a_name_of_the_protocols_that_it_does_not_have_asks_nobody(log: list[Any]) -> None:
+    reply = await ask(tree(), "$x", "1/x/2/leaf/", no="root")
+    assert (reply["status"], reply["errors"][0]["type"]) == (405, "action_not_allowed")
+    assert log == []
 
 
 async def test_allowed_existence_and_then_validation_are_told(log: list[Any]) -> None:

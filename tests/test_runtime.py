@@ -2,6 +2,12 @@
 
 import asyncio
 
+import pytest
+
+from wsaction.events import encode_event
+from wsaction.exceptions import LayerUnavailable
+from wsaction.layers.base import History
+from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
 from wsaction.origins import OriginPolicy
 from wsaction.runtime import Runtime
@@ -28,3 +34,25 @@ def test_each_loop_has_threads_of_its_own() -> None:
         return threads
 
     assert asyncio.run(use()) is not asyncio.run(use())
+
+
+async def test_each_loop_has_a_hub_of_its_own_until_it_is_closed() -> None:
+    runtime = Runtime()
+    await runtime.close()  # there is none, and none is made
+    assert runtime.here.hub is None
+    hub = runtime.hub
+    assert runtime.hub is hub
+    assert await hub.publish("t", encode_event("moved", "t", "1"), History()) is not None
+    runtime.reopen()
+    assert runtime.hub is hub
+    await runtime.close()
+    with pytest.raises(LayerUnavailable):
+        await runtime.hub.publish("t", encode_event("moved", "t", "1"))
+    runtime.reopen()
+    assert runtime.hub is not hub
+    await runtime.close()
+
+
+async def test_the_layer_is_the_one_given() -> None:
+    layer = MemoryLayer()
+    assert Runtime(layer=layer).hub.layer is layer

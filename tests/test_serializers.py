@@ -422,3 +422,35 @@ def test_what_is_json_comes_out_as_it_is_compact_and_not_escaped(value: Any) -> 
     if isinstance(value, str | list):
         strings = [value] if isinstance(value, str) else [item for item in value if isinstance(item, str)]
         assert all(character in text for string in strings for character in string if ord(character) > 127)
+
+
+class _Lazy:
+    """A row of which not all is loaded: ``title`` is found by asking, not in its ``__dict__``."""
+
+    def __init__(self) -> None:
+        self.id = 1
+
+    @property
+    def title(self) -> str:
+        return "loaded"
+
+
+class _Shown(BaseModel):
+    id: int
+    title: str
+
+
+@pytest.mark.parametrize(
+    ("annotation", "wrap"),
+    [
+        (_Shown, lambda row: row),
+        (list[_Shown], lambda row: [row]),
+        (_Shown | None, lambda row: row),
+        (dict[str, _Shown], lambda row: {"a": row}),
+    ],
+    ids=["model", "list", "optional", "dict"],
+)
+def test_what_is_not_in_the_dict_of_an_object_is_asked_for(annotation: Any, wrap: Any) -> None:
+    assert json.loads(json_encoder(annotation)(wrap(_Lazy()))) == wrap({"id": 1, "title": "loaded"})
+    whole = _Shown(id=2, title="b")
+    assert json.loads(json_encoder(annotation)(wrap(whole))) == wrap({"id": 2, "title": "b"})

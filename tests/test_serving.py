@@ -11,12 +11,12 @@ import pytest
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
+from wsaction.dialects.base import SUBPROTOCOL
 from wsaction.exceptions import APIError, NotAuthenticated, NotFound, PermissionDenied
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
 from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated
 from wsaction.routing import path
-from wsaction.serving import SUBPROTOCOL
 from wsaction.testing import HandshakeRefused, connect
 from wsaction.testing.scopes import websocket_scope
 
@@ -417,7 +417,7 @@ async def test_disconnect_is_asked_when_the_apps_task_is_cancelled() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert codes == [1006]
+    assert codes == [1012]  # as the client is told
 
 
 async def test_a_cancelled_disconnect_is_cancelled() -> None:

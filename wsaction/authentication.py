@@ -18,7 +18,7 @@ import inspect
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, MutableMapping, Sequence
+from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -40,7 +40,7 @@ __all__ = (
 Scope = MutableMapping[str, Any]
 
 BEARER = "bearer."  # before the token, in a sub-protocol
-_TOKEN = re.compile(r"[\x21-\x7e]{1,8192}")  # visible ASCII
+_VISIBLE = r"[\x21-\x7e]{1,8192}"  # visible ASCII
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,13 @@ class BaseAuthentication:
 
     ``first_frame = True``: who has not authenticated at the handshake has to, by ``$auth`` within ``auth_timeout``,
     before anything else. ``secret_headers``: headers (lower case) that are taken out of the scope after the handshake.
+    ``security_scheme``: what it is in the AsyncAPI document, a Security Scheme Object; without one, an ``apiKey`` where
+    it takes ``$auth`` data, and else nothing is told of it.
     """
 
     first_frame: ClassVar[bool] = False
     secret_headers: ClassVar[Sequence[str]] = ()
+    security_scheme: ClassVar[Mapping[str, Any]] = {}
 
     async def authenticate(self, scope: Scope) -> Credential | None:
         """Who opens the connection with this ASGI scope."""
@@ -109,6 +112,12 @@ class BearerAuthentication(BaseAuthentication, ABC):
     """
 
     secret_headers: ClassVar[Sequence[str]] = ("authorization",)
+    security_scheme: ClassVar[Mapping[str, Any]] = {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "Offered as the sub-protocol `bearer.<token>` beside `wsaction.v1`, sent as the header "
+        '`Authorization: Bearer <token>`, or sent in a frame: `{"action": "$auth", "data": "<token>"}`.',
+    }
 
     @abstractmethod
     def verify(self, token: str) -> Credential | Awaitable[Credential | None] | None:
@@ -127,7 +136,7 @@ class BearerAuthentication(BaseAuthentication, ABC):
         return await self._verified(data) if isinstance(data, str) else None
 
     async def _verified(self, token: Any) -> Credential | None:
-        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        if not isinstance(token, str) or not re.fullmatch(_VISIBLE, token):
             raise NotAuthenticated("The bearer token is malformed.")
         found: Credential | None = await _result(self.verify(token))
         return found
@@ -136,8 +145,16 @@ class BearerAuthentication(BaseAuthentication, ABC):
 class SessionAuthentication(BaseAuthentication, ABC):
     """The session of Starlette's ``SessionMiddleware``, which has to be around the app.
 
-    A browser sends the cookie whichever page opens the socket: keep the Origin check.
+    A browser sends the cookie whichever page opens the socket: keep the Origin check. Where ``SessionMiddleware`` calls
+    its cookie otherwise than ``session``, say so in ``security_scheme``.
     """
+
+    security_scheme: ClassVar[Mapping[str, Any]] = {
+        "type": "httpApiKey",
+        "in": "cookie",
+        "name": "session",
+        "description": "The cookie of a session, which the browser sends by itself.",
+    }
 
     @abstractmethod
     def get_user(self, session: dict[str, Any]) -> Any:

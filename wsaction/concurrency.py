@@ -2,10 +2,12 @@
 
 import asyncio
 import functools
+import logging
 import math
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
+from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -13,11 +15,15 @@ import anyio.to_thread
 
 __all__ = ("Threads",)
 
+logger = logging.getLogger("wsaction")
+
 T = TypeVar("T")
 
 
 class Threads:
     """Runs sync functions in threads, at most ``limit`` at a time; more wait for a slot.
+
+    The ends of what was entered have as many slots of their own.
 
     A slot is held until the function has returned, even when the task that asked was cancelled meanwhile: a thread
     cannot be stopped, and one that goes on unseen still counts. ``await Threads(16).run(math.factorial, 5)`` is 120.
@@ -25,19 +31,85 @@ class Threads:
 
     def __init__(self, limit: int) -> None:
         self._slots = anyio.CapacityLimiter(limit)
+        self._ends = anyio.CapacityLimiter(limit)
         self._unlimited = anyio.CapacityLimiter(
             math.inf
         )  # anyio's own would give a cancelled caller's slot back at once
 
     async def run(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """What ``function`` returns or raises. Context variables are copied in; cancelling abandons the thread."""
+        return await self._go(await self._admit(functools.partial(function, *args, **kwargs)))
+
+    async def run_to_end(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+        """As `run`, but cancelling waits until a function that has begun has returned, since what it uses is in use.
+
+        Cancelling once more abandons the thread.
+        """
+        return await _to_end(self._go(await self._admit(functools.partial(function, *args, **kwargs))))
+
+    def managed(self, manager: AbstractContextManager[T]) -> AbstractAsyncContextManager[T]:
+        """A sync context manager as an async one. Both its ends run in threads, in one copy of the context variables.
+
+        What has been entered is left exactly once, whenever the caller is cancelled. The end needs none of the slots
+        that functions run in, since those who hold one may wait for what it gives back.
+        """
+        return _Managed(self, manager)
+
+    async def leave(self, function: Callable[..., T], /, *args: Any) -> T:
+        """Runs the end of something, in slots of its own; once asked for, it is run even where we are cancelled."""
+        work = functools.partial(function, *args)
+        return await _to_end(anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._ends))
+
+    async def _admit(self, function: Callable[[], T]) -> "_Work[T]":
         slot = object()
         await self._slots.acquire_on_behalf_of(slot)
-        work = _Work(functools.partial(function, *args, **kwargs), lambda: self._slots.release_on_behalf_of(slot))
+        return _Work(function, lambda: self._slots.release_on_behalf_of(slot))
+
+    async def _go(self, work: "_Work[T]") -> T:
         try:
             return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._unlimited)
         finally:
             work.abandon()
+
+
+async def _to_end(work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` returns or raises. Cancelling waits for its end first; cancelling once more leaves it to itself."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
+
+
+class _Managed(AbstractAsyncContextManager[T]):
+    """A sync context manager whose ends run in threads."""
+
+    def __init__(self, threads: Threads, manager: AbstractContextManager[T]) -> None:
+        self._threads, self._manager = threads, manager
+        self._context = copy_context()
+        self._taken = threading.Lock()  # by the thread that has entered it, or by who gave up waiting for that before
+
+    async def __aenter__(self) -> T:
+        try:
+            return await self._threads.run(self._enter)
+        except asyncio.CancelledError as exc:
+            if not self._taken.acquire(blocking=False):  # it has been entered meanwhile
+                await self.__aexit__(type(exc), exc, exc.__traceback__)
+            raise
+
+    def _enter(self) -> T:
+        value = self._context.run(self._manager.__enter__)
+        if not self._taken.acquire(blocking=False):  # nobody waits for it any more
+            gone = asyncio.CancelledError()
+            try:
+                self._context.run(self._manager.__exit__, type(gone), gone, None)
+            except BaseException as exc:
+                logger.error("%r failed as it was left after its caller was cancelled", self._manager, exc_info=exc)
+        return value
+
+    async def __aexit__(self, *error: Any) -> bool | None:
+        return await self._threads.leave(self._context.run, self._manager.__exit__, *error)
 
 
 class _Work(Generic[T]):

@@ -1,34 +1,34 @@
-"""One WebSocket: reads frames, keeps their order, sends replies, and ends clean.
+"""One WebSocket: reads frames, runs each, sends replies, and ends clean.
 
 A `Connection` is given a `Dispatcher` and never knows what a handler is. Two facts shape it. Reading must never stop: a
 server leaves pongs and closes unread while a frame is undelivered, so a slow action must not hold the reader up. And a
 task for every frame is dear. Hence leader and follower: the reading task (the *leader*) runs a frame's action itself;
 if that suspends, the loop gets round to `_pass_on`, which makes another task the leader and leaves this one with its
 frame (a *follower*). An action that never waits costs no task; one that does costs one.
-
-Frames with the same key (their canonical route) run in order: at most one of them is under way, the others wait in its
-*lane*. At most `max_concurrency` are under way in all; the firsts of other lanes wait in `_ready`.
 """
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
-from wsaction.exceptions import APIError, Busy, Cancelled, DuplicateRequestID
+from wsaction.deadlines import NEVER, Deadlines
+from wsaction.exceptions import APIError, Cancelled
+from wsaction.flushers import Flusher
 from wsaction.frames import Frame, current_frame, decode, set_since
+from wsaction.gates import Shutter
+from wsaction.lanes import Lanes
 from wsaction.limits import Limits
-from wsaction.outboxes import Message, Outbox, Send
+from wsaction.outboxes import Message, Outbox, Receive, Send
+from wsaction.units import COMMITTING
 
 __all__ = ("Connection", "Dispatcher", "Receive", "Send")
-
-Receive = Callable[[], Awaitable[Message]]
 
 logger = logging.getLogger("wsaction")
 
 READS_IN_A_ROW = 32  # frames read without the loop having had a turn, before it is given one
+LAST_WORD = 0.1  # seconds that sending a close frame may take at least, however late it is
 
 
 class Dispatcher(Protocol):
@@ -40,6 +40,9 @@ class Dispatcher(Protocol):
     async def run(self, frame: Frame) -> str | None:
         """The frame's final reply, or None where it is silent. Raises `asyncio.CancelledError` once it has ended."""
 
+    def timeout(self, frame: Frame) -> float:
+        """Seconds that the frame may take; ``inf``: as long as it likes."""
+
 
 class Connection:
     """A WebSocket that was accepted or is about to be.
@@ -49,27 +52,29 @@ class Connection:
     """
 
     __slots__ = (
-        "_armed", "_at_work", "_base", "_dispatcher", "_ended", "_ids", "_in_flight", "_lanes", "_leader", "_loop",
-        "_ready", "_receive", "_tasks", "_waiting", "closing", "limits", "outbox",
+        "_armed", "_at_work", "_base", "_deadlines", "_dispatcher", "_ended", "_lanes", "_leader", "_loop", "_receive",
+        "_tasks", "closing", "end_by", "limits", "on_limit", "outbox",
     )  # fmt: skip
+    read = staticmethod(decode)  # what a dialect takes over
 
-    def __init__(self, receive: Receive, send: Send, limits: Limits) -> None:
+    def __init__(
+        self, receive: Receive, send: Send, limits: Limits, flusher: Flusher | None = None, *, drop_events: bool = False
+    ) -> None:
         self._receive, self.limits = receive, limits
-        self.outbox = Outbox(send, self, limits.max_outbox_bytes)
+        self.on_limit: Callable[[str, float], None] | None = None  # is told of a bound that ends the connection
+        self.outbox = Outbox(send, self, limits.max_outbox_bytes, flusher or Flusher(), drop_events=drop_events)
         self._loop = asyncio.get_running_loop()
         self._dispatcher: Dispatcher
         self._ended: asyncio.Future[int] = self._loop.create_future()
         self.closing: tuple[int, str] | None = None  # the close frame that we owe the client
         self._tasks: set[asyncio.Task[None]] = set()
-        self._base: Context  # what every frame starts from
+        self._base: Context = copy_context()  # what every frame starts from; anew once it serves
         self._leader: asyncio.Task[None]
         self._at_work: Frame | None = None  # what the leader runs
         self._armed = False  # whether `_pass_on` is on its way
-        self._lanes: dict[str, deque[Frame] | None] = {}  # key of a frame under way or in `_ready` -> those behind it
-        self._ready: deque[Frame] | None = None  # these wait only for one of max_concurrency
-        self._ids: dict[str | int, Frame] = {}  # of all that have suspended or wait
-        self._in_flight = 0  # suspended
-        self._waiting = 0  # in lanes and in `_ready`
+        self._lanes = Lanes(limits)
+        self._deadlines = Deadlines(self, self._lanes.under_way)
+        self.end_by = NEVER  # when all must be over that serves it, on the event loop's clock; known once it ends
 
     # ------------------------------------------------------------------------------------------------ its life
     async def serve(self, dispatcher: Dispatcher) -> int:
@@ -79,88 +84,107 @@ class Connection:
         self._base = copy_context()
         self.outbox.open()
         self._lead_on()
+        self._deadlines.look()
         try:
-            code = await self._ended
+            return await self._ended
         finally:
+            self._deadlines.alarm.stop()
             await self._settle()
-        return code
+
+    @property
+    def capacity(self) -> int:
+        """Bytes that may wait to be sent."""
+        return self.limits.max_outbox_bytes
+
+    async def room(self, size: int) -> None:
+        """As `Outbox.room`."""
+        await self.outbox.room(size)
+
+    @property
+    def put(self) -> Callable[[str], None]:
+        """As `Outbox.put`: sends a message without ever waiting, behind what waits."""
+        return self.outbox.put
 
     @property
     def ended(self) -> bool:
         """Whether it is over: nothing more is read, and what runs is being cancelled."""
         return self._ended.done()
 
-    def close(self, code: int = 1000, reason: str = "") -> None:
-        """Ends the connection: what runs is cancelled, then the close frame is sent. The first call counts.
+    @property
+    def busy(self) -> bool:
+        """Whether a frame is under way or a message on its way."""
+        return bool(self._lanes.under_way) or self.outbox.busy
 
-        ``reason`` is cut to the 123 bytes of UTF-8 that a close frame holds.
-        """
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Ends the connection: what runs is cancelled, then the close frame is sent. The first call counts."""
         if not self._ended.done():
-            self.closing = code, reason.encode(errors="replace")[:123].decode(errors="ignore")
+            self.closing = code, reason
             self.lost(code)
+
+    def breach(self, code: int, limit: str, reason: str) -> None:
+        """Closes the connection because it has reached a bound; ``reason`` is told with the bound's value."""
+        if not self._ended.done():
+            value = getattr(self.limits, limit)
+            if self.on_limit is not None:
+                self.on_limit(limit, value)
+            self.close(code, f"{reason}; {limit} is {value}" + (" s" if limit.endswith("timeout") else ""))
 
     def lost(self, code: int) -> None:
         """Ends the connection without a close frame: its peer is gone."""
         if not self._ended.done():
             self._ended.set_result(code)
+            self.outbox.end()
 
     async def send(self, text: str) -> None:
         """Sends a message: at once where nothing is before it, else it waits in the outbox. Raises nothing."""
         await self.outbox.send(text)
 
-    def put(self, text: str) -> None:
-        """Sends a message without ever waiting: behind what waits in the outbox. Closes, 1013, past its bound."""
-        self.outbox.put(text)
-
     def cancel(self, request_id: str | int) -> bool:
         """Cancels the frame in flight that has this id, and says whether there is one; it is answered 499.
 
         One that waits is not run. One under way is cancelled where it awaits; what it answers afterwards is dropped.
-        One whose reply is on its way is done.
+        One that timed out, whose unit of work is being committed, or whose reply is on its way, is done.
         """
-        frame = self._ids.get(request_id)
-        if frame is None or self.outbox.is_sending(frame):
+        frame = self._lanes.find(request_id)
+        if frame is None or frame.unit is COMMITTING or self.outbox.is_sending(frame):
             return False
-        frame.error = Cancelled()
-        if frame.task is not None:
-            frame.task.cancel()
-        elif self._withdraw(frame):
-            del self._ids[request_id]
-            frame.key = None
+        if self._lanes.withdraw(frame):
+            frame.error = Cancelled()
             self.spawn(self._answer, frame)
-        return True  # one that is just about to begin is refused by its error
+        elif frame.error is None:
+            self.stop(frame, Cancelled())
+        return isinstance(frame.error, Cancelled)
 
-    def _withdraw(self, frame: Frame) -> bool:
-        """Takes a frame out of where it waits, and says whether it did wait."""
-        lane = None if frame.key is None else self._lanes.get(frame.key)
-        if lane and frame in lane:
-            lane.remove(frame)
-        elif self._ready and frame in self._ready:
-            self._ready.remove(frame)
-            self._next_of_lane(frame)
-        else:
-            return False
-        self._waiting -= 1
-        return True
+    def drain(self, end_by: float) -> None:
+        """From now on no frame is started, but for the protocol's own: each is answered 503 ``shutting_down``.
+
+        What is under way goes on. When the connection is closed, nothing of it is waited for after ``end_by``, a time
+        of the event loop's clock.
+        """
+        self.end_by = end_by
+        self._dispatcher = Shutter(self._dispatcher)
+        if waiting := self._lanes.withdraw_all():
+            self.spawn(self._answer_all, waiting)
 
     async def _settle(self) -> None:
-        """Cancels what still runs and says goodbye; in all no longer than ``drain_timeout``."""
+        """Cancels what still runs and says goodbye; whoever serves us has the other half of the time."""
         if self._ended.cancelled():  # with whoever serves us, who waited for it
             self.closing = 1012, ""
-        deadline = self._loop.time() + self.limits.drain_timeout
+            self.outbox.end()
+        now = self._loop.time()
+        self.end_by = min(self.end_by, now + self.limits.drain_timeout)
+        deadline = now + max(self.end_by - now, 0) / 2
         self._lanes.clear()
-        self._ids.clear()
-        self._ready = None
-        await self._stop_tasks()
+        await self._stop_tasks(deadline - now)
         if self.closing is not None:
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(max(deadline, self._loop.time() + LAST_WORD)):
                     await self.outbox.say_close(*self.closing)
             except TimeoutError:
                 logger.debug("the peer did not read its close frame, %s", self.closing[0])
         self.outbox.waiting = None
 
-    async def _stop_tasks(self) -> None:
+    async def _stop_tasks(self, timeout: float) -> None:
         """Waits for what it cancels, but not for ever: a handler may swallow its cancellation."""
         # Where we say goodbye, a reply that is half-way is sent before: nobody knows what cancelling would leave of it.
         polite = self.closing is not None and self.closing[0] != 1013
@@ -170,12 +194,34 @@ class Connection:
                 task.cancel()
         if not self._tasks:
             return
-        _, stubborn = await asyncio.wait(self._tasks, timeout=self.limits.drain_timeout)
+        ended, stubborn = await asyncio.wait(self._tasks, timeout=timeout)
+        self._tasks -= ended  # those that were cancelled before they began do not leave by themselves
         for task in stubborn:
             if task is spared:  # the client does not read
                 task.cancel()
             else:
-                logger.error("an action still runs %s s after it was cancelled: %r", self.limits.drain_timeout, task)
+                logger.error("an action still runs %.3g s after it was cancelled: %r", timeout, task)
+
+    # ------------------------------------------------------------------------------------------------ what is too late
+    def timeout(self, frame: Frame) -> float:
+        """Seconds that a frame may take."""
+        return self._dispatcher.timeout(frame)
+
+    def stop(self, frame: Frame, error: APIError) -> None:
+        """Cancels a frame under way; it is answered with ``error`` once it has ended, or soon if it does not."""
+        frame.error = error
+        if frame.task is not None:  # else it is about to begin, and is refused by its error
+            frame.task.cancel()
+        self._deadlines.is_stopped(frame)
+
+    def disown(self, frame: Frame) -> None:
+        """Answers a frame whose action or commit does not end. It keeps its place under way until it does.
+
+        As the frame has an error by now, what it answers itself is dropped by the dispatcher.
+        """
+        self.spawn(self._answer, frame.disown())
+        self._lanes.release(frame)
+        self._start_ready()
 
     # ------------------------------------------------------------------------------------------------ its tasks
     def spawn(self, work: Callable[..., Awaitable[None]], *args: Any) -> asyncio.Task[None]:
@@ -183,6 +229,12 @@ class Connection:
         task = self._loop.create_task(self._watch(work, *args), context=self._base.copy())
         self._tasks.add(task)
         return task
+
+    def adopt(self, task: "asyncio.Task[None]") -> None:
+        """Makes a task that waits in a send the connection's own, and sees to it that it does not take for ever."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._deadlines.soon()
 
     async def _watch(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
         """What each task runs: ``work``, which may end otherwise than it should."""
@@ -192,6 +244,8 @@ class Connection:
         except asyncio.CancelledError:
             if task is self._leader:  # by an action that had kept its task: somebody has to read on
                 self._lead_on()
+            raise
+        except GeneratorExit:  # the loop was closed under it
             raise
         except BaseException as exc:
             logger.critical("a connection failed; this is a bug of wsaction", exc_info=exc)
@@ -208,20 +262,21 @@ class Connection:
     # ------------------------------------------------------------------------------------------------ reading
     async def _lead(self) -> None:
         """Reads frames and runs each; ends when one has suspended, since another task leads by then."""
-        receive, limits, dispatcher, ended = self._receive, self.limits, self._dispatcher, self._ended.done
+        receive, read, limits, lanes, ended = self._receive, self.read, self.limits, self._lanes, self._ended.done
         surely_small = limits.max_frame_bytes // 4  # characters
-        reads, variables = 0, len(self._base)
+        reads, variables, deadlines = 0, len(self._base), self._deadlines
         while (message := await receive())["type"] == "websocket.receive":
             if ended():
                 return
+            deadlines.heard = True
             if (reads := reads + 1) % READS_IN_A_ROW == 0:
                 await asyncio.sleep(0)
             text: str | None = message.get("text")
             if (text is None or len(text) > surely_small) and self._too_large(text, message):
                 return
-            frame = decode(text, limits)
+            frame, dispatcher = read(text, limits), self._dispatcher
             dispatcher.route(frame)
-            if self._in_flight and self._must_wait(frame):
+            if lanes.under_way and not lanes.admit(frame, len(text or "")):
                 continue
             current_frame.set(frame)
             self._at_work = frame
@@ -250,86 +305,29 @@ class Connection:
         if (frame := self._at_work) is not None:
             self._at_work = None
             frame.task = self._leader
-            self._under_way(frame)
+            self._lanes.start(frame)
+            self._deadlines.begin(frame, self._dispatcher.timeout(frame))
             self._lead_on()
 
     def _too_large(self, text: str | None, message: Message) -> bool:
         """Whether a message that may be too large is, and has closed the connection."""
-        most = self.limits.max_frame_bytes
         size = len(message.get("bytes") or b"") if text is None else len(text.encode(errors="surrogatepass"))
-        if size > most:
-            self.close(1009, f"a frame of {size} bytes; max_frame_bytes is {most}")
-        return size > most
+        too_large = size > self.limits.max_frame_bytes
+        if too_large:
+            self.breach(1009, "max_frame_bytes", f"a frame of {size} bytes")
+        return too_large
 
-    # ------------------------------------------------------------------------------------------------ order
-    def _must_wait(self, frame: Frame) -> bool:
-        """Whether the frame has been put behind others; asked only while one is under way."""
-        if frame.error is not None:
-            return False
-        if frame.request_id is not None and frame.request_id in self._ids:
-            return self._refuse(frame, DuplicateRequestID(ctx={"request_id": frame.request_id}))
-        if frame.action is not None and frame.action.startswith("$"):  # the protocol's own wait for nothing
-            return False
-        key = frame.key
-        behind = key is not None and key in self._lanes
-        if not behind and self._in_flight < self.limits.max_concurrency:
-            return False
-        if self._waiting >= self.limits.max_queued_actions:
-            return self._refuse(
-                frame, Busy(ctx={"limit": "max_queued_actions", "value": self.limits.max_queued_actions})
-            )
-        self._waiting += 1
-        if frame.request_id is not None:
-            self._ids[frame.request_id] = frame
-        if behind:
-            lane = self._lanes[key]  # type: ignore[index]  # behind: it has one
-            if lane is None:
-                lane = self._lanes[key] = deque()  # type: ignore[index]
-            lane.append(frame)
-        else:
-            if key is not None:
-                self._lanes[key] = None
-            self._now_ready(frame)
-        return True
-
-    def _refuse(self, frame: Frame, error: APIError) -> bool:
-        frame.error, frame.key = error, None  # answered at once, whatever is before it
-        return False
-
-    def _now_ready(self, frame: Frame) -> None:
-        if self._ready is None:
-            self._ready = deque()
-        self._ready.append(frame)
-
-    def _under_way(self, frame: Frame) -> None:
-        self._in_flight += 1
-        if frame.request_id is not None:
-            self._ids.setdefault(frame.request_id, frame)
-        if frame.key is not None:
-            self._lanes.setdefault(frame.key, None)
-
+    # ------------------------------------------------------------------------------------------------ what suspends
     def _finished(self, frame: Frame) -> None:
-        """A frame that was under way is answered: the next of its lane is ready, and a place is free."""
-        if self._ended.done():
-            return
-        self._in_flight -= 1
-        if self._ids.get(frame.request_id) is frame:  # type: ignore[arg-type]  # None is never in it
-            del self._ids[frame.request_id]  # type: ignore[arg-type]
-        self._next_of_lane(frame)
-        while self._ready and self._in_flight < self.limits.max_concurrency:
-            frame = self._ready.popleft()
-            self._waiting -= 1
-            self._under_way(frame)
-            self.spawn(self._follow, frame)
+        self._lanes.finish(frame)
+        if not self._ended.done():
+            self._start_ready()
 
-    def _next_of_lane(self, frame: Frame) -> None:
-        """The lane's first is gone: the one behind it waits for a place only, or the lane is over."""
-        if frame.key is None:
-            return
-        if lane := self._lanes[frame.key]:
-            self._now_ready(lane.popleft())
-        else:
-            del self._lanes[frame.key]
+    def _start_ready(self) -> None:
+        """Starts those that waited for a place, while there is one."""
+        while (frame := self._lanes.take()) is not None:
+            self._deadlines.begin(frame, self._dispatcher.timeout(frame))
+            self.spawn(self._follow, frame)
 
     async def _follow(self, frame: Frame) -> None:
         """Runs a frame that had to wait."""
@@ -346,3 +344,7 @@ class Connection:
         reply = await self._dispatcher.run(frame)
         if reply is not None:
             await self.outbox.send(reply, frame)
+
+    async def _answer_all(self, frames: list[Frame]) -> None:
+        for frame in frames:
+            await self._answer(frame)

@@ -2,6 +2,9 @@
 
 from typing import Any, ClassVar
 
+from pydantic_core import to_json
+
+from wsaction.dialects.base import check_dialects
 from wsaction.frames import Frame, current_frame
 from wsaction.handlers import ActionView, AsyncAPIActionHandler
 
@@ -17,7 +20,10 @@ class AsyncAPIConsumer(AsyncAPIActionHandler):
     what one frame sets the next one sees.
 
     ``strict_routing = False`` does as rest_framework_channels: its own ``path()`` patterns match whatever begins with
-    them, and a route that matches nothing runs on the consumer. ``limits`` replaces the app's.
+    them, and a route that matches nothing runs on the consumer. ``limits`` replaces the app's. ``outbox_policy`` says
+    what becomes of a client that is too slow for what it is sent: ``"close"`` it, 1013, or ``"drop_oldest"`` events
+    for it, of which ``$resync`` tells it once there is room again; replies are never dropped. ``dialect`` and
+    ``dialects`` are what it speaks beside ``wsaction.v1``, see `wsaction.dialects.base`.
     """
 
     is_consumer: ClassVar[bool] = True
@@ -27,9 +33,10 @@ class AsyncAPIConsumer(AsyncAPIActionHandler):
         """The ASGI app that serves this consumer, to be routed to, mounted, or run by a server as it is.
 
         ``initkwargs`` are set on each instance, as with ``as_aaah()``. Raises `ImproperlyConfigured` for names that the
-        class does not have, and for ``routepatterns`` that cannot be mounted.
+        class does not have, for ``routepatterns`` that cannot be mounted, and for dialects that are none.
         """
         view = cls.as_aaah(**initkwargs)
+        check_dialects(cls.__name__, cls.dialect, cls.dialects)
         view.table  # noqa: B018  # compiled now, so that what is wrong with it is told now
         return view
 
@@ -42,3 +49,7 @@ class AsyncAPIConsumer(AsyncAPIActionHandler):
     @frame.setter
     def frame(self, frame: Frame) -> None:
         self._no_frame = frame
+
+    async def send_json(self, content: Any) -> None:
+        """Tells the client something that is neither a reply nor an event: ``content`` as JSON, behind what waits."""
+        self.connection.put(to_json(content, inf_nan_mode="null").decode())

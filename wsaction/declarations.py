@@ -7,22 +7,22 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Annotated, Any
 
-from pydantic import PydanticUserError
-from pydantic.fields import FieldInfo
-
-from wsaction.actions import OPTIONS_ATTRIBUTE, PROTOCOL_KEYS, Action, ActionOptions, Parameter
+from wsaction.actions import OPTIONS_ATTRIBUTE, Action, ActionOptions, Written
 from wsaction.exceptions import ImproperlyConfigured
-from wsaction.serializers import json_encoder, json_validator
+from wsaction.parameters import PROTOCOL_KEYS, Input, Parameter, built, read_hints, read_parameter
+from wsaction.serializers import json_encoder
+from wsaction.signatures import depends_of, read_dependencies
 
 __all__ = ("collect_actions", "read_action", "select_actions")
 
-_EMPTY = inspect.Parameter.empty
 
-
-def collect_actions(cls: type, hidden: Collection[str]) -> dict[str, Action]:
+def collect_actions(
+    cls: type, hidden: Collection[str], stands_for: Callable[[Any], Any] = lambda annotation: annotation
+) -> dict[str, Action]:
     """The actions of a handler class by name: what it and its bases decorated, and what overrides that.
 
-    ``hidden`` are the attributes of the framework's own base, which an action must not hide. Raises
+    ``hidden`` are the attributes of the framework's own base, which an action must not hide. ``stands_for`` says what
+    an annotation of a signature stands for in this class. Raises
     `ImproperlyConfigured` for a name that is taken or reserved and for a signature that cannot be filled.
     """
     declared: dict[str, ActionOptions] = {}  # by method name
@@ -36,7 +36,7 @@ def collect_actions(cls: type, hidden: Collection[str]) -> dict[str, Action]:
                 del declared[attribute]  # `update = None` takes an inherited action away
     actions: dict[str, Action] = {}
     for attribute, options in declared.items():
-        action = read_action(cls, attribute, options)
+        action = read_action(cls, attribute, options, stands_for)
         if attribute in hidden:
             raise ImproperlyConfigured(
                 f"{cls.__name__}.{attribute} hides an attribute of the handler itself; name the method otherwise and "
@@ -74,40 +74,88 @@ def select_actions(
     return {told: actions[name] for told, name in names.items()}
 
 
-def read_action(cls: type, attribute: str, options: ActionOptions) -> Action:
+def read_action(
+    cls: type, attribute: str, options: ActionOptions, stands_for: Callable[[Any], Any] = lambda annotation: annotation
+) -> Action:
     """One method as an `Action`. Raises `ImproperlyConfigured` where its signature cannot be filled from a frame."""
     where, function = f"{cls.__name__}.{attribute}", inspect.getattr_static(cls, attribute)
     streams, awaited = _kind(where, function, options)
     name = attribute if options.name is None else options.name
     _check_name(cls.__name__, name)
-    hints = _hints(where, function)
+    hints = {key: stands_for(hint) for key, hint in read_hints(where, function).items()}
     own, *rest = _parameters(where, function)
     named = [p for p in rest if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    marked = {p.name: mark for p in named if (mark := depends_of(where, p, hints.get(p.name))) is not None}
+    dependencies = read_dependencies(where, tuple(marked.items())) if marked else None
+    asked = [p for p in named if p.name not in marked]
+    read = [read_parameter(where, p, hints) for p in asked if p.name not in PROTOCOL_KEYS]
     takes_args = any(p.kind is p.VAR_POSITIONAL for p in rest)
     before_args = tuple(p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD)
-    candidates = before_args if takes_args else [p.name for p in named]
+    candidates = before_args if takes_args else [p.name for p in asked]
     returns_status, output = _streamed(hints.get("return", Any)) if streams else _output(hints.get("return", Any))
+    encode = built(where, "what it returns", json_encoder, output)
+    encode = _or_null(encode) if streams else encode
     ordered = options.ordered and not streams
     options = replace(options, summary=options.summary or _first_line(function), ordered=ordered)
     return Action(
         name=name,
         function=function,
-        plain=awaited and not takes_args,
+        plain=awaited and not takes_args and not marked and options.mode != "broadcast",
         threaded=not (streams or awaited),
         streams=streams,
-        parameters=tuple(_parameter(where, p, hints) for p in named if p.name not in PROTOCOL_KEYS),
-        protocol=tuple(p.name for p in named if p.name in PROTOCOL_KEYS),
+        parameters=tuple(parameter for parameter, _ in read),
+        dependencies=dependencies,
+        own_inputs=tuple(told for _, told in read),
+        by_position=_by_position(function, read),
+        protocol=tuple(p.name for p in asked if p.name in PROTOCOL_KEYS),
         takes_args=takes_args,
         before_args=before_args if takes_args else (),
-        filled_by_args=tuple(name for name in candidates if name not in ("data", *PROTOCOL_KEYS)),
+        filled_by_args=tuple(name for name in candidates if name not in ("data", *PROTOCOL_KEYS, *marked)),
         takes_kwargs=any(p.kind is p.VAR_KEYWORD for p in rest),
         reserved=frozenset({own.name, "action", "route"}),
         status=options.status,
         returns_status=returns_status,
-        silent=options.mode == "none",
-        write=_built(where, "what it returns", json_encoder, output),
+        silent=options.mode == "none" or (options.mode == "broadcast" and not options.send_response_in_broadcast),
+        returns=output,
+        write=_once(encode) if marked else encode,
         options=options,
+        streamed=_streamed_by(cls, attribute, options, stands_for),
     )
+
+
+def _by_position(function: Any, read: Sequence[tuple[Parameter, Input]]) -> tuple[str, ...] | None:
+    """A function's parameters in order, if they are just those that were read: by its code, since what a decorator
+    put in its place may be called otherwise than its signature says."""
+    code = function.__code__
+    names: tuple[str, ...] = code.co_varnames[1 : code.co_argcount]
+    more = code.co_kwonlyargcount or code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
+    return names if not more and sorted(names) == sorted(told.name for _, told in read) else None
+
+
+def _or_null(encode: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Also writes what a stream ends with, which is none of its items."""
+
+    def write(value: Any) -> str:
+        return "null" if value is None else encode(value)
+
+    return write
+
+
+def _streamed_by(cls: type, attribute: str, options: ActionOptions, stands_for: Callable[[Any], Any]) -> Action | None:
+    """The stream that may answer in an action's place; None where a subclass has overridden the action alone."""
+    if options.streamed_by is None:
+        return None
+    definers = {name: base for base in reversed(cls.__mro__) for name in vars(base)}
+    stream = definers.get(options.streamed_by)
+    if stream is None or not inspect.isasyncgenfunction(vars(stream)[options.streamed_by]):
+        raise ImproperlyConfigured(
+            f"{cls.__name__}.{attribute} is streamed_by {options.streamed_by!r}, which is no async generator "
+            "function of its class; write async def, with yield"
+        )
+    if not issubclass(stream, definers[attribute]):
+        return None
+    told = replace(options, name=options.name or attribute, streamed_by=None)
+    return read_action(cls, options.streamed_by, told, stands_for)
 
 
 def _kind(where: str, function: Any, options: ActionOptions) -> tuple[bool, bool]:
@@ -120,8 +168,10 @@ def _kind(where: str, function: Any, options: ActionOptions) -> tuple[bool, bool
     if inspect.isgeneratorfunction(wrapped):
         raise ImproperlyConfigured(f"{where} is a sync generator; a stream is an async one: async def, with yield")
     streams = inspect.isasyncgenfunction(wrapped)
-    if streams and options.mode == "none":
-        raise ImproperlyConfigured(f"{where} yields, which has replies; leave out mode='none', or do not yield")
+    if streams and options.mode != "response":
+        raise ImproperlyConfigured(
+            f"{where} yields, which has replies; leave out mode={options.mode!r}, or do not yield"
+        )
     return streams, inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(wrapped)
 
 
@@ -131,16 +181,6 @@ def _check_name(owner: str, name: Any) -> None:
             f"{owner}: an action's name is a string that is not empty and does not begin with '$' (the protocol's "
             f"own), not {name!r}"
         )
-
-
-def _hints(where: str, function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except Exception as exc:  # annotations may be any expression, so they may raise anything
-        raise ImproperlyConfigured(
-            f"the annotations of {where} cannot be read ({type(exc).__name__}: {exc}); they are evaluated when the "
-            "class is made: define the names at module level, before the class"
-        ) from exc
 
 
 def _parameters(where: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -155,24 +195,9 @@ def _parameters(where: str, function: Callable[..., Any]) -> list[inspect.Parame
     return parameters
 
 
-def _parameter(where: str, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> Parameter:
-    annotation = hints.get(parameter.name, _EMPTY)
-    if annotation is _EMPTY or annotation is Any:
-        return parameter.name, None, None, parameter.default
-    if isinstance(parameter.default, FieldInfo):
-        raise ImproperlyConfigured(
-            f"{where}: the default of {parameter.name} is a pydantic Field(), which would be its value; write "
-            f"{parameter.name}: Annotated[..., Field(...)], and = the default after it"
-        )
-    for field in getattr(annotation, "__metadata__", ()):
-        if isinstance(field, FieldInfo) and (field.alias or field.validation_alias or not field.is_required()):
-            raise ImproperlyConfigured(
-                f"{where}: the Field() of {parameter.name} sets a default or an alias, which would not count; write "
-                "the default behind =, and name the parameter as clients do"
-            )
-    validate = _built(where, f"parameter {parameter.name}", json_validator, annotation)
-    plain = annotation if annotation in (str, int, bool) else None
-    return parameter.name, validate, plain, parameter.default
+def _once(encode: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Of an action whose result is written while its dependencies live: see `Action.written`."""
+    return lambda value: value if type(value) is Written else encode(value)
 
 
 def _output(annotation: Any) -> tuple[bool | None, Any]:
@@ -190,16 +215,6 @@ def _streamed(annotation: Any) -> tuple[bool | None, Any]:
     """What the items of a stream are announced to be: ``AsyncIterator[Card]`` says ``Card``."""
     arguments = typing.get_args(annotation)
     return False, arguments[0] if arguments else Any
-
-
-def _built(where: str, what: str, build: Callable[[Any], Any], annotation: Any) -> Any:
-    try:
-        return build(annotation)
-    except PydanticUserError as exc:
-        raise ImproperlyConfigured(
-            f"{where}: {what} is annotated {annotation!r}, which pydantic cannot handle: {exc.message}; annotate a "
-            "type that it can, or leave the annotation out"
-        ) from exc
 
 
 def _first_line(function: Callable[..., Any]) -> str | None:

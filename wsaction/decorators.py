@@ -19,12 +19,17 @@ def async_action(function: F, /) -> F: ...
 def async_action(
     *,
     name: str | None = None,
-    mode: Literal["response", "none"] = "response",
+    mode: Literal["response", "broadcast", "none"] = "response",
+    broadcast_type: str | None = None,
+    send_response_in_broadcast: bool = True,
+    timeout: float | None = None,
     ordered: bool = True,
     permission_classes: Sequence[Any] | None = None,
     throttle_classes: Sequence[Any] | None = None,
     status: int = 200,
     summary: str | None = None,
+    detail: bool | None = None,
+    streamed_by: str | None = None,
 ) -> Callable[[F], F]: ...
 
 
@@ -33,10 +38,16 @@ def async_action(function: F | None = None, /, **options: Any) -> F | Callable[[
 
     ``async def`` runs on the loop, ``def`` in a thread; an async generator is a stream, whose items are partial replies
     and which waits for no other frame. ``name``: what clients call it, by default the method's name.
-    ``mode="none"``: silent on success. ``ordered=False``: does not wait for other frames of its route.
+    ``mode="none"``: silent on success; ``mode="broadcast"``: the answer is told to the consumer's group too, see
+    `wsaction.broadcasts`, with ``broadcast_type`` and ``send_response_in_broadcast``. ``timeout``: seconds that it may
+    take, of a stream until its first item, instead of the limits' ``action_timeout``; ``math.inf`` for as long as it
+    likes. ``ordered=False``: does not wait for other
+    frames of its route.
     ``permission_classes``, ``throttle_classes``: asked instead of the handler's own, for this action. ``status``: of
     the reply when the method returns none itself. ``summary``: one line for the documentation, by default the
-    docstring's first.
+    docstring's first. ``detail``: whether it belongs to one object's route or the list's, for
+    `wsaction.routers.SimpleRouter`. ``streamed_by``: the name of the method, an async generator, that answers in its
+    place where the frame says ``"stream": true``; a subclass that overrides the action alone has no stream.
 
     Raises `ImproperlyConfigured` for an option that is unknown or cannot be; the signature is read when the class is
     made.
@@ -64,9 +75,28 @@ def _options(options: dict[str, Any]) -> ActionOptions:
         known = ", ".join(ActionOptions.__slots__)
         unknown = ", ".join(sorted(set(options) - set(ActionOptions.__slots__)))
         raise ImproperlyConfigured(f"@async_action has no option {unknown}; it has {known}") from None
-    if told.mode not in ("response", "none"):
+    if told.mode not in ("response", "broadcast", "none"):
+        raise ImproperlyConfigured(f"@async_action(mode=...) is 'response', 'broadcast' or 'none', not {told.mode!r}")
+    kind: Any = told.broadcast_type
+    if kind is not None and not (isinstance(kind, str) and kind.replace(".", "_").isidentifier() and kind[0] != "_"):
         raise ImproperlyConfigured(
-            f"@async_action(mode=...) is 'response' or 'none' in this version, not {told.mode!r}"
+            f"@async_action(broadcast_type={kind!r}) names a method of the consumer, with dots for underscores, as in "
+            "'card.moved'"
+        )
+    if told.mode != "broadcast" and (kind is not None or told.send_response_in_broadcast is not True):
+        raise ImproperlyConfigured(
+            "@async_action(broadcast_type=..., send_response_in_broadcast=...) count with mode='broadcast' only"
+        )
+    timeout: Any = told.timeout
+    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):
+        raise ImproperlyConfigured(
+            f"@async_action(timeout={timeout!r}): expected seconds above 0, math.inf for no timeout, or None for the "
+            "limits' action_timeout"
+        )
+    if told.detail not in (None, True, False):
+        raise ImproperlyConfigured(
+            "@async_action(detail=...) is True for an action of one object, False for one of the list, "
+            f"not {told.detail!r}"
         )
     if not is_final_status(told.status):
         raise ImproperlyConfigured(f"@async_action(status={told.status!r}): {FINAL_STATUS}")

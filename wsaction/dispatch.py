@@ -1,172 +1,75 @@
 """From a frame to its handler: route → permissions → parameters → action → encode.
 
-A `RouteTable` is compiled once for what a connection is served by, its *root*: a consumer, or a handler served alone. A
-`Session` is one connection's way through it, and the `connections.Dispatcher` that the connection asks.
+A `Session` is one connection's way through a `tables.RouteTable`, and the `connections.Dispatcher` that the connection
+asks.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 from wsaction.actions import Action, Binding
+from wsaction.addresses import connection_captures
 from wsaction.algebra import Refusal, Verdict
+from wsaction.broadcasts import Group, broadcast
 from wsaction.connections import Connection
-from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, to_api_error
-from wsaction.frames import Frame, encode_error, encode_reply, new_frame, reply_tail, size_of
-from wsaction.mounts import MountedHandler, Plan, View, as_prefixes, mount
-from wsaction.routing import Resolver404, ResolverMatch, Router
+from wsaction.dependencies import Dependencies
+from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
+from wsaction.frames import Frame, current_frame, encode_error, encode_reply, new_frame, quote, size_of
+from wsaction.limits import bound_in
+from wsaction.middleware import through, translated
 from wsaction.runtime import Runtime
+from wsaction.signatures import read_dependencies
+from wsaction.tables import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
 from wsaction.throttling import check_throttles
+from wsaction.units import COMMITTING, abandon, complete
 
-__all__ = ("Call", "RouteTable", "Session", "Target", "Targets", "connection_captures", "raise_refusal")
+__all__ = ("Session", "raise_refusal")
 
 logger = logging.getLogger("wsaction")
 
-MAX_CACHED_ROUTES = 1_024
-MAX_CACHED_ROUTES_OF_A_CONNECTION = 32  # where its path captures something, so that it cannot share them
-
-
 ITEMS_IN_A_ROW = 32  # of a stream that never waits, before the loop is given its turn
-
-
-class Call:
-    """An action of a route: all that is known of it before a frame comes, and kept for the frames that follow."""
-
-    __slots__ = (
-        "args", "asked", "binding", "captures", "found", "key", "mounted", "name", "plan", "query", "tail", "throttles",
-    )  # fmt: skip
-    name: str | None
-
-    def __init__(self, target: "Target", action: str, mounted: MountedHandler, plan: Plan) -> None:
-        self.mounted, self.plan, self.asked, self.name = mounted, plan, plan.asked, plan.name or action
-        self.throttles, self.found = plan.throttles, target.mounted is not None
-        self.args, self.captures, self.query = target.args, target.captures, target.query
-        self.key = target.canonical if plan.ordered else None  # frames with the same key run in order
-        self.tail = reply_tail(action, target.route)
-        self.binding: Binding | None = None
-
-    def fixed(self, action: Action) -> Binding:
-        """What the captures decide of the action's arguments, kept where frames may share it.
-
-        Raises `InvalidParameters`.
-        """
-        binding = action.fix(self.args, self.captures)
-        if binding.shareable:
-            self.binding = binding
-        return binding
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A resolved route, with the calls that were made to it."""
-
-    route: str  # as the client wrote it
-    mounted: MountedHandler | None  # None: no pattern matches
-    args: tuple[Any, ...] = ()
-    captures: Mapping[str, Any] = field(default_factory=dict)
-    canonical: str | None = None
-    query: str = ""
-    calls: dict[str, Call] = field(default_factory=dict)  # of actions that exist, so that there is an end to it
-
-    def call(self, action: str, table: "RouteTable") -> Call:
-        """The call of an action here; of one that does not exist, one that only asks the permissions."""
-        if (own := table.protocol.plans.get(action)) is not None:
-            return Call(self, action, table.protocol, own)
-        if self.mounted is None:
-            return Call(self, action, table.root, table.root.no_such_action)
-        if (plan := self.mounted.plans.get(action)) is None:
-            return Call(self, action, self.mounted, self.mounted.no_such_action)
-        call = self.calls[action] = Call(self, action, self.mounted, plan)
-        return call
-
-
-class RouteTable:
-    """Every route below a root, resolved to its mounted handler.
-
-    Raises `ImproperlyConfigured` for what cannot be mounted.
-    """
-
-    def __init__(self, view: View, protocol: View) -> None:
-        self.root, self.protocol = MountedHandler(view), MountedHandler(protocol)
-        patterns = tuple(mount(view.handler_class.routepatterns, (self.root,)))
-        self.router = Router(patterns)
-        self._strict = view.handler_class.strict_routing
-        self._prefixes = Router(() if self._strict else tuple(as_prefixes(patterns)))
-        self.targets = Targets(self, (), {}, MAX_CACHED_ROUTES)  # of connections whose path captures nothing
-
-    def match(self, text: str) -> ResolverMatch | None:
-        """What a route without its query matches, by its prefix where routing is not strict."""
-        for router in (self.router, self._prefixes):
-            try:
-                return router.resolve(text)
-            except Resolver404:
-                continue
-        return None
-
-    def takes(self, text: str) -> bool:
-        """Whether the root itself answers a route that nothing matches."""
-        return text == "" or not self._strict
-
-    def nearest(self, route: str) -> str:
-        """Why a route was not found, and which patterns are near."""
-        try:
-            self.router.resolve(route.partition("?")[0])
-        except Resolver404 as exc:
-            return str(exc)
-        return f"no route {route!r}"
-
-
-class Targets:
-    """Resolved routes, kept for the frames that follow; at most ``most`` of them, the oldest goes first."""
-
-    __slots__ = ("_args", "_captures", "_kept", "_most", "_table")
-
-    def __init__(self, table: RouteTable, args: tuple[Any, ...], captures: Mapping[str, Any], most: int) -> None:
-        self._table, self._args, self._captures, self._most = table, args, captures, most
-        self._kept: dict[str, Target] = {}
-
-    def resolve(self, route: str) -> Target:
-        """Where a route leads, its query split off; the connection's own captures come first, the route's win."""
-        if (target := self._kept.get(route)) is not None:
-            return target
-        text, has_query, query = route.partition("?")
-        if (match := self._table.match(text)) is None:
-            root = self._table.root if self._table.takes(text) else None
-            target = Target(route, root, self._args, self._captures, None if root is None else text, query)
-            keep = text == ""
-        else:
-            captures = {**self._captures, **match.kwargs}
-            target = Target(route, match.func, self._args + match.args, captures, match.canonical, query)
-            keep = match.cacheable
-        if keep and not has_query:
-            if len(self._kept) >= self._most:
-                del self._kept[next(iter(self._kept))]
-            self._kept[route] = target
-        return target
 
 
 class Session:
     """One connection's way from a frame to its handler; ``consumer`` is the root's instance for this connection."""
 
-    __slots__ = ("connection", "consumer", "runtime", "scope", "surely_small", "table", "targets")
+    __slots__ = (
+        "connection",
+        "consumer",
+        "direct",
+        "grants",
+        "group",
+        "known",
+        "revised",
+        "runtime",
+        "scope",
+        "surely_small",
+        "table",
+        "targets",
+    )
 
     def __init__(self, table: RouteTable, runtime: Runtime, scope: Any, connection: Connection, consumer: Any) -> None:
         self.table, self.runtime, self.scope = table, runtime, scope
+        self.direct = not runtime.middleware  # nothing stands before an action
         self.connection, self.consumer = connection, consumer
+        self.group: Group | None = None  # which its consumer's broadcasts are told to
+        self.grants: dict[str, Any] = {}  # what its subscriptions were allowed, by topic
+        self.revised = False  # whether its user's rights have changed since it was opened
         self.surely_small = connection.limits.max_outbox_bytes // 4  # characters
         args, captures = connection_captures(scope)
         own = args or captures
         self.targets = Targets(table, args, captures, MAX_CACHED_ROUTES_OF_A_CONNECTION) if own else table.targets
+        self.known = self.targets.calls
 
     def no_frame(self) -> Frame:
         """What stands for the frame outside of one: it asks for nothing and has the connection's own captures."""
         frame = new_frame({}, None, "", None)
         args, captures = connection_captures(self.scope)
         query = self.scope.get("query_string", b"").decode("latin-1")
-        call = Target("", None, args, captures, None, query).call("", self.table)
+        call = Target("", None, args, captures, "", query).call("", self.table, frame)
         call.name = None
         frame.consumer, frame.call = self.consumer, call
         return frame
@@ -176,72 +79,196 @@ class Session:
         if frame.error is not None:
             return
         try:
+            call = self.known[frame.route][frame.action]
+        except KeyError:
+            self._resolve(frame)
+        else:
+            frame.consumer, frame.call, frame.key = self.consumer, call, call.key
+
+    def _resolve(self, frame: Frame) -> None:
+        """`route`, of what no frame has called yet, or is not kept."""
+        try:
             target = self.targets.resolve(frame.route)
             action: str = frame.action  # type: ignore[assignment]  # it has one, or an error
-            call = target.calls.get(action) or target.call(action, self.table)
+            call = target.calls.get(action) or target.call(action, self.table, frame)
             frame.consumer, frame.call, frame.key = self.consumer, call, call.key
         except Exception as exc:  # a converter may raise anything
             frame.error = to_api_error(exc, what=_told(frame), debug=self.runtime.debug)
 
+    def timeout(self, frame: Frame) -> float:
+        """Seconds that the frame may take."""
+        if frame.error is not None:
+            return _NEVER
+        action = frame.call.plan.action  # type: ignore[attr-defined]  # a `tables.Call`
+        own: float | None = None if action is None else action.options.timeout
+        return self.connection.limits.action_timeout if own is None else own
+
     async def run(self, frame: Frame) -> str | None:
         """The frame's reply: permissions, throttles, parameters, action, encoding; or the error on the way."""
+        handler: Any = None
         try:
             if frame.error is not None:
                 raise frame.error
             call: Call = frame.call  # type: ignore[assignment]  # made by `route`
-            scope, action = self.scope, call.plan.action
-            handler = call.mounted.handler(frame, scope)
-            for mounted, ask in call.asked:
-                asked = handler if mounted is call.mounted else mounted.handler(frame, scope)
+            scope, action, own = self.scope, call.action, call.mounted
+            handler = own.handler(frame, scope)
+            for mounted, ask, keywords in call.asked:
+                asked = handler if mounted is own else mounted.handler(frame, scope)
                 if ask is None:
                     await asked.check_permissions()
-                elif (verdict := ask((scope, asked, call.name), frame.keywords)) is not None:
+                elif (verdict := ask((scope, asked, call.name), frame.keywords if keywords else dict)) is not None:
                     await raise_refusal(verdict)
             if call.throttles:
                 await self._throttle(frame, call, handler)
             if action is None:
                 raise self._nothing_there(frame, call)
             binding = call.binding or call.fixed(action)
-            parameters = action.bind(binding, frame)
-            if action.plain:
-                result = await action.function(handler, **parameters)
+            if action.plain and self.direct:
+                start = binding.start  # of a slot, faster than as if it were a method; so is `write`
+                result = await start(handler, frame)
+            elif action.dependencies is None:
+                result = await self._perform(frame, action, handler, binding, action.bind(binding, frame))
             else:
-                args = action.positional(binding, parameters) if binding.rest else ()
-                result = await self._perform(frame, action, handler, *args, **parameters)
+                result = await self._depend(frame, action, handler, binding, action.dependencies)
             if frame.error is not None:  # cancelled, which the action swallowed
                 raise frame.error
-            if action.silent:
-                return None
-            status = action.status
-            if action.returns_status is not False:
-                result, status = action.split(result)
-            reply = encode_reply(call.tail, action.write(result), status, frame.request_id)
-            if len(reply) > self.surely_small and (error := self._too_large(reply)) is not None:
-                raise error
+            frame.status, reply = action.status, None
+            if not action.silent:
+                if action.returns_status is not False:
+                    result, frame.status = action.split(result)
+                write, request_id = action.write, frame.request_id
+                data = write(result)
+                if type(request_id) is str and frame.status == action.status:  # as `encode_reply` does
+                    reply = f'{{"errors":[],"data":{data}{call.end},"request_id":{quote(request_id)}}}'
+                else:
+                    reply = encode_reply(call.tail, data, frame.status, request_id)
+                if len(reply) > self.surely_small and (error := self._too_large(reply)) is not None:
+                    raise error
+            unit, frame.unit = frame.unit, COMMITTING
+            if unit is not None:
+                await unit.commit()
+                if frame.disowned:
+                    return None
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:  # a cancellation too, unless it is the connection's end: its client waits
+            await abandon(frame)
             if self.connection.ended and isinstance(exc, asyncio.CancelledError):
                 raise
+            if self.runtime.exception_handlers and frame.error is None and call.mounted is not self.table.protocol:
+                exc = await self._translated(handler or self.consumer, exc)
+            if frame.error is not None and isinstance(exc, Exception) and not isinstance(exc, APIError):
+                logger.error("%s failed to end cleanly as it was cancelled", one_line(_told(frame)), exc_info=exc)
             return self._failure(frame, frame.error or exc)
         return reply
 
-    async def _perform(self, frame: Frame, action: Action, handler: Any, /, *args: Any, **parameters: Any) -> Any:
-        """Runs what is not just a coroutine: a stream, a sync function, one with ``*args``."""
+    async def answer(self, frame: Frame) -> str:
+        """What the action of a frame within another one's answers, as JSON; raises what it raises.
+
+        What is asked before an action is asked before this one too, and its unit of work is its own.
+        """
+        call: Call = frame.call  # type: ignore[assignment]  # whoever made the frame made it
+        action: Action = call.plan.action  # type: ignore[assignment]  # there is one
+        before = current_frame.set(frame)
+        try:
+            handler = await self.allow(frame)
+            if call.throttles:
+                await self._throttle(frame, call, handler)
+            binding = call.fixed(action)
+            if action.dependencies is None:
+                result = await self._perform(frame, action, handler, binding, action.bind(binding, frame))
+            else:
+                result = await self._depend(frame, action, handler, binding, action.dependencies)
+            if action.returns_status is not False:
+                result, _ = action.split(result)
+            written = action.write(result)
+            await complete(frame)
+        except BaseException:
+            await abandon(frame)
+            raise
+        finally:
+            current_frame.reset(before)
+        return written
+
+    async def allow(self, frame: Frame) -> Any:
+        """The handler of a frame, once all who have a say in its action have said yes. Raises `PermissionDenied`."""
+        call: Call = frame.call  # type: ignore[assignment]  # as above
+        handler = call.mounted.handler(frame, self.scope)
+        for mounted, ask, _ in call.asked:
+            asked = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
+            if ask is None:
+                await asked.check_permissions()
+            elif (verdict := ask((self.scope, asked, call.name), frame.keywords)) is not None:
+                await raise_refusal(verdict)
+        return handler
+
+    async def _perform(
+        self,
+        frame: Frame,
+        action: Action,
+        handler: Any,
+        binding: Binding,
+        parameters: dict[str, Any],
+        *,
+        lent: bool = False,
+    ) -> Any:
+        """Runs what is not just a coroutine, or what middleware stands before.
+
+        ``lent``: what is in its parameters is finished after it, so that a thread has to have ended.
+        """
+        args = action.positional(binding, parameters) if binding.rest else ()
+        if self.direct or frame.call.mounted is self.table.protocol:  # type: ignore[attr-defined]  # a `tables.Call`
+            return await self._call(frame, action, handler, args, parameters, lent)
+
+        async def innermost(handler: Any) -> Any:
+            return await self._call(frame, action, handler, args, parameters, lent)
+
+        return await through(self.runtime.middleware, innermost)(handler)
+
+    async def _call(
+        self, frame: Frame, action: Action, handler: Any, args: tuple[Any, ...], parameters: dict[str, Any], lent: bool
+    ) -> Any:
+        """Runs a stream, a sync function, or a coroutine."""
         if action.streams:
             return await self._stream(frame, action, action.function(handler, *args, **parameters))
         if action.threaded:
-            return await self.runtime.threads.run(action.function, handler, *args, **parameters)
-        return await action.function(handler, *args, **parameters)
+            run = self.runtime.threads.run_to_end if lent else self.runtime.threads.run
+            result = await run(action.function, handler, *args, **parameters)
+        else:
+            result = await action.function(handler, *args, **parameters)
+        if action.options.mode == "broadcast":
+            value, status = (result, action.status) if action.returns_status is False else action.split(result)
+            await broadcast(handler, action.options.broadcast_type, action.write(value), status)
+        return result
+
+    async def _depend(
+        self, frame: Frame, action: Action, handler: Any, binding: Binding, dependencies: Dependencies
+    ) -> Any:
+        """Runs an action with its dependencies. Its result is written while they live, as it may read from them."""
+        if self.runtime.dependency_overrides:
+            dependencies = read_dependencies(dependencies.where, dependencies.roots, self.runtime.dependency_overrides)
+        parameters, below = action.bind_all(binding, frame, dependencies)
+        async with AsyncExitStack() as stack:
+            parameters |= await dependencies.resolve(below, frame, handler, stack, self.runtime.threads)
+            result = await self._perform(frame, action, handler, binding, parameters, lent=dependencies.finishes)
+            if frame.error is not None:  # cancelled, which the action swallowed
+                raise frame.error
+            if not action.silent:
+                result = action.written(result)
+        return result
 
     async def _stream(self, frame: Frame, action: Action, items: AsyncGenerator[Any]) -> None:
         """Sends each item as a partial reply, as fast as the client reads; the generator is closed whatever happens."""
         sent = 0
         async with aclosing(items):
             async for item in items:
+                if frame.error is not None:  # cancelled, which the generator swallowed
+                    raise frame.error
+                frame.deadline = _NEVER  # a timeout bounds the first item
                 reply = encode_reply(frame.call.tail, action.write(item), 206, frame.request_id)
                 if len(reply) > self.surely_small and (error := self._too_large(reply)) is not None:
                     raise error
+                await complete(frame)
                 await self.connection.outbox.offer(reply)
                 if (sent := sent + 1) % ITEMS_IN_A_ROW == 0:
                     await asyncio.sleep(0)
@@ -263,6 +290,11 @@ class Session:
         logger.info("%s", text)
         return RouteNotFound(text if self.runtime.debug else None)
 
+    def check_size(self, reply: str) -> None:
+        """Raises `ReplyTooLarge` for a reply that no connection could be sent."""
+        if len(reply) > self.surely_small and (error := self._too_large(reply)) is not None:
+            raise error
+
     def _too_large(self, reply: str) -> APIError | None:
         most = self.connection.limits.max_outbox_bytes
         if (size := size_of(reply)) <= most:
@@ -270,17 +302,39 @@ class Session:
         ctx = {"limit": "max_outbox_bytes", "value": most}
         return ReplyTooLarge(f"The reply has {size} bytes; max_outbox_bytes is {most}.", ctx)
 
-    def _failure(self, frame: Frame, exc: BaseException) -> str:
+    async def _translated(self, handler: Any, exc: BaseException) -> BaseException:
+        """What the app's ``exception_handlers`` make of an exception."""
+        try:
+            return await translated(self.runtime.exception_handlers, handler, exc)
+        except (Exception, asyncio.CancelledError) as another:
+            if self.connection.ended and isinstance(another, asyncio.CancelledError):
+                raise
+            return another
+
+    def _failure(self, frame: Frame, exc: BaseException) -> str | None:
         """The reply for whatever was raised; it cannot fail, and is no larger than a reply may be."""
+        if frame.disowned:
+            return None
         task = asyncio.current_task()
         while task is not None and task.cancelling():
             task.uncancel()
         try:
-            reply = encode_error(frame, to_api_error(exc, what=_told(frame), debug=self.runtime.debug))
+            error = to_api_error(exc, what=_told(frame), debug=self.runtime.debug)
+            if frame.answered:
+                return None
+            reply = encode_error(frame, error)
         except Exception as bad:  # an error of the application's own that is none: its attributes say anything
-            reply = encode_error(frame, to_api_error(bad, what=f"the error reply to {_told(frame)}", debug=False))
-        error = self._too_large(reply)
-        return reply if error is None else encode_error(frame, error)
+            error = to_api_error(bad, what=f"the error reply to {_told(frame)}", debug=False)
+            reply = encode_error(frame, error)
+        if (too_large := self._too_large(reply)) is not None:
+            error, reply = too_large, encode_error(frame, too_large)
+        frame.status = error.status
+        if (bound := bound_in(error.ctx)) is not None:
+            self.runtime.hooks.call("on_limit", self.consumer, *bound)
+        return reply
+
+
+_NEVER = float("inf")
 
 
 def _told(frame: Frame) -> str:
@@ -294,9 +348,3 @@ async def raise_refusal(verdict: Verdict) -> None:
         verdict = await verdict
     if verdict is not None:
         raise PermissionDenied(verdict.message, {"code": verdict.code} if verdict.code else None)
-
-
-def connection_captures(scope: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What the connection's own path captured: by an enclosing Starlette route, and by ours."""
-    route = scope.get("url_route") or {}
-    return tuple(route.get("args", ())), {**scope.get("path_params", {}), **route.get("kwargs", {})}

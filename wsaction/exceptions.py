@@ -11,13 +11,16 @@
     ├── 404  RouteNotFound          route_not_found
     ├── 404  NotFound               not_found
     ├── 405  ActionNotAllowed       action_not_allowed
+    ├── 408  ActionTimeout          action_timeout
     ├── 409  Conflict               conflict
     ├── 409  DuplicateRequestID     duplicate_request_id
     ├── 429  Throttled              throttled
     ├── 499  Cancelled              cancelled
     ├── 500  ServerError            server_error
     ├── 500  ReplyTooLarge          reply_too_large
-    └── 503  Busy                   busy
+    ├── 503  Busy                   busy
+    ├── 503  ShuttingDown           shutting_down
+    └── 503  LayerUnavailable       layer_unavailable
 
     ImproperlyConfigured            a declaration that cannot work; raised when declared, never on the wire
 
@@ -44,6 +47,7 @@ __all__ = (
     "CATALOGUE",
     "APIError",
     "ActionNotAllowed",
+    "ActionTimeout",
     "Busy",
     "Cancelled",
     "Conflict",
@@ -52,13 +56,16 @@ __all__ = (
     "InvalidFrame",
     "InvalidJSON",
     "InvalidParameters",
+    "LayerUnavailable",
     "NotAuthenticated",
     "NotFound",
     "PermissionDenied",
     "ReplyTooLarge",
     "RouteNotFound",
     "ServerError",
+    "ShuttingDown",
     "Throttled",
+    "one_line",
     "to_api_error",
     "validation_items",
 )
@@ -164,6 +171,12 @@ class ActionNotAllowed(_Catalogued):
     code = (405, "action_not_allowed", "There is no such action here.")
 
 
+class ActionTimeout(_Catalogued):
+    """It took longer than its timeout, and was cancelled."""
+
+    code = (408, "action_timeout", "This took too long.")
+
+
 class Conflict(_Catalogued):
     """A unique or foreign-key constraint was violated."""
 
@@ -219,6 +232,32 @@ class Busy(_Catalogued):
     code = (503, "busy", "Too much is under way on this connection.")
 
 
+class ShuttingDown(_Catalogued):
+    """The server is being stopped; what was sent has not been begun. Connect again, and send it there."""
+
+    code = (503, "shutting_down", "The server is shutting down; connect again.")
+
+
+class LayerUnavailable(_Catalogued):
+    """What carries events between processes is away, Redis for one. It is logged why; the client is not told.
+
+    ``uncertain``: the request had been sent, so it may have been carried out all the same.
+    """
+
+    code = (503, "layer_unavailable", "What carries the events is away; try again later.")
+
+    def __init__(
+        self,
+        msg: str | None = None,
+        ctx: Mapping[str, Any] | None = None,
+        *,
+        uncertain: bool = False,
+        loc: Sequence[str | int] = (),
+    ) -> None:
+        super().__init__(msg, ctx, loc=loc)
+        self.uncertain = uncertain
+
+
 CATALOGUE: Mapping[str, type[_Catalogued]] = {cls.code[1]: cls for cls in _Catalogued.__subclasses__()}
 """Every ``type`` that wsaction itself sends, with its class; validation adds pydantic's own types."""
 
@@ -259,12 +298,17 @@ def to_api_error(exc: BaseException, *, what: str, debug: bool) -> APIError:
     if isinstance(exc, APIError):
         return exc
     error_id = secrets.token_hex(8)
-    logger.error("%s failed (error_id %s)", what, error_id, exc_info=exc)
+    logger.error("%s failed (error_id %s)", one_line(what), error_id, exc_info=exc)
     ctx = {"error_id": error_id}
     if debug:
         ctx["exception"] = _encodable(_repr(exc))[:_MAX_TRACEBACK]
         ctx["traceback"] = _encodable("".join(traceback.format_exception(exc)))[-_MAX_TRACEBACK:]
     return ServerError(ctx=ctx)
+
+
+def one_line(text: str) -> str:
+    """What a client says, fit for the log: it cannot forge a line of it. ``one_line("a\\nb") == "'a\\\\nb'"``."""
+    return text[:300] if text.isprintable() else ascii(text[:300])
 
 
 def _repr(exc: BaseException) -> str:

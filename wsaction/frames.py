@@ -23,9 +23,13 @@ __all__ = (
     "decode",
     "encode_error",
     "encode_reply",
+    "malformed",
     "new_frame",
     "quote",
+    "read_object",
+    "refused",
     "reply_tail",
+    "tail_of",
 )
 
 
@@ -59,7 +63,10 @@ class Frame:
     ``action`` is None and ``route`` is "" where they could not be read; ``request_id`` is None when there was none.
     """
 
-    __slots__ = ("_kwargs", "action", "body", "call", "consumer", "error", "key", "request_id", "route", "task")
+    __slots__ = (
+        "_kwargs", "action", "answered", "body", "call", "consumer", "deadline", "disowned", "error", "key",
+        "request_id", "route", "size", "status", "task", "unit",
+    )  # fmt: skip
 
     _kwargs: dict[str, Any]
     body: dict[str, Any]  # the JSON object as it came
@@ -68,9 +75,15 @@ class Frame:
     request_id: str | int | None
     error: APIError | None  # why it is refused without being run
     task: asyncio.Task[None] | None  # whose it is, once it has suspended, or begun after it had to wait
+    deadline: float | None  # when it is cancelled, on the event loop's clock; None: its time is not counted yet
+    disowned: bool | None  # True: answered by another, since it does not end; False: late, but being committed
+    size: int  # characters of its text, where it had to wait
+    answered: bool | None  # whether its action has sent the final reply itself
+    status: int  # of its final reply, once it is made
     key: str | None  # frames with the same key run in order; None: in no order
     consumer: Any  # the root of its connection
     call: Call  # what it calls, once it is routed
+    unit: Any  # its unit of work, see `units`; None: nothing needs one yet
 
     @property
     def kwargs(self) -> dict[str, Any]:
@@ -80,6 +93,13 @@ class Frame:
         except AttributeError:
             self._kwargs = dict(self.call.captures)
             return self._kwargs
+
+    def disown(self) -> "Frame":
+        """A frame that is answered in the place of this one, with its error."""
+        told = new_frame(self.body, self.action, self.route, self.request_id)
+        told.error, told.consumer, told.call = self.error, self.consumer, self.call
+        self.disowned = True
+        return told
 
     def keywords(self) -> dict[str, Any]:
         """What permissions may take by keyword: the frame's keys, overlaid by the route's captures.
@@ -98,6 +118,7 @@ current_frame: ContextVar[Frame | None] = ContextVar("wsaction.current_frame", d
 
 _NO_BODY: dict[str, Any] = {}
 _UNSET = object()
+_NO_BRACKETS = len('"action":""')  # that every frame has
 
 
 def set_since(base: Context) -> bool:
@@ -114,12 +135,10 @@ def decode(text: str | None, limits: Limits) -> Frame:
     """
     try:
         body = from_json(text, allow_inf_nan=False, cache_strings="keys")  # type: ignore[arg-type]  # None is told below
-    except (ValueError, TypeError) as exc:
-        return _refused(_NO_BODY, _unreadable(text, exc, limits.max_json_depth))
-    if type(body) is not dict:
-        return _refused(_NO_BODY, InvalidFrame(f"A frame is a JSON object, not {_json_name(body)}."))
+        action = body["action"]  # of what is no object, a TypeError
+    except (ValueError, TypeError, KeyError):
+        return _without_action(text, limits)
     # `in` and a subscript cost half of what body.get() does, for each frame
-    action = body["action"] if "action" in body else None  # noqa: SIM401
     route = body["route"] if "route" in body else ""  # noqa: SIM401
     request_id = body["request_id"] if "request_id" in body else None  # noqa: SIM401
     if (
@@ -127,23 +146,56 @@ def decode(text: str | None, limits: Limits) -> Frame:
         or type(route) is not str
         or not (type(request_id) is str or type(request_id) is int or "request_id" not in body)
     ):
-        return _refused(body, _malformed(body))
-    frame = new_frame(body, action, route, request_id)
+        return refused(body, malformed(body))
+    frame = Frame()  # as `new_frame` does, for each frame
+    frame.body = body
+    frame.action = action
+    frame.route = route
+    frame.request_id = request_id
+    frame.error = frame.task = frame.key = frame.deadline = frame.disowned = frame.unit = frame.answered = None
     if len(route) > limits.max_route_length:
         frame.error = _over(
             "max_route_length", limits.max_route_length, f"The route has {len(route)} characters", "route"
         )
     most = limits.max_json_depth
-    if text.count("[") + text.count("{") > most and _deeper(body, most):  # type: ignore[union-attr]  # it was read
-        frame.error = _over("max_json_depth", most, "Its arrays and objects are nested too deep")
+    if (
+        # It was read, so it is a text. Shorter ones have no room for so many brackets, beside what they say.
+        len(text) - len(action) - len(route) > 2 * most + _NO_BRACKETS  # type: ignore[arg-type]
+        and text.count("[") + text.count("{") > most  # type: ignore[union-attr]
+        and _deeper(body, most)
+    ):
+        frame.error = _too_deep(most)
     return frame
+
+
+def read_object(text: str | None, limits: Limits) -> tuple[dict[str, Any], APIError | None]:
+    """The JSON object that ``text`` holds, or why there is none; for what reads other frames than `decode`."""
+    body, error = _parsed(text, limits)
+    if error is None and _deeper(body, limits.max_json_depth):
+        error = _too_deep(limits.max_json_depth)
+    return body, error
+
+
+def _parsed(text: str | None, limits: Limits) -> tuple[dict[str, Any], APIError | None]:
+    try:
+        body = from_json(text, allow_inf_nan=False, cache_strings="keys")  # type: ignore[arg-type]  # as in `decode`
+    except (ValueError, TypeError) as exc:
+        return _NO_BODY, _unreadable(text, exc, limits.max_json_depth)
+    if type(body) is not dict:
+        return _NO_BODY, InvalidFrame(f"A frame is a JSON object, not {_json_name(body)}.")
+    return body, None
+
+
+def _without_action(text: str | None, limits: Limits) -> Frame:
+    body, error = _parsed(text, limits)
+    return refused(body, error or malformed(body))
 
 
 def new_frame(body: dict[str, Any], action: str | None, route: str, request_id: str | int | None) -> Frame:
     """A frame that nothing is known of yet but what it says."""
     frame = Frame()
     frame.body, frame.action, frame.route, frame.request_id = body, action, route, request_id
-    frame.error = frame.task = frame.key = None
+    frame.error = frame.task = frame.key = frame.deadline = frame.disowned = frame.unit = frame.answered = None
     return frame
 
 
@@ -171,10 +223,15 @@ def encode_reply(tail: str, data: str, status: int, request_id: str | int | None
 
 def encode_error(frame: Frame, error: APIError) -> str:
     """The reply that says ``error``: its ``data`` is null."""
-    action = "null" if frame.action is None else quote(frame.action)
-    tail = f',"action":{action},"route":{quote(frame.route)},"status":{error.status}'
     told = "" if frame.request_id is None else f',"request_id":{to_json(frame.request_id).decode()}'
-    return f'{{"errors":{encode_errors(error)},"data":null{tail}{told}}}'
+    return f'{{"errors":{encode_errors(error)},"data":null{tail_of(frame)}{error.status}{told}}}'
+
+
+def tail_of(frame: Frame) -> str:
+    """`reply_tail` of any frame, also of one whose action could not be read."""
+    if frame.action is None:
+        return f',"action":null,"route":{quote(frame.route)},"status":'
+    return reply_tail(frame.action, frame.route)
 
 
 def encode_errors(error: APIError) -> str:
@@ -186,7 +243,7 @@ def encode_errors(error: APIError) -> str:
         return to_json([{key: str(text).encode(errors="replace") for key, text in told.items()}]).decode()
 
 
-def _refused(body: dict[str, Any], error: APIError) -> Frame:
+def refused(body: dict[str, Any], error: APIError) -> Frame:
     """A frame that is answered with ``error``, echoing what of it could be read."""
     action, route, request_id = body.get("action"), body.get("route"), body.get("request_id")
     frame = new_frame(
@@ -203,11 +260,11 @@ def _unreadable(text: str | None, exc: Exception, max_depth: int) -> APIError:
     if text is None:
         return InvalidFrame("A frame is a text message, not a binary one.")
     if "recursion limit" in str(exc):  # the parser's own, which lies above ours
-        return _over("max_json_depth", max_depth, "Its arrays and objects are nested too deep")
+        return _too_deep(max_depth)
     return InvalidJSON(f"A frame is one JSON object: {exc}.")
 
 
-def _malformed(body: dict[str, Any]) -> APIError:
+def malformed(body: dict[str, Any]) -> APIError:
     """What is wrong with the envelope, its first fault told with its place."""
     for key, kinds, wanted in (
         ("action", (str,), "a string"),
@@ -221,17 +278,27 @@ def _malformed(body: dict[str, Any]) -> APIError:
     )
 
 
+def _too_deep(most: int) -> APIError:
+    return _over("max_json_depth", most, "Its arrays and objects are nested too deep")
+
+
 def _over(limit: str, value: int, what: str, *loc: str) -> APIError:
     return InvalidFrame(f"{what}; {limit} is {value}.", {"limit": limit, "value": value}, loc=loc)
 
 
 def _deeper(container: Any, limit: int) -> bool:
     """Whether arrays and objects are nested more than ``limit`` deep, the outermost counted."""
-    for member in container.values() if type(container) is dict else container:
-        kind = type(member)
-        if (kind is dict or kind is list) and (limit == 1 or _deeper(member, limit - 1)):
-            return True
-    return False
+    level = [container]
+    while level and limit:  # one level after the other, as calling a function for each costs most of a large frame
+        limit -= 1
+        level = [
+            member
+            for one in level
+            if one
+            for member in (one.values() if type(one) is dict else one)
+            if (kind := type(member)) is list or kind is dict
+        ]
+    return bool(level)
 
 
 _JSON_NAMES: Mapping[type, str] = {

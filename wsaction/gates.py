@@ -1,23 +1,27 @@
-"""The gate of a connection that authenticates: it stands before the dispatcher and answers ``$auth`` itself."""
+"""What stands before a connection's dispatcher: the gate of who has to authenticate, the shutter of who is leaving."""
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from wsaction.admission import AuthenticationState
-from wsaction.exceptions import to_api_error
-from wsaction.frames import Frame, encode_error, encode_reply, reply_tail
+from wsaction.alarms import Alarm
+from wsaction.exceptions import ShuttingDown, to_api_error
+from wsaction.frames import Frame, current_frame, encode_error, encode_reply, reply_tail
 
-__all__ = ("Gate",)
+__all__ = ("Gate", "Shutter")
 
-_LONGEST = 3_600.0  # seconds that a timer is set for; the clock that credentials expire by may be set meanwhile
+_LONGEST = 3_600.0  # seconds that the alarm is set for; the clock that credentials expire by may be set meanwhile
+_NEVER = float("inf")
 
 
 class _Dispatcher(Protocol):
     def route(self, frame: Frame) -> None: ...
 
-    async def run(self, frame: Frame) -> str | None: ...
+    def run(self, frame: Frame) -> Coroutine[Any, Any, str | None]: ...
+
+    def timeout(self, frame: Frame) -> float: ...
 
 
 class _Connection(Protocol):
@@ -31,50 +35,105 @@ class Gate:
     """A `connections.Dispatcher` around another one: no frame gets past it that ``state`` refuses.
 
     What is wrong with a refused frame otherwise is not told. A frame that had to wait is asked about again when its
-    turn comes. `watch` keeps one timer, which closes the connection (4401) once it is overdue; `stop` ends it.
+    turn comes. ``refreshed`` is awaited after each ``$auth`` that was accepted, before its reply; ``observed`` is told
+    of each that was answered, and how many seconds that took. `watch` closes the connection (4401) once it is overdue,
+    until `stop`.
     """
 
-    __slots__ = ("_connection", "_debug", "_dispatcher", "_state", "_timer")
+    __slots__ = ("_alarm", "_connection", "_debug", "_dispatcher", "_loop", "_observed", "_refreshed", "_state")
 
     def __init__(
-        self, state: AuthenticationState, dispatcher: _Dispatcher, connection: _Connection, *, debug: bool
+        self,
+        state: AuthenticationState,
+        dispatcher: _Dispatcher,
+        connection: _Connection,
+        refreshed: Callable[[], Awaitable[None]] | None = None,
+        observed: Callable[[Frame, float], None] | None = None,
+        *,
+        debug: bool,
     ) -> None:
         self._state, self._dispatcher, self._connection, self._debug = state, dispatcher, connection, debug
-        self._timer: asyncio.TimerHandle | None = None
+        self._refreshed, self._observed = refreshed, observed
+        self._loop = asyncio.get_running_loop()
+        self._alarm = Alarm(self._loop, self.watch)
 
     def route(self, frame: Frame) -> None:
         frame.error = self._state.gate(frame.action) or frame.error
         if frame.action == "$auth":
-            frame.consumer = None  # in no order, of no handler
+            frame.consumer = frame.call = None  # type: ignore[assignment]  # in no order, of no handler
         else:
             self._dispatcher.route(frame)
 
     def run(self, frame: Frame) -> Coroutine[Any, Any, str | None]:
         frame.error = frame.error or self._state.gate(frame.action)
         if frame.action == "$auth" and frame.error is None:
-            return self._answer(frame)
+            return self._answer(frame) if self._observed is None else self._answer_observed(frame, self._observed)
         return self._dispatcher.run(frame)
 
-    async def _answer(self, frame: Frame) -> str:
+    def timeout(self, frame: Frame) -> float:
+        return _NEVER if frame.action == "$auth" else self._dispatcher.timeout(frame)  # it has auth_timeout
+
+    async def _answer_observed(self, frame: Frame, observed: Callable[[Frame, float], None]) -> str | None:
+        started = self._loop.time()
+        try:
+            return await self._answer(frame)
+        finally:
+            if not frame.disowned:
+                observed(frame, self._loop.time() - started)
+
+    async def _answer(self, frame: Frame) -> str | None:
+        current_frame.set(None)  # no unit of work is its: what reads a token's row commits it by itself
         try:
             data = await self._state.present(frame.body.get("data"))
+            if frame.error is not None:  # cancelled, which the class that authenticates swallowed
+                raise frame.error
+            if self._refreshed is not None:
+                await self._refreshed()
         except (Exception, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError) and self._connection.ended:
                 raise
-            return encode_error(frame, to_api_error(frame.error or exc, what="$auth", debug=self._debug))
+            if frame.disowned:
+                return None
+            error = to_api_error(frame.error or exc, what="$auth", debug=self._debug)
+            frame.status = error.status
+            return encode_error(frame, error)
         self.watch()
+        frame.status = 200
         return encode_reply(reply_tail("$auth", frame.route), json.dumps(data), 200, frame.request_id)
 
     def watch(self) -> None:
-        """Sets the timer by the state's deadline, or closes what is overdue. To be called once accepted."""
-        self.stop()
+        """Sets the alarm by the state's deadline, or closes what is overdue. To be called once accepted."""
+        if self._connection.ended:  # by a verification that went on although it was cancelled
+            return
         if (overdue := self._state.overdue) is not None:
             self._connection.close(*overdue)
         elif (left := self._state.time_left) is not None:
-            self._timer = asyncio.get_running_loop().call_later(min(left, _LONGEST), self.watch)
+            self._alarm.by(self._loop.time() + min(left, _LONGEST))
 
     def stop(self) -> None:
-        """Ends the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Ends the alarm."""
+        self._alarm.stop()
+
+
+class Shutter:
+    """A `connections.Dispatcher` around another one, which starts no frame any more but for the protocol's own."""
+
+    __slots__ = ("_dispatcher",)
+
+    def __init__(self, dispatcher: _Dispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    def route(self, frame: Frame) -> None:
+        self._dispatcher.route(frame)
+        self._refuse(frame)
+
+    def run(self, frame: Frame) -> Coroutine[Any, Any, str | None]:
+        self._refuse(frame)  # one that had waited
+        return self._dispatcher.run(frame)
+
+    def timeout(self, frame: Frame) -> float:
+        return self._dispatcher.timeout(frame)
+
+    def _refuse(self, frame: Frame) -> None:
+        if frame.error is None and not (frame.action or "").startswith("$"):
+            frame.error, frame.key = ShuttingDown(), None

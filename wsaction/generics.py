@@ -1,71 +1,67 @@
-"""Generic handlers and consumers: a queryset and a serializer, and the actions follow."""
+"""Generic handlers and consumers: a queryset and a serializer, and the actions follow.
 
-from typing import Any, ClassVar
+    class CardHandler(ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Card)
+        serializer_class = Card
 
-from pydantic import BaseModel
+        def get_queryset(self):
+            return super().get_queryset().filter(owner_id=self.user.id)
 
-from wsaction.consumers import AsyncAPIConsumer
-from wsaction.exceptions import ImproperlyConfigured, NotFound
-from wsaction.handlers import AsyncAPIActionHandler
-from wsaction.mixins import RetrieveModelMixin
+Each is a `GenericAsyncAPIActionHandler` with some of `wsaction.mixins`. What its name says, it has; a consumer,
+with the same actions, is the root of a connection.
+"""
+
+from wsaction.bases import GenericAsyncAPIActionHandler, GenericAsyncAPIConsumer
+from wsaction.mixins import (
+    CreateModelMixin,
+    DestroyModelMixin,
+    ListModelMixin,
+    RetrieveModelMixin,
+    UpdateModelMixin,
+)
 
 __all__ = (
+    "CreateAPIActionHandler",
+    "CreateAPIConsumer",
+    "DestroyAPIActionHandler",
+    "DestroyAPIConsumer",
     "GenericAsyncAPIActionHandler",
     "GenericAsyncAPIConsumer",
+    "ListAPIActionHandler",
+    "ListAPIConsumer",
+    "ListCreateAPIActionHandler",
+    "ListCreateAPIConsumer",
+    "ModelAPIActionHandler",
+    "ModelAPIConsumer",
+    "ReadOnlyModelAPIActionHandler",
+    "ReadOnlyModelAPIConsumer",
     "RetrieveAPIActionHandler",
     "RetrieveAPIConsumer",
+    "RetrieveDestroyAPIActionHandler",
+    "RetrieveDestroyAPIConsumer",
+    "RetrieveUpdateAPIActionHandler",
+    "RetrieveUpdateAPIConsumer",
+    "RetrieveUpdateDestroyAPIActionHandler",
+    "RetrieveUpdateDestroyAPIConsumer",
+    "UpdateAPIActionHandler",
+    "UpdateAPIConsumer",
 )
 
 
-class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
-    """A handler of the objects of a ``queryset``, shown as ``serializer_class``, a pydantic model.
-
-    The object is the one whose ``lookup_field`` has the value of the capture ``lookup_url_kwarg`` (by default of the
-    same name); where the route has no such capture, of the frame's top-level key.
-    """
-
-    queryset: ClassVar[Any] = None
-    serializer_class: ClassVar[type[BaseModel] | None] = None
-    lookup_field: ClassVar[str] = "pk"
-    lookup_url_kwarg: ClassVar[str | None] = None
-
-    def get_queryset(self) -> Any:
-        """The objects that this frame may reach; override it to narrow them."""
-        if self.queryset is None:
-            raise ImproperlyConfigured(f"{type(self).__name__} needs a queryset, or a get_queryset() of its own")
-        return self.queryset
-
-    def get_serializer_class(self) -> type[BaseModel]:
-        """The model that objects are shown as; override it to decide for each frame."""
-        if self.serializer_class is None:
-            raise ImproperlyConfigured(
-                f"{type(self).__name__} needs a serializer_class, or a get_serializer_class() of its own"
-            )
-        return self.serializer_class
-
-    async def get_object(self) -> Any:
-        """The object that the route names, once its permissions have said yes.
-
-        Raises `NotFound`, `PermissionDenied`.
-        """
-        name = self.lookup_url_kwarg or self.lookup_field
-        if name in self.kwargs:
-            value = self.kwargs[name]
-        elif name in self.frame.body:
-            value = self.frame.body[name]
-        else:
-            raise NotFound(f"This route names no object: {name} is neither in the route nor in the frame.")
-        obj = await self.get_queryset().get(**{self.lookup_field: value})
-        await self.check_object_permissions(obj)
-        return obj
-
-    def serialize(self, obj: Any) -> BaseModel:
-        """The object as ``get_serializer_class()`` shows it, from its attributes."""
-        return self.get_serializer_class().model_validate(obj, from_attributes=True)
+class CreateAPIActionHandler(CreateModelMixin, GenericAsyncAPIActionHandler):
+    """Has ``create``."""
 
 
-class GenericAsyncAPIConsumer(GenericAsyncAPIActionHandler, AsyncAPIConsumer):
-    """`GenericAsyncAPIActionHandler` as the root of a connection; the key may be captured by the connection's path."""
+class CreateAPIConsumer(CreateModelMixin, GenericAsyncAPIConsumer):
+    """Has ``create``."""
+
+
+class ListAPIActionHandler(ListModelMixin, GenericAsyncAPIActionHandler):
+    """Has ``list``."""
+
+
+class ListAPIConsumer(ListModelMixin, GenericAsyncAPIConsumer):
+    """Has ``list``."""
 
 
 class RetrieveAPIActionHandler(RetrieveModelMixin, GenericAsyncAPIActionHandler):
@@ -74,3 +70,80 @@ class RetrieveAPIActionHandler(RetrieveModelMixin, GenericAsyncAPIActionHandler)
 
 class RetrieveAPIConsumer(RetrieveModelMixin, GenericAsyncAPIConsumer):
     """Has ``retrieve``."""
+
+
+class UpdateAPIActionHandler(UpdateModelMixin, GenericAsyncAPIActionHandler):
+    """Has ``update`` and ``partial_update``."""
+
+
+class UpdateAPIConsumer(UpdateModelMixin, GenericAsyncAPIConsumer):
+    """Has ``update`` and ``partial_update``."""
+
+
+class DestroyAPIActionHandler(DestroyModelMixin, GenericAsyncAPIActionHandler):
+    """Has ``destroy``."""
+
+
+class DestroyAPIConsumer(DestroyModelMixin, GenericAsyncAPIConsumer):
+    """Has ``destroy``."""
+
+
+class ListCreateAPIActionHandler(ListModelMixin, CreateModelMixin, GenericAsyncAPIActionHandler):
+    """Has ``list`` and ``create``."""
+
+
+class ListCreateAPIConsumer(ListModelMixin, CreateModelMixin, GenericAsyncAPIConsumer):
+    """Has ``list`` and ``create``."""
+
+
+class RetrieveUpdateAPIActionHandler(RetrieveModelMixin, UpdateModelMixin, GenericAsyncAPIActionHandler):
+    """Has ``retrieve``, ``update`` and ``partial_update``."""
+
+
+class RetrieveUpdateAPIConsumer(RetrieveModelMixin, UpdateModelMixin, GenericAsyncAPIConsumer):
+    """Has ``retrieve``, ``update`` and ``partial_update``."""
+
+
+class RetrieveDestroyAPIActionHandler(RetrieveModelMixin, DestroyModelMixin, GenericAsyncAPIActionHandler):
+    """Has ``retrieve`` and ``destroy``."""
+
+
+class RetrieveDestroyAPIConsumer(RetrieveModelMixin, DestroyModelMixin, GenericAsyncAPIConsumer):
+    """Has ``retrieve`` and ``destroy``."""
+
+
+class RetrieveUpdateDestroyAPIActionHandler(
+    RetrieveModelMixin, UpdateModelMixin, DestroyModelMixin, GenericAsyncAPIActionHandler
+):
+    """Has ``retrieve``, ``update``, ``partial_update`` and ``destroy``."""
+
+
+class RetrieveUpdateDestroyAPIConsumer(
+    RetrieveModelMixin, UpdateModelMixin, DestroyModelMixin, GenericAsyncAPIConsumer
+):
+    """Has ``retrieve``, ``update``, ``partial_update`` and ``destroy``."""
+
+
+class ModelAPIActionHandler(
+    ListModelMixin,
+    CreateModelMixin,
+    RetrieveModelMixin,
+    UpdateModelMixin,
+    DestroyModelMixin,
+    GenericAsyncAPIActionHandler,
+):
+    """Has all six: ``list``, ``create``, ``retrieve``, ``update``, ``partial_update`` and ``destroy``."""
+
+
+class ModelAPIConsumer(
+    ListModelMixin, CreateModelMixin, RetrieveModelMixin, UpdateModelMixin, DestroyModelMixin, GenericAsyncAPIConsumer
+):
+    """Has all six: ``list``, ``create``, ``retrieve``, ``update``, ``partial_update`` and ``destroy``."""
+
+
+class ReadOnlyModelAPIActionHandler(ListModelMixin, RetrieveModelMixin, GenericAsyncAPIActionHandler):
+    """Has ``list`` and ``retrieve``."""
+
+
+class ReadOnlyModelAPIConsumer(ListModelMixin, RetrieveModelMixin, GenericAsyncAPIConsumer):
+    """Has ``list`` and ``retrieve``."""

@@ -1,26 +1,31 @@
 """`AsyncAPIActionHandler`: answers the actions of a route, one instance for each frame."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar
+from functools import cache
+from typing import Any, ClassVar, Literal
 
-from pydantic import Strict
 from starlette.datastructures import QueryParams
 
 from wsaction.actions import Action
 from wsaction.connections import Receive, Send
 from wsaction.declarations import collect_actions, select_actions
 from wsaction.decorators import async_action
-from wsaction.dispatch import RouteTable, raise_refusal
+from wsaction.dialects.base import Dialect
+from wsaction.dispatch import raise_refusal
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.limits import Limits
 from wsaction.mounts import Plan
 from wsaction.permissions import Permissions, compile_permissions
+from wsaction.publishing import own_topic, publish_from, push_to, session_of
 from wsaction.runtime import Runtime
 from wsaction.serving import serve
+from wsaction.tables import RouteTable
 from wsaction.throttling import check_throttles, compile_throttles
+from wsaction.units import UnitOfWork, unit_of_work
 
-__all__ = ("ActionView", "AsyncAPIActionHandler", "ProtocolHandler")
+__all__ = ("ActionView", "AsyncAPIActionHandler", "protocol_view")
 
 
 class AsyncAPIActionHandler:
@@ -40,11 +45,18 @@ class AsyncAPIActionHandler:
     throttle_classes: ClassVar[Sequence[Any]] = ()
     throttle_scope: ClassVar[str | None] = None  # by which a ScopedRateThrottle finds its rate
     routepatterns: ClassVar[Sequence[Any]] = ()
+    group_send_lookup_kwargs: ClassVar[str | None] = None  # the capture that names its group, see `wsaction.broadcasts`
     strict_routing: ClassVar[bool] = True
     limits: ClassVar[Limits | None] = None
+    outbox_policy: ClassVar[Literal["close", "drop_oldest"]] = "close"
+    dialect: ClassVar[Dialect | None] = None  # spoken to clients that offer no sub-protocol; None: wsaction.v1
+    dialects: ClassVar[Sequence[Dialect]] = ()  # spoken to clients that offer their sub-protocol
     available_actions: ClassVar[Mapping[str, Action]] = {}  # by name; read from the class body
+    reserved_names: ClassVar[frozenset[str]] = frozenset()  # that no action may have, beside this class's own
+    announced_by: ClassVar[frozenset[str]] = frozenset()  # attributes that decide what annotations stand for
     is_consumer: ClassVar[bool] = False  # whether one instance serves the whole connection
     decides_permissions: ClassVar[bool] = False  # whether a subclass took over get_permissions or check_permissions
+    decides_object_permissions: ClassVar[bool] = False  # the same of check_object_permissions
     decides_throttles: ClassVar[bool] = False  # the same of get_throttles or check_throttles
 
     consumer: Any  # the connection's root
@@ -55,10 +67,13 @@ class AsyncAPIActionHandler:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.available_actions = collect_actions(cls, hidden=_OWN)
+        cls.available_actions = cls.actions_with({})
         cls.decides_permissions = (
             cls.get_permissions is not AsyncAPIActionHandler.get_permissions
             or cls.check_permissions is not AsyncAPIActionHandler.check_permissions
+        )
+        cls.decides_object_permissions = (
+            cls.check_object_permissions is not AsyncAPIActionHandler.check_object_permissions
         )
         cls.decides_throttles = (
             cls.get_throttles is not AsyncAPIActionHandler.get_throttles
@@ -75,7 +90,25 @@ class AsyncAPIActionHandler:
         ``serializer_class=CardOut``. Raises `ImproperlyConfigured` for a name that is none of them.
         """
         _check_initkwargs(cls, initkwargs)
-        return ActionView(cls, initkwargs, select_actions(cls.__name__, cls.available_actions, actions))
+        available = cls.actions_with(initkwargs) if cls.announced_by & initkwargs.keys() else cls.available_actions
+        view = ActionView(cls, initkwargs, select_actions(cls.__name__, available, actions))
+        cls.check_mounting(view)
+        return view
+
+    @classmethod
+    def actions_with(cls, initkwargs: Mapping[str, Any]) -> dict[str, Action]:
+        """Its actions by name, as they are where it is mounted with these attributes."""
+        hidden = _OWN | cls.reserved_names
+        return collect_actions(cls, hidden, lambda annotation: cls.stands_for(annotation, initkwargs))
+
+    @classmethod
+    def stands_for(cls, annotation: Any, initkwargs: Mapping[str, Any]) -> Any:
+        """What an annotation of an action stands for in this class, mounted with these attributes: here, itself."""
+        return annotation
+
+    @classmethod
+    def check_mounting(cls, view: "ActionView") -> None:
+        """Raises `ImproperlyConfigured` for a class that lacks what the actions of this view need; here, nothing."""
 
     # ---------------------------------------------------------------------------------------------- the connection
     @property
@@ -83,20 +116,38 @@ class AsyncAPIActionHandler:
         """Who asks: ``scope["user"]``, or None where no authentication set one."""
         return self.scope.get("user")
 
+    @property
+    def app(self) -> Any:
+        """The `WSAction` that serves the connection: ``await self.app.publish("boards/7/", "moved", card)``.
+
+        Raises ``RuntimeError`` for a consumer that is served without one.
+        """
+        if (app := session_of(self).runtime.app) is None:
+            raise RuntimeError(f"this {type(self).__name__} is served without an app; put it in WSAction([...])")
+        return app
+
     async def connect(self) -> None:
-        """Asked of the root before the handshake is accepted: raise an `APIError` to refuse it with that status."""
+        """Asked of the root before the handshake is accepted: raise an `APIError` to refuse it with that status.
+
+        All that is asked before a handshake is accepted has ``action_timeout`` seconds together.
+        """
 
     async def disconnect(self, code: int) -> None:
         """Asked of the root once the connection has ended, with the close code, if ``connect`` had returned.
 
-        Nothing of the connection runs any more. It has ``drain_timeout`` seconds.
+        Nothing of the connection runs any more, and it is subscribed to nothing; ``self.publish()`` tells the others.
+        It has at least half of ``drain_timeout``.
         """
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Ends the connection: what runs on it is cancelled, this action too once it waits.
 
-        In ``connect``, refuses it.
+        In ``connect``, refuses it. Raises ``ValueError`` for what a close frame cannot hold; a ``reason`` is cut to 123
+        bytes.
         """
+        if type(code) is not int or code not in _CLOSE_CODES or not isinstance(reason, str):
+            expected = "a code of 1000 to 1014 (but 1004 to 1006) or 3000 to 4999, and a string"
+            raise ValueError(f"close({code!r}, {reason!r}): expected {expected}; your own codes are 4000 up")
         self.consumer.connection.close(code, reason)
 
     # ---------------------------------------------------------------------------------------------- the frame
@@ -133,7 +184,38 @@ class AsyncAPIActionHandler:
     @property
     def query_params(self) -> QueryParams:
         """The route's query: of ``boards/?page=4``, ``query_params["page"] == "4"``."""
-        return QueryParams(self.frame.call.query)
+        call = self.frame.call
+        if call.params is None:
+            call.params = QueryParams(call.query)
+        params: QueryParams = call.params
+        return params
+
+    # ---------------------------------------------------------------------------------------------- events
+    def get_topic(self) -> str:
+        """What this route is told under: by default its connection path and itself, both in canonical form.
+
+        Override it where what is there depends on who asks (``return f"inbox:{self.user.id}"``), or where routes
+        share their events. Who subscribes and who publishes both ask it. Raises `RouteNotFound` for no route of ours.
+        """
+        return own_topic(self)
+
+    async def publish(self, event: str, data: Any = None, exclude_self: bool = False) -> None:
+        """Tells an event to all who are subscribed to this route, in every process; a consumer, to its own route.
+
+        Once the action has changed anything, they are told when that is committed, and not if it is not; what goes
+        wrong then is logged, and they are told to load again. ``exclude_self``: all but this connection. ``data`` is
+        what the handler's ``events`` says. Raises `LayerUnavailable` (503) where it is told at once, ``ValueError``
+        for an event that is not declared, ``pydantic.ValidationError`` for data that is not what was.
+        """
+        await publish_from(self, event, data, self.consumer.connection if exclude_self else None)
+
+    async def push(self, event: str, data: Any = None) -> None:
+        """Tells an event to this connection alone, at once. Raises as `publish` does for what is not declared."""
+        push_to(self, event, data)
+
+    def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """`wsaction.units.unit_of_work`: what its block changes is committed at its end, before the action goes on."""
+        return unit_of_work()
 
     # ---------------------------------------------------------------------------------------------- permissions
     def get_permissions(self) -> Sequence[Any]:
@@ -206,7 +288,7 @@ class ActionView:
     def table(self) -> RouteTable:
         """Its routes, compiled at first use; raises `ImproperlyConfigured` for patterns that cannot be mounted."""
         if self._table is None:
-            self._table = RouteTable(self, _PROTOCOL)
+            self._table = RouteTable(self, protocol_view())
         return self._table
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -214,6 +296,9 @@ class ActionView:
         if self._runtime is None:
             self._runtime = Runtime()
         await serve(self, scope, receive, send, self._runtime)
+
+
+_CLOSE_CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
 
 
 def _check_initkwargs(cls: type, initkwargs: Mapping[str, Any]) -> None:
@@ -238,20 +323,23 @@ _OWN: frozenset[str] = frozenset(
 )
 
 
-class ProtocolHandler(AsyncAPIActionHandler):
-    """The actions of every connection that begin with ``$``; they pass by the order, the bounds and the permissions."""
+@cache
+def protocol_view() -> ActionView:
+    """The actions of every connection that begin with ``$``; made when the first root is, as pydantic builds them."""
+    from pydantic import StrictInt, StrictStr
 
-    @async_action(ordered=False)
-    async def ping(self) -> None:
-        """Answers, for clients that cannot send the pings of WebSocket."""
+    class ProtocolHandler(AsyncAPIActionHandler):
+        """They pass by the order, the bounds and the permissions."""
 
-    @async_action(ordered=False)
-    async def cancel(self, data: Annotated[str, Strict()] | Annotated[int, Strict()]) -> None:
-        """Cancels the call or stream of this connection whose ``request_id`` is ``data``."""
-        if not self.consumer.connection.cancel(data):
-            raise NotFound("Nothing with this request_id is in flight on this connection.")
+        @async_action(ordered=False)
+        async def ping(self) -> None:
+            """Answers, for clients that cannot send the pings of WebSocket."""
 
+        @async_action(ordered=False)
+        async def cancel(self, data: StrictStr | StrictInt) -> None:
+            """Cancels the call or stream of this connection whose ``request_id`` is ``data``."""
+            if not self.consumer.connection.cancel(data):
+                raise NotFound("Nothing with this request_id is in flight on this connection.")
 
-_PROTOCOL = ActionView(
-    ProtocolHandler, {}, {f"${name}": action for name, action in ProtocolHandler.available_actions.items()}
-)
+    actions = {f"${name}": action for name, action in ProtocolHandler.available_actions.items()}
+    return ActionView(ProtocolHandler, {}, actions)

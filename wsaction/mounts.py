@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Protocol, TypeAlias
 
@@ -27,16 +27,18 @@ class View(Protocol):
     actions: Mapping[str, Action]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """What one action of one mounted handler takes."""
 
     action: Action | None  # None: there is no such action, which is told once the permissions have said yes
     name: str | None  # as it was declared
     ordered: bool
-    asked: "tuple[tuple[MountedHandler, Ask | None], ...]"  # who has a say, outermost first; None: the handler decides
+    # Who has a say, outermost first; None: the handler decides; and whether the frame's keywords are wanted.
+    asked: "tuple[tuple[MountedHandler, Ask | None, bool], ...]"
     permissions: Permissions | None  # the handler's own, for its objects; None: it decides
     throttles: "tuple[tuple[MountedHandler, Throttles | None], ...]"  # as `asked`
+    streamed: "Plan | None" = None  # of the stream that answers in its place where the frame asks for one
 
 
 class MountedHandler:
@@ -62,12 +64,20 @@ class MountedHandler:
             setattr(handler, name, value)
         return handler
 
+    def attribute(self, name: str) -> Any:
+        """What an attribute is at this place: as it was mounted with, or else the class's own; None without one."""
+        return dict(self._initkwargs).get(name, getattr(self.handler_class, name, None))
+
     def handler(self, frame: Frame, scope: Any) -> Any:
         """The handler for a frame: the consumer itself, or a new instance."""
         if self.is_consumer:
             return frame.consumer
-        handler = self.instance() if self._initkwargs else self.handler_class()
-        handler.consumer, handler.scope, handler.frame, handler.mounted = frame.consumer, scope, frame, self
+        make = self.handler_class
+        handler = self.instance() if self._initkwargs else make()
+        handler.consumer = frame.consumer
+        handler.scope = scope
+        handler.frame = frame
+        handler.mounted = self
         return handler
 
     def refusal(self, frame: Frame, debug: bool) -> APIError:
@@ -86,14 +96,17 @@ class MountedHandler:
         deciding = [(mounted, mounted.no_such_action.permissions) for mounted in self.above]
         deciding.append((self, own))
         asked = [
-            (mounted, None if one is None else one.on_action)
+            (mounted, None, False) if one is None else (mounted, one.on_action, one.takes_keywords)
             for mounted, one in deciding
             if one is None or one.on_action
         ]
         ordered = action is None or action.options.ordered
         limiting = [(mounted, mounted.throttles) for mounted in self.above]
         throttles = _asked_once([*limiting, (self, self._throttles(action))])
-        return Plan(action, None if action is None else action.name, ordered, tuple(asked), own, throttles)
+        plan = Plan(action, None if action is None else action.name, ordered, tuple(asked), own, throttles)
+        if action is None or action.streamed is None:
+            return plan
+        return replace(plan, streamed=replace(plan, action=action.streamed, ordered=False))
 
     def _permissions(self, action: Action | None) -> Permissions | None:
         name = self.handler_class.__name__
@@ -104,19 +117,17 @@ class MountedHandler:
                 action.options.permission_classes,
                 owner=f"@async_action(permission_classes=...) of {name}.{action.name}",
             )
-        classes = dict(self._initkwargs).get("permission_classes", self.handler_class.permission_classes)
-        return compile_permissions(classes, owner=f"{name}.permission_classes")
+        return compile_permissions(self.attribute("permission_classes"), owner=f"{name}.permission_classes")
 
     def _throttles(self, action: Action | None) -> Throttles | None:
-        cls, initkwargs = self.handler_class, dict(self._initkwargs)
+        cls = self.handler_class
         if cls.decides_throttles:
             return None
-        owner, classes = f"{cls.__name__}.throttle_classes", initkwargs.get("throttle_classes", cls.throttle_classes)
+        owner, classes = f"{cls.__name__}.throttle_classes", self.attribute("throttle_classes")
         if action is not None and action.options.throttle_classes is not None:
             owner = f"@async_action(throttle_classes=...) of {cls.__name__}.{action.name}"
             classes = action.options.throttle_classes
-        throttle_scope = initkwargs.get("throttle_scope", cls.throttle_scope)
-        return compile_throttles(classes, owner=owner, throttle_scope=throttle_scope)
+        return compile_throttles(classes, owner=owner, throttle_scope=self.attribute("throttle_scope"))
 
 
 Limiting: TypeAlias = Iterable[tuple[MountedHandler, Throttles | None]]

@@ -15,8 +15,8 @@ from typing import Any
 __all__ = ("OriginPolicy",)
 
 _HOST = r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)(?::(?P<port>[1-9][0-9]{0,4}))?"
-_AUTHORITY = re.compile(_HOST, re.ASCII | re.IGNORECASE)
-_ORIGIN = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]*)://{_HOST}", re.ASCII | re.IGNORECASE)
+_ORIGIN = rf"(?P<scheme>[a-z][a-z0-9+.-]*)://{_HOST}"
+_FLAGS = re.ASCII | re.IGNORECASE
 _EXPECTED = "'*', 'scheme://host[:port]' or 'scheme://*.name[:port]'"
 _PORTS = {"http": 80, "https": 443}
 
@@ -132,7 +132,7 @@ def _to_ascii(authority: str) -> str:
 
 
 def _parse(value: str) -> _Origin | None:
-    match = _ORIGIN.fullmatch(value)
+    match = re.fullmatch(_ORIGIN, value, _FLAGS)
     host = _host(match) if match else None
     if match is None or host is None:
         return None
@@ -157,7 +157,7 @@ def _is_own(origin: _Origin, scope: Mapping[str, Any]) -> bool:
     """Whether the origin has the host and port that the request was made to. Several Hosts are as good as none."""
     scheme, host, port = origin
     hosts = _values(scope, b"host")
-    match = _AUTHORITY.fullmatch(hosts[0]) if len(hosts) == 1 else None
+    match = re.fullmatch(_HOST, hosts[0], _FLAGS) if len(hosts) == 1 else None
     if match is None or scheme not in _PORTS or _host(match) != host:
         return False
     if match["port"]:

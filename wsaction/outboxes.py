@@ -3,31 +3,34 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Set
 from typing import Any, Protocol
 
+from wsaction.events import is_event, route_of
+from wsaction.flushers import Flusher, Message, Send
 from wsaction.frames import Frame, size_of
 
-__all__ = ("Message", "Outbox", "Send", "Sender")
+__all__ = ("Message", "Outbox", "Receive", "Send", "Sender", "cut_reason")
 
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
+Receive = Callable[[], Awaitable[Message]]
 
 logger = logging.getLogger("wsaction")
+
+MAX_LOST = 1_024  # routes of which events were dropped that are remembered, until there is room to say so
+NOTHING: Set[str] = frozenset()
 
 
 class Sender(Protocol):
     """What an outbox asks of its connection."""
 
-    @property
-    def ended(self) -> bool:
-        """Whether it is over, so that nothing more is taken."""
-
-    def spawn(self, work: Callable[..., Awaitable[None]], *args: Any) -> asyncio.Task[None]:
-        """Starts a task of the connection's."""
+    def adopt(self, task: "asyncio.Task[None]") -> None:
+        """Makes a task that waits in a send the connection's own."""
 
     def close(self, code: int, reason: str) -> None:
         """Ends the connection with a close frame."""
+
+    def breach(self, code: int, limit: str, reason: str) -> None:
+        """Closes the connection, which has reached a bound."""
 
     def lost(self, code: int) -> None:
         """Ends the connection, whose peer is gone."""
@@ -37,18 +40,55 @@ class Outbox:
     """Sends text messages in the order they were given, and bounds what waits.
 
     ``await send()`` can take for ever on a client that stopped reading, so only one message is on its way at a time, by
-    whoever gave it; what is given meanwhile waits, at most ``max_bytes`` of UTF-8, and is sent by a task of its own.
-    Past the bound the connection is closed, 1013. Until ``open()`` everything waits: for the handshake.
+    whoever gave it; what is given meanwhile waits, at most ``max_bytes`` of UTF-8, for the flusher.
+    Past the bound the connection is closed, 1013; with ``drop_events`` the oldest events are dropped instead, but never
+    a reply, and ``on_lost`` is called once half of it is free again: with the routes whose events were dropped, or None
+    where these are too many to remember. Until ``open()`` everything waits: for the handshake.
     """
 
-    __slots__ = ("_asgi_send", "_connection", "_max_bytes", "_offering", "_sending", "size", "waiting")
+    __slots__ = (
+        "_connection", "_drop_events", "_flusher", "_lost", "_max_bytes", "_next", "_offering", "_seen",
+        "_seen_at", "_sending", "_shrunk", "asgi_send", "dropped", "ended", "on_lost", "sent", "size",
+        "waiting",
+    )  # fmt: skip
 
-    def __init__(self, asgi_send: Send, connection: Sender, max_bytes: int) -> None:
-        self._asgi_send, self._connection, self._max_bytes = asgi_send, connection, max_bytes
-        self._sending: Frame | asyncio.Task[None] | bool = True  # whose work it is, where that is known
+    def __init__(
+        self, asgi_send: Send, connection: Sender, max_bytes: int, flusher: Flusher, *, drop_events: bool = False
+    ) -> None:
+        self.asgi_send, self._connection, self._flusher = asgi_send, connection, flusher
+        self._max_bytes, self._drop_events = max_bytes, drop_events
+        self._next: str | None = None  # what is about to be sent, before all that waits, and counts as sent
+        self._sending: Any = True  # whose work it is: a frame's, a task's, or anybody's; False: nothing is on its way
+        self.sent = 0  # messages that had waited, and those that are no frame's reply
+        self._seen: tuple[Any, int] | None = None  # what was on its way when `stuck_for` last asked, and since when
+        self._seen_at = 0.0
         self._offering: deque[asyncio.Future[None]] | None = None  # who waits until nothing is before them
+        self._shrunk: asyncio.Event | None = None  # set when less waits; there while anybody waits for that
         self.waiting: deque[str] | None = None
         self.size = 0  # bytes of what waits
+        self.dropped = 0  # events
+        self._lost: Set[str] | None = NOTHING  # the routes of those; None: of too many
+        self.on_lost: Callable[[Set[str] | None], None] | None = None
+        self.ended = False  # nothing more is taken
+
+    @property
+    def busy(self) -> bool:
+        """Whether a message is on its way."""
+        return bool(self._sending)
+
+    def stuck_for(self, now: float, late: float = 0.0) -> float:
+        """How long the same message has been on its way, in seconds, as far as was seen: asked from time to time.
+
+        The last ``late`` seconds do not count: the loop was blocked, so that nothing could be seen to go on.
+        """
+        if not self._sending:
+            self._seen = None
+            return 0.0
+        if self._seen != (on_its_way := (self._sending, self.sent)):
+            self._seen, self._seen_at = on_its_way, now
+        else:
+            self._seen_at += late
+        return now - self._seen_at
 
     @property
     def sender(self) -> asyncio.Task[None] | None:
@@ -62,9 +102,15 @@ class Outbox:
 
     def open(self) -> None:
         """Sends what has waited; from now on messages go straight through."""
-        more = self.waiting and not self._connection.ended
-        self._sending = self._connection.spawn(self._empty) if more else False
-        self._let_offer()
+        self._sending = bool(self.waiting or self._lost is not NOTHING) and not self.ended
+        if self._sending:
+            self._flusher.add(self)
+        else:
+            self._let_offer()
+
+    def word(self, text: str, by: Frame | None = None) -> str:
+        """A message as the client is to get it: here, as it is. ``by`` is the frame whose reply it is."""
+        return text
 
     async def send(self, text: str, by: Frame | None = None) -> None:
         """Sends a message: at once where nothing is before it, else it waits its turn. Raises nothing of the peer's.
@@ -74,9 +120,12 @@ class Outbox:
         if self._sending:
             self.put(text)
             return
-        self._sending = by or True
+        if by is None:
+            self.sent += 1
+        self._sending = by or object()
+        asgi_send = self.asgi_send
         try:
-            await self._asgi_send({"type": "websocket.send", "text": text})
+            await asgi_send({"type": "websocket.send", "text": text})
         except (OSError, RuntimeError) as exc:  # both mean that the peer is gone
             self._peer_gone(exc)
         except asyncio.CancelledError:
@@ -84,24 +133,73 @@ class Outbox:
             raise
         finally:
             self._sending = False
-            if self.waiting:
+            if self.waiting or self._lost is not NOTHING:
                 self.open()
-            else:
+            elif self._offering:
                 self._let_offer()
 
     def put(self, text: str) -> None:
-        """Sends a message without ever waiting: behind what waits. Closes the connection, 1013, past the bound."""
-        if self._connection.ended:
+        """Sends a message without ever waiting: behind what waits. Past the bound the policy says what happens."""
+        if self.ended:
             return
-        self.size += size_of(text)
-        if self.size > self._max_bytes:
-            self._connection.close(1013, f"slow consumer; max_outbox_bytes is {self._max_bytes}")
+        if not self._sending and len(text) * 4 <= self._max_bytes:  # a character is 4 bytes at most
+            self._sending, self._next = True, text
+            self._flusher.add(self)
             return
+        size = len(text) if text.isascii() else size_of(text)
+        if self.size + size > self._max_bytes and not self._make_room(text, size):
+            return
+        self.size += size
         if self.waiting is None:
             self.waiting = deque()
         self.waiting.append(text)
         if not self._sending:
-            self.open()
+            self._sending = True
+            self._flusher.add(self)
+
+    # ------------------------------------------------------------------------------------------------ past the bound
+    def _make_room(self, text: str, size: int) -> bool:
+        """Whether a message fits once the oldest events are dropped; where it does not, the policy is followed."""
+        if self._drop_events:
+            self._drop_oldest(size)
+            if self.size + size <= self._max_bytes:
+                return True
+            if self.is_event(text):
+                self._drop(text)
+                if not self._sending:  # it alone is larger than the bound
+                    self._tell_lost()
+                return False
+        self._connection.breach(1013, "max_outbox_bytes", "slow consumer")
+        return False
+
+    def _drop_oldest(self, size: int) -> None:
+        """Drops the oldest events that wait until ``size`` bytes more fit, or none is left."""
+        kept: list[str] = []
+        while self.waiting and self.size + size > self._max_bytes:
+            text = self.waiting.popleft()
+            if self.is_event(text):
+                self.size -= size_of(text)
+                self._drop(text)
+            else:
+                kept.append(text)
+        if kept and self.waiting is not None:
+            self.waiting.extendleft(reversed(kept))
+
+    def _drop(self, text: str) -> None:
+        self.dropped += 1
+        if self._lost is not None and (route := route_of(text)) is not None:
+            self._lost = self._lost | {route} if len(self._lost) < MAX_LOST else None
+
+    def _tell_lost(self) -> None:
+        """There is room again for saying of which routes something was dropped. What is dropped as that is said is said
+        the next time."""
+        lost, self._lost = self._lost, NOTHING
+        if self.on_lost is not None:
+            self.on_lost(lost)
+
+    def is_event(self, text: str) -> bool:
+        """Whether a message may be dropped."""
+        return is_event(text)
 
     async def offer(self, text: str) -> None:
         """Sends a message once all that was given before is sent: who offers waits with a client that reads slowly."""
@@ -120,6 +218,29 @@ class Outbox:
                 raise
         await self.send(text)
 
+    async def room(self, size: int) -> None:
+        """Waits until ``size`` more bytes fill no more than half of it, or nothing waits, or its connection has ended.
+
+        Who waits is an action of the connection, so that there are no more of them than ``max_concurrency``.
+        """
+        while self.size and self.size + size > self._max_bytes // 2 and not self.ended:
+            self._shrunk = self._shrunk or asyncio.Event()
+            await self._shrunk.wait()
+
+    def tell_room(self) -> None:
+        """Less waits than before, or it has ended: wakes those who wait for room."""
+        if self._shrunk is not None:
+            self._shrunk.set()
+            self._shrunk = None
+
+    def end(self) -> None:
+        """Its connection is over: nothing more is taken, and nobody waits for room."""
+        self.ended = True
+        if self._next is not None:
+            self._put_back(self._next)
+            self._next = None
+        self.tell_room()
+
     def _let_offer(self) -> None:
         """Wakes the first of those who wait to offer."""
         while self._offering and not self._sending:
@@ -132,8 +253,8 @@ class Outbox:
         """Sends what still waits, unless the client is too slow for it, then the close frame."""
         try:
             while self.waiting and code != 1013:
-                await self._asgi_send({"type": "websocket.send", "text": self.waiting.popleft()})
-            await self._asgi_send({"type": "websocket.close", "code": code, "reason": reason})
+                await self.asgi_send({"type": "websocket.send", "text": self.waiting.popleft()})
+            await self.asgi_send({"type": "websocket.close", "code": code, "reason": cut_reason(reason)})
         except (OSError, RuntimeError) as exc:
             logger.debug("the peer was gone before it could be told %s: %r", code, exc)
 
@@ -142,18 +263,56 @@ class Outbox:
         self.waiting.appendleft(text)
         self.size += size_of(text)
 
-    async def _empty(self) -> None:
-        try:
-            while self.waiting:
-                text = self.waiting.popleft()
-                self.size -= size_of(text)
-                await self._asgi_send({"type": "websocket.send", "text": text})
-        except (OSError, RuntimeError) as exc:
-            self._peer_gone(exc)
-        finally:
-            self._sending = False
+    # ------------------------------------------------------------------------------------------------ the flusher's
+    def next(self) -> str | None:
+        """The message to be sent now, for the flusher; None: there is none, and it is idle."""
+        if (text := self._next) is not None:
+            self._next = None
+        elif (self.waiting or self._lost is not NOTHING) and not self.ended:
+            if not self.waiting:
+                self._tell_lost()  # which waits from now on, unless there is no room for that either
+            text = self._pop() if self.waiting else None
+        if text is None:
+            self.pause()
+            return None
+        self.sent += 1
+        return text
+
+    def _pop(self) -> str:
+        """The first of what waits; there is room then where it was."""
+        waiting: Any = self.waiting
+        text: str = waiting.popleft()
+        self.size -= size_of(text)
+        self.tell_room()
+        if self._lost is not NOTHING and self.size <= self._max_bytes // 2:
+            self._tell_lost()
+        return text
+
+    def pause(self) -> None:
+        """Nothing is on its way."""
+        self._sending = False
+        if self._offering:
             self._let_offer()
+
+    def gone(self, exc: Exception) -> None:
+        """A send says that the peer is gone."""
+        self.pause()
+        self._peer_gone(exc)
+
+    def adopt(self, task: "asyncio.Task[None]") -> None:
+        """The flusher's task waits here, and is the connection's own from now on."""
+        self._sending = task
+        self._connection.adopt(task)
+
+    def fail(self) -> None:
+        """Emptying it failed otherwise than by the peer."""
+        self._connection.close(1011, "internal error")
 
     def _peer_gone(self, exc: Exception) -> None:
         logger.debug("the peer is gone: %r", exc)
         self._connection.lost(1006)
+
+
+def cut_reason(reason: str) -> str:
+    """As much of a reason as a close frame holds: 123 bytes of UTF-8."""
+    return reason.encode(errors="replace")[:123].decode(errors="ignore")

@@ -13,7 +13,7 @@ from wsaction.converters import Converter, ImproperlyConfigured, check_regex, de
 
 __all__ = ("Endpoint", "Include", "Pattern", "compile_regex", "compile_route")
 
-_ANGLES = re.compile(r"<([^>]+)>")
+_ANGLES = r"<([^>]+)>"
 _ASCII_SPACE = frozenset(" \t\n\r\x0b\x0c")
 
 Step = tuple[re.Match[str], tuple[Any, ...], dict[str, Any]]
@@ -130,7 +130,7 @@ def compile_route(route: str, is_endpoint: bool, converters: Mapping[str, Conver
     used: dict[str, Converter] = {}
     template: list[tuple[str, str]] = []
     end = 0
-    for bracket in _ANGLES.finditer(route):
+    for bracket in re.finditer(_ANGLES, route):
         name, converter = _parameter(route, bracket, converters)
         if name in used:
             raise ImproperlyConfigured(f"Route {route!r} uses the parameter {name!r} twice; give each its own name.")

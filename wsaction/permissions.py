@@ -138,8 +138,12 @@ class IsAuthenticated(BasePermission):
     """Only a ``scope["user"]`` whose ``is_authenticated`` is true may act; anonymous users may connect."""
 
     def has_permission(self, scope: Scope, handler: Any, action: str) -> bool:
-        answer = getattr(scope.get("user"), "is_authenticated", False)
-        return True if answer is True else _is_authenticated(scope.get("user"))  # the short way, once a frame
+        try:  # the short way, once a frame
+            if scope["user"].is_authenticated is True:
+                return True
+        except (AttributeError, KeyError):
+            pass  # there is no such user, which is said below
+        return _is_authenticated(scope.get("user"))
 
 
 class IsAuthenticatedStrictly(IsAuthenticated):
@@ -195,7 +199,7 @@ def _is_authenticated(user: Any) -> bool:
     return bool(answer)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Permissions:
     """What `compile_permissions` makes of ``permission_classes``; each question is answered by a verdict.
 
@@ -213,6 +217,7 @@ class Permissions:
     on_connect: Ask | None
     on_action: Ask | None
     on_object: Ask | None
+    takes_keywords: bool  # whether any of them asks for the keyword arguments
 
     def connect_refusal(self, scope: Scope, handler: Any, kwargs: Kwargs = dict) -> Verdict:
         """The verdict on opening this connection."""
@@ -239,11 +244,12 @@ def compile_permissions(classes: Any, *, owner: str) -> Permissions:
         raise TypeError(f"{owner}: expected a tuple or list of permissions, got {name_of(classes)}; {cure}")
     compiler = _Compiler(owner)
     conjuncts = normal_form(Composition("&", tuple(classes))).operands
-    return Permissions(
-        on_connect=compiler.all_of(compiler.ask(one, _refusal(one), "can_connect") for one in conjuncts),
-        on_action=compiler.all_of(compiler.ask(one, _refusal(one), "has_permission") for one in conjuncts),
-        on_object=compiler.all_of(compiler.ask_object(one, _refusal(one)) for one in conjuncts),
+    asks = (
+        compiler.all_of(compiler.ask(one, _refusal(one), "can_connect") for one in conjuncts),
+        compiler.all_of(compiler.ask(one, _refusal(one), "has_permission") for one in conjuncts),
+        compiler.all_of(compiler.ask_object(one, _refusal(one)) for one in conjuncts),
     )
+    return Permissions(*asks, takes_keywords=compiler.takes_keywords)
 
 
 def _refusal(entry: Any) -> Refusal:
@@ -259,8 +265,12 @@ class _Compiler:
 
     def all_of(self, conjuncts: Iterable[Ask | None]) -> Ask | None:
         ask = series(None, [one for one in conjuncts if one is not None])
-        takers = [method for methods in self.known.values() for method in methods.values() if method.keywords]
-        return once(ask) if ask is not None and takers else ask
+        return once(ask) if ask is not None and self.takes_keywords else ask
+
+    @property
+    def takes_keywords(self) -> bool:
+        """Whether any method that was read so far takes some."""
+        return any(method.keywords for methods in self.known.values() for method in methods.values())
 
     def ask(self, entry: Any, refusal: Refusal, *questions: str) -> Ask | None:
         """Asks an expression whose permissions' values are the "and" of these methods; None: it has no say."""
@@ -331,4 +341,4 @@ class _Compiler:
             expected = f"{name} to be callable with ({', '.join(arguments)}) alone"
             cure = "give other parameters defaults: a frame may come without them"
             raise TypeError(f"{self.owner}: expected {expected}, got {call!r}: {error}; {cure}") from error
-        return Method(call, keywords_of(call, len(arguments)))
+        return Method(call, keywords_of(call, len(arguments)), len(arguments))

@@ -1,95 +1,219 @@
-"""Where objects come from: the `QuerySet` protocol, and `MemoryQuerySet` for any pydantic model."""
+"""Where objects come from: the `QuerySet` protocol, and `MemoryQuerySet` for any pydantic model.
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+What lookups mean, what null is and how rows are ordered is said in `wsaction.lookups`; when changes are kept, in
+`wsaction.units`.
+"""
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from pydantic import BaseModel
 
 from wsaction.exceptions import Conflict, ImproperlyConfigured, NotFound
+from wsaction.lookups import FieldError, InvalidLookup, Q
+from wsaction.memory import Draft, Drafts, Table
+from wsaction.narrowing import MultipleObjectsReturned, NarrowingQuerySet
+from wsaction.predicates import predicate, sort_rows
+from wsaction.units import current_unit, join_unit
 
-__all__ = ("MemoryQuerySet", "QuerySet")
+__all__ = ("FieldError", "InvalidLookup", "MemoryQuerySet", "MultipleObjectsReturned", "Q", "QuerySet")
 
 M = TypeVar("M", bound=BaseModel)
 
 
 class QuerySet(Protocol):
-    """What a generic handler's ``queryset`` has to offer; any object that does is one."""
+    """What a generic handler's ``queryset`` has to offer; any object that does is one.
 
-    async def get(self, **lookups: Any) -> Any:
-        """The one object with these values (``pk`` is the primary key). Raises `NotFound` when there is none."""
+    `wsaction.testing.querysets` has the tests that it must pass. Narrowing returns a new one and leaves the old as it
+    was.
+    """
 
-    async def create(self, values: Mapping[str, Any]) -> Any:
-        """A new object with these values. Raises `Conflict` where the key is taken."""
+    @property
+    def model(self) -> Any:
+        """The class of its objects."""
+
+    def all(self) -> Self:
+        """The same objects."""
+
+    def filter(self, *conditions: Q, **lookups: Any) -> Self:
+        """Those that meet all conditions. Raises `FieldError`, `InvalidLookup`."""
+
+    def exclude(self, *conditions: Q, **lookups: Any) -> Self:
+        """Those that do not meet all conditions. Raises `FieldError`, `InvalidLookup`."""
+
+    def order_by(self, *fields: str) -> Self:
+        """By these fields, ``"-due"`` descending, and last by the primary key. Raises `FieldError`."""
+
+    def __getitem__(self, wanted: slice, /) -> Self:
+        """A part, as of a list; negative numbers and steps are a ``ValueError``. Narrowing it is a ``TypeError``."""
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """The objects, in order."""
 
     async def count(self) -> int:
         """How many objects there are."""
 
+    async def exists(self) -> bool:
+        """Whether there are any."""
 
-class MemoryQuerySet(Generic[M]):
+    async def first(self) -> Any:
+        """The first in order, or None."""
+
+    async def get(self, *conditions: Q, **lookups: Any) -> Any:
+        """The one object that meets the conditions (``pk`` is the primary key).
+
+        Raises `NotFound` when there is none, or a value cannot be what its field holds; `MultipleObjectsReturned`.
+        """
+
+    async def create(self, values: Mapping[str, Any]) -> Any:
+        """A new object with these values, whatever it is narrowed to. Raises `Conflict`."""
+
+    async def update(self, obj: Any, values: Mapping[str, Any]) -> Any:
+        """The object with these values changed and no others.
+
+        Raises `NotFound` where it is not among these (any more), `Conflict`.
+        """
+
+    async def delete(self, obj: Any) -> None:
+        """Removes the object. Raises `NotFound` where it is not among these, `Conflict`."""
+
+
+_NO_DRAFTS = Drafts()
+
+
+class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
     """Objects of a pydantic model, kept in this process and found by primary key.
 
-    ``rows`` are the first ones, ``pk`` the name of the key's field; an int key that is left out of ``create`` counts on
-    from the largest. What is returned are copies: only ``create`` changes what is kept.
+    ``rows`` are the first ones, ``pk`` the name of the key's field: an int that is left out of ``create`` counts on
+    from the largest there ever was, a UUID is made. ``unique`` are fields, or groups of fields, that no two objects
+    have alike. What is returned are copies: only ``create``, ``update`` and ``delete`` change what is kept. All that it
+    is narrowed to share the rows. Raises `ImproperlyConfigured`, and `Conflict` for first rows that clash.
 
-    >>> cards = MemoryQuerySet(Card, rows=[Card(id=1, title="a")])
-    >>> await cards.get(pk="1")
+    >>> cards = MemoryQuerySet(Card, rows=[Card(id=1, title="a")], unique=("title", ("board_id", "position")))
+    >>> await cards.filter(title__startswith="a").get(pk="1")
     Card(id=1, title='a')
     """
 
-    def __init__(self, model: type[M], rows: Iterable[M] = (), pk: str = "id") -> None:
+    def __init__(
+        self, model: type[M], rows: Iterable[M] = (), pk: str = "id", unique: Iterable[str | Iterable[str]] = ()
+    ) -> None:
         if not isinstance(model, type(BaseModel)):
             raise ImproperlyConfigured(f"MemoryQuerySet takes a pydantic model class, not {model!r}")
-        if pk not in model.model_fields:
-            raise ImproperlyConfigured(
-                f"{model.__name__} has no field {pk!r} to be its key; "
-                f"name one of {', '.join(model.model_fields)} with pk=..."
-            )
         self.model, self.pk = model, pk
-        types: dict[str, Any] = {name: field.annotation for name, field in model.model_fields.items()}
-        self._types = {name: TypeAdapter[Any](annotation) for name, annotation in types.items()}
-        self._rows: dict[Any, M] = {}
+        self._table = Table(model, pk, unique)
+        self._fields = self._table.fields
+        first = Drafts()
         for row in rows:
-            self._add(row)
+            first.of(self._table).create(self._table.keyed(row))
+        first.keep()
 
-    async def get(self, **lookups: Any) -> M:
-        """The object with these values: ``get(pk=7)``, ``get(slug="a", owner_id=1)``.
-
-        A value is coerced to its field's type, and one that cannot be finds nothing. Raises
-        `wsaction.exceptions.NotFound`, and ``TypeError`` for a field that the model does not have.
-        """
-        wanted = {self.pk if name == "pk" else name: value for name, value in lookups.items()}
-        unknown = sorted(set(wanted) - set(self.model.model_fields))
-        if unknown or not wanted:
-            raise TypeError(
-                f"{self.model.__name__}: get() takes the values of fields, not {', '.join(unknown) or 'nothing'}"
-            )
-        try:
-            wanted = {name: self._types[name].validate_python(value) for name, value in wanted.items()}
-            rows = [self._rows.get(wanted[self.pk])] if self.pk in wanted else self._rows.values()
-        except (ValidationError, TypeError):  # the latter for what is not hashable, of a key of any type
-            raise NotFound from None
-        for row in rows:
-            if row is not None and all(getattr(row, name) == value for name, value in wanted.items()):
-                return row.model_copy(deep=True)
-        raise NotFound
-
-    async def create(self, values: Mapping[str, Any]) -> M:
-        """Keeps a new object and returns it.
-
-        Raises `Conflict` for a key that is taken, pydantic's error for bad values.
-        """
-        if self.pk not in values and self.model.model_fields[self.pk].annotation is int:
-            values = {**values, self.pk: max(self._rows, default=0) + 1}
-        row = self.model.model_validate(dict(values))
-        self._add(row)
-        return row.model_copy(deep=True)
+    # ---------------------------------------------------------------------------------------------- reading
+    def get_ordering(self) -> tuple[str, ...] | None:
+        return None if self._table.comparable else super().get_ordering()
 
     async def count(self) -> int:
-        """How many objects are kept."""
-        return len(self._rows)
+        draft = self._seen()
+        if not self._where and draft is None:
+            return len(range(len(self._table.rows))[self._start : self._stop])
+        return sum(1 for _ in islice(self._chosen(draft), self._start, self._stop))
 
-    def _add(self, row: M) -> None:
-        key = getattr(row, self.pk)
-        if key in self._rows:
-            raise Conflict(f"There is already a {self.model.__name__} with {self.pk} {key!r}.")
-        self._rows[key] = row.model_copy(deep=True)
+    async def _fetch(self) -> list[M]:
+        draft = self._seen()
+        if draft is None and not self._where and not self._order:
+            kept = self._table.rows
+            return [self._table.copy(kept[key]) for key in self._table.keys[self._start : self._stop]]
+        rows: Iterable[M] = self._chosen(draft)
+        if self._order and self._order != (((self.pk,), False),):  # which they are in already
+            rows = sort_rows(rows, self._order)  # those that are equal stay in the order of their keys
+        return [self._table.copy(row) for row in islice(rows, self._start, self._stop)]
+
+    async def _at(self, key: Any) -> M | None:
+        row = self._found(self._seen(), key)
+        return None if row is None or not self._has(row) else self._table.copy(row)
+
+    def _has(self, row: M) -> bool:
+        """Whether a row is among those that it is narrowed to."""
+        return all(predicate(one)(row) for one in self._where)
+
+    def _chosen(self, draft: Draft[M] | None) -> Iterator[M]:
+        """The rows that it is narrowed to, in the order of their keys."""
+        holds = [predicate(one) for one in self._where]
+        for row in self._candidates(draft):
+            if all(one(row) for one in holds):
+                yield row
+
+    def _candidates(self, draft: Draft[M] | None) -> Iterator[M]:
+        """Those that may be among them: the one with the key, or those behind a key, where that is asked for."""
+        for one in self._where:
+            for asked in one.required():
+                if asked.path == (self.pk,) and asked.lookup == "exact":
+                    row = self._found(draft, asked.value)
+                    return iter(() if row is None else (row,))
+                if asked.path == (self.pk,) and asked.lookup == "gt" and draft is None and not self._table.comparable:
+                    return map(self._table.rows.__getitem__, self._table.keys_behind(asked.value))
+        return map(self._table.rows.__getitem__, self._table.keys) if draft is None else draft.rows()
+
+    def _found(self, draft: Draft[M] | None, key: Any) -> M | None:
+        try:
+            return self._table.rows.get(key) if draft is None else draft.row(key)
+        except TypeError:  # not hashable, which a key of any type may be asked for as
+            return None
+
+    def _seen(self) -> Draft[M] | None:
+        """What the unit of work under way has changed of these rows."""
+        unit = current_unit()
+        drafts = None if unit is None else unit.held(Drafts)
+        return drafts.of(self._table) if isinstance(drafts, Drafts) else None
+
+    # ---------------------------------------------------------------------------------------------- as values
+    def values_of(self, obj: M) -> dict[str, Any]:
+        return {name: getattr(obj, name) for name in self.model.model_fields}
+
+    def object_of(self, values: Mapping[str, Any]) -> M:
+        return self.model.model_construct(**self._coerced(values))
+
+    # ---------------------------------------------------------------------------------------------- writing
+    async def create(self, values: Mapping[str, Any]) -> M:
+        """Keeps a new object and returns it, whatever the queryset is narrowed to.
+
+        Raises `Conflict` for a key or unique fields that are taken, `FieldError` for a field that the model does not
+        have, ``pydantic.ValidationError`` for bad values.
+        """
+        row = self._table.row_of(self._named(values))
+        draft, kept_at_once = self._drafting()
+        draft.create(row)
+        kept_at_once.keep()
+        return self._table.copy(row)
+
+    async def update(self, obj: M, values: Mapping[str, Any]) -> M:
+        draft, kept_at_once = self._drafting()
+        key, row = self._own(draft, obj)
+        new = self._table.changed(row, self._named(values))
+        if getattr(new, self.pk) != key:
+            raise Conflict(f"The {self.pk} of a {self.model.__name__} does not change.", {"fields": [self.pk]})
+        draft.update(key, new, self._table.difference(row, new))
+        kept_at_once.keep()
+        return self._table.copy(new)
+
+    async def delete(self, obj: M) -> None:
+        draft, kept_at_once = self._drafting()
+        draft.delete(self._own(draft, obj)[0])
+        kept_at_once.keep()
+
+    def _own(self, draft: Draft[M], obj: M) -> tuple[Any, M]:
+        """The key of an object and its row as it is now; raises `NotFound` where the queryset does not have it."""
+        self._refuse_sliced("be changed")
+        key = getattr(obj, self.pk)
+        row = draft.row(key)
+        if row is None or not self._has(row):
+            raise NotFound
+        return key, row
+
+    def _drafting(self) -> tuple[Draft[M], Drafts]:
+        """The draft of the unit of work under way, and what is to be kept at once: nothing of it, but all of a new
+        draft where there is no unit."""
+        if (unit := join_unit()) is not None:
+            return unit.resource(Drafts, Drafts).of(self._table), _NO_DRAFTS
+        drafts = Drafts()
+        return drafts.of(self._table), drafts

@@ -1,23 +1,91 @@
 """What the connections of one app share."""
 
 import asyncio
-from weakref import WeakKeyDictionary
+import logging
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, WeakSet
 
 from wsaction.admission import Authenticator
+from wsaction.authentication import user_id
 from wsaction.concurrency import Threads
+from wsaction.flushers import Flusher
+from wsaction.grants import release
+from wsaction.hooks import HookList
+from wsaction.hub import Hub
+from wsaction.layers.base import Layer
+from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
+from wsaction.middleware import ExceptionHandler, Middleware
 from wsaction.origins import OriginPolicy
+from wsaction.recipients import Subscriber
+from wsaction.users import Users
+from wsaction.workers import warn_of_workers
 
-__all__ = ("RUNTIME_KEY", "Runtime")
+__all__ = ("RESTARTING", "RUNTIME_KEY", "SESSION_KEY", "Runtime", "drain_all")
 
 RUNTIME_KEY = "wsaction.runtime"  # where an app leaves its runtime in the scope of a connection
+SESSION_KEY = "wsaction.session"  # where a connection's scope has what its frames go through
+RESTARTING = "the server is restarting"
+
+logger = logging.getLogger("wsaction")
+
+
+class Drained(Protocol):
+    """What draining asks of a connection."""
+
+    @property
+    def busy(self) -> bool: ...
+
+    @property
+    def ended(self) -> bool: ...
+
+    def drain(self, end_by: float) -> None: ...
+
+    def close(self, code: int, reason: str) -> None: ...
+
+
+class Here:
+    """What belongs to one event loop."""
+
+    __slots__ = ("connections", "draining", "flusher", "hub", "threads", "users")
+
+    def __init__(self, limits: Limits, users: Users) -> None:
+        self.threads = Threads(limits.max_threads)
+        self.connections: set[Drained] = set()  # those that were accepted and whose `disconnect()` has not run
+        self.draining = False
+        self.flusher = Flusher()
+        self.users = users
+        self.hub: Hub | None = None  # made when somebody subscribes or publishes first
+
+    def leave(self, connection: Subscriber, topic: str) -> None:
+        """Ends a subscription, if there is one."""
+        if self.hub is not None:
+            self.hub.leave(connection, topic)
+
+    def resync(self, connection: Subscriber, routes: Collection[str] | None) -> None:
+        """Tells a connection that it missed something of these routes; None: of all that it is subscribed to."""
+        if self.hub is not None:
+            self.hub.resync(connection, routes)
+
+    def forget(self, session: Any) -> None:
+        """Ends all subscriptions of a connection, which has ended, and forgets whose it was."""
+        for topic in tuple(session.grants):
+            release(session, topic)
+        self.users.forget(session)
+        if self.hub is not None:
+            self.hub.leave_all(session.connection)
+            if session.group is not None:
+                self.hub.leave_all(session.group)
 
 
 class Runtime:
-    """The bounds, the Origin policy, the authentication, the threads and the debug mode of all connections of an app.
+    """The bounds, policies, hooks, threads, connections and subscriptions of an app.
 
-    One made without arguments is what a consumer served on its own gets. An app that is
-    used on several event loops has threads of their own in each.
+    One made without arguments is what a consumer served on its own gets. An app that is used on several event loops has
+    threads, connections and a hub of their own in each. ``layer`` None: events stay within the loop.
     """
 
     def __init__(
@@ -26,18 +94,102 @@ class Runtime:
         limits: Limits | None = None,
         origins: OriginPolicy | None = None,
         authenticator: Authenticator | None = None,
+        middleware: Sequence[Middleware] = (),
+        exception_handlers: Mapping[type[BaseException], ExceptionHandler] | None = None,
+        hooks: HookList | None = None,
+        layer: Layer | None = None,
+        user_id: Callable[[Any], Any] = user_id,
+        accept_refused: bool = False,
         debug: bool = False,
     ) -> None:
         self.limits = limits or Limits()
         self.origins = origins or OriginPolicy()
         self.authenticator = authenticator  # None: the app has no classes of its own
+        self.middleware = tuple(middleware)
+        self.exception_handlers = exception_handlers or {}
+        self.hooks = hooks or HookList()
+        self.layer, self.user_id = layer, user_id
+        self.accept_refused = accept_refused  # whether a refused handshake is accepted and closed, 44xx
         self.debug = debug
-        self._threads: WeakKeyDictionary[asyncio.AbstractEventLoop, Threads] = WeakKeyDictionary()
+        self.app: Any = None  # the `WSAction` whose it is; None for a consumer served on its own
+        self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
+        self._warned = False
+        self._here: WeakKeyDictionary[asyncio.AbstractEventLoop, Here] = WeakKeyDictionary()
+        _runtimes.add(self)
+
+    @property
+    def here(self) -> Here:
+        """What belongs to the running event loop."""
+        loop = asyncio.get_running_loop()
+        if (here := self._here.get(loop)) is None:
+            users = Users(lambda: self.hub, self.user_id, shared=self.layer is not None)
+            here = self._here[loop] = Here(self.limits, users)
+        return here
 
     @property
     def threads(self) -> Threads:
         """Where sync functions run; to be asked for on the loop."""
-        loop = asyncio.get_running_loop()
-        if (threads := self._threads.get(loop)) is None:
-            threads = self._threads[loop] = Threads(self.limits.max_threads)
-        return threads
+        return self.here.threads
+
+    @property
+    def hub(self) -> Hub:
+        """The subscriptions of the running event loop, made at first use."""
+        here = self.here
+        if here.hub is None:
+            self.warn_of_workers()
+            on_event = partial(self.hooks.call, "on_event") if self.hooks.has("on_event") else None
+            here.hub = Hub(self.layer or MemoryLayer(), on_event=on_event)
+        return here.hub
+
+    def warn_of_workers(self) -> None:
+        """Warns, once, where there are several workers and no layer between them."""
+        if not self._warned and isinstance(self.layer, MemoryLayer | None):
+            self._warned = True
+            warn_of_workers()
+
+    async def close(self) -> None:
+        """Ends the hub of the running event loop, if it has one: who is subscribed is told nothing more."""
+        await self.here.users.stop()
+        if self.here.hub is not None:
+            await self.here.hub.close()
+
+    def reopen(self) -> None:
+        """Takes connections again, after a drain or `close`: the app is started anew."""
+        here = self.here
+        here.draining = False
+        if here.hub is not None and here.hub.is_closed:
+            here.hub = None
+
+    async def drain(self) -> None:
+        """Ends all connections of this loop within ``drain_timeout``; see `wsaction.applications.WSAction.drain`."""
+        here, loop = self.here, asyncio.get_running_loop()
+        here.draining = True
+        seconds = self.limits.drain_timeout
+        end_by = loop.time() + seconds
+        for connection in here.connections:
+            connection.drain(end_by)
+        pause = min(LONGEST_PAUSE, seconds / 4 / (1 + len(here.connections) / BATCH))
+        while here.connections and (left := end_by - seconds / 5 - loop.time()) > 0:
+            idle = [one for one in here.connections if not one.ended and not one.busy]
+            random.shuffle(idle)
+            for connection in idle[:BATCH]:
+                connection.close(1012, RESTARTING)
+            await asyncio.sleep(min(left, random.uniform(0.5, 1.5) * pause))  # noqa: S311  # jitter, no secret
+        for connection in list(here.connections):  # what still runs has had its time
+            connection.close(1012, RESTARTING)
+        while here.connections and loop.time() < end_by:  # noqa: ASYNC110  # each ends on its own, once
+            await asyncio.sleep(pause / 5)
+        if here.connections:
+            logger.error("%s connections had not ended after drain_timeout, %g s", len(here.connections), seconds)
+
+
+BATCH = 50  # connections that are closed at once, so that their clients do not come back all together
+LONGEST_PAUSE = 0.05  # seconds between two batches, and until what runs is looked at again
+
+_runtimes: "WeakSet[Runtime]" = WeakSet()
+
+
+async def drain_all() -> None:
+    """Drains every app of this process that has served on this event loop."""
+    loop = asyncio.get_running_loop()
+    await asyncio.gather(*(runtime.drain() for runtime in list(_runtimes) if loop in runtime._here))

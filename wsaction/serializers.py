@@ -1,14 +1,35 @@
-"""pydantic at the edges: a type's validator for what comes as JSON, and its serializer for what goes out as JSON."""
+"""pydantic at the edges: a type's validator for what comes as JSON, and its serializer for what goes out as JSON.
+
+One model is enough for both directions: `input_model` is what comes in of it, without the fields marked `ReadOnly`,
+`output_model` what goes out of it, without those marked `WriteOnly`.
+"""
 
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, PydanticUndefined, SchemaValidator, core_schema, to_json
 
-from wsaction.exceptions import ImproperlyConfigured
+from wsaction.exceptions import ImproperlyConfigured, InvalidParameters, validation_items
+from wsaction.markers import ReadOnly, Shape, WriteOnly, checks_of_the_whole, core_of, fields_of, marked, optional
 
-__all__ = ("json_encoder", "json_validator")
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo  # whoever has a model has loaded it
+
+__all__ = (
+    "InputModel",
+    "ReadOnly",
+    "WriteOnly",
+    "at_first",
+    "input_model",
+    "json_encoder",
+    "json_validator",
+    "output_model",
+    "python_validator",
+)
+
+MAX_MODELS = 1_024  # that are kept: those of all handlers, and room for some made as one goes
 
 
 def json_validator(annotation: Any) -> Callable[[Any], Any]:
@@ -19,7 +40,11 @@ def json_validator(annotation: Any) -> Callable[[Any], Any]:
     strict or not.
     """
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-    validate_python, validate_json = adapter.validator.validate_python, adapter.validator.validate_json
+    return _json_validator(adapter.core_schema, adapter.validator)
+
+
+def _json_validator(schema: Any, validator: Any) -> Callable[[Any], Any]:
+    validate_python, validate_json = validator.validate_python, validator.validate_json
 
     def as_json(value: Any) -> Any:
         return validate_json(to_json(value, inf_nan_mode="constants"))
@@ -30,7 +55,25 @@ def json_validator(annotation: Any) -> Callable[[Any], Any]:
         except ValidationError:  # once more, so that the errors speak of JSON: no dictionaries, no instances
             return as_json(value)
 
-    return as_json if _any_part(adapter.core_schema, _tells_json_apart) else as_parsed
+    if _any_part(schema, _tells_json_apart):
+        return as_json
+    as_parsed.at_first = validate_python  # type: ignore[attr-defined]
+    return as_parsed
+
+
+def at_first(validate: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What a `json_validator` tries first. Where it raises ``ValidationError``, only the validator itself can tell."""
+    first: Callable[[Any], Any] = getattr(validate, "at_first", validate)
+    return first
+
+
+def python_validator(annotation: Any) -> Callable[[Any], Any]:
+    """A function that makes a value of the application's what ``annotation`` says, of an object by its attributes.
+
+    It raises ``pydantic.ValidationError``.
+    """
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    return partial(adapter.validator.validate_python, from_attributes=True)
 
 
 def _tells_json_apart(part: dict[str, Any]) -> bool:
@@ -67,33 +110,202 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
         )
     to_json, validate = adapter.serializer.to_json, adapter.validator.validate_python
     announced = annotation if isinstance(annotation, type) else None
+    # pydantic writes any object in the place of a model by its __dict__, whatever is missing there: a row that is not
+    # loaded as {}. So what may hold such objects is validated first, which costs little where all are what they should.
+    holds_models = _any_part(adapter.core_schema, lambda part: part.get("type") == "model")
 
     def encode(value: Any) -> str:
         try:
             if type(value) is announced:
                 return to_json(value).decode()
-            return to_json(value, warnings="error").decode()
+            if not holds_models:
+                return to_json(value, warnings="error").decode()
         except PydanticSerializationError as exc:
-            return reshape(value, exc)
+            if annotation is Any:
+                raise unwritable(value, exc) from exc
+        return reshape(value)
 
-    def reshape(value: Any, unexpected: PydanticSerializationError) -> str:
-        unwritable = TypeError(
-            f"{type(value).__name__} cannot be written as JSON: {unexpected}; "
-            "return a pydantic model, or annotate the return type with one"
-        )
-        if annotation is Any:
-            raise unwritable from unexpected
+    def reshape(value: Any) -> str:
         try:
             return to_json(validate(value, from_attributes=True), warnings="error").decode()
         except ValidationError as exc:
             raise TypeError(
                 f"{type(value).__name__} was returned where {_name(annotation)} is announced: {exc}"
             ) from exc
-        except PydanticSerializationError:
-            raise unwritable from unexpected
+        except PydanticSerializationError as exc:
+            raise unwritable(value, exc) from exc
+
+    def unwritable(value: Any, exc: PydanticSerializationError) -> TypeError:
+        return TypeError(
+            f"{type(value).__name__} cannot be written as JSON: {exc}; "
+            "return a pydantic model, or annotate the return type with one"
+        )
 
     return encode
 
 
 def _name(annotation: Any) -> str:
     return annotation.__name__ if isinstance(annotation, type) else repr(annotation)
+
+
+# ------------------------------------------------------------------------------------------------- one model, two ways
+class InputModel:
+    """What comes in of a model; made by `input_model`. Its values are told by the names of the model's fields."""
+
+    def __init__(self, model: type[BaseModel], partial: bool) -> None:
+        self.model, self.partial = model, partial
+        shape = Shape("Input", ReadOnly, _nested_input)
+        self.schema = shape.of_outermost(model, optional if partial else _unchanged, "Partial" if partial else "")
+        self._defaults = {name: _default(info) for name, info in marked(model, ReadOnly).items()}
+        self._validate = _fields_validator(self.schema)
+        check = checks_of_the_whole(model)
+        self._check = None if check is None else SchemaValidator(check)
+
+    def __repr__(self) -> str:
+        return f"input_model({self.model.__name__}{', partial=True' if self.partial else ''})"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return core_schema.any_schema()  # it announces what comes, which `values` validates
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
+        return handler(self.schema)
+
+    def values(self, data: Any, obj: Any = None) -> dict[str, Any]:
+        """The values to be written: of parsed JSON, or of an instance of a model that was made of it.
+
+        Of partial input, only what was sent. Nested models become dicts. Validators of the model as a whole see
+        None, or the default, in the place of `ReadOnly` fields; of partial input they see what was sent together with
+        the other fields of ``obj``, the object that it is meant for. Raises `InvalidParameters`, with places below
+        ``data``.
+
+        ``input_model(Card, partial=True).values({"title": None})`` is ``{"title": None}``.
+        """
+        try:
+            fields, extra, sent = _parts(data) if isinstance(data, BaseModel) else self._validate(data)
+            wanted = [name for name in fields if name not in self._defaults and (name in sent or not self.partial)]
+            fields = {name: fields[name] for name in wanted}
+            if self._check is not None and not (self.partial and obj is None):
+                fields = self._checked(fields, extra, sent, obj)
+        except ValidationError as exc:
+            raise InvalidParameters(validation_items(exc, "data")) from None
+        extra = {name: value for name, value in (extra or {}).items() if name not in self._defaults}
+        return {name: _plain(value) for name, value in {**fields, **extra}.items()}
+
+    def _checked(self, fields: dict[str, Any], extra: Any, sent: set[str], obj: Any) -> dict[str, Any]:
+        """The fields as the model's own validators of the whole leave them."""
+        others = [name for name in self.model.model_fields if name not in fields]
+        missing = object() if obj is None else obj
+        own = {name: getattr(missing, name, self._defaults.get(name)) for name in others}
+        instance = self.model.__new__(self.model)
+        object.__setattr__(instance, "__dict__", {**own, **fields})
+        object.__setattr__(instance, "__pydantic_fields_set__", set(sent))
+        object.__setattr__(instance, "__pydantic_extra__", extra)
+        object.__setattr__(instance, "__pydantic_private__", None)
+        checked = self._check.validate_python(instance)  # type: ignore[union-attr]  # asked before
+        return {name: checked.__dict__[name] for name in fields}
+
+
+def _fields_validator(schema: Any) -> Callable[[Any], Any]:
+    """What validates parsed JSON by the fields of a model: their values, the extra ones, the names that were sent."""
+    definitions = schema["definitions"] if schema["type"] == "definitions" else []
+    core = core_of(schema["schema"] if definitions else schema)
+    if core is None or fields_of(core) is None:
+        raise ImproperlyConfigured(
+            "a serializer_class has fields; a RootModel, or a model with a schema of its own, none"
+        )
+    inner = (
+        {"type": "definitions", "schema": core["schema"], "definitions": definitions} if definitions else core["schema"]
+    )
+    return _json_validator({"schema": inner, "config": core.get("config")}, SchemaValidator(inner, core.get("config")))
+
+
+def _unchanged(root: Any) -> Any:
+    return root
+
+
+def _parts(instance: BaseModel) -> tuple[dict[str, Any], Any, set[str]]:
+    return instance.__dict__, instance.__pydantic_extra__, instance.model_fields_set
+
+
+def _default(info: "FieldInfo") -> Any:
+    default = info.get_default(call_default_factory=False)
+    return None if default is PydanticUndefined else default
+
+
+def _plain(value: Any) -> Any:
+    """A value with dicts in the place of models."""
+    if isinstance(value, BaseModel):
+        return {name: _plain(one) for name, one in (*value.__dict__.items(), *(value.__pydantic_extra__ or {}).items())}
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    if type(value) is dict:
+        return {key: _plain(one) for key, one in value.items()}
+    return value
+
+
+def input_model(model: type[BaseModel], partial: bool = False) -> InputModel:
+    """What comes in of a model: all but its `ReadOnly` fields, which are ignored when they are sent.
+
+    ``partial``: every field may be absent; an absent one is not touched, its default not filled in, and null is a
+    value like others. Raises `ImproperlyConfigured` for a model that is none, or is marked where it cannot be.
+    """
+    return _input_model(_checked_model(model), partial)
+
+
+def output_model(model: type[BaseModel]) -> type[BaseModel]:
+    """What goes out of a model: one like it without the `WriteOnly` fields, in nested models neither.
+
+    The model itself, where there is nothing to leave out. Fields of objects are found by name, aliases or not. Where
+    something is left out, the model's ``after`` validators, which may look at it, are too. Raises
+    `ImproperlyConfigured` as `input_model` does, and for an SQLModel table with a `WriteOnly` field.
+    """
+    return _output_model(_checked_model(model))
+
+
+@lru_cache(MAX_MODELS)
+def _input_model(model: type[BaseModel], partial: bool) -> InputModel:
+    return InputModel(model, partial)
+
+
+@lru_cache(MAX_MODELS)
+def _output_model(model: type[BaseModel]) -> type[BaseModel]:
+    return _stand_in(model, _OUTPUT) if _OUTPUT.changes(model) else model
+
+
+def _stand_in(model: type[BaseModel], shape: Shape) -> type[BaseModel]:
+    """A subclass of a model with another schema, which is written when it is first needed: models may be cyclic."""
+    if hasattr(model, "__table__"):
+        raise ImproperlyConfigured(
+            f"{model.__name__} is a table, of which no field can be left out; make the serializer a model of its own"
+        )
+
+    def schema(cls: type[BaseModel], source: Any, handler: Any) -> Any:
+        return shape.of(model)
+
+    members = {
+        "__module__": model.__module__,
+        "__qualname__": f"{model.__qualname__}{shape.name}",
+        "__doc__": model.__doc__,
+        "__get_pydantic_core_schema__": classmethod(schema),
+        "model_config": ConfigDict(defer_build=True, title=model.model_config.get("title") or model.__name__),
+    }
+    metaclass: Any = type(model)
+    stand_in: type[BaseModel] = metaclass(f"{model.__name__}{shape.name}", (model,), members)
+    return stand_in
+
+
+@lru_cache(MAX_MODELS)
+def _nested_input(model: type[BaseModel]) -> type[BaseModel]:
+    nested = _stand_in(model, Shape("Input", ReadOnly, _nested_input))
+    for name, info in marked(model, ReadOnly).items():
+        setattr(nested, name, _default(info))  # for validators that look at it
+    return nested
+
+
+_OUTPUT = Shape("Output", WriteOnly, output_model, by_name=True)
+
+
+def _checked_model(model: Any) -> type[BaseModel]:
+    if not isinstance(model, type) or not issubclass(model, BaseModel):
+        raise ImproperlyConfigured(f"a serializer_class is a pydantic model, a subclass of BaseModel, not {model!r}")
+    return model

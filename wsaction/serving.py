@@ -2,22 +2,39 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 
+from wsaction.broadcasts import join_group
 from wsaction.connections import Connection, Receive, Send
-from wsaction.dispatch import RouteTable, Session, raise_refusal
-from wsaction.exceptions import APIError, NotAuthenticated, PermissionDenied, to_api_error
+from wsaction.dialects.base import SpeakingConnection, choose
+from wsaction.dispatch import Session, raise_refusal
+from wsaction.endings import living
+from wsaction.exceptions import (
+    ActionTimeout,
+    APIError,
+    Busy,
+    NotAuthenticated,
+    PermissionDenied,
+    ShuttingDown,
+    one_line,
+    to_api_error,
+)
 from wsaction.frames import encode_errors
 from wsaction.gates import Gate
+from wsaction.limits import Limits
 from wsaction.mounts import View
+from wsaction.observers import ObservedSession
+from wsaction.outboxes import cut_reason
 from wsaction.permissions import compile_permissions
-from wsaction.runtime import RUNTIME_KEY, Runtime
+from wsaction.runtime import RESTARTING, RUNTIME_KEY, SESSION_KEY, Runtime
+from wsaction.tables import RouteTable
+from wsaction.users import recheck
 
-__all__ = ("SUBPROTOCOL", "RootView", "deny", "serve", "upgrade_required")
+__all__ = ("RootView", "refuse", "serve", "upgrade_required")
 
 logger = logging.getLogger("wsaction")
-
-SUBPROTOCOL = "wsaction.v1"
 
 
 class RootView(View, Protocol):
@@ -33,7 +50,7 @@ async def serve(view: RootView, scope: Any, receive: Receive, send: Send, runtim
     An enclosing app's runtime, where the scope has one, goes before ``runtime``. Raises nothing on what a client does.
     """
     if scope["type"] == "lifespan":
-        await _answer_lifespan(receive, send)
+        await _answer_lifespan(receive, send, runtime)
     elif scope["type"] == "http":
         await upgrade_required(send)
     elif (await receive())["type"] == "websocket.connect":
@@ -41,49 +58,109 @@ async def serve(view: RootView, scope: Any, receive: Receive, send: Send, runtim
 
 
 async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: Send, runtime: Runtime) -> None:
-    limits = view.handler_class.limits or runtime.limits
-    connection = Connection(receive, send, limits)
+    cls = view.handler_class
+    limits = cls.limits or runtime.limits
+    drop_events = cls.outbox_policy == "drop_oldest"
+    dialect, subprotocol = choose(cls.dialect, cls.dialects, scope.get("subprotocols") or ())
+    kind = Connection if dialect is None else partial(SpeakingConnection, dialect.converse())
+    connection = kind(receive, send, limits, runtime.here.flusher, drop_events=drop_events)
+    if drop_events:
+        connection.outbox.on_lost = partial(runtime.here.resync, connection)
     try:
-        consumer, dispatcher = await _open(view, scope, connection, runtime)
+        async with asyncio.timeout(limits.action_timeout) as deadline:
+            consumer, dispatcher = await _open(view, scope, connection, runtime)
     except (Exception, asyncio.CancelledError) as exc:  # whatever a hook raises becomes an answer
+        connection.lost(1006)
+        _forget(scope, runtime)
+        scope.pop(SESSION_KEY, None)
         _unless_cancelled(exc)
-        await deny(scope, send, to_api_error(exc, what=f"the handshake of {scope['path']}", debug=runtime.debug))
+        cause = _too_slow(limits) if deadline.expired() else exc
+        error = to_api_error(cause, what=f"the handshake of {scope['path']}", debug=runtime.debug)
+        await refuse(scope, send, error, runtime, subprotocol=subprotocol)
         return
+    del deadline  # nothing is kept that an open connection does not need
     code = 1006
     try:
         if connection.closing is not None:  # connect() closed it
-            code = connection.closing[0]
-            await deny(scope, send, _refusal(*connection.closing))
-        elif await _accept(scope, send):
-            if isinstance(dispatcher, Gate):
-                dispatcher.watch()
-            code = await connection.serve(dispatcher)
+            code, reason = connection.closing
+            await refuse(scope, send, _refusal(code, reason), runtime, connection.closing, subprotocol=subprotocol)
+        elif await _accept(send, subprotocol):
+            code = await _serve_frames(consumer, connection, dispatcher, runtime)
     finally:
-        if isinstance(dispatcher, Gate):
-            dispatcher.stop()
-        await _say_goodbye(consumer, code, limits.drain_timeout)
+        if connection.closing is not None:  # by us, as we are cancelled
+            code, _ = connection.closing
+        connection.lost(code)  # unless it has been told already: it never began
+        _forget(scope, runtime)
+        try:
+            await _say_goodbye(consumer, code, connection)
+        finally:
+            scope.pop(SESSION_KEY, None)
+            if connection in (accepted := runtime.here.connections):
+                accepted.discard(connection)
+                runtime.hooks.call("on_disconnect", consumer, code)
+
+
+def _forget(scope: Any, runtime: Runtime) -> None:
+    """Ends what others know of a connection; it may still publish, in ``disconnect()``."""
+    if (session := scope.get(SESSION_KEY)) is not None:
+        runtime.here.forget(session)
 
 
 async def _open(view: RootView, scope: Any, connection: Connection, runtime: Runtime) -> tuple[Any, Session | Gate]:
     """The root's instance for this connection, once all have said yes, and what its frames go to."""
-    root = view.table.root
+    root, hooks = view.table.root, runtime.hooks
     consumer = root.instance()
     consumer.consumer, consumer.mounted, consumer.scope, consumer.connection = consumer, root, scope, connection
-    session = Session(view.table, runtime, scope, connection, consumer)
+    if hooks.has("on_limit"):
+        connection.on_limit = lambda limit, value: hooks.call("on_limit", consumer, limit, value)
+    kind = ObservedSession if hooks.has("on_action") else Session
+    session = kind(view.table, runtime, scope, connection, consumer)
+    observed = session.tell if isinstance(session, ObservedSession) else None
     consumer.frame = session.no_frame()
+    scope[SESSION_KEY] = session
     _check_origin(scope, runtime)
     dispatcher: Session | Gate = session
     if runtime.authenticator is not None:
         state = await runtime.authenticator.open(scope, connection.limits.auth_timeout)
-        dispatcher = Gate(state, session, connection, debug=runtime.debug)
+        dispatcher = Gate(state, session, connection, _refreshing(session), observed, debug=runtime.debug)
+    runtime.here.users.note(session)  # already, so that disconnect_user() does not miss who is about to be accepted
     await _check_permissions(consumer, scope)
+    if runtime.here.draining:
+        raise ShuttingDown
+    session.group = await join_group(session)
     await consumer.connect()
+    runtime.here.users.note(session)
     return consumer, dispatcher
 
 
-async def _accept(scope: Any, send: Send) -> bool:
+def _refreshing(session: Session) -> Callable[[], Awaitable[None]]:
+    """What follows an ``$auth``: it may be somebody now, and its rights others."""
+
+    async def refreshed() -> None:
+        session.runtime.here.users.note(session)
+        # To the end, although the frame be cancelled: what was allowed before is not to last by that.
+        await asyncio.shield(session.connection.spawn(recheck, session))
+
+    return refreshed
+
+
+async def _serve_frames(consumer: Any, connection: Connection, dispatcher: Session | Gate, runtime: Runtime) -> int:
+    """Serves an accepted connection to its end; gives the close code."""
+    runtime.here.connections.add(connection)
+    runtime.hooks.call("on_connect", consumer)
+    try:
+        if runtime.here.draining:  # since it was asked above
+            connection.close(1012, RESTARTING)
+        if isinstance(dispatcher, Gate):
+            dispatcher.watch()
+        return await connection.serve(dispatcher)
+    finally:
+        if isinstance(dispatcher, Gate):
+            dispatcher.stop()
+
+
+async def _accept(send: Send, subprotocol: str | None) -> bool:
     """Accepts the handshake and says whether the peer is still there."""
-    subprotocol = SUBPROTOCOL if SUBPROTOCOL in (scope.get("subprotocols") or ()) else None
     try:
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
     except (OSError, RuntimeError) as exc:
@@ -95,7 +172,7 @@ async def _accept(scope: Any, send: Send) -> bool:
 def _check_origin(scope: Any, runtime: Runtime) -> None:
     """Raises `PermissionDenied` for a foreign Origin."""
     if (why := runtime.origins.refusal(scope)) is not None:
-        logger.warning("handshake of %s refused: %s", scope["path"], why)
+        logger.warning("handshake of %s refused: %s", one_line(scope["path"]), why)
         raise PermissionDenied(why if runtime.debug else "This Origin may not connect here.")
 
 
@@ -107,14 +184,23 @@ async def _check_permissions(consumer: Any, scope: Any) -> None:
         await raise_refusal(verdict)
 
 
+def _too_slow(limits: Limits) -> APIError:
+    seconds = limits.action_timeout
+    ctx = {"limit": "action_timeout", "value": seconds}
+    return ActionTimeout(f"The handshake took longer than {seconds:g} s.", ctx)
+
+
 def _refusal(code: int, reason: str) -> APIError:
     """What the handshake is answered where ``connect()`` closed: the status that its close code stands for."""
+    if code == 1013:  # by sending more than the outbox holds
+        return Busy(reason or None)
     return NotAuthenticated(reason or None) if code == 4401 else PermissionDenied(reason or None)
 
 
-async def _say_goodbye(consumer: Any, code: int, timeout: float) -> None:
+async def _say_goodbye(consumer: Any, code: int, connection: Connection) -> None:
+    now = asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout_at(min(connection.end_by, now + connection.limits.drain_timeout)):
             await consumer.disconnect(code)
     except (Exception, asyncio.CancelledError) as exc:  # it is over: there is nobody to tell but the log
         _unless_cancelled(exc)
@@ -128,20 +214,44 @@ def _unless_cancelled(exc: BaseException) -> None:
         raise exc
 
 
-async def deny(scope: Any, send: Send, error: APIError) -> None:
-    """Refuses a handshake: with an HTTP status and the errors as JSON where the server can, else with a close (403)."""
+async def refuse(
+    scope: Any,
+    send: Send,
+    error: APIError,
+    runtime: Runtime,
+    closing: tuple[int, str] | None = None,
+    *,
+    subprotocol: str | None = None,
+) -> None:
+    """Refuses a handshake: with an HTTP status and the errors as JSON, or, if the app says so, by accepting and closing
+    it, with ``closing`` or the code that the error stands for."""
     try:
-        if "websocket.http.response" not in (scope.get("extensions") or {}):
+        if runtime.accept_refused:
+            await _accept(send, subprotocol or choose(None, (), scope.get("subprotocols") or ())[1])
+            code, reason = closing or (_close_code(error), error.msg)
+            await send({"type": "websocket.close", "code": code, "reason": cut_reason(reason)})
+        elif "websocket.http.response" in (scope.get("extensions") or {}):
+            await _answer_http(send, error)
+        else:
             await send({"type": "websocket.close", "code": {401: 4401, 403: 4403}.get(error.status, 1008)})
-            return
-        body = f'{{"errors":{encode_errors(error)}}}'.encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        if error.status == 401:
-            headers.append((b"www-authenticate", b"Bearer"))
-        await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
-        await send({"type": "websocket.http.response.body", "body": body})
     except (OSError, RuntimeError) as exc:
         logger.debug("the peer was gone before it was refused: %r", exc)
+
+
+def _close_code(error: APIError) -> int:
+    """4401 for 401, 4404 for 404; 1012 where the server is being stopped, 1011 for its own faults."""
+    if error.status < 500:
+        return 4000 + error.status
+    return 1012 if isinstance(error, ShuttingDown) else 1011
+
+
+async def _answer_http(send: Send, error: APIError) -> None:
+    body = f'{{"errors":{encode_errors(error)}}}'.encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
 
 
 async def upgrade_required(send: Send) -> None:
@@ -153,7 +263,11 @@ async def upgrade_required(send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _answer_lifespan(receive: Receive, send: Send) -> None:
-    for event in ("startup", "shutdown"):
+async def _answer_lifespan(receive: Receive, send: Send, runtime: Runtime) -> None:
+    await receive()
+    runtime.reopen()
+    async with living():
+        await send({"type": "lifespan.startup.complete"})
         await receive()
-        await send({"type": f"lifespan.{event}.complete"})
+        await runtime.close()
+    await send({"type": "lifespan.shutdown.complete"})

@@ -54,7 +54,7 @@ __all__ = (
     "compile_throttles",
 )
 
-_RATE = re.compile(r"\s*([0-9]{1,9})\s*/\s*([0-9]{0,9})\s*([a-z]+)\s*")
+_RATE = r"\s*([0-9]{1,9})\s*/\s*([0-9]{0,9})\s*([a-z]+)\s*"
 _NAMES = {1: "s sec second", 60: "m min minute", 3_600: "h hour", 86_400: "d day"}
 _UNITS = {name: seconds for seconds, names in _NAMES.items() for name in names.split()}
 _CLOSE = 1e-6  # seconds; a token that is this near is there, so that who waits for retry_after is not a rounding short
@@ -71,7 +71,7 @@ class Rate:
     @classmethod
     def parse(cls, text: Any, *, owner: str = "a rate") -> "Rate":
         """Reads ``"100/min"`` and ``"10/5s"``. Raises `ImproperlyConfigured` for anything else, naming ``owner``."""
-        match = _RATE.fullmatch(text) if isinstance(text, str) else None
+        match = re.fullmatch(_RATE, text) if isinstance(text, str) else None
         if match is None or match[3] not in _UNITS or 0 in (burst := int(match[1]), times := int(match[2] or 1)):
             expected = f"a rate such as '100/min' or '10/5s', numbers above 0, a unit of {', '.join(_UNITS)}"
             raise ImproperlyConfigured(f"{owner}: expected {expected}; got {text!r}")

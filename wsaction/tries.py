@@ -19,19 +19,19 @@ from wsaction.patterns import Pattern
 
 __all__ = ("Outline", "Trie", "outline")
 
+# Regexes are compiled when they are first needed, here and elsewhere: nothing is when we are imported.
 # One step of a regex: an escape, a class, what opens a group, or a single character.
-_STEP = re.compile(
-    r"\\(?:x..|u.{4}|U.{8}|N\{[^}]*\}|[0-9]{1,3}|.)"
+_STEP = (
+    r"(?s)\\(?:x..|u.{4}|U.{8}|N\{[^}]*\}|[0-9]{1,3}|.)"
     r"|\[\^?+\]?+(?:\\.|[^\]\\])*+\]"
     r"|\((?:\?(?:P<\w+>|.))?"
-    r"|.",
-    re.DOTALL,
+    r"|."
 )
-_PLAIN_GROUP = re.compile(r"\((?:\?P<\w+>|\?:)?")
+_PLAIN_GROUP = r"\((?:\?P<\w+>|\?:)?"
 _HOLE = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Outline:
     """What any text that a pattern (or a chain of them) matches must look like: ``pieces`` in this order, where "" is
     a hole without slashes; then, if ``is_open``, anything; and at the very end ``tail``."""
@@ -53,7 +53,7 @@ def outline(pattern: Pattern) -> Outline:
     """
     text = pattern.regex.pattern
     is_full_match = pattern.is_endpoint and pattern.is_regex and text.endswith("$")
-    steps = _STEP.findall(text.removeprefix("^"))
+    steps = re.findall(_STEP, text.removeprefix("^"))
     is_whole = is_full_match or (pattern.is_endpoint and steps[-1:] == [r"\Z"])
     if is_whole and steps[-1] in ("$", r"\Z"):
         steps.pop()
@@ -167,7 +167,7 @@ class _Scan:
 
     def _step(self, step: str) -> None:
         if step[0] == "(":
-            self._is_safe = (self._is_safe or not self._depth) and _PLAIN_GROUP.fullmatch(step) is not None
+            self._is_safe = (self._is_safe or not self._depth) and re.fullmatch(_PLAIN_GROUP, step) is not None
             self._depth += 1
         elif step == ")":
             self._depth -= 1

@@ -4,7 +4,7 @@
 import asyncio
 from typing import Any
 
-from benchmarks.by_hand import PATTERNS, TARGET, Card, CardIn
+from benchmarks.contestants.by_hand import PATTERNS, TARGET, Card, CardIn
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action

@@ -1,0 +1,63 @@
+"""The whole site, one FastAPI app: a page, an HTTP endpoint that changes a card, and the socket with its explorer."""
+
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, Field
+
+from examples.boards import models
+from examples.boards.live import live
+from examples.boards.sign_in import TokenAuthentication
+from examples.boards.tables import BOARDS, CARDS, User
+from wsaction.exceptions import APIError, NotFound
+from wsaction.units import unit_of_work
+
+PAGE = Path(__file__).parent / "page"
+
+app = FastAPI(title="Boards", lifespan=live.lifespan, docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
+
+
+class CardChange(BaseModel):
+    """What is to be changed of a card; what is left out stays as it is."""
+
+    title: models.Title = ""
+    notes: str = Field("", max_length=2_000)
+
+
+async def signed_in(sent: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]) -> User:
+    """The user whose token came with the request: the same tokens as on the socket."""
+    user: User = (await TokenAuthentication().verify(sent.credentials)).user
+    return user
+
+
+@app.patch("/api/boards/{board}/cards/{pk}")
+async def change_card(
+    board: int, pk: int, change: CardChange, user: Annotated[User, Depends(signed_in)]
+) -> models.Card:
+    """Changes a card. Everybody who looks at the board sees it at once."""
+    async with unit_of_work():
+        if not await BOARDS.filter(pk=board, members__id=user.id).exists():
+            raise NotFound
+        card = await CARDS.get(pk=pk, board_id=board)
+        card = await CARDS.update(card, change.model_dump(exclude_unset=True))
+        await live.publish_object(f"boards/{board}/cards/{pk}/", "updated", card)  # told after the commit
+    return models.Card.model_validate(card, from_attributes=True)
+
+
+@app.exception_handler(APIError)
+async def as_http(request: Request, error: APIError) -> JSONResponse:
+    """What the socket's code raises, as HTTP has it."""
+    return JSONResponse({"errors": error.errors}, error.status)
+
+
+@app.get("/", include_in_schema=False)
+async def index() -> FileResponse:
+    return FileResponse(PAGE / "index.html")
+
+
+app.mount("/page", StaticFiles(directory=PAGE))
+app.mount("", live)  # /ws/, /docs and /asyncapi.json

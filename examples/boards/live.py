@@ -1,0 +1,64 @@
+"""The socket: what a client may ask on it, in one app. It could be served as it is; `app` puts a page beside it."""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from examples.boards import models
+from examples.boards.handlers import BoardHandler, MyBoardsHandler
+from examples.boards.sample import fill
+from examples.boards.sign_in import TokenAuthentication, token_for, user_with
+from examples.boards.tables import database
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.limits import Limits
+from wsaction.permissions import AllowAny, IsAuthenticated
+from wsaction.routing import path
+from wsaction.throttling import AnonRateThrottle
+
+
+class Root(AsyncAPIConsumer):
+    """The root of a connection: signing in, and the way to the boards."""
+
+    permission_classes = (AllowAny,)  # to sign in; the handlers below ask for more
+    limits = Limits(max_outbox_bytes=4_194_304)  # 300 cards of 2,000 characters, four bytes each, and more
+    routepatterns = [
+        path("users/<int:user>/boards/", MyBoardsHandler.as_aaah()),
+        path("boards/<int:board>/", BoardHandler.as_aaah()),
+    ]
+
+    @async_action(throttle_classes=(AnonRateThrottle("30/min"),))
+    async def sign_in(self, name: str, password: str) -> models.SignedIn:
+        """A token, to be offered with the handshake or sent by `$auth`. The sample users' password is their name."""
+        user = await user_with(name, password)
+        return models.SignedIn(token=token_for(user), user=models.Person.model_validate(user))
+
+    @async_action(permission_classes=(IsAuthenticated,))
+    async def whoami(self) -> models.Person:
+        """Who this connection belongs to."""
+        return models.Person.model_validate(self.user)
+
+
+def database_url() -> str:
+    """Where boards are kept: the file that ``BOARDS_DB`` names, or one among the system's temporary files."""
+    return f"sqlite+aiosqlite:///{os.environ.get('BOARDS_DB') or Path(tempfile.gettempdir()) / 'wsaction-boards.db'}"
+
+
+@asynccontextmanager
+async def lifespan(app: WSAction) -> AsyncIterator[None]:
+    async with database(database_url()):
+        await fill()
+        yield
+
+
+live = WSAction(
+    [path("ws/", Root.as_asgi())],
+    authentication_classes=[TokenAuthentication],
+    accept_refused=True,  # a page sees why it is refused
+    lifespan=lifespan,
+    title="Boards",
+    description="A shared kanban board. Call `sign_in` with ada and ada, and sign in with the token that it answers.",
+)

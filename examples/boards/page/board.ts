@@ -1,0 +1,298 @@
+/** One board: its columns and cards, who looks at it, and what can be done with it. */
+
+import type { Board, BoardsEvent, Card, Column, Moved, ServerEvent, Subscription } from "./client.js";
+import { showCard } from "./card.js";
+import { announce, avatar, confirmed, fill, h, keep, keepFocus, titled, toast, write } from "./dom.js";
+import { draggable } from "./drag.js";
+import { LiveList } from "./live.js";
+import { showMembers } from "./members.js";
+import { attempt, explain, type Session } from "./session.js";
+
+const ARROWS: Readonly<Record<string, readonly [number, number]>> = {
+  ArrowLeft: [-1, 0],
+  ArrowRight: [1, 0],
+  ArrowUp: [0, -1],
+  ArrowDown: [0, 1],
+};
+
+/** Shows a board; returns what ends it. */
+export async function showBoard(view: HTMLElement, session: Session, id: number): Promise<() => void> {
+  const page = new BoardPage(view, session, id);
+  await page.open();
+  return () => page.close();
+}
+
+/** What a board's page knows and does; dialogs are given it. */
+export class BoardPage {
+  board: Board | undefined;
+  readonly cards: LiveList<Card, ServerEvent<"moved", Moved>>;
+  readonly columns: LiveList<Column>;
+  readonly watchers = new Set<() => void>(); // dialogs, which are told of each change
+  readonly #title = titled(
+    "Title of the board",
+    () => this.board?.title ?? "",
+    (title) => attempt(this.client.boards.partialUpdate({ board: this.id }, { data: { title } })),
+  );
+  readonly #heading = h("h1", {});
+  readonly #people = h("ul", { class: "people", "aria-label": "Looking at this board" });
+  readonly #members = h("button", { class: "quiet", onclick: () => showMembers(this) }, "Members");
+  readonly #remove = h("button", { class: "quiet", onclick: () => this.#delete() }, "Delete board");
+  readonly #lists = h("div", { class: "columns" });
+  readonly #adding = h(
+    "form",
+    { class: "column new", onsubmit: (event) => this.#addColumn(event) },
+    h("input", { name: "title", "aria-label": "Title of a new column", placeholder: "Add a column", maxlength: 120, required: true }),
+  );
+  #about: Subscription<BoardsEvent, Board> | undefined;
+  readonly #elements = new Map<number, HTMLElement>(); // of cards, which go from column to column
+  #isHeld = false; // while a card is dragged
+  #isClosed = false;
+
+  constructor(
+    readonly view: HTMLElement,
+    readonly session: Session,
+    readonly id: number,
+  ) {
+    const gone = (error: unknown): void => this.#gone(explain(error));
+    this.cards = new LiveList(() => this.#render(), gone, ({ data }) => this.#heard(data));
+    this.columns = new LiveList(() => this.#render(), gone);
+  }
+
+  get client(): Session["client"] {
+    return this.session.client;
+  }
+
+  get isOwner(): boolean {
+    return this.board?.owner_id === this.session.user.id;
+  }
+
+  async open(): Promise<void> {
+    const [at, snapshot] = [{ board: this.id }, { snapshot: true }] as const;
+    const boards = this.client.boards;
+    this.#lists.addEventListener("keydown", (event) => this.#keyed(event));
+    draggable(this.#lists, (isHeld) => this.#hold(isHeld), ({ card, list, before }) => {
+      const column = Number(list.closest<HTMLElement>(".column")?.dataset["id"]);
+      void this.move(Number(card.dataset["id"]), column, before === null ? null : Number(before.dataset["id"]));
+    });
+    try {
+      const [about] = await Promise.all([
+        boards.subscribe(at, snapshot),
+        this.columns.open(boards.columns.subscribe(at, snapshot)),
+        this.cards.open(boards.cards.subscribe(at, snapshot)),
+      ]);
+      this.#about = about;
+      if (this.#isClosed) return void about.close();
+      this.#show(about.snapshot);
+      void this.#follow(about);
+      void this.#askWhoIsHere();
+    } catch (error) {
+      this.#gone(explain(error));
+    }
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.cards.close();
+    this.columns.close();
+    void this.#about?.close();
+  }
+
+  // ---------------------------------------------------------------------------------------------- what is there
+  inOrder(): Column[] {
+    return [...this.columns.rows.values()].sort((one, other) => one.id - other.id);
+  }
+
+  cardsOf(column: number): Card[] {
+    const here = [...this.cards.rows.values()].filter((one) => one.column_id === column);
+    return here.sort((one, other) => one.position - other.position || one.id - other.id);
+  }
+
+  /** Moves a card before another one of a column, or to its end; it is shown there at once. */
+  async move(id: number, column: number, before: number | null): Promise<void> {
+    const card = this.cards.rows.get(id);
+    const to = this.columns.rows.get(column);
+    if (card === undefined || to === undefined || before === id) return;
+    const others = this.cardsOf(column).filter((one) => one.id !== id);
+    const at = others.findIndex((one) => one.id === before);
+    const below = at < 0 ? undefined : others[at];
+    const above = at < 0 ? others.at(-1) : others[at - 1];
+    const position = ((above?.position ?? (below?.position ?? 0) - 2) + (below?.position ?? (above?.position ?? 0) + 2)) / 2;
+    this.cards.set({ ...card, column_id: column, position });
+    announce(`${card.title}: in ${to.title}, ${(at < 0 ? others.length : at) + 1} of ${others.length + 1}`);
+    const moved = await attempt(this.client.boards.cards.move({ board: this.id, pk: id }, { data: { column_id: column, before } }));
+    if (moved === undefined && this.cards.rows.get(id)?.position === position) this.cards.set(card); // back again
+  }
+
+  // ---------------------------------------------------------------------------------------------- what comes
+  async #follow(about: Subscription<BoardsEvent, Board>): Promise<void> {
+    try {
+      for await (const event of about) {
+        if (event.event === "$resync") this.#show(event.snapshot);
+        else if (event.event === "updated") this.#show(event.data);
+        else if (event.event === "deleted") return this.#gone("This board is not there any more, or not for you.");
+        if (event.event === "join" || event.event === "leave" || event.event === "$resync") await this.#askWhoIsHere();
+      }
+    } catch (error) {
+      this.#gone(explain(error));
+    }
+  }
+
+  /** Says what others do; one sees for oneself what one has done. */
+  #heard({ by, card_id, column_id }: Moved): void {
+    const [card, column] = [this.cards.rows.get(card_id), this.columns.rows.get(column_id)];
+    if (by.id === this.session.user.id || card === undefined || column === undefined) return;
+    toast(`${by.name} moved “${card.title}” to ${column.title}`, "news");
+  }
+
+  /** Who is here is asked whenever somebody comes or goes, so that nobody stays behind on the page. */
+  async #askWhoIsHere(): Promise<void> {
+    const here = await attempt(this.client.boards.presence({ board: this.id }));
+    if (here === undefined || this.#isClosed) return;
+    const people = (this.board?.members ?? []).filter((one) => String(one.id) in here);
+    this.#people.replaceChildren(...people.map((one) => h("li", {}, avatar(one))));
+  }
+
+  #gone(why: string): void {
+    if (this.#isClosed) return;
+    this.close();
+    for (const dialog of document.querySelectorAll("dialog")) dialog.close();
+    this.view.replaceChildren(
+      h("section", { class: "overview" }, h("h1", {}, "No such board"), h("p", { class: "hint" }, why), h("a", { href: "#/" }, "Your boards")),
+    );
+  }
+
+  // ---------------------------------------------------------------------------------------------- the page
+  #show(board: Board): void {
+    const isNew = this.board === undefined;
+    this.board = board;
+    document.title = `${board.title} · Boards`;
+    fill(this.#title, board.title);
+    write(this.#heading, board.title);
+    this.#heading.hidden = this.isOwner;
+    this.#title.hidden = this.#remove.hidden = !this.isOwner;
+    write(this.#members, `Members (${board.members.length})`);
+    if (isNew) {
+      const tools = h("div", { class: "tools" }, this.#heading, this.#title, h("span", { class: "spacer" }), this.#people, this.#members, this.#remove);
+      const hint = h("p", { class: "hint keys" }, "Drag a card, or press ", h("kbd", {}, "Alt"), " and an arrow key while it is focused.");
+      this.view.replaceChildren(tools, this.#lists, hint);
+    }
+    this.#render();
+  }
+
+  #hold(isHeld: boolean): void {
+    this.#isHeld = isHeld;
+    if (!isHeld) this.#render();
+  }
+
+  #render(): void {
+    if (this.#isClosed || this.#isHeld || this.board === undefined) return;
+    const change = (): void => {
+      keep(this.#lists, this.inOrder(), (column) => this.#makeColumn(column), (element, column) => this.#updateColumn(element, column));
+      if (this.#lists.lastElementChild !== this.#adding) this.#lists.append(this.#adding);
+    };
+    keepFocus(change);
+    for (const id of this.#elements.keys()) if (!this.cards.rows.has(id)) this.#elements.delete(id);
+    for (const told of this.watchers) told();
+  }
+
+  #makeColumn(column: Column): HTMLElement {
+    const at = { board: this.id, pk: column.id };
+    const title = titled(
+      "Title of the column",
+      () => this.columns.rows.get(column.id)?.title ?? "",
+      (title) => attempt(this.client.boards.columns.partialUpdate(at, { data: { title } })),
+    );
+    const card = h("input", { name: "title", "aria-label": `New card in ${column.title}`, placeholder: "Add a card", maxlength: 120, required: true, autocomplete: "off" });
+    return h(
+      "section",
+      { class: "column" },
+      h(
+        "header",
+        {},
+        title,
+        h("span", { class: "count", "aria-hidden": true }),
+        h("button", { class: "icon", title: "Delete column", onclick: () => this.#deleteColumn(column.id) }, "×"),
+      ),
+      h("ol", { class: "cards" }),
+      h("form", { class: "adding", onsubmit: (event) => this.#addCard(event, column.id, card) }, card),
+    );
+  }
+
+  #updateColumn(element: HTMLElement, column: Column): void {
+    const cards = this.cardsOf(column.id);
+    const list = element.querySelector("ol") as HTMLElement;
+    element.setAttribute("aria-label", column.title);
+    list.setAttribute("aria-label", `Cards in ${column.title}`);
+    element.querySelector(".icon")?.setAttribute("aria-label", `Delete column ${column.title}`);
+    fill(element.querySelector(".title") as HTMLInputElement, column.title);
+    write(element.querySelector(".count") as HTMLElement, String(cards.length));
+    keep(list, cards, (card) => this.#makeCard(card), updateCard);
+  }
+
+  #makeCard({ id }: Card): HTMLElement {
+    const known = this.#elements.get(id);
+    if (known !== undefined) return known;
+    const open = h("button", { "aria-keyshortcuts": "Alt+ArrowLeft Alt+ArrowRight Alt+ArrowUp Alt+ArrowDown", onclick: () => showCard(this, id) });
+    const made = h("li", { class: "card" }, open, h("p", {}), h("span", { class: "comments" }));
+    this.#elements.set(id, made);
+    return made;
+  }
+
+  // ---------------------------------------------------------------------------------------------- what is done
+  #keyed(event: KeyboardEvent): void {
+    const [aside, down] = ARROWS[event.key] ?? [0, 0];
+    const id = Number((event.target as Element).closest<HTMLElement>(".card")?.dataset["id"]);
+    if (!event.altKey || (aside === 0 && down === 0) || !this.cards.rows.has(id)) return;
+    event.preventDefault();
+    this.step(id, aside, down);
+  }
+
+  /** Moves a card to the column beside its own, or up or down by one. */
+  step(id: number, aside: number, down: number): void {
+    const card = this.cards.rows.get(id) as Card;
+    const columns = this.inOrder();
+    const column = columns[columns.findIndex((one) => one.id === card.column_id) + aside];
+    if (column === undefined) return;
+    const here = this.cardsOf(card.column_id);
+    const at = here.findIndex((one) => one.id === id);
+    if (down !== 0 && here[at + down] === undefined) return;
+    const before = aside !== 0 ? this.cardsOf(column.id)[at] : down < 0 ? here[at - 1] : here[at + 2];
+    void this.move(id, column.id, before?.id ?? null);
+  }
+
+  async #addCard(event: Event, column: number, input: HTMLInputElement): Promise<void> {
+    event.preventDefault();
+    const title = input.value.trim();
+    input.value = "";
+    const made = await attempt(this.client.boards.cards.create({ board: this.id }, { data: { column_id: column, title } }));
+    if (made === undefined) input.value = title;
+  }
+
+  async #addColumn(event: SubmitEvent): Promise<void> {
+    event.preventDefault();
+    const input = this.#adding.elements.namedItem("title") as HTMLInputElement;
+    const made = await attempt(this.client.boards.columns.create({ board: this.id }, { data: { title: input.value.trim() } }));
+    if (made !== undefined) input.value = "";
+  }
+
+  async #deleteColumn(id: number): Promise<void> {
+    const [title, count] = [this.columns.rows.get(id)?.title ?? "", this.cardsOf(id).length];
+    const what = count === 0 ? `Delete the column “${title}”?` : `Delete the column “${title}” and its ${count} card${count === 1 ? "" : "s"}?`;
+    if (await confirmed(what, "Delete")) await attempt(this.client.boards.columns.destroy({ board: this.id, pk: id }));
+  }
+
+  async #delete(): Promise<void> {
+    if (!(await confirmed(`Delete the board “${this.board?.title ?? ""}” for all its members?`, "Delete"))) return;
+    const done = await attempt(this.client.boards.destroy({ board: this.id }).then(() => true));
+    if (done) location.hash = "#/";
+  }
+}
+
+function updateCard(element: HTMLElement, card: Card): void {
+  const [open, notes, comments] = [...element.children] as [HTMLElement, HTMLElement, HTMLElement];
+  write(open, card.title);
+  write(notes, card.notes);
+  notes.hidden = card.notes === "";
+  write(comments, card.comment_count === 1 ? "1 comment" : `${card.comment_count} comments`);
+  comments.hidden = card.comment_count === 0;
+}

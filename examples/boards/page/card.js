@@ -1,0 +1,60 @@
+/** The dialog of one card: what it says, where it is, and its comments. */
+import { avatar, confirmed, fill, h, keep, titled, write } from "./dom.js";
+import { LiveList } from "./live.js";
+import { attempt } from "./session.js";
+/** Opens it. It shows what others change while it is open, and closes where the card is deleted. */
+export function showCard(page, pk) {
+    const at = { board: page.id, pk };
+    const { client } = page;
+    const change = (data) => attempt(client.boards.cards.partialUpdate(at, { data }));
+    const title = titled("Title of the card", () => page.cards.rows.get(pk)?.title ?? "", (title) => change({ title }));
+    const notes = h("textarea", { id: "notes", rows: 4, maxlength: 2000, placeholder: "What else is to be said?", onchange: () => void change({ notes: notes.value }) });
+    const column = h("select", { id: "column", onchange: () => void page.move(pk, Number(column.value), null) });
+    const [up, down] = [
+        h("button", { type: "button", class: "quiet", onclick: () => page.step(pk, 0, -1) }, "Move up"),
+        h("button", { type: "button", class: "quiet", onclick: () => page.step(pk, 0, 1) }, "Move down"),
+    ];
+    const comments = h("ul", { class: "said" });
+    const text = h("textarea", { name: "text", rows: 2, "aria-label": "A comment", placeholder: "Say something", maxlength: 2000, required: true });
+    const dialog = h("dialog", { class: "sheet", "aria-label": "Card", onclose: () => close(), onclick: (event) => event.target === dialog && dialog.close() }, h("div", { class: "inside", tabindex: -1, autofocus: true }, h("header", {}, title, h("button", { class: "icon", "aria-label": "Close", onclick: () => dialog.close() }, "×")), h("label", { for: "notes" }, "Notes"), notes, h("label", { for: "column" }, "Column"), h("div", { class: "row" }, column, up, down), h("h2", {}, "Comments"), comments, h("form", { class: "commenting", onsubmit: say }, text, h("button", { class: "primary" }, "Comment")), h("footer", {}, h("button", { class: "quiet danger", onclick: remove }, "Delete card"))));
+    const live = new LiveList(() => keep(comments, [...live.rows.values()].sort((one, other) => one.id - other.id), make, (element, one) => write(element.querySelector("p"), one.text)), () => dialog.close());
+    page.watchers.add(update);
+    document.body.append(dialog);
+    update();
+    dialog.showModal();
+    void attempt(live.open(client.boards.cards.comments.subscribe({ board: page.id, card: pk }, { snapshot: true })));
+    function update() {
+        const card = page.cards.rows.get(pk);
+        if (card === undefined || !page.columns.rows.has(card.column_id))
+            return dialog.close();
+        fill(title, card.title);
+        fill(notes, card.notes);
+        keep(column, page.inOrder(), (one) => h("option", { value: one.id }), (element, one) => write(element, one.title));
+        column.value = String(card.column_id);
+        const here = page.cardsOf(card.column_id);
+        up.disabled = here[0]?.id === pk;
+        down.disabled = here.at(-1)?.id === pk;
+    }
+    function close() {
+        page.watchers.delete(update);
+        live.close();
+        dialog.remove();
+        page.view.querySelector(`.card[data-id="${pk}"] button`)?.focus();
+    }
+    async function say(event) {
+        event.preventDefault();
+        const said = await attempt(client.boards.cards.comments.create({ board: page.id, card: pk }, { data: { text: text.value.trim() } }));
+        if (said !== undefined)
+            text.value = "";
+    }
+    async function remove() {
+        if (await confirmed(`Delete the card “${page.cards.rows.get(pk)?.title ?? ""}”?`, "Delete"))
+            await attempt(client.boards.cards.destroy(at));
+    }
+    function make(one) {
+        const own = one.author.id === page.session.user.id;
+        const when = new Date(one.written_at * 1000);
+        const unsay = () => void attempt(client.boards.cards.comments.destroy({ board: page.id, card: pk, pk: one.id }));
+        return h("li", {}, avatar(one.author), h("div", {}, h("b", {}, one.author.name), " ", h("time", { datetime: when.toISOString() }, when.toLocaleString([], { dateStyle: "medium", timeStyle: "short" })), h("p", {})), own && h("button", { class: "icon", "aria-label": "Delete this comment", onclick: unsay }, "×"));
+    }
+}

@@ -1,0 +1,112 @@
+/** Dragging cards, by mouse, pen or finger: a press and a move, or with a finger a press that lasts. */
+import { h } from "./dom.js";
+const FAR = 6; // pixels that a mouse moves before it is a drag
+const LONG = 320; // milliseconds that a finger rests before it is one
+const EDGE = 48; // pixels from the edge, where the board scrolls
+/** Lets the cards of a board be dragged between its lists. `held` is told when one is taken, and when it is let go. */
+export function draggable(board, held, drop) {
+    board.addEventListener("pointerdown", (down) => {
+        const card = down.target.closest(".card");
+        if (card === null || down.button !== 0)
+            return;
+        new Drag(board, card, down, held, drop);
+    });
+}
+class Drag {
+    board;
+    card;
+    down;
+    held;
+    drop;
+    #ends = new AbortController();
+    #gap = h("li", { class: "gap", "aria-hidden": true });
+    #offset;
+    #ghost; // what follows the pointer, once it is a drag
+    #timer;
+    constructor(board, card, down, held, drop) {
+        this.board = board;
+        this.card = card;
+        this.down = down;
+        this.held = held;
+        this.drop = drop;
+        const box = card.getBoundingClientRect();
+        this.#offset = { x: down.clientX - box.left, y: down.clientY - box.top };
+        const until = { signal: this.#ends.signal };
+        addEventListener("pointermove", (event) => this.#move(event), until);
+        addEventListener("pointerup", () => this.#end(true), until);
+        addEventListener("pointercancel", () => this.#end(false), until);
+        addEventListener("keydown", (event) => event.key === "Escape" && this.#end(false), until);
+        board.addEventListener("touchmove", (event) => this.#ghost !== undefined && event.preventDefault(), { ...until, passive: false });
+        board.addEventListener("contextmenu", (event) => this.#ghost !== undefined && event.preventDefault(), until);
+        if (down.pointerType === "touch")
+            this.#timer = setTimeout(() => this.#begin(down), LONG);
+    }
+    #begin(at) {
+        const { width, height } = this.card.getBoundingClientRect();
+        const ghost = this.card.cloneNode(true);
+        ghost.classList.add("ghost");
+        ghost.removeAttribute("data-id");
+        ghost.style.width = `${width}px`;
+        this.#gap.style.height = `${height}px`;
+        this.card.after(this.#gap);
+        this.card.hidden = true;
+        document.body.append(ghost);
+        this.#ghost = ghost;
+        this.held(true);
+        this.#follow(at);
+    }
+    #move(event) {
+        const far = Math.hypot(event.clientX - this.down.clientX, event.clientY - this.down.clientY) > FAR;
+        if (this.#ghost !== undefined)
+            this.#follow(event);
+        else if (far && this.#timer !== undefined)
+            this.#end(false); // a finger that scrolls
+        else if (far)
+            this.#begin(event);
+    }
+    #follow(event) {
+        const ghost = this.#ghost;
+        ghost.style.translate = `${event.clientX - this.#offset.x}px ${event.clientY - this.#offset.y}px`;
+        const side = event.clientX > innerWidth - EDGE ? 1 : event.clientX < EDGE ? -1 : 0;
+        if (side !== 0)
+            this.board.scrollBy({ left: side * 16 });
+        const list = this.#listAt(event.clientX);
+        if (list === null)
+            return;
+        const cards = [...list.querySelectorAll(".card:not([hidden])")];
+        const below = cards.find((one) => {
+            const box = one.getBoundingClientRect();
+            return event.clientY < box.top + box.height / 2;
+        });
+        list.insertBefore(this.#gap, below ?? null);
+    }
+    /** The list whose column is at, or next to, this place. */
+    #listAt(x) {
+        const lists = [...this.board.querySelectorAll(".cards")];
+        const away = (one) => {
+            const { left, right } = one.getBoundingClientRect();
+            return Math.max(left - x, x - right, 0);
+        };
+        return lists.sort((one, other) => away(one) - away(other))[0] ?? null;
+    }
+    #end(isDropped) {
+        this.#ends.abort();
+        clearTimeout(this.#timer);
+        if (this.#ghost === undefined)
+            return;
+        const swallow = (click) => click.stopPropagation(); // the click that a drag ends with
+        addEventListener("click", swallow, { capture: true });
+        setTimeout(() => removeEventListener("click", swallow, { capture: true }));
+        let before = this.#gap.nextElementSibling;
+        if (before === this.card)
+            before = before.nextElementSibling;
+        const list = this.#gap.parentElement;
+        this.#ghost.remove();
+        this.#gap.remove();
+        this.card.hidden = false;
+        const stays = list === this.card.parentElement && before === this.card.nextElementSibling;
+        if (isDropped && !stays)
+            this.drop({ card: this.card, list, before });
+        this.held(false);
+    }
+}

@@ -1,0 +1,68 @@
+/** Live lists: what a route's list holds, kept as it is on the server for as long as somebody looks. */
+
+import type { Resync, ServerEvent, Subscription } from "./client.js";
+
+interface Row {
+  readonly id: number;
+}
+type Change<Item> = ServerEvent<"created", Item> | ServerEvent<"updated", Item> | ServerEvent<"deleted", { pk: number }>;
+
+/**
+ * The rows of a list by their ids: its snapshot, and every change after it. A lost connection is the client's affair: it
+ * comes back with what was missed, or, where the server cannot say that, with a new snapshot.
+ */
+export class LiveList<Item extends Row, Other extends ServerEvent = never> {
+  readonly rows = new Map<number, Item>();
+  #subscription: Subscription<Change<Item> | Other, Item[]> | undefined;
+  #isClosed = false;
+
+  /** `changed` is called after each change, `refused` where it ends, `heard` with the events that are no change. */
+  constructor(
+    readonly changed: () => void,
+    readonly refused: (error: unknown) => void,
+    readonly heard: (event: Other) => void = () => undefined,
+  ) {}
+
+  /** Begins, with what subscribes; resolves once the snapshot is there. */
+  async open(subscribing: Promise<Subscription<Change<Item> | Other, Item[]>>): Promise<void> {
+    const subscription = await subscribing;
+    this.#subscription = subscription;
+    if (this.#isClosed) return void subscription.close();
+    this.#load(subscription.snapshot);
+    void this.#follow(subscription);
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    void this.#subscription?.close();
+  }
+
+  /** Shows a row otherwise than the server has it, until the server says something of it. */
+  set(item: Item): void {
+    this.rows.set(item.id, item);
+    this.changed();
+  }
+
+  async #follow(subscription: Subscription<Change<Item> | Other, Item[]>): Promise<void> {
+    try {
+      for await (const event of subscription) this.#apply(event);
+    } catch (error) {
+      if (!this.#isClosed) this.refused(error);
+    }
+  }
+
+  #apply(event: Change<Item> | Other | Resync<Item[]>): void {
+    const told = event as Change<Item> | Resync<Item[]>;
+    if (told.event === "$resync") return this.#load(told.snapshot);
+    else if (told.event === "created" || told.event === "updated") this.rows.set(told.data.id, told.data);
+    else if (told.event === "deleted") this.rows.delete(told.data.pk);
+    else return this.heard(event as Other);
+    this.changed();
+  }
+
+  #load(items: readonly Item[]): void {
+    this.rows.clear();
+    for (const item of items) this.rows.set(item.id, item);
+    this.changed();
+  }
+}

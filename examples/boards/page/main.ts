@@ -1,0 +1,54 @@
+/** The page: somebody signs in, and what the address names is shown: #/ is the list of boards, #/boards/7 a board. */
+
+import { showBoard } from "./board.js";
+import { showBoards } from "./boards.js";
+import { byId, h, toast } from "./dom.js";
+import { explain, resume, type Session, signOut } from "./session.js";
+import { showSignIn } from "./sign_in.js";
+
+let session: Session | null = null;
+let shown = 0; // counts what was shown, so that what comes too late is ended at once
+let end = (): void => undefined;
+
+async function show(): Promise<void> {
+  const turn = ++shown;
+  end();
+  end = () => undefined;
+  if (session === null) return;
+  const view = newView();
+  const board = /^#\/boards\/(\d+)$/.exec(location.hash);
+  const ending = await (board === null ? showBoards(view, session) : showBoard(view, session, Number(board[1])));
+  if (turn === shown) end = ending;
+  else ending();
+}
+
+async function begin(why = ""): Promise<void> {
+  try {
+    session = await resume(leave);
+  } catch (error) {
+    toast(explain(error));
+  }
+  if (session === null) return leave(why);
+  byId("me").replaceChildren(h("span", {}, session.user.name), h("button", { class: "quiet", onclick: () => leave() }, "Sign out"));
+  await show();
+}
+
+function leave(why = ""): void {
+  if (session !== null) signOut(session.client);
+  session = null;
+  void show();
+  for (const dialog of document.querySelectorAll("dialog")) dialog.close();
+  byId("me").replaceChildren();
+  document.title = "Boards";
+  showSignIn(newView(), why, () => void begin());
+}
+
+/** An empty place for what is shown next; what was shown before may come too late, and is seen by nobody. */
+function newView(): HTMLElement {
+  const view = h("div", { class: "view" });
+  byId("view").replaceChildren(view);
+  return view;
+}
+
+addEventListener("hashchange", () => void show());
+void begin();

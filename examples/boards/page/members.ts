@@ -1,0 +1,54 @@
+/** The dialog of a board's members: everybody sees it, the owner changes who they are. */
+
+import type { BoardPage } from "./board.js";
+import type { Person } from "./client.js";
+import { avatar, h, keep } from "./dom.js";
+import { attempt } from "./session.js";
+
+export function showMembers(page: BoardPage): void {
+  const list = h("ul", { class: "members" });
+  const name = h("input", { name: "name", "aria-label": "Name of somebody to invite", placeholder: "Name, for example linus", required: true, autocapitalize: "none" });
+  const inviting = h("form", { class: "adding", onsubmit: invite }, name, h("button", { class: "primary" }, "Invite"));
+  const dialog: HTMLDialogElement = h(
+    "dialog",
+    { class: "sheet", "aria-label": "Members", onclose: close, onclick: (event) => event.target === dialog && dialog.close() },
+    h(
+      "div",
+      { class: "inside", tabindex: -1, autofocus: true },
+      h("header", {}, h("h1", {}, "Members"), h("button", { class: "icon", "aria-label": "Close", onclick: () => dialog.close() }, "×")),
+      list,
+      page.isOwner ? inviting : h("p", { class: "hint" }, "The owner says who is a member."),
+    ),
+  );
+  page.watchers.add(update);
+  document.body.append(dialog);
+  update();
+  dialog.showModal();
+
+  function update(): void {
+    keep(list, page.board?.members ?? [], make, () => undefined);
+  }
+
+  function close(): void {
+    page.watchers.delete(update);
+    dialog.remove();
+  }
+
+  function make(person: Person): HTMLElement {
+    const isOwner = person.id === page.board?.owner_id;
+    const dismiss = (): void => void attempt(page.client.boards.dismiss({ board: page.id }, { user_id: person.id }));
+    return h(
+      "li",
+      {},
+      avatar(person),
+      h("span", {}, person.name),
+      isOwner ? h("small", {}, "owner") : page.isOwner && h("button", { class: "quiet", "aria-label": `Dismiss ${person.name}`, onclick: dismiss }, "Dismiss"),
+    );
+  }
+
+  async function invite(event: Event): Promise<void> {
+    event.preventDefault();
+    const invited = await attempt(page.client.boards.invite({ board: page.id }, { name: name.value.trim() }));
+    if (invited !== undefined) name.value = "";
+  }
+}

@@ -1,0 +1,41 @@
+"""What an empty database is filled with: three people and a board of two of them."""
+
+from examples.boards.positions import STEP
+from examples.boards.sign_in import hashed
+from examples.boards.tables import BOARDS, CARDS, COLUMNS, COMMENTS, USERS
+from wsaction.units import unit_of_work
+
+PEOPLE = ("ada", "grace", "linus")  # each has the own name for a password; linus is on no board yet
+
+BOARD = {
+    "Ideas": [
+        ("Invite linus", "The owner of a board, ada, says who its members are."),
+        ("Change a card by HTTP", "PATCH /api/boards/1/cards/1 as the README shows it: every page sees it at once."),
+        ("Look at the other side", "All routes and actions of this app, to be tried: /docs"),
+    ],
+    "In progress": [
+        ("Open this page twice", "As ada and as grace. What one of them does, the other one sees."),
+        ("Move me without a mouse", "Tab to a card, and press Alt and an arrow key."),
+    ],
+    "Done": [("Stop the server and start it again", "The page says so, comes back by itself, and has missed nothing.")],
+}
+
+
+async def fill() -> None:
+    """Fills the database, unless somebody is in it already."""
+    async with unit_of_work():
+        if await USERS.exists():
+            return
+        people = [await USERS.create({"name": name, "password": hashed(name)}) for name in PEOPLE]
+        ada, grace, _ = people
+        board = await BOARDS.create({"title": "First steps", "owner_id": ada.id, "members": [ada, grace]})
+        await BOARDS.create({"title": "Ada's own", "owner_id": ada.id, "members": [ada]})
+        for title, cards in BOARD.items():
+            column = await COLUMNS.create({"board_id": board.id, "title": title})
+            for number, (todo, notes) in enumerate(cards, 1):
+                where = {"board_id": board.id, "column_id": column.id, "position": STEP * number}
+                await CARDS.create({**where, "title": todo, "notes": notes})
+        card = await CARDS.get(title="Open this page twice")
+        about = {"board_id": board.id, "card_id": card.id, "author_id": grace.id}
+        await COMMENTS.create({**about, "text": "A second browser window will do."})
+        await CARDS.update(card, {"comment_count": 1})

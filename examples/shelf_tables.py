@@ -1,0 +1,51 @@
+"""The tables of shelves.py, for where it keeps boards and cards in a database."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import ForeignKey, UniqueConstraint
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Board(Base):
+    __tablename__ = "boards"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    title: Mapped[str] = mapped_column(unique=True)
+
+
+class Card(Base):
+    __tablename__ = "cards"
+    __table_args__ = (UniqueConstraint("board_id", "title"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    board_id: Mapped[int] = mapped_column(ForeignKey("boards.id"))
+    owner: Mapped[str]
+    title: Mapped[str]
+    notes: Mapped[str | None]
+    priority: Mapped[int]
+    done: Mapped[bool]
+
+
+def tables(url: str) -> tuple[Any, Any, Any]:
+    """The boards and the cards of a database, and a lifespan that creates what tables are missing."""
+    engine = create_async_engine(url)
+    sessions = async_sessionmaker(engine)
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        yield
+        await engine.dispose()
+
+    return SQLAlchemyQuerySet(Board, sessions), SQLAlchemyQuerySet(Card, sessions), lifespan

@@ -1,0 +1,258 @@
+// What a user of the generated client of tests/boards.py does: `node codegen_scenarios.js ADDRESS SCENARIO`. Each line
+// that is printed is JSON, for tests/test_codegen_node.py.
+import { Client, ClientError, ActionError, NotFound, Throttled, Unavailable } from "./boards.js";
+import type { ClientOptions, SocketClass } from "./boards.js";
+
+const [url = "", scenario = ""] = process.argv.slice(2);
+
+function say(...values: unknown[]): void {
+  console.log(JSON.stringify(values));
+}
+
+function failed(error: unknown): [string, string] {
+  return error instanceof Error ? [error.name, error.message] : ["not an error", String(error)];
+}
+
+async function failure(promise: Promise<unknown>): Promise<[string, string]> {
+  return promise.then((value) => ["no error", String(value)], failed);
+}
+
+function client(options: ClientOptions = {}): Client {
+  const onState = (state: string): void => say("state", state);
+  return new Client(url, { firstWait: 0.01, longestWait: 0.02, onState, ...options });
+}
+
+const scenarios: { readonly [name: string]: () => Promise<void> } = {
+  async calls() {
+    const boards = client({ onState: undefined });
+    say(boards.state, await boards.hello(), await boards.hello({ name: "Ada" }), boards.state);
+    const page = await boards.cards.list({ query: { page: 1, page_size: [1] } });
+    say(page.count, page.results.map((card) => card.title));
+    const made = await boards.cards.create({ data: { title: "three", note: "hidden" } });
+    say(made, await boards.cards.partialUpdate({ pk: made.id }, { data: { done: true } }));
+    say(await boards.cards.destroy({ pk: made.id }));
+    const error: unknown = await boards.cards.retrieve({ pk: 99 }).catch((one: unknown) => one);
+    say(error instanceof NotFound, error instanceof ActionError, error instanceof ClientError, ...failed(error));
+    const limit: unknown = await boards.boards.limited({ pk: 1 }).catch((one: unknown) => one);
+    say(limit instanceof Throttled && limit.retryAfter, limit instanceof Unavailable);
+    const invalid: unknown = await boards.cards.create({ data: { title: 7 as unknown as string } }).catch((one: unknown) => one);
+    say(invalid instanceof ActionError && [invalid.status, invalid.errors[0]?.loc, invalid.type]);
+    say(await failure(boards.$call("nothing", "cards/")), await failure(boards.$call("echo", "nowhere/")));
+    say(await failure(boards.$call("hello", "", { action: "other" })), await failure(boards.boards.count({ pk: 1 }, { to: 3 }).next()));
+    boards.close();
+    say(boards.state, await failure(boards.hello()), await failure(boards.connect()));
+  },
+
+  async routes() {
+    const boards = client({ onState: undefined });
+    const key = "6f1b2c3d-0000-4000-8000-00000000000a";
+    const query = { a: "x y&z=é", b: true, c: null, d: undefined, e: 1.5 };
+    say(await boards.echo.echo({ slug: "a-b", key, rest: "x/ü z" }, { query }));
+    say(await boards.years.echo({ year: 2026 }), await boards.years.echo({ year: "2026", month: 7 }));
+    say(await boards.any.echo({ route: "b" }, { query: { q: 1 } }));
+    say(await boards.$call("echo", "c?q=1", {}, { query: { r: 2 } }));
+    for (const bad of [
+      { slug: "a/b", key, rest: "x" },
+      { slug: "a", key: key.toUpperCase(), rest: "x" },
+      { slug: "a", key, rest: "x?y" },
+      { slug: "a", key, rest: "" },
+      { slug: "a", key },
+    ]) {
+      say(await failure(boards.echo.echo(bad as { slug: string; key: string; rest: string })));
+    }
+    for (const pk of [-1, 1.5, NaN, "x", null]) say(await failure(boards.cards.retrieve({ pk: pk as number })));
+    say(Client.address("wss://example.com/"), Client.address("wss://example.com/root"));
+    boards.close();
+  },
+
+  async streams() {
+    const boards = client({ onState: undefined });
+    const items: string[] = [];
+    for await (const item of boards.boards.count({ pk: 1 }, { to: 3 })) items.push(item);
+    const some: string[] = [];
+    for await (const item of boards.boards.count({ pk: 1 }, { to: 1_000_000 })) {
+      some.push(item);
+      if (some.length === 2) break;
+    }
+    say(items, some);
+    const pages: number[] = [];
+    for await (const cards of boards.cards.listStream()) pages.push(cards.length);
+    say(pages);
+    const aborting = new AbortController();
+    setTimeout(() => aborting.abort(), 50);
+    say(await failure(boards.boards.slow({ pk: 1 }, { signal: aborting.signal })));
+    say(await failure(boards.boards.slow({ pk: 1 }, { signal: aborting.signal })));
+    say(await failure(boards.boards.count({ pk: 1 }, { to: 3 }, { signal: aborting.signal }).next()));
+    say(await failure(boards.boards.slow({ pk: 1 }, { timeout: 0.05 })));
+    const late = new AbortController();
+    const endless = boards.boards.count({ pk: 1 }, { to: 1_000_000 }, { signal: late.signal });
+    say((await endless.next()).done, await boards.hello());
+    late.abort(new Error("enough"));
+    try {
+      for await (const item of endless) void item;
+    } catch (error) {
+      say(failed(error));
+    }
+    boards.close();
+    const small = client({ onState: undefined, buffer: 1_000 });
+    const wide = small.boards.count({ pk: 1 }, { to: 100_000, size: 100 });
+    await wide.next();
+    while ((await small.hello()) && !(await overflows(wide)));
+    say("overflow");
+    small.close();
+  },
+
+  async events() {
+    const boards = client({ onState: undefined });
+    const pushed = boards.$events();
+    const cards = await boards.cards.subscribe({ snapshot: true });
+    const one = await boards.cards.subscribe({ pk: 1 });
+    const board = await boards.boards.subscribe({ pk: 7 }, { since: { epoch: "nope", offset: 3 } });
+    say(cards.snapshot.results.length, cards.recovered, one.snapshot, one.route, board.recovered);
+    say(await failure(boards.cards.subscribe()));
+    await boards.cards.update({ pk: 1 }, { data: { title: "uno" } });
+    for await (const item of cards) {
+      if (item.event === "updated") say(item.event, item.data.title, item.offset, cards.position?.offset);
+      break;
+    }
+    const told = (await one.next()).value;
+    say(told?.event === "updated" && told.data.title);
+    await boards.boards.move({ pk: 7 }, { data: { card: 3 } });
+    const resync = (await board.next()).value;
+    const moved = (await board.next()).value;
+    say(resync?.event, moved?.event === "moved" && moved.data);
+    await boards.whisper({ text: "psst" });
+    const push = (await pushed.next()).value;
+    say(push?.event, push?.event === "whispered" && push.data);
+    await pushed.return();
+    say((await boards.cards.subscribe()).snapshot, await failure(boards.cards.subscribe({ pk: -1 })));
+    const ending = new AbortController();
+    const late = await boards.boards.subscribe({ pk: 8 }, { signal: ending.signal });
+    ending.abort();
+    say((await late.next()).done, await failure(boards.boards.subscribe({ pk: 9 }, { signal: ending.signal })));
+    await one.close();
+    say((await one.next()).done);
+    setTimeout(() => boards.close(), 50);
+    for await (const item of board) say(item);
+    say("end");
+  },
+
+  /** Follows a board until the event "stop". */
+  async follow() {
+    const boards = client();
+    const board = await boards.boards.subscribe({ pk: 7 });
+    say("subscribed");
+    for await (const item of board) {
+      say(item.event, item.event === "moved" ? item.data : null);
+      if (item.event === "moved" && item.data.to === "stop") break;
+    }
+    boards.close();
+  },
+
+  // ------------------------------------------------------------------------------- against a server that plays a part
+  async lost() {
+    const boards = client({ timeout: 5 });
+    say(await failure(boards.hello({ name: "lost" })));
+    say(await boards.hello({ name: "again" }));
+    boards.close();
+  },
+
+  async refused() {
+    const boards = client();
+    say(await failure(boards.connect()));
+  },
+
+  async renewed() {
+    let count = 0;
+    const boards = client({ token: async () => `token-${++count}` });
+    await boards.connect();
+    for (let number = 0; number < 3; number++) say(await failure(boards.hello()));
+  },
+
+  async badToken() {
+    const boards = client({ token: "a/b=" });
+    say(await failure(boards.connect()));
+  },
+
+  async introduced() {
+    let count = 0;
+    const boards = client({ auth: () => ({ code: ++count }), openTimeout: 5 });
+    say(await boards.hello());
+    boards.close();
+  },
+
+  async unreachable() {
+    const boards = client({ timeout: 0.3, onState: undefined });
+    say(await failure(boards.hello()));
+    const many = await Promise.all(Array.from({ length: 1001 }, () => failure(boards.hello())));
+    say(many.map(([name]) => name).filter((name) => name === "CallTimeout").length, many[1000]);
+    const once = client({ reconnect: false, onState: undefined });
+    say(await failure(once.connect()));
+    boards.close();
+  },
+
+  async silent() {
+    const boards = client({ heartbeat: 0.2 });
+    await boards.connect();
+    say(await failure(boards.hello()));
+    say(await boards.hello());
+    boards.close();
+  },
+
+  async recover() {
+    const boards = client({ buffer: 200 });
+    const board = await boards.boards.subscribe({ pk: 7 }, { snapshot: true });
+    say("snapshot", board.snapshot, board.position);
+    for await (const item of board) {
+      say(item.event, item.event === "$resync" ? item.snapshot : item.data, board.position);
+      if (item.event === "moved" && item.data.to === "stop") break;
+    }
+    boards.close();
+  },
+
+  async behind() {
+    const boards = client({ buffer: 200 });
+    const board = await boards.boards.subscribe({ pk: 7 });
+    say("subscribed");
+    await boards.hello(); // answered once more came than the buffer holds
+    for await (const item of board) {
+      say(item.event === "moved" ? item.data : item.event);
+      if (item.event === "moved" && item.data.to === "stop") break;
+    }
+    boards.close();
+  },
+
+  async denied() {
+    const boards = client();
+    say(await failure(boards.boards.subscribe({ pk: 7 })));
+    const board = await boards.boards.subscribe({ pk: 7 });
+    say("subscribed");
+    try {
+      for await (const item of board) say(item.event);
+    } catch (error) {
+      say(failed(error));
+    }
+    say((await boards.boards.subscribe({ pk: 7 })).position);
+    boards.close();
+  },
+
+  async package() {
+    const name = "ws";
+    const { WebSocket } = (await import(name)) as { WebSocket: SocketClass };
+    const boards = client({ WebSocket, onState: undefined });
+    say(await boards.hello({ name: "ws" }));
+    boards.close();
+  },
+};
+
+async function overflows(stream: AsyncIterator<string, undefined>): Promise<boolean> {
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  try {
+    while ((await stream.next()).done !== true) await new Promise((resolve) => setTimeout(resolve, 1));
+  } catch (error) {
+    return failed(error)[0] === "Overflow";
+  }
+  return false;
+}
+
+await scenarios[scenario]?.();

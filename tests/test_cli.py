@@ -1,0 +1,301 @@
+"""The command line: ``routes``, ``asyncapi``, ``check`` and ``codegen``, through its own entry, wrong use included."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from examples.quickstart import app as quickstart
+from wsaction.cli import main
+from wsaction.cli_output import put, table
+from wsaction.codegen.typescript import runtime
+
+QUICKSTART = "examples.quickstart:app"
+EVERYTHING = ("tests.everything:everything", "--factory")
+ENTRY = [sys.executable, "-m", "wsaction"]
+
+APPS = """
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.routing import path
+
+class Root(AsyncAPIConsumer):
+    @async_action
+    async def echo(self, text: str) -> str:
+        return text
+
+class Settings:
+    app = WSAction([path("ws/", Root.as_asgi())])
+
+app = Settings.app
+application = Settings.app
+number = 7
+
+def make():
+    return WSAction([path("a/", Root.as_asgi()), path("b/<slug:tenant>/", Root.as_asgi())])
+
+def broken():
+    return 7
+"""
+
+
+@pytest.fixture(autouse=True)
+def _paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What commands add to the path is taken away after the test."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[str]:
+    """A folder with apps in ``cli_apps.py``, a module that imports what is not there, and one without an app."""
+    (tmp_path / "cli_apps.py").write_text(APPS)
+    (tmp_path / "cli_broken.py").write_text("import surely_not_installed\n")
+    (tmp_path / "cli_plain.py").write_text(
+        "def app(scope, receive, send): ...\nclass Box:\n    __slots__ = ()\nbox = Box()\n"
+    )
+    yield str(tmp_path)
+    for name in ("cli_apps", "cli_broken", "cli_plain"):
+        sys.modules.pop(name, None)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, [*arguments])
+
+
+# ------------------------------------------------------------------------------------------------ the entry
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["routes", QUICKSTART], 0, "cards/<int:pk>/"),
+        (["asyncapi", QUICKSTART], 0, '"asyncapi": "3.1.0"'),
+        (["check", QUICKSTART], 0, "0 errors, 2 warnings"),
+        (["codegen", "typescript", QUICKSTART], 0, "export class Client extends BaseClient"),
+        (["--help"], 0, "codegen"),
+        (["--version"], 0, "wsaction 0"),
+    ],
+)
+def test_each_command_by_its_entry(arguments: list[str], code: int, told: str) -> None:
+    done = subprocess.run([*ENTRY, *arguments], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert told in done.stdout
+
+
+@pytest.mark.parametrize("command", [["routes"], ["asyncapi"], ["check"], ["codegen", "typescript"], ["run"]])
+def test_wrong_use_by_the_entry_is_2_and_one_helpful_line(command: list[str]) -> None:
+    done = subprocess.run([*ENTRY, *command, "main"], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr.splitlines()[-1]
+        == "Error: Invalid value for MODULE:APP: expected MODULE:APP, as in main:app, got 'main'"
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_every_command_explains_itself() -> None:
+    for command in (["routes"], ["asyncapi"], ["check"], ["codegen"], ["codegen", "typescript"], ["run"], ["call"]):
+        told = run(*command, "--help")
+        assert told.exit_code == 0
+        assert "Usage: " in told.stdout
+
+
+# ------------------------------------------------------------------------------------------------ MODULE:APP
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (":app", "expected MODULE:APP, as in main:app, got ':app'"),
+        ("cli_apps:", "expected MODULE:APP, as in main:app, got 'cli_apps:'"),
+        ("cli_aps:app", "there is no module 'cli_aps'; did you mean 'cli_apps'?"),
+        ("nowhere:app", "there is no module 'nowhere' in "),
+        ("nowhere.below:app", "there is no module 'nowhere.below' in "),
+        ("cli_apps:ap", "cli_apps has no 'ap'; did you mean 'app'?"),
+        ("cli_apps:zzz", "cli_apps has no 'zzz'; did you mean 'app'?"),
+        ("cli_apps:Settings.ap", "cli_apps has no 'Settings.ap'; did you mean 'app'?"),
+        ("cli_plain:zzz", "cli_plain has no 'zzz'"),
+        ("cli_plain:box.a", "cli_plain has no 'box.a'"),
+        ("cli_apps:number", "cli_apps:number is a int, not a WSAction; did you mean cli_apps:app?"),
+        (
+            "cli_plain:app",
+            "cli_plain:app is a function, not a WSAction; pass --factory where it is a function that makes",
+        ),
+        ("cli_plain:box", "cli_plain:box is a Box, not a WSAction; name the WSAction that it mounts or serves"),
+    ],
+)
+def test_what_is_no_app(folder: str, target: str, told: str) -> None:
+    result = run("routes", target, "--app-dir", folder)
+    assert result.exit_code == 2
+    assert f"Error: Invalid value for MODULE:APP: {told}" in result.stderr
+
+
+def test_apps_are_found(folder: str) -> None:
+    assert run("routes", "cli_apps:Settings.app", "--app-dir", folder).exit_code == 0
+    assert "b/<slug:tenant>/" in run("routes", "cli_apps:make", "--factory", "--app-dir", folder).stdout
+    result = run("routes", "cli_apps:app", "--factory", "--app-dir", folder)
+    assert "--factory: cli_apps:app is a WSAction, not a function; leave --factory out" in result.stderr
+    result = run("routes", "cli_apps:broken", "--factory", "--app-dir", folder)
+    assert (result.exit_code, "is a int, not a WSAction" in result.stderr) == (2, True)
+    assert os.environ["PYTHONPATH"].split(os.pathsep).count(folder) == 1
+
+
+def test_what_a_module_raises_is_not_hidden(folder: str) -> None:
+    result = run("routes", "cli_broken:app", "--app-dir", folder)
+    assert isinstance(result.exception, ModuleNotFoundError)
+    assert result.exception.name == "surely_not_installed"
+
+
+def test_run_says_which_module_is_not_there(folder: str) -> None:
+    result = run("run", "cli_aps:app", "--app-dir", folder)
+    assert (result.exit_code, "there is no module 'cli_aps'; did you mean 'cli_apps'?" in result.stderr) == (2, True)
+
+
+def test_a_package_that_is_broken_and_a_module_made_by_hand(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Path(folder) / "cli_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("import surely_not_installed\n")
+    result = run("routes", "cli_package.main:app", "--app-dir", folder)
+    assert isinstance(result.exception, ModuleNotFoundError)
+    by_hand = types.ModuleType("cli_by_hand")
+    by_hand.__spec__ = None
+    by_hand.app = quickstart  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cli_by_hand", by_hand)
+    assert run("routes", "cli_by_hand:app", "--app-dir", folder).exit_code == 0
+
+
+# ------------------------------------------------------------------------------------------------ routes, asyncapi
+def test_routes() -> None:
+    lines = run("routes", QUICKSTART).stdout.splitlines()
+    assert lines[0].split() == ["CONNECTION", "ROUTE", "NAME", "HANDLER", "ACTIONS", "PERMISSIONS", "LIVE"]
+    assert lines[3].split() == ["ws/", "cards/<int:pk>/", "-", "CardHandler", "retrieve", "-", "-"]
+    told = run("routes", *EVERYTHING).stdout
+    assert "plant, fell [DenyAll], pages, other," in told
+    assert "(another ASGI app)" in told
+
+
+def test_routes_as_json() -> None:
+    told = json.loads(run("routes", *EVERYTHING, "--json").stdout)
+    forest = next(one for one in told if one["route"] == "forests/<int:pk>/")
+    assert list(forest) == ["connection", "route", "name", "handler", "actions", "permissions", "live"]
+    assert forest["actions"][1] == {"action": "fell", "streams": False, "permissions": ["DenyAll"]}
+    assert [one["name"] for one in told if one["name"]] == ["rows:row", "rows:row"]
+
+
+def test_asyncapi(tmp_path: Path) -> None:
+    assert json.loads(run("asyncapi", QUICKSTART).stdout) == quickstart.asyncapi()
+    file = tmp_path / "asyncapi.json"
+    assert run("asyncapi", QUICKSTART, "-o", str(file)).stderr == f"wrote {file}\n"
+    assert json.loads(file.read_text()) == quickstart.asyncapi()
+
+
+# ------------------------------------------------------------------------------------------------ check
+def test_check() -> None:
+    result = run("check", *EVERYTHING, "--workers", "2")
+    assert result.exit_code == 1
+    assert "error    duplicate_route  (root) with/kwargs/\n         never reached: it is the same as" in result.stdout
+    assert "         cure: remove one of the two" in result.stdout
+    assert result.stdout.splitlines()[-1].startswith("2 errors, ")
+
+
+def test_check_as_json_and_strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run("check", QUICKSTART, "--json")
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["errors"], told["warnings"]) == (0, 0, 2)
+    assert list(told["findings"][0]) == ["level", "code", "place", "msg", "cure"]
+    assert run("check", QUICKSTART, "--strict").exit_code == 1
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    assert "memory_layer" in run("check", *EVERYTHING).stdout
+    assert "memory_layer" not in run("check", *EVERYTHING, "--workers", "1").stdout
+
+
+# ------------------------------------------------------------------------------------------------ codegen
+def test_codegen_writes_a_file_whole_and_only_if_it_has_to(tmp_path: Path) -> None:
+    file = tmp_path / "client.ts"
+    command = ("codegen", "typescript", QUICKSTART, "-o", str(file))
+    result = run(*command, "--check")
+    assert (result.exit_code, result.stderr) == (1, f"{file} is missing; run the command without --check\n")
+    assert run(*command).stderr == f"wrote {file}\n"
+    assert file.read_text() == run("codegen", "typescript", QUICKSTART).stdout
+    assert (file.stat().st_mode & 0o777, list(tmp_path.iterdir())) == (0o644, [file])
+    assert run(*command, "--check").exit_code == 0
+    written = file.stat().st_mtime_ns
+    assert run(*command).stderr == f"{file} is up to date\n"
+    assert file.stat().st_mtime_ns == written
+    file.chmod(0o600)
+    file.write_text("old")
+    result = run(*command, "--check")
+    assert (result.exit_code, result.stderr) == (1, f"{file} is out of date; run the command without --check\n")
+    assert file.read_text() == "old"
+    run(*command)
+    assert (file.stat().st_mode & 0o777, runtime() in file.read_text()) == (0o600, True)
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run("codegen", "typescript", QUICKSTART, "-o", str(tmp_path / "no" / "client.ts"))
+    assert (result.exit_code, "cannot be written to: No such file or directory" in result.stderr) == (2, True)
+    file = tmp_path / "client.ts"
+    file.write_text("old")
+
+    def fails(self: Path, target: Path) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="full"):
+        put("new", file)
+    assert (file.read_text(), list(tmp_path.iterdir())) == ("old", [file])
+
+
+@pytest.mark.parametrize("told", ["ws/<int:tenant>/", "ws/{tenant}/", "/ws/{tenant}/", "ws/<tenant>/"])
+def test_codegen_of_one_of_several_connections(told: str) -> None:
+    result = run("codegen", "typescript", *EVERYTHING, "--path", told)
+    assert "connection /ws/{tenant}/." in result.stdout
+
+
+def test_codegen_of_a_connection_that_is_a_regex() -> None:
+    assert run("codegen", "typescript", *EVERYTHING, "--path", "x.y").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            [*EVERYTHING],
+            "the app has 5 connections; say which one with --path: '', 'ws/{tenant}/', 'alone/', 'hidden/', 'x.y'",
+        ),
+        ([*EVERYTHING, "--path", "nowhere/"], "there is no connection 'nowhere/'; there are '', 'ws/{tenant}/'"),
+        ([QUICKSTART, "--check"], "--check compares with a file; say which one with -o FILE"),
+        ([QUICKSTART, "-o", "/"], "is a directory"),
+        ([], "Missing argument 'MODULE:APP'"),
+    ],
+)
+def test_wrong_use_of_codegen(arguments: list[str], told: str) -> None:
+    result = run("codegen", "typescript", *arguments)
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+def test_an_app_without_a_connection_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "cli_empty.py").write_text("from wsaction.applications import WSAction\napp = WSAction([])\n")
+    result = run("codegen", "typescript", "cli_empty:app", "--app-dir", str(tmp_path))
+    assert "the app has 0 connections" in result.stderr
+    result = run("codegen", "typescript", "cli_empty:app", "--app-dir", str(tmp_path), "--path", "ws/")
+    assert "there is no connection 'ws/'; there are none" in result.stderr
+    assert run("check", "cli_empty:app", "--app-dir", str(tmp_path)).stdout == "0 errors, 0 warnings\n"
+    sys.modules.pop("cli_empty")
+
+
+def test_tables() -> None:
+    told = table(("A", "BB"), [("long one", "x y z"), ("", "averylongword b")], {"BB": 3})
+    assert told.splitlines() == [
+        "A         BB",
+        "long one  x y",
+        "          z",
+        "          averylongword",
+        "          b",
+    ]
+    assert table(("A",), [], {}) == "A"

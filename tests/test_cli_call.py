@@ -1,0 +1,175 @@
+"""``wsaction call``, through the command line's own entry."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.conftest import Server
+from tests.scripted import scripted
+from tests.test_client import app as worker_app
+from tests.test_client_lines import guarded  # noqa: F401  # a fixture
+from wsaction.cli import main
+
+ROUTE = "boards/7/"
+
+
+@pytest.fixture
+def url(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return serve(worker_app).url("/ws/")
+
+
+def run(*arguments: str, **options: Any) -> Result:
+    return CliRunner().invoke(main, ["call", *arguments], **options)
+
+
+def test_a_call_prints_the_data(url: str) -> None:
+    result = run(url, "card")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert json.loads(result.stdout) == {"id": 7, "due": "2026-11-23"}
+    assert result.stdout.startswith('{\n  "id"')
+    assert run(url, "card", "--json").stdout == '{"id":7,"due":"2026-11-23"}\n'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "echoed"),
+    [
+        (["text=hello world"], "hello world"),
+        (['text="7"'], "7"),
+        (["", "text=é"], "é"),
+        (["data=7"], 7),
+        (['data={"a": [1, null]}'], {"a": [1, None]}),
+        (["--data", "[1, 2]"], [1, 2]),
+    ],
+)
+def test_parameters_are_json_or_text(url: str, arguments: list[str], echoed: Any) -> None:
+    result = run(url, "echo", *arguments)
+    assert (result.exit_code, json.loads(result.stdout)) == (0, echoed)
+
+
+def test_data_from_standard_input(url: str) -> None:
+    assert run(url, "echo", "--data", "-", "--json", input='{"a": 1}').stdout == '{"a":1}\n'
+
+
+def test_a_stream_and_its_limit(url: str) -> None:
+    assert run(url, "count", "to=3", "--stream", "--json").stdout == "0\n1\n2\n"
+    assert run(url, "endless", "size=2", "--stream", "--limit", "2").stdout == '"xx"\n"xx"\n'
+
+
+def test_an_error_reply_is_1(url: str) -> None:
+    result = run(url, "echo", "nowhere/")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "wsaction: 404 route_not_found: No such route. (echo nowhere/)\n"
+    told = json.loads(run(url, "fail", "kind=own", "--json").stdout)
+    assert told == {
+        "status": 402,
+        "errors": [{"type": "payment_required", "msg": "No boards left.", "ctx": {"plan": "free"}}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "Missing argument 'URL'"),
+        (["ws://127.0.0.1/"], "Missing argument 'ACTION'"),
+        (["ws://127.0.0.1/", "echo", "a/", "b/"], "expected KEY=VALUE after the route, as in text=hello, got 'b/'"),
+        (["ws://127.0.0.1/", "echo", "data={a"], "data: expected JSON, got '{a'"),
+        (["ws://127.0.0.1/", "echo", "--data", "no"], "--data: expected JSON, got 'no'"),
+        (["ws://127.0.0.1/", "echo", "--timeout", "0"], "Invalid value for '--timeout'"),
+        (["ws://127.0.0.1/", "echo", "--token", "a/b="], "the token has characters that a sub-protocol cannot carry"),
+    ],
+)
+def test_wrong_use_is_2(arguments: list[str], told: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+def test_no_connection_and_no_answer_are_3(url: str) -> None:
+    result = run("ws://127.0.0.1:1/", "echo", "--json")
+    assert result.exit_code == 3
+    assert "wsaction: cannot connect to ws://127.0.0.1:1/" in result.stderr
+    assert json.loads(result.stdout)["errors"][0]["type"] == "connection"
+    result = run(url, "hang", "--timeout", "1")
+    assert (result.exit_code, result.stderr) == (3, "wsaction: hang: no reply in 1 s\n")
+
+
+def test_a_token_by_option_or_environment(guarded: Server) -> None:  # noqa: F811
+    url = guarded.url("/ws/")
+    assert run(url, "whoami", "--token", "good").stdout == '"ada"\n'
+    assert run(url, "whoami", env={"WSACTION_TOKEN": "good"}).stdout == '"ada"\n'
+    assert run(url, "whoami", "--token", "bad").exit_code == 3
+
+
+async def test_the_events_of_a_route_over_a_lost_connection() -> None:
+    async with scripted() as server:
+        arguments = (server.url, "move", ROUTE, "to=3", "--subscribe", "--snapshot", "--limit", "3", "--json")
+        running = asyncio.create_task(asyncio.to_thread(run, *arguments))
+        peer = await server.accepted()
+        asked = await peer.frame("subscribe")
+        await peer.reply(asked, {"epoch": "e", "offset": 3, "recovered": None, "snapshot": [1]})
+        asked = await peer.frame("move")
+        assert (asked["route"], asked["to"]) == (ROUTE, 3)
+        await peer.event(4, "moved")
+        await peer.reply(asked, "done")
+        peer.drop()
+        peer = await server.accepted()
+        await peer.reply(
+            await peer.frame("subscribe"), {"epoch": "f", "offset": 9, "recovered": False, "snapshot": [2]}
+        )
+        await peer.event(10)
+        await peer.reply(await peer.frame("unsubscribe"), None, 204)
+        result = await running
+    assert (result.exit_code, result.stdout.splitlines()) == (
+        0,
+        [
+            "[1]",
+            '"done"',
+            '{"event":"moved","route":"boards/7/","data":"moved","offset":4}',
+            '{"event":"$resync","position":{"epoch":"f","offset":9},"snapshot":[2]}',
+            '{"event":"moved","route":"boards/7/","data":null,"offset":10}',
+        ],
+    )
+    assert "the connection was lost (code 1006)" in result.stderr
+
+
+async def test_subscribe_as_the_action_calls_nothing() -> None:
+    async with scripted() as server:
+        running = asyncio.create_task(asyncio.to_thread(run, server.url, "subscribe", ROUTE, "--limit", "1"))
+        peer = await server.accepted()
+        await peer.reply(await peer.frame("subscribe"), {"epoch": "e", "offset": 3, "recovered": None})
+        await peer.event(4)
+        await peer.reply(await peer.frame("unsubscribe"), None, 204)
+        assert json.loads((await running).stdout)["offset"] == 4
+
+
+def test_ctrl_c_ends_it_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(work: Any) -> None:
+        work.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("asyncio.run", interrupted)
+    assert run("ws://127.0.0.1/", "echo").exit_code == 130
+
+
+def test_without_the_clients_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("wsaction.client")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "websockets.asyncio.client", None)
+    result = run("ws://127.0.0.1/", "echo")
+    assert result.exit_code == 1
+    assert "pip install 'wsaction[client]'" in result.stderr
+
+
+def test_the_command_itself(url: str) -> None:
+    command = [sys.executable, "-m", "wsaction", "call", url, "echo", "text=hello"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, '"hello"\n', "")
+    told = run("--help").stdout
+    assert "Exit codes: 0 fine" in told

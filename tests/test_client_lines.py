@@ -1,0 +1,530 @@
+"""`wsaction.client`: lost connections, reconnecting, credentials, and what ends it for good."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import Server
+from tests.scripted import WAIT, client_at, relayed, scripted
+from tests.test_client import app as worker_app
+from tests.test_client import client_of
+from tests.test_server import WSACTION, started
+from wsaction.applications import WSAction
+from wsaction.authentication import BearerAuthentication, Credential
+from wsaction.client import ConnectionFailed, ConnectionLost, Resync, connect
+from wsaction.client.backoff import Backoff
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.exceptions import NotAuthenticated
+from wsaction.limits import Limits
+from wsaction.permissions import IsAuthenticated
+from wsaction.routing import path
+
+SOON = {"first_wait": 0.01, "longest_wait": 0.02, "proxy": None}
+
+
+class States:
+    """What ``on_state`` was told."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+        self.causes: list[Exception | None] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, state: str, cause: Exception | None) -> None:
+        self.all.append(state)
+        self.causes.append(cause)
+        self._changed.set()
+
+    async def reach(self, state: str) -> None:
+        async with asyncio.timeout(WAIT):
+            while self.all[-1] != state:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+# -------------------------------------------------------------------------------------------------------- drops
+async def test_what_is_in_flight_at_a_drop_is_lost_and_never_sent_again(serve: Callable[..., Server]) -> None:
+    server, states = serve(worker_app), States()
+    async with relayed(server.port) as relay:
+        async with connect(relay.url("/ws/"), on_state=states, **SOON) as client:
+            hanging = [asyncio.create_task(client.call("hang")) for _ in range(3)]
+            await client.call("echo")
+            stream = client.stream("endless", size=10)
+            assert await anext(stream) == "x" * 10
+            relay.cut()
+            for call in hanging:
+                with pytest.raises(ConnectionLost, match="what was under way may have been carried out") as caught:
+                    await call
+                assert caught.value.code == 1006
+            with pytest.raises(ConnectionLost):
+                async for _ in stream:
+                    pass
+            waiting = asyncio.create_task(client.call("echo", text="later"))  # not sent yet: it waits
+            await states.reach("waiting")
+            relay.is_open = True
+            assert await waiting == "later"
+            assert states.all[:3] == ["connecting", "connected", "waiting"]
+            assert states.all[-1] == "connected"
+        assert states.all[-1] == "closed"
+
+
+async def test_a_server_that_is_stopped_and_another_one_in_its_place(serve: Callable[..., Server]) -> None:
+    states = States()
+    with Server(worker_app).running() as first:
+        async with relayed(first.port) as relay, connect(relay.url("/ws/"), on_state=states, **SOON) as client:
+            hanging = asyncio.create_task(client.call("hang"))
+            await client.call("echo")
+            first.should_exit = True
+            with pytest.raises(ConnectionLost) as caught:
+                await hanging
+            assert caught.value.code == 1012
+            relay.target = (await asyncio.to_thread(serve, worker_app)).port
+            assert await client.call("echo", text="again") == "again"
+
+
+@pytest.mark.slow
+async def test_a_server_that_is_killed_and_started_again() -> None:
+    async with started(*WSACTION) as server, connect(f"ws://127.0.0.1:{server.port}/ws/", **SOON) as client:
+        numbers = client.stream("numbers")
+        assert await anext(numbers) == 1
+        working = asyncio.create_task(client.call("work", seconds=60))
+        server.kill()
+        with pytest.raises(ConnectionLost):
+            await anext(numbers)
+        with pytest.raises(ConnectionLost) as caught:
+            await working
+        assert caught.value.code == 1006
+        waiting = asyncio.create_task(client.call("work", seconds=0))
+        async with started(*WSACTION[:-1], str(server.port)):
+            assert await waiting == "done"
+
+
+async def test_a_call_that_waits_for_a_connection_has_its_timeout() -> None:
+    given, states = iter(["a-token"]), States()
+
+    async def token() -> str:
+        return next(given, None) or await asyncio.get_running_loop().create_future()
+
+    async with scripted() as server, client_at(server, token=token, on_state=states) as (client, peer):
+        peer.drop()
+        await states.reach("waiting")
+        with pytest.raises(TimeoutError, match=r"echo: no reply in 0.1 s"):
+            await client.call("echo", timeout=0.1)
+
+
+async def test_a_client_that_shall_not_reconnect() -> None:
+    async with scripted() as server, client_at(server, reconnect=False) as (client, peer):
+        events = client.events()
+        await peer.close(1012, "restarting")
+        with pytest.raises(ConnectionFailed, match=r"code 1012, 'restarting'"):
+            await anext(events)
+        with pytest.raises(ConnectionFailed) as caught:
+            await client.call("echo")
+        assert (caught.value.code, caught.value.is_final) == (1012, False)
+        with pytest.raises(ConnectionFailed):
+            await anext(client.events())
+
+
+@pytest.mark.parametrize("code", [1008, 4401, 4403, 4404])
+async def test_a_close_that_says_no_is_final(code: int) -> None:
+    states = States()
+    async with scripted() as server, client_at(server, on_state=states, token="t") as (client, peer):
+        hanging = asyncio.create_task(client.call("hang"))
+        await peer.frame("hang")
+        await peer.close(code, "no")
+        with pytest.raises(ConnectionLost, match=f"code {code}, 'no'"):
+            await hanging
+        await states.reach("closed")
+        with pytest.raises(ConnectionFailed) as caught:
+            await client.call("echo")
+        assert (caught.value.code, caught.value.is_final, server.count) == (code, True, 1)
+    assert states.all == ["connecting", "connected", "closed"]
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1011, 1012, 1013, 4408])
+async def test_other_closes_are_not(code: int) -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        await peer.close(code)
+        peer = await server.accepted()
+        answer = asyncio.create_task(client.call("echo"))
+        await peer.reply(await peer.frame("echo"), "again")
+        assert await answer == "again"
+
+
+async def test_fresh_tokens_are_tried_after_a_no_but_not_for_ever() -> None:
+    tokens = iter(["one", "two", "three"])
+    states = States()
+    async with scripted() as server, client_at(server, on_state=states, token=lambda: next(tokens)) as (client, peer):
+        assert "bearer.one" in peer.socket.request.headers["Sec-WebSocket-Protocol"]
+        await peer.close(4401, "expired")
+        peer = await server.accepted()
+        assert "bearer.two" in peer.socket.request.headers["Sec-WebSocket-Protocol"]
+        await peer.close(4401, "expired")
+        await states.reach("closed")
+        assert server.count == 2
+        with pytest.raises(ConnectionFailed, match="code 4401, 'expired'"):
+            await client.call("echo")
+
+
+async def test_waits_are_of_random_length_and_grow() -> None:
+    always = Backoff(0.5, 30, lambda: 1.0)
+    assert [always.seconds() for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    always.reset()
+    assert always.seconds() == 0.5
+    half = Backoff(1, 8, lambda: 0.5)
+    assert [half.seconds() for _ in range(5)] == [0.5, 1, 2, 4, 4]
+    for first, most in ((0, 1), (2, 1), (-1, 1)):
+        with pytest.raises(ValueError, match="expected 0 < first <= most"):
+            Backoff(first, most)
+
+
+async def test_trying_again_waits_by_the_backoff() -> None:
+    states, chances = States(), iter([0.0] * 50)
+    async with scripted() as server, relayed(int(server.url.split(":")[2].strip("/"))) as relay:
+        options: dict[str, Any] = {"proxy": None, "on_state": states, "chance": lambda: next(chances)}
+        async with connect(relay.url("/"), **options) as client:
+            await server.accepted()
+            relay.cut()
+            async with asyncio.timeout(WAIT):
+                while states.all.count("waiting") < 4:
+                    states._changed.clear()
+                    await states._changed.wait()
+            assert isinstance(states.causes[-1], ConnectionFailed)
+            relay.is_open = True
+            peer = await server.accepted()
+            answer = asyncio.create_task(client.call("echo"))
+            await peer.reply(await peer.frame("echo"), 1)
+            assert await answer == 1
+
+
+async def test_a_stable_connection_starts_the_backoff_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsaction.client.lines.STABLE", 0.0)
+    async with scripted() as server, client_at(server, chance=lambda: 0.0) as (client, peer):
+        for _ in range(3):
+            peer.drop()
+            peer = await server.accepted()
+        assert client._line._backoff._next == 0.02  # one wait since the last reset
+
+
+async def test_an_on_state_that_fails_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def on_state(state: str, cause: Exception | None) -> None:
+        raise ZeroDivisionError
+
+    async with scripted() as server, client_at(server, on_state=on_state) as (client, peer):
+        answer = asyncio.create_task(client.call("echo"))
+        await peer.reply(await peer.frame("echo"), 1)
+        assert await answer == 1
+    assert "on_state('connected', ...) failed" in caplog.text
+
+
+async def test_a_failure_of_the_clients_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def failing(self: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    async with scripted() as server:
+        monkeypatch.setattr("wsaction.client.links.Link.run", failing)
+        states = States()
+        client = connect(server.url, proxy=None, on_state=states)
+        await client.__aenter__()
+        await states.reach("closed")
+        with pytest.raises(ConnectionFailed, match="the client failed: ZeroDivisionError"):
+            await client.call("echo")
+        with pytest.raises(ZeroDivisionError):
+            await client.__aexit__(None, None, None)
+
+
+# -------------------------------------------------------------------------------------------------------- connecting
+async def test_the_first_connection_is_not_tried_twice(serve: Callable[..., Server]) -> None:
+    with pytest.raises(ConnectionFailed, match=r"cannot connect to ws://127.0.0.1:1/") as caught:
+        async with connect("ws://127.0.0.1:1/", proxy=None):
+            pass
+    assert not caught.value.is_final
+    states = States()
+    with pytest.raises(ZeroDivisionError):
+        async with connect("ws://127.0.0.1:1/", token=lambda: 1 / 0, on_state=states):  # type: ignore[return-value]
+            pass
+    assert states.all == ["connecting", "closed"]
+    with pytest.raises(ConnectionFailed, match="is no WebSocket address"):
+        async with connect("http://127.0.0.1/"):
+            pass
+    server = serve(worker_app)
+    with pytest.raises(ConnectionFailed, match="refused the handshake: HTTP 404") as caught:
+        async with connect(server.url("/nowhere/"), proxy=None):
+            pass
+    assert (caught.value.status, caught.value.is_final) == (404, True)
+
+
+async def test_no_redirect_is_followed() -> None:
+    async with scripted() as server:
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(f"HTTP/1.1 302 Found\r\nLocation: {server.url}\r\nContent-Length: 0\r\n\r\n".encode())
+            await writer.drain()
+            writer.close()
+
+        redirecting = await asyncio.start_server(handle, "127.0.0.1", 0)
+        port = redirecting.sockets[0].getsockname()[1]
+        with pytest.raises(ConnectionFailed, match="HTTP 302"):
+            async with connect(f"ws://127.0.0.1:{port}/", token="secret", proxy=None):
+                pass
+        redirecting.close()
+        assert server.count == 0
+
+
+async def test_a_server_that_does_not_answer_the_handshake_or_auth() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    mute = await asyncio.start_server(handle, "127.0.0.1", 0)
+    port = mute.sockets[0].getsockname()[1]
+    with pytest.raises(ConnectionFailed, match="timed out during opening handshake"):
+        async with connect(f"ws://127.0.0.1:{port}/", open_timeout=0.1, proxy=None):
+            pass
+    mute.close()
+    async with scripted() as server:
+        with pytest.raises(ConnectionFailed, match=r"did not answer \$auth in 0.1 s"):
+            async with connect(server.url, open_timeout=0.1, auth="me", proxy=None):
+                pass
+
+
+async def test_closing_is_bounded() -> None:
+    async with scripted(close_timeout=20) as server:
+        client = connect(server.url, proxy=None, close_timeout=0.2)
+        await client.__aenter__()
+        peer = await server.accepted()
+        peer.socket.transport.pause_reading()
+        began = time.monotonic()
+        await client.__aexit__(None, None, None)
+        assert time.monotonic() - began < 5
+        peer.drop()
+
+
+async def test_closing_that_is_cancelled_drops_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "wsaction.client")
+    before = asyncio.all_tasks()
+    async with scripted(close_timeout=20) as server:
+        during = asyncio.all_tasks()
+        client = connect(server.url, proxy=None, close_timeout=30)
+        await client.__aenter__()
+        peer = await server.accepted()
+        await asyncio.sleep(0)
+        peer.socket.transport.pause_reading()
+        closing = asyncio.create_task(client.__aexit__(None, None, None))
+        asyncio.get_running_loop().call_later(0.1, closing.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait_for(closing, 5)
+        assert closing.cancelled()
+        peer.drop()
+        assert not [task for task in asyncio.all_tasks() - during - before if "client" in repr(task.get_coro())]
+
+
+async def test_an_idle_client_pings_so_that_it_is_not_closed() -> None:
+    async with scripted() as server, client_at(server, heartbeat=0.05) as (_, peer):
+        for _ in range(2):
+            assert await peer.frame() == {"action": "$ping"}
+            await peer.say(errors=[], data=None, action="$ping", route="", status=200)
+
+
+async def test_a_server_that_answers_no_ping_is_left() -> None:
+    options = {"ping_interval": 0.05, "ping_timeout": 0.05, "close_timeout": 0.1}
+    async with scripted() as server, client_at(server, **options) as (client, peer):
+        hanging = asyncio.create_task(client.call("hang"))
+        await peer.frame("hang")
+        peer.socket.transport.pause_reading()
+        with pytest.raises(ConnectionLost, match="code 1011, 'keepalive ping timeout'"):
+            await hanging
+        peer.drop()
+        await server.accepted()
+
+
+# -------------------------------------------------------------------------------------------------------- credentials
+class User:
+    is_authenticated = True
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+
+
+class Tokens(BearerAuthentication):
+    """A token is ``name-number``; it is good for 1.5 s where it is short."""
+
+    first_frame = True
+    seen: list[str] = []
+
+    def verify(self, token: str) -> Credential:
+        self.seen.append(token)
+        if token.startswith("bad"):
+            raise NotAuthenticated("This token is not valid.")
+        expires = time.time() + 4.0 if token.startswith("short") else None
+        return Credential(User("ada"), expires_at=expires)
+
+
+class Me(AsyncAPIConsumer):
+    permission_classes = (IsAuthenticated,)
+
+    @async_action
+    async def whoami(self) -> str:
+        return self.user.id
+
+
+@pytest.fixture
+def guarded(serve: Callable[..., Server]) -> Server:
+    Tokens.seen.clear()
+    app = WSAction([path("ws/", Me.as_asgi())], authentication_classes=[Tokens], limits=Limits(auth_timeout=5))
+    return serve(app)
+
+
+async def test_a_token_by_sub_protocol_or_header(guarded: Server) -> None:
+    async with client_of(guarded, token="good-1") as client:
+        assert await client.call("whoami") == "ada"
+
+    async def fetch() -> str:
+        return "good-2"
+
+    async with client_of(guarded, token=fetch) as client:
+        assert await client.call("whoami") == "ada"
+    options: dict[str, Any] = {"token_in": "header", "additional_headers": {"X-Other": "1"}}
+    async with client_of(guarded, token="good/3==", **options) as client:
+        assert await client.call("whoami") == "ada"
+    assert Tokens.seen == ["good-1", "good-2", "good/3=="]
+    with pytest.raises(ValueError, match="pass token_in='header'"):
+        async with client_of(guarded, token="good/3=="):
+            pass
+    with pytest.raises(ValueError, match="expected 'subprotocol' or 'header', got 'url'"):
+        connect("ws://127.0.0.1/", token_in="url")  # type: ignore[arg-type]
+
+
+async def test_a_token_that_is_refused(guarded: Server) -> None:
+    with pytest.raises(ConnectionFailed, match=r"HTTP 401 .*This token is not valid") as caught:
+        async with client_of(guarded, token="bad"):
+            pass
+    assert (caught.value.status, caught.value.is_final) == (401, True)
+
+
+async def test_auth_comes_before_anything_else(guarded: Server) -> None:
+    async with client_of(guarded, auth="good") as client:
+        assert await client.call("whoami") == "ada"
+    async with client_of(guarded, auth=lambda: {"token": "good"}) as client:
+        assert await client.call("whoami") == "ada"
+    with pytest.raises(ConnectionFailed, match=r"refused \$auth: 401 not_authenticated") as caught:
+        async with client_of(guarded, auth="bad"):
+            pass
+    assert (caught.value.status, caught.value.is_final) == (401, True)
+
+
+@pytest.mark.slow
+async def test_auth_is_refreshed_before_it_expires(guarded: Server) -> None:
+    numbers = iter(range(100))
+    states = States()
+    async with client_of(guarded, auth=lambda: f"short-{next(numbers)}", on_state=states) as client:
+        async with asyncio.timeout(WAIT):
+            while len(Tokens.seen) < 4:  # by then the first one, which held for 1.5 s, has expired
+                assert await client.call("whoami") == "ada"
+        assert states.all == ["connecting", "connected"]
+    assert Tokens.seen == [f"short-{number}" for number in range(4)]
+
+
+@pytest.mark.slow
+async def test_a_refresh_that_fails_is_logged_and_the_next_connection_asks_again(
+    guarded: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    states = States()
+
+    def auth() -> str:
+        if not Tokens.seen:
+            return "short"
+        return "good" if "waiting" in states.all else "bad"
+
+    async with client_of(guarded, auth=auth, on_state=states, first_wait=0.01) as client:
+        await states.reach("waiting")
+        assert await client.call("whoami") == "ada"
+    assert "the credential could not be refreshed" in caplog.text
+    assert isinstance(states.causes[2], ConnectionLost)
+    assert states.causes[2].code == 4401
+
+
+async def test_a_credential_that_does_not_expire_any_more_is_not_refreshed(guarded: Server) -> None:
+    given = iter(["short-0", "good-1"])
+    async with client_of(guarded, auth=lambda: next(given)) as client:
+        async with asyncio.timeout(WAIT):
+            while Tokens.seen != ["short-0", "good-1"]:
+                await client.call("whoami")
+        assert await client.call("whoami") == "ada"
+
+
+async def test_a_connection_that_is_lost_during_a_refresh() -> None:
+    async with scripted() as server:
+        connecting = asyncio.create_task(connect(server.url, auth=lambda: "me", **SOON).__aenter__())
+        for _ in range(2):
+            peer = await server.accepted()
+            await peer.reply(await peer.frame("$auth"), {"expires_at": time.time()})
+            client = await connecting
+            await peer.frame("$auth")
+            peer.drop()
+        await client.__aexit__(None, None, None)
+
+
+async def test_credentials_that_cannot_be_had_are_asked_for_again(caplog: pytest.LogCaptureFixture) -> None:
+    given = iter(["one", OSError("no token today"), "two"])
+
+    def token() -> str:
+        value = next(given)
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    async with scripted() as server, client_at(server, token=token) as (_, peer):
+        peer.drop()
+        peer = await server.accepted()
+        assert "bearer.two" in peer.socket.request.headers["Sec-WebSocket-Protocol"]
+    assert "no credential to connect with" in caplog.text
+
+
+async def test_auth_refused_for_now_is_tried_again_and_a_close_instead_of_an_answer_tells() -> None:
+    async with scripted() as server:
+        for status, final in ((503, False), (403, True)):
+            connecting = asyncio.create_task(connect(server.url, auth="me", proxy=None).__aenter__())
+            peer = await server.accepted()
+            await peer.event(None, route="", event="early")
+            asked = await peer.frame("$auth")
+            await peer.reply(asked, None, status, {"type": "x", "msg": "no"})
+            with pytest.raises(ConnectionFailed) as caught:
+                await connecting
+            assert (caught.value.status, caught.value.is_final) == (status, final)
+        connecting = asyncio.create_task(connect(server.url, auth="me", proxy=None).__aenter__())
+        peer = await server.accepted()
+        await peer.close(4401, "no")
+        with pytest.raises(ConnectionFailed, match="code 4401, 'no'") as caught:
+            await connecting
+        assert caught.value.is_final
+
+
+async def test_a_refusal_while_reconnecting_is_final() -> None:
+    refuse = False
+
+    def process_request(connection: Any, request: Any) -> Any:
+        return connection.respond(403, "go away\n") if refuse else None
+
+    async with scripted(process_request=process_request) as server, client_at(server) as (client, peer):
+        events = client.events()
+        refuse = True
+        peer.drop()
+        with pytest.raises(ConnectionFailed, match="HTTP 403 go away"):
+            await anext(events)
+        assert client.state == "closed"
+
+
+async def test_events_tell_of_a_reconnect() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        events = client.events()
+        peer.drop()
+        await server.accepted()
+        assert await anext(events) == Resync()

@@ -1,0 +1,160 @@
+"""`wsaction.dialects.base`: which dialect is spoken, and what a dialect of one's own takes."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.dialects.base import SUBPROTOCOL, Worded
+from wsaction.dialects.dcrf import DCRF
+from wsaction.exceptions import ImproperlyConfigured, PermissionDenied
+from wsaction.frames import Frame, new_frame, read_object, refused
+from wsaction.limits import Limits
+from wsaction.routing import path
+from wsaction.subscriptions import SubscribeMixin
+from wsaction.testing import ConnectionClosed, connect
+
+
+class JSONRPC:
+    """JSON-RPC 2.0, as far as these tests go: a dialect is some thirty lines."""
+
+    subprotocol = "jsonrpc"
+
+    def converse(self) -> "JSONRPC":
+        return self  # it has nothing to remember
+
+    def read(self, text: str | None, limits: Limits) -> Frame:
+        asked, error = read_object(text, limits)
+        if error is not None:
+            return refused({}, error)
+        body = {**asked.get("params", {}), "action": asked.get("method")}
+        return new_frame(body, asked.get("method"), "", asked.get("id"))
+
+    def reply(self, frame: Frame, text: str) -> Worded:
+        reply = json.loads(text)
+        told = {"error": reply["errors"][0]} if reply["errors"] else {"result": reply["data"]}
+        return Worded(json.dumps({"jsonrpc": "2.0", "id": frame.request_id, **told}))
+
+    def event(self, text: str) -> Iterator[Worded]:
+        event = json.loads(text)
+        yield Worded(json.dumps({"jsonrpc": "2.0", "method": event["event"], "params": event["data"]}))
+
+
+class Speaking(SubscribeMixin, AsyncAPIConsumer):
+    dialect = DCRF()
+    dialects = (JSONRPC(),)
+
+    @async_action
+    async def echo(self, text: str) -> str:
+        return text
+
+    @async_action
+    async def count(self, to: int) -> Any:
+        for number in range(to):
+            yield number
+
+    @async_action
+    async def tell(self) -> None:
+        await self.publish("told", 1)
+        await self.connection.send("sent as it is")
+        self.connection.put("put as it is")
+
+
+APP = WSAction([path("ws/", Speaking.as_asgi())])
+PAYLOAD = {"action": "echo", "text": "hello", "request_id": 1}
+REPLY = {"errors": [], "data": "hello", "action": "echo", "route": "", "status": 200, "request_id": 1}
+BARE = {"errors": [], "data": "hello", "action": "echo", "response_status": 200, "request_id": 1}
+CALL, RESULT = {"jsonrpc": "2.0", "method": "echo", "params": {"text": "hello"}, "id": 1}, "hello"
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen", "said", "answered"),
+    [
+        ([], None, PAYLOAD, BARE),
+        (["graphql-ws", "bearer.token"], None, PAYLOAD, BARE),
+        (["dcrf"], "dcrf", PAYLOAD, BARE),
+        ([SUBPROTOCOL], SUBPROTOCOL, PAYLOAD, REPLY),
+        (["jsonrpc", SUBPROTOCOL], "jsonrpc", CALL, {"jsonrpc": "2.0", "id": 1, "result": "hello"}),
+        ([SUBPROTOCOL, "jsonrpc"], SUBPROTOCOL, PAYLOAD, REPLY),
+    ],
+)
+async def test_the_first_subprotocol_that_is_known_decides_or_else_the_consumer(
+    offered: list[str], chosen: str | None, said: dict[str, Any], answered: dict[str, Any]
+) -> None:
+    async with connect(APP, "/ws/", subprotocols=offered) as ws:
+        assert ws.subprotocol == chosen
+        await ws.send_json(said)
+        assert await ws.receive_json() == answered
+
+
+async def test_a_dialect_words_replies_streams_and_events() -> None:
+    async with connect(APP, "/ws/", subprotocols=["jsonrpc"]) as ws:
+        for call, answers in (
+            ({"method": "count", "params": {"to": 2}, "id": 1}, [{"id": 1, "result": one} for one in (0, 1, None)]),
+            ({"method": "nothing", "id": 2}, [{"id": 2, "error": {"type": "action_not_allowed"}}]),
+        ):
+            await ws.send_json(call)
+            for answer in answers:
+                came = await ws.receive_json()
+                assert came.pop("jsonrpc") == "2.0"
+                if "error" in came:
+                    del came["error"]["msg"]
+                assert came == answer
+        await ws.send_json({"method": "subscribe", "id": 3})
+        assert (await ws.receive_json())["result"]["recovered"] is None
+        await ws.send_json({"method": "tell", "id": 4})
+        assert await ws.receive_json() == {"jsonrpc": "2.0", "method": "told", "params": 1}
+        assert await ws.receive_text() == "sent as it is"
+        assert await ws.receive_text() == "put as it is"
+        assert (await ws.receive_json())["id"] == 4
+        await ws.send_text("nonsense")
+        assert (await ws.receive_json())["error"]["type"] == "invalid_json"
+
+
+async def test_what_no_frame_asked_for_is_no_reply() -> None:
+    class Greeting(AsyncAPIConsumer):
+        dialect = DCRF()
+
+        async def connect(self) -> None:
+            await self.connection.send('{"errors":[],"greeting":true}')
+            self.connection.put('{"event":"greeted","route":"","data":1}')
+
+    async with connect(WSAction([path("", Greeting.as_asgi())]), "/") as ws:
+        assert await ws.receive_json() == {"errors": [], "greeting": True}
+        assert (await ws.receive_json())["action"] == "greeted"
+
+
+async def test_who_is_refused_by_accepting_is_given_the_subprotocol_that_was_chosen() -> None:
+    class Refusing(AsyncAPIConsumer):
+        dialects = (DCRF(),)
+
+        async def connect(self) -> None:
+            raise PermissionDenied
+
+    app = WSAction([path("", Refusing.as_asgi())], accept_refused=True)
+    async with connect(app, "/", subprotocols=["dcrf"]) as ws:
+        assert ws.subprotocol == "dcrf"
+        with pytest.raises(ConnectionClosed) as closed:
+            await ws.receive()
+        assert closed.value.code == 4403
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"dialect": DCRF}, "a dialect is an object, as in dialect = DCRF\\(\\), not <class"),
+        ({"dialect": "dcrf"}, "a dialect is an object"),
+        ({"dialects": DCRF()}, "dialects: expected a sequence"),
+        ({"dialects": ("dcrf",)}, "a dialect is an object"),
+        ({"dialect": DCRF(), "dialects": (DCRF({}),)}, "two dialects have the sub-protocol 'dcrf'"),
+        ({"dialects": (DCRF(subprotocol=SUBPROTOCOL),)}, "two dialects have the sub-protocol 'wsaction.v1'"),
+    ],
+)
+def test_what_are_no_dialects_is_refused_when_mounted(attributes: dict[str, Any], message: str) -> None:
+    kind: Any = type("Wrong", (AsyncAPIConsumer,), attributes)
+    with pytest.raises(ImproperlyConfigured, match=f"Wrong.*{message}"):
+        kind.as_asgi()

@@ -1,0 +1,97 @@
+"""`wsaction.events`: frames of events, bodies, and what is told from them."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsaction.events import Event, encode_body, encode_event, encode_notice, is_body
+from wsaction.layers.base import Position
+
+TEXT = st.text(st.characters(codec="utf-8"))
+DATA = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXT,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+TEXT = st.text(st.characters(codec="utf-8"))
+
+
+@given(TEXT, TEXT, DATA, st.integers(0, 2**53), DATA, st.none() | TEXT)
+def test_an_event_comes_out_as_it_went_in(
+    event: str, route: str, data: Any, offset: int, subject: Any, excludes: str | None
+) -> None:
+    body = encode_body(encode_event(event, route, json.dumps(data)), excludes, json.dumps(subject))
+    assert is_body(body)
+    came = Event(offset, body)
+    numbered = {"offset": offset} if offset else {}
+    assert json.loads(came.frame) == {"event": event, "route": route, "data": data, **numbered} == came.message
+    assert (came.subject, came.excludes) == (subject, excludes)
+    assert len(came.frame.encode()) <= came.size
+
+
+def test_the_keys_and_their_order_are_the_protocols() -> None:
+    body = encode_body(encode_event("moved", "boards/7/", '{"to":3}'))
+    assert Event(0, body).frame == '{"event":"moved","route":"boards/7/","data":{"to":3}}'
+    assert Event(7, body).frame == '{"event":"moved","route":"boards/7/","data":{"to":3},"offset":7}'
+    notice = encode_notice("$resync", "boards/7/", Position("k3", 7))
+    assert notice == '{"event":"$resync","route":"boards/7/","data":{"epoch":"k3","offset":7}}'
+
+
+def test_what_is_private_is_not_in_the_frame() -> None:
+    event = Event(7, encode_body(encode_event("a", "r", "1"), "me", '{"owner":3}'))
+    assert event.frame == '{"event":"a","route":"r","data":1,"offset":7}'
+    assert event.subject == {"owner": 3}
+    assert event.message is event.message
+
+
+def test_a_frame_told_instead_has_the_same_offset() -> None:
+    event = Event(7, encode_body(encode_event("updated", "r", "1")))
+    assert (
+        event.numbered(encode_event("deleted", "r", "null")) == '{"event":"deleted","route":"r","data":null,"offset":7}'
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"event":1', '{"status":200}', b'{"event":"\xff"}', '{"event":\n1}', ' {"event":1}']
+)
+def test_what_is_no_event_is_not_published(text: str | bytes) -> None:
+    with pytest.raises(ValueError, match=r"an event is|codec can't decode"):
+        encode_body(text)
+
+
+def test_a_subject_is_json() -> None:
+    with pytest.raises(ValueError, match="at line 1"):
+        encode_body(encode_event("a", "r", "1"), None, "nope")
+
+
+@pytest.mark.parametrize(
+    ("body", "sound"),
+    [
+        (b'{"event":1}', True),
+        (b'{"event":1}\n{"excludes":null}', True),
+        (b'{"event":1}\n[]', False),
+        (b'{"event":1}\n{', False),
+        (b'{"event":}', False),
+        (b'{"event":NaN}', False),
+        (b'{"event":"\xff"}', False),
+        (b'{"event":1}}', False),
+        (b'{"event":' + b"[" * 5_000 + b"]" * 5_000 + b"}", False),
+        (b'{"other":1}', False),
+        (b"", False),
+        (b"\n", False),
+    ],
+)
+def test_what_comes_from_outside_may_be_anything(body: bytes, sound: bool) -> None:
+    assert is_body(body) is sound
+
+
+@given(st.binary(max_size=40))
+def test_no_bytes_make_it_fail(tail: bytes) -> None:
+    for body in (tail, b'{"event":' + tail, b'{"event":' + tail + b"}", b'{"event":1}\n' + tail):
+        if is_body(body):
+            assert Event(1, body).frame

@@ -1,0 +1,284 @@
+"""`FairProtocol` below ASGI, by clients that write bytes by hand; test_sockets and test_attacks have more."""
+
+import asyncio
+import contextlib
+import runpy
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.attacking import WAIT, Client, ws_frame
+from tests.conftest import Server
+from wsaction import fairness
+from wsaction.fairness import SLICE, FairProtocol
+
+Serve = Callable[..., Server]
+Connect = Callable[..., Client]
+
+
+class Impatient(FairProtocol):
+    """Waits for a close frame's answer only so long."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.close_timeout = 0.3
+
+
+class App:
+    """Answers each message with its length, once it may; tells what came of each connection."""
+
+    def __init__(self) -> None:
+        self.may = threading.Event()
+        self.may.set()
+        self.received: list[int] = []
+        self.ended = threading.Event()
+        self.code = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            await self.serve(receive, send)
+        finally:
+            self.ended.set()
+
+    async def serve(self, receive: Any, send: Any) -> None:
+        while (message := await receive())["type"] == "websocket.receive":
+            if not self.may.is_set():
+                await asyncio.to_thread(self.may.wait, WAIT)
+            text = message["text"]
+            self.received.append(len(text))
+            if text == "close":
+                await send({"type": "websocket.close", "code": 4000})
+                return
+            reply = "x" * int(text[5:]) if text.startswith("send ") else str(len(text))
+            with contextlib.suppress(OSError):  # the peer has closed, behind what there is to receive
+                await send({"type": "websocket.send", "text": reply})
+        self.code = message["code"]
+
+
+@pytest.fixture
+def app() -> Iterator[App]:
+    app = App()
+    yield app
+    app.may.set()
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def serve_app(request: pytest.FixtureRequest, serve: Serve, app: App) -> Callable[..., Server]:
+    def start(ws: type = FairProtocol, **options: Any) -> Server:
+        return serve(app, ws=ws, loop=request.param, lifespan="off", ws_max_size=65_536, **options)
+
+    return start
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """``connect(port)``: a client, aborted after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def connect(port: int, **options: Any) -> Client:
+            client = Client(port, **options)
+            stack.callback(client.abort)
+            return client
+
+        yield connect
+
+
+def protocol_of(server: Server) -> FairProtocol:
+    (protocol,) = (one for one in server.server_state.connections if isinstance(one, FairProtocol))
+    return protocol
+
+
+def in_loop(server: Server, look: Callable[[], Any]) -> Any:
+    """What ``look`` returns on the server's own loop."""
+
+    async def run() -> Any:
+        return look()
+
+    assert server.loop is not None
+    return asyncio.run_coroutine_threadsafe(run(), server.loop).result(WAIT)
+
+
+def lengths(client: Client, count: int) -> list[int]:
+    return [int(client.receive()[1]) for _ in range(count)]
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, SLICE - 8, SLICE - 1, SLICE, SLICE + 1, 5 * SLICE, 65_000])
+def test_what_comes_at_once_is_received_in_turn(serve_app: Serve, connect: Connect, app: App, size: int) -> None:
+    client = connect(serve_app().port)
+    client.send(b"".join(ws_frame(b"x" * (size + number % 3)) for number in range(40)))
+    assert lengths(client, 40) == app.received == [size + number % 3 for number in range(40)]
+
+
+def test_nothing_is_parsed_or_read_that_the_app_does_not_ask_for(serve_app: Serve, connect: Connect, app: App) -> None:
+    app.may.clear()
+    server = serve_app()
+    client = connect(server.port)
+    client.socket.settimeout(1)
+    with pytest.raises(TimeoutError):
+        client.send(ws_frame(b"x" * 100) * 500_000)
+    protocol = protocol_of(server)
+    assert protocol.queue.qsize() <= SLICE // 100
+    assert len(protocol._unparsed) <= 262_144
+    app.may.set()
+    lengths(client, 1_000)
+    client.abort()
+    assert app.ended.wait(WAIT)
+
+
+def fragments(*payloads: bytes) -> bytes:
+    """One text message in so many frames."""
+    last = len(payloads) - 1
+    frames = [bytearray(ws_frame(payload, 1 if number == 0 else 0)) for number, payload in enumerate(payloads)]
+    for frame in frames[:last]:
+        frame[0] &= 0x7F
+    return b"".join(frames)
+
+
+def test_a_message_in_fragments(serve_app: Serve, connect: Connect, app: App) -> None:
+    client = connect(serve_app().port)
+    client.send(fragments(b"a" * 700, b"", b"b" * 700, b"c") + fragments(b"", b"") + fragments(b"x", b"") * 3)
+    assert lengths(client, 5) == [1_401, 0, 1, 1, 1]
+
+
+def test_empty_fragments_take_no_place(serve_app: Serve, connect: Connect, app: App) -> None:
+    server = serve_app()
+    client, other = connect(server.port), connect(server.port)
+    client.send(fragments(*[b""] * 50_000, b"end"))
+    other.send(ws_frame(b"x"))
+    assert lengths(other, 1) == [1]
+    client.send(b"")
+    assert lengths(client, 1) == [3]
+    assert [protocol.frames for protocol in server.server_state.connections] == [[], []]
+
+
+def test_who_does_not_read_is_sent_no_pongs(serve_app: Serve, connect: Connect, app: App) -> None:
+    server = serve_app()
+    client = connect(server.port, receive_buffer=4_096)
+    client.send(ws_frame(b"x" * 125, 9) * 50_000)  # 6 MB
+    client.send(ws_frame(b"12345"))
+    deadline = threading.Event()
+    while not app.received and not deadline.wait(0.01):
+        pass
+    assert in_loop(server, lambda: protocol_of(server).transport.get_write_buffer_size()) < 200_000
+    while (received := client.receive())[0] != 1:
+        assert received[0] == 10
+    assert received[1] == b"5"
+
+
+@pytest.mark.parametrize("said", [b"send 5000000", b"x"], ids=["and is owed a lot", "and is owed nothing"])
+def test_who_answers_no_ping_is_cut_off(serve_app: Serve, connect: Connect, app: App, said: bytes) -> None:
+    server = serve_app(ws_ping_interval=0.2, ws_ping_timeout=0.2)
+    client = connect(server.port, receive_buffer=4_096)
+    client.send(ws_frame(said))
+    assert app.ended.wait(WAIT)
+    assert app.code == 1005
+
+
+def test_who_does_not_take_its_close_frame_is_cut_off(serve_app: Serve, connect: Connect, app: App) -> None:
+    server = serve_app(Impatient)
+    client = connect(server.port, receive_buffer=4_096)
+    client.send(ws_frame(b"send 60000") * 2 + ws_frame(b"close"))
+    assert app.ended.wait(WAIT)
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        client.send(ws_frame(b"", 9) * 5_000_000)  # more than any buffer takes of who is no longer read
+
+
+def test_a_close_is_answered_although_frames_were_unparsed(serve_app: Serve, connect: Connect, app: App) -> None:
+    server = serve_app()
+    client = connect(server.port)
+    client.send(ws_frame(b"close") + ws_frame(b"x" * 100) * 5_000)
+    assert client.receive() == (8, (4000).to_bytes(2, "big"))
+    client.send(ws_frame((4000).to_bytes(2, "big"), 8))
+    assert client.socket.recv(1) == b""
+    assert app.received == [5]
+
+
+def test_a_peers_close_frame_behind_others(serve_app: Serve, connect: Connect, app: App) -> None:
+    client = connect(serve_app().port)
+    client.send(ws_frame(b"x") * 1_000 + ws_frame((1001).to_bytes(2, "big"), 8))
+    assert app.ended.wait(WAIT)
+    assert (app.code, app.received) == (1001, [1] * 1_000)
+
+
+def test_what_follows_an_invalid_frame_is_nothing(serve_app: Serve, connect: Connect, app: App) -> None:
+    server = serve_app()
+    client = connect(server.port)
+    too_large = b"\x81\xff" + (65_537).to_bytes(8, "big") + b"\0\0\0\0"
+    client.send(ws_frame(b"x") * 1_000 + too_large + b"x" * 65_537 + ws_frame(b"y") * 1_000)
+    assert app.ended.wait(WAIT)
+    assert app.code == 1009
+    assert 1_000 - SLICE // 7 <= len(app.received) <= 1_000  # uvicorn drops what came in one piece with it
+
+
+def test_others_have_their_turn_while_one_floods(serve_app: Serve, connect: Connect, app: App) -> None:
+    """Counted in messages, not in seconds: between two of the other's at most a few hundred of the flood's."""
+    server = serve_app()
+    flood, other = connect(server.port), connect(server.port)
+    stop = threading.Event()
+
+    def flooding() -> None:
+        with contextlib.suppress(OSError):
+            while not stop.is_set():
+                flood.send(ws_frame(b"xx") * 10_000)
+                flood.swallow()
+
+    thread = threading.Thread(target=flooding)
+    thread.start()
+    try:
+        while len(app.received) < 1_000:
+            other.send(ws_frame(b"x"))
+            lengths(other, 1)
+        before = len(app.received)
+        for _ in range(20):
+            other.send(ws_frame(b"x"))
+            lengths(other, 1)
+        assert len(app.received) - before < 20 * 2_000
+    finally:
+        stop.set()
+        flood.socket.shutdown(socket.SHUT_RDWR)
+        thread.join(WAIT)
+
+
+def test_without_uvicorn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, FairProtocol.__bases__[0].__module__, None)
+    with pytest.raises(ImportError, match=r"pip install 'wsaction\[standard\]'"):
+        runpy.run_path(str(fairness.__file__))
+
+
+def test_more_connections_than_the_limit_are_refused(serve_app: Serve, connect: Connect, app: App) -> None:
+    server = serve_app(limit_concurrency=2)
+    clients = [connect(server.port) for _ in range(2)]
+    with pytest.raises(ConnectionError, match="503"):
+        Client(server.port)
+    clients[0].abort()
+    assert app.ended.wait(WAIT)
+    third = connect(server.port)
+    third.send(ws_frame(b"x"))
+    assert lengths(third, 1) == [1]
+
+
+def test_a_refusal_over_http_is_no_error_in_the_log(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    ended = threading.Event()
+
+    async def refuses(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 403, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b"No."})
+
+    class Ending(FairProtocol):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            ended.set()
+
+    server = serve(refuses, ws=Ending, lifespan="off", log_config=None)
+    with pytest.raises(ConnectionError, match="403"):
+        Client(server.port)
+    assert ended.wait(WAIT)
+    assert server.tasks() >= 0  # the loop has had its turn
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -1,0 +1,95 @@
+"""The benchmark of the fan-out does what it says; and a client that does not read costs the others nothing."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from benchmarks import crowd, hall
+from benchmarks.driver import Unfit
+from benchmarks.fanout import BY_HAND, OURS, TALKS, in_process
+from benchmarks.hall import Hall, Talk, number_in, open_hall, payload
+
+WAIT = 20.0
+
+
+@pytest.mark.parametrize("contestant", [OURS, BY_HAND], ids=["ours", "by-hand"])
+async def test_who_is_timed_tells_everybody(contestant: Any) -> None:
+    async with open_hall(contestant, TALKS[contestant], 120) as one, open_hall(contestant, TALKS[contestant], 3) as two:
+        assert await one.event() > 0
+        assert len(await one.waits(2)) == 240
+        await two.event()
+        one.verify()
+        two.verify()  # nobody hears of the other's
+        assert (one.number, two.number) == (6, 4)
+
+
+async def test_one_who_does_not_read_keeps_the_others_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hall, "PATIENCE", 0.2)
+    for contestant in (OURS, BY_HAND):
+        async with open_hall(contestant, TALKS[contestant], 50) as full:
+            full.listeners[7].deaf = True
+            if contestant is BY_HAND:  # which is what a loop of sends does
+                with pytest.raises(Unfit, match="42 of 50 were not told"):
+                    await full.event(deaf=1)
+            else:
+                assert len(await full.waits(5, deaf=1)) == 5 * 49
+
+
+async def lies(scope: Any, receive: Any, send: Any) -> None:
+    """An app that answers ``subscribe``, and tells everybody the first event only."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        told = json.loads(message["text"]).get("data")
+        text = '{"status":200}' if told is None else f'"told {payload(1)}"'
+        for to in listening if told is not None else (send,):
+            await to({"type": "websocket.send", "text": text})
+        if told is None:
+            listening.append(send)
+
+
+listening: list[Any] = []
+
+
+async def test_who_tells_what_was_kept_from_before_is_not_timed() -> None:
+    talk: Talk = TALKS[OURS]
+    full = Hall(lies, talk, 5)
+    try:
+        await asyncio.wait_for(full.fill(), WAIT)
+        await full.event()
+        full.verify()
+        await full.event()
+        with pytest.raises(Unfit, match="expected event 2 as the last message, got "):
+            full.verify()
+    finally:
+        await full.close()
+
+
+def test_an_event_has_its_number() -> None:
+    assert number_in(f'{{"event":"told","data":"{payload(42)}"}}') == 42
+    assert number_in('{"status":200}') is None
+
+
+async def test_what_cannot_be_had_at_a_size_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.fanout.TURN", 0.0)
+    monkeypatch.setattr("benchmarks.fanout.LISTENERS", 20)
+    monkeypatch.setattr(hall, "PATIENCE", 0.3)
+    notes: list[str] = []
+    figures = await in_process(BY_HAND, TALKS[BY_HAND], 1, (20,), notes)
+    assert set(figures) == {"in process at 20", "events/s at 20", "p50", "p99", "p99 beside a deaf client"}
+    assert figures["p99 beside a deaf client"] is None
+    assert not notes
+
+
+@pytest.mark.slow
+def test_sockets_are_told_by_a_real_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crowd, "LISTENERS", 30)
+    with crowd.Crowd.of(OURS, TALKS[OURS]) as sockets:
+        seconds, cpu = sockets.turn(50)
+        assert seconds > 0
+        assert cpu >= 0
+        assert sockets.number == 55
+    with pytest.raises(Unfit, match="its server ended with 1"):
+        crowd.Crowd.of(crowd.Contestant("nobody", "nobody"), TALKS[OURS]).__enter__()

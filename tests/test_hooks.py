@@ -1,0 +1,235 @@
+"""`wsaction.hooks`: what an app tells those who count and measure."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from wsaction.applications import WSAction
+from wsaction.authentication import BaseAuthentication, Credential
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.exceptions import APIError, NotFound
+from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.hooks import ActionInfo, HookList, Hooks
+from wsaction.limits import Limits
+from wsaction.routing import path
+from wsaction.testing import ConnectionClosed, HandshakeRefused, connect
+
+
+class Notes(Hooks):
+    """Notes all that it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def on_connect(self, consumer: Any) -> None:
+        self.told.append(("connect", type(consumer).__name__))
+
+    def on_disconnect(self, consumer: Any, code: int) -> None:
+        self.told.append(("disconnect", type(consumer).__name__, code))
+
+    def on_action(self, info: ActionInfo) -> None:
+        assert 0 <= info.seconds < 60
+        self.told.append(("action", info.handler, info.action, info.route, info.request_id, info.status))
+
+    def on_limit(self, consumer: Any, limit: str, value: float) -> None:
+        self.told.append(("limit", type(consumer).__name__, limit, value))
+
+
+class Cards(AsyncAPIActionHandler):
+    @async_action(name="list")
+    async def all(self) -> list[int]:
+        return [1]
+
+    @async_action
+    async def numbers(self) -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+
+class Root(AsyncAPIConsumer):
+    routepatterns = [path("cards/<int:board>/", Cards.as_aaah())]
+    refuses = False
+
+    async def connect(self) -> None:
+        if self.refuses:
+            raise NotFound
+
+    @async_action(status=202)
+    async def hello(self) -> str:
+        return "hello"
+
+    @async_action(mode="none")
+    async def silent(self) -> None: ...
+
+    @async_action
+    async def fail(self, how: str) -> Any:
+        if how == "api":
+            raise APIError(402, "payment_required", "Pay.")
+        if how == "returned":
+            return None, 418
+        raise ZeroDivisionError
+
+    @async_action(timeout=0.01)
+    async def hang(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    @async_action
+    async def wait(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    @async_action
+    async def large(self) -> str:
+        return "x" * 2_000
+
+
+def app(*hooks: Hooks, **initkwargs: Any) -> WSAction:
+    limits = Limits(max_outbox_bytes=1_000, max_frame_bytes=500, drain_timeout=1)
+    return WSAction([path("", Root.as_asgi(**initkwargs))], hooks=hooks, limits=limits)
+
+
+async def test_connections_and_actions_are_told_of() -> None:
+    notes = Notes()
+    async with connect(app(notes)) as ws:
+        await ws.call("hello")
+        await ws.call("list", "cards/7/")
+        await ws.send_json({"action": "silent"})
+        await ws.call("fail", how="api")
+        await ws.call("fail", how="returned")
+        await ws.call("hang")
+        await ws.send_text("no JSON")
+        await ws.receive_json()
+        await ws.call("nothing", "cards/7/")
+        await ws.call("list", "nowhere/")
+    assert [one for one in notes.told if one[0] != "limit"] == [
+        ("connect", "Root"),
+        ("action", "Root", "hello", "", "test-1", 202),
+        ("action", "Cards", "list", "cards/7/", "test-2", 200),
+        ("action", "Root", "silent", "", None, 200),
+        ("action", "Root", "fail", "", "test-3", 402),
+        ("action", "Root", "fail", "", "test-4", 418),
+        ("action", "Root", "hang", "", "test-5", 408),
+        ("action", None, None, "", None, 400),
+        ("action", "Cards", None, "cards/7/", "test-6", 405),
+        ("action", None, None, "nowhere/", "test-7", 404),
+        ("disconnect", "Root", 1000),
+    ]
+
+
+async def test_a_stream_is_told_of_once() -> None:
+    notes = Notes()
+    async with connect(app(notes)) as ws:
+        assert [item async for item in ws.stream("numbers", "cards/7/")] == [1, 2]
+    assert [one[1:4] + one[5:] for one in notes.told if one[0] == "action"] == [("Cards", "numbers", "cards/7/", 200)]
+
+
+async def test_what_the_connections_end_cut_short_is_told_of_as_cancelled() -> None:
+    notes = Notes()
+    async with connect(app(notes)) as ws:
+        await ws.send_json({"action": "wait", "request_id": "w"})
+        await ws.call("$ping")
+    assert ("action", "Root", "wait", "", "w", 499) in notes.told
+    assert notes.told[-1] == ("disconnect", "Root", 1000)
+
+
+async def test_bounds_are_told_of_by_name_and_value() -> None:
+    notes = Notes()
+    async with connect(app(notes)) as ws:
+        await ws.call("large")
+        await ws.call("hang")
+        await ws.send_text("[" * 501)
+        with pytest.raises(ConnectionClosed):
+            await ws.receive_json()
+    assert [one[1:] for one in notes.told if one[0] == "limit"] == [
+        ("Root", "max_outbox_bytes", 1_000),
+        ("Root", "action_timeout", 0.01),
+        ("Root", "max_frame_bytes", 500),
+    ]
+
+
+@pytest.mark.parametrize(
+    "ctx", [{"limit": 5}, {"limit": "max_cards"}, {"limit": [], "value": 1}, {"limit": "max_threads"}, {"value": 1}]
+)
+async def test_what_an_application_calls_a_limit_is_its_own(ctx: dict[str, Any]) -> None:
+    class Own(AsyncAPIConsumer):
+        @async_action
+        async def add(self) -> None:
+            raise APIError(400, "quota", "No more.", ctx)
+
+    notes = Notes()
+    async with connect(WSAction([path("", Own.as_asgi())], hooks=[notes])) as ws:
+        assert (await ws.call("add"))["errors"] == [{"type": "quota", "msg": "No more.", "ctx": ctx}]
+        assert (await ws.call("$ping"))["status"] == 200
+    assert not [one for one in notes.told if one[0] == "limit"]
+
+
+async def test_a_refused_handshake_is_no_connection() -> None:
+    notes = Notes()
+    with pytest.raises(HandshakeRefused):
+        async with connect(app(notes, refuses=True)):
+            pass
+    assert notes.told == []
+
+
+async def test_what_a_hook_raises_is_logged_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Hooks):
+        def on_connect(self, consumer: Any) -> None:
+            raise ZeroDivisionError
+
+        on_disconnect = on_action = on_limit = on_connect  # type: ignore[assignment]  # wrong arguments raise too
+
+    notes = Notes()
+    async with connect(app(Broken(), notes)) as ws:
+        assert (await ws.call("hello"))["data"] == "hello"
+        assert (await ws.call("large"))["status"] == 500
+    assert [one[0] for one in notes.told] == ["connect", "action", "limit", "action", "disconnect"]
+    assert {record.getMessage() for record in caplog.records} == {
+        f"the hook Broken.{name} failed" for name in ("on_connect", "on_action", "on_limit", "on_disconnect")
+    }
+
+
+def test_a_hook_that_would_have_to_be_awaited_is_refused() -> None:
+    class Awaited(Hooks):
+        async def on_connect(self, consumer: Any) -> None: ...  # type: ignore[override]
+
+    with pytest.raises(TypeError, match=r"Awaited\.on_connect is a coroutine function.*expected a plain function"):
+        app(Awaited())
+
+
+class Words(BaseAuthentication):
+    """Knows one word."""
+
+    first_frame = True
+
+    async def authenticate_data(self, data: Any) -> Credential | None:
+        return Credential(user="ada") if data == "sesame" else None
+
+
+async def test_signing_in_is_told_of() -> None:
+    notes = Notes()
+    signed = WSAction([path("", Root.as_asgi())], hooks=[notes], authentication_classes=[Words])
+    async with connect(signed) as ws:
+        await ws.call("hello")
+        await ws.call("$auth", data="wrong")
+        await ws.call("$auth", data="sesame")
+        await ws.call("hello")
+    assert [(*one[1:3], one[5]) for one in notes.told if one[0] == "action"] == [
+        (None, None, 401),
+        (None, "$auth", 401),
+        (None, "$auth", 200),
+        ("Root", "hello", 202),
+    ]
+
+
+def test_hooks_that_are_not_overridden_cost_nothing() -> None:
+    class One(Hooks):
+        def on_limit(self, consumer: Any, limit: str, value: float) -> None: ...
+
+    names = ("on_connect", "on_disconnect", "on_action", "on_event", "on_limit")
+    assert [HookList([One()]).has(name) for name in names] == [False, False, False, False, True]
+    assert not any(HookList().has(name) for name in names)
+    hooks = Hooks()
+    assert [hooks.on_connect(1), hooks.on_disconnect(1, 2), hooks.on_limit(1, "a", 2)] == [None] * 3  # type: ignore[func-returns-value]
+    assert [hooks.on_action(None), hooks.on_event("a", "b", 1)] == [None] * 2  # type: ignore[arg-type,func-returns-value]

@@ -1,0 +1,237 @@
+"""Action middleware and handlers of exceptions."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.exceptions import APIError, Conflict, ImproperlyConfigured, NotFound
+from wsaction.middleware import CallNext
+from wsaction.permissions import DenyAll
+from wsaction.routing import path
+from wsaction.testing import connect
+
+
+class Card(BaseModel):
+    title: str
+
+
+class Root(AsyncAPIConsumer):
+    ran: list[str] = []
+
+    @async_action
+    async def plain(self, title: str = "a") -> Card:
+        self.ran.append("plain")
+        return Card(title=title)
+
+    @async_action
+    def threaded(self) -> str:
+        return "threaded"
+
+    @async_action
+    async def with_args(self, *args: Any, **kwargs: Any) -> list[Any]:
+        return [args, kwargs["action"]]
+
+    @async_action
+    async def numbers(self) -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    @async_action(permission_classes=[DenyAll])
+    async def denied(self) -> None: ...
+
+    @async_action
+    async def fail(self, how: str) -> None:
+        raise {"key": KeyError("k"), "index": IndexError(), "api": NotFound("none"), "zero": ZeroDivisionError()}[how]
+
+    @async_action
+    async def hang(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+
+def app(*middleware: Any, **options: Any) -> WSAction:
+    return WSAction([path("", Root.as_asgi(ran=[]))], middleware=middleware, **options)
+
+
+class Noting:
+    """Middleware that notes when it is passed."""
+
+    def __init__(self, name: str, notes: list[str]) -> None:
+        self.name, self.notes = name, notes
+
+    async def __call__(self, handler: Any, call_next: CallNext) -> Any:
+        self.notes.append(f"{self.name} before {handler.action}")
+        try:
+            return await call_next(handler)
+        finally:
+            self.notes.append(f"{self.name} after {handler.action}")
+
+
+async def test_the_first_is_outermost_and_all_kinds_of_action_pass_through() -> None:
+    notes: list[str] = []
+    async with connect(app(Noting("one", notes), Noting("two", notes))) as ws:
+        assert (await ws.call("plain", title="b"))["data"] == {"title": "b"}
+        assert notes == ["one before plain", "two before plain", "two after plain", "one after plain"]
+        assert (await ws.call("threaded"))["data"] == "threaded"
+        assert (await ws.call("with_args"))["data"] == [[], "with_args"]
+        assert [item async for item in ws.stream("numbers")] == [1, 2]
+        assert notes[4::4] == ["one before threaded", "one before with_args", "one before numbers"]
+
+
+async def test_permissions_parameters_and_the_protocols_own_come_before_it() -> None:
+    notes: list[str] = []
+    async with connect(app(Noting("one", notes))) as ws:
+        assert (await ws.call("denied"))["status"] == 403
+        assert (await ws.call("fail"))["status"] == 400
+        assert (await ws.call("$ping"))["status"] == 200
+        assert (await ws.call("nothing"))["status"] == 405
+    assert notes == []
+
+
+async def test_it_may_change_the_result_answer_itself_or_refuse() -> None:
+    async def mw(handler: Any, call_next: CallNext) -> Any:
+        card = await call_next(handler)
+        if card.title == "refuse":
+            raise Conflict("No.")
+        return Card(title=card.title.upper()) if card.title != "cached" else {"title": "from the cache"}
+
+    async with connect(app(mw)) as ws:
+        assert (await ws.call("plain", title="b"))["data"] == {"title": "B"}
+        assert (await ws.call("plain", title="cached"))["data"] == {"title": "from the cache"}
+        assert (await ws.call("plain", title="refuse"))["status"] == 409
+
+
+async def test_it_need_not_call_the_action() -> None:
+    async def mw(handler: Any, call_next: CallNext) -> Any:
+        return Card(title="instead")
+
+    ran: list[str] = []
+    async with connect(WSAction([path("", Root.as_asgi(ran=ran))], middleware=[mw])) as ws:
+        assert (await ws.call("plain"))["data"] == {"title": "instead"}
+    assert ran == []
+
+
+async def test_it_sees_what_the_action_raises_and_its_cancellation() -> None:
+    seen: list[str] = []
+
+    async def mw(handler: Any, call_next: CallNext) -> Any:
+        try:
+            return await call_next(handler)
+        except BaseException as exc:
+            seen.append(type(exc).__name__)
+            raise
+
+    async with connect(app(mw)) as ws:
+        assert (await ws.call("fail", how="api"))["status"] == 404
+        await ws.send_json({"action": "hang", "request_id": 1})
+        assert (await ws.call("$cancel", data=1))["status"] == 200
+        assert (await ws.receive_json())["status"] == 499
+    assert seen == ["NotFound", "CancelledError"]
+
+
+# ------------------------------------------------------------------------------------------------ exception handlers
+async def handle_lookup(handler: Any, exc: Any) -> APIError:
+    await asyncio.sleep(0)
+    return NotFound(f"{handler.action}: {exc!r}")
+
+
+def teapot(handler: Any, exc: Any) -> APIError:
+    return APIError(418, "teapot", str(exc))
+
+
+async def test_the_handler_for_the_nearest_class_says_what_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    handlers: Any = {LookupError: handle_lookup, KeyError: teapot, NotFound: teapot}
+    async with connect(app(exception_handlers=handlers)) as ws:
+        reply = await ws.call("fail", how="key")
+        assert (reply["status"], reply["errors"]) == (418, [{"type": "teapot", "msg": "'k'"}])
+        assert (await ws.call("fail", how="index"))["errors"][0]["msg"] == "fail: IndexError()"
+        assert (await ws.call("fail", how="api"))["status"] == 418
+        assert not caplog.records
+        assert (await ws.call("fail", how="zero"))["status"] == 500
+        assert (await ws.call("fail"))["status"] == 400
+
+
+@pytest.mark.parametrize("what", ["raises", "an error", "nothing"])
+async def test_a_handler_that_fails_is_told_as_what_it_raised(what: str, caplog: pytest.LogCaptureFixture) -> None:
+    def handle(handler: Any, exc: Any) -> Any:
+        if what == "raises":
+            raise ZeroDivisionError
+        if what == "an error":
+            raise NotFound("by the handler")
+
+    async with connect(app(exception_handlers={KeyError: handle})) as ws:
+        reply = await ws.call("fail", how="key")
+    assert reply["status"] == (404 if what == "an error" else 500)
+    if what == "nothing":
+        assert "returned None; it is to return an APIError" in caplog.text
+
+
+@pytest.mark.parametrize("ending", ["$cancel", "left"])
+async def test_cancelling_does_not_ask_them_and_may_cancel_them(ending: str) -> None:
+    asked: list[str] = []
+    inside = asyncio.Event()
+
+    async def handle(handler: Any, exc: Any) -> Any:
+        asked.append(type(exc).__name__)
+        inside.set()
+        await asyncio.get_running_loop().create_future()
+
+    async with connect(app(exception_handlers={Exception: handle})) as ws:
+        await ws.send_json({"action": "hang", "request_id": 1})
+        await ws.call("$cancel", data=1)
+        assert (await ws.receive_json())["status"] == 499
+        assert asked == []
+        await ws.send_json({"action": "fail", "how": "key", "request_id": 2})
+        await asyncio.wait_for(inside.wait(), 5)
+        if ending == "$cancel":
+            await ws.call("$cancel", data=2)
+            assert (await ws.receive_json())["status"] == 499
+    assert asked == ["KeyError"]
+
+
+# ------------------------------------------------------------------------------------------------ misuse
+async def one_argument(handler: Any) -> None: ...
+
+
+async def test_the_protocols_own_errors_are_not_theirs() -> None:
+    asked: list[Any] = []
+
+    async def handle(handler: Any, exc: APIError) -> APIError:
+        asked.append(exc)
+        return APIError(418, "teapot", "Another error.")
+
+    async with connect(app(exception_handlers={APIError: handle})) as ws:
+        assert (await ws.call("$cancel", data="unknown"))["errors"][0]["type"] == "not_found"
+        assert (await ws.call("$cancel"))["errors"][0]["type"] == "missing"
+        assert (await ws.call("$unknown"))["errors"][0]["type"] == "action_not_allowed"
+        assert asked == []
+        assert (await ws.call("unknown"))["status"] == 418
+
+
+@pytest.mark.parametrize("middleware", [[5], [one_argument], [Noting], ["name"]])
+def test_what_is_no_middleware_is_refused(middleware: Any) -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"expected functions like `async def mw\(.*\)`, got"):
+        app(*middleware)
+
+
+@pytest.mark.parametrize(
+    ("handlers", "message"),
+    [
+        ({5: teapot}, "expected subclasses of Exception as keys, got 5"),
+        ({BaseException: teapot}, "expected subclasses of Exception as keys, got <class 'BaseException'>"),
+        ({KeyError: 5}, r"exception_handlers\[KeyError\]: expected a function like .* got 5"),
+        ({KeyError: one_argument}, r"exception_handlers\[KeyError\]: expected a function"),
+    ],
+)
+def test_what_is_no_handler_of_exceptions_is_refused(handlers: Any, message: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=message):
+        app(exception_handlers=handlers)
+
+
+def test_what_has_no_signature_is_taken_at_its_word() -> None:
+    assert app(exception_handlers={KeyError: max}).runtime.exception_handlers == {KeyError: max}

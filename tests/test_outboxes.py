@@ -1,0 +1,253 @@
+"""`wsaction.outboxes`: what happens when a client is slower than what it is sent."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from wsaction import outboxes
+from wsaction.flushers import Flusher
+from wsaction.outboxes import Outbox, cut_reason
+
+WAIT = 5.0
+
+
+class Peer:
+    """The connection around an outbox, and a client that reads when it is told to."""
+
+    def __init__(self, max_bytes: int, **options: Any) -> None:
+        self.breaches, self.got = [], []  # type: ignore[var-annotated]
+        self.reads = asyncio.Event()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.adopted = asyncio.Event()
+        self.outbox = Outbox(self.send, self, max_bytes, Flusher(), **options)
+        self.outbox.open()
+
+    async def send(self, message: Any) -> None:
+        await self.reads.wait()
+        self.got.append(message["text"])
+
+    def adopt(self, task: asyncio.Task[None]) -> None:
+        self.tasks.add(task)
+        self.adopted.set()
+
+    def close(self, code: int, reason: str) -> None:
+        raise AssertionError(f"closed: {code}")
+
+    def breach(self, code: int, limit: str, reason: str) -> None:
+        self.outbox.end()
+        self.breaches.append((code, limit, reason))
+
+    def lost(self, code: int) -> None:
+        raise AssertionError("nobody left")
+
+    async def read_all(self) -> list[str]:
+        self.reads.set()
+        await asyncio.wait_for(asyncio.gather(*self.tasks), WAIT)
+        return self.got
+
+
+async def blocked(max_bytes: int, **options: Any) -> Peer:
+    """A peer whose first message is on its way and not read."""
+    peer = Peer(max_bytes, **options)
+    peer.outbox.put("first")
+    await asyncio.wait_for(peer.adopted.wait(), WAIT)  # the flusher has found that it waits
+    assert peer.outbox.size == 0
+    return peer
+
+
+async def test_past_the_bound_the_client_is_closed() -> None:
+    peer = await blocked(10)
+    peer.outbox.put("12345")
+    peer.outbox.put("67890")
+    assert not peer.breaches
+    peer.outbox.put("!")
+    assert peer.breaches == [(1013, "max_outbox_bytes", "slow consumer")]
+    await peer.read_all()
+
+
+async def test_the_oldest_events_make_room_and_replies_stay_in_order() -> None:
+    peer = await blocked(3 * SIZE + 4, drop_events=True)
+    for text in (event("a"), "r1", event("b"), "r2", event("c")):
+        peer.outbox.put(text)
+    peer.outbox.put("n" * (2 * SIZE))
+    assert peer.outbox.dropped == 2
+    assert peer.outbox.size == 3 * SIZE + 4
+    assert await peer.read_all() == ["first", "r1", "r2", event("c"), "n" * (2 * SIZE)]
+    assert not peer.breaches
+    assert peer.outbox.size == 0
+
+
+async def test_an_event_that_replies_leave_no_room_for_is_dropped() -> None:
+    peer = await blocked(SIZE, drop_events=True)
+    peer.outbox.put("r" * SIZE)
+    peer.outbox.put(event("a"))
+    assert (peer.outbox.dropped, peer.breaches) == (1, [])
+    assert await peer.read_all() == ["first", "r" * SIZE]
+
+
+async def test_replies_are_never_dropped() -> None:
+    peer = await blocked(2 * SIZE, drop_events=True)
+    peer.outbox.put("r" * SIZE)
+    peer.outbox.put(event("a"))
+    peer.outbox.put("r" * (SIZE + 1))
+    assert peer.breaches == [(1013, "max_outbox_bytes", "slow consumer")]
+    await peer.read_all()
+
+
+# ------------------------------------------------------------------------------------------- what was dropped is told
+def event(route: str) -> str:
+    """An event's frame, `SIZE` bytes of it."""
+    return f'{{"event":"e","route":"{route}"}}'
+
+
+SIZE = len(event("a"))
+
+
+async def test_of_which_routes_something_was_dropped_is_told_once_half_of_it_is_free() -> None:
+    peer = await blocked(4 * SIZE, drop_events=True)
+    told: list[Any] = []
+
+    def tell(lost: Any) -> None:
+        told.append((lost, peer.outbox.size))
+        for route in sorted(lost):
+            peer.outbox.put(f"load {route} again")
+
+    peer.outbox.on_lost = tell
+    for route in "aabcdd":
+        peer.outbox.put(event(route))
+    assert (peer.outbox.dropped, told) == (2, [])
+    got = await peer.read_all()
+    assert told == [({"a"}, 2 * SIZE)]
+    assert got == ["first", event("b"), event("c"), event("d"), event("d"), "load a again"]
+    peer.outbox.put("more")
+    assert len(told) == 1
+
+
+async def test_what_is_dropped_as_that_is_said_is_said_the_next_time() -> None:
+    peer = await blocked(2 * SIZE, drop_events=True)
+    told: list[Any] = []
+
+    def tell(lost: Any) -> None:
+        told.append(lost)
+        if len(told) == 1:
+            for route in "cdef":
+                peer.outbox.put(event(route))
+
+    peer.outbox.on_lost = tell
+    for route in "abc":
+        peer.outbox.put(event(route))
+    await peer.read_all()
+    assert told == [{"a"}, {"c", "d"}]
+
+
+async def test_an_event_that_is_larger_than_the_bound_by_itself_is_told_of_at_once() -> None:
+    peer = Peer(SIZE - 1, drop_events=True)
+    peer.outbox.put(event("a"))  # nobody listens
+    told: list[Any] = []
+    peer.outbox.on_lost = told.append
+    peer.outbox.put(event("b"))
+    assert (told, peer.outbox.dropped, peer.breaches) == ([{"b"}], 2, [])
+
+
+async def test_routes_that_are_too_many_to_remember_are_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outboxes, "MAX_LOST", 2)
+    peer = await blocked(SIZE, drop_events=True)
+    told: list[Any] = []
+    peer.outbox.on_lost = told.append
+    for route in "abcde":
+        peer.outbox.put(event(route))
+    peer.outbox.put('{"event":"e","data":"of no route"}')
+    await peer.read_all()
+    assert told == [None]
+
+
+async def test_what_was_about_to_be_sent_is_sent_before_the_close_frame() -> None:
+    peer = Peer(100)
+    peer.reads.set()
+    peer.outbox.put("last")
+    peer.outbox.end()
+    peer.outbox.put("too late")
+    closed: list[Any] = []
+
+    async def send(message: Any) -> None:
+        closed.append(message.get("text", message["type"]))
+
+    peer.outbox.asgi_send = send
+    await peer.outbox.say_close(1000, "")
+    assert closed == ["last", "websocket.close"]
+
+
+async def test_bytes_are_counted_not_characters() -> None:
+    peer = await blocked(10)
+    peer.outbox.put("é" * 5)
+    assert peer.outbox.size == 10  # bytes
+    peer.outbox.put("x")
+    assert peer.breaches
+    await peer.read_all()
+
+
+async def test_how_long_a_message_is_on_its_way() -> None:
+    peer = await blocked(100)
+    assert peer.outbox.busy
+    assert [peer.outbox.stuck_for(now) for now in (5.0, 6.0, 9.0)] == [0.0, 1.0, 4.0]
+    peer.outbox.put("second")
+    await peer.read_all()
+    assert not peer.outbox.busy
+    assert peer.outbox.stuck_for(10.0) == 0.0
+
+
+async def test_another_message_of_the_same_sender_is_not_the_same_that_is_stuck() -> None:
+    peer = await blocked(100)
+    peer.outbox.put("second")
+    assert [peer.outbox.stuck_for(now) for now in (1.0, 2.0)] == [0.0, 1.0]
+    sender, peer.outbox.sent = peer.outbox.sender, peer.outbox.sent + 1  # it has gone on to the next
+    assert peer.outbox.sender is sender
+    assert peer.outbox.stuck_for(3.0) == 0.0
+    await peer.read_all()
+
+
+async def test_two_messages_that_nobody_owns_are_told_apart() -> None:
+    peer = Peer(100)
+    one = asyncio.ensure_future(peer.outbox.send("one"))
+    await asyncio.sleep(0)
+    assert [peer.outbox.stuck_for(now) for now in (1.0, 2.0)] == [0.0, 1.0]
+    peer.reads.set()
+    await one
+    peer.reads.clear()
+    another = asyncio.ensure_future(peer.outbox.send("another"))
+    await asyncio.sleep(0)
+    assert peer.outbox.stuck_for(3.0) == 0.0
+    peer.reads.set()
+    await another
+
+
+@pytest.mark.parametrize(
+    ("reason", "cut"), [("short", "short"), ("x" * 200, "x" * 123), ("é" * 62, "é" * 61), ("\ud800", "?")]
+)
+def test_a_reason_is_cut_to_what_a_close_frame_holds(reason: str, cut: str) -> None:
+    assert cut_reason(reason) == cut
+
+
+async def test_room_is_waited_for_until_half_of_it_is_free() -> None:
+    peer = await blocked(10)
+    await peer.outbox.room(100)  # nothing waits: one message may be as large as it likes
+    peer.outbox.put("123")
+    await peer.outbox.room(2)
+    waiting = [asyncio.ensure_future(peer.outbox.room(size)) for size in (3, 4)]
+    await asyncio.sleep(0)
+    assert not any(one.done() for one in waiting)
+    await peer.read_all()
+    await asyncio.wait_for(asyncio.gather(*waiting), WAIT)
+    assert peer.outbox.size == 0
+
+
+async def test_nobody_waits_for_room_once_it_has_ended() -> None:
+    peer = await blocked(10)
+    peer.outbox.put("12345")
+    waiting = asyncio.ensure_future(peer.outbox.room(5))
+    await asyncio.sleep(0)
+    peer.outbox.end()
+    await asyncio.wait_for(waiting, WAIT)
+    await peer.outbox.room(100)
+    await peer.read_all()

@@ -1,0 +1,267 @@
+"""`wsaction.layers.rosters`: who is where, in memory and over a real Redis, and what becomes of a process that dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.redis_servers import RedisServer, needs_redis_server, redis_server
+from wsaction.exceptions import LayerUnavailable
+from wsaction.layers import rosters
+from wsaction.layers.base import History, Place
+from wsaction.layers.memory import MemoryLayer
+from wsaction.layers.redis import RedisLayer
+from wsaction.testing.layers import Recorder, new_topic
+
+LEASE = 0.4
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_server(tmp_path) as one:
+        yield one
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[Any]:
+    """``await opened(layer)``: its sink; closed after the test."""
+    async with AsyncExitStack() as stack:
+
+        async def open_(layer: Any) -> Recorder:
+            sink = Recorder()
+            await layer.open(sink)
+            stack.push_async_callback(layer.close)
+            return sink
+
+        yield open_
+
+
+HISTORY = History(100, 60)
+
+
+def place(history: History | None = HISTORY) -> Place:
+    topic = new_topic()
+    return Place(topic, f"of {topic}", history)
+
+
+def told(sink: Recorder) -> list[tuple[str, str, int]]:
+    """Event, user and offset of every message."""
+    messages = [(json.loads(body), offset) for _, _, offset, body in sink.messages]
+    return [(message["event"], message["data"]["user"], offset) for message, offset in messages]
+
+
+async def hear(layer: Any, sink: Recorder, where: Place) -> None:
+    layer.subscribe(where.topic)
+    await sink.until(lambda: where.topic in sink.confirmed)
+
+
+async def until_there(layer: Any, where: Place, who: dict[str, int]) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                if await layer.roster.who(where.topic) == who:
+                    return
+            except LayerUnavailable:
+                pass
+            await asyncio.sleep(0.01)
+
+
+async def kill(layer: RedisLayer) -> None:
+    """As ``kill -9`` does: nothing is said."""
+    session, layer._session = layer._session, None
+    assert session is not None
+    await session._tasks.stop()
+
+
+async def test_in_memory_the_first_joins_and_the_last_leaves(opened: Any) -> None:
+    layer, where = MemoryLayer(), place()
+    sink = await opened(layer)
+    await hear(layer, sink, where)
+    for user, by in (("ada", 1), ("ada", 1), ("bob", 1), ("ada", -1), ("ada", -1), ("bob", -1), ("bob", -1)):
+        layer.roster.change(where, user, by)
+        if user == "bob" and by == 1:
+            assert await layer.roster.who(where.topic) == {"ada": 2, "bob": 1}
+    assert told(sink) == [("join", "ada", 1), ("join", "bob", 2), ("leave", "ada", 3), ("leave", "bob", 4)]
+    assert json.loads(sink.messages[0][3])["route"] == where.route
+    assert (await layer.roster.who(where.topic), layer.roster._counts) == ({}, {})
+
+
+@needs_redis_server
+@pytest.mark.parametrize("history", [History(100, 60), None])
+async def test_over_redis_users_are_counted_across_processes(
+    server: RedisServer, opened: Any, history: History | None
+) -> None:
+    one, other = RedisLayer(server.url), RedisLayer(server.url)
+    where = place(history)
+    sink = await opened(one)
+    await opened(other)
+    await hear(one, sink, where)
+    one.roster.change(where, "ada", 1)
+    await until_there(other, where, {"ada": 1})
+    other.roster.change(where, "ada", 1)
+    other.roster.change(where, 'b"\u2028ö', 1)
+    await until_there(one, where, {"ada": 2, 'b"\u2028ö': 1})
+    one.roster.change(where, "ada", -1)
+    await until_there(other, where, {"ada": 1, 'b"\u2028ö': 1})
+    assert await other.roster.who(where.topic) == {"ada": 1, 'b"\u2028ö': 1}
+    await other.close()  # takes leave of all
+    assert await one.roster.who(where.topic) == {}
+    await sink.until(lambda: len(sink.messages) == 4)
+    assert [event[:2] for event in told(sink)][:2] == [("join", "ada"), ("join", 'b"\u2028ö')]
+    assert sorted(event[:2] for event in told(sink))[2:] == [("leave", "ada"), ("leave", 'b"\u2028ö')]
+    assert [offset for *_, offset in told(sink)] == ([1, 2, 3, 4] if history else [0, 0, 0, 0])
+
+
+@needs_redis_server
+async def test_a_process_that_was_killed_is_forgotten(server: RedisServer, opened: Any) -> None:
+    one, dead = RedisLayer(server.url, lease=LEASE), RedisLayer(server.url, lease=LEASE)
+    where = place()
+    sink = await opened(one)
+    await dead.open(Recorder())
+    await hear(one, sink, where)
+    one.roster.change(where, "ada", 1)
+    dead.roster.change(where, "ada", 2)
+    dead.roster.change(where, "bob", 1)
+    await until_there(one, where, {"ada": 3, "bob": 1})
+    await kill(dead)
+    await until_there(one, where, {"ada": 1})
+    await sink.until(lambda: told(sink)[-1][:2] == ("leave", "bob"))
+    assert [event for event, *_ in told(sink)].count("leave") == 1
+    await until_gone(server, dead)
+
+
+async def until_gone(server: RedisServer, layer: RedisLayer) -> None:
+    """Until nothing is kept of any process but those that live."""
+    async with Redis.from_url(server.url) as admin, asyncio.timeout(10):
+        while await admin.zcard("wsaction:{}:ended"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        living = {name.decode() for name in await admin.zrange("wsaction:{}:processes", 0, -1)}
+        kept = [key.decode().rpartition(":")[2] async for key in admin.scan_iter("wsaction:{}:places:*")]
+        assert set(kept) <= living
+
+
+@needs_redis_server
+async def test_a_process_that_was_only_paused_takes_another_lease_and_writes_anew(
+    server: RedisServer, opened: Any
+) -> None:
+    one, paused = RedisLayer(server.url, lease=LEASE), RedisLayer(server.url, lease=LEASE)
+    where = place()
+    await opened(one)
+    await opened(paused)
+    one.roster.change(where, "ada", 1)
+    paused.roster.change(where, "bob", 1)
+    await until_there(one, where, {"ada": 1, "bob": 1})
+    name = paused.roster.process
+    async with Redis.from_url(server.url) as admin:
+        await admin.zadd("wsaction:{}:processes", {name: 1})  # its lease has run out
+    async with asyncio.timeout(10):
+        while paused.roster.process == name:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await until_there(one, where, {"ada": 1, "bob": 1})
+    await until_gone(server, paused)
+
+
+@needs_redis_server
+async def test_a_redis_that_was_wiped_is_told_everything_again(server: RedisServer, opened: Any) -> None:
+    one = RedisLayer(server.url, lease=LEASE)
+    where = place()
+    await opened(one)
+    one.roster.change(where, "ada", 2)
+    await until_there(one, where, {"ada": 2})
+    server.kill()
+    one.roster.change(where, "bob", 1)  # while it is away
+    server.start()
+    await until_there(one, where, {"ada": 2, "bob": 1})
+    one.roster.change(where, "ada", -2)
+    await until_there(one, where, {"bob": 1})
+
+
+@needs_redis_server
+async def test_whatever_the_order_the_counts_come_out_right(server: RedisServer, opened: Any) -> None:
+    layers = [RedisLayer(server.url, lease=LEASE) for _ in range(3)]
+    where, counts = place(), Counter[str]()
+    sinks = [await opened(layer) for layer in layers]
+    await hear(layers[0], sinks[0], where)
+    for step in range(200):
+        user = "abc"[step % 3]
+        layers[step * 7 % 3].roster.change(where, user, 1)
+        counts[user] += 1
+        if step % 5 == 0:
+            await asyncio.sleep(0)
+    await until_there(layers[0], where, dict(counts))
+    for layer in layers:
+        mine = dict(layer.roster._counts)
+        for (_, user), count in mine.items():
+            layer.roster.change(where, user, -count)
+    await until_there(layers[0], where, {})
+    await sinks[0].until(lambda: [event for event, *_ in told(sinks[0])].count("leave") >= 3)
+    balance: Counter[str] = Counter()
+    for event, user, _ in told(sinks[0]):
+        balance[user] += 1 if event == "join" else -1
+        assert balance[user] in (0, 1)
+    assert not +balance
+
+
+@needs_redis_server
+async def test_what_others_wrote_into_the_roster_does_not_end_it(
+    server: RedisServer, opened: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, where = RedisLayer(server.url, lease=LEASE), place()
+    await opened(one)
+    async with Redis.from_url(server.url) as foreign:
+        await foreign.hset("wsaction:{}:places:foreign", "topic", "no json")
+        await foreign.zadd("wsaction:{}:ended", {"foreign": 1})
+        one.roster.change(where, "ada", 1)
+        await until_there(one, where, {"ada": 1})
+        async with asyncio.timeout(10):
+            while caplog.text.count("could not be forgotten") < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await foreign.delete("wsaction:{}:places:foreign")
+        await until_gone(server, one)
+
+
+@needs_redis_server
+async def test_nobody_leases_anything_where_nobody_is(server: RedisServer, opened: Any) -> None:
+    one = RedisLayer(server.url, lease=LEASE)
+    sink = await opened(one)
+    await hear(one, sink, place())
+    server.kill()
+    server.start()
+    await sink.until(lambda: len(sink.confirmed) == 2)
+    assert await one.roster.who("nowhere/") == {}
+    assert one.roster.process == ""
+
+
+@needs_redis_server
+async def test_too_many_changes_while_redis_is_away_are_written_anew(
+    server: RedisServer, opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rosters, "MAX_UNWRITTEN", 5)
+    one, other, where = RedisLayer(server.url, lease=LEASE), RedisLayer(server.url, lease=LEASE), place()
+    await opened(one)
+    await opened(other)
+    other.roster.change(where, "eve", 1)
+    one.roster.change(where, "ada", 1)
+    await until_there(one, where, {"ada": 1, "eve": 1})
+    name = one.roster.process
+    for number in range(10):
+        one.roster.change(where, f"u{number}", 1)
+        one.roster.change(where, f"u{number}", -1)
+    one.roster.change(where, "bob", 1)
+    assert len(one.roster._unwritten) <= 6
+    await until_there(one, where, {"ada": 1, "bob": 1, "eve": 1})
+    assert one.roster.process not in ("", name)
+
+
+def test_events_of_presence_are_compact_and_not_ascii() -> None:
+    place = Place("topic", "rooms/7/", None)
+    assert rosters._join(place, "ö\ud800").decode() == '{"event":"join","route":"rooms/7/","data":{"user":"ö?"}}'
+    assert rosters._leave(place, "1").decode() == '{"event":"leave","route":"rooms/7/","data":{"user":"1"}}'

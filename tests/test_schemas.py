@@ -1,0 +1,134 @@
+"""Annotations as JSON Schema: the names that are written, one name for each model, draft 7."""
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field
+from typing_extensions import TypedDict
+
+from wsaction.schemas import Schemas, as_draft_7, json_of
+from wsaction.serializers import json_encoder
+
+
+class Inner(BaseModel):
+    inner_name: int = Field(alias="innerName")
+
+
+class Outer(BaseModel):
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    outer_name: Inner = Field(alias="outerName")
+
+    @computed_field(alias="computedName")
+    def computed_name(self) -> int:
+        return 1
+
+
+class Around(BaseModel):
+    outer: Outer
+    last_name: str = Field(alias="lastName")
+
+
+@dataclass
+class Plain:
+    width: int
+
+
+class Keys(TypedDict):
+    a: int
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+
+
+def schema(annotation: Any, mode: Any = "validation") -> tuple[dict[str, Any], dict[str, Any]]:
+    schemas = Schemas()
+    told = schemas.of(annotation, mode)
+    components = schemas.components()
+    return told, components
+
+
+def test_replies_have_the_names_that_are_written() -> None:
+    _, components = schema(Around, "serialization")
+    around = Around.model_validate({"outer": {"outerName": {"innerName": 1}}, "lastName": "a"})
+    written = TypeAdapter(dict[str, Any]).validate_json(json_encoder(Around)(around))
+    assert set(components["Around"]["properties"]) == set(written) == {"outer", "last_name"}
+    assert set(components["Outer"]["properties"]) == set(written["outer"]) == {"outerName", "computedName"}
+    assert set(components["Inner"]["properties"]) == set(written["outer"]["outerName"]) == {"inner_name"}
+
+
+def test_requests_have_the_aliases() -> None:
+    _, components = schema(Around)
+    assert set(components["Around"]["properties"]) == {"outer", "lastName"}
+    assert set(components["Inner"]["properties"]) == {"innerName"}
+
+
+def test_a_model_that_looks_the_same_both_ways_has_one_name() -> None:
+    schemas = Schemas()
+    told = [schemas.of(one, mode) for one in (Dog, Inner, Plain, Keys) for mode in ("validation", "serialization")]
+    components = schemas.components()
+    names = [one["$ref"].removeprefix("#/components/schemas/") for one in told]
+    assert names == ["Dog", "Dog", "Inner-Input", "Inner-Output", "Plain", "Plain", "Keys", "Keys"]
+    assert set(names) == set(components)
+
+
+def test_discriminators_are_the_name_of_their_property() -> None:
+    told, components = schema(Annotated[Dog | Cat, Field(discriminator="kind")])
+    assert told == {
+        "discriminator": "kind",
+        "oneOf": [{"$ref": "#/components/schemas/Dog"}, {"$ref": "#/components/schemas/Cat"}],
+    }
+    assert set(components) == {"Dog", "Cat"}
+
+
+def test_tuples_are_lists_of_items() -> None:
+    told, _ = schema(tuple[int, str])
+    assert told["items"] == [{"type": "integer"}, {"type": "string"}]
+    assert (told["minItems"], told["maxItems"]) == (2, 2)
+
+
+def test_what_stands_beside_a_reference_goes_around_it() -> None:
+    assert as_draft_7({"$ref": "#/a", "description": "b"}) == {"allOf": [{"$ref": "#/a"}], "description": "b"}
+    assert as_draft_7({"$ref": "#/a"}) == {"$ref": "#/a"}
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        True,
+        {"properties": {"discriminator": {"type": "string"}, "prefixItems": {"type": "integer"}}},
+        {"default": {"$ref": "a", "title": "data"}},
+        {"examples": [{"prefixItems": []}], "const": {"discriminator": {"propertyName": "data"}}},
+        {"additionalProperties": False, "items": {"not": {"type": "null"}}},
+    ],
+)
+def test_names_and_data_are_left_as_they_are(same: Any) -> None:
+    assert as_draft_7(same) == same
+
+
+def test_what_is_nested_is_written_anew() -> None:
+    inner = {"prefixItems": [{"type": "null"}]}
+    told = as_draft_7({"anyOf": [{"additionalProperties": inner}], "$defs": {"a": inner}})
+    anew = {"items": [{"type": "null"}], "additionalItems": True}
+    assert told == {"anyOf": [{"additionalProperties": anew}], "$defs": {"a": anew}}
+
+
+def test_what_has_no_schema_is_anything() -> None:
+    assert schema(Any) == ({}, {})
+    assert schema(Callable[[], int])[0] == {}
+    assert schema(int)[0] == {"type": "integer"}
+    assert schema(None)[0] == {"type": "null"}
+
+
+def test_defaults_as_json() -> None:
+    assert json_of(datetime.date, datetime.date(2026, 11, 23)) == ("2026-11-23",)
+    assert json_of(int | None, None) == (None,)
+    assert json_of(Any, object()) == ()

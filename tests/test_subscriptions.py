@@ -1,0 +1,635 @@
+"""`wsaction.subscriptions` and `wsaction.publishing`: routes as topics, through real frames."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.dependencies import Depends
+from wsaction.exceptions import ImproperlyConfigured, LayerUnavailable, PermissionDenied
+from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.hooks import Hooks
+from wsaction.layers.base import History, Position
+from wsaction.layers.memory import MemoryLayer
+from wsaction.limits import Limits
+from wsaction.permissions import BasePermission
+from wsaction.querysets import MemoryQuerySet
+from wsaction.routing import path, re_path
+from wsaction.subscriptions import SubscribeMixin
+from wsaction.testing import WebSocketSession, connect
+
+WAIT = 5.0
+
+
+class Row(BaseModel):
+    id: int
+    text: str = ""
+
+
+class Moved(BaseModel):
+    x: int
+
+
+class Board(SubscribeMixin, AsyncAPIActionHandler):
+    @async_action
+    async def tell(self, data: Any = None, event: str = "told", but_me: bool = False) -> None:
+        await self.publish(event, data, exclude_self=but_me)
+
+    @async_action
+    async def whisper(self, data: Any = None) -> None:
+        await self.push("whispered", data)
+
+
+class Declared(Board):
+    events = {"moved": Moved}
+
+
+class Lean(Board):
+    history_size = 0
+
+
+class Counted(Board):
+    """Has a list that may wait."""
+
+    gate: Any = None
+
+    @async_action
+    async def list(self, stream: bool = False, most: int = 3) -> Any:
+        if self.gate is not None:
+            await self.gate.wait()
+        return [self.kwargs.get("pk"), self.action, most]
+
+
+class Root(SubscribeMixin, AsyncAPIConsumer):
+    routepatterns = [
+        path("boards/<int:pk>/", Board.as_aaah()),
+        path("declared/", Declared.as_aaah()),
+        path("lean/", Lean.as_aaah()),
+        path("counted/<int:pk>/", Counted.as_aaah()),
+    ]
+
+    @async_action
+    async def tell(self, data: Any = None) -> None:
+        await self.publish("told", data)
+
+
+@asynccontextmanager
+async def world(*routes: Any, **options: Any) -> AsyncIterator[WSAction]:
+    app = WSAction(routes or [path("ws/<str:tenant>/", Root.as_asgi())], **options)
+    async with app.lifespan():
+        yield app
+
+
+async def position(ws: WebSocketSession, route: str, **parameters: Any) -> dict[str, Any]:
+    reply = await ws.call("subscribe", route, **parameters)
+    assert (reply["status"], reply["errors"]) == (200, [])
+    data: dict[str, Any] = reply["data"]
+    return data
+
+
+# ------------------------------------------------------------------------------------------------- subscribing
+async def test_who_is_subscribed_is_told_in_order() -> None:
+    async with world() as app, connect(app, "/ws/a/") as one, connect(app, "/ws/a/") as two:
+        at = await position(one, "boards/07/")
+        assert at == {"epoch": at["epoch"], "offset": 0, "recovered": None}
+        assert (await two.call("tell", "boards/7/", {"n": 1}))["status"] == 200
+        assert (await two.call("tell", "boards/7/?x=1", 2))["status"] == 200
+        assert (await two.call("tell", "boards/8/", 3))["status"] == 200
+        told = {"event": "told", "route": "boards/7/"}
+        assert await one.event() == {**told, "data": {"n": 1}, "offset": 1}
+        assert await one.event() == {**told, "data": 2, "offset": 2}
+        assert (await position(one, "boards/7/"))["offset"] == 2
+        await two.nothing()
+
+
+async def test_the_reply_has_the_protocols_keys_in_their_order() -> None:
+    async with world() as app, connect(app, "/ws/a/") as ws:
+        await ws.send_json({"action": "subscribe", "route": "boards/07/?a", "request_id": 7})
+        reply = await ws.receive_json()
+        assert list(reply) == ["errors", "data", "action", "route", "status", "request_id"]
+        assert (reply["action"], reply["route"], reply["status"], reply["request_id"]) == (
+            "subscribe",
+            "boards/07/?a",
+            200,
+            7,
+        )
+        assert list(reply["data"]) == ["epoch", "offset", "recovered"]
+
+
+async def test_who_has_unsubscribed_is_told_nothing_more() -> None:
+    async with world() as app, connect(app, "/ws/a/") as ws:
+        for _ in range(2):
+            reply = await ws.call("unsubscribe", "boards/7/")
+            assert (reply["status"], reply["data"]) == (204, None)
+            await position(ws, "boards/7/")
+        await ws.call("unsubscribe", "boards/07/")
+        await ws.call("tell", "boards/7/", 1)
+        await ws.nothing()
+
+
+async def test_a_consumers_own_route_is_a_topic() -> None:
+    async with world() as app, connect(app, "/ws/a/") as ws:
+        await position(ws, "")
+        await ws.call("tell", "", 1)
+        assert await ws.event() == {"event": "told", "route": "", "data": 1, "offset": 1}
+
+
+async def test_what_no_pattern_matches_is_no_topic() -> None:
+    class Loose(SubscribeMixin, AsyncAPIConsumer):
+        strict_routing = False
+        routepatterns = [path("boards/", Board.as_aaah())]
+
+    async with world(path("ws/", Loose.as_asgi())) as app, connect(app, "/ws/") as ws:
+        assert (await ws.call("subscribe", "boards/"))["status"] == 200
+        assert (await ws.call("tell", "boards/"))["status"] == 200
+        for route in ("elsewhere", "boards/7"):
+            for action in ("subscribe", "unsubscribe"):
+                reply = await ws.call(action, route)
+                assert (reply["status"], reply["errors"][0]["type"]) == (404, "route_not_found")
+        assert (await ws.call("tell", "boards/7"))["status"] == 404
+
+
+async def test_tenants_on_other_paths_share_nothing() -> None:
+    paths = [path("ws/<str:tenant>/", Root.as_asgi()), re_path(r"^re/(\d+)$", Root.as_asgi())]
+    async with world(*paths) as app:
+        urls = ["/ws/a/", "/ws/b/", "/ws/a%3Fboards/", "/re/1", "/re/01"]
+        for url in urls:
+            async with connect(app, url) as one, connect(app, url) as other:
+                await position(one, "boards/7/")
+                for elsewhere in urls:
+                    if elsewhere != url:
+                        async with connect(app, elsewhere) as stranger:
+                            assert (await stranger.call("tell", "boards/7/", "foreign"))["status"] == 200
+                await other.call("tell", "boards/7/", "own")
+                assert (await one.event())["data"] == "own"
+
+
+async def test_tenants_of_an_app_around_ours_share_nothing_either() -> None:
+    app = WSAction([path("ws/", Root.as_asgi())])
+    around = Starlette(routes=[Mount("/t/{tenant}", app), Mount("/fixed", app), Mount("/also", app)])
+    async with app.lifespan(), connect(around, "/t/a/ws/") as one, connect(around, "/t/b/ws/") as two:
+        await position(one, "boards/7/")
+        await two.call("tell", "boards/7/", "foreign")
+        await one.call("tell", "boards/7/", "own")
+        assert (await one.event())["data"] == "own"
+        async with connect(around, "/fixed/ws/") as three, connect(around, "/also/ws/") as four:
+            await position(three, "boards/7/")
+            await four.call("tell", "boards/7/", "same")
+            assert (await three.event())["data"] == "same"
+
+
+async def test_a_consumer_and_a_handler_served_alone_have_topics_too() -> None:
+    for view in (Root.as_asgi(), Board.as_aaah()):
+        async with connect(view, "/a") as one, connect(view, "/a") as two, connect(view, "/b") as other:
+            await position(one, "")
+            for ws in (other, two):
+                assert (await ws.call("tell", data=ws is two))["status"] == 200
+            assert (await one.event())["data"] is True
+
+
+async def test_a_handler_may_say_what_its_topic_is() -> None:
+    class Inbox(Board):
+        def get_topic(self) -> str:
+            return f"inbox:{self.user.name}"
+
+    class Consumer(AsyncAPIConsumer):
+        routepatterns = [path("inbox/", Inbox.as_aaah())]
+
+    ada, bob = SimpleNamespace(name="ada"), SimpleNamespace(name="bob")
+    app = WSAction([path("ws/", Consumer.as_asgi())])
+    async with (
+        connect(app, "/ws/", user=ada) as one,
+        connect(app, "/ws/", user=ada) as again,
+        connect(app, "/ws/", user=bob) as other,
+    ):
+        await position(one, "inbox/")
+        await other.call("tell", "inbox/", "bob's")
+        await again.call("tell", "inbox/", "ada's")
+        assert (await one.event())["data"] == "ada's"
+        await one.call("unsubscribe", "inbox/")
+        await again.call("tell", "inbox/", "ada's")
+        await one.nothing()
+
+
+async def test_permissions_are_asked_first() -> None:
+    class Closed(Board):
+        permission_classes = [lambda scope, handler, action: action != "subscribe"]
+
+    async with connect(Closed.as_aaah(), "/") as ws:
+        assert (await ws.call("subscribe"))["status"] == 403
+        assert (await ws.call("unsubscribe"))["status"] == 204
+
+
+async def test_a_handler_may_refuse_a_subscription() -> None:
+    class Picky(Board):
+        async def check_subscription(self) -> None:
+            if self.query_params.get("x"):
+                raise PermissionDenied
+
+    async with connect(Picky.as_aaah(), "/") as ws:
+        assert (await ws.call("subscribe", "?x=1"))["status"] == 403
+        assert (await ws.call("subscribe", "?x="))["status"] == 200
+
+
+@pytest.mark.parametrize(
+    ("parameters", "loc"),
+    [
+        ({"since": 7}, ["since"]),
+        ({"since": {"epoch": "e"}}, ["since", "offset"]),
+        ({"since": {"epoch": 1, "offset": 1}}, ["since", "epoch"]),
+        ({"since": {"epoch": "e", "offset": -1}}, ["since", "offset"]),
+        ({"since": {"epoch": "e", "offset": "1"}}, ["since", "offset"]),
+        ({"snapshot": "yes"}, ["snapshot"]),
+        ({"snapshot": True}, ["snapshot"]),
+    ],
+)
+async def test_what_is_malformed_is_told_at_its_place(parameters: Any, loc: list[str]) -> None:
+    async with world() as app, connect(app, "/ws/a/") as ws:
+        reply = await ws.call("subscribe", "boards/7/", **parameters)
+        assert (reply["status"], [error["loc"] for error in reply["errors"]]) == (400, [loc])
+        await ws.call("tell", "boards/7/")
+        await ws.nothing()
+
+
+async def test_past_max_subscriptions_it_is_busy_and_names_the_bound() -> None:
+    seen: list[Any] = []
+
+    class Seen(Hooks):
+        def on_limit(self, consumer: Any, limit: str, value: float) -> None:
+            seen.append((limit, value))
+
+    async with world(limits=Limits(max_subscriptions=2), hooks=[Seen()]) as app, connect(app, "/ws/a/") as ws:
+        for pk in (1, 2, 1, 2):
+            await position(ws, f"boards/{pk}/")
+        reply = await ws.call("subscribe", "boards/3/")
+        assert (reply["status"], reply["errors"][0]["type"]) == (503, "busy")
+        assert reply["errors"][0]["ctx"] == {"limit": "max_subscriptions", "value": 2}
+        assert seen == [("max_subscriptions", 2)]
+        await ws.call("unsubscribe", "boards/1/")
+        await position(ws, "boards/3/")
+
+
+async def test_subscriptions_under_way_count_while_the_layer_is_opened() -> None:
+    class Slow(MemoryLayer):
+        opening, go = asyncio.Event(), asyncio.Event()
+
+        async def open(self, sink: Any) -> None:
+            self.opening.set()
+            await self.go.wait()
+            await super().open(sink)
+
+    layer, limits = Slow(), Limits(max_subscriptions=2)
+    async with world(layer=layer, limits=limits) as app, connect(app, "/ws/a/") as ws:
+        for pk in (1, 2, 3):
+            await ws.send_json({"action": "subscribe", "route": f"boards/{pk}/", "request_id": pk})
+        await asyncio.wait_for(layer.opening.wait(), WAIT)
+        assert (await ws.receive_json())["errors"][0]["ctx"]["limit"] == "max_subscriptions"
+        layer.go.set()
+        assert [(await ws.receive_json())["status"] for _ in range(2)] == [200, 200]
+
+
+async def test_what_has_ended_is_forgotten() -> None:
+    async with world() as app:
+        async with connect(app, "/ws/a/") as one, connect(app, "/ws/a/") as two:
+            for ws in (one, two):
+                await position(ws, "boards/7/")
+            hub = app.runtime.hub
+            assert len(hub._joined) == 2
+            await two.close()
+            assert len(hub._joined) == 1
+        assert not hub._joined
+
+
+async def test_who_leaves_in_connect_leaves_nothing_behind() -> None:
+    class Consumer(AsyncAPIConsumer):
+        async def connect(self) -> None:
+            hub = self.scope["wsaction.session"].runtime.hub
+            await hub.join(self.connection, "t", "", reply=lambda *_: "{}")
+            raise PermissionDenied
+
+    async with world(path("ws/", Consumer.as_asgi())) as app:
+        with pytest.raises(Exception, match="403"):
+            async with connect(app, "/ws/"):
+                raise AssertionError
+        assert not app.runtime.hub._joined
+
+
+# ------------------------------------------------------------------------------------------------- coming back
+async def test_who_comes_back_gets_what_was_missed_after_the_reply() -> None:
+    async with world() as app, connect(app, "/ws/a/") as writer:
+        async with connect(app, "/ws/a/") as ws:
+            at = await position(ws, "boards/7/")
+        for number in range(3):
+            await writer.call("tell", "boards/7/", number)
+        async with connect(app, "/ws/a/") as ws:
+            since = {"epoch": at["epoch"], "offset": 1}
+            await ws.send_json({"action": "subscribe", "route": "boards/7/", "since": since, "request_id": 1})
+            await ws.send_json({"action": "tell", "route": "boards/7/", "data": "live"})
+            reply = await ws.receive_json()
+            assert (reply["data"], reply["request_id"]) == ({**since, "recovered": True}, 1)
+            assert [(await ws.event())["data"] for _ in range(3)] == [1, 2, "live"]
+
+
+async def test_what_cannot_be_recovered_is_said_and_nothing_of_it_sent() -> None:
+    async with world() as app, connect(app, "/ws/a/") as ws:
+        for number in range(3):
+            await ws.call("tell", "boards/7/", number)
+        for since in ({"epoch": "other", "offset": 1}, {"epoch": "", "offset": 10**30}):
+            at = await position(ws, "boards/7/", since=since)
+            assert (at["offset"], at["recovered"]) == (3, False)
+        await ws.nothing()
+
+
+async def test_without_history_there_is_nothing_to_come_back_to() -> None:
+    async with world() as app, connect(app, "/ws/a/") as ws:
+        assert await position(ws, "lean/") == {"epoch": "", "offset": 0, "recovered": None}
+        await ws.call("tell", "lean/", 1)
+        assert await ws.event() == {"event": "told", "route": "lean/", "data": 1}
+        at = await position(ws, "lean/", since={"epoch": "", "offset": 0})
+        assert at == {"epoch": "", "offset": 0, "recovered": False}
+
+
+# ------------------------------------------------------------------------------------------------- snapshots
+async def test_a_snapshot_is_what_the_list_answers() -> None:
+    async with world() as app, connect(app, "/ws/a/") as ws:
+        at = await position(ws, "counted/7/", snapshot=True, most=5)
+        assert at["snapshot"] == [7, "list", 5]
+        since = {"epoch": at["epoch"], "offset": 0}
+        assert await position(ws, "counted/7/", snapshot=True, since=since) == {**since, "recovered": True}
+        lost = await position(ws, "counted/7/", snapshot=True, since={"epoch": "x", "offset": 0})
+        assert (lost["recovered"], lost["snapshot"]) == (False, [7, "list", 3])
+
+
+async def test_a_snapshots_own_errors_are_the_reply() -> None:
+    class Other(BasePermission):
+        def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+            return handler.query_params.get("ok") == "1"
+
+    async def doubled(most: int) -> int:
+        return 2 * most
+
+    class Guarded(Board):
+        @async_action(permission_classes=[Other])
+        async def list(self, most: Annotated[int, Depends(doubled)]) -> tuple[Any, int]:
+            return [most], 203
+
+    async with connect(Guarded.as_aaah(), "/") as ws:
+        assert (await ws.call("subscribe", "?ok=0", snapshot=True))["status"] == 403
+        reply = await ws.call("subscribe", "?ok=1", snapshot=True)
+        assert (reply["status"], reply["errors"][0]["loc"]) == (400, ["most"])
+        await ws.call("tell")
+        await ws.nothing()
+        assert (await position(ws, "?ok=1", snapshot=True, most=4))["snapshot"] == [8]
+
+
+async def test_a_snapshot_that_is_too_large_joins_nothing() -> None:
+    class Large(Board):
+        @async_action
+        def list(self) -> str:
+            return "x" * 5_000
+
+    limits = Limits(max_outbox_bytes=4_000)
+    async with world(path("", Large.as_aaah()), limits=limits) as app, connect(app, "/") as ws:
+        reply = await ws.call("subscribe", snapshot=True)
+        assert (reply["status"], reply["errors"][0]["type"]) == (500, "reply_too_large")
+        await ws.call("tell")
+        await ws.nothing()
+        assert not app.runtime.hub._joined
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout", "drop"])
+async def test_one_who_is_stopped_while_joining_leaves_nothing_behind(how: str) -> None:
+    gate = asyncio.Event()
+
+    class Waiting(Counted):
+        pass
+
+    Waiting.gate = gate
+    limits = Limits(action_timeout=0.05) if how == "timeout" else None
+    async with world(path("", Waiting.as_aaah()), limits=limits) as app, connect(app, "/") as ws:
+        await ws.send_json({"action": "subscribe", "snapshot": True, "request_id": 1})
+        await ws.call("$ping")
+        if how == "drop":
+            await ws.close()
+        else:
+            if how == "cancel":
+                assert (await ws.call("$cancel", data=1))["status"] == 200
+            reply = await ws.receive_json()
+            assert (reply["request_id"], reply["status"]) == (1, 499 if how == "cancel" else 408)
+            assert (await ws.call("tell"))["status"] == 200
+            await ws.nothing()
+        assert not app.runtime.hub._joined
+
+
+async def test_subscribe_and_unsubscribe_keep_their_place_in_the_routes_order() -> None:
+    gate = asyncio.Event()
+
+    class Waiting(Counted):
+        pass
+
+    Waiting.gate = gate
+    async with connect(Waiting.as_aaah(), "/") as ws:
+        for number, action in enumerate(("subscribe", "tell", "unsubscribe", "tell")):
+            await ws.send_json({"action": action, "snapshot": action == "subscribe", "request_id": number})
+        await ws.call("$ping")
+        gate.set()
+        frames = [await ws.receive_json() for _ in range(5)]
+        assert [one.get("request_id", one.get("event")) for one in frames] in (
+            [0, 1, "told", 2, 3],
+            [0, "told", 1, 2, 3],
+        )
+
+
+async def test_an_error_behind_the_reply_is_no_second_one(caplog: pytest.LogCaptureFixture) -> None:
+    async def failing(handler: Any, call_next: Any) -> Any:
+        await call_next(handler)
+        raise ZeroDivisionError("behind")
+
+    async with world(path("", Board.as_aaah()), middleware=[failing]) as app, connect(app, "/") as ws:
+        assert (await ws.call("subscribe"))["status"] == 200
+        await ws.nothing()
+    assert "behind" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------------- publishing
+async def test_declared_events_are_validated_and_others_refused(caplog: pytest.LogCaptureFixture) -> None:
+    async with world() as app, connect(app, "/ws/a/") as ws:
+        await position(ws, "declared/")
+        assert (await ws.call("tell", "declared/", {"x": "7"}, event="moved"))["status"] == 200
+        assert (await ws.event("moved"))["data"] == {"x": 7}
+        for event, data in (("move", {"x": 1}), ("moved", {"x": "one"}), ("$resync", None)):
+            assert (await ws.call("tell", "declared/", data, event=event))["status"] == 500
+        assert "declares no event 'move'; did you mean 'moved'?" in caplog.text
+        await ws.nothing()
+
+
+async def test_events_may_be_declared_where_it_is_mounted() -> None:
+    async with connect(Board.as_aaah(events={"moved": Moved}, history_ttl=0), "/") as ws:
+        assert (await position(ws, ""))["epoch"] == ""
+        assert (await ws.call("tell", data={"x": 1}, event="moved"))["status"] == 200
+        assert (await ws.event())["data"] == {"x": 1}
+        assert (await ws.call("tell", data={"x": 1}))["status"] == 500
+
+
+def test_what_is_declared_wrongly_is_refused_when_the_class_is_made() -> None:
+    for attributes in ({"events": ["moved"]}, {"events": {"$x": int}}, {"history_size": -1}, {"history_ttl": "5"}):
+        with pytest.raises(ImproperlyConfigured):
+            type("Bad", (SubscribeMixin, AsyncAPIActionHandler), attributes)
+
+
+async def test_who_says_so_is_not_told_itself() -> None:
+    async with world() as app, connect(app, "/ws/a/") as one, connect(app, "/ws/a/") as two:
+        for ws in (one, two):
+            await position(ws, "boards/7/")
+        await one.call("tell", "boards/7/", 1, but_me=True)
+        await one.call("tell", "boards/7/", 2)
+        assert [(await two.event())["data"] for _ in range(2)] == [1, 2]
+        assert (await one.event())["data"] == 2
+
+
+async def test_a_push_is_for_this_connection_alone() -> None:
+    async with world() as app, connect(app, "/ws/a/") as one, connect(app, "/ws/a/") as two:
+        await position(two, "boards/7/")
+        await one.call("whisper", "boards/07/", {"a": "é"})
+        assert await one.event() == {"event": "whispered", "route": "boards/7/", "data": {"a": "é"}}
+        await two.nothing()
+
+
+class Writing(Board):
+    """Writes, publishes, and may fail afterwards."""
+
+    rows: Any
+
+    @async_action
+    async def write(self, text: str, fail: bool = False) -> None:
+        row = await self.rows.create({"text": text})
+        await self.publish("written", row)
+        if fail:
+            raise ValueError("after all")
+
+
+async def test_what_an_action_has_changed_is_told_once_it_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    Writing.rows = MemoryQuerySet(Row)
+    async with connect(Writing.as_aaah(), "/") as ws:
+        await position(ws, "")
+        assert (await ws.call("write", text="a", fail=True))["status"] == 500
+        assert (await ws.call("write", text="b"))["status"] == 200
+        assert (await ws.event())["data"]["text"] == "b"
+        await ws.nothing()
+
+
+class Away(MemoryLayer):
+    """A layer that cannot be published to."""
+
+    away = False
+
+    async def publish(self, topic: str, body: bytes, history: History | None) -> Position | None:
+        if self.away:
+            raise LayerUnavailable
+        return await super().publish(topic, body, history)
+
+
+async def test_a_layer_that_is_away_is_a_503_at_once_and_after_a_commit_a_resync(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    layer = Away()
+    Writing.rows = MemoryQuerySet(Row)
+    async with world(path("", Writing.as_aaah()), layer=layer) as app, connect(app, "/") as ws:
+        at = await position(ws, "")
+        layer.away = True
+        reply = await ws.call("tell")
+        assert (reply["status"], reply["errors"][0]["type"]) == (503, "layer_unavailable")
+        with caplog.at_level(logging.ERROR):
+            assert (await ws.call("write", text="a"))["status"] == 200
+        resync = await ws.event("$resync")
+        assert resync["data"]["epoch"] != at["epoch"]
+        assert "its subscribers will be told to load again" in caplog.text
+
+
+async def test_a_handler_that_serves_nobody_says_how_to_publish() -> None:
+    handler = Board()
+    handler.scope = {"path": "/"}
+    handler.consumer, handler.frame = SimpleNamespace(connection=None), None
+    handler.is_consumer = True  # type: ignore[misc]
+    with pytest.raises(RuntimeError, match=r"app\.publish"):
+        await handler.publish("told")
+
+
+# ------------------------------------------------------------------------------------------------- a race
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_snapshot_and_the_events_after_it_are_what_the_store_holds(seed: int) -> None:
+    """Writers write all the while; clients come, drop and come back; each must know what the store holds."""
+    rng = random.Random(seed)
+    store: dict[str, int] = {}
+
+    class Store(SubscribeMixin, AsyncAPIActionHandler):
+        history_size = 20
+
+        @async_action
+        async def list(self) -> dict[str, int]:
+            found = dict(store)
+            for _ in range(rng.randrange(3)):
+                await asyncio.sleep(0)
+            return found
+
+        @async_action
+        async def put(self, key: str, value: int) -> None:
+            store[key] = value
+            for _ in range(rng.randrange(3)):
+                await asyncio.sleep(0)
+            await self.publish("put", [key, value])
+
+    app = WSAction([path("", Store.as_aaah())])
+
+    async def write(name: str) -> None:
+        async with connect(app, "/") as ws:
+            for value in range(100):
+                await ws.call("put", key=f"{name}{rng.randrange(5)}", value=value)
+
+    async def follow(writers: asyncio.Future[Any]) -> None:
+        state: dict[str, int] = {}
+        at: dict[str, Any] | None = None
+        while True:
+            last = writers.done()
+            async with connect(app, "/") as ws:
+                since = {} if at is None else {"since": at}
+                reply = await ws.call("subscribe", snapshot=True, **since)
+                told = reply["data"]
+                assert (told["recovered"] is True) == ("snapshot" not in told)
+                if "snapshot" in told:
+                    state = told["snapshot"]
+                at = {"epoch": told["epoch"], "offset": told["offset"]}
+                ended = await ws.call("unsubscribe") if last else None
+                for _ in range(0 if last else rng.randrange(40)):
+                    try:
+                        async with asyncio.timeout(0.25):  # nothing comes once the writers have ended
+                            event = await ws.event("put")
+                    except TimeoutError:
+                        break
+                    state[event["data"][0]] = event["data"][1]
+                    assert event["offset"] == at["offset"] + 1
+                    at["offset"] = event["offset"]
+                    if writers.done():
+                        break
+                if last and ended is not None:
+                    while at["offset"] < app.runtime.hub.layer._logs["?"].offset:  # type: ignore[attr-defined]
+                        event = await ws.event("put")
+                        state[event["data"][0]] = event["data"][1]
+                        at["offset"] = event["offset"]
+                    assert state == store
+                    return
+
+    async with app.lifespan(), asyncio.timeout(30):
+        writers = asyncio.gather(*(write(name) for name in "ab"))
+        await asyncio.gather(writers, *(follow(writers) for _ in range(4)))

@@ -1,0 +1,470 @@
+"""A small world around the hub: clients that come and go, publishers, a store, and what each client must have seen.
+
+Every client keeps a log of what it was told. `World.faults` reconciles each log with what was acknowledged: every event
+once and in order, or the client was told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+from collections import Counter, defaultdict, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from wsaction.events import Event, encode_event
+from wsaction.exceptions import Cancelled, LayerUnavailable
+from wsaction.hub import Hub
+from wsaction.layers.base import History, Layer, Position
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class FakeSubscriber:
+    """A connection with a byte-bounded outbox, whose client is told by one task."""
+
+    def __init__(self, receive: Callable[[str], Awaitable[None] | None], capacity: int = 1 << 20) -> None:
+        self.capacity, self.code, self.size = capacity, 0, 0
+        self._receive, self._outbox = receive, deque[str]()
+        self._wake, self._room = asyncio.Event(), asyncio.Event()
+        self._writer = asyncio.create_task(self._write())
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.code)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._outbox
+
+    def put(self, text: str) -> None:
+        if self.code:
+            return
+        self.size += len(text)
+        if self.size > self.capacity:
+            self.close(1013, "slow consumer")
+            return
+        self._outbox.append(text)
+        self._wake.set()
+
+    async def room(self, size: int) -> None:
+        while self.size and self.size + size > self.capacity // 2 and not self.code:
+            self._room.clear()
+            await self._room.wait()
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        if not self.code:
+            self.code = code
+            self._outbox.clear()
+            self._room.set()
+            self._writer.cancel()
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._outbox:
+                text = self._outbox.popleft()
+                self.size -= len(text)
+                if (wait := self._receive(text)) is not None:
+                    await wait
+            self._room.set()
+
+
+@dataclass
+class Joined:
+    """A reply came."""
+
+    at: float
+    position: Position
+    recovered: bool | None
+
+
+@dataclass
+class Told:
+    """A notice came."""
+
+    at: float
+    event: str
+    position: Position
+
+
+@dataclass
+class Got:
+    """An event came: the ``number``-th of a publisher on this topic."""
+
+    at: float
+    offset: int
+    publisher: int
+    number: int
+
+
+@dataclass
+class Segment:
+    """What followed a fresh start: nothing in it may be missing."""
+
+    head: Joined | Told
+    events: list[Got] = field(default_factory=list)
+
+
+class Node:
+    """A process."""
+
+    def __init__(self, world: World, **options: Any) -> None:
+        self.layer = world.make_layer()
+        self.hub = Hub(self.layer, **options)
+        self.clients: set[Client] = set()
+        self.healed: set[str] = set()
+
+    async def start(self) -> Node:
+        await self.hub.open()
+        return self
+
+    async def stop(self) -> None:
+        for client in sorted(self.clients, key=lambda client: client.number):
+            client.drop()
+        await self.hub.close()
+
+
+class World:
+    """``options`` are the hubs'."""
+
+    def __init__(
+        self,
+        rng: random.Random,
+        make_layer: Callable[[], Layer],
+        *,
+        clients: int = 14,
+        topics: int = 3,
+        history: int = 200,
+        gentle: bool = False,
+        apart: bool = False,
+        options: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        self.rng, self.make_layer, self.options, self.gentle = rng, make_layer, options, gentle
+        self.count: Counter[str] = Counter()
+        self.topics = [f"boards/{number}/" for number in range(topics)]
+        self.history = History(history, 60)
+        self.rows: dict[str, dict[str, int]] = {topic: {} for topic in self.topics}  # the store
+        self.acknowledged: dict[str, dict[tuple[int, int], float]] = {topic: {} for topic in self.topics}  # begun when
+        self.nodes: list[Node] = []
+        self.is_apart = apart  # whether publishers are in a process that nobody is subscribed in
+        self.over, self.paused, self.publishing = False, False, 0
+        self.clients = [Client(self, number) for number in range(clients)]
+
+    # ------------------------------------------------------------------------------------------------ publishers
+    async def publish(self, publisher: int, pause: float) -> None:
+        rng, numbers = self.rng, Counter[str]()
+        while not self.over:
+            if self.paused:
+                await asyncio.sleep(0.01)
+                continue
+            self.publishing += 1
+            topic = self.topics[0] if rng.random() < 0.5 else rng.choice(self.topics)
+            numbers[topic] += 1
+            await self._publish_one(publisher, topic, numbers[topic], pause)
+            self.publishing -= 1
+            if rng.random() < 0.7:
+                await asyncio.sleep(rng.random() * pause)
+
+    async def _publish_one(self, publisher: int, topic: str, number: int, pause: float) -> None:
+        rng = self.rng
+        key = str(rng.randrange(20))
+        version = self.rows[topic][key] = self.rows[topic].get(key, 0) + 1  # committed
+        if rng.random() < 0.5:
+            await asyncio.sleep(rng.random() * pause)  # published later
+        begun = now()
+        data = {"by": publisher, "n": number, "key": key, "version": version, "x": "x" * rng.randrange(50)}
+        node = self.nodes[-1] if self.is_apart else self.nodes[publisher % 2]
+        try:
+            await node.hub.publish(topic, encode_event("updated", topic, json.dumps(data)), self.history)
+        except LayerUnavailable as exc:
+            self.count["uncertain" if exc.uncertain else "refused"] += 1
+            self.heal(node, topic)
+            await asyncio.sleep(0.02)
+        else:
+            self.count["acknowledged"] += 1
+            self.acknowledged[topic][publisher, number] = begun
+
+    def heal(self, node: Node, topic: str) -> None:
+        node = node if node in self.nodes else self.nodes[0]
+        node.healed.add(topic)
+        node.hub.heal(topic, self.history)
+
+    # ------------------------------------------------------------------------------------------------ its life
+    async def quiet(self) -> None:
+        """Until nobody publishes."""
+        self.paused = True
+        while self.publishing:  # noqa: ASYNC110  # virtual time
+            await asyncio.sleep(0.005)
+
+    def drop_some(self) -> None:
+        for client in self.rng.sample(self.clients, self.rng.randint(1, max(2, len(self.clients) // 7))):
+            if client.subscriber is not None:
+                client.drop()
+                self.count["drops"] += 1
+
+    async def restart_node(self) -> None:
+        if self.gentle:  # a drain waits for what is being published
+            await self.quiet()
+        which = self.rng.randrange(2)
+        old, self.nodes[which] = self.nodes[which], await Node(self, **self.options()).start()
+        await old.stop()
+        for topic in sorted(old.healed):  # what the old one was about to heal
+            self.heal(self.nodes[which], topic)
+        self.count["node_restarts"] += 1
+        self.paused = False
+
+    async def live(
+        self, chaos: Callable[[World], Awaitable[None]], *, publishers: int = 3, pause: float = 0.02
+    ) -> None:
+        """Runs until the chaos is over and all has come to rest."""
+        self.nodes = [await Node(self, **self.options()).start() for _ in range(3 if self.is_apart else 2)]
+        clients = [asyncio.create_task(client.live()) for client in self.clients]
+        at_work = [asyncio.create_task(self.publish(number, pause)) for number in range(publishers)]
+        try:
+            await chaos(self)
+            self.over = True
+            await asyncio.gather(*at_work)
+            await self.rest()
+            await asyncio.sleep(2.0)  # positions are compared
+            await self.rest()
+        finally:
+            for task in (*clients, *at_work):
+                task.cancel()
+            await asyncio.gather(*clients, *at_work, return_exceptions=True)
+            for node in self.nodes:
+                await node.stop()
+
+    async def rest(self) -> None:
+        """Until everybody is there and has been told everything."""
+        async with asyncio.timeout(60):
+            while not self.is_at_rest():  # noqa: ASYNC110  # virtual time
+                await asyncio.sleep(0.2)
+
+    def is_at_rest(self) -> bool:
+        return all(client.is_at_rest for client in self.clients) and not any(
+            node.hub._sick or node.hub._healing or not all(topic.ready.is_set() for topic in node.hub._topics.values())
+            for node in self.nodes
+        )
+
+    # ------------------------------------------------------------------------------------------------ the reckoning
+    def faults(self) -> list[Any]:
+        """What is wrong with what the clients were told: nothing, if all is well."""
+        return [fault for client in self.clients for topic in client.topics for fault in self._faults(client, topic)]
+
+    def _faults(self, client: Client, topic: str) -> list[Any]:
+        segments, faults = list[Segment](), list[Any]()
+        seen: Counter[tuple[int, int]] = Counter()
+        for entry in client.log[topic]:
+            if isinstance(entry, Got):
+                if not segments:
+                    return [(client.number, topic, "an event before a reply")]
+                if entry.publisher < 0:
+                    faults.append(("foreign", entry))
+                segments[-1].events.append(entry)
+                seen[entry.publisher, entry.number] += 1
+            elif (entry.event == "$resync") if isinstance(entry, Told) else entry.recovered is not True:
+                segments.append(Segment(entry))
+                if isinstance(entry, Joined) and entry.recovered is None:  # it began afresh
+                    faults += [("twice", key) for key, times in seen.items() if times > 1]
+                    seen.clear()
+        faults += [("twice", key) for key, times in seen.items() if times > 1]
+        for at, segment in enumerate(segments):
+            following = segments[at + 1] if at + 1 < len(segments) else None
+            faults += self._faults_of(segment, following, client, topic)
+        if client.has_snapshot and not client.is_filtered and client.state[topic] != self.rows[topic]:
+            faults.append(("state differs", client.state[topic], self.rows[topic]))
+        return [(client.number, topic, *fault) for fault in faults]
+
+    def _faults_of(self, segment: Segment, following: Segment | None, client: Client, topic: str) -> list[Any]:
+        faults, events, acknowledged = list[Any](), segment.events, self.acknowledged[topic]
+        offsets = [event.offset for event in events]
+        first = segment.head.position.offset + 1
+        if client.is_filtered:
+            if any(later <= earlier for earlier, later in itertools.pairwise(offsets)):
+                faults.append(("order", offsets))
+        elif offsets != list(range(first, first + len(offsets))):
+            faults.append(("hole in offsets", segment.head, offsets))
+        numbers: dict[int, list[Got]] = defaultdict(list)
+        for event in events:
+            numbers[event.publisher].append(event)
+        for publisher, got in numbers.items():
+            have = [event.number for event in got]
+            if have != sorted(have):
+                faults.append(("order of publisher", publisher, have))
+            holes = [
+                number
+                for number in range(have[0], have[-1])
+                if (publisher, number) in acknowledged and client.sees(number) and number not in set(have)
+            ]
+            if holes and following is not None and _told_soon(holes, got, events[-1].at):
+                self.count["told_late"] += 1
+            elif holes:
+                faults.append(("hole", publisher, holes))
+        if following is None:
+            have_all = {(event.publisher, event.number) for event in events}
+            begun = {key: at for key, at in acknowledged.items() if at > segment.head.at and client.sees(key[1])}
+            if missing := begun.keys() - have_all:
+                faults.append(("short at the end", segment.head, len(missing), sorted(missing)[:3]))
+        return faults
+
+
+def _told_soon(holes: list[int], got: list[Got], last: float) -> bool:
+    """What Redis acknowledged and then lost is found out once it is back: nobody goes on for 2 s untold."""
+    return all(last - next(event.at for event in got if event.number > hole) < 2.0 for hole in holes)
+
+
+class Client:
+    """One that comes, goes, comes back with ``since``, reloads when it is told to, and notes everything."""
+
+    def __init__(self, world: World, number: int) -> None:
+        rng = world.rng
+        self.world, self.number = world, number
+        self.topics = rng.sample(world.topics, rng.randint(1, len(world.topics)))
+        self.has_snapshot, self.is_filtered = number % 3 == 0, number % 5 == 1
+        self.is_slow, self.is_flighty, self.asks_twice = number % 10 in (2, 7), number % 4 == 2, number % 4 == 3
+        self.position: dict[str, Position | None] = dict.fromkeys(self.topics)
+        self.log: dict[str, list[Joined | Told | Got]] = {topic: [] for topic in self.topics}
+        self.state: dict[str, dict[str, int]] = {topic: {} for topic in self.topics}
+        self.to_reload: set[str] = set()
+        self.subscriber: FakeSubscriber | None = None
+        self.node: Node
+        self.orders: dict[str, asyncio.Lock] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def sees(self, number: int) -> bool:
+        return not self.is_filtered or number % 2 == 0
+
+    @property
+    def is_at_rest(self) -> bool:
+        subscriber = self.subscriber
+        if subscriber is None or subscriber.ended or self.to_reload or self.tasks or not subscriber.is_empty:
+            return False
+        subscriptions = self.node.hub._joined.get(subscriber, {})
+        return len(subscriptions) == len(self.topics) and not any(
+            getattr(one, "_queue", None) or getattr(one, "_filtering", None) for one in subscriptions.values()
+        )
+
+    async def live(self) -> None:
+        rng = self.world.rng
+        while True:
+            if self.subscriber is None:
+                await asyncio.sleep(rng.random() ** 3 * 2.0)
+                self.connect()
+            elif self.subscriber.ended:
+                self.world.count[f"closed_{self.subscriber.code}"] += 1
+                self.drop()
+            elif self.asks_twice and rng.random() < 0.02 and not self.world.over:
+                self.start(rng.choice(self.topics), again=True)
+            await asyncio.sleep(0.02)
+
+    def connect(self) -> None:
+        self.node = self.world.rng.choice(self.world.nodes[:2])
+        self.node.clients.add(self)
+        small = self.is_slow and not self.world.gentle
+        self.subscriber = FakeSubscriber(
+            self.receive_slowly if self.is_slow else self.receive, 6000 if small else 1 << 20
+        )
+        self.orders = {topic: asyncio.Lock() for topic in self.topics}
+        for topic in self.topics:
+            self.start(topic)
+
+    def drop(self) -> None:
+        if self.subscriber is not None:
+            self.subscriber.close()
+            self.node.hub.leave_all(self.subscriber)
+            self.node.clients.discard(self)
+            self.subscriber = None
+            for task in self.tasks:
+                task.cancel()
+
+    def start(self, topic: str, *, again: bool = False) -> None:
+        task = asyncio.create_task(self.subscribe(topic, again))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def subscribe(self, topic: str, again: bool) -> None:
+        subscriber, world, rng = self.subscriber, self.world, self.world.rng
+        assert subscriber is not None
+
+        async def snapshot() -> dict[str, int]:
+            await asyncio.sleep(rng.random() * 0.05)
+            rows = dict(world.rows[topic])
+            await asyncio.sleep(rng.random() * 0.05)
+            return rows
+
+        async def only_even(event: Event) -> str | None:
+            if rng.random() < 0.3:
+                await asyncio.sleep(0.001)
+            return event.frame if event.message["data"]["n"] % 2 == 0 else None
+
+        def reply(position: Position, recovered: bool | None, rows: Any) -> str:
+            return json.dumps([topic, position.epoch, position.offset, recovered, rows])
+
+        async with self.orders[topic]:  # frames of one route are handled in order
+            if subscriber.ended:
+                return
+            try:
+                await self.node.hub.join(
+                    subscriber, topic, topic,
+                    reply=reply,
+                    history=world.history,
+                    since=None if again else self.position[topic],
+                    snapshot=snapshot if self.has_snapshot else None,
+                    filter=only_even if self.is_filtered else None,
+                )  # fmt: skip
+            except (LayerUnavailable, Cancelled):
+                world.count["join_refused"] += 1
+                if self.subscriber is subscriber:
+                    subscriber.close(1000)
+            else:
+                world.count["joins"] += 1
+
+    async def receive_slowly(self, text: str) -> None:
+        await asyncio.sleep(0.004)
+        self.receive(text)
+
+    def receive(self, text: str) -> None:
+        message = json.loads(text)
+        if isinstance(message, list):
+            self.joined(*message)
+        elif message["event"].startswith("$"):
+            self.told(message["event"], message["route"], Position(**message["data"]))
+        else:
+            self.got(message["route"], message["offset"], message["data"])
+
+    def joined(self, topic: str, epoch: str, offset: int, recovered: bool | None, rows: dict[str, int] | None) -> None:
+        position = self.position[topic] = Position(epoch, offset)
+        self.log[topic].append(Joined(now(), position, recovered))
+        self.world.count[f"recovered_{recovered}"] += 1
+        if rows is not None:
+            self.state[topic] = rows
+        self.to_reload.discard(topic)
+        if self.is_flighty and self.world.rng.random() < 0.1 and not self.world.over:
+            self.world.count["flights"] += 1
+            self.drop()
+
+    def told(self, event: str, topic: str, position: Position) -> None:
+        self.world.count[event] += 1
+        if self.position[topic] is not None or event == "$resync":
+            self.position[topic] = position
+        self.log[topic].append(Told(now(), event, position))
+        if event == "$resync" and self.has_snapshot:
+            self.position[topic] = None  # what it has is the state of no position, until the next snapshot
+            self.to_reload.add(topic)
+            self.start(topic, again=True)
+
+    def got(self, topic: str, offset: int, data: dict[str, Any]) -> None:
+        self.world.count["delivered"] += 1
+        known = self.position[topic]
+        if known is not None:
+            self.position[topic] = Position(known.epoch, offset)
+        self.log[topic].append(Got(now(), offset, data["by"], data["n"]))
+        if self.state[topic].get(data["key"], 0) < data["version"]:
+            self.state[topic][data["key"]] = data["version"]

@@ -1,0 +1,41 @@
+"""Addresses: which topic a route is, on which connection path.
+
+Tenants on different connection paths never share a topic, and ``07/`` is ``7/``: both halves are canonical, each
+capture written back through its converter.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ("PATH_KEY", "captured_root", "connection_captures", "connection_path", "topic_of")
+
+PATH_KEY = "wsaction.path"  # where an app leaves the canonical path of a connection in its scope
+
+
+def topic_of(path: str, route: str) -> str:
+    """The topic of a route on the connections of a path; no two pairs have the same.
+
+    ``topic_of("ws/acme/", "boards/7/")`` is ``"ws/acme/?boards/7/"``.
+    """
+    return path.replace("%", "%25").replace("?", "%3F") + "?" + route
+
+
+def connection_path(scope: Mapping[str, Any]) -> str:
+    """The canonical path of a connection; of a consumer that no app routes to, its path as it is."""
+    path: str = scope[PATH_KEY] if PATH_KEY in scope else scope["path"]
+    return path
+
+
+def captured_root(scope: Mapping[str, Any]) -> str:
+    """What stands before an app's own paths, where an enclosing route captured something there: a tenant, say.
+
+    Where nothing was captured it is ``""``: one app is the same app wherever it is mounted.
+    """
+    root: str = scope.get("root_path", "")
+    return root.strip("/") + "/" if scope.get("path_params") and root.strip("/") else ""
+
+
+def connection_captures(scope: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What the connection's own path captured: by an enclosing Starlette route, and by ours."""
+    route = scope.get("url_route") or {}
+    return tuple(route.get("args", ())), {**scope.get("path_params", {}), **route.get("kwargs", {})}

@@ -1,0 +1,76 @@
+"""Announcements: the events that a handler declares, each with the type of its data."""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any
+
+from wsaction.exceptions import ImproperlyConfigured
+from wsaction.layers.base import History
+from wsaction.parameters import built
+from wsaction.serializers import json_encoder, python_validator
+
+__all__ = ("Announced", "history")
+
+
+class Announced:
+    """Declared events by name; where none is declared, every name and all data is welcome.
+
+    ``owner`` names them in errors (``"BoardHandler.events"``). Raises `ImproperlyConfigured` for what is no mapping of
+    names to types. ``Announced("H.events", {"moved": int}).encode("moved", 7)`` is ``"7"``.
+    """
+
+    def __init__(self, owner: str, events: Any) -> None:
+        if not isinstance(events, Mapping):
+            raise ImproperlyConfigured(
+                f"{owner} is a mapping of names to types, as in {{'moved': Move}}, not {events!r}"
+            )
+        self.owner, self.types = owner, dict(events)
+        self._ways: dict[str, tuple[Callable[[Any], Any], Callable[[Any], str]]] = {}
+        for name, kind in self.types.items():
+            _check_name(owner, name, ImproperlyConfigured)
+            what = f"the event {name!r}"
+            self._ways[name] = built(owner, what, python_validator, kind), built(owner, what, json_encoder, kind)
+
+    def encode(self, event: str, data: Any) -> str:
+        """The data of an event as JSON, validated by what was declared for it.
+
+        Raises ``ValueError`` for an event that is not declared, ``pydantic.ValidationError`` for data that is not what
+        was, ``TypeError`` for what cannot be written.
+        """
+        if (ways := self._ways.get(event)) is not None:
+            validate, write = ways
+            return write(validate(data))
+        _check_name(self.owner, event, ValueError)
+        if self._ways:
+            near = get_close_matches(event, self._ways, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self._ways)}"
+            raise ValueError(f"{self.owner} declares no event {event!r}; {hint}")
+        return _write_anything()(data)
+
+
+def _check_name(owner: str, name: Any, error: type[Exception]) -> None:
+    if not isinstance(name, str) or not name or name.startswith("$"):
+        raise error(
+            f"{owner}: an event's name is a string that is not empty and does not begin with '$' (the protocol's own), "
+            f"not {name!r}"
+        )
+
+
+@lru_cache(1)
+def _write_anything() -> Callable[[Any], str]:
+    return json_encoder(Any)
+
+
+@lru_cache(256)
+def _history(size: Any, ttl: Any) -> History:
+    return History(size, ttl)
+
+
+def history(owner: Any) -> History | None:
+    """The history that a handler keeps by its ``history_size`` and ``history_ttl``; None where either is 0.
+
+    Raises `ImproperlyConfigured` for what cannot be kept.
+    """
+    size, ttl = getattr(owner, "history_size", 0), getattr(owner, "history_ttl", 0)
+    return _history(size, ttl) if size != 0 and ttl != 0 else None

@@ -1,0 +1,303 @@
+"""The AsyncAPI 3.1 document of an app: what is declared, told to people and programs.
+
+A channel for each connection route, an operation for each action of each route below it, and one for the events of a
+route. What the specification has no words for stands under ``x-wsaction``: on the document the protocol, the catalogue
+of errors and how to authenticate; on a channel its routes and bounds; on an operation the action, its route, timeout,
+permissions. A route is a template, ``boards/{pk}/``, and so is a channel's address, below the app's root path.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from wsaction.admission import Authenticator
+from wsaction.authentication import BaseAuthentication, BearerAuthentication
+from wsaction.codegen.members import groups_of
+from wsaction.exceptions import CATALOGUE
+from wsaction.limits import Limits
+from wsaction.matches import Leaf
+from wsaction.mounts import MountedHandler, Plan
+from wsaction.operations import (
+    REQUEST_ID,
+    Message,
+    Place,
+    auth_messages,
+    events_of,
+    facts_of,
+    limits_of,
+    messages_of,
+    text_of,
+)
+from wsaction.routing import Router
+from wsaction.schemas import Schemas
+from wsaction.templates import Address, address_of
+
+__all__ = ("describe",)
+
+VERSION = "3.1.0"
+_ERROR_ITEM, _ERROR_TYPE = "wsaction.Error", "wsaction.ErrorType"  # no model has a dot in its name
+
+
+def describe(
+    router: Router, *, title: str, version: str, description: str, limits: Limits, authenticator: Authenticator | None
+) -> dict[str, Any]:
+    """The document of the connections that ``router`` leads to; ``limits`` are those of the app.
+
+    The same declarations give the same document, names included.
+    """
+    writer = _Writer(limits, authenticator)
+    for leaf in _reachable(router.leaves):
+        writer.channel(leaf)
+    info = {"title": title, "version": version, **({"description": description} if description else {})}
+    document: dict[str, Any] = {
+        "asyncapi": VERSION,
+        "info": info,
+        "defaultContentType": "application/json",
+        "channels": writer.channels,
+        "operations": writer.operations,
+        "components": {
+            "schemas": {**writer.schemas.components(), **_error_schemas()},
+            "messages": {"error": _error()},
+            "securitySchemes": {name: dict(scheme) for name, scheme in writer.security.items()},
+        },
+        "x-wsaction": {"protocol": "wsaction.v1", "authentication": _ways(authenticator), "errors": _catalogue()},
+    }
+    _name_methods(document)
+    return document
+
+
+def _name_methods(document: dict[str, Any]) -> None:
+    """Tells of each operation how the TypeScript client of its channel asks for it: ``{"call": "cards.retrieve"}``."""
+    for channel, told in document["channels"].items():
+        if "x-wsaction" not in told:
+            continue
+        for where, method in groups_of(document, channel).walk():
+            facts = document["operations"][method.operation]["x-wsaction"]
+            facts.setdefault("typescript", {})[method.kind] = where
+
+
+def _reachable(leaves: list[Leaf]) -> Iterator[Leaf]:
+    """The endpoints without those that stand behind another one with the same text."""
+    seen: set[str] = set()
+    for leaf in leaves:
+        if leaf.route not in seen:
+            seen.add(leaf.route)
+            yield leaf
+
+
+class _Writer:
+    """Writes the channels and operations of one document."""
+
+    def __init__(self, limits: Limits, authenticator: Authenticator | None) -> None:
+        self.channels: dict[str, Any] = {}
+        self.operations: dict[str, Any] = {}
+        self.schemas = Schemas()
+        self.security = _security(authenticator)
+        self._limits, self._takes_auth = limits, authenticator is not None and authenticator.takes_data
+
+    def channel(self, leaf: Leaf) -> None:
+        """Adds a connection route."""
+        address, view = address_of(leaf), leaf.endpoint.view
+        name = _unique(_words("ws" if not address.text else address.text), self.channels)
+        parameters = {one: _text_parameter(schema) for one, schema in address.parameters.items()}
+        channel: dict[str, Any] = {
+            "address": None if address.template is None else "/" + address.template,
+            **({"parameters": parameters} if parameters else {}),
+            "messages": {},
+            "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
+        }
+        self.channels[name] = channel
+        if not hasattr(view, "handler_class") or not hasattr(view, "table"):
+            channel["description"] = "Served by another ASGI application."
+            return
+        limits = view.handler_class.limits or self._limits
+        channel |= {"title": view.handler_class.__name__, **text_of(view.handler_class)}
+        channel["messages"]["error"] = {"$ref": "#/components/messages/error"}
+        told = channel["x-wsaction"] = {**_parameters(address), "limits": limits_of(limits), "routes": []}
+        for place in _places(view, address):
+            self._route(name, place, told["routes"], limits)
+        self._protocol(
+            name, Place(mounted=view.table.protocol, connection=address, route=Address("", regex=None)), limits
+        )
+
+    def _route(self, channel: str, place: Place, routes: list[Any], limits: Limits) -> None:
+        """Adds what is at a route of a connection."""
+        events = dict(events_of(place, self.schemas))
+        own = [name for name in events if not name.startswith("$")]
+        cls = place.mounted.handler_class
+        told = {
+            "route": place.route.text,
+            **({"name": place.name} if place.name else {}),
+            "handler": cls.__name__,
+            **text_of(cls),
+            **_parameters(place.route),
+        }
+        if place.route.template is None:
+            told["is_regex"] = True
+        if len(place.route.forms) > 1:
+            told["forms"] = list(place.route.forms)
+        routes.append({**told, "actions": list(place.mounted.plans), "events": own})
+        for action, plan in place.mounted.plans.items():
+            self._action(channel, action, plan, place, limits)
+        if events:
+            base = _join(channel, place.route.text, "events")
+            refs = [self._message(channel, f"{base}.{_words(name)}", message) for name, message in events.items()]
+            self.operations[_unique(base, self.operations)] = {
+                "action": "send",
+                "channel": {"$ref": f"#/channels/{channel}"},
+                "summary": f"What subscribers of {place.route.text or 'the empty route'} are sent.",
+                "messages": refs,
+                "x-wsaction": {"route": place.route.text, "events": own},
+            }
+
+    def _action(self, channel: str, told: str, plan: Plan, place: Place, limits: Limits) -> None:
+        options, function = plan.action.options, plan.action.function  # type: ignore[union-attr]
+        summary = {"summary": options.summary} if options.summary else {}
+        longer = text_of(function)
+        request, replies = messages_of(told, plan, place, self.schemas)
+        operation = {
+            **summary,
+            **(longer if longer.get("description") != options.summary else {}),
+            "x-wsaction": facts_of(told, plan, place, limits),
+        }
+        self._operation(channel, _join(channel, place.route.text, _words(told)), operation, request, replies)
+
+    def _operation(
+        self, channel: str, base: str, operation: dict[str, Any], request: Message, replies: list[tuple[str, Message]]
+    ) -> None:
+        name = _unique(base, self.operations)
+        to, error = {"$ref": f"#/channels/{channel}"}, {"$ref": f"#/channels/{channel}/messages/error"}
+        requests = [self._message(channel, f"{name}.request", request)]
+        told = [self._message(channel, f"{name}.{kind}", message) for kind, message in replies]
+        security = [{"$ref": f"#/components/securitySchemes/{one}"} for one in self.security]
+        self.operations[name] = {
+            "action": "receive",
+            "channel": to,
+            "messages": requests,
+            "reply": {"channel": to, "messages": [*told, error]},
+            **({"security": security} if security else {}),
+            **operation,
+        }
+
+    def _protocol(self, channel: str, place: Place, limits: Limits) -> None:
+        """Adds the actions that every connection has."""
+        for action, plan in place.mounted.plans.items():
+            self._action(channel, action, plan, place, limits)
+        if self._takes_auth:
+            facts = {"action": "$auth", "route": "", "timeout": limits.auth_timeout, "ordered": False}
+            summary = "Authenticates this connection, or refreshes what it was authenticated by."
+            operation = {"summary": summary, "x-wsaction": facts}
+            self._operation(channel, f"{channel}.auth", operation, *auth_messages())
+
+    def _message(self, channel: str, name: str, message: Message) -> dict[str, str]:
+        """Adds a message to a channel; gives the reference to it."""
+        messages = self.channels[channel]["messages"]
+        name = _unique(name.removeprefix(f"{channel}."), messages)
+        messages[name] = message
+        return {"$ref": f"#/channels/{channel}/messages/{name}"}
+
+
+# names
+def _words(text: str) -> str:
+    """Text as it may stand in names: ``boards/{pk}/`` is ``boards.pk``."""
+    return ".".join(re.findall(r"[\w-]+", text, re.ASCII)) or "x"
+
+
+def _join(channel: str, route: str, last: str) -> str:
+    return ".".join([channel, *([_words(route)] if route else []), last])
+
+
+def _unique(name: str, taken: Mapping[str, Any]) -> str:
+    number, told = 1, name
+    while told in taken:
+        number += 1
+        told = f"{name}_{number}"
+    return told
+
+
+# parameters, security, errors
+def _parameters(address: Address) -> dict[str, Any]:
+    """What fills the braces of an address; a specification extension, since AsyncAPI knows text alone."""
+    if not address.parameters:
+        return {}
+    return {
+        "parameters": {
+            name: {"schema": dict(schema), "required": name not in address.optional}
+            for name, schema in address.parameters.items()
+        }
+    }
+
+
+def _text_parameter(schema: Mapping[str, Any]) -> dict[str, Any]:
+    told = [f"{name} {value}" for name, value in schema.items() if name != "type"]
+    return {"description": ", ".join([str(schema["type"]), *told])}
+
+
+def _security(authenticator: Authenticator | None) -> dict[str, Mapping[str, Any]]:
+    """Security schemes by name, of the authentication classes that say what they are."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for one in () if authenticator is None else authenticator.classes:
+        scheme = one.security_scheme
+        if not scheme and type(one).authenticate_data is not BaseAuthentication.authenticate_data:
+            scheme = {"type": "apiKey", "in": "password", "description": 'Sent as the data of `{"action": "$auth"}`.'}
+        if scheme:
+            found[_unique(_words(type(one).__name__), found)] = scheme
+    return found
+
+
+def _ways(authenticator: Authenticator | None) -> dict[str, bool]:
+    """How a connection may be authenticated, and whether it has to be before its first frame."""
+    if authenticator is None:
+        return {"first_frame": False, "bearer": False, "auth_frame": False}
+    bearer = any(isinstance(one, BearerAuthentication) for one in authenticator.classes)
+    return {"first_frame": authenticator.first_frame, "bearer": bearer, "auth_frame": authenticator.takes_data}
+
+
+def _catalogue() -> dict[str, Any]:
+    return {name: {"status": error.code[0], "msg": error.code[2]} for name, error in CATALOGUE.items()}
+
+
+def _error_schemas() -> dict[str, Any]:
+    """The schema of an item of ``errors``, and of its type."""
+    known = {"title": "Known to wsaction", "enum": list(CATALOGUE)}
+    other = {"title": "Of validation, by pydantic's names, or of the application", "type": "string"}
+    item = {
+        "type": "object",
+        "properties": {
+            "type": {"$ref": f"#/components/schemas/{_ERROR_TYPE}"},
+            "msg": {"type": "string", "description": "For people."},
+            "loc": {"type": "array", "items": {"type": ["string", "integer"]}, "description": "The place at fault."},
+            "ctx": {"type": "object", "description": "Detail for programs."},
+        },
+        "required": ["type", "msg"],
+    }
+    return {_ERROR_ITEM: item, _ERROR_TYPE: {"anyOf": [known, other]}}
+
+
+def _error() -> Message:
+    """The reply that says what went wrong."""
+    properties = {
+        "errors": {"type": "array", "minItems": 1, "items": {"$ref": f"#/components/schemas/{_ERROR_ITEM}"}},
+        "data": {"type": "null"},
+        "action": {"type": ["string", "null"]},
+        "route": {"type": "string"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "request_id": dict(REQUEST_ID),
+    }
+    required = [name for name in properties if name != "request_id"]
+    return {
+        "name": "error",
+        "summary": "What went wrong.",
+        "payload": {"type": "object", "properties": properties, "required": required},
+    }
+
+
+def _places(view: Any, connection: Address) -> Iterator[Place]:
+    """The root of a connection where it answers itself, then every route below it."""
+    table = view.table
+    if table.match("")[0] is None and table.root.plans:
+        yield Place(mounted=table.root, connection=connection, route=Address(""))
+    for leaf in _reachable(table.router.leaves):
+        mounted: MountedHandler = leaf.endpoint.view
+        name = ":".join([*leaf.namespaces, leaf.endpoint.name]) if leaf.endpoint.name else ""
+        yield Place(mounted=mounted, connection=connection, route=address_of(leaf), name=name)

@@ -1,0 +1,220 @@
+"""Changes: objects that were created, updated or deleted, told to the routes where they are.
+
+What one unit of work does to one object is one event, told after the commit: an object that was created and then
+updated is ``created``, as it is at the end.
+
+Within a process the events of one object are told in the order in which its changes were committed: whoever changed it
+has its locks from right before the commit until the event is told. Between processes only versions say what is newer:
+with ``version_field``, the name of a field that every change makes greater, ``deleted`` has it too.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from pydantic_core import to_json
+
+from wsaction.announcements import history
+from wsaction.events import encode_event
+from wsaction.exceptions import LayerUnavailable
+from wsaction.frames import new_frame
+from wsaction.hub import Hub
+from wsaction.layers.base import History
+from wsaction.locks import Held
+from wsaction.publishing import session_of
+from wsaction.routing import NoReverseMatch
+from wsaction.serializers import MAX_MODELS, json_encoder, output_model
+from wsaction.showing import shown_as
+from wsaction.tables import Call
+from wsaction.units import join_unit
+from wsaction.visibility import asks_of_objects, gone, key_name, subject_of, values_of
+
+__all__ = ("event_routes", "is_live", "note")
+
+logger = logging.getLogger("wsaction")
+
+EVENTS = ("created", "updated", "deleted")
+
+
+def is_live(handler: Any) -> bool:
+    """Whether the changes that a handler makes are told: whether its routes can be subscribed to."""
+    return hasattr(handler, "announced")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a change is told."""
+
+    hub: Hub
+    topic: str
+    route: str
+    history: History | None
+    asks: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    event: str
+    pk: Any
+    data: str  # what is shown of the object, as JSON
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+    places: tuple[_Place, ...]
+
+    async def publish(self) -> None:
+        """Tells it everywhere. Raises `LayerUnavailable`."""
+        for place in self.places:
+            await self.tell(place)
+
+    async def publish_or_heal(self) -> None:
+        """Tells it everywhere; what fails is logged, and who is subscribed there is told to load again."""
+        for place in self.places:
+            try:
+                await self.tell(place)
+            except LayerUnavailable as exc:
+                logger.error(
+                    "%s was not told to %r, which will be told to load again: %r", self.event, place.topic, exc
+                )
+                place.hub.heal(place.topic, place.history)
+
+    async def tell(self, place: _Place) -> None:
+        text = encode_event(self.event, place.route, self.data)
+        subject = subject_of(self.before, self.after, self.pk) if place.asks else None
+        await place.hub.publish(place.topic, text, place.history, subject=subject)
+
+
+class _Pending:
+    """The changes of a unit of work, one for each object: a `units.Resource` that itself keeps nothing."""
+
+    instant = True
+
+    def __init__(self) -> None:
+        self._changes: dict[Any, _Change] = {}
+        self._held: list[Held] = []
+
+    def add(self, key: Any, change: _Change) -> None:
+        """Adds a change to those that the unit has made to the same object."""
+        earlier = self._changes.pop(key, None)
+        if earlier is None:
+            self._changes[key] = change
+        elif (event := _JOINED.get((earlier.event, change.event), change.event)) is not None:
+            places = tuple({place.topic: place for place in (*earlier.places, *change.places)}.values())
+            self._changes[key] = replace(change, event=event, before=earlier.before, places=places)
+
+    async def hold(self) -> None:
+        """Waits until nobody else who commits changes of the same objects has yet to tell them."""
+        names: dict[Hub, set[str]] = {}
+        for change in self._changes.values():
+            for place in change.places:
+                names.setdefault(place.hub, set()).add(f"{change.pk}@{place.topic}")
+        for hub, wanted in names.items():
+            self._held.append(await hub.locks.acquire(wanted))
+
+    def _let_go(self) -> None:
+        while self._held:
+            self._held.pop().release()
+
+    async def publish(self) -> None:
+        """Tells them all, in the order in which their objects were touched last."""
+        try:
+            for change in self._changes.values():
+                await change.publish_or_heal()
+        finally:
+            self._let_go()
+
+    async def prepare(self) -> None:
+        """Nothing can be in its way."""
+
+    async def commit(self) -> None:
+        """They are told after everything is committed."""
+
+    async def rollback(self) -> None:
+        self._changes.clear()
+        self._let_go()
+
+
+_JOINED: Mapping[tuple[str, str], str | None] = {
+    ("created", "updated"): "created",
+    ("created", "deleted"): None,
+    ("deleted", "created"): "updated",
+}
+
+
+async def note(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | None = None) -> None:
+    """Notes that an object was created, updated or deleted; ``before``: its values before that.
+
+    It is told once the unit of work under way is committed; where there is none, at once. Raises ``ValueError`` for
+    another event, `LayerUnavailable` where it is told at once.
+    """
+    change = _change(handler, event, obj, before)
+    if (unit := join_unit()) is None:
+        await change.publish()
+        return
+    pending = unit.held(_Pending)
+    if not isinstance(pending, _Pending):
+        pending = unit.resource(_Pending, _Pending)
+        unit.around_commit(pending.hold, pending.publish)
+    pending.add((type(handler), change.pk), change)
+
+
+def _change(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | None) -> _Change:
+    if event not in EVENTS:
+        raise ValueError(f"an object is {', '.join(EVENTS[:-1])} or {EVENTS[-1]}, not {event!r}")
+    pk, values = getattr(obj, key_name(handler.queryset)), values_of(handler, obj)
+    data = gone(handler, pk, obj) if event == "deleted" else _shown(handler, obj, pk)
+    if event == "deleted":
+        before, values = before or values, None
+    places: dict[str, _Place] = {}
+    for route in handler.get_event_routes(event, obj):
+        if (place := _place(handler, route)) is not None:
+            places[place.topic] = place
+    return _Change(event, pk, data, before, values, tuple(places.values()))
+
+
+def _shown(handler: Any, obj: Any, pk: Any) -> str:
+    """The object as all may see it; its key, where the handler has no one ``serializer_class``."""
+    if handler.serializer_class is None:
+        return to_json({"pk": pk}).decode()
+    output = output_model(handler.serializer_class)
+    return _writer(output)(shown_as(output, obj))
+
+
+@lru_cache(MAX_MODELS)
+def _writer(output: Any) -> Callable[[Any], str]:
+    return json_encoder(output)
+
+
+def _place(handler: Any, route: str) -> _Place | None:
+    """Where a route is told; None where nobody can be subscribed to it."""
+    session = session_of(handler)
+    target = session.targets.resolve(route)
+    if target.mounted is None or not target.is_topic:
+        return None
+    frame = new_frame({}, None, route, None)
+    frame.consumer, frame.call = handler.consumer, Call(target, "", target.mounted, target.mounted.no_such_action)
+    there = target.mounted.handler(frame, handler.scope)
+    if not is_live(there):
+        return None
+    return _Place(session.runtime.hub, there.get_topic(), target.canonical, history(there), asks_of_objects(there))
+
+
+def event_routes(handler: Any, obj: Any) -> list[str]:
+    """The handler's own route and, where a `SimpleRouter` made it, those of the list and of the object."""
+    target = handler.frame.call.target
+    routes: dict[str, None] = {target.canonical: None}
+    match = target.match
+    name, _, kind = (match.url_name or "" if match is not None else "").rpartition("-")
+    if match is None or not name or kind not in ("list", "detail"):
+        return list(routes)
+    key = handler.lookup_url_kwarg or handler.lookup_field
+    value = getattr(obj, key_name(handler.queryset) if handler.lookup_field == "pk" else handler.lookup_field)
+    of_list = {name: given for name, given in match.kwargs.items() if name != key}
+    names = ":".join([*match.namespaces, name])
+    for kind, kwargs in (("list", of_list), ("detail", {**of_list, key: value})):
+        try:
+            routes[session_of(handler).table.router.reverse(f"{names}-{kind}", kwargs=kwargs)] = None
+        except NoReverseMatch:
+            logger.debug("%s-%s is no route of %r", names, kind, kwargs)
+    return list(routes)

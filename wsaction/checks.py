@@ -1,0 +1,165 @@
+"""Checks: what an app's declarations say that its author may not have meant. Nothing is run for it."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from wsaction.applications import WSAction
+from wsaction.authentication import SessionAuthentication
+from wsaction.inventory import Entry, inventory
+from wsaction.layers.memory import MemoryLayer
+from wsaction.limits import Limits
+from wsaction.routing import Router
+from wsaction.shadows import shadows
+from wsaction.throttling import ConnectionRateThrottle, MemoryThrottleStore, SimpleRateThrottle
+
+__all__ = ("Finding", "check")
+
+LONGEST = 86_400  # seconds
+LARGEST = 1_073_741_824  # bytes, and whatever else is counted
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong (``error``), or that is only right where it is meant (``warning``).
+
+    ``code`` names it for programs; ``place``, ``msg`` and ``cure`` are for people.
+    """
+
+    level: Literal["error", "warning"]
+    code: str
+    place: str
+    msg: str
+    cure: str
+
+
+def check(app: WSAction, workers: int = 1) -> list[Finding]:
+    """What there is to find in an app that so many processes are to serve; errors first."""
+    entries = [*inventory(app.router)]
+    found = [*_hidden(app.router), *_open(entries), *_endless(entries), *_loose(app), *_exposed(app)]
+    if workers > 1:
+        found += _unshared(app, entries, workers)
+    return sorted(found, key=lambda one: one.level)
+
+
+# routes
+def _hidden(router: Router) -> Iterator[Finding]:
+    """Routes that are never reached."""
+    yield from _hidden_in(router, "")
+    seen: set[Any] = set()
+    for leaf in router.leaves:
+        view: Any = leaf.endpoint.view
+        if (table := getattr(view, "table", None)) is not None and view.handler_class not in seen:
+            seen.add(view.handler_class)
+            yield from _hidden_in(table.router, leaf.route)
+
+
+def _hidden_in(router: Router, connection: str) -> Iterator[Finding]:
+    for one in shadows(router):
+        place, by = _place(connection, one.hidden.route), f"{one.by.route!r}, declared before it"
+        if one.is_duplicate:
+            cure = "remove one of the two, or give its actions to one handler"
+            yield Finding("error", "duplicate_route", place, f"never reached: it is the same as {by}", cure)
+        else:
+            msg = f"never reached: {one.example!r} and all like it go to {by}"
+            yield Finding("error", "shadowed_route", place, msg, "declare it before that one")
+
+
+def _place(connection: str, route: str) -> str:
+    return f"{connection or '(root)'} {route}".strip()
+
+
+# permissions
+def _open(entries: list[Entry]) -> Iterator[Finding]:
+    """Handlers of which nobody has said who may use them."""
+    seen: set[Any] = set()
+    for entry in entries:
+        cls = entry.mounted and entry.mounted.handler_class
+        silent = [told for told, action in entry.actions.items() if not entry.permissions(action)]
+        if not silent or cls in seen:
+            continue
+        seen.add(cls)
+        msg = f"{entry.handler} asks no permission: whoever is connected may {', '.join(silent)}"
+        cure = "set its permission_classes, to (AllowAny,) where it is meant so"
+        yield Finding("warning", "no_permissions", _place(entry.connection, entry.route), msg, cure)
+
+
+# bounds
+def _endless(entries: list[Entry]) -> Iterator[Finding]:
+    """Actions without an end, and lists."""
+    seen: set[Any] = set()
+    for entry in entries:
+        for told, action in entry.actions.items():
+            key, place = (entry.handler, action.name), f"{_place(entry.connection, entry.route)} {told}"
+            if key in seen:
+                continue
+            seen.add(key)
+            if action.options.timeout is not None and math.isinf(action.options.timeout):
+                msg, cure = f"{entry.handler}.{action.name} has no timeout", "give it one: @async_action(timeout=60)"
+                yield Finding("warning", "no_timeout", place, msg, cure)
+            if action.name == "list" and _is_unpaginated(entry):
+                msg = f"{entry.handler}.list answers every row at once"
+                yield Finding("warning", "no_pagination", place, msg, "set its pagination_class")
+
+
+def _is_unpaginated(entry: Entry) -> bool:
+    cls = entry.mounted and entry.mounted.handler_class
+    return hasattr(cls, "pagination_class") and entry.mounted.attribute("pagination_class") is None  # type: ignore[union-attr]
+
+
+def _loose(app: WSAction) -> Iterator[Finding]:
+    """Bounds so wide that they are none."""
+    owners: dict[str, Limits] = {"WSAction(limits=...)": app.runtime.limits}
+    for leaf in app.router.leaves:
+        cls = getattr(leaf.endpoint.view, "handler_class", None)
+        if cls is not None and cls.limits is not None:
+            owners[f"{cls.__name__}.limits"] = cls.limits
+    for owner, limits in owners.items():
+        for field in fields(limits):
+            value, most = getattr(limits, field.name), LONGEST if field.type is float else LARGEST
+            if value > most:
+                msg, cure = f"{field.name}={value:g} bounds nothing", f"the default is {field.default:g}"
+                yield Finding("warning", "loose_limit", owner, msg, cure)
+
+
+# what strangers get
+def _exposed(app: WSAction) -> Iterator[Finding]:
+    if app.debug:
+        msg = "clients are told tracebacks, and which routes and actions there are"
+        yield Finding("warning", "debug", "WSAction(debug=True)", msg, "leave it out where strangers connect")
+    ways = app.runtime.authenticator.classes if app.runtime.authenticator is not None else ()
+    if "*" in app.runtime.origins.allowed_origins and any(isinstance(one, SessionAuthentication) for one in ways):
+        msg = "pages of any origin may connect with the cookies of whoever looks at them"
+        cure = "list the origins that are yours"
+        yield Finding("error", "any_origin", "WSAction(allowed_origins=['*'])", msg, cure)
+
+
+# several processes
+def _unshared(app: WSAction, entries: list[Entry], workers: int) -> Iterator[Finding]:
+    """What each of several processes has for itself."""
+    if isinstance(app.runtime.layer, MemoryLayer | None) and _publishes(app):
+        msg = f"{workers} workers, and an event reaches only those who are connected to the one that published it"
+        cure = "WSAction(layer=RedisLayer('redis://...')), of wsaction.layers.redis"
+        yield Finding("error", "memory_layer", "WSAction(layer=...)", msg, cure)
+    kept = [entry for entry in entries if _counts_here(entry)]
+    if kept:
+        msg = f"{workers} workers, each of which counts for itself: rates are {workers} times what they say"
+        cure = "SimpleRateThrottle.store = RedisThrottleStore('redis://...'), of wsaction.layers.throttles"
+        yield Finding("warning", "memory_throttles", _place(kept[0].connection, kept[0].route), msg, cure)
+
+
+def _publishes(app: WSAction) -> bool:
+    tables: list[Any] = [getattr(leaf.endpoint.view, "table", None) for leaf in app.router.leaves]
+    return any(table is not None and (table.is_live or table.broadcasts) for table in tables)
+
+
+def _counts_here(entry: Entry) -> bool:
+    plans = {} if entry.mounted is None else entry.mounted.plans
+    asked = [throttle for plan in plans.values() for _, throttles in plan.throttles for throttle in throttles or ()]
+    return any(
+        isinstance(one, SimpleRateThrottle)
+        and not isinstance(one, ConnectionRateThrottle)
+        and isinstance(one.store, MemoryThrottleStore)
+        for one in asked
+    )

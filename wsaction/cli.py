@@ -1,0 +1,66 @@
+"""The command line: ``wsaction run main:app``."""
+
+from typing import Any
+
+try:
+    import click
+except ImportError as exc:
+    raise ImportError("the wsaction command needs click: pip install 'wsaction[standard]'") from exc
+
+import wsaction
+from wsaction.cli_call import call
+from wsaction.cli_codegen import codegen
+from wsaction.cli_inspect import asyncapi, check, routes
+from wsaction.cli_loading import check_module
+from wsaction.server import run as run_app
+
+__all__ = ("main",)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(wsaction.__version__, message="wsaction %(version)s")
+def main() -> None:
+    """wsaction: routes, serializers, permissions and generic actions on one WebSocket."""
+
+
+main.add_command(call)
+main.add_command(routes)
+main.add_command(asyncapi)
+main.add_command(check)
+main.add_command(codegen)
+
+
+@main.command(short_help="Serve an app with uvicorn.")
+@click.argument("app", metavar="MODULE:APP")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65_535), help="Port; 0 for a free one.")
+@click.option("--uds", metavar="PATH", help="Listen on a UNIX domain socket instead.")
+@click.option("--workers", type=click.IntRange(1), help="Processes; more than one needs a layer that they share.")
+@click.option("--reload", is_flag=True, help="Start anew when a file changes; for development.")
+@click.option("--reload-dir", "reload_dirs", multiple=True, help="Watch this directory; may be given more than once.")
+@click.option("--app-dir", default=".", show_default=True, type=click.Path(exists=True, file_okay=False),
+              help="Look for MODULE here.")  # fmt: skip
+@click.option("--factory", is_flag=True, help="APP is a function that makes the app.")
+@click.option("--env-file", type=click.Path(exists=True, dir_okay=False), help="Environment variables to set.")
+@click.option("--root-path", default="", help="The path below which a proxy serves the app.")
+@click.option("--forwarded-allow-ips", metavar="IPS", help="Proxies whose X-Forwarded-* headers are believed.")
+@click.option("--ssl-keyfile", type=click.Path(exists=True, dir_okay=False), help="For wss://.")
+@click.option("--ssl-certfile", type=click.Path(exists=True, dir_okay=False), help="For wss://.")
+@click.option("--log-level", default="info", show_default=True,
+              type=click.Choice(["critical", "error", "warning", "info", "debug"]), help="What is logged.")  # fmt: skip
+@click.option("--ws-max-size", default=65_536, show_default=True, type=click.IntRange(1),
+              help="Bytes of the largest message; no less than the largest max_frame_bytes.")  # fmt: skip
+@click.option("--ws-ping-interval", default=20.0, show_default=True, help="Seconds between pings.")
+@click.option("--ws-ping-timeout", default=20.0, show_default=True, help="Seconds to wait for a pong.")
+@click.option("--limit-concurrency", type=click.IntRange(1), help="Connections at once; more are answered HTTP 503.")
+@click.option(
+    "--backlog", default=2048, show_default=True, type=click.IntRange(1), help="Connections not yet accepted."
+)
+def run(app: str, app_dir: str, **options: Any) -> None:
+    """Serve an app with uvicorn, with the settings that wsaction recommends.
+
+    On SIGTERM or Ctrl-C it drains: actions under way are finished, and connections closed 1012 in batches.
+    """
+    check_module(app, app_dir)
+    options["reload_dirs"] = list(options["reload_dirs"]) or None
+    run_app(app, **{name: value for name, value in options.items() if value is not None})

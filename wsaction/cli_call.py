@@ -1,0 +1,175 @@
+"""``wsaction call``: one action from the shell, and what follows it."""
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing
+from typing import TYPE_CHECKING, Any
+
+import click
+from pydantic_core import from_json, to_json
+
+if TYPE_CHECKING:
+    from wsaction.client import Client, Event, Resync
+
+__all__ = ("call",)
+
+FAILED, UNREACHED, INTERRUPTED = 1, 3, 130  # exit codes; 2 is click's, for wrong use
+_PARAMETER = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+
+
+@click.command(short_help="Run one action of a server.")
+@click.argument("url")
+@click.argument("action")
+@click.argument("parameters", metavar="[ROUTE] [KEY=VALUE]...", nargs=-1)
+@click.option("--data", metavar="JSON", help="The action's data; - reads it from standard input.")
+@click.option("--stream", is_flag=True, help="Print each item of a stream as it comes.")
+@click.option("--subscribe", is_flag=True, help="Then print the route's events, over lost connections, until Ctrl-C.")
+@click.option("--snapshot", is_flag=True, help="With --subscribe: print what is there, and again where some were lost.")
+@click.option("--limit", type=click.IntRange(1), help="End after so many items or events.")
+@click.option("--token", envvar="WSACTION_TOKEN", show_envvar=True, help="A bearer token.")
+@click.option("--timeout", default=60.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each reply, item, event or error.")
+def call(url: str, action: str, parameters: tuple[str, ...], data: str | None, as_json: bool, **options: Any) -> None:
+    """Run one action of the server at URL, and print what it answers.
+
+    A VALUE is JSON or, where it is none, text; one that begins with {, [ or " has to be JSON. With the action
+    `subscribe`, nothing is called: it is the same as --subscribe alone.
+
+    \b
+    wsaction call ws://127.0.0.1:8000/ws/ retrieve cards/1/
+    wsaction call ws://127.0.0.1:8000/ws/ create cards/ --data '{"title": "Mine"}'
+    wsaction call ws://127.0.0.1:8000/ws/ echo text=hello
+
+    Exit codes: 0 fine, 1 the server answered with an error, 2 wrong use, 3 no connection or no answer.
+    """
+    try:
+        import wsaction.client as package
+    except ImportError as exc:
+        raise click.ClickException(str(exc)) from exc
+    route, keys = _parameters(parameters)
+    if data is not None:
+        keys["data"] = _json(sys.stdin.read() if data == "-" else data, "--data")
+    output = _Output(as_json)
+    try:
+        asyncio.run(_run(output, url, action, route, keys, **options))
+    except package.ActionError as exc:
+        output.error(exc, {"status": exc.status, "errors": exc.errors})
+        sys.exit(FAILED)
+    except package.ClientError as exc:
+        output.error(exc, {"status": None, "errors": [{"type": "connection", "msg": str(exc)}]})
+        sys.exit(UNREACHED)
+    except ValueError as exc:
+        raise click.UsageError(str(exc)) from exc
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+async def _run(
+    output: "_Output",
+    url: str,
+    action: str,
+    route: str,
+    keys: dict[str, Any],
+    *,
+    stream: bool,
+    subscribe: bool,
+    snapshot: bool,
+    limit: int | None,
+    token: str | None,
+    timeout: float,
+) -> None:
+    from wsaction.client import connect
+
+    follows = subscribe or action == "subscribe"
+    async with (
+        connect(
+            url, token=token, timeout=timeout, open_timeout=timeout, reconnect=follows, on_state=output.state
+        ) as client,
+        AsyncExitStack() as stack,
+    ):
+        if follows:  # before the call, whose events are among them
+            entered = await stack.enter_async_context(client.subscribe(route, snapshot=snapshot, timeout=timeout))
+            if snapshot:
+                output.data(entered.snapshot)
+        if stream:
+            await _print_items(output, client, action, route, keys, limit)
+        elif action != "subscribe":
+            output.data(await client.call(action, route, params=keys))
+        if follows:
+            await _print_events(output, entered, limit)
+
+
+async def _print_items(
+    output: "_Output", client: "Client", action: str, route: str, keys: Mapping[str, Any], limit: int | None
+) -> None:
+    async with aclosing(client.stream(action, route, params=keys)) as items:
+        async for item in items:
+            output.data(item)
+            if limit is not None and (limit := limit - 1) == 0:
+                return
+
+
+async def _print_events(output: "_Output", events: "AsyncIterator[Event | Resync]", limit: int | None) -> None:
+    async for item in events:
+        output.event(item)
+        if limit is not None and (limit := limit - 1) == 0:
+            return
+
+
+class _Output:
+    """Prints for people or, line by line, for programs."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def data(self, data: Any) -> None:
+        """What was answered."""
+        click.echo(to_json(data, indent=None if self._as_json else 2))
+
+    def event(self, item: Any) -> None:
+        """An event, or that some were lost."""
+        told = {name: getattr(item, name) for name in item.__dataclass_fields__}
+        click.echo(to_json({"event": "$resync", **told} if "snapshot" in told else told))
+
+    def error(self, exc: Exception, told: Mapping[str, Any]) -> None:
+        """Why it failed."""
+        click.echo(f"wsaction: {exc}", err=True)
+        if self._as_json:
+            click.echo(to_json(told))
+
+    def state(self, state: str, cause: Exception | None) -> None:
+        """That the connection was lost, or is there again."""
+        if cause is not None and state == "waiting":
+            click.echo(f"wsaction: {cause}; connecting again", err=True)
+
+
+def _parameters(arguments: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
+    """The route, which comes first or not at all, and the action's parameters."""
+    route = "" if not arguments or _PARAMETER.fullmatch(arguments[0]) else arguments[0]
+    keys = {}
+    for argument in arguments[1:] if route else arguments:
+        if argument == "" and argument is arguments[0]:  # "": the empty route, said
+            continue
+        found = _PARAMETER.fullmatch(argument)
+        if found is None:
+            raise click.UsageError(f"expected KEY=VALUE after the route, as in text=hello, got {argument!r}")
+        keys[found[1]] = _value(found[2], found[1])
+    return route, keys
+
+
+def _value(text: str, name: str) -> Any:
+    if text[:1] in ("{", "[", '"'):
+        return _json(text, name)
+    try:
+        return from_json(text)
+    except ValueError:
+        return text
+
+
+def _json(text: str, name: str) -> Any:
+    try:
+        return from_json(text)
+    except ValueError as exc:
+        raise click.UsageError(f"{name}: expected JSON, got {text[:100]!r}: {exc}") from exc

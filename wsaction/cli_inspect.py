@@ -1,0 +1,112 @@
+"""``wsaction routes``, ``asyncapi`` and ``check``: what an app is, without running it."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wsaction.actions import Action
+from wsaction.applications import WSAction
+from wsaction.checks import check as check_app
+from wsaction.cli_loading import app_argument
+from wsaction.cli_output import output_option, put, table
+from wsaction.inventory import Entry, inventory
+from wsaction.workers import count_workers
+
+__all__ = ("asyncapi", "check", "routes")
+
+_HEADS = ("CONNECTION", "ROUTE", "NAME", "HANDLER", "ACTIONS", "PERMISSIONS", "LIVE")
+
+
+@click.command(short_help="List the routes of an app.")
+@app_argument
+@click.option("--json", "as_json", is_flag=True, help="A JSON list of the routes.")
+def routes(app: WSAction, as_json: bool) -> None:
+    """List every route of an app: the path to connect to, what is there, who may, and whether it can be subscribed to.
+
+    An action that has permissions of its own has them behind its name.
+    """
+    entries = [*inventory(app.router)]
+    if as_json:
+        click.echo(json.dumps([_told(entry) for entry in entries], ensure_ascii=False, indent=2))
+    else:
+        click.echo(table(_HEADS, [_row(entry) for entry in entries], {"ACTIONS": 44, "PERMISSIONS": 30}))
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    return {
+        "connection": entry.connection,
+        "route": entry.route,
+        "name": entry.name or None,
+        "handler": entry.handler,
+        "actions": [
+            {"action": told, "streams": action.streams, "permissions": entry.permissions(action)}
+            for told, action in entry.actions.items()
+        ],
+        "permissions": entry.permissions(),
+        "live": entry.is_live,
+    }
+
+
+def _row(entry: Entry) -> list[str]:
+    if entry.mounted is None:
+        return [entry.connection or '""', "", entry.name, entry.handler, "(another ASGI app)", "", ""]
+    actions = ", ".join(_shown(entry, told, action) for told, action in entry.actions.items())
+    permissions = ", ".join(entry.permissions()) or "-"
+    live = "yes" if entry.is_live else "-"
+    return [entry.connection or '""', entry.route or '""', entry.name or "-", entry.handler, actions, permissions, live]
+
+
+def _shown(entry: Entry, told: str, action: Action) -> str:
+    own = entry.permissions(action)
+    return told if own == entry.permissions() else f"{told} [{', '.join(own[-1:]) or '-'}]"
+
+
+@click.command(short_help="Print the AsyncAPI document of an app.")
+@app_argument
+@output_option
+def asyncapi(app: WSAction, output: Path | None) -> None:
+    """Print the AsyncAPI 3.1 document of an app, as it is served at its asyncapi_url."""
+    put(json.dumps(app.asyncapi(), ensure_ascii=False, indent=2) + "\n", output)
+
+
+@click.command(short_help="Look for mistakes in what an app declares.")
+@app_argument
+@click.option("--workers", type=click.IntRange(1), help="Processes that are to serve it; WEB_CONCURRENCY, or 1.")
+@click.option("--strict", is_flag=True, help="Exit with 1 for warnings too.")
+@click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
+def check(app: WSAction, workers: int | None, strict: bool, as_json: bool) -> None:
+    """Look for mistakes in what an app declares, without running it.
+
+    \b
+    error    duplicate_route    written like one before it, and never reached
+    error    shadowed_route     one before it matches whatever it does
+    error    memory_layer       events do not cross workers
+    error    any_origin         cookies are trusted, and any page may connect
+    warning  no_permissions     whoever is connected may use it
+    warning  no_timeout         an action that may run for ever
+    warning  no_pagination      a list that answers every row at once
+    warning  loose_limit        a bound so wide that it is none
+    warning  memory_throttles   rates are counted by each worker
+    warning  debug              clients are told tracebacks
+
+    Exit codes: 0 no error, 1 errors (or, with --strict, warnings), 2 wrong use.
+    """
+    found = check_app(app, workers or count_workers([]))
+    errors = sum(one.level == "error" for one in found)
+    if as_json:
+        told = {"findings": [asdict(one) for one in found], "errors": errors, "warnings": len(found) - errors}
+        click.echo(json.dumps(told, ensure_ascii=False, indent=2))
+    else:
+        for one in found:
+            click.echo(f"{one.level:<8} {one.code}  {one.place}\n         {one.msg}\n         cure: {one.cure}")
+        click.echo(_counted(errors, "error") + ", " + _counted(len(found) - errors, "warning"))
+    if errors or (strict and found):
+        sys.exit(1)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

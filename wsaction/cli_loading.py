@@ -1,0 +1,118 @@
+"""``MODULE:APP``: the app that a command is about, and what is said where there is none."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import wraps
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+
+from wsaction.applications import WSAction
+
+__all__ = ("app_argument", "check_module", "load")
+
+HINT = "MODULE:APP"
+
+
+def app_argument(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the app that ``MODULE:APP`` names as its first argument, with the options that find it."""
+
+    @click.argument("target", metavar=HINT)
+    @click.option("--app-dir", default=".", show_default=True, type=click.Path(exists=True, file_okay=False),
+                  help="Look for MODULE here.")  # fmt: skip
+    @click.option("--factory", is_flag=True, help="APP is a function that makes the app.")
+    @wraps(command)
+    def with_app(target: str, app_dir: str, factory: bool, **options: Any) -> Any:
+        return command(load(target, app_dir=app_dir, factory=factory), **options)
+
+    return with_app
+
+
+def load(target: str, *, app_dir: str = ".", factory: bool = False) -> WSAction:
+    """The app named ``"module:app"``, whose module is looked for in ``app_dir`` first; ``factory``: what it returns.
+
+    Raises click's ``BadParameter`` where there is none, with what is near. What the module itself raises goes on.
+    """
+    name, attribute = check_module(target, app_dir)
+    module = importlib.import_module(name)
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise _wrong(f"{name} has no {attribute!r}{_near(part, found)}")
+        found = getattr(found, part)
+    if factory:
+        if isinstance(found, WSAction) or not callable(found):
+            raise _wrong(f"--factory: {target} is a {type(found).__name__}, not a function; leave --factory out")
+        found = found()
+    return _checked(found, target, module)
+
+
+def check_module(target: str, app_dir: str) -> tuple[str, str]:
+    """The two parts of ``"module:app"``, whose module is there; modules of ``app_dir`` are importable from then on.
+
+    Raises as `load` does. The module is not imported, only the packages that it is in.
+    """
+    name, colon, attribute = target.partition(":")
+    if not (name and colon and attribute):
+        raise _wrong(f"expected MODULE:APP, as in main:app, got {target!r}")
+    _import_from(app_dir)
+    if not _is_there(name):
+        known = [path.stem for path in Path(app_dir).glob("*.py")]
+        near = get_close_matches(name, known, 1)
+        told = f"; did you mean {near[0]!r}?" if near else f" in {Path(app_dir).resolve()}; --app-dir says where it is"
+        raise _wrong(f"there is no module {name!r}{told}")
+    return name, attribute
+
+
+def _is_there(name: str) -> bool:
+    importlib.invalidate_caches()
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError as exc:
+        if exc.name is not None and f"{name}.".startswith(f"{exc.name}."):
+            return False
+        raise  # a package that it is in imports what is not there
+    except ValueError:  # of a module that was put together by hand, __main__ for example
+        return name in sys.modules
+
+
+def _import_from(folder: str) -> None:
+    """Makes modules of a folder importable here and in the processes that are started from here."""
+    path = str(Path(folder).resolve())
+    if path not in sys.path[:1]:
+        sys.path.insert(0, path)
+    known = os.environ.get("PYTHONPATH")
+    if path not in (known or "").split(os.pathsep)[:1]:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [path, known]))
+
+
+def _near(wanted: str, found: Any) -> str:
+    apps = [name for name, value in vars(found).items() if isinstance(value, WSAction)] if _has_names(found) else []
+    names = get_close_matches(wanted, [*apps, *dir(found)], 1) or apps[:1]
+    return f"; did you mean {names[0]!r}?" if names else ""
+
+
+def _has_names(found: Any) -> bool:
+    return hasattr(found, "__dict__")
+
+
+def _checked(found: Any, target: str, module: ModuleType) -> WSAction:
+    if isinstance(found, WSAction):
+        return found
+    apps = [name for name, value in vars(module).items() if isinstance(value, WSAction)]
+    if apps:
+        told = f"did you mean {module.__name__}:{apps[0]}?"
+    elif callable(found) and getattr(found, "__name__", None) and not isinstance(found, type):
+        told = "pass --factory where it is a function that makes one"
+    else:
+        told = "name the WSAction that it mounts or serves"
+    raise _wrong(f"{target} is a {type(found).__name__}, not a WSAction; {told}")
+
+
+def _wrong(message: str) -> click.BadParameter:
+    return click.BadParameter(message, param_hint=HINT)

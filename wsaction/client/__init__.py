@@ -1,0 +1,70 @@
+"""A client of wsaction for asyncio: calls, streams, subscriptions that survive a lost connection, typed errors.
+
+>>> async with connect("ws://127.0.0.1:8000/ws/") as client:
+...     card = await client.call("retrieve", "cards/1/", returns=Card)
+...     async for line in client.stream("tail", "logs/7/"):
+...         print(line)
+...     async with client.subscribe("boards/7/", snapshot=True) as board:
+...         async for item in board:
+...             ...  # an Event, or a Resync where something was lost
+
+Needs the extra ``client``. Like `wsaction.testing`, this package's ``__init__`` re-exports. It imports nothing of the
+server's side.
+"""
+
+from wsaction.client.audiences import Events
+from wsaction.client.clients import Client, connect
+from wsaction.client.errors import (
+    ActionError,
+    ActionNotAllowed,
+    ActionTimeout,
+    CallTimeout,
+    Cancelled,
+    ClientError,
+    Conflict,
+    ConnectionFailed,
+    ConnectionLost,
+    InvalidRequest,
+    NotAuthenticated,
+    NotFound,
+    Overflow,
+    PermissionDenied,
+    RouteNotFound,
+    ServerError,
+    Throttled,
+    Unavailable,
+    UnexpectedReply,
+)
+from wsaction.client.lines import State
+from wsaction.client.messages import Event, Position, Resync
+from wsaction.client.subscriptions import Subscription
+
+__all__ = (
+    "ActionError",
+    "ActionNotAllowed",
+    "ActionTimeout",
+    "CallTimeout",
+    "Cancelled",
+    "Client",
+    "ClientError",
+    "Conflict",
+    "ConnectionFailed",
+    "ConnectionLost",
+    "Event",
+    "Events",
+    "InvalidRequest",
+    "NotAuthenticated",
+    "NotFound",
+    "Overflow",
+    "PermissionDenied",
+    "Position",
+    "Resync",
+    "RouteNotFound",
+    "ServerError",
+    "State",
+    "Subscription",
+    "Throttled",
+    "Unavailable",
+    "UnexpectedReply",
+    "connect",
+)

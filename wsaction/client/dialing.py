@@ -1,0 +1,107 @@
+"""`Dialer`: from an address and credentials to an open `Link` that has said who it is."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from wsaction.client.errors import ActionError, ConnectionFailed, ConnectionLost
+from wsaction.client.links import Link
+from wsaction.client.messages import Event, Reply
+from wsaction.client.sockets import open_socket, says_no
+
+__all__ = ("Dialer", "Token", "refusal")
+
+Token = str | Callable[[], "str | Awaitable[str]"]
+
+_PASSING = (408, 429)  # statuses of an $auth that may be answered otherwise the next time; and those from 500 on
+
+
+class Dialer:
+    """Opens links. ``token`` and ``auth`` are asked anew for each, where they are callables, sync or async."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: Token | None,
+        token_in: str,
+        auth: Any,
+        open_timeout: float,
+        close_timeout: float,
+        buffer: int,
+        socket_options: Mapping[str, Any],
+    ) -> None:
+        if token_in not in ("subprotocol", "header"):
+            raise ValueError(f"token_in: expected 'subprotocol' or 'header', got {token_in!r}")
+        self.url, self._token, self._auth = url, token, auth
+        self._in_header = token_in == "header"  # noqa: S105  # a place, not a password
+        self.open_timeout, self._close_timeout, self._buffer = open_timeout, close_timeout, buffer
+        self._options: dict[str, Any] = {"compression": None, "max_size": 16_777_216, **socket_options}
+
+    @property
+    def can_renew(self) -> bool:
+        """Whether the next link may come with another credential."""
+        return callable(self._token) or callable(self._auth)
+
+    @property
+    def can_refresh(self) -> bool:
+        """Whether `authenticate` may be asked again on an open link."""
+        return callable(self._auth)
+
+    async def dial(self, on_event: Callable[[Event, int], None]) -> tuple[Link, float | None]:
+        """A link whose `Link.run` is to be run, and until when its credential holds, in unix seconds, if that is known.
+
+        Raises `ConnectionFailed`, and what a callable credential raises.
+        """
+        socket = await open_socket(
+            self.url,
+            token=None if self._token is None else await _current(self._token),
+            token_in_header=self._in_header,
+            open_timeout=self.open_timeout,
+            close_timeout=self._close_timeout,
+            **self._options,
+        )
+        link = Link(socket, on_event, self._buffer)
+        try:
+            return link, None if self._auth is None else await self._introduced(link)
+        except BaseException:
+            await link.close()
+            raise
+
+    async def _introduced(self, link: Link) -> float | None:
+        try:
+            return await self.authenticate(link.open_with)
+        except ActionError as exc:
+            final = exc.status < 500 and exc.status not in _PASSING
+            raise ConnectionFailed(f"{self.url} refused $auth: {exc}", status=exc.status, is_final=final) from exc
+        except ConnectionLost as exc:
+            raise refusal(self.url, exc) from exc
+        except TimeoutError as exc:
+            raise ConnectionFailed(f"{self.url} did not answer $auth in {self.open_timeout:g} s") from exc
+
+    async def authenticate(self, ask: Callable[[str, str, Mapping[str, Any]], Awaitable[Reply]]) -> float | None:
+        """Sends ``$auth``; returns until when that holds."""
+        data = await _current(self._auth)
+        async with asyncio.timeout(self.open_timeout):
+            reply = await ask("$auth", "", {"data": data})
+        match reply.data:
+            case {"expires_at": int() | float() as at}:
+                return float(at)
+        return None
+
+
+def refusal(url: str, lost: ConnectionLost) -> ConnectionFailed:
+    """What a close means for those who would connect again."""
+    told = f", {lost.reason!r}" if lost.reason else ""
+    return ConnectionFailed(
+        f"{url} closed the connection: code {lost.code}{told}", code=lost.code, is_final=says_no(lost.code)
+    )
+
+
+async def _current(value: Any) -> Any:
+    if callable(value):
+        value = value()
+        if inspect.isawaitable(value):
+            value = await value
+    return value

@@ -1,0 +1,127 @@
+"""A WebSocket, and what its library says, in this package's words. The one file that imports `websockets`."""
+
+import asyncio
+import logging
+import re
+from typing import Any
+
+try:
+    from websockets.asyncio.client import ClientConnection
+    from websockets.asyncio.client import connect as websockets_connect
+    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+    from websockets.typing import Subprotocol
+except ImportError as exc:
+    raise ImportError("wsaction.client needs websockets: pip install 'wsaction[client]'") from exc
+
+from wsaction.client.errors import ConnectionFailed, ConnectionLost
+
+__all__ = ("Socket", "open_socket", "says_no")
+
+logger = logging.getLogger("wsaction.client")
+
+SUBPROTOCOL = "wsaction.v1"
+REFUSING_CODES = frozenset({1008, 4401, 4403, 4404})
+_PASSING_STATUSES = frozenset({408, 425, 429})  # and all from 500 on: tried again, they may say something else
+_SUBPROTOCOL_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, token
+
+
+def says_no(code: int) -> bool:
+    """Whether a close code says that connecting again as one is will not help."""
+    return code in REFUSING_CODES
+
+
+class _Connect(websockets_connect):
+    """Follows no redirect: a token in a sub-protocol would go along to wherever it leads."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
+
+
+class Socket:
+    """An open WebSocket. What its methods raise once it is closed is `ConnectionLost`."""
+
+    def __init__(self, connection: ClientConnection, close_timeout: float) -> None:
+        self._connection, self._close_timeout = connection, close_timeout
+
+    async def receive(self) -> str | bytes:
+        """The next message."""
+        try:
+            return await self._connection.recv()
+        except ConnectionClosed as exc:
+            raise _lost(exc) from exc
+
+    async def send(self, text: str) -> None:
+        """Sends a message; waits while the server does not read."""
+        try:
+            await self._connection.send(text)
+        except ConnectionClosed as exc:
+            raise _lost(exc) from exc
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Closes it, which takes at most ``close_timeout`` seconds; what still comes is dropped."""
+        closing = asyncio.ensure_future(self._connection.close(code, reason))
+        try:
+            async with asyncio.timeout(self._close_timeout):
+                while True:  # unread messages would keep the server's close frame from being read
+                    await self._connection.recv()
+        except ConnectionClosed:
+            pass
+        except TimeoutError:
+            logger.debug("the server did not answer the close frame in %g s", self._close_timeout)
+        finally:
+            self._connection.transport.abort()
+            await closing
+
+    def abort(self) -> None:
+        """Drops it at once."""
+        self._connection.transport.abort()
+
+
+async def open_socket(
+    url: str, *, token: str | None, token_in_header: bool, close_timeout: float, **options: Any
+) -> Socket:
+    """Connects; raises `ConnectionFailed`, final or not. ``options`` are those of ``websockets``' ``connect``."""
+    subprotocols = [Subprotocol(SUBPROTOCOL)]
+    if token is not None and token_in_header:
+        options["additional_headers"] = [
+            *_items(options.get("additional_headers")),
+            ("Authorization", f"Bearer {token}"),
+        ]
+    elif token is not None:
+        subprotocols.append(Subprotocol(_as_subprotocol(token)))
+    try:
+        connection = await _Connect(url, subprotocols=subprotocols, close_timeout=close_timeout, **options)
+    except InvalidURI as exc:
+        raise ConnectionFailed(f"{url!r} is no WebSocket address, as in ws://host/ws/", is_final=True) from exc
+    except InvalidStatus as exc:
+        raise _refused(url, exc) from exc
+    except (OSError, TimeoutError, InvalidHandshake, EOFError) as exc:
+        raise ConnectionFailed(f"cannot connect to {url}: {exc}") from exc
+    return Socket(connection, close_timeout)
+
+
+def _items(headers: Any) -> list[tuple[str, str]]:
+    return list(headers.items() if hasattr(headers, "items") else headers or ())
+
+
+def _as_subprotocol(token: str) -> str:
+    if not _SUBPROTOCOL_TOKEN.fullmatch(token):
+        raise ValueError(
+            "the token has characters that a sub-protocol cannot carry, such as = and /; pass token_in='header'"
+        )
+    return f"bearer.{token}"
+
+
+def _refused(url: str, exc: InvalidStatus) -> ConnectionFailed:
+    """A handshake that was answered by HTTP: the status, and what the body says."""
+    status, body = exc.response.status_code, (exc.response.body or b"")[:500].decode(errors="replace")
+    final = status < 500 and status not in _PASSING_STATUSES
+    return ConnectionFailed(
+        f"{url} refused the handshake: HTTP {status} {body}".rstrip(), status=status, is_final=final
+    )
+
+
+def _lost(exc: ConnectionClosed) -> ConnectionLost:
+    """The code of whichever side closed first; 1006 for neither."""
+    close = exc.sent if exc.sent is not None and not exc.rcvd_then_sent else exc.rcvd
+    return ConnectionLost(1006) if close is None else ConnectionLost(close.code, close.reason)

@@ -1,0 +1,293 @@
+// ----------------------------------------------------------------------------------------------------------- calls
+
+/** How to call an action. */
+export interface CallOptions<QueryName extends string = string> {
+  readonly query?: Query<QueryName> | undefined;
+  /** Seconds; null: as long as it takes. */
+  readonly timeout?: number | null | undefined;
+  /** Aborting it has the server cancel the action; the call rejects with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What a route's pattern takes in its braces. */
+interface Capture {
+  readonly kind?: "int" | "uuid";
+  readonly pattern?: string;
+}
+
+interface Route {
+  readonly forms: readonly string[]; // the route and, without what may be missing, its other forms; none: any route
+  readonly captures: { readonly [name: string]: Capture };
+  readonly required: readonly string[]; // of the captures
+}
+
+interface Plan {
+  readonly kind: "call" | "send" | "stream" | "subscribe";
+  readonly action: string;
+  readonly at: Route;
+  readonly takes?: true; // parameters
+  readonly fixed?: Frame; // that is sent with them
+}
+
+type Members = { readonly [name: string]: Members | readonly Plan[] };
+
+/** What every generated client is built on: one address, one connection at a time, made again when it is lost. */
+export class BaseClient {
+  readonly #audience = new Audience();
+  readonly #line: Line;
+
+  constructor(url: string, options: ClientOptions = {}) {
+    this.#line = new Line(url, options, this.#audience);
+  }
+
+  /** How it stands with the connection. */
+  get state(): State {
+    return this.#line.state;
+  }
+
+  /**
+   * Connects now, not at the first call. Resolves once there is a connection; rejects with `ConnectionFailed` where there
+   * will be none, because the server says no or the client is closed.
+   */
+  connect(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#line.whenOpen(() => resolve(), reject);
+    });
+  }
+
+  /** Closes it for good: what is under way fails with `ConnectionLost`, iterations end. */
+  close(): void {
+    this.#line.close();
+  }
+
+  /** What the server pushes of no subscription, from now on. */
+  $events(): Events {
+    const events = this.#audience.listen(this.#line.buffer);
+    this.#line.whenOpen(() => undefined, (error) => events.end(error));
+    return events;
+  }
+
+  /** Runs an action by its name, of which the generated methods do not know; `params` are keys of its frame. */
+  $call(action: string, route = "", params: object = {}, options: CallOptions = {}): Promise<unknown> {
+    const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
+    const asked = withQuery(route, options.query);
+    return this.#within(`${action} ${asked}`, seconds, options.signal, (resolve, reject) => {
+      const reply = (told: Reply): void => {
+        if (told.status === 206) reject(new UnexpectedReply(`${action} ${asked} is a stream; iterate over client.$stream(...)`));
+        else if (told.status >= 400) reject(actionError(told));
+        else resolve(told.data);
+      };
+      return this.#ask(action, asked, params, { reply, lost: reject, fail: reject });
+    });
+  }
+
+  /** Runs an action that answers nothing. Resolves once it is on its way; errors are logged. */
+  $send(action: string, route = "", params: object = {}, options: CallOptions = {}): Promise<void> {
+    const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
+    const asked = withQuery(route, options.query);
+    return this.#within(`${action} ${asked}`, seconds, options.signal, (resolve, reject) => {
+      return this.#line.whenOpen((link) => {
+        try {
+          link.ask(action, asked, { ...params }, undefined);
+          resolve();
+        } catch (error) {
+          reject(error as Error);
+        }
+      }, reject);
+    });
+  }
+
+  /** The items of an action that is a stream. */
+  $stream<Item = unknown>(action: string, route = "", params: object = {}, options: CallOptions = {}): Stream<Item> {
+    const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
+    const asked = withQuery(route, options.query);
+    return new Stream<Item>((asker) => {
+      let settle = (): void => undefined;
+      const stops: (() => void)[] = [];
+      const fail = (error: Error): void => asker.fail(error);
+      if (options.signal?.aborted === true) {
+        fail(options.signal.reason as Error);
+        return () => undefined;
+      }
+      const first = this.#within(`${action} ${asked}`, seconds, undefined, (resolve) => {
+        settle = () => resolve(undefined);
+        return () => undefined;
+      });
+      first.catch(fail);
+      const reply = (told: Reply): void => {
+        settle(); // a timeout bounds the first item
+        asker.reply(told);
+      };
+      stops.push(onAbort(options.signal, fail), () => settle());
+      stops.push(this.#ask(action, asked, params, { reply, lost: fail, fail }));
+      return () => stops.forEach((stop) => stop());
+    }, this.#line.buffer);
+  }
+
+  /** The events of a route, which is told in the form in which the server writes it. */
+  async $subscribe<const Options extends SubscribeOptions>(
+    route: string,
+    options?: Options,
+  ): Promise<Subscription<ServerEvent, SnapshotFor<Options, unknown>, FirstFor<Options, unknown>>> {
+    const told: SubscribeOptions = options ?? {};
+    const asked = withQuery(route, told.query);
+    let follower: Follower | undefined;
+    try {
+      await this.#within<void>(`subscribe ${asked}`, told.timeout ?? 30, told.signal, (resolve, reject) => {
+        const one = (follower = new Follower(this.#line, this.#audience, asked, told, { resolve, reject }));
+        this.#audience.add(one);
+        const link = this.#line.link;
+        if (link !== undefined) one.ask(link);
+        return link === undefined ? this.#line.whenOpen(() => undefined, reject) : () => undefined; // `linked` asks
+      });
+    } catch (error) {
+      void follower?.leave();
+      throw error;
+    }
+    const following = follower as Follower | undefined;
+    if (following !== undefined) following.onEnd = onAbort(told.signal, () => void following.leave());
+    return new Subscription(following);
+  }
+
+  /** Asks once there is a connection; returns what gives it up, and has it cancelled. */
+  #ask(action: string, route: string, params: object, asker: StreamAsker): () => void {
+    let cancel = (): void => undefined;
+    const stop = this.#line.whenOpen((link) => {
+      try {
+        const id = link.ask(action, route, { ...params }, asker);
+        cancel = () => link.cancel(id);
+      } catch (error) {
+        asker.fail(error as Error);
+      }
+    }, asker.fail);
+    return () => {
+      stop();
+      cancel();
+    };
+  }
+
+  /** What `begin` settles, unless time or the signal does; whatever settles it, what `begin` returned is called. */
+  #within<T>(
+    what: string,
+    seconds: number | null,
+    signal: AbortSignal | undefined,
+    begin: (resolve: (value: T) => void, reject: (error: Error) => void) => () => void,
+  ): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const stops: (() => void)[] = [];
+      let isSettled = false;
+      const settle = (how: () => void): void => {
+        if (isSettled) return;
+        isSettled = true;
+        for (const stop of stops.splice(0)) stop();
+        how();
+      };
+      const fail = (error: Error): void => settle(() => reject(error));
+      if (seconds !== null) {
+        stops.push(after(seconds, () => fail(new CallTimeout(what.trim(), seconds, this.#line.cause))));
+      }
+      stops.push(onAbort(signal, fail));
+      if (isSettled) return;
+      try {
+        stops.push(begin((value) => settle(() => resolve(value)), fail));
+      } catch (error) {
+        fail(error as Error);
+      }
+      if (isSettled) for (const stop of stops.splice(0)) stop(); // it was settled before it had begun
+    });
+  }
+}
+
+function onAbort(signal: AbortSignal | undefined, then: (reason: Error) => void): () => void {
+  if (signal === undefined) return () => undefined;
+  const abort = (): void => then(signal.reason as Error);
+  if (signal.aborted) abort();
+  else signal.addEventListener("abort", abort, { once: true });
+  return () => signal.removeEventListener("abort", abort);
+}
+
+// ---------------------------------------------------------------------------------------------------------- routes
+
+const UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
+
+/** The text of a capture. Throws `InvalidRoute` for what the route's pattern would not match, or not whole. */
+function written(name: string, value: unknown, capture: Capture): string {
+  const text = String(value);
+  const isRight =
+    capture.kind === "int"
+      ? /^[0-9]+$/.test(text)
+      : (typeof value === "string" || typeof value === "number") &&
+        !/[?\n]/.test(text) &&
+        text !== "" &&
+        new RegExp(capture.kind === "uuid" ? `^${UUID}$` : (capture.pattern ?? "")).test(text);
+  if (isRight) return capture.kind === "int" ? text.replace(/^0+(?=.)/, "") : text; // as the server writes it
+  const wanted = capture.kind ?? (capture.pattern === undefined ? 'text without "?"' : `what ${capture.pattern} matches`);
+  throw new InvalidRoute(`${name}: expected ${wanted}, got ${JSON.stringify(value) ?? text}`);
+}
+
+/** The route with its captures written in, in the form that takes just these. Routes are never percent-encoded. */
+function routeOf(route: Route, captures: { readonly [name: string]: unknown }): string {
+  if (route.forms.length === 0) return written("route", captures["route"], {});
+  const given = Object.keys(route.captures).filter((name) => captures[name] !== undefined);
+  const form = route.forms.find((one) => Object.keys(route.captures).every((name) => one.includes(`{${name}}`) === given.includes(name)));
+  if (form === undefined) throw new InvalidRoute(`${route.forms[0] ?? ""}: no form of it takes just ${given.join(", ") || "nothing"}`);
+  return form.replace(/\{([^{}]+)\}/g, (whole, name: string) => {
+    const capture = Object.hasOwn(route.captures, name) ? route.captures[name] : undefined;
+    return capture === undefined ? whole : written(name, captures[name], capture);
+  });
+}
+
+/** A connection's address, whose captures are percent-encoded. */
+function addressOf(server: string, route: Route, given: object): string {
+  const told = routeOf(route, given as { readonly [name: string]: unknown });
+  return `${server.replace(/\/+$/, "")}/${encodeURI(told).replace(/#/g, "%23")}`;
+}
+
+/** A route with its query, which is percent-encoded as in URLs. */
+function withQuery(route: string, query: Query | undefined): string {
+  const pairs = Object.entries(query ?? {}).flatMap(([name, value]) =>
+    (Array.isArray(value) ? (value as readonly QueryValue[]) : [value as QueryValue]).map((one) => [name, one] as const),
+  );
+  const told = pairs.filter(([, value]) => value !== undefined && value !== null);
+  const text = told.map(([name, value]) => `${encodeURIComponent(name)}=${encodeURIComponent(String(value))}`).join("&");
+  return text === "" ? route : `${route}${route.includes("?") ? "&" : "?"}${text}`;
+}
+
+/** Puts methods, and objects with methods, onto an object. */
+function bind(client: BaseClient, members: Members, onto: object): object {
+  for (const [name, member] of Object.entries(members)) {
+    const value = isPlans(member) ? (...given: unknown[]) => run(client, chosen(member, given[0]), given) : bind(client, member, {});
+    Object.defineProperty(onto, name, { value, enumerable: true });
+  }
+  return onto;
+}
+
+function isPlans(member: Members | readonly Plan[]): member is readonly Plan[] {
+  return Array.isArray(member);
+}
+
+/** Of the routes that a method is of, the first whose captures were given. */
+function chosen(plans: readonly Plan[], first: unknown): Plan {
+  const given = isObject(first) ? first : {};
+  const last = plans[plans.length - 1] as Plan;
+  return plans.find((plan) => plan.at.required.every((name) => given[name] !== undefined)) ?? last;
+}
+
+function run(client: BaseClient, plan: Plan, given: unknown[]): unknown {
+  const hasCaptures = Object.keys(plan.at.captures).length > 0;
+  const captures = hasCaptures ? (given.shift() ?? {}) : {};
+  const params = { ...(plan.takes === true ? (given.shift() ?? {}) : {}), ...plan.fixed };
+  const options = (given.shift() ?? {}) as CallOptions;
+  const ask = (): unknown => {
+    const route = routeOf(plan.at, captures as { readonly [name: string]: unknown });
+    if (plan.kind === "subscribe") return client.$subscribe(route, options as SubscribeOptions);
+    return client[`$${plan.kind}`](plan.action, route, params, options);
+  };
+  if (plan.kind === "stream") return ask();
+  try {
+    return ask();
+  } catch (error) {
+    return Promise.reject(error as Error);
+  }
+}
+

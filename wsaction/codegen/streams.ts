@@ -1,0 +1,67 @@
+// ---------------------------------------------------------------------------------------- streams and subscriptions
+
+/**
+ * The items of a stream, as they come. Nothing is asked before the first `next()`; leaving the loop has the server cancel
+ * it. It throws what a call throws, and `Overflow` where over 16 times `buffer` characters wait for their consumer.
+ */
+export class Stream<Item> implements AsyncIterable<Item>, AsyncIterator<Item, undefined> {
+  readonly #begin: (stream: StreamAsker) => () => void;
+  readonly #most: number;
+  readonly #items = new Buffer<unknown>();
+  #stop: (() => void) | undefined;
+  #hasItems = false;
+
+  /** @internal */
+  constructor(begin: (stream: StreamAsker) => () => void, buffer: number) {
+    this.#begin = begin;
+    this.#most = buffer * HARD;
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  next(): Promise<IteratorResult<Item, undefined>> {
+    if (this.#stop === undefined && !this.#items.ended) {
+      this.#stop = (): void => undefined;
+      this.#stop = this.#begin({
+        reply: (reply) => this.#reply(reply),
+        lost: (error) => this.#end(error),
+        fail: (error) => this.#end(error),
+      });
+      if (this.#items.ended) this.#stop(); // it failed before it had begun
+    }
+    return this.#items.next() as Promise<IteratorResult<Item, undefined>>;
+  }
+
+  /** Ends it, and has the server cancel what is still under way. */
+  return(): Promise<IteratorResult<Item, undefined>> {
+    this.#items.clear();
+    this.#end();
+    return Promise.resolve({ value: undefined, done: true });
+  }
+
+  #reply(reply: Reply): void {
+    if (reply.status === 206) {
+      this.#hasItems = true;
+      this.#items.put(reply.data, reply.size);
+      if (this.#items.size > this.#most) {
+        this.#end(new Overflow(`over ${this.#most} characters of this stream wait for their consumer`));
+      }
+    } else if (reply.status >= 400) this.#end(actionError(reply));
+    else {
+      if (!this.#hasItems && reply.data !== null) this.#items.put(reply.data, reply.size); // no stream: its data is the item
+      this.#end();
+    }
+  }
+
+  #end(error?: Error): void {
+    this.#items.end(error);
+    this.#stop?.();
+  }
+}
+
+interface StreamAsker extends Asker {
+  fail(error: Error): void;
+}
+

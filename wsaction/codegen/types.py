@@ -1,0 +1,208 @@
+"""Types: JSON Schemas, as an AsyncAPI document has them, written in TypeScript."""
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+from wsaction.codegen.names import free, is_identifier, pascal
+
+__all__ = ("Types", "comment", "key", "literal")
+
+Schema = Mapping[str, Any]
+
+_REF = "#/components/schemas/"
+_PRIMITIVES = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
+
+
+class Types:
+    """The types of one file. ``taken`` are names that are not to be given to models.
+
+    ``Types(components).of({"$ref": "#/components/schemas/Card"})`` is ``"Card"``, and `declarations` has it from then
+    on. A model is named as its class is; where it looks different on its way in, that is ``CardInput``; two of one name
+    are told apart by their modules, and one that has a name of the runtime's gets a ``_`` after it.
+    """
+
+    def __init__(self, components: Mapping[str, Schema], taken: Collection[str] = ()) -> None:
+        self._components = components
+        self._names: dict[str, str] = {}
+        given = set(taken)
+        for one in sorted(components, key=lambda one: (_of_generic(one) in components, one)):
+            wanted = self._wanted(one)
+            self._names[one] = free(next((name for name in wanted if name not in given), wanted[-1]), given)
+            given.add(self._names[one])
+        self._given = given
+        self._used: dict[str, str] = {}
+
+    def _wanted(self, one: str) -> list[str]:
+        """The names that a model may have, best first."""
+        inner, short = _of_generic(one), _short(one)
+        if inner in self._names:  # Page_Card_: Page, of what Card is named
+            return [pascal(one.removesuffix(f"_{inner}_")) + self._names[inner], pascal(one)]
+        title = str(self._components[one].get("title", ""))
+        derived = [pascal(title)] if title and short == f"{title}Output" else []
+        return [*derived, pascal(short), pascal(one)]
+
+    def named(self, name: str) -> str:
+        """A name for another type, which is from then on taken."""
+        name = free(name, self._given)
+        self._given.add(name)
+        return name
+
+    def declarations(self) -> Iterator[str]:
+        """The models that were asked for and what they refer to, by name."""
+        for name in sorted(self._used):
+            yield self._used[name]
+
+    def declare(self, name: str, schema: Schema) -> str:
+        """The declaration of a schema under a name."""
+        about = comment([str(schema.get("description", ""))], "")
+        if _is_object(schema) and not _has_more(schema):
+            return f"{about}export interface {name} {self._members(schema, indent='')}\n"
+        return f"{about}export type {name} = {self.of(schema)};\n"
+
+    def of(self, schema: Any) -> str:
+        """A schema as a type, on one line."""
+        if not isinstance(schema, Mapping):
+            return "never" if schema is False else "unknown"
+        if "$ref" in schema:
+            return self._referred(str(schema["$ref"]))
+        if "const" in schema:
+            return literal(schema["const"])
+        if "enum" in schema:
+            return _union([literal(one) for one in schema["enum"]])
+        for word, join in (("anyOf", _union), ("oneOf", _union), ("allOf", _intersection)):
+            if word in schema:
+                return join([self.of(one) for one in schema[word]])
+        return self._of_type(schema)
+
+    def members(self, properties: Mapping[str, Schema], required: Collection[str], indent: str = "") -> str:
+        """An object type, one property a line."""
+        lines = []
+        for name, schema in properties.items():
+            about = comment([_about(schema)], f"{indent}  ")
+            lines.append(f"{about}{indent}  {key(name)}{'' if name in required else '?'}: {self.of(schema)};\n")
+        return "{\n" + "".join(lines) + indent + "}" if lines else "{}"
+
+    def _members(self, schema: Schema, indent: str) -> str:
+        return self.members(schema.get("properties", {}), schema.get("required", ()), indent)
+
+    def _referred(self, ref: str) -> str:
+        name = ref.removeprefix(_REF)
+        told = self._names.get(name)
+        if told is None:
+            return "unknown"
+        if told not in self._used:
+            self._used[told] = ""  # it may refer to itself
+            self._used[told] = self.declare(told, self._components[name])
+        return told
+
+    def _of_type(self, schema: Schema) -> str:
+        kind = schema.get("type")
+        if isinstance(kind, Sequence) and not isinstance(kind, str):
+            return _union([self._of_type({**schema, "type": one}) for one in kind])
+        if kind == "array":
+            return self._array(schema)
+        if _is_object(schema) or kind == "object":
+            return self._object(schema)
+        return _PRIMITIVES.get(str(kind), "unknown")
+
+    def _array(self, schema: Schema) -> str:
+        items = schema.get("items", {})
+        if not isinstance(items, Sequence) or isinstance(items, str):
+            return _listed(self.of(items))
+        least, most = schema.get("minItems", 0), schema.get("maxItems")
+        parts = [f"{_grouped(self.of(one))}?" if number >= least else self.of(one) for number, one in enumerate(items)]
+        more = schema.get("additionalItems", True)
+        if more is not False and (most is None or most > len(items)):
+            parts.append(f"...{_listed(self.of(more))}")
+        return f"[{', '.join(parts)}]"
+
+    def _object(self, schema: Schema) -> str:
+        parts = []
+        if _is_object(schema):
+            required = schema.get("required", ())
+            told = [
+                f"{key(name)}{'' if name in required else '?'}: {self.of(one)}"
+                for name, one in schema["properties"].items()
+            ]
+            parts.append(f"{{ {'; '.join(told)} }}")
+        if _has_more(schema) or not parts:
+            parts.append(self._mapping(schema, beside=bool(parts)))
+        return _intersection(parts)
+
+    def _mapping(self, schema: Schema, beside: bool) -> str:
+        more = schema.get("additionalProperties")
+        values = [self.of(one) for one in schema.get("patternProperties", {}).values()]
+        if isinstance(more, Mapping):
+            values.append(self.of(more))
+        told = "unknown" if beside or not values else _union(values)
+        names = self.of(schema["propertyNames"]) if "propertyNames" in schema else "string"
+        if names not in ("string", "unknown"):
+            return f"{{ [Key in {names}]?: {told} }}"
+        return f"{{ [key: string]: {told} }}"
+
+
+def _short(name: str) -> str:
+    """The class's own name in that of a component, without its module; what goes out is the plain one."""
+    return re.sub(r"^[a-z0-9_]+__", "", name).removesuffix("-Output") or name
+
+
+def _of_generic(name: str) -> str:
+    """What a generic model is of, by its component's name: of ``Page_Card_``, ``Card``."""
+    found = re.fullmatch(r"[^_]+_(.+)_", name)
+    return found[1] if found else ""
+
+
+def _is_object(schema: Schema) -> bool:
+    return bool(schema.get("properties"))
+
+
+def _has_more(schema: Schema) -> bool:
+    """Whether an object may have properties beside those that are named."""
+    return bool(schema.get("additionalProperties") or schema.get("patternProperties"))
+
+
+def _about(schema: Any) -> str:
+    return str(schema.get("description", "")) if isinstance(schema, Mapping) else ""
+
+
+def _union(parts: Sequence[str]) -> str:
+    flat = list(dict.fromkeys(parts))
+    return "unknown" if "unknown" in flat else " | ".join(flat) or "never"
+
+
+def _intersection(parts: Sequence[str]) -> str:
+    flat = [one for one in dict.fromkeys(parts) if one != "unknown"]
+    return " & ".join(map(_grouped, flat)) if len(flat) > 1 else (flat or ["unknown"])[0]
+
+
+def _grouped(text: str) -> str:
+    return f"({text})" if " | " in text or " & " in text else text
+
+
+def _listed(text: str) -> str:
+    return f"Array<{text}>" if " " in text else f"{text}[]"
+
+
+def literal(value: Any) -> str:
+    """A JSON value as a type."""
+    if value is None or isinstance(value, str | int | float):
+        return json.dumps(value, ensure_ascii=False)
+    return "unknown"
+
+
+def key(name: str) -> str:
+    """A property's name, in quotes where it needs them."""
+    return name if is_identifier(name) else json.dumps(name, ensure_ascii=False)
+
+
+def comment(paragraphs: Sequence[str], indent: str) -> str:
+    """A documentation comment, with the line break after it; nothing where there is nothing to say."""
+    lines = [line.rstrip() for text in paragraphs if text for line in text.strip().replace("*/", "*\\/").splitlines()]
+    if not lines:
+        return ""
+    if len(lines) == 1:
+        return f"{indent}/** {lines[0]} */\n"
+    body = "".join(re.sub(r" +$", "", f"{indent} * {line}") + "\n" for line in lines)
+    return f"{indent}/**\n{body}{indent} */\n"

@@ -1,0 +1,1 @@
+"""What joins wsaction to other libraries: one module for each, which needs that library installed."""

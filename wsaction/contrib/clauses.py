@@ -1,0 +1,219 @@
+"""Lookups and orders as SQL: what an `SQLAlchemyQuerySet` is narrowed to."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from sqlalchemy import ColumnElement, and_, func, literal, not_, or_, true
+from sqlalchemy.orm import Mapper, aliased
+from sqlalchemy.types import Enum, String, TypeDecorator, TypeEngine
+
+from wsaction.contrib.columns import ColumnValues, storable
+from wsaction.lookups import TEXT_LOOKUPS, Combination, Condition, FieldError
+from wsaction.predicates import Ordering
+
+__all__ = ("MappedFields", "clause", "ordering")
+
+Clause: TypeAlias = ColumnElement[bool]
+
+
+class MappedFields:
+    """A mapped class's columns and relationships; an implementation of `lookups.Fields`.
+
+    ``find_dialect`` tells the database's name, "" as long as there is none. A primary key of several columns is none
+    that could be asked for.
+    """
+
+    def __init__(self, mapper: Mapper[Any], find_dialect: Callable[[], str]) -> None:
+        self.mapper, self._find_dialect, self._dialect = mapper, find_dialect, ""
+        keys = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+        self.pk: str | None = keys[0] if len(keys) == 1 else None
+        self._related: dict[str, MappedFields] = {}
+        self._values: dict[str, ColumnValues] = {}
+
+    @property
+    def name(self) -> str:
+        return self.mapper.class_.__name__
+
+    @property
+    def dialect(self) -> str:
+        """The database's name; sessions may be bound to one long after querysets are declared."""
+        if not self._dialect:
+            self._dialect = self._find_dialect()
+        return self._dialect
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return (*self.mapper.column_attrs.keys(), *self.mapper.relationships.keys())
+
+    def names(self) -> Collection[str]:
+        return self._names
+
+    def related(self, name: str) -> "MappedFields | None":
+        if name not in self.mapper.relationships:
+            return None
+        if name not in self._related:
+            self._related[name] = MappedFields(self.mapper.relationships[name].mapper, self._find_dialect)
+        return self._related[name]
+
+    def coerce(self, name: str, value: Any) -> Any:
+        return self._values_of(name).coerce(value)
+
+    def is_text(self, name: str) -> bool:
+        kind = self._type(name)
+        kind = kind.impl_instance if isinstance(kind, TypeDecorator) else kind
+        return isinstance(kind, String) and not isinstance(kind, Enum)
+
+    def coerce_text(self, name: str, value: str) -> str:
+        return storable(value)
+
+    def key_of(self, value: Any) -> Any:
+        return getattr(value, self.pk) if self.pk and isinstance(value, self.mapper.class_) else value
+
+    def _type(self, name: str) -> TypeEngine[Any]:
+        return self.mapper.column_attrs[name].columns[0].type
+
+    def stored(self, name: str, value: Any) -> Any:
+        """A value to be written, as its column takes it.
+
+        Raises ``ValueError`` for one that it cannot hold, `FieldError` for nested data in the place of an object.
+        """
+        if name in self.mapper.column_attrs:
+            return self._values_of(name).stored(value)
+        given = value if isinstance(value, list | tuple | set) else (value,)
+        if (related := self.related(name)) is not None and any(isinstance(one, Mapping) for one in given):
+            raise FieldError(
+                f"{self.name}.{name} takes objects of {related.name}, not a dict; write what is nested in "
+                f"perform_create() and perform_update(), or mark the serializer's {name} as ReadOnly"
+            )
+        return value
+
+    def _values_of(self, name: str) -> ColumnValues:
+        if not self._dialect or name not in self._values:
+            self._values[name] = ColumnValues(self._type(name), self.dialect)
+        return self._values[name]
+
+
+# ------------------------------------------------------------------------------------------------- conditions
+def clause(asked: Combination, entity: Any, fields: MappedFields, negated: bool = False) -> Clause:
+    """The conditions on a mapped class, or an alias of it.
+
+    What is asked together of related objects is asked of the same one. A comparison is never NULL within a negation
+    (``negated``: whether it stands in one).
+    """
+    negated = negated or asked.negated
+    parts = list(_parts(asked, entity, fields, negated))
+    whole = and_(true(), *parts) if asked.connector == "AND" else or_(*parts)
+    return not_(whole) if asked.negated else whole
+
+
+def _parts(asked: Combination, entity: Any, fields: MappedFields, negated: bool) -> Iterator[Clause]:
+    together: dict[str, list[Condition]] = {}
+    for child in asked.children:
+        if isinstance(child, Combination):
+            yield clause(child, entity, fields, negated)
+        elif len(child.path) == 1:
+            yield _comparison(getattr(entity, child.path[0]), child, fields.dialect, negated)
+        elif asked.connector == "AND" and not _is_null(child):
+            together.setdefault(child.path[0], []).append(child)
+        else:
+            yield _behind(child.path[0], [child], entity, fields)
+    for name, conditions in together.items():
+        yield _behind(name, conditions, entity, fields)
+
+
+def _behind(name: str, conditions: list[Condition], entity: Any, fields: MappedFields) -> Clause:
+    """Whether there is a related object that meets the conditions; for null, that or none at all."""
+    relation, related = getattr(entity, name), fields.related(name)
+    if related is None:
+        raise FieldError(f"{fields.name}.{name} is no relationship")
+    target = aliased(related.mapper.class_)
+    below = tuple(Condition(one.path[1:], one.lookup, one.value) for one in conditions)
+    exists = relation.of_type(target).any if relation.property.uselist else relation.of_type(target).has
+    found: Clause = exists(clause(Combination("AND", False, below), target, related))
+    return or_(found, not_(exists())) if _is_null(conditions[0]) else found
+
+
+def _is_null(asked: Condition) -> bool:
+    return asked.lookup == "isnull" and asked.value is True
+
+
+def _comparison(column: Any, asked: Condition, dialect: str, negated: bool) -> Clause:
+    lookup, value = asked.lookup, asked.value
+    if lookup == "isnull":
+        return column.is_(None) if value else column.is_not(None)  # type: ignore[no-any-return]  # of any attribute
+    if lookup in TEXT_LOOKUPS:
+        holds = _text_comparison(column, lookup, value, dialect)
+    else:
+        holds = _PLAIN[lookup](column, _compared(column, lookup, value))
+    return and_(column.is_not(None), holds) if negated else holds
+
+
+def _compared(column: Any, lookup: str, value: Any) -> Any:
+    """The value as it may stand beside a column: SQLAlchemy has no true or false as such be less or greater."""
+    if lookup == "range":
+        return tuple(_compared(column, "lt", end) for end in value)
+    ordered = lookup in ("lt", "lte", "gt", "gte")
+    return literal(value, column.type) if ordered and isinstance(value, bool) else value
+
+
+_PLAIN: dict[str, Callable[[Any, Any], Clause]] = {
+    "exact": lambda column, value: column == value,
+    "in": lambda column, value: column.in_(value),
+    "lt": lambda column, value: column < value,
+    "lte": lambda column, value: column <= value,
+    "gt": lambda column, value: column > value,
+    "gte": lambda column, value: column >= value,
+    "range": lambda column, value: column.between(*value),
+}
+
+
+def _text_comparison(column: Any, lookup: str, value: str, dialect: str) -> Clause:
+    if lookup == "iexact":
+        return func.lower(column) == func.lower(value)
+    if not value:  # every text begins with it
+        return column.is_not(None)  # type: ignore[no-any-return]
+    if dialect == "sqlite":
+        return _sqlite_text(column, lookup, value)
+    compare: Callable[..., Clause] = getattr(column, lookup)
+    return compare(value, autoescape=True)
+
+
+def _sqlite_text(column: Any, lookup: str, value: str) -> Clause:
+    """SQLite's LIKE has no regard to case, and a bound on its patterns."""
+    if lookup == "contains":
+        return func.instr(column, value) > 0
+    if lookup == "icontains":
+        return func.instr(func.lower(column), func.lower(value)) > 0
+    if lookup == "startswith":
+        return func.substr(column, 1, len(value)) == value
+    return func.substr(column, -len(value)) == value
+
+
+# ------------------------------------------------------------------------------------------------- order
+def ordering(order: Iterable[Ordering], entity: Any, fields: MappedFields) -> tuple[list[Any], list[Any]]:
+    """What to order by, and the relationships to outer joins on the way there, each once.
+
+    Raises `FieldError` for a path through a collection.
+    """
+    by: list[Any] = []
+    ends: dict[tuple[str, ...], tuple[Any, MappedFields]] = {(): (entity, fields)}
+    joins: list[Any] = []
+    for path, descends in order:
+        for length, name in enumerate(path[:-1], 1):
+            if path[:length] in ends:
+                continue
+            at, below = ends[path[: length - 1]]
+            relation, related = getattr(at, name), below.related(name)
+            if related is None or relation.property.uselist:
+                raise FieldError(f"{fields.name} is not ordered by {'__'.join(path)}: {name} is no single object")
+            target = aliased(related.mapper.class_)
+            joins.append(relation.of_type(target))
+            ends[path[:length]] = target, related
+        at, below = ends[path[:-1]]
+        column = getattr(at, path[-1])
+        ordered = column.desc() if descends else column.asc()
+        if at is not entity or below.mapper.column_attrs[path[-1]].columns[0].nullable is not False:
+            ordered = ordered.nulls_first() if descends else ordered.nulls_last()
+        by.append(ordered)
+    return by, joins

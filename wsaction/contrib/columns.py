@@ -1,0 +1,157 @@
+"""What the columns of a database hold: values coerced to their types, and refused where the database would refuse them.
+
+A database tells that a number is too large, or a text too long, in its own words and too late. What is asked for or
+written is looked at before.
+"""
+
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy.types import (
+    BigInteger,
+    DateTime,
+    Enum,
+    Integer,
+    Interval,
+    Numeric,
+    SmallInteger,
+    String,
+    TypeDecorator,
+    TypeEngine,
+)
+
+from wsaction.fields import coercer
+
+__all__ = ("ColumnValues", "storable")
+
+Check = Callable[[Any], Any]
+
+
+class ColumnValues:
+    """The values of a column of this type, in a database of this name.
+
+    ``coerce`` makes a value one that may be compared with the column, ``stored`` one that may be written to it; SQL
+    expressions, and values of other types than the column's, are written as they are. Both raise ``ValueError`` for
+    what the column cannot hold: ``ColumnValues(SmallInteger(), "postgresql").stored(40_000)``.
+    """
+
+    def __init__(self, kind: TypeEngine[Any], dialect: str) -> None:
+        plain = _plain_type(kind)
+        python = None if plain is None else _python_type(plain)
+        self._type: Any = python
+        self._check: Check | None = None if plain is None else _check(plain, python, dialect)
+        self._length = getattr(plain, "length", None) if python is str and dialect not in ("sqlite", "") else None
+        self._coerce: Check | None = None
+        if plain is not None and python is not None:
+            self._coerce = _one_of(plain) if isinstance(plain, Enum) and plain.enum_class is None else coercer(python)
+
+    def coerce(self, value: Any) -> Any:
+        """A value of a lookup."""
+        value = value if self._coerce is None else self._coerce(value)
+        return value if self._check is None else self._check(value)
+
+    def stored(self, value: Any) -> Any:
+        """A value to be written."""
+        if self._check is None or type(value) is not self._type:
+            return value
+        if self._length is not None and len(value) > self._length:
+            raise ValueError(f"expected a text of at most {self._length} characters")
+        return self._check(value)
+
+
+def _plain_type(kind: TypeEngine[Any]) -> TypeEngine[Any] | None:
+    """What a type that only decorates another decorates; None where it makes something else of values."""
+    if not isinstance(kind, TypeDecorator) or isinstance(kind, Interval):
+        return kind
+    changes = type(kind).process_bind_param is not TypeDecorator.process_bind_param
+    return None if changes else kind.impl_instance
+
+
+def _python_type(kind: TypeEngine[Any]) -> Any:
+    try:
+        return kind.python_type
+    except NotImplementedError:
+        return None
+
+
+def _check(kind: TypeEngine[Any], python: Any, dialect: str) -> Check | None:
+    """What a value of the column's Python type has to pass; it raises ``ValueError``."""
+    if isinstance(kind, Enum):
+        return None
+    if python is str and isinstance(kind, String):
+        return storable
+    if isinstance(kind, Integer):
+        most = 2 ** (_bits(kind, dialect) - 1)
+        return lambda value: _within(most, value)
+    if python is Decimal and isinstance(kind, Numeric):
+        digits = _digits(kind, dialect)
+        return lambda value: _short(digits, value)
+    if isinstance(kind, DateTime):
+        return lambda value: _in_utc(kind, value)
+    if isinstance(kind, Interval) and not (kind.native and dialect in ("postgresql", "oracle")):
+        return lambda value: _countable(kind, value)
+    return None
+
+
+# ------------------------------------------------------------------------------------------------- of each type
+def _one_of(kind: Enum) -> Check:
+    known: Collection[Any] = kind.enums
+
+    def coerce(value: Any) -> Any:
+        if value not in known:
+            raise ValueError(f"expected one of {', '.join(map(str, known))}")
+        return value
+
+    return coerce
+
+
+def storable(text: str) -> str:
+    """A text as it is; raises ``ValueError`` for one that databases do not hold."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("a database holds neither NUL nor lone surrogates in a text")
+    return text
+
+
+def _bits(kind: Integer, dialect: str) -> int:
+    if dialect == "sqlite" or isinstance(kind, BigInteger):
+        return 64
+    return 16 if isinstance(kind, SmallInteger) else 32
+
+
+def _within(most: int, number: int) -> int:
+    if not -most <= number < most:
+        raise ValueError(f"expected a number from {-most} to {most - 1}")
+    return number
+
+
+def _digits(kind: Numeric[Any], dialect: str) -> int:
+    """How many digits there may be before the point; SQLite keeps numbers as floats."""
+    if dialect == "sqlite":
+        return 308
+    return 131_072 if kind.precision is None else kind.precision - (kind.scale or 0)
+
+
+def _short(digits: int, number: Decimal) -> Decimal:
+    if number.is_finite() and number.adjusted() >= max(digits, 1) and number:
+        raise ValueError(f"expected a number of at most {digits} digits before its point")
+    return number
+
+
+def _in_utc(kind: DateTime, value: datetime) -> datetime:
+    """A point in time as its column compares it: without a zone it is taken for one in UTC."""
+    try:
+        aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("expected a point in time of the years 1 to 9999, in UTC") from None
+    return aware if kind.timezone else aware.replace(tzinfo=None)
+
+
+def _countable(kind: Interval, value: timedelta) -> timedelta:
+    """Where there is no type for them, they are kept as points in time from an epoch on."""
+    try:
+        kind.epoch + value
+    except OverflowError:
+        raise ValueError("expected a duration that ends between the years 1 and 9999, from 1970 on") from None
+    return value

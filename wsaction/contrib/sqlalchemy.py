@@ -1,0 +1,279 @@
+"""`SQLAlchemyQuerySet`: the rows of a mapped class, or of a ``select()``, as the objects of generic handlers.
+
+Needs ``pip install "wsaction[sqlalchemy]"``. SQLModel's classes are mapped classes too.
+
+On SQLite, units of work that write queue within the process, so that none is told that the database is locked; where
+several processes write, give the engine a busy timeout that is long enough, as in
+``create_async_engine(url, connect_args={"timeout": 30})``.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+try:
+    from sqlalchemy import Select, bindparam, func, inspect, select
+    from sqlalchemy.exc import NoInspectionAvailable, UnboundExecutionError
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from sqlalchemy.orm import Mapper, Session
+    from sqlalchemy.orm.attributes import set_committed_value
+except ImportError as exc:
+    raise ImportError('SQLAlchemyQuerySet needs SQLAlchemy: pip install "wsaction[sqlalchemy]"') from exc
+
+from wsaction.contrib.clauses import MappedFields, clause, ordering
+from wsaction.contrib.sessions import flush, session_under_way
+from wsaction.exceptions import Conflict, ImproperlyConfigured, InvalidParameters, NotFound
+from wsaction.narrowing import NarrowingQuerySet
+
+__all__ = ("SQLAlchemyQuerySet",)
+
+M = TypeVar("M")
+
+_KEY = "wsaction_key"
+_EAGER = ("joined", "selectin", "subquery", "immediate")  # how relationships are loaded with their object
+
+
+class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
+    """The rows of a mapped class, or those of a ``select()`` of one, as its objects.
+
+    ``source`` is the class, or ``select(Card).options(selectinload(Card.author)).where(...)``: what is loaded along
+    with an object is the select's to say. ``sessionmaker`` is an ``async_sessionmaker``; each unit of work has one
+    session of it (see `wsaction.units`), which never expires what it loaded. Raises `ImproperlyConfigured` for what is
+    neither, for a select with a LIMIT or OFFSET, and for a primary key of several columns.
+
+    >>> cards = SQLAlchemyQuerySet(Card, async_sessionmaker(create_async_engine("sqlite+aiosqlite:///cards.db")))
+    >>> await cards.filter(author__name="Ada").order_by("-created").first()
+    """
+
+    def __init__(self, source: type[M] | Select[tuple[M]], sessionmaker: async_sessionmaker[Any]) -> None:
+        if not isinstance(sessionmaker, async_sessionmaker):
+            raise ImproperlyConfigured(
+                f"SQLAlchemyQuerySet takes an async_sessionmaker, as in async_sessionmaker(engine), "
+                f"not {sessionmaker!r}"
+            )
+        self._given_select = isinstance(source, Select)
+        self.model, mapper = _mapped(source)
+        self._select: Select[Any] = source if isinstance(source, Select) else select(self.model)
+        self._sessionmaker, self._mapper = sessionmaker, mapper
+        self._fields: MappedFields = MappedFields(mapper, partial(_dialect, sessionmaker, mapper))
+        if self._fields.pk is None:
+            keys = ", ".join(column.name for column in mapper.primary_key)
+            raise ImproperlyConfigured(
+                f"{self.model.__name__} has the primary key ({keys}), and a queryset needs one of one column; "
+                "add such a column, and a unique constraint for these"
+            )
+        self.pk: str = self._fields.pk
+        # made once: what is asked of all rows most of the time
+        self._by_key = self._select.where(self._key == bindparam(_KEY))
+        self._by_default = self._select.order_by(*ordering(self._ordering(), self.model, self._fields)[0])
+        self._counted = self._select.with_only_columns(func.count(), maintain_column_froms=True)
+        self._columns = frozenset(attribute.key for attribute in mapper.column_attrs if not attribute.deferred)
+        self._unconditioned = _without_conditions(self._select)
+        self._loads_more = self._given_select or any(one.lazy in _EAGER for one in mapper.relationships)
+
+    # ---------------------------------------------------------------------------------------------- the session
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """The unit of work's session, for what lookups cannot say; to oneself within the block.
+
+        What is changed by it is kept or dropped with the unit. Outside of a unit the block is one.
+        """
+        async with session_under_way(self._sessionmaker, self._mapper, writing=True, block=True) as held:
+            yield held.session
+
+    # ---------------------------------------------------------------------------------------------- reading
+    def get_ordering(self) -> tuple[str, ...] | None:
+        """None too where it is the select that says."""
+        is_selects = self._given_select and not self._order and not self._select.compare(self._select.order_by(None))
+        return None if is_selects else super().get_ordering()
+
+    async def count(self) -> int:
+        if self._given_select or self._start or self._stop is not None:
+            rows = self._part(self._conditioned(self._select).with_only_columns(self._key).order_by(None))
+            counted = select(func.count()).select_from(rows.subquery())
+        else:
+            counted = self._conditioned(self._counted)
+        async with session_under_way(self._sessionmaker, self._mapper, writing=False) as held:
+            return await held.session.scalar(counted) or 0
+
+    async def _fetch(self) -> list[M]:
+        rows = self._part(self._conditioned(self._ordered() if self._order else self._by_default))
+        async with session_under_way(self._sessionmaker, self._mapper, writing=False) as held:
+            return await held.read(_all, rows, self._loads_more)
+
+    async def _at(self, key: Any) -> M | None:
+        if self._where:
+            return await super()._at(key)
+        async with session_under_way(self._sessionmaker, self._mapper, writing=False) as held:
+            found: M | None = await held.read(_one, self._by_key, {_KEY: key})
+            return found
+
+    @property
+    def _key(self) -> Any:
+        return getattr(self.model, self.pk)
+
+    def _ordered(self) -> Select[Any]:
+        rows = self._select.order_by(None)
+        by, joins = ordering(self._ordering(), self.model, self._fields)
+        for target in joins:
+            rows = rows.outerjoin(target)
+        return rows.order_by(*by)
+
+    def _conditioned(self, rows: Select[Any]) -> Select[Any]:
+        return rows.where(*(clause(asked, self.model, self._fields) for asked in self._where)) if self._where else rows
+
+    def _part(self, rows: Select[Any]) -> Select[Any]:
+        if self._start:
+            rows = rows.offset(self._start)
+        return rows if self._stop is None else rows.limit(max(self._stop - self._start, 0))
+
+    # ---------------------------------------------------------------------------------------------- as values
+    def values_of(self, obj: M) -> dict[str, Any]:
+        """Those of its columns that are loaded."""
+        known = inspect(obj).dict
+        return {name: known[name] for name in self._mapper.column_attrs.keys() if name in known}  # noqa: SIM118
+
+    def object_of(self, values: Mapping[str, Any]) -> M:
+        made: M = self._mapper.class_manager.new_instance()
+        for name, value in self._coerced(values).items():
+            set_committed_value(made, name, value)
+        return made
+
+    def holds(self, obj: M) -> bool | None:
+        """None too where it is narrowed by another table's columns, or by its select."""
+        firsts = {path[0] for one in self._where for path in one.paths()}
+        if self._given_select or any(self._fields.related(name) is not None for name in firsts):
+            return None
+        return super().holds(obj)
+
+    # ---------------------------------------------------------------------------------------------- writing
+    async def create(self, values: Mapping[str, Any]) -> M:
+        given = self._stored(values)
+        async with session_under_way(self._sessionmaker, self._mapper, writing=True) as held:
+            made = self.model(**given)
+
+            async def add() -> None:
+                held.session.add(made)
+
+            await flush(held, add, self._mapper)
+            return await self._complete(held.session, made)
+
+    async def update(self, obj: M, values: Mapping[str, Any]) -> M:
+        given = self._stored(values)
+        async with session_under_way(self._sessionmaker, self._mapper, writing=True) as held:
+            row = await self._own(held.session, obj)
+            if given.get(self.pk, getattr(row, self.pk)) != getattr(row, self.pk):
+                raise Conflict(f"The {self.pk} of a {self.model.__name__} does not change.", {"fields": [self.pk]})
+
+            async def change() -> None:
+                for name, value in given.items():
+                    setattr(row, name, value)
+
+            await flush(held, change, self._mapper)
+            return await self._complete(held.session, row)
+
+    async def delete(self, obj: M) -> None:
+        async with session_under_way(self._sessionmaker, self._mapper, writing=True) as held:
+            row = await self._own(held.session, obj, locked=True)
+            await flush(held, lambda: held.session.delete(row), self._mapper)
+
+    def _stored(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values to be written, by their fields' names; raises `FieldError`, `InvalidParameters`."""
+        given, errors = dict[str, Any](), list[dict[str, Any]]()
+        for name, value in self._named(values).items():
+            try:
+                given[name] = self._fields.stored(name, value)
+            except ValueError as exc:
+                errors.append({"type": "value_error", "msg": f"Value error, {exc}", "loc": ["data", name]})
+        if errors:
+            raise InvalidParameters(errors)
+        return given
+
+    async def _own(self, session: AsyncSession, obj: M, *, locked: bool = False) -> M:
+        """The object as the unit's session has it, locked until its end where the queryset is narrowed.
+
+        Raises `NotFound` where the queryset does not have it.
+        """
+        self._refuse_sliced("be changed")
+        narrowed = bool(self._where) or self._given_select
+        if obj in session and not (narrowed or locked):
+            return obj
+        rows = select(self.model).where(self._key == _identity(obj, self.pk))
+        if narrowed:
+            keys = self._conditioned(self._select).with_only_columns(self._key).order_by(None)
+            rows = rows.where(self._key.in_(keys))
+        row = (await session.scalars(rows.with_for_update(of=self.model))).unique().one_or_none()
+        if row is None:
+            raise NotFound
+        return row
+
+    async def _complete(self, session: AsyncSession, row: M) -> M:
+        """The object after it was written, with all that the database made of it and the select loads with it.
+
+        An object need not be one of the select's to be written and shown, so that its conditions are left out.
+        """
+        related: set[str] = set()
+        if self._loads_more:
+            related = inspect(row).dict.keys() & self._mapper.relationships.keys()
+            session.expire(row)
+            loaded = self._unconditioned.where(self._key == bindparam(_KEY))
+            if (await session.scalars(loaded, {_KEY: _identity(row, self.pk)})).unique().one_or_none() is not None:
+                return row
+        state = inspect(row)
+        if names := ((state.expired_attributes | state.unloaded) & self._columns) | related:
+            await session.refresh(row, names)
+        return row
+
+
+def _mapped(source: Any) -> tuple[Any, Mapper[Any]]:
+    """The one class whose objects a source has, and how it is mapped."""
+    entity = source
+    if isinstance(source, Select):
+        described = source.column_descriptions
+        entity = described[0]["expr"] if len(described) == 1 else None
+    try:
+        mapper = inspect(entity)
+    except NoInspectionAvailable:
+        mapper = None
+    if not isinstance(mapper, Mapper):
+        raise ImproperlyConfigured(
+            f"SQLAlchemyQuerySet takes a mapped class, or a select() of one alone as in select(Card), not {source!r}"
+        )
+    if isinstance(source, Select) and source._has_row_limiting_clause:
+        raise ImproperlyConfigured(
+            f"SQLAlchemyQuerySet takes a select() without LIMIT and OFFSET: each {entity.__name__} that they leave out "
+            "would be found by its key all the same; slice the queryset, as in queryset.order_by('-sold')[:10]"
+        )
+    return entity, mapper
+
+
+def _without_conditions(rows: Select[Any]) -> Select[Any]:
+    """A select with the same joins and options; SQLAlchemy has no name for this."""
+    other = rows.where()
+    other._where_criteria = ()
+    return other
+
+
+def _one(session: Session, rows: Select[Any], parameters: Mapping[str, Any]) -> Any:
+    return session.scalars(rows, parameters).unique().one_or_none()
+
+
+def _all(session: Session, rows: Select[Any], loads_more: bool) -> list[Any]:
+    found = session.scalars(rows)
+    return list(found.unique() if loads_more else found)  # joined collections repeat their object
+
+
+def _dialect(sessionmaker: async_sessionmaker[Any], mapper: Mapper[Any]) -> str:
+    """The database's name; "" where the sessions are bound to one later."""
+    try:
+        bind = sessionmaker().sync_session.get_bind(mapper)
+    except UnboundExecutionError:
+        return ""
+    name: str = bind.dialect.name
+    return name
+
+
+def _identity(obj: Any, pk: str) -> Any:
+    state = inspect(obj)
+    return state.identity[0] if state.identity else getattr(obj, pk)

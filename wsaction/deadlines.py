@@ -1,0 +1,130 @@
+"""What a connection may take for its actions, its sends and its silence."""
+
+import asyncio
+import logging
+from collections.abc import Collection
+from typing import Any, Protocol
+
+from wsaction.alarms import Alarm
+from wsaction.exceptions import ActionTimeout, APIError, one_line
+from wsaction.frames import Frame
+from wsaction.limits import Limits
+from wsaction.outboxes import Outbox
+from wsaction.units import COMMITTING
+
+__all__ = ("Deadlines", "Timed")
+
+logger = logging.getLogger("wsaction")
+
+NEVER = float("inf")
+STUBBORN = 1.0  # seconds that a cancelled action may take to end, before its frame is answered without it
+COMMIT = 30.0  # seconds that a commit may take beyond the action's own timeout, before the same happens
+BLOCKED = 1.0  # seconds without a turn for anybody, after which who is late has as many more
+
+
+class Timed(Protocol):
+    """What is asked of a connection."""
+
+    limits: Limits
+    outbox: Outbox
+
+    @property
+    def ended(self) -> bool: ...
+
+    def breach(self, code: int, limit: str, reason: str) -> None: ...
+
+    def timeout(self, frame: Frame) -> float:
+        """Seconds that a frame may take."""
+
+    def stop(self, frame: Frame, error: APIError) -> None:
+        """Cancels a frame under way, which is to be answered with the error."""
+
+    def disown(self, frame: Frame) -> None:
+        """Answers a frame with its error, although it goes on."""
+
+
+class Deadlines:
+    """Timestamps, looked at when one alarm of the connection rings: none has a timer of its own.
+
+    Whoever hears of the peer says so by setting ``heard``. A send that hangs is found within an eighth of
+    ``send_timeout`` after it has passed, silence within an eighth of ``idle_timeout``. The time for which the loop was
+    blocked does not count there, as nobody was heard meanwhile; an action that timed out in it has a second more.
+    """
+
+    __slots__ = ("_connection", "_loop", "_quiet_since", "_sent", "_under_way", "alarm", "heard")
+
+    def __init__(self, connection: Timed, under_way: Collection[Frame]) -> None:
+        self._connection, self._under_way = connection, under_way
+        self._loop = asyncio.get_running_loop()
+        self.alarm = Alarm(self._loop, self.look)
+        self.heard = True  # whether something came since `look` last asked
+        self._quiet_since = 0.0
+        self._sent = 0  # what the outbox had sent when `look` last asked
+
+    def begin(self, frame: Frame, timeout: float) -> None:
+        """A frame is under way: from now on its time is counted, and that of whatever it sends."""
+        now = self._loop.time()
+        if frame.deadline is None:
+            frame.deadline = now + timeout
+        self.alarm.by(min(frame.deadline, now + self._connection.limits.send_timeout / 8))
+
+    def soon(self) -> None:
+        """Something is being sent, by no frame."""
+        self.alarm.by(self._loop.time() + self._connection.limits.send_timeout / 8)
+
+    def is_stopped(self, frame: Frame) -> None:
+        """A frame was cancelled: it is to end soon, or is answered without it."""
+        self._look_again(frame, STUBBORN)
+
+    def _look_again(self, frame: Frame, after: float) -> None:
+        frame.deadline = self._loop.time() + after
+        self.alarm.by(frame.deadline)
+
+    def look(self) -> None:
+        """Ends what is overdue, and sets the alarm for the next."""
+        connection, limits, now = self._connection, self._connection.limits, self._loop.time()
+        outbox, late = connection.outbox, self.alarm.late
+        if outbox.stuck_for(now, late) >= limits.send_timeout:
+            connection.breach(1013, "send_timeout", "slow consumer")
+        for frame in tuple(self._under_way):
+            if frame.deadline is not None and frame.deadline <= now:
+                if late < BLOCKED:
+                    self._overdue(frame)
+                else:  # what it waits for may be there, and it had no turn to take it
+                    frame.deadline = now + BLOCKED
+        busy = outbox.busy or bool(self._under_way)
+        if self.heard or busy or outbox.sent != self._sent:
+            self.heard, self._sent, self._quiet_since = False, outbox.sent, now
+        else:
+            self._quiet_since += late
+            if now - self._quiet_since >= limits.idle_timeout:
+                connection.breach(4408, "idle_timeout", "idle")
+        if not connection.ended:
+            step = min(limits.idle_timeout, limits.send_timeout if busy else NEVER) / 8
+            self.alarm.by(min([now + step, *(frame.deadline or NEVER for frame in self._under_way)]))
+
+    def _overdue(self, frame: Frame) -> None:
+        """Ends a frame that is under way for too long, or gives it another deadline."""
+        if self._connection.outbox.is_sending(frame):
+            frame.deadline = NEVER  # it has ended; the send has a bound of its own
+        elif frame.error is not None:
+            self._give_up(frame, f"{STUBBORN:g} s after it was cancelled")
+        elif frame.unit is not COMMITTING:
+            seconds, ctx = self._bound(frame)
+            self._connection.stop(frame, ActionTimeout(f"This took longer than {seconds:g} s.", ctx))
+        elif frame.disowned is None:
+            frame.disowned = False  # it is too late to time out
+            self._look_again(frame, COMMIT)
+        else:
+            _, ctx = self._bound(frame)
+            frame.error = ActionTimeout("Its commit goes on and on; whether it is kept is not known.", ctx)
+            self._give_up(frame, f"{COMMIT:g} s after its timeout, with its commit")
+
+    def _bound(self, frame: Frame) -> tuple[float, dict[str, Any]]:
+        seconds = self._connection.timeout(frame)
+        return seconds, {"limit": "action_timeout", "value": seconds}
+
+    def _give_up(self, frame: Frame, late: str) -> None:
+        logger.error("%s goes on %s", one_line(f"{frame.action} {frame.route}"), late)
+        frame.deadline = NEVER
+        self._connection.disown(frame)

@@ -1,0 +1,160 @@
+"""What it takes to speak with clients of another framework: a `Dialect`, chosen when a connection is opened.
+
+A dialect stands at both ends of a connection. It reads messages into frames, which routes, handlers and hooks see as
+any others, and words replies and events as its clients know them. A consumer says which it speaks::
+
+    class Cards(AsyncAPIConsumer):
+        dialect = DCRF()          # to clients that offer no sub-protocol
+        dialects = (JSONRPC(),)   # to clients that offer its sub-protocol
+
+``wsaction.v1`` is spoken to all others, and to who offers it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from wsaction.connections import Connection, Receive, Send
+from wsaction.events import is_event
+from wsaction.exceptions import ImproperlyConfigured
+from wsaction.flushers import Flusher
+from wsaction.frames import Frame, current_frame
+from wsaction.limits import Limits
+from wsaction.outboxes import Outbox
+
+__all__ = (
+    "SUBPROTOCOL",
+    "Conversation",
+    "Dialect",
+    "SpeakingOutbox",
+    "Worded",
+    "check_dialects",
+    "choose",
+)
+
+SUBPROTOCOL = "wsaction.v1"
+
+
+class Worded(str):
+    """A message as the client is to get it. ``then`` is called when it is given to be sent, behind all before it."""
+
+    __slots__ = ("is_event", "then")
+
+    then: Callable[[], None] | None
+    is_event: bool
+
+    def __new__(cls, text: str, then: Callable[[], None] | None = None) -> "Worded":
+        worded = super().__new__(cls, text)
+        worded.then, worded.is_event = then, False
+        return worded
+
+
+class Conversation(Protocol):
+    """A dialect as it is spoken on one connection, where it may keep what it has to remember of it."""
+
+    def read(self, text: str | None, limits: Limits) -> Frame:
+        """The frame that a message holds; None stands for a binary one. Raises nothing: what is wrong with it is its
+        ``error``."""
+
+    def reply(self, frame: Frame, text: str) -> Worded:
+        """A reply to the frame, partial ones too. ``text`` is that of ``wsaction.v1``."""
+
+    def event(self, text: str) -> Iterable[Worded]:
+        """What the client is told of an event, in one message, several or none. ``text`` is as above."""
+
+
+class Dialect(Protocol):
+    """How clients of another framework speak; one object serves all connections."""
+
+    @property
+    def subprotocol(self) -> str:
+        """What a client offers to choose it."""
+
+    def converse(self) -> Conversation:
+        """Begins to speak it, on a new connection."""
+
+
+class SpeakingConnection(Connection):
+    """A connection on which a dialect is spoken."""
+
+    __slots__ = ("read",)
+
+    def __init__(
+        self, talk: Conversation, receive: Receive, send: Send, limits: Limits, flusher: Flusher, *, drop_events: bool
+    ) -> None:
+        super().__init__(receive, send, limits, flusher, drop_events=drop_events)
+        self.read = talk.read
+        self.outbox = SpeakingOutbox(talk, send, self, limits.max_outbox_bytes, flusher, drop_events=drop_events)
+
+
+class SpeakingOutbox(Outbox):
+    """An outbox whose messages are worded by a conversation; what is neither reply nor event is sent as it is."""
+
+    __slots__ = ("_talk",)
+
+    def __init__(self, talk: Conversation, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._talk = talk
+
+    def word(self, text: str, by: Frame | None = None) -> str:
+        if type(text) is Worded or not text.startswith('{"errors":['):
+            return text
+        frame = by or current_frame.get()
+        return text if frame is None else self._talk.reply(frame, text)
+
+    async def send(self, text: str, by: Frame | None = None) -> None:
+        text = self.word(text, by)
+        if type(text) is Worded:
+            _given(text)
+        await super().send(text, by)
+
+    def put(self, text: str) -> None:
+        if type(text) is Worded or not is_event(text):
+            text = self.word(text)
+            super().put(text)
+            _given(text)
+            return
+        for worded in self._talk.event(text):
+            worded.is_event = True
+            super().put(worded)
+            _given(worded)
+
+    def is_event(self, text: str) -> bool:
+        return type(text) is Worded and text.is_event
+
+    async def offer(self, text: str) -> None:
+        await super().offer(self.word(text))
+
+
+def _given(text: str) -> None:
+    if type(text) is Worded and text.then is not None:
+        then, text.then = text.then, None
+        then()
+
+
+def choose(
+    dialect: Dialect | None, dialects: Sequence[Dialect], offered: Sequence[str]
+) -> tuple[Dialect | None, str | None]:
+    """The dialect to be spoken, None for ``wsaction.v1``, and the sub-protocol to be echoed.
+
+    The first one offered that is known decides; none: ``dialect``, the consumer's own.
+    """
+    known = {one.subprotocol: one for one in (*dialects, *(() if dialect is None else (dialect,)))}
+    for name in offered:
+        if name == SUBPROTOCOL:
+            return None, name
+        if name in known:
+            return known[name], name
+    return dialect, None
+
+
+def check_dialects(owner: str, dialect: Any, dialects: Any) -> None:
+    """Raises `ImproperlyConfigured` for what are no dialects, and for a sub-protocol that is two dialects'."""
+    if not isinstance(dialects, Sequence):
+        raise ImproperlyConfigured(f"{owner}.dialects: expected a sequence, as in (DCRF(),), got {dialects!r}")
+    names = [SUBPROTOCOL]
+    for one in (*dialects, *(() if dialect is None else (dialect,))):
+        if isinstance(one, type) or not hasattr(one, "converse"):
+            raise ImproperlyConfigured(f"{owner}: a dialect is an object, as in dialect = DCRF(), not {one!r}")
+        if one.subprotocol in names:
+            raise ImproperlyConfigured(f"{owner}: two dialects have the sub-protocol {one.subprotocol!r}")
+        names.append(one.subprotocol)

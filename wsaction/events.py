@@ -1,0 +1,103 @@
+"""Event frames: what the server says unasked. Their text is made once per process and shared by all who get it.
+
+The body of an event, as layers carry it, is its frame without the offset, as UTF-8. What only the servers may know of
+it, its *private* part, follows after a line feed, which compact JSON never holds.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from wsaction.frames import quote
+from wsaction.layers.base import Position
+
+__all__ = ("Event", "encode_body", "encode_event", "encode_notice", "is_body", "is_event", "route_of")
+
+
+class Event:
+    """One event of one topic in this process.
+
+    ``frame`` is the text that every recipient gets, ``size`` its bytes, ``offset`` 0 where it is of no history:
+    ``Event(7, b'{"event":"moved","route":"boards/1/","data":3}').frame`` is
+    ``{"event":"moved","route":"boards/1/","data":3,"offset":7}``.
+    """
+
+    __slots__ = ("_message", "excludes", "frame", "offset", "size", "subject")
+
+    def __init__(self, offset: int, body: bytes) -> None:
+        public, _, private = body.partition(b"\n")
+        self.offset, self.size = offset, len(public) + 27
+        self.frame = self.numbered(public.decode())
+        self.excludes: str | None = None  # who is not told
+        self.subject: Any = None  # what it is about, for those who ask whether a recipient may see it
+        self._message: Mapping[str, Any] | None = None
+        if private:
+            known = from_json(private)
+            self.excludes, self.subject = known.get("excludes"), known.get("subject")
+
+    @property
+    def message(self) -> Mapping[str, Any]:
+        """The frame as an object, parsed once for all recipients."""
+        if self._message is None:
+            self._message = from_json(self.frame)
+        return self._message
+
+    def numbered(self, text: str) -> str:
+        """``text``, a frame without an offset, with this event's: what a filter may tell instead."""
+        return f'{text[:-1]},"offset":{self.offset}}}' if self.offset else text
+
+
+def encode_event(event: str, route: str, data: str) -> str:
+    """The frame of an event around ``data``, which is JSON already.
+
+    ``encode_event("moved", "boards/1/", "3")`` is ``{"event":"moved","route":"boards/1/","data":3}``.
+    """
+    return f'{{"event":{quote(event)},"route":{quote(route)},"data":{data}}}'
+
+
+def encode_notice(event: str, route: str, position: Position) -> str:
+    """A frame of the protocol's own, ``$position`` or ``$resync``, that moves a client to a position."""
+    return encode_event(event, route, f'{{"epoch":{quote(position.epoch)},"offset":{position.offset}}}')
+
+
+def encode_body(text: str | bytes, excludes: str | None = None, subject: str | bytes | None = None) -> bytes:
+    """The body of the event whose frame is ``text``; ``subject`` is JSON.
+
+    Raises ``ValueError`` where ``text`` is no event frame on one line, or ``subject`` no JSON.
+    """
+    body = text.encode(errors="replace") if isinstance(text, str) else bytes(text)
+    if not body.startswith(b'{"event":') or not body.endswith(b"}") or b"\n" in body:
+        raise ValueError(f'an event is {{"event": ..., "route": ..., "data": ...}} as compact JSON, not {body[:100]!r}')
+    if isinstance(text, bytes):
+        text.decode()
+    if excludes is None and subject is None:
+        return body
+    private = to_json({"excludes": excludes, "subject": None if subject is None else from_json(subject)})
+    return body + b"\n" + private
+
+
+def is_event(text: str) -> bool:
+    """Whether a message is an event's frame, and no reply."""
+    return text.startswith('{"event":')
+
+
+def route_of(text: str) -> str | None:
+    """The route that an event's frame was told under; None where it says none. ``"boards/7/"``."""
+    try:
+        route = from_json(text).get("route")
+    except (ValueError, AttributeError):  # a frame that was made by hand
+        return None
+    return route if isinstance(route, str) else None
+
+
+def is_body(body: bytes) -> bool:
+    """Whether ``body`` is that of an event; what comes from outside may be anything."""
+    public, _, private = body.partition(b"\n")
+    if not public.startswith(b'{"event":') or not public.endswith(b"}"):
+        return False
+    try:
+        from_json(public, allow_inf_nan=False, cache_strings="none")
+        return not private or type(from_json(private)) is dict
+    except ValueError:
+        return False

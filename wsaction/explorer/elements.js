@@ -1,0 +1,60 @@
+// Elements: making parts of the page. What comes from the server only ever becomes text.
+
+/** An element: `element("button", {class: "quiet", onclick: send}, "Send")`. */
+function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (name === "value") node.value = value;
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+/** Text with what stands in backticks as code. */
+function prose(text) {
+  return String(text).split(/`+/).map((part, at) => (at % 2 ? element("code", {}, part) : part));
+}
+
+const byId = (id) => document.getElementById(id);
+
+const TOKENS = /("(?:\\.|[^"\\])*")(\s*:)?|\b(true|false|null)\b|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
+
+/** A value as JSON in colours. */
+function asCode(value) {
+  const text = pretty(value);
+  const code = element("code");
+  let end = 0;
+  for (const found of text.length > 20_000 ? [] : text.matchAll(TOKENS)) {
+    code.append(text.slice(end, found.index));
+    const kind = found[1] ? (found[2] ? "key" : "text") : found[3] ? "word" : "number";
+    code.append(element("span", { class: kind }, found[1] ?? found[0]), found[2] ?? "");
+    end = found.index + found[0].length;
+  }
+  code.append(text.slice(end));
+  return element("pre", { tabindex: "0" }, code);
+}
+
+/** Puts text on the clipboard, and says so. */
+async function copy(text, what) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const area = element("textarea", { class: "away", value: text }); // where the page is not served securely
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+  toast(`Copied ${what}`);
+}
+
+let toastEnds = 0;
+
+function toast(text) {
+  clearTimeout(toastEnds);
+  byId("toast").textContent = text;
+  toastEnds = setTimeout(() => (byId("toast").textContent = ""), 2500);
+}

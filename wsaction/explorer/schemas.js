@@ -1,0 +1,100 @@
+"use strict";
+// Schemas: finding one's way in the JSON Schemas of the document.
+
+const MOST_CHARACTERS = 100_000; // of a value that is shown
+const SHORT = 64;
+
+/** What a `#/...` reference refers to. */
+function follow(document_, reference) {
+  return reference
+    .slice(2)
+    .split("/")
+    .map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"))
+    .reduce((node, part) => node?.[part], document_);
+}
+
+/** A schema with its references and single `allOf`s followed; what stands beside them wins. */
+function resolved(document_, schema, depth = 0) {
+  if (schema === null || typeof schema !== "object" || depth > 20) return {};
+  if (schema.$ref) return resolved(document_, follow(document_, schema.$ref), depth + 1);
+  if (schema.allOf?.length === 1) {
+    const { allOf, ...beside } = schema;
+    return { ...resolved(document_, allOf[0], depth + 1), ...beside };
+  }
+  return schema;
+}
+
+/** The kind of control a schema is edited with, the schema without null, and whether null is one of its values. */
+function kindOf(document_, schema) {
+  let plain = resolved(document_, schema);
+  let nullable = false;
+  const options = plain.anyOf ?? plain.oneOf;
+  if (options) {
+    const kept = options.map((one) => resolved(document_, one)).filter((one) => one.type !== "null");
+    nullable = kept.length < options.length;
+    if (kept.length === 1) {
+      const { anyOf, oneOf, ...beside } = plain;
+      const inner = kindOf(document_, { ...kept[0], ...beside });
+      return { ...inner, nullable: nullable || inner.nullable };
+    }
+    const values = kept.flatMap((one) => one.enum ?? ("const" in one ? [one.const] : [undefined]));
+    if (!values.includes(undefined)) return { kind: "choice", schema: { ...plain, enum: values }, nullable };
+    return { kind: "json", schema: plain, nullable: false };
+  }
+  if (Array.isArray(plain.type)) {
+    const types = plain.type.filter((one) => one !== "null");
+    nullable = types.length < plain.type.length;
+    if (types.length !== 1) return { kind: "json", schema: plain, nullable: false };
+    plain = { ...plain, type: types[0] };
+  }
+  return { kind: kindOfPlain(plain), schema: plain, nullable };
+}
+
+function kindOfPlain(schema) {
+  if ("const" in schema || schema.enum) return "choice";
+  if (["string", "integer", "number", "boolean"].includes(schema.type)) return schema.type;
+  if (schema.type === "object" && Object.keys(schema.properties ?? {}).length) return "object";
+  if (schema.type === "array" && schema.items && !Array.isArray(schema.items)) return "array";
+  return "json";
+}
+
+/** A few words on what a value may be: "integer, at least 0". */
+function wordsFor(document_, schema) {
+  const { kind, schema: plain, nullable } = kindOf(document_, schema);
+  const words = [];
+  if (kind === "json") words.push(`${typesOf(document_, plain) || "anything"}, as JSON`);
+  else if (kind === "choice") words.push(choicesOf(plain));
+  else words.push(plain.format ? `${plain.type}, ${plain.format}` : (plain.type ?? kind));
+  const told = [
+    ["minimum", "at least"], ["exclusiveMinimum", "more than"], ["maximum", "at most"],
+    ["exclusiveMaximum", "less than"], ["minLength", "length from"], ["maxLength", "length to"],
+    ["minItems", "items from"], ["maxItems", "items to"],
+  ];
+  for (const [key, say] of told) if (key in plain) words.push(`${say} ${plain[key]}`);
+  if (nullable) words.push("or null");
+  if ("default" in plain) words.push(`by default ${shortly(plain.default)}`);
+  return words.join(", ");
+}
+
+function typesOf(document_, schema) {
+  const options = (schema.anyOf ?? schema.oneOf)?.map((one) => resolved(document_, one)) ?? [schema];
+  return options.map((one) => one.title ?? one.type).filter(Boolean).flat().join(" or ");
+}
+
+function choicesOf(schema) {
+  return shortly((schema.enum ?? [schema.const]).map((one) => (typeof one === "string" ? one : JSON.stringify(one))).join(" | "));
+}
+
+function shortly(value) {
+  const text = typeof value === "string" ? value : JSON.stringify(value);
+  return text.length > 40 ? `${text.slice(0, 40)}…` : text;
+}
+
+/** A value as JSON: on one line where that is short, else indented, and cut where it is very long. */
+function pretty(value) {
+  const text = JSON.stringify(value, null, 2) ?? "";
+  const line = text.length < 2 * SHORT ? text.replace(/\n\s*/g, " ") : text; // a line break within a string is escaped
+  if (line.length <= SHORT) return line;
+  if (text.length <= MOST_CHARACTERS) return text;
+  return `${text.slice(0, MOST_CHARACTERS)}\n… ${text.length - MOST_CHARACTERS} more characters`;
+}

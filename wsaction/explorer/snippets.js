@@ -1,0 +1,84 @@
+// Snippets: a frame as Python or TypeScript that sends it.
+
+/** A value as Python writes it. */
+function asPython(value) {
+  if (value === null) return "None";
+  if (typeof value === "boolean") return value ? "True" : "False";
+  if (Array.isArray(value)) return `[${value.map(asPython).join(", ")}]`;
+  if (typeof value === "object") {
+    return `{${Object.entries(value).map(([name, one]) => `${JSON.stringify(name)}: ${asPython(one)}`).join(", ")}}`;
+  }
+  return JSON.stringify(value);
+}
+
+function pythonSnippet(url, frame, streams) {
+  const { action, route, request_id, ...keys } = frame;
+  const named = Object.entries(keys).every(([name]) => /^[A-Za-z_]\w*$/.test(name));
+  const told = named
+    ? Object.entries(keys).map(([name, value]) => `${name}=${asPython(value)}`)
+    : [`**${asPython(keys)}`];
+  const given = [JSON.stringify(action), ...(route ? [JSON.stringify(route)] : []), ...told].join(", ");
+  const body = streams
+    ? `        async for item in client.stream(${given}):\n            print(item)`
+    : `        print(await client.call(${given}))`;
+  return [
+    "import asyncio",
+    "",
+    "from wsaction.client import connect  # pip install 'wsaction[client]'",
+    "",
+    "",
+    "async def main() -> None:",
+    `    async with connect(${JSON.stringify(url)}) as client:`,
+    body,
+    "",
+    "",
+    "asyncio.run(main())",
+    "",
+  ].join("\n");
+}
+
+/** A value as TypeScript writes it. */
+function asTypeScript(value) {
+  if (Array.isArray(value)) return `[${value.map(asTypeScript).join(", ")}]`;
+  if (value === null || typeof value !== "object") return JSON.stringify(value);
+  const members = Object.entries(value).map(([name, one]) => `${/^[A-Za-z_$][\w$]*$/.test(name) ? name : JSON.stringify(name)}: ${asTypeScript(one)}`);
+  return members.length ? `{ ${members.join(", ")} }` : "{}";
+}
+
+/** What the method of a generated client takes: captures, parameters and options, each where there are any. */
+function ownArguments(kind, names, frame, payload, captures) {
+  const hidden = ["action", "route", "request_id"];
+  if (kind === "subscribe") hidden.push("since", "snapshot");
+  if (names.call && names.stream) hidden.push("stream");
+  const query = Object.fromEntries(new URLSearchParams((frame.route ?? "").split("?")[1] ?? ""));
+  const { since, snapshot } = kind === "subscribe" ? frame : {};
+  const options = { ...(since && { since }), ...(snapshot && { snapshot }), ...(Object.keys(query).length && { query }) };
+  const params = Object.fromEntries(Object.entries(frame).filter(([name]) => !hidden.includes(name)));
+  const takes = Object.keys(payload.properties).some((name) => !hidden.includes(name));
+  const told = [...(Object.keys(captures).length ? [captures] : []), ...(takes ? [params] : []), options];
+  while (told.length && !Object.keys(told.at(-1)).length) told.pop();
+  return told;
+}
+
+/**
+ * A frame by the generated client: its own method where `captures` say what stands in the route's braces, or else the
+ * general ones, which take any action and route.
+ */
+function typescriptSnippet(url, frame, facts, payload, captures) {
+  const { action, route = "", request_id, ...keys } = frame;
+  const names = facts.typescript ?? {};
+  const isOwn = captures !== null && Object.keys(names).length > 0;
+  const wantsStream = isOwn ? names.stream && (frame.stream === true || !names.call) : facts.streams || frame.stream === true;
+  const kind = wantsStream ? "stream" : isOwn ? Object.keys(names)[0] : "call";
+  const given = isOwn ? ownArguments(kind, names, frame, payload, captures) : [action, route, keys];
+  const call = `client.${isOwn ? names[kind] : `$${kind}`}(${given.map(asTypeScript).join(", ")})`;
+  const body = { stream: `for await (const item of ${call}) console.log(item);`, subscribe: `for await (const event of await ${call}) console.log(event);` };
+  return [
+    'import { Client } from "./client.js"; // wsaction codegen typescript MODULE:APP -o client.ts',
+    "",
+    `const client = new Client(${JSON.stringify(url)});`,
+    body[kind] ?? `console.log(await ${call});`,
+    "client.close();",
+    "",
+  ].join("\n");
+}

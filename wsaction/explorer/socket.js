@@ -1,0 +1,213 @@
+// Socket: one connection with its calls and subscriptions, which comes back by itself.
+// It tells its owner `state(name, text)`, `changed(call)`, `event(message)`, `closed(code)`.
+
+const MOST_CALLS = 100;
+const MOST_ITEMS = 200; // of a stream that are kept
+const FIRST_PAUSE = 500; // milliseconds
+const LONGEST_PAUSE = 30_000;
+const PING_EVERY = 60_000; // so that the server does not find it idle
+const NO_USE = { 1008: "policy", 4401: "not authenticated", 4403: "forbidden" }; // trying again changes nothing
+
+class Socket {
+  constructor(owner) {
+    this.owner = owner;
+    this.calls = []; // newest first
+    this.subscriptions = new Map(); // by route, what to come back with
+    this.credential = null; // {way: "bearer" | "frame", value}; in memory only
+    this.url = null;
+    this.wanted = false;
+    this.attempt = 0;
+    this.number = 0;
+    this.pending = new Map();
+    this.internal = new Map(); // calls of our own, by request_id
+    addEventListener("online", () => this.wanted && !this.isOpen && this.open());
+  }
+
+  get isOpen() {
+    return this.socket?.readyState === WebSocket.OPEN;
+  }
+
+  /** Connects to an address, and stays connected. */
+  connect(url) {
+    if (url !== this.url) this.subscriptions.clear();
+    this.url = url;
+    this.wanted = true;
+    this.attempt = 0;
+    this.drop("reconnecting");
+    this.open();
+  }
+
+  disconnect() {
+    this.wanted = false;
+    clearTimeout(this.timer);
+    this.drop("disconnected");
+    this.subscriptions.clear();
+    this.owner.state("idle", "Disconnected");
+  }
+
+  open() {
+    clearTimeout(this.timer);
+    if (this.socket && this.socket.readyState <= WebSocket.OPEN) return;
+    this.owner.state("connecting", this.attempt ? "Reconnecting…" : "Connecting…");
+    const bearer = this.credential?.way === "bearer" ? [`bearer.${this.credential.value}`] : [];
+    let socket;
+    try {
+      socket = this.socket = new WebSocket(this.url, ["wsaction.v1", ...bearer]);
+    } catch (error) {
+      this.wanted = false;
+      this.owner.state("refused", error.message);
+      return;
+    }
+    let opened = false;
+    socket.onopen = () => {
+      opened = true;
+      this.opened();
+    };
+    socket.onmessage = (message) => socket === this.socket && this.receive(message.data);
+    socket.onclose = (close) => socket === this.socket && this.closed(close, opened);
+  }
+
+  async opened() {
+    this.attempt = 0;
+    this.owner.state("open", "Connected");
+    this.pings = setInterval(() => this.ask({ action: "$ping" }), PING_EVERY);
+    if (this.credential?.way === "frame") {
+      const reply = await this.ask({ action: "$auth", data: this.credential.value });
+      if (reply && reply.status !== 200) this.owner.state("open", `Connected; sign-in failed: ${reply.errors[0]?.msg}`);
+    }
+    for (const [route, position] of this.subscriptions) this.resubscribe(route, position);
+  }
+
+  async resubscribe(route, position) {
+    const reply = await this.ask({ action: "subscribe", route, ...(position ? { since: position } : {}) });
+    if (!reply) return;
+    if (reply.status !== 200) this.subscriptions.delete(route);
+    const told = reply.status !== 200 ? `refused: ${reply.errors[0]?.msg}` : reply.data?.recovered === false ? "some events may be missing" : "nothing is missing";
+    this.owner.event({ event: "resubscribed", route, data: told, ours: true });
+  }
+
+  closed(close, opened) {
+    clearInterval(this.pings);
+    this.socket = null;
+    this.lose();
+    this.owner.closed(close.code, close.reason);
+    if (!this.wanted) return;
+    if (close.code in NO_USE) {
+      this.wanted = false;
+      this.owner.state("refused", `Closed ${close.code}: ${close.reason || NO_USE[close.code]}`);
+      return;
+    }
+    const pause = Math.max(100, Math.random() * Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.attempt++));
+    this.wait(performance.now() + pause, opened ? `Lost (${close.code})` : "Not reachable, or refused");
+  }
+
+  /** Says how long it still is until the next attempt, and begins it. */
+  wait(until, why) {
+    const left = until - performance.now();
+    if (left <= 0) return this.open();
+    this.owner.state("waiting", `${why}. Again in ${Math.ceil(left / 1000)} s`);
+    this.timer = setTimeout(() => this.wait(until, why), Math.min(left, 1000));
+  }
+
+  drop() {
+    clearInterval(this.pings);
+    const socket = this.socket;
+    this.socket = null;
+    socket?.close();
+    this.lose();
+  }
+
+  lose() {
+    for (const call of this.pending.values()) this.finish(call, "lost", null);
+    for (const answer of this.internal.values()) answer(null);
+    this.pending.clear();
+    this.internal.clear();
+  }
+
+  // frames
+  /** Sends a frame of the protocol's own; resolves to the reply, or to null where the connection ends first. */
+  ask(frame) {
+    if (!this.isOpen) return Promise.resolve(null);
+    const id = `explorer-${++this.number}`;
+    return new Promise((answer) => {
+      this.internal.set(id, answer);
+      this.socket.send(JSON.stringify({ ...frame, request_id: id }));
+    });
+  }
+
+  /** Sends the text of a frame; gives the call that follows from it. */
+  send(text, frame) {
+    const call = { id: frame.request_id, frame, text, at: new Date(), start: performance.now(), status: "running", items: [], count: 0, reply: null };
+    this.calls.unshift(call);
+    for (const old of this.calls.splice(MOST_CALLS)) old.dropped = true;
+    if (call.id !== undefined) this.pending.set(call.id, call);
+    this.socket.send(text);
+    if (call.id === undefined) this.finish(call, "sent", null);
+    else this.owner.changed(call);
+    return call;
+  }
+
+  nextId() {
+    return ++this.number;
+  }
+
+  async cancel(call) {
+    await this.ask({ action: "$cancel", data: call.id });
+  }
+
+  receive(text) {
+    let message;
+    try {
+      message = JSON.parse(text);
+    } catch {
+      return this.owner.event({ event: "unreadable", route: "", data: text, ours: true });
+    }
+    if ("event" in message) return this.told(message);
+    const call = this.pending.get(message.request_id);
+    if (call && message.status === 206) {
+      call.items.push(message.data);
+      call.count += 1;
+      call.items.splice(0, call.items.length - MOST_ITEMS);
+      call.first ??= performance.now() - call.start;
+      this.owner.changed(call);
+    } else if (call) {
+      this.pending.delete(message.request_id);
+      this.note(call.frame, message);
+      this.finish(call, message.status, message);
+    } else if (this.internal.has(message.request_id)) {
+      this.internal.get(message.request_id)(message);
+      this.internal.delete(message.request_id);
+    } else {
+      this.owner.event({ event: "reply to nothing", route: message.route ?? "", data: message, ours: true });
+    }
+  }
+
+  finish(call, status, reply) {
+    Object.assign(call, { status, reply, ms: performance.now() - call.start });
+    this.owner.changed(call);
+  }
+
+  /** Keeps in mind what is subscribed to, and since when. */
+  note(frame, reply) {
+    const route = frame.route ?? "";
+    if (frame.action === "subscribe" && reply.status === 200) {
+      this.subscriptions.set(route, positionOf(reply.data));
+      this.owner.subscribed();
+    }
+    if (frame.action === "unsubscribe" && reply.status < 300) {
+      this.subscriptions.delete(route);
+      this.owner.subscribed();
+    }
+  }
+
+  told(message) {
+    const position = this.subscriptions.get(message.route);
+    if (position && message.offset !== undefined) position.offset = message.offset;
+    if (["$position", "$resync"].includes(message.event)) this.subscriptions.set(message.route, positionOf(message.data));
+    this.owner.event(message);
+  }
+}
+
+function positionOf(data) {
+  return data?.epoch !== undefined && data?.offset !== undefined ? { epoch: data.epoch, offset: data.offset } : null;
+}

@@ -1,0 +1,103 @@
+"""The fields of pydantic models as lookups see them, and values coerced to a type as pydantic does."""
+
+import types
+from collections.abc import Callable, Collection, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import cached_property
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from uuid import UUID
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+__all__ = ("ModelFields", "coercer", "is_immutable", "members")
+
+
+def coercer(annotation: Any) -> Callable[[Any], Any]:
+    """A function that makes a value one of a type; it raises ``ValueError`` with pydantic's message.
+
+    ``coercer(int)("7") == 7``.
+    """
+    validate = TypeAdapter[Any](annotation).validator.validate_python
+
+    def coerce(value: Any) -> Any:
+        try:
+            return validate(value)
+        except ValidationError as exc:
+            raise ValueError(exc.errors(include_url=False, include_input=False)[0]["msg"]) from None
+
+    return coerce
+
+
+def members(annotation: Any) -> tuple[Any, ...]:
+    """What a union, `Annotated` or not, is made of, None left out: ``members(int | None) == (int,)``."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(part for one in get_args(annotation) for part in members(one) if one is not type(None))
+    return (annotation,)
+
+
+_IMMUTABLE = (str, int, float, bytes, UUID, Decimal, date, datetime, time, timedelta, Enum)
+
+
+def is_immutable(annotation: Any) -> bool:
+    """Whether no value of a type can be changed by who holds it."""
+    return all(
+        one is type(None)
+        or get_origin(one) is Literal
+        or (isinstance(one, type) and issubclass(one, _IMMUTABLE) and get_origin(one) is None)
+        for one in members(annotation)
+    )
+
+
+class ModelFields:
+    """A pydantic model's fields, with those of the models that they hold; an implementation of `lookups.Fields`.
+
+    ``pk`` is the name of the key's field, None where objects have none.
+    """
+
+    def __init__(self, model: type[BaseModel], pk: str | None) -> None:
+        self.model, self.pk = model, pk
+        if not model.__pydantic_complete__:  # it names classes that were declared after it
+            model.model_rebuild(raise_errors=False)
+        self.types: Mapping[str, Any] = {name: field.annotation for name, field in model.model_fields.items()}
+        self._coercers: dict[str, Callable[[Any], Any]] = {}
+
+    @property
+    def name(self) -> str:
+        return self.model.__name__
+
+    def names(self) -> Collection[str]:
+        return self.types
+
+    @cached_property
+    def _related(self) -> "dict[str, ModelFields]":
+        """Made at first use, since a model may hold itself."""
+        models = {name: members(annotation) for name, annotation in self.types.items()}
+        return {
+            name: ModelFields(found[0], "id" if "id" in found[0].model_fields else None)
+            for name, found in models.items()
+            if len(found) == 1 and isinstance(found[0], type) and issubclass(found[0], BaseModel)
+        }
+
+    def related(self, name: str) -> "ModelFields | None":
+        return self._related.get(name)
+
+    def coerce(self, name: str, value: Any) -> Any:
+        if name not in self._coercers:
+            self._coercers[name] = coercer(self.types[name])
+        return self._coercers[name](value)
+
+    def is_text(self, name: str) -> bool:
+        return any(
+            one is Any or get_origin(one) is Literal or (isinstance(one, type) and issubclass(one, str))
+            for one in members(self.types[name])
+        )
+
+    def coerce_text(self, name: str, value: str) -> str:
+        return value
+
+    def key_of(self, value: Any) -> Any:
+        return getattr(value, self.pk) if self.pk is not None and isinstance(value, self.model) else value

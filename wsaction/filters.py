@@ -1,0 +1,207 @@
+"""Filters: what a client may ask of a list in the route, ``cards/?done=true&search=milk&ordering=-created,title``.
+
+``filter_backends`` of a generic handler are asked in turn, each an instance or a class. Only what a handler lists may
+be asked for: a parameter that no filter and no paginator reads is a 400, since a list that ignored it would hold too
+much.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from wsaction.exceptions import ImproperlyConfigured
+from wsaction.lookups import LOOKUPS, FieldError, InvalidLookup, Q
+from wsaction.pagination import bad_parameter
+
+__all__ = ("BaseFilterBackend", "FieldFilter", "OrderingFilter", "SearchFilter", "check_query")
+
+
+class BaseFilterBackend:
+    """Narrows or orders a queryset by what a frame asks for."""
+
+    def parameters(self, handler: Any) -> Sequence[str]:
+        """The names of the query parameters that it reads, of a handler or what has its attributes."""
+        return ()
+
+    def check(self, handler: Any) -> None:
+        """Raises `ImproperlyConfigured` for attributes that cannot be; asked when a handler is mounted.
+
+        ``handler`` has the handler's attributes as they are where it is mounted, and its ``__name__``.
+        """
+
+    def filter_queryset(self, queryset: Any, handler: Any) -> Any:
+        """The queryset that the handler's frame asks for. Raises `wsaction.exceptions.InvalidParameters`."""
+        raise NotImplementedError(f"{type(self).__name__}.filter_queryset")
+
+
+class FieldFilter(BaseFilterBackend):
+    """By the fields that ``filter_fields`` lists: ``("done", "owner_id")``, or with the lookups that may be asked for,
+    ``{"title": ["exact", "icontains"]}``: ``?done=true&title__icontains=milk``.
+
+    ``in`` and ``range`` take values with commas between them.
+    """
+
+    def parameters(self, handler: Any) -> Sequence[str]:
+        return tuple(_lookups(handler.filter_fields))
+
+    def check(self, handler: Any) -> None:
+        if not _lookups(handler.filter_fields):
+            raise ImproperlyConfigured(
+                f"{handler.__name__} has a FieldFilter and lists no fields for it; set filter_fields = ('done',)"
+            )
+        for name, lookup in _lookups(handler.filter_fields).items():
+            if lookup not in LOOKUPS:
+                raise ImproperlyConfigured(
+                    f"{handler.__name__}.filter_fields: {name} asks for the lookup {lookup!r}; there are "
+                    f"{', '.join(LOOKUPS)}"
+                )
+            value = ["0", "0"] if lookup in ("in", "range") else "0"
+            _probe(handler, "filter_fields", lambda queryset, asked: queryset.filter(**asked), {name: value})
+
+    def filter_queryset(self, queryset: Any, handler: Any) -> Any:
+        asked, lookups = handler.query_params, _lookups(handler.filter_fields)
+        for name, lookup in lookups.items():
+            if name in asked:
+                value: Any = asked[name].split(",") if lookup in ("in", "range") else asked[name]
+                try:
+                    queryset = queryset.filter(**{name: value})
+                except InvalidLookup as exc:
+                    raise bad_parameter(name, "value_error", _sentence(exc.msg)) from None
+        return queryset
+
+
+class SearchFilter(BaseFilterBackend):
+    """``?search=milk "two bottles"``: every word, or phrase in quotes, is in one of the ``search_fields``, in any case.
+
+    A field may begin with ``^``, for values that begin with the word in this very case, or ``=``, for those that are
+    the word in any case. ``search_param`` is the parameter's name; at most ``max_words`` are looked for.
+    """
+
+    search_param: str = "search"
+    max_words: int = 16
+
+    def parameters(self, handler: Any) -> Sequence[str]:
+        return (self.search_param,)
+
+    def check(self, handler: Any) -> None:
+        fields: Sequence[str] = handler.search_fields
+        if not fields or isinstance(fields, str):
+            raise ImproperlyConfigured(
+                f"{handler.__name__} has a SearchFilter and lists no fields for it; set search_fields = ('title',)"
+            )
+        if bad := [name for name in fields if name[:1] in ("@", "$")]:
+            raise ImproperlyConfigured(
+                f"{handler.__name__}.search_fields: {', '.join(bad)}: a field begins with ^ or = or neither; full "
+                "text and regular expressions are no lookups of every queryset"
+            )
+        for name in fields:
+            _probe(
+                handler, "search_fields", lambda queryset, asked: queryset.filter(**asked), {_search_lookup(name): "0"}
+            )
+
+    def filter_queryset(self, queryset: Any, handler: Any) -> Any:
+        words = _words(handler.query_params.get(self.search_param, ""))
+        if len(words) > self.max_words:
+            raise bad_parameter(
+                self.search_param,
+                "too_long",
+                f"At most {self.max_words} words are looked for",
+                max_length=self.max_words,
+            )
+        for word in words:
+            anywhere = Q()
+            for field in handler.search_fields:
+                anywhere |= Q(**{_search_lookup(field): word})
+            queryset = queryset.filter(anywhere)
+        return queryset
+
+
+class OrderingFilter(BaseFilterBackend):
+    """``?ordering=-created,title``, of the fields that ``ordering_fields`` lists; else by ``ordering``."""
+
+    ordering_param: str = "ordering"
+
+    def parameters(self, handler: Any) -> Sequence[str]:
+        return (self.ordering_param,)
+
+    def check(self, handler: Any) -> None:
+        if isinstance(handler.ordering_fields, str):
+            raise ImproperlyConfigured(
+                f"{handler.__name__}.ordering_fields takes names, as in ({handler.ordering_fields!r},), not a string"
+            )
+        _probe(handler, "ordering_fields", lambda queryset, asked: queryset.order_by(*asked), handler.ordering_fields)
+        _probe(handler, "ordering", lambda queryset, asked: queryset.order_by(*asked), _names(handler.ordering))
+
+    def get_ordering(self, handler: Any) -> Sequence[str]:
+        """The order that a frame asks for; nothing, where none is asked for and the handler has none."""
+        asked = [name.strip() for name in handler.query_params.get(self.ordering_param, "").split(",")]
+        allowed, fields = tuple(handler.ordering_fields), dict[str, str]()
+        for name in filter(None, asked):
+            if name.removeprefix("-") not in allowed:
+                told = ", ".join(allowed) or "nothing"
+                raise bad_parameter(
+                    self.ordering_param, "literal_error", f"This list can be ordered by {told}", allowed=list(allowed)
+                )
+            fields.setdefault(name.removeprefix("-"), name)  # once more, it would decide nothing
+        return tuple(fields.values()) or _names(handler.ordering)
+
+    def filter_queryset(self, queryset: Any, handler: Any) -> Any:
+        ordering = self.get_ordering(handler)
+        return queryset.order_by(*ordering) if ordering else queryset
+
+
+def check_query(asked: Iterable[tuple[str, str]], allowed: Sequence[str]) -> None:
+    """Raises `wsaction.exceptions.InvalidParameters` for a parameter that nothing reads, and for one given twice."""
+    seen: set[str] = set()
+    for name, value in asked:
+        if name not in allowed:
+            told = ", ".join(allowed) or "no parameters"
+            raise bad_parameter(
+                name[:100], "extra_forbidden", f"Not known here; there are {told}", allowed=list(allowed)
+            )
+        if name in seen:
+            raise bad_parameter(name, "value_error", "It is given more than once")
+        if "\0" in value:
+            raise bad_parameter(name, "value_error", "A null character is no part of a text")
+        seen.add(name)
+
+
+def _probe(handler: Any, attribute: str, narrow: Callable[[Any, Any], Any], asked: Any) -> None:
+    """Raises `ImproperlyConfigured` where the handler's queryset does not know a field that is listed."""
+    if handler.queryset is None:  # get_queryset() will tell
+        return
+    try:
+        narrow(handler.queryset, asked)
+    except FieldError as exc:
+        raise ImproperlyConfigured(f"{handler.__name__}.{attribute}: {exc}") from None
+    except InvalidLookup:  # of the value that it is tried with
+        return
+
+
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _lookups(fields: Any) -> Mapping[str, str]:
+    """The lookup of each parameter: of ``{"title": ["exact", "lt"]}``, those of ``title`` and ``title__lt``."""
+    if not isinstance(fields, Mapping):
+        fields = dict.fromkeys((fields,) if isinstance(fields, str) else fields, ("exact",))
+    return {
+        name if lookup == "exact" else f"{name}__{lookup}": lookup
+        for name, lookups in fields.items()
+        for lookup in lookups
+    }
+
+
+def _words(text: str) -> list[str]:
+    """``'milk "two bottles"'`` is two: a word, and what stands between quotes; commas are spaces."""
+    return [quoted or word for quoted, word in re.findall(r'"([^"]+)"|([^\s,"]+)', text)]
+
+
+def _search_lookup(field: str) -> str:
+    lookup = {"^": "startswith", "=": "iexact"}.get(field[:1])
+    return f"{field}__icontains" if lookup is None else f"{field[1:]}__{lookup}"
+
+
+def _sentence(text: str) -> str:
+    return (text[:1].upper() + text[1:]).removesuffix(".")

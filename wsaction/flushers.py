@@ -1,0 +1,114 @@
+"""`Flusher`: empties many outboxes with one task.
+
+What is pushed to a thousand connections is put into a thousand outboxes. A task for each would cost more than the sends
+do, and one task that waits for a client who does not read would hold up all others. So, as with a connection's frames,
+one task leads: it empties one outbox after the other, and when a send makes it wait, that task becomes the waiting
+connection's own, and another leads on.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextvars import copy_context
+from typing import Any, Protocol
+
+from wsaction.frames import current_frame
+
+__all__ = ("Fillable", "Flusher", "Message", "Send")
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+
+logger = logging.getLogger("wsaction")
+
+OUTBOXES_IN_A_ROW = 64  # that are emptied before the loop has its turn
+
+
+class Fillable(Protocol):
+    """An outbox that something waits in."""
+
+    asgi_send: Send
+
+    def next(self) -> str | None:
+        """The message to be sent now; None: there is none, and it is to be added again once there is."""
+
+    def gone(self, exc: Exception) -> None:
+        """Is told that its peer is gone: a send raised ``OSError`` or ``RuntimeError``."""
+
+    def pause(self) -> None:
+        """Is told that emptying it was cancelled."""
+
+    def adopt(self, task: "asyncio.Task[None]") -> None:
+        """Is told that this task does nothing any more but to empty it."""
+
+    def fail(self) -> None:
+        """Is told that emptying it raised what it should not have."""
+
+
+class Flusher:
+    """Empties outboxes in the order they were added; those of one event loop share one.
+
+    It holds an outbox from ``add`` until it is emptied, at most once each, so there are no more than connections.
+    """
+
+    __slots__ = ("_armed", "_at", "_base", "_full", "_leader", "_loop")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._base = copy_context()
+        self._base.run(current_frame.set, None)
+        self._full: deque[Fillable] = deque()
+        self._leader: asyncio.Task[None] | None = None
+        self._at: Fillable | None = None  # what the leader empties
+        self._armed = False  # whether `_pass_on` is on its way
+
+    def add(self, outbox: Fillable) -> None:
+        """Empties an outbox soon; to be added again only once it is emptied."""
+        self._full.append(outbox)
+        if self._leader is None or self._leader.done():  # done: cancelled by who cancels all tasks of the loop
+            self._lead_on()
+
+    def _lead_on(self) -> None:
+        self._leader = self._loop.create_task(self._lead(), context=self._base.copy())
+
+    async def _lead(self) -> None:
+        emptied = 0
+        while self._full:
+            self._at = outbox = self._full.popleft()
+            if not self._armed:
+                self._armed = True
+                self._loop.call_soon(self._pass_on)
+            try:
+                while (text := outbox.next()) is not None:
+                    await outbox.asgi_send({"type": "websocket.send", "text": text})
+            except (OSError, RuntimeError) as exc:
+                outbox.gone(exc)
+            except (Exception, asyncio.CancelledError) as exc:
+                outbox.pause()
+                if isinstance(exc, asyncio.CancelledError) and _is_cancelled():
+                    raise
+                logger.critical("an outbox failed; this is a bug of wsaction", exc_info=exc)
+                outbox.fail()
+            if self._at is not outbox:  # it had to wait: this task was the outbox's own, and another leads
+                return
+            self._at = None
+            if (emptied := emptied + 1) % OUTBOXES_IN_A_ROW == 0:
+                await asyncio.sleep(0)
+        self._leader = None
+
+    def _pass_on(self) -> None:
+        """The loop has its turn. If that is because a send makes the leader wait, another task leads on."""
+        self._armed = False
+        if self._at is not None and self._leader is not None:
+            outbox, task = self._at, self._leader
+            self._at = self._leader = None
+            outbox.adopt(task)
+            if self._full:
+                self._lead_on()
+
+
+def _is_cancelled() -> bool:
+    """Whether it is we who are cancelled, and not something that a server's ``send`` awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,90 @@
+"""Hooks: what an app tells those who count, measure and trace."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import iscoroutinefunction
+from typing import Any
+
+__all__ = ("ActionInfo", "HookList", "Hooks")
+
+logger = logging.getLogger("wsaction")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionInfo:
+    """One frame that was answered.
+
+    ``handler`` and ``action`` are the names of a class and of an action that it declares, or None where the frame found
+    none, so that there are few of them and they are fit to be labels. ``route`` is what the client wrote. ``status`` is
+    that of the final reply, sent or not; ``seconds`` passed since the frame was read, or since its turn came.
+    """
+
+    consumer: Any
+    handler: str | None
+    action: str | None
+    route: str
+    request_id: str | int | None
+    status: int
+    seconds: float
+
+
+class Hooks:
+    """Override what you want to know of, and give an instance to the app: ``WSAction(routes, hooks=[Metrics()])``.
+
+    Hooks are plain functions, called on the event loop in the midst of the work: they must be quick. What one raises is
+    logged, and changes nothing. One that is not overridden costs nothing.
+
+    >>> class Metrics(Hooks):
+    ...     def on_action(self, info):
+    ...         SECONDS.labels(info.handler, info.action, info.status).observe(info.seconds)
+    """
+
+    def on_connect(self, consumer: Any) -> None:
+        """A connection was accepted."""
+
+    def on_disconnect(self, consumer: Any, code: int) -> None:
+        """It has ended, with this close code; ``disconnect()`` has run. Of one that was accepted, exactly once."""
+
+    def on_action(self, info: ActionInfo) -> None:
+        """A frame was answered, be it with an error. A stream is told of once, when it has ended."""
+
+    def on_event(self, topic: str, event: str, recipients: int) -> None:
+        """An event was handed to so many subscribers of this process."""
+
+    def on_limit(self, consumer: Any, limit: str, value: float) -> None:
+        """A bound of `wsaction.limits.Limits` was reached: by its name, with its value."""
+
+
+class HookList:
+    """Calls the same hook of several `Hooks`; of those only that override it.
+
+    Raises ``TypeError`` for a hook that would have to be awaited.
+    """
+
+    __slots__ = ("_by_name",)
+
+    def __init__(self, hooks: Sequence[Hooks] = ()) -> None:
+        names = [name for name in vars(Hooks) if name.startswith("on_")]
+        for hook in (getattr(one, name) for one in hooks for name in names):
+            if iscoroutinefunction(hook):
+                raise TypeError(
+                    f"{hook.__qualname__} is a coroutine function, which nobody would await: expected a plain "
+                    "function; write def, and let it start a task or fill a queue where something has to be awaited"
+                )
+        self._by_name = {
+            name: tuple(getattr(one, name) for one in hooks if getattr(type(one), name) is not getattr(Hooks, name))
+            for name in names
+        }
+
+    def has(self, name: str) -> bool:
+        """Whether anybody wants to be told."""
+        return bool(self._by_name[name])
+
+    def call(self, name: str, *args: Any) -> None:
+        """Tells all who want to know. Raises nothing."""
+        for hook in self._by_name[name]:
+            try:
+                hook(*args)
+            except Exception:
+                logger.exception("the hook %s.%s failed", type(hook.__self__).__name__, name)

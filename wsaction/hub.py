@@ -1,0 +1,313 @@
+"""The hub: what one process has to do with topics. Who is subscribed, what is published, what the layer says.
+
+A body is made into a frame once per process, and every recipient gets the same text. What one subscriber is told of a
+topic is in order: the reply to its joining, what it had missed, what is live. While a topic keeps history, it gets
+every event once, or is told that it may have missed something (``$resync``), or is closed.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Collection
+from contextvars import copy_context
+from functools import partial
+
+from wsaction.backoff import Backoff
+from wsaction.events import encode_body
+from wsaction.exceptions import Cancelled, LayerUnavailable
+from wsaction.fanouts import Fanout
+from wsaction.frames import current_frame
+from wsaction.joins import Join, Reply, Snapshot
+from wsaction.layers.base import History, Layer, Position
+from wsaction.locks import Locks
+from wsaction.recipients import Filter, FilteredSubscription, State, Subscriber, Subscription
+from wsaction.reconciliation import CHECK_INTERVAL, MAX_FILL, Reconciler
+from wsaction.tasks import Tasks
+from wsaction.topics import OnEvent, Topic
+
+__all__ = ("JOIN_TIMEOUT", "LINGER", "MAX_SICK", "Hub")
+
+logger = logging.getLogger("wsaction")
+
+JOIN_TIMEOUT = 10.0  # seconds that a join may take, its snapshot included
+LINGER = 2.0  # seconds that a topic is kept after its last subscriber has left
+MAX_SICK = 10_000  # topics whose publication failed and that wait to be invalidated
+PUBLICATIONS_IN_A_ROW = 32  # without the loop having had a turn
+
+
+class Hub:
+    """Topics of one process and one event loop, on a layer that it opens and closes.
+
+    ``linger``, ``check_interval`` and ``join_timeout`` are in seconds, ``max_fill`` in events. ``on_event`` is told of
+    each event of the topics that are subscribed to here.
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        *,
+        linger: float = LINGER,
+        check_interval: float = CHECK_INTERVAL,
+        join_timeout: float = JOIN_TIMEOUT,
+        max_fill: int = MAX_FILL,
+        on_event: OnEvent | None = None,
+    ) -> None:
+        self.layer, self._on_event = layer, on_event
+        self._linger, self._join_timeout = linger, join_timeout
+        self._context = copy_context()
+        self._context.run(current_frame.set, None)
+        self._tasks = Tasks(self._context)
+        self._fanout = Fanout(self._tasks, partial(asyncio.sleep, 0))
+        self._reconciler = Reconciler(layer, self._tasks, check_interval=check_interval, max_fill=max_fill)
+        self._topics: dict[str, Topic] = {}
+        self._joined: dict[Subscriber, dict[str, Subscription]] = {}
+        self._names: dict[Subscriber, str] = {}  # of those that have published to others only
+        self._sick: dict[str, History | None] = {}
+        self._healing = False
+        self._published = 0
+        self._is_open = self._is_closed = False
+        self._opening = asyncio.Lock()
+        self.locks = Locks()  # of objects whose changes are being committed and told
+
+    # ------------------------------------------------------------------------------------------------ its life
+    async def open(self) -> None:
+        """Opens the layer, unless that is done; joining and publishing do so too. Raises what the layer raises."""
+        async with self._opening:
+            if not self._is_open:
+                await self.layer.open(self)
+                self._tasks.start(self._reconciler.check, self._topics)
+                self._is_open, self._is_closed = True, False
+
+    async def _ensure_open(self) -> None:
+        if self._is_closed:
+            raise LayerUnavailable("The server is about to end.")
+        await self.open()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, and not opened again."""
+        return self._is_closed
+
+    async def close(self) -> None:
+        """Ends all that runs, and closes the layer. Who is on its way in is refused."""
+        async with self._opening:
+            self._is_open, self._is_closed = False, True
+            for subscriber in list(self._joined):
+                self.leave_all(subscriber)
+            for topic in list(self._topics.values()):
+                topic.ready.set()  # for those who wait to join, and find that they have left
+                self._let_go(topic)
+            await self._tasks.stop()
+            await self.layer.close()
+
+    # ------------------------------------------------------------------------------------------------ what layers say
+    def subscribed(self, topic: str) -> None:
+        """The layer's: from here on all that is published arrives."""
+        known = self._topics.get(topic)
+        if known is not None and known.confirm():
+            self._reconciler.settle(known)
+
+    def message(self, topic: str, epoch: str, offset: int, body: bytes) -> None:
+        """The layer's: something was published."""
+        known = self._topics.get(topic)
+        if known is not None and known.hear(epoch, offset, body):
+            self._reconciler.settle(known)
+
+    def lost(self) -> None:
+        """The layer's: nothing arrives."""
+        for topic in self._topics.values():
+            topic.lose()
+
+    # ------------------------------------------------------------------------------------------------ publishing
+    async def publish(
+        self,
+        topic: str,
+        event: str | bytes,
+        history: History | None = None,
+        *,
+        exclude: Subscriber | None = None,
+        subject: str | bytes | None = None,
+    ) -> Position | None:
+        """Tells an event, made by ``encode_event``, to all who are subscribed to the topic, in every process.
+
+        ``exclude`` is not told; ``subject`` is JSON for the filters only. Returns the event's position, None without
+        history. Raises ``LayerUnavailable``, whose ``uncertain`` says whether it may have been told all the same, and
+        ``ValueError`` for what is no event.
+        """
+        body = encode_body(event, None if exclude is None else self._name(exclude), subject)
+        if not self._is_open:
+            await self._ensure_open()
+        position = await self.layer.publish(topic, body, history)
+        self._published += 1
+        if self._published % PUBLICATIONS_IN_A_ROW == 0:
+            await asyncio.sleep(0)
+        if (known := self._topics.get(topic)) is not None:
+            await self._fanout.catch_up(known.lane)
+        return position
+
+    async def invalidate(self, topic: str, history: History | None = None) -> None:
+        """Tells all who are subscribed to the topic, in every process, to load again. Raises ``LayerUnavailable``."""
+        if not self._is_open:
+            await self._ensure_open()
+        await self.layer.invalidate(topic, history)
+
+    def heal(self, topic: str, history: History | None = None) -> None:
+        """Invalidates a topic as soon as that can be done: for one who could not publish what has happened already."""
+        if self._is_closed or (len(self._sick) >= MAX_SICK and topic not in self._sick):
+            why = "the server is about to end" if self._is_closed else f"{MAX_SICK} topics wait for that already"
+            logger.error("subscribers of %r are not told that they missed something: %s", topic, why)
+            return
+        self._sick[topic] = history
+        if not self._healing:
+            self._healing = True
+            self._tasks.start(self._heal_all)
+
+    async def _heal_all(self) -> None:
+        backoff = Backoff()
+        try:
+            while self._sick:
+                topic, history = next(iter(self._sick.items()))
+                del self._sick[topic]
+                try:
+                    await self.invalidate(topic, history)
+                except LayerUnavailable:
+                    self._sick[topic] = history
+                    await asyncio.sleep(backoff.seconds())
+                else:
+                    backoff.reset()
+        finally:
+            self._healing = False
+
+    def _name(self, subscriber: Subscriber) -> str | None:
+        """What a subscriber is called where it is excluded; None for one that is told nothing anyway."""
+        if not (subscriptions := self._joined.get(subscriber)):
+            return None
+        if (name := self._names.get(subscriber)) is None:
+            name = self._names[subscriber] = secrets.token_urlsafe(9)
+            for subscription in subscriptions.values():
+                subscription.excluded_as = name
+        return name
+
+    # ------------------------------------------------------------------------------------------------ joining, leaving
+    async def join(
+        self,
+        subscriber: Subscriber,
+        topic: str,
+        route: str,
+        *,
+        reply: Reply,
+        history: History | None = None,
+        since: Position | None = None,
+        snapshot: Snapshot | None = None,
+        filter: Filter | None = None,
+        patience: float = JOIN_TIMEOUT,
+    ) -> None:
+        """Subscribes: puts the reply, what was missed after ``since``, and from then on what is live.
+
+        ``reply(position, recovered, snapshot)`` makes the reply's text; ``route`` is what notices are told under.
+        ``recovered`` is None without ``since``, else whether all that was missed follows; ``snapshot`` is asked for
+        only where it is not. ``filter`` is asked for every event, and given up after ``patience`` seconds. One that has
+        joined already is told its position, and, with ``since`` or ``snapshot``, is begun again.
+
+        Raises ``LayerUnavailable`` after 10 s, ``Cancelled`` when it left meanwhile, and what ``snapshot`` and
+        ``reply`` raise; then nothing is left of the subscription.
+        """
+        if not self._is_open:
+            await self._ensure_open()
+        if subscriber.ended:
+            raise Cancelled("The connection has ended.")
+        if since is None and snapshot is None and self._is_told_again(subscriber, topic, reply, filter):
+            return
+        self.leave(subscriber, topic)
+        known = self._enter(topic, history)
+        joining = self._new_subscription(subscriber, route, filter, patience)
+        known.joining[joining] = None
+        self._joined.setdefault(subscriber, {})[topic] = joining
+        try:
+            await self._in_time(Join(self._reconciler, known, joining, since, snapshot, reply).run)
+        finally:
+            if joining.is_joining:
+                self.leave(subscriber, topic)
+
+    async def _in_time(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            async with asyncio.timeout(self._join_timeout) as deadline:
+                await work()
+        except TimeoutError:
+            if not deadline.expired():
+                raise  # the snapshot's own
+            raise LayerUnavailable("This could not be subscribed to in time; try again later.") from None
+
+    def _is_told_again(self, subscriber: Subscriber, topic: str, reply: Reply, filter: Filter | None) -> bool:
+        """Whether it is subscribed, so that all it is told is where it stands, behind what it has yet to be told."""
+        subscription = self._joined.get(subscriber, {}).get(topic)
+        if subscription is None or subscription.is_joining:
+            return False
+        known = self._topics[topic]
+        ahead = subscription.state is State.AHEAD
+        at = Position(known.epoch, subscription.cursor) if ahead else known.position
+        known.answer(subscription, reply(at, None, None))
+        subscription.refilter(filter)
+        return True
+
+    def _enter(self, name: str, history: History | None) -> Topic:
+        """The topic, kept from being let go."""
+        topic = self._topics.get(name)
+        if topic is None:
+            topic = self._topics[name] = Topic(name, history, self._fanout, self._on_event)
+            self.layer.subscribe(name)
+        elif topic.linger is not None:
+            topic.linger.cancel()
+            topic.linger = None
+        if topic.confirmed and not topic.ready.is_set():
+            self._reconciler.settle(topic)
+        return topic
+
+    def _new_subscription(
+        self, subscriber: Subscriber, route: str, filter: Filter | None, patience: float
+    ) -> Subscription:
+        if filter is None:
+            subscription = Subscription(subscriber, route)
+        else:
+            subscription = FilteredSubscription(subscriber, route, filter, self._tasks, patience)
+        subscription.excluded_as = self._names.get(subscriber)
+        return subscription
+
+    def topics(self, subscriber: Subscriber) -> list[str]:
+        """What the subscriber is subscribed to, or about to be."""
+        return list(self._joined.get(subscriber, ()))
+
+    def leave(self, subscriber: Subscriber, topic: str) -> bool:
+        """Ends a subscription, so that nothing of it is told any more; whether there was one."""
+        subscriptions = self._joined.get(subscriber)
+        if subscriptions is None or (subscription := subscriptions.pop(topic, None)) is None:
+            return False
+        if not subscriptions:
+            del self._joined[subscriber]
+        known = self._topics[topic]
+        known.remove(subscription)
+        if not known.live and not known.joining and known.linger is None:
+            loop = asyncio.get_running_loop()
+            known.linger = loop.call_later(self._linger, self._let_go, known, context=self._context)
+        return True
+
+    def resync(self, subscriber: Subscriber, routes: Collection[str] | None) -> None:
+        """Tells a subscriber that it may have missed something of what it is subscribed to under these routes; None:
+        under any. Who is being answered gets all of it, and is told nothing."""
+        for topic, subscription in tuple(self._joined.get(subscriber, {}).items()):
+            if routes is None or subscription.route in routes:
+                self._topics[topic].resync_one(subscription)
+
+    def leave_all(self, subscriber: Subscriber) -> None:
+        """Ends all subscriptions of a subscriber and forgets it: to be called when it has ended."""
+        for topic in self.topics(subscriber):
+            self.leave(subscriber, topic)
+        self._names.pop(subscriber, None)
+
+    def _let_go(self, topic: Topic) -> None:
+        if topic.linger is not None:
+            topic.linger.cancel()
+            topic.linger = None
+        del self._topics[topic.name]
+        topic.confirmed = False  # whoever reconciles it stops
+        self.layer.unsubscribe(topic.name)

@@ -1,0 +1,68 @@
+"""The inventory of an app: every route of every connection with what is there, for people and for checks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from wsaction.actions import Action
+from wsaction.matches import Leaf
+from wsaction.mounts import MountedHandler
+from wsaction.operations import permissions_of
+from wsaction.routing import Router
+from wsaction.tables import RouteTable
+
+__all__ = ("Entry", "inventory")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A route of a connection, both as they were declared. ``mounted`` is None for an ASGI app that is none of ours."""
+
+    connection: str
+    route: str
+    name: str
+    handler: str
+    mounted: MountedHandler | None = None
+
+    @property
+    def actions(self) -> dict[str, Action]:
+        """The actions by the names that clients call them."""
+        plans = {} if self.mounted is None else self.mounted.plans
+        return {told: plan.action for told, plan in plans.items() if plan.action is not None}
+
+    def permissions(self, action: Action | None = None) -> list[str]:
+        """Who has a say about an action, or about whatever comes to the route; outermost first."""
+        return [] if self.mounted is None else list(permissions_of(action, self.mounted))
+
+    @property
+    def is_live(self) -> bool:
+        """Whether clients may subscribe to it."""
+        live = self.mounted is not None and self.mounted.attribute("announced") is not None
+        return live and any(action.name == "subscribe" for action in self.actions.values())
+
+
+def inventory(router: Router) -> Iterator[Entry]:
+    """What an app's router leads to, in the order of declaration; the root of a connection comes first."""
+    for leaf in router.leaves:
+        view = leaf.endpoint.view
+        table: RouteTable | None = getattr(view, "table", None)
+        if table is None:
+            yield Entry(connection=leaf.route, route="", name=_name(leaf), handler=_named(view))
+            continue
+        if table.match("")[0] is None and table.root.plans:
+            root = table.root
+            yield Entry(
+                connection=leaf.route, route="", name=_name(leaf), handler=root.handler_class.__name__, mounted=root
+            )
+        for below in table.router.leaves:
+            mounted: MountedHandler = below.endpoint.view
+            handler = mounted.handler_class.__name__
+            yield Entry(connection=leaf.route, route=below.route, name=_name(below), handler=handler, mounted=mounted)
+
+
+def _name(leaf: Leaf) -> str:
+    return ":".join([*leaf.namespaces, leaf.endpoint.name]) if leaf.endpoint.name else ""
+
+
+def _named(view: Any) -> str:
+    return str(getattr(view, "__name__", type(view).__name__))

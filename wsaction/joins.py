@@ -1,0 +1,140 @@
+"""How a subscription becomes live: the reply, what was missed, what came meanwhile, what comes, in this order."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from wsaction.events import Event
+from wsaction.exceptions import Cancelled
+from wsaction.layers.base import History, Position
+from wsaction.recipients import State, Subscription
+from wsaction.reconciliation import Reconciler
+from wsaction.topics import Pages, Topic
+
+__all__ = ("MAX_RECOVERED", "Join", "Reply", "Snapshot")
+
+MAX_RECOVERED = 1_000  # events that one who comes back is sent; past it, or half its capacity: recovered false
+
+Reply = Callable[[Position, bool | None, Any], str]
+"""The reply's text, by position, ``recovered`` and snapshot. It may raise: then nothing is joined."""
+Snapshot = Callable[[], Awaitable[Any]]
+
+_Past = tuple[Position, list[Event] | None]  # up to where, and what; None: it cannot be had
+
+
+class Join:
+    """One subscription on its way into a topic."""
+
+    __slots__ = ("_reconciler", "_reply", "_since", "_snapshot", "_subscription", "_topic")
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        topic: Topic,
+        subscription: Subscription,
+        since: Position | None,
+        snapshot: Snapshot | None,
+        reply: Reply,
+    ) -> None:
+        self._reconciler, self._topic, self._subscription = reconciler, topic, subscription
+        self._since, self._snapshot, self._reply = since, snapshot, reply
+
+    async def run(self) -> None:
+        """Answers and joins. Raises ``LayerUnavailable``, ``Cancelled`` when it was left meanwhile, and what the
+        snapshot and the reply raise."""
+        while not await self._try():
+            pass
+
+    async def _try(self) -> bool:
+        """Whether it could be answered; else what was noted is no longer true, and it begins again."""
+        topic, subscription = self._topic, self._subscription
+        await topic.ready.wait()
+        self._check_left()
+        subscription.collect()
+        at, missed, recovered = topic.position, list[Event](), None
+        if self._since is not None:
+            past, recovered = await self._recover(self._since), False
+            if past is None:
+                return False
+            at, found = past
+            if found is not None:
+                missed, recovered = found, True
+        snapshot = await self._snapshot() if self._snapshot is not None and not recovered else None
+        await subscription.subscriber.room(_size(missed))
+        self._check_left()
+        if subscription.state is not State.COLLECTING:
+            return False
+        self._answer(at, missed, recovered, snapshot)
+        return True
+
+    def _check_left(self) -> None:
+        if self._subscription.state is State.LEFT or self._subscription.subscriber.ended:
+            raise Cancelled("This subscription was ended, or begun again, before it was answered.")
+
+    def _answer(self, at: Position, missed: list[Event], recovered: bool | None, snapshot: Any) -> None:
+        """Without an await, so that nothing comes in between.
+
+        The position told is the one before the events that follow: a client that drops in between asks for them again.
+        """
+        topic, subscription = self._topic, self._subscription
+        told = Position(at.epoch, self._since.offset) if recovered and self._since is not None else at
+        subscription.subscriber.put(self._reply(told, recovered, snapshot))
+        for event in missed:
+            subscription.deliver(event, topic.epoch)
+        last = at.offset
+        for event in subscription.collected:
+            if not event.offset or event.offset > last:
+                subscription.deliver(event, topic.epoch)
+                last = event.offset or last
+        subscription.cursor, subscription.collected = last, []
+        if last <= topic.offset:
+            topic.go_live(subscription)
+        else:
+            subscription.state = State.AHEAD
+
+    # ------------------------------------------------------------------------------------------------ what was missed
+    async def _recover(self, since: Position) -> _Past | None:
+        """What was missed; None when the join has to begin again."""
+        topic, history = self._topic, self._topic.history
+        if history is None or not since.is_sane:
+            return topic.position, None
+        past: _Past | None = topic.past(since) or await self._read(since, history)
+        if past is None:
+            return None
+        at, missed = past
+        if missed is None or len(missed) > MAX_RECOVERED or _size(missed) > self._subscription.subscriber.capacity // 2:
+            return at, None
+        return past
+
+    async def _read(self, since: Position, history: History) -> _Past | None:
+        """The layer's answer, or another's who came back just before: one reads, those behind it look at that first."""
+        topic = self._topic
+        pages = topic.pages = topic.pages or Pages()
+        pages.waiting += 1
+        try:
+            async with pages.lock:
+                return topic.past(since) or pages.past(since, topic) or await self._read_page(since, history, pages)
+        finally:
+            pages.waiting -= 1
+            if not pages.waiting and topic.pages is pages:
+                topic.pages = None
+
+    async def _read_page(self, since: Position, history: History, pages: Pages) -> _Past | None:
+        topic = self._topic
+        if not topic.ready.is_set() or self._subscription.state is not State.COLLECTING:
+            return None  # it lost its footing as we waited for our turn
+        page = await self._reconciler.read(topic, history, since, MAX_RECOVERED)
+        if page.position.epoch != topic.epoch:
+            if topic.ready.is_set():
+                self._reconciler.settle(topic)
+            return None
+        # This process may lag behind what the client had from another one: the page counts, not the topic.
+        if page.events is None:
+            return page.position, None
+        missed = [Event(offset, body) for offset, body in page.events]
+        if since.epoch == topic.epoch:
+            pages.note(since, missed)
+        return page.position, missed
+
+
+def _size(events: list[Event]) -> int:
+    return sum(event.size for event in events)

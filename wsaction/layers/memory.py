@@ -1,0 +1,204 @@
+"""The layer of a single process: nothing to run, nothing to lose but the process."""
+
+import asyncio
+from collections import OrderedDict, deque
+from itertools import islice
+
+from wsaction.exceptions import LayerUnavailable
+from wsaction.layers.base import META_TTL, History, Page, Position, Sink, new_epoch
+from wsaction.layers.rosters import MemoryRoster
+
+__all__ = ("MAX_IDLE", "SWEEP_INTERVAL", "MemoryLayer")
+
+MAX_IDLE = 100_000  # topics without events whose position is remembered; past it the oldest is forgotten
+SWEEP_INTERVAL = 30.0  # seconds after which what has expired is let go, at the latest
+
+
+class _Log:
+    """The past of one topic."""
+
+    __slots__ = ("epoch", "events", "history", "offset", "used")
+
+    def __init__(self, history: History, now: float) -> None:
+        self.epoch, self.offset, self.history, self.used = new_epoch(), 0, history, now
+        self.events: deque[tuple[int, bytes]] | None = None  # None: there are none, which takes no memory
+
+    @property
+    def position(self) -> Position:
+        return Position(self.epoch, self.offset)
+
+    def drop_expired(self, now: float) -> None:
+        if self.events is not None and now - self.used > self.history.ttl:
+            self.events = None
+
+    def append(self, body: bytes) -> None:
+        """The next one."""
+        if self.events is None:
+            self.events = deque(maxlen=self.history.size)
+        self.offset += 1
+        self.events.append((self.offset, body))
+
+    def newest(self, count: int) -> tuple[tuple[int, bytes], ...] | None:
+        """So many, where there are so many."""
+        events = self.events or ()
+        return tuple(islice(events, len(events) - count, None)) if count <= len(events) else None
+
+
+class MemoryLayer:
+    """Carries events within one process and keeps their history there.
+
+    What is published reaches the sink before ``publish`` returns, so nothing is ever missed while subscribed. Several
+    worker processes each have their own: use ``RedisLayer`` there.
+    """
+
+    def __init__(self) -> None:
+        self._sink: Sink | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._wanted: set[str] = set()
+        self._logs: dict[str, _Log] = {}  # all of them
+        self._filled: dict[float, OrderedDict[str, _Log]] = {}  # by ttl, published to longest ago first
+        self._idle: OrderedDict[str, _Log] = OrderedDict()  # those without events, the one used longest ago first
+        self.roster = MemoryRoster(self._publish)
+
+    async def open(self, sink: Sink) -> None:
+        """Begins to tell ``sink``. Raises ``RuntimeError`` when it is open already."""
+        if self._sink is not None and self._loop is not None and not self._loop.is_closed():
+            raise RuntimeError("this MemoryLayer is open already; give each app a layer of its own")
+        await self.close()
+        self._sink, self._loop = sink, asyncio.get_running_loop()
+
+    async def close(self) -> None:
+        """Forgets everything."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._sink = self._loop = self._sweeper = None
+        self._wanted.clear()
+        self._logs.clear()
+        self._filled.clear()
+        self._idle.clear()
+        self.roster.clear()
+
+    def subscribe(self, topic: str) -> None:
+        """Tells what is published to the topic from now on."""
+        if self._sink is not None:
+            self._wanted.add(topic)
+            self._sink.subscribed(topic)
+
+    def unsubscribe(self, topic: str) -> None:
+        """Tells it no more."""
+        self._wanted.discard(topic)
+
+    async def publish(self, topic: str, body: bytes, history: History | None) -> Position | None:
+        """Tells the sink, where it is subscribed, and keeps the body; returns its position."""
+        return self._publish(topic, body, history)
+
+    def _publish(self, topic: str, body: bytes, history: History | None) -> Position | None:
+        if self._loop is None:
+            raise _closed()
+        if history is None:
+            self._tell(topic, "", 0, body)
+            return None
+        now = self._loop.time()
+        log = self._log(topic, history, now)
+        log.drop_expired(now)
+        log.append(body)
+        self._file_as_filled(topic, log, now)
+        position = log.position
+        self._tell(topic, log.epoch, log.offset, body)
+        return position
+
+    async def read(self, topic: str, since: Position | None, limit: int, history: History, own: bool = False) -> Page:
+        """Where the topic stands, and what came after ``since``. What was acknowledged is never lost, so that ``own``
+        says nothing new."""
+        if self._loop is None:
+            raise _closed()
+        now = self._loop.time()
+        log = self._log(topic, history, now)
+        log.drop_expired(now)
+        if since is None or since.epoch != log.epoch or not 0 <= since.offset <= log.offset:
+            return Page(log.position, None)
+        missed = log.offset - since.offset
+        events = log.newest(missed) if missed <= limit else None
+        return Page(log.position, events, log.offset) if events is not None else Page(log.position, None)
+
+    async def invalidate(self, topic: str, history: History | None) -> None:
+        """Begins a new epoch without a past, and tells the sink."""
+        if self._loop is None:
+            raise _closed()
+        if history is None:
+            self._tell(topic, "", 0, b"")
+            return
+        log = self._log(topic, history, self._loop.time())
+        log.epoch, log.events = new_epoch(), None
+        self._tell(topic, log.epoch, log.offset, b"")
+
+    def _tell(self, topic: str, epoch: str, offset: int, body: bytes) -> None:
+        if topic in self._wanted and self._sink is not None:
+            self._sink.message(topic, epoch, offset, body)
+
+    # ------------------------------------------------------------------------------------------------ what is kept
+    def _log(self, topic: str, history: History, now: float) -> _Log:
+        if (log := self._logs.get(topic)) is None:
+            log = self._logs[topic] = self._idle[topic] = _Log(history, now)
+            self._forget_past_bound()
+            if self._sweeper is None:
+                self._sweeper = asyncio.get_running_loop().call_later(SWEEP_INTERVAL, self._sweep)
+        elif topic in self._idle:
+            log.used = now
+            self._idle.move_to_end(topic)
+        if log.history is not history and log.history != history:
+            self._change_history(topic, log, history)
+        return log
+
+    def _change_history(self, topic: str, log: _Log, history: History) -> None:
+        """Another process of the same code would keep what it was last told to; so does this."""
+        if topic not in self._idle:
+            del self._filled[log.history.ttl][topic]
+            self._filled.setdefault(history.ttl, OrderedDict())[topic] = log
+        log.history = history
+        if log.events is not None:
+            log.events = deque(log.events, history.size)
+
+    def _file_as_filled(self, topic: str, log: _Log, now: float) -> None:
+        """It was published to just now."""
+        log.used = now
+        filled = self._filled.get(log.history.ttl)
+        if filled is None:
+            filled = self._filled[log.history.ttl] = OrderedDict()
+        if topic in filled:
+            filled.move_to_end(topic)
+        else:
+            self._idle.pop(topic, None)
+            filled[topic] = log
+
+    def _sweep(self) -> None:
+        """Lets go what has expired, and comes again while there is anything."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for ttl, filled in list(self._filled.items()):
+            while filled and now - next(iter(filled.values())).used > ttl:
+                topic, log = filled.popitem(last=False)
+                log.events, log.used = None, now
+                self._idle[topic] = log
+            if not filled:
+                del self._filled[ttl]
+        while self._idle and now - next(iter(self._idle.values())).used > META_TTL:
+            self._forget_oldest()
+        self._forget_past_bound()
+        self._sweeper = loop.call_later(SWEEP_INTERVAL, self._sweep) if self._logs else None
+
+    def _forget_past_bound(self) -> None:
+        while len(self._idle) > MAX_IDLE:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        """Who is subscribed to it finds a new epoch the next time, and is told."""
+        topic, _ = self._idle.popitem(last=False)
+        del self._logs[topic]
+
+
+def _closed() -> LayerUnavailable:
+    error = LayerUnavailable()
+    error.__cause__ = RuntimeError("the layer is not open")
+    return error

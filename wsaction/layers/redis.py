@@ -1,0 +1,314 @@
+"""The layer of several processes: Redis carries the events and keeps their history.
+
+Three connections a process: one that Redis tells on, one to publish, one to read, so that a long history never delays a
+publication. redis-py makes them; its own pub/sub and its retries are not used, see `wsaction.layers.channels` and
+`wsaction.layers.links`. What is kept is bounded by each topic's history, and JSON: nothing is unpickled.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote
+
+from wsaction.converters import ImproperlyConfigured
+from wsaction.events import is_body
+from wsaction.exceptions import LayerUnavailable
+from wsaction.layers.base import META_TTL, History, Page, Position, Roster, Sink, new_epoch
+from wsaction.layers.channels import PING_INTERVAL, Channels
+from wsaction.layers.links import CONNECT_TIMEOUT, Link, Pipeline, Refused
+from wsaction.layers.rosters import LEASE, RedisRoster
+from wsaction.layers.scripts import COUNT, INVALIDATE, PUBLISH, READ, RENEW
+from wsaction.tasks import Tasks
+
+try:
+    from redis.asyncio.connection import Connection, ConnectionPool
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import (
+        AuthenticationError,
+        NoPermissionError,
+        NoScriptError,
+        ReadOnlyError,
+        RedisError,
+        ResponseError,
+    )
+except ImportError as exc:  # pragma: no cover
+    raise ImportError('RedisLayer needs redis-py: pip install "wsaction[redis]"') from exc
+
+__all__ = ("RedisLayer",)
+
+logger = logging.getLogger("wsaction")
+
+MAX_KNOWN_KEYS = 10_000  # topics whose keys are not made anew each time
+MAX_ACKNOWLEDGED = 10_000  # topics whose last acknowledged position is remembered
+ACKNOWLEDGED_FOR = 60.0  # seconds before a loss, in which what was acknowledged may be gone after it
+UNUSED_TTL = 60.0  # seconds, several CHECK_INTERVALs, that a topic which never had an event is remembered at least
+META_TTL_MS = int(META_TTL * 1000)
+
+VERIFIED_AT_ONCE = 128
+WITHDRAW_TIMEOUT = 1.0  # seconds
+
+_Keys = tuple[str, str, str]  # of a topic: meta, stream, channel
+_Acknowledged = tuple[float, Position]  # when, and what
+
+
+_CODES = {NoScriptError: "NOSCRIPT", NoPermissionError: "DENIED"}
+
+
+class _RedisLink:
+    """A connection of redis-py's, its errors made into those of `Link`."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def send(self, data: bytes) -> None:
+        if not self._connection.is_connected:  # redis-py would connect it again, and say nothing
+            raise ConnectionError("the connection was closed")
+        try:
+            await self._connection.send_packed_command([data], check_health=False)
+        except (RedisError, AttributeError) as exc:  # AttributeError: it was closed by what broke it
+            raise ConnectionError(str(exc)) from exc
+
+    async def receive(self) -> Any:
+        try:
+            return await self._connection.read_response()
+        except ReadOnlyError as exc:  # it is no master any more: who is, is found by connecting again
+            raise ConnectionError(str(exc)) from exc
+        except AuthenticationError as exc:
+            raise Refused(str(exc), "DENIED") from exc
+        except ResponseError as exc:
+            raise Refused(str(exc), _CODES.get(type(exc), "")) from exc
+        except (RedisError, AttributeError) as exc:
+            raise ConnectionError(str(exc)) from exc
+
+    async def close(self) -> None:
+        with suppress(RedisError, OSError):  # it is over anyway
+            await self._connection.disconnect(nowait=True)
+
+
+class RedisLayer:
+    """Carries events between processes by one Redis (6.0 or newer), and keeps their history there.
+
+    ``url`` is ``redis://``, ``rediss://`` (TLS) or ``unix://``, with ``user:password@`` where Redis asks for it. All
+    keys begin with ``prefix``. Raises ``ImproperlyConfigured`` for a URL or prefix that cannot be used.
+    ``RedisLayer("redis://127.0.0.1:6379/0")``.
+
+    While Redis is away, publishing and reading raise ``LayerUnavailable``, and it is looked for again and again. Who
+    can write to that Redis can send events to everybody: keep it to yourself.
+    """
+
+    def __init__(
+        self, url: str, prefix: str = "wsaction:", *, ping_interval: float = PING_INTERVAL, lease: float = LEASE
+    ) -> None:
+        if set("{}") & set(prefix):
+            raise ImproperlyConfigured(f"a prefix has no braces, which name the slot of a key; not {prefix!r}")
+        self._pool = _pool(url)
+        self._prefix, self._ping_interval, self._lease = prefix, ping_interval, lease
+        self._known_keys = lru_cache(MAX_KNOWN_KEYS)(self._make_keys)
+        self._session: _Session | None = None
+
+    # ------------------------------------------------------------------------------------------------ its life
+    async def open(self, sink: Sink) -> None:
+        """Begins to tell ``sink``; a Redis that is away is logged and looked for.
+
+        Raises ``ImproperlyConfigured`` where it is too old or refuses the password, ``RuntimeError`` when the layer is
+        open already.
+        """
+        if self._session is not None and not self._session.loop.is_closed():
+            raise RuntimeError("this RedisLayer is open already; give each app, and each event loop, one of its own")
+        session = _Session(self._connect, sink, self._ping_interval)
+        session.roster = RedisRoster(session.requests, self.keys, f"{self._prefix}{{}}", self._lease)
+        await session.start()
+        self._session = session
+
+    async def close(self) -> None:
+        """Ends its connections and tasks."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.stop()
+
+    async def _connect(self) -> Link:
+        connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except AuthenticationError as exc:
+            await _RedisLink(connection).close()
+            raise ImproperlyConfigured(f"Redis refuses the user or password of RedisLayer's url: {exc}") from exc
+        except (RedisError, OSError) as exc:
+            await _RedisLink(connection).close()
+            raise ConnectionError(str(exc) or "no answer in time") from exc
+        except BaseException:
+            await _RedisLink(connection).close()
+            raise
+        return _RedisLink(connection)
+
+    @property
+    def _open(self) -> "_Session":
+        if self._session is None:
+            raise LayerUnavailable() from RuntimeError("the layer is not open")
+        return self._session
+
+    @property
+    def roster(self) -> Roster:
+        """Who is where. Raises ``LayerUnavailable`` while the layer is not open."""
+        return self._open.roster
+
+    def keys(self, topic: str) -> _Keys:
+        """The names of the topic's meta, stream and channel, all in one slot."""
+        return self._known_keys(topic)
+
+    def _make_keys(self, topic: str) -> _Keys:
+        base = f"{self._prefix}{{{quote(topic, safe='/:?=&', errors='surrogatepass')}}}"
+        return f"{base}:meta", f"{base}:stream", f"{base}:channel"
+
+    # ------------------------------------------------------------------------------------------------ carrying
+    def subscribe(self, topic: str) -> None:
+        """Wishes to be told what is published; never waits."""
+        if self._session is not None:
+            self._session.channels.subscribe(self.keys(topic)[2], topic)
+
+    def unsubscribe(self, topic: str) -> None:
+        """Takes the wish back; never waits."""
+        if self._session is not None:
+            self._session.channels.unsubscribe(self.keys(topic)[2])
+
+    async def publish(self, topic: str, body: bytes, history: History | None) -> Position | None:
+        """Tells everybody who is subscribed in any process, and keeps it; returns its position."""
+        session, keys = self._open, self.keys(topic)
+        if history is None:
+            await session.requests.call("PUBLISH", keys[2], b"- 0\n" + body)
+            return None
+        answer = await session.requests.run(
+            PUBLISH, keys, new_epoch(), META_TTL_MS, body, history.size, int(history.ttl * 1000)
+        )
+        position = Position(answer[0].decode(), answer[1])
+        session.acknowledge(keys, position)
+        return position
+
+    async def read(self, topic: str, since: Position | None, limit: int, history: History, own: bool = False) -> Page:
+        """Where the topic stands, and what came after ``since``, whole or not at all."""
+        if since is None or not since.is_sane:
+            since = Position("", 0)
+        unused = int(max(history.ttl, UNUSED_TTL) * 1000)
+        epoch, offset, found, shared = await self._open.reads.run(
+            READ, self.keys(topic), new_epoch(), META_TTL_MS, since.epoch, since.offset, limit, int(own), unused
+        )
+        return Page(Position(epoch.decode(), offset), _events(found, since.offset), shared)
+
+    async def invalidate(self, topic: str, history: History | None) -> None:
+        """Begins a new epoch without a past, and tells everybody."""
+        session, keys = self._open, self.keys(topic)
+        if history is None:
+            await session.requests.call("PUBLISH", keys[2], b"- 0\n")
+            return
+        epoch, offset = await session.requests.run(INVALIDATE, keys, new_epoch(), META_TTL_MS)
+        session.acknowledge(keys, Position(epoch.decode(), offset))
+
+
+class _Session:
+    """An open layer: what runs, and what it has been told."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Link]], sink: Sink, ping_interval: float) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._tasks = Tasks()
+        self.roster: RedisRoster
+        self.requests = Pipeline(connect, (PUBLISH, READ, INVALIDATE, COUNT, RENEW), self._connected)
+        self.reads = Pipeline(connect, (READ,))
+        self.channels = Channels(connect, sink, is_body, self._recheck, ping_interval)
+        self._acknowledged: OrderedDict[_Keys, _Acknowledged] = OrderedDict()
+        self._doubtful: dict[_Keys, Position] = {}
+
+    async def start(self) -> None:
+        try:
+            await self.requests.ensure()
+        except OSError as exc:
+            logger.warning("Redis is away: %s; looking for it", exc)
+        self._tasks.start(self.requests.run_forever)
+        self._tasks.start(self.reads.run_forever)
+        self._tasks.start(self.channels.run_forever)
+        self._tasks.start(self.roster.run_forever)
+
+    async def stop(self) -> None:
+        with suppress(LayerUnavailable, TimeoutError):  # others find out when the lease has run out
+            async with asyncio.timeout(WITHDRAW_TIMEOUT):
+                await self.roster.withdraw()
+        await self._tasks.stop()
+
+    def _recheck(self) -> None:
+        """The server went away or came back: whether others are asked anything or not, what was acknowledged is."""
+        self.requests.recheck()
+        self.reads.recheck()
+
+    # ------------------------------------------------------------------------------------------------ a restart
+    def acknowledge(self, keys: _Keys, position: Position) -> None:
+        """Notes what Redis has acknowledged, for a while."""
+        now, noted = self.loop.time(), self._acknowledged
+        noted[keys] = now, position
+        noted.move_to_end(keys)
+        while noted and (len(noted) > MAX_ACKNOWLEDGED or next(iter(noted.values()))[0] < now - ACKNOWLEDGED_FOR):
+            noted.popitem(last=False)
+
+    def _connected(self, run_id: bytes, last_run_id: bytes | None) -> None:
+        """Another server process may have lost what the last one acknowledged; asked for as our own, a loss is told to
+        all. What could not be asked is asked at the next connection."""
+        if last_run_id not in (None, run_id):
+            since = self.requests.good_until - ACKNOWLEDGED_FOR
+            recent = {keys: position for keys, (at, position) in self._acknowledged.items() if at > since}
+            self._doubtful.update(recent)
+            for keys in list(self._doubtful)[
+                :-MAX_ACKNOWLEDGED
+            ]:  # of restarts before, that it could not be asked about
+                del self._doubtful[keys]
+            self._acknowledged.clear()
+            self.roster.rewrite()
+        if self._doubtful:
+            self._tasks.start(self._verify)
+
+    async def _verify(self) -> None:
+        doubtful = list(self._doubtful.items())
+        with suppress(LayerUnavailable):  # what was not asked stays doubtful
+            for start in range(0, len(doubtful), VERIFIED_AT_ONCE):
+                some = doubtful[start : start + VERIFIED_AT_ONCE]
+                await asyncio.gather(*(self._verify_one(keys, position) for keys, position in some))
+
+    async def _verify_one(self, keys: _Keys, position: Position) -> None:
+        ours = position.epoch, position.offset, 0, 1
+        await self.requests.run(READ, keys, new_epoch(), META_TTL_MS, *ours, META_TTL_MS)
+        if self._doubtful.get(keys) == position:
+            del self._doubtful[keys]
+
+
+def _events(found: Any, since: int) -> list[tuple[int, bytes]] | None:
+    """The entries of a stream as events; None unless all are ours, and each follows the one before."""
+    if found is None:
+        return None
+    events = []
+    for at, (name, fields) in enumerate(found, since + 1):
+        if name != b"%d-0" % at or len(fields) != 2 or not is_body(fields[1]):
+            logger.warning("the history in Redis holds what is none of wsaction's, and is not used")
+            return None
+        events.append((at, fields[1]))
+    return events
+
+
+def _pool(url: str) -> ConnectionPool:
+    """What connections are made by; one is made, and not connected, so that a wrong option is found now."""
+    options: dict[str, Any] = {"protocol": 2, "retry": Retry(NoBackoff(), 0), "health_check_interval": 0}
+    try:
+        pool = ConnectionPool.from_url(url, socket_timeout=None, socket_connect_timeout=CONNECT_TIMEOUT, **options)
+        pool.make_connection()  # type: ignore[no-untyped-call]
+    except TypeError as exc:
+        raise ImproperlyConfigured(f"RedisLayer's url has an option that redis-py does not know: {exc}") from exc
+    except (ValueError, AttributeError):  # what they say may hold the password
+        raise ImproperlyConfigured(
+            "RedisLayer's url is redis://, rediss:// or unix://, as in redis://user:password@host:6379/0, "
+            f"not {str(url).partition(':')[0]!r} with what followed it"
+        ) from None
+    return pool

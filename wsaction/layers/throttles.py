@@ -1,0 +1,81 @@
+"""`RedisThrottleStore`: token buckets that all processes on one Redis share, so that a rate holds across workers."""
+
+import asyncio
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+from wsaction.converters import ImproperlyConfigured
+from wsaction.endings import close_at_end
+from wsaction.exceptions import LayerUnavailable
+
+try:
+    from redis.asyncio import Redis
+    from redis.exceptions import RedisError
+except ImportError as exc:  # pragma: no cover
+    raise ImportError('RedisThrottleStore needs redis-py: pip install "wsaction[redis]"') from exc
+
+__all__ = ("RedisThrottleStore",)
+
+TIMEOUT = 1.0  # seconds that Redis has to answer
+
+# All that is to be known of a bucket is when it will be full again. The clock is Redis' own.
+_TAKE = """
+local t = redis.call('TIME')
+local now, period, burst = t[1] + t[2] / 1000000, tonumber(ARGV[1]), tonumber(ARGV[2])
+local full = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + period / burst
+local wait = full - now - period
+if wait > 0.000001 then return string.format('%.6f', wait) end
+redis.call('SET', KEYS[1], string.format('%.6f', full), 'PX', math.ceil((full - now) * 1000))
+return '0'
+"""
+
+
+class _Rate(Protocol):
+    @property
+    def burst(self) -> int: ...
+
+    @property
+    def period(self) -> float: ...
+
+
+class RedisThrottleStore:
+    """A `wsaction.throttling.ThrottleStore` on Redis; full buckets are forgotten there.
+
+    ``url`` is as for ``RedisLayer``, keys begin with ``prefix``. While Redis is away, what is throttled is refused with
+    `LayerUnavailable`, 503. Its connections end with the last app of their event loop, where a lifespan is run; else it
+    is yours to `close`. Raises `ImproperlyConfigured` for a URL that cannot be used.
+
+    >>> class Everybody(UserRateThrottle):
+    ...     store = RedisThrottleStore("redis://127.0.0.1:6379/0")
+    """
+
+    def __init__(self, url: str, prefix: str = "wsaction:throttle:") -> None:
+        self._url, self._prefix = url, prefix
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        try:
+            self._client()
+        except (ValueError, AttributeError, TypeError):  # what they say may hold the password
+            raise ImproperlyConfigured(
+                "RedisThrottleStore's url is redis://, rediss:// or unix://, as in redis://127.0.0.1:6379/0, "
+                f"not {str(url).partition(':')[0]!r} with what followed it"
+            ) from None
+
+    async def take(self, key: str, rate: _Rate) -> float:
+        """Takes a token, or says in how many seconds there will be one. Raises `LayerUnavailable`."""
+        loop = asyncio.get_running_loop()
+        if (script := self._clients.get(loop)) is None:
+            script = self._clients[loop] = self._client().register_script(_TAKE)
+            close_at_end(self.close)
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                return float(await script(keys=[self._prefix + key], args=[rate.period, rate.burst]))
+        except (RedisError, OSError) as exc:  # TimeoutError is one
+            raise LayerUnavailable("What counts how often this is done is away; try again later.") from exc
+
+    async def close(self) -> None:
+        """Ends its connections on the running event loop; the next one who asks makes new ones."""
+        if (script := self._clients.pop(asyncio.get_running_loop(), None)) is not None:
+            await script.registered_client.aclose()
+
+    def _client(self) -> Any:
+        return Redis.from_url(self._url, socket_connect_timeout=TIMEOUT)

@@ -1,0 +1,321 @@
+"""Lookups: ``title__icontains="a"``, ``author__name="Ada"``, and their combinations by `Q`.
+
+A lookup's key is a field, or a path of fields through related objects, and the name of a comparison; without one,
+``exact`` is meant. ``pk`` is the primary key, whatever its field is called.
+
+=================================== =================================================================================
+``exact``, ``iexact``               equal; the same without regard to case
+``in``                              one of a list
+``lt``, ``lte``, ``gt``, ``gte``    less, at most, greater, at least
+``range``                           between two values, both included
+``contains``, ``icontains``,         of a text: holds it (``icontains``: without regard to case), begins with it,
+``startswith``, ``endswith``        ends with it
+``isnull``                          whether there is no value
+=================================== =================================================================================
+
+Every queryset keeps to this:
+
+- A comparison with null is false, and its negation is true: ``filter(owner_id=1)`` leaves out rows without an owner,
+  ``exclude(owner_id=1)`` keeps them. ``owner_id=None`` means ``owner_id__isnull=True``. None within ``in`` is passed
+  over.
+- Where a path leads through what is not there, its value is null.
+- In an order, null is greater than every value: last in ``order_by("due")``, first in ``order_by("-due")``.
+- ``%``, ``_`` and ``\\`` in a text are themselves.
+- Without regard to case means that of ASCII letters; of others, as the database has it.
+- Texts are less or greater as the database's collation has it; in memory and in SQLite, by code point. Members of an
+  enumeration that do not compare are so as the database keeps them; in memory, as they are declared.
+- A point in time without a zone is one in UTC.
+- A value is coerced to its field's type as pydantic does: ``pk="7"`` finds 7.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal, Protocol, TypeAlias
+
+__all__ = (
+    "LOOKUPS",
+    "Combination",
+    "Condition",
+    "FieldError",
+    "Fields",
+    "InvalidLookup",
+    "Q",
+    "field_name",
+    "field_path",
+    "resolve",
+)
+
+TEXT_LOOKUPS = ("iexact", "contains", "icontains", "startswith", "endswith")
+LOOKUPS = ("exact", "in", "lt", "lte", "gt", "gte", "range", "isnull", *TEXT_LOOKUPS)
+"""The names of all comparisons."""
+
+MAX_IN = 30_000  # values of one ``in``: databases take some more parameters than that in a statement
+
+Connector: TypeAlias = Literal["AND", "OR"]
+
+
+class FieldError(TypeError):
+    """A field or a lookup that there is not: a mistake of the programmer's, since clients name none unchecked."""
+
+
+class InvalidLookup(ValueError):
+    """A value that cannot be what its field holds.
+
+    ``field`` is the path (``"author__born"``), ``lookup`` the comparison (``"lt"``), ``value`` what came, and ``msg``
+    says what was expected.
+    """
+
+    def __init__(self, field: str, lookup: str, value: Any, msg: str) -> None:
+        super().__init__(f"{field}__{lookup}: {msg}")
+        self.field, self.lookup, self.value, self.msg = field, lookup, value, msg
+
+
+class Q:
+    """Lookups that hold together, to be combined with ``&``, ``|`` and ``~``.
+
+    ``Q(done=False) & (Q(owner_id=7) | ~Q(title__icontains="secret"))``; `Q()` holds for everything and adds nothing.
+    Never changed once made. Raises ``TypeError`` for a condition that is no `Q`.
+    """
+
+    __slots__ = ("children", "connector", "negated")
+
+    def __init__(self, *conditions: "Q", **lookups: Any) -> None:
+        for condition in conditions:
+            if not isinstance(condition, Q):
+                raise TypeError(f"a condition is a Q, as in Q(done=True), not {condition!r}; lookups are named")
+        self.children: tuple[Q | tuple[str, Any], ...] = (*filter(None, conditions), *lookups.items())
+        self.connector: Connector = "AND"
+        self.negated = False
+
+    def __and__(self, other: "Q") -> "Q":
+        return self._combined(other, "AND")
+
+    def __or__(self, other: "Q") -> "Q":
+        return self._combined(other, "OR")
+
+    def __invert__(self) -> "Q":
+        return _q((self,), "AND", True) if self else self
+
+    def __bool__(self) -> bool:
+        """Whether it asks for anything."""
+        return bool(self.children)
+
+    def __repr__(self) -> str:
+        told = [repr(child) if isinstance(child, Q) else f"{child[0]}={child[1]!r}" for child in self.children]
+        if self.connector == "AND":
+            return f"{'~' * self.negated}Q({', '.join(told)})"
+        return f"({' | '.join(told)})"
+
+    def _combined(self, other: "Q", connector: Connector) -> "Q":
+        if not isinstance(other, Q):
+            raise TypeError(f"a Q is combined with another one, not with {other!r}")
+        if not (self and other):
+            return self or other
+        return _q((*self._parts(connector), *other._parts(connector)), connector, False)
+
+    def _parts(self, connector: Connector) -> "tuple[Q | tuple[str, Any], ...]":
+        """Its children where they may stand among others, so that a long chain is flat; else itself."""
+        if self.negated or self.connector != connector:
+            return (self,) if len(self.children) > 1 or self.negated else self.children
+        return self.children
+
+
+def _q(children: "tuple[Q | tuple[str, Any], ...]", connector: Connector, negated: bool) -> Q:
+    made = Q()
+    made.children, made.connector, made.negated = children, connector, negated
+    return made
+
+
+# ------------------------------------------------------------------------------------------------- resolved
+class Fields(Protocol):
+    """What lookups have to know of a model."""
+
+    @property
+    def name(self) -> str:
+        """The model's, for messages."""
+
+    @property
+    def pk(self) -> str | None:
+        """The primary key's field."""
+
+    def names(self) -> Collection[str]:
+        """All fields and relations."""
+
+    def related(self, name: str) -> "Fields | None":
+        """The fields behind a relation; None where it is a value."""
+
+    def coerce(self, name: str, value: Any) -> Any:
+        """A value as the field holds it; raises ``ValueError``."""
+
+    def is_text(self, name: str) -> bool:
+        """Whether text lookups make sense."""
+
+    def coerce_text(self, name: str, value: str) -> str:
+        """A part of a text as a text lookup of the field takes it; raises ``ValueError``."""
+
+    def key_of(self, value: Any) -> Any:
+        """The primary key of an object of the model; any other value as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One comparison, its names resolved and its value coerced."""
+
+    path: tuple[str, ...]
+    lookup: str
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """Conditions that hold together (AND; none: always) or of which one holds (OR; none: never), or the opposite."""
+
+    connector: Connector
+    negated: bool
+    children: "tuple[Condition | Combination, ...]"
+
+    def required(self) -> Iterator[Condition]:
+        """Conditions without which the whole does not hold, as far as that is plain to see."""
+        if self.connector == "AND" and not self.negated:
+            for child in self.children:
+                if isinstance(child, Condition):
+                    yield child
+                else:
+                    yield from child.required()
+
+    def paths(self) -> Iterator[tuple[str, ...]]:
+        """What each condition looks at."""
+        for child in self.children:
+            if isinstance(child, Condition):
+                yield child.path
+            else:
+                yield from child.paths()
+
+
+def resolve(conditions: Iterable[Q], lookups: Mapping[str, Any], fields: Fields) -> Combination:
+    """What all of them ask together, of a model with these fields.
+
+    Raises `FieldError` for a name that there is not, `InvalidLookup` for a value that cannot be what its field holds.
+    """
+    return _resolved(Q(*conditions, **lookups), fields)
+
+
+def _resolved(q: Q, fields: Fields) -> Combination:
+    resolved = (_resolved(one, fields) if isinstance(one, Q) else _condition(*one, fields) for one in q.children)
+    return Combination(q.connector, q.negated, tuple(resolved))
+
+
+def field_path(key: str, fields: Fields) -> tuple[str, ...]:
+    """The fields that an order names: ``field_path("author__name", fields) == ("author", "name")``.
+
+    Raises `FieldError`.
+    """
+    path, _, lookup = _parsed(key, fields)
+    if lookup is not None:
+        raise FieldError(f"{fields.name} is ordered by fields, not by the lookup {key!r}")
+    return path
+
+
+def field_name(key: str, fields: Fields) -> str:
+    """A field by the name that values are written to: ``field_name("pk", fields) == "id"``. Raises `FieldError`."""
+    name = _named(key, fields)
+    if name is None:
+        raise _unknown(key, key, fields, [], fields.names())
+    return name
+
+
+def _condition(key: str, value: Any, fields: Fields) -> Condition:
+    path, owner, lookup = _parsed(key, fields)
+    lookup = lookup or "exact"
+    if value is None and lookup in ("exact", "iexact"):
+        return Condition(path, "isnull", True)
+    if lookup in TEXT_LOOKUPS and not owner.is_text(path[-1]):
+        raise FieldError(f"{owner.name}.{path[-1]} is no text, which {key!r} asks for")
+    try:
+        return Condition(path, lookup, _checked(lookup, value, owner, path[-1]))
+    except (ValueError, TypeError) as exc:
+        raise InvalidLookup("__".join(path), lookup, value, str(exc)) from None
+
+
+def _parsed(key: str, fields: Fields) -> tuple[tuple[str, ...], Fields, str | None]:
+    """A key's path, whose last field it is, and the lookup where it names one."""
+    path: list[str] = []
+    owner = fields
+    below: Fields | None = fields  # where the next word is looked for; None: behind a value
+    lookup: str | None = None
+    words = key.split("__")
+    for number, word in enumerate(words):
+        name = None if below is None else _named(word, below)
+        if below is not None and name is not None:
+            owner, below = below, below.related(name)
+            path.append(name)
+        elif path and word in LOOKUPS and number == len(words) - 1:
+            lookup = word
+        else:
+            raise _unknown(key, word, fields, path, () if below is None else below.names())
+    if below is not None and below.pk is not None:  # a relation compares by the key of what is behind it
+        return (*path, below.pk), below, lookup
+    return tuple(path), owner, lookup
+
+
+def _named(word: str, fields: Fields) -> str | None:
+    if word in fields.names():
+        return word
+    return fields.pk if word == "pk" else None
+
+
+def _unknown(key: str, word: str, fields: Fields, path: list[str], names: Collection[str]) -> FieldError:
+    known = [*names, *(LOOKUPS if path else ())]
+    near = get_close_matches(word[:100], known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    what = "lookup" if path and not names else "field"
+    where = "__".join(path) or fields.name
+    told = "" if key == word else f", as {key[:100]!r} asks of {fields.name}"
+    return FieldError(f"{where} has no {what} {word[:100]!r}{told}; {hint}")
+
+
+# ------------------------------------------------------------------------------------------------- values
+def _checked(lookup: str, value: Any, owner: Fields, name: str) -> Any:
+    """The value coerced to what the lookup compares with; raises ``ValueError``, ``TypeError``."""
+    if lookup == "isnull":
+        return _boolean(value)
+    if value is None:
+        raise ValueError("null is neither less nor greater, and no text; ask with isnull")
+
+    def coerce(one: Any) -> Any:
+        return owner.coerce(name, owner.key_of(one))
+
+    if lookup == "in":
+        return tuple(coerce(one) for one in _listed(value) if one is not None)
+    if lookup == "range":
+        return _ends(value, coerce)
+    if lookup in TEXT_LOOKUPS:
+        if not isinstance(value, str):
+            raise TypeError(f"expected a text, got {type(value).__name__}")
+        return owner.coerce_text(name, value)
+    return coerce(value)
+
+
+def _boolean(value: Any) -> bool:
+    told = value.lower() if isinstance(value, str) else value
+    if told in (True, 1, "true", "1"):
+        return True
+    if told in (False, 0, "false", "0"):
+        return False
+    raise ValueError("expected true or false")
+
+
+def _listed(value: Any) -> Collection[Any]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise TypeError(f"expected a list of values, got {type(value).__name__}")
+    values = value if isinstance(value, Collection) else tuple(value)
+    if len(values) > MAX_IN:
+        raise ValueError(f"{len(values)} values are more than {MAX_IN}")
+    return values
+
+
+def _ends(value: Any, coerce: Callable[[Any], Any]) -> tuple[Any, Any]:
+    if len(ends := tuple(_listed(value))) != 2 or None in ends:
+        raise ValueError("expected two values, the least and the greatest")
+    return coerce(ends[0]), coerce(ends[1])

@@ -1,0 +1,325 @@
+"""Where a `MemoryQuerySet` keeps its rows, and the drafts of a unit of work on their way there."""
+
+import uuid
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from pydantic import AliasChoices, BaseModel
+
+from wsaction.exceptions import Conflict, ImproperlyConfigured, NotFound
+from wsaction.fields import ModelFields, is_immutable, members
+
+__all__ = ("Draft", "Drafts", "Table")
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Table(Generic[M]):
+    """Rows by key, in the order of their keys, with an index for what is unique. No row in it is ever changed: another
+    takes its place.
+
+    Raises `ImproperlyConfigured` for a key or unique fields that the model does not have.
+    """
+
+    def __init__(self, model: type[M], pk: str, unique: Iterable[str | Iterable[str]]) -> None:
+        self.model, self.pk, self.fields = model, pk, ModelFields(model, pk)
+        self.unique = tuple((one,) if isinstance(one, str) else tuple(one) for one in unique)
+        for name in [pk, *(name for names in self.unique for name in names)]:
+            if name not in model.model_fields:
+                raise ImproperlyConfigured(
+                    f"{model.__name__} has no field {name!r} to be a key; name one of {', '.join(model.model_fields)}"
+                )
+        self.rows: dict[Any, M] = {}
+        self.keys: list[Any] = []  # in order
+        self.index: dict[tuple[str, ...], dict[tuple[Any, ...], Any]] = {names: {} for names in self.unique}
+        of_one_type = len(kinds := members(self.fields.types[pk])) == 1 and kinds[0] is not Any
+        self.comparable = None if of_one_type else _by_type
+        self._counts = kinds == (int,)
+        self._last = 0  # the largest number given out as a key
+        self._makes_uuids = kinds == (uuid.UUID,) and _is_required(model, pk)
+        names = {name: _input_name(model, name) for name in model.model_fields}
+        self._input_names = {} if all(name == told for name, told in names.items()) else names
+        self._deep = not all(map(is_immutable, self.fields.types.values()))
+        self._is_plain = not self._deep and _is_plain(model)
+        # Whether validation makes a row that nobody else has: there is nothing around the model's own schema.
+        self._makes_new = self._is_plain and _is_bare(model)
+
+    # ---------------------------------------------------------------------------------------------- rows
+    def row_of(self, values: Mapping[str, Any]) -> M:
+        """A validated row with these values by field name, its key made where it is left out.
+
+        Raises ``pydantic.ValidationError``.
+        """
+        if values.get(self.pk) is None:
+            if self._counts:
+                values = {**values, self.pk: self._last + 1}
+            elif self._makes_uuids:
+                values = {**values, self.pk: uuid.uuid4()}
+        row = self.validated(values)
+        key = getattr(row, self.pk)
+        if self._counts and type(key) is int:
+            self._last = max(self._last, key)
+        return row
+
+    def keyed(self, row: M) -> M:
+        """A copy of a row, with a key where it has none yet."""
+        key = getattr(row, self.pk)
+        if key is None and self._counts:
+            key = self._last + 1
+        if self._counts and type(key) is int:
+            self._last = max(self._last, key)
+        kept = self.copy(row)
+        return kept if key is getattr(row, self.pk) else kept.model_copy(update={self.pk: key})
+
+    def changed(self, row: M, values: Mapping[str, Any]) -> M:
+        """A validated row with these values changed. Raises ``pydantic.ValidationError``."""
+        return self.validated({**self._values(row), **values})
+
+    def _values(self, row: M) -> dict[str, Any]:
+        if self._is_plain:
+            values = row.__dict__
+            return {name: values[name] for name in self.fields.types}
+        return {name: getattr(row, name) for name in self.fields.types}
+
+    def difference(self, before: M, after: M) -> dict[str, Any]:
+        """The fields that differ, with their values after."""
+        olds = self._values(before)
+        return {
+            name: new
+            for name, new in self._values(after).items()
+            if type(old := olds[name]) is not type(new) or old != new
+        }
+
+    def validated(self, values: Mapping[str, Any]) -> M:
+        """The values as a row that shares nothing with them."""
+        renamed = {self._input_names[name]: v for name, v in values.items()} if self._input_names else values
+        row = self.model.model_validate(renamed)
+        return row if self._makes_new else self.copy(row)
+
+    def copy(self, row: M) -> M:
+        """A row that may be lent, or kept after it was lent."""
+        if type(row) is not self.model or not self._is_plain:
+            return row.model_copy(deep=self._deep)
+        return _copied(self.model, row)
+
+    def merged(self, row: M, changes: Mapping[str, Any]) -> M:
+        """A row with some of its values changed to validated ones."""
+        if type(row) is not self.model or not self._is_plain:
+            return row.model_copy(update=changes)
+        other = _copied(self.model, row)
+        other.__dict__.update(changes)
+        other.__pydantic_fields_set__.update(changes)
+        return other
+
+    def unique_values(self, row: M) -> Iterator[tuple[tuple[str, ...], tuple[Any, ...]]]:
+        """What no other row may have as well; null is never the same."""
+        for names in self.unique:
+            values = tuple(getattr(row, name) for name in names)
+            if None not in values:
+                yield names, values
+
+    def keys_behind(self, key: Any) -> list[Any]:
+        """The keys that are greater, where all are of one type."""
+        return self.keys[bisect_right(self.keys, key) :]
+
+    # ---------------------------------------------------------------------------------------------- keeping
+    def put(self, key: Any, row: M) -> None:
+        """Keeps a row, in place of the one with this key if there is one."""
+        if key in self.rows:
+            self._unindex(key)
+        else:
+            insort(self.keys, key, key=self.comparable)
+        self.rows[key] = row
+        for names, values in self.unique_values(row):
+            self.index[names][values] = key
+
+    def drop(self, key: Any) -> None:
+        """Keeps a row no longer."""
+        self._unindex(key)
+        del self.rows[key]
+        at = _by_type(key) if self.comparable else key
+        del self.keys[bisect_left(self.keys, at, key=self.comparable)]
+
+    def _unindex(self, key: Any) -> None:
+        for names, values in self.unique_values(self.rows[key]):
+            if self.index[names].get(values) == key:
+                del self.index[names][values]
+
+    def clash(self, names: Iterable[str]) -> Conflict:
+        """What is told where another row has the same."""
+        told = " and ".join(names)
+        return Conflict(f"There is already a {self.model.__name__} with this {told}.", {"fields": list(names)})
+
+
+class Draft(Generic[M]):
+    """What a unit of work changes of a table, seen by itself alone until it is kept.
+
+    Of a row that was changed only the fields that were are held, so that another unit's change of other fields stays.
+    """
+
+    def __init__(self, table: Table[M]) -> None:
+        self.table = table
+        self.created: dict[Any, M] = {}
+        self.changed: dict[Any, dict[str, Any]] = {}
+        self.deleted: set[Any] = set()
+        self._taken: dict[tuple[Any, ...], Any] = {}  # unique names and values -> the last row that was given them
+
+    # ---------------------------------------------------------------------------------------------- as it is seen
+    def row(self, key: Any) -> M | None:
+        """A row as the unit sees it; None where there is none."""
+        if key in self.created:
+            return self.created[key]
+        row = None if key in self.deleted else self.table.rows.get(key)
+        return self.table.merged(row, self.changed[key]) if row is not None and key in self.changed else row
+
+    def rows(self) -> Iterator[M]:
+        """All rows as the unit sees them, in the order of their keys."""
+        keys = self.table.keys
+        if self.created:
+            new = (key for key in self.created if key not in self.table.rows)
+            keys = sorted([*keys, *new], key=self.table.comparable)
+        for key in keys:
+            if (row := self.row(key)) is not None:
+                yield row
+
+    # ---------------------------------------------------------------------------------------------- changes
+    def create(self, row: M) -> None:
+        """Adds a row. Raises `Conflict`."""
+        key = getattr(row, self.table.pk)
+        if self.row(key) is not None:
+            raise self.table.clash((self.table.pk,))
+        self._check_unique(key, row)
+        self.created[key] = row
+
+    def update(self, key: Any, row: M, changes: dict[str, Any]) -> None:
+        """Gives a row, which then looks like ``row``, other values. Raises `Conflict`."""
+        self._check_unique(key, row)
+        if key in self.created:
+            self.created[key] = row
+        elif changes:
+            self.changed.setdefault(key, {}).update(changes)
+
+    def delete(self, key: Any) -> None:
+        """Takes away a row that is there."""
+        if self.created.pop(key, None) is None:
+            self.changed.pop(key, None)
+            self.deleted.add(key)
+
+    def _check_unique(self, key: Any, row: M) -> None:
+        wanted = list(self.table.unique_values(row))
+        for names, values in wanted:
+            for holder in (self.table.index[names].get(values), self._taken.get((names, values))):
+                held = None if holder is None or holder == key else self.row(holder)
+                if held is not None and (names, values) in self.table.unique_values(held):
+                    raise self.table.clash(names)
+        self._taken.update(((names, values), key) for names, values in wanted)
+
+    # ---------------------------------------------------------------------------------------------- keeping
+    def check(self) -> None:
+        """Raises `Conflict` or `NotFound` where others have kept meanwhile what does not go together with it."""
+        rows, touched = self.table.rows, self.changed.keys() | self.deleted
+        if any(key not in rows for key in touched):
+            raise NotFound(f"This {self.table.model.__name__} was deleted meanwhile.")
+        if any(key in rows and key not in self.deleted for key in self.created):
+            raise self.table.clash((self.table.pk,))
+        if not self.table.unique:
+            return
+        own: set[tuple[Any, ...]] = set()
+        for key in (*self.changed, *self.created):
+            for names, values in self.table.unique_values(self.row(key)):  # type: ignore[arg-type]  # it is there
+                holder = self.table.index[names].get(values, key)
+                if (names, values) in own or (holder != key and holder not in touched):
+                    raise self.table.clash(names)
+                own.add((names, values))
+
+    def keep(self) -> None:
+        """Has the table take it over. It was checked just before."""
+        final = {key: self.row(key) for key in (*self.changed, *self.created)}
+        for key in self.deleted:
+            self.table.drop(key)
+        for key, row in final.items():
+            self.table.put(key, row)  # type: ignore[arg-type]  # it is there
+
+
+class Drafts:
+    """The drafts of a unit of work: a `units.Resource`."""
+
+    instant = True
+
+    def __init__(self) -> None:
+        self._drafts: dict[Table[Any], Draft[Any]] = {}
+
+    def of(self, table: Table[M]) -> Draft[M]:
+        """The one of a table, made at first use."""
+        if table not in self._drafts:
+            self._drafts[table] = Draft(table)
+        return self._drafts[table]
+
+    async def prepare(self) -> None:
+        for draft in self._drafts.values():
+            draft.check()
+
+    async def commit(self) -> None:
+        self.keep()
+
+    async def rollback(self) -> None:
+        self._drafts.clear()
+
+    def keep(self) -> None:
+        """All of them or none: nothing comes between the checks and the changes. Raises `Conflict`, `NotFound`."""
+        for draft in self._drafts.values():
+            draft.check()
+        for draft in self._drafts.values():
+            draft.keep()
+
+
+# What `model_copy()` does, many times as fast. Of a model's own attributes, none is set by its `__setattr__`.
+_set_dict, _set_extra, _set_fields_set, _set_private = (
+    vars(BaseModel)[name].__set__
+    for name in ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
+)
+
+
+def _copied(model: type[M], row: M) -> M:
+    copied = model.__new__(model)
+    _set_dict(copied, row.__dict__.copy())
+    _set_extra(copied, None)
+    _set_fields_set(copied, row.__pydantic_fields_set__.copy())
+    _set_private(copied, None)
+    return copied
+
+
+def _is_plain(model: type[BaseModel]) -> bool:
+    """Whether its objects are their fields alone, and copied in pydantic's own way."""
+    own = model.__private_attributes__ or model.model_config.get("extra") == "allow"
+    return not own and model.__copy__ is BaseModel.__copy__ and model.model_copy is BaseModel.model_copy
+
+
+def _is_bare(model: type[BaseModel]) -> bool:
+    return model.__pydantic_complete__ and model.__pydantic_core_schema__["type"] == "model"
+
+
+def _by_type(key: Any) -> tuple[str, Any]:
+    """Keys of several types, which do not compare, are in the order of their types."""
+    return type(key).__name__, key
+
+
+def _is_required(model: type[BaseModel], name: str) -> bool:
+    field = model.model_fields[name]
+    return field.default_factory is None and (field.is_required() or field.default is None)
+
+
+def _input_name(model: type[BaseModel], name: str) -> str:
+    """What a field is called in the input of its model."""
+    config, alias = model.model_config, model.model_fields[name].validation_alias
+    if config.get("populate_by_name") or config.get("validate_by_name") or alias is None:
+        return name
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    plain = [choice for choice in choices if isinstance(choice, str)]
+    if not plain:
+        raise ImproperlyConfigured(
+            f"{model.__name__}.{name} can only be filled from within another value ({alias!r}); "
+            "give it a plain alias too, or set populate_by_name in model_config"
+        )
+    return plain[0]

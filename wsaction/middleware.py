@@ -1,0 +1,90 @@
+"""What an app puts around its actions: middleware, and handlers of exceptions."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from wsaction.exceptions import APIError, ImproperlyConfigured
+
+__all__ = ("CallNext", "ExceptionHandler", "Middleware", "check_exception_handlers", "check_middleware")
+
+CallNext: TypeAlias = Callable[[Any], Awaitable[Any]]
+"""``await call_next(handler)`` runs what is further in, and gives what the action returned."""
+
+Middleware: TypeAlias = Callable[[Any, CallNext], Awaitable[Any]]
+"""``async def mw(handler, call_next)``; what it returns is what the action returned, for whoever is further out."""
+
+ExceptionHandler: TypeAlias = Callable[[Any, Any], Any]
+"""``(handler, exc) -> APIError``, sync or async."""
+
+
+def check_middleware(middleware: Sequence[Middleware]) -> tuple[Middleware, ...]:
+    """The same as a tuple. Raises `ImproperlyConfigured` for what cannot be called with (handler, call_next)."""
+    one: Any
+    for one in middleware:
+        if isinstance(one, type) or not callable(one) or not _takes_two(one):
+            raise ImproperlyConfigured(
+                f"middleware: expected functions like `async def mw(handler, call_next)`, got {one!r}"
+            )
+    return tuple(middleware)
+
+
+def check_exception_handlers(
+    handlers: Mapping[type[BaseException], ExceptionHandler] | None,
+) -> Mapping[type[BaseException], ExceptionHandler]:
+    """The same as a dict of its own. Raises `ImproperlyConfigured` for what is no exception or no handler of one."""
+    cls: Any
+    handler: Any
+    for cls, handler in (handlers or {}).items():
+        if not (isinstance(cls, type) and issubclass(cls, Exception)):
+            raise ImproperlyConfigured(f"exception_handlers: expected subclasses of Exception as keys, got {cls!r}")
+        if not callable(handler) or not _takes_two(handler):
+            raise ImproperlyConfigured(
+                f"exception_handlers[{cls.__name__}]: expected a function like `def handle(handler, exc)` that returns "
+                f"an APIError, got {handler!r}"
+            )
+    return dict(handlers or {})
+
+
+def through(middleware: Sequence[Middleware], innermost: CallNext) -> CallNext:
+    """A function that runs the middleware, the first outermost, around ``innermost``."""
+    call = innermost
+    for one in reversed(middleware):
+        call = _around(one, call)
+    return call
+
+
+def _around(one: Middleware, call_next: CallNext) -> CallNext:
+    return lambda handler: one(handler, call_next)
+
+
+async def translated(
+    handlers: Mapping[type[BaseException], ExceptionHandler], handler: Any, exc: BaseException
+) -> BaseException:
+    """What the handler for the exception's nearest class makes of it; the exception itself where there is none.
+
+    Raises what the handler raises, and ``TypeError`` where it returns no `APIError`.
+    """
+    for cls in type(exc).__mro__:
+        if (handle := handlers.get(cls)) is not None:
+            break
+    else:
+        return exc
+    error = handle(handler, exc)
+    if inspect.isawaitable(error):
+        error = await error
+    if not isinstance(error, APIError):
+        raise TypeError(
+            f"the exception handler for {cls.__name__} returned {error!r}; it is to return an APIError"
+        ) from exc
+    return error
+
+
+def _takes_two(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature that can be read
+        return True
+    return True

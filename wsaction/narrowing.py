@@ -1,0 +1,217 @@
+"""What every queryset does alike: it is narrowed by conditions, orders and slices, each time into a new one."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from copy import copy
+from typing import Any, Generic, Self, TypeVar
+
+from wsaction.exceptions import NotFound
+from wsaction.lookups import Combination, Fields, InvalidLookup, Q, field_name, field_path, resolve
+from wsaction.predicates import Ordering, predicate
+
+__all__ = ("MultipleObjectsReturned", "NarrowingQuerySet")
+
+M = TypeVar("M")
+
+
+class MultipleObjectsReturned(Exception):
+    """``get()`` was asked for the one object of several: a mistake of the programmer's."""
+
+
+class NarrowingQuerySet(ABC, Generic[M]):
+    """A base for querysets: it keeps what they are narrowed to, resolved and coerced, and leaves them to answer it.
+
+    A subclass sets ``model`` and ``_fields``, and answers `_fetch`, `count`, `create`, `update` and `delete` from
+    ``_where``, ``_ordering()``, ``_start`` and ``_stop``.
+    """
+
+    model: type[M]
+    _fields: Fields
+    _where: tuple[Combination, ...] = ()
+    _order: tuple[Ordering, ...] = ()
+    _start: int = 0
+    _stop: int | None = None
+
+    # ---------------------------------------------------------------------------------------------- narrowing
+    def all(self) -> Self:
+        """A new queryset of the same objects."""
+        return copy(self)
+
+    def filter(self, *conditions: Q, **lookups: Any) -> Self:
+        """Those that meet all the conditions.
+
+        Raises `FieldError`, and `InvalidLookup` for a value that cannot be what its field holds.
+        """
+        return self._narrowed(resolve(conditions, lookups, self._fields))
+
+    def exclude(self, *conditions: Q, **lookups: Any) -> Self:
+        """Those that do not meet all the conditions. Raises as ``filter`` does."""
+        asked = resolve(conditions, lookups, self._fields)
+        return self._narrowed(Combination("AND", True, (asked,)) if asked.children else asked)
+
+    def order_by(self, *fields: str) -> Self:
+        """Ordered by these fields, ``"-due"`` descending, and last by the primary key; without any, by that alone.
+
+        Raises `FieldError`.
+        """
+        self._refuse_sliced("be ordered")
+        other, order = copy(self), dict[tuple[str, ...], bool]()
+        for name in fields:  # its second time decides nothing, and SQLite 3.40 can crash at 64 of them
+            order.setdefault(field_path(name.removeprefix("-"), self._fields), name.startswith("-"))
+        other._order = tuple(order.items())
+        return other
+
+    def __getitem__(self, wanted: slice) -> Self:
+        """The objects of a part: ``cards[20:30]``, of which ``[5:]`` is ``cards[25:30]``.
+
+        Raises ``TypeError`` for what is no slice, ``ValueError`` for a negative one or one with a step.
+        """
+        if not isinstance(wanted, slice):
+            raise TypeError(f"{self!r} takes slices, as in [{wanted!r}:], not {wanted!r}; or await .first()")
+        start, stop = wanted.start or 0, wanted.stop
+        if wanted.step not in (None, 1) or start < 0 or (stop is not None and stop < 0):
+            raise ValueError(f"a slice of a queryset is neither negative nor has it a step: {wanted!r}")
+        ends = [self._start + stop] if stop is not None else []
+        if self._stop is not None:
+            ends.append(self._stop)
+        other = copy(self)
+        other._start, other._stop = self._start + start, min(ends, default=None)
+        return other
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.model.__name__}>"
+
+    def _narrowed(self, asked: Combination) -> Self:
+        self._refuse_sliced("be narrowed")
+        other = copy(self)
+        if asked.children:
+            other._where = (*self._where, asked)
+        return other
+
+    def _refuse_sliced(self, what: str) -> None:
+        if self._start or self._stop is not None:
+            raise TypeError(f"{self!r} is a slice, which cannot {what}; slice last")
+
+    def _ordering(self) -> tuple[Ordering, ...]:
+        """Its order, which is total."""
+        key = (str(self._fields.pk),)
+        return self._order if any(path == key for path, _ in self._order) else (*self._order, (key, False))
+
+    def get_ordering(self) -> tuple[str, ...] | None:
+        """Its order by fields, the primary key last; None where it is not told by fields of the objects themselves.
+
+        ``cards.order_by("-due").get_ordering() == ("-due", "pk")``.
+        """
+        order = self._ordering()
+        if self._start or self._stop is not None or any(len(path) > 1 for path, _ in order):
+            return None
+        names = (("pk" if path[0] == self._fields.pk else path[0], descends) for path, descends in order)
+        return tuple(f"-{name}" if descends else name for name, descends in names)
+
+    def _named(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values to be written, by their fields' names; raises `FieldError`."""
+        return {field_name(name, self._fields): value for name, value in values.items()}
+
+    # ---------------------------------------------------------------------------------------------- reading
+    @abstractmethod
+    async def _fetch(self) -> list[M]:
+        """The objects, in order."""
+
+    async def fetch(self) -> list[M]:
+        """The objects, in order, all at once."""
+        return await self._fetch()
+
+    @abstractmethod
+    async def count(self) -> int:
+        """How many there are."""
+
+    async def exists(self) -> bool:
+        """Whether there are any."""
+        return await self[:1].count() > 0
+
+    async def first(self) -> M | None:
+        """The first in order; None where there are none."""
+        found = await self[:1]._fetch()
+        return found[0] if found else None
+
+    async def get(self, *conditions: Q, **lookups: Any) -> M:
+        """The one object that meets the conditions: ``get(pk="7")``.
+
+        Raises `wsaction.exceptions.NotFound` where there is none, also where a value cannot be what its field holds;
+        `FieldError`; `MultipleObjectsReturned`.
+        """
+        if not conditions and (key := self._key_asked(lookups)) is not None:
+            if (one := await self._at(key)) is None:
+                raise NotFound
+            return one
+        try:
+            narrowed = self.filter(*conditions, **lookups) if conditions or lookups else self
+        except InvalidLookup:
+            raise NotFound from None
+        found = await narrowed[:2]._fetch()
+        if not found:
+            raise NotFound
+        if len(found) > 1:
+            asked = ", ".join([*map(repr, conditions), *lookups])
+            raise MultipleObjectsReturned(f"{self!r}.get({asked}) found more than one; ask for a key, or for first()")
+        return found[0]
+
+    async def _at(self, key: Any) -> M | None:
+        """The object with this key. Override it where one is found faster than by a condition."""
+        found = await self.filter(pk=key)[:1]._fetch()
+        return found[0] if found else None
+
+    def _key_asked(self, lookups: Mapping[str, Any]) -> Any:
+        """The key, coerced, where it alone is asked for; None where more is, or it is for lookups to say what it means.
+
+        Raises `NotFound` for a value that no key can be.
+        """
+        fields, pk = self._fields, self._fields.pk
+        if len(lookups) != 1 or pk is None or self._start or self._stop is not None:
+            return None
+        [(name, value)] = lookups.items()
+        if value is None or (name != pk and (name != "pk" or "pk" in fields.names())) or fields.related(pk) is not None:
+            return None
+        try:
+            return fields.coerce(pk, fields.key_of(value))
+        except (ValueError, TypeError):
+            raise NotFound from None
+
+    async def __aiter__(self) -> AsyncIterator[M]:
+        for found in await self._fetch():
+            yield found
+
+    # ---------------------------------------------------------------------------------------------- as values
+    @abstractmethod
+    def values_of(self, obj: M) -> dict[str, Any]:
+        """An object's own values by field, as they are now."""
+
+    @abstractmethod
+    def object_of(self, values: Mapping[str, Any]) -> M:
+        """An object with these values, which may have been JSON meanwhile; it is not one that is kept."""
+
+    def holds(self, obj: M) -> bool | None:
+        """Whether an object with such values is among these; None where its own values do not decide that."""
+        if self._start or self._stop is not None:
+            return None
+        return all(predicate(one)(obj) for one in self._where)
+
+    def _coerced(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        coerce = self._fields.coerce
+        return {name: None if value is None else coerce(name, value) for name, value in values.items()}
+
+    # ---------------------------------------------------------------------------------------------- writing
+    @abstractmethod
+    async def create(self, values: Mapping[str, Any]) -> M:
+        """A new object, whatever the queryset is narrowed to. Raises `Conflict`, `FieldError`."""
+
+    @abstractmethod
+    async def update(self, obj: M, values: Mapping[str, Any]) -> M:
+        """The object with these values changed and no others.
+
+        Raises `NotFound` where the queryset does not have it (any more), `Conflict`, `FieldError`.
+        """
+
+    @abstractmethod
+    async def delete(self, obj: M) -> None:
+        """Removes the object. Raises `NotFound` where the queryset does not have it (any more), `Conflict`."""

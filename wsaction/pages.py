@@ -1,0 +1,110 @@
+"""What an app answers to HTTP: its AsyncAPI document, the explorer, and 426 elsewhere.
+
+The explorer is static: it knows where the document is and where connections are from its own address, so that it works
+wherever the app is mounted. Its policy lets it load what comes with it and connect to its own origin, and nothing else.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import posixpath
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from wsaction.connections import Send
+from wsaction.exceptions import ImproperlyConfigured
+from wsaction.serving import upgrade_required
+
+__all__ = ("Pages",)
+
+Page = tuple[bytes, list[tuple[bytes, bytes]]]  # body, headers
+
+_POLICY = (
+    "default-src 'none'; script-src 'sha256-{script}'; style-src 'sha256-{style}'; img-src data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_SCRIPTS = ("schemas", "elements", "fields", "snippets", "socket", "views", "page")
+_ALWAYS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-cache"),
+]
+
+
+class Pages:
+    """The pages of an app, made when they are first asked for.
+
+    ``document`` gives the AsyncAPI document. Paths are below the app's root path and begin with a slash; where one is
+    None, there is no such page, and without a document there is no explorer. Raises `ImproperlyConfigured` for a path
+    that does not begin with a slash, and for two that are the same.
+    """
+
+    def __init__(
+        self, document: Callable[[], Mapping[str, Any]], *, asyncapi_url: str | None, docs_url: str | None
+    ) -> None:
+        self._pages: dict[str, Callable[[], Page]] = {}
+        if asyncapi_url is not None:
+            self._add("asyncapi_url", asyncapi_url, lambda: _as_json(document()))
+        if asyncapi_url is not None and docs_url is not None:
+            self._add("docs_url", docs_url, lambda: _explorer(docs_url, asyncapi_url))
+
+    async def serve(self, scope: Any, path: str, send: Send) -> None:
+        """Answers an HTTP request for ``path``, which is below the app's root path."""
+        page = self._pages.get(path)
+        if page is None:
+            await upgrade_required(send)
+        elif scope["method"] in ("GET", "HEAD"):
+            body, headers = page()
+            await _answer(send, 200, body, [*headers, *_ALWAYS], tells_body=scope["method"] == "GET")
+        else:
+            await _answer(send, 405, b"Only GET and HEAD.\n", [(b"allow", b"GET, HEAD"), *_TEXT])
+
+    def _add(self, name: str, path: Any, page: Callable[[], Page]) -> None:
+        if not isinstance(path, str) or not path.startswith("/"):
+            raise ImproperlyConfigured(f"{name}: expected a path that begins with a slash, as in '/docs', got {path!r}")
+        if path in self._pages:
+            raise ImproperlyConfigured(f"{name} is {path!r}, and so is asyncapi_url; give each a path of its own")
+        self._pages[path] = page
+
+
+_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
+
+
+async def _answer(
+    send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]], *, tells_body: bool = True
+) -> None:
+    headers = [*headers, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body if tells_body else b""})
+
+
+def _as_json(document: Mapping[str, Any]) -> Page:
+    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return body, [(b"content-type", b"application/json")]
+
+
+@lru_cache(maxsize=16)
+def _explorer(at: str, document: str) -> Page:
+    """The explorer for these two paths, which it is told by the way from the one to the other."""
+    from importlib.resources import files  # 1 ms, for the page alone
+
+    folder = files("wsaction") / "explorer"
+    page, style = ((folder / name).read_text("utf-8") for name in ("page.html", "style.css"))
+    script = "".join((folder / f"{name}.js").read_text("utf-8") for name in _SCRIPTS)
+    here = posixpath.dirname(at)
+    for name, way in (("asyncapi", posixpath.relpath(document, here)), ("root", posixpath.relpath("/", here) + "/")):
+        page = page.replace(f"{{{name}}}", html.escape(way))
+    body = page.replace("{style}", style).replace("{script}", script)
+    policy = _POLICY.format(script=_digest(script), style=_digest(style))
+    headers = [
+        (b"content-type", b"text/html; charset=utf-8"),
+        (b"content-security-policy", policy.encode()),
+        (b"x-frame-options", b"DENY"),
+    ]
+    return body.encode(), headers
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

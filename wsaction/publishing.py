@@ -1,0 +1,103 @@
+"""Publishing: an event on its way from a handler, or from anywhere else, to the hub.
+
+Within a unit of work that has begun it waits for the commit: nobody is told of what is not kept. Else it is told at
+once.
+"""
+
+import logging
+from functools import partial
+from typing import Any
+
+from wsaction.addresses import connection_path, topic_of
+from wsaction.announcements import Announced, history
+from wsaction.events import encode_event
+from wsaction.exceptions import LayerUnavailable, RouteNotFound
+from wsaction.hub import Hub
+from wsaction.layers.base import History
+from wsaction.recipients import Subscriber
+from wsaction.runtime import SESSION_KEY
+from wsaction.units import current_unit
+
+__all__ = ("own_route", "own_topic", "publish_from", "push_to", "session_of", "tell")
+
+logger = logging.getLogger("wsaction")
+
+
+def session_of(handler: Any) -> Any:
+    """What the frames of a handler's connection go through. Raises ``RuntimeError`` for a handler without one."""
+    try:
+        return handler.scope[SESSION_KEY]
+    except (AttributeError, KeyError):
+        raise RuntimeError(
+            f"this {type(handler).__name__} serves no connection, or not any more; "
+            "publish from elsewhere with app.publish(route, ...)"
+        ) from None
+
+
+def own_route(handler: Any) -> str:
+    """The canonical route that a handler answers: the topic's, and that of event frames.
+
+    Raises `RouteNotFound` for one that only its beginning matches, which is no topic.
+    """
+    if handler.is_consumer:
+        return ""
+    target = handler.frame.call.target
+    if not target.is_topic:
+        raise RouteNotFound
+    route: str = target.canonical
+    return route
+
+
+def own_topic(handler: Any) -> str:
+    """The topic of a handler's connection path and route."""
+    return topic_of(connection_path(handler.scope), own_route(handler))
+
+
+async def publish_from(
+    handler: Any, event: str, data: Any, exclude: Subscriber | None = None, topic: str | None = None
+) -> None:
+    """Publishes an event to the topic of a handler; see `wsaction.handlers.AsyncAPIActionHandler.publish`."""
+    text = encode_event(event, own_route(handler), announced(handler).encode(event, data))
+    topic = handler.get_topic() if topic is None else topic
+    await tell(session_of(handler).runtime.hub, topic, text, history(handler), exclude=exclude)
+
+
+def push_to(handler: Any, event: str, data: Any) -> None:
+    """Sends an event to the connection of a handler alone."""
+    text = encode_event(event, own_route(handler), announced(handler).encode(event, data))
+    handler.consumer.connection.put(text)
+
+
+def announced(handler: Any) -> Announced:
+    """What a handler declares."""
+    known: Announced | None = getattr(handler, "announced", None)
+    return known if known is not None else Announced(f"{type(handler).__name__}.events", {})
+
+
+async def tell(
+    hub: Hub,
+    topic: str,
+    text: str,
+    history: History | None,
+    *,
+    exclude: Subscriber | None = None,
+    subject: bytes | None = None,
+) -> None:
+    """Has the hub publish an event: after the commit of the unit of work under way, where there is one, else at once.
+
+    Raises `LayerUnavailable` at once. After a commit nothing is raised: it is logged, and all who are subscribed are
+    told to load again as soon as that can be done.
+    """
+    publish = partial(hub.publish, topic, text, history, exclude=exclude, subject=subject)
+    if (unit := current_unit()) is None:
+        await publish()
+    else:
+        unit.on_commit(partial(_publish_or_heal, publish, hub, topic, history))
+
+
+async def _publish_or_heal(publish: Any, hub: Hub, topic: str, history: History | None) -> None:
+    try:
+        await publish()
+    except LayerUnavailable as exc:
+        logger.error("an event of %r was not told; its subscribers will be told to load again: %r", topic, exc)
+        hub.heal(topic, history)

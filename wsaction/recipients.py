@@ -1,0 +1,260 @@
+"""Who is told of events: subscribers, and what each of their subscriptions is at.
+
+A subscription is *waiting* for its topic, *collecting* events while it is being answered, or *live*. One whose notes no
+longer hold is *stale*, and is begun again; one that was answered from a newer past than this process has heard of is
+*ahead* until that has caught up; one that is *left* is told nothing more.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Protocol
+
+from wsaction.alarms import Alarm
+from wsaction.events import Event, encode_notice
+from wsaction.layers.base import Position
+from wsaction.tasks import Tasks, is_being_cancelled
+
+__all__ = ("Answers", "Filter", "FilteredSubscription", "State", "Subscriber", "Subscription")
+
+logger = logging.getLogger("wsaction")
+
+MAX_COLLECTED = 1_024  # events that wait for a subscription that is being answered; past it, it is begun again
+MAX_UNFILTERED = 1_024  # events that wait for a subscription's filter; past it its subscriber is a slow consumer
+SKIPS_BEFORE_POSITION = 100  # events in a row that a subscription is not told, before it is told where it stands
+
+Filter = Callable[[Event], Awaitable[str | None]]
+"""What a recipient is told of an event: ``event.frame``, or another frame (see `Event.numbered`), or None: nothing."""
+
+
+class Subscriber(Protocol):
+    """Who subscribes: a connection. Compared by identity."""
+
+    @property
+    def capacity(self) -> int:
+        """Bytes that may wait to be sent to it."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over."""
+
+    def put(self, text: str) -> None:
+        """Sends a message without ever waiting, in order. Past `capacity` it closes, 1013. Raises nothing."""
+
+    async def room(self, size: int) -> None:
+        """Waits until ``size`` more bytes fit well, or nothing waits any more, or it has ended."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Ends it."""
+
+
+class Answers:
+    """Who is told the reply to subscribing again, behind the events that come before it: even once he has left."""
+
+    __slots__ = ("take",)
+
+    def __init__(self, subscription: "Subscription") -> None:
+        self.take = subscription.answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """A reply that waits for a filter."""
+
+    text: str
+
+
+class State(Enum):
+    """What a subscription is at; see the module."""
+
+    WAITING = auto()
+    COLLECTING = auto()
+    STALE = auto()
+    AHEAD = auto()
+    LIVE = auto()
+    LEFT = auto()
+
+
+class Subscription:
+    """One subscriber's of one topic. ``take`` tells it what is next; it never waits."""
+
+    __slots__ = ("collected", "cursor", "excluded_as", "route", "skipped", "state", "subscriber", "take")
+
+    take: Callable[[Any], None]
+
+    def __init__(self, subscriber: Subscriber, route: str) -> None:
+        self.subscriber, self.route = subscriber, route
+        self.state = State.WAITING
+        self.collected: list[Event] = []
+        self.cursor = 0  # the offset that it was answered up to
+        self.excluded_as: str | None = None  # its subscriber's name in what it publishes to others only
+        self.skipped = 0
+        self.take = subscriber.put
+
+    @property
+    def is_joining(self) -> bool:
+        """Whether it is yet to be answered."""
+        return self.state in (State.WAITING, State.COLLECTING, State.STALE)
+
+    def collect(self) -> None:
+        """Begins to keep events, from here on."""
+        self.state, self.collected = State.COLLECTING, []
+
+    def keep(self, event: Event) -> None:
+        """Keeps an event for when it is answered."""
+        if len(self.collected) < MAX_COLLECTED:
+            self.collected.append(event)
+        else:
+            self.spoil()
+
+    def spoil(self) -> None:
+        """What was noted is no longer true."""
+        if self.is_joining:
+            self.state, self.collected = State.STALE, []
+
+    def leave(self) -> None:
+        """It is told nothing more, whatever is on its way, but for the replies among it."""
+        self.state, self.collected, self.take = State.LEFT, [], _nothing
+
+    def refilter(self, filter: Filter | None) -> None:
+        """It was asked for again, and what it may see is asked of the new filter."""
+
+    def answer(self, reply: str) -> None:
+        """Sends it a reply, behind what it has yet to be told."""
+        self.subscriber.put(reply)
+
+    def deliver(self, event: Event, epoch: str) -> None:
+        """Tells it an event, unless it is excluded."""
+        if event.excludes is not None and event.excludes == self.excluded_as:
+            self.skip(event, epoch)
+        else:
+            self.take(event.frame)
+
+    def skip(self, event: Event, epoch: str) -> None:
+        """It is not told this one; now and then it is told where it stands, so that its position stays in the past."""
+        self._skip(event, epoch, self.take)
+
+    def _skip(self, event: Event, epoch: str, tell: Callable[[str], None]) -> None:
+        self.skipped += 1
+        if self.skipped >= SKIPS_BEFORE_POSITION and event.offset:
+            self.skipped = 0
+            tell(encode_notice("$position", self.route, Position(epoch, event.offset)))
+
+
+class FilteredSubscription(Subscription):
+    """One that asks, for every event, what its subscriber may see of it: one at a time, in order.
+
+    ``take`` is given texts, or an event and its epoch. A filter that takes longer than ``patience`` seconds is given up
+    for its event, as one that fails. No event has a timer of its own: one alarm looks when the last one was asked of.
+    """
+
+    __slots__ = ("_alarm", "_asked", "_filter", "_filtering", "_is_late", "_loop", "_patience", "_queue", "_tasks")
+
+    def __init__(self, subscriber: Subscriber, route: str, filter: Filter, tasks: Tasks, patience: float) -> None:
+        super().__init__(subscriber, route)
+        self._filter, self._tasks, self._patience = filter, tasks, patience
+        self._loop = asyncio.get_running_loop()
+        self._alarm = Alarm(self._loop, self._look)
+        self._asked = 0.0  # when the filter was asked last
+        self._is_late = False  # whether it was given up
+        self._queue: deque[str | tuple[Event, str] | _Reply] = deque()
+        self._filtering: Any = None
+        self.take = self._enqueue
+
+    def deliver(self, event: Event, epoch: str) -> None:
+        if event.excludes is not None and event.excludes == self.excluded_as:
+            self.skip(event, epoch)
+        else:
+            self.take((event, epoch))
+
+    def leave(self) -> None:
+        super().leave()
+        self._alarm.stop()
+        for item in self._queue:
+            if isinstance(item, _Reply):
+                self.subscriber.put(item.text)
+        self._queue.clear()
+        if self._filtering is not None:
+            self._filtering.cancel()
+
+    def refilter(self, filter: Filter | None) -> None:
+        self._filter = filter or self._filter
+
+    def answer(self, reply: str) -> None:
+        if self._filtering is None or self.state is State.LEFT:
+            self.subscriber.put(reply)
+        else:
+            self._enqueue(_Reply(reply))
+
+    def _enqueue(self, item: str | tuple[Event, str] | _Reply) -> None:
+        if type(item) is str and not self._queue and self._filtering is None:
+            self.subscriber.put(item)
+            return
+        if len(self._queue) >= MAX_UNFILTERED:
+            self.subscriber.close(1013, f"slow consumer; {MAX_UNFILTERED} events wait for its permissions")
+            return
+        self._queue.append(item)
+        if self._filtering is None:
+            self._asked = self._loop.time()
+            self._alarm.by(self._asked + self._patience)
+            self._filtering = self._tasks.start(self._filter_all)
+
+    def _look(self) -> None:
+        """Gives the filter up that was asked too long ago."""
+        if self._filtering is None:
+            return
+        if self._loop.time() - self._asked >= self._patience:
+            self._is_late = True
+            self._filtering.cancel()
+            self._asked = self._loop.time()  # what does not end by that is cancelled again
+        self._alarm.by(self._asked + self._patience)
+
+    async def _filter_all(self) -> None:
+        try:
+            while self._queue:
+                item = self._queue.popleft()
+                if isinstance(item, str):
+                    self.subscriber.put(item)
+                elif isinstance(item, _Reply):
+                    self.subscriber.put(item.text)
+                else:
+                    await self._filter_one(*item)
+        finally:
+            self._filtering = None
+
+    async def _ask(self, event: Event) -> str | None:
+        """What the filter says; ``TimeoutError`` once it was given up."""
+        self._asked = self._loop.time()
+        try:
+            return await self._filter(event)
+        except asyncio.CancelledError:
+            if not self._is_late or self.state is State.LEFT:
+                raise
+            raise TimeoutError(f"it took longer than {self._patience:g} s") from None
+        finally:
+            if self._is_late:
+                self._is_late = False
+                self._filtering.uncancel()
+
+    async def _filter_one(self, event: Event, epoch: str) -> None:
+        try:
+            text = await self._ask(event)
+        except (Exception, asyncio.CancelledError) as exc:
+            if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
+                raise  # it was left; else what the filter awaited was cancelled, which is a failure like any other
+            # It is not known what it may see, so it is not shown; but then it has to be told that it missed something.
+            logger.exception("the filter of a subscription to %r failed", self.route)
+            text = encode_notice("$resync", self.route, Position(epoch if event.offset else "", event.offset))
+        tell = _nothing if self.state is State.LEFT else self.subscriber.put
+        if text is None:
+            self._skip(event, epoch, tell)
+        else:
+            self.skipped = 0
+            tell(text)
+
+
+def _nothing(_: Any) -> None:
+    """What is told to one that has left."""

@@ -1,0 +1,121 @@
+"""Schemas: what annotations look like to clients, as the JSON Schema that AsyncAPI documents hold.
+
+AsyncAPI's Schema Object is a superset of JSON Schema draft 7. pydantic writes draft 2020-12 with OpenAPI's
+discriminators; what the two say differently is written anew here.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+
+__all__ = ("Schemas", "json_of")
+
+Schema = dict[str, Any]
+Mode = Literal["validation", "serialization"]  # of what comes in, and of what goes out
+
+_REFS = "#/components/schemas/{model}"
+
+
+class Schemas:
+    """The schemas of one document. They are made together, in `components`, so that each model gets one name.
+
+    ``of(Card, "serialization")`` is filled then: ``{"$ref": "#/components/schemas/Card"}``. A model that looks
+    different on its way in and out is told as ``Card-Input`` and ``Card-Output``; two models of one name are told by
+    their modules. What JSON Schema cannot say is ``{}``, anything.
+    """
+
+    def __init__(self) -> None:
+        self._asked: list[tuple[Any, Mode, Schema]] = []
+
+    def of(self, annotation: Any, mode: Mode) -> Schema:
+        """The schema of an annotation, empty until `components` is asked for."""
+        schema: Schema = {}
+        if annotation is not Any:
+            self._asked.append((annotation, mode, schema))
+        return schema
+
+    def components(self) -> dict[str, Schema]:
+        """Fills all that was asked for; the models they refer to, by name."""
+        inputs = [(number, mode, TypeAdapter(one)) for number, (one, mode, _) in enumerate(self._asked)]
+        made, definitions = TypeAdapter.json_schemas(inputs, ref_template=_REFS, schema_generator=_Generator)
+        for number, (_, mode, schema) in enumerate(self._asked):
+            schema.update(as_draft_7(made[number, mode]))
+        return {name: as_draft_7(one) for name, one in definitions.get("$defs", {}).items()}
+
+
+class _Generator(GenerateJsonSchema):
+    """pydantic's, for what wsaction writes: replies have the names of fields, unless a model says
+    ``serialize_by_alias``, and fields that have a default too."""
+
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}
+
+    def model_schema(self, schema: Any) -> Schema:
+        return self._named(schema, super().model_schema)
+
+    def dataclass_schema(self, schema: Any) -> Schema:
+        return self._named(schema, super().dataclass_schema)
+
+    def typed_dict_schema(self, schema: Any) -> Schema:
+        return self._named(schema, super().typed_dict_schema)
+
+    def field_is_required(self, field: Any, total: bool) -> bool:
+        if self.mode == "validation" or field["type"] == "typed-dict-field":
+            return super().field_is_required(field, total)
+        return not (field.get("serialization_exclude") or field.get("serialization_exclude_if"))
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:
+        return {}
+
+    def _named(self, schema: Any, write: Callable[[Any], Schema]) -> Schema:
+        before, config = self.by_alias, schema.get("config") or {}
+        self.by_alias = self.mode == "validation" or bool(config.get("serialize_by_alias"))
+        try:
+            return write(schema)
+        finally:
+            self.by_alias = before
+
+
+_OF_SCHEMAS = ("properties", "patternProperties", "definitions", "$defs", "dependentSchemas")
+_OF_A_SCHEMA = ("additionalProperties", "items", "contains", "propertyNames", "not", "if", "then", "else")
+_OF_A_LIST = ("anyOf", "oneOf", "allOf", "prefixItems")
+
+
+def as_draft_7(schema: Any) -> Any:
+    """The same schema as AsyncAPI has it.
+
+    A tuple's ``prefixItems`` are ``items``, a discriminator is the name of its property, and what stands beside a
+    ``$ref``, where draft 7 ignores it, goes around it.
+    """
+    if not isinstance(schema, Mapping):
+        return schema
+    told = dict(_parts(schema))
+    if "prefixItems" in told:
+        told["additionalItems"] = told.get("items", True)
+        told["items"] = told.pop("prefixItems")
+    if isinstance(told.get("discriminator"), Mapping):
+        told["discriminator"] = told["discriminator"]["propertyName"]
+    if "$ref" in told and len(told) > 1:
+        told = {"allOf": [{"$ref": told.pop("$ref")}], **told}
+    return told
+
+
+def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in schema.items():
+        if key in _OF_SCHEMAS and isinstance(value, Mapping):
+            yield key, {name: as_draft_7(one) for name, one in value.items()}
+        elif key in _OF_A_SCHEMA:
+            yield key, as_draft_7(value)
+        elif key in _OF_A_LIST and isinstance(value, list):
+            yield key, [as_draft_7(one) for one in value]
+        else:
+            yield key, value
+
+
+def json_of(annotation: Any, value: Any) -> tuple[Any, ...]:
+    """A default as JSON, in a 1-tuple; nothing for one that is none."""
+    try:
+        return (TypeAdapter(annotation).dump_python(value, mode="json", warnings=False),)
+    except Exception:  # it may be anything, and its class may raise anything: it is then not told
+        return ()

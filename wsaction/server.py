@@ -1,0 +1,77 @@
+"""Running an app with uvicorn: its recommended settings, and a drain before it stops.
+
+uvicorn closes its connections, 1012, before it tells an app that it stops. `DrainingProtocol` lets the apps of the
+process drain first; uvicorn takes it as its WebSocket protocol, whatever starts it and with however many workers::
+
+    wsaction run main:app
+    uvicorn main:app --ws wsaction.server:DrainingProtocol --ws-max-size 65536
+"""
+
+import asyncio
+import os
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from wsaction.runtime import drain_all
+from wsaction.workers import WORKERS_VARIABLE
+
+try:
+    import uvicorn
+
+    from wsaction.fairness import FairProtocol
+except ImportError as exc:
+    raise ImportError("wsaction.server needs uvicorn and websockets: pip install 'wsaction[standard]'") from exc
+
+__all__ = ("DrainingProtocol", "run")
+
+LAST_WORDS = 1.0  # seconds that a client has to take what was sent to it before its socket is cut
+
+
+class DrainingProtocol(FairProtocol):
+    """`wsaction.fairness.FairProtocol` that, told to shut down, waits until the apps have drained.
+
+    That takes no longer than their ``drain_timeout``. What is open then, because its client does not answer or another
+    app serves it, is closed as uvicorn does it, and cut off soon after.
+    """
+
+    def shutdown(self) -> None:
+        if self.handshake_complete:
+            _drained(self.loop).add_done_callback(self._shut_down)
+        else:
+            super().shutdown()
+
+    def _shut_down(self, drained: "asyncio.Task[None]") -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
+        self.loop.call_later(LAST_WORDS, self.transport.abort)
+
+
+_draining: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]]" = WeakKeyDictionary()
+
+
+def _drained(loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
+    """The one task that drains the apps of this loop."""
+    if loop not in _draining:
+        _draining[loop] = loop.create_task(drain_all())
+    return _draining[loop]
+
+
+def run(app: Any, **options: Any) -> None:
+    """Runs an app, or one named ``"module:app"``, until SIGTERM or Ctrl-C; connections are drained then.
+
+    ``options`` are those of ``uvicorn.run`` and go before what is set here: `DrainingProtocol`, no compression, no
+    messages larger than ``max_frame_bytes`` is by default, and h11, which bounds what a handshake may send.
+    ``run("main:app", port=9000, workers=2)``.
+    """
+    settings: dict[str, Any] = {
+        "ws": "wsaction.server:DrainingProtocol",
+        "ws_max_size": 65_536,
+        "ws_per_message_deflate": False,
+        "http": "h11",  # a handshake's headers are bounded there (64 KiB), by httptools they are not
+    }
+    if options.get("workers"):
+        os.environ[WORKERS_VARIABLE] = str(options["workers"])  # for the processes that are started
+    try:
+        uvicorn.run(app, **{**settings, **options})
+    finally:
+        os.environ.pop(WORKERS_VARIABLE, None)

@@ -1,0 +1,86 @@
+"""Shadows: routes that are never reached, because those declared before them match whatever they do."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, islice, product
+
+from wsaction.converters import Converter
+from wsaction.forms import forms
+from wsaction.matches import Leaf
+from wsaction.patterns import Pattern
+from wsaction.routing import Resolver404, Router
+
+__all__ = ("Shadow", "shadows")
+
+# Captures to try: each converter of ours takes one of them that those which it does not include do not take.
+_CAPTURES = (
+    "~!", "7", "40213", "x", "Ab-c_1", "2024", "x/~!", "6f1b2c3d-0000-4000-8000-00000000000a", "en", "2024-11-23",
+)  # fmt: skip
+_MOST, _MOST_TRIED = 64, 1_000  # routes for one pattern, and those that are tried to find them
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """``hidden`` is never reached: ``by``, which was declared before it, matches what it does, as ``example`` shows."""
+
+    hidden: Leaf
+    by: Leaf
+    example: str
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether both are written the same."""
+        return self.hidden.route == self.by.route
+
+
+def shadows(router: Router) -> Iterator[Shadow]:
+    """The routes of a router that are never reached.
+
+    Found by trying: routes are made from a pattern, and where other patterns take all of them, it is told. A regex for
+    which none can be made is passed over.
+
+    Of ``[path("<str:pk>/", a), path("new/", b)]`` it is the second, hidden by the first, with ``"new/"``.
+    """
+    for leaf in router.leaves:
+        winners = [(winner, route) for route in _examples(leaf) if (winner := _winner(router, route)) is not None]
+        if winners and all(winner is not leaf for winner, _ in winners):
+            yield Shadow(leaf, *winners[0])
+
+
+def _winner(router: Router, route: str) -> Leaf | None:
+    try:
+        return router.leaves[len(router.resolve(route).tried) - 1]
+    except Resolver404:  # a converter that says no the second time
+        return None
+
+
+def _examples(leaf: Leaf) -> Iterator[str]:
+    """Routes that a pattern matches by itself."""
+    choices = [list(islice(_of_pattern(pattern), _MOST_TRIED)) for pattern in leaf.patterns]
+    made = ("".join(parts) for parts in islice(product(*choices), _MOST_TRIED))
+    yield from islice((route for route in dict.fromkeys(made) if leaf.match(route, {}) is not None), _MOST)
+
+
+def _of_pattern(pattern: Pattern) -> Iterator[str]:
+    if pattern.is_regex:
+        for form in forms(pattern.source):
+            count = len(form.parameters)  # what fits one may fit all; their product is tried as far as it goes
+            for values in chain(([one] * count for one in _CAPTURES), product(_CAPTURES, repeat=count)):
+                yield form.fill(dict(zip(form.parameters, values, strict=True))) or ""
+        return
+    named = [name for _, name in pattern.template if name]
+    for values in product(*(_taken_by(pattern.converters[name]) for name in named)):
+        filled = dict(zip(named, values, strict=True))
+        yield "".join(literal + (filled[name] if name else "") for literal, name in pattern.template)
+
+
+def _taken_by(converter: Converter) -> Iterator[str]:
+    for text in _CAPTURES:
+        if not re.fullmatch(converter.regex, text):
+            continue
+        try:
+            converter.to_python(text)
+        except ValueError:
+            continue
+        yield text

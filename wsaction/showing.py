@@ -1,0 +1,77 @@
+"""Objects as an output model shows them: read by their attributes, and nothing else of them."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from wsaction.exceptions import ImproperlyConfigured
+from wsaction.serializers import MAX_MODELS
+
+__all__ = ("many_shown_as", "shown_as")
+
+Model = type[BaseModel]
+
+
+def shown_as(output: Model, obj: Any) -> BaseModel:
+    """The object as an instance of ``output`` itself: what a subclass adds is left out, and so never written.
+
+    Raises ``pydantic.ValidationError`` for attributes that are not what the model says, `ImproperlyConfigured` for what
+    is not loaded. ``shown_as(UserOut, UserInDB(id=1, password="x"))`` is ``UserOut(id=1)``.
+    """
+    if type(obj) is output:
+        return obj
+    if output in type(obj).__mro__:
+        return _as_parent(output, obj)
+    try:
+        return output.model_validate(obj, from_attributes=True)
+    except ValidationError as exc:
+        _explain(exc, output, type(obj))
+        raise
+
+
+def many_shown_as(output: Model, objs: Sequence[Any]) -> Sequence[BaseModel]:
+    """The same of many, in one call of pydantic where they are of other classes. Raises as `shown_as` does."""
+    if any(output in kind.__mro__ for kind in set(map(type, objs))):
+        return [shown_as(output, obj) for obj in objs]
+    try:
+        shown: Sequence[BaseModel] = _list_of(output)(objs, from_attributes=True)
+    except ValidationError as exc:
+        _explain(exc, output, type(objs[0]))
+        raise
+    return shown
+
+
+@lru_cache(MAX_MODELS)
+def _list_of(model: Model) -> Callable[..., Any]:
+    return TypeAdapter(list[model]).validator.validate_python  # type: ignore[valid-type]  # a class, of whichever model
+
+
+def _as_parent(output: Model, obj: BaseModel) -> BaseModel:
+    """An instance of a parent with the same values: pydantic would take the object itself for one."""
+    made = output.__new__(output)
+    names, private = output.model_fields, getattr(obj, "__pydantic_private__", None)
+    _set(made, "__dict__", {name: getattr(obj, name) for name in names})
+    _set(made, "__pydantic_fields_set__", {name for name in obj.model_fields_set if name in names})
+    _set(made, "__pydantic_extra__", obj.__pydantic_extra__ if output.model_config.get("extra") == "allow" else None)
+    _set(
+        made,
+        "__pydantic_private__",
+        private and {name: value for name, value in private.items() if name in output.__private_attributes__},
+    )
+    return made
+
+
+_set = object.__setattr__
+
+
+def _explain(exc: ValidationError, output: Model, kind: type) -> None:
+    """Raises what tells the cure where the error is one of relationships that cannot be read."""
+    for line in exc.errors(include_url=False, include_input=False):
+        if line["type"] == "get_attribute_error" and "MissingGreenlet" in line["msg"]:
+            path = [one for one in line["loc"] if isinstance(one, str)]
+            raise ImproperlyConfigured(
+                f"{output.__name__} shows {'.'.join(path)}, which is not loaded with its object; have the queryset "
+                f"load it, as in select({kind.__name__}).options(selectinload({kind.__name__}.{path[0]}))"
+            ) from exc

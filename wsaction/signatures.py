@@ -1,0 +1,222 @@
+"""Reading what `Depends` marks: the functions' own parameters, and theirs, down to what clients send."""
+
+import contextlib
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pydantic import AliasChoices, AliasPath, BaseModel
+from pydantic_core import PydanticUndefined
+
+from wsaction.dependencies import GIVEN, Dependencies, Depends, Kind, ModelStep, Step, name_of
+from wsaction.exceptions import ImproperlyConfigured
+from wsaction.parameters import EMPTY, PROTOCOL_KEYS, Input, built, read_hints, read_parameter
+from wsaction.serializers import json_validator
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo  # whoever has a model has loaded it
+
+__all__ = ("Overrides", "depends_of", "read_dependencies")
+
+Overrides: TypeAlias = Mapping[Callable[..., Any], Callable[..., Any]]  # what runs instead of what
+
+
+def read_dependencies(
+    where: str, roots: tuple[tuple[str, Depends], ...], overrides: Overrides | None = None
+) -> Dependencies:
+    """What the `Depends` of an action's parameters take. Raises `ImproperlyConfigured` for what cannot be filled."""
+    reader = _Reader(overrides or {})
+    numbers = tuple(reader.number(where, depends, ()) for _, depends in roots)
+    finishes = any("generator" in step.kind for step in reader.steps)
+    return Dependencies(where, roots, tuple(reader.steps), numbers, tuple(reader.inputs), finishes)
+
+
+def depends_of(where: str, parameter: inspect.Parameter, annotation: Any) -> Depends | None:
+    """The `Depends` of a parameter, with its function; None where it has none.
+
+    Raises `ImproperlyConfigured` for one where it would not count: the parameter would be the client's to fill.
+    """
+    name, default = parameter.name, parameter.default
+    if _is_mark(default):
+        raise ImproperlyConfigured(
+            f"{where}: {name} has {default!r} for its default; write {name}: Annotated[..., {default!r}], without one"
+        )
+    annotation = getattr(annotation, "__value__", annotation)  # of `type Session = Annotated[...]`
+    marks = list(_marks(annotation, set()))
+    if not marks:
+        return None
+    mark = marks[0]
+    if not isinstance(mark, Depends):
+        raise ImproperlyConfigured(
+            f"{where}: the {type(mark).__name__} of {name} is that of {type(mark).__module__.partition('.')[0]}; "
+            "import it from wsaction.dependencies"
+        )
+    if len(marks) > 1 or mark not in getattr(annotation, "__metadata__", ()):
+        raise ImproperlyConfigured(
+            f"{where}: {name} is annotated {annotation!r}; Depends stands there once, in the outermost Annotated, "
+            f"as in {name}: Annotated[..., {mark!r}]"
+        )
+    if default is not EMPTY:
+        raise ImproperlyConfigured(
+            f"{where}: {name} has a default, which would not count beside {mark!r}; leave it out"
+        )
+    if mark.fn is not None:
+        return mark
+    made = typing.get_args(annotation)[0]
+    if not inspect.isclass(made) or made is Any:
+        raise ImproperlyConfigured(
+            f"{where}: Depends() of {name} makes the class that is annotated, but {made!r} is none; write "
+            "Depends(fn) with the function that makes it"
+        )
+    return Depends(made, use_cache=mark.use_cache)
+
+
+def _is_mark(part: Any) -> bool:
+    """Whether it is a `Depends`; FastAPI's counts too, since it is easily taken for ours."""
+    return isinstance(part, Depends) or (type(part).__name__ in ("Depends", "Security") and hasattr(part, "dependency"))
+
+
+def _marks(part: Any, seen: set[int]) -> Iterator[Any]:
+    """Every mark in an annotation, however deep."""
+    if id(part) in seen:  # `type Json = dict[str, Json]`
+        return
+    seen.add(id(part))
+    if _is_mark(part):
+        yield part
+    inner = part if isinstance(part, list) else (*typing.get_args(part), getattr(part, "__value__", None))
+    for one in inner:
+        yield from _marks(one, seen)
+
+
+class _Reader:
+    """Reads dependencies into steps, those that others need first."""
+
+    def __init__(self, overrides: Overrides) -> None:
+        self.steps: list[Step | ModelStep] = []
+        self.inputs: list[Input] = []
+        self._overrides = overrides
+        self._known: dict[Any, int] = {}  # the step of a function that runs once
+
+    def number(self, where: str, depends: Depends, above: tuple[Any, ...]) -> int:
+        """The number of the step that makes a value."""
+        function: Any = self._overrides.get(_key(depends.fn), depends.fn)
+        if depends.use_cache and _key(function) in self._known:
+            return self._known[_key(function)]
+        where = f"{where} → {name_of(function)}"
+        if any(one is function for one in above):
+            raise ImproperlyConfigured(f"{where} depends on itself; take one of them out of the circle")
+        self.steps.append(self._step(where, function, (*above, function)))
+        number = len(self.steps) - 1
+        if depends.use_cache:
+            self._known[_key(function)] = number
+        return number
+
+    def _step(self, where: str, function: Any, above: tuple[Any, ...]) -> Step | ModelStep:
+        if hasattr(function, "__pydantic_validator__") and inspect.isclass(function):
+            return self._model(where, function)
+        kind = _kind(where, function)
+        given, needs, parameters = [], [], []
+        signature, hints = _signature(where, function, kind)
+        for parameter in signature:
+            depends = depends_of(where, parameter, hints.get(parameter.name))
+            if depends is not None:
+                needs.append((parameter.name, self.number(where, depends, above)))
+            elif parameter.name in GIVEN or parameter.name in PROTOCOL_KEYS:
+                given.append(parameter.name)
+            else:
+                filled, told = read_parameter(where, parameter, hints)
+                parameters.append(filled)
+                self.inputs.append(told)
+        return Step(_callable(function, kind), kind, tuple(parameters), tuple(given), tuple(needs))
+
+    def _model(self, where: str, model: Any) -> ModelStep:
+        keys: dict[str, None] = {}
+        for name, model_field in _fields(model).items():
+            known = [*_aliases(model_field.validation_alias), *_aliases(model_field.alias), name]
+            keys |= dict.fromkeys(known)
+            default = EMPTY if model_field.default is PydanticUndefined else model_field.default
+            self.inputs.append(Input(known[0], model_field.rebuild_annotation(), default, model_field.is_required()))
+        return ModelStep(tuple(keys), built(where, "it", json_validator, model))
+
+
+def _fields(model: Any) -> "Mapping[str, FieldInfo]":
+    fields: Mapping[str, FieldInfo] = model.model_fields if issubclass(model, BaseModel) else model.__pydantic_fields__
+    return fields
+
+
+def _aliases(alias: str | AliasPath | AliasChoices | None) -> Iterator[str]:
+    """The keys under which a field looks for its value."""
+    if isinstance(alias, AliasChoices):
+        for choice in alias.choices:
+            yield from _aliases(choice)
+    elif isinstance(alias, AliasPath):
+        yield str(alias.path[0])
+    elif alias is not None:
+        yield alias
+
+
+def _callable(function: Any, kind: Kind) -> Callable[..., Any]:
+    if kind == "async generator":
+        return contextlib.asynccontextmanager(function)
+    return contextlib.contextmanager(function) if kind == "generator" else function
+
+
+def _kind(where: str, function: Any) -> Kind:
+    if inspect.isclass(function):
+        if inspect.isabstract(function):
+            raise ImproperlyConfigured(f"{where} is an abstract class; depend on one that can be made")
+        return "class"
+    called = _called(function)
+    if getattr(called, "__globals__", None) is vars(contextlib):
+        raise ImproperlyConfigured(
+            f"{where} is made a context manager by its decorator, but one that yields is entered and left as it is; "
+            "leave out @contextmanager and @asynccontextmanager"
+        )
+    for one in (called, inspect.unwrap(called)):  # a decorator's plain function returns what the one it wraps does
+        if inspect.iscoroutinefunction(one):
+            return "coroutine"
+        if inspect.isasyncgenfunction(one):
+            return "async generator"
+        if inspect.isgeneratorfunction(one):
+            return "generator"
+    return "function"
+
+
+def _called(function: Any) -> Any:
+    """The function that runs when something is called: of a partial, what it wraps; of an object, its ``__call__``."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if inspect.isroutine(function) else function.__call__
+
+
+def _signature(where: str, function: Any, kind: Kind) -> tuple[list[inspect.Parameter], dict[str, Any]]:
+    """The parameters that have to be filled, and their annotations."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (ValueError, TypeError) as exc:
+        raise ImproperlyConfigured(
+            f"{where} does not tell its parameters ({exc}); wrap it in a function that names them"
+        ) from exc
+    if isinstance(function, functools.partial):
+        parameters = [one for one in parameters if one.name not in function.keywords]  # what is set stays set
+    for parameter in parameters:
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise ImproperlyConfigured(
+                f"{where}: {parameter} cannot be filled by name; give it parameters with names of their own, without /"
+            )
+    called = _called(function)
+    if kind == "class":
+        called = function.__init__ if function.__init__ is not object.__init__ else function.__new__
+    told = {one.name: one.annotation for one in parameters if one.annotation is not EMPTY}  # by a `__signature__` too
+    return parameters, told | read_hints(where, called)
+
+
+def _key(function: Any) -> Any:
+    """By what a function is known: itself, or its identity where it cannot be hashed."""
+    try:
+        hash(function)
+    except TypeError:
+        return id(function)
+    return function

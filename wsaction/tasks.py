@@ -1,0 +1,56 @@
+"""Tasks that somebody owns: kept while they run, their failures logged, stopped before their owner goes."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextvars import Context, copy_context
+from typing import Any
+
+__all__ = ("Tasks", "is_being_cancelled")
+
+logger = logging.getLogger("wsaction")
+
+STOP_TIMEOUT = 10.0  # seconds that `stop` waits for what it cancelled
+
+
+class Tasks:
+    """The tasks of one owner. Each starts in a copy of ``context``: what an action set in its own does not reach it."""
+
+    __slots__ = ("_context", "_running")
+
+    def __init__(self, context: Context | None = None) -> None:
+        self._context = copy_context() if context is None else context
+        self._running: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, work: Callable[..., Awaitable[None]], *args: Any) -> asyncio.Task[None]:
+        """Starts ``work(*args)``. What it raises is logged: nobody else looks at it."""
+        task = asyncio.get_running_loop().create_task(_watched(work, *args), context=self._context.copy())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def stop(self) -> None:
+        """Cancels all and waits until they have ended, for 10 s; one that still runs then is logged and let go."""
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            _, stubborn = await asyncio.wait(self._running, timeout=STOP_TIMEOUT)
+            for task in stubborn:
+                logger.error("a task still runs %s s after it was cancelled: %r", STOP_TIMEOUT, task)
+        self._running.clear()
+
+
+def is_being_cancelled() -> bool:
+    """Whether a ``CancelledError`` is the running task's own, and not that of something which it awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _watched(work: Callable[..., Awaitable[None]], *args: Any) -> None:
+    try:
+        await work(*args)
+    except Exception as exc:
+        logger.critical("a task failed; this is a bug of wsaction", exc_info=exc)

@@ -1,0 +1,337 @@
+"""What every layer must do, as tests that anyone can run on a layer of their own.
+
+::
+
+    from wsaction.testing.layers import LayerContract
+
+    class TestMyLayer(LayerContract):
+        shared = True  # two layers made by make() carry to each other
+
+        def make(self):
+            return MyLayer("my://127.0.0.1")
+
+Any runner that collects classes and awaits their ``test_*`` methods will do, pytest with anyio's plugin for one; pytest
+is not imported. Every wait is bounded. Topics have names that nobody has had before, so a server can be used again.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from wsaction.exceptions import LayerUnavailable
+from wsaction.layers.base import History, Layer, Page, Position
+
+__all__ = ("LayerContract", "Recorder", "event_body", "new_topic")
+
+TIMEOUT = 10.0  # seconds that a wait may take
+HISTORY = History(100, 60)
+
+Message = tuple[str, str, int, bytes]  # topic, epoch, offset, body
+
+
+class Recorder:
+    """A sink that notes what it is told, and can be waited for."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.confirmed: list[str] = []
+        self.losses = 0
+        self._changed = asyncio.Event()
+
+    def message(self, topic: str, epoch: str, offset: int, body: bytes) -> None:
+        self.messages.append((topic, epoch, offset, body))
+        self._changed.set()
+
+    def subscribed(self, topic: str) -> None:
+        self.confirmed.append(topic)
+        self._changed.set()
+
+    def lost(self) -> None:
+        self.losses += 1
+        self._changed.set()
+
+    async def until(self, what: Callable[[], bool]) -> None:
+        """Waits until ``what()`` is true. Raises ``TimeoutError``."""
+        async with asyncio.timeout(TIMEOUT):
+            while not what():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def bodies(self, topic: str, count: int) -> list[bytes]:
+        """The first so many bodies of the topic, once they have come."""
+        await self.until(lambda: len([1 for one in self.messages if one[0] == topic]) >= count)
+        return [body for name, _, _, body in self.messages if name == topic]
+
+
+def new_topic(name: str = "boards/7/") -> str:
+    """A topic that nobody has had before."""
+    return f"{name}{secrets.token_urlsafe(8)}"
+
+
+def event_body(number: int, text: str = "") -> bytes:
+    """The body of an event; a layer may refuse to carry what is none."""
+    return b'{"event":"moved","route":"boards/7/","data":[%d,"%b"]}' % (number, text.encode())
+
+
+def _expect(truth: bool, what: str, came: object) -> None:
+    if not truth:
+        raise AssertionError(f"{what}; came {came!r}")
+
+
+class LayerContract:
+    """Subclass it, and say how a layer is made."""
+
+    shared = False  # whether two layers made by `make` carry to each other
+
+    def make(self) -> Layer:
+        """A layer that is not open."""
+        raise NotImplementedError("make() returns the layer to be tested, not open")
+
+    def opened(self) -> AbstractAsyncContextManager[tuple[Layer, Recorder]]:
+        """A layer that is open while the block runs, and its sink."""
+        return self._opened()
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[tuple[Layer, Recorder]]:
+        layer, sink = self.make(), Recorder()
+        await layer.open(sink)
+        try:
+            yield layer, sink
+        finally:
+            await layer.close()
+
+    async def subscribed(self, layer: Layer, sink: Recorder, topic: str) -> None:
+        """Subscribes, and waits until that is confirmed."""
+        before = sink.confirmed.count(topic)
+        layer.subscribe(topic)
+        await sink.until(lambda: sink.confirmed.count(topic) > before)
+
+    # ------------------------------------------------------------------------------------------------ delivery
+    async def test_what_is_published_arrives_in_order_with_its_position(self) -> None:
+        async with self.opened() as (layer, sink):
+            topic = new_topic()
+            await self.subscribed(layer, sink, topic)
+            positions = [await layer.publish(topic, event_body(n), HISTORY) for n in range(5)]
+            await sink.bodies(topic, 5)
+            told = [(Position(epoch, offset), body) for _, epoch, offset, body in sink.messages]
+            _expect(told == [(at, event_body(n)) for n, at in enumerate(positions)], "all five, in order", told)
+
+    async def test_what_has_no_history_arrives_without_a_position(self) -> None:
+        async with self.opened() as (layer, sink):
+            topic = new_topic()
+            await self.subscribed(layer, sink, topic)
+            at = await layer.publish(topic, event_body(1), None)
+            await sink.bodies(topic, 1)
+            _expect((at, sink.messages) == (None, [(topic, "", 0, event_body(1))]), "no position", (at, sink.messages))
+
+    async def test_only_what_is_subscribed_to_arrives(self) -> None:
+        async with self.opened() as (layer, sink):
+            wanted, other = new_topic(), new_topic()
+            await self.subscribed(layer, sink, wanted)
+            await layer.publish(other, event_body(1), HISTORY)
+            await layer.publish(wanted, event_body(2), HISTORY)
+            await sink.bodies(wanted, 1)
+            _expect(len(sink.messages) == 1, "one message", sink.messages)
+
+    async def test_what_is_unsubscribed_from_arrives_no_more(self) -> None:
+        async with self.opened() as (layer, sink):
+            topic, other = new_topic(), new_topic()
+            await self.subscribed(layer, sink, topic)
+            layer.unsubscribe(topic)
+            layer.unsubscribe(topic)
+            await self.subscribed(layer, sink, other)
+            await layer.publish(topic, event_body(1), HISTORY)
+            await layer.publish(other, event_body(2), HISTORY)
+            await sink.bodies(other, 1)
+            _expect(len(sink.messages) == 1, "one message", sink.messages)
+
+    async def test_subscribing_twice_tells_once(self) -> None:
+        async with self.opened() as (layer, sink):
+            topic, other = new_topic(), new_topic()
+            await self.subscribed(layer, sink, topic)
+            await self.subscribed(layer, sink, topic)
+            await self.subscribed(layer, sink, other)
+            await layer.publish(topic, event_body(1), HISTORY)
+            await layer.publish(other, event_body(2), HISTORY)
+            await sink.bodies(other, 1)
+            _expect(len(await sink.bodies(topic, 1)) == 1, "one message", sink.messages)
+
+    async def test_who_subscribes_again_is_told_again(self) -> None:
+        async with self.opened() as (layer, sink):
+            topic = new_topic()
+            for n in range(3):
+                await self.subscribed(layer, sink, topic)
+                await layer.publish(topic, event_body(n), HISTORY)
+                await sink.bodies(topic, n + 1)
+                layer.unsubscribe(topic)
+
+    async def test_topics_and_bodies_may_be_any_text(self) -> None:
+        async with self.opened() as (layer, sink):
+            for name in ("", "{a}", "a b\r\nc", "über/\u2028/", "%7B", "x" * 3_000):
+                topic, body = new_topic(name), event_body(1, "ü \u2028 {} " + "y" * 50_000)
+                await self.subscribed(layer, sink, topic)
+                start = (await layer.read(topic, None, 10, HISTORY)).position
+                await layer.publish(topic, body, HISTORY)
+                _expect(await sink.bodies(topic, 1) == [body], f"the body, for topic {name!r}", sink.messages[-1])
+                page = await layer.read(topic, start, 10, HISTORY)
+                _expect(page.events is not None and list(page.events) == [(1, body)], "the body", page)
+
+    async def test_many_may_publish_at_once(self) -> None:
+        async with self.opened() as (layer, sink):
+            topic = new_topic()
+            await self.subscribed(layer, sink, topic)
+            start = (await layer.read(topic, None, 10, HISTORY)).position
+            positions = await asyncio.gather(*(layer.publish(topic, event_body(n), HISTORY) for n in range(60)))
+            offsets = [at.offset for at in positions if at is not None]
+            _expect(sorted(offsets) == list(range(1, 61)), "offsets 1 to 60", offsets)
+            await sink.bodies(topic, 60)
+            page = await layer.read(topic, start, 100, HISTORY)
+            told = [(offset, body) for _, _, offset, body in sink.messages]
+            _expect(told == list(page.events or ()), "told as kept", told)
+
+    # ------------------------------------------------------------------------------------------------ the past
+    async def _filled(self, layer: Layer, topic: str, count: int, history: History = HISTORY) -> Position:
+        """Publishes so many; the position before them."""
+        start = (await layer.read(topic, None, 0, history)).position
+        for n in range(1, count + 1):
+            await layer.publish(topic, event_body(n), history)
+        return start
+
+    async def test_a_topic_begins_at_0_and_counts_in_one_epoch(self) -> None:
+        async with self.opened() as (layer, _):
+            topic = new_topic()
+            page = await layer.read(topic, None, 10, HISTORY)
+            _expect(page.position.offset == 0 and page.position.is_sane and page.events is None, "offset 0", page)
+            positions = [await layer.publish(topic, event_body(n), HISTORY) for n in range(3)]
+            wanted = [Position(page.position.epoch, offset) for offset in (1, 2, 3)]
+            _expect(positions == wanted, "1, 2, 3", positions)
+
+    async def test_what_was_missed_is_read_whole(self) -> None:
+        async with self.opened() as (layer, _):
+            topic = new_topic()
+            start = await self._filled(layer, topic, 6)
+            for since in range(7):
+                page = await layer.read(topic, Position(start.epoch, since), 6 - since, HISTORY)
+                _expect(page.position == Position(start.epoch, 6), "offset 6", page)
+                wanted = [(n, event_body(n)) for n in range(since + 1, 7)]
+                _expect(page.events is not None and list(page.events) == wanted, f"all since {since}", page)
+
+    async def test_more_than_the_limit_is_not_read_in_part(self) -> None:
+        async with self.opened() as (layer, _):
+            topic = new_topic()
+            start = await self._filled(layer, topic, 6)
+            page = await layer.read(topic, start, 5, HISTORY)
+            _expect(page == Page(Position(start.epoch, 6), None), "no events", page)
+
+    async def test_a_position_that_was_never_given_out_has_no_past(self) -> None:
+        async with self.opened() as (layer, _):
+            topic = new_topic()
+            start = await self._filled(layer, topic, 3)
+            e = start.epoch
+            odd = [Position("other", 1), Position(e, 4), Position(e, -1), Position(e, 2**70), Position("\ud800", 1)]
+            for since in [*odd, Position("", 0), Position("x" * 1_000, 1), None]:
+                page = await layer.read(topic, since, 10, HISTORY)
+                _expect(page.events is None and page.position == Position(e, 3), f"no past since {since}", page)
+
+    async def test_the_newest_are_kept_and_not_all(self) -> None:
+        async with self.opened() as (layer, _):
+            topic, history = new_topic(), History(10, 60)
+            start = await self._filled(layer, topic, 300, history)
+            page = await layer.read(topic, Position(start.epoch, 290), 1_000, history)
+            _expect(page.events is not None and len(page.events) == 10, "the newest ten", page)
+            page = await layer.read(topic, start, 1_000, history)
+            _expect(page.events is None, "not all of 300", page)
+
+    async def test_the_past_expires_and_the_position_stays(self) -> None:
+        async with self.opened() as (layer, _):
+            topic, history = new_topic(), History(10, 0.05)
+            start = await self._filled(layer, topic, 3, history)
+            async with asyncio.timeout(TIMEOUT):
+                while (page := await layer.read(topic, start, 10, history)).events is not None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)  # time itself is waited for: no layer tells that it has passed
+            _expect(page.position == Position(start.epoch, 3), "the position", page)
+            at = await layer.publish(topic, event_body(4), history)
+            _expect(at == Position(start.epoch, 4), "offset 4 in the same epoch", at)
+            page = await layer.read(topic, Position(start.epoch, 3), 10, history)
+            _expect(page.events is not None and len(page.events) == 1, "the new one", page)
+            page = await layer.read(topic, start, 10, history)
+            _expect(page.events is None, "not the expired ones", page)
+
+    async def test_invalidating_begins_a_new_epoch_and_tells(self) -> None:
+        async with self.opened() as (layer, sink):
+            for count in (0, 3):
+                topic = new_topic()
+                start = await self._filled(layer, topic, count)
+                await self.subscribed(layer, sink, topic)
+                await layer.invalidate(topic, HISTORY)
+                page = await layer.read(topic, Position(start.epoch, count), 10, HISTORY)
+                _expect(page.events is None and page.position.offset == count, "no past", page)
+                _expect(page.position.epoch != start.epoch, "another epoch", page)
+                await sink.bodies(topic, 1)
+                _expect(sink.messages[-1] == (topic, page.position.epoch, count, b""), "told", sink.messages)
+                at = await layer.publish(topic, event_body(1), HISTORY)
+                _expect(at == Position(page.position.epoch, count + 1), "offsets count on", at)
+
+    async def test_invalidating_without_history_tells_too(self) -> None:
+        async with self.opened() as (layer, sink):
+            topic = new_topic()
+            await self.subscribed(layer, sink, topic)
+            await layer.invalidate(topic, None)
+            await sink.bodies(topic, 1)
+            _expect(sink.messages == [(topic, "", 0, b"")], "an empty body", sink.messages)
+
+    # ------------------------------------------------------------------------------------------------ its life
+    async def test_it_is_opened_once_and_again_after_it_was_closed(self) -> None:
+        layer = self.make()
+        for _ in range(2):
+            sink, topic = Recorder(), new_topic()
+            await layer.open(sink)
+            try:
+                await layer.open(Recorder())
+            except RuntimeError:
+                pass
+            else:
+                raise AssertionError("opening it twice is a RuntimeError")
+            await self.subscribed(layer, sink, topic)
+            await layer.publish(topic, event_body(1), HISTORY)
+            await sink.bodies(topic, 1)
+            await layer.close()
+
+    async def test_nothing_runs_once_it_is_closed(self) -> None:
+        before = asyncio.all_tasks()
+        async with self.opened() as (layer, sink):
+            await self.subscribed(layer, sink, new_topic())
+        _expect(asyncio.all_tasks() == before, "no task", asyncio.all_tasks() - before)
+        await layer.close()
+        try:
+            await layer.publish(new_topic(), event_body(1), HISTORY)
+        except LayerUnavailable as exc:
+            _expect(not exc.uncertain, "surely not published", exc)
+        else:
+            raise AssertionError("publishing on a closed layer is LayerUnavailable")
+
+    # ------------------------------------------------------------------------------------------------ several processes
+    async def test_processes_hear_each_other_in_one_order(self) -> None:
+        if not self.shared:
+            return
+        async with self.opened() as (one, ears), self.opened() as (other, others_ears):
+            topic = new_topic()
+            await self.subscribed(one, ears, topic)
+            await self.subscribed(other, others_ears, topic)
+            layers = (one, other)
+            await asyncio.gather(*(layers[n % 2].publish(topic, event_body(n), HISTORY) for n in range(40)))
+            await ears.bodies(topic, 40)
+            await others_ears.bodies(topic, 40)
+            _expect(ears.messages == others_ears.messages, "the same", others_ears.messages)
+            offsets = [offset for _, _, offset, _ in ears.messages]
+            _expect(offsets == list(range(1, 41)), "1 to 40", offsets)
+
+    async def test_a_process_reads_what_another_published(self) -> None:
+        if not self.shared:
+            return
+        async with self.opened() as (one, _), self.opened() as (other, _):
+            topic = new_topic()
+            start = await self._filled(one, topic, 3)
+            page = await other.read(topic, start, 10, HISTORY)
+            _expect(page.events is not None and len(page.events) == 3, "three events", page)

@@ -1,0 +1,296 @@
+"""A topic in this process: where it stands, who is told, and how each thing that a layer says moves it.
+
+Nothing here waits. Two rules hold throughout. The position moves only by applying the one event that follows it, or by
+absorbing a page that the layer read. Whatever is doubtful (a confirmation, a hole, a foreign epoch) leaves the topic
+*unready* and is answered by True: it has to be reconciled, see `wsaction.reconciliation`.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from wsaction.events import Event, encode_notice
+from wsaction.fanouts import Fanout, Lane
+from wsaction.layers.base import History, Page, Position
+from wsaction.recipients import Answers, FilteredSubscription, State, Subscription
+
+__all__ = ("MAX_BACKLOG", "RING", "Heard", "OnEvent", "Topic")
+
+RING = 64  # newest events that a process keeps of each topic, for those who were away for a moment
+MAX_BACKLOG = 1_024  # messages that wait while a topic is reconciled; past it the layer is read once more
+
+Heard = tuple[str, int, bytes]  # epoch, offset, body: a message that waits
+OnEvent = Callable[[str, str, int], None]  # is told of a topic, the name of an event there, and to how many it is told
+
+
+class Topic:
+    """A topic that somebody in this process is subscribed to, or was until just now."""
+
+    __slots__ = (
+        "_fanout", "_recipients", "backlog", "confirmed", "epoch", "generation", "history", "joining", "known", "lane",
+        "linger", "live", "name", "offset", "on_event", "overrun", "pages", "ready", "reconciling", "ring",
+    )  # fmt: skip
+
+    def __init__(self, name: str, history: History | None, fanout: Fanout, on_event: OnEvent | None = None) -> None:
+        self.name, self.history, self.on_event = name, history, on_event
+        self.epoch, self.offset = "", 0
+        self.known = False  # whether it has a position
+        self.ring: deque[Event] = deque(maxlen=RING)  # the newest, without a hole up to `offset`
+        self.live: dict[Subscription, None] = {}
+        self.joining: dict[Subscription, None] = {}  # all others
+        self.confirmed = False  # whether the layer tells what is published
+        self.generation = 0  # how often that has changed
+        self.ready = asyncio.Event()  # set: confirmed and reconciled, so that nothing up to `offset` is missing
+        self.backlog: list[Heard] = []  # heard while not ready
+        self.overrun = False  # more was heard than the backlog holds
+        self.reconciling = False
+        self.pages: Pages | None = None
+        self.linger: asyncio.TimerHandle | None = None  # until it is let go
+        self.lane: Lane = deque()
+        self._fanout = fanout
+        self._recipients: tuple[tuple[Subscription, ...], tuple[Subscription, ...]] | None = None
+
+    @property
+    def position(self) -> Position:
+        """Where it stands in this process."""
+        return Position(self.epoch, self.offset)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody is here, or may be back in a moment."""
+        return bool(self.live or self.joining or self.linger)
+
+    # ------------------------------------------------------------------------------------------------ what layers say
+    def confirm(self) -> bool:
+        """From here on everything arrives. Whether it has to be reconciled."""
+        self.generation += 1
+        self.confirmed = True
+        if self.history is not None:
+            self.ready.clear()
+            return True
+        if self.known:
+            self.resync()
+        self.known = True
+        self.ready.set()
+        return False
+
+    def lose(self) -> None:
+        """Nothing arrives."""
+        self.generation += 1
+        self.confirmed = False
+        self.ready.clear()
+        self.backlog.clear()  # the read that follows has it too
+
+    def hear(self, epoch: str, offset: int, body: bytes) -> bool:
+        """A message came. Whether it has to be reconciled."""
+        if not self.confirmed:
+            return False
+        if self.history is None or not epoch:
+            self._hear_of_no_history(body)
+            return False
+        if self.ready.is_set():
+            if epoch == self.epoch and offset <= self.offset:
+                return False  # known
+            if self._follows(epoch, offset, body):
+                self.apply(Event(offset, body))
+                return False
+            self.ready.clear()
+            self.backlog.append((epoch, offset, body))
+            return True
+        if len(self.backlog) < MAX_BACKLOG:
+            self.backlog.append((epoch, offset, body))
+        else:
+            self.overrun = True
+        return False
+
+    def _hear_of_no_history(self, body: bytes) -> None:
+        if body:
+            self.apply(Event(0, body))
+        elif self.history is None:
+            self.resync()
+
+    def _follows(self, epoch: str, offset: int, body: bytes) -> bool:
+        return epoch == self.epoch and offset == self.offset + 1 and bool(body)
+
+    def work_off(self, heard_before: int) -> bool:
+        """Applies the backlog, of which so much was heard before the layer was read; whether all of it fitted.
+
+        What was heard before must be in the page that was read. What is not there all the same is of a dead epoch or
+        foreign, and is dropped; of what was heard meanwhile the rest is kept, to read again.
+        """
+        backlog, self.backlog = self.backlog, []
+        if self.overrun:
+            return False
+        for at, (epoch, offset, body) in enumerate(backlog):
+            if epoch == self.epoch and offset <= self.offset:
+                continue
+            if self._follows(epoch, offset, body):
+                self.apply(Event(offset, body))
+            elif at >= heard_before:
+                self.backlog = backlog[at:]
+                return False
+        return True
+
+    # ------------------------------------------------------------------------------------------------ its position
+    def apply(self, event: Event) -> None:
+        """Moves by one event, the next one or one of no history, and tells it."""
+        if event.offset:
+            self.offset = event.offset
+            self.ring.append(event)
+        for subscription in tuple(self.joining) if self.joining else ():
+            if subscription.state is State.COLLECTING:
+                subscription.keep(event)
+            elif subscription.state is State.AHEAD:
+                self._catch_up(subscription, event)
+        told = self._tell(event) if self.live else 0
+        if self.on_event is not None:
+            self.on_event(self.name, event.message["event"], told)
+
+    def _catch_up(self, subscription: Subscription, event: Event) -> None:
+        """It was answered up to its cursor, which the topic may have passed now."""
+        if not event.offset:
+            subscription.deliver(event, self.epoch)
+        elif event.offset > subscription.cursor:
+            self.go_live(subscription)
+
+    def absorb(self, page: Page) -> None:
+        """Moves by what the layer read for our position."""
+        at = page.position
+        if not self.known:
+            self.epoch, self.offset, self.known = at.epoch, at.offset, True
+        elif page.events is None:
+            self.epoch, self.offset = at.epoch, at.offset
+            self.ring.clear()
+            self.resync()
+        else:
+            misled = self._rename(at.epoch, page.shared) if at.epoch != self.epoch else []
+            for offset, body in page.events:
+                self.apply(Event(offset, body))
+            for subscription in misled:
+                subscription.take(encode_notice("$resync", subscription.route, self.position))
+                self.go_live(subscription)
+
+    def _rename(self, epoch: str, shared: int) -> list[Subscription]:
+        """Nothing was lost, but offsets count on in another epoch. Returns those that were answered with events that
+        are gone: of the old epoch, after offset ``shared``."""
+        self.epoch = epoch
+        self.notify("$position")
+        misled = []
+        for subscription in tuple(self.joining):
+            if subscription.state is not State.AHEAD:
+                subscription.spoil()
+            elif subscription.cursor <= shared:
+                at = Position(epoch, subscription.cursor)
+                subscription.take(encode_notice("$position", subscription.route, at))
+            else:
+                misled.append(subscription)
+                del self.joining[subscription]
+        return misled
+
+    def resync(self) -> None:
+        """Something was lost: who is subscribed loads again, who is being answered begins again."""
+        for subscription in tuple(self.joining):
+            if subscription.state is State.AHEAD:
+                self.go_live(subscription)
+            else:
+                subscription.spoil()
+        self.notify("$resync")
+
+    # ------------------------------------------------------------------------------------------------ its past
+    def past(self, since: Position) -> tuple[Position, list[Event]] | None:
+        """What came after ``since``, as far as this process remembers, and where that ends."""
+        if since.epoch != self.epoch or not self.offset - len(self.ring) <= since.offset <= self.offset:
+            return None
+        missed = self.offset - since.offset
+        return self.position, list(islice(self.ring, len(self.ring) - missed, None))
+
+    # ------------------------------------------------------------------------------------------------ who is told
+    def go_live(self, subscription: Subscription) -> None:
+        """From now on it is told everything at once."""
+        self.joining.pop(subscription, None)
+        subscription.state = State.LIVE
+        self.live[subscription] = None
+        self._recipients = None
+
+    def remove(self, subscription: Subscription) -> None:
+        """It is told nothing any more."""
+        subscription.leave()
+        self.joining.pop(subscription, None)
+        if subscription in self.live:
+            del self.live[subscription]
+            self._recipients = None
+
+    def tell_one(self, subscription: Subscription, text: str) -> None:
+        """Tells a live subscription something, behind what it has yet to be told."""
+        self._fanout.send(self.lane, text, (subscription,))
+
+    def answer(self, subscription: Subscription, reply: str) -> None:
+        """Sends a reply, behind what its subscription has yet to be told."""
+        self._fanout.send(self.lane, reply, (Answers(subscription),))
+
+    def resync_one(self, subscription: Subscription) -> None:
+        """One that is subscribed loads again, and counts from where it will have been told everything."""
+        if subscription.state is State.LIVE:
+            self.tell_one(subscription, encode_notice("$resync", subscription.route, self.position))
+        elif subscription.state is State.AHEAD:
+            at = Position(self.epoch, subscription.cursor)
+            subscription.take(encode_notice("$resync", subscription.route, at))
+
+    def notify(self, event: str) -> None:
+        """Tells all that are live where they stand."""
+        for route in {subscription.route for subscription in self.live}:
+            some = tuple(subscription for subscription in self.live if subscription.route == route)
+            self._fanout.send(self.lane, encode_notice(event, route, self.position), some)
+
+    def _tell(self, event: Event) -> int:
+        """Tells all that are live, but the one that is excluded, and says how many these are."""
+        if self._recipients is None:
+            self._recipients = (
+                tuple(one for one in self.live if not isinstance(one, FilteredSubscription)),
+                tuple(one for one in self.live if isinstance(one, FilteredSubscription)),
+            )
+        plain, filtered = self._recipients
+        if event.excludes is not None:
+            plain, filtered = self._without(plain, event), self._without(filtered, event)
+        if plain:
+            self._fanout.send(self.lane, event.frame, plain)
+        if filtered:
+            self._fanout.send(self.lane, (event, self.epoch), filtered)
+        return len(plain) + len(filtered)
+
+    def _without(self, subscriptions: Sequence[Subscription], event: Event) -> tuple[Subscription, ...]:
+        """All but the one that is excluded."""
+        told = tuple(one for one in subscriptions if one.excluded_as != event.excludes)
+        if len(told) < len(subscriptions):
+            excluded = next(one for one in subscriptions if one.excluded_as == event.excludes)
+            excluded.skip(event, self.epoch)
+        return told
+
+
+class Pages:
+    """What the layer read of a topic's past, for as long as anybody waits to read it: many come back at once."""
+
+    __slots__ = ("_events", "_since", "lock", "waiting")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.waiting = 0
+        self._since: Position | None = None
+        self._events: list[Event] = []
+
+    def note(self, since: Position, events: list[Event]) -> None:
+        """Keeps a page, in the place of the last one; ``since`` in the epoch that it was read in."""
+        self._since, self._events = since, events
+
+    def past(self, since: Position, topic: Topic) -> tuple[Position, list[Event]] | None:
+        """What came after ``since`` by the page and, after it, by the topic's ring, where they meet."""
+        known = self._since
+        if known is None or not known.epoch == since.epoch == topic.epoch or since.offset < known.offset:
+            return None
+        end = known.offset + len(self._events)
+        newer = topic.past(Position(since.epoch, max(end, since.offset))) if end < topic.offset else (None, [])
+        if newer is None or since.offset > max(end, topic.offset):
+            return None
+        events = self._events[since.offset - known.offset :] + newer[1]
+        return Position(topic.epoch, max(end, topic.offset)), events
