@@ -326,6 +326,40 @@ async def test_frames_that_do_not_suspend_need_no_task() -> None:
         assert link.connection._tasks == {reader}
 
 
+async def test_frames_that_are_back_by_the_next_turn_need_no_task_either() -> None:
+    link = Link()
+
+    async def turns(frame: Frame) -> Any:
+        for _ in range(frame.body["turns"]):
+            await asyncio.sleep(0)
+
+    link.actions["turns"] = turns
+    async with link.serving():
+        link.feed("echo", "", 0)
+        await link.reply_to(0)
+        reader = link.connection._leader
+        for request_id in range(1, 50):
+            link.feed("turns", "", request_id, turns=1)
+        await link.reply_to(49)
+        assert link.answered() == list(range(50))
+        assert link.connection._tasks == {reader}
+        link.feed("turns", "", 50, turns=3)
+        await link.reply_to(50)
+        assert link.connection._leader is not reader
+
+
+async def test_a_connection_is_busy_from_the_first_step_of_an_action() -> None:
+    link = Link()
+    async with link.serving():
+        assert not link.connection.busy
+        link.feed("wait", "", 1)
+        await link.until(lambda: link.started == [1])
+        assert link.connection.busy
+        link.let_go(1)
+        await link.reply_to(1)
+        await link.until(lambda: not link.connection.busy)
+
+
 async def test_silent_frames_have_no_reply_and_are_over_all_the_same() -> None:
     link = Link(max_concurrency=1)
 

@@ -66,6 +66,16 @@ async def test_past_the_bound_the_client_is_closed() -> None:
     await peer.read_all()
 
 
+async def test_once_it_has_ended_nothing_overtakes_what_waits_for_the_close_frame() -> None:
+    peer = await blocked(100)
+    peer.outbox.put("second")
+    peer.outbox.end()
+    assert await peer.read_all() == ["first"]
+    await peer.outbox.send("third")
+    assert peer.got == ["first"]
+    assert list(peer.outbox.waiting or ()) == ["second"]
+
+
 async def test_the_oldest_events_make_room_and_replies_stay_in_order() -> None:
     peer = await blocked(3 * SIZE + 4, drop_events=True)
     for text in (event("a"), "r1", event("b"), "r2", event("c")):

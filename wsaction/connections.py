@@ -4,7 +4,7 @@ A `Connection` is given a `Dispatcher` and never knows what a handler is. Two fa
 server leaves pongs and closes unread while a frame is undelivered, so a slow action must not hold the reader up. And a
 task for every frame is dear. Hence leader and follower: the reading task (the *leader*) runs a frame's action itself;
 if that suspends, the loop gets round to `_pass_on`, which makes another task the leader and leaves this one with its
-frame (a *follower*). An action that never waits costs no task; one that does costs one.
+frame (a *follower*). An action that is back by the loop's next turn costs no task; one that waits longer costs one.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from wsaction.deadlines import NEVER, Deadlines
 from wsaction.exceptions import APIError, Cancelled
 from wsaction.flushers import Flusher
-from wsaction.frames import Frame, current_frame, decode, set_since
+from wsaction.frames import Frame, current_frame, decode, set_since, size_of
 from wsaction.gates import Shutter
 from wsaction.lanes import Lanes
 from wsaction.limits import Limits
@@ -53,7 +53,7 @@ class Connection:
 
     __slots__ = (
         "_armed", "_at_work", "_base", "_deadlines", "_dispatcher", "_ended", "_lanes", "_leader", "_loop", "_receive",
-        "_tasks", "closing", "end_by", "limits", "on_limit", "outbox",
+        "_tasks", "_waiting", "closing", "end_by", "limits", "on_limit", "outbox",
     )  # fmt: skip
     read = staticmethod(decode)  # what a dialect takes over
 
@@ -64,14 +64,13 @@ class Connection:
         self.on_limit: Callable[[str, float], None] | None = None  # is told of a bound that ends the connection
         self.outbox = Outbox(send, self, limits.max_outbox_bytes, flusher or Flusher(), drop_events=drop_events)
         self._loop = asyncio.get_running_loop()
-        self._dispatcher: Dispatcher
         self._ended: asyncio.Future[int] = self._loop.create_future()
         self.closing: tuple[int, str] | None = None  # the close frame that we owe the client
         self._tasks: set[asyncio.Task[None]] = set()
         self._base: Context = copy_context()  # what every frame starts from; anew once it serves
-        self._leader: asyncio.Task[None]
         self._at_work: Frame | None = None  # what the leader runs
         self._armed = False  # whether `_pass_on` is on its way
+        self._waiting: Frame | None = None  # what the leader ran when `_pass_on` last looked
         self._lanes = Lanes(limits)
         self._deadlines = Deadlines(self, self._lanes.under_way)
         self.end_by = NEVER  # when all must be over that serves it, on the event loop's clock; known once it ends
@@ -113,7 +112,7 @@ class Connection:
     @property
     def busy(self) -> bool:
         """Whether a frame is under way or a message on its way."""
-        return bool(self._lanes.under_way) or self.outbox.busy
+        return self._at_work is not None or bool(self._lanes.under_way) or self.outbox.busy
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Ends the connection: what runs is cancelled, then the close frame is sent. The first call counts."""
@@ -265,9 +264,7 @@ class Connection:
         receive, read, limits, lanes, ended = self._receive, self.read, self.limits, self._lanes, self._ended.done
         surely_small = limits.max_frame_bytes // 4  # characters
         reads, variables, deadlines = 0, len(self._base), self._deadlines
-        while (message := await receive())["type"] == "websocket.receive":
-            if ended():
-                return
+        while (message := await receive())["type"] == "websocket.receive" and not ended():
             deadlines.heard = True
             if (reads := reads + 1) % READS_IN_A_ROW == 0:
                 await asyncio.sleep(0)
@@ -300,10 +297,14 @@ class Connection:
         self.lost(message.get("code", 1005))
 
     def _pass_on(self) -> None:
-        """The loop has its turn. If that is because the leader waits within a frame, another task reads on."""
-        self._armed = False
-        if (frame := self._at_work) is not None:
-            self._at_work = None
+        """The loop has its turn. If the leader waits within the same frame at the second one, another task reads on."""
+        frame = self._at_work
+        if frame is not None and frame is not self._waiting:
+            self._waiting = frame
+            self._loop.call_soon(self._pass_on)
+            return
+        self._armed, self._at_work, self._waiting = False, None, None
+        if frame is not None:
             frame.task = self._leader
             self._lanes.start(frame)
             self._deadlines.begin(frame, self._dispatcher.timeout(frame))
@@ -311,11 +312,10 @@ class Connection:
 
     def _too_large(self, text: str | None, message: Message) -> bool:
         """Whether a message that may be too large is, and has closed the connection."""
-        size = len(message.get("bytes") or b"") if text is None else len(text.encode(errors="surrogatepass"))
-        too_large = size > self.limits.max_frame_bytes
-        if too_large:
+        size = len(message.get("bytes") or b"") if text is None else size_of(text)
+        if size > self.limits.max_frame_bytes:
             self.breach(1009, "max_frame_bytes", f"a frame of {size} bytes")
-        return too_large
+        return self.ended
 
     # ------------------------------------------------------------------------------------------------ what suspends
     def _finished(self, frame: Frame) -> None:

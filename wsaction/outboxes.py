@@ -117,7 +117,7 @@ class Outbox:
 
         ``by`` is the frame whose reply it is. Cancelled half-way, the message goes to the front of those that wait.
         """
-        if self._sending:
+        if self._sending or (self.ended and self.waiting):  # which the close frame is sent behind: nobody overtakes it
             self.put(text)
             return
         if by is None:
