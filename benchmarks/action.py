@@ -17,12 +17,14 @@ from typing import Any
 
 from benchmarks.contestants import BY_HAND, CONTESTANTS, OURS, Contestant, by_name
 from benchmarks.driver import Unfit, turn, verify
+from benchmarks.job import Turns
 from benchmarks.report import Aim, Answer, Row, rounded
 
 __all__ = ("answer", "compare", "run")
 
-AT_ONCE, WAITS = "does not suspend", "suspends"
-AIMS = (Aim(AT_ONCE, 0.50), Aim(WAITS, 1.00))
+AT_ONCE, WAITS, WAITS_LONGER = "does not suspend", "suspends", "for 3 turns"
+TURNS = {AT_ONCE: 0, WAITS: 1, WAITS_LONGER: 3}  # of the event loop, that the action waits
+AIMS = (Aim(AT_ONCE, 0.50), Aim(WAITS, 1.00), Aim(WAITS_LONGER, 1.00))
 WARM_UP = 200  # frames
 PATIENCE = 300  # seconds for one contestant
 
@@ -63,8 +65,8 @@ def run(contestant: Contestant, quick: bool) -> dict[str, float]:
     """Verifies and measures one contestant, here. Raises `Unfit`."""
     module = contestant.load()
     figures: dict[str, float] = {}
-    for column, waiting in ((AT_ONCE, False), (WAITS, True)):
-        app, base = contestant.app(waiting), BY_HAND.app(waiting)
+    for column, Turns.taken in TURNS.items():
+        app, base = (one.app(waiting=Turns.taken > 0) for one in (contestant, BY_HAND))
         on_loop(verify(app, contestant.speech, getattr(module, "STATUSES", {}), getattr(module, "UNTOLD", ())))
         ratio, us = on_loop(compare(app, base, contestant, 10 if quick else 30, 0.02 if quick else 0.05))
         figures |= {column: rounded(ratio), f"{column}, µs": rounded(us)}

@@ -4,6 +4,7 @@ Twenty routes, the one asked for declared last; the user must be known; the data
 `frame` and `expected` belong together by a number, so that no reply can be one that was kept from before.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = (
-    "CASES", "CHANX", "DCRF", "JSON", "SOCKET_IO", "Case", "Speech", "User", "expected", "frame", "number_of", "scope",
+    "CASES", "CHANX", "DCRF", "JSON", "SOCKET_IO", "Case", "Speech", "Turns", "User", "expected", "frame", "number_of",
+    "pause", "scope",
 )  # fmt: skip
 
 ROUTE = "boards/7/cards/42/"
@@ -72,6 +74,18 @@ def scope(path: str = "/ws", query: bytes = b"", user: Any = User) -> dict[str, 
         "state": {},
         "user": user() if isinstance(user, type) else user,
     }
+
+
+class Turns:
+    """For how long an action waits that does."""
+
+    taken = 1  # turns of the event loop
+
+
+async def pause() -> None:
+    """What the action of a `waiting_app` does before it answers: it waits while the loop has `Turns.taken` turns."""
+    for _ in range(Turns.taken):
+        await asyncio.sleep(0)
 
 
 # ---------------------------------------------------------------------------------------------------- verification

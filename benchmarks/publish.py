@@ -25,6 +25,12 @@ LINES: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool], str], ...] = (
         "{:.2f}",
     ),
     ("the same where the action suspends", "action", lambda aim: aim["column"] == "suspends", "{:.2f}"),
+    (
+        "the same where it waits for longer, so that another task reads on",
+        "action",
+        lambda aim: aim["column"] == "for 3 turns",
+        "{:.2f}",
+    ),
     ("the action job over uvicorn, actions a second, by hand = 1", "sockets", lambda aim: True, "{:.2f}"),
     (
         "`retrieve`, `list` of 50 and `update` on SQLite, time, by hand with FastAPI and SQLAlchemy = 1",

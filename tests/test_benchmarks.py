@@ -18,8 +18,9 @@ from benchmarks.report import Aim, Answer, Row, rounded
 from benchmarks.server import Server
 
 INSTALLED = [one for one in CONTESTANTS if one.version is not None and one.name in ("wsaction", "by hand", "Starlette")]
-# What was measured, 0.62 and 1.06, and a third on top; where it is missed it is measured again, as the machine is busy.
-WORST = {"does not suspend": 0.83, "suspends": 1.41}
+# What was measured, 0.60, 0.67 and 1.24, and a third on top; where it is missed it is measured again, as the machine is
+# busy.
+WORST = {"does not suspend": 0.80, "suspends": 0.89, "for 3 turns": 1.65}
 
 
 def in_process() -> dict[str, float]:
@@ -213,7 +214,11 @@ def aim(column: str, bound: float, figure: float, met: bool) -> dict[str, Any]:
 
 def test_the_readme_has_the_figures_of_a_run() -> None:
     questions = {
-        "action": [aim("does not suspend", 0.5, 0.451, True), aim("suspends", 1.0, 1.2, False)],
+        "action": [
+            aim("does not suspend", 0.5, 0.451, True),
+            aim("suspends", 1.0, 1.2, False),
+            aim("for 3 turns", 1.0, 1.3, False),
+        ],
         "routing": [
             aim("to django", 0.1, 0.05, True),
             aim("to django", 0.1, 0.13, False),
@@ -232,6 +237,7 @@ def test_the_readme_has_the_figures_of_a_run() -> None:
     table = publish.markdown({**told, "questions": {key: {"aims": aims} for key, aims in questions.items()}})
     assert "| the action job in process, time, by hand = 1 | 0.45 | at most 0.5 | met |" in table
     assert "| the same where the action suspends | 1.20 | at most 1 | missed |" in table
+    assert "| the same where it waits for longer, so that another task reads on | 1.30 | at most 1 | missed |" in table
     assert "SQLAlchemy = 1 | 0.95 to 1.02 | at most 1 | met in 1 of 2 shapes |" in table
     assert "by hand a dict = 1 | 1.30 | at most 1 | missed |" in table
     assert "`django.urls` = 1 | 0.05 to 0.13 | at most 0.1 | met in 1 of 2 shapes |" in table

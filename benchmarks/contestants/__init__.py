@@ -1,5 +1,5 @@
-"""Who takes part. Each module does the action job in its own idiom: `app`, and `waiting_app`, whose action gives the
-loop a turn before it answers.
+"""Who takes part. Each module does the action job in its own idiom: `app`, and `waiting_app`, whose action
+waits (`benchmarks.job.pause`) before it answers.
 
 A module may have `STATUSES`, what it answers where it cannot answer as the job says, and `UNTOLD`, the keys that its
 replies have no room for.

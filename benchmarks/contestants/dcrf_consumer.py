@@ -1,11 +1,11 @@
 """The action job on djangochannelsrestframework: an action, a serializer, a permission; the route by hand, since its
 frames have none."""
 
-import asyncio
 from typing import Any
 
 from benchmarks.contestants.by_hand import PATTERNS, TARGET, compile_pattern
 from benchmarks.contestants.django_settings import set_up
+from benchmarks.job import pause
 
 set_up()
 
@@ -41,7 +41,7 @@ class Cards(AsyncAPIConsumer):
         serializer = CardSerializer(data=data)
         serializer.is_valid(raise_exception=True)
         if self.waits:
-            await asyncio.sleep(0)
+            await pause()
         return {"id": int(match["pk"]), "board_id": int(match["board_id"]), **serializer.validated_data}, 200
 
 

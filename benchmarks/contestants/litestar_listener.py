@@ -1,6 +1,5 @@
 """The action job on litestar: a `websocket_listener`, which is given decoded JSON; msgspec structs."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from litestar.handlers import websocket_listener
 
 from benchmarks.contestants.by_hand import PATTERNS, TARGET, compile_pattern
 from benchmarks.contestants.by_hand_msgspec import Card, CardIn, Reply
+from benchmarks.job import pause
 
 
 async def update_card(data: CardIn, board_id: int, pk: int) -> Card:
@@ -17,7 +17,7 @@ async def update_card(data: CardIn, board_id: int, pk: int) -> Card:
 
 
 async def update_card_waiting(data: CardIn, board_id: int, pk: int) -> Card:
-    await asyncio.sleep(0)
+    await pause()
     return await update_card(data, board_id, pk)
 
 

@@ -1,10 +1,10 @@
 """The action job on wsaction: `app` and `waiting_app`, the same routes, permission, validation and reply as
 `by_hand`."""
 
-import asyncio
 from typing import Any
 
 from benchmarks.contestants.by_hand import PATTERNS, TARGET, Card, CardIn
+from benchmarks.job import pause
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -30,7 +30,7 @@ class WaitingCardHandler(AsyncAPIActionHandler):
 
     @async_action
     async def update(self, data: CardIn, board_id: int, pk: int) -> Card:
-        await asyncio.sleep(0)
+        await pause()
         return Card(id=pk, board_id=board_id, title=data.title, position=data.position, tags=data.tags)
 
 

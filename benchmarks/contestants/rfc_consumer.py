@@ -1,11 +1,11 @@
 """The action job on rest-framework-channels: routes by `django.urls`, a handler, a serializer, a permission."""
 
-import asyncio
 import logging
 from typing import Any
 
 from benchmarks.contestants.by_hand import PATTERNS, TARGET
 from benchmarks.contestants.django_settings import set_up
+from benchmarks.job import pause
 
 set_up()
 
@@ -41,7 +41,7 @@ class Cards(AsyncAPIActionHandler):
         serializer = CardSerializer(data=data)
         serializer.is_valid(raise_exception=True)
         if self.waits:
-            await asyncio.sleep(0)
+            await pause()
         return {"id": self.kwargs["pk"], "board_id": self.kwargs["board_id"], **serializer.validated_data}, 200
 
 
