@@ -233,6 +233,25 @@ async def test_a_list_can_be_subscribed_to_as_well() -> None:
         assert event == answer({"id": 8, "title": ""}, "create", 201, "all")
 
 
+async def test_a_missing_object_can_be_subscribed_to_unless_the_handler_asks_for_it() -> None:
+    class Cards(SubscribeMixin, ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Card, rows=[Card(id=7)])
+        serializer_class = Card
+
+    class Existing(Cards):
+        async def check_subscription(self) -> None:
+            await self.get_object()
+
+    class Root(AsyncAPIConsumer):
+        dialect = BY_RULE
+        routepatterns = (path("any/<int:pk>/", Cards.as_aaah()), path("existing/<int:pk>/", Existing.as_aaah()))
+
+    async with talking(Root.as_asgi()) as ws:
+        for stream, pk, status in (("any", 9, 201), ("existing", 7, 201), ("existing", 9, 404)):
+            reply = await ask(ws, stream, action="subscribe_instance", pk=pk, request_id=1)
+            assert reply["response_status"] == status
+
+
 async def test_who_unsubscribed_is_told_no_more() -> None:
     async with served() as ws:
         await ask(ws, "cards", action="subscribe_instance", pk=7, request_id="a")
