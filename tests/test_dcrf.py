@@ -1,5 +1,7 @@
 """`wsaction.dialects.dcrf`, message by message; `tests.test_dcrf_client` has its outside truth."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,10 +12,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tests.driving import talking
+from wsaction.applications import WSAction
+from wsaction.authentication import Credential, FirstFrameAuthentication
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.dialects.dcrf import DCRF, Talk
 from wsaction.exceptions import ImproperlyConfigured, RouteNotFound
+from wsaction.frames import encode_error
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
@@ -21,7 +26,7 @@ from wsaction.querysets import MemoryQuerySet
 from wsaction.routers import SimpleRouter
 from wsaction.routing import path
 from wsaction.subscriptions import SubscribeMixin
-from wsaction.testing import WebSocketSession
+from wsaction.testing import WebSocketSession, connect
 
 BY_RULE = DCRF()
 
@@ -188,6 +193,66 @@ async def test_the_protocols_own_actions_and_streams_work_as_ever() -> None:
         assert await told(ws, "echo") == answer(None, "count", 200, 2)
 
 
+async def test_what_the_connection_says_of_a_frame_is_told_in_its_envelope() -> None:
+    class Waiting(AsyncAPIActionHandler):
+        @async_action
+        async def hang(self) -> None:
+            await asyncio.Event().wait()
+
+        @async_action
+        async def endless(self) -> AsyncIterator[int]:
+            yield 1
+            await asyncio.Event().wait()
+
+        @async_action(timeout=0.05)
+        async def late(self) -> None:
+            await asyncio.Event().wait()
+
+    class Root(AsyncAPIConsumer):
+        dialect = BY_RULE
+        routepatterns = (path("w/", Waiting.as_aaah()),)
+
+    def error(reply: dict[str, Any]) -> tuple[Any, ...]:
+        return reply["action"], reply["response_status"], reply["errors"][0]["type"], reply["request_id"]
+
+    async with talking(Root.as_asgi(), limits=Limits(max_queued_actions=1)) as ws:
+        for request_id in ("a", "b"):
+            await ws.send_json({"stream": "w", "payload": {"action": "hang", "request_id": request_id}})
+        assert error(await ask(ws, "w", action="hang", request_id="a")) == ("hang", 409, "duplicate_request_id", "a")
+        assert error(await ask(ws, "w", action="hang", request_id="c")) == ("hang", 503, "busy", "c")
+        for request_id in ("b", "a"):
+            cancelled = [await ask(ws, "w", action="$cancel", data=request_id, request_id="x"), await told(ws, "w")]
+            assert answer(None, "$cancel", 200, "x") in cancelled
+            assert ("hang", 499, "cancelled", request_id) in [error(one) for one in cancelled if one["errors"]]
+        assert await ask(ws, "w", action="endless", request_id="s") == answer(1, "endless", 206, "s")
+        assert await ask(ws, "w", action="$cancel", data="s", request_id=1) == answer(None, "$cancel", 200, 1)
+        assert error(await told(ws, "w")) == ("endless", 499, "cancelled", "s")
+        unknown = await ask(ws, "w", action="$cancel", data="s", request_id=2)
+        assert error(unknown) == ("$cancel", 404, "not_found", 2)
+        assert error(await ask(ws, "w", action="late", request_id=3)) == ("late", 408, "action_timeout", 3)
+        await ws.nothing()
+
+
+async def test_who_has_to_authenticate_first_is_told_so_in_the_dialect() -> None:
+    class Tokens(FirstFrameAuthentication):
+        async def authenticate_data(self, data: Any) -> Credential | None:
+            return Credential(user=data) if data == "ada" else None
+
+    class Root(AsyncAPIConsumer):
+        dialect = BY_RULE
+        routepatterns = (path("echo/", Echo.as_aaah()),)
+
+    app = WSAction([path("", Root.as_asgi())], authentication_classes=[Tokens])
+    async with connect(app, "/") as ws:
+        for payload in ({"action": "count"}, {"action": "nothing"}, {"action": "$auth", "data": "eve"}):
+            reply = await ask(ws, "echo", **payload, request_id=1)
+            assert (reply["response_status"], reply["errors"][0]["type"]) == (401, "not_authenticated")
+        await ws.send_text("nonsense")
+        assert (await ws.receive_json())["response_status"] == 401
+        assert (await ask(ws, "echo", action="$auth", data="ada", request_id=2))["response_status"] == 200
+        assert (await ask(ws, "echo", action="count", to=0, request_id=3))["response_status"] == 200
+
+
 # ------------------------------------------------------------------------------------------------- events
 async def test_each_request_that_subscribed_is_told_with_its_id_and_key() -> None:
     async with served() as ws:
@@ -328,10 +393,32 @@ def test_streams_that_are_none_are_refused(streams: Any) -> None:
 
 @given(st.text() | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x)))
 def test_any_key_is_a_route_of_the_stream_or_refused(key: Any) -> None:
-    from json import dumps
-
-    text = dumps({"stream": "cards", "payload": {"action": "retrieve", "pk": key, "request_id": 1}})
+    text = json.dumps({"stream": "cards", "payload": {"action": "retrieve", "pk": key, "request_id": 1}})
     frame = Talk(DCRF()).read(text, Limits())
     assert frame.error is not None or frame.route.startswith("cards/")
     assert frame.route.count("/") <= 2
     assert "?" not in frame.route
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda one: st.lists(one) | st.dictionaries(st.text() | st.sampled_from(["action", "pk", "request_id"]), one),
+    max_leaves=8,
+)
+PAYLOADS = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("action", "pk", "data", "request_id", "stream", "payload", "route"), ANYTHING)
+)
+MESSAGES = ANYTHING | PAYLOADS | st.fixed_dictionaries({"stream": ANYTHING, "payload": PAYLOADS | ANYTHING})
+
+
+@given(MESSAGES.map(json.dumps) | st.text() | st.none(), st.sampled_from([BY_RULE, DCRF({"": "", "a": "b/"})]))
+def test_any_message_is_a_frame_or_an_error_that_is_worded(text: str | None, spoken: DCRF) -> None:
+    talk = Talk(spoken)
+    frame = talk.read(text, Limits())
+    reply = json.loads(talk.reply(frame, encode_error(frame, frame.error or RouteNotFound())))
+    if "payload" in reply:
+        assert list(reply) == ["stream", "payload"]
+        reply = reply["payload"]
+    assert list(reply) == ["errors", "data", "action", "response_status", "request_id"]
+    assert reply["response_status"] >= 400
+    assert (reply["action"], reply["request_id"]) == (frame.body.action, frame.request_id)
