@@ -136,7 +136,6 @@ async def test_without_a_request_id_the_answer_has_null() -> None:
         ({"action": "patch", "pk": 7, "data": {"title": 1}}, 400, "string_type", ["data", "title"]),
         ({}, 400, "invalid_frame", ["action"]),
         ({"action": 7}, 400, "invalid_frame", ["action"]),
-        ({"action": "list", "request_id": 1.5}, 400, "invalid_frame", ["request_id"]),
         ({"action": "retrieve", "pk": 1.5}, 400, "invalid_frame", ["pk"]),
         ({"action": "retrieve", "pk": True}, 400, "invalid_frame", ["pk"]),
         ({"action": "retrieve", "pk": ""}, 400, "invalid_frame", ["pk"]),
@@ -153,9 +152,9 @@ async def test_what_goes_wrong_is_told_in_its_envelope(
         (error,) = reply["errors"]
         assert (reply["response_status"], error["type"], error.get("loc")) == (status, type, loc)
         assert reply["data"] is None
-        action, request_id = payload.get("action"), payload.get("request_id", 1)
+        action = payload.get("action")
         assert reply["action"] == (action if isinstance(action, str) else None)
-        assert reply["request_id"] == (request_id if isinstance(request_id, int) else None)
+        assert reply["request_id"] == 1
         assert (await ask(ws, "cards", action="list"))["response_status"] == 200
 
 
@@ -218,7 +217,6 @@ async def test_what_the_connection_says_of_a_frame_is_told_in_its_envelope() -> 
     async with talking(Root.as_asgi(), limits=Limits(max_queued_actions=1)) as ws:
         for request_id in ("a", "b"):
             await ws.send_json({"stream": "w", "payload": {"action": "hang", "request_id": request_id}})
-        assert error(await ask(ws, "w", action="hang", request_id="a")) == ("hang", 409, "duplicate_request_id", "a")
         assert error(await ask(ws, "w", action="hang", request_id="c")) == ("hang", 503, "busy", "c")
         for request_id in ("b", "a"):
             cancelled = [await ask(ws, "w", action="$cancel", data=request_id, request_id="x"), await told(ws, "w")]
@@ -230,6 +228,43 @@ async def test_what_the_connection_says_of_a_frame_is_told_in_its_envelope() -> 
         unknown = await ask(ws, "w", action="$cancel", data="s", request_id=2)
         assert error(unknown) == ("$cancel", 404, "not_found", 2)
         assert error(await ask(ws, "w", action="late", request_id=3)) == ("late", 408, "action_timeout", 3)
+        await ws.nothing()
+
+
+@pytest.mark.parametrize("request_id", [1.5, True, [1], {"a": None}, "", 10**30])
+async def test_a_request_id_may_be_any_json(request_id: Any) -> None:
+    async with served() as ws:
+        acknowledged = await ask(ws, "cards", action="subscribe_instance", pk=7, request_id=request_id)
+        assert acknowledged == answer(None, "subscribe_instance", 201, request_id)
+        assert type(acknowledged["request_id"]) is type(request_id)
+        event = await ask(ws, "cards", action="patch", pk=7, data={}, request_id=request_id)
+        assert event == answer({"id": 7, "title": ""}, "update", 200, request_id)
+        assert await told(ws, "cards") == answer({"id": 7, "title": ""}, "patch", 200, request_id)
+        assert (await ask(ws, "cards", action="nothing", request_id=request_id))["request_id"] == request_id
+        await ws.nothing()
+
+
+async def test_a_request_id_may_be_used_again_while_it_is_in_flight() -> None:
+    gate = asyncio.Event()
+
+    class Waiting(AsyncAPIActionHandler):
+        @async_action
+        async def wait(self) -> Any:
+            await gate.wait()
+            return self.request_id
+
+    class Root(AsyncAPIConsumer):
+        dialect = BY_RULE
+        routepatterns = (path("a/", Waiting.as_aaah()), path("b/", Waiting.as_aaah()))
+
+    async with talking(Root.as_asgi()) as ws:
+        for stream in ("a", "a", "b"):
+            await ws.send_json({"stream": stream, "payload": {"action": "wait", "request_id": 1}})
+        assert (await ask(ws, "b", action="$ping", request_id=1))["response_status"] == 200
+        gate.set()
+        came = [await ws.receive_json() for _ in range(3)]
+        assert sorted(one["stream"] for one in came) == ["a", "a", "b"]
+        assert [one["payload"] for one in came] == [answer(1, "wait", 200, 1)] * 3
         await ws.nothing()
 
 
@@ -421,4 +456,4 @@ def test_any_message_is_a_frame_or_an_error_that_is_worded(text: str | None, spo
         reply = reply["payload"]
     assert list(reply) == ["errors", "data", "action", "response_status", "request_id"]
     assert reply["response_status"] >= 400
-    assert (reply["action"], reply["request_id"]) == (frame.body.action, frame.request_id)
+    assert (reply["action"], reply["request_id"]) == (frame.body.action, frame.body.get("request_id"))
