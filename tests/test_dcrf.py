@@ -17,7 +17,7 @@ from wsaction.authentication import Credential, FirstFrameAuthentication
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.dialects.dcrf import DCRF, Talk
-from wsaction.exceptions import ImproperlyConfigured, RouteNotFound
+from wsaction.exceptions import ImproperlyConfigured, PermissionDenied, RouteNotFound
 from wsaction.frames import encode_error
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.handlers import AsyncAPIActionHandler
@@ -386,6 +386,31 @@ async def test_subscriptions_are_bounded_by_id_too() -> None:
             503,
             {"limit": "max_subscriptions", "value": 2},
         )
+
+
+async def test_subscriptions_that_are_yet_to_be_answered_count_too() -> None:
+    gate = asyncio.Event()
+
+    class Waiting(Echo):
+        async def check_subscription(self) -> None:
+            await gate.wait()
+            if self.request_id == 1:
+                raise PermissionDenied
+
+    class Root(AsyncAPIConsumer):
+        dialect = BY_RULE
+        routepatterns = (path("echo/", Waiting.as_aaah()),)
+
+    async with talking(Root.as_asgi(), limits=Limits(max_subscriptions=2)) as ws:
+        for request_id in range(4):
+            payload = {"action": "subscribe_instance", "request_id": request_id}
+            await ws.send_json({"stream": "echo", "payload": payload})
+        assert [(await told(ws, "echo"))["response_status"] for _ in range(2)] == [503, 503]
+        gate.set()
+        assert [(await told(ws, "echo"))["response_status"] for _ in range(2)] == [201, 403]
+        for request_id, status in ((4, 201), (5, 503)):
+            reply = await ask(ws, "echo", action="subscribe_instance", request_id=request_id)
+            assert reply["response_status"] == status
 
 
 def test_a_subscription_that_the_server_ended_is_forgotten() -> None:

@@ -85,17 +85,18 @@ class DCRF:
 class Payload(dict[str, Any]):
     """A frame's body, and what its answer has to say of where it came from."""
 
-    __slots__ = ("action", "enveloped", "key", "request_id", "stream")
+    __slots__ = ("action", "enveloped", "key", "request_id", "stream", "subscribes")
 
     action: str | None  # as the client called it
     enveloped: bool
     stream: str | None
     key: str | int | None  # its `pk`, with its JSON type
     request_id: str  # as JSON, which may be any
+    subscribes: bool  # and is yet to be answered
 
     def __init__(self, body: Mapping[str, Any], stream: str | None = None, *, enveloped: bool = False) -> None:
         super().__init__(body)
-        self.stream, self.enveloped = stream, enveloped
+        self.stream, self.enveloped, self.subscribes = stream, enveloped, False
         action, key = self.get("action"), self.get("pk")
         self.action = action if type(action) is str else None
         self.key = key if type(key) in (str, int) else None
@@ -105,11 +106,12 @@ class Payload(dict[str, Any]):
 class Talk:
     """The dialect on one connection, with its subscriptions: by route, and then by ``request_id`` as JSON."""
 
-    __slots__ = ("_bare", "_dialect", "_subscribed")
+    __slots__ = ("_asked", "_bare", "_dialect", "_subscribed")
 
     def __init__(self, dialect: DCRF) -> None:
         self._dialect = dialect
         self._bare = True  # until an envelope comes
+        self._asked = 0  # subscriptions that are yet to be answered
         self._subscribed: dict[str, dict[str, Payload]] = {}
 
     # ------------------------------------------------------------------------------------------------ requests
@@ -127,6 +129,7 @@ class Talk:
             frame.route = self._route(payload, limits)
             if payload.action == "subscribe_instance":
                 self._check_room(limits)
+                self._asked, payload.subscribes = self._asked + 1, True
         except APIError as exc:
             frame.error = exc
         return frame
@@ -155,7 +158,7 @@ class Talk:
 
     def _check_room(self, limits: Limits) -> None:
         most = limits.max_subscriptions
-        if sum(map(len, self._subscribed.values())) >= most:
+        if self._asked + sum(map(len, self._subscribed.values())) >= most:
             raise Busy(
                 "This connection has as many subscriptions as it may.", {"limit": "max_subscriptions", "value": most}
             )
@@ -167,6 +170,8 @@ class Talk:
         head, _, rest = text.rpartition(tail_of(frame))
         action = "null" if payload.action is None else quote(payload.action)
         done, then = rest.startswith("2"), None
+        if payload.subscribes:
+            self._asked, payload.subscribes = self._asked - 1, False
         if done and payload.action == "subscribe_instance":
             head, rest = '{"errors":[],"data":null', f"201{rest[3:]}"
             then = partial(self._subscribe, str(frame.key), frame)
