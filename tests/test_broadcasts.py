@@ -15,6 +15,7 @@ from wsaction.exceptions import ImproperlyConfigured
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
+from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import HandshakeRefused, connect
 
 
@@ -119,6 +120,19 @@ async def test_what_others_tell_meanwhile_is_told_after_the_reply_too() -> None:
         assert sorted([(await one.receive_json())["data"] for _ in range(2)], key=str) == [1, "quiet"]
 
 
+async def test_what_broadcasts_as_a_snapshot_holds_nothing_back() -> None:
+    class Listed(SubscribeMixin, Root):
+        @async_action(mode="broadcast")
+        async def list(self) -> str:
+            return "all"
+
+    async with connect(Listed.as_asgi(), "/") as ws:
+        assert (await ws.call("subscribe", snapshot=True))["data"]["snapshot"] == "all"
+        assert await ws.receive_json() == {"data": "all", "status": 200}
+        assert (await ws.call("list"))["data"] == "all"
+        assert await ws.receive_json() == {"data": "all", "status": 200}
+
+
 async def test_broadcasts_that_wait_for_a_reply_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broadcasts, "MAX_WAITING", 1)
 
@@ -173,8 +187,9 @@ async def test_a_consumer_that_is_too_slow_for_them_is_closed(monkeypatch: pytes
             await gate.wait()
 
     async with connect(Slow.as_asgi(), "/") as ws:
-        for _ in range(4):
-            await ws.send_json({"action": "typed", "route": "child"})
+        for _ in range(2):  # one is being told, one waits
+            assert (await ws.call("typed", "child"))["status"] == 200
+        await ws.send_json({"action": "typed", "route": "child"})
         code, reason = await ws.wait_closed()
         assert (code, reason) == (1013, "slow consumer; 1 broadcasts wait for it")
 

@@ -38,8 +38,7 @@ def method_name(kind: str) -> str:
 async def broadcast(handler: Any, kind: str | None, data: str, status: int) -> None:
     """Tells an action's answer, ``data`` as JSON, to the group; after the commit where anything was changed."""
     session = session_of(handler)
-    if session.group is not None:
-        session.group.hold(handler.frame)
+    session.group.hold(handler.frame)
     text = encode_event(kind or GENERAL, "", f'{{"data":{data},"status":{status}}}')
     await tell(session.runtime.hub, _topic(handler), text, None)
 
@@ -113,7 +112,7 @@ class Group:
         self._under_way[frame] = False
 
     def hold(self, frame: Frame) -> None:
-        """It broadcasts: what is told from now on is told after its reply."""
+        """It broadcasts: what is told from now on is told after its reply, unless it is a part of another's."""
         if frame in self._under_way:
             self._under_way[frame] = True
 
