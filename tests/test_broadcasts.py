@@ -8,12 +8,14 @@ import pytest
 from tests.test_subscriptions import Row
 from wsaction import broadcasts
 from wsaction.applications import WSAction
+from wsaction.authentication import BaseAuthentication
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
+from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import HandshakeRefused, connect
 
 
@@ -83,6 +85,76 @@ async def test_a_type_names_the_method_of_each_consumer(caplog: pytest.LogCaptur
     assert "Root has no method not_there" in caplog.text
 
 
+@pytest.mark.parametrize("action", ["tell", "typed", "silently"])
+@pytest.mark.parametrize("authenticated", [False, True])
+async def test_who_asked_is_told_after_the_reply(action: str, authenticated: bool) -> None:
+    classes = (BaseAuthentication,) if authenticated else ()
+    one_app = WSAction([path("", Root.as_asgi())], authentication_classes=classes)
+    async with one_app.lifespan(), connect(one_app, "/") as ws:
+        for number in range(50):
+            await ws.send_json({"action": action, "route": "child", "request_id": number})
+            if action != "silently":
+                assert (await ws.receive_json())["request_id"] == number
+            assert "request_id" not in await ws.receive_json()
+
+
+async def test_what_others_tell_meanwhile_is_told_after_the_reply_too() -> None:
+    told, gate = asyncio.Event(), asyncio.Event()
+
+    async def slow(handler: Any, call_next: Any) -> Any:
+        result = await call_next(handler)
+        if handler.action == "tell":
+            told.set()
+            await gate.wait()
+        return result
+
+    one_app = WSAction([path("", Root.as_asgi())], middleware=[slow])
+    async with one_app.lifespan(), connect(one_app, "/") as one, connect(one_app, "/") as two:
+        await one.send_json({"action": "tell", "route": "child", "data": 1, "request_id": 1})
+        await told.wait()
+        await two.send_json({"action": "silently", "route": "child"})
+        assert await two.receive_json() == {"data": "quiet", "status": 200}
+        await one.nothing()
+        gate.set()
+        assert (await one.receive_json())["request_id"] == 1
+        assert sorted([(await one.receive_json())["data"] for _ in range(2)], key=str) == [1, "quiet"]
+
+
+async def test_what_broadcasts_as_a_snapshot_holds_nothing_back() -> None:
+    class Listed(SubscribeMixin, Root):
+        @async_action(mode="broadcast")
+        async def list(self) -> str:
+            return "all"
+
+    async with connect(Listed.as_asgi(), "/") as ws:
+        assert (await ws.call("subscribe", snapshot=True))["data"]["snapshot"] == "all"
+        assert await ws.receive_json() == {"data": "all", "status": 200}
+        assert (await ws.call("list"))["data"] == "all"
+        assert await ws.receive_json() == {"data": "all", "status": 200}
+
+
+async def test_broadcasts_that_wait_for_a_reply_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broadcasts, "MAX_WAITING", 1)
+
+    class Slow(Root):
+        @async_action(mode="broadcast")
+        async def hang(self) -> None:
+            await self.push("begun", None)
+
+    async def never_ending(handler: Any, call_next: Any) -> Any:
+        result = await call_next(handler)
+        await (asyncio.Event().wait() if handler.action == "hang" else asyncio.sleep(0))
+        return result
+
+    one_app = WSAction([path("", Slow.as_asgi())], middleware=[never_ending])
+    async with one_app.lifespan(), connect(one_app, "/") as one, connect(one_app, "/") as two:
+        await one.send_json({"action": "hang"})
+        assert (await one.receive_json())["event"] == "begun"
+        for _ in range(2):
+            await two.send_json({"action": "silently", "route": "child"})
+        assert await one.wait_closed() == (1013, "slow consumer; 1 broadcasts wait for it")
+
+
 async def test_a_capture_may_name_the_group() -> None:
     one_app = app()
     async with one_app.lifespan(), connect(one_app, "/rooms/x/1/") as one, connect(one_app, "/rooms/x/2/") as two:
@@ -115,8 +187,9 @@ async def test_a_consumer_that_is_too_slow_for_them_is_closed(monkeypatch: pytes
             await gate.wait()
 
     async with connect(Slow.as_asgi(), "/") as ws:
-        for _ in range(4):
-            await ws.send_json({"action": "typed", "route": "child"})
+        for _ in range(2):  # one is being told, one waits
+            assert (await ws.call("typed", "child"))["status"] == 200
+        await ws.send_json({"action": "typed", "route": "child"})
         code, reason = await ws.wait_closed()
         assert (code, reason) == (1013, "slow consumer; 1 broadcasts wait for it")
 

@@ -1,5 +1,7 @@
 """`wsaction.dialects.dcrf`, message by message; `tests.test_dcrf_client` has its outside truth."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,10 +12,13 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tests.driving import talking
+from wsaction.applications import WSAction
+from wsaction.authentication import Credential, FirstFrameAuthentication
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.dialects.dcrf import DCRF, Talk
-from wsaction.exceptions import ImproperlyConfigured, RouteNotFound
+from wsaction.exceptions import ImproperlyConfigured, PermissionDenied, RouteNotFound
+from wsaction.frames import encode_error
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
@@ -21,7 +26,7 @@ from wsaction.querysets import MemoryQuerySet
 from wsaction.routers import SimpleRouter
 from wsaction.routing import path
 from wsaction.subscriptions import SubscribeMixin
-from wsaction.testing import WebSocketSession
+from wsaction.testing import WebSocketSession, connect
 
 BY_RULE = DCRF()
 
@@ -131,7 +136,6 @@ async def test_without_a_request_id_the_answer_has_null() -> None:
         ({"action": "patch", "pk": 7, "data": {"title": 1}}, 400, "string_type", ["data", "title"]),
         ({}, 400, "invalid_frame", ["action"]),
         ({"action": 7}, 400, "invalid_frame", ["action"]),
-        ({"action": "list", "request_id": 1.5}, 400, "invalid_frame", ["request_id"]),
         ({"action": "retrieve", "pk": 1.5}, 400, "invalid_frame", ["pk"]),
         ({"action": "retrieve", "pk": True}, 400, "invalid_frame", ["pk"]),
         ({"action": "retrieve", "pk": ""}, 400, "invalid_frame", ["pk"]),
@@ -148,9 +152,9 @@ async def test_what_goes_wrong_is_told_in_its_envelope(
         (error,) = reply["errors"]
         assert (reply["response_status"], error["type"], error.get("loc")) == (status, type, loc)
         assert reply["data"] is None
-        action, request_id = payload.get("action"), payload.get("request_id", 1)
+        action = payload.get("action")
         assert reply["action"] == (action if isinstance(action, str) else None)
-        assert reply["request_id"] == (request_id if isinstance(request_id, int) else None)
+        assert reply["request_id"] == 1
         assert (await ask(ws, "cards", action="list"))["response_status"] == 200
 
 
@@ -186,6 +190,102 @@ async def test_the_protocols_own_actions_and_streams_work_as_ever() -> None:
         assert await ask(ws, "echo", action="count", to=2, request_id=2) == answer(0, "count", 206, 2)
         assert await told(ws, "echo") == answer(1, "count", 206, 2)
         assert await told(ws, "echo") == answer(None, "count", 200, 2)
+
+
+async def test_what_the_connection_says_of_a_frame_is_told_in_its_envelope() -> None:
+    class Waiting(AsyncAPIActionHandler):
+        @async_action
+        async def hang(self) -> None:
+            await asyncio.Event().wait()
+
+        @async_action
+        async def endless(self) -> AsyncIterator[int]:
+            yield 1
+            await asyncio.Event().wait()
+
+        @async_action(timeout=0.05)
+        async def late(self) -> None:
+            await asyncio.Event().wait()
+
+    class Root(AsyncAPIConsumer):
+        dialect = BY_RULE
+        routepatterns = (path("w/", Waiting.as_aaah()),)
+
+    def error(reply: dict[str, Any]) -> tuple[Any, ...]:
+        return reply["action"], reply["response_status"], reply["errors"][0]["type"], reply["request_id"]
+
+    async with talking(Root.as_asgi(), limits=Limits(max_queued_actions=1)) as ws:
+        for request_id in ("a", "b"):
+            await ws.send_json({"stream": "w", "payload": {"action": "hang", "request_id": request_id}})
+        assert error(await ask(ws, "w", action="hang", request_id="c")) == ("hang", 503, "busy", "c")
+        for request_id in ("b", "a"):
+            cancelled = [await ask(ws, "w", action="$cancel", data=request_id, request_id="x"), await told(ws, "w")]
+            assert answer(None, "$cancel", 200, "x") in cancelled
+            assert ("hang", 499, "cancelled", request_id) in [error(one) for one in cancelled if one["errors"]]
+        assert await ask(ws, "w", action="endless", request_id="s") == answer(1, "endless", 206, "s")
+        assert await ask(ws, "w", action="$cancel", data="s", request_id=1) == answer(None, "$cancel", 200, 1)
+        assert error(await told(ws, "w")) == ("endless", 499, "cancelled", "s")
+        unknown = await ask(ws, "w", action="$cancel", data="s", request_id=2)
+        assert error(unknown) == ("$cancel", 404, "not_found", 2)
+        assert error(await ask(ws, "w", action="late", request_id=3)) == ("late", 408, "action_timeout", 3)
+        await ws.nothing()
+
+
+@pytest.mark.parametrize("request_id", [1.5, True, [1], {"a": None}, "", 10**30])
+async def test_a_request_id_may_be_any_json(request_id: Any) -> None:
+    async with served() as ws:
+        acknowledged = await ask(ws, "cards", action="subscribe_instance", pk=7, request_id=request_id)
+        assert acknowledged == answer(None, "subscribe_instance", 201, request_id)
+        assert type(acknowledged["request_id"]) is type(request_id)
+        event = await ask(ws, "cards", action="patch", pk=7, data={}, request_id=request_id)
+        assert event == answer({"id": 7, "title": ""}, "update", 200, request_id)
+        assert await told(ws, "cards") == answer({"id": 7, "title": ""}, "patch", 200, request_id)
+        assert (await ask(ws, "cards", action="nothing", request_id=request_id))["request_id"] == request_id
+        await ws.nothing()
+
+
+async def test_a_request_id_may_be_used_again_while_it_is_in_flight() -> None:
+    gate = asyncio.Event()
+
+    class Waiting(AsyncAPIActionHandler):
+        @async_action
+        async def wait(self) -> Any:
+            await gate.wait()
+            return self.request_id
+
+    class Root(AsyncAPIConsumer):
+        dialect = BY_RULE
+        routepatterns = (path("a/", Waiting.as_aaah()), path("b/", Waiting.as_aaah()))
+
+    async with talking(Root.as_asgi()) as ws:
+        for stream in ("a", "a", "b"):
+            await ws.send_json({"stream": stream, "payload": {"action": "wait", "request_id": 1}})
+        assert (await ask(ws, "b", action="$ping", request_id=1))["response_status"] == 200
+        gate.set()
+        came = [await ws.receive_json() for _ in range(3)]
+        assert sorted(one["stream"] for one in came) == ["a", "a", "b"]
+        assert [one["payload"] for one in came] == [answer(1, "wait", 200, 1)] * 3
+        await ws.nothing()
+
+
+async def test_who_has_to_authenticate_first_is_told_so_in_the_dialect() -> None:
+    class Tokens(FirstFrameAuthentication):
+        async def authenticate_data(self, data: Any) -> Credential | None:
+            return Credential(user=data) if data == "ada" else None
+
+    class Root(AsyncAPIConsumer):
+        dialect = BY_RULE
+        routepatterns = (path("echo/", Echo.as_aaah()),)
+
+    app = WSAction([path("", Root.as_asgi())], authentication_classes=[Tokens])
+    async with connect(app, "/") as ws:
+        for payload in ({"action": "count"}, {"action": "nothing"}, {"action": "$auth", "data": "eve"}):
+            reply = await ask(ws, "echo", **payload, request_id=1)
+            assert (reply["response_status"], reply["errors"][0]["type"]) == (401, "not_authenticated")
+        await ws.send_text("nonsense")
+        assert (await ws.receive_json())["response_status"] == 401
+        assert (await ask(ws, "echo", action="$auth", data="ada", request_id=2))["response_status"] == 200
+        assert (await ask(ws, "echo", action="count", to=0, request_id=3))["response_status"] == 200
 
 
 # ------------------------------------------------------------------------------------------------- events
@@ -233,6 +333,25 @@ async def test_a_list_can_be_subscribed_to_as_well() -> None:
         assert event == answer({"id": 8, "title": ""}, "create", 201, "all")
 
 
+async def test_a_missing_object_can_be_subscribed_to_unless_the_handler_asks_for_it() -> None:
+    class Cards(SubscribeMixin, ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Card, rows=[Card(id=7)])
+        serializer_class = Card
+
+    class Existing(Cards):
+        async def check_subscription(self) -> None:
+            await self.get_object()
+
+    class Root(AsyncAPIConsumer):
+        dialect = BY_RULE
+        routepatterns = (path("any/<int:pk>/", Cards.as_aaah()), path("existing/<int:pk>/", Existing.as_aaah()))
+
+    async with talking(Root.as_asgi()) as ws:
+        for stream, pk, status in (("any", 9, 201), ("existing", 7, 201), ("existing", 9, 404)):
+            reply = await ask(ws, stream, action="subscribe_instance", pk=pk, request_id=1)
+            assert reply["response_status"] == status
+
+
 async def test_who_unsubscribed_is_told_no_more() -> None:
     async with served() as ws:
         await ask(ws, "cards", action="subscribe_instance", pk=7, request_id="a")
@@ -267,6 +386,31 @@ async def test_subscriptions_are_bounded_by_id_too() -> None:
             503,
             {"limit": "max_subscriptions", "value": 2},
         )
+
+
+async def test_subscriptions_that_are_yet_to_be_answered_count_too() -> None:
+    gate = asyncio.Event()
+
+    class Waiting(Echo):
+        async def check_subscription(self) -> None:
+            await gate.wait()
+            if self.request_id == 1:
+                raise PermissionDenied
+
+    class Root(AsyncAPIConsumer):
+        dialect = BY_RULE
+        routepatterns = (path("echo/", Waiting.as_aaah()),)
+
+    async with talking(Root.as_asgi(), limits=Limits(max_subscriptions=2)) as ws:
+        for request_id in range(4):
+            payload = {"action": "subscribe_instance", "request_id": request_id}
+            await ws.send_json({"stream": "echo", "payload": payload})
+        assert [(await told(ws, "echo"))["response_status"] for _ in range(2)] == [503, 503]
+        gate.set()
+        assert [(await told(ws, "echo"))["response_status"] for _ in range(2)] == [201, 403]
+        for request_id, status in ((4, 201), (5, 503)):
+            reply = await ask(ws, "echo", action="subscribe_instance", request_id=request_id)
+            assert reply["response_status"] == status
 
 
 def test_a_subscription_that_the_server_ended_is_forgotten() -> None:
@@ -309,10 +453,32 @@ def test_streams_that_are_none_are_refused(streams: Any) -> None:
 
 @given(st.text() | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x)))
 def test_any_key_is_a_route_of_the_stream_or_refused(key: Any) -> None:
-    from json import dumps
-
-    text = dumps({"stream": "cards", "payload": {"action": "retrieve", "pk": key, "request_id": 1}})
+    text = json.dumps({"stream": "cards", "payload": {"action": "retrieve", "pk": key, "request_id": 1}})
     frame = Talk(DCRF()).read(text, Limits())
     assert frame.error is not None or frame.route.startswith("cards/")
     assert frame.route.count("/") <= 2
     assert "?" not in frame.route
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda one: st.lists(one) | st.dictionaries(st.text() | st.sampled_from(["action", "pk", "request_id"]), one),
+    max_leaves=8,
+)
+PAYLOADS = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("action", "pk", "data", "request_id", "stream", "payload", "route"), ANYTHING)
+)
+MESSAGES = ANYTHING | PAYLOADS | st.fixed_dictionaries({"stream": ANYTHING, "payload": PAYLOADS | ANYTHING})
+
+
+@given(MESSAGES.map(json.dumps) | st.text() | st.none(), st.sampled_from([BY_RULE, DCRF({"": "", "a": "b/"})]))
+def test_any_message_is_a_frame_or_an_error_that_is_worded(text: str | None, spoken: DCRF) -> None:
+    talk = Talk(spoken)
+    frame = talk.read(text, Limits())
+    reply = json.loads(talk.reply(frame, encode_error(frame, frame.error or RouteNotFound())))
+    if "payload" in reply:
+        assert list(reply) == ["stream", "payload"]
+        reply = reply["payload"]
+    assert list(reply) == ["errors", "data", "action", "response_status", "request_id"]
+    assert reply["response_status"] >= 400
+    assert (reply["action"], reply["request_id"]) == (frame.body.action, frame.body.get("request_id"))

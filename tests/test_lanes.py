@@ -53,6 +53,22 @@ def test_beyond_max_concurrency_all_wait_in_turn() -> None:
     assert is_empty(one)
 
 
+def test_where_ids_need_not_be_unique_the_first_is_found() -> None:
+    one = lanes()
+    one.unique_ids = False
+    first, second, third = frame("a", 1), frame("a", 1), frame("b", 1)
+    one.start(first)
+    assert [admit(one, each) for each in (second, third)] == [False, True]
+    one.start(third)
+    assert one.find(1) is first
+    for each in (first, third):
+        one.finish(each)
+    assert one.take() is second
+    assert one.find(1) is second
+    one.finish(second)
+    assert is_empty(one)
+
+
 def test_beyond_max_queued_actions_a_frame_is_refused_with_the_bounds_name() -> None:
     one = lanes(max_queued_actions=1)
     one.start(frame("a"))

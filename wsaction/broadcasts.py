@@ -3,9 +3,10 @@
 ``@async_action(mode="broadcast")`` tells ``{"data": ..., "status": ...}`` to all connections of the consumer's path;
 with ``group_send_lookup_kwargs = "room"``, to all that captured the same ``room``. With ``broadcast_type="card.moved"``
 each of their consumers is asked instead: ``async def card_moved(self, event)``, whose ``event`` also has the ``type``,
-and which tells its client what it likes (``await self.send_json(event)``).
+and which tells its client what it likes (``await self.send_json(event)``). Whose action it was is told after the reply.
 """
 
+import asyncio
 import inspect
 import logging
 from collections import deque
@@ -16,9 +17,10 @@ from pydantic_core import from_json
 from wsaction.addresses import connection_captures, connection_path, topic_of
 from wsaction.events import encode_event
 from wsaction.exceptions import ImproperlyConfigured
+from wsaction.frames import Frame
 from wsaction.publishing import session_of, tell
 
-__all__ = ("GENERAL", "Group", "broadcast", "join_group", "method_name")
+__all__ = ("GENERAL", "Group", "ReplyFirst", "broadcast", "is_grouped", "join_group", "method_name")
 
 logger = logging.getLogger("wsaction")
 
@@ -35,17 +37,24 @@ def method_name(kind: str) -> str:
 
 async def broadcast(handler: Any, kind: str | None, data: str, status: int) -> None:
     """Tells an action's answer, ``data`` as JSON, to the group; after the commit where anything was changed."""
+    session = session_of(handler)
+    session.group.hold(handler.frame)
     text = encode_event(kind or GENERAL, "", f'{{"data":{data},"status":{status}}}')
-    await tell(session_of(handler).runtime.hub, _topic(handler), text, None)
+    await tell(session.runtime.hub, _topic(handler), text, None)
+
+
+def is_grouped(session: Any) -> bool:
+    """Whether anything is ever told to the group of a connection's consumer."""
+    grouped: bool = session.consumer.group_send_lookup_kwargs is not None or session.table.broadcasts
+    return grouped
 
 
 async def join_group(session: Any) -> "Group | None":
     """Joins a connection to the group of its consumer, where anything is ever told to it."""
-    consumer = session.consumer
-    if consumer.group_send_lookup_kwargs is None and not session.table.broadcasts:
+    if not is_grouped(session):
         return None
     group = Group(session)
-    await session.runtime.hub.join(group, _topic(consumer), "", reply=lambda *_: "{}")
+    await session.runtime.hub.join(group, _topic(session.consumer), "", reply=lambda *_: "{}")
     return group
 
 
@@ -69,12 +78,14 @@ def _topic(handler: Any) -> str:
 class Group:
     """One connection in its group: a `recipients.Subscriber`."""
 
-    __slots__ = ("_running", "_session", "_waiting")
+    __slots__ = ("_held", "_running", "_session", "_under_way", "_waiting")
 
     def __init__(self, session: Any) -> None:
         self._session = session
         self._waiting: deque[dict[str, Any]] = deque()
         self._running = False
+        self._under_way: dict[Frame, bool] = {}  # whether what is told now is told after its reply
+        self._held: deque[tuple[str, list[Frame]]] = deque()  # what was told, and after whose replies
 
     @property
     def capacity(self) -> int:
@@ -96,8 +107,38 @@ class Group:
         """Ends the connection."""
         self._session.connection.close(code, reason)
 
+    def begin(self, frame: Frame) -> None:
+        """A frame of this connection is under way."""
+        self._under_way[frame] = False
+
+    def hold(self, frame: Frame) -> None:
+        """It broadcasts: what is told from now on is told after its reply, unless it is a part of another's."""
+        if frame in self._under_way:
+            self._under_way[frame] = True
+
+    def end(self, frame: Frame) -> None:
+        """Its reply is made, and given to be sent before the loop has its next turn."""
+        if self._under_way[frame]:
+            asyncio.get_running_loop().call_soon(self._release, frame)
+        else:
+            del self._under_way[frame]
+
+    def _release(self, frame: Frame) -> None:
+        del self._under_way[frame]
+        while self._held and not any(one in self._under_way for one in self._held[0][1]):
+            self._tell(self._held.popleft()[0])
+
     def put(self, text: str) -> None:
         """The hub's: something was told to the group."""
+        before = [frame for frame, holds in self._under_way.items() if holds]
+        if not before and not self._held:
+            self._tell(text)
+        elif len(self._held) < MAX_WAITING:
+            self._held.append((text, before))
+        else:
+            self._close()
+
+    def _tell(self, text: str) -> None:
         consumer = self._session.consumer
         if text.startswith(_GENERAL_START) and not hasattr(consumer, method_name(GENERAL)):
             self._session.connection.put(text[len(_GENERAL_START) : -1])
@@ -109,12 +150,15 @@ class Group:
 
     def _enqueue(self, event: dict[str, Any]) -> None:
         if len(self._waiting) >= MAX_WAITING:
-            self.close(1013, f"slow consumer; {MAX_WAITING} broadcasts wait for it")
+            self._close()
             return
         self._waiting.append(event)
         if not self._running and not self.ended:
             self._running = True
             self._session.connection.spawn(self._work_off)
+
+    def _close(self) -> None:
+        self.close(1013, f"slow consumer; {MAX_WAITING} broadcasts wait for it")
 
     async def _work_off(self) -> None:
         """Gives the events to the consumer's methods, one after the other."""
@@ -132,3 +176,30 @@ class Group:
                     logger.exception("%s could not take a broadcast", type(consumer).__name__)
         finally:
             self._running = False
+
+
+class ReplyFirst:
+    """A `connections.Dispatcher` around the session of a connection in a group, which learns of its frames."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def route(self, frame: Frame) -> None:
+        """As the session's."""
+        self._session.route(frame)
+
+    def timeout(self, frame: Frame) -> float:
+        """As the session's."""
+        timeout: float = self._session.timeout(frame)
+        return timeout
+
+    async def run(self, frame: Frame) -> str | None:
+        """The frame's reply; what it broadcasts is told to its client after it."""
+        self._session.group.begin(frame)
+        try:
+            reply: str | None = await self._session.run(frame)
+        finally:
+            self._session.group.end(frame)
+        return reply

@@ -23,10 +23,11 @@ class Lanes:
     not empty, and ``start`` is told of what suspends.
     """
 
-    __slots__ = ("_bytes", "_ids", "_lanes", "_limits", "_ready", "_waiting", "under_way")
+    __slots__ = ("_bytes", "_ids", "_lanes", "_limits", "_ready", "_waiting", "under_way", "unique_ids")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.unique_ids = True  # whether an id that is in flight is refused; else the first that has it is found by it
         # Suspended, or begun after they had to wait. A set, as which an empty dict takes a third of the memory.
         self.under_way: dict[Frame, None] = {}
         self._lanes: dict[str, deque[Frame] | None] = {}  # key of a frame under way or in `_ready` -> those behind it
@@ -42,7 +43,7 @@ class Lanes:
         """
         if frame.error is not None:
             return True
-        if frame.request_id is not None and frame.request_id in self._ids:
+        if frame.request_id is not None and frame.request_id in self._ids and self.unique_ids:
             return _refuse(frame, DuplicateRequestID(ctx={"request_id": frame.request_id}))
         if frame.action is not None and frame.action.startswith("$"):  # the protocol's own wait for nothing
             return True
@@ -58,7 +59,7 @@ class Lanes:
         self._bytes += size
         frame.size = size
         if frame.request_id is not None:
-            self._ids[frame.request_id] = frame
+            self._ids.setdefault(frame.request_id, frame)
         if behind:
             lane = self._lanes[key]  # type: ignore[index]  # behind: it has one
             if lane is None:

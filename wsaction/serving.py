@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol
 
-from wsaction.broadcasts import join_group
-from wsaction.connections import Connection, Receive, Send
+from wsaction.broadcasts import ReplyFirst, is_grouped, join_group
+from wsaction.connections import Connection, Dispatcher, Receive, Send
 from wsaction.dialects.base import SpeakingConnection, choose
 from wsaction.dispatch import Session, raise_refusal
 from wsaction.endings import living
@@ -106,7 +106,7 @@ def _forget(scope: Any, runtime: Runtime) -> None:
         runtime.here.forget(session)
 
 
-async def _open(view: RootView, scope: Any, connection: Connection, runtime: Runtime) -> tuple[Any, Session | Gate]:
+async def _open(view: RootView, scope: Any, connection: Connection, runtime: Runtime) -> tuple[Any, Dispatcher]:
     """The root's instance for this connection, once all have said yes, and what its frames go to."""
     root, hooks = view.table.root, runtime.hooks
     consumer = root.instance()
@@ -119,10 +119,10 @@ async def _open(view: RootView, scope: Any, connection: Connection, runtime: Run
     consumer.frame = session.no_frame()
     scope[SESSION_KEY] = session
     _check_origin(scope, runtime)
-    dispatcher: Session | Gate = session
+    dispatcher: Dispatcher = ReplyFirst(session) if is_grouped(session) else session
     if runtime.authenticator is not None:
         state = await runtime.authenticator.open(scope, connection.limits.auth_timeout)
-        dispatcher = Gate(state, session, connection, _refreshing(session), observed, debug=runtime.debug)
+        dispatcher = Gate(state, dispatcher, connection, _refreshing(session), observed, debug=runtime.debug)
     runtime.here.users.note(session)  # already, so that disconnect_user() does not miss who is about to be accepted
     await _check_permissions(consumer, scope)
     if runtime.here.draining:
@@ -144,7 +144,7 @@ def _refreshing(session: Session) -> Callable[[], Awaitable[None]]:
     return refreshed
 
 
-async def _serve_frames(consumer: Any, connection: Connection, dispatcher: Session | Gate, runtime: Runtime) -> int:
+async def _serve_frames(consumer: Any, connection: Connection, dispatcher: Dispatcher, runtime: Runtime) -> int:
     """Serves an accepted connection to its end; gives the close code."""
     runtime.here.connections.add(connection)
     runtime.hooks.call("on_connect", consumer)

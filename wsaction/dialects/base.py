@@ -74,7 +74,7 @@ class Dialect(Protocol):
 
 
 class SpeakingConnection(Connection):
-    """A connection on which a dialect is spoken."""
+    """A connection on which a dialect is spoken. Its clients may use a ``request_id`` again while it is in flight."""
 
     __slots__ = ("read",)
 
@@ -83,6 +83,7 @@ class SpeakingConnection(Connection):
     ) -> None:
         super().__init__(receive, send, limits, flusher, drop_events=drop_events)
         self.read = talk.read
+        self._lanes.unique_ids = False
         self.outbox = SpeakingOutbox(talk, send, self, limits.max_outbox_bytes, flusher, drop_events=drop_events)
 
 

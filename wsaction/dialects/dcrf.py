@@ -85,32 +85,34 @@ class DCRF:
 class Payload(dict[str, Any]):
     """A frame's body, and what its answer has to say of where it came from."""
 
-    __slots__ = ("action", "enveloped", "key", "stream")
+    __slots__ = ("action", "enveloped", "key", "request_id", "stream", "subscribes")
 
     action: str | None  # as the client called it
     enveloped: bool
     stream: str | None
     key: str | int | None  # its `pk`, with its JSON type
+    request_id: str  # as JSON, which may be any
+    subscribes: bool  # and is yet to be answered
 
     def __init__(self, body: Mapping[str, Any], stream: str | None = None, *, enveloped: bool = False) -> None:
         super().__init__(body)
-        self.stream, self.enveloped = stream, enveloped
+        self.stream, self.enveloped, self.subscribes = stream, enveloped, False
         action, key = self.get("action"), self.get("pk")
         self.action = action if type(action) is str else None
         self.key = key if type(key) in (str, int) else None
-        if self.get("request_id", 0) is None:
-            del self["request_id"]  # there is none
+        self.request_id = to_json(self.get("request_id")).decode()
 
 
 class Talk:
-    """The dialect on one connection, with its subscriptions: by route, and then by ``request_id``."""
+    """The dialect on one connection, with its subscriptions: by route, and then by ``request_id`` as JSON."""
 
-    __slots__ = ("_bare", "_dialect", "_subscribed")
+    __slots__ = ("_asked", "_bare", "_dialect", "_subscribed")
 
     def __init__(self, dialect: DCRF) -> None:
         self._dialect = dialect
         self._bare = True  # until an envelope comes
-        self._subscribed: dict[str, dict[str | int | None, Payload]] = {}
+        self._asked = 0  # subscriptions that are yet to be answered
+        self._subscribed: dict[str, dict[str, Payload]] = {}
 
     # ------------------------------------------------------------------------------------------------ requests
     def read(self, text: str | None, limits: Limits) -> Frame:
@@ -119,15 +121,15 @@ class Talk:
         payload, told = self._open(body)
         if (error := error or told) is not None:
             return refused(payload, error)
-        request_id = payload.get("request_id")
-        if payload.action is None or type(request_id) not in (str, int, type(None)):
+        if payload.action is None:
             return refused(payload, malformed(payload))
-        action = ACTIONS.get(payload.action, payload.action)
-        frame = new_frame(payload, action, "", request_id)
+        request_id, action = payload.get("request_id"), ACTIONS.get(payload.action, payload.action)
+        frame = new_frame(payload, action, "", request_id if type(request_id) in (str, int) else None)
         try:
             frame.route = self._route(payload, limits)
             if payload.action == "subscribe_instance":
                 self._check_room(limits)
+                self._asked, payload.subscribes = self._asked + 1, True
         except APIError as exc:
             frame.error = exc
         return frame
@@ -156,7 +158,7 @@ class Talk:
 
     def _check_room(self, limits: Limits) -> None:
         most = limits.max_subscriptions
-        if sum(map(len, self._subscribed.values())) >= most:
+        if self._asked + sum(map(len, self._subscribed.values())) >= most:
             raise Busy(
                 "This connection has as many subscriptions as it may.", {"limit": "max_subscriptions", "value": most}
             )
@@ -168,19 +170,21 @@ class Talk:
         head, _, rest = text.rpartition(tail_of(frame))
         action = "null" if payload.action is None else quote(payload.action)
         done, then = rest.startswith("2"), None
+        if payload.subscribes:
+            self._asked, payload.subscribes = self._asked - 1, False
         if done and payload.action == "subscribe_instance":
             head, rest = '{"errors":[],"data":null', f"201{rest[3:]}"
             then = partial(self._subscribe, str(frame.key), frame)
         elif done and payload.action == "unsubscribe_instance":
             then = partial(self._forget, str(frame.key))
         if frame.request_id is None:
-            rest = f'{rest[:-1]},"request_id":null}}'
+            rest = f'{rest[:-1]},"request_id":{payload.request_id}}}'
         return Worded(_enveloped(payload.stream, f'{head},"action":{action},"response_status":{rest}'), then)
 
     def _subscribe(self, route: str, frame: Frame) -> None:
         """From here on events of the route are told with this frame's ``request_id``, and its key as it came."""
         payload: Any = frame.body
-        self._subscribed.setdefault(route, {})[frame.request_id] = payload
+        self._subscribed.setdefault(route, {})[payload.request_id] = payload
 
     def _forget(self, route: str) -> None:
         self._subscribed.pop(route, None)
@@ -196,7 +200,7 @@ class Talk:
             return
         subscribed = self._subscribed.get(route)
         if not subscribed:  # it was pushed
-            yield _event(None if self._bare else self._dialect.stream(route), event, data, None)
+            yield _event(None if self._bare else self._dialect.stream(route), event, data, "null")
             return
         for request_id, payload in list(subscribed.items()):
             yield _event(payload.stream, event, _keyed(event, route, data, payload.key), request_id)
@@ -221,10 +225,10 @@ def _keyed(event: str, route: str, data: Any, key: str | int | None) -> Any:
     return {name: key if name in KEYS and str(value) == canonical else value for name, value in data.items()}
 
 
-def _event(stream: str | None, event: str, data: Any, request_id: str | int | None) -> Worded:
+def _event(stream: str | None, event: str, data: Any, request_id: str) -> Worded:
     action, status = EVENTS.get(event, (event, 200))
-    told = {"errors": [], "data": data, "action": action, "response_status": status, "request_id": request_id}
-    return Worded(_enveloped(stream, to_json(told).decode()))
+    told = to_json({"errors": [], "data": data, "action": action, "response_status": status}).decode()
+    return Worded(_enveloped(stream, f'{told[:-1]},"request_id":{request_id}}}'))
 
 
 def _enveloped(stream: str | None, payload: str) -> str:
