@@ -58,8 +58,11 @@ class Conversation(Protocol):
     def reply(self, frame: Frame, text: str) -> Worded:
         """A reply to the frame, partial ones too. ``text`` is that of ``wsaction.v1``."""
 
-    def event(self, text: str) -> Iterable[Worded]:
-        """What the client is told of an event, in one message, several or none. ``text`` is as above."""
+    def event(self, text: str) -> Iterable[Worded] | None:
+        """What the client is told of an event, in one message, several or none. ``text`` is as above.
+
+        None: it has missed something, and its language has no word for that. It is closed, 1012, to come back.
+        """
 
 
 class Dialect(Protocol):
@@ -114,7 +117,10 @@ class SpeakingOutbox(Outbox):
             super().put(text)
             _given(text)
             return
-        for worded in self._talk.event(text):
+        if (told := self._talk.event(text)) is None:
+            self._connection.close(1012, "events were lost; connect again")
+            return
+        for worded in told:
             worded.is_event = True
             super().put(worded)
             _given(worded)

@@ -190,20 +190,22 @@ class Talk:
         self._subscribed.pop(route, None)
 
     # ------------------------------------------------------------------------------------------------ events
-    def event(self, text: str) -> Iterable[Worded]:
-        """An event, once for each ``request_id`` that subscribed to its route; those of the protocol are not told."""
+    def event(self, text: str) -> Iterable[Worded] | None:
+        """An event, once for each ``request_id`` that subscribed to its route; of the protocol's, `$resync` alone says
+        something to these clients: that they have to come back."""
         told = from_json(text)
         event, route, data = told["event"], told["route"], told["data"]
         if event.startswith("$"):
             if event == "$unsubscribed":
                 self._forget(route)
-            return
+            return None if event == "$resync" else ()
         subscribed = self._subscribed.get(route)
         if not subscribed:  # it was pushed
-            yield _event(None if self._bare else self._dialect.stream(route), event, data, "null")
-            return
-        for request_id, payload in list(subscribed.items()):
-            yield _event(payload.stream, event, _keyed(event, route, data, payload.key), request_id)
+            return (_event(None if self._bare else self._dialect.stream(route), event, data, "null"),)
+        return [
+            _event(payload.stream, event, _keyed(event, route, data, payload.key), request_id)
+            for request_id, payload in subscribed.items()
+        ]
 
 
 def _segment(key: Any) -> str:
