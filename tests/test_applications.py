@@ -25,10 +25,13 @@ from websockets.exceptions import InvalidStatus
 
 from wsaction import lifespans
 from wsaction.applications import WSAction
+from wsaction.authentication import BearerAuthentication
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.hooks import Hooks
+from wsaction.limits import Limits
 from wsaction.routing import include, path, re_path
 from wsaction.testing import HandshakeRefused, WebSocketSession, connect
 
@@ -176,8 +179,29 @@ async def test_views_may_be_any_asgi_app() -> None:
 async def test_patterns_that_cannot_work_are_refused_when_declared() -> None:
     with pytest.raises(ImproperlyConfigured):
         WSAction([path("<int:a>/<int:a>/", Show.as_asgi())])
-    with pytest.raises(ValueError, match="allowed_origins"):
-        WSAction([], allowed_origins=["https://a.example/path"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"allowed_origins": ["https://a.example/path"]}, "expected .* in allowed_origins"),
+        (
+            {"layer": "redis://localhost"},
+            r"layer=\.\.\.\): expected an object like RedisLayer.*got 'redis://localhost'",
+        ),
+        ({"limits": {"max_threads": 4}}, r"limits=\.\.\.\): expected an object like Limits\(\)"),
+        ({"limits": Limits}, r"limits=\.\.\.\): expected an object like Limits\(\)"),
+        ({"hooks": [Hooks]}, "hooks: expected a list of instances"),
+        ({"hooks": Hooks()}, "hooks: expected a list of instances"),
+        ({"middleware": print}, "middleware: expected a list of functions"),
+        ({"authentication_classes": BearerAuthentication}, "authentication_classes: expected a list"),
+        ({"authentication_classes": "token"}, "authentication_classes: expected a list"),
+    ],
+    ids=lambda given: "-".join(given) if isinstance(given, dict) else "",
+)
+def test_settings_that_cannot_work_are_refused_when_declared(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=told):
+        WSAction([], **settings)
 
 
 async def test_http_is_told_to_upgrade_whatever_the_path() -> None:

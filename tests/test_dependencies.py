@@ -1296,7 +1296,8 @@ def test_it_stands_in_annotated_and_nowhere_else() -> None:
     async def both(self, row: Annotated[str, Depends(get_row)] = "") -> None: ...
 
     assert refused(default) == (
-        "Cards.act: row has Depends(get_row) for its default; write row: Annotated[..., Depends(get_row)], without one"
+        "Cards.act: row has a Depends for its default; write row: Annotated[..., Depends(get_row)], without one, with "
+        "Depends from wsaction.dependencies"
     )
     for function in (bare, deep, deeper, twice):
         assert "Depends stands there once, in the outermost Annotated, as in row: Annotated" in refused(function)
@@ -1312,7 +1313,38 @@ def test_another_frameworks_is_refused_since_it_would_leave_the_parameter_to_the
         "Cards.act: the Depends of row is that of fastapi; import it from wsaction.dependencies"
     )
     assert "the Security of row is that of fastapi" in refused(security)
-    assert "row has Depends(" in refused(default)
+    assert "write row: Annotated[..., Depends(get_row)], without one, with Depends from wsaction" in refused(default)
+
+
+def test_it_is_called() -> None:
+    async def itself(self, row: Annotated[str, Depends]) -> None: ...
+    async def default(self, row: str = Depends) -> None: ...  # type: ignore[assignment]
+
+    assert refused(itself) == (
+        "Cards.act: row is annotated with Depends itself, which marks nothing; write Depends(fn), with the function "
+        "that makes it, or Depends() for the class that is annotated"
+    )
+    assert "write row: Annotated[..., Depends()], without one" in refused(default)
+
+
+async def test_a_default_that_can_be_changed_is_a_new_one_for_each_action() -> None:
+    def collected(seen: list[int] = []) -> list[int]:  # noqa: B006  # as FastAPI users write it
+        seen.append(1)
+        return seen
+
+    class Lists(AsyncAPIConsumer):
+        @async_action
+        async def add(
+            self,
+            seen: Annotated[list[int], Depends(collected)],
+            to: list[int] = [],  # noqa: B006
+        ) -> list[list[int]]:
+            to.append(2)
+            return [seen, to]
+
+    async with connect(Lists.as_asgi(), "/") as ws:
+        for _ in range(2):
+            assert (await ws.call("add"))["data"] == [[1], [2]]
 
 
 def test_what_makes_itself_is_a_class() -> None:

@@ -191,6 +191,18 @@ def test_a_status_is_an_int() -> None:
 def test_a_msg_that_is_no_utf8_or_no_string_is_told_as_far_as_it_goes() -> None:
     assert told(APIError(400, "t", "caf\u00e9 \ud800")) == [{"type": "t", "msg": "caf\u00e9 ?"}]
     assert told(APIError(400, "t", Opaque())) == [{"type": "t", "msg": "opaque"}]  # type: ignore[arg-type]
+    assert told(NotFound({"pk": 7})) == [{"type": "not_found", "msg": "{'pk': 7}"}]  # type: ignore[arg-type]
+
+
+def test_a_class_of_ones_own_has_a_code() -> None:
+    class TicketClosed(Conflict):
+        code = 409, "ticket_closed", "This ticket is closed."
+
+    assert told(TicketClosed()) == [{"type": "ticket_closed", "msg": "This ticket is closed."}]
+    assert TicketClosed("Since May.", {"since": 5}).status == 409
+    for attribute in ({"status": 409}, {"type": "ticket_closed"}, {"msg": "No."}):
+        with pytest.raises(ImproperlyConfigured, match=r"Closed\.\w+ would not count; .*write code = 409"):
+            type("Closed", (NotFound,), attribute)
 
 
 # ------------------------------------------------------------------------------------------------- validation

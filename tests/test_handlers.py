@@ -449,14 +449,16 @@ def test_permission_classes_that_are_none_are_refused_where_the_handler_is_mount
     class Handler(Cards):
         permission_classes = value
 
-    with pytest.raises(TypeError, match=r"Handler\.permission_classes: expected"):
+    with pytest.raises(ImproperlyConfigured, match=r"Handler\.permission_classes: expected"):
         mounted(Handler.as_aaah())
-    with pytest.raises(TypeError, match=r"Cards\.permission_classes: expected"):
+    with pytest.raises(ImproperlyConfigured, match=r"Cards\.permission_classes: expected"):
         mounted(Cards.as_aaah(permission_classes=value))
 
     class PerAction(AsyncAPIActionHandler):
         @async_action(permission_classes=value)
         async def act(self) -> None: ...
 
-    with pytest.raises(TypeError, match=r"@async_action\(permission_classes=...\) of PerAction.act: expected"):
+    with pytest.raises(
+        ImproperlyConfigured, match=r"@async_action\(permission_classes=...\) of PerAction.act: expected"
+    ):
         mounted(PerAction.as_aaah())

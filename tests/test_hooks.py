@@ -10,7 +10,7 @@ from wsaction.applications import WSAction
 from wsaction.authentication import BaseAuthentication, Credential
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
-from wsaction.exceptions import APIError, NotFound
+from wsaction.exceptions import APIError, ImproperlyConfigured, NotFound
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import ActionInfo, HookList, Hooks
 from wsaction.limits import Limits
@@ -194,7 +194,7 @@ def test_a_hook_that_would_have_to_be_awaited_is_refused() -> None:
     class Awaited(Hooks):
         async def on_connect(self, consumer: Any) -> None: ...  # type: ignore[override]
 
-    with pytest.raises(TypeError, match=r"Awaited\.on_connect is a coroutine function.*expected a plain function"):
+    with pytest.raises(ImproperlyConfigured, match=r"Awaited\.on_connect is a coroutine function.*a plain function"):
         app(Awaited())
 
 

@@ -16,8 +16,8 @@ PACKAGE = Path(wsaction.__file__).parent
 FLOORS = [
     line.split()
     for line in """
-converters limits concurrency origins lifespans endings hooks alarms fairness tasks backoff workers layers.scripts
-exceptions addresses patterns algebra lookups markers fanouts locks layers.base
+converters limits concurrency lifespans endings alarms fairness tasks backoff workers layers.scripts
+exceptions addresses origins hooks patterns algebra lookups markers fanouts locks layers.base
 middleware frames serializers tries forms matches authentication redaction fields predicates pagination layers.links
 schemas codegen.names showing
 parameters templates layers.channels events codegen.members contrib.columns

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsaction.algebra import Operators
+from wsaction.exceptions import ImproperlyConfigured
 from wsaction.frames import new_frame
 from wsaction.permissions import (
     AllowAny,
@@ -519,7 +520,7 @@ class Unrelated:
     ],
 )
 def test_misuse_is_refused_with_what_was_expected_what_came_and_the_cure(classes: Any, message: str) -> None:
-    with pytest.raises(TypeError, match=rf"^CardHandler\.permission_classes: .*{message}"):
+    with pytest.raises(ImproperlyConfigured, match=rf"^CardHandler\.permission_classes: .*{message}"):
         compile_permissions(classes, owner=OWNER)
 
 
@@ -761,7 +762,9 @@ def test_a_user_without_an_id_is_a_mistake_of_configuration() -> None:
 
 @pytest.mark.parametrize("actions", ["update", None, 1])
 def test_check_actions_is_checked_when_declared(actions: Any) -> None:
-    with pytest.raises(TypeError, match=r"Wrong.check_actions: expected '__all__' or a tuple of action names.*, got"):
+    with pytest.raises(
+        ImproperlyConfigured, match=r"Wrong.check_actions: expected '__all__' or a tuple of action.*, got"
+    ):
         type("Wrong", (IsOwner,), {"check_actions": actions})
 
 

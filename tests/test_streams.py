@@ -346,3 +346,21 @@ async def interleave(rng: random.Random) -> None:
         assert {status for statuses in final.values() for status in statuses} <= {200, 404, 499, 500, 503}
         assert (await ws.call("$ping"))["status"] == 200
         await ws.nothing()
+
+
+def test_a_stream_is_annotated_as_one_and_nothing_else_is() -> None:
+    async def number(self: Any) -> int:  # type: ignore[misc]
+        yield 1
+
+    async def numbers(self: Any) -> AsyncIterator[int]:
+        return [1]  # type: ignore[return-value]
+
+    for function, told in (
+        (
+            number,
+            r"act yields, so that it is a stream; .* is AsyncIterator\[\.\.\.\] with what it yields, not <class 'int'>",
+        ),
+        (numbers, r"act is annotated as a stream, .*AsyncIterator\[int\], and has no yield"),
+    ):
+        with pytest.raises(ImproperlyConfigured, match=told):
+            type("Numbers", (AsyncAPIActionHandler,), {"act": async_action(function)})

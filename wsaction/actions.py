@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from wsaction.dependencies import Dependencies
 from wsaction.exceptions import InvalidParameters
 from wsaction.frames import Frame
-from wsaction.parameters import EMPTY, Input, Parameter, fill, missing
+from wsaction.parameters import EMPTY, Input, Parameter, fill, fresh, missing
 from wsaction.serializers import at_first
 
 __all__ = ("FINAL_STATUS", "Action", "ActionOptions", "Binding", "Written", "is_final_status")
@@ -158,7 +158,7 @@ class Action:
                 else:
                     fill(bound, name, value, validate, errors)
             elif default is not EMPTY:
-                bound[name] = default
+                bound[name] = fresh(default)
             else:
                 errors.append(missing(name))
         if errors:

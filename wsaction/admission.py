@@ -53,6 +53,11 @@ class Authenticator:
         user_id: Callable[[Any], Any] = user_id,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        told: Any = classes
+        if isinstance(told, str) or not isinstance(told, Iterable):
+            raise ImproperlyConfigured(
+                f"authentication_classes: expected a list, as in [TokenAuthentication], got {told!r}"
+            )
         self.classes = tuple(map(_instance, classes))
         self._of_data = tuple(one for one in self.classes if _takes_data(one))
         self._bearer = any(isinstance(one, BearerAuthentication) for one in self.classes)

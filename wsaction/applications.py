@@ -17,7 +17,7 @@ from wsaction.changes import is_live
 from wsaction.connections import Receive, Send
 from wsaction.endings import living
 from wsaction.events import encode_event
-from wsaction.exceptions import RouteNotFound, to_api_error
+from wsaction.exceptions import ImproperlyConfigured, RouteNotFound, to_api_error
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import HookList, Hooks
 from wsaction.layers.base import Layer
@@ -84,6 +84,8 @@ class WSAction:
         debug: bool = False,
         lifespan: "Callable[[WSAction], AbstractAsyncContextManager[State | None]] | None" = None,
     ) -> None:
+        _check_setting("layer", layer, "subscribe", 'RedisLayer("redis://localhost")')
+        _check_setting("limits", limits, "max_threads", "Limits()")
         self.router = Router(routes)
         authenticator = Authenticator(authentication_classes, user_id=user_id or id_of_user)
         self.runtime = Runtime(
@@ -290,3 +292,9 @@ def _route_path(scope: Any) -> str:
     if root and path.startswith(root) and path[len(root) :][:1] in ("", "/"):
         path = path[len(root) :]
     return path.removeprefix("/")
+
+
+def _check_setting(name: str, value: Any, attribute: str, example: str) -> None:
+    """Raises `ImproperlyConfigured` for a value that is no object with this attribute, and is not None."""
+    if value is not None and (isinstance(value, type) or not hasattr(value, attribute)):
+        raise ImproperlyConfigured(f"WSAction({name}=...): expected an object like {example}, got {value!r}")

@@ -223,6 +223,11 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         base = GenericAsyncAPIActionHandler
         if needy and told.queryset is None and cls.get_queryset is base.get_queryset:
             raise ImproperlyConfigured(f"{cls.__name__} needs a queryset, or a get_queryset() of its own")
+        if told.queryset is not None and not isinstance(told.queryset, type) and not hasattr(told.queryset, "get"):
+            raise ImproperlyConfigured(
+                f"{cls.__name__}.queryset is a queryset, as in MemoryQuerySet(Card, rows=[...]) or "
+                f"SQLAlchemyQuerySet(Card, sessionmaker), not {told.queryset!r:.80}"
+            )
         if isinstance(told.queryset, type):
             raise ImproperlyConfigured(
                 f"{cls.__name__}.queryset is a queryset, as in MemoryQuerySet({told.queryset.__name__}), not a class"

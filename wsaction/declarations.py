@@ -2,7 +2,7 @@
 
 import inspect
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Annotated, Any
@@ -92,7 +92,7 @@ def read_action(
     takes_args = any(p.kind is p.VAR_POSITIONAL for p in rest)
     before_args = tuple(p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD)
     candidates = before_args if takes_args else [p.name for p in asked]
-    returns_status, output = _streamed(hints.get("return", Any)) if streams else _output(hints.get("return", Any))
+    returns_status, output = (_streamed if streams else _output)(where, hints.get("return", Any))
     encode = built(where, "what it returns", json_encoder, output)
     encode = _or_null(encode) if streams else encode
     ordered = options.ordered and not streams
@@ -200,8 +200,10 @@ def _once(encode: Callable[[Any], str]) -> Callable[[Any], str]:
     return lambda value: value if type(value) is Written else encode(value)
 
 
-def _output(annotation: Any) -> tuple[bool | None, Any]:
+def _output(where: str, annotation: Any) -> tuple[bool | None, Any]:
     """Whether the function returns (value, status), and what the value is announced to be."""
+    if typing.get_origin(annotation) in _STREAMS or annotation in _STREAMS:
+        raise ImproperlyConfigured(f"{where} is annotated as a stream, {annotation!r}, and has no yield")
     if annotation is Any:
         return None, Any
     bare = typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
@@ -211,8 +213,16 @@ def _output(annotation: Any) -> tuple[bool | None, Any]:
     return False, annotation
 
 
-def _streamed(annotation: Any) -> tuple[bool | None, Any]:
+_STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator)
+
+
+def _streamed(where: str, annotation: Any) -> tuple[bool | None, Any]:
     """What the items of a stream are announced to be: ``AsyncIterator[Card]`` says ``Card``."""
+    if annotation is not Any and (typing.get_origin(annotation) or annotation) not in _STREAMS:
+        raise ImproperlyConfigured(
+            f"{where} yields, so that it is a stream; what it is annotated to return is AsyncIterator[...] with what "
+            f"it yields, not {annotation!r}"
+        )
     arguments = typing.get_args(annotation)
     return False, arguments[0] if arguments else Any
 

@@ -33,7 +33,7 @@ from pydantic import ValidationError
 from wsaction.concurrency import Threads
 from wsaction.exceptions import ImproperlyConfigured, validation_items
 from wsaction.frames import Frame
-from wsaction.parameters import EMPTY, PROTOCOL_KEYS, Input, Parameter, fill, missing
+from wsaction.parameters import EMPTY, PROTOCOL_KEYS, Input, Parameter, fill, fresh, missing
 
 __all__ = ("GIVEN", "Dependencies", "Depends", "Kind", "ModelStep", "Step", "name_of")
 
@@ -73,7 +73,7 @@ class Step:
     needs: tuple[tuple[str, int], ...]  # those that earlier steps make, and the numbers of these
 
     def bind(self, frame: Frame, errors: list[dict[str, Any]]) -> dict[str, Any]:
-        """What the captures and the frame fill; what neither has is left to the function's own default."""
+        """What the captures and the frame fill, and the defaults of what neither has."""
         captures, body, bound = frame.call.captures, frame.body, dict[str, Any]()
         for name, validate, plain, default in self.parameters:
             values = captures if name in captures else body
@@ -81,7 +81,9 @@ class Step:
                 bound[name] = values[name]
                 if validate is not None and type(bound[name]) is not plain:
                     fill(bound, name, bound[name], validate, errors)
-            elif default is EMPTY:
+            elif default is not EMPTY:
+                bound[name] = fresh(default)
+            else:
                 errors.append(missing(name))
         return bound
 

@@ -29,6 +29,11 @@ Application code raises a subclass, or ``APIError`` itself for a code of its own
     raise NotFound("There is no card 7 on this board.")
     raise APIError(402, "payment_required", "The plan has no boards left.", {"plan": "free"})
 
+or a class of its own, which ``except`` and ``exception_handlers`` can tell apart::
+
+    class TicketClosed(Conflict):
+        code = 409, "ticket_closed", "This ticket is closed."
+
 Anything else that an action raises is a bug: it is logged with its traceback under a correlation id, and the client is
 told that id in a 500 ``server_error``.
 """
@@ -92,7 +97,16 @@ class APIError(Exception):
     ) -> None:
         status, ctx, loc = _checked(status, ctx, loc)
         super().__init__(msg)
-        self.status, self.type, self.msg, self.ctx, self.loc = status, type, msg, ctx, loc
+        self.status, self.type, self.msg, self.ctx, self.loc = status, str(type), str(msg), ctx, loc
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("status", "type", "msg"):
+            if isinstance(vars(cls).get(name), int | str):
+                raise ImproperlyConfigured(
+                    f"{cls.__name__}.{name} would not count; derive it from the error that it is like (Conflict, "
+                    'NotFound, ...) and write code = 409, "ticket_closed", "This ticket is closed."'
+                )
 
     @property
     def errors(self) -> list[dict[str, Any]]:

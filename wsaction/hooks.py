@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Any
 
+from wsaction.converters import ImproperlyConfigured
+
 __all__ = ("ActionInfo", "HookList", "Hooks")
 
 logger = logging.getLogger("wsaction")
@@ -59,16 +61,19 @@ class Hooks:
 class HookList:
     """Calls the same hook of several `Hooks`; of those only that override it.
 
-    Raises ``TypeError`` for a hook that would have to be awaited.
+    Raises `ImproperlyConfigured` for what are no `Hooks`, and for a hook that would have to be awaited.
     """
 
     __slots__ = ("_by_name",)
 
     def __init__(self, hooks: Sequence[Hooks] = ()) -> None:
         names = [name for name in vars(Hooks) if name.startswith("on_")]
+        told: Any = hooks
+        if not isinstance(told, Sequence) or not all(isinstance(one, Hooks) for one in told):
+            raise ImproperlyConfigured(f"hooks: expected a list of instances of Hooks, as in [Metrics()], got {told!r}")
         for hook in (getattr(one, name) for one in hooks for name in names):
             if iscoroutinefunction(hook):
-                raise TypeError(
+                raise ImproperlyConfigured(
                     f"{hook.__qualname__} is a coroutine function, which nobody would await: expected a plain "
                     "function; write def, and let it start a task or fill a queue where something has to be awaited"
                 )

@@ -20,6 +20,8 @@ ExceptionHandler: TypeAlias = Callable[[Any, Any], Any]
 
 def check_middleware(middleware: Sequence[Middleware]) -> tuple[Middleware, ...]:
     """The same as a tuple. Raises `ImproperlyConfigured` for what cannot be called with (handler, call_next)."""
+    if not isinstance(middleware, Sequence):
+        raise ImproperlyConfigured(f"middleware: expected a list of functions, as in [timing], got {middleware!r}")
     one: Any
     for one in middleware:
         if isinstance(one, type) or not callable(one) or not _takes_two(one):

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv6Address
 from typing import Any
 
+from wsaction.converters import ImproperlyConfigured
+
 __all__ = ("OriginPolicy",)
 
 _HOST = r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)(?::(?P<port>[1-9][0-9]{0,4}))?"
@@ -40,8 +42,8 @@ class OriginPolicy:
     request's own Host header; without a port that means 443 for ``wss`` and 80 or 443 for ``ws``, where a proxy may
     have ended TLS. All else is refused, malformed values included; no bytes in a header make it raise.
 
-    :raises ValueError: an entry of ``allowed_origins`` can never match, or may match more than it seems to.
-    :raises TypeError: ``allowed_origins`` is a string, or an entry is not one.
+    Raises `ImproperlyConfigured` for an entry of ``allowed_origins`` that can never match, or may match more than it
+    seems to, and for what is no list of strings.
 
     >>> policy = OriginPolicy(["https://example.com"])
     >>> policy.allows({"type": "websocket", "headers": [(b"origin", b"https://example.com.evil.com")]})
@@ -56,7 +58,7 @@ class OriginPolicy:
     def __post_init__(self) -> None:
         entries = self.allowed_origins
         if isinstance(entries, str) or not all(isinstance(entry, str) for entry in entries):
-            raise TypeError(
+            raise ImproperlyConfigured(
                 f"expected allowed_origins as a list of strings, came {entries!r}; write ['https://a.example']"
             )
         named = [entry for entry in entries if entry != "*"]
@@ -103,7 +105,7 @@ def _entry(entry: str, text: str) -> _Origin:
     scheme, separator, authority = text.partition("://")
     origin = _parse(f"{scheme}{separator}{_to_ascii(authority)}")
     if origin is None or origin[0] in ("ws", "wss") or (text != entry and _is_address(origin[1])):
-        raise ValueError(f"expected {_EXPECTED} in allowed_origins, came {entry!r}; {_cure(scheme.lower())}")
+        raise ImproperlyConfigured(f"expected {_EXPECTED} in allowed_origins, came {entry!r}; {_cure(scheme.lower())}")
     return origin
 
 

@@ -1,5 +1,6 @@
 """Parameters: what a function asks for by name, read once from its signature, and filled with validated values."""
 
+import copy
 import inspect
 import typing
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from wsaction.exceptions import ImproperlyConfigured, validation_items
 from wsaction.serializers import json_validator
 
 __all__ = (
-    "EMPTY", "PROTOCOL_KEYS", "Input", "Parameter", "built", "fill", "missing", "read_hints", "read_parameter",
+    "EMPTY", "PROTOCOL_KEYS", "Input", "Parameter", "built", "fill", "fresh", "missing", "read_hints", "read_parameter",
 )  # fmt: skip
 
 EMPTY = inspect.Parameter.empty
@@ -41,6 +42,11 @@ def fill(
         bound[name] = validate(value)
     except ValidationError as exc:
         errors += validation_items(exc, name)
+
+
+def fresh(default: Any) -> Any:
+    """A parameter's default for one call: of what can be changed, as far as its type says so, a copy of its own."""
+    return copy.deepcopy(default) if type(default).__hash__ is None else default
 
 
 def missing(name: str) -> dict[str, Any]:

@@ -53,6 +53,7 @@ from wsaction.algebra import (
     series,
     single,
 )
+from wsaction.converters import ImproperlyConfigured
 
 __all__ = (
     "AllowAny",
@@ -158,7 +159,8 @@ class IsOwner(BasePermission):
 
     A ``lookup_field`` that ends in ``_id`` is compared with the user's ``pk``, else ``id``, else ``identity``. Nobody
     owns an object whose owner is None. Where ``check_actions`` names actions, the answer to all others is yes.
-    Raises `TypeError` where an object or user has no such attribute, and for ``check_actions`` when declared.
+    Raises `TypeError` where an object or user has no such attribute, `ImproperlyConfigured` for ``check_actions`` that
+    are none.
     """
 
     lookup_field: str = "user"
@@ -169,7 +171,7 @@ class IsOwner(BasePermission):
         actions = cls.check_actions
         if actions != "__all__" and (isinstance(actions, str) or not isinstance(actions, Collection)):
             expected = "'__all__' or a tuple of action names (of one: ('update',))"
-            raise TypeError(f"{cls.__qualname__}.check_actions: expected {expected}, got {actions!r}")
+            raise ImproperlyConfigured(f"{cls.__qualname__}.check_actions: expected {expected}, got {actions!r}")
 
     def has_object_permission(self, scope: Scope, handler: Any, action: str, obj: Any) -> bool:
         if self.check_actions != "__all__" and action not in self.check_actions:
@@ -236,12 +238,12 @@ def compile_permissions(classes: Any, *, owner: str) -> Permissions:
     """Reads ``permission_classes`` once, so that a frame pays for what has to be asked, and for nothing else.
 
     ``owner`` names them in errors ("CardHandler.permission_classes"). Each class is instantiated once.
-    Raises `TypeError` for what is no permission, or cannot be called with the arguments of its question alone.
+    Raises `ImproperlyConfigured` for what is no permission, or cannot be called with its question's arguments alone.
     ``compile_permissions((IsAuthenticated,), owner="H.permission_classes").on_object is None``.
     """
     if not isinstance(classes, list | tuple):
         cure = "did you forget the comma? (IsAuthenticated,) is a tuple"
-        raise TypeError(f"{owner}: expected a tuple or list of permissions, got {name_of(classes)}; {cure}")
+        raise ImproperlyConfigured(f"{owner}: expected a tuple or list of permissions, got {name_of(classes)}; {cure}")
     compiler = _Compiler(owner)
     conjuncts = normal_form(Composition("&", tuple(classes))).operands
     asks = (
@@ -320,14 +322,15 @@ class _Compiler:
             return {"has_permission": self._method(entry, "has_permission", name_of(entry))}
         cure = "name the class itself, without quotes" if isinstance(entry, str) else "derive it from BasePermission"
         expected = "a BasePermission class, instance or composition, or a callable (scope, handler, action)"
-        raise TypeError(f"{self.owner}: expected {expected}, got {entry!r}; {cure}, or leave it out")
+        raise ImproperlyConfigured(f"{self.owner}: expected {expected}, got {entry!r}; {cure}, or leave it out")
 
     def _instance(self, entry: Any) -> Any:
         try:
             return entry() if isinstance(entry, type) else entry
         except TypeError as error:
             cure = f"put an instance there, {entry.__qualname__}(...)"
-            raise TypeError(f"{self.owner}: expected a class that takes no arguments, got {error}; {cure}") from error
+            expected = "a class that takes no arguments"
+            raise ImproperlyConfigured(f"{self.owner}: expected {expected}, got {error}; {cure}") from error
 
     def _method(self, call: Any, question: str, name: str) -> Method:
         arguments = _ARGUMENTS[: _ARITY[question]]
@@ -340,5 +343,5 @@ class _Compiler:
         except (TypeError, ValueError) as error:
             expected = f"{name} to be callable with ({', '.join(arguments)}) alone"
             cure = "give other parameters defaults: a frame may come without them"
-            raise TypeError(f"{self.owner}: expected {expected}, got {call!r}: {error}; {cure}") from error
+            raise ImproperlyConfigured(f"{self.owner}: expected {expected}, got {call!r}: {error}; {cure}") from error
         return Method(call, keywords_of(call, len(arguments)), len(arguments))

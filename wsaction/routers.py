@@ -57,7 +57,13 @@ class SimpleRouter:
 
     def get_default_basename(self, handler: Any) -> str:
         """The model's name in lower case. Raises `ImproperlyConfigured` for a handler without a queryset."""
-        model = getattr(getattr(handler, "queryset", None), "model", None)
+        queryset = getattr(handler, "queryset", None)
+        model = getattr(queryset, "model", None)
+        if queryset is not None and model is None:
+            raise ImproperlyConfigured(
+                f"{handler.__name__}.queryset is {queryset!r:.80}, which has no model to name its routes after; make "
+                "it a queryset, as in MemoryQuerySet(Card), or register it with basename='...'"
+            )
         if model is None:
             raise ImproperlyConfigured(
                 f"{handler.__name__} has no queryset to name its routes after; register it with basename='...'"

@@ -40,14 +40,22 @@ def depends_of(where: str, parameter: inspect.Parameter, annotation: Any) -> Dep
     """
     name, default = parameter.name, parameter.default
     if _is_mark(default):
+        made = default.fn if isinstance(default, Depends) else getattr(default, "dependency", None)  # FastAPI's
+        mark = f"Depends({'' if made is None else name_of(made)})"
         raise ImproperlyConfigured(
-            f"{where}: {name} has {default!r} for its default; write {name}: Annotated[..., {default!r}], without one"
+            f"{where}: {name} has a Depends for its default; write {name}: Annotated[..., {mark}], without one, with "
+            "Depends from wsaction.dependencies"
         )
     annotation = getattr(annotation, "__value__", annotation)  # of `type Session = Annotated[...]`
     marks = list(_marks(annotation, set()))
     if not marks:
         return None
     mark = marks[0]
+    if mark is Depends:
+        raise ImproperlyConfigured(
+            f"{where}: {name} is annotated with Depends itself, which marks nothing; write Depends(fn), with the "
+            "function that makes it, or Depends() for the class that is annotated"
+        )
     if not isinstance(mark, Depends):
         raise ImproperlyConfigured(
             f"{where}: the {type(mark).__name__} of {name} is that of {type(mark).__module__.partition('.')[0]}; "
@@ -74,8 +82,10 @@ def depends_of(where: str, parameter: inspect.Parameter, annotation: Any) -> Dep
 
 
 def _is_mark(part: Any) -> bool:
-    """Whether it is a `Depends`; FastAPI's counts too, since it is easily taken for ours."""
-    return isinstance(part, Depends) or (type(part).__name__ in ("Depends", "Security") and hasattr(part, "dependency"))
+    """Whether it is a `Depends`; the class itself and FastAPI's count too, since they are easily taken for one."""
+    if part is Depends or isinstance(part, Depends):
+        return True
+    return type(part).__name__ in ("Depends", "Security") and hasattr(part, "dependency")
 
 
 def _marks(part: Any, seen: set[int]) -> Iterator[Any]:
