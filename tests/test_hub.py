@@ -573,6 +573,30 @@ async def test_who_is_told_little_is_told_where_it_stands(monkeypatch: pytest.Mo
             ]
 
 
+@pytest.mark.parametrize("filtered", [False, True])
+async def test_where_one_stands_is_told_behind_what_is_still_on_its_way(
+    filtered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipients, "SKIPS_BEFORE_POSITION", 3)
+    monkeypatch.setattr(fanouts, "CHUNK", 1)
+    monkeypatch.setattr(fanouts, "SLICE", -1.0)
+
+    async def all_of_it(event: Event) -> str:
+        return event.frame
+
+    async with opened() as one:
+        crowd = [Ears() for _ in range(4)]
+        for ears in crowd:
+            await join(one, ears, filter=all_of_it if filtered else None)
+        me = crowd[3]
+        await say(one)
+        for number in range(3):
+            await say(one, number, exclude=me)
+        await me.hear(3)  # who drops after the notice asks for nothing before it
+        assert me.events() == [("moved", 1), ("$position", 0)]
+        assert me.heard[2]["data"]["offset"] == 4
+
+
 async def test_what_is_no_event_is_not_published() -> None:
     async with opened() as one:
         with pytest.raises(ValueError, match="an event is"):

@@ -129,15 +129,15 @@ class Subscription:
     def deliver(self, event: Event, epoch: str) -> None:
         """Tells it an event, unless it is excluded."""
         if event.excludes is not None and event.excludes == self.excluded_as:
-            self.skip(event, epoch)
+            self.skip(event, epoch, self.take)
         else:
             self.take(event.frame)
 
-    def skip(self, event: Event, epoch: str) -> None:
-        """It is not told this one; now and then it is told where it stands, so that its position stays in the past."""
-        self._skip(event, epoch, self.take)
+    def skip(self, event: Event, epoch: str, tell: Callable[[str], None]) -> None:
+        """It is not told this one; now and then it is told where it stands, so that its position stays in the past.
 
-    def _skip(self, event: Event, epoch: str, tell: Callable[[str], None]) -> None:
+        ``tell`` tells it that, behind all that comes before the event.
+        """
         self.skipped += 1
         if self.skipped >= SKIPS_BEFORE_POSITION and event.offset:
             self.skipped = 0
@@ -166,7 +166,7 @@ class FilteredSubscription(Subscription):
 
     def deliver(self, event: Event, epoch: str) -> None:
         if event.excludes is not None and event.excludes == self.excluded_as:
-            self.skip(event, epoch)
+            self.skip(event, epoch, self.take)
         else:
             self.take((event, epoch))
 
@@ -250,7 +250,7 @@ class FilteredSubscription(Subscription):
             text = encode_notice("$resync", self.route, Position(epoch if event.offset else "", event.offset))
         tell = _nothing if self.state is State.LEFT else self.subscriber.put
         if text is None:
-            self._skip(event, epoch, tell)
+            self.skip(event, epoch, tell)
         else:
             self.skipped = 0
             tell(text)
