@@ -121,6 +121,22 @@ async def test_over_redis_users_are_counted_across_processes(
 
 
 @needs_redis_server
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_several_routes_of_one_topic_count_together(server: RedisServer, opened: Any, kind: str) -> None:
+    layer: Any = MemoryLayer() if kind == "memory" else RedisLayer(server.url)
+    one = place()
+    other, sink = Place(one.topic, "another/", one.history), await opened(layer)
+    await hear(layer, sink, one)
+    for where, by, count in ((one, 1, 1), (other, 1, 2), (one, -1, 1)):
+        layer.roster.change(where, "ada", by)
+        await until_there(layer, one, {"ada": count})
+    layer.roster.change(other, "ada", -1)
+    await until_there(layer, one, {})
+    await sink.until(lambda: len(sink.messages) == 2)
+    assert told(sink) == [("join", "ada", 1), ("leave", "ada", 2)]
+
+
+@needs_redis_server
 async def test_a_process_that_was_killed_is_forgotten(server: RedisServer, opened: Any) -> None:
     one, dead = RedisLayer(server.url, lease=LEASE), RedisLayer(server.url, lease=LEASE)
     where = place()
@@ -199,7 +215,7 @@ async def test_whatever_the_order_the_counts_come_out_right(server: RedisServer,
     await until_there(layers[0], where, dict(counts))
     for layer in layers:
         mine = dict(layer.roster._counts)
-        for (_, user), count in mine.items():
+        for (_, user), (count, _) in mine.items():
             layer.roster.change(where, user, -count)
     await until_there(layers[0], where, {})
     await sinks[0].until(lambda: [event for event, *_ in told(sinks[0])].count("leave") >= 3)
