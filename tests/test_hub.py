@@ -597,6 +597,64 @@ async def test_where_one_stands_is_told_behind_what_is_still_on_its_way(
         assert me.heard[2]["data"]["offset"] == 4
 
 
+@pytest.mark.parametrize("filtered", [False, True])
+async def test_what_is_held_back_is_told_in_order_once_nobody_holds_it(filtered: bool) -> None:
+    async def all_of_it(event: Event) -> str:
+        await asyncio.sleep(0)
+        return event.frame
+
+    async with opened() as one:
+        me = Ears()
+        await join(one, me, filter=all_of_it if filtered else None)
+        first, second = one.hold(me, TOPIC), one.hold(me, TOPIC)
+        await say(one)
+        await join(one, me)  # again: told behind the event
+        await say(one)
+        first()
+        await say(one)
+        await asyncio.sleep(0)
+        assert len(await me.hear(1)) == 1
+        second()
+        await say(one)
+        heard = await me.hear(6)
+        assert [message["offset"] for message in heard] == [0, 1, 1, 2, 3, 4]
+        assert "event" not in heard[2]
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+async def test_who_leaves_has_the_answer_that_was_held_back_and_nothing_else(filtered: bool) -> None:
+    async def all_of_it(event: Event) -> str:
+        return event.frame
+
+    async with opened() as one:
+        me, stays = Ears(), Ears()
+        await join(one, stays)
+        await join(one, me, filter=all_of_it if filtered else None)
+        go_on = one.hold(me, TOPIC)
+        await say(one)
+        await join(one, me)
+        one.leave(me, TOPIC)
+        go_on()
+        one.hold(me, TOPIC)()  # it is not there
+        await say(one)
+        await stays.hear(3)
+        assert [message["offset"] for message in await me.hear(2)] == [0, 1]
+        assert me.events() == []
+
+
+async def test_what_is_held_back_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipients, "MAX_HELD", 3)
+    async with opened() as one:
+        me = Ears()
+        await join(one, me)
+        one.hold(me, TOPIC)
+        for _ in range(3):
+            await say(one)
+        assert not me.ended
+        await say(one)
+        assert me.code == 1013
+
+
 async def test_what_is_no_event_is_not_published() -> None:
     async with opened() as one:
         with pytest.raises(ValueError, match="an event is"):

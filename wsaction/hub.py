@@ -291,6 +291,17 @@ class Hub:
             known.linger = loop.call_later(self._linger, self._let_go, known, context=self._context)
         return True
 
+    def hold(self, subscriber: Subscriber, topic: str) -> Callable[[], None]:
+        """Keeps back what a subscription is told until what this returns is called: while its permissions are asked.
+
+        What is kept back is told then, unless it was left meanwhile.
+        """
+        subscription = self._joined.get(subscriber, {}).get(topic)
+        if subscription is None:
+            return lambda: None
+        subscription.hold()
+        return subscription.go_on
+
     def resync(self, subscriber: Subscriber, routes: Collection[str] | None) -> None:
         """Tells a subscriber that it may have missed something of what it is subscribed to under these routes; None:
         under any. Who is being answered gets all of it, and is told nothing."""

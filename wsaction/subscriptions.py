@@ -136,7 +136,7 @@ async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> No
             connection,
             topic,
             grant.route,
-            reply=partial(_reply, session, frame),
+            reply=partial(_reply, session, frame, topic),
             history=history(handler),
             since=since,
             snapshot=asked,
@@ -159,8 +159,15 @@ def _topic(handler: Any) -> str:
     return topic
 
 
-def _reply(session: Any, frame: Frame, position: Position, recovered: bool | None, snapshot: str | None) -> str:
-    """The reply to ``subscribe``; the hub sends it, so that nothing comes between it and what follows."""
+def _reply(
+    session: Any, frame: Frame, topic: str, position: Position, recovered: bool | None, snapshot: str | None
+) -> str:
+    """The reply to ``subscribe``; the hub sends it, so that nothing comes between it and what follows.
+
+    Raises `PermissionDenied` where the right was lost and the grant taken away since it was asked for.
+    """
+    if topic not in session.grants:
+        raise PermissionDenied
     told = "null" if recovered is None else "true" if recovered else "false"
     data = f'{{"epoch":{quote(position.epoch)},"offset":{position.offset},"recovered":{told}'
     data += "}" if snapshot is None else f',"snapshot":{snapshot}}}'
