@@ -515,12 +515,14 @@ async def test_a_topic_lingers_and_is_then_let_go(monkeypatch: pytest.MonkeyPatc
         let_go.set()
 
     monkeypatch.setattr(layer, "unsubscribe", noting)
-    async with opened(layer, linger=0.01) as one:
+    async with opened(layer, linger=0.1) as one:
         ears = Ears()
         for _ in range(3):
             await join(one, ears)
             one.leave(ears, TOPIC)
-        assert gone == []
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert gone == []
         await let_go.wait()
         assert (gone, one._topics, one._joined) == ([TOPIC], {}, {})
         await say(one)
@@ -918,6 +920,57 @@ async def test_more_than_the_backlog_holds_is_read_instead(monkeypatch: pytest.M
         await ears.hear(11)
         assert [offset for _, offset in ears.events()] == list(range(1, 11))
         assert layer.reads == reads + 1
+
+
+async def test_what_came_behind_a_hole_while_the_layer_was_read_is_read_again() -> None:
+    layer = Scripted()
+    async with opened(layer) as one:
+        ears = Ears()
+        await join(one, ears)
+        layer.gate.clear()
+        one.subscribed(TOPIC)
+        await asyncio.sleep(0)  # the page is made, and on its way
+        layer.is_deaf = True
+        await say(one, 1)
+        layer.is_deaf = False
+        await say(one, 2)
+        layer.gate.set()
+        await ears.hear(3)
+        assert [offset for _, offset in ears.events()] == [1, 2]
+
+
+async def test_what_was_cut_off_is_not_the_past_of_what_follows() -> None:
+    layer = Scripted()
+    async with opened(layer) as one:
+        stays, ears = Ears(), Ears()
+        await join(one, stays)
+        for number in range(1, 6):
+            await say(one, number)
+        layer.is_deaf = True
+        await one.invalidate(TOPIC, HISTORY)
+        at = await say(one, 6)
+        await say(one, 7)
+        layer.is_deaf = False
+        one.subscribed(TOPIC)
+        assert (await stays.hear(7))[-1]["event"] == "$resync"
+        assert at is not None
+        await join(one, ears, since=Position(at.epoch, 5))
+        assert [message.get("data") for message in await ears.hear(3)] == [None, 6, 7]
+
+
+async def test_reads_of_the_layer_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciliation, "MAX_READS", 2)
+    layer = Scripted()
+    layer.gate.clear()
+    async with opened(layer) as one:
+        crowd = [Ears() for _ in range(5)]
+        joining = [asyncio.ensure_future(join(one, ears, f"t{number}")) for number, ears in enumerate(crowd)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert layer.reads == 2
+        layer.gate.set()
+        await asyncio.gather(*joining)
+        assert layer.reads == 5
 
 
 async def test_one_that_collects_too_much_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
