@@ -703,6 +703,26 @@ async def test_healing_goes_on_until_it_is_done(
         assert (await ears.hear(2))[1]["event"] == "$resync"
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_who_cannot_be_told_before_the_end_is_named(hangs: bool, caplog: pytest.LogCaptureFixture) -> None:
+    class Away(MemoryLayer):
+        asked = asyncio.Event()
+
+        async def invalidate(self, topic: str, history: History | None) -> None:
+            self.asked.set()
+            if hangs:
+                await asyncio.get_running_loop().create_future()
+            raise LayerUnavailable
+
+    layer = Away()
+    async with opened(layer) as one:
+        for topic in (TOPIC, "other/"):
+            one.heal(topic, HISTORY)
+        await layer.asked.wait()
+    for topic in (TOPIC, "other/"):
+        assert f"subscribers of {topic!r} are not told that they missed something: the server ends" in caplog.text
+
+
 # -- filters ----------------------------------------------------------------------------------------------------------
 async def test_a_filter_says_what_its_subscriber_is_told() -> None:
     async with opened() as one:
