@@ -257,6 +257,29 @@ async def test_nobody_leases_anything_where_nobody_is(server: RedisServer, opene
 
 
 @needs_redis_server
+async def test_nothing_is_kept_of_where_nobody_is_any_more(server: RedisServer, opened: Any) -> None:
+    one, stays, places = RedisLayer(server.url, lease=LEASE), place(), [place() for _ in range(20)]
+    await opened(one)
+    one.roster.change(stays, "ada", 1)
+    for user in "ab":
+        for where in places:
+            one.roster.change(where, user, 1)
+    for where in places:
+        await until_there(one, where, {"a": 1, "b": 1})
+    for user in "ab":
+        for where in places:
+            one.roster.change(where, user, -1)
+    one.roster.change(places[0], "c", 1)
+    kept = {stays.topic, places[0].topic}
+    async with Redis.from_url(server.url) as admin, asyncio.timeout(10):
+        noted = f"wsaction:{{}}:places:{one.roster.process}"
+        while {topic.decode() for topic in await admin.hkeys(noted)} != kept:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert set(one.roster._users) == kept
+    await until_there(one, places[0], {"c": 1})
+
+
+@needs_redis_server
 async def test_too_many_changes_while_redis_is_away_are_written_anew(
     server: RedisServer, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

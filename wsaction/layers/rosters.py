@@ -14,6 +14,7 @@ import asyncio
 import json
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -91,6 +92,7 @@ class RedisRoster:
     def __init__(self, requests: Pipeline, keys: Keys, shared: str, lease: float) -> None:
         self._requests, self._keys, self._shared, self._lease = requests, keys, shared, lease
         self._counts: dict[_Key, tuple[int, Place]] = {}
+        self._users = Counter[str]()  # how many of those are of each topic
         self._unwritten: dict[_Key, Place] = {}
         self._wake = asyncio.Event()
         self.process = ""  # the name that this process has leased, while it has one
@@ -99,9 +101,12 @@ class RedisRoster:
         """So many connections of the user more, or less, in this process; written soon."""
         key = place.topic, user  # several routes may be of one topic, and count together
         if (count := self._count(key) + by) > 0:
+            self._users[place.topic] += key not in self._counts
             self._counts[key] = count, place
-        else:
-            self._counts.pop(key, None)
+        elif self._counts.pop(key, None) is not None:
+            self._users[place.topic] -= 1
+            if not self._users[place.topic]:
+                del self._users[place.topic]
         self._unwritten[key] = place
         if len(self._unwritten) > MAX_UNWRITTEN:
             self._unwritten.clear()
@@ -135,6 +140,7 @@ class RedisRoster:
         if self.process:
             process, self.process = self.process, ""
             self._counts.clear()
+            self._users.clear()
             await self._forget(process)
             await self._requests.call("ZREM", f"{self._shared}:processes", process)
 
@@ -189,6 +195,8 @@ class RedisRoster:
             writes: list[Awaitable[Any]] = [self._requests.call("HSET", self._places(process), *noted)]
             writes += [self._tell_counts(process, place, counts) for place, counts in places.items()]
             await asyncio.gather(*writes)
+        if empty := [place.topic for place in places if place.topic not in self._users]:
+            await self._requests.call("HDEL", self._places(process), *empty)
 
     def _tell_counts(self, process: str, place: Place, counts: list[tuple[str, int]]) -> Awaitable[Any]:
         size, ttl = (place.history.size, int(place.history.ttl * 1000)) if place.history else (0, 0)
