@@ -19,6 +19,7 @@ from wsaction.layers import rosters
 from wsaction.layers.base import History, Place
 from wsaction.layers.memory import MemoryLayer
 from wsaction.layers.redis import RedisLayer
+from wsaction.layers.scripts import RENEW
 from wsaction.testing.layers import Recorder, new_topic
 
 LEASE = 0.4
@@ -183,6 +184,34 @@ async def test_a_process_that_was_only_paused_takes_another_lease_and_writes_ane
             await asyncio.sleep(0.01)
     await until_there(one, where, {"ada": 1, "bob": 1})
     await until_gone(server, paused)
+
+
+@needs_redis_server
+async def test_what_was_on_its_way_under_a_lease_that_is_gone_is_taken_away(
+    server: RedisServer, opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, where = RedisLayer(server.url, lease=LEASE), place()
+    await opened(one)
+    roster: Any = one.roster
+    roster.change(where, "bob", 1)
+    await until_there(one, where, {"bob": 1})
+    name, run = roster.process, roster._requests.run
+    async with Redis.from_url(server.url) as admin:
+
+        async def run_and_be_late(script: Any, keys: Any, *args: Any) -> Any:
+            answer = await run(script, keys, *args)
+            if script is RENEW and args[0] == name and not answer[0]:
+                await roster._forget(name)  # another process has been quick
+                await roster._write(name, {(where.topic, "bob"): where})
+            return answer
+
+        monkeypatch.setattr(roster._requests, "run", run_and_be_late)
+        await admin.zadd("wsaction:{}:processes", {name: 1})
+        async with asyncio.timeout(10):
+            while roster.process in ("", name):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    await until_there(one, where, {"bob": 1})
+    await until_gone(server, one)
 
 
 @needs_redis_server

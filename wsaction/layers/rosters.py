@@ -160,9 +160,10 @@ class RedisRoster:
         name = self.process or secrets.token_urlsafe(9)
         keys = f"{self._shared}:processes", f"{self._shared}:ended"
         alive, ended = await self._requests.run(RENEW, keys, name, str(self._lease), int(new), MAX_REAPED)
-        if not alive:  # what was written meanwhile under that name is taken away with the rest
+        if not alive:
             self.process = ""
             await self._renew()
+            await self._forget(name)  # another may have done so before what was on its way under that name was there
             return
         self.process = name
         if new:
