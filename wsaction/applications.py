@@ -145,6 +145,7 @@ class WSAction:
         if any(view.table.is_live for view in self._views()):
             self.runtime.warn_of_workers()
         async with living():
+            self.runtime.here.users.listen()
             try:
                 if self._lifespan is None:
                     yield None

@@ -1,6 +1,6 @@
 """Users: the connections of each, and what every process is told of them: disconnect, ask again, tell.
 
-What is told travels as events of one topic of the layer, which every process that has users is subscribed to. A process
+What is told travels as events of one topic of the layer, which every process that serves is subscribed to. A process
 that may have missed some of it asks the permissions of all its users again.
 """
 
@@ -62,9 +62,7 @@ class Users:
             return
         key = self._keys[session] = str(found)
         self._sessions.setdefault(key, set()).add(session)
-        if self._shared and not self._listening:
-            self._listening = True
-            self._tasks.start(self._listen)
+        self.listen()
 
     def forget(self, session: Any) -> None:
         """The connection has ended, or is nobody's."""
@@ -109,6 +107,13 @@ class Users:
                 recheck(session)
 
     # ------------------------------------------------------------------------------------------------ what is heard
+    def listen(self) -> None:
+        """Begins to hear what other processes tell, unless that is done: as an app starts, so that its first user is
+        not missed; where nothing starts it, with that user."""
+        if self._shared and not self._listening:
+            self._listening = True
+            self._tasks.start(self._listen)
+
     async def _listen(self) -> None:
         current_frame.set(None)
         backoff, missed = Backoff(), False
