@@ -15,6 +15,7 @@ from wsaction.consumers import AsyncAPIConsumer
 from wsaction.exceptions import APIError, LayerUnavailable
 from wsaction.limits import Limits
 from wsaction.permissions import BasePermission
+from wsaction.presence import PresenceMixin
 from wsaction.routing import path
 from wsaction.testing import WebSocketSession, connect
 from wsaction.testing.errors import HandshakeRefused
@@ -68,11 +69,16 @@ class Twice(Guarded):
             await rights.go.wait()
 
 
+class TwiceRoom(PresenceMixin, Twice):
+    """The same, and who is there."""
+
+
 class Root(AsyncAPIConsumer):
     routepatterns = [
         path("guarded/<int:pk>/", Guarded.as_aaah()),
         path("slow/", Slow.as_aaah()),
         path("twice/", Twice.as_aaah()),
+        path("twice/room/", TwiceRoom.as_aaah()),
     ]
 
 
@@ -121,6 +127,28 @@ async def test_a_right_that_is_lost_while_it_is_asked_for_once_more(monkeypatch:
         assert (await ws.receive_json())["status"] == 403
         await ws.call("tell", "twice/", 1)
         await ws.nothing()
+
+
+async def test_who_is_stopped_as_he_subscribes_again_is_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Twice, "times", 0)
+    app, rights, room = served(), Rights(), "twice/room/"
+    async with app.lifespan(), opened(app, rights) as ws:
+        await app.revoke_user("ada")
+        rights.go.set()
+        await position(ws, room)
+        await ws.event("join")
+        rights.go.clear()
+        rights.asked.clear()
+        Twice.times = 0
+        await ws.send_json({"action": "subscribe", "route": room, "request_id": 1})
+        await asyncio.wait_for(rights.asked.wait(), 5)
+        await ws.call("$cancel", data=1)
+        assert (await ws.receive_json())["status"] == 499
+        assert (await ws.call("presence", room))["data"] == {"ada": 1}
+        await app.publish(room, "told", 1)
+        assert (await ws.event("told"))["data"] == 1
+        assert (await ws.call("unsubscribe", room))["status"] == 204
+        assert (await ws.call("presence", room))["data"] == {}
 
 
 async def test_nothing_is_told_while_the_right_to_it_is_asked_again() -> None:
