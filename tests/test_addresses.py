@@ -17,6 +17,12 @@ def test_no_two_places_share_a_topic(path: str, route: str, other_path: str, oth
     assert (topic_of(path, route) == topic_of(other_path, other_route)) is same
 
 
+@given(TEXTS, TEXTS, TEXTS)
+def test_it_is_known_where_the_path_ends(first: str, second: str, third: str) -> None:
+    assert topic_of(f"{first}?{second}", third) != topic_of(first, f"{second}?{third}")
+    assert topic_of(f"{first}%3F{second}", third) != topic_of(f"{first}?{second}", third)
+
+
 def test_a_consumer_of_its_own_has_its_path() -> None:
     assert connection_path({"path": "/ws/7"}) == "/ws/7"
     assert connection_path({"path": "/ws/07/", "wsaction.path": "ws/7/"}) == "ws/7/"

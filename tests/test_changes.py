@@ -13,7 +13,7 @@ from tests.test_subscriptions import Away, position
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
-from wsaction.exceptions import PermissionDenied
+from wsaction.exceptions import APIError, PermissionDenied
 from wsaction.generics import ListAPIActionHandler, ModelAPIActionHandler, ModelAPIConsumer
 from wsaction.limits import Limits
 from wsaction.permissions import BasePermission, IsOwner
@@ -380,6 +380,26 @@ async def test_recheck_asks_at_each_event() -> None:
         names = [name for name, _, _ in await told(ws, 4)]
         assert names == ["updated", "said", "updated", "said"]
         await ws.nothing()
+
+
+async def test_what_an_object_permission_says_by_an_error_of_its_own_is_a_no(caplog: pytest.LogCaptureFixture) -> None:
+    class Paid(BasePermission):
+        def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
+            if action == "subscribe" and obj.title == "dear" and handler.user.pk == 1:
+                raise APIError(402, "payment_required", "Pay first.")
+            return True
+
+    async with (
+        cards("memory", permission_classes=(Paid,)) as (app, _),
+        connect(app, "/ws/", user=user(1)) as ws,
+        connect(app, "/ws/", user=user(2)) as other,
+    ):
+        await position(ws, "cards/")
+        for title in ("dear", "still dear", "dear"):
+            assert (await other.call("update", "cards/1/", {"title": title}))["status"] == 200
+        assert [name for name, *_ in await told(ws, 3)] == ["deleted", "created", "deleted"]
+        await ws.nothing()
+    assert not caplog.records
 
 
 async def test_a_permission_that_hangs_is_given_up_and_told(caplog: pytest.LogCaptureFixture) -> None:

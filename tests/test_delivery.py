@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks import recovery
+from benchmarks.__main__ import ask as ask_benchmarks
 from tests.conftest import Server
 from tests.redis_servers import needs_redis_server, redis_server
 from wsaction.applications import WSAction
@@ -123,6 +124,25 @@ def test_one_event_that_is_swallowed_is_found_missing() -> None:
     found = account("calm", 10, 3.0, "--leak", "40")
     assert found["wrong"] >= 10
     assert any("was told 41 without [40]" in fault for fault in found["faults"])
+
+
+@pytest.mark.parametrize("key", ["short", "wrong"])
+def test_the_benchmark_fails_where_one_client_is_short(
+    key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = ("events", "deliveries", "drops", "told", "short", "wrong", "p50", "p99")
+    found: dict[str, Any] = {**dict.fromkeys(known, 0), "faults": ["client 7 was told 41 without [40]"]}
+
+    def one(disturbance: str, *_: Any) -> dict[str, Any]:
+        return {**found, key: int(disturbance == "workers")}
+
+    monkeypatch.setattr("benchmarks.recovery.PROGRAM", "redis-server")
+    monkeypatch.setattr("benchmarks.recovery.account", one)
+    answers, failed = ask_benchmarks(["recovery"], True)
+    assert (answers, failed) == ({}, ["recovery"])
+    assert "client 7 was told 41 without [40]" in capsys.readouterr().err
+    key = ""
+    assert ask_benchmarks(["recovery"], True)[1] == []
 
 
 def test_without_a_redis_server_the_question_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

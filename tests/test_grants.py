@@ -15,6 +15,7 @@ from wsaction.consumers import AsyncAPIConsumer
 from wsaction.exceptions import APIError, LayerUnavailable
 from wsaction.limits import Limits
 from wsaction.permissions import BasePermission
+from wsaction.presence import PresenceMixin
 from wsaction.routing import path
 from wsaction.testing import WebSocketSession, connect
 from wsaction.testing.errors import HandshakeRefused
@@ -55,8 +56,30 @@ class Slow(Guarded):
         await rights.go.wait()
 
 
+class Twice(Guarded):
+    """The second time it is asked, something is waited for."""
+
+    times = 0
+
+    async def check_subscription(self) -> None:
+        Twice.times += 1
+        if Twice.times == 2:
+            rights: Rights = self.scope["rights"]
+            rights.asked.set()
+            await rights.go.wait()
+
+
+class TwiceRoom(PresenceMixin, Twice):
+    """The same, and who is there."""
+
+
 class Root(AsyncAPIConsumer):
-    routepatterns = [path("guarded/<int:pk>/", Guarded.as_aaah()), path("slow/", Slow.as_aaah())]
+    routepatterns = [
+        path("guarded/<int:pk>/", Guarded.as_aaah()),
+        path("slow/", Slow.as_aaah()),
+        path("twice/", Twice.as_aaah()),
+        path("twice/room/", TwiceRoom.as_aaah()),
+    ]
 
 
 def user(pk: Any, **more: Any) -> Any:
@@ -88,6 +111,60 @@ async def test_a_right_that_is_lost_between_the_permission_and_the_subscription(
         await ws.nothing()
         rights.allowed = True
         await position(ws, "slow/")
+
+
+async def test_a_right_that_is_lost_while_it_is_asked_for_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Twice, "times", 0)
+    app, rights = served(), Rights()
+    async with app.lifespan(), opened(app, rights) as ws:
+        await app.revoke_user("ada")  # from now on it is asked for once more
+        await ws.send_json({"action": "subscribe", "route": "twice/", "request_id": 1})
+        await asyncio.wait_for(rights.asked.wait(), 5)
+        rights.allowed = False
+        await app.revoke_user("ada")
+        await lost(ws, "twice/")
+        rights.go.set()  # what was asked before says yes
+        assert (await ws.receive_json())["status"] == 403
+        await ws.call("tell", "twice/", 1)
+        await ws.nothing()
+
+
+async def test_who_is_stopped_as_he_subscribes_again_is_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Twice, "times", 0)
+    app, rights, room = served(), Rights(), "twice/room/"
+    async with app.lifespan(), opened(app, rights) as ws:
+        await app.revoke_user("ada")
+        rights.go.set()
+        await position(ws, room)
+        await ws.event("join")
+        rights.go.clear()
+        rights.asked.clear()
+        Twice.times = 0
+        await ws.send_json({"action": "subscribe", "route": room, "request_id": 1})
+        await asyncio.wait_for(rights.asked.wait(), 5)
+        await ws.call("$cancel", data=1)
+        assert (await ws.receive_json())["status"] == 499
+        assert (await ws.call("presence", room))["data"] == {"ada": 1}
+        await app.publish(room, "told", 1)
+        assert (await ws.event("told"))["data"] == 1
+        assert (await ws.call("unsubscribe", room))["status"] == 204
+        assert (await ws.call("presence", room))["data"] == {}
+
+
+async def test_nothing_is_told_while_the_right_to_it_is_asked_again() -> None:
+    app, rights = served(limits=Limits(action_timeout=0.3)), Rights()
+    async with app.lifespan(), opened(app, rights) as ws:
+        await position(ws, "guarded/1/")
+        for allowed in (True, False):
+            rights.allowed = allowed
+            await app.revoke_user("ada")
+            await app.revoke_user("ada")
+            await app.publish("guarded/1/", "told", 1)
+            if allowed:
+                at = (await ws.call("subscribe", "guarded/1/"))["data"]
+                assert (at["offset"], (await ws.event("told"))["offset"]) == (1, 1)
+        await lost(ws, "guarded/1/")
+        await ws.nothing()
 
 
 async def test_who_asks_for_more_and_has_lost_the_right_meanwhile_keeps_nothing() -> None:

@@ -515,12 +515,14 @@ async def test_a_topic_lingers_and_is_then_let_go(monkeypatch: pytest.MonkeyPatc
         let_go.set()
 
     monkeypatch.setattr(layer, "unsubscribe", noting)
-    async with opened(layer, linger=0.01) as one:
+    async with opened(layer, linger=0.1) as one:
         ears = Ears()
         for _ in range(3):
             await join(one, ears)
             one.leave(ears, TOPIC)
-        assert gone == []
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert gone == []
         await let_go.wait()
         assert (gone, one._topics, one._joined) == ([TOPIC], {}, {})
         await say(one)
@@ -573,6 +575,88 @@ async def test_who_is_told_little_is_told_where_it_stands(monkeypatch: pytest.Mo
             ]
 
 
+@pytest.mark.parametrize("filtered", [False, True])
+async def test_where_one_stands_is_told_behind_what_is_still_on_its_way(
+    filtered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipients, "SKIPS_BEFORE_POSITION", 3)
+    monkeypatch.setattr(fanouts, "CHUNK", 1)
+    monkeypatch.setattr(fanouts, "SLICE", -1.0)
+
+    async def all_of_it(event: Event) -> str:
+        return event.frame
+
+    async with opened() as one:
+        crowd = [Ears() for _ in range(4)]
+        for ears in crowd:
+            await join(one, ears, filter=all_of_it if filtered else None)
+        me = crowd[3]
+        await say(one)
+        for number in range(3):
+            await say(one, number, exclude=me)
+        await me.hear(3)  # who drops after the notice asks for nothing before it
+        assert me.events() == [("moved", 1), ("$position", 0)]
+        assert me.heard[2]["data"]["offset"] == 4
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+async def test_what_is_held_back_is_told_in_order_once_nobody_holds_it(filtered: bool) -> None:
+    async def all_of_it(event: Event) -> str:
+        await asyncio.sleep(0)
+        return event.frame
+
+    async with opened() as one:
+        me = Ears()
+        await join(one, me, filter=all_of_it if filtered else None)
+        first, second = one.hold(me, TOPIC), one.hold(me, TOPIC)
+        await say(one)
+        await join(one, me)  # again: told behind the event
+        await say(one)
+        first()
+        await say(one)
+        await asyncio.sleep(0)
+        assert len(await me.hear(1)) == 1
+        second()
+        await say(one)
+        heard = await me.hear(6)
+        assert [message["offset"] for message in heard] == [0, 1, 1, 2, 3, 4]
+        assert "event" not in heard[2]
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+async def test_who_leaves_has_the_answer_that_was_held_back_and_nothing_else(filtered: bool) -> None:
+    async def all_of_it(event: Event) -> str:
+        return event.frame
+
+    async with opened() as one:
+        me, stays = Ears(), Ears()
+        await join(one, stays)
+        await join(one, me, filter=all_of_it if filtered else None)
+        go_on = one.hold(me, TOPIC)
+        await say(one)
+        await join(one, me)
+        one.leave(me, TOPIC)
+        go_on()
+        one.hold(me, TOPIC)()  # it is not there
+        await say(one)
+        await stays.hear(3)
+        assert [message["offset"] for message in await me.hear(2)] == [0, 1]
+        assert me.events() == []
+
+
+async def test_what_is_held_back_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipients, "MAX_HELD", 3)
+    async with opened() as one:
+        me = Ears()
+        await join(one, me)
+        one.hold(me, TOPIC)
+        for _ in range(3):
+            await say(one)
+        assert not me.ended
+        await say(one)
+        assert me.code == 1013
+
+
 async def test_what_is_no_event_is_not_published() -> None:
     async with opened() as one:
         with pytest.raises(ValueError, match="an event is"):
@@ -617,6 +701,26 @@ async def test_healing_goes_on_until_it_is_done(
             one.heal(topic, HISTORY)
         assert "'third/' are not told" in caplog.text
         assert (await ears.hear(2))[1]["event"] == "$resync"
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_who_cannot_be_told_before_the_end_is_named(hangs: bool, caplog: pytest.LogCaptureFixture) -> None:
+    class Away(MemoryLayer):
+        asked = asyncio.Event()
+
+        async def invalidate(self, topic: str, history: History | None) -> None:
+            self.asked.set()
+            if hangs:
+                await asyncio.get_running_loop().create_future()
+            raise LayerUnavailable
+
+    layer = Away()
+    async with opened(layer) as one:
+        for topic in (TOPIC, "other/"):
+            one.heal(topic, HISTORY)
+        await layer.asked.wait()
+    for topic in (TOPIC, "other/"):
+        assert f"subscribers of {topic!r} are not told that they missed something: the server ends" in caplog.text
 
 
 # -- filters ----------------------------------------------------------------------------------------------------------
@@ -836,6 +940,57 @@ async def test_more_than_the_backlog_holds_is_read_instead(monkeypatch: pytest.M
         await ears.hear(11)
         assert [offset for _, offset in ears.events()] == list(range(1, 11))
         assert layer.reads == reads + 1
+
+
+async def test_what_came_behind_a_hole_while_the_layer_was_read_is_read_again() -> None:
+    layer = Scripted()
+    async with opened(layer) as one:
+        ears = Ears()
+        await join(one, ears)
+        layer.gate.clear()
+        one.subscribed(TOPIC)
+        await asyncio.sleep(0)  # the page is made, and on its way
+        layer.is_deaf = True
+        await say(one, 1)
+        layer.is_deaf = False
+        await say(one, 2)
+        layer.gate.set()
+        await ears.hear(3)
+        assert [offset for _, offset in ears.events()] == [1, 2]
+
+
+async def test_what_was_cut_off_is_not_the_past_of_what_follows() -> None:
+    layer = Scripted()
+    async with opened(layer) as one:
+        stays, ears = Ears(), Ears()
+        await join(one, stays)
+        for number in range(1, 6):
+            await say(one, number)
+        layer.is_deaf = True
+        await one.invalidate(TOPIC, HISTORY)
+        at = await say(one, 6)
+        await say(one, 7)
+        layer.is_deaf = False
+        one.subscribed(TOPIC)
+        assert (await stays.hear(7))[-1]["event"] == "$resync"
+        assert at is not None
+        await join(one, ears, since=Position(at.epoch, 5))
+        assert [message.get("data") for message in await ears.hear(3)] == [None, 6, 7]
+
+
+async def test_reads_of_the_layer_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciliation, "MAX_READS", 2)
+    layer = Scripted()
+    layer.gate.clear()
+    async with opened(layer) as one:
+        crowd = [Ears() for _ in range(5)]
+        joining = [asyncio.ensure_future(join(one, ears, f"t{number}")) for number, ears in enumerate(crowd)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert layer.reads == 2
+        layer.gate.set()
+        await asyncio.gather(*joining)
+        assert layer.reads == 5
 
 
 async def test_one_that_collects_too_much_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ def simulate(seed: int, monkeypatch: pytest.MonkeyPatch, *, gentle: bool = False
         (topics, "RING", (1, 8, 64)),
         (topics, "MAX_BACKLOG", (4, 16, 1024)),
         (recipients, "MAX_COLLECTED", (4, 16, 1024)),
+        (recipients, "MAX_HELD", (4, 16, 1024)),
         (recipients, "SKIPS_BEFORE_POSITION", (3, 100)),
         (fanouts, "CHUNK", (1, 3, 64)),
     ):
@@ -100,6 +101,8 @@ async def any_trouble(world: World, server: FakeServer) -> None:
         count["foreign"] += 1
     elif drawn < 0.27:
         await world.restart_node()
+    elif drawn < 0.4:
+        world.hold_one()
     else:
         world.drop_some()
 
@@ -110,8 +113,10 @@ async def mild_trouble(world: World, server: FakeServer) -> None:
     if drawn < 0.3 and listening:
         listening[0].cut()
         world.count["cuts"] += 1
-    elif drawn < 0.9:
+    elif drawn < 0.8:
         world.drop_some()
+    elif drawn < 0.9:
+        world.hold_one()
     else:
         await world.restart_node()
 
@@ -134,6 +139,7 @@ def check(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.faults() == []
     # Enough has happened to be judged. How much of it reaches clients depends on how many joins the faults refuse.
     assert world.count["acknowledged"] > 40
+    assert world.count["held"] > 0
     assert world.count["delivered"] > 200
 
 

@@ -19,6 +19,7 @@ from wsaction.layers import rosters
 from wsaction.layers.base import History, Place
 from wsaction.layers.memory import MemoryLayer
 from wsaction.layers.redis import RedisLayer
+from wsaction.layers.scripts import RENEW
 from wsaction.testing.layers import Recorder, new_topic
 
 LEASE = 0.4
@@ -121,6 +122,22 @@ async def test_over_redis_users_are_counted_across_processes(
 
 
 @needs_redis_server
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+async def test_several_routes_of_one_topic_count_together(server: RedisServer, opened: Any, kind: str) -> None:
+    layer: Any = MemoryLayer() if kind == "memory" else RedisLayer(server.url)
+    one = place()
+    other, sink = Place(one.topic, "another/", one.history), await opened(layer)
+    await hear(layer, sink, one)
+    for where, by, count in ((one, 1, 1), (other, 1, 2), (one, -1, 1)):
+        layer.roster.change(where, "ada", by)
+        await until_there(layer, one, {"ada": count})
+    layer.roster.change(other, "ada", -1)
+    await until_there(layer, one, {})
+    await sink.until(lambda: len(sink.messages) == 2)
+    assert told(sink) == [("join", "ada", 1), ("leave", "ada", 2)]
+
+
+@needs_redis_server
 async def test_a_process_that_was_killed_is_forgotten(server: RedisServer, opened: Any) -> None:
     one, dead = RedisLayer(server.url, lease=LEASE), RedisLayer(server.url, lease=LEASE)
     where = place()
@@ -170,6 +187,34 @@ async def test_a_process_that_was_only_paused_takes_another_lease_and_writes_ane
 
 
 @needs_redis_server
+async def test_what_was_on_its_way_under_a_lease_that_is_gone_is_taken_away(
+    server: RedisServer, opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, where = RedisLayer(server.url, lease=LEASE), place()
+    await opened(one)
+    roster: Any = one.roster
+    roster.change(where, "bob", 1)
+    await until_there(one, where, {"bob": 1})
+    name, run = roster.process, roster._requests.run
+    async with Redis.from_url(server.url) as admin:
+
+        async def run_and_be_late(script: Any, keys: Any, *args: Any) -> Any:
+            answer = await run(script, keys, *args)
+            if script is RENEW and args[0] == name and not answer[0]:
+                await roster._forget(name)  # another process has been quick
+                await roster._write(name, {(where.topic, "bob"): where})
+            return answer
+
+        monkeypatch.setattr(roster._requests, "run", run_and_be_late)
+        await admin.zadd("wsaction:{}:processes", {name: 1})
+        async with asyncio.timeout(10):
+            while roster.process in ("", name):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    await until_there(one, where, {"bob": 1})
+    await until_gone(server, one)
+
+
+@needs_redis_server
 async def test_a_redis_that_was_wiped_is_told_everything_again(server: RedisServer, opened: Any) -> None:
     one = RedisLayer(server.url, lease=LEASE)
     where = place()
@@ -199,7 +244,7 @@ async def test_whatever_the_order_the_counts_come_out_right(server: RedisServer,
     await until_there(layers[0], where, dict(counts))
     for layer in layers:
         mine = dict(layer.roster._counts)
-        for (_, user), count in mine.items():
+        for (_, user), (count, _) in mine.items():
             layer.roster.change(where, user, -count)
     await until_there(layers[0], where, {})
     await sinks[0].until(lambda: [event for event, *_ in told(sinks[0])].count("leave") >= 3)
@@ -238,6 +283,29 @@ async def test_nobody_leases_anything_where_nobody_is(server: RedisServer, opene
     await sink.until(lambda: len(sink.confirmed) == 2)
     assert await one.roster.who("nowhere/") == {}
     assert one.roster.process == ""
+
+
+@needs_redis_server
+async def test_nothing_is_kept_of_where_nobody_is_any_more(server: RedisServer, opened: Any) -> None:
+    one, stays, places = RedisLayer(server.url, lease=LEASE), place(), [place() for _ in range(20)]
+    await opened(one)
+    one.roster.change(stays, "ada", 1)
+    for user in "ab":
+        for where in places:
+            one.roster.change(where, user, 1)
+    for where in places:
+        await until_there(one, where, {"a": 1, "b": 1})
+    for user in "ab":
+        for where in places:
+            one.roster.change(where, user, -1)
+    one.roster.change(places[0], "c", 1)
+    kept = {stays.topic, places[0].topic}
+    async with Redis.from_url(server.url) as admin, asyncio.timeout(10):
+        noted = f"wsaction:{{}}:places:{one.roster.process}"
+        while {topic.decode() for topic in await admin.hkeys(noted)} != kept:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert set(one.roster._users) == kept
+    await until_there(one, places[0], {"c": 1})
 
 
 @needs_redis_server

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from tests.redis_servers import RedisServer, needs_redis_server, redis_server
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import ImproperlyConfigured, LayerUnavailable
-from wsaction.layers.throttles import RedisThrottleStore
+from wsaction.layers.throttles import MAX_CONNECTIONS, RedisThrottleStore
 from wsaction.routing import path
 from wsaction.testing import connect
 from wsaction.throttling import Rate, UserRateThrottle
@@ -44,6 +45,16 @@ async def test_a_token_is_there_after_the_wait_that_was_told(server: RedisServer
     assert 0 < wait <= 0.1
     await asyncio.sleep(wait)  # what is tested is that it is long enough
     assert await store.take("a", rate) == 0
+    await store.close()
+
+
+@needs_redis_server
+async def test_many_who_ask_at_once_share_few_connections(server: RedisServer) -> None:
+    store = RedisThrottleStore(server.url)
+    waits = await asyncio.gather(*(store.take(str(number % 50), Rate(6, 60.0)) for number in range(300)))
+    assert waits == [0.0] * 300
+    async with Redis.from_url(server.url) as admin:
+        assert (await admin.info("clients"))["connected_clients"] <= MAX_CONNECTIONS + 1
     await store.close()
 
 

@@ -260,6 +260,15 @@ async def test_other_processes_do_it_too(server: RedisServer) -> None:
         assert (await ws.wait_closed())[0] == (await own.wait_closed())[0] == 4403
 
 
+@needs_redis_server
+async def test_a_process_hears_of_users_before_its_first_one_comes(server: RedisServer) -> None:
+    async with started(layer=RedisLayer(server.url)) as here, started(layer=RedisLayer(server.url)) as there:
+        await listening(there)
+        async with connect(there, "/ws/", user=user("ada")) as ws:
+            await here.disconnect_user("ada")
+            assert (await ws.wait_closed())[0] == 4403
+
+
 async def test_a_layer_that_is_away_is_listened_to_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -307,10 +316,10 @@ async def test_a_layer_that_cannot_be_opened_is_tried_again_for_the_next(
         raise ImproperlyConfigured("Redis refuses the password")
 
     monkeypatch.setattr(Hub, "join", wrong)
-    async with started(layer=MemoryLayer()) as app, connect(app, "/ws/", user=user("ada")):
+    async with started(layer=MemoryLayer()) as app:
         await asyncio.wait_for(tried.wait(), 5)
         monkeypatch.setattr(Hub, "join", join)
-        async with connect(app, "/ws/", user=user("bob")):
+        async with connect(app, "/ws/", user=user("ada")):
             await listening(app)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "Redis refuses the password" in caplog.text

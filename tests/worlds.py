@@ -209,6 +209,15 @@ class World:
                 client.drop()
                 self.count["drops"] += 1
 
+    def hold_one(self) -> None:
+        """As while somebody's permissions are asked again."""
+        client = self.rng.choice(self.clients)
+        if client.subscriber is not None:
+            for topic in client.topics:
+                go_on = client.node.hub.hold(client.subscriber, topic)
+                asyncio.get_running_loop().call_later(self.rng.random() * 0.3, go_on)
+            self.count["held"] += 1
+
     async def restart_node(self) -> None:
         if self.gentle:  # a drain waits for what is being published
             await self.quiet()
@@ -348,7 +357,8 @@ class Client:
             return False
         subscriptions = self.node.hub._joined.get(subscriber, {})
         return len(subscriptions) == len(self.topics) and not any(
-            getattr(one, "_queue", None) or getattr(one, "_filtering", None) for one in subscriptions.values()
+            one._hold or getattr(one, "_queue", None) or getattr(one, "_filtering", None)
+            for one in subscriptions.values()
         )
 
     async def live(self) -> None:

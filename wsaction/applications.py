@@ -147,6 +147,7 @@ class WSAction:
         if any(view.table.is_live for view in self._views()):
             self.runtime.warn_of_workers()
         async with living():
+            self.runtime.here.users.listen()
             try:
                 if self._lifespan is None:
                     yield None
@@ -221,8 +222,8 @@ class WSAction:
         """Asks the permissions of all that a user is subscribed to again, in every process.
 
         What is refused ends: the client is told ``{"event": "$unsubscribed", "route": ..., "data": {"reason":
-        "permission_denied"}}``, and nothing of that route any more. Waits for a commit, and raises, as
-        `disconnect_user` does.
+        "permission_denied"}}``, and nothing of that route any more; what comes while they are asked is held back.
+        Waits for a commit, and raises, as `disconnect_user` does.
         """
         await self._tell_user("revoke", user_id)
 

@@ -98,6 +98,9 @@ class Hub:
                 topic.ready.set()  # for those who wait to join, and find that they have left
                 self._let_go(topic)
             await self._tasks.stop()
+            for name in self._sick:
+                _not_healed(name, "the server ends before that could be done")
+            self._sick.clear()
             await self.layer.close()
 
     # ------------------------------------------------------------------------------------------------ what layers say
@@ -155,7 +158,7 @@ class Hub:
         """Invalidates a topic as soon as that can be done: for one who could not publish what has happened already."""
         if self._is_closed or (len(self._sick) >= MAX_SICK and topic not in self._sick):
             why = "the server is about to end" if self._is_closed else f"{MAX_SICK} topics wait for that already"
-            logger.error("subscribers of %r are not told that they missed something: %s", topic, why)
+            _not_healed(topic, why)
             return
         self._sick[topic] = history
         if not self._healing:
@@ -170,8 +173,10 @@ class Hub:
                 del self._sick[topic]
                 try:
                     await self.invalidate(topic, history)
-                except LayerUnavailable:
+                except (LayerUnavailable, asyncio.CancelledError) as exc:
                     self._sick[topic] = history
+                    if isinstance(exc, asyncio.CancelledError):
+                        raise
                     await asyncio.sleep(backoff.seconds())
                 else:
                     backoff.reset()
@@ -291,6 +296,17 @@ class Hub:
             known.linger = loop.call_later(self._linger, self._let_go, known, context=self._context)
         return True
 
+    def hold(self, subscriber: Subscriber, topic: str) -> Callable[[], None]:
+        """Keeps back what a subscription is told until what this returns is called: while its permissions are asked.
+
+        What is kept back is told then, unless it was left meanwhile.
+        """
+        subscription = self._joined.get(subscriber, {}).get(topic)
+        if subscription is None:
+            return lambda: None
+        subscription.hold()
+        return subscription.go_on
+
     def resync(self, subscriber: Subscriber, routes: Collection[str] | None) -> None:
         """Tells a subscriber that it may have missed something of what it is subscribed to under these routes; None:
         under any. Who is being answered gets all of it, and is told nothing."""
@@ -311,3 +327,7 @@ class Hub:
         del self._topics[topic.name]
         topic.confirmed = False  # whoever reconciles it stops
         self.layer.unsubscribe(topic.name)
+
+
+def _not_healed(topic: str, why: str) -> None:
+    logger.error("subscribers of %r are not told that they missed something: %s", topic, why)

@@ -24,6 +24,7 @@ logger = logging.getLogger("wsaction")
 
 MAX_COLLECTED = 1_024  # events that wait for a subscription that is being answered; past it, it is begun again
 MAX_UNFILTERED = 1_024  # events that wait for a subscription's filter; past it its subscriber is a slow consumer
+MAX_HELD = 1_024  # things that wait for a subscription whose permissions are being asked again; past it, the same
 SKIPS_BEFORE_POSITION = 100  # events in a row that a subscription is not told, before it is told where it stands
 
 Filter = Callable[[Event], Awaitable[str | None]]
@@ -67,6 +68,16 @@ class _Reply:
     text: str
 
 
+class _Hold:
+    """What a subscription is told while it is not known whether it may be."""
+
+    __slots__ = ("count", "kept", "take")
+
+    def __init__(self, take: Callable[[Any], None]) -> None:
+        self.take, self.count = take, 0
+        self.kept: deque[Any] = deque()
+
+
 class State(Enum):
     """What a subscription is at; see the module."""
 
@@ -81,7 +92,7 @@ class State(Enum):
 class Subscription:
     """One subscriber's of one topic. ``take`` tells it what is next; it never waits."""
 
-    __slots__ = ("collected", "cursor", "excluded_as", "route", "skipped", "state", "subscriber", "take")
+    __slots__ = ("_hold", "collected", "cursor", "excluded_as", "route", "skipped", "state", "subscriber", "take")
 
     take: Callable[[Any], None]
 
@@ -92,6 +103,7 @@ class Subscription:
         self.cursor = 0  # the offset that it was answered up to
         self.excluded_as: str | None = None  # its subscriber's name in what it publishes to others only
         self.skipped = 0
+        self._hold: _Hold | None = None
         self.take = subscriber.put
 
     @property
@@ -118,26 +130,60 @@ class Subscription:
     def leave(self) -> None:
         """It is told nothing more, whatever is on its way, but for the replies among it."""
         self.state, self.collected, self.take = State.LEFT, [], _nothing
+        hold, self._hold = self._hold, None
+        for reply in hold.kept if hold is not None else ():
+            if isinstance(reply, _Reply):
+                self.subscriber.put(reply.text)
 
+    # ------------------------------------------------------------------------------------------------ held back
+    def hold(self) -> None:
+        """Keeps back what it is told from now on, until `go_on` was called as often."""
+        if self._hold is None:
+            self._hold, self.take = _Hold(self.take), self._keep_back
+        self._hold.count += 1
+
+    def go_on(self) -> None:
+        """Tells it what was kept back, once nobody holds it any more; nothing where it was left meanwhile."""
+        if (hold := self._hold) is None:
+            return
+        hold.count -= 1
+        if not hold.count:
+            self._hold, self.take = None, hold.take
+            for what in hold.kept:
+                if isinstance(what, _Reply):
+                    self.answer(what.text)
+                else:
+                    self.take(what)
+
+    def _keep_back(self, what: Any) -> None:
+        if self._hold is None or len(self._hold.kept) >= MAX_HELD:
+            self.subscriber.close(1013, f"slow consumer; {MAX_HELD} events wait for its permissions")
+        else:
+            self._hold.kept.append(what)
+
+    # ------------------------------------------------------------------------------------------------ told
     def refilter(self, filter: Filter | None) -> None:
         """It was asked for again, and what it may see is asked of the new filter."""
 
     def answer(self, reply: str) -> None:
         """Sends it a reply, behind what it has yet to be told."""
-        self.subscriber.put(reply)
+        if self._hold is not None:
+            self._keep_back(_Reply(reply))
+        else:
+            self.subscriber.put(reply)
 
     def deliver(self, event: Event, epoch: str) -> None:
         """Tells it an event, unless it is excluded."""
         if event.excludes is not None and event.excludes == self.excluded_as:
-            self.skip(event, epoch)
+            self.skip(event, epoch, self.take)
         else:
             self.take(event.frame)
 
-    def skip(self, event: Event, epoch: str) -> None:
-        """It is not told this one; now and then it is told where it stands, so that its position stays in the past."""
-        self._skip(event, epoch, self.take)
+    def skip(self, event: Event, epoch: str, tell: Callable[[str], None]) -> None:
+        """It is not told this one; now and then it is told where it stands, so that its position stays in the past.
 
-    def _skip(self, event: Event, epoch: str, tell: Callable[[str], None]) -> None:
+        ``tell`` tells it that, behind all that comes before the event.
+        """
         self.skipped += 1
         if self.skipped >= SKIPS_BEFORE_POSITION and event.offset:
             self.skipped = 0
@@ -166,7 +212,7 @@ class FilteredSubscription(Subscription):
 
     def deliver(self, event: Event, epoch: str) -> None:
         if event.excludes is not None and event.excludes == self.excluded_as:
-            self.skip(event, epoch)
+            self.skip(event, epoch, self.take)
         else:
             self.take((event, epoch))
 
@@ -184,8 +230,8 @@ class FilteredSubscription(Subscription):
         self._filter = filter or self._filter
 
     def answer(self, reply: str) -> None:
-        if self._filtering is None or self.state is State.LEFT:
-            self.subscriber.put(reply)
+        if self._hold is not None or self._filtering is None or self.state is State.LEFT:
+            super().answer(reply)
         else:
             self._enqueue(_Reply(reply))
 
@@ -250,7 +296,7 @@ class FilteredSubscription(Subscription):
             text = encode_notice("$resync", self.route, Position(epoch if event.offset else "", event.offset))
         tell = _nothing if self.state is State.LEFT else self.subscriber.put
         if text is None:
-            self._skip(event, epoch, tell)
+            self.skip(event, epoch, tell)
         else:
             self.skipped = 0
             tell(text)

@@ -139,7 +139,8 @@ def _refreshing(session: Session) -> Callable[[], Awaitable[None]]:
     async def refreshed() -> None:
         session.runtime.here.users.note(session)
         # To the end, although the frame be cancelled: what was allowed before is not to last by that.
-        await asyncio.shield(session.connection.spawn(recheck, session))
+        if (asking := recheck(session)) is not None:
+            await asyncio.shield(asking)
 
     return refreshed
 

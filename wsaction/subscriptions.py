@@ -119,24 +119,21 @@ async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> No
     if topic == own_topic(handler):
         check_key(handler)
     await handler.check_subscription()
-    most = connection.limits.max_subscriptions
-    if topic not in session.grants and len(session.grants) >= most:
-        raise Busy(
-            "This connection is subscribed to as many routes as it may be.",
-            {"limit": "max_subscriptions", "value": most},
-        )
+    _check_bound(session, topic)
     earlier, grant = session.grants.get(topic), Grant(session, handler, topic, own_route(handler))
     session.grants[topic] = grant
+    begun = False
     try:
         if session.revised and not await grant.holds():  # since this frame's permissions were asked, perhaps
             if earlier is not None:
                 withdraw(session, topic, grant.route)
             raise PermissionDenied
+        begun = True
         await hub.join(
             connection,
             topic,
             grant.route,
-            reply=partial(_reply, session, frame),
+            reply=partial(_reply, session, frame, topic),
             history=history(handler),
             since=since,
             snapshot=asked,
@@ -146,10 +143,21 @@ async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> No
         if handler.shows_presence:
             grant.appear(Place(topic, grant.route, history(handler)), earlier)
     finally:
-        if earlier is not None:
+        if not begun and earlier is not None and session.grants.get(topic) is grant:
+            session.grants[topic] = earlier  # it was stopped before anything was begun again
+        elif earlier is not None:
             earlier.end()
         if topic not in hub.topics(connection):
             release(session, topic)
+
+
+def _check_bound(session: Any, topic: str) -> None:
+    most = session.connection.limits.max_subscriptions
+    if topic not in session.grants and len(session.grants) >= most:
+        raise Busy(
+            "This connection is subscribed to as many routes as it may be.",
+            {"limit": "max_subscriptions", "value": most},
+        )
 
 
 def _topic(handler: Any) -> str:
@@ -159,8 +167,15 @@ def _topic(handler: Any) -> str:
     return topic
 
 
-def _reply(session: Any, frame: Frame, position: Position, recovered: bool | None, snapshot: str | None) -> str:
-    """The reply to ``subscribe``; the hub sends it, so that nothing comes between it and what follows."""
+def _reply(
+    session: Any, frame: Frame, topic: str, position: Position, recovered: bool | None, snapshot: str | None
+) -> str:
+    """The reply to ``subscribe``; the hub sends it, so that nothing comes between it and what follows.
+
+    Raises `PermissionDenied` where the right was lost and the grant taken away since it was asked for.
+    """
+    if topic not in session.grants:
+        raise PermissionDenied
     told = "null" if recovered is None else "true" if recovered else "false"
     data = f'{{"epoch":{quote(position.epoch)},"offset":{position.offset},"recovered":{told}'
     data += "}" if snapshot is None else f',"snapshot":{snapshot}}}'

@@ -8,6 +8,7 @@ absorbing a page that the layer read. Whatever is doubtful (a confirmation, a ho
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 
 from wsaction.events import Event, encode_notice
@@ -264,7 +265,7 @@ class Topic:
         told = tuple(one for one in subscriptions if one.excluded_as != event.excludes)
         if len(told) < len(subscriptions):
             excluded = next(one for one in subscriptions if one.excluded_as == event.excludes)
-            excluded.skip(event, self.epoch)
+            excluded.skip(event, self.epoch, partial(self.tell_one, excluded))
         return told
 
 

@@ -1,6 +1,6 @@
 """Users: the connections of each, and what every process is told of them: disconnect, ask again, tell.
 
-What is told travels as events of one topic of the layer, which every process that has users is subscribed to. A process
+What is told travels as events of one topic of the layer, which every process that serves is subscribed to. A process
 that may have missed some of it asks the permissions of all its users again.
 """
 
@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -61,9 +62,7 @@ class Users:
             return
         key = self._keys[session] = str(found)
         self._sessions.setdefault(key, set()).add(session)
-        if self._shared and not self._listening:
-            self._listening = True
-            self._tasks.start(self._listen)
+        self.listen()
 
     def forget(self, session: Any) -> None:
         """The connection has ended, or is nobody's."""
@@ -105,11 +104,16 @@ class Users:
             elif what == "push":
                 session.connection.put(data["text"])
             elif what == "revoke":
-                session.revised = True
-                if session.grants:
-                    session.connection.spawn(recheck, session)
+                recheck(session)
 
     # ------------------------------------------------------------------------------------------------ what is heard
+    def listen(self) -> None:
+        """Begins to hear what other processes tell, unless that is done: as an app starts, so that its first user is
+        not missed; where nothing starts it, with that user."""
+        if self._shared and not self._listening:
+            self._listening = True
+            self._tasks.start(self._listen)
+
     async def _listen(self) -> None:
         current_frame.set(None)
         backoff, missed = Backoff(), False
@@ -165,16 +169,33 @@ def _is_told(message: Any) -> bool:
     return what in _TOLD and all(isinstance(data.get(name), str) for name in _TOLD[what])
 
 
-async def recheck(session: Any) -> None:
+def recheck(session: Any) -> asyncio.Task[None] | None:
     """Asks the permissions of all that a connection is subscribed to again; what is lost ends, and it is told so.
 
-    All at once, ``action_timeout`` seconds each: one that hangs keeps none of the others.
+    All at once, ``action_timeout`` seconds each: one that hangs keeps none of the others. From here on until it is
+    known whether it may, it is told no event. The task is what asks; None: there is nothing to ask.
     """
     session.revised = True
-    await asyncio.gather(*(_recheck_one(session, topic, grant) for topic, grant in session.grants.items()))
+    if not session.grants:
+        return None
+    hold = partial(session.runtime.hub.hold, session.connection)
+    asked = [(topic, grant, hold(topic)) for topic, grant in session.grants.items()]
+    task: asyncio.Task[None] = session.connection.spawn(_recheck, session, asked)
+    return task
 
 
-async def _recheck_one(session: Any, topic: str, grant: Grant) -> None:
+async def _recheck(session: Any, asked: Iterable[tuple[str, Grant, Callable[[], None]]]) -> None:
+    await asyncio.gather(*(_recheck_one(session, *one) for one in asked))
+
+
+async def _recheck_one(session: Any, topic: str, grant: Grant, go_on: Callable[[], None]) -> None:
+    try:
+        await _ask_again(session, topic, grant)
+    finally:
+        go_on()
+
+
+async def _ask_again(session: Any, topic: str, grant: Grant) -> None:
     try:
         async with asyncio.timeout(grant.patience):
             holds = await grant.holds()

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from wsaction.events import Event, encode_event
-from wsaction.exceptions import NotFound, PermissionDenied
+from wsaction.exceptions import APIError, NotFound
 from wsaction.grants import Grant
 from wsaction.recipients import Filter
 
@@ -91,7 +91,9 @@ async def _sees(handler: Any, values: Mapping[str, Any] | None, *, was: bool = F
         return False
     try:
         await handler.check_object_permissions(obj)
-    except (PermissionDenied, NotFound):
+    except APIError as exc:  # whatever its words, it is a no
+        if exc.status >= 500:
+            raise
         return False
     return True
 

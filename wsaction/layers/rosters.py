@@ -14,6 +14,7 @@ import asyncio
 import json
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -35,6 +36,8 @@ MAX_REAPED = 10  # processes that are forgotten in one go
 
 Tell = Callable[[str, bytes, History | None], object]
 Keys = Callable[[str], tuple[str, str, str]]
+
+_Key = tuple[str, str]  # topic and user
 
 
 def _data(user: str) -> str:
@@ -88,22 +91,31 @@ class RedisRoster:
 
     def __init__(self, requests: Pipeline, keys: Keys, shared: str, lease: float) -> None:
         self._requests, self._keys, self._shared, self._lease = requests, keys, shared, lease
-        self._counts: dict[tuple[Place, str], int] = {}
-        self._unwritten: dict[tuple[Place, str], None] = {}
+        self._counts: dict[_Key, tuple[int, Place]] = {}
+        self._users = Counter[str]()  # how many of those are of each topic
+        self._unwritten: dict[_Key, Place] = {}
         self._wake = asyncio.Event()
         self.process = ""  # the name that this process has leased, while it has one
 
     def change(self, place: Place, user: str, by: int) -> None:
         """So many connections of the user more, or less, in this process; written soon."""
-        key = place, user
-        self._counts[key] = self._counts.get(key, 0) + by
-        if self._counts[key] <= 0:
-            del self._counts[key]
-        self._unwritten[key] = None
+        key = place.topic, user  # several routes may be of one topic, and count together
+        if (count := self._count(key) + by) > 0:
+            self._users[place.topic] += key not in self._counts
+            self._counts[key] = count, place
+        elif self._counts.pop(key, None) is not None:
+            self._users[place.topic] -= 1
+            if not self._users[place.topic]:
+                del self._users[place.topic]
+        self._unwritten[key] = place
         if len(self._unwritten) > MAX_UNWRITTEN:
             self._unwritten.clear()
             self.process = ""  # what it had written runs out; under the next lease all is written anew
         self._wake.set()
+
+    def _count(self, key: _Key) -> int:
+        known = self._counts.get(key)
+        return known[0] if known is not None else 0
 
     async def who(self, topic: str) -> dict[str, int]:
         """Users and their connections, in all processes. Raises ``LayerUnavailable``."""
@@ -112,7 +124,7 @@ class RedisRoster:
     def rewrite(self) -> None:
         """Has everything written anew: for a Redis that may have lost some of it."""
         if self._counts:
-            self._unwritten.update(dict.fromkeys(self._counts))
+            self._unwritten.update({key: place for key, (_, place) in self._counts.items()})
             self._wake.set()
 
     # ------------------------------------------------------------------------------------------------ its life
@@ -128,6 +140,7 @@ class RedisRoster:
         if self.process:
             process, self.process = self.process, ""
             self._counts.clear()
+            self._users.clear()
             await self._forget(process)
             await self._requests.call("ZREM", f"{self._shared}:processes", process)
 
@@ -147,9 +160,10 @@ class RedisRoster:
         name = self.process or secrets.token_urlsafe(9)
         keys = f"{self._shared}:processes", f"{self._shared}:ended"
         alive, ended = await self._requests.run(RENEW, keys, name, str(self._lease), int(new), MAX_REAPED)
-        if not alive:  # what was written meanwhile under that name is taken away with the rest
+        if not alive:
             self.process = ""
             await self._renew()
+            await self._forget(name)  # another may have done so before what was on its way under that name was there
             return
         self.process = name
         if new:
@@ -173,17 +187,19 @@ class RedisRoster:
                 self._wake.set()
                 await asyncio.sleep(backoff.seconds())
 
-    async def _write(self, process: str, batch: dict[tuple[Place, str], None]) -> None:
+    async def _write(self, process: str, batch: dict[_Key, Place]) -> None:
         places: dict[Place, list[tuple[str, int]]] = {}
-        for place, user in batch:
-            places.setdefault(place, []).append((user, self._counts.get((place, user), 0)))
+        for key, place in batch.items():
+            places.setdefault(place, []).append((key[1], self._count(key)))
         noted = [item for place in places for item in (place.topic, _noted(place))]
         if noted:  # before the counts, so that whoever forgets this process finds them
             writes: list[Awaitable[Any]] = [self._requests.call("HSET", self._places(process), *noted)]
-            writes += [self._count(process, place, counts) for place, counts in places.items()]
+            writes += [self._tell_counts(process, place, counts) for place, counts in places.items()]
             await asyncio.gather(*writes)
+        if empty := [place.topic for place in places if place.topic not in self._users]:
+            await self._requests.call("HDEL", self._places(process), *empty)
 
-    def _count(self, process: str, place: Place, counts: list[tuple[str, int]]) -> Awaitable[Any]:
+    def _tell_counts(self, process: str, place: Place, counts: list[tuple[str, int]]) -> Awaitable[Any]:
         size, ttl = (place.history.size, int(place.history.ttl * 1000)) if place.history else (0, 0)
         told = [item for user, n in counts for item in (user, n, _join(place, user), _leave(place, user))]
         keys = (*self._keys(place.topic), self._people(place.topic), f"{self._people(place.topic)}:{process}")
@@ -196,7 +212,7 @@ class RedisRoster:
             place = _place(topic.decode(errors="surrogatepass"), about)
             written = await self._requests.call("HGETALL", f"{self._people(place.topic)}:{process}")
             if written:
-                await self._count(process, place, [(user, 0) for user in _counted(written)])
+                await self._tell_counts(process, place, [(user, 0) for user in _counted(written)])
         await self._requests.call("DEL", self._places(process))
         await self._requests.call("ZREM", f"{self._shared}:ended", process)
 

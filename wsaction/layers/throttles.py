@@ -9,14 +9,15 @@ from wsaction.endings import close_at_end
 from wsaction.exceptions import LayerUnavailable
 
 try:
-    from redis.asyncio import Redis
+    from redis.asyncio import BlockingConnectionPool, Redis
     from redis.exceptions import RedisError
 except ImportError as exc:  # pragma: no cover
     raise ImportError('RedisThrottleStore needs redis-py: pip install "wsaction[redis]"') from exc
 
-__all__ = ("RedisThrottleStore",)
+__all__ = ("MAX_CONNECTIONS", "RedisThrottleStore")
 
 TIMEOUT = 1.0  # seconds that Redis has to answer
+MAX_CONNECTIONS = 8  # of one event loop; who asks while all are busy waits for his turn
 
 # All that is to be known of a bucket is when it will be full again. The clock is Redis' own.
 _TAKE = """
@@ -78,4 +79,5 @@ class RedisThrottleStore:
             await script.registered_client.aclose()
 
     def _client(self) -> Any:
-        return Redis.from_url(self._url, socket_connect_timeout=TIMEOUT)
+        options: dict[str, Any] = {"max_connections": MAX_CONNECTIONS, "socket_connect_timeout": TIMEOUT}
+        return Redis.from_pool(BlockingConnectionPool.from_url(self._url, timeout=TIMEOUT, **options))
