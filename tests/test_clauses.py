@@ -22,6 +22,7 @@ from tests import shelves
 from wsaction.contrib.clauses import Condition, MappedFields, _behind
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.contrib.violations import api_error
+from wsaction.cursors import pages_of, total
 from wsaction.exceptions import Busy, Conflict, InvalidParameters, NotFound
 from wsaction.lookups import FieldError, InvalidLookup
 from wsaction.units import unit_of_work
@@ -183,7 +184,7 @@ UNSTORABLE: list[tuple[str, Any, str, str]] = [  # field, value, message, which 
     ("text", "x" * 201, "at most 200 characters", "postgresql"),
     ("naive", datetime.datetime.fromisoformat("0001-01-01T00:00:00+14:00"), "years 1 to 9999", "both"),
     ("span", datetime.timedelta(days=99_999_999), "between the years", "sqlite"),
-    ("price", decimal.Decimal("99999999.999"), "too large, too long", "postgresql"),  # it is once it is rounded
+    ("price", decimal.Decimal("99999999.999"), "at most 8 digits", "postgresql"),  # it has more once it is rounded
     ("point", "x" * 300, "too large, too long", "postgresql"),  # a type of one's own is not looked into
     ("doc", {"a\0": 1}, "ill-formed", "postgresql"),
 ]
@@ -213,6 +214,24 @@ async def test_columns_of_every_type(sessions: Any) -> None:
     kind = await kinds.update(kind, {"naive": NOON, "aware": LATER, "point": None})
     assert await kinds.filter(naive=NOON).exists()
     assert "long" in inspect(kind).unloaded
+
+
+async def test_a_number_is_rounded_to_the_places_of_its_column(sessions: Any) -> None:
+    kinds, unit = SQLAlchemyQuerySet(Kind, sessions), decimal.Decimal("0.01")
+    written = [decimal.Decimal(text) for text in ("1.234", "1.236", "1.23", "1.2399", "-0.005", "1.005", "1e7", "0e-9")]
+    wanted = [one.quantize(unit, decimal.ROUND_HALF_UP) for one in written]
+    assert [(await kinds.create({"price": one})).price for one in written] == wanted
+    assert [one.price async for one in kinds] == wanted
+    for ordering in ("price", "-price"):  # a place that is not the objects' own would be walked to for ever
+        whole = [one.id async for one in kinds.order_by(ordering)]
+        walked: list[int] = []
+        async for page in pages_of(kinds, total(ordering), 2):
+            walked += [one.id for one in page]
+            assert len(walked) <= len(whole)
+        assert walked == whole
+    found = {"price": "1.234", "price__gt": "1.235", "price__lte": "1.2349", "price__range": ("1.234", "1.239")}
+    counts = [await kinds.filter(**{name: value}).count() for name, value in found.items()]
+    assert counts == [0, 3, 5, 0]  # what is asked for is not rounded
 
 
 async def test_a_value_that_a_column_cannot_hold_is_a_400_that_names_it(sessions: Any) -> None:

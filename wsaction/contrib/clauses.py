@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, and_, func, literal, not_, or_, true
+from sqlalchemy import ColumnElement, and_, func, literal, not_, or_, true, type_coerce
 from sqlalchemy.orm import Mapper, aliased
-from sqlalchemy.types import Enum, String, TypeDecorator, TypeEngine
+from sqlalchemy.types import Enum, Float, Numeric, String, TypeDecorator, TypeEngine
 
 from wsaction.contrib.columns import ColumnValues, storable
 from wsaction.lookups import TEXT_LOOKUPS, Combination, Condition, FieldError
@@ -145,6 +145,10 @@ def _comparison(column: Any, asked: Condition, dialect: str, negated: bool) -> C
     if lookup in TEXT_LOOKUPS:
         holds = _text_comparison(column, lookup, value, dialect)
     else:
+        if isinstance(column.type, Numeric) and not isinstance(
+            column.type, Float
+        ):  # else PostgreSQL would round the value to the column's decimal places
+            column = type_coerce(column, Numeric())
         holds = _PLAIN[lookup](column, _compared(column, lookup, value))
     return and_(column.is_not(None), holds) if negated else holds
 
