@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+from pydantic import BaseModel
 from sqlalchemy import ForeignKey, inspect
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
@@ -25,6 +26,7 @@ from wsaction.contrib.violations import api_error
 from wsaction.cursors import pages_of, total
 from wsaction.exceptions import Busy, Conflict, InvalidParameters, NotFound
 from wsaction.lookups import FieldError, InvalidLookup
+from wsaction.querysets import MemoryQuerySet
 from wsaction.units import unit_of_work
 
 NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
@@ -59,6 +61,11 @@ class Point(sqlalchemy.types.UserDefinedType[str]):
         raise NotImplementedError
 
 
+class Ratio(BaseModel):
+    id: int
+    ratio: float | None
+
+
 class Base(DeclarativeBase):
     pass
 
@@ -78,7 +85,9 @@ class Kind(Base):
     aware: Mapped[datetime.datetime | None] = mapped_column(sqlalchemy.DateTime(timezone=True))
     backwards: Mapped[str | None] = mapped_column(Reversed)
     point: Mapped[str | None] = mapped_column(Point)
-    text: Mapped[str | None] = mapped_column(sqlalchemy.String(200))
+    text: Mapped[str | None] = mapped_column(
+        sqlalchemy.String(200).with_variant(sqlalchemy.String(200, collation="C"), "postgresql")
+    )
     span: Mapped[datetime.timedelta | None]
     doc: Mapped[Any] = mapped_column(sqlalchemy.JSON().with_variant(JSONB(), "postgresql"), nullable=True)
     long: Mapped[str | None] = mapped_column(sqlalchemy.Text, deferred=True)
@@ -148,6 +157,7 @@ FINDS = [
     {"text__iexact": "tä_%"},
     {"text__contains": "ä_"},
     {"text__icontains": "T"},
+    {"text__range": ["T", "U"]},
     {"span": "PT59M55S"},
     {"span__gt": datetime.timedelta(minutes=59)},
     {"span__range": ["-P1D", "PT1H"]},
@@ -184,6 +194,7 @@ UNSTORABLE: list[tuple[str, Any, str, str]] = [  # field, value, message, which 
     ("text", "x" * 201, "at most 200 characters", "postgresql"),
     ("naive", datetime.datetime.fromisoformat("0001-01-01T00:00:00+14:00"), "years 1 to 9999", "both"),
     ("span", datetime.timedelta(days=99_999_999), "between the years", "sqlite"),
+    ("ratio", float("nan"), "SQLite keeps no NaN", "sqlite"),
     ("price", decimal.Decimal("99999999.999"), "at most 8 digits", "postgresql"),  # it has more once it is rounded
     ("point", "x" * 300, "too large, too long", "postgresql"),  # a type of one's own is not looked into
     ("doc", {"a\0": 1}, "ill-formed", "postgresql"),
@@ -232,6 +243,33 @@ async def test_a_number_is_rounded_to_the_places_of_its_column(sessions: Any) ->
     found = {"price": "1.234", "price__gt": "1.235", "price__lte": "1.2349", "price__range": ("1.234", "1.239")}
     counts = [await kinds.filter(**{name: value}).count() for name, value in found.items()]
     assert counts == [0, 3, 5, 0]  # what is asked for is not rounded
+
+
+async def test_nan_is_greater_than_every_number(tmp_path: Path) -> None:
+    nan, rows = float("nan"), [1.5, float("nan"), None, 3.0, float("nan"), float("inf"), -2.0]
+
+    async def check(kinds: Any) -> None:
+        for order, wanted in (("ratio", [7, 1, 4, 6, 2, 5, 3]), ("-ratio", [3, 2, 5, 6, 4, 1, 7])):
+            assert [one.id async for one in kinds.order_by(order)] == wanted
+            assert [one.id async for page in pages_of(kinds, total(order), 2) for one in page] == wanted
+        for lookups, wanted in (
+            ({"ratio": nan}, [2, 5]), ({"ratio__lt": nan}, [1, 4, 6, 7]), ({"ratio__lte": "nan"}, [1, 2, 4, 5, 6, 7]),
+            ({"ratio__gt": 2}, [2, 4, 5, 6]), ({"ratio__gte": nan}, [2, 5]), ({"ratio__in": [nan, 3]}, [2, 4, 5]),
+        ):  # fmt: skip
+            assert [one.id async for one in kinds.filter(**lookups)] == wanted, lookups
+            left = [n for n in range(1, 8) if n not in wanted]
+            assert [one.id async for one in kinds.exclude(**lookups)] == left, lookups
+
+    await check(MemoryQuerySet(Ratio, rows=[Ratio(id=n, ratio=ratio) for n, ratio in enumerate(rows, 1)]))
+    async with shelves.sqlite(tmp_path, Base.metadata) as engine:
+        with pytest.raises(InvalidLookup, match="SQLite keeps no NaN"):
+            SQLAlchemyQuerySet(Kind, async_sessionmaker(engine)).exclude(ratio__gt=nan)
+    async with shelves.postgres(Base.metadata) as found:
+        if found is not None:
+            kinds = SQLAlchemyQuerySet(Kind, async_sessionmaker(found))
+            for ratio in rows:
+                await kinds.create({"ratio": ratio})
+            await check(kinds)
 
 
 async def test_a_value_that_a_column_cannot_hold_is_a_400_that_names_it(sessions: Any) -> None:

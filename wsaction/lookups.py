@@ -24,7 +24,7 @@ Every queryset keeps to this:
 - Without regard to case means that of ASCII letters; of others, as the database has it.
 - Texts are less or greater as the database's collation has it; in memory and in SQLite, by code point. Members of an
   enumeration that do not compare are so as the database keeps them; in memory, as they are declared.
-- A point in time without a zone is one in UTC.
+- A point in time without a zone is one in UTC. NaN is itself, and greater than every number; SQLite keeps none.
 - A value is coerced to its field's type as pydantic does: ``pk="7"`` finds 7.
 """
 

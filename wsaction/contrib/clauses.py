@@ -168,7 +168,7 @@ _PLAIN: dict[str, Callable[[Any, Any], Clause]] = {
     "lte": lambda column, value: column <= value,
     "gt": lambda column, value: column > value,
     "gte": lambda column, value: column >= value,
-    "range": lambda column, value: column.between(*value),
+    "range": lambda column, value: and_(column >= value[0], column <= value[1]),  # of a collation, no BETWEEN is SQL
 }
 
 

@@ -93,6 +93,8 @@ def _check(kind: TypeEngine[Any], python: Any, dialect: str) -> Check | None:
     if python is Decimal and isinstance(kind, Numeric):
         digits = _digits(kind, dialect)
         return lambda value: _short(digits, value)
+    if python is float and dialect == "sqlite":
+        return _no_nan
     if isinstance(kind, DateTime):
         return lambda value: _in_utc(kind, value)
     if isinstance(kind, Interval) and not (kind.native and dialect in ("postgresql", "oracle")):
@@ -128,6 +130,12 @@ def _bits(kind: Integer, dialect: str) -> int:
 def _within(most: int, number: int) -> int:
     if not -most <= number < most:
         raise ValueError(f"expected a number from {-most} to {most - 1}")
+    return number
+
+
+def _no_nan(number: float) -> float:
+    if number != number:
+        raise ValueError("expected a number; SQLite keeps no NaN")
     return number
 
 
