@@ -1,9 +1,9 @@
 """The actions that generic handlers are made of, and what their signatures are written with.
 
 `Input`, `PartialInput` and `Output` stand for what comes in and goes out of the handler's ``serializer_class``; an
-action of one's own may say so too: ``async def finish(self) -> Output``. What comes is validated by
-``self.validate(data)``. Where ``get_serializer_class()`` decides for each frame, it is ``self.serialize(obj)`` that
-shows an object by it: what such an action returns otherwise goes out as it is.
+action of one's own may say so too: ``async def finish(self) -> Output``, or ``list[Output]``, or ``Output | None``.
+What comes is validated by ``self.validate(data)``. Where ``get_serializer_class()`` decides for each frame, it is
+``self.serialize(obj)`` that shows an object by it: what such an action returns otherwise goes out as it is.
 
 With `wsaction.subscriptions.SubscribeMixin`, what ``perform_create``, ``perform_update`` and ``perform_destroy`` do is
 told to who is subscribed, after the commit, as ``created``, ``updated`` and ``deleted``: see `wsaction.changes`.
