@@ -22,6 +22,7 @@ from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.cursors import CursorPagination, behind, pages_of, total
 from wsaction.exceptions import ImproperlyConfigured, InvalidParameters, NotFound
 from wsaction.filters import OrderingFilter
+from wsaction.limits import Limits
 from wsaction.querysets import MemoryQuerySet
 from wsaction.testing.querysets import ROWS
 
@@ -148,6 +149,18 @@ async def test_a_cursor_is_good_for_its_order_and_key_alone_and_at_every_worker(
         for other in (paginator(2, "-pk"), CursorPagination(ordering="pk", secret_key=SECRET[::-1])):
             with pytest.raises(NotFound):
                 await other.paginate_queryset(cards, route)
+
+
+@pytest.mark.parametrize("title", ["図" * 255, "\ud800'\"\\", "\u2028é"])
+async def test_a_cursor_of_any_text_is_a_route_that_may_be_asked_for(title: str) -> None:
+    cards = MemoryQuerySet(Card, rows=[Card.model_construct(id=n, title=title) for n in range(1, 4)])
+    route: str | None = "cards/"
+    keys = []
+    while route is not None:
+        assert len(route) <= Limits().max_route_length
+        page = await paginator(1, "title").paginate_queryset(cards, asking(route))
+        keys, route = [*keys, *(one.id for one in page.items)], page.next
+    assert keys == [1, 2, 3]
 
 
 async def test_a_cursor_of_a_field_that_has_become_another() -> None:

@@ -110,7 +110,8 @@ class CursorPagination(BasePagination):
 
     # ---------------------------------------------------------------------------------------------- as text
     def _written(self, ordering: Sequence[str], cursor: Cursor) -> str:
-        told = json.dumps([cursor.backwards, cursor.position], separators=(",", ":")).encode()
+        text = json.dumps([cursor.backwards, cursor.position], separators=(",", ":"), ensure_ascii=False)
+        told = text.encode("utf-8", "surrogatepass")  # as json.loads() reads it; escaped, it would be twice as long
         return urlsafe_b64encode(self._tag(ordering, told) + told).decode().rstrip("=")
 
     def _read(self, handler: Any, ordering: Sequence[str]) -> Cursor:
