@@ -17,7 +17,7 @@ from sqlalchemy import ForeignKey, inspect
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
 from tests import shelves
 from wsaction.contrib.clauses import Condition, MappedFields, _behind
@@ -102,6 +102,9 @@ class Link(Base):
     place: Mapped[int] = mapped_column("order")  # by another name in the database, which quotes it
     kind: Mapped[Kind | None] = relationship(back_populates="links")
     pairs: Mapped[list["Pair"]] = relationship()
+
+
+Link.double = column_property(Link.place * 2)  # type: ignore[attr-defined]
 
 
 class Pair(Base):
@@ -322,6 +325,32 @@ async def test_numbers_of_32_bits_where_the_database_has_them(sessions: Any) -> 
         else:
             with pytest.raises(InvalidLookup, match="expected a number from"):
                 kinds.filter(**lookups)
+
+
+async def test_a_relation_whose_objects_have_a_key_of_several_columns(sessions: Any) -> None:
+    links, pairs = SQLAlchemyQuerySet(Link, sessions), sessions()
+    for place in (2, 1):
+        await links.create({"place": place})
+    async with pairs.begin():
+        pairs.add(Pair(link_id=1, number=3))
+    for lookups, wanted in (({"pairs": None}, [2]), ({"pairs__isnull": False}, [1]), ({"pairs__number": 3}, [1])):
+        assert [one.id async for one in links.filter(**lookups)] == wanted
+        assert [one.id async for one in links.exclude(**lookups)] == [3 - wanted[0]]
+    for lookup, value in (("pairs", 1), ("pairs__in", [1]), ("pairs__contains", "x")):
+        with pytest.raises(FieldError, match=r"key is of several columns .* name one of pairs__link_id, pairs__number"):
+            links.filter(**{lookup: value})
+    with pytest.raises(FieldError, match="compares with nothing"):
+        await links.order_by("pairs").first()
+
+
+async def test_an_expression_has_an_order_too(sessions: Any) -> None:
+    links = SQLAlchemyQuerySet(Link, sessions)
+    for place in (2, 3, 1):
+        await links.create({"place": place})
+    for order, wanted in (("double", [3, 1, 2]), ("-double", [2, 1, 3])):
+        assert [one.id async for one in links.order_by(order)] == wanted
+        assert [one.id async for page in pages_of(links, total(order), 1) for one in page] == wanted
+    assert await links.filter(double__gte="4").count() == 2
 
 
 async def test_what_the_database_refuses(sessions: Any) -> None:

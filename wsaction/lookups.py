@@ -234,6 +234,8 @@ def _condition(key: str, value: Any, fields: Fields) -> Condition:
         raise FieldError(f"{owner.name}.{path[-1]} is no text, which {key!r} asks for")
     try:
         return Condition(path, lookup, _checked(lookup, value, owner, path[-1]))
+    except FieldError:
+        raise
     except (ValueError, TypeError) as exc:
         raise InvalidLookup("__".join(path), lookup, value, str(exc)) from None
 

@@ -71,6 +71,8 @@ class MappedFields:
         return getattr(value, self.pk) if self.pk and isinstance(value, self.mapper.class_) else value
 
     def _type(self, name: str) -> TypeEngine[Any]:
+        if (related := self.related(name)) is not None:
+            raise _keyless(name, self, related)
         return self.mapper.column_attrs[name].columns[0].type
 
     def stored(self, name: str, value: Any) -> Any:
@@ -94,6 +96,14 @@ class MappedFields:
         return self._values[name]
 
 
+def _keyless(name: str, fields: MappedFields, related: MappedFields) -> FieldError:
+    known = ", ".join(f"{name}__{field}" for field in related.mapper.column_attrs.keys())  # noqa: SIM118
+    return FieldError(
+        f"{fields.name}.{name} is a {related.name}, whose key is of several columns and compares with nothing; "
+        f"name one of {known}"
+    )
+
+
 # ------------------------------------------------------------------------------------------------- conditions
 def clause(asked: Combination, entity: Any, fields: MappedFields, negated: bool = False) -> Clause:
     """The conditions on a mapped class, or an alias of it.
@@ -112,7 +122,7 @@ def _parts(asked: Combination, entity: Any, fields: MappedFields, negated: bool)
     for child in asked.children:
         if isinstance(child, Combination):
             yield clause(child, entity, fields, negated)
-        elif len(child.path) == 1:
+        elif len(child.path) == 1 and fields.related(child.path[0]) is None:
             yield _comparison(getattr(entity, child.path[0]), child, fields.dialect, negated)
         elif asked.connector == "AND" and not _is_null(child):
             together.setdefault(child.path[0], []).append(child)
@@ -128,8 +138,10 @@ def _behind(name: str, conditions: list[Condition], entity: Any, fields: MappedF
     if related is None:
         raise FieldError(f"{fields.name}.{name} is no relationship")
     target = aliased(related.mapper.class_)
-    below = tuple(Condition(one.path[1:], one.lookup, one.value) for one in conditions)
     exists = relation.of_type(target).any if relation.property.uselist else relation.of_type(target).has
+    if len(conditions[0].path) == 1:  # whether there is one, which has no key to be asked for that
+        return not_(exists()) if _is_null(conditions[0]) else exists()  # type: ignore[no-any-return]
+    below = tuple(Condition(one.path[1:], one.lookup, one.value) for one in conditions)
     found: Clause = exists(clause(Combination("AND", False, below), target, related))
     return or_(found, not_(exists())) if _is_null(conditions[0]) else found
 
@@ -215,9 +227,12 @@ def ordering(order: Iterable[Ordering], entity: Any, fields: MappedFields) -> tu
             joins.append(relation.of_type(target))
             ends[path[:length]] = target, related
         at, below = ends[path[:-1]]
+        if (related := below.related(path[-1])) is not None:
+            raise _keyless(path[-1], below, related)
         column = getattr(at, path[-1])
         ordered = column.desc() if descends else column.asc()
-        if at is not entity or below.mapper.column_attrs[path[-1]].columns[0].nullable is not False:
+        kept = below.mapper.column_attrs[path[-1]].columns[0]  # which an expression has no say of
+        if at is not entity or getattr(kept, "nullable", True):
             ordered = ordered.nulls_first() if descends else ordered.nulls_last()
         by.append(ordered)
     return by, joins
