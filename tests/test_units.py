@@ -377,6 +377,34 @@ async def test_what_a_failed_action_changed_is_not_kept_by_its_dependencies(acti
         assert kept == [*(["kept"] if action == "stream" else []), "audited"]
 
 
+@pytest.mark.parametrize(("recovers", "kept"), [(False, ["audited"]), (True, ["audited"]), (None, ["tried"])])
+async def test_what_a_failed_action_changed_is_not_kept_by_middleware(recovers: bool | None, kept: list[str]) -> None:
+    """None: it recovers without a unit of its own."""
+    cards = MemoryQuerySet(Card)
+
+    class Consumer(AsyncAPIConsumer):
+        @async_action
+        async def fail(self) -> str:
+            await cards.create({"title": "tried"})
+            raise ZeroDivisionError
+
+    async def auditing(handler: Any, call_next: Any) -> Any:
+        try:
+            return await call_next(handler)
+        except ZeroDivisionError:
+            if recovers is not None:
+                async with unit_of_work():
+                    await cards.create({"title": "audited"})
+            if recovers is False:
+                raise
+            return "recovered"
+
+    app = WSAction([path("", Consumer.as_asgi())], middleware=[auditing])
+    async with app.lifespan(), connect(app, "/") as ws:
+        assert (await ws.call("fail"))["status"] == (500 if recovers is False else 200)
+    assert [card.title async for card in cards] == kept
+
+
 async def test_a_unit_does_not_reach_over_a_yield() -> None:
     deck = Deck()
     assert (await _final(deck, "stream_in_one"))["status"] == 500

@@ -32,7 +32,7 @@ from pydantic import ValidationError
 
 from wsaction.concurrency import Threads
 from wsaction.exceptions import ImproperlyConfigured, validation_items
-from wsaction.frames import Frame, current_frame
+from wsaction.frames import Frame, note_failure
 from wsaction.parameters import EMPTY, PROTOCOL_KEYS, Input, Parameter, fill, missing
 
 __all__ = ("GIVEN", "Dependencies", "Depends", "Kind", "ModelStep", "Step", "name_of")
@@ -169,19 +169,13 @@ GIVEN: Mapping[str, Callable[[Any], Any]] = {
 async def _enter(stack: AsyncExitStack, manager: AbstractAsyncContextManager[Any]) -> Any:
     async def leave(*error: Any) -> bool:
         if error[0] is not None:
-            _doom(current_frame.get())
+            note_failure()
         await manager.__aexit__(*error)
         return False  # an error stays one, whatever the generator made of it
 
     value = await manager.__aenter__()
     stack.push_async_exit(leave)
     return value
-
-
-def _doom(frame: Frame | None) -> None:
-    """Notes on its unit of work that an action failed: of what it changed, nothing is kept by what is still done."""
-    if frame is not None and frame.unit is not None and not frame.unit.closed:
-        frame.unit.failed = True
 
 
 def name_of(function: Any) -> str:
