@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
+from typing_extensions import TypeAliasType
 
 from tests.cards import KINDS, Card, numbered, served, stored
 from tests.driving import ask, talking, types_and_locs
@@ -374,6 +375,9 @@ async def test_actions_of_ones_own_say_input_and_output_too() -> None:
         assert (await ws.call("plain", pk=1))["data"] == [{"id": 1, "name": "eve"}]
 
 
+Several = TypeAliasType("Several", list[Output])
+
+
 async def test_output_stands_for_the_serializer_within_other_types_too() -> None:
     class Accounts(GenericAsyncAPIActionHandler):
         queryset = MemoryQuerySet(Account, rows=[Account(id=1, name="ada", pin="secret")])
@@ -381,6 +385,10 @@ async def test_output_stands_for_the_serializer_within_other_types_too() -> None
 
         @async_action
         async def several(self) -> list[Output]:
+            return [one async for one in self.queryset]
+
+        @async_action
+        async def aliased(self) -> Several | None:
             return [one async for one in self.queryset]
 
         @async_action
@@ -403,6 +411,7 @@ async def test_output_stands_for_the_serializer_within_other_types_too() -> None
     async with talking(Accounts.as_aaah()) as ws:
         for action, status, data in (
             ("several", 200, [shown]),
+            ("aliased", 200, [shown]),
             ("perhaps", 200, shown),
             ("accepted", 202, shown),
             ("deep", 200, {"all": [shown, None]}),
@@ -411,7 +420,7 @@ async def test_output_stands_for_the_serializer_within_other_types_too() -> None
             assert (reply["status"], reply["data"]) == (status, data)
         await ws.send_json({"action": "each"})
         assert (await ws.receive_json())["data"] == shown
-    assert Accounts.stands_for(int | None, {}) == int | None
+    assert Accounts.stands_for(JsonValue | None, {}) == JsonValue | None  # an alias of itself
 
 
 def test_a_stream_has_to_be_one() -> None:

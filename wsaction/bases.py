@@ -3,11 +3,10 @@
 `wsaction.generics` has the handlers that are made of it.
 """
 
-import operator
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from inspect import iscoroutinefunction
-from types import GenericAlias, UnionType
-from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
+from types import GenericAlias
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import core_schema
@@ -26,6 +25,7 @@ from wsaction.mixins import (
     RetrieveModelMixin,
     Slot,
     UpdateModelMixin,
+    rebuilt,
 )
 from wsaction.pagination import BasePagination, Page, PageNumberPagination
 from wsaction.serializers import input_model, output_model
@@ -209,7 +209,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         """An annotation with the serializers in the place of ``Input``, ``Output`` and the like, at any depth."""
         slots = [one for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Slot)]
         if not slots:
-            return _rebuilt(annotation, lambda part: cls.stands_for(part, initkwargs))
+            return rebuilt(annotation, lambda part: cls.stands_for(part, initkwargs))
         told = _Mounted(cls, initkwargs)
         try:
             return _input(told, slots[0]) if slots[0] in (Slot.INPUT, Slot.PARTIAL_INPUT) else _output(told, slots[0])
@@ -316,16 +316,6 @@ def _output(told: _Mounted, slot: Slot) -> Any:
     if told.decides("get_serializer_class", "serialize", "serialize_many", "get_paginated_response"):
         announced = Annotated[Any, _Announced(announced)]
     return GenericAlias(AsyncIterator, (announced,)) if slot is Slot.PAGES else announced
-
-
-def _rebuilt(annotation: Any, stands_for: Callable[[Any], Any]) -> Any:
-    """An annotation of others, ``list[Output] | None``, with what stands for these; itself where nothing does."""
-    parts = get_args(annotation)
-    others = tuple(map(stands_for, parts))
-    if all(map(operator.is_, others, parts)):
-        return annotation
-    origin: Any = get_origin(annotation)
-    return (Union if origin is UnionType else origin)[others]
 
 
 def _instance(kind: Any) -> Any:
