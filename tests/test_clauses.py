@@ -12,18 +12,21 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+from pydantic import BaseModel
 from sqlalchemy import ForeignKey, inspect
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
 from tests import shelves
 from wsaction.contrib.clauses import Condition, MappedFields, _behind
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.contrib.violations import api_error
+from wsaction.cursors import pages_of, total
 from wsaction.exceptions import Busy, Conflict, InvalidParameters, NotFound
 from wsaction.lookups import FieldError, InvalidLookup
+from wsaction.querysets import MemoryQuerySet
 from wsaction.units import unit_of_work
 
 NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
@@ -58,6 +61,11 @@ class Point(sqlalchemy.types.UserDefinedType[str]):
         raise NotImplementedError
 
 
+class Ratio(BaseModel):
+    id: int
+    ratio: float | None
+
+
 class Base(DeclarativeBase):
     pass
 
@@ -77,7 +85,9 @@ class Kind(Base):
     aware: Mapped[datetime.datetime | None] = mapped_column(sqlalchemy.DateTime(timezone=True))
     backwards: Mapped[str | None] = mapped_column(Reversed)
     point: Mapped[str | None] = mapped_column(Point)
-    text: Mapped[str | None] = mapped_column(sqlalchemy.String(200))
+    text: Mapped[str | None] = mapped_column(
+        sqlalchemy.String(200).with_variant(sqlalchemy.String(200, collation="C"), "postgresql")
+    )
     span: Mapped[datetime.timedelta | None]
     doc: Mapped[Any] = mapped_column(sqlalchemy.JSON().with_variant(JSONB(), "postgresql"), nullable=True)
     long: Mapped[str | None] = mapped_column(sqlalchemy.Text, deferred=True)
@@ -92,6 +102,9 @@ class Link(Base):
     place: Mapped[int] = mapped_column("order")  # by another name in the database, which quotes it
     kind: Mapped[Kind | None] = relationship(back_populates="links")
     pairs: Mapped[list["Pair"]] = relationship()
+
+
+Link.double = column_property(Link.place * 2)  # type: ignore[attr-defined]
 
 
 class Pair(Base):
@@ -147,6 +160,7 @@ FINDS = [
     {"text__iexact": "tä_%"},
     {"text__contains": "ä_"},
     {"text__icontains": "T"},
+    {"text__range": ["T", "U"]},
     {"span": "PT59M55S"},
     {"span__gt": datetime.timedelta(minutes=59)},
     {"span__range": ["-P1D", "PT1H"]},
@@ -183,7 +197,8 @@ UNSTORABLE: list[tuple[str, Any, str, str]] = [  # field, value, message, which 
     ("text", "x" * 201, "at most 200 characters", "postgresql"),
     ("naive", datetime.datetime.fromisoformat("0001-01-01T00:00:00+14:00"), "years 1 to 9999", "both"),
     ("span", datetime.timedelta(days=99_999_999), "between the years", "sqlite"),
-    ("price", decimal.Decimal("99999999.999"), "too large, too long", "postgresql"),  # it is once it is rounded
+    ("ratio", float("nan"), "SQLite keeps no NaN", "sqlite"),
+    ("price", decimal.Decimal("99999999.999"), "at most 8 digits", "postgresql"),  # it has more once it is rounded
     ("point", "x" * 300, "too large, too long", "postgresql"),  # a type of one's own is not looked into
     ("doc", {"a\0": 1}, "ill-formed", "postgresql"),
 ]
@@ -213,6 +228,51 @@ async def test_columns_of_every_type(sessions: Any) -> None:
     kind = await kinds.update(kind, {"naive": NOON, "aware": LATER, "point": None})
     assert await kinds.filter(naive=NOON).exists()
     assert "long" in inspect(kind).unloaded
+
+
+async def test_a_number_is_rounded_to_the_places_of_its_column(sessions: Any) -> None:
+    kinds, unit = SQLAlchemyQuerySet(Kind, sessions), decimal.Decimal("0.01")
+    written = [decimal.Decimal(text) for text in ("1.234", "1.236", "1.23", "1.2399", "-0.005", "1.005", "1e7", "0e-9")]
+    wanted = [one.quantize(unit, decimal.ROUND_HALF_UP) for one in written]
+    assert [(await kinds.create({"price": one})).price for one in written] == wanted
+    assert [one.price async for one in kinds] == wanted
+    for ordering in ("price", "-price"):  # a place that is not the objects' own would be walked to for ever
+        whole = [one.id async for one in kinds.order_by(ordering)]
+        walked: list[int] = []
+        async for page in pages_of(kinds, total(ordering), 2):
+            walked += [one.id for one in page]
+            assert len(walked) <= len(whole)
+        assert walked == whole
+    found = {"price": "1.234", "price__gt": "1.235", "price__lte": "1.2349", "price__range": ("1.234", "1.239")}
+    counts = [await kinds.filter(**{name: value}).count() for name, value in found.items()]
+    assert counts == [0, 3, 5, 0]  # what is asked for is not rounded
+
+
+async def test_nan_is_greater_than_every_number(tmp_path: Path) -> None:
+    nan, rows = float("nan"), [1.5, float("nan"), None, 3.0, float("nan"), float("inf"), -2.0]
+
+    async def check(kinds: Any) -> None:
+        for order, wanted in (("ratio", [7, 1, 4, 6, 2, 5, 3]), ("-ratio", [3, 2, 5, 6, 4, 1, 7])):
+            assert [one.id async for one in kinds.order_by(order)] == wanted
+            assert [one.id async for page in pages_of(kinds, total(order), 2) for one in page] == wanted
+        for lookups, wanted in (
+            ({"ratio": nan}, [2, 5]), ({"ratio__lt": nan}, [1, 4, 6, 7]), ({"ratio__lte": "nan"}, [1, 2, 4, 5, 6, 7]),
+            ({"ratio__gt": 2}, [2, 4, 5, 6]), ({"ratio__gte": nan}, [2, 5]), ({"ratio__in": [nan, 3]}, [2, 4, 5]),
+        ):  # fmt: skip
+            assert [one.id async for one in kinds.filter(**lookups)] == wanted, lookups
+            left = [n for n in range(1, 8) if n not in wanted]
+            assert [one.id async for one in kinds.exclude(**lookups)] == left, lookups
+
+    await check(MemoryQuerySet(Ratio, rows=[Ratio(id=n, ratio=ratio) for n, ratio in enumerate(rows, 1)]))
+    async with shelves.sqlite(tmp_path, Base.metadata) as engine:
+        with pytest.raises(InvalidLookup, match="SQLite keeps no NaN"):
+            SQLAlchemyQuerySet(Kind, async_sessionmaker(engine)).exclude(ratio__gt=nan)
+    async with shelves.postgres(Base.metadata) as found:
+        if found is not None:
+            kinds = SQLAlchemyQuerySet(Kind, async_sessionmaker(found))
+            for ratio in rows:
+                await kinds.create({"ratio": ratio})
+            await check(kinds)
 
 
 async def test_a_value_that_a_column_cannot_hold_is_a_400_that_names_it(sessions: Any) -> None:
@@ -265,6 +325,32 @@ async def test_numbers_of_32_bits_where_the_database_has_them(sessions: Any) -> 
         else:
             with pytest.raises(InvalidLookup, match="expected a number from"):
                 kinds.filter(**lookups)
+
+
+async def test_a_relation_whose_objects_have_a_key_of_several_columns(sessions: Any) -> None:
+    links, pairs = SQLAlchemyQuerySet(Link, sessions), sessions()
+    for place in (2, 1):
+        await links.create({"place": place})
+    async with pairs.begin():
+        pairs.add(Pair(link_id=1, number=3))
+    for lookups, wanted in (({"pairs": None}, [2]), ({"pairs__isnull": False}, [1]), ({"pairs__number": 3}, [1])):
+        assert [one.id async for one in links.filter(**lookups)] == wanted
+        assert [one.id async for one in links.exclude(**lookups)] == [3 - wanted[0]]
+    for lookup, value in (("pairs", 1), ("pairs__in", [1]), ("pairs__contains", "x")):
+        with pytest.raises(FieldError, match=r"key is of several columns .* name one of pairs__link_id, pairs__number"):
+            links.filter(**{lookup: value})
+    with pytest.raises(FieldError, match="compares with nothing"):
+        await links.order_by("pairs").first()
+
+
+async def test_an_expression_has_an_order_too(sessions: Any) -> None:
+    links = SQLAlchemyQuerySet(Link, sessions)
+    for place in (2, 3, 1):
+        await links.create({"place": place})
+    for order, wanted in (("double", [3, 1, 2]), ("-double", [2, 1, 3])):
+        assert [one.id async for one in links.order_by(order)] == wanted
+        assert [one.id async for page in pages_of(links, total(order), 1) for one in page] == wanted
+    assert await links.filter(double__gte="4").count() == 2
 
 
 async def test_what_the_database_refuses(sessions: Any) -> None:

@@ -1,7 +1,10 @@
 """`wsaction.cursors`: pages that stay where they are, and cursors that nobody changes."""
 
 import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +13,18 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import selectinload
 
+from tests import shelves
 from tests.cards import KINDS, Card, CardRow, asking, numbered, served, stored
 from tests.driving import ask, talking
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.cursors import CursorPagination, behind, pages_of, total
 from wsaction.exceptions import ImproperlyConfigured, InvalidParameters, NotFound
 from wsaction.filters import OrderingFilter
+from wsaction.limits import Limits
 from wsaction.querysets import MemoryQuerySet
+from wsaction.testing.querysets import ROWS
 
 SECRET = "a secret of the application"
 
@@ -144,6 +151,18 @@ async def test_a_cursor_is_good_for_its_order_and_key_alone_and_at_every_worker(
                 await other.paginate_queryset(cards, route)
 
 
+@pytest.mark.parametrize("title", ["図" * 255, "\ud800'\"\\", "\u2028é"])
+async def test_a_cursor_of_any_text_is_a_route_that_may_be_asked_for(title: str) -> None:
+    cards = MemoryQuerySet(Card, rows=[Card.model_construct(id=n, title=title) for n in range(1, 4)])
+    route: str | None = "cards/"
+    keys = []
+    while route is not None:
+        assert len(route) <= Limits().max_route_length
+        page = await paginator(1, "title").paginate_queryset(cards, asking(route))
+        keys, route = [*keys, *(one.id for one in page.items)], page.next
+    assert keys == [1, 2, 3]
+
+
 async def test_a_cursor_of_a_field_that_has_become_another() -> None:
     async with stored("memory", numbered(9)) as cards:
         text = await cursor_of(cards, paginator(2, "title"))
@@ -215,10 +234,32 @@ async def test_the_handlers_order_goes_before_the_paginators() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_place_below_a_relation_and_of_no_value(kind: str) -> None:
+async def test_a_place_of_no_value(kind: str) -> None:
     async with stored(kind, [Card(id=n, title="t", due=None if n % 2 else n) for n in range(1, 6)]) as cards:
         parts = [[one.id for one in part] async for part in pages_of(cards, total("due"), 2)]
         assert parts == [[2, 4], [1, 3], [5]]
+
+
+@pytest.mark.parametrize("ordering", ["owner", "-owner", "owner__pk", "-owner__name"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_place_below_a_relation(kind: str, ordering: str, tmp_path: Path) -> None:
+    async with things(kind, tmp_path) as queryset:
+        wanted = [one.id async for one in queryset.order_by(ordering)]
+        assert [one.id async for page in pages_of(queryset, total(ordering), 2) for one in page] == wanted
+        pages = await walk(paginator(2, ordering), queryset, "things/", "next")
+        assert [key for page in pages for key in page] == wanted
+
+
+@asynccontextmanager
+async def things(kind: str, path: Path) -> AsyncIterator[Any]:
+    """Things with owners, of which some have none."""
+    if kind == "memory":
+        yield MemoryQuerySet(shelves.Thing, rows=[shelves.Thing(**row) for row in ROWS])
+        return
+    async with shelves.sqlite(path, shelves.Base.metadata) as engine:
+        sessions = await shelves.fill(engine, shelves.OwnerRow, shelves.ThingRow, ROWS)
+        loaded = select(shelves.ThingRow).options(selectinload(shelves.ThingRow.owner))
+        yield SQLAlchemyQuerySet(loaded, sessions)
 
 
 async def test_without_an_order_parts_are_found_by_number() -> None:

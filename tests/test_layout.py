@@ -18,8 +18,8 @@ FLOORS = [
     for line in """
 converters limits concurrency lifespans endings alarms fairness tasks backoff workers layers.scripts
 exceptions addresses origins hooks patterns algebra lookups markers fanouts locks layers.base
-middleware frames serializers tries forms matches authentication redaction fields predicates pagination layers.links
-schemas codegen.names showing
+frames serializers tries forms matches authentication redaction fields predicates pagination layers.links
+middleware schemas codegen.names showing
 parameters templates layers.channels events codegen.members contrib.columns
 dependencies recipients layers.rosters flushers announcements
 topics outboxes layers.memory layers.redis layers.throttles

@@ -1,11 +1,12 @@
 """`wsaction.mixins`: actions to be mixed into a generic handler, and what their signatures stand for."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
+from typing_extensions import TypeAliasType
 
 from tests.cards import KINDS, Card, numbered, served, stored
 from tests.driving import ask, talking, types_and_locs
@@ -372,6 +373,54 @@ async def test_actions_of_ones_own_say_input_and_output_too() -> None:
         assert (await ws.call("rename", pk=1, data={"name": "eve", "id": 9}))["data"] == {"id": 1, "name": "eve"}
         assert (await ws.call("echo", data={"name": "a"}))["data"] == {"name": "a", "pin": "0"}
         assert (await ws.call("plain", pk=1))["data"] == [{"id": 1, "name": "eve"}]
+
+
+Several = TypeAliasType("Several", list[Output])
+
+
+async def test_output_stands_for_the_serializer_within_other_types_too() -> None:
+    class Accounts(GenericAsyncAPIActionHandler):
+        queryset = MemoryQuerySet(Account, rows=[Account(id=1, name="ada", pin="secret")])
+        serializer_class = Account
+
+        @async_action
+        async def several(self) -> list[Output]:
+            return [one async for one in self.queryset]
+
+        @async_action
+        async def aliased(self) -> Several | None:
+            return [one async for one in self.queryset]
+
+        @async_action
+        async def perhaps(self) -> Output | None:
+            return await self.queryset.first()
+
+        @async_action
+        async def accepted(self) -> tuple[Output, int]:
+            return await self.queryset.first(), 202
+
+        @async_action
+        async def each(self) -> AsyncIterator[Output]:
+            yield await self.queryset.first()
+
+        @async_action
+        async def deep(self) -> Annotated[Mapping[str, tuple[Output | None, ...]], "of all"]:
+            return {"all": (await self.queryset.first(), None)}
+
+    shown = {"id": 1, "name": "ada"}
+    async with talking(Accounts.as_aaah()) as ws:
+        for action, status, data in (
+            ("several", 200, [shown]),
+            ("aliased", 200, [shown]),
+            ("perhaps", 200, shown),
+            ("accepted", 202, shown),
+            ("deep", 200, {"all": [shown, None]}),
+        ):
+            reply = await ws.call(action)
+            assert (reply["status"], reply["data"]) == (status, data)
+        await ws.send_json({"action": "each"})
+        assert (await ws.receive_json())["data"] == shown
+    assert Accounts.stands_for(JsonValue | None, {}) == JsonValue | None  # an alias of itself
 
 
 def test_a_stream_has_to_be_one() -> None:

@@ -39,6 +39,7 @@ from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.decorators import async_action
 from wsaction.exceptions import APIError, Busy, Conflict, ImproperlyConfigured, NotFound
 from wsaction.generics import ModelAPIActionHandler
+from wsaction.mixins import OutputPages
 from wsaction.querysets import FieldError, InvalidLookup, Q
 from wsaction.routing import path
 from wsaction.units import current_unit, unit_of_work
@@ -535,6 +536,43 @@ async def test_a_cancelled_action_leaks_no_connection(engine: AsyncEngine, cards
         assert (await waiting)["status"] == 499
         await ws.send_json({"action": "change"})
     assert await cards.count() == 0
+
+
+@pytest.mark.parametrize("ordering", [(), ("board__name",)], ids=["by place", "by number"])
+async def test_a_list_as_a_stream_holds_one_page_and_between_pages_no_connection(
+    engine: AsyncEngine, cards: Any, boards: Any, ordering: tuple[str, ...]
+) -> None:
+    async with unit_of_work():
+        board = await boards.create({"name": "a"})
+        for number in range(60):
+            await cards.create({"title": f"card {number}", "board_id": board.id})
+    pool: Any = engine.pool
+    held: list[tuple[int, int]] = []
+
+    class Title(BaseModel):
+        title: str
+
+    class Cards(ModelAPIActionHandler):
+        queryset = cards.order_by(*ordering)
+        serializer_class = Title
+
+        def serialize_many(self, objs: Any) -> Any:
+            assert pool.checkedout() == 1  # this step's
+            return super().serialize_many(objs)
+
+        async def list_pages(self) -> OutputPages:
+            async for page in super().list_pages():
+                yield page
+                gc.collect()
+                held.append((pool.checkedout(), sum(type(one) is Card for one in gc.get_objects())))
+
+    async with talking(Cards.as_aaah()) as ws:
+        await ws.send_json({"action": "list", "route": "?page_size=5", "stream": True})
+        while (await ws.receive_json())["status"] == 206:
+            pass
+    assert len(held) == 12
+    assert {connections for connections, _ in held} == {0}
+    assert max(rows for _, rows in held) <= 10  # the page, and the one that was asked for last
 
 
 async def _apart(work: Any) -> Any:

@@ -1,9 +1,10 @@
 """`wsaction.units`: one for each action, committed before its reply, rolled back on whatever goes wrong."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel
@@ -13,6 +14,7 @@ from wsaction import deadlines
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
+from wsaction.dependencies import Depends
 from wsaction.exceptions import Conflict
 from wsaction.frames import current_frame
 from wsaction.hooks import ActionInfo, Hooks
@@ -317,6 +319,90 @@ async def test_a_stream_that_is_cancelled_may_still_clean_up() -> None:
         await ws.send_json({"action": "$cancel", "data": 1, "request_id": 2})
         assert {(await ws.receive_json())["status"] for _ in range(2)} == {200, 499}
     assert await deck.titles() == ["a", "one", "ended"]
+
+
+@pytest.mark.parametrize("action", ["fail", "fail_before", "stream", "swallow"])
+async def test_what_a_failed_action_changed_is_not_kept_by_its_dependencies(action: str) -> None:
+    cards = MemoryQuerySet(Card)
+    told: list[str] = []
+
+    async def audited() -> AsyncIterator[None]:
+        try:
+            yield
+        except Exception as exc:
+            async with unit_of_work():
+                told.append(type(exc).__name__)
+                await cards.create({"title": "audited"})
+            raise
+
+    async def changing() -> None:
+        await cards.create({"title": "before"})
+        if action == "fail_before":
+            raise ZeroDivisionError
+
+    class Consumer(AsyncAPIConsumer):
+        @async_action
+        async def fail(self, _: Annotated[None, Depends(audited)], __: Annotated[None, Depends(changing)]) -> None:
+            await cards.create({"title": "never"})
+            raise ZeroDivisionError
+
+        @async_action
+        async def fail_before(
+            self, _: Annotated[None, Depends(audited)], __: Annotated[None, Depends(changing)]
+        ) -> None:
+            raise AssertionError
+
+        @async_action
+        async def stream(self, _: Annotated[None, Depends(audited)]) -> AsyncIterator[int]:
+            await cards.create({"title": "kept"})
+            yield 1
+            await cards.create({"title": "never"})
+            raise ZeroDivisionError
+
+        @async_action
+        async def swallow(self, _: Annotated[None, Depends(audited)]) -> None:
+            with contextlib.suppress(ZeroDivisionError):
+                await cards.create({"title": "kept"})
+                raise ZeroDivisionError
+
+    async with talking(Consumer.as_asgi()) as ws:
+        await ws.send_json({"action": action})
+        while (reply := await ws.receive_json())["status"] == 206:
+            pass
+    kept = [card.title async for card in cards]
+    if action == "swallow":
+        assert (reply["status"], told, kept) == (200, [], ["kept"])
+    else:
+        assert (reply["status"], told) == (500, ["ZeroDivisionError"])
+        assert kept == [*(["kept"] if action == "stream" else []), "audited"]
+
+
+@pytest.mark.parametrize(("recovers", "kept"), [(False, ["audited"]), (True, ["audited"]), (None, ["tried"])])
+async def test_what_a_failed_action_changed_is_not_kept_by_middleware(recovers: bool | None, kept: list[str]) -> None:
+    """None: it recovers without a unit of its own."""
+    cards = MemoryQuerySet(Card)
+
+    class Consumer(AsyncAPIConsumer):
+        @async_action
+        async def fail(self) -> str:
+            await cards.create({"title": "tried"})
+            raise ZeroDivisionError
+
+    async def auditing(handler: Any, call_next: Any) -> Any:
+        try:
+            return await call_next(handler)
+        except ZeroDivisionError:
+            if recovers is not None:
+                async with unit_of_work():
+                    await cards.create({"title": "audited"})
+            if recovers is False:
+                raise
+            return "recovered"
+
+    app = WSAction([path("", Consumer.as_asgi())], middleware=[auditing])
+    async with app.lifespan(), connect(app, "/") as ws:
+        assert (await ws.call("fail"))["status"] == (500 if recovers is False else 200)
+    assert [card.title async for card in cards] == kept
 
 
 async def test_a_unit_does_not_reach_over_a_yield() -> None:

@@ -25,6 +25,7 @@ from wsaction.mixins import (
     RetrieveModelMixin,
     Slot,
     UpdateModelMixin,
+    rebuilt,
 )
 from wsaction.pagination import BasePagination, Page, PageNumberPagination
 from wsaction.serializers import input_model, output_model
@@ -205,10 +206,10 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     # ---------------------------------------------------------------------------------------------- declared
     @classmethod
     def stands_for(cls, annotation: Any, initkwargs: Mapping[str, Any]) -> Any:
-        """An annotation with the serializers in the place of ``Input``, ``Output`` and the like."""
+        """An annotation with the serializers in the place of ``Input``, ``Output`` and the like, at any depth."""
         slots = [one for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Slot)]
         if not slots:
-            return annotation
+            return rebuilt(annotation, lambda part: cls.stands_for(part, initkwargs))
         told = _Mounted(cls, initkwargs)
         try:
             return _input(told, slots[0]) if slots[0] in (Slot.INPUT, Slot.PARTIAL_INPUT) else _output(told, slots[0])

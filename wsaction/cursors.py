@@ -110,7 +110,8 @@ class CursorPagination(BasePagination):
 
     # ---------------------------------------------------------------------------------------------- as text
     def _written(self, ordering: Sequence[str], cursor: Cursor) -> str:
-        told = json.dumps([cursor.backwards, cursor.position], separators=(",", ":")).encode()
+        text = json.dumps([cursor.backwards, cursor.position], separators=(",", ":"), ensure_ascii=False)
+        told = text.encode("utf-8", "surrogatepass")  # as json.loads() reads it; escaped, it would be twice as long
         return urlsafe_b64encode(self._tag(ordering, told) + told).decode().rstrip("=")
 
     def _read(self, handler: Any, ordering: Sequence[str]) -> Cursor:
@@ -184,12 +185,19 @@ def position(queryset: Any, obj: Any, ordering: Sequence[str]) -> list[Any]:
     values = []
     for field in ordering:
         value = obj
-        for attribute in field.removeprefix("-").split("__"):
-            name = getattr(queryset, "pk", attribute) if attribute == "pk" else attribute
-            value = None if value is None else getattr(value, name)
+        for attribute in _path(queryset, field.removeprefix("-")):
+            value = None if value is None else getattr(value, attribute)
         values.append(value)
     told: list[Any] = to_jsonable_python(values)
     return told
+
+
+def _path(queryset: Any, field: str) -> Sequence[str]:
+    """The attributes that lead to a field, as the queryset knows them or, where it does not tell, as they are named."""
+    if hasattr(queryset, "path_of"):
+        known: Sequence[str] = queryset.path_of(field)
+        return known
+    return [getattr(queryset, "pk", name) if name == "pk" else name for name in field.split("__")]
 
 
 def behind(ordering: Sequence[str], position: Sequence[Any]) -> Q:

@@ -32,7 +32,7 @@ from pydantic import ValidationError
 
 from wsaction.concurrency import Threads
 from wsaction.exceptions import ImproperlyConfigured, validation_items
-from wsaction.frames import Frame
+from wsaction.frames import Frame, note_failure
 from wsaction.parameters import EMPTY, PROTOCOL_KEYS, Input, Parameter, fill, fresh, missing
 
 __all__ = ("GIVEN", "Dependencies", "Depends", "Kind", "ModelStep", "Step", "name_of")
@@ -170,6 +170,8 @@ GIVEN: Mapping[str, Callable[[Any], Any]] = {
 
 async def _enter(stack: AsyncExitStack, manager: AbstractAsyncContextManager[Any]) -> Any:
     async def leave(*error: Any) -> bool:
+        if error[0] is not None:
+            note_failure()
         await manager.__aexit__(*error)
         return False  # an error stays one, whatever the generator made of it
 

@@ -25,6 +25,7 @@ __all__ = (
     "encode_reply",
     "malformed",
     "new_frame",
+    "note_failure",
     "quote",
     "read_object",
     "refused",
@@ -115,6 +116,15 @@ class Frame:
 
 current_frame: ContextVar[Frame | None] = ContextVar("wsaction.current_frame", default=None)
 """The frame whose action runs in this context; None outside of one."""
+
+
+def note_failure() -> None:
+    """Notes on the unit of work of the frame under way that its action failed: of what that changed, nothing is kept by
+    those around it, who may still keep something of their own."""
+    frame = current_frame.get()
+    if frame is not None and frame.unit is not None and not frame.unit.closed:
+        frame.unit.failed = True
+
 
 _NO_BODY: dict[str, Any] = {}
 _UNSET = object()

@@ -24,7 +24,7 @@ Every queryset keeps to this:
 - Without regard to case means that of ASCII letters; of others, as the database has it.
 - Texts are less or greater as the database's collation has it; in memory and in SQLite, by code point. Members of an
   enumeration that do not compare are so as the database keeps them; in memory, as they are declared.
-- A point in time without a zone is one in UTC.
+- A point in time without a zone is one in UTC. NaN is itself, and greater than every number; SQLite keeps none.
 - A value is coerced to its field's type as pydantic does: ``pk="7"`` finds 7.
 """
 
@@ -234,6 +234,8 @@ def _condition(key: str, value: Any, fields: Fields) -> Condition:
         raise FieldError(f"{owner.name}.{path[-1]} is no text, which {key!r} asks for")
     try:
         return Condition(path, lookup, _checked(lookup, value, owner, path[-1]))
+    except FieldError:
+        raise
     except (ValueError, TypeError) as exc:
         raise InvalidLookup("__".join(path), lookup, value, str(exc)) from None
 

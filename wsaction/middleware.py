@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from wsaction.exceptions import APIError, ImproperlyConfigured
+from wsaction.frames import note_failure
 
 __all__ = ("CallNext", "ExceptionHandler", "Middleware", "check_exception_handlers", "check_middleware")
 
@@ -50,9 +51,20 @@ def check_exception_handlers(
 
 def through(middleware: Sequence[Middleware], innermost: CallNext) -> CallNext:
     """A function that runs the middleware, the first outermost, around ``innermost``."""
-    call = innermost
+    call = _noted(innermost)
     for one in reversed(middleware):
         call = _around(one, call)
+    return call
+
+
+def _noted(innermost: CallNext) -> CallNext:
+    async def call(handler: Any) -> Any:
+        try:
+            return await innermost(handler)
+        except BaseException:
+            note_failure()
+            raise
+
     return call
 
 

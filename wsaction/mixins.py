@@ -1,18 +1,20 @@
 """The actions that generic handlers are made of, and what their signatures are written with.
 
 `Input`, `PartialInput` and `Output` stand for what comes in and goes out of the handler's ``serializer_class``; an
-action of one's own may say so too: ``async def finish(self) -> Output``. What comes is validated by
-``self.validate(data)``. Where ``get_serializer_class()`` decides for each frame, it is ``self.serialize(obj)`` that
-shows an object by it: what such an action returns otherwise goes out as it is.
+action of one's own may say so too: ``async def finish(self) -> Output``, or ``list[Output]``, or ``Output | None``.
+What comes is validated by ``self.validate(data)``. Where ``get_serializer_class()`` decides for each frame, it is
+``self.serialize(obj)`` that shows an object by it: what such an action returns otherwise goes out as it is.
 
 With `wsaction.subscriptions.SubscribeMixin`, what ``perform_create``, ``perform_update`` and ``perform_destroy`` do is
 told to who is subscribed, after the commit, as ``created``, ``updated`` and ``deleted``: see `wsaction.changes`.
 """
 
-from collections.abc import AsyncIterator
+import operator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from enum import Enum
-from typing import Annotated, Any, TypeAlias
+from types import UnionType
+from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 
 from pydantic import Strict
 
@@ -33,6 +35,7 @@ __all__ = (
     "RetrieveModelMixin",
     "Slot",
     "UpdateModelMixin",
+    "rebuilt",
 )
 
 
@@ -51,6 +54,24 @@ PartialInput: TypeAlias = Annotated[Any, Slot.PARTIAL_INPUT]  # the same, any of
 Output: TypeAlias = Annotated[Any, Slot.OUTPUT]  # one object
 OutputList: TypeAlias = Annotated[Any, Slot.LIST]  # a page of them as the paginator has it, or all
 OutputPages: TypeAlias = Annotated[Any, Slot.PAGES]  # lists of them, of an async generator
+
+
+def rebuilt(annotation: Any, stands_for: Callable[[Any], Any]) -> Any:
+    """An annotation of others, ``list[Output] | None``, with what stands for these; itself where nothing does."""
+    if _has_slots(getattr(annotation, "__value__", None)):  # `type Cards = list[Output]`
+        return stands_for(annotation.__value__)
+    parts = get_args(annotation)
+    others = tuple(map(stands_for, parts))
+    if all(map(operator.is_, others, parts)):
+        return annotation
+    origin: Any = get_origin(annotation)
+    return (Union if origin is UnionType else origin)[others]
+
+
+def _has_slots(part: Any) -> bool:
+    return any(
+        isinstance(one, Slot) or _has_slots(one) for one in (*getattr(part, "__metadata__", ()), *get_args(part))
+    )
 
 
 class CreateModelMixin:

@@ -108,6 +108,13 @@ class NarrowingQuerySet(ABC, Generic[M]):
         names = (("pk" if path[0] == self._fields.pk else path[0], descends) for path, descends in order)
         return tuple(f"-{name}" if descends else name for name, descends in names)
 
+    def path_of(self, field: str) -> tuple[str, ...]:
+        """The attributes that lead from an object to what an order by a field goes by, of a relation to its key.
+
+        ``cards.path_of("author") == ("author", "id")``. Raises `FieldError`.
+        """
+        return field_path(field, self._fields)
+
     def _named(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Values to be written, by their fields' names; raises `FieldError`."""
         return {field_name(name, self._fields): value for name, value in values.items()}

@@ -102,19 +102,38 @@ def _text(held: Any) -> str:
 def _is_ranked(value: Any) -> bool:
     """Whether values of its kind are compared by their rank."""
     kind: Any = type(value)
-    return isinstance(value, datetime | time) or (isinstance(value, Enum) and kind.__lt__ is _NO_ORDER)
+    return isinstance(value, datetime | time | float) or (isinstance(value, Enum) and kind.__lt__ is _NO_ORDER)
 
 
 def _rank(value: Any) -> Any:
     """Of a member of an enumeration that do not compare, its place among them; of a time without a zone, that in UTC,
-    as it does not compare with those that have one; any other value as it is."""
+    as it does not compare with those that have one; of NaN, what does compare; any other value as it is."""
     if not _is_ranked(value):
         return value
+    if isinstance(value, float):
+        return _NAN if value != value else value
     if isinstance(value, Enum):
         return _places(type(value))[value]
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value
 
 
+class _Nan:
+    """In the place of NaN: greater than every number, and equal to itself, so that rows with it have a place too."""
+
+    def __lt__(self, other: Any) -> bool:
+        return False
+
+    def __le__(self, other: Any) -> bool:
+        return other is self
+
+    def __gt__(self, other: Any) -> bool:
+        return other is not self
+
+    def __ge__(self, other: Any) -> bool:
+        return True
+
+
+_NAN = _Nan()
 _NO_ORDER = vars(object)["__lt__"]
 
 
@@ -131,17 +150,18 @@ def sort_rows(rows: Iterable[Any], order: Iterable[Ordering]) -> list[Any]:
     """The rows in order: null is greater than every value."""
     ordered = list(rows)
     for path, descends in reversed(tuple(order)):  # a sort keeps what is equal as it was
-        read = reader(path)
+        held = list(map(reader(path), ordered))
+        if any(map(operator.ne, held, held)):  # NaN, by which a sort would leave the others in no order
+            held = list(map(_rank, held))
         try:
-            ordered = _sorted(ordered, read, descends)
+            ordered = _sorted(ordered, held, descends)
         except TypeError:  # members of an enumeration, or times with and without a zone
-            ordered = _sorted(ordered, _ranked(read), descends)
+            ordered = _sorted(ordered, map(_rank, held), descends)
     return ordered
 
 
-def _sorted(rows: list[Any], read: Callable[[Any], Any], descends: bool) -> list[Any]:
-    keys = ((read(row), row) for row in rows)
-    return [row for _, row in sorted(keys, key=_null_last, reverse=descends)]
+def _sorted(rows: list[Any], held: Iterable[Any], descends: bool) -> list[Any]:
+    return [row for _, row in sorted(zip(held, rows, strict=True), key=_null_last, reverse=descends)]
 
 
 def _null_last(pair: tuple[Any, Any]) -> tuple[bool, Any]:

@@ -69,7 +69,7 @@ class UnitOfWork:
         self._callbacks: list[Callable[[], Any]] = []
         self.closed = False  # once it begins to end: what asks for a unit now is outside
         self.depth = 0  # of `unit_of_work` blocks
-        self.failed = False  # in a block within, whose error was caught
+        self.failed = False  # in a block within, whose error was caught; or its action has, for who is around it
 
     def resource(self, key: Any, make: Callable[[], R]) -> R:
         """What the unit holds under a key, made at first use."""
@@ -207,9 +207,9 @@ def join_unit() -> UnitOfWork | None:
     return unit
 
 
-def _is_cancelled(frame: Frame) -> bool:
-    """Whether a frame's action only cleans up: it was cancelled, timed out, or its connection has ended."""
-    return frame.error is not None or frame.consumer.connection.ended is True
+def _is_over(frame: Frame) -> bool:
+    """Whether only clean-up is left of a frame's action: it failed, was cancelled, or its connection has ended."""
+    return frame.unit.failed or frame.error is not None or frame.consumer.connection.ended is True
 
 
 @asynccontextmanager
@@ -218,13 +218,13 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
 
     Within another block it joins that one. Within an action it takes over what the action has changed so far, and
     another unit may follow; once the action is cancelled, what it had changed is rolled back first, so that a
-    ``finally`` can keep something still. Raises ``RuntimeError`` where a block within failed and its error was caught:
-    nothing is kept then.
+    ``finally`` can keep something still; so can a dependency or middleware whose action failed. Raises
+    ``RuntimeError`` where a block within failed and its error was caught: nothing is kept then.
     """
     frame, before = current_frame.get(), _outside.get()
     if frame is not None and _has_ended(frame):
         frame = None
-    elif frame is not None and frame.unit is not None and not frame.unit.depth and _is_cancelled(frame):
+    elif frame is not None and frame.unit is not None and not frame.unit.depth and _is_over(frame):
         await frame.unit.rollback()
     unit = join_unit() or UnitOfWork()
     if frame is None:

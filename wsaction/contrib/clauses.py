@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, and_, func, literal, not_, or_, true
+from sqlalchemy import ColumnElement, and_, func, literal, not_, or_, true, type_coerce
 from sqlalchemy.orm import Mapper, aliased
-from sqlalchemy.types import Enum, String, TypeDecorator, TypeEngine
+from sqlalchemy.types import Enum, Float, Numeric, String, TypeDecorator, TypeEngine
 
 from wsaction.contrib.columns import ColumnValues, storable
 from wsaction.lookups import TEXT_LOOKUPS, Combination, Condition, FieldError
@@ -71,6 +71,8 @@ class MappedFields:
         return getattr(value, self.pk) if self.pk and isinstance(value, self.mapper.class_) else value
 
     def _type(self, name: str) -> TypeEngine[Any]:
+        if (related := self.related(name)) is not None:
+            raise _keyless(name, self, related)
         return self.mapper.column_attrs[name].columns[0].type
 
     def stored(self, name: str, value: Any) -> Any:
@@ -94,6 +96,14 @@ class MappedFields:
         return self._values[name]
 
 
+def _keyless(name: str, fields: MappedFields, related: MappedFields) -> FieldError:
+    known = ", ".join(f"{name}__{field}" for field in related.mapper.column_attrs.keys())  # noqa: SIM118
+    return FieldError(
+        f"{fields.name}.{name} is a {related.name}, whose key is of several columns and compares with nothing; "
+        f"name one of {known}"
+    )
+
+
 # ------------------------------------------------------------------------------------------------- conditions
 def clause(asked: Combination, entity: Any, fields: MappedFields, negated: bool = False) -> Clause:
     """The conditions on a mapped class, or an alias of it.
@@ -112,7 +122,7 @@ def _parts(asked: Combination, entity: Any, fields: MappedFields, negated: bool)
     for child in asked.children:
         if isinstance(child, Combination):
             yield clause(child, entity, fields, negated)
-        elif len(child.path) == 1:
+        elif len(child.path) == 1 and fields.related(child.path[0]) is None:
             yield _comparison(getattr(entity, child.path[0]), child, fields.dialect, negated)
         elif asked.connector == "AND" and not _is_null(child):
             together.setdefault(child.path[0], []).append(child)
@@ -128,8 +138,10 @@ def _behind(name: str, conditions: list[Condition], entity: Any, fields: MappedF
     if related is None:
         raise FieldError(f"{fields.name}.{name} is no relationship")
     target = aliased(related.mapper.class_)
-    below = tuple(Condition(one.path[1:], one.lookup, one.value) for one in conditions)
     exists = relation.of_type(target).any if relation.property.uselist else relation.of_type(target).has
+    if len(conditions[0].path) == 1:  # whether there is one, which has no key to be asked for that
+        return not_(exists()) if _is_null(conditions[0]) else exists()  # type: ignore[no-any-return]
+    below = tuple(Condition(one.path[1:], one.lookup, one.value) for one in conditions)
     found: Clause = exists(clause(Combination("AND", False, below), target, related))
     return or_(found, not_(exists())) if _is_null(conditions[0]) else found
 
@@ -145,6 +157,10 @@ def _comparison(column: Any, asked: Condition, dialect: str, negated: bool) -> C
     if lookup in TEXT_LOOKUPS:
         holds = _text_comparison(column, lookup, value, dialect)
     else:
+        if isinstance(column.type, Numeric) and not isinstance(
+            column.type, Float
+        ):  # else PostgreSQL would round the value to the column's decimal places
+            column = type_coerce(column, Numeric())
         holds = _PLAIN[lookup](column, _compared(column, lookup, value))
     return and_(column.is_not(None), holds) if negated else holds
 
@@ -164,7 +180,7 @@ _PLAIN: dict[str, Callable[[Any, Any], Clause]] = {
     "lte": lambda column, value: column <= value,
     "gt": lambda column, value: column > value,
     "gte": lambda column, value: column >= value,
-    "range": lambda column, value: column.between(*value),
+    "range": lambda column, value: and_(column >= value[0], column <= value[1]),  # of a collation, no BETWEEN is SQL
 }
 
 
@@ -211,9 +227,12 @@ def ordering(order: Iterable[Ordering], entity: Any, fields: MappedFields) -> tu
             joins.append(relation.of_type(target))
             ends[path[:length]] = target, related
         at, below = ends[path[:-1]]
+        if (related := below.related(path[-1])) is not None:
+            raise _keyless(path[-1], below, related)
         column = getattr(at, path[-1])
         ordered = column.desc() if descends else column.asc()
-        if at is not entity or below.mapper.column_attrs[path[-1]].columns[0].nullable is not False:
+        kept = below.mapper.column_attrs[path[-1]].columns[0]  # which an expression has no say of
+        if at is not entity or getattr(kept, "nullable", True):
             ordered = ordered.nulls_first() if descends else ordered.nulls_last()
         by.append(ordered)
     return by, joins

@@ -6,13 +6,14 @@ written is looked at before.
 
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import MAX_PREC, ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
 from sqlalchemy.types import (
     BigInteger,
     DateTime,
     Enum,
+    Float,
     Integer,
     Interval,
     Numeric,
@@ -33,8 +34,9 @@ class ColumnValues:
     """The values of a column of this type, in a database of this name.
 
     ``coerce`` makes a value one that may be compared with the column, ``stored`` one that may be written to it; SQL
-    expressions, and values of other types than the column's, are written as they are. Both raise ``ValueError`` for
-    what the column cannot hold: ``ColumnValues(SmallInteger(), "postgresql").stored(40_000)``.
+    expressions, and values of other types than the column's, are written as they are; decimal places that the column
+    does not keep are rounded away. Both raise ``ValueError`` for what the column cannot hold:
+    ``ColumnValues(SmallInteger(), "postgresql").stored(40_000)``.
     """
 
     def __init__(self, kind: TypeEngine[Any], dialect: str) -> None:
@@ -43,6 +45,7 @@ class ColumnValues:
         self._type: Any = python
         self._check: Check | None = None if plain is None else _check(plain, python, dialect)
         self._length = getattr(plain, "length", None) if python is str and dialect not in ("sqlite", "") else None
+        self._places = _places(plain, dialect) if isinstance(plain, Numeric) else None
         self._coerce: Check | None = None
         if plain is not None and python is not None:
             self._coerce = _one_of(plain) if isinstance(plain, Enum) and plain.enum_class is None else coercer(python)
@@ -58,7 +61,9 @@ class ColumnValues:
             return value
         if self._length is not None and len(value) > self._length:
             raise ValueError(f"expected a text of at most {self._length} characters")
-        return self._check(value)
+        return self._check(
+            value if self._places is None or not isinstance(value, Decimal) else _rounded(self._places, value)
+        )
 
 
 def _plain_type(kind: TypeEngine[Any]) -> TypeEngine[Any] | None:
@@ -88,6 +93,8 @@ def _check(kind: TypeEngine[Any], python: Any, dialect: str) -> Check | None:
     if python is Decimal and isinstance(kind, Numeric):
         digits = _digits(kind, dialect)
         return lambda value: _short(digits, value)
+    if python is float and dialect == "sqlite":
+        return _no_nan
     if isinstance(kind, DateTime):
         return lambda value: _in_utc(kind, value)
     if isinstance(kind, Interval) and not (kind.native and dialect in ("postgresql", "oracle")):
@@ -126,11 +133,36 @@ def _within(most: int, number: int) -> int:
     return number
 
 
+def _no_nan(number: float) -> float:
+    if number != number:
+        raise ValueError("expected a number; SQLite keeps no NaN")
+    return number
+
+
 def _digits(kind: Numeric[Any], dialect: str) -> int:
     """How many digits there may be before the point; SQLite keeps numbers as floats."""
     if dialect == "sqlite":
         return 308
     return 131_072 if kind.precision is None else kind.precision - (kind.scale or 0)
+
+
+def _places(kind: Numeric[Any], dialect: str) -> int | None:
+    """How many digits there may be behind the point; SQLite keeps any number, of which no more than these are read."""
+    if isinstance(kind, Float):  # which SQLAlchemy 2.0 has as a kind of these
+        return None
+    if kind.scale is not None:
+        return kind.scale
+    if dialect == "sqlite":
+        return int(kind._effective_decimal_return_scale)
+    return None if kind.precision is None else 0
+
+
+def _rounded(places: int, number: Decimal) -> Decimal:
+    """A number as databases round it, half away from zero: what is read again is then what was written, and the place
+    of an object in an order is the one that its own value says."""
+    if not number.is_finite() or number.as_tuple().exponent >= -places:  # type: ignore[operator]  # it is a number's
+        return number
+    return number.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, Context(prec=MAX_PREC))
 
 
 def _short(digits: int, number: Decimal) -> Decimal:
