@@ -86,8 +86,10 @@ class Explorer {
 
   state(name, text) {
     const unsaid = this.contract["x-wsaction"].authentication.first_frame && !this.socket?.credential;
+    const told = name === "open" && unsaid ? `${text}; sign in first` : text;
+    if (byId("connection").dataset.state !== name) byId("said").textContent = told; // not each second of a wait
     byId("connection").dataset.state = name;
-    byId("state").textContent = name === "open" && unsaid ? `${text}; sign in first` : text;
+    byId("state").textContent = told;
     byId("connect").textContent = this.socket?.wanted ? "Disconnect" : "Connect";
     document.querySelectorAll(".send").forEach((button) => (button.disabled = name !== "open"));
   }
@@ -191,8 +193,8 @@ class Explorer {
     this.query = element("input", { id: "query", oninput: changed, placeholder: (facts.query ?? ["page"]).map((name) => `${name}=…`).join("&"), autocomplete: "off", spellcheck: "false" });
     const own = Object.entries(payload.properties).filter(([name]) => !["action", "route", "request_id"].includes(name));
     this.fields = own.map(([name, schema]) => makeField(this.contract, name, schema, payload.required.includes(name), changed));
-    this.text = element("textarea", { id: "frame", class: "code", rows: "6", spellcheck: "false", oninput: () => this.byHand(true) });
-    this.problem = element("p", { class: "problem", role: "alert", hidden: true });
+    this.text = element("textarea", { id: "frame", class: "code", rows: "6", spellcheck: "false", oninput: () => this.byHand(true), placeholder: "What is sent, once the form is filled in." });
+    this.problem = element("p", { class: "problem", id: "problem", role: "alert", hidden: true });
     byId("form").replaceChildren(
       this.heading(one, route),
       element("form", { onsubmit: (event) => (event.preventDefault(), this.submit()), novalidate: true },
@@ -207,8 +209,8 @@ class Explorer {
             this.copier("Python", () => pythonSnippet(this.address(), this.build(), facts.streams || this.build().stream === true)),
             this.copier("TypeScript", () => this.asTypeScript()),
             this.reset = element("button", { type: "button", class: "quiet small", hidden: true, onclick: () => this.byHand(false) }, "Back to the form"))),
-        this.problem,
-        element("div", { class: "buttons sticky" },
+        element("div", { class: "buttons sticky" }, // what is wrong is told where it is seen, however long the form is
+          this.problem,
           element("button", { type: "submit", class: "send primary", disabled: !this.socket.isOpen, title: "Ctrl+Enter" }, "Send"),
           element("span", { id: "outcome", class: "faint", role: "status" }))),
       this.about(one),
@@ -341,10 +343,16 @@ class Explorer {
     else {
       this.problem.textContent = mistake.message;
       this.problem.hidden = false;
+      mistake.node?.setAttribute("aria-describedby", "problem");
     }
-    mistake.node?.focus();
     mistake.node?.setAttribute("aria-invalid", "true");
-    mistake.node?.addEventListener("input", () => mistake.node.removeAttribute("aria-invalid"), { once: true });
+    mistake.node?.addEventListener("input", () => this.mended(mistake.node), { once: true });
+    mistake.node?.focus();
+  }
+
+  mended(node) {
+    node.removeAttribute("aria-invalid");
+    node.removeAttribute("aria-describedby");
   }
 
   /** Puts a call that was made back into the form. */
