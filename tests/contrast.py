@@ -5,7 +5,11 @@ from typing import Any
 __all__ = ("faint",)
 
 _FAINT = """
-const parts = (text) => [...(text.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number), 1].slice(0, 4);
+const parts = (text) => { // "rgb(1 2 3)", "rgba(1, 2, 3, 0.4)", "color(srgb 0.1 0.2 0.3 / 0.4)"
+  const [red, green, blue, alpha = 1] = (text.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
+  const scale = text.startsWith("color(") ? 255 : 1;
+  return [red * scale, green * scale, blue * scale, alpha];
+};
 const over = (front, back) => [0, 1, 2].map((at) => front[at] * front[3] + back[at] * (1 - front[3]));
 const light = (colour) => colour.slice(0, 3)
   .map((one) => one / 255)
