@@ -257,6 +257,7 @@ def test_a_board_is_worked_with(window: Any) -> None:
     ada.shot("members")
     ada.one("dialog [aria-label='Dismiss grace']").click()
     grace.look().until(lambda: grace.texts("main h1") == ["No such board"])
+    assert grace.texts("main .hint") == ["This board is not there any more, or not for you."]
 
 
 @needs_browser

@@ -590,3 +590,16 @@ async def test_who_may_not_is_told_and_may_ask_again(play: Play) -> None:
         assert "since" not in asked
         rest = await script.ended()
         assert rest[-3:-1] == [[["PermissionDenied", "403 permission_denied: No. (subscribe boards/7/)"]], [place(5)]]
+
+
+async def test_who_may_not_any_more_is_told_behind_what_came_before(play: Play) -> None:
+    async with scripted() as server, play(server.url, "withdrawn") as script:
+        peer = await server.accepted()
+        await joined(peer, **place(1))
+        await peer.event(2, moved(2))
+        await peer.say(event="$unsubscribed", route=BOARD, data={"reason": "permission_denied"})
+        await script.said(["state", "connecting"], ["state", "open"], ["moved"])
+        lost = "403 permission_denied: The right to this was lost after it was subscribed to. (subscribe boards/7/)"
+        await script.said([["PermissionDenied", lost]])
+        assert "since" not in await joined(peer, **place(5))  # and nobody has unsubscribed from what there is not
+        assert await script.ended() == [[place(5)], ["state", "closed"]]
