@@ -2,16 +2,14 @@
 
 import asyncio
 import json
-import os
 import random
 import re
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from tests.conftest import Server
 from tests.everything import everything, guarded
 from tests.node import node, packages
 from tests.redis_servers import RedisServer, needs_redis_server
+from tests.restarts import listening, serving
 from tests.scripted import WAIT, Peer, relayed, scripted
 from wsaction.client import connect
 from wsaction.codegen.typescript import typescript
@@ -290,40 +289,6 @@ async def test_the_package_ws(play: Play, serve: Callable[..., Server]) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ killed and started
-@contextmanager
-def serving(port: int, redis: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """``wsaction run`` of the boards, until it answers; killed at the end."""
-    command = [
-        sys.executable,
-        "-m",
-        "wsaction",
-        "run",
-        "tests.boards:app",
-        "--port",
-        str(port),
-        "--log-level",
-        "warning",
-    ]
-    process = subprocess.Popen(command, env={**os.environ, "BOARDS_REDIS": redis})
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait(10)
-
-
-async def listening(port: int) -> None:
-    async with asyncio.timeout(WAIT):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.05)
-            else:
-                writer.close()
-                return
-
-
 @needs_redis_server
 async def test_a_server_that_is_killed_and_started_again_costs_no_event(play: Play, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:

@@ -1,0 +1,46 @@
+"""`tests.boards` in a process of its own, to be killed and started again on the same port."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.scripted import WAIT
+
+__all__ = ("listening", "serving")
+
+
+@contextmanager
+def serving(port: int, redis: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """``wsaction run`` of the boards, until it answers; killed at the end."""
+    command = [
+        sys.executable,
+        "-m",
+        "wsaction",
+        "run",
+        "tests.boards:app",
+        "--port",
+        str(port),
+        "--log-level",
+        "warning",
+    ]
+    process = subprocess.Popen(command, env={**os.environ, "BOARDS_REDIS": redis})
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+async def listening(port: int) -> None:
+    async with asyncio.timeout(WAIT):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return
