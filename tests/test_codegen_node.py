@@ -217,6 +217,35 @@ def test_what_the_explorer_copies_is_what_the_client_has(tmp_path: Path) -> None
     assert done.returncode == 0, done.stdout
 
 
+def test_what_the_explorer_copies_as_python_is_what_the_python_client_has() -> None:
+    facts = {name: one["x-wsaction"] for name, one in boards.app.asyncapi()["operations"].items()}
+    asked: list[tuple[str, dict[str, Any], str]] = [
+        ("ws.hello", {"action": "hello", "name": "Ada"}, 'client.call("hello", name="Ada")'),
+        ("ws.hello", {"action": "hello", "timeout": None}, 'client.call("hello", params={"timeout": None})'),
+        ("ws.hello", {"action": "hello", "class": True}, 'client.call("hello", params={"class": True})'),
+        ("ws.hello", {"action": "hello", "a-b": [1]}, 'client.call("hello", params={"a-b": [1]})'),
+        ("ws.boards.pk.count", {"action": "count", "route": "b/7/", "to": 3}, 'client.stream("count", "b/7/", to=3)'),
+        (
+            "ws.cards.list",
+            {"action": "list", "route": "cards/", "stream": True},
+            'client.stream("list", "cards/", stream=True)',
+        ),
+        ("ws.cards.subscribe", {"action": "subscribe", "route": "cards/"}, 'client.subscribe("cards/")'),
+        (
+            "ws.cards.subscribe",
+            {"action": "subscribe", "route": "cards/", "snapshot": True, "since": {"epoch": "e", "offset": 3}},
+            'client.subscribe("cards/", since=Position("e", 3), snapshot=True)',
+        ),
+    ]
+    snippets = [["ws://127.0.0.1/", frame, facts[operation]] for operation, frame, _ in asked]
+    script = (HERE.parent / "wsaction" / "explorer" / "snippets.js").read_text()
+    script += f"console.log(JSON.stringify({json.dumps(snippets)}.map((one) => pythonSnippet(...one))));"
+    for (_, _, wanted), text in zip(asked, json.loads(node("-e", script).stdout), strict=True):
+        assert wanted in text
+        code = compile(text, "snippet", "exec")
+        assert ("Position" in code.co_names) == ("Position(" in text)
+
+
 # ------------------------------------------------------------------------------------------------ a real server
 async def test_calls(play: Play, serve: Callable[..., Server]) -> None:
     url = serve(boards.app).url("/ws/")

@@ -206,7 +206,7 @@ class Explorer {
           element("div", { class: "buttons" },
             element("span", { class: "faint" }, "Copy as"),
             this.copier("Frame", () => this.text.value),
-            this.copier("Python", () => pythonSnippet(this.address(), this.build(), facts.streams || this.build().stream === true)),
+            this.copier("Python", () => pythonSnippet(this.address(), this.build(), facts)),
             this.copier("TypeScript", () => this.asTypeScript()),
             this.reset = element("button", { type: "button", class: "quiet small", hidden: true, onclick: () => this.byHand(false) }, "Back to the form"))),
         element("div", { class: "buttons sticky" }, // what is wrong is told where it is seen, however long the form is
