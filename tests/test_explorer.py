@@ -386,6 +386,8 @@ def test_signing_in(page: Page, serve: Any, way: str) -> None:
     page.send()
     assert "permission_denied" in page.reply("403")
     page.one("#signin").click()
+    page.one("input[value=cookie]").click()
+    assert not page.one("#credential").is_displayed()  # there is nothing to enter
     page.one(f"input[value={way}]").click()
     page.one("#credential").send_keys("secret")
     page.one("dialog button.primary").click()

@@ -383,22 +383,25 @@ class Explorer {
     ].filter(Boolean);
     const radios = choices.map(([way, say], at) => element("label", { class: "radio" }, element("input", { type: "radio", name: "way", value: way, checked: at === 0 }), say));
     const way = () => dialog.querySelector("input[name=way]:checked").value;
+    const token = labelled("Token", value);
+    const chosen = () => (token.hidden = way() === "cookie"); // which the browser has already
     const submit = (event) => {
       event.preventDefault();
       dialog.close();
       this.present({ way: way(), value: way() === "frame" ? jsonOrText(value.value) : value.value.trim() });
     };
     dialog.replaceChildren(element(
-      "form", { onsubmit: submit },
+      "form", { onsubmit: submit, onchange: chosen },
       element("h2", { id: "dialog-title" }, "Sign in"),
       schemes.map(([name, scheme]) => element("p", { class: "hint" }, element("b", {}, name), prose(scheme.description ? `: ${scheme.description}` : ""))),
-      radios, labelled("Token", value),
+      radios, token,
       element("p", { class: "hint" }, "It is kept in this page until it is closed, and nowhere else."),
       element("div", { class: "buttons" }, element("button", { type: "submit", class: "primary" }, "Sign in"),
         element("button", { type: "button", class: "quiet", onclick: () => (dialog.close(), this.present(null)) }, "Sign out"),
         element("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close")),
     ));
     dialog.showModal();
+    chosen();
     value.focus();
   }
 
