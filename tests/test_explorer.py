@@ -46,6 +46,7 @@ class CardIn(BaseModel):
     title: str = Field(description="What has to be done.")
     labels: list[Label] = []
     due: str | None = None
+    notes: str = ""
     colour: Annotated[str, Field(json_schema_extra={"enum": ["red", "green"]})] = "red"
     owner: str | int = "nobody"
 
@@ -228,6 +229,7 @@ def test_it_lists_routes_and_calls_an_action_through_its_form(page: Page, serve:
     assert page.texts("#tree h2 code") == ["(the empty route)", "boards/{board}/cards/", "Protocol"]
     assert "create" in page.texts("#tree a span:first-child")
     page.choose("ws.boards.board.cards.create")
+    assert 'string, by default ""' in page.texts("main .head .faint")
     page.field("board").send_keys("7")
     page.field("title").send_keys("Read <b>this</b>")
     page.include("labels")
@@ -397,6 +399,21 @@ def test_signing_in(page: Page, serve: Any, way: str) -> None:
     page.until(lambda: page.one("button.send").is_enabled())
     page.send()
     assert '"ada"' in page.reply("200")
+    assert page.one("#signin").text == "Signed in"
+
+
+def test_a_token_that_is_refused_is_not_kept(page: Page, serve: Any) -> None:
+    page.open(serve(make()).url("/docs#ws.whoami", "http"))
+    page.state("open")
+    page.one("#signin").click()
+    page.one("input[value=frame]").click()
+    page.one("#credential").send_keys("wrong")
+    page.one("dialog button.primary").click()
+    page.until(lambda: page.one("#toast").text == "Not signed in: This token is not valid.")
+    assert page.one("#signin").text == "Sign in"
+    page.button("Disconnect")
+    page.button("Connect")
+    assert page.state("open") == "Connected"  # and not that it was refused again
 
 
 def test_it_works_mounted_and_asks_no_other_host(page: Page, serve: Any) -> None:

@@ -90,6 +90,7 @@ class Explorer {
     if (byId("connection").dataset.state !== name) byId("said").textContent = told; // not each second of a wait
     byId("connection").dataset.state = name;
     byId("state").textContent = told;
+    this.nameSignIn();
     byId("connect").textContent = this.socket?.wanted ? "Disconnect" : "Connect";
     document.querySelectorAll(".send").forEach((button) => (button.disabled = name !== "open"));
   }
@@ -410,7 +411,13 @@ class Explorer {
     this.socket.credential = credential?.way === "cookie" ? null : credential;
     if (credential?.way !== "frame" || !this.socket.isOpen) return this.connect();
     const reply = await this.socket.ask({ action: "$auth", data: credential.value });
+    if (reply && reply.status !== 200) this.socket.credential = null; // or it would be sent with each new connection
+    this.nameSignIn();
     toast(reply?.status === 200 ? "Signed in" : `Not signed in: ${reply?.errors[0]?.msg ?? "the connection ended"}`);
+  }
+
+  nameSignIn() {
+    byId("signin").textContent = this.socket?.credential ? "Signed in" : "Sign in";
   }
 
   // the page
