@@ -2,14 +2,24 @@
 
 import asyncio
 import os
+import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tests.scripted import WAIT
 
-__all__ = ("listening", "serving")
+__all__ = ("kept_port", "listening", "serving")
+
+
+def kept_port() -> int:
+    """A free port below those that a system gives to outgoing connections: while the server is down, nobody gets it."""
+    while True:
+        port = 20_000 + secrets.randbelow(10_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @contextmanager

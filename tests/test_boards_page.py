@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import pytest
 
 from tests.contrast import faint
 from tests.node import node, packages
+from tests.restarts import kept_port
 from tests.test_explorer import CHROMIUM, DRIVER, Page, chromium
 from wsaction.client import ActionError, connect
 
@@ -41,8 +41,7 @@ class Site:
     """`wsaction run examples.boards.app:app` on a port that it keeps, however often it is started."""
 
     def __init__(self, database: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = kept_port()
         self.env = {**os.environ, "BOARDS_DB": str(database), "PYTHONPATH": str(ROOT)}
         self.process: subprocess.Popen[str] | None = None
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import Server
 from tests.redis_servers import RedisServer, needs_redis_server
-from tests.restarts import listening, serving
+from tests.restarts import kept_port, listening, serving
 from tests.scripted import WAIT, Peer, ScriptedServer, client_at, relayed, scripted
 from tests.test_client_lines import States
 from wsaction.applications import WSAction
@@ -676,8 +675,7 @@ async def test_our_own_server_recovers_what_was_published_meanwhile(serve: Calla
 @pytest.mark.slow
 @needs_redis_server
 async def test_a_server_that_is_killed_and_started_again_costs_no_event(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        ports = one.getsockname()[1], two.getsockname()[1]
+    ports = kept_port(), kept_port()
     redis, states = RedisServer(tmp_path), States()
     options: dict[str, Any] = {"first_wait": 0.05, "longest_wait": 0.1, "proxy": None, "on_state": states}
     redis.start()

@@ -5,7 +5,6 @@ import json
 import random
 import re
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +19,7 @@ from tests.conftest import Server
 from tests.everything import everything, guarded
 from tests.node import node, packages
 from tests.redis_servers import RedisServer, needs_redis_server
-from tests.restarts import listening, serving
+from tests.restarts import kept_port, listening, serving
 from tests.scripted import WAIT, Peer, relayed, scripted
 from wsaction.client import connect
 from wsaction.codegen.typescript import typescript
@@ -320,8 +319,7 @@ async def test_the_package_ws(play: Play, serve: Callable[..., Server]) -> None:
 # ------------------------------------------------------------------------------------------------ killed and started
 @needs_redis_server
 async def test_a_server_that_is_killed_and_started_again_costs_no_event(play: Play, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        ports = one.getsockname()[1], two.getsockname()[1]
+    ports = kept_port(), kept_port()
     redis = RedisServer(tmp_path)
     redis.start()
     try:
