@@ -236,6 +236,18 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
     boards.close();
   },
 
+  async withdrawn() {
+    const boards = client();
+    const board = await boards.boards.subscribe({ pk: 7 });
+    try {
+      for await (const item of board) say(item.event);
+    } catch (error) {
+      say(failed(error));
+    }
+    say((await boards.boards.subscribe({ pk: 7 })).position);
+    boards.close();
+  },
+
   async package() {
     const name = "ws";
     const { WebSocket } = (await import(name)) as { WebSocket: SocketClass };

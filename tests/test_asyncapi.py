@@ -265,7 +265,7 @@ def test_subscriptions(document: dict[str, Any]) -> None:
     assert events["updated"]["properties"]["data"] == {}  # as the handler says itself
     gone = messages(document, "ws.unshown.events")["deleted"]["properties"]["data"]
     assert gone == {"type": "object", "properties": {"pk": {}}, "required": ["pk"]}
-    assert {"position", "resync"} < set(events)
+    assert {"position", "resync", "unsubscribed"} < set(events)
 
 
 def test_an_object_that_is_gone_has_its_key_and_its_version() -> None:
@@ -410,6 +410,9 @@ async def test_real_frames_are_what_the_document_says(parse: Parse) -> None:
         since = {name: reply["data"][name] for name in ("epoch", "offset")}
         check("ws.live.pk.subscribe.request", {"action": "subscribe", "route": "live/7/", "since": since})
         check("ws.live.pk.subscribe.reply", reply)
+        gone = {"event": "$unsubscribed", "route": "live/7/", "data": {"reason": "permission_denied"}}
+        check("ws.live.pk.events.unsubscribed", gone)
+        check("ws.live.pk.events.unsubscribed", {**gone, "data": None}, fits=False)
         items = [item async for item in ws.stream("rings", "forests/7/leaves/")]
         assert items == [[0, "ring"], [1, "ring"]]
         check("ws.forests.pk.plant.request", {"action": "plant", "route": "forests/x/", "data": tree}, fits=False)

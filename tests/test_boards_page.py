@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.contrast import faint
 from tests.node import node, packages
+from tests.restarts import kept_port
 from tests.test_explorer import CHROMIUM, DRIVER, Page, chromium
 from wsaction.client import ActionError, connect
 
@@ -40,8 +41,7 @@ class Site:
     """`wsaction run examples.boards.app:app` on a port that it keeps, however often it is started."""
 
     def __init__(self, database: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = kept_port()
         self.env = {**os.environ, "BOARDS_DB": str(database), "PYTHONPATH": str(ROOT)}
         self.process: subprocess.Popen[str] | None = None
 
@@ -256,6 +256,7 @@ def test_a_board_is_worked_with(window: Any) -> None:
     ada.shot("members")
     ada.one("dialog [aria-label='Dismiss grace']").click()
     grace.look().until(lambda: grace.texts("main h1") == ["No such board"])
+    assert grace.texts("main .hint") == ["This board is not there any more, or not for you."]
 
 
 @needs_browser
@@ -286,10 +287,11 @@ def test_signing_in_and_what_is_refused(window: Any, site: Site) -> None:
 def test_it_fits_and_everything_has_a_name(window: Any, scheme: str, width: int) -> None:
     page = window()
     told = {"width": width, "height": 740, "deviceScaleFactor": 2 if width < 500 else 1, "mobile": width < 500}
-    page.driver.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    )
+    media = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}  # nothing half faded in
+    features = [{"name": name, "value": value} for name, value in media.items()]
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", told)
+    page.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width < 500})
 
     def check(name: str) -> None:
         assert page.driver.execute_script("return document.documentElement.scrollWidth") <= width
@@ -300,6 +302,11 @@ def test_it_fits_and_everything_has_a_name(window: Any, scheme: str, width: int)
             one.get_attribute("outerHTML") for one in controls if one.is_displayed() and not one.accessible_name
         ]
         assert nameless == []
+        assert faint(page.driver) == []
+        if width < 500:
+            small = [one for one in controls if one.is_displayed() and one.size["height"] < 40]
+            known = "return arguments[0].matches('.card button, p a')"  # as large as the card; within a text
+            assert [one.accessible_name for one in small if not page.driver.execute_script(known, one)] == []
         page.shot(f"{name}-{scheme}-{width}")
 
     page.until(lambda: page.texts(".sample") != [])
@@ -311,6 +318,10 @@ def test_it_fits_and_everything_has_a_name(window: Any, scheme: str, width: int)
     check("board")
     ground = page.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (int(ground.removeprefix("rgb(").partition(",")[0]) < 60) is (scheme == "dark")
+    lost = "state.textContent = 'Reconnecting…'; state.dataset.state = 'waiting'"
+    page.driver.execute_script(f"{lost}; me.firstChild.textContent = 'A long name, '.repeat(9)")
+    assert page.one("#me button").rect["x"] + page.one("#me button").rect["width"] <= width
+    check("lost")
     page.card("Open this page twice" if width > 500 else "Invite linus").click()
     page.until(lambda: page.texts("dialog h2") == ["Comments"])
     check("card")

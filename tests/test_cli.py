@@ -155,6 +155,17 @@ def test_run_says_which_module_is_not_there(folder: str) -> None:
     assert (result.exit_code, "there is no module 'cli_aps'; did you mean 'cli_apps'?" in result.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
+def test_run_says_which_app_is_not_there(folder: str, workers: list[str]) -> None:
+    result = run("run", "cli_apps:ap", "--app-dir", folder, *workers)
+    assert (result.exit_code, "cli_apps has no 'ap'; did you mean 'app'?" in result.stderr) == (2, True)
+
+
+def test_run_does_not_reload_several_workers(folder: str) -> None:
+    result = run("run", "cli_apps:app", "--app-dir", folder, "--workers", "2", "--reload")
+    assert (result.exit_code, "leave out --workers or --reload" in result.stderr) == (2, True)
+
+
 def test_a_package_that_is_broken_and_a_module_made_by_hand(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     package = Path(folder) / "cli_package"
     package.mkdir()

@@ -62,6 +62,12 @@ def test_a_stream_and_its_limit(url: str) -> None:
     assert run(url, "endless", "size=2", "--stream", "--limit", "2").stdout == '"xx"\n"xx"\n'
 
 
+def test_a_stream_that_was_not_asked_for_says_so(url: str) -> None:
+    result = run(url, "count", "to=3")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Error: count is a stream; pass --stream" in result.stderr
+
+
 def test_an_error_reply_is_1(url: str) -> None:
     result = run(url, "echo", "nowhere/")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -78,6 +84,7 @@ def test_an_error_reply_is_1(url: str) -> None:
     [
         ([], "Missing argument 'URL'"),
         (["ws://127.0.0.1/"], "Missing argument 'ACTION'"),
+        (["http://127.0.0.1/", "echo"], "Invalid value for URL: expected one as in ws://127.0.0.1:8000/ws/, got 'http"),
         (["ws://127.0.0.1/", "echo", "a/", "b/"], "expected KEY=VALUE after the route, as in text=hello, got 'b/'"),
         (["ws://127.0.0.1/", "echo", "data={a"], "data: expected JSON, got '{a'"),
         (["ws://127.0.0.1/", "echo", "--data", "no"], "--data: expected JSON, got 'no'"),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Server
+from tests.restarts import kept_port
 from tests.scripted import WAIT, client_at, relayed, scripted
 from tests.test_client import app as worker_app
 from tests.test_client import client_of
@@ -90,7 +91,10 @@ async def test_a_server_that_is_stopped_and_another_one_in_its_place(serve: Call
 
 @pytest.mark.slow
 async def test_a_server_that_is_killed_and_started_again() -> None:
-    async with started(*WSACTION) as server, connect(f"ws://127.0.0.1:{server.port}/ws/", **SOON) as client:
+    async with (
+        started(*WSACTION[:-1], str(kept_port())) as server,
+        connect(f"ws://127.0.0.1:{server.port}/ws/", **SOON) as client,
+    ):
         numbers = client.stream("numbers")
         assert await anext(numbers) == 1
         working = asyncio.create_task(client.call("work", seconds=60))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Server
+from tests.redis_servers import RedisServer, needs_redis_server
+from tests.restarts import kept_port, listening, serving
 from tests.scripted import WAIT, Peer, ScriptedServer, client_at, relayed, scripted
 from tests.test_client_lines import States
 from wsaction.applications import WSAction
@@ -667,3 +670,38 @@ async def test_our_own_server_recovers_what_was_published_meanwhile(serve: Calla
         elsewhere = client.events()
         await client.send("poke", "boards/8/")
         assert (await anext(elsewhere)).event == "poked"
+
+
+@pytest.mark.slow
+@needs_redis_server
+async def test_a_server_that_is_killed_and_started_again_costs_no_event(tmp_path: Path) -> None:
+    ports = kept_port(), kept_port()
+    redis, states = RedisServer(tmp_path), States()
+    options: dict[str, Any] = {"first_wait": 0.05, "longest_wait": 0.1, "proxy": None, "on_state": states}
+    redis.start()
+    try:
+        with serving(ports[0], redis.url) as first, serving(ports[1], redis.url):
+            for port in ports:
+                await listening(port)
+            async with (
+                connect(f"ws://127.0.0.1:{ports[1]}/ws/", proxy=None) as publisher,
+                connect(f"ws://127.0.0.1:{ports[0]}/ws/", **options) as client,
+                client.subscribe(ROUTE) as board,
+            ):
+
+                async def publish(*numbers: int) -> None:
+                    for number in numbers:
+                        await publisher.call("move", ROUTE, data={"card": number})
+
+                await publish(1, 2)
+                first.kill()
+                await states.reach("waiting")
+                await publish(*range(3, 40))
+                with serving(ports[0], redis.url):
+                    await publish(40)
+                    items = [await following(board) for _ in range(40)]
+                    await publish(41)
+                    items.append(await following(board))
+        assert [item.data["card"] if isinstance(item, Event) else item for item in items] == [*range(1, 42)]
+    finally:
+        redis.kill()

@@ -2,16 +2,13 @@
 
 import asyncio
 import json
-import os
 import random
 import re
 import signal
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from tests.conftest import Server
 from tests.everything import everything, guarded
 from tests.node import node, packages
 from tests.redis_servers import RedisServer, needs_redis_server
+from tests.restarts import kept_port, listening, serving
 from tests.scripted import WAIT, Peer, relayed, scripted
 from wsaction.client import connect
 from wsaction.codegen.typescript import typescript
@@ -218,6 +216,35 @@ def test_what_the_explorer_copies_is_what_the_client_has(tmp_path: Path) -> None
     assert done.returncode == 0, done.stdout
 
 
+def test_what_the_explorer_copies_as_python_is_what_the_python_client_has() -> None:
+    facts = {name: one["x-wsaction"] for name, one in boards.app.asyncapi()["operations"].items()}
+    asked: list[tuple[str, dict[str, Any], str]] = [
+        ("ws.hello", {"action": "hello", "name": "Ada"}, 'client.call("hello", name="Ada")'),
+        ("ws.hello", {"action": "hello", "timeout": None}, 'client.call("hello", params={"timeout": None})'),
+        ("ws.hello", {"action": "hello", "class": True}, 'client.call("hello", params={"class": True})'),
+        ("ws.hello", {"action": "hello", "a-b": [1]}, 'client.call("hello", params={"a-b": [1]})'),
+        ("ws.boards.pk.count", {"action": "count", "route": "b/7/", "to": 3}, 'client.stream("count", "b/7/", to=3)'),
+        (
+            "ws.cards.list",
+            {"action": "list", "route": "cards/", "stream": True},
+            'client.stream("list", "cards/", stream=True)',
+        ),
+        ("ws.cards.subscribe", {"action": "subscribe", "route": "cards/"}, 'client.subscribe("cards/")'),
+        (
+            "ws.cards.subscribe",
+            {"action": "subscribe", "route": "cards/", "snapshot": True, "since": {"epoch": "e", "offset": 3}},
+            'client.subscribe("cards/", since=Position("e", 3), snapshot=True)',
+        ),
+    ]
+    snippets = [["ws://127.0.0.1/", frame, facts[operation]] for operation, frame, _ in asked]
+    script = (HERE.parent / "wsaction" / "explorer" / "snippets.js").read_text()
+    script += f"console.log(JSON.stringify({json.dumps(snippets)}.map((one) => pythonSnippet(...one))));"
+    for (_, _, wanted), text in zip(asked, json.loads(node("-e", script).stdout), strict=True):
+        assert wanted in text
+        code = compile(text, "snippet", "exec")
+        assert ("Position" in code.co_names) == ("Position(" in text)
+
+
 # ------------------------------------------------------------------------------------------------ a real server
 async def test_calls(play: Play, serve: Callable[..., Server]) -> None:
     url = serve(boards.app).url("/ws/")
@@ -290,44 +317,9 @@ async def test_the_package_ws(play: Play, serve: Callable[..., Server]) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ killed and started
-@contextmanager
-def serving(port: int, redis: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """``wsaction run`` of the boards, until it answers; killed at the end."""
-    command = [
-        sys.executable,
-        "-m",
-        "wsaction",
-        "run",
-        "tests.boards:app",
-        "--port",
-        str(port),
-        "--log-level",
-        "warning",
-    ]
-    process = subprocess.Popen(command, env={**os.environ, "BOARDS_REDIS": redis})
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait(10)
-
-
-async def listening(port: int) -> None:
-    async with asyncio.timeout(WAIT):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.05)
-            else:
-                writer.close()
-                return
-
-
 @needs_redis_server
 async def test_a_server_that_is_killed_and_started_again_costs_no_event(play: Play, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        ports = one.getsockname()[1], two.getsockname()[1]
+    ports = kept_port(), kept_port()
     redis = RedisServer(tmp_path)
     redis.start()
     try:
@@ -590,3 +582,16 @@ async def test_who_may_not_is_told_and_may_ask_again(play: Play) -> None:
         assert "since" not in asked
         rest = await script.ended()
         assert rest[-3:-1] == [[["PermissionDenied", "403 permission_denied: No. (subscribe boards/7/)"]], [place(5)]]
+
+
+async def test_who_may_not_any_more_is_told_behind_what_came_before(play: Play) -> None:
+    async with scripted() as server, play(server.url, "withdrawn") as script:
+        peer = await server.accepted()
+        await joined(peer, **place(1))
+        await peer.event(2, moved(2))
+        await peer.say(event="$unsubscribed", route=BOARD, data={"reason": "permission_denied"})
+        await script.said(["state", "connecting"], ["state", "open"], ["moved"])
+        lost = "403 permission_denied: The right to this was lost after it was subscribed to. (subscribe boards/7/)"
+        await script.said([["PermissionDenied", lost]])
+        assert "since" not in await joined(peer, **place(5))  # and nobody has unsubscribed from what there is not
+        assert await script.ended() == [[place(5)], ["state", "closed"]]

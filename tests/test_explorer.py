@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from tests.contrast import faint
 from tests.everything import everything
 from wsaction.applications import WSAction
 from wsaction.authentication import BearerAuthentication, Credential
@@ -45,6 +46,7 @@ class CardIn(BaseModel):
     title: str = Field(description="What has to be done.")
     labels: list[Label] = []
     due: str | None = None
+    notes: str = ""
     colour: Annotated[str, Field(json_schema_extra={"enum": ["red", "green"]})] = "red"
     owner: str | int = "nobody"
 
@@ -71,6 +73,7 @@ class Tokens(BearerAuthentication):
 
 
 class Root(AsyncAPIConsumer):
+    epoch = "a"
     routepatterns = [path("boards/<int:board>/cards/", Cards.as_aaah())]
 
     @async_action
@@ -95,8 +98,12 @@ class Root(AsyncAPIConsumer):
         data = {"id": 7, "text": "long " * 99}
         for offset, event in enumerate(("moved", "<b>made</b>") if since is None else (), 1):
             self.consumer.connection.put(json.dumps({"event": event, "route": "", "data": data, "offset": offset}))
-        recovered = None if since is None else since == {"epoch": "a", "offset": 3}
-        return {"epoch": "a", "offset": 2, "recovered": recovered}
+        recovered = None if since is None else since == {"epoch": self.epoch, "offset": 3}
+        return {"epoch": self.epoch, "offset": 2, "recovered": recovered}
+
+    @async_action
+    async def evict(self) -> None:
+        self.consumer.connection.put(json.dumps({"event": "$unsubscribed", "route": "", "data": None}))
 
     @async_action(permission_classes=(IsAuthenticated,))
     async def whoami(self) -> str:
@@ -222,6 +229,7 @@ def test_it_lists_routes_and_calls_an_action_through_its_form(page: Page, serve:
     assert page.texts("#tree h2 code") == ["(the empty route)", "boards/{board}/cards/", "Protocol"]
     assert "create" in page.texts("#tree a span:first-child")
     page.choose("ws.boards.board.cards.create")
+    assert 'string, by default ""' in page.texts("main .head .faint")
     page.field("board").send_keys("7")
     page.field("title").send_keys("Read <b>this</b>")
     page.include("labels")
@@ -300,6 +308,11 @@ def test_a_call_in_flight_is_lost_when_the_server_goes(page: Page, serve: Any) -
     server.should_exit = True
     assert "Again in" in page.state("waiting")
     page.reply("connection lost")
+    page.until(lambda: page.driver.execute_script("return explorer.socket.attempt") >= 3)
+    page.one("#tab-events").click()
+    assert page.texts(".events b") == ["closed"]  # and not each try that fails
+    assert page.driver.execute_script("return said.textContent") != ""
+    assert page.driver.execute_script("return state.closest('[role=status], [aria-live]')") is None  # it counts down
 
 
 def test_subscriptions_have_a_log_that_filters_and_pauses(page: Page, serve: Any) -> None:
@@ -336,6 +349,38 @@ def test_subscriptions_come_back_with_the_connection(page: Page, serve: Any) -> 
     assert "nothing is missing" in page.texts(".events li")[0]
 
 
+def test_after_a_loss_it_counts_from_where_the_server_is(
+    page: Page, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page.open(serve(make()).url("/docs#ws.leave", "http"))
+    page.state("open")
+    page.button("Subscribe")
+    page.until(lambda: len(page.texts(".events li")) == 2)
+    monkeypatch.setattr(Root, "epoch", "b")  # as after a restart: what was published meanwhile is gone
+    page.field("code").send_keys("1012")
+    for comes_back in (1, 2):
+        page.send()
+        page.one("#tab-events").click()
+        page.until(lambda wanted=comes_back: page.texts(".events b").count("resubscribed") == wanted)
+    told = [line for line in page.texts(".events li") if line.startswith("resubscribed")]
+    assert ["nothing is missing" in told[0], "some events may be missing" in told[1]] == [True, True]
+
+
+def test_subscriptions_that_are_over_are_not_shown_any_more(page: Page, serve: Any) -> None:
+    page.open(serve(make()).url("/docs#ws.evict", "http"))
+    page.state("open")
+    page.button("Subscribe")
+    page.until(lambda: len(page.texts(".topics li")) == 1)
+    page.send()
+    page.reply("200")
+    assert page.texts(".topics li") == []
+    page.button("Subscribe")
+    page.until(lambda: len(page.texts(".topics li")) == 1)
+    page.button("Disconnect")
+    page.state("idle")
+    assert page.texts(".topics li") == []
+
+
 @pytest.mark.parametrize("way", ["bearer", "frame"])
 def test_signing_in(page: Page, serve: Any, way: str) -> None:
     page.open(serve(make()).url("/docs#ws.whoami", "http"))
@@ -343,6 +388,8 @@ def test_signing_in(page: Page, serve: Any, way: str) -> None:
     page.send()
     assert "permission_denied" in page.reply("403")
     page.one("#signin").click()
+    page.one("input[value=cookie]").click()
+    assert not page.one("#credential").is_displayed()  # there is nothing to enter
     page.one(f"input[value={way}]").click()
     page.one("#credential").send_keys("secret")
     page.one("dialog button.primary").click()
@@ -352,6 +399,21 @@ def test_signing_in(page: Page, serve: Any, way: str) -> None:
     page.until(lambda: page.one("button.send").is_enabled())
     page.send()
     assert '"ada"' in page.reply("200")
+    assert page.one("#signin").text == "Signed in"
+
+
+def test_a_token_that_is_refused_is_not_kept(page: Page, serve: Any) -> None:
+    page.open(serve(make()).url("/docs#ws.whoami", "http"))
+    page.state("open")
+    page.one("#signin").click()
+    page.one("input[value=frame]").click()
+    page.one("#credential").send_keys("wrong")
+    page.one("dialog button.primary").click()
+    page.until(lambda: page.one("#toast").text == "Not signed in: This token is not valid.")
+    assert page.one("#signin").text == "Sign in"
+    page.button("Disconnect")
+    page.button("Connect")
+    assert page.state("open") == "Connected"  # and not that it was refused again
 
 
 def test_it_works_mounted_and_asks_no_other_host(page: Page, serve: Any) -> None:
@@ -424,6 +486,11 @@ def test_it_fits_a_phone_in_light_and_dark(page: Page, serve: Any, dark: bool) -
         page.state("open")
         width = "return document.documentElement.scrollWidth"
         assert page.driver.execute_script(width) <= 360
+        page.send()
+        assert (
+            page.one(".problem").rect["y"] + page.one(".problem").rect["height"] <= 740
+        )  # seen, though the form is long
+        assert faint(page.driver) == []
         page.one("#menu").click()
         page.choose("ws.echo")
         assert not page.one("#nav").is_displayed()
@@ -432,7 +499,16 @@ def test_it_fits_a_phone_in_light_and_dark(page: Page, serve: Any, dark: bool) -
         page.one("#menu").click()
         page.button("Subscribe")
         page.until(lambda: len(page.texts(".events li")) == 2)
+        page.driver.execute_script(
+            "explorer.event({event: 'e'.repeat(90), route: 'r/'.repeat(50), data: 7, offset: 3})"
+        )
+        page.until(lambda: len(page.texts(".events li")) == 3)
         assert page.driver.execute_script(width) <= 360
+        assert faint(page.driver) == []
+        page.one("#connect").click()
+        page.driver.execute_script("explorer.state('waiting', 'Not reachable, or refused. Again in 30 s')")
+        hidden = "return state.scrollWidth - state.clientWidth"
+        assert page.driver.execute_script(hidden) <= 0
         ground = page.driver.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert (int(ground.removeprefix("rgb(").partition(",")[0]) < 60) is dark
     finally:

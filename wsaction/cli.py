@@ -11,7 +11,7 @@ import wsaction
 from wsaction.cli_call import call
 from wsaction.cli_codegen import codegen
 from wsaction.cli_inspect import asyncapi, check, routes
-from wsaction.cli_loading import check_module
+from wsaction.cli_loading import check_module, find
 from wsaction.server import run as run_app
 
 __all__ = ("main",)
@@ -61,6 +61,11 @@ def run(app: str, app_dir: str, **options: Any) -> None:
 
     On SIGTERM or Ctrl-C it drains: actions under way are finished, and connections closed 1012 in batches.
     """
-    check_module(app, app_dir)
+    if options["reload"] and (options["workers"] or 1) > 1:
+        raise click.UsageError("--reload watches one process; leave out --workers or --reload")
+    if options["reload"] or options["env_file"]:
+        check_module(app, app_dir)  # it is imported later: whenever it has changed, with its environment set
+    else:
+        find(app, app_dir)
     options["reload_dirs"] = list(options["reload_dirs"]) or None
     run_app(app, **{name: value for name, value in options.items() if value is not None})

@@ -48,6 +48,8 @@ def call(url: str, action: str, parameters: tuple[str, ...], data: str | None, a
         import wsaction.client as package
     except ImportError as exc:
         raise click.ClickException(str(exc)) from exc
+    if not re.match("wss?://.", url):
+        raise click.BadParameter(f"expected one as in ws://127.0.0.1:8000/ws/, got {url!r}", param_hint="URL")
     route, keys = _parameters(parameters)
     if data is not None:
         keys["data"] = _json(sys.stdin.read() if data == "-" else data, "--data")
@@ -96,9 +98,18 @@ async def _run(
         if stream:
             await _print_items(output, client, action, route, keys, limit)
         elif action != "subscribe":
-            output.data(await client.call(action, route, params=keys))
+            output.data(await _called(client, action, route, keys))
         if follows:
             await _print_events(output, entered, limit)
+
+
+async def _called(client: "Client", action: str, route: str, keys: Mapping[str, Any]) -> Any:
+    from wsaction.client import UnexpectedReply
+
+    try:
+        return await client.call(action, route, params=keys)
+    except UnexpectedReply as exc:  # of a call there is one kind
+        raise click.UsageError(f"{action} is a stream; pass --stream, and --limit for its first items") from exc
 
 
 async def _print_items(

@@ -14,7 +14,7 @@ import click
 
 from wsaction.applications import WSAction
 
-__all__ = ("app_argument", "check_module", "load")
+__all__ = ("app_argument", "check_module", "find", "load")
 
 HINT = "MODULE:APP"
 
@@ -38,6 +38,16 @@ def load(target: str, *, app_dir: str = ".", factory: bool = False) -> WSAction:
 
     Raises click's ``BadParameter`` where there is none, with what is near. What the module itself raises goes on.
     """
+    module, found = find(target, app_dir)
+    if factory:
+        if isinstance(found, WSAction) or not callable(found):
+            raise _wrong(f"--factory: {target} is a {type(found).__name__}, not a function; leave --factory out")
+        found = found()
+    return _checked(found, target, module)
+
+
+def find(target: str, app_dir: str) -> tuple[ModuleType, Any]:
+    """The module of ``"module:app"`` and what is called so in it, whatever that is. Raises as `load` does."""
     name, attribute = check_module(target, app_dir)
     module = importlib.import_module(name)
     found: Any = module
@@ -45,11 +55,7 @@ def load(target: str, *, app_dir: str = ".", factory: bool = False) -> WSAction:
         if not hasattr(found, part):
             raise _wrong(f"{name} has no {attribute!r}{_near(part, found)}")
         found = getattr(found, part)
-    if factory:
-        if isinstance(found, WSAction) or not callable(found):
-            raise _wrong(f"--factory: {target} is a {type(found).__name__}, not a function; leave --factory out")
-        found = found()
-    return _checked(found, target, module)
+    return module, found
 
 
 def check_module(target: str, app_dir: str) -> tuple[str, str]:

@@ -152,6 +152,8 @@ def events_of(place: Place, schemas: Schemas) -> Iterator[tuple[str, Message]]:
         yield str(name), _event(str(name), schemas.of(Any if annotation is None else annotation, "serialization"))
     if is_live(place):
         yield from ((name, _event(name, _position())) for name in ("$position", "$resync"))
+        reason = {"type": "object", "properties": {"reason": {"type": "string"}}, "required": ["reason"]}
+        yield "$unsubscribed", _event("$unsubscribed", reason)
 
 
 def _gone(mounted: MountedHandler, model: Any, schemas: Schemas) -> Schema:

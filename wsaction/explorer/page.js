@@ -86,8 +86,11 @@ class Explorer {
 
   state(name, text) {
     const unsaid = this.contract["x-wsaction"].authentication.first_frame && !this.socket?.credential;
+    const told = name === "open" && unsaid ? `${text}; sign in first` : text;
+    if (byId("connection").dataset.state !== name) byId("said").textContent = told; // not each second of a wait
     byId("connection").dataset.state = name;
-    byId("state").textContent = name === "open" && unsaid ? `${text}; sign in first` : text;
+    byId("state").textContent = told;
+    this.nameSignIn();
     byId("connect").textContent = this.socket?.wanted ? "Disconnect" : "Connect";
     document.querySelectorAll(".send").forEach((button) => (button.disabled = name !== "open"));
   }
@@ -191,8 +194,8 @@ class Explorer {
     this.query = element("input", { id: "query", oninput: changed, placeholder: (facts.query ?? ["page"]).map((name) => `${name}=…`).join("&"), autocomplete: "off", spellcheck: "false" });
     const own = Object.entries(payload.properties).filter(([name]) => !["action", "route", "request_id"].includes(name));
     this.fields = own.map(([name, schema]) => makeField(this.contract, name, schema, payload.required.includes(name), changed));
-    this.text = element("textarea", { id: "frame", class: "code", rows: "6", spellcheck: "false", oninput: () => this.byHand(true) });
-    this.problem = element("p", { class: "problem", role: "alert", hidden: true });
+    this.text = element("textarea", { id: "frame", class: "code", rows: "6", spellcheck: "false", oninput: () => this.byHand(true), placeholder: "What is sent, once the form is filled in." });
+    this.problem = element("p", { class: "problem", id: "problem", role: "alert", hidden: true });
     byId("form").replaceChildren(
       this.heading(one, route),
       element("form", { onsubmit: (event) => (event.preventDefault(), this.submit()), novalidate: true },
@@ -204,11 +207,11 @@ class Explorer {
           element("div", { class: "buttons" },
             element("span", { class: "faint" }, "Copy as"),
             this.copier("Frame", () => this.text.value),
-            this.copier("Python", () => pythonSnippet(this.address(), this.build(), facts.streams || this.build().stream === true)),
+            this.copier("Python", () => pythonSnippet(this.address(), this.build(), facts)),
             this.copier("TypeScript", () => this.asTypeScript()),
             this.reset = element("button", { type: "button", class: "quiet small", hidden: true, onclick: () => this.byHand(false) }, "Back to the form"))),
-        this.problem,
-        element("div", { class: "buttons sticky" },
+        element("div", { class: "buttons sticky" }, // what is wrong is told where it is seen, however long the form is
+          this.problem,
           element("button", { type: "submit", class: "send primary", disabled: !this.socket.isOpen, title: "Ctrl+Enter" }, "Send"),
           element("span", { id: "outcome", class: "faint", role: "status" }))),
       this.about(one),
@@ -341,10 +344,16 @@ class Explorer {
     else {
       this.problem.textContent = mistake.message;
       this.problem.hidden = false;
+      mistake.node?.setAttribute("aria-describedby", "problem");
     }
-    mistake.node?.focus();
     mistake.node?.setAttribute("aria-invalid", "true");
-    mistake.node?.addEventListener("input", () => mistake.node.removeAttribute("aria-invalid"), { once: true });
+    mistake.node?.addEventListener("input", () => this.mended(mistake.node), { once: true });
+    mistake.node?.focus();
+  }
+
+  mended(node) {
+    node.removeAttribute("aria-invalid");
+    node.removeAttribute("aria-describedby");
   }
 
   /** Puts a call that was made back into the form. */
@@ -375,22 +384,25 @@ class Explorer {
     ].filter(Boolean);
     const radios = choices.map(([way, say], at) => element("label", { class: "radio" }, element("input", { type: "radio", name: "way", value: way, checked: at === 0 }), say));
     const way = () => dialog.querySelector("input[name=way]:checked").value;
+    const token = labelled("Token", value);
+    const chosen = () => (token.hidden = way() === "cookie"); // which the browser has already
     const submit = (event) => {
       event.preventDefault();
       dialog.close();
       this.present({ way: way(), value: way() === "frame" ? jsonOrText(value.value) : value.value.trim() });
     };
     dialog.replaceChildren(element(
-      "form", { onsubmit: submit },
+      "form", { onsubmit: submit, onchange: chosen },
       element("h2", { id: "dialog-title" }, "Sign in"),
       schemes.map(([name, scheme]) => element("p", { class: "hint" }, element("b", {}, name), prose(scheme.description ? `: ${scheme.description}` : ""))),
-      radios, labelled("Token", value),
+      radios, token,
       element("p", { class: "hint" }, "It is kept in this page until it is closed, and nowhere else."),
       element("div", { class: "buttons" }, element("button", { type: "submit", class: "primary" }, "Sign in"),
         element("button", { type: "button", class: "quiet", onclick: () => (dialog.close(), this.present(null)) }, "Sign out"),
         element("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close")),
     ));
     dialog.showModal();
+    chosen();
     value.focus();
   }
 
@@ -399,7 +411,13 @@ class Explorer {
     this.socket.credential = credential?.way === "cookie" ? null : credential;
     if (credential?.way !== "frame" || !this.socket.isOpen) return this.connect();
     const reply = await this.socket.ask({ action: "$auth", data: credential.value });
+    if (reply && reply.status !== 200) this.socket.credential = null; // or it would be sent with each new connection
+    this.nameSignIn();
     toast(reply?.status === 200 ? "Signed in" : `Not signed in: ${reply?.errors[0]?.msg ?? "the connection ended"}`);
+  }
+
+  nameSignIn() {
+    byId("signin").textContent = this.socket?.credential ? "Signed in" : "Sign in";
   }
 
   // the page

@@ -11,25 +11,40 @@ function asPython(value) {
   return JSON.stringify(value);
 }
 
-function pythonSnippet(url, frame, streams) {
+// What cannot be written as name=value in a call of the client: Python's keywords, and its own parameters.
+const RESERVED = new Set(
+  ("False None True and as assert async await break class continue def del elif else except finally for from global if " +
+    "import in is lambda nonlocal not or pass raise return try while with yield returns timeout params self").split(" "),
+);
+
+/** The parameters of an action, as arguments. */
+function pythonArguments(keys) {
+  const names = Object.keys(keys);
+  if (!names.every((name) => /^[A-Za-z_]\w*$/.test(name) && !RESERVED.has(name))) return [`params=${asPython(keys)}`];
+  return names.map((name) => `${name}=${asPython(keys[name])}`);
+}
+
+function pythonSnippet(url, frame, facts) {
   const { action, route, request_id, ...keys } = frame;
-  const named = Object.entries(keys).every(([name]) => /^[A-Za-z_]\w*$/.test(name));
-  const told = named
-    ? Object.entries(keys).map(([name, value]) => `${name}=${asPython(value)}`)
-    : [`**${asPython(keys)}`];
-  const given = [JSON.stringify(action), ...(route ? [JSON.stringify(route)] : []), ...told].join(", ");
-  const body = streams
-    ? `        async for item in client.stream(${given}):\n            print(item)`
-    : `        print(await client.call(${given}))`;
+  const isLive = action === "subscribe" && facts.typescript?.subscribe !== undefined;
+  const { since, snapshot } = isLive ? keys : {};
+  const told = isLive
+    ? [...(since ? [`since=Position(${asPython(since.epoch)}, ${asPython(since.offset)})`] : []), ...(snapshot ? ["snapshot=True"] : [])]
+    : pythonArguments(keys);
+  const given = [...(isLive ? [] : [action]), ...(isLive || route ? [route ?? ""] : [])].map((one) => JSON.stringify(one));
+  const all = [...given, ...told].join(", ");
+  const call = [`        print(await client.call(${all}))`];
+  const stream = [`        async for item in client.stream(${all}):`, "            print(item)"];
+  const live = [`        async with client.subscribe(${all}) as events:`, "            async for event in events:", "                print(event)"];
   return [
     "import asyncio",
     "",
-    "from wsaction.client import connect  # pip install 'wsaction[client]'",
+    `from wsaction.client import ${since ? "Position, " : ""}connect  # pip install 'wsaction[client]'`,
     "",
     "",
     "async def main() -> None:",
     `    async with connect(${JSON.stringify(url)}) as client:`,
-    body,
+    ...(isLive ? live : facts.streams || keys.stream === true ? stream : call),
     "",
     "",
     "asyncio.run(main())",

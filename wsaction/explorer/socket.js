@@ -29,19 +29,19 @@ class Socket {
 
   /** Connects to an address, and stays connected. */
   connect(url) {
-    if (url !== this.url) this.subscriptions.clear();
+    if (url !== this.url) this.forget();
     this.url = url;
     this.wanted = true;
     this.attempt = 0;
-    this.drop("reconnecting");
+    this.drop();
     this.open();
   }
 
   disconnect() {
     this.wanted = false;
     clearTimeout(this.timer);
-    this.drop("disconnected");
-    this.subscriptions.clear();
+    this.drop();
+    this.forget();
     this.owner.state("idle", "Disconnected");
   }
 
@@ -81,7 +81,8 @@ class Socket {
   async resubscribe(route, position) {
     const reply = await this.ask({ action: "subscribe", route, ...(position ? { since: position } : {}) });
     if (!reply) return;
-    if (reply.status !== 200) this.subscriptions.delete(route);
+    if (reply.status === 200) this.subscriptions.set(route, later(positionOf(reply.data), reply.data?.recovered && position));
+    else this.unsubscribed(route);
     const told = reply.status !== 200 ? `refused: ${reply.errors[0]?.msg}` : reply.data?.recovered === false ? "some events may be missing" : "nothing is missing";
     this.owner.event({ event: "resubscribed", route, data: told, ours: true });
   }
@@ -90,7 +91,7 @@ class Socket {
     clearInterval(this.pings);
     this.socket = null;
     this.lose();
-    this.owner.closed(close.code, close.reason);
+    if (opened) this.owner.closed(close.code, close.reason); // tries that fail are no news
     if (!this.wanted) return;
     if (close.code in NO_USE) {
       this.wanted = false;
@@ -194,18 +195,32 @@ class Socket {
       this.subscriptions.set(route, positionOf(reply.data));
       this.owner.subscribed();
     }
-    if (frame.action === "unsubscribe" && reply.status < 300) {
-      this.subscriptions.delete(route);
-      this.owner.subscribed();
-    }
+    if (frame.action === "unsubscribe" && reply.status < 300) this.unsubscribed(route);
+  }
+
+  unsubscribed(route) {
+    this.subscriptions.delete(route);
+    this.owner.subscribed();
+  }
+
+  /** Lets go of all subscriptions. */
+  forget() {
+    this.subscriptions.clear();
+    this.owner.subscribed();
   }
 
   told(message) {
     const position = this.subscriptions.get(message.route);
     if (position && message.offset !== undefined) position.offset = message.offset;
     if (["$position", "$resync"].includes(message.event)) this.subscriptions.set(message.route, positionOf(message.data));
+    if (message.event === "$unsubscribed") this.unsubscribed(message.route);
     this.owner.event(message);
   }
+}
+
+/** The position to come back with: one that was recovered does not go back. */
+function later(position, known) {
+  return position && known ? { ...position, offset: Math.max(position.offset, known.offset) } : position;
 }
 
 function positionOf(data) {

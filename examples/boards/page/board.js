@@ -1,4 +1,5 @@
 /** One board: its columns and cards, who looks at it, and what can be done with it. */
+import { PermissionDenied } from "./client.js";
 import { showCard } from "./card.js";
 import { announce, avatar, confirmed, fill, h, keep, keepFocus, titled, toast, write } from "./dom.js";
 import { draggable } from "./drag.js";
@@ -11,6 +12,7 @@ const ARROWS = {
     ArrowUp: [0, -1],
     ArrowDown: [0, 1],
 };
+const GONE = "This board is not there any more, or not for you.";
 /** Shows a board; returns what ends it. */
 export async function showBoard(view, session, id) {
     const page = new BoardPage(view, session, id);
@@ -41,7 +43,7 @@ export class BoardPage {
         this.view = view;
         this.session = session;
         this.id = id;
-        const gone = (error) => this.#gone(explain(error));
+        const gone = (error) => this.#ended(error);
         this.cards = new LiveList(() => this.#render(), gone, ({ data }) => this.#heard(data));
         this.columns = new LiveList(() => this.#render(), gone);
     }
@@ -116,14 +118,18 @@ export class BoardPage {
                 else if (event.event === "updated")
                     this.#show(event.data);
                 else if (event.event === "deleted")
-                    return this.#gone("This board is not there any more, or not for you.");
+                    return this.#gone(GONE);
                 if (event.event === "join" || event.event === "leave" || event.event === "$resync")
                     await this.#askWhoIsHere();
             }
         }
         catch (error) {
-            this.#gone(explain(error));
+            this.#ended(error);
         }
+    }
+    /** What is live ends by an error: of the right to see it, if somebody was dismissed. */
+    #ended(error) {
+        this.#gone(error instanceof PermissionDenied ? GONE : explain(error));
     }
     /** Says what others do; one sees for oneself what one has done. */
     #heard({ by, card_id, column_id }) {

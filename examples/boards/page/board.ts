@@ -1,6 +1,6 @@
 /** One board: its columns and cards, who looks at it, and what can be done with it. */
 
-import type { Board, BoardsEvent, Card, Column, Moved, ServerEvent, Subscription } from "./client.js";
+import { PermissionDenied, type Board, type BoardsEvent, type Card, type Column, type Moved, type ServerEvent, type Subscription } from "./client.js";
 import { showCard } from "./card.js";
 import { announce, avatar, confirmed, fill, h, keep, keepFocus, titled, toast, write } from "./dom.js";
 import { draggable } from "./drag.js";
@@ -14,6 +14,8 @@ const ARROWS: Readonly<Record<string, readonly [number, number]>> = {
   ArrowUp: [0, -1],
   ArrowDown: [0, 1],
 };
+
+const GONE = "This board is not there any more, or not for you.";
 
 /** Shows a board; returns what ends it. */
 export async function showBoard(view: HTMLElement, session: Session, id: number): Promise<() => void> {
@@ -53,7 +55,7 @@ export class BoardPage {
     readonly session: Session,
     readonly id: number,
   ) {
-    const gone = (error: unknown): void => this.#gone(explain(error));
+    const gone = (error: unknown): void => this.#ended(error);
     this.cards = new LiveList(() => this.#render(), gone, ({ data }) => this.#heard(data));
     this.columns = new LiveList(() => this.#render(), gone);
   }
@@ -129,12 +131,17 @@ export class BoardPage {
       for await (const event of about) {
         if (event.event === "$resync") this.#show(event.snapshot);
         else if (event.event === "updated") this.#show(event.data);
-        else if (event.event === "deleted") return this.#gone("This board is not there any more, or not for you.");
+        else if (event.event === "deleted") return this.#gone(GONE);
         if (event.event === "join" || event.event === "leave" || event.event === "$resync") await this.#askWhoIsHere();
       }
     } catch (error) {
-      this.#gone(explain(error));
+      this.#ended(error);
     }
+  }
+
+  /** What is live ends by an error: of the right to see it, if somebody was dismissed. */
+  #ended(error: unknown): void {
+    this.#gone(error instanceof PermissionDenied ? GONE : explain(error));
   }
 
   /** Says what others do; one sees for oneself what one has done. */

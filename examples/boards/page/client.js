@@ -896,6 +896,10 @@ class Follower {
             return; // before the server's word, or dropped
         if (event.event === "$position" || event.event === "$resync")
             return this.#notice(event);
+        if (event.event === "$unsubscribed") {
+            const lost = { type: "permission_denied", msg: "The right to this was lost after it was subscribed to." };
+            return this.end(new PermissionDenied(403, [lost], "subscribe", this.#askedRoute));
+        }
         if (this.items.length > 0 && this.items.size + size > this.#line.buffer) {
             this.#state = STATES.BEHIND;
         }
