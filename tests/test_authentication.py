@@ -300,7 +300,7 @@ async def test_auth_timeout() -> None:
     state = await opened(FirstTokens, clock=clock)
     assert (state.deadline, state.overdue) == (NOW + 10, None)
     clock.now += 10
-    assert state.overdue == (4401, "no $auth within 10 s")
+    assert state.overdue == (4401, "no $auth came; auth_timeout is 10 s")
     for action in ("$auth", "list", None):
         refused = state.gate(action)
         assert refused is not None
@@ -669,7 +669,7 @@ async def test_another_user_is_refused_and_the_connection_goes_on() -> None:
 
 async def test_who_does_not_authenticate_in_time_is_closed() -> None:
     async with connect(desk(FirstTokens, auth_timeout=0.01), "/ws/") as ws:
-        assert await ws.wait_closed() == (4401, "no $auth within 0.01 s")
+        assert await ws.wait_closed() == (4401, "no $auth came; auth_timeout is 0.01 s")
 
 
 async def test_expiry_closes_and_a_refresh_puts_it_off() -> None:

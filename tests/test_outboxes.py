@@ -16,7 +16,7 @@ class Peer:
     """The connection around an outbox, and a client that reads when it is told to."""
 
     def __init__(self, max_bytes: int, **options: Any) -> None:
-        self.breaches, self.got = [], []  # type: ignore[var-annotated]
+        self.breaches, self.got, self.reached = [], [], []  # type: ignore[var-annotated]
         self.reads = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
         self.adopted = asyncio.Event()
@@ -37,6 +37,9 @@ class Peer:
     def breach(self, code: int, limit: str, reason: str) -> None:
         self.outbox.end()
         self.breaches.append((code, limit, reason))
+
+    def on_limit(self, limit: str, value: float) -> None:
+        self.reached.append((limit, value))
 
     def lost(self, code: int) -> None:
         raise AssertionError("nobody left")
@@ -72,6 +75,7 @@ async def test_the_oldest_events_make_room_and_replies_stay_in_order() -> None:
         peer.outbox.put(text)
     peer.outbox.put("n" * (2 * SIZE))
     assert peer.outbox.dropped == 2
+    assert peer.reached == [("max_outbox_bytes", 3 * SIZE + 4)] * 2
     assert peer.outbox.size == 3 * SIZE + 4
     assert await peer.read_all() == ["first", "r1", "r2", event("c"), "n" * (2 * SIZE)]
     assert not peer.breaches

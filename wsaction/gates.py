@@ -9,6 +9,7 @@ from wsaction.admission import AuthenticationState
 from wsaction.alarms import Alarm
 from wsaction.exceptions import ShuttingDown, to_api_error
 from wsaction.frames import Frame, current_frame, encode_error, encode_reply, reply_tail
+from wsaction.limits import bound_in
 
 __all__ = ("Gate", "Shutter")
 
@@ -28,7 +29,12 @@ class _Connection(Protocol):
     @property
     def ended(self) -> bool: ...
 
+    @property
+    def on_limit(self) -> Callable[[str, float], None]: ...
+
     def close(self, code: int, reason: str) -> None: ...
+
+    def breach(self, code: int, limit: str, reason: str) -> None: ...
 
 
 class Gate:
@@ -96,6 +102,8 @@ class Gate:
                 return None
             error = to_api_error(frame.error or exc, what="$auth", debug=self._debug)
             frame.status = error.status
+            if (bound := bound_in(error.ctx)) is not None:
+                self._connection.on_limit(*bound)
             return encode_error(frame, error)
         self.watch()
         frame.status = 200
@@ -106,7 +114,10 @@ class Gate:
         if self._connection.ended:  # by a verification that went on although it was cancelled
             return
         if (overdue := self._state.overdue) is not None:
-            self._connection.close(*overdue)
+            if self._state.awaited:
+                self._connection.breach(overdue[0], "auth_timeout", "no $auth came")
+            else:
+                self._connection.close(*overdue)
         elif (left := self._state.time_left) is not None:
             self._alarm.by(self._loop.time() + min(left, _LONGEST))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Any
 
-__all__ = ("ActionInfo", "HookList", "Hooks")
+__all__ = ("ActionInfo", "HookList", "Hooks", "nobody")
 
 logger = logging.getLogger("wsaction")
 
@@ -54,6 +54,10 @@ class Hooks:
 
     def on_limit(self, consumer: Any, limit: str, value: float) -> None:
         """A bound of `wsaction.limits.Limits` was reached: by its name, with its value."""
+
+
+def nobody(limit: str, value: float) -> None:
+    """Whom a connection tells of a bound that was reached, where no hook wants to know."""
 
 
 class HookList:

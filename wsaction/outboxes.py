@@ -23,6 +23,8 @@ NOTHING: Set[str] = frozenset()
 class Sender(Protocol):
     """What an outbox asks of its connection."""
 
+    on_limit: Callable[[str, float], None]  # is told of a bound that was reached
+
     def adopt(self, task: "asyncio.Task[None]") -> None:
         """Makes a task that waits in a send the connection's own."""
 
@@ -187,6 +189,7 @@ class Outbox:
 
     def _drop(self, text: str) -> None:
         self.dropped += 1
+        self._connection.on_limit("max_outbox_bytes", self._max_bytes)
         if self._lost is not None and (route := route_of(text)) is not None:
             self._lost = self._lost | {route} if len(self._lost) < MAX_LOST else None
 
