@@ -59,6 +59,7 @@ from wsaction.permissions import IsAuthenticated
 from wsaction.querysets import MemoryQuerySet
 from wsaction.redaction import RedactedError, redact, texts, without_secrets
 from wsaction.routing import path
+from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import HandshakeRefused, connect
 from wsaction.testing.scopes import websocket_scope
 from wsaction.units import current_unit
@@ -737,6 +738,55 @@ async def test_a_cancelled_auth_has_one_reply_though_verify_goes_on(for_long: bo
         go_on.set()
         assert (await ws.call("who"))["data"] == "ann"
         await ws.nothing()
+
+
+async def test_a_cancelled_auth_whose_credential_came_in_force_ends_with_it() -> None:
+    entered = asyncio.Event()
+
+    async def stubborn() -> Credential:
+        entered.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.get_running_loop().create_future()
+        return Credential(ANN, clock.now + 0.01)
+
+    clock = Clock()
+    async with connect(desk(Tokens(stubborn=stubborn), clock=clock), "/ws/", **bearer("ann")) as ws:
+        await ws.send_json({"action": "$auth", "data": "stubborn", "request_id": "a"})
+        await entered.wait()
+        assert (await ws.call("$cancel", data="a"))["status"] == 200
+        assert (await ws.receive_json())["status"] == 499
+        clock.now += 0.01
+        assert await ws.wait_closed() == (4401, "the credential has expired")
+
+
+class Board(SubscribeMixin, AsyncAPIActionHandler):
+    permission_classes = (lambda scope, handler, action: EVENTS["asked"].set() or EVENTS["answered"].wait(),)
+
+
+class Boards(AsyncAPIConsumer):
+    routepatterns = [path("boards/<int:pk>/", Board.as_aaah())]
+
+
+async def test_what_an_auth_changed_is_asked_about_once_at_a_time() -> None:
+    """Each is as many questions as there are subscriptions, and ``$`` frames pass by the bounds of actions."""
+    EVENTS["asked"], EVENTS["answered"] = asyncio.Event(), asyncio.Event()
+    EVENTS["answered"].set()
+    app = WSAction([path("ws/", Boards.as_asgi())], authentication_classes=[Tokens])
+    async with connect(app, "/ws/", **bearer("ann")) as ws:
+        assert (await ws.call("subscribe", "boards/1/"))["status"] == 200
+        EVENTS["asked"].clear()
+        EVENTS["answered"].clear()
+        await ws.send_json({"action": "$auth", "data": "ann", "request_id": "first"})
+        await asyncio.wait_for(EVENTS["asked"].wait(), 5)
+        assert [(await ws.call("$auth", data="ann"))["status"] for _ in range(3)] == [503] * 3
+        assert (await ws.call("$cancel", data="first"))["status"] == 200
+        assert (await ws.receive_json())["status"] == 499
+        assert (await ws.call("$auth", data="ann"))["errors"][0]["type"] == "busy", "what it began goes on"
+        EVENTS["answered"].set()
+        reply = await ws.call("$auth", data="ann")
+        while reply["status"] == 503:  # until the loop has had its turn
+            reply = await ws.call("$auth", data="ann")
+        assert reply["status"] == 200
 
 
 async def test_the_gate_of_a_connection_that_has_ended_sets_no_alarm() -> None:

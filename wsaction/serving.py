@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -135,13 +135,12 @@ async def _open(view: RootView, scope: Any, connection: Connection, runtime: Run
     return consumer, dispatcher
 
 
-def _refreshing(session: Session) -> Callable[[], Awaitable[None]]:
+def _refreshing(session: Session) -> Callable[[], asyncio.Task[None]]:
     """What follows an ``$auth``: it may be somebody now, and its rights others."""
 
-    async def refreshed() -> None:
+    def refreshed() -> asyncio.Task[None]:
         session.runtime.here.users.note(session)
-        # To the end, although the frame be cancelled: what was allowed before is not to last by that.
-        await asyncio.shield(session.connection.spawn(recheck, session))
+        return session.connection.spawn(recheck, session)  # what was allowed before is not to last
 
     return refreshed
 
