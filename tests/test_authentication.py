@@ -6,6 +6,8 @@ import dataclasses
 import json
 import logging
 import math
+import re
+import time
 import traceback
 import types
 from base64 import b64encode
@@ -14,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from itsdangerous import TimestampSigner
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -1035,6 +1039,42 @@ async def test_other_secrets_of_the_handshake_are_redacted_too() -> None:
 )
 def test_redact(text: str, secrets: list[str], expected: str) -> None:
     assert redact(text, secrets) == expected
+
+
+@given(
+    data=st.data(),
+    secrets=st.lists(st.text("ab\n", max_size=12) | st.text("abc01", min_size=8, max_size=30), max_size=4),
+    long=st.booleans(),
+)
+def test_nothing_is_left_that_a_secret_shares_and_all_else_is(
+    data: st.DataObject, secrets: list[str], long: bool
+) -> None:
+    words = st.lists(st.text("ab\n", max_size=12) | st.sampled_from(["", *secrets]), max_size=8)
+    text = "".join(data.draw(words)) + "-" * 300 * long
+    hidden = [False] * len(text)
+    for secret in secrets:
+        size = min(len(secret), 8)
+        for start in range(len(secret) - size + 1) if size >= 4 else ():
+            for at in range(len(text)):
+                if text.startswith(secret[start : start + size], at):
+                    hidden[at : at + size] = [True] * size
+    told = "".join("\0" if secret else one for one, secret in zip(text, hidden, strict=True))
+    assert redact(text, secrets) == re.sub("\0+", "[redacted]", told)
+
+
+@pytest.mark.parametrize(
+    "data", ["x" * 60_000, [f"{number:09}" for number in range(5_000)], [f"{number:04}" for number in range(8_000)]]
+)
+async def test_a_bad_credential_of_a_whole_frame_costs_little(data: Any) -> None:
+    """Whoever has not authenticated may send it, again and again, and all others wait meanwhile."""
+    state = await opened(FirstTokens)
+    took = []
+    for _ in range(5):
+        started = time.perf_counter()
+        with pytest.raises(NotAuthenticated):
+            await state.present({"token": data})
+        took.append(time.perf_counter() - started)
+    assert min(took) < 0.02
 
 
 def test_texts() -> None:
