@@ -593,6 +593,13 @@ async def test_no_frame_of_any_type_gets_an_answer_before_authentication(text: s
         assert (await ws.call("who"))["data"] == "ann"
 
 
+async def test_its_reply_is_compact_as_all_are() -> None:
+    async with connect(desk(FirstTokens), "/ws/") as ws:
+        await ws.send_text('{"action":"$auth","data":"ann","request_id":7}')
+        told = '{"errors":[],"data":{"expires_at":null},"action":"$auth","route":"","status":200,"request_id":7}'
+        assert await ws.receive_text() == told
+
+
 async def test_a_malformed_auth_frame_is_told_so() -> None:
     async with connect(desk(FirstTokens), "/ws/") as ws:
         await ws.send_json({"action": "$auth", "data": "ann", "route": 5})

@@ -108,8 +108,8 @@ class Gate:
             if (bound := bound_in(error.ctx)) is not None:
                 self._connection.on_limit(*bound)
             return encode_error(frame, error)
-        frame.status = 200
-        return encode_reply(reply_tail("$auth", frame.route), json.dumps(data), 200, frame.request_id)
+        frame.status, told = 200, json.dumps(data, separators=(",", ":"))
+        return encode_reply(reply_tail("$auth", frame.route), told, 200, frame.request_id)
 
     async def _present(self, data: Any) -> dict[str, Any]:
         """Puts a credential in force, with all that comes of it, whatever has become of its frame meanwhile."""
