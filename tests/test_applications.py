@@ -602,3 +602,40 @@ async def test_servers_that_know_no_state_run_an_app_that_has_none(scope: dict[s
     await rooms()(scope, receive, send)
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert scope.get("state", {}) == {}
+
+
+# ------------------------------------------------------------------------------------------------ origins of two apps
+ORIGINS: dict[str | None, list[str]] = {  # who may connect where
+    None: ["/one/", "/two/", "/any/"],
+    "http://127.0.0.1:{port}": ["/one/", "/two/", "/any/", "/browsers/"],  # their own
+    "https://one.example": ["/one/", "/any/"],
+    "https://two.example": ["/two/", "/any/"],
+    "https://a.two.example": ["/any/", "/browsers/"],
+    "https://one.example:444": ["/any/"],
+    "https://one.example.evil.example": ["/any/"],
+    "http://127.0.0.1:1": ["/any/"],
+    "null": ["/any/"],
+}
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+async def test_two_apps_never_share_a_policy(serve: Callable[..., Any], origin: str | None) -> None:
+    """Although they serve the same view, in one process, one after the other."""
+    view = Show.as_asgi()
+    policies: dict[str, dict[str, Any]] = {
+        "/one/": {"allowed_origins": ["https://one.example"]},
+        "/two/": {"allowed_origins": ["https://two.example"]},
+        "/any/": {"allowed_origins": ["*"]},
+        "/browsers/": {"allowed_origins": ["https://*.two.example"], "require_origin": True},
+    }
+    routes = [Mount(at[:-1], WSAction([path("", view)], **options)) for at, options in policies.items()]
+    server = serve(Starlette(routes=routes))
+    headers = {} if origin is None else {"Origin": origin.format(port=server.port)}
+    statuses = []
+    for at in (*policies, *policies):
+        try:
+            async with server.connect(at, additional_headers=headers):
+                statuses.append(101)
+        except InvalidStatus as refused:
+            statuses.append(refused.response.status_code)
+    assert statuses == [101 if at in ORIGINS[origin] else 403 for at in policies] * 2

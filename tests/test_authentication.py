@@ -6,6 +6,8 @@ import dataclasses
 import json
 import logging
 import math
+import re
+import time
 import traceback
 import types
 from base64 import b64encode
@@ -14,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from itsdangerous import TimestampSigner
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -59,6 +63,7 @@ from wsaction.permissions import IsAuthenticated
 from wsaction.querysets import MemoryQuerySet
 from wsaction.redaction import RedactedError, redact, texts, without_secrets
 from wsaction.routing import path
+from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import HandshakeRefused, connect
 from wsaction.testing.scopes import websocket_scope
 from wsaction.units import current_unit
@@ -300,7 +305,7 @@ async def test_auth_timeout() -> None:
     state = await opened(FirstTokens, clock=clock)
     assert (state.deadline, state.overdue) == (NOW + 10, None)
     clock.now += 10
-    assert state.overdue == (4401, "no $auth within 10 s")
+    assert state.overdue == (4401, "no $auth came; auth_timeout is 10 s")
     for action in ("$auth", "list", None):
         refused = state.gate(action)
         assert refused is not None
@@ -588,6 +593,13 @@ async def test_no_frame_of_any_type_gets_an_answer_before_authentication(text: s
         assert (await ws.call("who"))["data"] == "ann"
 
 
+async def test_its_reply_is_compact_as_all_are() -> None:
+    async with connect(desk(FirstTokens), "/ws/") as ws:
+        await ws.send_text('{"action":"$auth","data":"ann","request_id":7}')
+        told = '{"errors":[],"data":{"expires_at":null},"action":"$auth","route":"","status":200,"request_id":7}'
+        assert await ws.receive_text() == told
+
+
 async def test_a_malformed_auth_frame_is_told_so() -> None:
     async with connect(desk(FirstTokens), "/ws/") as ws:
         await ws.send_json({"action": "$auth", "data": "ann", "route": 5})
@@ -669,7 +681,7 @@ async def test_another_user_is_refused_and_the_connection_goes_on() -> None:
 
 async def test_who_does_not_authenticate_in_time_is_closed() -> None:
     async with connect(desk(FirstTokens, auth_timeout=0.01), "/ws/") as ws:
-        assert await ws.wait_closed() == (4401, "no $auth within 0.01 s")
+        assert await ws.wait_closed() == (4401, "no $auth came; auth_timeout is 0.01 s")
 
 
 async def test_expiry_closes_and_a_refresh_puts_it_off() -> None:
@@ -737,6 +749,55 @@ async def test_a_cancelled_auth_has_one_reply_though_verify_goes_on(for_long: bo
         go_on.set()
         assert (await ws.call("who"))["data"] == "ann"
         await ws.nothing()
+
+
+async def test_a_cancelled_auth_whose_credential_came_in_force_ends_with_it() -> None:
+    entered = asyncio.Event()
+
+    async def stubborn() -> Credential:
+        entered.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.get_running_loop().create_future()
+        return Credential(ANN, clock.now + 0.01)
+
+    clock = Clock()
+    async with connect(desk(Tokens(stubborn=stubborn), clock=clock), "/ws/", **bearer("ann")) as ws:
+        await ws.send_json({"action": "$auth", "data": "stubborn", "request_id": "a"})
+        await entered.wait()
+        assert (await ws.call("$cancel", data="a"))["status"] == 200
+        assert (await ws.receive_json())["status"] == 499
+        clock.now += 0.01
+        assert await ws.wait_closed() == (4401, "the credential has expired")
+
+
+class Board(SubscribeMixin, AsyncAPIActionHandler):
+    permission_classes = (lambda scope, handler, action: EVENTS["asked"].set() or EVENTS["answered"].wait(),)
+
+
+class Boards(AsyncAPIConsumer):
+    routepatterns = [path("boards/<int:pk>/", Board.as_aaah())]
+
+
+async def test_what_an_auth_changed_is_asked_about_once_at_a_time() -> None:
+    """Each is as many questions as there are subscriptions, and ``$`` frames pass by the bounds of actions."""
+    EVENTS["asked"], EVENTS["answered"] = asyncio.Event(), asyncio.Event()
+    EVENTS["answered"].set()
+    app = WSAction([path("ws/", Boards.as_asgi())], authentication_classes=[Tokens])
+    async with connect(app, "/ws/", **bearer("ann")) as ws:
+        assert (await ws.call("subscribe", "boards/1/"))["status"] == 200
+        EVENTS["asked"].clear()
+        EVENTS["answered"].clear()
+        await ws.send_json({"action": "$auth", "data": "ann", "request_id": "first"})
+        await asyncio.wait_for(EVENTS["asked"].wait(), 5)
+        assert [(await ws.call("$auth", data="ann"))["status"] for _ in range(3)] == [503] * 3
+        assert (await ws.call("$cancel", data="first"))["status"] == 200
+        assert (await ws.receive_json())["status"] == 499
+        assert (await ws.call("$auth", data="ann"))["errors"][0]["type"] == "busy", "what it began goes on"
+        EVENTS["answered"].set()
+        reply = await ws.call("$auth", data="ann")
+        while reply["status"] == 503:  # until the loop has had its turn
+            reply = await ws.call("$auth", data="ann")
+        assert reply["status"] == 200
 
 
 async def test_the_gate_of_a_connection_that_has_ended_sets_no_alarm() -> None:
@@ -985,6 +1046,42 @@ async def test_other_secrets_of_the_handshake_are_redacted_too() -> None:
 )
 def test_redact(text: str, secrets: list[str], expected: str) -> None:
     assert redact(text, secrets) == expected
+
+
+@given(
+    data=st.data(),
+    secrets=st.lists(st.text("ab\n", max_size=12) | st.text("abc01", min_size=8, max_size=30), max_size=4),
+    long=st.booleans(),
+)
+def test_nothing_is_left_that_a_secret_shares_and_all_else_is(
+    data: st.DataObject, secrets: list[str], long: bool
+) -> None:
+    words = st.lists(st.text("ab\n", max_size=12) | st.sampled_from(["", *secrets]), max_size=8)
+    text = "".join(data.draw(words)) + "-" * 300 * long
+    hidden = [False] * len(text)
+    for secret in secrets:
+        size = min(len(secret), 8)
+        for start in range(len(secret) - size + 1) if size >= 4 else ():
+            for at in range(len(text)):
+                if text.startswith(secret[start : start + size], at):
+                    hidden[at : at + size] = [True] * size
+    told = "".join("\0" if secret else one for one, secret in zip(text, hidden, strict=True))
+    assert redact(text, secrets) == re.sub("\0+", "[redacted]", told)
+
+
+@pytest.mark.parametrize(
+    "data", ["x" * 60_000, [f"{number:09}" for number in range(5_000)], [f"{number:04}" for number in range(8_000)]]
+)
+async def test_a_bad_credential_of_a_whole_frame_costs_little(data: Any) -> None:
+    """Whoever has not authenticated may send it, again and again, and all others wait meanwhile."""
+    state = await opened(FirstTokens)
+    took = []
+    for _ in range(5):
+        started = time.perf_counter()
+        with pytest.raises(NotAuthenticated):
+            await state.present({"token": data})
+        took.append(time.perf_counter() - started)
+    assert min(took) < 0.02
 
 
 def test_texts() -> None:

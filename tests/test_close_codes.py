@@ -122,7 +122,7 @@ async def test_a_frame_too_large_silence_and_too_late(serve: Serve, ws: str) -> 
         assert await ended(client) == (4408, "idle; idle_timeout is 0.3 s")
     server = serve(app(authentication_classes=[Token]), ws=ws)
     async with server.connect("/ws/") as client:
-        assert await ended(client) == (4401, "no $auth within 0.3 s")
+        assert await ended(client) == (4401, "no $auth came; auth_timeout is 0.3 s")
 
 
 @pytest.mark.parametrize("ws", PROTOCOLS)

@@ -13,6 +13,7 @@ from wsaction.exceptions import ImproperlyConfigured
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
 from wsaction.routing import path, re_path
+from wsaction.runtime import SESSION_KEY
 from wsaction.testing import connect
 
 
@@ -67,6 +68,19 @@ async def test_initkwargs_and_limits_of_its_own() -> None:
     async with talking(Consumer.as_asgi(size=2), limits=Limits(max_route_length=10)) as ws:
         assert (await ws.call("act"))["data"] == 2
         assert (await ws.call("act", "x" * 6))["errors"][0]["ctx"] == {"limit": "max_route_length", "value": 5}
+
+
+async def test_served_alone_all_bounds_are_its_own() -> None:
+    class Consumer(AsyncAPIConsumer):
+        limits = Limits(max_threads=1, drain_timeout=3)
+
+        @async_action
+        async def limits_of_the_app(self) -> list[float]:
+            runtime = self.scope[SESSION_KEY].runtime
+            return [runtime.limits.max_threads, runtime.limits.drain_timeout]
+
+    async with connect(Consumer.as_asgi()) as ws:
+        assert (await ws.call("limits_of_the_app"))["data"] == [1, 3]
 
 
 # ------------------------------------------------------------------------------------------------- the connection's

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from enum import Enum
 from typing import Annotated, Any, Literal
 
@@ -241,6 +242,22 @@ def test_of_very_many_errors_the_first_hundred_are_listed() -> None:
     assert [item["loc"] for item in items[:-1]] == [["data", n] for n in range(100)]
     assert items[-1] == {"type": "too_many_errors", "msg": "150 more errors are not listed.", "loc": ["data"]}
     assert len(validation_items(refused(list[int], ["x"] * 100))) == 100
+
+
+def test_a_frame_full_of_errors_is_answered_with_how_many() -> None:
+    """pydantic lists all or none, and whoever sends 64 KiB of wrong items would keep all others waiting for that."""
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(list[str]).validate_python([1] * 32_000)
+    took = []
+    for _ in range(5):
+        started = time.perf_counter()
+        items = validation_items(caught.value, "data")
+        took.append(time.perf_counter() - started)
+    assert items == [{"type": "too_many_errors", "msg": "32000 errors, which are not listed.", "loc": ["data"]}]
+    assert min(took) < 0.005
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(list[str]).validate_python([1] * 1_000)
+    assert len(validation_items(caught.value)) == 101
 
 
 def test_an_exception_in_pydantics_ctx_is_told_as_text() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import runpy
 import socket
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.attacking import WAIT, Client, ws_frame
+from tests.attacking import WAIT, Client, handshake, ws_frame
 from tests.conftest import Server
 from wsaction import fairness
 from wsaction.fairness import SLICE, FairProtocol
@@ -87,6 +88,16 @@ def connect() -> Iterator[Connect]:
             return client
 
         yield connect
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What servers with ``log_config=None`` log; others, of earlier tests, have told uvicorn's loggers to pass nothing
+    on."""
+    logger = logging.getLogger("uvicorn.error")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
 
 
 def protocol_of(server: Server) -> FairProtocol:
@@ -263,7 +274,62 @@ def test_more_connections_than_the_limit_are_refused(serve_app: Serve, connect: 
     assert lengths(third, 1) == [1]
 
 
-def test_a_refusal_over_http_is_no_error_in_the_log(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "message",
+    [ws_frame(b"\xff{}"), fragments(b"\xc3", b"x"), fragments(b"a", b"\xe2\x82")],
+    ids=["one", "across fragments", "cut"],
+)
+def test_what_is_no_utf8_closes_without_a_traceback(
+    serve_app: Serve, connect: Connect, app: App, log: pytest.LogCaptureFixture, message: bytes
+) -> None:
+    server = serve_app(log_config=None)
+    client = connect(server.port)
+    client.send(ws_frame("é".encode()) + fragments(b"\xc3", b"\xa9"))
+    assert lengths(client, 2) == [1, 1]
+    client.send(message + ws_frame(b"more"))
+    assert client.receive() == (8, (1007).to_bytes(2, "big") + b"a text message is UTF-8")
+    assert app.ended.wait(WAIT)
+    assert (app.code, app.received) == (1007, [1, 1])
+    assert not [record for record in log.records if record.exc_info or record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Cookie": "x" * 9_000}, {f"X-{number}": "x" for number in range(200)}],
+    ids=["a long one", "many"],
+)
+def test_a_handshake_with_more_headers_than_it_takes_is_told_so(
+    serve_app: Serve, app: App, headers: dict[str, str]
+) -> None:
+    server = serve_app(http="h11")
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+    with socket.create_connection(("127.0.0.1", server.port), WAIT) as client:
+        client.sendall(handshake(server.port)[:-2] + lines + b"\r\n")
+        answer = b"".join(iter(lambda: client.recv(65_536), b""))  # until it is closed
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert (
+        in_loop(server, lambda: [one for one in server.server_state.connections if isinstance(one, FairProtocol)]) == []
+    )
+
+
+SECRET = "s3cr3t-t0ken"
+
+
+def test_what_comes_is_logged_at_no_level(serve_app: Serve, app: App, log: pytest.LogCaptureFixture) -> None:
+    server = serve_app(log_config=None)
+    log.set_level("DEBUG", "uvicorn.error")
+    offered = f"Sec-WebSocket-Protocol: bearer.{SECRET}\r\nAuthorization: Bearer {SECRET}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", server.port), WAIT) as client:
+        client.sendall(handshake(server.port)[:-2] + offered)
+        assert client.recv(65_536).startswith(b"HTTP/1.1 101 ")
+        client.sendall(ws_frame(SECRET.encode()) + ws_frame((1000).to_bytes(2, "big"), 8))
+        assert app.ended.wait(WAIT)
+    assert app.received == [len(SECRET)]
+    assert "[accepted]" in log.text  # so it does log
+    assert SECRET not in log.text
+
+
+def test_a_refusal_over_http_is_no_error_in_the_log(serve: Serve, log: pytest.LogCaptureFixture) -> None:
     ended = threading.Event()
 
     async def refuses(scope: Any, receive: Any, send: Any) -> None:
@@ -281,4 +347,4 @@ def test_a_refusal_over_http_is_no_error_in_the_log(serve: Serve, caplog: pytest
         Client(server.port)
     assert ended.wait(WAIT)
     assert server.tasks() >= 0  # the loop has had its turn
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert not [record for record in log.records if record.levelname == "ERROR"]

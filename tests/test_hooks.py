@@ -149,6 +149,26 @@ async def test_bounds_are_told_of_by_name_and_value() -> None:
     ]
 
 
+class Hangs(BaseAuthentication):
+    async def authenticate(self, scope: Any) -> Credential | None:
+        return await asyncio.get_running_loop().create_future() if scope["path"] == "/hangs/" else None  # type: ignore[no-any-return]
+
+    async def authenticate_data(self, data: Any) -> Credential | None:
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+
+async def test_bounds_of_a_handshake_and_of_signing_in_are_told_of_too() -> None:
+    notes, limits = Notes(), Limits(auth_timeout=0.02)
+    routes = [path("", Root.as_asgi()), path("hangs/", Root.as_asgi())]
+    signed = WSAction(routes, hooks=[notes], authentication_classes=[Hangs], limits=limits)
+    with pytest.raises(HandshakeRefused):
+        async with connect(signed, "/hangs/"):
+            pass
+    async with connect(signed) as ws:
+        assert (await ws.call("$auth", data="x"))["errors"][0]["ctx"] == {"limit": "auth_timeout", "value": 0.02}
+    assert [one for one in notes.told if one[0] == "limit"] == [("limit", "Root", "auth_timeout", 0.02)] * 2
+
+
 @pytest.mark.parametrize(
     "ctx", [{"limit": 5}, {"limit": "max_cards"}, {"limit": [], "value": 1}, {"limit": "max_threads"}, {"value": 1}]
 )

@@ -1,11 +1,13 @@
 """`wsaction.outboxes`: what happens when a client is slower than what it is sent."""
 
 import asyncio
+import random
 from typing import Any
 
 import pytest
 
 from wsaction import outboxes
+from wsaction.events import is_event
 from wsaction.flushers import Flusher
 from wsaction.outboxes import Outbox, cut_reason
 
@@ -16,7 +18,7 @@ class Peer:
     """The connection around an outbox, and a client that reads when it is told to."""
 
     def __init__(self, max_bytes: int, **options: Any) -> None:
-        self.breaches, self.got = [], []  # type: ignore[var-annotated]
+        self.breaches, self.got, self.reached = [], [], []  # type: ignore[var-annotated]
         self.reads = asyncio.Event()
         self.tasks: set[asyncio.Task[None]] = set()
         self.adopted = asyncio.Event()
@@ -37,6 +39,9 @@ class Peer:
     def breach(self, code: int, limit: str, reason: str) -> None:
         self.outbox.end()
         self.breaches.append((code, limit, reason))
+
+    def on_limit(self, limit: str, value: float) -> None:
+        self.reached.append((limit, value))
 
     def lost(self, code: int) -> None:
         raise AssertionError("nobody left")
@@ -82,6 +87,7 @@ async def test_the_oldest_events_make_room_and_replies_stay_in_order() -> None:
         peer.outbox.put(text)
     peer.outbox.put("n" * (2 * SIZE))
     assert peer.outbox.dropped == 2
+    assert peer.reached == [("max_outbox_bytes", 3 * SIZE + 4)]
     assert peer.outbox.size == 3 * SIZE + 4
     assert await peer.read_all() == ["first", "r1", "r2", event("c"), "n" * (2 * SIZE)]
     assert not peer.breaches
@@ -93,7 +99,49 @@ async def test_an_event_that_replies_leave_no_room_for_is_dropped() -> None:
     peer.outbox.put("r" * SIZE)
     peer.outbox.put(event("a"))
     assert (peer.outbox.dropped, peer.breaches) == (1, [])
+    assert peer.reached == [("max_outbox_bytes", SIZE)]
     assert await peer.read_all() == ["first", "r" * SIZE]
+
+
+async def test_replies_that_wait_are_looked_at_once_not_for_each_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[str] = []
+    monkeypatch.setattr(outboxes, "is_event", lambda text: looked_at.append(text) or is_event(text))
+    peer = await blocked(1_000 * 4 + 3 * SIZE, drop_events=True)
+    for number in range(1_000):
+        peer.outbox.put(f"r{number:03}")
+    for number in range(500):
+        peer.outbox.put(event(f"{number:03}"[-1]))
+        peer.outbox.put(event("z"))
+    assert len(looked_at) < 1_000 + 3 * 1_000
+    assert peer.outbox.dropped == 1_000 - 3
+    sent = await peer.read_all()
+    assert sent[1:1_001] == [f"r{number:03}" for number in range(1_000)]
+    assert sent[1_001:] == [event("z"), event("9"), event("z")]
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whatever_waits_replies_keep_their_order_and_the_oldest_events_go(seed: int) -> None:
+    rng = random.Random(seed)
+    bound = 6 * SIZE
+    peer = await blocked(bound, drop_events=True)
+    waiting: list[str] = []  # the model
+    for number in range(200):
+        kind = rng.random()
+        if kind < 0.4 and waiting:
+            assert peer.outbox._pop() == waiting.pop(0)
+            continue
+        text = f"r{number}" if kind < 0.6 else event(rng.choice("abc"))
+        while sum(map(len, [*waiting, text])) > bound and any(map(is_event, waiting)):
+            waiting.remove(next(filter(is_event, waiting)))
+        if sum(map(len, [*waiting, text])) > bound:
+            if not is_event(text):
+                break  # closed
+        else:
+            waiting.append(text)
+        peer.outbox.put(text)
+        assert list(peer.outbox.waiting or ()) == waiting
+        assert peer.outbox.size == sum(map(len, waiting))
+    await peer.read_all()
 
 
 async def test_replies_are_never_dropped() -> None:

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websockets_connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.drained import DRAIN_TIMEOUT
+from tests.drained import DRAIN_TIMEOUT, app
+from wsaction.server import DrainingProtocol
 
 ROOT = Path(__file__).parent.parent
 WSACTION = ["-m", "wsaction", "run", "tests.drained:app", "--port", "0"]
@@ -174,3 +176,28 @@ async def test_with_several_workers() -> None:
         await stopping
     assert [[reply["status"] for reply in replies] for replies, _ in ends] == [[200], [200]]
     assert [code for _, code in ends] == [1012, 1012]
+
+
+async def test_a_second_server_on_the_same_loop_drains_as_well() -> None:
+    for _ in range(2):
+        config = uvicorn.Config(app, port=0, ws=DrainingProtocol, log_config=None)
+        server = uvicorn.Server(config)
+        is_up = asyncio.Event()
+        startup = server.startup
+
+        async def start(sockets: Any = None, startup: Any = startup, is_up: asyncio.Event = is_up) -> None:
+            await startup(sockets)
+            is_up.set()
+
+        server.startup = start  # type: ignore[method-assign]  # uvicorn tells nobody that it is up
+        serving = asyncio.create_task(server.serve())
+        await asyncio.wait_for(is_up.wait(), 10)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        async with websockets_connect(f"ws://127.0.0.1:{port}/ws/", proxy=None) as client:
+            await client.send('{"action": "work", "seconds": 0.2}')
+            await client.send('{"action": "$ping"}')
+            assert json.loads(await client.recv())["action"] == "$ping"
+            server.should_exit = True
+            replies, code = await told(client)
+            assert ([one["status"] for one in replies], code) == ([200], 1012)
+        await asyncio.wait_for(serving, 10)

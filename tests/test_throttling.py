@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.authentication import BaseUser, SimpleUser, UnauthenticatedUser
 
+from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import CATALOGUE, ImproperlyConfigured, Throttled
@@ -307,6 +308,23 @@ def test_trusted_proxies_tell_the_address(proxies: int, forwarded: list[str], ad
 def test_a_user_without_an_identity_is_told_so() -> None:
     with pytest.raises(TypeError, match="a user with pk, id, identity or username, got SimpleNamespace"):
         UserRateThrottle("1/s").get_cache_key(asgi_scope(user()), None, "list")
+
+
+async def test_the_app_says_who_a_user_is() -> None:
+    class Root(AsyncAPIConsumer):
+        throttle_classes = (UserRateThrottle("1/day"),)
+
+        @async_action
+        async def act(self) -> None: ...
+
+    app = WSAction([path("", Root.as_asgi())], user_id=lambda user: user.email)
+
+    async def acts(name: str | None) -> int:
+        async with connect(app, user=user(email=name)) as ws:
+            return int((await ws.call("act"))["status"])
+
+    assert [await acts(name) for name in ("ann", "ann", "bob")] == [200, 429, 200]
+    assert [await acts(None) for _ in range(2)] == [200, 429], "of whom it says that it is nobody: by address"
 
 
 def test_addresses_and_users_and_scopes_and_rates_have_buckets_apart(clock: Clock) -> None:

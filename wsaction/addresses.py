@@ -7,9 +7,10 @@ capture written back through its converter.
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ("PATH_KEY", "captured_root", "connection_captures", "connection_path", "topic_of")
+__all__ = ("PATH_KEY", "USER_ID_KEY", "captured_root", "connection_captures", "connection_path", "topic_of")
 
 PATH_KEY = "wsaction.path"  # where an app leaves the canonical path of a connection in its scope
+USER_ID_KEY = "wsaction.user_id"  # and what says who a user is, where it was given something that does
 
 
 def topic_of(path: str, route: str) -> str:

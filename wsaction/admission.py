@@ -175,6 +175,11 @@ class AuthenticationState:
         return self._scope.get("user")
 
     @property
+    def awaited(self) -> bool:
+        """Whether it has yet to authenticate."""
+        return not self._admitted
+
+    @property
     def time_left(self) -> float | None:
         """Seconds until the deadline, negative after it; None: there is none."""
         return None if self.deadline is None else self.deadline - self._clock()
@@ -185,7 +190,7 @@ class AuthenticationState:
         if (left := self.time_left) is None or left > 0:
             return None
         expired = "the credential has expired"
-        return 4401, expired if self._admitted else f"no $auth within {self._timeout:g} s"
+        return 4401, f"no $auth came; auth_timeout is {self._timeout} s" if self.awaited else expired
 
     def gate(self, action: str | None) -> APIError | None:
         """Why a frame must not be looked at; None: it may. To be asked for each, malformed ones (None) too, before

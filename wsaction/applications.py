@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.routing import Router as LifespanRouter
 
-from wsaction.addresses import PATH_KEY, captured_root
+from wsaction.addresses import PATH_KEY, USER_ID_KEY, captured_root
 from wsaction.admission import Authenticator
 from wsaction.announcements import Announced
 from wsaction.asyncapi import describe
@@ -101,7 +101,7 @@ class WSAction:
             debug=debug,
         )
         self.runtime.app = self
-        self.debug = debug
+        self.debug, self._user_id = debug, user_id
         self.title, self.version, self.description = title, version, description
         self._asyncapi: dict[str, Any] | None = None
         self._pages = Pages(lambda: self.asyncapi(), asyncapi_url=asyncapi_url, docs_url=docs_url)
@@ -277,6 +277,7 @@ class WSAction:
                 await refuse(scope, send, to_api_error(error, what=what, debug=self.debug), self.runtime)
             return None
         scope[RUNTIME_KEY] = self.runtime
+        scope[USER_ID_KEY] = self._user_id
         scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
         scope[PATH_KEY] = captured_root(scope) + match.canonical
         return match.func

@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from wsaction.addresses import USER_ID_KEY
 from wsaction.exceptions import ImproperlyConfigured, NotAuthenticated
 
 __all__ = (
@@ -32,6 +33,7 @@ __all__ = (
     "Scope",
     "SessionAuthentication",
     "bearer_tokens",
+    "counted_id",
     "is_authenticated",
     "is_bearer",
     "user_id",
@@ -189,6 +191,25 @@ def user_id(user: Any) -> Any:
     raise TypeError(
         f"expected {type(user).__name__} to have a pk, id or identity; give it one, or say who it is: "
         "WSAction(user_id=lambda user: user.email)"
+    )
+
+
+def counted_id(scope: Scope) -> Any:
+    """Who acts, for what counts by user: as ``WSAction(user_id=...)`` says, else ``pk``, ``id``, ``identity`` or
+    ``username``, the first that is there. Raises ``TypeError`` for a user who has none of them."""
+    user = scope["user"]
+    if (own := scope.get(USER_ID_KEY)) is not None:
+        return own(user)
+    for name in ("pk", "id", "identity", "username"):
+        try:
+            if (value := getattr(user, name, None)) is not None:
+                return value
+        except NotImplementedError:  # how Starlette's BaseUser says that it has no identity
+            continue
+    expected = "a user with pk, id, identity or username"
+    raise TypeError(
+        f"throttling: expected {expected}, got {type(user).__name__}; add one, say who it is by WSAction(user_id=...), "
+        "or override get_cache_key"
     )
 
 

@@ -27,10 +27,11 @@ class Threads:
 
     A slot is held until the function has returned, even when the task that asked was cancelled meanwhile: a thread
     cannot be stopped, and one that goes on unseen still counts. ``await Threads(16).run(math.factorial, 5)`` is 120.
+    ``starved`` is called in the context of whoever is cancelled while waiting for a slot: nothing of it has been run.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._slots = anyio.CapacityLimiter(limit)
+    def __init__(self, limit: int, starved: Callable[[], None] = lambda: None) -> None:
+        self._slots, self._starved = anyio.CapacityLimiter(limit), starved
         self._ends = anyio.CapacityLimiter(limit)
         self._unlimited = anyio.CapacityLimiter(
             math.inf
@@ -62,7 +63,11 @@ class Threads:
 
     async def _admit(self, function: Callable[[], T]) -> "_Work[T]":
         slot = object()
-        await self._slots.acquire_on_behalf_of(slot)
+        try:
+            await self._slots.acquire_on_behalf_of(slot)
+        except asyncio.CancelledError:
+            self._starved()
+            raise
         return _Work(function, lambda: self._slots.release_on_behalf_of(slot))
 
     async def _go(self, work: "_Work[T]") -> T:

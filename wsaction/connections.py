@@ -18,6 +18,7 @@ from wsaction.exceptions import APIError, Cancelled
 from wsaction.flushers import Flusher
 from wsaction.frames import Frame, current_frame, decode, set_since, size_of
 from wsaction.gates import Shutter
+from wsaction.hooks import nobody
 from wsaction.lanes import Lanes
 from wsaction.limits import Limits
 from wsaction.outboxes import Message, Outbox, Receive, Send
@@ -61,7 +62,7 @@ class Connection:
         self, receive: Receive, send: Send, limits: Limits, flusher: Flusher | None = None, *, drop_events: bool = False
     ) -> None:
         self._receive, self.limits = receive, limits
-        self.on_limit: Callable[[str, float], None] | None = None  # is told of a bound that ends the connection
+        self.on_limit: Callable[[str, float], None] = nobody  # is told of each bound that no frame is answered with
         self.outbox = Outbox(send, self, limits.max_outbox_bytes, flusher or Flusher(), drop_events=drop_events)
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[int] = self._loop.create_future()
@@ -123,9 +124,7 @@ class Connection:
     def breach(self, code: int, limit: str, reason: str) -> None:
         """Closes the connection because it has reached a bound; ``reason`` is told with the bound's value."""
         if not self._ended.done():
-            value = getattr(self.limits, limit)
-            if self.on_limit is not None:
-                self.on_limit(limit, value)
+            self.on_limit(limit, value := getattr(self.limits, limit))
             self.close(code, f"{reason}; {limit} is {value}" + (" s" if limit.endswith("timeout") else ""))
 
     def lost(self, code: int) -> None:
@@ -186,8 +185,7 @@ class Connection:
     async def _stop_tasks(self, timeout: float) -> None:
         """Waits for what it cancels, but not for ever: a handler may swallow its cancellation."""
         # Where we say goodbye, a reply that is half-way is sent before: nobody knows what cancelling would leave of it.
-        polite = self.closing is not None and self.closing[0] != 1013
-        spared = self.outbox.sender if polite else None
+        spared = self.outbox.sender if self.closing is not None and self.closing[0] != 1013 else None
         for task in self._tasks:
             if task is not spared:
                 task.cancel()
@@ -199,7 +197,9 @@ class Connection:
             if task is spared:  # the client does not read
                 task.cancel()
             else:
-                logger.error("an action still runs %.3g s after it was cancelled: %r", timeout, task)
+                self.on_limit("drain_timeout", most := self.limits.drain_timeout)
+                late = f"{timeout:.3g} s after it was cancelled; drain_timeout is {most} s"
+                logger.error("an action still runs %s: %r", late, task)
 
     # ------------------------------------------------------------------------------------------------ what is too late
     def timeout(self, frame: Frame) -> float:

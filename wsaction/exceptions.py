@@ -78,6 +78,7 @@ __all__ = (
 logger = logging.getLogger("wsaction")
 
 MAX_ITEMS = 100  # of one parameter's validation errors in a reply
+MOST_ERRORS = 1_000  # beyond which none of them is listed: to list the first of 32,000 takes pydantic 50 ms
 _MAX_TRACEBACK = 16_384  # characters of it that a debug reply carries
 
 
@@ -289,7 +290,10 @@ class InvalidParameters(APIError):
 
 
 def validation_items(error: ValidationError, *loc: str | int) -> list[dict[str, Any]]:
-    """pydantic's errors as items of ``errors``, their places below ``loc``: ``["data", "title"]``."""
+    """pydantic's errors as items of ``errors``, their places below ``loc``: ``["data", "title"]``; the first 100 of
+    them and how many more there are, or, of more than 1,000, just how many."""
+    if (count := error.error_count()) > MOST_ERRORS:
+        return [{"type": "too_many_errors", "msg": f"{count} errors, which are not listed.", "loc": [*loc]}]
     items = []
     lines = error.errors(include_url=False, include_input=False)
     for line in lines[:MAX_ITEMS]:

@@ -31,11 +31,13 @@ class FairProtocol(WebSocketsSansIOProtocol):
     nothing is read meanwhile. An app that has had its half millisecond waits in ``receive`` until the loop has been
     round. A peer that does not read is sent no pongs. One that does not answer pings, or does not take its close frame
     within ``close_timeout`` (10 seconds), is cut off with what was not sent to it. ``--limit-concurrency`` holds for
-    WebSockets too, which uvicorn itself counts but never refuses: 503.
+    WebSockets too, which uvicorn itself counts but never refuses: 503. A handshake that cannot be read is answered and
+    closed, where uvicorn leaves it open. Neither headers nor frames are logged, at any level: they may be secrets.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.conn.debug = False  # else --log-level debug has all that comes in the log, tokens too
         self._unparsed = bytearray()
         self._parsed = 0  # bytes at the beginning of these that are parsed already
         self._turn_until = 0.0
@@ -116,6 +118,34 @@ class FairProtocol(WebSocketsSansIOProtocol):
         self.conn.send_response(self.conn.reject(503, "Too many connections.\n"))
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.transport.close()
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:  # more headers than it takes: 431
+            self.handshake_complete = self.close_sent = True
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "bytes" or self.close_sent or self._is_utf8():
+            super().send_receive_event_to_app()
+            return
+        self.frames = []  # uvicorn closes as well, and logs a traceback for what a client may send at any time
+        self.logger.info("Invalid UTF-8 sequence received from client.")
+        self.conn.send_close(1007, "a text message is UTF-8")
+        self.handle_parser_exception()
+
+    def _is_utf8(self) -> bool:
+        """Whether the message that has come is; it is one piece then."""
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = [data]
+        if data.isascii():
+            return True
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            return False
+        return True
 
     def handle_ping(self) -> None:
         if self.writable.is_set():

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from wsaction.admission import AuthenticationState
 from wsaction.alarms import Alarm
-from wsaction.exceptions import ShuttingDown, to_api_error
+from wsaction.exceptions import Busy, ShuttingDown, to_api_error
 from wsaction.frames import Frame, current_frame, encode_error, encode_reply, reply_tail
+from wsaction.limits import bound_in
 
 __all__ = ("Gate", "Shutter")
 
@@ -28,32 +29,40 @@ class _Connection(Protocol):
     @property
     def ended(self) -> bool: ...
 
+    @property
+    def on_limit(self) -> Callable[[str, float], None]: ...
+
     def close(self, code: int, reason: str) -> None: ...
+
+    def breach(self, code: int, limit: str, reason: str) -> None: ...
 
 
 class Gate:
     """A `connections.Dispatcher` around another one: no frame gets past it that ``state`` refuses.
 
     What is wrong with a refused frame otherwise is not told. A frame that had to wait is asked about again when its
-    turn comes. ``refreshed`` is awaited after each ``$auth`` that was accepted, before its reply; ``observed`` is told
-    of each that was answered, and how many seconds that took. `watch` closes the connection (4401) once it is overdue,
-    until `stop`.
+    turn comes. ``refreshed`` starts what follows each ``$auth`` that was accepted; that is awaited before its reply,
+    and until it has ended another one is refused. ``observed`` is told of each that was answered, and how many seconds
+    that took. `watch` closes the connection (4401) once it is overdue, until `stop`.
     """
 
-    __slots__ = ("_alarm", "_connection", "_debug", "_dispatcher", "_loop", "_observed", "_refreshed", "_state")
+    __slots__ = (
+        "_alarm", "_connection", "_debug", "_dispatcher", "_following", "_loop", "_observed", "_refreshed", "_state",
+    )  # fmt: skip
 
     def __init__(
         self,
         state: AuthenticationState,
         dispatcher: _Dispatcher,
         connection: _Connection,
-        refreshed: Callable[[], Awaitable[None]] | None = None,
+        refreshed: Callable[[], asyncio.Task[None] | None] | None = None,
         observed: Callable[[Frame, float], None] | None = None,
         *,
         debug: bool,
     ) -> None:
         self._state, self._dispatcher, self._connection, self._debug = state, dispatcher, connection, debug
         self._refreshed, self._observed = refreshed, observed
+        self._following: asyncio.Task[None] | None = None  # what follows the last `$auth`
         self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(self._loop, self.watch)
 
@@ -84,11 +93,11 @@ class Gate:
     async def _answer(self, frame: Frame) -> str | None:
         current_frame.set(None)  # no unit of work is its: what reads a token's row commits it by itself
         try:
-            data = await self._state.present(frame.body.get("data"))
+            data = await self._present(frame.body.get("data"))
             if frame.error is not None:  # cancelled, which the class that authenticates swallowed
                 raise frame.error
-            if self._refreshed is not None:
-                await self._refreshed()
+            if self._following is not None:  # to its end, although the frame be cancelled
+                await asyncio.shield(self._following)
         except (Exception, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError) and self._connection.ended:
                 raise
@@ -96,17 +105,31 @@ class Gate:
                 return None
             error = to_api_error(frame.error or exc, what="$auth", debug=self._debug)
             frame.status = error.status
+            if (bound := bound_in(error.ctx)) is not None:
+                self._connection.on_limit(*bound)
             return encode_error(frame, error)
+        frame.status, told = 200, json.dumps(data, separators=(",", ":"))
+        return encode_reply(reply_tail("$auth", frame.route), told, 200, frame.request_id)
+
+    async def _present(self, data: Any) -> dict[str, Any]:
+        """Puts a credential in force, with all that comes of it, whatever has become of its frame meanwhile."""
+        if self._following is not None and not self._following.done():
+            raise Busy("What the last $auth has changed is still being asked about; send it again later.")
+        told = await self._state.present(data)
         self.watch()
-        frame.status = 200
-        return encode_reply(reply_tail("$auth", frame.route), json.dumps(data), 200, frame.request_id)
+        if self._refreshed is not None and not self._connection.ended:
+            self._following = self._refreshed()
+        return told
 
     def watch(self) -> None:
         """Sets the alarm by the state's deadline, or closes what is overdue. To be called once accepted."""
         if self._connection.ended:  # by a verification that went on although it was cancelled
             return
         if (overdue := self._state.overdue) is not None:
-            self._connection.close(*overdue)
+            if self._state.awaited:
+                self._connection.breach(overdue[0], "auth_timeout", "no $auth came")
+            else:
+                self._connection.close(*overdue)
         elif (left := self._state.time_left) is not None:
             self._alarm.by(self._loop.time() + min(left, _LONGEST))
 

@@ -294,7 +294,7 @@ class ActionView:
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serves one connection; without an enclosing `WSAction`, with the default bounds and Origin check."""
         if self._runtime is None:
-            self._runtime = Runtime()
+            self._runtime = Runtime(limits=self.handler_class.limits)
         await serve(self, scope, receive, send, self._runtime)
 
 

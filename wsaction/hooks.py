@@ -8,7 +8,7 @@ from typing import Any
 
 from wsaction.converters import ImproperlyConfigured
 
-__all__ = ("ActionInfo", "HookList", "Hooks")
+__all__ = ("ActionInfo", "HookList", "Hooks", "nobody")
 
 logger = logging.getLogger("wsaction")
 
@@ -56,6 +56,10 @@ class Hooks:
 
     def on_limit(self, consumer: Any, limit: str, value: float) -> None:
         """A bound of `wsaction.limits.Limits` was reached: by its name, with its value."""
+
+
+def nobody(limit: str, value: float) -> None:
+    """Whom a connection tells of a bound that was reached, where no hook wants to know."""
 
 
 class HookList:

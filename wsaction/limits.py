@@ -16,7 +16,8 @@ class Limits:
     way at once. ``max_queued_actions``, ``max_queued_bytes``: frames of one connection that wait their turn, how many
     and their characters together; one more is answered 503 ``busy``. ``max_subscriptions``: routes that one connection
     is subscribed to; one more is answered 503 ``busy``. ``max_outbox_bytes``: what waits to be sent; beyond it the
-    client is a slow consumer and is closed, 1013. ``max_threads``: threads that sync actions run in, for the whole app.
+    client is a slow consumer and is closed, 1013. ``max_threads``: threads that sync actions run in, for the whole app;
+    one that waited for a thread until its timeout is answered 503 ``busy``.
     ``send_timeout``: a message that is on its way for longer closes the socket, 1013. ``action_timeout``: an action
     that runs for longer is cancelled and answered 408; of a stream, the time to its first item. ``connect()`` and what
     else is asked before a handshake is answered has as long. ``auth_timeout``: to authenticate in, where that is

@@ -23,6 +23,8 @@ NOTHING: Set[str] = frozenset()
 class Sender(Protocol):
     """What an outbox asks of its connection."""
 
+    on_limit: Callable[[str, float], None]  # is told of a bound that was reached
+
     def adopt(self, task: "asyncio.Task[None]") -> None:
         """Makes a task that waits in a send the connection's own."""
 
@@ -47,7 +49,7 @@ class Outbox:
     """
 
     __slots__ = (
-        "_connection", "_drop_events", "_flusher", "_lost", "_max_bytes", "_next", "_offering", "_seen",
+        "_connection", "_drop_events", "_firm", "_flusher", "_lost", "_max_bytes", "_next", "_offering", "_seen",
         "_seen_at", "_sending", "_shrunk", "asgi_send", "dropped", "ended", "on_lost", "sent", "size",
         "waiting",
     )  # fmt: skip
@@ -65,6 +67,7 @@ class Outbox:
         self._offering: deque[asyncio.Future[None]] | None = None  # who waits until nothing is before them
         self._shrunk: asyncio.Event | None = None  # set when less waits; there while anybody waits for that
         self.waiting: deque[str] | None = None
+        self._firm = 0  # so many of the first that wait are no events, and need not be looked at again
         self.size = 0  # bytes of what waits
         self.dropped = 0  # events
         self._lost: Set[str] | None = NOTHING  # the routes of those; None: of too many
@@ -163,9 +166,11 @@ class Outbox:
         if self._drop_events:
             self._drop_oldest(size)
             if self.size + size <= self._max_bytes:
+                self._connection.on_limit("max_outbox_bytes", self._max_bytes)
                 return True
             if self.is_event(text):
                 self._drop(text)
+                self._connection.on_limit("max_outbox_bytes", self._max_bytes)
                 if not self._sending:  # it alone is larger than the bound
                     self._tell_lost()
                 return False
@@ -173,17 +178,24 @@ class Outbox:
         return False
 
     def _drop_oldest(self, size: int) -> None:
-        """Drops the oldest events that wait until ``size`` bytes more fit, or none is left."""
-        kept: list[str] = []
-        while self.waiting and self.size + size > self._max_bytes:
-            text = self.waiting.popleft()
+        """Drops the oldest events that wait until ``size`` bytes more fit, or none is left.
+
+        Each message is looked at once: else a client that lets replies pile up would make every event dear.
+        """
+        waiting = deque[str]() if self.waiting is None else self.waiting
+        if not (unknown := len(waiting) - self._firm):
+            return
+        waiting.rotate(-self._firm)
+        while unknown and self.size + size > self._max_bytes:
+            unknown -= 1
+            text = waiting.popleft()
             if self.is_event(text):
                 self.size -= size_of(text)
                 self._drop(text)
             else:
-                kept.append(text)
-        if kept and self.waiting is not None:
-            self.waiting.extendleft(reversed(kept))
+                waiting.append(text)
+                self._firm += 1
+        waiting.rotate(self._firm)
 
     def _drop(self, text: str) -> None:
         self.dropped += 1
@@ -261,6 +273,7 @@ class Outbox:
     def _put_back(self, text: str) -> None:
         self.waiting = self.waiting or deque()
         self.waiting.appendleft(text)
+        self._firm = 0
         self.size += size_of(text)
 
     # ------------------------------------------------------------------------------------------------ the flusher's
@@ -282,6 +295,7 @@ class Outbox:
         """The first of what waits; there is room then where it was."""
         waiting: Any = self.waiting
         text: str = waiting.popleft()
+        self._firm = max(self._firm - 1, 0)
         self.size -= size_of(text)
         self.tell_room()
         if self._lost is not NOTHING and self.size <= self._max_bytes // 2:

@@ -12,6 +12,7 @@ __all__ = ("RedactedError", "redact", "texts", "without_secrets")
 SHORTEST = 4  # characters; what is shorter is no secret
 TRACE = 8  # so many characters in a row are a trace of a secret
 _MAX_TEXT = 16_384  # characters of a traceback
+_FEW = 256  # runs of characters that are looked for one by one
 
 
 class RedactedError(Exception):
@@ -26,7 +27,7 @@ def redact(text: str, secrets: Collection[str]) -> str:
     >>> redact("no such token: 'eyJhbGciOi...", ["eyJhbGciOiJIUzI1NiJ9"])
     "no such token: '[redacted]..."
     """
-    traces = {one[at : at + TRACE] for one in secrets if len(one) >= SHORTEST for at in range(max(1, len(one) - 7))}
+    traces = _traces(text, [one for one in secrets if len(one) >= SHORTEST])
     hidden = bytearray(len(text))
     for size in {len(trace) for trace in traces}:
         for at in range(len(text) - size + 1):
@@ -34,6 +35,19 @@ def redact(text: str, secrets: Collection[str]) -> str:
                 hidden[at : at + size] = b"\1" * size
     runs = groupby(zip(text, hidden, strict=True), key=lambda pair: pair[1])
     return "".join("[redacted]" if secret else "".join(one for one, _ in run) for secret, run in runs)
+
+
+def _traces(text: str, secrets: Collection[str]) -> set[str]:
+    """What of the secrets may be in the text. Who sends a secret of 64 KiB, and may do so unasked, costs us little."""
+    long = [one for one in secrets if len(one) >= TRACE]
+    wanted = {text[at : at + TRACE] for at in range(len(text) - TRACE + 1)}
+    if len(wanted) <= _FEW:  # an error's message: it is looked for in all of them at once
+        all_of_them = "\n".join(long)
+        found = {one for one in wanted if one in all_of_them and ("\n" not in one or any(one in each for each in long))}
+    else:  # a traceback
+        slices = (one[at : at + TRACE] for one in long for at in range(len(one) - TRACE + 1))
+        found = {one for one in slices if one in wanted}
+    return found.union(one for one in secrets if len(one) < TRACE)
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -58,7 +72,7 @@ def without_secrets(exc: BaseException, secrets: Collection[str], where: str) ->
         if not isinstance(exc, APIError):
             text = "".join(traceback.format_exception(exc))
             return RedactedError(f"{where} raised this:\n{redact(text, secrets)[-_MAX_TEXT:]}")
-        if any(redact(text, secrets) != text for text in (str(exc), *texts(exc.errors))):
+        if any(redact(text, secrets) != text for text in {str(exc), *texts(exc.errors)}):
             return APIError(exc.status, redact(exc.type, secrets), redact(exc.msg, secrets))
     except Exception as bad:  # an error whose attributes raise; what comes of that is not to be told either
         return RedactedError(f"{where} raised {type(exc).__name__}, which cannot be told: {type(bad).__name__}")

@@ -11,7 +11,9 @@ from weakref import WeakKeyDictionary, WeakSet
 from wsaction.admission import Authenticator
 from wsaction.authentication import user_id
 from wsaction.concurrency import Threads
+from wsaction.exceptions import ActionTimeout, Busy
 from wsaction.flushers import Flusher
+from wsaction.frames import current_frame
 from wsaction.grants import release
 from wsaction.hooks import HookList
 from wsaction.hub import Hub
@@ -47,13 +49,20 @@ class Drained(Protocol):
     def close(self, code: int, reason: str) -> None: ...
 
 
+def _no_thread(most: int) -> None:
+    """Says why the frame under way was too late, which has waited for a thread: by ``max_threads``, and unrun."""
+    if (frame := current_frame.get()) is not None and isinstance(frame.error, ActionTimeout):
+        ctx = {"limit": "max_threads", "value": most}
+        frame.error = Busy(f"No thread was free in time; max_threads is {most}.", ctx)
+
+
 class Here:
     """What belongs to one event loop."""
 
     __slots__ = ("connections", "draining", "flusher", "hub", "threads", "users")
 
     def __init__(self, limits: Limits, users: Users) -> None:
-        self.threads = Threads(limits.max_threads)
+        self.threads = Threads(limits.max_threads, partial(_no_thread, limits.max_threads))
         self.connections: set[Drained] = set()  # those that were accepted and whose `disconnect()` has not run
         self.draining = False
         self.flusher = Flusher()

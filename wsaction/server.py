@@ -50,10 +50,10 @@ _draining: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]]" = 
 
 
 def _drained(loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
-    """The one task that drains the apps of this loop."""
-    if loop not in _draining:
-        _draining[loop] = loop.create_task(drain_all())
-    return _draining[loop]
+    """The one task that drains the apps of this loop; another one where it is another server that stops."""
+    if (task := _draining.get(loop)) is None or task.done():
+        task = _draining[loop] = loop.create_task(drain_all())
+    return task
 
 
 def run(app: Any, **options: Any) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from wsaction.exceptions import (
 )
 from wsaction.frames import encode_errors
 from wsaction.gates import Gate
-from wsaction.limits import Limits
+from wsaction.limits import Limits, bound_in
 from wsaction.mounts import View
 from wsaction.observers import ObservedSession
 from wsaction.outboxes import cut_reason
@@ -76,6 +76,8 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
         _unless_cancelled(exc)
         cause = _too_slow(limits) if deadline.expired() else exc
         error = to_api_error(cause, what=f"the handshake of {scope['path']}", debug=runtime.debug)
+        if (bound := bound_in(error.ctx)) is not None:
+            connection.on_limit(*bound)
         await refuse(scope, send, error, runtime, subprotocol=subprotocol)
         return
     del deadline  # nothing is kept that an open connection does not need
@@ -133,14 +135,12 @@ async def _open(view: RootView, scope: Any, connection: Connection, runtime: Run
     return consumer, dispatcher
 
 
-def _refreshing(session: Session) -> Callable[[], Awaitable[None]]:
+def _refreshing(session: Session) -> Callable[[], asyncio.Task[None] | None]:
     """What follows an ``$auth``: it may be somebody now, and its rights others."""
 
-    async def refreshed() -> None:
+    def refreshed() -> asyncio.Task[None] | None:
         session.runtime.here.users.note(session)
-        # To the end, although the frame be cancelled: what was allowed before is not to last by that.
-        if (asking := recheck(session)) is not None:
-            await asyncio.shield(asking)
+        return recheck(session)  # what was allowed before is not to last
 
     return refreshed
 
@@ -199,13 +199,17 @@ def _refusal(code: int, reason: str) -> APIError:
 
 
 async def _say_goodbye(consumer: Any, code: int, connection: Connection) -> None:
-    now = asyncio.get_running_loop().time()
+    now, most = asyncio.get_running_loop().time(), connection.limits.drain_timeout
+    what = f"{type(consumer).__name__}.disconnect({code})"
     try:
-        async with asyncio.timeout_at(min(connection.end_by, now + connection.limits.drain_timeout)):
+        async with asyncio.timeout_at(min(connection.end_by, now + most)) as deadline:
             await consumer.disconnect(code)
     except (Exception, asyncio.CancelledError) as exc:  # it is over: there is nobody to tell but the log
         _unless_cancelled(exc)
-        logger.error("%s.disconnect(%s) failed", type(consumer).__name__, code, exc_info=exc)
+        late = deadline.expired()
+        logger.error("%s %s", what, f"took too long; drain_timeout is {most} s" if late else "failed", exc_info=exc)
+        if late:
+            connection.on_limit("drain_timeout", most)
 
 
 def _unless_cancelled(exc: BaseException) -> None:

@@ -36,6 +36,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar, Protocol, TypeAlias
 
+from wsaction.authentication import counted_id
 from wsaction.exceptions import ImproperlyConfigured, Throttled
 from wsaction.permissions import IsAuthenticated
 
@@ -244,14 +245,16 @@ class SimpleRateThrottle(BaseThrottle):
 class UserRateThrottle(SimpleRateThrottle):
     """A bucket for each user, and for each address where nobody is authenticated.
 
-    A user is told by ``pk``, ``id``, ``identity`` or ``username``, the first that there is; ``TypeError`` for none.
+    A user is told by ``WSAction(user_id=...)``, else by ``pk``, ``id``, ``identity`` or ``username``, the first that
+    there is; ``TypeError`` for none.
     """
 
     scope: str | None = "user"
 
     def get_cache_key(self, scope: Any, handler: Any, action: str) -> str | None:
         known = _AUTHENTICATED.has_permission(scope, handler, action)
-        return f"user:{_user_id(scope['user'])}" if known else f"addr:{self.get_ident(scope)}"
+        who = counted_id(scope) if known else None
+        return f"addr:{self.get_ident(scope)}" if who is None else f"user:{who}"
 
 
 class AnonRateThrottle(SimpleRateThrottle):
@@ -306,17 +309,6 @@ class ConnectionRateThrottle(SimpleRateThrottle):
 Throttles: TypeAlias = tuple[BaseThrottle, ...]
 
 _AUTHENTICATED = IsAuthenticated()
-
-
-def _user_id(user: Any) -> Any:
-    for name in ("pk", "id", "identity", "username"):
-        try:
-            if (value := getattr(user, name, None)) is not None:
-                return value
-        except NotImplementedError:  # how Starlette's BaseUser says that it has no identity
-            continue
-    expected = "a user with pk, id, identity or username"
-    raise TypeError(f"throttling: expected {expected}, got {type(user).__name__}; add one, or override get_cache_key")
 
 
 def compile_throttles(classes: Any, *, owner: str, throttle_scope: str | None = None) -> Throttles:
