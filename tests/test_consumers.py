@@ -13,7 +13,7 @@ from wsaction.exceptions import ImproperlyConfigured
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
 from wsaction.routing import path, re_path
-from wsaction.runtime import SESSION_KEY
+from wsaction.scopes import SESSION_KEY
 from wsaction.testing import connect
 
 

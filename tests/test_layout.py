@@ -16,11 +16,11 @@ PACKAGE = Path(wsaction.__file__).parent
 FLOORS = [
     line.split()
     for line in """
-converters limits concurrency lifespans endings alarms fairness tasks backoff workers layers.scripts
-exceptions addresses origins hooks patterns algebra lookups markers fanouts locks layers.base
+converters limits concurrency lifespans alarms fairness tasks backoff workers layers.scripts
+exceptions scopes origins hooks patterns algebra lookups markers fanouts locks layers.base
 frames serializers tries forms matches authentication redaction fields predicates pagination layers.links
 middleware schemas codegen.names showing
-parameters templates layers.channels events codegen.members contrib.columns
+parameters addresses layers.channels events codegen.members contrib.columns
 dependencies recipients layers.rosters flushers announcements
 topics outboxes layers.memory layers.redis layers.throttles
 reversing signatures actions units permissions admission narrowing memory cursors filters reconciliation
@@ -28,10 +28,9 @@ routing declarations decorators throttling gates lanes querysets joins contrib.v
 deadlines mounts routers hub grants contrib.sessions shadows
 users connections tables operations contrib.sqlalchemy
 runtime
-publishing visibility outsiders
+publishing visibility
 broadcasts
 dispatch asyncapi dialects.base inventory
-observers
 serving changes dialects.dcrf
 handlers pages
 consumers mixins subscriptions

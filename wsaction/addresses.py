@@ -1,42 +1,162 @@
-"""Addresses: which topic a route is, on which connection path.
+r"""Templates: what routes look like to who reads about them, ``boards/{pk}/``, and what stands in their braces."""
 
-Tenants on different connection paths never share a topic, and ``07/`` is ``7/``: both halves are canonical, each
-capture written back through its converter.
-"""
-
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice, product
 from typing import Any
 
-__all__ = ("PATH_KEY", "USER_ID_KEY", "captured_root", "connection_captures", "connection_path", "topic_of")
+from wsaction.converters import Converter
+from wsaction.forms import forms
+from wsaction.matches import Leaf
+from wsaction.patterns import Endpoint, Include, Pattern
 
-PATH_KEY = "wsaction.path"  # where an app leaves the canonical path of a connection in its scope
-USER_ID_KEY = "wsaction.user_id"  # and what says who a user is, where it was given something that does
+__all__ = ("Address", "address_of")
+
+MOST_FORMS = 32  # that are told of one route; each optional part doubles them
 
 
-def topic_of(path: str, route: str) -> str:
-    """The topic of a route on the connections of a path; no two pairs have the same.
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A route, to be filled in by clients.
 
-    ``topic_of("ws/acme/", "boards/7/")`` is ``"ws/acme/?boards/7/"``.
+    ``parameters`` are JSON Schemas by name; of unnamed groups the names are ``_0``, ``_1`` and so on. ``template`` is
+    None for a regex that cannot be filled in.
     """
-    return path.replace("%", "%25").replace("?", "%3F") + "?" + route
+
+    text: str  # the template, or else the patterns as they were declared
+    template: str | None = ""
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()  # parameters that the route also goes without
+    regex: str | None = "^"  # what it matches, for JavaScript too; None where that cannot be said
+    captures: frozenset[str] = frozenset()  # keys that no frame has a say in
+    unnamed: int = 0  # groups without a name, which fill parameters in turn
+    forms: tuple[str, ...] = ()  # the template, and what it is without optional parameters; at most `MOST_FORMS`
+
+    @property
+    def pattern(self) -> str | None:
+        """A regex of the route as a frame has it, its query included."""
+        return None if self.regex is None else rf"{self.regex}(\?.*)?$"
 
 
-def connection_path(scope: Mapping[str, Any]) -> str:
-    """The canonical path of a connection; of a consumer that no app routes to, its path as it is."""
-    path: str = scope[PATH_KEY] if PATH_KEY in scope else scope["path"]
-    return path
+def address_of(leaf: Leaf) -> Address:
+    """The address of an endpoint. Of ``path("boards/<int:pk>/", ...)`` it is ``boards/{pk}/``, with a ``pk`` that is an
+    integer."""
+    parts = [_template(pattern) for pattern in leaf.patterns]
+    schemas = {name: schema for pattern in leaf.patterns for name, schema in _schemas(pattern)}
+    fixed = {*leaf.extra_kwargs}
+    if any(part is None for part in parts):
+        return Address(leaf.route, None, {}, frozenset(), None, frozenset({*schemas, *fixed}))
+    pieces = list(_numbered([piece for part in parts if part is not None for piece in part[0]]))
+    named = [piece[0] for piece in pieces if isinstance(piece, tuple)]
+    optional = frozenset(name for part in parts if part is not None for name in part[1])
+    template = _written(pieces)
+    return Address(
+        text=template,
+        template=template,
+        parameters={name: schemas.get(name, {"type": "string"}) for name in named},
+        optional=optional,
+        regex=_regex(leaf.patterns),
+        captures=frozenset({*schemas, *fixed} - optional),
+        unnamed=_unnamed(leaf),
+        forms=tuple(dict.fromkeys([template, *islice(_forms(leaf.patterns), MOST_FORMS - 1)])),
+    )
 
 
-def captured_root(scope: Mapping[str, Any]) -> str:
-    """What stands before an app's own paths, where an enclosing route captured something there: a tenant, say.
+def _forms(patterns: tuple[Pattern, ...]) -> Iterator[str]:
+    """Every way to write the patterns one after the other, those with most parameters first."""
+    choices: list[list[Pieces]] = []
+    for pattern in patterns:
+        known = sorted(forms(pattern.source), key=lambda form: -len(form.parameters)) if pattern.is_regex else []
+        found = [_template(pattern)] if not known else []
+        choices.append([list(form.pieces) for form in known] + [one[0] for one in found if one is not None])
+    for parts in product(*choices):
+        yield _written(_numbered([piece for part in parts for piece in part]))
 
-    Where nothing was captured it is ``""``: one app is the same app wherever it is mounted.
-    """
-    root: str = scope.get("root_path", "")
-    return root.strip("/") + "/" if scope.get("path_params") and root.strip("/") else ""
+
+def _written(pieces: "Iterable[str | tuple[str]]") -> str:
+    return "".join(piece if isinstance(piece, str) else f"{{{piece[0]}}}" for piece in pieces)
 
 
-def connection_captures(scope: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What the connection's own path captured: by an enclosing Starlette route, and by ours."""
-    route = scope.get("url_route") or {}
-    return tuple(route.get("args", ())), {**scope.get("path_params", {}), **route.get("kwargs", {})}
+def _unnamed(leaf: Leaf) -> int:
+    """How many positional arguments its groups give: those of includes count while nothing below them has a name."""
+    count = 0
+    above: list[Endpoint | Include] = [level.include for level in reversed(leaf.levels)]
+    for declared in (leaf.endpoint, *above):
+        regex, named = declared.pattern.regex, bool(declared.pattern.regex.groupindex)
+        if declared is not leaf.endpoint and (named or declared.kwargs):
+            break
+        count += regex.groups if declared.pattern.is_regex and not named else 0
+        if named or declared.kwargs:
+            break
+    return count
+
+
+Pieces = list[str | tuple[str]]
+
+
+def _template(pattern: Pattern) -> tuple[Pieces, frozenset[str]] | None:
+    """Literals and, as 1-tuples, names; with the names that may be missing. None: it cannot be filled in."""
+    if not pattern.is_regex:
+        pieces: Pieces = [
+            one for literal, name in pattern.template for one in (literal, (name,)) if one not in ("", ("",))
+        ]
+        return pieces, frozenset()
+    known = forms(pattern.source)
+    if not known:
+        return None
+    most = max(known, key=lambda form: len(form.parameters))
+    if set(pattern.regex.groupindex) - set(most.parameters):
+        return None  # what a form leaves out, as it does the second of two alternatives, is not to be told
+    if not most.parameters and not pattern.search("".join(map(str, most.pieces))):
+        return None
+    return list(most.pieces), frozenset(
+        name for name in most.parameters if any(name not in form.parameters for form in known)
+    )
+
+
+def _numbered(pieces: Pieces) -> Iterator[str | tuple[str]]:
+    """The same, unnamed groups numbered through all patterns."""
+    count = 0
+    for piece in pieces:
+        if isinstance(piece, tuple) and re.fullmatch(r"_\d+", piece[0]):
+            piece = (f"_{count}",)
+            count += 1
+        yield piece
+
+
+_BY_REGEX: Mapping[str, Mapping[str, Any]] = {
+    "[0-9]+": {"type": "integer", "minimum": 0},
+    "[^/]+": {"type": "string", "minLength": 1, "pattern": "^[^/]+$"},
+    ".+": {"type": "string", "minLength": 1},
+    "[-a-zA-Z0-9_]+": {"type": "string", "pattern": "^[-a-zA-Z0-9_]+$"},
+    "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}": {"type": "string", "format": "uuid"},
+}
+_IN_JAVASCRIPT_TOO = r"(?:[\w\-,+*?|.^{}\[\]/]|\\[dws])+"
+
+
+def _schemas(pattern: Pattern) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, converter in pattern.converters.items():
+        yield name, _BY_REGEX.get(converter.regex) or _of_converter(converter)
+    if pattern.is_regex:
+        yield from ((name, {"type": "string"}) for name in pattern.regex.groupindex)
+
+
+def _of_converter(converter: Converter) -> Mapping[str, Any]:
+    if re.fullmatch(_IN_JAVASCRIPT_TOO, converter.regex):
+        return {"type": "string", "pattern": f"^(?:{converter.regex})$"}
+    return {"type": "string"}
+
+
+def _regex(patterns: tuple[Pattern, ...]) -> str | None:
+    """What ``path()`` patterns match together; None where one is a regex, or a converter's cannot be told."""
+    text = "^"
+    for pattern in patterns:
+        if pattern.is_regex:
+            return None
+        for literal, name in pattern.template:
+            text += re.sub(r"[\\^$.*+?()\[\]{}|/]", r"\\\g<0>", literal)
+            if name and not re.fullmatch(_IN_JAVASCRIPT_TOO, pattern.converters[name].regex):
+                return None
+            text += f"(?:{pattern.converters[name].regex})" if name else ""
+    return text

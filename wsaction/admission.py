@@ -33,6 +33,7 @@ from wsaction.exceptions import (
     one_line,
 )
 from wsaction.redaction import texts, without_secrets
+from wsaction.tasks import is_being_cancelled
 
 __all__ = ("AuthenticationState", "Authenticator")
 
@@ -123,7 +124,7 @@ class Authenticator:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:  # what it awaited may have been cancelled; that is a failure like any other
-            if isinstance(exc, asyncio.CancelledError) and _is_cancelled():
+            if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
                 exc.args, exc.__cause__, exc.__context__ = (), None, None
                 raise
             if isinstance(exc, TimeoutError) and bound.expired():
@@ -232,11 +233,6 @@ class AuthenticationState:
             raise NotAuthenticated("The credential has expired.")
         self.credential, self.deadline, self._admitted = credential, None if at == math.inf else at, True
         self._scope["user"], self._scope["auth"] = credential.user, credential.auth
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _without_bearer(offered: bytes) -> bytes:

@@ -8,28 +8,26 @@ from typing import Any
 
 from starlette.routing import Router as LifespanRouter
 
-from wsaction.addresses import PATH_KEY, USER_ID_KEY, captured_root
 from wsaction.admission import Authenticator
 from wsaction.announcements import Announced
 from wsaction.asyncapi import describe
 from wsaction.authentication import user_id as id_of_user
 from wsaction.changes import is_live
 from wsaction.connections import Receive, Send
-from wsaction.endings import living
 from wsaction.events import encode_event
 from wsaction.exceptions import ImproperlyConfigured, RouteNotFound, to_api_error
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import HookList, Hooks
 from wsaction.layers.base import Layer
-from wsaction.lifespans import Lifespan, State
+from wsaction.lifespans import Lifespan, State, living
 from wsaction.limits import Limits
 from wsaction.middleware import ExceptionHandler, Middleware, check_exception_handlers, check_middleware
 from wsaction.origins import OriginPolicy
-from wsaction.outsiders import handler_at
 from wsaction.pages import Pages
-from wsaction.publishing import publish_from
+from wsaction.publishing import handler_at, publish_from
 from wsaction.routing import Resolver404, Router
-from wsaction.runtime import RUNTIME_KEY, Runtime
+from wsaction.runtime import Runtime
+from wsaction.scopes import PATH_KEY, RUNTIME_KEY, USER_ID_KEY, captured_root
 from wsaction.serving import refuse
 from wsaction.units import current_unit
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from wsaction.addresses import Address, address_of
 from wsaction.admission import Authenticator
 from wsaction.authentication import BaseAuthentication, BearerAuthentication
 from wsaction.codegen.members import groups_of
@@ -30,7 +31,6 @@ from wsaction.operations import (
 )
 from wsaction.routing import Router
 from wsaction.schemas import Schemas
-from wsaction.templates import Address, address_of
 
 __all__ = ("describe",)
 

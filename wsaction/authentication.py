@@ -22,8 +22,8 @@ from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from wsaction.addresses import USER_ID_KEY
 from wsaction.exceptions import ImproperlyConfigured, NotAuthenticated
+from wsaction.scopes import USER_ID_KEY
 
 __all__ = (
     "BaseAuthentication",

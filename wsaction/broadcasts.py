@@ -14,11 +14,11 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from wsaction.addresses import connection_captures, connection_path, topic_of
 from wsaction.events import encode_event
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.frames import Frame
 from wsaction.publishing import session_of, tell
+from wsaction.scopes import connection_captures, connection_path, topic_of
 
 __all__ = ("GENERAL", "Group", "ReplyFirst", "broadcast", "is_grouped", "join_group", "method_name")
 

@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 from wsaction.actions import Action, Binding
-from wsaction.addresses import connection_captures
 from wsaction.algebra import Refusal, Verdict
 from wsaction.broadcasts import Group, broadcast
 from wsaction.connections import Connection
@@ -21,6 +20,7 @@ from wsaction.frames import Frame, current_frame, encode_error, encode_reply, ne
 from wsaction.limits import bound_in
 from wsaction.middleware import through, translated
 from wsaction.runtime import Runtime
+from wsaction.scopes import connection_captures
 from wsaction.signatures import read_dependencies
 from wsaction.tables import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
 from wsaction.throttling import check_throttles
@@ -99,7 +99,7 @@ class Session:
         """Seconds that the frame may take."""
         if frame.error is not None:
             return _NEVER
-        action = frame.call.plan.action  # type: ignore[attr-defined]  # a `tables.Call`
+        action = frame.call.plan.action
         own: float | None = None if action is None else action.options.timeout
         return self.connection.limits.action_timeout if own is None else own
 
@@ -109,7 +109,7 @@ class Session:
         try:
             if frame.error is not None:
                 raise frame.error
-            call: Call = frame.call  # type: ignore[assignment]  # made by `route`
+            call: Call = frame.call
             scope, action, own = self.scope, call.action, call.mounted
             handler = own.handler(frame, scope)
             for mounted, ask, keywords in call.asked:
@@ -167,7 +167,7 @@ class Session:
 
         What is asked before an action is asked before this one too, and its unit of work is its own.
         """
-        call: Call = frame.call  # type: ignore[assignment]  # whoever made the frame made it
+        call: Call = frame.call  # whoever made the frame made it
         action: Action = call.plan.action  # type: ignore[assignment]  # there is one
         before = current_frame.set(frame)
         try:
@@ -192,7 +192,7 @@ class Session:
 
     async def allow(self, frame: Frame) -> Any:
         """The handler of a frame, once all who have a say in its action have said yes. Raises `PermissionDenied`."""
-        call: Call = frame.call  # type: ignore[assignment]  # as above
+        call: Call = frame.call
         handler = call.mounted.handler(frame, self.scope)
         for mounted, ask, _ in call.asked:
             asked = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
@@ -217,7 +217,7 @@ class Session:
         ``lent``: what is in its parameters is finished after it, so that a thread has to have ended.
         """
         args = action.positional(binding, parameters) if binding.rest else ()
-        if self.direct or frame.call.mounted is self.table.protocol:  # type: ignore[attr-defined]  # a `tables.Call`
+        if self.direct or frame.call.mounted is self.table.protocol:
             return await self._call(frame, action, handler, args, parameters, lent)
 
         async def innermost(handler: Any) -> Any:

@@ -14,6 +14,7 @@ from contextvars import copy_context
 from typing import Any, Protocol
 
 from wsaction.frames import current_frame
+from wsaction.tasks import is_being_cancelled
 
 __all__ = ("Fillable", "Flusher", "Message", "Send")
 
@@ -86,7 +87,7 @@ class Flusher:
                 outbox.gone(exc)
             except (Exception, asyncio.CancelledError) as exc:
                 outbox.pause()
-                if isinstance(exc, asyncio.CancelledError) and _is_cancelled():
+                if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
                     raise
                 logger.critical("an outbox failed; this is a bug of wsaction", exc_info=exc)
                 outbox.fail()
@@ -106,9 +107,3 @@ class Flusher:
             outbox.adopt(task)
             if self._full:
                 self._lead_on()
-
-
-def _is_cancelled() -> bool:
-    """Whether it is we who are cancelled, and not something that a server's ``send`` awaited."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Mapping
 from contextvars import Context, ContextVar, copy_context
 from json.encoder import encode_basestring as quote
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic_core import from_json, to_json
 
@@ -17,7 +17,6 @@ from wsaction.exceptions import APIError, InvalidFrame, InvalidJSON
 from wsaction.limits import Limits
 
 __all__ = (
-    "Call",
     "Frame",
     "current_frame",
     "decode",
@@ -32,30 +31,6 @@ __all__ = (
     "reply_tail",
     "tail_of",
 )
-
-
-class Call(Protocol):
-    """What a frame calls, as far as frames and handlers need to know it."""
-
-    @property
-    def name(self) -> str | None:
-        """The action as it was declared, or as the client wrote it where there is no such action."""
-
-    @property
-    def args(self) -> tuple[Any, ...]:
-        """Unnamed captures."""
-
-    @property
-    def captures(self) -> Mapping[str, Any]:
-        """Named captures and default kwargs; shared by all frames of the route."""
-
-    @property
-    def tail(self) -> str:
-        """What of its replies depends on the action and route alone."""
-
-    @property
-    def query(self) -> str:
-        """What follows the route's question mark."""
 
 
 class Frame:
@@ -83,7 +58,7 @@ class Frame:
     status: int  # of its final reply, once it is made
     key: str | None  # frames with the same key run in order; None: in no order
     consumer: Any  # the root of its connection
-    call: Call  # what it calls, once it is routed
+    call: Any  # the `tables.Call` that it makes, once it is routed
     unit: Any  # its unit of work, see `units`; None: nothing needs one yet
 
     @property

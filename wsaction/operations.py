@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from wsaction.actions import Action
+from wsaction.addresses import Address
 from wsaction.algebra import name_of
 from wsaction.limits import Limits
 from wsaction.mounts import MountedHandler, Plan
 from wsaction.parameters import EMPTY, Input
 from wsaction.schemas import Schemas, json_of
 from wsaction.serializers import output_model
-from wsaction.templates import Address
 
 __all__ = (
     "REQUEST_ID", "Message", "Place", "auth_messages", "events_of", "facts_of", "is_live", "limits_of", "messages_of",

@@ -26,10 +26,8 @@ from wsaction.recipients import Subscriber
 from wsaction.users import Users
 from wsaction.workers import warn_of_workers
 
-__all__ = ("RESTARTING", "RUNTIME_KEY", "SESSION_KEY", "Runtime", "drain_all")
+__all__ = ("RESTARTING", "Runtime", "drain_all")
 
-RUNTIME_KEY = "wsaction.runtime"  # where an app leaves its runtime in the scope of a connection
-SESSION_KEY = "wsaction.session"  # where a connection's scope has what its frames go through
 RESTARTING = "the server is restarting"
 
 logger = logging.getLogger("wsaction")

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -10,26 +11,29 @@ from wsaction.broadcasts import ReplyFirst, is_grouped, join_group
 from wsaction.connections import Connection, Dispatcher, Receive, Send
 from wsaction.dialects.base import SpeakingConnection, choose
 from wsaction.dispatch import Session, raise_refusal
-from wsaction.endings import living
 from wsaction.exceptions import (
     ActionTimeout,
     APIError,
     Busy,
+    Cancelled,
     NotAuthenticated,
     PermissionDenied,
     ShuttingDown,
     one_line,
     to_api_error,
 )
-from wsaction.frames import encode_errors
+from wsaction.frames import Frame, encode_errors
 from wsaction.gates import Gate
+from wsaction.hooks import ActionInfo
+from wsaction.lifespans import living
 from wsaction.limits import Limits, bound_in
 from wsaction.mounts import View
-from wsaction.observers import ObservedSession
 from wsaction.outboxes import cut_reason
 from wsaction.permissions import compile_permissions
-from wsaction.runtime import RESTARTING, RUNTIME_KEY, SESSION_KEY, Runtime
+from wsaction.runtime import RESTARTING, Runtime
+from wsaction.scopes import RUNTIME_KEY, SESSION_KEY
 from wsaction.tables import RouteTable
+from wsaction.tasks import is_being_cancelled
 from wsaction.users import recheck
 
 __all__ = ("RootView", "refuse", "serve", "upgrade_required")
@@ -214,8 +218,7 @@ async def _say_goodbye(consumer: Any, code: int, connection: Connection) -> None
 
 def _unless_cancelled(exc: BaseException) -> None:
     """Raises a cancellation that is ours; that of something which a hook awaited is an error like any other."""
-    task = asyncio.current_task()
-    if isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling():
+    if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
         raise exc
 
 
@@ -276,3 +279,31 @@ async def _answer_lifespan(receive: Receive, send: Send, runtime: Runtime) -> No
         await receive()
         await runtime.close()
     await send({"type": "lifespan.shutdown.complete"})
+
+
+class ObservedSession(Session):
+    """A `Session` that tells the app's hooks of each frame that was answered."""
+
+    __slots__ = ()
+
+    async def run(self, frame: Frame) -> str | None:
+        started = time.perf_counter()
+        try:
+            return await super().run(frame)
+        finally:
+            if not frame.disowned:
+                self.tell(frame, time.perf_counter() - started)
+
+    def tell(self, frame: Frame, seconds: float) -> None:
+        """A frame was answered, by the session or by what stands before it."""
+        call: Any = getattr(frame, "call", None)  # None: it was none, or could not be routed
+        info = ActionInfo(
+            consumer=self.consumer,
+            handler=None if call is None or not call.found else call.mounted.handler_class.__name__,
+            action=call.plan.name if call is not None else "$auth" if frame.action == "$auth" else None,
+            route=frame.route,
+            request_id=frame.request_id,
+            status=getattr(frame, "status", Cancelled.code[0]),  # unset: the connection has ended
+            seconds=seconds,
+        )
+        self.runtime.hooks.call("on_action", info)

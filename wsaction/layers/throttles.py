@@ -5,8 +5,8 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from wsaction.converters import ImproperlyConfigured
-from wsaction.endings import close_at_end
 from wsaction.exceptions import LayerUnavailable
+from wsaction.lifespans import close_at_end
 
 try:
     from redis.asyncio import BlockingConnectionPool, Redis

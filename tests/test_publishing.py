@@ -1,4 +1,4 @@
-"""`wsaction.outsiders` and `app.publish`: an event from outside of every connection."""
+"""`wsaction.publishing` and `app.publish`: an event from outside of every connection."""
 
 import contextlib
 from types import SimpleNamespace

@@ -1,13 +1,13 @@
-"""`wsaction.endings`: closed once, by the last who leaves, whatever becomes of it."""
+"""`wsaction.lifespans`: closed once, by the last who leaves, whatever becomes of it."""
 
 import asyncio
 
 import pytest
 
-from wsaction import endings
+from wsaction import lifespans
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
-from wsaction.endings import close_at_end, living
+from wsaction.lifespans import close_at_end, living
 from wsaction.routing import path
 
 
@@ -36,7 +36,7 @@ async def test_the_last_app_closes_what_is_there_once() -> None:
 async def test_what_cannot_be_closed_is_logged_and_the_others_are(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(endings, "CLOSE_TIMEOUT", 0.02)
+    monkeypatch.setattr(lifespans, "CLOSE_TIMEOUT", 0.02)
     store = Store()
 
     async def fails() -> None:
