@@ -107,6 +107,15 @@ class WSAction:
         self._asgi_lifespan = LifespanRouter(lifespan=self.lifespan)
 
     @property
+    def debug(self) -> bool:
+        """Whether clients are told what the log is told: tracebacks, and what is near a route or action that is not."""
+        return self.runtime.debug
+
+    @debug.setter
+    def debug(self, debug: bool) -> None:
+        self.runtime.debug = debug
+
+    @property
     def dependency_overrides(self) -> dict[Callable[..., Any], Callable[..., Any]]:
         """What runs instead of a dependency, for tests: ``app.dependency_overrides[get_session] = get_test_session``.
 

@@ -183,7 +183,11 @@ def _check_origin(scope: Any, runtime: Runtime) -> None:
 
 async def _check_permissions(consumer: Any, scope: Any) -> None:
     """Raises `PermissionDenied` where a permission refuses the connection."""
-    permissions = compile_permissions(consumer.get_permissions(), owner=f"{type(consumer).__name__}.permission_classes")
+    permissions = consumer.mounted.no_such_action.permissions  # compiled before, unless the consumer decides them
+    if permissions is None:
+        permissions = compile_permissions(
+            consumer.get_permissions(), owner=f"{type(consumer).__name__}.get_permissions()"
+        )
     verdict = permissions.connect_refusal(scope, consumer)
     if verdict is not None:
         await raise_refusal(verdict)

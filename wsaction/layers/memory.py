@@ -1,6 +1,7 @@
 """The layer of a single process: nothing to run, nothing to lose but the process."""
 
 import asyncio
+import math
 from collections import OrderedDict, deque
 from itertools import islice
 
@@ -8,8 +9,9 @@ from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.base import META_TTL, History, Page, Position, Sink, new_epoch
 from wsaction.layers.rosters import MemoryRoster
 
-__all__ = ("MAX_IDLE", "SWEEP_INTERVAL", "MemoryLayer")
+__all__ = ("MAX_FILLED", "MAX_IDLE", "SWEEP_INTERVAL", "MemoryLayer")
 
+MAX_FILLED = 50_000  # topics with events; past it the past of the one published to longest ago is forgotten
 MAX_IDLE = 100_000  # topics without events whose position is remembered; past it the oldest is forgotten
 SWEEP_INTERVAL = 30.0  # seconds after which what has expired is let go, at the latest
 
@@ -171,16 +173,23 @@ class MemoryLayer:
         else:
             self._idle.pop(topic, None)
             filled[topic] = log
+            if sum(map(len, self._filled.values())) > MAX_FILLED:
+                self._empty(min(self._filled.values(), key=_oldest), now)
+                self._forget_past_bound()
+
+    def _empty(self, filled: "OrderedDict[str, _Log]", now: float) -> None:
+        """Lets go the events of the topic that was published to longest ago; its position is remembered."""
+        topic, log = filled.popitem(last=False)
+        log.events, log.used = None, now
+        self._idle[topic] = log
 
     def _sweep(self) -> None:
         """Lets go what has expired, and comes again while there is anything."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         for ttl, filled in list(self._filled.items()):
-            while filled and now - next(iter(filled.values())).used > ttl:
-                topic, log = filled.popitem(last=False)
-                log.events, log.used = None, now
-                self._idle[topic] = log
+            while filled and now - _oldest(filled) > ttl:
+                self._empty(filled, now)
             if not filled:
                 del self._filled[ttl]
         while self._idle and now - next(iter(self._idle.values())).used > META_TTL:
@@ -196,6 +205,11 @@ class MemoryLayer:
         """Who is subscribed to it finds a new epoch the next time, and is told."""
         topic, _ = self._idle.popitem(last=False)
         del self._logs[topic]
+
+
+def _oldest(filled: "OrderedDict[str, _Log]") -> float:
+    """When the topic was published to that was so longest ago."""
+    return next((log.used for log in filled.values()), math.inf)
 
 
 def _closed() -> LayerUnavailable:
