@@ -18,13 +18,13 @@ FLOORS = [
     for line in """
 converters limits concurrency lifespans alarms fairness tasks backoff workers layers.scripts
 exceptions scopes origins hooks patterns algebra lookups markers fanouts locks layers.base
-frames serializers tries forms matches authentication redaction fields predicates pagination layers.links
+frames serializers tries forms matches authentication redaction fields predicates paginators layers.links
 middleware schemas codegen.names showing
 parameters addresses layers.channels events codegen.members contrib.columns
 dependencies recipients layers.rosters flushers announcements
 topics outboxes layers.memory layers.redis layers.throttles
 reversing signatures actions units permissions admission narrowing memory cursors filters reconciliation
-routing declarations decorators throttling gates lanes querysets joins contrib.violations contrib.clauses
+routing pagination declarations decorators throttling gates lanes querysets joins contrib.violations contrib.clauses
 deadlines mounts routers hub grants contrib.sessions shadows
 users connections tables operations contrib.sqlalchemy
 runtime
@@ -68,7 +68,7 @@ THIRD_PARTY = {
         "memory markers mixins bases showing subscriptions client.messages schemas",
         "pydantic_core": "frames dialects.dcrf serializers signatures serving cursors bases events visibility changes "
         "users cli_call client.messages broadcasts consumers",
-        "typing_extensions": "pagination",
+        "typing_extensions": "paginators",
         "sqlalchemy": "contrib.sqlalchemy contrib.sessions contrib.clauses contrib.columns contrib.violations",
         "redis": "layers.redis layers.throttles",
         "uvicorn": "server fairness",

@@ -11,7 +11,6 @@ from typing_extensions import TypeAliasType
 from tests.cards import KINDS, Card, numbered, served, stored
 from tests.driving import ask, talking, types_and_locs
 from wsaction.consumers import AsyncAPIConsumer
-from wsaction.cursors import CursorPagination
 from wsaction.decorators import async_action
 from wsaction.exceptions import ImproperlyConfigured, PermissionDenied
 from wsaction.filters import OrderingFilter
@@ -27,7 +26,7 @@ from wsaction.mixins import (
     PartialInput,
     RetrieveModelMixin,
 )
-from wsaction.pagination import LimitOffsetPagination, PageNumberPagination
+from wsaction.pagination import CursorPagination, LimitOffsetPagination, PageNumberPagination
 from wsaction.permissions import BasePermission
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path

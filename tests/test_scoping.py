@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 
 from tests.cards import KINDS, Card, served, stored
 from tests.driving import talking
-from wsaction.cursors import CursorPagination
 from wsaction.decorators import async_action
 from wsaction.filters import FieldFilter, OrderingFilter, SearchFilter
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.mixins import Output
-from wsaction.pagination import LimitOffsetPagination, PageNumberPagination
+from wsaction.pagination import CursorPagination, LimitOffsetPagination, PageNumberPagination
 from wsaction.routing import path
 
 MINE, THEIRS = 1, 2

@@ -327,10 +327,11 @@ def resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-@every_implementation
-async def test_connections_that_are_dropped_leave_nothing_behind(serve: Serve, ws: str) -> None:
+async def test_connections_that_are_dropped_leave_nothing_behind(serve: Serve) -> None:
+    """Ten thousand of them, of each implementation, below."""
     ends = Ends()
-    server = serve(WSAction([path("ws/<room>/", Room.as_asgi(ends=ends))]), ws=ws)
+    app = WSAction([path("ws/<room>/", Room.as_asgi(ends=ends))])
+    server = serve(app, ws="wsaction.server:DrainingProtocol")
     await many_clients(server, ends, 50)  # warm up: caches, threads
     before, objects = alive(), len(gc.get_objects())
     await many_clients(server, ends, 300)

@@ -229,7 +229,8 @@ class WSAction:
         """Asks the permissions of all that a user is subscribed to again, in every process.
 
         What is refused ends: the client is told ``{"event": "$unsubscribed", "route": ..., "data": {"reason":
-        "permission_denied"}}``, and nothing of that route any more; what comes while they are asked is held back.
+        "permission_denied"}}``, and nothing of that route any more, whatever is on its way; what comes while they are
+        asked is held back.
         Waits for a commit, and raises, as `disconnect_user` does.
         """
         await self._tell_user("revoke", user_id)

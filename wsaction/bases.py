@@ -13,7 +13,7 @@ from pydantic_core import core_schema
 
 from wsaction.changes import event_routes, note
 from wsaction.consumers import AsyncAPIConsumer
-from wsaction.cursors import CursorPagination, total
+from wsaction.cursors import total
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.filters import check_query
 from wsaction.handlers import ActionView, AsyncAPIActionHandler
@@ -27,7 +27,7 @@ from wsaction.mixins import (
     UpdateModelMixin,
     rebuilt,
 )
-from wsaction.pagination import BasePagination, Page, PageNumberPagination
+from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination
 from wsaction.serializers import input_model, output_model
 from wsaction.showing import many_shown_as, shown_as
 from wsaction.visibility import values_of

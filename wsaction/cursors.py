@@ -12,7 +12,7 @@ from pydantic_core import to_jsonable_python
 
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.lookups import FieldError, InvalidLookup, Q
-from wsaction.pagination import BasePagination, Page, asked_size, replace_query
+from wsaction.paginators import BasePagination, Page, all_of, asked_size, replace_query
 
 __all__ = ("CursorPagination", "pages_of", "total")
 
@@ -157,7 +157,7 @@ async def fetch(queryset: Any, ordering: Sequence[str], cursor: Cursor, most: in
         ordering = [name[1:] if name.startswith("-") else f"-{name}" for name in ordering]
     if cursor.position is not None:
         queryset = queryset.filter(behind(ordering, cursor.position))
-    return [one async for one in queryset.order_by(*ordering)[:most]]
+    return await all_of(queryset.order_by(*ordering)[:most])
 
 
 async def pages_of(queryset: Any, ordering: Sequence[str] | None, size: int) -> AsyncIterator[list[Any]]:
@@ -170,7 +170,7 @@ async def pages_of(queryset: Any, ordering: Sequence[str] | None, size: int) -> 
     start = 0
     while True:
         if ordering is None:
-            found = [one async for one in queryset[start : start + size]]
+            found = await all_of(queryset[start : start + size])
         else:
             found = await fetch(queryset, ordering, Cursor(False, place), size)
         if found:

@@ -11,7 +11,7 @@ from typing import Any
 
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.lookups import LOOKUPS, FieldError, InvalidLookup, Q
-from wsaction.pagination import bad_parameter
+from wsaction.paginators import bad_parameter
 
 __all__ = ("BaseFilterBackend", "FieldFilter", "OrderingFilter", "SearchFilter", "check_query")
 

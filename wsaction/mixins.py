@@ -21,6 +21,7 @@ from pydantic import Strict
 from wsaction.changes import is_live, note
 from wsaction.cursors import pages_of
 from wsaction.decorators import async_action
+from wsaction.paginators import all_of
 from wsaction.visibility import values_of
 
 __all__ = (
@@ -112,7 +113,7 @@ class ListModelMixin:
         queryset = self.filter_queryset(self.get_queryset())
         page = await self.paginate_queryset(queryset)
         if page is None:
-            return self.serialize_many([obj async for obj in queryset])
+            return self.serialize_many(await all_of(queryset))
         return self.get_paginated_response(page, self.serialize_many(page.items))
 
     async def list_pages(self: Any) -> OutputPages:

@@ -9,7 +9,7 @@ from typing import Any
 
 from wsaction.routing import Endpoint, ImproperlyConfigured, Include, include, path, re_path
 
-__all__ = ("SimpleRouter",)
+__all__ = ("SimpleRouter", "lookup_name")
 
 LIST_ACTIONS = ("list", "create")
 DETAIL_ACTIONS = ("retrieve", "update", "partial_update", "destroy")

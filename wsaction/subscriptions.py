@@ -26,8 +26,9 @@ from wsaction.grants import Grant, release, withdraw
 from wsaction.layers.base import Place, Position
 from wsaction.publishing import own_route, own_topic, session_of
 from wsaction.recipients import Filter
+from wsaction.routers import lookup_name
 from wsaction.tables import Call
-from wsaction.visibility import asks_of_objects, check_key, event_filter, lookup_key, plan_of
+from wsaction.visibility import asks_of_objects, check_key, event_filter, plan_of
 
 __all__ = ("Since", "SubscribeMixin")
 
@@ -109,7 +110,7 @@ class SubscribeMixin:
 
 def _names_object(handler: Any) -> bool:
     """Whether the route is that of one object."""
-    return lookup_key(handler) in handler.kwargs
+    return lookup_name(handler) in handler.kwargs
 
 
 async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> None:

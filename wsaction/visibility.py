@@ -19,6 +19,7 @@ from wsaction.events import Event, encode_event
 from wsaction.exceptions import APIError, NotFound
 from wsaction.grants import Grant
 from wsaction.recipients import Filter
+from wsaction.routers import lookup_name
 
 __all__ = (
     "asks_of_objects",
@@ -26,7 +27,6 @@ __all__ = (
     "event_filter",
     "gone",
     "key_name",
-    "lookup_key",
     "plan_of",
     "subject_of",
     "values_of",
@@ -111,19 +111,13 @@ def key_name(queryset: Any) -> str:
     return name
 
 
-def lookup_key(handler: Any) -> str:
-    """The name of the capture that says which object a route is of."""
-    own = getattr(handler, "lookup_url_kwarg", None)
-    return str(own or getattr(handler, "lookup_field", "pk"))
-
-
 def check_key(handler: Any) -> None:
     """Raises `NotFound` for an object's route whose key is written otherwise than its events are told: ``07`` for 7.
 
     Its events would never come. A capture by a converter that makes it a number has no such writings.
     """
     queryset: Any = getattr(handler, "queryset", None)
-    key = handler.kwargs.get(lookup_key(handler))
+    key = handler.kwargs.get(lookup_name(handler))
     if not isinstance(key, str) or not hasattr(queryset, "object_of") or "__" in handler.lookup_field:
         return
     name: str = key_name(queryset) if handler.lookup_field == "pk" else handler.lookup_field
