@@ -247,8 +247,8 @@ def test_hooks_that_are_not_overridden_cost_nothing() -> None:
     class One(Hooks):
         def on_limit(self, consumer: Any, limit: str, value: float) -> None: ...
 
-    names = ("on_connect", "on_disconnect", "on_action", "on_event", "on_limit")
-    assert [HookList([One()]).has(name) for name in names] == [False, False, False, False, True]
+    names = ("on_connect", "on_disconnect", "on_action", "on_event", "on_unpublished", "on_limit")
+    assert [HookList([One()]).has(name) for name in names] == [False] * 5 + [True]
     assert not any(HookList().has(name) for name in names)
     hooks = Hooks()
     assert [hooks.on_connect(1), hooks.on_disconnect(1, 2), hooks.on_limit(1, "a", 2)] == [None] * 3  # type: ignore[func-returns-value]

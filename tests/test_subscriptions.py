@@ -543,9 +543,14 @@ class Away(MemoryLayer):
 async def test_a_layer_that_is_away_is_a_503_at_once_and_after_a_commit_a_resync(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    layer = Away()
+    layer, unpublished = Away(), []
+
+    class Counting(Hooks):
+        def on_unpublished(self, topic: str) -> None:
+            unpublished.append(topic)
+
     Writing.rows = MemoryQuerySet(Row)
-    async with world(path("", Writing.as_aaah()), layer=layer) as app, connect(app, "/") as ws:
+    async with world(path("", Writing.as_aaah()), layer=layer, hooks=[Counting()]) as app, connect(app, "/") as ws:
         at = await position(ws, "")
         layer.away = True
         reply = await ws.call("tell")
@@ -555,6 +560,7 @@ async def test_a_layer_that_is_away_is_a_503_at_once_and_after_a_commit_a_resync
         resync = await ws.event("$resync")
         assert resync["data"]["epoch"] != at["epoch"]
         assert "its subscribers will be told to load again" in caplog.text
+        assert unpublished == ["?"]
 
 
 async def test_a_handler_that_serves_nobody_says_how_to_publish() -> None:

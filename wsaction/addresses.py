@@ -1,4 +1,4 @@
-r"""Templates: what routes look like to who reads about them, ``boards/{pk}/``, and what stands in their braces."""
+"""Addresses as documents and clients write them: ``boards/{pk}/``, and what stands in the braces."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping

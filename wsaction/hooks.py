@@ -54,6 +54,10 @@ class Hooks:
     def on_event(self, topic: str, event: str, recipients: int) -> None:
         """An event was handed to so many subscribers of this process."""
 
+    def on_unpublished(self, topic: str) -> None:
+        """What was changed could not be told: its event failed after the commit. All who are subscribed to the topic
+        are told to load again once that can be done; it is logged too."""
+
     def on_limit(self, consumer: Any, limit: str, value: float) -> None:
         """A bound of `wsaction.limits.Limits` was reached: by its name, with its value."""
 

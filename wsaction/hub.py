@@ -39,7 +39,7 @@ class Hub:
     """Topics of one process and one event loop, on a layer that it opens and closes.
 
     ``linger``, ``check_interval`` and ``join_timeout`` are in seconds, ``max_fill`` in events. ``on_event`` is told of
-    each event of the topics that are subscribed to here.
+    each event of the topics that are subscribed to here, ``on_sick`` of each topic that has to be healed.
     """
 
     def __init__(
@@ -51,8 +51,9 @@ class Hub:
         join_timeout: float = JOIN_TIMEOUT,
         max_fill: int = MAX_FILL,
         on_event: OnEvent | None = None,
+        on_sick: Callable[[str], None] | None = None,
     ) -> None:
-        self.layer, self._on_event = layer, on_event
+        self.layer, self._on_event, self._on_sick = layer, on_event, on_sick
         self._linger, self._join_timeout = linger, join_timeout
         self._context = copy_context()
         self._context.run(current_frame.set, None)
@@ -156,6 +157,8 @@ class Hub:
 
     def heal(self, topic: str, history: History | None = None) -> None:
         """Invalidates a topic as soon as that can be done: for one who could not publish what has happened already."""
+        if self._on_sick is not None:
+            self._on_sick(topic)
         if self._is_closed or (len(self._sick) >= MAX_SICK and topic not in self._sick):
             why = "the server is about to end" if self._is_closed else f"{MAX_SICK} topics wait for that already"
             _not_healed(topic, why)

@@ -28,7 +28,7 @@ class Lanes:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.unique_ids = True  # whether an id that is in flight is refused; else the first that has it is found by it
-        # Suspended, or begun after they had to wait. A set, as which an empty dict takes a third of the memory.
+        # Suspended, or begun after they had to wait. A dict for a set: empty, it takes a third of the memory.
         self.under_way: dict[Frame, None] = {}
         self._lanes: dict[str, deque[Frame] | None] = {}  # key of a frame under way or in `_ready` -> those behind it
         self._ready: deque[Frame] | None = None  # these wait only for one of max_concurrency

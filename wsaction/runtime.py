@@ -145,7 +145,8 @@ class Runtime:
         if here.hub is None:
             self.warn_of_workers()
             on_event = partial(self.hooks.call, "on_event") if self.hooks.has("on_event") else None
-            here.hub = Hub(self.layer or MemoryLayer(), on_event=on_event)
+            on_sick = partial(self.hooks.call, "on_unpublished")
+            here.hub = Hub(self.layer or MemoryLayer(), on_event=on_event, on_sick=on_sick)
         return here.hub
 
     def warn_of_workers(self) -> None:

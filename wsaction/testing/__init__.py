@@ -1,6 +1,6 @@
 """Drive any ASGI WebSocket app from a test, in process and in the test's event loop, with every wait bounded.
 
-The one package whose ``__init__`` re-exports: ``from wsaction.testing import connect``. It stands on the standard
+Its ``__init__`` re-exports, as the client's does: ``from wsaction.testing import connect``. It stands on the standard
 library and anyio alone.
 """
 
