@@ -102,6 +102,15 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
     small.close();
   },
 
+  async events_of_a_route_that_is_written_otherwise() {
+    const boards = client({ onState: undefined });
+    const board = await boards.$subscribe("boards/07/");
+    await boards.boards.move({ pk: 7 }, { data: { card: 3 } });
+    const moved = (await board.next()).value;
+    say(board.route, moved?.event, moved?.route);
+    await boards.close();
+  },
+
   async events() {
     const boards = client({ onState: undefined });
     const pushed = boards.$events();

@@ -254,7 +254,13 @@ def test_events(document: dict[str, Any]) -> None:
 
 def test_subscriptions(document: dict[str, Any]) -> None:
     subscribe = messages(document, "ws.live.pk.subscribe")
-    assert set(subscribe["reply"]["properties"]["data"]["properties"]) == {"epoch", "offset", "recovered", "snapshot"}
+    assert set(subscribe["reply"]["properties"]["data"]["properties"]) == {
+        "epoch",
+        "offset",
+        "recovered",
+        "route",
+        "snapshot",
+    }
     assert not document["operations"]["ws.live.pk.subscribe"]["x-wsaction"]["silent"]
     routes = {one["route"]: one["events"] for one in document["channels"]["ws"]["x-wsaction"]["routes"]}
     assert routes["live/{pk}/"] == ["moved"]

@@ -667,6 +667,9 @@ async def test_our_own_server_recovers_what_was_published_meanwhile(serve: Calla
         assert await following(board) == Resync(board.position, "all of it")
         await writer.call("move", ROUTE, to=99)
         assert (await following(board)).data == 99
+        async with client.subscribe("boards/08/") as other:  # told as boards/8/
+            await writer.call("move", "boards/8/", to=1)
+            assert (await following(other)).data == 1
         elsewhere = client.events()
         await client.send("poke", "boards/8/")
         assert (await anext(elsewhere)).event == "poked"

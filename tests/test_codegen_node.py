@@ -312,6 +312,11 @@ async def test_events(play: Play, serve: Callable[..., Server]) -> None:
     assert found[8:] == [[True], ["end"]]
 
 
+async def test_events_of_a_route_that_is_written_otherwise(play: Play, serve: Callable[..., Server]) -> None:
+    found = await played(play, serve(boards.app).url("/ws/"), "events_of_a_route_that_is_written_otherwise")
+    assert found == [["boards/7/", "moved", "boards/7/"]]
+
+
 async def test_the_package_ws(play: Play, serve: Callable[..., Server]) -> None:
     assert await played(play, serve(boards.app).url("/ws/"), "package") == [["Hello ws"]]
 

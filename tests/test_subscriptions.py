@@ -102,7 +102,7 @@ async def position(ws: WebSocketSession, route: str, **parameters: Any) -> dict[
 async def test_who_is_subscribed_is_told_in_order() -> None:
     async with world() as app, connect(app, "/ws/a/") as one, connect(app, "/ws/a/") as two:
         at = await position(one, "boards/07/")
-        assert at == {"epoch": at["epoch"], "offset": 0, "recovered": None}
+        assert at == {"epoch": at["epoch"], "offset": 0, "recovered": None, "route": "boards/7/"}
         assert (await two.call("tell", "boards/7/", {"n": 1}))["status"] == 200
         assert (await two.call("tell", "boards/7/?x=1", 2))["status"] == 200
         assert (await two.call("tell", "boards/8/", 3))["status"] == 200
@@ -124,7 +124,13 @@ async def test_the_reply_has_the_protocols_keys_in_their_order() -> None:
             200,
             7,
         )
-        assert list(reply["data"]) == ["epoch", "offset", "recovered"]
+        assert list(reply["data"]) == [
+            "epoch",
+            "offset",
+            "recovered",
+            "route",
+        ]  # of its events, as it was asked for otherwise
+        assert list(await position(ws, "boards/7/?a")) == ["epoch", "offset", "recovered"]
 
 
 async def test_who_has_unsubscribed_is_told_nothing_more() -> None:

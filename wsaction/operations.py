@@ -52,7 +52,9 @@ def messages_of(told: str, plan: Plan, place: Place, schemas: Schemas) -> tuple[
     replies = [("partial", _reply(told, 206, schemas.of(one.returns, "serialization"))) for one in streams]
     if action.name == "subscribe" and is_live(place):  # it answers by itself, before the events that follow
         recovered = {"type": ["boolean", "null"], "description": "Whether all that was missed follows."}
-        replies.append(("reply", _reply(told, 200, _position(recovered=recovered, snapshot=_snapshot(place, schemas)))))
+        named = {"type": "string", "description": "Of its events, where it was asked for as it is not written."}
+        more = {"route": named, "snapshot": _snapshot(place, schemas)}
+        replies.append(("reply", _reply(told, 200, _position(recovered=recovered, **more))))
     elif not action.silent:
         status = None if action.returns_status is not False else action.status
         data = {"type": "null"} if action.streams else schemas.of(action.returns, "serialization")
@@ -170,7 +172,8 @@ def _gone(mounted: MountedHandler, model: Any, schemas: Schemas) -> Schema:
 def _position(**more: Schema) -> Schema:
     """A position in what a route keeps as history."""
     properties = {"epoch": {"type": "string"}, "offset": {"type": "integer"}, **more}
-    return {"type": "object", "properties": properties, "required": [name for name in properties if name != "snapshot"]}
+    required = [name for name in properties if name not in ("route", "snapshot")]
+    return {"type": "object", "properties": properties, "required": required}
 
 
 def _event(name: str, data: Schema) -> Message:

@@ -77,7 +77,8 @@ class SubscribeMixin:
         """Tells the events of this route from now on, and what was missed ``since`` a position.
 
         The reply's data is ``{"epoch", "offset", "recovered"}``: a position to come back with, and whether all that was
-        missed follows (null without ``since``). ``snapshot``: with what ``list`` or ``retrieve`` answers here, such
+        missed follows (null without ``since``); with ``route``, under which its events come, where it was asked for
+        otherwise (``boards/07/``). ``snapshot``: with what ``list`` or ``retrieve`` answers here, such
         that every change is in it or in a later event; not where all that was missed follows.
         """
         await _subscribe(self, None if since is None else Position(since.epoch, since.offset), snapshot)
@@ -177,8 +178,11 @@ def _reply(
     """
     if topic not in session.grants:
         raise PermissionDenied
+    route: str = session.grants[topic].route
     told = "null" if recovered is None else "true" if recovered else "false"
     data = f'{{"epoch":{quote(position.epoch)},"offset":{position.offset},"recovered":{told}'
+    if route != frame.route.partition("?")[0]:
+        data += f',"route":{quote(route)}'
     data += "}" if snapshot is None else f',"snapshot":{snapshot}}}'
     reply = encode_reply(frame.call.tail, data, 200, frame.request_id)
     session.check_size(reply)

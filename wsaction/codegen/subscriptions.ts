@@ -153,6 +153,12 @@ class Follower {
     this.#backoff.reset();
     const position = positionIn(reply.data);
     if (position === null) return this.end(new UnexpectedReply(`subscribe ${this.#askedRoute}: no position in the reply`));
+    const { route } = reply.data as { readonly route?: unknown };
+    if (typeof route === "string" && route !== this.route) { // under which its events come, where it was asked for otherwise
+      this.#registry.remove(this);
+      this.route = route;
+      this.#registry.add(this);
+    }
     this.#joined(position, reply);
   }
 

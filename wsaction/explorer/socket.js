@@ -190,9 +190,9 @@ class Socket {
 
   /** Keeps in mind what is subscribed to, and since when. */
   note(frame, reply) {
-    const route = frame.route ?? "";
+    const route = (frame.route ?? "").split("?", 1)[0];
     if (frame.action === "subscribe" && reply.status === 200) {
-      this.subscriptions.set(route, positionOf(reply.data));
+      this.subscriptions.set(reply.data.route ?? route, positionOf(reply.data));
       this.owner.subscribed();
     }
     if (frame.action === "unsubscribe" && reply.status < 300) this.unsubscribed(route);

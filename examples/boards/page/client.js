@@ -859,6 +859,12 @@ class Follower {
         const position = positionIn(reply.data);
         if (position === null)
             return this.end(new UnexpectedReply(`subscribe ${this.#askedRoute}: no position in the reply`));
+        const { route } = reply.data;
+        if (typeof route === "string" && route !== this.route) { // under which its events come, where it was asked for otherwise
+            this.#registry.remove(this);
+            this.route = route;
+            this.#registry.add(this);
+        }
         this.#joined(position, reply);
     }
     /** Ends, unless it was there before and the server may think better of it. */
