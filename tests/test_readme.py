@@ -13,6 +13,8 @@ import pytest
 from tests.conftest import Server
 from tests.scripted import client_at, scripted
 from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
 from wsaction.routing import path
 from wsaction.testing import connect
 
@@ -21,7 +23,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 class User:
-    is_authenticated = True
+    is_authenticated, is_staff = True, False
 
     def __init__(self, pk: int = 1) -> None:
         self.pk = self.id = pk
@@ -60,6 +62,35 @@ async def test_the_routing_example() -> None:
         assert (await ws.call("nothing", "test_child_route"))["status"] == 405
     async with connect(app, "/ws/") as ws:
         assert (await ws.call("nothing", "test_child_route"))["status"] == 403
+
+
+async def test_who_may_touch_a_ticket() -> None:
+    app = WSAction([path("tickets/<int:pk>/", block("class TicketHandler")["TicketHandler"].as_aaah())])
+
+    async def answer(action: str, **who: Any) -> tuple[int, str | None]:
+        async with connect(app, "/tickets/1/", **who) as ws:
+            reply = await ws.call(action)
+            return reply["status"], reply["errors"][0]["msg"] if reply["errors"] else None
+
+    owner, staff, other = User(7), User(8), User(9)
+    staff.is_staff = True
+    for action in ("retrieve", "close", "reopen"):
+        assert (await answer(action))[0] == 403
+        assert (await answer(action, user=other))[0] == 403
+    assert await answer("close", user=owner) == (200, None)
+    assert await answer("close", user=staff) == (409, "This ticket is closed.")
+    assert await answer("reopen", user=owner) == (403, "Only staff may do this.")
+    assert await answer("reopen", user=staff) == (200, None)
+    assert await answer("close", user=owner) == (200, None)
+
+
+async def test_how_often_somebody_is_invited() -> None:
+    app = WSAction([path("ws/", block("class Invitations")["Invitations"].as_asgi())])
+    async with connect(app, "/ws/", user=User(17)) as ws:
+        assert [(await ws.call("invite", name=name))["status"] for name in ("ada", "grace")] == [200, 200]
+        (error,) = (await ws.call("invite", name="alan"))["errors"]
+        assert error["type"] == "throttled"
+        assert 25 < error["ctx"]["retry_after"] <= 30
 
 
 async def test_the_data_example() -> None:
@@ -256,3 +287,47 @@ async def test_the_examples_of_moving() -> None:
             ("update", 200, {"id": 1, "title": "Move", "archived": True}),
             ("archive", 200, {"archived": True}),
         ]
+
+
+def test_the_modules_and_tests_that_are_named_are_there() -> None:
+    root = Path(__file__).parent.parent
+    (code,) = re.findall(r"^## The code$(.*?)^## ", README, re.MULTILINE | re.DOTALL)
+    for name in re.findall(r"`([a-z.]+)`", code):
+        of = root / "wsaction" / name.replace(".", "/")
+        assert of.is_dir() or of.with_suffix(".py").exists(), name
+    for name in set(re.findall(r"`((?:tests|examples)/[\w/.]+)`", README)):
+        assert (root / name).exists(), name
+    attacks = (root / "tests" / "test_attacks.py").read_text()
+    for name in set(re.findall(r"`(test_it_\w+)`", README)):
+        assert f"def {name}(" in attacks, name
+
+
+def test_the_catalogue_of_errors_is_told() -> None:
+    from wsaction.exceptions import CATALOGUE
+
+    told = {
+        (int(status), name)
+        for status, names in re.findall(r"^\| (\d{3}) \| ([^|]+) \|", README, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert told == {cls.code[:2] for cls in CATALOGUE.values()}
+
+
+async def test_what_debug_mode_tells() -> None:
+    from wsaction.handlers import AsyncAPIActionHandler
+
+    class Cards(AsyncAPIActionHandler):
+        @async_action
+        async def create(self) -> None: ...
+
+        @async_action
+        async def list(self) -> None: ...
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = [path(f"{name}/", Cards.as_aaah()) for name in ("cards", "users")]
+
+    async with connect(WSAction([path("ws/", Root.as_asgi())], debug=True), "/ws/") as ws:
+        for action, route in (("list", "card/"), ("archive", "cards/")):
+            msg = (await ws.call(action, route))["errors"][0]["msg"]
+            told = msg.partition(". Did you mean")[0]
+            assert f"`{told}`" in README.replace("\n", " ")
