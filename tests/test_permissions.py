@@ -30,6 +30,7 @@ from wsaction.permissions import (
     Refusal,
     compile_permissions,
 )
+from wsaction.scopes import USER_ID_KEY
 
 QUESTIONS = ("can_connect", "has_permission", "has_object_permission")
 OWNER = "CardHandler.permission_classes"
@@ -724,6 +725,13 @@ class ForUpdates(IsOwner):
 
 
 ADA = user(pk=7)
+
+
+def test_who_an_owner_is_by_id_is_what_the_app_says() -> None:
+    scope = {"user": user(pk=7, email="ada@example.com"), USER_ID_KEY: lambda one: one.email}
+    refusal = compiled(ById).object_refusal
+    assert refusal(scope, None, "update", SimpleNamespace(owner_id="ada@example.com")) is None
+    assert refusal(scope, None, "update", SimpleNamespace(owner_id=7)) is not None
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ from wsaction.algebra import (
     single,
 )
 from wsaction.converters import ImproperlyConfigured
+from wsaction.scopes import USER_ID_KEY
 
 __all__ = (
     "AllowAny",
@@ -157,10 +158,10 @@ class IsAuthenticatedStrictly(IsAuthenticated):
 class IsOwner(BasePermission):
     """The object's ``lookup_field`` is the user; subclass it to set the attributes.
 
-    A ``lookup_field`` that ends in ``_id`` is compared with the user's ``pk``, else ``id``, else ``identity``. Nobody
-    owns an object whose owner is None. Where ``check_actions`` names actions, the answer to all others is yes.
-    Raises `TypeError` where an object or user has no such attribute, `ImproperlyConfigured` for ``check_actions`` that
-    are none.
+    A ``lookup_field`` that ends in ``_id`` is compared with what ``WSAction(user_id=...)`` says of the user, by default
+    its ``pk``, else ``id``, else ``identity``. Nobody owns an object whose owner is None. Where ``check_actions`` names
+    actions, the answer to all others is yes. Raises `TypeError` where an object or user has no such attribute,
+    `ImproperlyConfigured` for ``check_actions`` that are none.
     """
 
     lookup_field: str = "user"
@@ -179,8 +180,10 @@ class IsOwner(BasePermission):
         owner, user = self._attribute(obj, self.lookup_field), scope.get("user")
         if owner is None or not _is_authenticated(user):
             return False
-        by_id = self.lookup_field.endswith("_id")
-        return bool(owner == (self._attribute(user, "pk", "id", "identity") if by_id else user))
+        if not self.lookup_field.endswith("_id"):
+            return bool(owner == user)
+        who: Any = scope.get(USER_ID_KEY)
+        return bool(owner == (self._attribute(user, "pk", "id", "identity") if who is None else who(user)))
 
     def _attribute(self, holder: Any, *names: str) -> Any:
         for name in names:
