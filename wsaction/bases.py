@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import core_schema
 
-from wsaction.changes import event_routes, note
+from wsaction.changes import event_routes, note_given
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.cursors import CursorPagination, total
 from wsaction.exceptions import ImproperlyConfigured, NotFound
@@ -30,7 +30,6 @@ from wsaction.mixins import (
 from wsaction.pagination import BasePagination, Page, PageNumberPagination
 from wsaction.serializers import input_model, output_model
 from wsaction.showing import many_shown_as, shown_as
-from wsaction.visibility import values_of
 
 __all__ = ("GenericAsyncAPIActionHandler", "GenericAsyncAPIConsumer")
 
@@ -115,9 +114,11 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     async def publish_object(self, event: str, obj: Any, before: Any = None) -> None:
         """Tells that an object was ``created``, ``updated`` or ``deleted`` otherwise than by ``perform_...``.
 
-        ``before``: the object as it was, for those who may see it no longer. Told after the commit, as `publish` does.
+        ``before``: the object as it was, or its values, ``queryset.values_of(obj)`` before the change. Without it, whoever
+        may not see the object is told ``deleted``, with its key: he may have seen it. Told after the commit, as
+        `publish` does. Raises ``ValueError`` for the changed object as ``before``, ``TypeError`` for other objects.
         """
-        await note(self, event, obj, None if before is None else values_of(self, before))
+        await note_given(self, event, obj, before)
 
     def _key(self) -> Any:
         name = self.lookup_url_kwarg or self.lookup_field
