@@ -114,8 +114,8 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     async def publish_object(self, event: str, obj: Any, before: Any = None) -> None:
         """Tells that an object was ``created``, ``updated`` or ``deleted`` otherwise than by ``perform_...``.
 
-        ``before``: the object as it was, or its values, ``queryset.values_of(obj)`` before the change. Without it, whoever
-        may not see the object is told ``deleted``, with its key: he may have seen it. Told after the commit, as
+        ``before``: the object as it was, or its values, ``queryset.values_of(obj)`` before the change. Without it,
+        whoever may not see the object is told ``deleted``, with its key: he may have seen it. Told after the commit, as
         `publish` does. Raises ``ValueError`` for the changed object as ``before``, ``TypeError`` for other objects.
         """
         await note_given(self, event, obj, before)
