@@ -68,13 +68,16 @@ def at_first(validate: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return first
 
 
-def python_validator(annotation: Any) -> Callable[[Any], Any]:
+def python_validator(annotation: Any, title: str) -> Callable[[Any], Any]:
     """A function that makes a value of the application's what ``annotation`` says, of an object by its attributes.
 
-    It raises ``pydantic.ValidationError``.
+    It raises ``pydantic.ValidationError``, "1 validation error for ``title``".
     """
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-    return partial(adapter.validator.validate_python, from_attributes=True)
+    adapter.validator  # noqa: B018  # raises for what pydantic cannot build yet
+    hides: bool = getattr(annotation, "model_config", {}).get("hide_input_in_errors", False)
+    validator = SchemaValidator(adapter.core_schema, {"title": title, "hide_input_in_errors": hides})
+    return partial(validator.validate_python, from_attributes=True)
 
 
 def _tells_json_apart(part: dict[str, Any]) -> bool:
