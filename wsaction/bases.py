@@ -27,7 +27,7 @@ from wsaction.mixins import (
     UpdateModelMixin,
     rebuilt,
 )
-from wsaction.pagination import BasePagination, Page, PageNumberPagination
+from wsaction.pagination import BasePagination, Page, PageNumberPagination, paginator_of
 from wsaction.serializers import input_model, output_model
 from wsaction.showing import many_shown_as, shown_as
 
@@ -252,7 +252,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
             )
         if isinstance(told.filter_backends, str) or not isinstance(told.filter_backends, Sequence):
             raise ImproperlyConfigured(f"{cls.__name__}.filter_backends is a sequence, as in (SearchFilter,)")
-        for one in map(_instance, (*told.filter_backends, told.pagination_class)):
+        for one in (*map(_instance, told.filter_backends), paginator_of(told.pagination_class, f"{cls.__name__}.")):
             if one is not None:
                 one.check(told)
 
@@ -315,7 +315,7 @@ def _output(told: _Mounted, slot: Slot) -> Any:
     item: Any = Any if told.serializer_class is None else output_model(told.serializer_class)
     announced, many = item, GenericAlias(list, (item,))
     if slot is Slot.LIST:
-        paginator = _instance(told.pagination_class)
+        paginator = paginator_of(told.pagination_class)
         announced = many if paginator is None else paginator.get_response_type(item)
     elif slot is Slot.PAGES:
         announced = many

@@ -133,8 +133,8 @@ def _misspelt(handlers: Mapping[Any, tuple[str, MountedHandler]]) -> Iterator[Fi
     seen: set[tuple[Any, str]] = set()
     for cls, (place, _) in handlers.items():
         ours = [base for base in cls.__mro__ if base.__module__.partition(".")[0] == "wsaction"]
-        known = {name for base in ours for name in vars(base) if not name.startswith("_")}
-        read = [name for name in known if not _is_code(getattr(cls, name))]
+        known = {name: value for base in ours for name, value in vars(base).items() if not name.startswith("_")}
+        read = [name for name, value in known.items() if not _is_code(value)]
         for base in (one for one in cls.__mro__ if one not in ours and one is not object):
             for name, value in vars(base).items():
                 if name.startswith("_") or name in known or _is_code(value) or (base, name) in seen:

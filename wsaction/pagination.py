@@ -23,6 +23,7 @@ __all__ = (
     "PageReply",
     "asked_size",
     "bad_parameter",
+    "paginator_of",
     "replace_query",
 )
 
@@ -222,3 +223,17 @@ def asked_size(handler: Any, name: str | None, default: int, most: int) -> int:
     if not size and not (asked.isascii() and asked.isdigit() and size is None):
         raise bad_parameter(name, "int_parsing", "Input should be a number of 1 or more")
     return min(size or most, most)
+
+
+def paginator_of(pagination_class: Any, owner: str = "") -> BasePagination | None:
+    """The paginator that a handler's ``pagination_class`` is or makes; None where that is None.
+
+    Raises `ImproperlyConfigured` for what is none; ``owner`` is whose it is, ``"CardHandler."``.
+    ``paginator_of(PageNumberPagination(page_size=20)).page_size`` is 20.
+    """
+    made: Any = pagination_class() if isinstance(pagination_class, type) else pagination_class
+    if made is not None and not hasattr(made, "paginate_queryset"):
+        raise ImproperlyConfigured(
+            f"{owner}pagination_class is a paginator, as in PageNumberPagination(page_size=20), or None, not {made!r}"
+        )
+    return made
