@@ -231,7 +231,7 @@ def paginator_of(pagination_class: Any, owner: str = "") -> BasePagination | Non
     Raises `ImproperlyConfigured` for what is none; ``owner`` is whose it is, ``"CardHandler."``.
     ``paginator_of(PageNumberPagination(page_size=20)).page_size`` is 20.
     """
-    made: Any = pagination_class() if isinstance(pagination_class, type) else pagination_class
+    made: BasePagination | None = pagination_class() if isinstance(pagination_class, type) else pagination_class
     if made is not None and not hasattr(made, "paginate_queryset"):
         raise ImproperlyConfigured(
             f"{owner}pagination_class is a paginator, as in PageNumberPagination(page_size=20), or None, not {made!r}"
