@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wsaction.announcements import Announced, history
 from wsaction.exceptions import ImproperlyConfigured
@@ -38,10 +38,20 @@ def test_what_is_not_declared_is_refused_with_what_is_near() -> None:
         DECLARED.encode("move", {})
     with pytest.raises(ValueError, match=r"no event 'zzz'; there are moved, counted"):
         DECLARED.encode("zzz", {})
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=r"^1 validation error for Board\.events\['moved'\]\nx\n"):
         DECLARED.encode("moved", {"x": "one"})
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=r"^1 validation error for Board\.events\['counted'\]\n"):
         DECLARED.encode("counted", None)
+
+
+def test_what_a_model_hides_stays_hidden() -> None:
+    class Secret(BaseModel):
+        model_config = ConfigDict(hide_input_in_errors=True)
+        pin: int
+
+    with pytest.raises(ValidationError, match=r"Board\.events\['told'\]") as caught:
+        Announced("Board.events", {"told": Secret}).encode("told", {"pin": "hunter2"})
+    assert "hunter2" not in str(caught.value)
 
 
 def test_where_nothing_is_declared_anything_may_be_said_but_the_protocols_own() -> None:

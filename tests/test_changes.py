@@ -269,6 +269,49 @@ async def test_who_tells_no_changes_says_so() -> None:
             await app.publish_object("cards/", "updated", Card(id=1, title="a"))
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_who_may_see_it_no_longer_is_told_with_and_without_the_values_before(kind: str, keeps: bool) -> None:
+    async with (
+        cards(kind, 1, permission_classes=(Owner,)) as (app, queryset),
+        connect(app, "/ws/", user=user(1)) as old,
+        connect(app, "/ws/", user=user(2)) as new,
+        connect(app, "/ws/", user=user(3)) as other,
+    ):
+        await queryset.update(await queryset.get(pk=1), {"owner_id": 1})
+        for ws in (old, new, other):
+            await position(ws, "cards/")
+        async with unit_of_work():
+            card = await queryset.get(pk=1)
+            before = queryset.values_of(card) if keeps else None
+            card = await queryset.update(card, {"owner_id": 2})
+        await app.publish_object("cards/", "updated", card, before=before)
+        assert shown(await old.event()) == ("deleted", "cards/", {"pk": 1})
+        name, _, data = shown(await new.event())
+        assert (name, data["owner_id"]) == ("created" if keeps else "updated", 2)
+        if keeps:
+            await other.nothing()
+        else:  # whoever does not see it may have seen it
+            assert shown(await other.event()) == ("deleted", "cards/", {"pk": 1})
+
+
+async def test_the_changed_object_is_not_as_it_was(kind: str) -> None:
+    async with cards(kind) as (app, queryset):
+        card = await queryset.get(pk=1)
+        with pytest.raises(ValueError, match=r"very \w+ that was changed.*before = queryset\.values_of\(obj\)"):
+            await app.publish_object("cards/", "updated", card, before=card)
+        await app.publish_object("cards/", "deleted", card, before=card)
+
+
+async def test_other_objects_are_refused(kind: str) -> None:
+    async with cards(kind) as (app, queryset):
+        card, other = await queryset.get(pk=1), SimpleNamespace(id=1)
+        expected = f"expected a {type(card).__name__}, got"
+        with pytest.raises(TypeError, match=rf"CardHandler: the object: {expected} {{'id': 1}}"):
+            await app.publish_object("cards/", "updated", {"id": 1})
+        with pytest.raises(TypeError, match=rf"before=: {expected} namespace"):
+            await app.publish_object("cards/", "updated", card, before=other)
+
+
 # ------------------------------------------------------------------------------------------------- who may know
 async def test_only_who_may_see_an_object_is_told_of_it(kind: str) -> None:
     attributes = {"permission_classes": (Owner,)}

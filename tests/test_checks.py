@@ -13,6 +13,7 @@ from wsaction.authentication import SessionAuthentication
 from wsaction.checks import Finding, check
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
+from wsaction.filters import FieldFilter, SearchFilter
 from wsaction.generics import ListAPIActionHandler
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.inventory import inventory
@@ -35,6 +36,7 @@ class Allowed(AsyncAPIActionHandler):
 
 class Card(BaseModel):
     id: int
+    title: str = ""
 
 
 class Root(AsyncAPIConsumer):
@@ -42,6 +44,12 @@ class Root(AsyncAPIConsumer):
 
     @async_action
     async def echo(self) -> None: ...
+
+
+class Rows(ListAPIActionHandler):
+    permission_classes = (AllowAny,)
+    queryset = MemoryQuerySet(Card)
+    serializer_class = Card
 
 
 def app(*patterns: Any, **options: Any) -> WSAction:
@@ -178,6 +186,150 @@ def test_routes_that_are_never_reached() -> None:
         "(root) ws/",
         "remove one of the two, or give its actions to one handler",
     )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "code", "msg", "cure"),
+    [
+        (
+            path("/h/", Allowed.as_aaah()),
+            "leading_slash",
+            "'/h/' begins with '/', and what is matched never does",
+            "write it without that '/'",
+        ),
+        (
+            re_path(r"^/h/$", Allowed.as_aaah()),
+            "leading_slash",
+            "'^/h/$' begins with '/', and what is matched never does",
+            "write it without that '/'",
+        ),
+        (
+            path("", include([path("/h/", Allowed.as_aaah())])),
+            "leading_slash",
+            "'/h/' begins with '/', and what is matched never does",
+            "write it without that '/'",
+        ),
+        (
+            path("items/{pk:int}/", Allowed.as_aaah()),
+            "braces_in_path",
+            "{pk:int} is text here, and captures nothing",
+            "write <int:pk>",
+        ),
+        (path("{pk}/", Allowed.as_aaah()), "braces_in_path", "{pk} is text here, and captures nothing", "write <pk>"),
+        (
+            path(r"^items/(?P<pk>\d+)/$", Allowed.as_aaah()),
+            "regex_in_path",
+            r"'^items/(?P<pk>\\d+)/$' is a regular expression, which path() takes for text",
+            "use re_path()",
+        ),
+    ],
+)
+def test_patterns_of_another_router(pattern: Any, code: str, msg: str, cure: str) -> None:
+    (found,) = check(app(pattern))
+    assert (found.level, found.code, found.msg, found.cure) == ("warning", code, msg, cure)
+
+
+def test_patterns_that_are_as_they_should_be() -> None:
+    patterns = [
+        path("items/<int:pk>/", include([path("", Allowed.as_aaah()), path("cards/", Allowed.as_aaah())])),
+        re_path(r"^years/(?P<year>\d{4})/$", Allowed.as_aaah()),
+        re_path(r"^a/", include([path("/odd/", Allowed.as_aaah())])),
+    ]
+    assert check(app(*patterns)) == []
+
+
+def test_a_connection_path_that_begins_with_a_slash() -> None:
+    found = check(WSAction([path("/ws/", Root.as_asgi()), path("{room}/", Root.as_asgi())]))
+    assert [(one.code, one.place) for one in found] == [
+        ("leading_slash", "(root) /ws/"),
+        ("braces_in_path", "(root) {room}/"),
+    ]
+
+
+def test_attributes_that_nothing_reads() -> None:
+    class Base(Rows):
+        filterset_fields = ("id",)
+        filter_backend = (FieldFilter,)
+
+    class Misspelt(Base):
+        permission_class = (IsAuthenticated,)
+        routepattern = ()
+        lookup_fields = "id"
+        most = 300
+        own_permission_classes = ()
+        _orderin = ()
+
+        def limit(self) -> None: ...
+
+    found = check(app(path("a/", Misspelt.as_aaah()), path("b/", Misspelt.as_aaah()), path("c/", Base.as_aaah())))
+    assert {one.code for one in found} == {"unknown_attribute"}
+    assert {one.place for one in found} == {"ws/ a/"}
+    assert sorted((one.msg.split()[0], one.cure) for one in found) == [
+        ("Base.filter_backend", "did you mean filter_backends?"),
+        ("Base.filterset_fields", "did you mean filter_fields?"),
+        ("Misspelt.lookup_fields", "did you mean lookup_field?"),
+        ("Misspelt.permission_class", "did you mean permission_classes?"),
+        ("Misspelt.routepattern", "did you mean routepatterns?"),
+    ]
+
+    class Consumer(Root):
+        permission_class = (IsAuthenticated,)
+
+    assert codes(check(WSAction([path("ws/", Consumer.as_asgi())]))) == ["unknown_attribute"]
+
+
+def test_what_filters_would_read() -> None:
+    class Unfiltered(Rows):
+        filter_fields = ("id",)
+        ordering = "id"
+        filter_backends = (SearchFilter(),)
+        search_fields = ("title",)
+
+    found = check(app(path("a/", Unfiltered.as_aaah())))
+    assert [(one.code, one.msg) for one in found] == [
+        ("unused_filter", "Unfiltered.filter_fields counts for nothing without FieldFilter"),
+        ("unused_filter", "Unfiltered.ordering counts for nothing without OrderingFilter"),
+    ]
+
+    class Own(FieldFilter):
+        pass
+
+    class Deciding(Unfiltered):
+        def filter_queryset(self, queryset: Any) -> Any:
+            return queryset
+
+    assert check(app(path("a/", Unfiltered.as_aaah(filter_backends=(Own, SearchFilter))))) == []
+    assert check(app(path("a/", Deciding.as_aaah()))) == []
+
+
+def test_events_that_nobody_can_subscribe_to() -> None:
+    class Telling(Allowed):
+        events = {"moved": int}
+
+    class Live(SubscribeMixin, Telling):
+        pass
+
+    (found,) = check(app(path("a/", Telling.as_aaah()), path("b/", Live.as_aaah())))
+    assert (found.code, found.place) == ("no_subscribe", "ws/ a/")
+    assert found.msg == "Telling has events, and nobody can subscribe to it"
+
+
+def test_parameters_that_are_the_clients() -> None:
+    class Trusting(Allowed):
+        @async_action
+        async def ask(self, user: str, scope: Any = None) -> None: ...
+
+        @async_action
+        async def greet(self, user: int) -> None: ...
+
+    found = check(app(path("a/", Trusting.as_aaah()), path("b/", Trusting.as_aaah())))
+    assert {one.code for one in found} == {"client_input"}
+    assert sorted((one.place, one.msg) for one in found) == [
+        ("ws/ a/ ask", "Trusting.ask has a parameter scope, which is whatever the client sends"),
+        ("ws/ a/ ask", "Trusting.ask has a parameter user, which is whatever the client sends"),
+        ("ws/ a/ greet", "Trusting.greet has a parameter user, which is whatever the client sends"),
+    ]
+    assert check(app(path("<int:user>/", Trusting.as_aaah(actions=["greet"])))) == []
 
 
 def test_handlers_of_which_nobody_said_who_may() -> None:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -148,6 +148,54 @@ def test_what_a_module_raises_is_not_hidden(folder: str) -> None:
     result = run("routes", "cli_broken:app", "--app-dir", folder)
     assert isinstance(result.exception, ModuleNotFoundError)
     assert result.exception.name == "surely_not_installed"
+
+
+MISTAKES = """
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.decorators import async_action
+from wsaction.routing import path
+
+class Desk(AsyncAPIConsumer): ...
+class Cards(AsyncAPIActionHandler): ...
+"""
+
+
+@pytest.fixture
+def mistaken(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+    """Writes a module ``cli_mistaken`` that ends so, and returns its folder."""
+
+    def write(code: str) -> str:
+        (tmp_path / "cli_mistaken.py").write_text(MISTAKES + code)
+        return str(tmp_path)
+
+    yield write
+    sys.modules.pop("cli_mistaken", None)
+
+
+@pytest.mark.parametrize("command", [["routes"], ["asyncapi"], ["check"], ["codegen", "typescript"], ["run"]])
+def test_what_is_declared_wrongly_is_told_in_one_line(mistaken: Callable[[str], str], command: list[str]) -> None:
+    folder = mistaken("app = WSAction([path('ws/', Desk.as_asgi(colour=1))])\n")
+    result = run(*command, "cli_mistaken:app", "--app-dir", folder)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.endswith(" (cli_mistaken.py, line 10)\n")
+    assert result.stderr.count("\n") == 1
+
+
+def test_what_a_command_itself_finds_wrong_is_told_in_one_line(mistaken: Callable[[str], str]) -> None:
+    folder = mistaken("Cards.routepatterns = [7]\napp = WSAction([path('ws/', Cards.as_aaah())])\n")
+    result = run("routes", "cli_mistaken:app", "--app-dir", folder)  # what is read only now is in no line of theirs
+    assert (result.exit_code, result.stderr) == (1, "Error: A pattern is what path() or re_path() returns, got 7.\n")
+
+
+@pytest.mark.parametrize(("name", "mount"), [("Desk", "as_asgi"), ("Cards", "as_aaah")])
+def test_run_does_not_serve_a_class(mistaken: Callable[[str], str], name: str, mount: str) -> None:
+    result = run("run", f"cli_mistaken:{name}", "--app-dir", mistaken(""))
+    assert result.exit_code == 2
+    told = f"cli_mistaken:{name} is a class; write app = {name}.{mount}(), or put that in a WSAction"
+    assert told in result.stderr
 
 
 def test_run_says_which_module_is_not_there(folder: str) -> None:

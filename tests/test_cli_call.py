@@ -13,8 +13,10 @@ from click.testing import CliRunner, Result
 from tests.conftest import Server
 from tests.scripted import scripted
 from tests.test_client import app as worker_app
-from tests.test_client_lines import guarded  # noqa: F401  # a fixture
+from tests.test_client_lines import Me, Tokens, guarded  # noqa: F401  # a fixture
+from wsaction.applications import WSAction
 from wsaction.cli import main
+from wsaction.routing import path as pattern
 
 ROUTE = "boards/7/"
 
@@ -112,6 +114,18 @@ def test_a_token_by_option_or_environment(guarded: Server) -> None:  # noqa: F81
     assert run(url, "whoami", "--token", "good").stdout == '"ada"\n'
     assert run(url, "whoami", env={"WSACTION_TOKEN": "good"}).stdout == '"ada"\n'
     assert run(url, "whoami", "--token", "bad").exit_code == 3
+
+
+@pytest.mark.parametrize(("path", "token", "code"), [("/nowhere/", "good", 4404), ("/ws/", "bad", 4401)])
+def test_a_refusal_that_was_accepted_and_closed_is_told_as_one(
+    serve: Callable[..., Server], path: str, token: str, code: int
+) -> None:
+    app = WSAction([pattern("ws/", Me.as_asgi())], accept_refused=True, authentication_classes=[Tokens])
+    result = run(serve(app).url(path), "whoami", "--token", token)
+    assert result.exit_code == 3
+    assert "refused the connection" in result.stderr
+    assert f"code {code}" in result.stderr
+    assert "may have been carried out" not in result.stderr
 
 
 async def test_the_events_of_a_route_over_a_lost_connection() -> None:

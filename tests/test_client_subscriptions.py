@@ -95,6 +95,13 @@ async def test_events_come_once_and_in_order_and_move_the_position() -> None:
         assert [item async for item in entered] == []
 
 
+async def test_one_that_was_not_entered_says_so_and_waits_for_nothing() -> None:
+    async with scripted() as server, client_at(server) as (client, _):
+        with pytest.raises(RuntimeError, match=rf"not entered; enter it: async with client.subscribe\('{ROUTE}'\) as"):
+            async for _ in client.subscribe(ROUTE):
+                pass
+
+
 async def test_entering_it_asks_and_leaving_it_unsubscribes() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
 

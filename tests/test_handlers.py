@@ -12,6 +12,7 @@ from wsaction.exceptions import ImproperlyConfigured, NotFound, PermissionDenied
 from wsaction.handlers import ActionView, AsyncAPIActionHandler
 from wsaction.limits import Limits
 from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated, IsOwner
+from wsaction.routers import SimpleRouter
 from wsaction.routing import path, re_path
 from wsaction.testing import HandshakeRefused, connect
 
@@ -78,6 +79,34 @@ def test_an_initkwarg_that_the_class_does_not_have_is_refused(name: Any, hint: s
     wanted = rf"^Cards is mounted with attributes that the class has and that are no actions, not '{name}'; ({hint})"
     with pytest.raises(ImproperlyConfigured, match=wanted.replace("?", r"\?")):
         Cards.as_aaah(**{name: None})
+
+
+def test_a_class_says_how_it_is_mounted() -> None:
+    class Consumer(AsyncAPIConsumer): ...
+
+    for name in ("as_asgi", "as_view"):
+        with pytest.raises(AttributeError, match=rf"^Cards has no {name}\(\); a handler is mounted with as_aaah\(\)$"):
+            getattr(Cards, name)
+        assert not hasattr(Cards(), name)
+    with pytest.raises(AttributeError, match=r"^Consumer has no as_view\(\); a consumer is mounted with as_asgi\(\)$"):
+        Consumer.as_view()
+    with pytest.raises(TypeError, match=r"pass Consumer\.as_asgi\(\), not Consumer\."):
+        path("ws/", Consumer)
+    with pytest.raises(TypeError, match=r"pass Cards\.as_aaah\(\), not Cards\."):
+        path("cards/", Cards)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "told"),
+    [
+        (SimpleRouter(), r"got <.*SimpleRouter object .*>; pass its urls\.$"),
+        (path("a/", Cards.as_aaah()), r"takes a list, and got one path\(\); put it in one: \[path\(\.\.\.\)\]\.$"),
+    ],
+)
+def test_routepatterns_that_are_no_list_are_refused(patterns: Any, told: str) -> None:
+    consumer: Any = type("Consumer", (AsyncAPIConsumer,), {"routepatterns": patterns})
+    with pytest.raises(ImproperlyConfigured, match=rf"^Consumer\.routepatterns .*{told}"):
+        consumer.as_asgi()
 
 
 async def test_permission_classes_may_be_an_initkwarg() -> None:

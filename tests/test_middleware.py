@@ -116,6 +116,41 @@ async def test_it_need_not_call_the_action() -> None:
     assert ran == []
 
 
+@pytest.mark.parametrize("returns", [True, False])
+async def test_one_that_does_not_await_the_action_is_told_so(returns: bool) -> None:
+    async def forgetful(handler: Any, call_next: CallNext) -> Any:
+        going_on = call_next(handler)
+        return going_on if returns else None
+
+    async def outer(handler: Any, call_next: CallNext) -> Any:
+        return await call_next(handler)
+
+    ran: list[str] = []
+    root = Root.as_asgi(ran=ran)
+    for middleware in ([forgetful], [outer, forgetful], [forgetful, outer]):
+        async with connect(WSAction([path("", root)], middleware=middleware, debug=True)) as ws:
+            reply = await ws.call("plain")
+            assert reply["status"] == 500
+            told = reply["errors"][0]["ctx"]["exception"]
+            assert "forgetful called call_next() and did not await it" in told
+            assert "write return await call_next(handler)" in told
+    assert ran == []
+
+
+async def test_one_may_call_the_action_again_and_in_a_task() -> None:
+    async def again(handler: Any, call_next: CallNext) -> Any:
+        await call_next(handler)
+        return await asyncio.create_task(call_next(handler))  # type: ignore[arg-type]  # it is a coroutine
+
+    def plain(handler: Any, call_next: CallNext) -> Any:
+        return call_next(handler)
+
+    ran: list[str] = []
+    async with connect(WSAction([path("", Root.as_asgi(ran=ran))], middleware=[plain, again])) as ws:
+        assert (await ws.call("plain"))["data"] == {"title": "a"}
+    assert ran == ["plain", "plain"]
+
+
 async def test_it_sees_what_the_action_raises_and_its_cancellation() -> None:
     seen: list[str] = []
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.cards import KINDS, asking, numbered, served, stored
+from tests.cards import KINDS, Card, asking, numbered, served, stored
 from tests.driving import ask
 from wsaction.exceptions import ImproperlyConfigured, InvalidParameters, NotFound
+from wsaction.generics import CreateAPIActionHandler, ListAPIActionHandler
 from wsaction.pagination import BasePagination, LimitOffsetPagination, Page, PageNumberPagination, replace_query
 from wsaction.querysets import MemoryQuerySet
 
@@ -174,6 +175,23 @@ async def test_a_paginator_of_ones_own() -> None:
     async with stored("memory", numbered(3)) as cards:
         reply = await ask(served(cards, pagination_class=Envelope), "list", "cards/")
         assert (reply["data"]["more"], [one["id"] for one in reply["data"]["items"]]) == (True, [1, 2])
+
+
+@pytest.mark.parametrize("wrong", [20, "page", int, object()])
+def test_what_is_no_paginator_is_refused(wrong: Any) -> None:
+    told = r"Rows: pagination_class is a paginator, as in PageNumberPagination\(page_size=20\), or None, not "
+    with pytest.raises(ImproperlyConfigured, match=told):
+
+        class Rows(ListAPIActionHandler):
+            pagination_class = wrong
+
+    class Rows(CreateAPIActionHandler):
+        queryset = MemoryQuerySet(Card)
+        serializer_class = Card
+        pagination_class = wrong
+
+    with pytest.raises(ImproperlyConfigured, match=r"^Rows\.pagination_class is a paginator"):
+        Rows.as_aaah()
 
 
 @settings(deadline=None)

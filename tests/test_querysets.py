@@ -49,6 +49,11 @@ def test_it_is_a_query_set() -> None:
     assert {"get", "create", "count"} <= set(dir(queryset))
 
 
+def test_it_is_iterated_by_async_for() -> None:
+    with pytest.raises(TypeError, match="<MemoryQuerySet of Card> is iterated by `async for`, in an `async def`"):
+        list(cards())  # type: ignore[call-overload]
+
+
 # ------------------------------------------------------------------------------------------------- declarations
 @pytest.mark.parametrize("model", [dict, int, Card(id=1), "Card", None])
 def test_it_takes_a_model_class(model: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 from django.conf import settings
 
 from wsaction import converters
+from wsaction.routers import SimpleRouter
 from wsaction.routing import (
     Endpoint,
     ImproperlyConfigured,
@@ -253,7 +254,7 @@ def test_django_patterns_are_held_to_the_same_rules() -> None:
 
 WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda: path("a", Handler), TypeError, r"pass Handler\.as_aaah\(\), not Handler\."),
-    (lambda: path("a", Consumer), TypeError, r"pass Consumer.as_aaah\(\) or Consumer.as_asgi\(\), not Consumer\."),
+    (lambda: path("a", Consumer), TypeError, r"pass Consumer.as_asgi\(\), not Consumer\."),
     (lambda: path("a", django.views.View), TypeError, r"pass View\.as_view\(\), not View\."),
     (lambda: path("a", Handler()), TypeError, r"pass Handler\.as_aaah\(\), not Handler\(\)"),
     (lambda: path("a", Handler.as_aaah), TypeError, r"what Handler.as_aaah\(\) returns: call it"),
@@ -285,6 +286,8 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda: include(7), ImproperlyConfigured, "takes a list of what path.. and re_path.. return, got 7"),
     (lambda: include({"a": view}), ImproperlyConfigured, "takes a list of what"),
     (lambda: include(types), ImproperlyConfigured, "module 'types' has no routepatterns; .* import each other"),
+    (lambda: Router(path("a", view)), ImproperlyConfigured, r"takes a list, and got one path\(\); put it in one: \["),
+    (lambda: Router(SimpleRouter()), ImproperlyConfigured, r"got <.*SimpleRouter object .*>; pass its urls\."),
     (lambda: Router("abc"), ImproperlyConfigured, r"Router\(\) takes a list"),
     (lambda: Router([[path("a", view)]]), ImproperlyConfigured, "A pattern is what path"),
     (lambda: Router([]).reverse("a", [1], {"b": 2}), ValueError, "got both"),

@@ -372,12 +372,34 @@ def test_what_is_announced_is_not_validated_again() -> None:
         (dict, {"a": object()}, "^dict cannot be written as JSON: .*; return a pydantic model, or annotate"),
         (list, [object()], "^list cannot be written as JSON"),
         (str, "\ud800", "^str (cannot be written as JSON|was returned where str is announced)"),
+        (
+            Card,
+            ("x", 201),
+            r"^tuple .* Card is announced; where a status is returned too, annotate tuple\[Card, int\]:",
+        ),
+        (Card, ("x", "201"), "^tuple was returned where Card is announced; a status is an int, got '201':"),
+        (Card, ("x", "y"), "^tuple was returned where Card is announced: "),
+        (tuple[int, int], ("x", "201"), r"^tuple was returned where tuple\[int, int\] is announced: "),
     ],
     ids=lambda value: ascii(value)[:40],
 )
 def test_what_cannot_be_written_is_a_type_error_with_the_cure(annotation: Any, value: Any, message: str) -> None:
     with pytest.raises(TypeError, match=re.compile(message, re.DOTALL)):
         json_encoder(annotation)(value)
+
+
+@pytest.mark.parametrize("annotation", [Any, int, Card, list[Card], type(None), str])
+def test_a_coroutine_that_was_not_awaited_is_told_as_one(annotation: Any) -> None:
+    async def count() -> int:
+        return 1
+
+    forgotten = count()
+    with pytest.raises(TypeError, match=r"coroutine .*count\(\) was returned, .*; did you forget `await`\?$"):
+        json_encoder(annotation)(forgotten)
+    forgotten = count()
+    with pytest.raises(TypeError, match=r"^dict cannot be written as JSON: .*; did you forget `await`\?$"):
+        json_encoder(Any)({"count": forgotten})
+    forgotten.close()
 
 
 def test_a_model_that_would_write_nan_is_refused() -> None:

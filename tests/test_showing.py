@@ -62,6 +62,13 @@ def test_extra_values_are_a_parents_own_where_it_allows_them() -> None:
     assert shown_as(Open, Child.model_validate({"x": 2})).model_dump() == {"x": 2}
 
 
+def test_a_coroutine_that_was_not_awaited_is_told_as_one() -> None:
+    async def get_object() -> None: ...
+
+    with pytest.raises(TypeError, match=r"UserOut shows an object, .*get_object\(\); did you forget `await`\?"):
+        shown_as(UserOut, get_object())
+
+
 def test_a_table_is_shown_as_the_model_that_it_extends() -> None:
     class HeroBase(SQLModel):
         name: str

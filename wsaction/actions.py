@@ -201,7 +201,12 @@ class Action:
         """
         if not self.returns_status and not _looks_like_status(result):
             return result, self.status
-        value, status = result
+        try:
+            value, status = result
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{self.name} returned {result!r:.80} where (value, status) is announced; return both, or annotate one"
+            ) from None
         if not is_final_status(status):
             raise ValueError(f"{self.name} returned the status {status!r}; {FINAL_STATUS}")
         return value, int(status)

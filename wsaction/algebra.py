@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -31,6 +32,8 @@ __all__ = (
     "series",
     "single",
 )
+
+logger = logging.getLogger("wsaction")
 
 
 class Operators:
@@ -136,8 +139,10 @@ class Method(NamedTuple):
 
 
 def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
-    """Asks one method: the verdict is ``yes`` where its answer is true, else ``no``."""
+    """Asks one method: the verdict is ``yes`` where its answer is true, else ``no``. Of None it is said once in the log
+    that it is a no: it is what a forgotten ``return`` answers."""
     call, keywords, _ = method
+    told = False  # that it answers None
 
     def ask(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:
         return verdict(call(*args) if keywords is None else call(*args, **keywords(kwargs())))
@@ -152,10 +157,17 @@ def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
             return yes
         if answer is not False and inspect.isawaitable(answer):
             return later(answer)
-        return yes if answer else no
+        return settled(answer)
 
     async def later(answer: Awaitable[Any]) -> Refusal | None:
-        return yes if await answer else no
+        return settled(await answer)
+
+    def settled(answer: Any) -> Refusal | None:
+        nonlocal told
+        if answer is None and not told:
+            told = True
+            logger.warning("the permission %s returned None, which is a no; return True or False", name_of(call))
+        return yes if answer else no
 
     return ask_of_action if keywords is None and method.arity == 3 else ask
 

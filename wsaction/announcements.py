@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from wsaction.exceptions import ImproperlyConfigured
@@ -30,7 +30,8 @@ class Announced:
         for name, kind in self.types.items():
             _check_name(owner, name, ImproperlyConfigured)
             what = f"the event {name!r}"
-            self._ways[name] = built(owner, what, python_validator, kind), built(owner, what, json_encoder, kind)
+            validator = partial(python_validator, title=f"{owner}[{name!r}]")
+            self._ways[name] = built(owner, what, validator, kind), built(owner, what, json_encoder, kind)
 
     def encode(self, event: str, data: Any) -> str:
         """The data of an event as JSON, validated by what was declared for it.

@@ -206,9 +206,12 @@ class WSAction:
         """Tells that an object of a generic handler was ``created``, ``updated`` or ``deleted`` by something else.
 
         By a bulk change, an HTTP endpoint or a job: as the handler at ``route``, which may be that of the list, would
-        have told its own change. ``before``: the object as it was. The rest is as for `publish`.
+        have told its own change. ``before``: the object as it was, or its values, kept before the change; without it,
+        whoever may not see the object is told that it was deleted. The rest is as for `publish`.
 
-        >>> await app.publish_object("cards/", "updated", card)
+        >>> before = cards.values_of(card)
+        >>> card = await cards.update(card, {"owner_id": 2})
+        >>> await app.publish_object("cards/", "updated", card, before=before)
         """
         handler = handler_at(self.router, self.runtime, route, path, root_path)
         if not (is_live(handler) and hasattr(handler, "publish_object")):

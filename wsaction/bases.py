@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import core_schema
 
-from wsaction.changes import event_routes, note
+from wsaction.changes import event_routes, note_given
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.cursors import total
 from wsaction.exceptions import ImproperlyConfigured, NotFound
@@ -27,10 +27,9 @@ from wsaction.mixins import (
     UpdateModelMixin,
     rebuilt,
 )
-from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination
+from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination, paginator_of
 from wsaction.serializers import input_model, output_model
 from wsaction.showing import many_shown_as, shown_as
-from wsaction.visibility import values_of
 
 __all__ = ("GenericAsyncAPIActionHandler", "GenericAsyncAPIConsumer")
 
@@ -115,9 +114,11 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     async def publish_object(self, event: str, obj: Any, before: Any = None) -> None:
         """Tells that an object was ``created``, ``updated`` or ``deleted`` otherwise than by ``perform_...``.
 
-        ``before``: the object as it was, for those who may see it no longer. Told after the commit, as `publish` does.
+        ``before``: the object as it was, or its values, ``queryset.values_of(obj)`` before the change. Without it,
+        whoever may not see the object is told ``deleted``, with its key: he may have seen it. Told after the commit, as
+        `publish` does. Raises ``ValueError`` for the changed object as ``before``, ``TypeError`` for other objects.
         """
-        await note(self, event, obj, None if before is None else values_of(self, before))
+        await note_given(self, event, obj, before)
 
     def _key(self) -> Any:
         name = self.lookup_url_kwarg or self.lookup_field
@@ -251,7 +252,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
             )
         if isinstance(told.filter_backends, str) or not isinstance(told.filter_backends, Sequence):
             raise ImproperlyConfigured(f"{cls.__name__}.filter_backends is a sequence, as in (SearchFilter,)")
-        for one in map(_instance, (*told.filter_backends, told.pagination_class)):
+        for one in (*map(_instance, told.filter_backends), paginator_of(told.pagination_class, f"{cls.__name__}.")):
             if one is not None:
                 one.check(told)
 
@@ -314,7 +315,7 @@ def _output(told: _Mounted, slot: Slot) -> Any:
     item: Any = Any if told.serializer_class is None else output_model(told.serializer_class)
     announced, many = item, GenericAlias(list, (item,))
     if slot is Slot.LIST:
-        paginator = _instance(told.pagination_class)
+        paginator = paginator_of(told.pagination_class)
         announced = many if paginator is None else paginator.get_response_type(item)
     elif slot is Slot.PAGES:
         announced = many

@@ -31,7 +31,7 @@ from wsaction.tables import Call
 from wsaction.units import join_unit
 from wsaction.visibility import asks_of_objects, gone, key_name, subject_of, values_of
 
-__all__ = ("event_routes", "is_live", "note")
+__all__ = ("event_routes", "is_live", "note", "note_given")
 
 logger = logging.getLogger("wsaction")
 
@@ -157,6 +157,31 @@ async def note(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | N
         pending = unit.resource(_Pending, _Pending)
         unit.around_commit(pending.hold, pending.publish)
     pending.add((type(handler), change.pk), change)
+
+
+async def note_given(handler: Any, event: str, obj: Any, before: Any) -> None:
+    """`note`, of what somebody else changed. ``before`` is an object, or values, or None.
+
+    Raises ``ValueError`` where it is the changed object itself, ``TypeError`` for what is no object of the handler's.
+    """
+    if before is obj and event != "deleted":
+        raise ValueError(
+            f"before= is the very {type(obj).__name__} that was changed, so that it is not as it was; keep its values "
+            "before the change, as in before = queryset.values_of(obj)"
+        )
+    _check_object(handler, "the object", obj)
+    if before is not None and not isinstance(before, Mapping):
+        _check_object(handler, "before=", before)
+        before = values_of(handler, before)
+    await note(handler, event, obj, before)
+
+
+def _check_object(handler: Any, what: str, obj: Any) -> None:
+    model = getattr(getattr(handler, "queryset", None), "model", None)
+    if isinstance(model, type) and not isinstance(obj, model):
+        raise TypeError(
+            f"publish_object() of {type(handler).__name__}: {what}: expected a {model.__name__}, got {obj!r:.80}"
+        )
 
 
 def _change(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | None) -> _Change:

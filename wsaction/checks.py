@@ -1,15 +1,21 @@
 """Checks: what an app's declarations say that its author may not have meant. Nothing is run for it."""
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from wsaction.applications import WSAction
 from wsaction.authentication import SessionAuthentication
+from wsaction.filters import FieldFilter, OrderingFilter, SearchFilter
 from wsaction.inventory import Entry, inventory
 from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
+from wsaction.matches import Leaf
+from wsaction.mounts import MountedHandler
+from wsaction.patterns import Pattern
 from wsaction.routing import Router
 from wsaction.shadows import shadows
 from wsaction.throttling import ConnectionRateThrottle, MemoryThrottleStore, SimpleRateThrottle
@@ -37,7 +43,9 @@ class Finding:
 def check(app: WSAction, workers: int = 1) -> list[Finding]:
     """What there is to find in an app that so many processes are to serve; errors first."""
     entries = [*inventory(app.router)]
-    found = [*_hidden(app.router), *_open(entries), *_endless(entries), *_loose(app), *_exposed(app)]
+    handlers = _handlers(app.router)
+    found = [*_hidden(app.router), *_miswritten(app.router), *_misspelt(handlers), *_unused(handlers)]
+    found += [*_open(entries), *_taken(entries), *_endless(entries), *_loose(app), *_exposed(app)]
     if workers > 1:
         found += _unshared(app, entries, workers)
     return sorted(found, key=lambda one: one.level)
@@ -68,6 +76,119 @@ def _hidden_in(router: Router, connection: str) -> Iterator[Finding]:
 
 def _place(connection: str, route: str) -> str:
     return f"{connection or '(root)'} {route}".strip()
+
+
+def _miswritten(router: Router) -> Iterator[Finding]:
+    """Patterns that are written as those of another router."""
+    yield from _miswritten_in(router.leaves, "")
+    for leaf in router.leaves:
+        if (table := getattr(leaf.endpoint.view, "table", None)) is not None:
+            yield from _miswritten_in(table.router.leaves, leaf.route)
+
+
+def _miswritten_in(leaves: list[Leaf], connection: str) -> Iterator[Finding]:
+    seen: set[Pattern] = set()
+    for leaf in leaves:
+        first = next((one for one in leaf.patterns if one.source), None)
+        for one in leaf.patterns:
+            if one in seen:
+                continue
+            seen.add(one)
+            place = _place(connection, leaf.route)
+            if one is first and one.source.removeprefix("^").startswith("/"):
+                msg = f"{one.source!r} begins with '/', and what is matched never does"
+                yield Finding("warning", "leading_slash", place, msg, "write it without that '/'")
+            if one.is_regex:
+                continue
+            if "(?P<" in one.source or one.source.startswith("^") or one.source.endswith("$"):
+                msg = f"{one.source!r} is a regular expression, which path() takes for text"
+                yield Finding("warning", "regex_in_path", place, msg, "use re_path()")
+            for braces, name, kind in _BRACES.findall(one.source):
+                angles = f"<{kind}:{name}>" if kind else f"<{name}>"
+                msg = f"{braces} is text here, and captures nothing"
+                yield Finding("warning", "braces_in_path", place, msg, f"write {angles}")
+
+
+_BRACES = re.compile(r"(\{(\w+)(?::(\w+))?\})")
+
+
+# attributes
+def _handlers(router: Router) -> dict[Any, tuple[str, MountedHandler]]:
+    """Every class of handlers, with the first place where it is mounted."""
+    handlers: dict[Any, tuple[str, MountedHandler]] = {}
+    for leaf in router.leaves:
+        if (table := getattr(leaf.endpoint.view, "table", None)) is None:
+            continue
+        mounted = [(_place(leaf.route, ""), table.root)]
+        for below in table.router.leaves:
+            place = _place(leaf.route, below.route)
+            mounted += [(place, one) for one in (*below.endpoint.view.above, below.endpoint.view)]
+        for place, one in mounted:
+            handlers.setdefault(one.handler_class, (place, one))
+    return handlers
+
+
+def _misspelt(handlers: Mapping[Any, tuple[str, MountedHandler]]) -> Iterator[Finding]:
+    """Attributes that are almost, but not quite, those that are read."""
+    seen: set[tuple[Any, str]] = set()
+    for cls, (place, _) in handlers.items():
+        ours = [base for base in cls.__mro__ if base.__module__.partition(".")[0] == "wsaction"]
+        known = {name: value for base in ours for name, value in vars(base).items() if not name.startswith("_")}
+        read = [name for name, value in known.items() if not _is_code(value)]
+        for base in (one for one in cls.__mro__ if one not in ours and one is not object):
+            for name, value in vars(base).items():
+                if name.startswith("_") or name in known or _is_code(value) or (base, name) in seen:
+                    continue
+                seen.add((base, name))
+                near = get_close_matches(name, read, 1, cutoff=0.85)
+                if near and not name.endswith(f"_{near[0]}"):  # which is a name of one's own
+                    msg = f"{base.__name__}.{name} is no attribute that a handler has"
+                    yield Finding("warning", "unknown_attribute", place, msg, f"did you mean {near[0]}?")
+
+
+def _is_code(value: Any) -> bool:
+    """Whether an attribute is a method, property or the like, and no setting."""
+    return hasattr(type(value), "__get__")
+
+
+_READERS: Mapping[str, Any] = {
+    "filter_fields": FieldFilter,
+    "search_fields": SearchFilter,
+    "ordering_fields": OrderingFilter,
+    "ordering": OrderingFilter,
+}
+
+
+def _unused(handlers: Mapping[Any, tuple[str, MountedHandler]]) -> Iterator[Finding]:
+    """Attributes that nothing reads, for want of what would."""
+    for cls, (place, mounted) in handlers.items():
+        if mounted.attribute("events") and not hasattr(cls, "announced"):
+            msg = f"{cls.__name__} has events, and nobody can subscribe to it"
+            yield Finding("warning", "no_subscribe", place, msg, "put SubscribeMixin first among its bases")
+        backends = [one if isinstance(one, type) else type(one) for one in mounted.attribute("filter_backends") or ()]
+        own = [one for one in backends if one not in _READERS.values()]  # which may read anything
+        if own or getattr(cls, "decides_query", True):
+            continue
+        for name, reader in _READERS.items():
+            if mounted.attribute(name) and reader not in backends:
+                msg = f"{cls.__name__}.{name} counts for nothing without {reader.__name__}"
+                cure = f"add {reader.__name__} to its filter_backends, or leave {name} out"
+                yield Finding("warning", "unused_filter", place, msg, cure)
+
+
+def _taken(entries: list[Entry]) -> Iterator[Finding]:
+    """Parameters that a dependency is given, and an action is told by the client."""
+    seen: set[tuple[str, str, str]] = set()
+    for entry in entries:
+        for told, action in entry.actions.items():
+            for name in {one.name for one in action.own_inputs} & {"scope", "user"}:
+                if re.search(rf"[<:]{name}>", entry.connection + entry.route) or (entry.handler, told, name) in seen:
+                    continue
+                seen.add((entry.handler, told, name))
+                msg = f"{entry.handler}.{action.name} has a parameter {name}, which is whatever the client sends"
+                cure = f"use self.{name}, or call it otherwise where clients are to say it"
+                place = f"{_place(entry.connection, entry.route)} {told}"
+                yield Finding("warning", "client_input", place, msg, cure)
 
 
 # permissions

@@ -11,13 +11,24 @@ import wsaction
 from wsaction.cli_call import call
 from wsaction.cli_codegen import codegen
 from wsaction.cli_inspect import asyncapi, check, routes
-from wsaction.cli_loading import check_module, find
+from wsaction.cli_loading import check_module, check_served, find, told_where
+from wsaction.exceptions import ImproperlyConfigured
 from wsaction.server import run as run_app
 
 __all__ = ("main",)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Commands that say in one line what is declared wrongly in an app."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ImproperlyConfigured as exc:
+            raise click.ClickException(told_where(exc)) from exc
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(wsaction.__version__, message="wsaction %(version)s")
 def main() -> None:
     """wsaction: routes, serializers, permissions and generic actions on one WebSocket."""
@@ -66,6 +77,6 @@ def run(app: str, app_dir: str, **options: Any) -> None:
     if options["reload"] or options["env_file"]:
         check_module(app, app_dir)  # it is imported later: whenever it has changed, with its environment set
     else:
-        find(app, app_dir)
+        check_served(find(app, app_dir)[1], app)
     options["reload_dirs"] = list(options["reload_dirs"]) or None
     run_app(app, **{name: value for name, value in options.items() if value is not None})

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import wraps
@@ -14,7 +15,7 @@ import click
 
 from wsaction.applications import WSAction
 
-__all__ = ("app_argument", "check_module", "find", "load")
+__all__ = ("app_argument", "check_module", "check_served", "find", "load", "told_where")
 
 HINT = "MODULE:APP"
 
@@ -56,6 +57,23 @@ def find(target: str, app_dir: str) -> tuple[ModuleType, Any]:
             raise _wrong(f"{name} has no {attribute!r}{_near(part, found)}")
         found = getattr(found, part)
     return module, found
+
+
+def check_served(found: Any, target: str) -> None:
+    """Raises as `load` does for a class of ours, which a server would take for a function that makes an app."""
+    mount = "as_asgi" if hasattr(found, "as_asgi") else "as_aaah"
+    if isinstance(found, type) and hasattr(found, mount):
+        raise _wrong(f"{target} is a class; write app = {found.__name__}.{mount}(), or put that in a WSAction")
+
+
+def told_where(exc: Exception) -> str:
+    """What an exception says, in one line, and which line of whose code it is about, if any is."""
+    ours = str(Path(__file__).parent)
+    frames = [one for one in traceback.extract_tb(exc.__traceback__) if Path(one.filename).is_file()]
+    imported = [at for at, one in enumerate(frames) if one.filename == __file__]
+    theirs = [one for one in frames[imported[-1] :] if not one.filename.startswith(ours)] if imported else []
+    where = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
+    return " ".join(str(exc).split()) + where
 
 
 def check_module(target: str, app_dir: str) -> tuple[str, str]:

@@ -13,7 +13,18 @@ from wsaction.parameters import PROTOCOL_KEYS, Input, Parameter, built, read_hin
 from wsaction.serializers import json_encoder
 from wsaction.signatures import depends_of, read_dependencies
 
-__all__ = ("collect_actions", "read_action", "select_actions")
+__all__ = ("NotMountedSo", "collect_actions", "read_action", "select_actions")
+
+
+class NotMountedSo:
+    """An attribute that a handler class has not, though others have it; ``AttributeError`` says how it is mounted."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, obj: Any, cls: Any = None) -> Any:
+        how = "a consumer is mounted with as_asgi()" if cls.is_consumer else "a handler is mounted with as_aaah()"
+        raise AttributeError(f"{cls.__name__} has no {self._name}(); {how}")
 
 
 def collect_actions(

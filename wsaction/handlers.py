@@ -10,7 +10,7 @@ from starlette.datastructures import QueryParams
 
 from wsaction.actions import Action
 from wsaction.connections import Receive, Send
-from wsaction.declarations import collect_actions, select_actions
+from wsaction.declarations import NotMountedSo, collect_actions, select_actions
 from wsaction.decorators import async_action
 from wsaction.dialects.base import Dialect
 from wsaction.dispatch import raise_refusal
@@ -81,6 +81,9 @@ class AsyncAPIActionHandler:
         )
 
     # ---------------------------------------------------------------------------------------------- mounting
+    as_asgi: ClassVar[Any] = NotMountedSo()
+    as_view: ClassVar[Any] = NotMountedSo()
+
     @classmethod
     def as_aaah(cls, *, actions: Mapping[str, str] | Sequence[str] | None = None, **initkwargs: Any) -> "ActionView":
         """An "async API action handler" to be mounted with ``path()``; also an ASGI app that serves this handler alone.

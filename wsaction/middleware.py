@@ -10,7 +10,10 @@ from wsaction.frames import note_failure
 __all__ = ("CallNext", "ExceptionHandler", "Middleware", "check_exception_handlers", "check_middleware")
 
 CallNext: TypeAlias = Callable[[Any], Awaitable[Any]]
-"""``await call_next(handler)`` runs what is further in, and gives what the action returned."""
+"""``await call_next(handler)`` runs what is further in, and gives what the action returned.
+
+Middleware that calls it and does not await it is a ``RuntimeError``; one that does not call it answers itself.
+"""
 
 Middleware: TypeAlias = Callable[[Any, CallNext], Awaitable[Any]]
 """``async def mw(handler, call_next)``; what it returns is what the action returned, for whoever is further out."""
@@ -69,7 +72,24 @@ def _noted(innermost: CallNext) -> CallNext:
 
 
 def _around(one: Middleware, call_next: CallNext) -> CallNext:
-    return lambda handler: one(handler, call_next)
+    async def call(handler: Any) -> Any:
+        begun: list[Any] = []
+
+        def going_on(handler: Any) -> Any:
+            begun.append(call_next(handler))
+            return begun[-1]
+
+        result = await one(handler, going_on)
+        for coroutine in begun:
+            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                coroutine.close()  # it is told here
+                raise RuntimeError(
+                    f"the middleware {getattr(one, '__qualname__', type(one).__qualname__)} called call_next() and did "
+                    "not await it, so that the action never ran; write return await call_next(handler)"
+                )
+        return result
+
+    return call
 
 
 async def translated(

@@ -11,7 +11,7 @@ from wsaction.algebra import Ask
 from wsaction.exceptions import ActionNotAllowed, APIError, ImproperlyConfigured
 from wsaction.frames import Frame
 from wsaction.permissions import Permissions, compile_permissions
-from wsaction.routing import Endpoint, Include, adopt, nest, re_path
+from wsaction.routing import Endpoint, Include, adopt_all, nest, re_path
 from wsaction.throttling import BaseThrottle, Throttles, compile_throttles
 
 __all__ = ("MountedHandler", "Plan", "View", "as_prefixes", "mount")
@@ -150,7 +150,7 @@ def _asked_once(limiting: Limiting) -> tuple[tuple[MountedHandler, Throttles | N
 def mount(patterns: Iterable[Any], above: tuple[MountedHandler, ...]) -> Iterable[Endpoint | Include]:
     """The same patterns with mounted handlers for views; a handler's own `routepatterns` follow it, below its
     pattern."""
-    for pattern in map(adopt, patterns):
+    for pattern in adopt_all(patterns, f"{above[-1].handler_class.__name__}.routepatterns"):
         if isinstance(pattern, Include):
             yield pattern.with_children(tuple(mount(pattern.children, above)))
             continue

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from copy import copy
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NoReturn, Self, TypeVar
 
 from wsaction.exceptions import NotFound
 from wsaction.lookups import Combination, Fields, InvalidLookup, Q, field_name, field_path, resolve
@@ -77,6 +77,9 @@ class NarrowingQuerySet(ABC, Generic[M]):
         other = copy(self)
         other._start, other._stop = self._start + start, min(ends, default=None)
         return other
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError(f"{self!r} is iterated by `async for`, in an `async def`: [obj async for obj in queryset]")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.model.__name__}>"

@@ -8,7 +8,7 @@ welcome.
 from typing import Any
 
 from wsaction.cursors import CursorPagination
-from wsaction.exceptions import NotFound
+from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.paginators import (
     BasePagination,
     Page,
@@ -27,6 +27,7 @@ __all__ = (
     "Page",
     "PageNumberPagination",
     "PageReply",
+    "paginator_of",
     "replace_query",
 )
 
@@ -115,3 +116,17 @@ class LimitOffsetPagination(BasePagination):
 
     def _route(self, handler: Any, limit: int, offset: int) -> str:
         return replace_query(handler.route, **{self.limit_query_param: limit, self.offset_query_param: offset or None})
+
+
+def paginator_of(pagination_class: Any, owner: str = "") -> BasePagination | None:
+    """The paginator that a handler's ``pagination_class`` is or makes; None where that is None.
+
+    Raises `ImproperlyConfigured` for what is none; ``owner`` is whose it is, ``"CardHandler."``.
+    ``paginator_of(PageNumberPagination(page_size=20)).page_size`` is 20.
+    """
+    made: BasePagination | None = pagination_class() if isinstance(pagination_class, type) else pagination_class
+    if made is not None and not hasattr(made, "paginate_queryset"):
+        raise ImproperlyConfigured(
+            f"{owner}pagination_class is a paginator, as in PageNumberPagination(page_size=20), or None, not {made!r}"
+        )
+    return made

@@ -43,6 +43,7 @@ __all__ = (
     "ResolverMatch",
     "Router",
     "adopt",
+    "adopt_all",
     "include",
     "nest",
     "path",
@@ -50,7 +51,7 @@ __all__ = (
     "register_converter",
 )
 
-_MOUNTS = ("as_aaah", "as_asgi", "as_view")
+_MOUNTS = ("as_asgi", "as_aaah", "as_view")  # a consumer has the second too, which is not meant
 
 
 class Included(NamedTuple):
@@ -69,7 +70,7 @@ class Router:
     """
 
     def __init__(self, patterns: Iterable[Any]) -> None:
-        self.patterns = _adopt_all(patterns, "Router()")
+        self.patterns = adopt_all(patterns, "Router()")
         self.leaves: list[Leaf] = leaves(self.patterns)
         self._trie = Trie()
         outlines = {pattern: outline(pattern) for leaf in self.leaves for pattern in leaf.patterns}
@@ -205,7 +206,7 @@ def nest(pattern: Any, children: Iterable[Any]) -> tuple[Endpoint, Include]:
     endpoint = adopt(pattern)
     if not isinstance(endpoint, Endpoint):
         raise ImproperlyConfigured(f"nest() takes an endpoint, got the include {endpoint.pattern.source!r}.")
-    return endpoint, Include(endpoint.pattern.prefix(), _adopt_all(children, "nest()"), endpoint.kwargs, None, None)
+    return endpoint, Include(endpoint.pattern.prefix(), adopt_all(children, "nest()"), endpoint.kwargs, None, None)
 
 
 def adopt(pattern: Any) -> Endpoint | Include:
@@ -238,9 +239,21 @@ def _adopt_foreign(pattern: Any, within: tuple[Any, ...]) -> Endpoint | Include:
     return Include(compiled, children, dict(pattern.default_kwargs), pattern.app_name, pattern.namespace)
 
 
-def _adopt_all(patterns: Any, where: str) -> tuple[Endpoint | Include, ...]:
+def adopt_all(patterns: Any, where: str) -> tuple[Endpoint | Include, ...]:
+    """Patterns, each as `adopt` has it.
+
+    :param where: who takes them, for the error.
+    :raises ImproperlyConfigured: they are no list of patterns.
+
+    ``adopt_all([path("boards/", view)], "Router()")`` is a tuple of that one.
+    """
+    if isinstance(patterns, Endpoint | Include):
+        raise ImproperlyConfigured(f"{where} takes a list, and got one path(); put it in one: [path(...)].")
     if isinstance(patterns, str | Mapping) or not isinstance(patterns, Iterable):
-        raise ImproperlyConfigured(f"{where} takes a list of what path() and re_path() return, got {patterns!r}.")
+        cure = "; pass its urls" if isinstance(getattr(patterns, "urls", None), list) else ""
+        raise ImproperlyConfigured(
+            f"{where} takes a list of what path() and re_path() return, got {patterns!r:.80}{cure}."
+        )
     return tuple(map(adopt, patterns))
 
 
@@ -253,7 +266,7 @@ def _patterns_of(source: Any) -> tuple[Endpoint | Include, ...]:
             f"The included module {source.__name__!r} has no routepatterns; if it is meant to have them, "
             "two modules that import each other are the likely cause."
         )
-    return _adopt_all(patterns, "include()")
+    return adopt_all(patterns, "include()")
 
 
 def _declare(
@@ -275,10 +288,11 @@ def _checked_view(view: Any) -> Any:
     :raises TypeError: it cannot; the message says what to write instead.
     """
     kind = view if isinstance(view, type) else type(view)
-    calls = " or ".join(f"{kind.__name__}.{mount}()" for mount in _MOUNTS if callable(getattr(kind, mount, None)))
-    if calls and (isinstance(view, type) or not callable(view)):
+    mount = next((mount for mount in _MOUNTS if callable(getattr(kind, mount, None))), None)
+    if mount is not None and (isinstance(view, type) or not callable(view)):
         raise TypeError(
-            f"The view must be a callable: pass {calls}, not {kind.__name__}{'' if kind is view else '()'}."
+            f"The view must be a callable: pass {kind.__name__}.{mount}(), "
+            f"not {kind.__name__}{'' if kind is view else '()'}."
         )
     if isinstance(view, MethodType) and view.__name__ in _MOUNTS:
         raise TypeError(f"The view must be what {view.__qualname__}() returns: call it.")

@@ -6,7 +6,8 @@ One model is enough for both directions: `input_model` is what comes in of it, w
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, PydanticUndefined, SchemaValidator, core_schema, to_json
@@ -67,13 +68,16 @@ def at_first(validate: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return first
 
 
-def python_validator(annotation: Any) -> Callable[[Any], Any]:
+def python_validator(annotation: Any, title: str) -> Callable[[Any], Any]:
     """A function that makes a value of the application's what ``annotation`` says, of an object by its attributes.
 
-    It raises ``pydantic.ValidationError``.
+    It raises ``pydantic.ValidationError``, "1 validation error for ``title``".
     """
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-    return partial(adapter.validator.validate_python, from_attributes=True)
+    adapter.validator  # noqa: B018  # raises for what pydantic cannot build yet
+    hides: bool = getattr(annotation, "model_config", {}).get("hide_input_in_errors", False)
+    validator = SchemaValidator(adapter.core_schema, {"title": title, "hide_input_in_errors": hides})
+    return partial(validator.validate_python, from_attributes=True)
 
 
 def _tells_json_apart(part: dict[str, Any]) -> bool:
@@ -129,19 +133,35 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
         try:
             return to_json(validate(value, from_attributes=True), warnings="error").decode()
         except ValidationError as exc:
-            raise TypeError(
-                f"{type(value).__name__} was returned where {_name(annotation)} is announced: {exc}"
-            ) from exc
+            told = f"{type(value).__name__} was returned where {_name(annotation)} is announced"
+            raise TypeError(_unawaited(value) or f"{told}{_as_status(value, annotation)}: {exc}") from exc
         except PydanticSerializationError as exc:
             raise unwritable(value, exc) from exc
 
     def unwritable(value: Any, exc: PydanticSerializationError) -> TypeError:
-        return TypeError(
-            f"{type(value).__name__} cannot be written as JSON: {exc}; "
-            "return a pydantic model, or annotate the return type with one"
-        )
+        cure = "return a pydantic model, or annotate the return type with one"
+        if "<class 'coroutine'>" in str(exc):  # somewhere in it
+            cure = "did you forget `await`?"
+        return TypeError(_unawaited(value) or f"{type(value).__name__} cannot be written as JSON: {exc}; {cure}")
 
     return encode
+
+
+def _unawaited(value: Any) -> str | None:
+    """What is said of a coroutine that was returned as it is; it is closed, as Python would say less of it."""
+    if not isinstance(value, CoroutineType):
+        return None
+    value.close()
+    return f"the coroutine {value.__qualname__}() was returned, not what it returns; did you forget `await`?"
+
+
+def _as_status(value: Any, annotation: Any) -> str:
+    """What is said of a tuple that was meant as (value, status), and is not."""
+    if type(value) is not tuple or len(value) != 2 or get_origin(annotation) is tuple:
+        return ""
+    if isinstance(value[1], int):
+        return f"; where a status is returned too, annotate tuple[{_name(annotation)}, int]"
+    return f"; a status is an int, got {value[1]!r}" if isinstance(value[1], str) and value[1].isdigit() else ""
 
 
 def _name(annotation: Any) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from types import CoroutineType
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -27,6 +28,11 @@ def shown_as(output: Model, obj: Any) -> BaseModel:
     try:
         return output.model_validate(obj, from_attributes=True)
     except ValidationError as exc:
+        if isinstance(obj, CoroutineType):
+            obj.close()  # it is told here
+            raise TypeError(
+                f"{output.__name__} shows an object, and got {obj.__qualname__}(); did you forget `await`?"
+            ) from exc
         _explain(exc, output, type(obj))
         raise
 

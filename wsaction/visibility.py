@@ -2,7 +2,8 @@
 
 A message about an object carries its *subject*, the object's own values before and after, which no client is shown.
 Every process makes objects of them again and asks each subscriber's permissions, as action ``subscribe``. Who may not
-see the object any more is told that it was deleted; who newly sees it, that it was created.
+see the object any more is told that it was deleted; who newly sees it, that it was created. Where it is not known how
+the object was, whoever does not see it may have seen it.
 
 Where a handler narrows ``get_queryset()`` and has no ``get_topic()`` of its own, the object has to be in it too. That
 is decided by the object's values where the queryset is narrowed by them alone, else by asking for the key: a query for
@@ -75,7 +76,8 @@ def _shown(handler: Any, event: Event, *, saw: bool, sees: bool) -> str | None:
     message, subject = event.message, event.subject
     if sees and not saw and subject["before"] is not None:
         return event.numbered(encode_event("created", message["route"], to_json(message["data"]).decode()))
-    if saw and not sees and subject["after"] is not None:
+    unknown = subject["before"] is None and message["event"] == "updated"  # who does not see it may have seen it
+    if (saw or unknown) and not sees and subject["after"] is not None:
         data = gone(handler, subject["pk"], subject["after"])
         return event.numbered(encode_event("deleted", message["route"], data))
     return event.frame if saw or sees else None

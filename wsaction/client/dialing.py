@@ -94,8 +94,9 @@ class Dialer:
 def refusal(url: str, lost: ConnectionLost) -> ConnectionFailed:
     """What a close means for those who would connect again."""
     told = f", {lost.reason!r}" if lost.reason else ""
+    did = "refused" if lost.refused else "closed"
     return ConnectionFailed(
-        f"{url} closed the connection: code {lost.code}{told}", code=lost.code, is_final=says_no(lost.code)
+        f"{url} {did} the connection: code {lost.code}{told}", code=lost.code, is_final=says_no(lost.code)
     )
 
 

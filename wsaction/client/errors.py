@@ -77,13 +77,25 @@ class ConnectionFailed(ClientError):
 class ConnectionLost(ClientError):
     """The connection was lost before the final reply. The action may have been carried out or not: never sent again.
 
-    ``code`` and ``reason`` are those of the close; 1006 where the server went without one.
+    ``code`` and ``reason`` are those of the close; 1006 where the server went without one. ``refused``: its code says
+    no, and nothing came before it, as from a server that accepts a handshake to refuse it.
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
-        told = f", {reason!r}" if reason else ""
-        super().__init__(f"the connection was lost (code {code}{told}); what was under way may have been carried out")
-        self.code, self.reason = code, reason
+        super().__init__(code, reason)
+        self.code, self.reason, self.refused = code, reason, False
+
+    def __str__(self) -> str:
+        told = f"code {self.code}, {self.reason!r}" if self.reason else f"code {self.code}"
+        if self.refused:
+            return f"the server refused the connection, or ended it before it said anything ({told})"
+        return f"the connection was lost ({told}); what was under way may have been carried out"
+
+    def again(self) -> "ConnectionLost":
+        """The same, to be raised once more."""
+        again = type(self)(self.code, self.reason)
+        again.refused = self.refused
+        return again
 
 
 class CallTimeout(ClientError, TimeoutError):

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from wsaction.client.buffers import Flow, Outbox, StreamBuffer
 from wsaction.client.errors import ConnectionLost, UnexpectedReply
 from wsaction.client.messages import Event, Reply, encode_request, read
-from wsaction.client.sockets import Socket
+from wsaction.client.sockets import Socket, says_no
 
 __all__ = ("Asker", "Link")
 
@@ -40,6 +40,7 @@ class Link:
         self._prefix, self._numbers = f"{secrets.token_hex(4)}-", itertools.count(1)
         self._outbox, self._flow = Outbox(), Flow()
         self._lost: ConnectionLost | None = None
+        self._heard = False  # whether the server said anything
         self.said_at = asyncio.get_running_loop().time()  # when something was sent last
 
     # ------------------------------------------------------------------------------------------------ its life
@@ -74,11 +75,12 @@ class Link:
 
     def fail(self, exc: ConnectionLost) -> None:
         """Tells all who wait for replies that none will come."""
+        exc.refused = says_no(exc.code) and not self._heard
         self._lost = self._lost or exc
         self._outbox.close()
         askers, self._askers = self._askers, {}
         for asker in askers.values():
-            asker.lost(ConnectionLost(exc.code, exc.reason))
+            asker.lost(exc.again())
 
     def abort(self) -> None:
         """Drops the connection at once."""
@@ -152,6 +154,7 @@ class Link:
     # ------------------------------------------------------------------------------------------------ being told
     def take(self, text: str | bytes) -> None:
         """Hands on one message."""
+        self._heard = True
         try:
             message = read(text)
             if isinstance(message, Event):

@@ -130,6 +130,11 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Event | Resync:
+        if self._entered is None:  # nothing would ever come
+            raise RuntimeError(
+                f"this subscription to {self.asked_route!r} was not entered; enter it: "
+                f"async with client.subscribe({self.asked_route!r}) as subscription"
+            )
         waiting = await self._buffer.get()
         self.position = waiting.position
         if self._state is _State.BEHIND and not self._buffer:
