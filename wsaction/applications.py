@@ -10,7 +10,6 @@ from starlette.routing import Router as LifespanRouter
 
 from wsaction.admission import Authenticator
 from wsaction.announcements import Announced
-from wsaction.asyncapi import describe
 from wsaction.authentication import user_id as id_of_user
 from wsaction.changes import is_live
 from wsaction.connections import Receive, Send
@@ -134,6 +133,8 @@ class WSAction:
         What is changed in it, or returned by a function that is put in this one's place, is what is served.
         """
         if self._asyncapi is None:
+            from wsaction.asyncapi import describe  # a fifth of what importing this module takes, and few ask for it
+
             self._asyncapi = describe(
                 self.router,
                 title=self.title,
