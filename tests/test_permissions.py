@@ -781,3 +781,29 @@ def test_methods_called_by_hand(permission: BasePermission, expected: bool) -> N
     assert permission.can_connect({}, None) is expected
     assert permission.has_permission({}, None, "list") is expected
     assert permission.has_object_permission({}, None, "list", None) is expected
+
+
+# ------------------------------------------------------------------------------------------------- forgotten
+def test_a_permission_that_returns_none_says_no_and_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Forgetful(BasePermission):
+        def has_permission(self, scope: Any, handler: Any, action: str) -> Any:
+            """As where the ``return`` was forgotten."""
+
+        async def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> Any:
+            """The same, awaited."""
+
+    asked = compiled(Forgetful)
+    for _ in range(2):
+        assert isinstance(settled(asked.action_refusal({}, "handler", "list")), Refusal)
+        assert isinstance(settled(asked.object_refusal({}, "handler", "list", "card")), Refusal)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.partition("Forgetful.")[2] for text in told] == [
+        "has_permission returned None, which is a no; return True or False",
+        "has_object_permission returned None, which is a no; return True or False",
+    ]
+
+
+@pytest.mark.parametrize("answer", [True, False, 0, "", 1])
+def test_other_answers_are_not_told_of(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    settled(compiled(lambda scope, handler, action: answer).action_refusal({}, "handler", "list"))
+    assert caplog.records == []
