@@ -68,7 +68,7 @@ def run(contestant: Contestant, quick: bool) -> dict[str, float]:
     for column, Turns.taken in TURNS.items():
         app, base = (one.app(waiting=Turns.taken > 0) for one in (contestant, BY_HAND))
         on_loop(verify(app, contestant.speech, getattr(module, "STATUSES", {}), getattr(module, "UNTOLD", ())))
-        ratio, us = on_loop(compare(app, base, contestant, 10 if quick else 30, 0.02 if quick else 0.05))
+        ratio, us = on_loop(compare(app, base, contestant, 10 if quick else 20, 0.02 if quick else 0.05))
         figures |= {column: rounded(ratio), f"{column}, µs": rounded(us)}
     return figures
 

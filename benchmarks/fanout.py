@@ -62,7 +62,7 @@ def answer(quick: bool = False) -> Answer:
         try:
             if contestant.version is None:
                 raise Unfit(f"{contestant.distribution} is not installed")
-            figures = asyncio.run(in_process(contestant, talk, 3 if quick else 5, SIZES[:1] if quick else SIZES, notes))
+            figures = asyncio.run(in_process(contestant, talk, 3, SIZES[:1] if quick else SIZES, notes))
             figures |= over_sockets(contestant, talk, quick, notes)
         except Unfit as exc:
             if contestant in (OURS, BY_HAND):

@@ -45,7 +45,7 @@ def answer(quick: bool = False) -> Answer:
     question = "Every event once and in order, for clients that drop and come back"
     if PROGRAM is None:
         return Answer("recovery", question, [], ["left out: there is no redis-server on PATH"])
-    clients, seconds = (100, 4.0) if quick else (500, 30.0)
+    clients, seconds = (100, 4.0) if quick else (500, 20.0)
     rows, notes = [], []
     for disturbance in DISTURBANCES:
         found = account(disturbance, clients, seconds)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import uvicorn
 
@@ -98,16 +98,20 @@ def resident() -> int:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, told: TextIO) -> None:
+        super().__init__(config)
+        self._told = told
+
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self._asked)
-        print(self.servers[0].sockets[0].getsockname()[1], flush=True)
+        print(self.servers[0].sockets[0].getsockname()[1], file=self._told, flush=True)
 
     def _asked(self) -> None:
         if not sys.stdin.readline():  # whoever measured is gone; not every contestant ends in good time
             os._exit(0)
         gc.collect()
-        print(resident(), flush=True)
+        print(resident(), file=self._told, flush=True)
 
 
 def with_user(app: Callable[..., Any]) -> Callable[..., Any]:
@@ -128,9 +132,11 @@ def main() -> None:
     parser.add_argument("--cpu", type=int, help="the CPU to keep to")
     options = parser.parse_args()
     pin(options.cpu)
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a contestant prints, its log perhaps, is none of our lines
     contestant = by_name(options.name)
     app = with_user(contestant.app(options.waiting))
-    _Server(uvicorn.Config(app, port=0, log_level="warning", **OPTIONS)).run()
+    _Server(uvicorn.Config(app, port=0, log_level="warning", **OPTIONS), told).run()
 
 
 if __name__ == "__main__":

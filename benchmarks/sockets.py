@@ -29,7 +29,7 @@ QUICK = ("wsaction", "by hand", "Starlette")
 
 def answer(quick: bool = False) -> Answer:
     """The question's answer; who cannot be served is left out, with the reason."""
-    rounds, seconds = (3, 0.7) if quick else (7, 1.5)
+    rounds, seconds = (3, 0.7) if quick else (5, 1.0)
     with contextlib.ExitStack() as stack:
         servers, notes = up(stack, quick)
         found = floods(servers, notes, rounds, seconds)
@@ -111,7 +111,7 @@ def waits(
         if most < 1.25 * rate:
             figures |= dict.fromkeys(names)
             continue
-        plan: dict[str, Any] = {"connections": CONNECTIONS, "rate": rate, "seconds": 1.0 if quick else 5.0}
+        plan: dict[str, Any] = {"connections": CONNECTIONS, "rate": rate, "seconds": 1.0 if quick else 2.5}
         found = load.run(1, kind="at_rate", contestant=contestant.name, port=server.port, **plan)
         figures |= {name: rounded(found[key], 3) for name, key in zip(names, ("p50", "p99"), strict=True)}
         if found["late"] > found["p50"]:
