@@ -133,7 +133,7 @@ def main() -> None:
     options = parser.parse_args()
     pin(options.cpu)
     told = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a contestant prints, its log perhaps, is none of our lines
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a contestant prints, its log perhaps, is none of our lines
     contestant = by_name(options.name)
     app = with_user(contestant.app(options.waiting))
     _Server(uvicorn.Config(app, port=0, log_level="warning", **OPTIONS), told).run()
