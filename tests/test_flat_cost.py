@@ -86,7 +86,7 @@ async def test_memory_returns_when_all_have_left(monkeypatch: pytest.MonkeyPatch
     tracemalloc.start()
     try:
         took, left = await come_and_go()
-        _, grown = await come_and_go()
+        grown = min([(await come_and_go())[1] for _ in range(3)])  # what leaks does so each time; a dict grows once
     finally:
         tracemalloc.stop()
         await hub.close()
