@@ -137,10 +137,10 @@ async def restart(world: World, server: FakeServer) -> None:
 def check(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     world = simulate(seed, monkeypatch)
     assert world.faults() == []
-    # Enough has happened to be judged. How much of it reaches clients depends on how many joins the faults refuse.
-    assert world.count["acknowledged"] > 40
-    assert world.count["held"] > 0
-    assert world.count["delivered"] > 200
+    count = world.count
+    assert count["acknowledged"] > 40
+    # More than was published, over all clients: of what was not delivered somebody was told instead.
+    assert count["delivered"] + count["$resync"] + count["recovered_False"] > count["acknowledged"]
 
 
 def check_gentle(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
