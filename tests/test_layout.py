@@ -131,10 +131,11 @@ def test_testing_stands_on_the_standard_library_and_anyio(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", modules())
-def test_a_module_has_a_docstring_and_at_most_350_lines(module: str) -> None:
+def test_a_module_has_a_docstring_and_one_of_over_500_lines_says_why_it_is_one_thing(module: str) -> None:
     source = (PACKAGE / Path(*module.split("."))).with_suffix(".py").read_text()
-    assert ast.get_docstring(ast.parse(source))
-    assert source.count("\n") <= 350
+    docstring = ast.get_docstring(ast.parse(source))
+    assert docstring
+    assert source.count("\n") <= 500 or "one thing" in docstring
 
 
 def test_the_package_re_exports_nothing() -> None:
