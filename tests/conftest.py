@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
 import hypothesis
@@ -85,3 +85,11 @@ def serve() -> Iterator[Callable[..., Server]]:
 async def client(server: Server, path: str, **options: Any) -> AsyncIterator[ClientConnection]:
     async with server.connect(path, **options) as socket_:
         yield socket_
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Lone surrogates in what was logged are escaped: a worker of pytest-xdist cannot send them."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report

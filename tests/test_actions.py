@@ -447,7 +447,9 @@ async def open_by_keyword(self: Any, b: int, *, x: int, a: int) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "function", [open_first, open_between, open_last, open_by_keyword, by_keyword_only(open_last)], ids=str
+    "function",
+    [open_first, open_between, open_last, open_by_keyword, by_keyword_only(open_last)],
+    ids=["first", "between", "last", "by keyword", "keywords only"],
 )
 async def test_what_the_captures_leave_open_is_filled_wherever_it_stands(function: Any) -> None:
     view = view_of(function, "<int:b>/<int:a>/")
