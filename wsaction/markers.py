@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = (
     "MAX_MODELS", "NO_SCHEMAS", "READ", "WRITTEN", "ReadOnly", "Shape", "WriteOnly", "build", "by_names", "check_class",
-    "check_unmarked", "checks_of_the_whole", "core_of", "fields_of", "ignoring", "marked", "marked_names", "optional",
-    "whole_schema",
+    "check_unmarked", "checks_of_the_whole", "core_of", "fields_of", "ignoring", "marked", "marked_fields",
+    "marked_names", "optional", "whole_schema",
 )  # fmt: skip
 
 MAX_MODELS = 1_024  # that are kept: those of all handlers, and room for some made as one goes
@@ -77,6 +77,12 @@ def marked_names(model: Model, marker: Marker) -> frozenset[str]:
     return frozenset(marked(model, marker))
 
 
+def marked_fields(core: Node, marker: Marker) -> list[str]:
+    """The names of the fields in a model's node that bear a marker. Raises as `marked` does."""
+    names, fields = marked_names(core["cls"], marker), fields_of(core)
+    return [] if fields is None else [name for name in fields["fields"] if name in names]
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """How core schemas are written anew.
@@ -119,7 +125,7 @@ class Shape:
 
     def of_schema(self, schema: Any) -> Node | None:
         """A schema of any type, written anew; None, where no field in it bears the marker."""
-        if not any(marked(core["cls"], self.without) for core in _models_within(schema) if fields_of(core)):
+        if not any(marked_fields(core, self.without) for core in _models_within(schema)):
             return None
         written: Node = self._written(schema)
         return written

@@ -23,6 +23,7 @@ from wsaction.markers import (
     check_class,
     fields_of,
     ignoring,
+    marked_fields,
     marked_names,
     whole_schema,
 )
@@ -75,10 +76,7 @@ def _hidden_member(key: str, value: Any, values: bool, changed: list[Any]) -> An
 
 
 def _exclude(node: Node, changed: list[Any]) -> None:
-    fields = fields_of(node)
-    names = (
-        () if fields is None else [name for name in marked_names(node["cls"], WriteOnly) if name in fields["fields"]]
-    )
+    names, fields = marked_fields(node, WriteOnly), fields_of(node)
     if fields is None or not names:
         return
     changed.append(node)
@@ -134,7 +132,8 @@ def shown(value: Any) -> Any:
 
     The value itself, where there is nothing to hide. Raises `ImproperlyConfigured` for markers where none can be.
     """
-    show = _shower(type(value))
+    kind: Any = type(value)
+    show = _shower(kind)
     return value if show is None else show(value)
 
 
@@ -158,7 +157,7 @@ def _shower(kind: Any) -> Callable[[Any], Any] | None:
     if hasattr(kind, "__pydantic_core_schema__"):
         written = hidden(whole_schema(kind) if issubclass(kind, BaseModel) else kind.__pydantic_core_schema__)
         return None if written is None else _Shown.by(written)
-    if dataclasses.is_dataclass(kind):
+    if hasattr(kind, "__dataclass_fields__"):
         check_class(kind)
         return _shown_dataclass
     return None
