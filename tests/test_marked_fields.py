@@ -148,6 +148,12 @@ def ways_out_alone(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
     class Derived(Base):
         password: model.model_fields["password"].rebuild_annotation()  # type: ignore[valid-type]
 
+    class Polymorphic(Base):
+        model_config = ConfigDict(**{"polymorphic_serialization": True})  # type: ignore[misc]  # of newer pydantic
+
+    class DerivedPolymorphic(Polymorphic):
+        password: model.model_fields["password"].rebuild_annotation()  # type: ignore[valid-type]
+
     class Open(BaseModel):
         model_config = ConfigDict(extra="allow")
 
@@ -205,6 +211,8 @@ def ways_out_alone(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
         "as any": (SerializeAsAny[Base], lambda it: ada(Derived)),
         "list of as any": (list[SerializeAsAny[Base]], lambda it: [ada(Derived)]),
         "subclass": (Base, lambda it: ada(Derived)),
+        "polymorphic": (Polymorphic, lambda it: ada(DerivedPolymorphic)),
+        "list of polymorphic": (list[Polymorphic], lambda it: [ada(DerivedPolymorphic)]),
         "computed": (Computing, lambda it: Computing()),
         "field serializer": (Serializing, lambda it: Serializing()),
         "plain model serializer": (Plainly, lambda it: ada(Plainly)),

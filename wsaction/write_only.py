@@ -51,6 +51,9 @@ def _hidden(part: Any, values: bool, changed: list[Any]) -> Any:
     if type(part) is not dict:
         return part
     kind, written = part.get("type"), part.get("serialization")
+    if values and _is_polymorphic(part):  # written by the class of the value
+        changed.append(part)
+        return {**_SHOWN, "ref": part["ref"]} if "ref" in part else _SHOWN
     overrides = type(written) is dict and (written["type"] not in _WRITING_BY_THE_SCHEMA or "schema" in written)
     if kind != "model" and overrides:
         node = {**part, "serialization": _hidden_member("serialization", written, values, changed)}
@@ -62,6 +65,11 @@ def _hidden(part: Any, values: bool, changed: list[Any]) -> Any:
     if values:
         _show(node, kind, changed)
     return node
+
+
+def _is_polymorphic(schema: Node) -> bool:
+    config = schema.get("config")
+    return type(config) is dict and bool(config.get("polymorphic_serialization"))
 
 
 def _hidden_member(key: str, value: Any, values: bool, changed: list[Any]) -> Any:
@@ -155,7 +163,10 @@ def _shower(kind: Any) -> Callable[[Any], Any] | None:
     if issubclass(kind, GeneratorType):
         return lambda values: (shown(value) for value in values)
     if hasattr(kind, "__pydantic_core_schema__"):
-        written = hidden(whole_schema(kind) if issubclass(kind, BaseModel) else kind.__pydantic_core_schema__)
+        schema = whole_schema(kind) if issubclass(kind, BaseModel) else kind.__pydantic_core_schema__
+        if _is_polymorphic(schema):  # it is this very class's
+            schema = {**schema, "config": {**schema["config"], "polymorphic_serialization": False}}
+        written = hidden(schema)
         return None if written is None else _Shown.by(written)
     if hasattr(kind, "__dataclass_fields__"):
         check_class(kind)
