@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import pydantic.dataclasses
@@ -20,13 +21,23 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from sqlalchemy import JSON
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from typing_extensions import TypeAliasType, TypedDict
 
+from tests import shelves
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
+from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.decorators import async_action
 from wsaction.dependencies import Depends
 from wsaction.exceptions import APIError, ImproperlyConfigured
+from wsaction.filters import FieldFilter, OrderingFilter, SearchFilter
+from wsaction.generics import ModelAPIActionHandler
+from wsaction.mixins import Output
+from wsaction.pagination import CursorPagination, PageNumberPagination
+from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
 from wsaction.serializers import ReadOnly, WriteOnly, input_model, json_encoder, json_validator
 from wsaction.subscriptions import SubscribeMixin
@@ -142,17 +153,19 @@ def both_ways(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
 def ways_out_alone(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
     """The same of what only goes out: types that say less than what is returned, and serializers of one's own."""
 
+    kept = model.model_fields["password"].rebuild_annotation()
+
     class Base(BaseModel):
         name: str
 
     class Derived(Base):
-        password: model.model_fields["password"].rebuild_annotation()  # type: ignore[valid-type]
+        password: kept  # type: ignore[valid-type]
 
     class Polymorphic(Base):
-        model_config = ConfigDict(**{"polymorphic_serialization": True})  # type: ignore[misc]  # of newer pydantic
+        model_config = {"polymorphic_serialization": True}
 
     class DerivedPolymorphic(Polymorphic):
-        password: model.model_fields["password"].rebuild_annotation()  # type: ignore[valid-type]
+        password: kept  # type: ignore[valid-type]
 
     class Open(BaseModel):
         model_config = ConfigDict(extra="allow")
@@ -174,17 +187,17 @@ def ways_out_alone(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
         it: int = 1
 
         @field_serializer("it")
-        def account(self, it: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        def account(self, it: int):  # type: ignore[no-untyped-def]
             return ada(model)
 
     class Plainly(model):  # type: ignore[misc]
         @model_serializer
-        def told(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        def told(self):  # type: ignore[no-untyped-def]
             return dict(self)
 
     class Around(model):  # type: ignore[misc]
         @model_serializer(mode="wrap")
-        def told(self, handler):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        def told(self, handler):  # type: ignore[no-untyped-def]
             return handler(self)
 
     @dataclasses.dataclass
@@ -230,6 +243,8 @@ def telling(annotation: Any, value: Callable[[], Any]) -> type[AsyncAPIConsumer]
     def made() -> Any:
         return value()
 
+    a_default = value()
+
     class Telling(SubscribeMixin, AsyncAPIConsumer):
         events = {"told": annotation}
 
@@ -242,11 +257,11 @@ def telling(annotation: Any, value: Callable[[], Any]) -> type[AsyncAPIConsumer]
             return value(), 202
 
         @async_action
-        async def unannotated(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        async def unannotated(self):  # type: ignore[no-untyped-def]
             return value()
 
         @async_action
-        async def unannotated_with_status(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        async def unannotated_with_status(self):  # type: ignore[no-untyped-def]
             return value(), 202
 
         @async_action
@@ -262,7 +277,7 @@ def telling(annotation: Any, value: Callable[[], Any]) -> type[AsyncAPIConsumer]
             yield value()
 
         @async_action
-        async def unannotated_stream(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        async def unannotated_stream(self):  # type: ignore[no-untyped-def]
             yield value()
 
         @async_action
@@ -286,7 +301,7 @@ def telling(annotation: Any, value: Callable[[], Any]) -> type[AsyncAPIConsumer]
             raise APIError(409, "taken", "It is taken.", {"by": value()})
 
         @async_action
-        async def default(self, it: annotation = value()) -> None: ...  # type: ignore[valid-type]
+        async def default(self, it: annotation = a_default) -> None: ...  # type: ignore[valid-type]
 
     return Telling
 
@@ -676,46 +691,61 @@ class MarkedComputed(BaseModel):
         return SECRET
 
 
+BOTH_WAYS = [
+    (Annotated[str, WriteOnly], "WriteOnly marks a field of a pydantic model, which .* is not"),
+    (list[Annotated[int, ReadOnly]], "ReadOnly marks a field of a pydantic model"),
+    (MarkedData, "MarkedData marks a field as ReadOnly or WriteOnly, which counts in pydantic models only"),
+    (list[MarkedTyped], "MarkedTyped marks a field"),
+    (MarkedTuple, "MarkedTuple marks a field"),
+]
+OUT_ALONE = [
+    (MarkedRoot, "MarkedRoot is a RootModel"),
+    (MarkedComputed, "MarkedComputed.password is computed to be shown"),
+]
+
+
+def taking_data(annotation: Any) -> Any:
+    async def act(self: Any, data: annotation) -> None: ...
+
+    return async_action(act)
+
+
+def depending(annotation: Any) -> Any:
+    def made(it: annotation) -> Any: ...
+
+    async def act(self: Any, it: Annotated[Any, Depends(made)]) -> None: ...
+
+    return async_action(act)
+
+
+def returning(annotation: Any) -> Any:
+    async def act(self: Any) -> annotation: ...
+
+    return async_action(act)
+
+
+def streaming(annotation: Any) -> Any:
+    async def act(self: Any) -> AsyncIterator[annotation]:
+        yield
+
+    return async_action(act)
+
+
 @pytest.mark.parametrize(
-    ("annotation", "message"),
-    [
-        (Annotated[str, WriteOnly], "WriteOnly marks a field of a pydantic model, which .* is not"),
-        (list[Annotated[int, ReadOnly]], "ReadOnly marks a field of a pydantic model"),
-        (MarkedData, "MarkedData marks a field as ReadOnly or WriteOnly, which counts in pydantic models only"),
-        (list[MarkedTyped], "MarkedTyped marks a field"),
-        (MarkedTuple, "MarkedTuple marks a field"),
-        (MarkedRoot, "MarkedRoot is a RootModel"),
-        (MarkedComputed, "MarkedComputed.password is computed to be shown"),
-    ],
+    ("declares", "annotation", "message"),
+    [(one, *case) for one in (taking_data, depending, returning, streaming) for case in BOTH_WAYS]
+    + [(one, *case) for one in (returning, streaming) for case in OUT_ALONE],
 )
-@pytest.mark.parametrize("where", ["data", "returns", "streams", "event", "dependency"])
-def test_a_mark_where_it_would_not_count_is_refused(annotation: Any, message: str, where: str) -> None:
-    if where in ("data", "dependency") and annotation in (MarkedRoot, MarkedComputed):
-        pytest.skip("of what comes in, it says nothing")
-
-    def dependency(it: annotation) -> Any: ...
-
-    def nothing() -> Any: ...
-
+def test_a_mark_where_it_would_not_count_is_refused(declares: Any, annotation: Any, message: str) -> None:
+    action = declares(annotation)
     with pytest.raises(ImproperlyConfigured, match=message):
-        if where == "event":
-            type("Telling", (SubscribeMixin, AsyncAPIConsumer), {"events": {"told": annotation}})
-        elif where == "streams":
+        type("Acting", (AsyncAPIConsumer,), {"act": action})
 
-            class Streaming(AsyncAPIConsumer):
-                @async_action
-                async def act(self) -> AsyncIterator[annotation]:
-                    yield
 
-        else:
-
-            class Acting(AsyncAPIConsumer):
-                @async_action
-                async def act(
-                    self,
-                    data: annotation if where == "data" else int,  # type: ignore[valid-type]
-                    it: Annotated[Any, Depends(dependency if where == "dependency" else nothing)],
-                ) -> annotation if where == "returns" else None: ...  # type: ignore[valid-type]
+@pytest.mark.parametrize(("annotation", "message"), BOTH_WAYS + OUT_ALONE)
+def test_so_is_one_in_an_event(annotation: Any, message: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=message):
+        type("Telling", (SubscribeMixin, AsyncAPIConsumer), {"events": {"told": annotation}})
 
 
 @pytest.mark.parametrize(
@@ -724,3 +754,174 @@ def test_a_mark_where_it_would_not_count_is_refused(annotation: Any, message: st
 def test_so_is_a_value_of_which_nothing_is_announced(value: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match="Marked"):
         json_encoder()(value)
+
+
+# ------------------------------------------------------------------------------------------------- generic handlers
+class Base(DeclarativeBase):
+    pass
+
+
+class PersonRow(Base):
+    __tablename__ = "person"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    is_admin: Mapped[bool] = mapped_column(default=False)
+    password: Mapped[str] = mapped_column(default="")
+    meta: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+
+
+class StoredPerson(BaseModel):
+    id: int
+    name: str
+    is_admin: bool = False
+    password: str = ""
+    meta: dict[str, Any] = {}
+
+
+class Person(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    id: Annotated[int, ReadOnly]
+    name: str
+    meta: dict[str, Any] = {}
+    is_admin: Annotated[bool, ReadOnly] = Field(
+        False, validation_alias=AliasChoices(AliasPath("meta", "is_admin"), "admin")
+    )
+    password: Annotated[str, WriteOnly] = ""
+
+
+class OpenPerson(BaseModel):
+    """The same without marks."""
+
+    id: int = 0
+    name: str
+    meta: dict[str, Any] = {}
+    is_admin: bool = False
+    password: str = ""
+
+
+class People(SubscribeMixin, ModelAPIActionHandler):
+    pagination_class = PageNumberPagination(page_size=10)
+
+    @async_action
+    async def me(self, pk: int) -> Person:
+        found: Any = await self.queryset.get(pk=pk)
+        return found  # a row, which has the attributes of one
+
+    @async_action
+    async def everybody(self) -> list[Person]:
+        return [one async for one in self.queryset]
+
+    @async_action
+    async def shown(self, pk: int):  # type: ignore[no-untyped-def]
+        return {"it": self.serialize(await self.queryset.get(pk=pk))}
+
+    @async_action
+    async def add(self, data: Person) -> Output:
+        obj = await self.queryset.create(self.validate(data))
+        await self.publish_object("created", obj)
+        return self.serialize(obj)
+
+
+@pytest.fixture(params=["memory", "sqlalchemy"])
+async def people(request: Any, tmp_path: Path) -> AsyncIterator[Any]:
+    if request.param == "memory":
+        yield MemoryQuerySet(StoredPerson)
+        return
+    async with shelves.sqlite(tmp_path, Base.metadata) as engine:
+        yield SQLAlchemyQuerySet(PersonRow, async_sessionmaker(engine))
+
+
+async def told_of_people(people: Any, serializer: Any) -> tuple[str, Any]:
+    """All that is told of a person who is created in two ways and read in every way; and how they are stored."""
+    handler = People.as_aaah(queryset=people, serializer_class=serializer)
+    root = type("Root", (AsyncAPIConsumer,), {"routepatterns": [path("people/", handler)]})
+    app = WSAction([path("ws/", root.as_asgi())])
+    sent = {"id": 77, "pk": 77, "name": "ada", "is_admin": True, "admin": True, "password": SECRET, "colour": "red"}
+    frames = []
+    async with app.lifespan(), connect(app, "/ws/") as ws:
+        frames.append(await ws.call("subscribe", "people/"))
+        for action in ("create", "add"):
+            frames.append(await ws.call(action, "people/", data={**sent, "meta": {"is_admin": True}}))
+            assert frames[-1]["status"] in (200, 201), frames[-1]
+            frames.append(await ws.event("created"))
+        (pk,) = {frame["data"]["id"] for frame in frames[1:3]}
+        change = {**sent, "id": pk, "name": "eve"}
+        for action, parameters in [
+            ("update", {"data": change}),
+            ("partial_update", {"data": change}),
+            ("retrieve", {}),
+            ("me", {}),
+            ("shown", {}),
+            ("everybody", {}),
+            ("list", {}),
+        ]:
+            frames.append(await ws.call(action, "people/", pk=pk, **parameters))
+            assert frames[-1]["status"] == 200, frames[-1]
+        frames.append(await ws.call("subscribe", "people/", snapshot=True))
+        while "snapshot" not in (frames[-1].get("data") or {}):
+            frames.append(await ws.receive_json())
+    return json.dumps(frames), [one async for one in people]
+
+
+async def test_generic_handlers_take_and_tell_what_they_may(people: Any) -> None:
+    text, stored = await told_of_people(people, Person)
+    assert "eve" in text
+    assert SECRET not in text
+    assert "password" not in text
+    assert '"is_admin": true' not in text.replace('"meta": {"is_admin": true}', "")
+    assert [(one.is_admin, one.password) for one in stored] == [(False, SECRET)] * 2
+    assert 77 not in [one.id for one in stored]
+
+
+async def test_without_marks_they_take_and_tell_it_all(people: Any) -> None:
+    text, stored = await told_of_people(people, OpenPerson)
+    assert SECRET in text
+    assert {one.id: one.is_admin for one in stored}[77]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "name"),
+    [
+        ({"filter_backends": (FieldFilter,), "filter_fields": ("password",)}, "filter_fields has password"),
+        (
+            {"filter_backends": (FieldFilter,), "filter_fields": {"password": ["startswith"]}},
+            "filter_fields has password__startswith",
+        ),
+        ({"filter_backends": (SearchFilter,), "search_fields": ("name", "^password")}, "search_fields has password"),
+        ({"filter_backends": (OrderingFilter,), "ordering_fields": ("password",)}, "ordering_fields has password"),
+        ({"pagination_class": CursorPagination(ordering="-password", secret_key="k" * 16)}, "has password"),
+        ({"ordering": "-password", "pagination_class": CursorPagination(secret_key="k" * 16)}, "ordering has password"),
+    ],
+)
+@pytest.mark.parametrize("serializer", [Person, OpenPerson])
+async def test_no_filter_asks_for_what_is_write_only(people: Any, serializer: Any, attributes: Any, name: str) -> None:
+    def mounted() -> Any:
+        return ModelAPIActionHandler.as_aaah(queryset=people, serializer_class=serializer, **attributes)
+
+    if serializer is OpenPerson:
+        assert mounted()
+        return
+    with pytest.raises(ImproperlyConfigured, match=f"ModelAPIActionHandler.*{name}.*WriteOnly in Person"):
+        mounted()
+
+
+def test_nor_for_that_of_a_nested_model_or_of_the_stored_one() -> None:
+    class Owner(BaseModel):
+        id: int
+        password: Annotated[str, WriteOnly]
+
+    class Card(BaseModel):
+        id: int
+        owner: Owner | None = None
+
+    class Public(BaseModel):
+        id: int
+
+    for queryset, serializer, field in (
+        (MemoryQuerySet(Card), Card, "owner__password"),
+        (MemoryQuerySet(Owner), Public, "password"),
+    ):
+        with pytest.raises(ImproperlyConfigured, match=f"filter_fields has {field}"):
+            ModelAPIActionHandler.as_aaah(
+                queryset=queryset, serializer_class=serializer, filter_backends=(FieldFilter,), filter_fields=(field,)
+            )

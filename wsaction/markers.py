@@ -72,12 +72,12 @@ def marked(model: Model, marker: Marker) -> "dict[str, FieldInfo]":
 
 
 @lru_cache(MAX_MODELS)
-def marked_names(model: Model, marker: Marker) -> frozenset[str]:
+def marked_names(model: Model, marker: Any) -> frozenset[str]:
     """The names of the fields that bear a marker. Raises as `marked` does."""
     return frozenset(marked(model, marker))
 
 
-def marked_fields(core: Node, marker: Marker) -> list[str]:
+def marked_fields(core: Node, marker: Any) -> list[str]:
     """The names of the fields in a model's node that bear a marker. Raises as `marked` does."""
     names, fields = marked_names(core["cls"], marker), fields_of(core)
     return [] if fields is None else [name for name in fields["fields"] if name in names]

@@ -5,11 +5,16 @@ say what a value is (``Any``, ``dict``, no annotation), `shown` looks at the val
 """
 
 import dataclasses
+import operator
 import typing
 from collections.abc import Callable, Iterable, Iterator
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from functools import lru_cache
+from itertools import chain
 from types import GeneratorType
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel
 from pydantic_core import SchemaSerializer
@@ -99,10 +104,13 @@ def _exclude(node: Node, changed: list[Any]) -> None:
 
 def _show(node: Node, kind: Any, changed: list[Any]) -> None:
     """Has `shown` show what a node says nothing of."""
-    for key in _ITEMS.get(kind, ()) if isinstance(kind, str) else ():
-        if key not in node:
-            node[key] = _SHOWN
-            changed.append(node)
+    items = _ITEMS.get(kind) if isinstance(kind, str) else None
+    if items is not None and node.get(items, _ANY) in (_ANY, _SHOWN):
+        if kind in ("dict", "list"):  # as a whole, in one call
+            whole = {key: value for key, value in node.items() if key != "ref"} | {items: _ANY}
+            node.setdefault("serialization", {**_SHOWN["serialization"], "return_schema": whole})
+        node[items] = _SHOWN
+        changed.append(node)
     extra = node.get("extra_behavior") or (node.get("config") or {}).get("extra_fields_behavior")
     if kind == "model" and extra == "allow" and (fields := fields_of(node)) is not None:
         fields.setdefault("extras_schema", _SHOWN)
@@ -128,8 +136,8 @@ def _says_nothing(written: Node) -> bool:
 
 _WRITING_BY_THE_SCHEMA = ("function-wrap", "include-exclude-sequence", "include-exclude-dict")
 _ITEMS = {
-    **dict.fromkeys(("list", "set", "frozenset", "generator", "deque"), ("items_schema",)),
-    **dict.fromkeys(("dict", "frozen-dict", "ordered-dict"), ("values_schema",)),
+    **dict.fromkeys(("list", "set", "frozenset", "generator", "deque"), "items_schema"),
+    **dict.fromkeys(("dict", "frozen-dict", "ordered-dict"), "values_schema"),
 }
 _UNUSED = {"lax-or-strict": "lax_schema", "json-or-python": "python_schema"}
 _SAYING_NOTHING = frozenset({"any", "is-instance", "call", "function-plain"})
@@ -145,9 +153,10 @@ def shown(value: Any) -> Any:
     return value if show is None else show(value)
 
 
+_ANY: Node = {"type": "any"}
 _SHOWN: Node = {
     "type": "any",
-    "serialization": {"type": "function-plain", "function": shown, "return_schema": {"type": "any"}},
+    "serialization": {"type": "function-plain", "function": shown, "return_schema": _ANY},
 }
 
 
@@ -174,23 +183,29 @@ def _shower(kind: Any) -> Callable[[Any], Any] | None:
     return None
 
 
+_PLAIN = frozenset({str, int, float, bool, type(None), bytes, Decimal, UUID, date, datetime, time, timedelta})
+
+
 def _shown_mapping(value: dict[Any, Any]) -> Any:
-    if all(map(_is_shown, set(map(type, value.values())))):
+    if _PLAIN.issuperset(map(type, value.values())):
         return value
-    return {key: shown(member) for key, member in value.items()}
+    others = {key: one for key, member in value.items() if (one := shown(member)) is not member}
+    return {**value, **others} if others else value
 
 
 def _shown_items(values: Any) -> Any:
-    return values if all(map(_is_shown, set(map(type, values)))) else [shown(value) for value in values]
+    kinds = set(map(type, values))
+    if kinds <= _PLAIN:
+        return values
+    if kinds == {dict} and _PLAIN.issuperset(map(type, chain.from_iterable(map(dict.values, values)))):
+        return values  # many rows, in one go
+    told = [shown(value) for value in values]
+    return values if all(map(operator.is_, told, values)) else told
 
 
 def _shown_dataclass(value: Any) -> Any:
     members = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
     return value if (told := _shown_mapping(members)) is members else told
-
-
-def _is_shown(kind: Any) -> bool:
-    return _shower(kind) is None
 
 
 class _Shown:
