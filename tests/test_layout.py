@@ -18,6 +18,7 @@ FLOORS = [
     for line in """
 converters limits concurrency lifespans alarms fairness tasks backoff workers layers.scripts
 exceptions scopes origins hooks patterns algebra lookups markers fanouts locks layers.base
+write_only
 frames serializers tries forms matches authentication redaction fields predicates paginators layers.links
 middleware schemas codegen.names showing
 parameters addresses layers.channels events codegen.members contrib.columns
@@ -65,9 +66,9 @@ THIRD_PARTY = {
     for name, modules in {
         "starlette": "applications handlers",
         "pydantic": "actions exceptions serializers parameters dependencies signatures handlers querysets fields "
-        "memory markers mixins bases showing subscriptions client.messages schemas",
+        "memory markers write_only mixins bases showing subscriptions client.messages schemas",
         "pydantic_core": "frames dialects.dcrf serializers signatures serving cursors bases events visibility changes "
-        "users cli_call client.messages broadcasts consumers",
+        "users cli_call client.messages broadcasts consumers markers write_only memory schemas",
         "typing_extensions": "paginators",
         "sqlalchemy": "contrib.sqlalchemy contrib.sessions contrib.clauses contrib.columns contrib.violations",
         "redis": "layers.redis layers.throttles",

@@ -7,6 +7,7 @@ from pydantic_core import to_json
 from wsaction.dialects.base import check_dialects
 from wsaction.frames import Frame, current_frame
 from wsaction.handlers import ActionView, AsyncAPIActionHandler
+from wsaction.write_only import shown
 
 __all__ = ("AsyncAPIConsumer",)
 
@@ -51,5 +52,8 @@ class AsyncAPIConsumer(AsyncAPIActionHandler):
         self._no_frame = frame
 
     async def send_json(self, content: Any) -> None:
-        """Tells the client something that is neither a reply nor an event: ``content`` as JSON, behind what waits."""
-        self.connection.put(to_json(content, inf_nan_mode="null").decode())
+        """Tells the client something that is neither a reply nor an event: ``content`` as JSON, behind what waits.
+
+        `WriteOnly` fields of models in it are left out.
+        """
+        self.connection.put(to_json(shown(content), inf_nan_mode="null").decode())

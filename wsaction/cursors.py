@@ -13,6 +13,7 @@ from pydantic_core import to_jsonable_python
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.lookups import FieldError, InvalidLookup, Q
 from wsaction.paginators import BasePagination, Page, all_of, asked_size, replace_query
+from wsaction.write_only import check_fields
 
 __all__ = ("CursorPagination", "pages_of", "total")
 
@@ -59,6 +60,9 @@ class CursorPagination(BasePagination):
                 f"{handler.__name__}: {type(self).__name__} needs a secret_key of 16 characters or more, the same in "
                 'every worker, as in CursorPagination(secret_key=os.environ["SECRET_KEY"])'
             )
+        ordering = (handler.ordering,) if isinstance(handler.ordering, str) else handler.ordering
+        for attribute, fields in (("ordering", ordering), ("pagination_class", total(self.ordering))):
+            check_fields(handler, attribute, [name.removeprefix("-") for name in fields])  # a cursor holds their values
         if handler.queryset is None or handler.ordering:  # get_queryset() will tell, or the filter checks its own
             return
         try:

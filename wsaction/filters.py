@@ -2,7 +2,7 @@
 
 ``filter_backends`` of a generic handler are asked in turn, each an instance or a class. Only what a handler lists may
 be asked for: a parameter that no filter and no paginator reads is a 400, since a list that ignored it would hold too
-much.
+much. A `WriteOnly` field cannot be listed.
 """
 
 import re
@@ -12,6 +12,7 @@ from typing import Any
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.lookups import LOOKUPS, FieldError, InvalidLookup, Q
 from wsaction.paginators import bad_parameter
+from wsaction.write_only import check_fields
 
 __all__ = ("BaseFilterBackend", "FieldFilter", "OrderingFilter", "SearchFilter", "check_query")
 
@@ -49,6 +50,7 @@ class FieldFilter(BaseFilterBackend):
             raise ImproperlyConfigured(
                 f"{handler.__name__} has a FieldFilter and lists no fields for it; set filter_fields = ('done',)"
             )
+        check_fields(handler, "filter_fields", _lookups(handler.filter_fields))
         for name, lookup in _lookups(handler.filter_fields).items():
             if lookup not in LOOKUPS:
                 raise ImproperlyConfigured(
@@ -94,6 +96,7 @@ class SearchFilter(BaseFilterBackend):
                 f"{handler.__name__}.search_fields: {', '.join(bad)}: a field begins with ^ or = or neither; full "
                 "text and regular expressions are no lookups of every queryset"
             )
+        check_fields(handler, "search_fields", [name.lstrip("^=") for name in fields])
         for name in fields:
             _probe(
                 handler, "search_fields", lambda queryset, asked: queryset.filter(**asked), {_search_lookup(name): "0"}
@@ -129,6 +132,7 @@ class OrderingFilter(BaseFilterBackend):
             raise ImproperlyConfigured(
                 f"{handler.__name__}.ordering_fields takes names, as in ({handler.ordering_fields!r},), not a string"
             )
+        check_fields(handler, "ordering_fields", [name.removeprefix("-") for name in handler.ordering_fields])
         _probe(handler, "ordering_fields", lambda queryset, asked: queryset.order_by(*asked), handler.ordering_fields)
         _probe(handler, "ordering", lambda queryset, asked: queryset.order_by(*asked), _names(handler.ordering))
 

@@ -15,6 +15,7 @@ from pydantic_core import from_json, to_json
 
 from wsaction.exceptions import APIError, InvalidFrame, InvalidJSON
 from wsaction.limits import Limits
+from wsaction.write_only import shown
 
 __all__ = (
     "Frame",
@@ -222,7 +223,7 @@ def tail_of(frame: Frame) -> str:
 def encode_errors(error: APIError) -> str:
     """The items of ``errors`` as JSON."""
     try:
-        return to_json(error.errors, inf_nan_mode="null", fallback=str).decode()
+        return to_json(shown(error.errors), inf_nan_mode="null", fallback=str).decode()
     except Exception:  # its ctx is no mapping, or no JSON whatever one does: the error is told without
         told = {"type": error.type, "msg": error.msg}
         return to_json([{key: str(text).encode(errors="replace") for key, text in told.items()}]).decode()

@@ -5,25 +5,36 @@
         title: str
         pin: Annotated[str, WriteOnly]  # never shown to one
 
-The model itself stays what it is. A `Shape` writes its pydantic core schema anew, for the way in or the way out.
+The model itself stays what it is. A `Shape` writes a pydantic core schema anew, for the way in or the way out; what
+`wsaction.write_only` does is for serializers.
 """
 
 import re
+import threading
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
 
 from wsaction.converters import ImproperlyConfigured
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo  # whoever has a model has loaded it
 
-__all__ = ("ReadOnly", "Shape", "WriteOnly", "checks_of_the_whole", "fields_of", "marked", "optional")
+__all__ = (
+    "MAX_MODELS", "NO_SCHEMAS", "READ", "WRITTEN", "ReadOnly", "Shape", "WriteOnly", "build", "by_names", "check_class",
+    "check_unmarked", "checks_of_the_whole", "core_of", "fields_of", "ignoring", "marked", "marked_fields",
+    "marked_names", "optional", "whole_schema",
+)  # fmt: skip
+
+MAX_MODELS = 1_024  # that are kept: those of all handlers, and room for some made as one goes
 
 Node = dict[str, Any]  # of a core schema
+B = TypeVar("B")
 
 
 class ReadOnly:
@@ -49,7 +60,27 @@ def marked(model: Model, marker: Marker) -> "dict[str, FieldInfo]":
                 f"{model.__name__}.{name}: {marker.__name__} marks a whole field; write "
                 f"Annotated[..., {marker.__name__}] around all of its type"
             )
-    return {name: info for name, info in model.model_fields.items() if any(_is(marker, m) for m in info.metadata)}
+    for name, computed in model.model_computed_fields.items():
+        if marker is WriteOnly and any(_is(marker, one) for one in _metadata_within(computed.return_type)):
+            raise ImproperlyConfigured(f"{model.__name__}.{name} is computed to be shown, so that it is not WriteOnly")
+    found = {name: info for name, info in model.model_fields.items() if any(_is(marker, m) for m in info.metadata)}
+    if found and getattr(model, "__pydantic_root_model__", False):
+        raise ImproperlyConfigured(
+            f"{model.__name__} is a RootModel, whose only field is all of it; mark the field that holds it"
+        )
+    return found
+
+
+@lru_cache(MAX_MODELS)
+def marked_names(model: Model, marker: Any) -> frozenset[str]:
+    """The names of the fields that bear a marker. Raises as `marked` does."""
+    return frozenset(marked(model, marker))
+
+
+def marked_fields(core: Node, marker: Any) -> list[str]:
+    """The names of the fields in a model's node that bear a marker. Raises as `marked` does."""
+    names, fields = marked_names(core["cls"], marker), fields_of(core)
+    return [] if fields is None else [name for name in fields["fields"] if name in names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +88,14 @@ class Shape:
     """How core schemas are written anew.
 
     ``name`` ends the names of the new schemas. ``without``: fields with this marker are left out, in nested models too.
-    ``by_name``: fields are found by name as well as by alias, as the attributes of objects are. ``stand_in`` gives the
-    class that stands for a model which is changed: pydantic would take the model's own schema for the model's class.
+    ``by_name``: fields are found by name before they are by alias, as the attributes of objects are. ``stand_in`` gives
+    the class that stands for a model which is changed: pydantic would take the model's own schema for the model's
+    class. Without it, what is made are instances of the model itself, to be built by `build`.
     """
 
     name: str
     without: Marker
-    stand_in: Callable[[Model], Model]
+    stand_in: Callable[[Model], Model] | None = None
     by_name: bool = False
 
     def of(self, model: Model) -> Node:
@@ -91,6 +123,13 @@ class Shape:
             written["ref"] = ref
         return _with_definitions(written, below)
 
+    def of_schema(self, schema: Any) -> Node | None:
+        """A schema of any type, written anew; None, where no field in it bears the marker."""
+        if not any(marked_fields(core, self.without) for core in _models_within(schema)):
+            return None
+        written: Node = self._written(schema)
+        return written
+
     def changes(self, model: Model) -> bool:
         """Whether the new schema of ``model`` differs from its own."""
         return any(map(self._changes, _models_within(_core_schema(model))))
@@ -102,25 +141,33 @@ class Shape:
         aliased = self.by_name and any("validation_alias" in one for one in fields["fields"].values())
         return aliased or bool(marked(core["cls"], self.without))
 
-    def _written(self, part: Any) -> Any:
-        """A part of a schema, written anew, with all that is below it."""
-        if isinstance(part, list | tuple):
+    def _written(self, part: Any, within: bool = False) -> Any:
+        """A part of a schema, written anew, with all that is below it; ``within``: of the validators around a model."""
+        if type(part) in (list, tuple):
             return type(part)(map(self._written, part))
-        if not isinstance(part, dict):
+        if type(part) is not dict:
             return part
-        node = {key: self._member(key, value) for key, value in part.items()}
-        if node.get("type") == "model":
-            return self._model(node)
-        if node.get("type") == "function-after" and (core := core_of(part)) is not None:
-            return self._unchecked(node, core["cls"])
-        return node
+        core = core_of(part)
+        node = {
+            key: self._written(value, True)
+            if key == "schema" and core not in (None, part)
+            else self._member(key, value)
+            for key, value in part.items()
+        }
+        if core is None:
+            return node
+        if core is part:
+            node = self._model(node)
+        elif part["type"] == "function-after":
+            node = self._unchecked(node, core["cls"])
+        return node if within or self.stand_in is not None else self._instance(node, core)
 
     def _member(self, key: str, value: Any) -> Any:
-        if key in _NO_SCHEMAS:
+        if key in NO_SCHEMAS:
             return value
         if key in ("ref", "schema_ref"):
             return re.sub(r"(:\d+)?$", rf"{self.name}\1", value, count=1)
-        if key in ("fields", "choices") and isinstance(value, dict):  # schemas, by names that may be anything
+        if key in ("fields", "choices") and type(value) is dict:  # schemas, by names that may be anything
             return {name: self._written(member) for name, member in value.items()}
         return self._written(value)
 
@@ -129,7 +176,7 @@ class Shape:
         is_outermost = node.pop("outermost", False)
         if not self.changes(cls):
             return node
-        if not is_outermost:
+        if not is_outermost and self.stand_in is not None:
             node["cls"] = self.stand_in(cls)
         node["custom_init"] = False  # which would validate by the model's own schema
         fields = fields_of(node)
@@ -143,11 +190,17 @@ class Shape:
         if self.by_name:
             for name, one in fields["fields"].items():
                 if "validation_alias" in one:
-                    one["validation_alias"] = [*_choices(one["validation_alias"]), [name]]
-        if left_out and cls.model_config.get("extra") in ("allow", "forbid"):  # which take notice of other keys
-            keys = frozenset(key for name in left_out for key in _keys(name, all_fields[name]))
-            *_, holder, _ = (node, *_layers(node["schema"]))
-            holder["schema"] = {"type": "function-before", "function": _no_info(_ignoring(keys)), "schema": fields}
+                    one["validation_alias"] = [[name], *_choices(one["validation_alias"])]
+        if not left_out:
+            return
+        *_, holder, _ = (node, *_layers(node["schema"]))
+        if cls.model_config.get("extra") in ("allow", "forbid"):  # which take notice of other keys
+            others = {key for name, one in fields["fields"].items() for key in _keys(name, one)}
+            keys = frozenset(key for name in left_out for key in _keys(name, all_fields[name])) - others
+            holder["schema"] = {"type": "function-before", "function": _no_info(ignoring(keys)), "schema": fields}
+        if self.stand_in is None:
+            fill = _filling(left_out, self.without is ReadOnly)
+            holder["schema"] = {"type": "function-after", "function": _no_info(fill), "schema": holder["schema"]}
 
     def _unchecked(self, node: Node, cls: Model) -> Node:
         """On the way out, without the validator of a whole model that would look at what is left out."""
@@ -155,8 +208,60 @@ class Shape:
             return node
         return {**node["schema"], **({"ref": node["ref"]} if "ref" in node else {})}
 
+    def _instance(self, node: Node, core: Node) -> Node:
+        """A model that is made, as the application gets it. On the way out, its own instances are left as they are."""
+        cls: Model = core["cls"]
+        if not self.changes(cls):
+            return node
+        function: Callable[..., Any]
+        if self.without is WriteOnly:
+            function, kind = _passing(cls), "function-wrap"
+        elif required := [name for name, info in marked(cls, self.without).items() if info.is_required()]:
+            function, kind = _unsetting(required), "function-after"
+        else:
+            return node
+        ref = {"ref": node.pop("ref")} if "ref" in node else {}
+        return {"type": kind, "function": _no_info(function), "schema": node, **ref}
 
-_NO_SCHEMAS = frozenset({"metadata", "default", "config", "expected"})  # though they may look like some
+
+NO_SCHEMAS = frozenset({"metadata", "default", "config", "expected"})  # though they may look like some
+
+
+def _filling(left_out: "Mapping[str, FieldInfo]", defaults: bool) -> Callable[[Any], Any]:
+    """What gives a model's fields that were left out their defaults, or None. They count as not set."""
+
+    def fill(parts: tuple[dict[str, Any], Any, set[str]]) -> tuple[dict[str, Any], Any, set[str]]:
+        values, extra, sent = parts
+        filled = dict(values)
+        for name, info in left_out.items():
+            filled[name] = _default(info, filled) if defaults else None
+        return filled, extra, sent
+
+    return fill
+
+
+def _default(info: "FieldInfo", values: dict[str, Any]) -> Any:
+    if info.default_factory is not None and getattr(info, "default_factory_takes_validated_data", False):
+        return info.get_default(call_default_factory=True, validated_data=values)
+    default = info.get_default(call_default_factory=True)
+    return None if default is PydanticUndefined else default
+
+
+def _unsetting(names: list[str]) -> Callable[[Any], Any]:
+    """What takes fields away again that have no default; validators of the whole model have seen None."""
+
+    def unset(made: Any) -> Any:
+        if isinstance(made, BaseModel):
+            for name in names:
+                if made.__dict__.get(name) is None:
+                    made.__dict__.pop(name, None)
+        return made
+
+    return unset
+
+
+def _passing(cls: type) -> Callable[[Any, Callable[[Any], Any]], Any]:
+    return lambda value, validate: value if isinstance(value, cls) else validate(value)
 
 
 def optional(root: Node) -> Node:
@@ -202,7 +307,69 @@ def fields_of(core: Node) -> Node | None:
     return last if last.get("type") == "model-fields" else None
 
 
+READ, WRITTEN = Shape("", ReadOnly), Shape("", WriteOnly, by_name=True)  # of annotations: what comes in, and goes out
+
+_building = threading.Lock()
+
+
+def build(kind: Callable[..., B], schema: Node, *config: Any) -> B:
+    """The validator or serializer of a schema that was written anew, ``kind(schema, *config)``.
+
+    For a class that is complete, pydantic takes what the class has built for itself, whatever the schema says.
+    """
+    with _building:
+        complete = [cls for cls in set(_classes_within(schema)) if vars(cls).get("__pydantic_complete__")]
+        try:
+            for cls in complete:
+                cls.__pydantic_complete__ = False
+            return kind(schema, *config)
+        finally:
+            for cls in complete:
+                cls.__pydantic_complete__ = True
+
+
+def _classes_within(part: Any) -> Iterator[Any]:
+    if type(part) in (list, tuple):
+        for one in part:
+            yield from _classes_within(one)
+    elif type(part) is dict:
+        if part.get("type") in ("model", "dataclass") and "cls" in part:
+            yield part["cls"]
+        yield from _classes_within([value for key, value in part.items() if key not in NO_SCHEMAS])
+
+
 # ------------------------------------------------------------------------------------------------- core schemas
+def whole_schema(model: Model) -> Node:
+    """A model's core schema. Raises `ImproperlyConfigured` for one that is not fully defined yet."""
+    return _with_definitions(*_core_schema(model))
+
+
+def by_names(schema: Any) -> Node | None:
+    """A schema, to be built by `build`, that finds the fields of models by their names, or an alias that is no other
+    field's name: never within another field's value. None for one without aliases."""
+    fields = [one for core in _models_within(schema) if (one := fields_of(core)) is not None]
+    if not any("validation_alias" in member for one in fields for member in one["fields"].values()):
+        return None
+    written: Node = _by_names(schema)
+    return written
+
+
+def _by_names(part: Any) -> Any:
+    if type(part) in (list, tuple):
+        return type(part)(map(_by_names, part))
+    if type(part) is not dict:
+        return part
+    node = {key: value if key in NO_SCHEMAS else _by_names(value) for key, value in part.items()}
+    if node.get("type") == "model":
+        node["custom_init"] = False  # which would validate by the model's own schema
+    elif node.get("type") == "model-fields":
+        for name, one in node["fields"].items():
+            alias = one.pop("validation_alias", name)
+            if plain := [path for path in _choices(alias) if len(path) == 1 and path[0] not in node["fields"]]:
+                one["validation_alias"] = [[name], *plain]
+    return node
+
+
 def _core_schema(model: Model) -> tuple[Node, list[Node]]:
     """A model's schema, and the definitions that it refers to."""
     if not model.__pydantic_complete__ and not model.model_rebuild(raise_errors=False):
@@ -222,11 +389,13 @@ def _found(node: Node, definitions: list[Node]) -> Node:
 def _models_within(part: Any) -> Iterator[Node]:
     """The nodes of all models in a schema. Raises `ImproperlyConfigured` for markers where they do not count."""
     if isinstance(part, dict):
-        if part.get("type") in ("dataclass", "typed-dict") and "cls" in part:
-            _check_unmarked(part["cls"])
+        if part.get("type") in ("dataclass", "typed-dict", "named-tuple") and "cls" in part:
+            check_class(part["cls"])
+        if part.get("type") == "call" and isinstance(part["function"], type):  # a named tuple, of older pydantic
+            check_class(part["function"])
         if part.get("type") == "model" and "cls" in part:
             yield part
-        part = [value for key, value in part.items() if key not in _NO_SCHEMAS or isinstance(value, dict)]
+        part = [value for key, value in part.items() if key not in NO_SCHEMAS or isinstance(value, dict)]
     if isinstance(part, list | tuple):
         for one in part:
             yield from _models_within(one)
@@ -261,7 +430,7 @@ def _nothing() -> None:
     return None
 
 
-def _no_info(function: Callable[[Any], Any]) -> Node:
+def _no_info(function: Callable[..., Any]) -> Node:
     return {"type": "no-info", "function": function}
 
 
@@ -279,7 +448,9 @@ def _keys(name: str, model_field: Node) -> Iterator[Any]:
         yield path[0]
 
 
-def _ignoring(keys: frozenset[Any]) -> Callable[[Any], Any]:
+def ignoring(keys: frozenset[Any]) -> Callable[[Any], Any]:
+    """What leaves keys out of a dict."""
+
     def ignore(value: Any) -> Any:
         return {key: member for key, member in value.items() if key not in keys} if isinstance(value, dict) else value
 
@@ -291,20 +462,38 @@ def _is(marker: type, one: Any) -> bool:
     return one is marker or isinstance(one, marker)
 
 
-def _metadata_within(annotation: Any) -> Iterator[Any]:
+def _metadata_within(annotation: Any, seen: frozenset[int] = frozenset()) -> Iterator[Any]:
     """What ``Annotated`` says anywhere within a type."""
+    if id(annotation) in seen:  # `type Json = dict[str, Json]`
+        return
     if typing.get_origin(annotation) is Annotated:
         yield from annotation.__metadata__
-    for argument in typing.get_args(annotation):
-        yield from _metadata_within(argument)
+    for argument in (*typing.get_args(annotation), getattr(annotation, "__value__", None)):
+        yield from _metadata_within(argument, seen | {id(annotation)})
 
 
-def _check_unmarked(cls: type) -> None:
+def check_unmarked(annotation: Any) -> None:
+    """Raises `ImproperlyConfigured` for a marker in an annotation, which is no field of a model."""
+    for one in _metadata_within(annotation):
+        if name := next((marker.__name__ for marker in (ReadOnly, WriteOnly) if _is(marker, one)), None):
+            raise ImproperlyConfigured(
+                f"{name} marks a field of a pydantic model, which {annotation!r} is not; make it one of a BaseModel, "
+                f"or leave {name} out"
+            )
+
+
+def check_class(cls: type) -> None:
+    """Raises `ImproperlyConfigured` for a class, no model, that marks a field."""
+    told: Mapping[str, Any]
     try:
-        hints = typing.get_type_hints(cls, include_extras=True)
-    except NameError as exc:
-        raise ImproperlyConfigured(f"the annotations of {cls.__name__} cannot be read: {exc}; define it first") from exc
-    for one in (one for hint in hints.values() for one in _metadata_within(hint)):
+        told = typing.get_type_hints(cls, include_extras=True)
+    except Exception as exc:  # pydantic knows names that typing does not find, and annotations may raise anything
+        told = {name: one for base in cls.__mro__ for name, one in vars(base).get("__annotations__", {}).items()}
+        if any(marker.__name__ in str(one) for one in told.values() for marker in (ReadOnly, WriteOnly)):
+            raise ImproperlyConfigured(
+                f"the annotations of {cls.__name__} cannot be read: {exc}; define it first"
+            ) from exc
+    for one in (one for hint in told.values() for one in _metadata_within(hint)):
         if _is(ReadOnly, one) or _is(WriteOnly, one):
             raise ImproperlyConfigured(
                 f"{cls.__name__} marks a field as ReadOnly or WriteOnly, which counts in pydantic models only; "

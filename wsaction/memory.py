@@ -2,13 +2,16 @@
 
 import uuid
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from pydantic import AliasChoices, BaseModel
+from pydantic import BaseModel
+from pydantic_core import SchemaValidator
 
 from wsaction.exceptions import Conflict, ImproperlyConfigured, NotFound
 from wsaction.fields import ModelFields, is_immutable, members
+from wsaction.markers import build, by_names, whole_schema
 
 __all__ = ("Draft", "Drafts", "Table")
 
@@ -38,8 +41,6 @@ class Table(Generic[M]):
         self._counts = kinds == (int,)
         self._last = 0  # the largest number given out as a key
         self._makes_uuids = kinds == (uuid.UUID,) and _is_required(model, pk)
-        names = {name: _input_name(model, name) for name in model.model_fields}
-        self._input_names = {} if all(name == told for name, told in names.items()) else names
         self._deep = not all(map(is_immutable, self.fields.types.values()))
         self._is_plain = not self._deep and _is_plain(model)
         # Whether validation makes a row that nobody else has: there is nothing around the model's own schema.
@@ -93,9 +94,16 @@ class Table(Generic[M]):
 
     def validated(self, values: Mapping[str, Any]) -> M:
         """The values as a row that shares nothing with them."""
-        renamed = {self._input_names[name]: v for name, v in values.items()} if self._input_names else values
-        row = self.model.model_validate(renamed)
+        row: M = self._validate(values)
         return row if self._makes_new else self.copy(row)
+
+    @cached_property
+    def _validate(self) -> Callable[[Any], Any]:
+        """By the names of fields, whatever their aliases: what a client wrote into one field is never another one's."""
+        if (named := by_names(whole_schema(self.model))) is None:
+            return self.model.model_validate
+        validate: Callable[[Any], Any] = build(SchemaValidator, named).validate_python
+        return validate
 
     def copy(self, row: M) -> M:
         """A row that may be lent, or kept after it was lent."""
@@ -308,18 +316,3 @@ def _by_type(key: Any) -> tuple[str, Any]:
 def _is_required(model: type[BaseModel], name: str) -> bool:
     field = model.model_fields[name]
     return field.default_factory is None and (field.is_required() or field.default is None)
-
-
-def _input_name(model: type[BaseModel], name: str) -> str:
-    """What a field is called in the input of its model."""
-    config, alias = model.model_config, model.model_fields[name].validation_alias
-    if config.get("populate_by_name") or config.get("validate_by_name") or alias is None:
-        return name
-    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-    plain = [choice for choice in choices if isinstance(choice, str)]
-    if not plain:
-        raise ImproperlyConfigured(
-            f"{model.__name__}.{name} can only be filled from within another value ({alias!r}); "
-            "give it a plain alias too, or set populate_by_name in model_config"
-        )
-    return plain[0]

@@ -9,6 +9,10 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import SchemaSerializer
+
+from wsaction.markers import READ, build
+from wsaction.write_only import hidden
 
 __all__ = ("Schemas", "json_of")
 
@@ -38,11 +42,19 @@ class Schemas:
 
     def components(self) -> dict[str, Schema]:
         """Fills all that was asked for; the models they refer to, by name."""
-        inputs = [(number, mode, TypeAdapter(one)) for number, (one, mode, _) in enumerate(self._asked)]
-        made, definitions = TypeAdapter.json_schemas(inputs, ref_template=_REFS, schema_generator=_Generator)
+        inputs = [(number, mode, _schema(one, mode)) for number, (one, mode, _) in enumerate(self._asked)]
+        made, definitions = _Generator(ref_template=_REFS).generate_definitions(inputs)
         for number, (_, mode, schema) in enumerate(self._asked):
             schema.update(as_draft_7(made[number, mode]))
-        return {name: as_draft_7(one) for name, one in definitions.get("$defs", {}).items()}
+        return {name: as_draft_7(one) for name, one in definitions.items()}
+
+
+def _schema(annotation: Any, mode: Mode) -> Any:
+    """An annotation's core schema: of what comes in without `ReadOnly` fields, of what goes out without `WriteOnly`
+    ones."""
+    schema = TypeAdapter(annotation).core_schema
+    written = READ.of_schema(schema) if mode == "validation" else hidden(schema, values=False)
+    return schema if written is None else written
 
 
 class _Generator(GenerateJsonSchema):
@@ -116,6 +128,9 @@ def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def json_of(annotation: Any, value: Any) -> tuple[Any, ...]:
     """A default as JSON, in a 1-tuple; nothing for one that is none."""
     try:
-        return (TypeAdapter(annotation).dump_python(value, mode="json", warnings=False),)
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        schema = hidden(adapter.core_schema)
+        serializer = adapter.serializer if schema is None else build(SchemaSerializer, schema)
+        return (serializer.to_python(value, mode="json", warnings=False),)
     except Exception:  # it may be anything, and its class may raise anything: it is then not told
         return ()

@@ -10,15 +10,39 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, PydanticUndefined, SchemaValidator, core_schema, to_json
+from pydantic_core import (
+    PydanticSerializationError,
+    PydanticUndefined,
+    SchemaSerializer,
+    SchemaValidator,
+    core_schema,
+    to_json,
+)
 
 from wsaction.exceptions import ImproperlyConfigured, InvalidParameters, validation_items
-from wsaction.markers import ReadOnly, Shape, WriteOnly, checks_of_the_whole, core_of, fields_of, marked, optional
+from wsaction.markers import (
+    MAX_MODELS,
+    READ,
+    WRITTEN,
+    ReadOnly,
+    Shape,
+    WriteOnly,
+    build,
+    check_unmarked,
+    checks_of_the_whole,
+    core_of,
+    fields_of,
+    marked,
+    marked_names,
+    optional,
+)
+from wsaction.write_only import hidden, shown
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo  # whoever has a model has loaded it
 
 __all__ = (
+    "MAX_MODELS",
     "InputModel",
     "ReadOnly",
     "WriteOnly",
@@ -30,8 +54,6 @@ __all__ = (
     "python_validator",
 )
 
-MAX_MODELS = 1_024  # that are kept: those of all handlers, and room for some made as one goes
-
 
 def json_validator(annotation: Any) -> Callable[[Any], Any]:
     """A function that validates a parsed JSON value as ``annotation``, with the verdict that its JSON text would have.
@@ -39,8 +61,14 @@ def json_validator(annotation: Any) -> Callable[[Any], Any]:
     It raises ``pydantic.ValidationError``. A type that tells JSON from Python (strict models, custom schemas, unions)
     is given JSON text again; others, the parsed value. ``json_validator(datetime.date)("2026-11-23")`` is a date,
     strict or not.
+
+    What comes for a model's `ReadOnly` fields is ignored: they have their defaults, and where they have none, are
+    missing from the instance. Raises `ImproperlyConfigured` for markers where they do not count.
     """
+    check_unmarked(annotation)
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    if (schema := READ.of_schema(adapter.core_schema)) is not None:
+        return _json_validator(schema, build(SchemaValidator, schema))
     return _json_validator(adapter.core_schema, adapter.validator)
 
 
@@ -71,12 +99,16 @@ def at_first(validate: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def python_validator(annotation: Any, title: str) -> Callable[[Any], Any]:
     """A function that makes a value of the application's what ``annotation`` says, of an object by its attributes.
 
-    It raises ``pydantic.ValidationError``, "1 validation error for ``title``".
+    It raises ``pydantic.ValidationError``, "1 validation error for ``title``". The value may lack what is `WriteOnly`.
     """
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
     adapter.validator  # noqa: B018  # raises for what pydantic cannot build yet
     hides: bool = getattr(annotation, "model_config", {}).get("hide_input_in_errors", False)
-    validator = SchemaValidator(adapter.core_schema, {"title": title, "hide_input_in_errors": hides})
+    config: Any = {"title": title, "hide_input_in_errors": hides}
+    schema = WRITTEN.of_schema(adapter.core_schema)
+    validator = (
+        SchemaValidator(adapter.core_schema, config) if schema is None else build(SchemaValidator, schema, config)
+    )
     return partial(validator.validate_python, from_attributes=True)
 
 
@@ -103,16 +135,25 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
 
     A value that is what was announced is not validated. One that is not (a row, a dict where a model is announced) is
     validated from its attributes first, so that it has the announced shape; ``TypeError`` says when it cannot.
-    Raises `ImproperlyConfigured` for a model that is configured to write what is no JSON.
+    `WriteOnly` fields of models are left out, announced or not. Raises `ImproperlyConfigured` for a model that is
+    configured to write what is no JSON, and for markers where they do not count.
     ``json_encoder(Decimal)(Decimal("1.50"))`` is ``'"1.50"'``.
     """
+    check_unmarked(annotation)
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
     if _any_part(adapter.core_schema, lambda part: part.get("ser_json_inf_nan") == "constants"):
         raise ImproperlyConfigured(
             f"{_name(annotation)} is configured with ser_json_inf_nan='constants', which writes NaN and Infinity, "
             "no JSON; leave it out for null, or say 'strings'"
         )
-    to_json, validate = adapter.serializer.to_json, adapter.validator.validate_python
+    schema = WRITTEN.of_schema(adapter.core_schema)
+    marks = schema is not None
+    validate = (adapter.validator if schema is None else build(SchemaValidator, schema)).validate_python
+    says_nothing = adapter.core_schema == {"type": "any"}
+    schema = None if says_nothing else hidden(adapter.core_schema)
+    to_json = (adapter.serializer if schema is None else build(SchemaSerializer, schema)).to_json
+    # Where a field holds what it does not announce, pydantic writes all of that, with a warning.
+    write = partial(to_json, warnings="error") if marks else to_json
     announced = annotation if isinstance(annotation, type) else None
     # pydantic writes any object in the place of a model by its __dict__, whatever is missing there: a row that is not
     # loaded as {}. So what may hold such objects is validated first, which costs little where all are what they should.
@@ -121,10 +162,12 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
     def encode(value: Any) -> str:
         try:
             if type(value) is announced:
-                return to_json(value).decode()
+                return write(value).decode()
+            if says_nothing:
+                value = shown(value)
             if not holds_models:
                 return to_json(value, warnings="error").decode()
-        except PydanticSerializationError as exc:
+        except (PydanticSerializationError, RecursionError) as exc:
             if annotation is Any:
                 raise unwritable(value, exc) from exc
         return reshape(value)
@@ -135,10 +178,10 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
         except ValidationError as exc:
             told = f"{type(value).__name__} was returned where {_name(annotation)} is announced"
             raise TypeError(_unawaited(value) or f"{told}{_as_status(value, annotation)}: {exc}") from exc
-        except PydanticSerializationError as exc:
+        except (PydanticSerializationError, RecursionError) as exc:
             raise unwritable(value, exc) from exc
 
-    def unwritable(value: Any, exc: PydanticSerializationError) -> TypeError:
+    def unwritable(value: Any, exc: Exception) -> TypeError:
         cure = "return a pydantic model, or annotate the return type with one"
         if "<class 'coroutine'>" in str(exc):  # somewhere in it
             cure = "did you forget `await`?"
@@ -193,7 +236,9 @@ class InputModel:
     def values(self, data: Any, obj: Any = None) -> dict[str, Any]:
         """The values to be written: of parsed JSON, or of an instance of a model that was made of it.
 
-        Of partial input, only what was sent. Nested models become dicts. Validators of the model as a whole see
+        Of partial input, only what was sent. Nested models become dicts, without their `ReadOnly` fields. What a model
+        with ``extra="allow"`` allows beside its fields is seen by its validators, and written nowhere: it may name a
+        column that is no field. Validators of the model as a whole see
         None, or the default, in the place of `ReadOnly` fields; of partial input they see what was sent together with
         the other fields of ``obj``, the object that it is meant for. Raises `InvalidParameters`, with places below
         ``data``.
@@ -208,8 +253,7 @@ class InputModel:
                 fields = self._checked(fields, extra, sent, obj)
         except ValidationError as exc:
             raise InvalidParameters(validation_items(exc, "data")) from None
-        extra = {name: value for name, value in (extra or {}).items() if name not in self._defaults}
-        return {name: _plain(value) for name, value in {**fields, **extra}.items()}
+        return {name: _plain(value) for name, value in fields.items()}
 
     def _checked(self, fields: dict[str, Any], extra: Any, sent: set[str], obj: Any) -> dict[str, Any]:
         """The fields as the model's own validators of the whole leave them."""
@@ -253,9 +297,10 @@ def _default(info: "FieldInfo") -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A value with dicts in the place of models."""
+    """A value with dicts in the place of models, without what is `ReadOnly` in them."""
     if isinstance(value, BaseModel):
-        return {name: _plain(one) for name, one in (*value.__dict__.items(), *(value.__pydantic_extra__ or {}).items())}
+        hides, members = marked_names(type(value), ReadOnly), (value.__dict__, value.__pydantic_extra__ or {})
+        return {name: _plain(one) for some in members for name, one in some.items() if name not in hides}
     if type(value) in (list, tuple):
         return type(value)(map(_plain, value))
     if type(value) is dict:

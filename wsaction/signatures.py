@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from wsaction.dependencies import GIVEN, Dependencies, Depends, Kind, ModelStep, Step, name_of
 from wsaction.exceptions import ImproperlyConfigured
+from wsaction.markers import ReadOnly, marked_names
 from wsaction.parameters import EMPTY, PROTOCOL_KEYS, Input, built, read_hints, read_parameter
 from wsaction.serializers import json_validator
 
@@ -143,7 +144,10 @@ class _Reader:
 
     def _model(self, where: str, model: Any) -> ModelStep:
         keys: dict[str, None] = {}
+        hides = marked_names(model, ReadOnly) if issubclass(model, BaseModel) else ()
         for name, model_field in _fields(model).items():
+            if name in hides:
+                continue
             known = [*_aliases(model_field.validation_alias), *_aliases(model_field.alias), name]
             keys |= dict.fromkeys(known)
             default = EMPTY if model_field.default is PydanticUndefined else model_field.default

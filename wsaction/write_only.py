@@ -1,0 +1,256 @@
+"""`WriteOnly` fields, left out of all that pydantic writes.
+
+`hidden` writes the core schema of an annotation anew, so that its serializer leaves them out. Where a schema does not
+say what a value is (``Any``, ``dict``, no annotation), `shown` looks at the value.
+"""
+
+import dataclasses
+import operator
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from itertools import chain
+from types import GeneratorType
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+from pydantic_core import SchemaSerializer
+
+from wsaction.converters import ImproperlyConfigured
+from wsaction.markers import (
+    MAX_MODELS,
+    NO_SCHEMAS,
+    WriteOnly,
+    build,
+    check_class,
+    fields_of,
+    ignoring,
+    marked_fields,
+    marked_names,
+    whole_schema,
+)
+
+__all__ = ("check_fields", "hidden", "shown")
+
+Node = dict[str, Any]  # of a core schema
+Model = type[BaseModel]
+
+
+def hidden(schema: Any, *, values: bool = True) -> Node | None:
+    """A schema whose serializer, made by `build`, writes no field that is `WriteOnly`. None, where it would differ in
+    nothing from the schema's own.
+
+    ``values``: where the schema says nothing of what a value is, it is written as `shown` shows it.
+    """
+    changed: list[Any] = []
+    written: Node = _hidden(schema, values, changed)
+    return written if changed else None
+
+
+def _hidden(part: Any, values: bool, changed: list[Any]) -> Any:
+    if type(part) in (list, tuple):
+        return type(part)(_hidden(one, values, changed) for one in part)
+    if type(part) is not dict:
+        return part
+    kind, written = part.get("type"), part.get("serialization")
+    if values and _is_polymorphic(part):  # written by the class of the value
+        changed.append(part)
+        return {**_SHOWN, "ref": part["ref"]} if "ref" in part else _SHOWN
+    overrides = type(written) is dict and (written["type"] not in _WRITING_BY_THE_SCHEMA or "schema" in written)
+    if kind != "model" and overrides:
+        node = {**part, "serialization": _hidden_member("serialization", written, values, changed)}
+    else:
+        unused = _UNUSED.get(kind) if isinstance(kind, str) else None  # by serializers
+        node = {key: _hidden_member(key, value, values and key != unused, changed) for key, value in part.items()}
+    if kind == "model" and "cls" in node:
+        _exclude(node, changed)
+    if values:
+        _show(node, kind, changed)
+    return node
+
+
+def _is_polymorphic(schema: Node) -> bool:
+    config = schema.get("config")
+    return type(config) is dict and bool(config.get("polymorphic_serialization"))
+
+
+def _hidden_member(key: str, value: Any, values: bool, changed: list[Any]) -> Any:
+    if key in NO_SCHEMAS or key == "keys_schema":
+        return value
+    if key in ("fields", "choices") and type(value) is dict:
+        return {name: _hidden(member, values, changed) for name, member in value.items()}
+    if key == "serialization" and type(value) is dict:  # which is no schema, though it may hold some
+        below = ("schema", "return_schema")
+        return {name: _hidden(one, values, changed) if name in below else one for name, one in value.items()}
+    return _hidden(value, values, changed)
+
+
+def _exclude(node: Node, changed: list[Any]) -> None:
+    names, fields = marked_fields(node, WriteOnly), fields_of(node)
+    if fields is None or not names:
+        return
+    changed.append(node)
+    keys = {fields["fields"][name].get("serialization_alias", name) for name in names}.union(names)
+    for name in names:
+        fields["fields"][name]["serialization_exclude"] = True
+    written = node.get("serialization")
+    if written is not None and written["type"] in ("function-plain", "function-wrap"):  # a model_serializer
+        shown_as = {"type": "function-plain", "function": ignoring(frozenset(keys))}
+        written["return_schema"] = {"type": "any", "serialization": {**shown_as, "return_schema": _SHOWN}}
+
+
+def _show(node: Node, kind: Any, changed: list[Any]) -> None:
+    """Has `shown` show what a node says nothing of."""
+    items = _ITEMS.get(kind) if isinstance(kind, str) else None
+    if items is not None and node.get(items, _ANY) in (_ANY, _SHOWN):
+        if kind in ("dict", "list"):  # as a whole, in one call
+            whole = {key: value for key, value in node.items() if key != "ref"} | {items: _ANY}
+            node.setdefault("serialization", {**_SHOWN["serialization"], "return_schema": whole})
+        node[items] = _SHOWN
+        changed.append(node)
+    extra = node.get("extra_behavior") or (node.get("config") or {}).get("extra_fields_behavior")
+    if kind == "model" and extra == "allow" and (fields := fields_of(node)) is not None:
+        fields.setdefault("extras_schema", _SHOWN)
+        changed.append(node)
+    written = node.get("serialization")
+    if written is None:
+        if kind in _SAYING_NOTHING:
+            node["serialization"] = _SHOWN["serialization"]
+            changed.append(node)
+    elif written.get("type") == "any":  # SerializeAsAny
+        node["serialization"] = _SHOWN["serialization"]
+        changed.append(node)
+    elif written.get("type") in ("function-plain", "function-wrap") and _says_nothing(written):
+        written["return_schema"] = _SHOWN
+        changed.append(node)
+
+
+def _says_nothing(written: Node) -> bool:
+    """Whether a serializer function may return anything; pydantic's own return what they are for."""
+    module: str = getattr(written["function"], "__module__", None) or ""
+    return "return_schema" not in written and module.partition(".")[0] != "pydantic"
+
+
+_WRITING_BY_THE_SCHEMA = ("function-wrap", "include-exclude-sequence", "include-exclude-dict")
+_ITEMS = {
+    **dict.fromkeys(("list", "set", "frozenset", "generator", "deque"), "items_schema"),
+    **dict.fromkeys(("dict", "frozen-dict", "ordered-dict"), "values_schema"),
+}
+_UNUSED = {"lax-or-strict": "lax_schema", "json-or-python": "python_schema"}
+_SAYING_NOTHING = frozenset({"any", "is-instance", "call", "function-plain"})
+
+
+def shown(value: Any) -> Any:
+    """A value of which nothing is announced, to be written by pydantic: the models in it without `WriteOnly` fields.
+
+    The value itself, where there is nothing to hide. Raises `ImproperlyConfigured` for markers where none can be.
+    """
+    kind: Any = type(value)
+    show = _shower(kind)
+    return value if show is None else show(value)
+
+
+_ANY: Node = {"type": "any"}
+_SHOWN: Node = {
+    "type": "any",
+    "serialization": {"type": "function-plain", "function": shown, "return_schema": _ANY},
+}
+
+
+@lru_cache(MAX_MODELS)
+def _shower(kind: Any) -> Callable[[Any], Any] | None:
+    """What `shown` does with values of a type; None: nothing."""
+    if issubclass(kind, dict):
+        return _shown_mapping
+    if issubclass(kind, (list, tuple, set, frozenset)):
+        if hasattr(kind, "_fields"):
+            check_class(kind)
+        return _shown_items
+    if issubclass(kind, GeneratorType):
+        return lambda values: (shown(value) for value in values)
+    if hasattr(kind, "__pydantic_core_schema__"):
+        schema = whole_schema(kind) if issubclass(kind, BaseModel) else kind.__pydantic_core_schema__
+        if _is_polymorphic(schema):  # it is this very class's
+            schema = {**schema, "config": {**schema["config"], "polymorphic_serialization": False}}
+        written = hidden(schema)
+        return None if written is None else _Shown.by(written)
+    if hasattr(kind, "__dataclass_fields__"):
+        check_class(kind)
+        return _shown_dataclass
+    return None
+
+
+_PLAIN = frozenset({str, int, float, bool, type(None), bytes, Decimal, UUID, date, datetime, time, timedelta})
+
+
+def _shown_mapping(value: dict[Any, Any]) -> Any:
+    if _PLAIN.issuperset(map(type, value.values())):
+        return value
+    others = {key: one for key, member in value.items() if (one := shown(member)) is not member}
+    return {**value, **others} if others else value
+
+
+def _shown_items(values: Any) -> Any:
+    kinds = set(map(type, values))
+    if kinds <= _PLAIN:
+        return values
+    if kinds == {dict} and _PLAIN.issuperset(map(type, chain.from_iterable(map(dict.values, values)))):
+        return values  # many rows, in one go
+    told = [shown(value) for value in values]
+    return values if all(map(operator.is_, told, values)) else told
+
+
+def _shown_dataclass(value: Any) -> Any:
+    members = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
+    return value if (told := _shown_mapping(members)) is members else told
+
+
+class _Shown:
+    """An object that pydantic writes by another schema than its class's."""
+
+    __slots__ = ("__pydantic_serializer__", "value")
+
+    def __init__(self, value: Any, serializer: SchemaSerializer) -> None:
+        self.value, self.__pydantic_serializer__ = value, serializer
+
+    @classmethod
+    def by(cls, schema: Node) -> Callable[[Any], "_Shown"]:
+        """What has pydantic write objects by a schema."""
+        written = {"type": "function-plain", "function": lambda one: one.value, "return_schema": schema}
+        serializer = build(SchemaSerializer, {"type": "any", "serialization": written})
+        return lambda value: cls(value, serializer)
+
+
+# ------------------------------------------------------------------------------------------------- lookups
+def check_fields(handler: Any, attribute: str, names: Iterable[str]) -> None:
+    """Raises `ImproperlyConfigured` where clients could find out a `WriteOnly` field by asking for its values or their
+    order. ``handler`` has a ``serializer_class`` and a ``queryset``; ``names`` are its ``attribute``."""
+    models = (getattr(handler, "serializer_class", None), getattr(handler.queryset, "model", None))
+    for model in (one for one in models if isinstance(one, type) and issubclass(one, BaseModel)):
+        for name in names:
+            if _is_hidden(model, name):
+                raise ImproperlyConfigured(
+                    f"{handler.__name__}.{attribute} has {name}, which is WriteOnly in {model.__name__}: clients could "
+                    "find it out value by value; leave it out"
+                )
+
+
+def _is_hidden(model: Model, field: str) -> bool:
+    """Whether a field is `WriteOnly`, by the path that lookups have: ``"owner__password"``."""
+    models: set[Model] = {model}
+    for name in field.split("__"):
+        if any(name in marked_names(one, WriteOnly) for one in models):
+            return True
+        annotations = [one.model_fields[name].annotation for one in models if name in one.model_fields]
+        models = {one for annotation in annotations for one in _models_of(annotation)}
+    return False
+
+
+def _models_of(annotation: Any) -> Iterator[Model]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _models_of(argument)
