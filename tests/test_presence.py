@@ -52,9 +52,14 @@ async def test_users_come_and_go_once_however_many_connections_they_have() -> No
                 await position(ws, room)
             async with connect(app, "/ws/") as nobody:
                 await position(nobody, room)
-                assert (await one.call("presence", room))["data"] == {"ada": 2, "3": 1}
                 assert (await one.call("presence", other))["data"] == {}
+                data = (await one.call("presence", room))["data"]
+                (key,) = data.keys() - {"ada", "3"}
+                assert data == {"ada": 2, "3": 1, key: 1}
+                assert key.startswith("anonymous:")
             assert told(await one.event()) == ("join", room, {"user": "3"})
+            assert told(await one.event()) == ("join", room, {"user": key})
+            assert told(await one.event()) == ("leave", room, {"user": key})
             await three.call("unsubscribe", room)
             await three.call("unsubscribe", room)
             assert told(await one.event()) == ("leave", room, {"user": "3"})

@@ -137,6 +137,12 @@ class Connection:
         """Sends a message: at once where nothing is before it, else it waits in the outbox. Raises nothing."""
         await self.outbox.send(text)
 
+    def subscribed(self, route: str, frame: Frame) -> None:
+        """The frame's action has subscribed to a route, and events follow; what a dialect wants to know."""
+
+    def unsubscribed(self, route: str) -> None:
+        """The subscription to a route has ended."""
+
     def cancel(self, request_id: str | int) -> bool:
         """Cancels the frame in flight that has this id, and says whether there is one; it is answered 499.
 

@@ -1,6 +1,6 @@
 """Grants: what a subscription was allowed, kept so that it can be asked again while it lasts."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -8,6 +8,7 @@ from wsaction.events import encode_event
 from wsaction.exceptions import APIError
 from wsaction.frames import current_frame, new_frame
 from wsaction.layers.base import Place, Roster
+from wsaction.scopes import topic_at
 from wsaction.units import abandon, complete
 
 __all__ = ("Grant", "release", "withdraw")
@@ -38,20 +39,37 @@ class Grant:
         self.count()
 
     def count(self) -> None:
-        """Counts its user as present where that is wanted and not done: who was nobody may be somebody by now."""
-        if (place := self._place) is None or self._present is not None:
+        """Counts its user as present where that is wanted, once for each topic; who was nobody may be somebody by now,
+        and is counted as that."""
+        if (place := self._place) is None:
             return
-        roster: Roster | None = getattr(self._session.runtime.hub.layer, "roster", None)
-        if roster is not None and (user := self._session.runtime.here.users.key(self._session)) is not None:
+        user = self._session.runtime.here.users.key(self._session) or self._session.name
+        if (present := self._present) is not None and present[2] != user:
+            roster, place, before = present
             self._present = roster, place, user
             roster.change(place, user, 1)
+            roster.change(place, before, -1)
+        if present is not None or any(one._present is not None for one in self._siblings()):
+            return
+        known: Roster | None = getattr(self._session.runtime.hub.layer, "roster", None)
+        if known is not None:
+            self._present = known, place, user
+            known.change(place, user, 1)
 
     def end(self) -> None:
         """The subscription is no more."""
         self._place = None
         if self._present is not None:
-            (roster, place, user), self._present = self._present, None
-            roster.change(place, user, -1)
+            present, self._present = self._present, None
+            if (heir := next((one for one in self._siblings() if one._place is not None), None)) is not None:
+                heir._present = present
+            else:
+                roster, place, user = present
+                roster.change(place, user, -1)
+
+    def _siblings(self) -> "Iterator[Grant]":
+        """The connection's other subscriptions of this topic, under other routes."""
+        return (one for one in self._session.grants.values() if one._topic == self._topic and one is not self)
 
     @asynccontextmanager
     async def handler(self) -> AsyncIterator[Any]:
@@ -73,7 +91,7 @@ class Grant:
         try:
             async with self.handler() as handler:
                 await self._session.allow(handler.frame)
-                same: bool = handler.get_topic() == self._topic
+                same = topic_at(handler) == self._topic
                 if same:
                     await handler.check_subscription()
         except APIError as exc:
@@ -83,14 +101,15 @@ class Grant:
         return same
 
 
-def release(session: Any, topic: str) -> None:
-    """Ends the subscription of a connection to a topic, if there is one."""
-    session.runtime.here.leave(session.connection, topic)
-    if (grant := session.grants.pop(topic, None)) is not None:
+def release(session: Any, topic: str, route: str) -> None:
+    """Ends the subscription of a connection to a topic under a route, if there is one."""
+    session.runtime.here.leave(session.connection, topic, route)
+    session.connection.unsubscribed(route)
+    if (grant := session.grants.pop((topic, route), None)) is not None:
         grant.end()
 
 
 def withdraw(session: Any, topic: str, route: str) -> None:
     """Ends a subscription whose right is lost, and tells its client."""
-    release(session, topic)
+    release(session, topic, route)
     session.connection.put(encode_event("$unsubscribed", route, '{"reason":"permission_denied"}'))

@@ -20,6 +20,7 @@ from wsaction.mounts import Plan
 from wsaction.permissions import Permissions, compile_permissions
 from wsaction.publishing import own_topic, publish_from, push_to, session_of
 from wsaction.runtime import Runtime
+from wsaction.scopes import RouteTopic
 from wsaction.serving import serve
 from wsaction.tables import RouteTable
 from wsaction.throttling import check_throttles, compile_throttles
@@ -197,10 +198,13 @@ class AsyncAPIActionHandler:
     def get_topic(self) -> str:
         """What this route is told under: by default its connection path and itself, both in canonical form.
 
-        Override it where what is there depends on who asks (``return f"inbox:{self.user.id}"``), or where routes
-        share their events. Who subscribes and who publishes both ask it. Raises `RouteNotFound` for no route of ours.
+        Override it where what is there depends on who asks (``return f"inbox:{self.user.id}"``), or where routes of
+        this handler share their events; each subscriber gets them under the route it subscribed to. What an override
+        returns is a name within the connection path, shared only with handlers that inherit the same override; return
+        a `wsaction.subscriptions.SharedTopic` to share events between paths or handlers. Who subscribes and who
+        publishes both ask it. Raises `RouteNotFound` for no route of ours.
         """
-        return own_topic(self)
+        return RouteTopic(own_topic(self))
 
     async def publish(self, event: str, data: Any = None, exclude_self: bool = False) -> None:
         """Tells an event to all who are subscribed to this route, in every process; a consumer, to its own route.

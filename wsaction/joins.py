@@ -14,8 +14,9 @@ __all__ = ("MAX_RECOVERED", "Join", "Reply", "Snapshot")
 
 MAX_RECOVERED = 1_000  # events that one who comes back is sent; past it, or half its capacity: recovered false
 
-Reply = Callable[[Position, bool | None, Any], str]
-"""The reply's text, by position, ``recovered`` and snapshot. It may raise: then nothing is joined."""
+Reply = Callable[[Position, bool | None, Any], str | None]
+"""The reply's text, by position, ``recovered`` and snapshot. It may raise: then nothing is joined. None: it is sent
+later, and until then the subscription is held."""
 Snapshot = Callable[[], Awaitable[Any]]
 
 _Past = tuple[Position, list[Event] | None]  # up to where, and what; None: it cannot be had
@@ -77,7 +78,10 @@ class Join:
         """
         topic, subscription = self._topic, self._subscription
         told = Position(at.epoch, self._since.offset) if recovered and self._since is not None else at
-        subscription.subscriber.put(self._reply(told, recovered, snapshot))
+        if (reply := self._reply(told, recovered, snapshot)) is None:
+            subscription.hold(more=len(missed) + len(subscription.collected))
+        else:
+            subscription.subscriber.put(reply)
         for event in missed:
             subscription.deliver(event, topic.epoch)
         last = at.offset

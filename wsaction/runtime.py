@@ -67,10 +67,10 @@ class Here:
         self.users = users
         self.hub: Hub | None = None  # made when somebody subscribes or publishes first
 
-    def leave(self, connection: Subscriber, topic: str) -> None:
+    def leave(self, connection: Subscriber, topic: str, route: str) -> None:
         """Ends a subscription, if there is one."""
         if self.hub is not None:
-            self.hub.leave(connection, topic)
+            self.hub.leave(connection, topic, route)
 
     def resync(self, connection: Subscriber, routes: Collection[str] | None) -> None:
         """Tells a connection that it missed something of these routes; None: of all that it is subscribed to."""
@@ -79,8 +79,8 @@ class Here:
 
     def forget(self, session: Any) -> None:
         """Ends all subscriptions of a connection, which has ended, and forgets whose it was."""
-        for topic in tuple(session.grants):
-            release(session, topic)
+        for topic, route in tuple(session.grants):
+            release(session, topic, route)
         self.users.forget(session)
         if self.hub is not None:
             self.hub.leave_all(session.connection)

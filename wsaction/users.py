@@ -179,23 +179,23 @@ def recheck(session: Any) -> asyncio.Task[None] | None:
     if not session.grants:
         return None
     hold = partial(session.runtime.hub.hold, session.connection)
-    asked = [(topic, grant, hold(topic)) for topic, grant in session.grants.items()]
+    asked = [(key, grant, hold(*key)) for key, grant in session.grants.items()]
     task: asyncio.Task[None] = session.connection.spawn(_recheck, session, asked)
     return task
 
 
-async def _recheck(session: Any, asked: Iterable[tuple[str, Grant, Callable[[], None]]]) -> None:
+async def _recheck(session: Any, asked: Iterable[tuple[tuple[str, str], Grant, Callable[[], None]]]) -> None:
     await asyncio.gather(*(_recheck_one(session, *one) for one in asked))
 
 
-async def _recheck_one(session: Any, topic: str, grant: Grant, go_on: Callable[[], None]) -> None:
+async def _recheck_one(session: Any, key: tuple[str, str], grant: Grant, go_on: Callable[[], None]) -> None:
     try:
-        await _ask_again(session, topic, grant)
+        await _ask_again(session, key, grant)
     finally:
         go_on()
 
 
-async def _ask_again(session: Any, topic: str, grant: Grant) -> None:
+async def _ask_again(session: Any, key: tuple[str, str], grant: Grant) -> None:
     try:
         async with asyncio.timeout(grant.patience):
             holds = await grant.holds()
@@ -205,9 +205,9 @@ async def _ask_again(session: Any, topic: str, grant: Grant) -> None:
         # It is not known whether it may, so it may not.
         logger.exception("the permissions of a subscription to %r could not be asked", grant.route)
         holds = False
-    if session.grants.get(topic) is not grant:
+    if session.grants.get(key) is not grant:
         return
     if holds:
         grant.count()
         return
-    withdraw(session, topic, grant.route)
+    withdraw(session, *key)
