@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from wsaction.frames import quote
+from wsaction.frames import quote, size_of
 from wsaction.layers.base import Position
 
 __all__ = ("Event", "encode_body", "encode_event", "encode_notice", "is_body", "is_event", "reroute", "route_of")
@@ -56,6 +56,11 @@ class Event:
         if (text := self._frames.get(route)) is None:
             text = self._frames[route] = reroute(self.frame, route, quoted)
         return text
+
+    def size_under(self, route: str) -> int:
+        """The bytes of the frame under a route."""
+        text = self.under(route)
+        return self.size if text is self.frame else size_of(text)
 
     def numbered(self, text: str) -> str:
         """``text``, a frame without an offset, with this event's: what a filter may tell instead."""

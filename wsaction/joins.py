@@ -60,7 +60,7 @@ class Join:
             if found is not None:
                 missed, recovered = found, True
         snapshot = await self._snapshot() if self._snapshot is not None and not recovered else None
-        await subscription.subscriber.room(_size(missed))
+        await subscription.subscriber.room(_size(missed, subscription.route))
         self._check_left()
         if subscription.state is not State.COLLECTING:
             return False
@@ -105,9 +105,10 @@ class Join:
         if past is None:
             return None
         at, missed = past
-        if missed is None or len(missed) > MAX_RECOVERED or _size(missed) > self._subscription.subscriber.capacity // 2:
+        subscription = self._subscription
+        if missed is None or len(missed) > MAX_RECOVERED:
             return at, None
-        return past
+        return (at, None) if _size(missed, subscription.route) > subscription.subscriber.capacity // 2 else past
 
     async def _read(self, since: Position, history: History) -> _Past | None:
         """The layer's answer, or another's who came back just before: one reads, those behind it look at that first."""
@@ -140,5 +141,5 @@ class Join:
         return page.position, missed
 
 
-def _size(events: list[Event]) -> int:
-    return sum(event.size for event in events)
+def _size(events: list[Event], route: str) -> int:
+    return sum(event.size_under(route) for event in events)

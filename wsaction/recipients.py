@@ -164,11 +164,12 @@ class Subscription:
         return hold.overrun
 
     def _keep_back(self, what: Any) -> None:
-        if (hold := self._hold) is not None and len(hold.kept) < hold.most:
-            hold.kept.append(what)
-        elif hold is None or isinstance(what, _Reply):
+        hold, is_reply = self._hold, isinstance(what, _Reply)
+        if hold is None or (is_reply and len(hold.kept) >= hold.most):
             self.subscriber.close(1013, f"slow consumer; {MAX_HELD} replies and events wait for a subscription")
-        else:
+        elif is_reply or (len(hold.kept) < hold.most and not hold.overrun):
+            hold.kept.append(what)
+        elif not hold.overrun:
             hold.overrun = True
             hold.kept = deque(one for one in hold.kept if isinstance(one, _Reply))
 
