@@ -22,6 +22,7 @@ from wsaction.hooks import nobody
 from wsaction.lanes import Lanes
 from wsaction.limits import Limits
 from wsaction.outboxes import Message, Outbox, Receive, Send
+from wsaction.tasks import new_task
 from wsaction.units import COMMITTING
 
 __all__ = ("Connection", "Dispatcher", "Receive", "Send")
@@ -90,6 +91,11 @@ class Connection:
         finally:
             self._deadlines.alarm.stop()
             await self._settle()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that serves it."""
+        return self._loop
 
     @property
     def capacity(self) -> int:
@@ -231,7 +237,7 @@ class Connection:
     # ------------------------------------------------------------------------------------------------ its tasks
     def spawn(self, work: Callable[..., Awaitable[None]], *args: Any) -> asyncio.Task[None]:
         """Starts a task of the connection's, in the context that every frame starts from."""
-        task = self._loop.create_task(self._watch(work, *args), context=self._base.copy())
+        task = new_task(self._loop, self._watch(work, *args), self._base.copy())
         self._tasks.add(task)
         return task
 

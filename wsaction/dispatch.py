@@ -28,6 +28,7 @@ from wsaction.frames import (
     quote,
     size_of,
 )
+from wsaction.grants import Stream
 from wsaction.limits import bound_in
 from wsaction.middleware import through, translated
 from wsaction.runtime import Runtime
@@ -58,6 +59,7 @@ class Session:
         "revised",
         "runtime",
         "scope",
+        "streams",
         "surely_small",
         "table",
         "targets",
@@ -70,6 +72,7 @@ class Session:
         self.group: Group | None = None  # which its consumer's broadcasts are told to
         self.grants: dict[tuple[str, str], Any] = {}  # what its subscriptions were allowed, by topic and route
         self._name: str | None = None
+        self.streams: dict[Stream, None] = {}  # that run
         self.revised = False  # whether its user's rights have changed since it was opened
         self.surely_small = connection.limits.max_outbox_bytes // 4  # characters
         args, captures = connection_captures(scope)
@@ -265,7 +268,7 @@ class Session:
     ) -> Any:
         """Runs a stream, a sync function, or a coroutine."""
         if action.streams:
-            return await self._stream(frame, action, action.function(handler, *args, **parameters))
+            return await self._stream(frame, action, handler, action.function(handler, *args, **parameters))
         if action.threaded:
             run = self.runtime.threads.run_to_end if lent else self.runtime.threads.run
             result = await run(action.function, handler, *args, **parameters)
@@ -292,11 +295,23 @@ class Session:
                 result = action.written(result)
         return result
 
-    async def _stream(self, frame: Frame, action: Action, items: AsyncGenerator[Any]) -> None:
+    async def _stream(self, frame: Frame, action: Action, handler: Any, items: AsyncGenerator[Any]) -> None:
         """Sends each item as a partial reply, as fast as the client reads; the generator is closed whatever happens."""
+        stream = Stream(self, frame, always=getattr(handler, "recheck", False))
+        self.streams[stream] = None
+        try:
+            if self.revised and not await stream.still_holds():  # since its permissions were asked, perhaps
+                raise PermissionDenied
+            await self._send_items(frame, action, stream, items)
+        finally:
+            self.streams.pop(stream, None)
+
+    async def _send_items(self, frame: Frame, action: Action, stream: Stream, items: AsyncGenerator[Any]) -> None:
         sent = 0
         async with aclosing(items):
             async for item in items:
+                if stream.waits:
+                    await stream.allow()
                 if frame.error is not None:  # cancelled, which the generator swallowed
                     raise frame.error
                 frame.deadline = _NEVER  # a timeout bounds the first item

@@ -75,7 +75,7 @@ async def publish_from(
     await tell(session_of(handler).runtime.hub, topic, text, history(handler), exclude=exclude)
 
 
-def push_to(handler: Any, event: str, data: Any) -> None:
+async def push_to(handler: Any, event: str, data: Any) -> None:
     """Sends an event to the connection of a handler alone."""
     text = encode_event(event, own_route(handler), announced(handler).encode(event, data))
     handler.consumer.connection.put(text)
