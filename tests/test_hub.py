@@ -255,7 +255,7 @@ async def test_what_fails_as_it_joins_leaves_nothing_behind(where: str) -> None:
         ears = Ears()
         with pytest.raises(TimeoutError if where == "snapshot" else ZeroDivisionError):
             await join(one, ears, snapshot=snapshot, reply=failing if where == "reply" else reply)
-        assert one.topics(ears) == []
+        assert one.subscriptions(ears) == []
         await say(one)
         assert ears.is_empty
         assert not one._joined
@@ -281,7 +281,7 @@ async def test_joining_again_is_told_where_it_stands_and_nothing_twice() -> None
         await say(one, 2)
         heard = await ears.hear(4)
         assert [two.get("data", two.get("offset")) for two in heard] == [0, 1, 1, 2]
-        assert one.topics(ears) == [TOPIC]
+        assert one.subscriptions(ears) == [(TOPIC, TOPIC)]
 
 
 async def test_joining_again_while_the_first_is_under_way_replaces_it() -> None:
@@ -308,7 +308,7 @@ async def test_who_leaves_or_ends_while_joining_does_not_join() -> None:
         layer.gate.clear()
         both = [asyncio.create_task(join(one, left)), asyncio.create_task(join(one, ended))]
         await asyncio.sleep(0)
-        assert one.leave(left, TOPIC)
+        assert one.leave(left, TOPIC, TOPIC)
         ended.close(1000)
         layer.gate.set()
         assert [type(came) for came in await asyncio.gather(*both, return_exceptions=True)] == [Cancelled, Cancelled]
@@ -353,15 +353,15 @@ async def test_who_leaves_is_told_nothing_more() -> None:
         await join(one, ears)
         await join(one, ears, "other/")
         await join(one, stays)
-        assert one.topics(ears) == [TOPIC, "other/"]
-        assert one.leave(ears, TOPIC)
-        assert not one.leave(ears, TOPIC)
+        assert one.subscriptions(ears) == [(TOPIC, TOPIC), ("other/", "other/")]
+        assert one.leave(ears, TOPIC, TOPIC)
+        assert not one.leave(ears, TOPIC, TOPIC)
         await say(one)
         await stays.hear(2)
         assert len(ears.heard) == 2
         one.leave_all(ears)
         one.leave_all(ears)
-        assert one.topics(ears) == []
+        assert one.subscriptions(ears) == []
 
 
 async def test_who_leaves_is_told_nothing_that_is_still_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,7 +372,7 @@ async def test_who_leaves_is_told_nothing_that_is_still_on_its_way(monkeypatch: 
         for ears in crowd:
             await join(one, ears)
         await say(one)
-        one.leave(crowd[4], TOPIC)
+        one.leave(crowd[4], TOPIC, TOPIC)
         await join(one, crowd[3])  # again: told behind the event
         await crowd[3].hear(3)
         assert [len(ears.heard) for ears in crowd] == [2, 2, 2, 3, 1]
@@ -388,7 +388,7 @@ async def test_who_leaves_has_the_answer_that_was_still_on_its_way(monkeypatch: 
             await join(one, ears)
         await say(one)
         await join(one, crowd[4])  # again: to be told behind the event
-        one.leave(crowd[4], TOPIC)
+        one.leave(crowd[4], TOPIC, TOPIC)
         assert "event" not in (await crowd[4].hear(2))[1]
         await crowd[3].hear(2)
 
@@ -408,7 +408,7 @@ async def test_who_leaves_has_the_answer_that_waited_for_a_filter() -> None:
         await asked.wait()
         await join(one, ears, filter=never)
         assert len(ears.heard) == 1
-        one.leave(ears, TOPIC)
+        one.leave(ears, TOPIC, TOPIC)
         assert (await ears.hear(2))[1]["offset"] == 2
 
 
@@ -476,7 +476,7 @@ async def test_a_filter_that_takes_too_long_is_given_up_for_its_event(caplog: py
         assert (cancelled, caplog.text.count("TimeoutError: it took longer than 0.05 s")) == (3, 2)
         assert ears.events() == [("moved", 1), ("moved", 2), ("moved", 3)]
         await say(one, 3)
-        one.leave(slow, TOPIC)
+        one.leave(slow, TOPIC, TOPIC)
         await one.close()
         assert len(slow.heard) == 4
 
@@ -519,7 +519,7 @@ async def test_a_topic_lingers_and_is_then_let_go(monkeypatch: pytest.MonkeyPatc
         ears = Ears()
         for _ in range(3):
             await join(one, ears)
-            one.leave(ears, TOPIC)
+            one.leave(ears, TOPIC, TOPIC)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert gone == []
@@ -608,7 +608,7 @@ async def test_what_is_held_back_is_told_in_order_once_nobody_holds_it(filtered:
     async with opened() as one:
         me = Ears()
         await join(one, me, filter=all_of_it if filtered else None)
-        first, second = one.hold(me, TOPIC), one.hold(me, TOPIC)
+        first, second = one.hold(me, TOPIC, TOPIC), one.hold(me, TOPIC, TOPIC)
         await say(one)
         await join(one, me)  # again: told behind the event
         await say(one)
@@ -632,12 +632,12 @@ async def test_who_leaves_has_the_answer_that_was_held_back_and_nothing_else(fil
         me, stays = Ears(), Ears()
         await join(one, stays)
         await join(one, me, filter=all_of_it if filtered else None)
-        go_on = one.hold(me, TOPIC)
+        go_on = one.hold(me, TOPIC, TOPIC)
         await say(one)
         await join(one, me)
-        one.leave(me, TOPIC)
+        one.leave(me, TOPIC, TOPIC)
         go_on()
-        one.hold(me, TOPIC)()  # it is not there
+        one.hold(me, TOPIC, TOPIC)()  # it is not there
         await say(one)
         await stays.hear(3)
         assert [message["offset"] for message in await me.hear(2)] == [0, 1]
@@ -649,11 +649,31 @@ async def test_what_is_held_back_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     async with opened() as one:
         me = Ears()
         await join(one, me)
-        one.hold(me, TOPIC)
-        for _ in range(3):
+        go_on = one.hold(me, TOPIC, TOPIC)
+        for _ in range(2):
             await say(one)
-        assert not me.ended
+        await join(one, me)  # its reply comes all the same
+        for _ in range(2):  # too many, so that it loads again
+            await say(one)
+        assert len(await me.hear(1)) == 1
+        go_on()
         await say(one)
+        reply, notice, event = (await me.hear(4))[1:]
+        assert reply["offset"] == 2
+        assert (notice["event"], notice["data"]["offset"]) == ("$resync", 4)
+        assert (event["event"], event["offset"]) == ("moved", 5)
+
+
+async def test_replies_that_are_held_back_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipients, "MAX_HELD", 3)
+    async with opened() as one:
+        me = Ears()
+        await join(one, me)
+        one.hold(me, TOPIC, TOPIC)
+        for _ in range(3):
+            await join(one, me)
+        assert not me.ended
+        await join(one, me)
         assert me.code == 1013
 
 
@@ -818,7 +838,7 @@ async def test_a_filter_does_not_run_on_after_its_subscription() -> None:
         await join(one, ears, filter=filter)
         await say(one)
         await asked.wait()
-        one.leave(ears, TOPIC)
+        one.leave(ears, TOPIC, TOPIC)
         await one.close()
         assert len(ears.heard) == 1
 

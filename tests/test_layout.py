@@ -16,8 +16,8 @@ PACKAGE = Path(wsaction.__file__).parent
 FLOORS = [
     line.split()
     for line in """
-converters limits concurrency lifespans alarms fairness tasks backoff workers layers.scripts
-exceptions scopes origins hooks patterns algebra lookups markers fanouts locks layers.base
+converters limits concurrency alarms fairness tasks backoff workers layers.scripts
+exceptions scopes lifespans origins hooks patterns algebra lookups markers fanouts locks layers.base
 write_only
 frames serializers tries forms matches authentication redaction fields predicates paginators layers.links
 middleware schemas codegen.names showing

@@ -185,13 +185,21 @@ class WSAction:
         As ``self.publish()`` of the handler there, with its ``events`` and history. ``path`` is that of the connections
         (``"ws/acme/"``), and may be left out where just one path of the app captures nothing; ``root_path``, what an
         enclosing route that captures something stands for (``"t/acme"``). ``topic`` is needed where the handler has a
-        `get_topic` of its own. ``exclude``: a handler or consumer whose connection is not told. To be called on the
-        event loop of the connections, or anywhere with a layer that reaches them.
+        `get_topic` of its own. ``exclude``: a handler or consumer whose connection is not told. Where another event
+        loop serves this app, as from ``asyncio.run()`` in a thread, it is done there and awaited; another process needs
+        a layer that reaches the connections.
 
         Raises ``ValueError`` for a path, route or event that there is not, `LayerUnavailable`.
 
         >>> await app.publish("boards/7/", "moved", {"card": 3})
         """
+        await self.runtime.where_served(
+            lambda: self._publish(route, event, data, path=path, root_path=root_path, topic=topic, exclude=exclude)
+        )
+
+    async def _publish(
+        self, route: str, event: str, data: Any, *, path: str | None, root_path: str, topic: str | None, exclude: Any
+    ) -> None:
         handler = handler_at(self.router, self.runtime, route, path, root_path)
         if topic is None and type(handler).get_topic is not AsyncAPIActionHandler.get_topic:
             raise ValueError(
@@ -214,6 +222,13 @@ class WSAction:
         >>> card = await cards.update(card, {"owner_id": 2})
         >>> await app.publish_object("cards/", "updated", card, before=before)
         """
+        await self.runtime.where_served(
+            lambda: self._publish_object(route, event, obj, before=before, path=path, root_path=root_path)
+        )
+
+    async def _publish_object(
+        self, route: str, event: str, obj: Any, *, before: Any, path: str | None, root_path: str
+    ) -> None:
         handler = handler_at(self.router, self.runtime, route, path, root_path)
         if not (is_live(handler) and hasattr(handler, "publish_object")):
             raise ValueError(f"{type(handler).__name__} tells no changes: it is no generic handler with SubscribeMixin")
@@ -230,11 +245,12 @@ class WSAction:
         await self._tell_user("disconnect", user_id, reason=reason)
 
     async def revoke_user(self, user_id: Any) -> None:
-        """Asks the permissions of all that a user is subscribed to again, in every process.
+        """Asks the permissions of all that a user is subscribed to again, and of their streams, in every process.
 
-        What is refused ends: the client is told ``{"event": "$unsubscribed", "route": ..., "data": {"reason":
-        "permission_denied"}}``, and nothing of that route any more, whatever is on its way; what comes while they are
-        asked is held back.
+        A stream that is refused ends with 403. A call that is under way goes on, as an HTTP request would; one that
+        waits is asked as it begins. A subscription that is refused ends: the client is told ``{"event":
+        "$unsubscribed", "route": ..., "data": {"reason": "permission_denied"}}``, and nothing of that route any more,
+        whatever is on its way. What comes while permissions are asked is held back.
         Waits for a commit, and raises, as `disconnect_user` does.
         """
         await self._tell_user("revoke", user_id)
@@ -249,6 +265,9 @@ class WSAction:
     async def _tell_user(self, what: str, user_id: Any, **details: Any) -> None:
         if user_id is None:
             raise ValueError("a user's id is wanted, as WSAction(user_id=...) says what it is, not None")
+        await self.runtime.where_served(lambda: self._tell_user_here(what, user_id, details))
+
+    async def _tell_user_here(self, what: str, user_id: Any, details: Mapping[str, Any]) -> None:
         tell = partial(self.runtime.here.users.tell, what, user_id, **details)
         if (unit := current_unit()) is None:
             await tell()

@@ -118,7 +118,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         whoever may not see the object is told ``deleted``, with its key: he may have seen it. Told after the commit, as
         `publish` does. Raises ``ValueError`` for the changed object as ``before``, ``TypeError`` for other objects.
         """
-        await note_given(self, event, obj, before)
+        await self._on_its_loop(lambda: note_given(self, event, obj, before))
 
     def _key(self) -> Any:
         name = self.lookup_url_kwarg or self.lookup_field

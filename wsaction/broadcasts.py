@@ -18,7 +18,7 @@ from wsaction.events import encode_event
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.frames import Frame
 from wsaction.publishing import session_of, tell
-from wsaction.scopes import connection_captures, connection_path, topic_of
+from wsaction.scopes import connection_captures, connection_path, group_topic
 
 __all__ = ("GENERAL", "Group", "ReplyFirst", "broadcast", "is_grouped", "join_group", "method_name")
 
@@ -59,7 +59,8 @@ async def join_group(session: Any) -> "Group | None":
 
 
 def _topic(handler: Any) -> str:
-    """The group's; its route is none that a client could subscribe to."""
+    """The group's: that of the connection path, or of all whose path captured the same by this name, whatever else it
+    captured."""
     scope = handler.scope
     _, captured = connection_captures(scope)
     for owner, known in ((handler, handler.kwargs), (handler.consumer, captured)):
@@ -71,8 +72,8 @@ def _topic(handler: Any) -> str:
                 f"{type(owner).__name__}.group_send_lookup_kwargs is {name!r}, which its path does not capture; it has "
                 f"{', '.join(known) or 'none'}"
             )
-        return topic_of("", f"?{known[name]}")
-    return topic_of(connection_path(scope), "?")
+        return group_topic("", handler.consumer.group_send_lookup_kwargs or name, str(known[name]))
+    return group_topic(connection_path(scope))
 
 
 class Group:

@@ -25,6 +25,7 @@ from wsaction.layers.base import History
 from wsaction.locks import Held
 from wsaction.publishing import session_of
 from wsaction.routing import NoReverseMatch
+from wsaction.scopes import topic_at
 from wsaction.serializers import MAX_MODELS, json_encoder, output_model
 from wsaction.showing import shown_as
 from wsaction.tables import Call
@@ -222,7 +223,7 @@ def _place(handler: Any, route: str) -> _Place | None:
     there = target.mounted.handler(frame, handler.scope)
     if not is_live(there):
         return None
-    return _Place(session.runtime.hub, there.get_topic(), target.canonical, history(there), asks_of_objects(there))
+    return _Place(session.runtime.hub, topic_at(there), target.canonical, history(there), asks_of_objects(there))
 
 
 def event_routes(handler: Any, obj: Any) -> list[str]:

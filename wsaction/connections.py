@@ -22,6 +22,7 @@ from wsaction.hooks import nobody
 from wsaction.lanes import Lanes
 from wsaction.limits import Limits
 from wsaction.outboxes import Message, Outbox, Receive, Send
+from wsaction.tasks import new_task
 from wsaction.units import COMMITTING
 
 __all__ = ("Connection", "Dispatcher", "Receive", "Send")
@@ -92,6 +93,11 @@ class Connection:
             await self._settle()
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that serves it."""
+        return self._loop
+
+    @property
     def capacity(self) -> int:
         """Bytes that may wait to be sent."""
         return self.limits.max_outbox_bytes
@@ -136,6 +142,12 @@ class Connection:
     async def send(self, text: str) -> None:
         """Sends a message: at once where nothing is before it, else it waits in the outbox. Raises nothing."""
         await self.outbox.send(text)
+
+    def subscribed(self, route: str, frame: Frame) -> None:
+        """The frame's action has subscribed to a route, and events follow; what a dialect wants to know."""
+
+    def unsubscribed(self, route: str) -> None:
+        """The subscription to a route has ended."""
 
     def cancel(self, request_id: str | int) -> bool:
         """Cancels the frame in flight that has this id, and says whether there is one; it is answered 499.
@@ -225,7 +237,7 @@ class Connection:
     # ------------------------------------------------------------------------------------------------ its tasks
     def spawn(self, work: Callable[..., Awaitable[None]], *args: Any) -> asyncio.Task[None]:
         """Starts a task of the connection's, in the context that every frame starts from."""
-        task = self._loop.create_task(self._watch(work, *args), context=self._base.copy())
+        task = new_task(self._loop, self._watch(work, *args), self._base.copy())
         self._tasks.add(task)
         return task
 

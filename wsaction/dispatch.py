@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
+from secrets import token_urlsafe
 from typing import Any
 
 from wsaction.actions import Action, Binding
@@ -16,7 +17,18 @@ from wsaction.broadcasts import Group, broadcast
 from wsaction.connections import Connection
 from wsaction.dependencies import Dependencies
 from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
-from wsaction.frames import Frame, current_frame, encode_error, encode_reply, new_frame, quote, size_of
+from wsaction.frames import (
+    Frame,
+    Held,
+    current_frame,
+    encode_error,
+    encode_reply,
+    let_go,
+    new_frame,
+    quote,
+    size_of,
+)
+from wsaction.grants import Stream
 from wsaction.limits import bound_in
 from wsaction.middleware import through, translated
 from wsaction.runtime import Runtime
@@ -37,6 +49,7 @@ class Session:
     """One connection's way from a frame to its handler; ``consumer`` is the root's instance for this connection."""
 
     __slots__ = (
+        "_name",
         "connection",
         "consumer",
         "direct",
@@ -46,6 +59,7 @@ class Session:
         "revised",
         "runtime",
         "scope",
+        "streams",
         "surely_small",
         "table",
         "targets",
@@ -56,13 +70,22 @@ class Session:
         self.direct = not runtime.middleware  # nothing stands before an action
         self.connection, self.consumer = connection, consumer
         self.group: Group | None = None  # which its consumer's broadcasts are told to
-        self.grants: dict[str, Any] = {}  # what its subscriptions were allowed, by topic
+        self.grants: dict[tuple[str, str], Any] = {}  # what its subscriptions were allowed, by topic and route
+        self._name: str | None = None
+        self.streams: dict[Stream, None] = {}  # that run
         self.revised = False  # whether its user's rights have changed since it was opened
         self.surely_small = connection.limits.max_outbox_bytes // 4  # characters
         args, captures = connection_captures(scope)
         own = args or captures
         self.targets = Targets(table, args, captures, MAX_CACHED_ROUTES_OF_A_CONNECTION) if own else table.targets
         self.known = self.targets.calls
+
+    @property
+    def name(self) -> str:
+        """What stands for the connection's user where nobody has signed in."""
+        if self._name is None:
+            self._name = f"anonymous:{token_urlsafe(9)}"
+        return self._name
 
     def no_frame(self) -> Frame:
         """What stands for the frame outside of one: it asks for nothing and has the connection's own captures."""
@@ -148,10 +171,15 @@ class Session:
             if unit is not None:
                 await unit.commit()
                 if frame.disowned:
+                    let_go(frame, failed=True)
                     return None
+            if frame.held is not None:
+                self._send_before(frame.held, frame, reply)
+                return None
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:  # a cancellation too, unless it is the connection's end: its client waits
+            let_go(frame, failed=True)
             await abandon(frame)
             if self.connection.ended and isinstance(exc, asyncio.CancelledError):
                 raise
@@ -161,6 +189,14 @@ class Session:
                 logger.error("%s failed to end cleanly as it was cancelled", one_line(_told(frame)), exc_info=exc)
             return self._failure(frame, frame.error or exc)
         return reply
+
+    def _send_before(self, held: list[Held], frame: Frame, reply: str | None) -> None:
+        """Sends a reply before what waits for it."""
+        if (own := next((one.answer for one in held if one.answer is not None), None)) is not None:
+            own()
+        elif reply is not None:
+            self.connection.put(self.connection.outbox.word(reply, frame))
+        let_go(frame)
 
     async def answer(self, frame: Frame) -> str:
         """What the action of a frame within another one's answers, as JSON; raises what it raises.
@@ -183,7 +219,9 @@ class Session:
                 result, _ = action.split(result)
             written = action.write(result)
             await complete(frame)
+            let_go(frame)
         except BaseException:
+            let_go(frame, failed=True)
             await abandon(frame)
             raise
         finally:
@@ -230,7 +268,7 @@ class Session:
     ) -> Any:
         """Runs a stream, a sync function, or a coroutine."""
         if action.streams:
-            return await self._stream(frame, action, action.function(handler, *args, **parameters))
+            return await self._stream(frame, action, handler, action.function(handler, *args, **parameters))
         if action.threaded:
             run = self.runtime.threads.run_to_end if lent else self.runtime.threads.run
             result = await run(action.function, handler, *args, **parameters)
@@ -257,11 +295,23 @@ class Session:
                 result = action.written(result)
         return result
 
-    async def _stream(self, frame: Frame, action: Action, items: AsyncGenerator[Any]) -> None:
+    async def _stream(self, frame: Frame, action: Action, handler: Any, items: AsyncGenerator[Any]) -> None:
         """Sends each item as a partial reply, as fast as the client reads; the generator is closed whatever happens."""
+        stream = Stream(self, frame, always=getattr(handler, "recheck", False))
+        self.streams[stream] = None
+        try:
+            if self.revised and not await stream.still_holds():  # since its permissions were asked, perhaps
+                raise PermissionDenied
+            await self._send_items(frame, action, stream, items)
+        finally:
+            self.streams.pop(stream, None)
+
+    async def _send_items(self, frame: Frame, action: Action, stream: Stream, items: AsyncGenerator[Any]) -> None:
         sent = 0
         async with aclosing(items):
             async for item in items:
+                if stream.waits:
+                    await stream.allow()
                 if frame.error is not None:  # cancelled, which the generator swallowed
                     raise frame.error
                 frame.deadline = _NEVER  # a timeout bounds the first item
@@ -270,6 +320,8 @@ class Session:
                     raise error
                 await complete(frame)
                 await self.connection.outbox.offer(reply)
+                if frame.held is not None:
+                    let_go(frame)
                 if (sent := sent + 1) % ITEMS_IN_A_ROW == 0:
                     await asyncio.sleep(0)
 
@@ -320,8 +372,6 @@ class Session:
             task.uncancel()
         try:
             error = to_api_error(exc, what=_told(frame), debug=self.runtime.debug)
-            if frame.answered:
-                return None
             reply = encode_error(frame, error)
         except Exception as bad:  # an error of the application's own that is none: its attributes say anything
             error = to_api_error(bad, what=f"the error reply to {_told(frame)}", debug=False)

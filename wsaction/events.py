@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from wsaction.frames import quote
+from wsaction.frames import quote, size_of
 from wsaction.layers.base import Position
 
-__all__ = ("Event", "encode_body", "encode_event", "encode_notice", "is_body", "is_event", "route_of")
+__all__ = ("Event", "encode_body", "encode_event", "encode_notice", "is_body", "is_event", "reroute", "route_of")
 
 
 class Event:
@@ -23,7 +23,7 @@ class Event:
     ``{"event":"moved","route":"boards/1/","data":3,"offset":7}``.
     """
 
-    __slots__ = ("_message", "excludes", "frame", "offset", "size", "subject")
+    __slots__ = ("_frames", "_message", "_route", "excludes", "frame", "offset", "size", "subject")
 
     def __init__(self, offset: int, body: bytes) -> None:
         public, _, private = body.partition(b"\n")
@@ -32,6 +32,8 @@ class Event:
         self.excludes: str | None = None  # who is not told
         self.subject: Any = None  # what it is about, for those who ask whether a recipient may see it
         self._message: Mapping[str, Any] | None = None
+        self._route: str | None = None
+        self._frames: dict[str, str] | None = None  # under other routes
         if private:
             known = from_json(private)
             self.excludes, self.subject = known.get("excludes"), known.get("subject")
@@ -42,6 +44,23 @@ class Event:
         if self._message is None:
             self._message = from_json(self.frame)
         return self._message
+
+    def under(self, route: str) -> str:
+        """The frame under one of its topic's routes, made once for all who are subscribed to that route."""
+        if self._route is None:
+            self._route = _quoted_route(self.frame) or ""
+        if self._route == (quoted := quote(route)):
+            return self.frame
+        if self._frames is None:
+            self._frames = {}
+        if (text := self._frames.get(route)) is None:
+            text = self._frames[route] = reroute(self.frame, route, quoted)
+        return text
+
+    def size_under(self, route: str) -> int:
+        """The bytes of the frame under a route."""
+        text = self.under(route)
+        return self.size if text is self.frame else size_of(text)
 
     def numbered(self, text: str) -> str:
         """``text``, a frame without an offset, with this event's: what a filter may tell instead."""
@@ -75,6 +94,25 @@ def encode_body(text: str | bytes, excludes: str | None = None, subject: str | b
         return body
     private = to_json({"excludes": excludes, "subject": None if subject is None else from_json(subject)})
     return body + b"\n" + private
+
+
+def _quoted_route(text: str) -> str | None:
+    """The route in an event's frame, as JSON. Within a JSON string no quote stands without a backslash before it, so
+    that what is searched for is found between the strings alone."""
+    start = text.find('","route":"') + 10
+    end = text.find('","data":', start) + 1
+    return text[start:end] if start >= 10 and end else None
+
+
+def reroute(text: str, route: str, quoted: str | None = None) -> str:
+    """An event's frame under another route; what is no frame of ours is left as it is.
+
+    ``reroute('{"event":"a","route":"inbox/1/","data":1}', "inbox/")`` is ``{"event":"a","route":"inbox/","data":1}``.
+    """
+    if (known := _quoted_route(text)) is None or known == (quoted := quoted or quote(route)):
+        return text
+    head, _, rest = text.partition(f'","route":{known},"data":')
+    return f'{head}","route":{quoted},"data":{rest}'
 
 
 def is_event(text: str) -> bool:

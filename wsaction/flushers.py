@@ -14,7 +14,7 @@ from contextvars import copy_context
 from typing import Any, Protocol
 
 from wsaction.frames import current_frame
-from wsaction.tasks import is_being_cancelled
+from wsaction.tasks import is_being_cancelled, new_task
 
 __all__ = ("Fillable", "Flusher", "Message", "Send")
 
@@ -71,7 +71,7 @@ class Flusher:
             self._lead_on()
 
     def _lead_on(self) -> None:
-        self._leader = self._loop.create_task(self._lead(), context=self._base.copy())
+        self._leader = new_task(self._loop, self._lead(), self._base.copy())
 
     async def _lead(self) -> None:
         emptied = 0

@@ -6,8 +6,9 @@ answered like everything else.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
 from json.encoder import encode_basestring as quote
 from typing import Any
 
@@ -19,10 +20,13 @@ from wsaction.write_only import shown
 
 __all__ = (
     "Frame",
+    "Held",
     "current_frame",
     "decode",
     "encode_error",
     "encode_reply",
+    "hold",
+    "let_go",
     "malformed",
     "new_frame",
     "note_failure",
@@ -34,6 +38,15 @@ __all__ = (
 )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """What an action has begun and its client is told behind the frame's reply: the events of a subscription, say."""
+
+    go_on: Callable[[], None]  # the reply is on its way
+    undo: Callable[[], None]  # the action failed
+    answer: Callable[[], None] | None = None  # sends the final reply in its place among events; it may raise
+
+
 class Frame:
     """One request. ``decode`` makes it, the dispatcher notes its call on it, the connection keeps its order.
 
@@ -41,8 +54,8 @@ class Frame:
     """
 
     __slots__ = (
-        "_kwargs", "action", "answered", "body", "call", "consumer", "deadline", "disowned", "error", "key",
-        "request_id", "route", "size", "status", "task", "unit",
+        "_kwargs", "action", "body", "call", "consumer", "deadline", "disowned", "error", "held", "key", "request_id",
+        "route", "size", "status", "task", "unit",
     )  # fmt: skip
 
     _kwargs: dict[str, Any]
@@ -55,7 +68,7 @@ class Frame:
     deadline: float | None  # when it is cancelled, on the event loop's clock; None: its time is not counted yet
     disowned: bool | None  # True: answered by another, since it does not end; False: late, but being committed
     size: int  # characters of its text, where it had to wait
-    answered: bool | None  # whether its action has sent the final reply itself
+    held: "list[Held] | None"  # what waits for its reply
     status: int  # of its final reply, once it is made
     key: str | None  # frames with the same key run in order; None: in no order
     consumer: Any  # the root of its connection
@@ -90,8 +103,25 @@ class Frame:
         return merged
 
 
+def hold(frame: Frame, held: Held) -> None:
+    """Has something wait for the reply of a frame. Where the frame has none to come, it goes on at once."""
+    if frame is not current_frame.get() or hasattr(frame, "status"):
+        held.go_on()
+    elif frame.held is None:
+        frame.held = [held]
+    else:
+        frame.held.append(held)
+
+
 current_frame: ContextVar[Frame | None] = ContextVar("wsaction.current_frame", default=None)
 """The frame whose action runs in this context; None outside of one."""
+
+
+def let_go(frame: Frame, *, failed: bool = False) -> None:
+    """What waits for the reply of a frame goes on, or is undone."""
+    held, frame.held = frame.held, None
+    for one in held or ():
+        (one.undo if failed else one.go_on)()
 
 
 def note_failure() -> None:
@@ -138,7 +168,7 @@ def decode(text: str | None, limits: Limits) -> Frame:
     frame.action = action
     frame.route = route
     frame.request_id = request_id
-    frame.error = frame.task = frame.key = frame.deadline = frame.disowned = frame.unit = frame.answered = None
+    frame.error = frame.task = frame.key = frame.deadline = frame.disowned = frame.unit = frame.held = None
     if len(route) > limits.max_route_length:
         frame.error = _over(
             "max_route_length", limits.max_route_length, f"The route has {len(route)} characters", "route"
@@ -181,7 +211,7 @@ def new_frame(body: dict[str, Any], action: str | None, route: str, request_id: 
     """A frame that nothing is known of yet but what it says."""
     frame = Frame()
     frame.body, frame.action, frame.route, frame.request_id = body, action, route, request_id
-    frame.error = frame.task = frame.key = frame.deadline = frame.disowned = frame.unit = frame.answered = None
+    frame.error = frame.task = frame.key = frame.deadline = frame.disowned = frame.unit = frame.held = None
     return frame
 
 

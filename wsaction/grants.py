@@ -1,27 +1,128 @@
 """Grants: what a subscription was allowed, kept so that it can be asked again while it lasts."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from wsaction.events import encode_event
-from wsaction.exceptions import APIError
-from wsaction.frames import current_frame, new_frame
+from wsaction.exceptions import APIError, PermissionDenied
+from wsaction.frames import Frame, current_frame, new_frame
 from wsaction.layers.base import Place, Roster
+from wsaction.scopes import topic_at
+from wsaction.tasks import is_being_cancelled
 from wsaction.units import abandon, complete
 
-__all__ = ("Grant", "release", "withdraw")
+__all__ = ("Grant", "Right", "Stream", "release", "withdraw")
+
+logger = logging.getLogger("wsaction")
 
 
-class Grant:
+class Right:
+    """What lets a call go on: its permissions, to be asked again while it lasts, for the user of then."""
+
+    __slots__ = ("_body", "_call", "_session")
+
+    def __init__(self, session: Any, call: Any, body: dict[str, Any]) -> None:
+        self._session, self._call, self._body = session, call, body
+
+    @property
+    def what(self) -> str:
+        """What the log calls it."""
+        return f"a stream of {self._call.target.route!r}"
+
+    async def still_holds(self) -> bool:
+        """Whether it holds, within ``action_timeout``. Where that cannot be found out, it does not."""
+        try:
+            async with asyncio.timeout(self._session.connection.limits.action_timeout):
+                return await self.holds()
+        except (Exception, asyncio.CancelledError) as exc:
+            if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
+                raise
+            logger.exception("the permissions of %s could not be asked", self.what)
+            return False
+
+    async def holds(self) -> bool:
+        """Whether it would be allowed now. Raises what is no answer."""
+        try:
+            async with self.handler() as handler:
+                return await self._allows(handler)
+        except APIError as exc:
+            if exc.status >= 500:
+                raise
+            return False
+
+    async def _allows(self, handler: Any) -> bool:
+        """May raise instead of False."""
+        await self._session.allow(handler.frame)
+        return True
+
+    @asynccontextmanager
+    async def handler(self) -> AsyncIterator[Any]:
+        """The handler as it was when it was called, for the user of now, with a unit of work of its own."""
+        frame = new_frame(self._body, self._call.name, self._call.target.route, None)
+        frame.consumer, frame.call = self._session.consumer, self._call
+        before = current_frame.set(frame)
+        try:
+            yield self._call.mounted.handler(frame, self._session.scope)
+            await complete(frame)
+        except BaseException:
+            await abandon(frame)
+            raise
+        finally:
+            current_frame.reset(before)
+
+
+class Stream(Right):
+    """A stream's that runs: it sends no item while its permissions are asked, and none once they are lost."""
+
+    __slots__ = ("_asking", "_free", "always", "frame")
+
+    def __init__(self, session: Any, frame: Frame, *, always: bool) -> None:
+        super().__init__(session, frame.call, frame.body)
+        self.frame, self.always = frame, always
+        self._asking = 0
+        self._free = asyncio.Event()  # set: nobody asks
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next item has to be allowed first."""
+        return self.always or self._asking > 0
+
+    def hold(self) -> Callable[[], None]:
+        """Sends nothing until what this returns is called."""
+        self._asking += 1
+        self._free.clear()
+        return self._go_on
+
+    def _go_on(self) -> None:
+        self._asking -= 1
+        if not self._asking:
+            self._free.set()
+
+    async def allow(self) -> None:
+        """Waits until the next item may be sent. Raises `PermissionDenied`."""
+        if self._asking:
+            await self._free.wait()
+        elif not await self.still_holds():
+            raise PermissionDenied
+
+
+class Grant(Right):
     """One subscription's. It keeps the call, and not the frame that the client sent."""
 
-    __slots__ = ("_call", "_place", "_present", "_session", "_topic", "route")
+    __slots__ = ("_place", "_present", "_topic", "route")
 
     def __init__(self, session: Any, handler: Any, topic: str, route: str) -> None:
-        self._session, self._call, self._topic, self.route = session, handler.frame.call, topic, route
+        super().__init__(session, handler.frame.call, {})
+        self._topic, self.route = topic, route
         self._place: Place | None = None  # where its user is to be counted
         self._present: tuple[Roster, Place, str] | None = None  # where it is counted, and for whom
+
+    @property
+    def what(self) -> str:
+        return f"a subscription to {self.route!r}"
 
     @property
     def patience(self) -> float:
@@ -38,59 +139,56 @@ class Grant:
         self.count()
 
     def count(self) -> None:
-        """Counts its user as present where that is wanted and not done: who was nobody may be somebody by now."""
-        if (place := self._place) is None or self._present is not None:
+        """Counts its user as present where that is wanted, once for each topic; who was nobody may be somebody by now,
+        and is counted as that."""
+        if (place := self._place) is None:
             return
-        roster: Roster | None = getattr(self._session.runtime.hub.layer, "roster", None)
-        if roster is not None and (user := self._session.runtime.here.users.key(self._session)) is not None:
+        user = self._session.runtime.here.users.key(self._session) or self._session.name
+        if (present := self._present) is not None and present[2] != user:
+            roster, place, before = present
             self._present = roster, place, user
             roster.change(place, user, 1)
+            roster.change(place, before, -1)
+        if present is not None or any(one._present is not None for one in self._siblings()):
+            return
+        known: Roster | None = getattr(self._session.runtime.hub.layer, "roster", None)
+        if known is not None:
+            self._present = known, place, user
+            known.change(place, user, 1)
 
     def end(self) -> None:
         """The subscription is no more."""
         self._place = None
         if self._present is not None:
-            (roster, place, user), self._present = self._present, None
-            roster.change(place, user, -1)
+            present, self._present = self._present, None
+            if (heir := next((one for one in self._siblings() if one._place is not None), None)) is not None:
+                heir._present = present
+            else:
+                roster, place, user = present
+                roster.change(place, user, -1)
 
-    @asynccontextmanager
-    async def handler(self) -> AsyncIterator[Any]:
-        """The handler as it was when it was subscribed to, for the user of now, with a unit of work of its own."""
-        frame = new_frame({}, self._call.name, self._call.target.route, None)
-        frame.consumer, frame.call = self._session.consumer, self._call
-        before = current_frame.set(frame)
-        try:
-            yield self._call.mounted.handler(frame, self._session.scope)
-            await complete(frame)
-        except BaseException:
-            await abandon(frame)
-            raise
-        finally:
-            current_frame.reset(before)
+    def _siblings(self) -> "Iterator[Grant]":
+        """The connection's other subscriptions of this topic, under other routes."""
+        return (one for one in self._session.grants.values() if one._topic == self._topic and one is not self)
 
-    async def holds(self) -> bool:
-        """Whether it would be allowed now, and of the same topic: ``get_topic()`` may depend on what ``$auth`` says."""
-        try:
-            async with self.handler() as handler:
-                await self._session.allow(handler.frame)
-                same: bool = handler.get_topic() == self._topic
-                if same:
-                    await handler.check_subscription()
-        except APIError as exc:
-            if exc.status >= 500:
-                raise
+    async def _allows(self, handler: Any) -> bool:
+        """And of the same topic: ``get_topic()`` may depend on what ``$auth`` says."""
+        await super()._allows(handler)
+        if topic_at(handler) != self._topic:
             return False
-        return same
+        await handler.check_subscription()
+        return True
 
 
-def release(session: Any, topic: str) -> None:
-    """Ends the subscription of a connection to a topic, if there is one."""
-    session.runtime.here.leave(session.connection, topic)
-    if (grant := session.grants.pop(topic, None)) is not None:
+def release(session: Any, topic: str, route: str) -> None:
+    """Ends the subscription of a connection to a topic under a route, if there is one."""
+    session.runtime.here.leave(session.connection, topic, route)
+    session.connection.unsubscribed(route)
+    if (grant := session.grants.pop((topic, route), None)) is not None:
         grant.end()
 
 
 def withdraw(session: Any, topic: str, route: str) -> None:
     """Ends a subscription whose right is lost, and tells its client."""
-    release(session, topic)
+    release(session, topic, route)
     session.connection.put(encode_event("$unsubscribed", route, '{"reason":"permission_denied"}'))

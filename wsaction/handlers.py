@@ -1,6 +1,7 @@
 """`AsyncAPIActionHandler`: answers the actions of a route, one instance for each frame."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from difflib import get_close_matches
 from functools import cache
@@ -19,7 +20,8 @@ from wsaction.limits import Limits
 from wsaction.mounts import Plan
 from wsaction.permissions import Permissions, compile_permissions
 from wsaction.publishing import own_topic, publish_from, push_to, session_of
-from wsaction.runtime import Runtime
+from wsaction.runtime import Runtime, on_loop
+from wsaction.scopes import RouteTopic
 from wsaction.serving import serve
 from wsaction.tables import RouteTable
 from wsaction.throttling import check_throttles, compile_throttles
@@ -197,10 +199,13 @@ class AsyncAPIActionHandler:
     def get_topic(self) -> str:
         """What this route is told under: by default its connection path and itself, both in canonical form.
 
-        Override it where what is there depends on who asks (``return f"inbox:{self.user.id}"``), or where routes
-        share their events. Who subscribes and who publishes both ask it. Raises `RouteNotFound` for no route of ours.
+        Override it where what is there depends on who asks (``return f"inbox:{self.user.id}"``), or where routes of
+        this handler share their events; each subscriber gets them under the route it subscribed to. What an override
+        returns is a name within the connection path, shared only with handlers that inherit the same override; return
+        a `wsaction.subscriptions.SharedTopic` to share events between paths or handlers. Who subscribes and who
+        publishes both ask it. Raises `RouteNotFound` for no route of ours.
         """
-        return own_topic(self)
+        return RouteTopic(own_topic(self))
 
     async def publish(self, event: str, data: Any = None, exclude_self: bool = False) -> None:
         """Tells an event to all who are subscribed to this route, in every process; a consumer, to its own route.
@@ -210,11 +215,21 @@ class AsyncAPIActionHandler:
         what the handler's ``events`` says. Raises `LayerUnavailable` (503) where it is told at once, ``ValueError``
         for an event that is not declared, ``pydantic.ValidationError`` for data that is not what was.
         """
-        await publish_from(self, event, data, self.consumer.connection if exclude_self else None)
+        await self._on_its_loop(
+            lambda: publish_from(self, event, data, self.consumer.connection if exclude_self else None)
+        )
 
     async def push(self, event: str, data: Any = None) -> None:
         """Tells an event to this connection alone, at once. Raises as `publish` does for what is not declared."""
-        push_to(self, event, data)
+        await self._on_its_loop(lambda: push_to(self, event, data))
+
+    async def _on_its_loop(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Does something on the connection's event loop, which `asyncio.run()` in a thread is not."""
+        connection = self.consumer.connection
+        if connection is None or connection.loop is asyncio.get_running_loop():
+            await work()
+        else:
+            await on_loop(connection.loop, work)
 
     def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """`wsaction.units.unit_of_work`: what its block changes is committed at its end, before the action goes on."""

@@ -61,7 +61,7 @@ class Hub:
         self._fanout = Fanout(self._tasks, partial(asyncio.sleep, 0))
         self._reconciler = Reconciler(layer, self._tasks, check_interval=check_interval, max_fill=max_fill)
         self._topics: dict[str, Topic] = {}
-        self._joined: dict[Subscriber, dict[str, Subscription]] = {}
+        self._joined: dict[Subscriber, dict[tuple[str, str], Subscription]] = {}  # by topic and route
         self._names: dict[Subscriber, str] = {}  # of those that have published to others only
         self._sick: dict[str, History | None] = {}
         self._healing = False
@@ -209,10 +209,13 @@ class Hub:
         snapshot: Snapshot | None = None,
         filter: Filter | None = None,
         patience: float = JOIN_TIMEOUT,
-    ) -> None:
+    ) -> Callable[[], None] | None:
         """Subscribes: puts the reply, what was missed after ``since``, and from then on what is live.
 
-        ``reply(position, recovered, snapshot)`` makes the reply's text; ``route`` is what notices are told under.
+        ``route`` is what events and notices are told under; a subscriber may have several subscriptions of a topic,
+        each with a route of its own. ``reply(position, recovered, snapshot)`` makes the reply's text. Where it returns
+        None the caller sends a reply by itself, and what follows is held back until it calls what this returns. None
+        is returned where it was subscribed already, so that nothing is held back.
         ``recovered`` is None without ``since``, else whether all that was missed follows; ``snapshot`` is asked for
         only where it is not. ``filter`` is asked for every event, and given up after ``patience`` seconds. One that has
         joined already is told its position, and, with ``since`` or ``snapshot``, is begun again.
@@ -224,18 +227,19 @@ class Hub:
             await self._ensure_open()
         if subscriber.ended:
             raise Cancelled("The connection has ended.")
-        if since is None and snapshot is None and self._is_told_again(subscriber, topic, reply, filter):
-            return
-        self.leave(subscriber, topic)
+        if since is None and snapshot is None and self._is_told_again(subscriber, topic, route, reply, filter):
+            return None
+        self.leave(subscriber, topic, route)
         known = self._enter(topic, history)
         joining = self._new_subscription(subscriber, route, filter, patience)
         known.joining[joining] = None
-        self._joined.setdefault(subscriber, {})[topic] = joining
+        self._joined.setdefault(subscriber, {})[topic, route] = joining
         try:
             await self._in_time(Join(self._reconciler, known, joining, since, snapshot, reply).run)
         finally:
             if joining.is_joining:
-                self.leave(subscriber, topic)
+                self.leave(subscriber, topic, route)
+        return partial(self._go_on, known, joining)
 
     async def _in_time(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -246,17 +250,24 @@ class Hub:
                 raise  # the snapshot's own
             raise LayerUnavailable("This could not be subscribed to in time; try again later.") from None
 
-    def _is_told_again(self, subscriber: Subscriber, topic: str, reply: Reply, filter: Filter | None) -> bool:
+    def _is_told_again(
+        self, subscriber: Subscriber, topic: str, route: str, reply: Reply, filter: Filter | None
+    ) -> bool:
         """Whether it is subscribed, so that all it is told is where it stands, behind what it has yet to be told."""
-        subscription = self._joined.get(subscriber, {}).get(topic)
+        subscription = self._joined.get(subscriber, {}).get((topic, route))
         if subscription is None or subscription.is_joining:
             return False
         known = self._topics[topic]
         ahead = subscription.state is State.AHEAD
         at = Position(known.epoch, subscription.cursor) if ahead else known.position
-        known.answer(subscription, reply(at, None, None))
+        if (text := reply(at, None, None)) is not None:
+            known.answer(subscription, text)
         subscription.refilter(filter)
         return True
+
+    def answer(self, subscriber: Subscriber, topic: str, route: str, reply: Reply) -> bool:
+        """Sends one that is subscribed a reply with its position, behind what it has yet to be told; whether it is."""
+        return self._is_told_again(subscriber, topic, route, reply, None)
 
     def _enter(self, name: str, history: History | None) -> Topic:
         """The topic, kept from being let go."""
@@ -281,14 +292,14 @@ class Hub:
         subscription.excluded_as = self._names.get(subscriber)
         return subscription
 
-    def topics(self, subscriber: Subscriber) -> list[str]:
-        """What the subscriber is subscribed to, or about to be."""
+    def subscriptions(self, subscriber: Subscriber) -> list[tuple[str, str]]:
+        """What the subscriber is subscribed to, or about to be: topics, each with a route."""
         return list(self._joined.get(subscriber, ()))
 
-    def leave(self, subscriber: Subscriber, topic: str) -> bool:
+    def leave(self, subscriber: Subscriber, topic: str, route: str) -> bool:
         """Ends a subscription, so that nothing of it is told any more; whether there was one."""
         subscriptions = self._joined.get(subscriber)
-        if subscriptions is None or (subscription := subscriptions.pop(topic, None)) is None:
+        if subscriptions is None or (subscription := subscriptions.pop((topic, route), None)) is None:
             return False
         if not subscriptions:
             del self._joined[subscriber]
@@ -299,28 +310,33 @@ class Hub:
             known.linger = loop.call_later(self._linger, self._let_go, known, context=self._context)
         return True
 
-    def hold(self, subscriber: Subscriber, topic: str) -> Callable[[], None]:
-        """Keeps back what a subscription is told until what this returns is called: while its permissions are asked.
+    def hold(self, subscriber: Subscriber, topic: str, route: str) -> Callable[[], None]:
+        """Keeps back what a subscription is told until what this returns is called: while its permissions are asked,
+        or a reply is made that goes before.
 
-        What is kept back is told then, unless it was left meanwhile.
+        What is kept back is told then, unless it was left meanwhile; where more came than is kept, `$resync`.
         """
-        subscription = self._joined.get(subscriber, {}).get(topic)
+        subscription = self._joined.get(subscriber, {}).get((topic, route))
         if subscription is None:
             return lambda: None
         subscription.hold()
-        return subscription.go_on
+        return partial(self._go_on, self._topics[topic], subscription)
+
+    def _go_on(self, topic: Topic, subscription: Subscription) -> None:
+        if subscription.go_on():
+            topic.resync_one(subscription)
 
     def resync(self, subscriber: Subscriber, routes: Collection[str] | None) -> None:
         """Tells a subscriber that it may have missed something of what it is subscribed to under these routes; None:
         under any. Who is being answered gets all of it, and is told nothing."""
-        for topic, subscription in tuple(self._joined.get(subscriber, {}).items()):
-            if routes is None or subscription.route in routes:
+        for (topic, route), subscription in tuple(self._joined.get(subscriber, {}).items()):
+            if routes is None or route in routes:
                 self._topics[topic].resync_one(subscription)
 
     def leave_all(self, subscriber: Subscriber) -> None:
         """Ends all subscriptions of a subscriber and forgets it: to be called when it has ended."""
-        for topic in self.topics(subscriber):
-            self.leave(subscriber, topic)
+        for topic, route in self.subscriptions(subscriber):
+            self.leave(subscriber, topic, route)
         self._names.pop(subscriber, None)
 
     def _let_go(self, topic: Topic) -> None:

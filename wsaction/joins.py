@@ -14,8 +14,9 @@ __all__ = ("MAX_RECOVERED", "Join", "Reply", "Snapshot")
 
 MAX_RECOVERED = 1_000  # events that one who comes back is sent; past it, or half its capacity: recovered false
 
-Reply = Callable[[Position, bool | None, Any], str]
-"""The reply's text, by position, ``recovered`` and snapshot. It may raise: then nothing is joined."""
+Reply = Callable[[Position, bool | None, Any], str | None]
+"""The reply's text, by position, ``recovered`` and snapshot. It may raise: then nothing is joined. None: it is sent
+later, and until then the subscription is held."""
 Snapshot = Callable[[], Awaitable[Any]]
 
 _Past = tuple[Position, list[Event] | None]  # up to where, and what; None: it cannot be had
@@ -59,7 +60,7 @@ class Join:
             if found is not None:
                 missed, recovered = found, True
         snapshot = await self._snapshot() if self._snapshot is not None and not recovered else None
-        await subscription.subscriber.room(_size(missed))
+        await subscription.subscriber.room(_size(missed, subscription.route))
         self._check_left()
         if subscription.state is not State.COLLECTING:
             return False
@@ -77,7 +78,10 @@ class Join:
         """
         topic, subscription = self._topic, self._subscription
         told = Position(at.epoch, self._since.offset) if recovered and self._since is not None else at
-        subscription.subscriber.put(self._reply(told, recovered, snapshot))
+        if (reply := self._reply(told, recovered, snapshot)) is None:
+            subscription.hold(more=len(missed) + len(subscription.collected))
+        else:
+            subscription.subscriber.put(reply)
         for event in missed:
             subscription.deliver(event, topic.epoch)
         last = at.offset
@@ -101,9 +105,10 @@ class Join:
         if past is None:
             return None
         at, missed = past
-        if missed is None or len(missed) > MAX_RECOVERED or _size(missed) > self._subscription.subscriber.capacity // 2:
+        subscription = self._subscription
+        if missed is None or len(missed) > MAX_RECOVERED:
             return at, None
-        return past
+        return (at, None) if _size(missed, subscription.route) > subscription.subscriber.capacity // 2 else past
 
     async def _read(self, since: Position, history: History) -> _Past | None:
         """The layer's answer, or another's who came back just before: one reads, those behind it look at that first."""
@@ -136,5 +141,5 @@ class Join:
         return page.position, missed
 
 
-def _size(events: list[Event]) -> int:
-    return sum(event.size for event in events)
+def _size(events: list[Event], route: str) -> int:
+    return sum(event.size_under(route) for event in events)

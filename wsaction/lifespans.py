@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
+from wsaction.tasks import new_task
+
 __all__ = ("Lifespan", "State", "close_at_end", "living")
 
 logger = logging.getLogger("wsaction")
@@ -47,7 +49,7 @@ class Lifespan:
         loop = asyncio.get_running_loop()
         if loop not in self._lives:
             starting = self._lives[loop] = loop.create_future()
-            task = loop.create_task(self._live(starting))
+            task = new_task(loop, self._live(starting))
             _running.add(task)
             task.add_done_callback(_running.discard)
         life = self._lives[loop]

@@ -46,7 +46,9 @@ class MountedHandler:
 
     __slots__ = (
         "_initkwargs", "above", "actions", "handler_class", "is_consumer", "no_such_action", "plans", "throttles",
+        "topic_space",
     )  # fmt: skip
+    topic_space: str  # the first pattern whose handler has the same get_topic(): names of topics are within it
 
     def __init__(self, view: View, above: "tuple[MountedHandler, ...]" = ()) -> None:
         self.handler_class, self.actions = view.handler_class, view.actions

@@ -4,8 +4,10 @@ from typing import Any
 
 from wsaction.decorators import async_action
 from wsaction.exceptions import LayerUnavailable
+from wsaction.frames import Held, hold
 from wsaction.layers.base import Roster
-from wsaction.publishing import session_of
+from wsaction.publishing import own_route, session_of
+from wsaction.scopes import topic_at
 from wsaction.subscriptions import SubscribeMixin
 
 __all__ = ("PresenceMixin",)
@@ -15,20 +17,28 @@ class PresenceMixin(SubscribeMixin):
     """`SubscribeMixin` whose subscribers know of each other.
 
     A user's first subscription to a route is told there as the event ``join``, the end of the last one as ``leave``,
-    both with ``{"user": id}``: by ``WSAction(user_id=...)``, as text. Who is nobody is not counted. A process that is
-    killed is forgotten by the others within 12.5 s, and its users leave.
+    both with ``{"user": id}``: by ``WSAction(user_id=...)``, as text. A connection whose user has no id counts as
+    itself, ``anonymous:`` and random text. A process that is killed is forgotten by the others within 12.5 s, and its
+    users leave.
     """
 
     shows_presence = True
 
     @async_action
     async def presence(self: Any) -> dict[str, int]:
-        """Who is subscribed to this route, and by how many connections: ``{"ada": 2}``."""
-        hub = session_of(self).runtime.hub
+        """Who is subscribed to this route, and by how many connections: ``{"ada": 2}``.
+
+        Where the client is subscribed itself, each ``join`` and ``leave`` before the reply is part of it, so that those
+        after it can be applied to it.
+        """
+        session, topic = session_of(self), topic_at(self)
+        hub = session.runtime.hub
         if hub.is_closed:
             raise LayerUnavailable
         await hub.open()
         roster: Roster | None = getattr(hub.layer, "roster", None)
         if roster is None:
             raise LayerUnavailable
-        return await roster.who(self.get_topic())
+        go_on = hub.hold(session.connection, topic, own_route(self))
+        hold(self.frame, Held(go_on, go_on))
+        return await roster.who(topic)

@@ -17,7 +17,7 @@ from wsaction.layers.base import History
 from wsaction.recipients import Subscriber
 from wsaction.routing import Resolver404, ResolverMatch, Router
 from wsaction.runtime import Runtime
-from wsaction.scopes import PATH_KEY, SESSION_KEY, connection_path, topic_of
+from wsaction.scopes import PATH_KEY, SESSION_KEY, connection_path, topic_as, topic_at, topic_of
 from wsaction.tables import Call, RouteTable, Targets
 from wsaction.units import current_unit
 
@@ -71,11 +71,11 @@ async def publish_from(
 ) -> None:
     """Publishes an event to the topic of a handler; see `wsaction.handlers.AsyncAPIActionHandler.publish`."""
     text = encode_event(event, own_route(handler), announced(handler).encode(event, data))
-    topic = handler.get_topic() if topic is None else topic
+    topic = topic_at(handler) if topic is None else topic_as(handler, topic)
     await tell(session_of(handler).runtime.hub, topic, text, history(handler), exclude=exclude)
 
 
-def push_to(handler: Any, event: str, data: Any) -> None:
+async def push_to(handler: Any, event: str, data: Any) -> None:
     """Sends an event to the connection of a handler alone."""
     text = encode_event(event, own_route(handler), announced(handler).encode(event, data))
     handler.consumer.connection.put(text)

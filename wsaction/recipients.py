@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import Any, Protocol
 
 from wsaction.alarms import Alarm
-from wsaction.events import Event, encode_notice
+from wsaction.events import Event, encode_notice, reroute
 from wsaction.layers.base import Position
 from wsaction.tasks import Tasks, is_being_cancelled
 
@@ -24,7 +24,7 @@ logger = logging.getLogger("wsaction")
 
 MAX_COLLECTED = 1_024  # events that wait for a subscription that is being answered; past it, it is begun again
 MAX_UNFILTERED = 1_024  # events that wait for a subscription's filter; past it its subscriber is a slow consumer
-MAX_HELD = 1_024  # things that wait for a subscription whose permissions are being asked again; past it, the same
+MAX_HELD = 1_024  # things that wait for a subscription that is held; past it, it loads again
 SKIPS_BEFORE_POSITION = 100  # events in a row that a subscription is not told, before it is told where it stands
 
 Filter = Callable[[Event], Awaitable[str | None]]
@@ -69,13 +69,14 @@ class _Reply:
 
 
 class _Hold:
-    """What a subscription is told while it is not known whether it may be."""
+    """What a subscription is told while its permissions are asked again, or the reply that goes before is not made."""
 
-    __slots__ = ("count", "kept", "take")
+    __slots__ = ("count", "kept", "most", "overrun", "take")
 
     def __init__(self, take: Callable[[Any], None]) -> None:
-        self.take, self.count = take, 0
+        self.take, self.count, self.most = take, 0, MAX_HELD
         self.kept: deque[Any] = deque()
+        self.overrun = False  # whether more came than may be kept
 
 
 class State(Enum):
@@ -90,7 +91,7 @@ class State(Enum):
 
 
 class Subscription:
-    """One subscriber's of one topic. ``take`` tells it what is next; it never waits."""
+    """One subscriber's of one topic, under one route. ``take`` tells it what is next; it never waits."""
 
     __slots__ = ("_hold", "collected", "cursor", "excluded_as", "route", "skipped", "state", "subscriber", "take")
 
@@ -136,30 +137,41 @@ class Subscription:
                 self.subscriber.put(reply.text)
 
     # ------------------------------------------------------------------------------------------------ held back
-    def hold(self) -> None:
-        """Keeps back what it is told from now on, until `go_on` was called as often."""
+    def hold(self, more: int = 0) -> None:
+        """Keeps back what it is told from now on, until `go_on` was called as often. ``more``: so many events are
+        about to be kept that do not count."""
         if self._hold is None:
             self._hold, self.take = _Hold(self.take), self._keep_back
         self._hold.count += 1
+        self._hold.most += more
 
-    def go_on(self) -> None:
-        """Tells it what was kept back, once nobody holds it any more; nothing where it was left meanwhile."""
+    def go_on(self) -> bool:
+        """Tells it what was kept back, once nobody holds it any more; nothing where it was left meanwhile.
+
+        Whether more came than could be kept, so that it has to load again.
+        """
         if (hold := self._hold) is None:
-            return
+            return False
         hold.count -= 1
-        if not hold.count:
-            self._hold, self.take = None, hold.take
-            for what in hold.kept:
-                if isinstance(what, _Reply):
-                    self.answer(what.text)
-                else:
-                    self.take(what)
+        if hold.count:
+            return False
+        self._hold, self.take = None, hold.take
+        for what in hold.kept:
+            if isinstance(what, _Reply):
+                self.answer(what.text)
+            else:
+                self.take(what)
+        return hold.overrun
 
     def _keep_back(self, what: Any) -> None:
-        if self._hold is None or len(self._hold.kept) >= MAX_HELD:
-            self.subscriber.close(1013, f"slow consumer; {MAX_HELD} events wait for its permissions")
-        else:
-            self._hold.kept.append(what)
+        hold, is_reply = self._hold, isinstance(what, _Reply)
+        if hold is None or (is_reply and len(hold.kept) >= hold.most):
+            self.subscriber.close(1013, f"slow consumer; {MAX_HELD} replies and events wait for a subscription")
+        elif is_reply or (len(hold.kept) < hold.most and not hold.overrun):
+            hold.kept.append(what)
+        elif not hold.overrun:
+            hold.overrun = True
+            hold.kept = deque(one for one in hold.kept if isinstance(one, _Reply))
 
     # ------------------------------------------------------------------------------------------------ told
     def refilter(self, filter: Filter | None) -> None:
@@ -177,7 +189,7 @@ class Subscription:
         if event.excludes is not None and event.excludes == self.excluded_as:
             self.skip(event, epoch, self.take)
         else:
-            self.take(event.frame)
+            self.take(event.under(self.route))
 
     def skip(self, event: Event, epoch: str, tell: Callable[[str], None]) -> None:
         """It is not told this one; now and then it is told where it stands, so that its position stays in the past.
@@ -299,7 +311,7 @@ class FilteredSubscription(Subscription):
             self.skip(event, epoch, tell)
         else:
             self.skipped = 0
-            tell(text)
+            tell(reroute(text, self.route))
 
 
 def _nothing(_: Any) -> None:

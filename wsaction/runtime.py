@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from wsaction.admission import Authenticator
 from wsaction.authentication import user_id
 from wsaction.concurrency import Threads
-from wsaction.exceptions import ActionTimeout, Busy
+from wsaction.exceptions import ActionTimeout, Busy, LayerUnavailable
 from wsaction.flushers import Flusher
 from wsaction.frames import current_frame
 from wsaction.grants import release
@@ -26,9 +26,10 @@ from wsaction.recipients import Subscriber
 from wsaction.users import Users
 from wsaction.workers import warn_of_workers
 
-__all__ = ("RESTARTING", "Runtime", "drain_all")
+__all__ = ("RESTARTING", "Runtime", "drain_all", "on_loop")
 
 RESTARTING = "the server is restarting"
+HAND_OVER_TIMEOUT = 10.0  # seconds that another event loop may take for what it is given
 
 logger = logging.getLogger("wsaction")
 
@@ -57,20 +58,25 @@ def _no_thread(most: int) -> None:
 class Here:
     """What belongs to one event loop."""
 
-    __slots__ = ("connections", "draining", "flusher", "hub", "threads", "users")
+    __slots__ = ("connections", "draining", "flusher", "hub", "serves", "threads", "users")
 
     def __init__(self, limits: Limits, users: Users) -> None:
         self.threads = Threads(limits.max_threads, partial(_no_thread, limits.max_threads))
         self.connections: set[Drained] = set()  # those that were accepted and whose `disconnect()` has not run
         self.draining = False
+        self.serves = False  # whether connections are served here, or are about to be
         self.flusher = Flusher()
         self.users = users
         self.hub: Hub | None = None  # made when somebody subscribes or publishes first
 
-    def leave(self, connection: Subscriber, topic: str) -> None:
+    def leave(self, connection: Subscriber, topic: str, route: str) -> None:
         """Ends a subscription, if there is one."""
         if self.hub is not None:
-            self.hub.leave(connection, topic)
+            self.hub.leave(connection, topic, route)
+
+    def hold(self, connection: Subscriber, topic: str, route: str) -> Callable[[], None]:
+        """Keeps back what a subscription is told until what this returns is called; see `Hub.hold`."""
+        return (lambda: None) if self.hub is None else self.hub.hold(connection, topic, route)
 
     def resync(self, connection: Subscriber, routes: Collection[str] | None) -> None:
         """Tells a connection that it missed something of these routes; None: of all that it is subscribed to."""
@@ -79,8 +85,8 @@ class Here:
 
     def forget(self, session: Any) -> None:
         """Ends all subscriptions of a connection, which has ended, and forgets whose it was."""
-        for topic in tuple(session.grants):
-            release(session, topic)
+        for topic, route in tuple(session.grants):
+            release(session, topic, route)
         self.users.forget(session)
         if self.hub is not None:
             self.hub.leave_all(session.connection)
@@ -155,8 +161,23 @@ class Runtime:
             self._warned = True
             warn_of_workers()
 
+    async def where_served(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Does something on the event loops that serve this app: here where this is one, or where there is none.
+
+        Raises what it raises, `LayerUnavailable` where a loop takes longer than 10 s or ends meanwhile.
+        """
+        here = self._here.get(asyncio.get_running_loop())
+        if here is None or not here.serves:
+            known = [loop for ref in self._here.keyrefs() if (loop := ref()) is not None and loop.is_running()]
+            if serving := [loop for loop in known if self._here[loop].serves]:
+                for loop in serving:
+                    await on_loop(loop, work)
+                return
+        await work()
+
     async def close(self) -> None:
         """Ends the hub of the running event loop, if it has one: who is subscribed is told nothing more."""
+        self.here.serves = False
         await self.here.users.stop()
         if self.here.hub is not None:
             await self.here.hub.close()
@@ -164,7 +185,7 @@ class Runtime:
     def reopen(self) -> None:
         """Takes connections again, after a drain or `close`: the app is started anew."""
         here = self.here
-        here.draining = False
+        here.draining, here.serves = False, True
         if here.hub is not None and here.hub.is_closed:
             here.hub = None
 
@@ -193,6 +214,28 @@ class Runtime:
 
 BATCH = 50  # connections that are closed at once, so that their clients do not come back all together
 LONGEST_PAUSE = 0.05  # seconds between two batches, and until what runs is looked at again
+
+
+async def on_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Has something done on another event loop, which runs in another thread, and waits for it.
+
+    Raises what it raises, `LayerUnavailable` where that takes longer than 10 s, as where the loop ends meanwhile.
+    """
+    coroutine = work()
+    try:
+        done = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    except RuntimeError as exc:  # it was closed just now
+        coroutine.close()
+        raise LayerUnavailable("The event loop that serves the app has ended.") from exc
+    try:
+        async with asyncio.timeout(HAND_OVER_TIMEOUT) as deadline:
+            await asyncio.wrap_future(done)
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        msg = f"The event loop that serves the app did not do it within {HAND_OVER_TIMEOUT:g} s."
+        raise LayerUnavailable(msg, uncertain=True) from None
+
 
 _runtimes: "WeakSet[Runtime]" = WeakSet()
 

@@ -1,16 +1,28 @@
 """What wsaction keeps in ASGI scopes, and what it reads there: a connection's path, captures and topics.
 
-Tenants on different connection paths never share a topic, and ``07/`` is ``7/``: both halves of one are canonical, each
-capture written back through its converter.
+The framework makes every topic's name. Each begins with the connection path, so that tenants on different paths never
+share one, and what follows says whose it is::
+
+    ws/acme/?boards/7/              a route, in canonical form: each capture is written back through its converter
+    ws/acme/??ninbox/?inbox:7       what a get_topic() returned, within the first route that has this get_topic()
+    ??snews                         a SharedTopic, of the whole app
+    ws/acme/??g   ??l["room",...]   groups of broadcasts
+    $control                        what processes tell each other
+
+A ``?`` in a path or a pattern is escaped and routes have none, so no string that a client or a handler chooses leaves
+its own kind of topic.
 """
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 __all__ = (
-    "PATH_KEY", "RUNTIME_KEY", "SESSION_KEY", "USER_ID_KEY", "captured_root", "connection_captures", "connection_path",
-    "topic_of",
+    "PATH_KEY", "RUNTIME_KEY", "SESSION_KEY", "USER_ID_KEY", "RouteTopic", "SharedTopic", "captured_root",
+    "connection_captures", "connection_path", "group_topic", "topic_as", "topic_at", "topic_of",
 )  # fmt: skip
+
+MAX_NAME = 512  # characters of a name in a topic; a longer one is replaced by its hash
 
 RUNTIME_KEY = "wsaction.runtime"  # where an app leaves its runtime in the scope of a connection
 SESSION_KEY = "wsaction.session"  # where a connection's scope has what its frames go through
@@ -23,7 +35,60 @@ def topic_of(path: str, route: str) -> str:
 
     ``topic_of("ws/acme/", "boards/7/")`` is ``"ws/acme/?boards/7/"``.
     """
-    return path.replace("%", "%25").replace("?", "%3F") + "?" + route
+    return _escaped(path) + "?" + route
+
+
+class RouteTopic(str):
+    """The topic of a route: what ``get_topic()`` returns unless it is overridden."""
+
+    __slots__ = ()
+
+
+class SharedTopic(str):
+    """A topic of the whole app: what ``get_topic()`` returns to share events between connection paths or handlers.
+
+    Without it the name is the handler's own, and that of one connection path. Every handler of the app that returns a
+    ``SharedTopic`` of the same name shares its events, for all tenants.
+
+    >>> def get_topic(self) -> str:
+    ...     return SharedTopic(f"inbox:{self.user.id}")
+    """
+
+    __slots__ = ()
+
+
+def topic_at(handler: Any) -> str:
+    """The topic of a handler and its route, as its ``get_topic()`` says. Raises ``TypeError`` for what is no string."""
+    return topic_as(handler, handler.get_topic())
+
+
+def topic_as(handler: Any, name: Any) -> str:
+    """The topic that a handler means by a name."""
+    if isinstance(name, RouteTopic):
+        return str(name)
+    if isinstance(name, SharedTopic):
+        return _topic("", "s", "", name)
+    if not isinstance(name, str):
+        raise TypeError(
+            f"{type(handler).__name__}.get_topic() returned {name!r:.100}; expected a string, as in "
+            'f"inbox:{self.user.id}"'
+        )
+    return _topic(connection_path(handler.scope), "n", _escaped(handler.mounted.topic_space) + "?", name)
+
+
+def group_topic(path: str, *names: Any) -> str:
+    """The topic of a group of broadcasts: that of a connection path, or with ``names`` that of all who have them."""
+    return _topic("", "l", "", repr(names)) if names else _topic(path, "g", "", "")
+
+
+def _topic(path: str, kind: str, space: str, name: str) -> str:
+    if len(name) > MAX_NAME:
+        kind, name = kind.upper(), sha256(name.encode(errors="surrogatepass")).hexdigest()
+    return f"{_escaped(path)}??{kind}{space}{name}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("?", "%3F")
 
 
 def connection_path(scope: Mapping[str, Any]) -> str:

@@ -129,6 +129,7 @@ async def _open(view: RootView, scope: Any, connection: Connection, runtime: Run
     if runtime.authenticator is not None:
         state = await runtime.authenticator.open(scope, connection.limits.auth_timeout)
         dispatcher = Gate(state, dispatcher, connection, _refreshing(session), observed, debug=runtime.debug)
+    runtime.here.serves = True
     runtime.here.users.note(session)  # already, so that disconnect_user() does not miss who is about to be accepted
     await _check_permissions(consumer, scope)
     if runtime.here.draining:

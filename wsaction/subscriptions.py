@@ -13,7 +13,7 @@ once, or is told that this cannot be had; never a part of them.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from json import loads
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, Strict
@@ -21,16 +21,17 @@ from pydantic import BaseModel, Field, Strict
 from wsaction.announcements import Announced, history
 from wsaction.decorators import async_action
 from wsaction.exceptions import Busy, InvalidParameters, PermissionDenied, RouteNotFound
-from wsaction.frames import Frame, encode_reply, new_frame, quote
+from wsaction.frames import Frame, Held, current_frame, encode_reply, hold, new_frame, quote
 from wsaction.grants import Grant, release, withdraw
 from wsaction.layers.base import Place, Position
 from wsaction.publishing import own_route, own_topic, session_of
 from wsaction.recipients import Filter
 from wsaction.routers import lookup_name
+from wsaction.scopes import SharedTopic, topic_at
 from wsaction.tables import Call
 from wsaction.visibility import asks_of_objects, check_key, event_filter, plan_of
 
-__all__ = ("Since", "SubscribeMixin")
+__all__ = ("SharedTopic", "Since", "SubscribeMixin")
 
 
 class Since(BaseModel):
@@ -73,20 +74,23 @@ class SubscribeMixin:
     @async_action(mode="none")
     async def subscribe(
         self: Any, *args: Any, since: Since | None = None, snapshot: Annotated[bool, Strict()] = False
-    ) -> None:
+    ) -> dict[str, Any]:
         """Tells the events of this route from now on, and what was missed ``since`` a position.
 
         The reply's data is ``{"epoch", "offset", "recovered"}``: a position to come back with, and whether all that was
         missed follows (null without ``since``); with ``route``, under which its events come, where it was asked for
         otherwise (``boards/07/``). ``snapshot``: with what ``list`` or ``retrieve`` answers here, such
         that every change is in it or in a later event; not where all that was missed follows.
+
+        Another action may await it, ``await self.subscribe()``, and gets the same data. The events then follow that
+        action's reply, or the first item of its stream; where the action fails, nothing is subscribed.
         """
-        await _subscribe(self, None if since is None else Position(since.epoch, since.offset), snapshot)
+        return await _subscribe(self, None if since is None else Position(since.epoch, since.offset), snapshot)
 
     @async_action(status=204)
     async def unsubscribe(self: Any) -> None:
         """Tells nothing of this route any more."""
-        release(session_of(self), _topic(self))
+        release(session_of(self), _topic(self), own_route(self))
 
     async def check_subscription(self: Any) -> None:
         """Raises `PermissionDenied` or `NotFound` where the route that it names may not be subscribed to.
@@ -114,28 +118,27 @@ def _names_object(handler: Any) -> bool:
     return lookup_name(handler) in handler.kwargs
 
 
-async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> None:
-    session, frame, topic = session_of(handler), handler.frame, _topic(handler)
+async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> dict[str, Any]:
+    session, frame, key = session_of(handler), handler.frame, (_topic(handler), own_route(handler))
     hub, connection = session.runtime.hub, session.connection
     asked = _snapshot(handler) if snapshot else None
-    if topic == own_topic(handler):
+    if key[0] == own_topic(handler):
         check_key(handler)
     await handler.check_subscription()
-    _check_bound(session, topic)
-    earlier, grant = session.grants.get(topic), Grant(session, handler, topic, own_route(handler))
-    session.grants[topic] = grant
-    begun = False
+    _check_bound(session, key)
+    earlier, grant = session.grants.get(key), Grant(session, handler, *key)
+    session.grants[key] = grant
+    reply, begun = _Reply(session, frame, grant, key), False
     try:
         if session.revised and not await grant.holds():  # since this frame's permissions were asked, perhaps
             if earlier is not None:
-                withdraw(session, topic, grant.route)
+                withdraw(session, *key)
             raise PermissionDenied
         begun = True
-        await hub.join(
+        go_on = await hub.join(
             connection,
-            topic,
-            grant.route,
-            reply=partial(_reply, session, frame, topic),
+            *key,
+            reply=reply.note,
             history=history(handler),
             since=since,
             snapshot=asked,
@@ -143,19 +146,21 @@ async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> No
             patience=grant.patience,
         )
         if handler.shows_presence:
-            grant.appear(Place(topic, grant.route, history(handler)), earlier)
+            grant.appear(Place(*key, history(handler)), earlier)
     finally:
-        if not begun and earlier is not None and session.grants.get(topic) is grant:
-            session.grants[topic] = earlier  # it was stopped before anything was begun again
+        if not begun and earlier is not None and session.grants.get(key) is grant:
+            session.grants[key] = earlier  # it was stopped before anything was begun again
         elif earlier is not None:
             earlier.end()
-        if topic not in hub.topics(connection):
-            release(session, topic)
+        if key not in hub.subscriptions(connection):
+            release(session, *key)
+    reply.hold(go_on)
+    return reply.data
 
 
-def _check_bound(session: Any, topic: str) -> None:
+def _check_bound(session: Any, key: tuple[str, str]) -> None:
     most = session.connection.limits.max_subscriptions
-    if topic not in session.grants and len(session.grants) >= most:
+    if key not in session.grants and len(session.grants) >= most:
         raise Busy(
             "This connection is subscribed to as many routes as it may be.",
             {"limit": "max_subscriptions", "value": most},
@@ -165,30 +170,78 @@ def _check_bound(session: Any, topic: str) -> None:
 def _topic(handler: Any) -> str:
     if not handler.frame.call.target.is_topic:
         raise RouteNotFound
-    topic: str = handler.get_topic()
-    return topic
+    return topic_at(handler)
 
 
-def _reply(
-    session: Any, frame: Frame, topic: str, position: Position, recovered: bool | None, snapshot: str | None
-) -> str:
-    """The reply to ``subscribe``; the hub sends it, so that nothing comes between it and what follows.
+class _Reply:
+    """What is told of a subscription: the reply of the frame whose action is ``subscribe``; of any other frame, what
+    ``await self.subscribe()`` returns, while the reply is its own action's."""
 
-    Raises `PermissionDenied` where the right was lost and the grant taken away since it was asked for.
-    """
-    if topic not in session.grants:
-        raise PermissionDenied
-    route: str = session.grants[topic].route
-    told = "null" if recovered is None else "true" if recovered else "false"
-    data = f'{{"epoch":{quote(position.epoch)},"offset":{position.offset},"recovered":{told}'
-    if route != frame.route.partition("?")[0]:
-        data += f',"route":{quote(route)}'
-    data += "}" if snapshot is None else f',"snapshot":{snapshot}}}'
-    reply = encode_reply(frame.call.tail, data, 200, frame.request_id)
-    session.check_size(reply)
-    frame.answered = True
-    worded: str = session.connection.outbox.word(reply, frame)
-    return worded
+    __slots__ = ("_answers", "_frame", "_go_on", "_grant", "_key", "_session", "_told")
+
+    def __init__(self, session: Any, frame: Frame, grant: Grant, key: tuple[str, str]) -> None:
+        self._session, self._frame, self._grant, self._key = session, frame, grant, key
+        waits = any(one.answer for one in frame.held or ())  # another call of this very action
+        self._answers = frame.call.name == "subscribe" and frame is current_frame.get() and not waits
+        self._go_on: Callable[[], None] | None = None  # None: it was subscribed before
+        self._told: tuple[Position, bool | None, str | None] = Position("", 0), None, None
+
+    def note(self, position: Position, recovered: bool | None, snapshot: str | None) -> None:
+        """The hub's: it is about to be subscribed. Raises `PermissionDenied` where the right was lost and the grant
+        taken away since it was asked for, `ReplyTooLarge`."""
+        if self._key not in self._session.grants:
+            raise PermissionDenied
+        self._told = position, recovered, snapshot
+        if self._answers:
+            self._session.check_size(self._text(*self._told))
+
+    def hold(self, go_on: Callable[[], None] | None) -> None:
+        """It is subscribed; what follows waits for the frame's reply."""
+        self._go_on = go_on
+        hold(self._frame, Held(self._begin, self._undo, self._answer if self._answers else None))
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The reply's data."""
+        data: dict[str, Any] = loads(self._data(*self._told))
+        return data
+
+    def _begin(self) -> None:
+        if not self._answers:
+            self._session.connection.subscribed(self._key[1], self._frame)
+        if self._go_on is not None:
+            self._go_on()
+
+    def _undo(self) -> None:
+        """Nothing is left of a subscription whose client was told that the action failed."""
+        if self._go_on is not None and self._session.grants.get(self._key) is self._grant:
+            release(self._session, *self._key)
+
+    def _answer(self) -> None:
+        """Sends the reply, behind what a subscription that went on has yet to be told. Raises `PermissionDenied` where
+        the right was lost meanwhile."""
+        session = self._session
+        if session.grants.get(self._key) is not self._grant:
+            raise PermissionDenied
+        if self._go_on is not None:
+            session.connection.put(self._worded(*self._told))
+        else:
+            session.runtime.hub.answer(session.connection, *self._key, self._worded)
+
+    def _worded(self, position: Position, recovered: bool | None, snapshot: str | None) -> str:
+        worded: str = self._session.connection.outbox.word(self._text(position, recovered, snapshot), self._frame)
+        return worded
+
+    def _text(self, position: Position, recovered: bool | None, snapshot: str | None) -> str:
+        frame = self._frame
+        return encode_reply(frame.call.tail, self._data(position, recovered, snapshot), 200, frame.request_id)
+
+    def _data(self, position: Position, recovered: bool | None, snapshot: str | None) -> str:
+        route, told = self._key[1], "null" if recovered is None else "true" if recovered else "false"
+        data = f'{{"epoch":{quote(position.epoch)},"offset":{position.offset},"recovered":{told}'
+        if route != self._frame.route.partition("?")[0]:
+            data += f',"route":{quote(route)}'
+        return data + ("}" if snapshot is None else f',"snapshot":{snapshot}}}')
 
 
 # ------------------------------------------------------------------------------------------------- snapshots

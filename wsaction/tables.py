@@ -100,6 +100,9 @@ class RouteTable:
         patterns = tuple(mount(view.handler_class.routepatterns, (self.root,)))
         self.router = Router(patterns)
         mounted = (self.root, *(leaf.endpoint.view for leaf in self.router.leaves))
+        spaces: dict[Any, str] = {}
+        for one, pattern in zip(mounted, ("", *(leaf.route for leaf in self.router.leaves)), strict=True):
+            one.topic_space = spaces.setdefault(one.attribute("get_topic"), pattern)
         self.is_live = any(hasattr(one.handler_class, "announced") for one in mounted)  # can be subscribed to
         self.broadcasts = any(one.options.mode == "broadcast" for each in mounted for one in each.actions.values())
         self._strict = view.handler_class.strict_routing

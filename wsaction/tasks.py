@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any
 
-__all__ = ("Tasks", "is_being_cancelled")
+__all__ = ("Tasks", "is_being_cancelled", "new_task")
 
 logger = logging.getLogger("wsaction")
 
@@ -27,7 +27,7 @@ class Tasks:
 
     def start(self, work: Callable[..., Awaitable[None]], *args: Any) -> asyncio.Task[None]:
         """Starts ``work(*args)``. What it raises is logged: nobody else looks at it."""
-        task = asyncio.get_running_loop().create_task(_watched(work, *args), context=self._context.copy())
+        task = new_task(asyncio.get_running_loop(), _watched(work, *args), self._context.copy())
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
@@ -41,6 +41,14 @@ class Tasks:
             for task in stubborn:
                 logger.error("a task still runs %s s after it was cancelled: %r", STOP_TIMEOUT, task)
         self._running.clear()
+
+
+def new_task(
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], context: Context | None = None
+) -> asyncio.Task[None]:
+    """A task that begins at the loop's next turn at the earliest, whatever the loop's task factory does: what starts it
+    notes it first. (``asyncio.eager_task_factory`` runs a task within ``create_task``.)"""
+    return asyncio.Task(work, loop=loop, context=context)
 
 
 def is_being_cancelled() -> bool:

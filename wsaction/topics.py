@@ -23,6 +23,7 @@ MAX_BACKLOG = 1_024  # messages that wait while a topic is reconciled; past it t
 
 Heard = tuple[str, int, bytes]  # epoch, offset, body: a message that waits
 OnEvent = Callable[[str, str, int], None]  # is told of a topic, the name of an event there, and to how many it is told
+_Recipients = tuple[list[tuple[str, tuple[Subscription, ...]]], tuple[Subscription, ...]]
 
 
 class Topic:
@@ -50,7 +51,7 @@ class Topic:
         self.linger: asyncio.TimerHandle | None = None  # until it is let go
         self.lane: Lane = deque()
         self._fanout = fanout
-        self._recipients: tuple[tuple[Subscription, ...], tuple[Subscription, ...]] | None = None
+        self._recipients: _Recipients | None = None
 
     @property
     def position(self) -> Position:
@@ -245,27 +246,39 @@ class Topic:
             self._fanout.send(self.lane, encode_notice(event, route, self.position), some)
 
     def _tell(self, event: Event) -> int:
-        """Tells all that are live, but the one that is excluded, and says how many these are."""
+        """Tells all that are live, each under its route, but the one that is excluded; says how many these are."""
         if self._recipients is None:
-            self._recipients = (
-                tuple(one for one in self.live if not isinstance(one, FilteredSubscription)),
-                tuple(one for one in self.live if isinstance(one, FilteredSubscription)),
-            )
+            self._recipients = self._sorted()
         plain, filtered = self._recipients
+        told = 0
+        for route, some in plain:
+            if event.excludes is not None:
+                some = self._without(some, event)
+            if some:
+                self._fanout.send(self.lane, event.under(route), some)
+                told += len(some)
         if event.excludes is not None:
-            plain, filtered = self._without(plain, event), self._without(filtered, event)
-        if plain:
-            self._fanout.send(self.lane, event.frame, plain)
+            filtered = self._without(filtered, event)
         if filtered:
             self._fanout.send(self.lane, (event, self.epoch), filtered)
-        return len(plain) + len(filtered)
+        return told + len(filtered)
+
+    def _sorted(self) -> _Recipients:
+        """All that are live: those that need not be asked about, by route, and those that have to be."""
+        plain: dict[str, list[Subscription]] = {}
+        for one in self.live:
+            if not isinstance(one, FilteredSubscription):
+                plain.setdefault(one.route, []).append(one)
+        filtered = tuple(one for one in self.live if isinstance(one, FilteredSubscription))
+        return [(route, tuple(some)) for route, some in plain.items()], filtered
 
     def _without(self, subscriptions: Sequence[Subscription], event: Event) -> tuple[Subscription, ...]:
-        """All but the one that is excluded."""
+        """All but those of the subscriber that is excluded."""
         told = tuple(one for one in subscriptions if one.excluded_as != event.excludes)
         if len(told) < len(subscriptions):
-            excluded = next(one for one in subscriptions if one.excluded_as == event.excludes)
-            excluded.skip(event, self.epoch, partial(self.tell_one, excluded))
+            for one in subscriptions:
+                if one.excluded_as == event.excludes:
+                    one.skip(event, self.epoch, partial(self.tell_one, one))
         return told
 
 

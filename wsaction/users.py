@@ -6,7 +6,7 @@ that may have missed some of it asks the permissions of all its users again.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -15,12 +15,12 @@ from pydantic_core import from_json, to_json
 
 from wsaction.backoff import Backoff
 from wsaction.events import encode_event
-from wsaction.exceptions import Cancelled, LayerUnavailable
+from wsaction.exceptions import Cancelled, LayerUnavailable, PermissionDenied
 from wsaction.frames import current_frame
-from wsaction.grants import Grant, withdraw
+from wsaction.grants import Grant, Stream, withdraw
 from wsaction.hub import Hub
 from wsaction.layers.base import History
-from wsaction.tasks import Tasks, is_being_cancelled
+from wsaction.tasks import Tasks
 
 __all__ = ("CONTROL", "Users", "recheck")
 
@@ -170,44 +170,41 @@ def _is_told(message: Any) -> bool:
 
 
 def recheck(session: Any) -> asyncio.Task[None] | None:
-    """Asks the permissions of all that a connection is subscribed to again; what is lost ends, and it is told so.
+    """Asks the permissions of all that a connection is subscribed to, and of its streams, again; what is lost ends, and
+    it is told so.
 
     All at once, ``action_timeout`` seconds each: one that hangs keeps none of the others. From here on until it is
-    known whether it may, it is told no event. The task is what asks; None: there is nothing to ask.
+    known whether it may, it is told no event and no item. The task is what asks; None: there is nothing to ask.
     """
     session.revised = True
-    if not session.grants:
+    hold = partial(session.runtime.here.hold, session.connection)
+    asking = [partial(_ask_subscription, session, key, grant, hold(*key)) for key, grant in session.grants.items()]
+    asking += [partial(_ask_stream, session, stream, stream.hold()) for stream in session.streams]
+    if not asking:
         return None
-    hold = partial(session.runtime.hub.hold, session.connection)
-    asked = [(topic, grant, hold(topic)) for topic, grant in session.grants.items()]
-    task: asyncio.Task[None] = session.connection.spawn(_recheck, session, asked)
+    task: asyncio.Task[None] = session.connection.spawn(_all_of, asking)
     return task
 
 
-async def _recheck(session: Any, asked: Iterable[tuple[str, Grant, Callable[[], None]]]) -> None:
-    await asyncio.gather(*(_recheck_one(session, *one) for one in asked))
+async def _all_of(asking: Iterable[Callable[[], Awaitable[None]]]) -> None:
+    await asyncio.gather(*(ask() for ask in asking))
 
 
-async def _recheck_one(session: Any, topic: str, grant: Grant, go_on: Callable[[], None]) -> None:
+async def _ask_stream(session: Any, stream: Stream, go_on: Callable[[], None]) -> None:
     try:
-        await _ask_again(session, topic, grant)
+        if not await stream.still_holds() and stream in session.streams and stream.frame.error is None:
+            session.connection.stop(stream.frame, PermissionDenied())
     finally:
         go_on()
 
 
-async def _ask_again(session: Any, topic: str, grant: Grant) -> None:
+async def _ask_subscription(session: Any, key: tuple[str, str], grant: Grant, go_on: Callable[[], None]) -> None:
     try:
-        async with asyncio.timeout(grant.patience):
-            holds = await grant.holds()
-    except (Exception, asyncio.CancelledError) as exc:
-        if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
-            raise
-        # It is not known whether it may, so it may not.
-        logger.exception("the permissions of a subscription to %r could not be asked", grant.route)
-        holds = False
-    if session.grants.get(topic) is not grant:
-        return
-    if holds:
-        grant.count()
-        return
-    withdraw(session, topic, grant.route)
+        holds = await grant.still_holds()
+        if session.grants.get(key) is grant:
+            if holds:
+                grant.count()
+            else:
+                withdraw(session, *key)
+    finally:
+        go_on()

@@ -64,6 +64,13 @@ class Conversation(Protocol):
         None: it has missed something, and its language has no word for that. It is closed, 1012, to come back.
         """
 
+    def subscribed(self, route: str, frame: Frame, most: int) -> None:
+        """An action that is not ``subscribe`` has subscribed to a route; what is remembered of such frames is at most
+        ``most``, and one for each route."""
+
+    def unsubscribed(self, route: str) -> None:
+        """The subscription to a route has ended."""
+
 
 class Dialect(Protocol):
     """How clients of another framework speak; one object serves all connections."""
@@ -79,15 +86,21 @@ class Dialect(Protocol):
 class SpeakingConnection(Connection):
     """A connection on which a dialect is spoken. Its clients may use a ``request_id`` again while it is in flight."""
 
-    __slots__ = ("read",)
+    __slots__ = ("_talk", "read")
 
     def __init__(
         self, talk: Conversation, receive: Receive, send: Send, limits: Limits, flusher: Flusher, *, drop_events: bool
     ) -> None:
         super().__init__(receive, send, limits, flusher, drop_events=drop_events)
-        self.read = talk.read
+        self._talk, self.read = talk, talk.read
         self._lanes.unique_ids = False
         self.outbox = SpeakingOutbox(talk, send, self, limits.max_outbox_bytes, flusher, drop_events=drop_events)
+
+    def subscribed(self, route: str, frame: Frame) -> None:
+        self._talk.subscribed(route, frame, self.limits.max_subscriptions)
+
+    def unsubscribed(self, route: str) -> None:
+        self._talk.unsubscribed(route)
 
 
 class SpeakingOutbox(Outbox):

@@ -175,8 +175,6 @@ class Talk:
         if done and payload.action == "subscribe_instance":
             head, rest = '{"errors":[],"data":null', f"201{rest[3:]}"
             then = partial(self._subscribe, str(frame.key), frame)
-        elif done and payload.action == "unsubscribe_instance":
-            then = partial(self._forget, str(frame.key))
         if frame.request_id is None:
             rest = f'{rest[:-1]},"request_id":{payload.request_id}}}'
         return Worded(_enveloped(payload.stream, f'{head},"action":{action},"response_status":{rest}'), then)
@@ -186,7 +184,16 @@ class Talk:
         payload: Any = frame.body
         self._subscribed.setdefault(route, {})[payload.request_id] = payload
 
-    def _forget(self, route: str) -> None:
+    def subscribed(self, route: str, frame: Frame, most: int) -> None:
+        """As `_subscribe`, by an action of the application's own; past the bound in the place of the route's oldest."""
+        if isinstance(frame.body, Payload):
+            known = self._subscribed.get(route)
+            if known and sum(map(len, self._subscribed.values())) >= most:
+                known.pop(frame.body.request_id, None) or known.pop(next(iter(known)))
+            self._subscribe(route, frame)
+
+    def unsubscribed(self, route: str) -> None:
+        """From here on nothing that is told of the route has the ids that had subscribed to it."""
         self._subscribed.pop(route, None)
 
     # ------------------------------------------------------------------------------------------------ events
@@ -197,7 +204,7 @@ class Talk:
         event, route, data = told["event"], told["route"], told["data"]
         if event.startswith("$"):
             if event == "$unsubscribed":
-                self._forget(route)
+                self.unsubscribed(route)
             return None if event == "$resync" else ()
         subscribed = self._subscribed.get(route)
         if not subscribed:  # it was pushed

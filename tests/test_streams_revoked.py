@@ -1,0 +1,220 @@
+"""A stream ends once its user's right is lost: by `app.revoke_user()`, by `$auth`, or as its handler asks at each
+item."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from wsaction.applications import WSAction
+from wsaction.authentication import BaseAuthentication, Credential
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.limits import Limits
+from wsaction.permissions import BasePermission
+from wsaction.routing import path
+from wsaction.subscriptions import SubscribeMixin
+from wsaction.testing import WebSocketSession, connect
+
+WAIT = 5.0
+
+
+class Rights:
+    """Who may; asking may hang or fail."""
+
+    def __init__(self) -> None:
+        self.allowed, self.raises = True, None
+        self.gate, self.asked = asyncio.Event(), asyncio.Event()
+        self.gate.set()
+        self.ended: list[str] = []
+
+    raises: BaseException | None
+
+    async def ask(self, **keywords: Any) -> bool:
+        self.asked.set()
+        await self.gate.wait()
+        if self.raises is not None:
+            raise self.raises
+        return self.allowed
+
+
+class Member(BasePermission):
+    async def has_permission(self, scope: Any, handler: Any, action: str, room: str = "", **captures: Any) -> bool:
+        return room != "wrong" and await handler.app.rights.ask()
+
+
+class Tokens(BaseAuthentication):
+    async def authenticate_data(self, data: Any) -> Credential | None:
+        return Credential(SimpleNamespace(is_authenticated=True, pk="ada", token=data))
+
+
+class Room(AsyncAPIActionHandler):
+    permission_classes = (Member,)
+
+    @async_action
+    async def tail(self, room: str = "right") -> AsyncIterator[int]:
+        try:
+            for number in range(10_000):
+                yield number
+                await asyncio.sleep(0.001)
+        finally:
+            self.app.rights.ended.append("tail")
+
+    @async_action
+    async def paused(self) -> AsyncIterator[int]:
+        yield 1
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self.app.rights.ended.append("paused")
+
+    @async_action
+    async def itself(self) -> AsyncIterator[int]:
+        yield 1
+        self.app.rights.allowed = False
+        await self.app.revoke_user("ada")
+        for number in range(10_000):
+            yield number
+            await asyncio.sleep(0)
+
+    @async_action
+    async def call(self) -> str:
+        await self.app.go.wait()
+        return "done"
+
+
+class Rechecking(SubscribeMixin, Room):
+    recheck = True
+
+
+class Root(AsyncAPIConsumer):
+    routepatterns = [path("room/", Room.as_aaah()), path("asked/", Rechecking.as_aaah())]
+
+
+def served(**options: Any) -> Any:
+    app: Any = WSAction([path("ws/", Root.as_asgi())], authentication_classes=[Tokens], **options)
+    app.rights, app.go = Rights(), asyncio.Event()
+    return app
+
+
+def opened(app: Any) -> Any:
+    return connect(app, "/ws/", user=SimpleNamespace(is_authenticated=True, pk="ada"))
+
+
+async def begin(ws: WebSocketSession, action: str, route: str = "room/") -> None:
+    await ws.send_json({"action": action, "route": route, "room": "right", "request_id": 1})
+    assert (await ws.receive_json())["status"] == 206
+
+
+async def end(ws: WebSocketSession) -> int:
+    """The status of the stream's final reply."""
+    async with asyncio.timeout(WAIT):
+        while (frame := await ws.receive_json()).get("status", 206) == 206 or frame["action"] == "$auth":
+            pass
+    status: int = frame["status"]
+    return status
+
+
+async def revoke(app: Any, ws: WebSocketSession) -> None:
+    await app.revoke_user("ada")
+
+
+async def sign_in(app: Any, ws: WebSocketSession) -> None:
+    await ws.send_json({"action": "$auth", "data": "another"})
+
+
+@pytest.mark.parametrize("ask", [revoke, sign_in])
+@pytest.mark.parametrize("action", ["tail", "paused"])
+@pytest.mark.parametrize("answer", ["no", "fails", "hangs"])
+async def test_it_ends_with_403(
+    action: str, answer: str, ask: Callable[[Any, WebSocketSession], Awaitable[None]], caplog: Any
+) -> None:
+    app = served(limits=Limits(action_timeout=0.3))
+    async with app.lifespan(), opened(app) as ws:
+        await begin(ws, action)
+        app.rights.allowed = False
+        app.rights.raises = ZeroDivisionError("asking") if answer == "fails" else None
+        if answer == "hangs":
+            app.rights.gate.clear()
+        await ask(app, ws)
+        assert await end(ws) == 403
+        assert app.rights.ended == [action]
+    assert ("could not be asked" in caplog.text) is (answer != "no")
+
+
+async def test_nothing_is_sent_while_it_is_asked_and_it_goes_on_where_it_may() -> None:
+    app = served()
+    async with app.lifespan(), opened(app) as ws:
+        await begin(ws, "tail")
+        app.rights.asked.clear()
+        app.rights.gate.clear()
+        for _ in range(2):
+            await app.revoke_user("ada")
+        await asyncio.wait_for(app.rights.asked.wait(), WAIT)
+        while True:  # what was on its way
+            try:
+                await asyncio.wait_for(ws.receive_json(), 0.05)
+            except TimeoutError:
+                break
+        app.rights.gate.set()
+        assert [(await ws.receive_json())["status"] for _ in range(3)] == [206] * 3
+        app.rights.allowed = False
+        await app.revoke_user("ada")
+        assert await end(ws) == 403
+
+
+async def test_one_that_revokes_its_own_user_ends() -> None:
+    app = served()
+    async with app.lifespan(), opened(app) as ws:
+        await begin(ws, "itself")
+        assert await end(ws) == 403
+
+
+async def test_one_that_begins_while_the_right_is_lost_is_asked_once_more() -> None:
+    app = served()
+    async with app.lifespan(), opened(app) as ws:
+        app.rights.gate.clear()
+        await ws.send_json({"action": "tail", "route": "room/", "room": "right", "request_id": 1})
+        await asyncio.wait_for(app.rights.asked.wait(), WAIT)
+        await app.revoke_user("ada")
+        app.rights.ask = _no
+        app.rights.gate.set()
+        assert (await ws.receive_json())["status"] == 403
+        assert app.rights.ended == []
+
+
+async def _no() -> bool:
+    return False
+
+
+async def test_a_handler_that_rechecks_asks_at_each_item() -> None:
+    app = served()
+    async with app.lifespan(), opened(app) as ws:
+        await begin(ws, "tail", "asked/")
+        app.rights.allowed = False
+        assert await end(ws) == 403
+        assert app.rights.ended == ["tail"]
+
+
+async def test_a_call_under_way_goes_on_and_one_that_waits_is_refused() -> None:
+    app = served()
+    async with app.lifespan(), opened(app) as ws:
+        for number in (1, 2):  # in order: they have one route
+            await ws.send_json({"action": "call", "route": "room/", "request_id": number})
+        await ws.call("$ping")
+        app.rights.allowed = False
+        await app.revoke_user("ada")
+        app.go.set()
+        assert [(await ws.receive_json())["status"] for _ in range(2)] == [200, 403]
+
+
+async def test_a_stream_of_a_user_who_is_disconnected_ends_with_the_connection() -> None:
+    app = served()
+    async with app.lifespan(), opened(app) as ws:
+        await begin(ws, "paused")
+        await app.disconnect_user("ada", "bye")
+        assert await ws.wait_closed() == (4403, "bye")
+        assert app.rights.ended == ["paused"]

@@ -1,0 +1,271 @@
+"""Actions that subscribe and unsubscribe by themselves: one final reply, their own, and the events behind it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from wsaction import recipients
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.dialects.dcrf import DCRF
+from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.limits import Limits
+from wsaction.routing import path
+from wsaction.subscriptions import Since, SubscribeMixin
+from wsaction.testing import WebSocketSession, connect
+
+ROOM, LOUD = "rooms/1/", "loud/1/"
+
+
+class Room(SubscribeMixin, AsyncAPIActionHandler):
+    @async_action
+    async def join(self, times: int = 1) -> Any:
+        for _ in range(times):
+            data = await self.subscribe()
+        await self.publish("joined", times)
+        return data
+
+    @async_action(mode="broadcast")
+    async def cast(self) -> str:
+        await self.subscribe()
+        await self.publish("joined")
+        return "cast"
+
+    @async_action(mode="none")
+    async def watch(self) -> None:
+        await self.subscribe()
+        await self.publish("joined")
+
+    @async_action(mode="none")
+    async def unwatch(self) -> None:
+        await self.unsubscribe()
+
+    @async_action
+    async def catch_up(self, since: Since) -> Any:
+        return await self.subscribe(since=since, snapshot=True)
+
+    @async_action
+    async def list(self) -> list[str]:
+        return ["a"]
+
+    @async_action
+    async def both(self) -> Any:
+        return await asyncio.gather(self.subscribe(), self.list())
+
+    @async_action
+    async def fail(self) -> None:
+        await self.subscribe()
+        await self.publish("joined")
+        raise ValueError("not today")
+
+    @async_action
+    async def hang(self) -> None:
+        await self.subscribe()
+        await asyncio.get_running_loop().create_future()
+
+    @async_action(timeout=0.05)
+    async def late(self) -> None:
+        await self.subscribe()
+        await asyncio.get_running_loop().create_future()
+
+    @async_action
+    async def tail(self) -> AsyncIterator[int]:
+        await self.subscribe()
+        await self.publish("joined")
+        yield 1
+        await self.publish("on")
+        yield 2
+
+    @async_action
+    async def tell(self, count: int = 1) -> None:
+        for number in range(count):
+            await self.publish("told", number)
+
+    @async_action
+    async def flood(self, count: int) -> None:
+        await self.subscribe()
+        await self.tell(count)
+
+    @async_action
+    async def whisper(self) -> None:
+        await self.push("whispered")
+
+
+class Loud(Room):
+    """Its `subscribe` does more than the mixin's."""
+
+    fails = True
+
+    @async_action
+    async def subscribe(self, since: Since | None = None) -> None:
+        await super().subscribe(since=since)
+        await self.publish("joined")
+        if self.fails:
+            raise ValueError("not today")
+
+
+class Root(AsyncAPIConsumer):
+    routepatterns = [
+        path("rooms/<int:pk>/", Room.as_aaah()),
+        path("loud/<int:pk>/", Loud.as_aaah()),
+    ]
+
+
+def served(**options: Any) -> WSAction:
+    return WSAction([path("ws/", Root.as_asgi())], **options)
+
+
+async def came(ws: WebSocketSession, count: int) -> list[Any]:
+    """So many frames: of an event its name, of a reply its status."""
+    frames = [await ws.receive_json() for _ in range(count)]
+    return [one["event"] if "event" in one else one["status"] for one in frames]
+
+
+async def nothing_is_subscribed(ws: WebSocketSession, route: str = ROOM) -> None:
+    assert (await ws.call("tell", route))["status"] == 200
+    await ws.nothing()
+
+
+@pytest.mark.parametrize(
+    ("action", "frames"),
+    [
+        ("join", [200, "joined"]),
+        ("watch", ["joined"]),
+        ("both", [200]),
+        ("tail", [206, "joined", "on", 206, 200]),
+    ],
+)
+async def test_there_is_one_final_reply_and_the_events_follow_it(action: str, frames: list[Any]) -> None:
+    async with connect(served(), "/ws/") as ws:
+        await ws.send_json({"action": action, "route": ROOM, "request_id": 1})
+        assert await came(ws, len(frames)) == frames
+        await ws.send_json({"action": "tell", "route": ROOM})
+        assert sorted(map(str, await came(ws, 2))) == ["200", "told"]
+        await ws.nothing()
+
+
+async def test_an_action_that_broadcasts_may_subscribe_too() -> None:
+    async with connect(served(), "/ws/") as ws:
+        await ws.send_json({"action": "cast", "route": ROOM})
+        assert (await ws.receive_json())["status"] == 200
+        told = [await ws.receive_json() for _ in range(2)]
+        assert {"data": "cast", "status": 200} in told
+        assert "joined" in [one.get("event") for one in told]
+        await ws.nothing()
+
+
+async def test_what_subscribe_returns_is_what_its_reply_says() -> None:
+    async with connect(served(), "/ws/") as ws:
+        data = (await ws.call("join", ROOM))["data"]
+        assert data == {"epoch": data["epoch"], "offset": 0, "recovered": None}
+        await ws.event("joined")
+        assert (await ws.call("join", ROOM, times=2))["data"] == {**data, "offset": 1}
+        await ws.event("joined")
+        since = {"epoch": data["epoch"], "offset": 1}
+        assert (await ws.call("catch_up", ROOM, since=since))["data"] == {**since, "recovered": True}
+        assert (await ws.event("joined"))["offset"] == 2
+        since = {"epoch": "other", "offset": 1}
+        reply = await ws.call("catch_up", ROOM, since=since)
+        assert reply["data"] == {**data, "offset": 2, "recovered": False, "snapshot": ["a"]}
+
+
+@pytest.mark.parametrize(("action", "status"), [("fail", 500), ("late", 408), ("hang", 499)])
+async def test_where_the_action_fails_its_error_is_told_and_nothing_is_subscribed(action: str, status: int) -> None:
+    app = served()
+    async with connect(app, "/ws/") as ws:
+        await ws.send_json({"action": action, "route": ROOM, "request_id": 1})
+        if action == "hang":
+            await ws.call("$cancel", data=1)
+        assert (await ws.receive_json())["status"] == status
+        await nothing_is_subscribed(ws)
+        assert {route for known in app.runtime.hub._joined.values() for _, route in known} == {""}  # its group
+        await ws.call("join", ROOM)
+        await ws.event("joined")
+        await ws.send_json({"action": action, "route": ROOM, "request_id": 1})
+        if action == "hang":
+            await ws.call("$cancel", data=1)
+        if action == "fail":
+            await ws.event("joined")
+        assert (await ws.receive_json())["status"] == status
+        await ws.call("tell", ROOM)
+        assert (await ws.event("told"))["data"] == 0  # it was subscribed before, and still is
+
+
+async def test_a_subscribe_of_ones_own_that_fails_afterwards_is_told_its_error() -> None:
+    app = served()
+    async with connect(app, "/ws/") as ws:
+        await ws.send_json({"action": "subscribe", "route": LOUD, "request_id": 1})
+        assert await came(ws, 1) == [500]
+        await nothing_is_subscribed(ws, LOUD)
+        Loud.fails = False
+        try:
+            await ws.send_json({"action": "subscribe", "route": LOUD, "request_id": 1})
+            first = await ws.receive_json()
+            assert (first["status"], first["data"]["recovered"], first["request_id"]) == (200, None, 1)
+            await ws.event("joined")
+            await ws.send_json({"action": "subscribe", "route": LOUD, "request_id": 2})  # again: behind what it tells
+            assert await came(ws, 2) == ["joined", 200]
+        finally:
+            Loud.fails = True
+
+
+async def test_one_who_is_told_too_much_before_the_reply_loads_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipients, "MAX_HELD", 3)
+    async with connect(served(), "/ws/") as ws:
+        await ws.send_json({"action": "flood", "route": ROOM, "count": 5})
+        assert await came(ws, 2) == [200, "$resync"]
+        await ws.send_json({"action": "tell", "route": ROOM})
+        assert await came(ws, 2) == ["told", 200]
+
+
+async def test_a_task_of_an_action_that_is_over_subscribes_at_once() -> None:
+    tasks: set[asyncio.Task[Any]] = set()
+    gate = asyncio.Event()
+
+    class Later(Room):
+        @async_action
+        async def start(self) -> None:
+            async def subscribe() -> None:
+                await gate.wait()
+                await self.subscribe()
+
+            tasks.add(asyncio.create_task(subscribe()))
+
+    async with connect(Later.as_aaah(), "/") as ws:
+        assert (await ws.call("start"))["status"] == 200
+        gate.set()
+        await asyncio.gather(*tasks)
+        await ws.send_json({"action": "tell"})
+        assert sorted(map(str, await came(ws, 2))) == ["200", "told"]
+
+
+# ------------------------------------------------------------------------------------------------- dialects
+class Speaking(AsyncAPIConsumer):
+    dialect = DCRF({"": "rooms/"})
+    routepatterns = [path("rooms/<int:pk>/", Room.as_aaah())]
+
+
+async def test_events_have_the_id_of_the_action_that_subscribed() -> None:
+    app = WSAction([path("ws/", Speaking.as_asgi())], limits=Limits(max_subscriptions=2))
+    async with connect(app, "/ws/") as ws:
+        for pk, request_id in ((1, 7), (1, 8), (1, 9), (2, 10)):
+            await ws.send_json({"action": "watch", "pk": pk, "request_id": request_id})
+        ids = [(await ws.receive_json())["request_id"] for _ in range(5)]
+        assert ids == [7, 7, 7, 8, 10]  # each from when its action is done on
+        await app.publish("rooms/1/", "said", 1)
+        assert [(await ws.receive_json())["request_id"] for _ in range(2)] == [8, 9]  # the newest two
+        await ws.nothing()
+
+
+async def test_unsubscribing_by_an_action_forgets_its_ids() -> None:
+    async with connect(Speaking.as_asgi(), "/") as ws:
+        await ws.send_json({"action": "subscribe_instance", "pk": 1, "request_id": 7})
+        assert (await ws.receive_json())["response_status"] == 201
+        await ws.send_json({"action": "unwatch", "pk": 1, "request_id": 8})
+        await ws.send_json({"action": "whisper", "pk": 1, "request_id": 9})
+        whispered, reply = [await ws.receive_json() for _ in range(2)]
+        assert (whispered["action"], whispered["request_id"]) == ("whispered", None)
+        assert reply["request_id"] == 9

@@ -1,0 +1,221 @@
+"""Topics meet where a handler says so, and nowhere else: whatever a `get_topic()` returns, nobody hears what is not
+theirs, by any way that events take."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.redis_servers import needs_redis_server, redis_server
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.layers.base import Layer
+from wsaction.layers.redis import RedisLayer
+from wsaction.presence import PresenceMixin
+from wsaction.routing import path
+from wsaction.scopes import MAX_NAME, group_topic, topic_as, topic_of
+from wsaction.subscriptions import SharedTopic
+from wsaction.testing import connect
+from wsaction.users import CONTROL
+
+NAMES = [
+    CONTROL,  # the framework's own
+    group_topic("ws/red/"),
+    group_topic("cast/red/"),
+    group_topic("", "tenant", "red"),
+    *(f"{tenant}?{route}" for tenant in ("ws/red/", "ws/blue/", "") for route in ("boards/7/", "inbox/", "news/")),
+    *(f"{tenant}??ninbox/?inbox:7" for tenant in ("ws/red/", "ws/blue/", "")),  # other handlers' and tenants'
+    *("boards/7/", "inbox/", "inbox:7", "news", "??snews", "ws/red/??snews", "?", "??", "%3F?", "%", " "),
+    *(
+        "\x00",
+        "a\nb",
+        "{",
+        "}",
+        "}{inbox:7}",
+        "{}",
+        "é",
+        "\U0001f600",
+        "\x7f",
+        "../inbox:7",
+        "*",
+        "[a-z]",
+        "..",
+        "x" * 1_900,
+    ),
+]
+
+
+class Told(PresenceMixin, AsyncAPIActionHandler):
+    """Tells what it is told to."""
+
+    @async_action
+    async def tell(self, text: str) -> None:
+        await self.publish("told", text)
+
+
+class Inbox(Told):
+    def get_topic(self) -> str:
+        return f"inbox:{self.user.pk}"
+
+
+class News(Told):
+    def get_topic(self) -> str:
+        return SharedTopic("news")
+
+
+class Room(Told):
+    """Its topic is what a client likes it to be."""
+
+    def get_topic(self) -> str:
+        return self.query_params["name"]
+
+
+class Root(AsyncAPIConsumer):
+    routepatterns = [
+        path("boards/<int:pk>/", Told.as_aaah()),
+        path("inbox/", Inbox.as_aaah()),
+        path("news/", News.as_aaah()),
+        path("rooms/", Room.as_aaah()),
+    ]
+
+
+class Cast(AsyncAPIConsumer):
+    @async_action(mode="broadcast")
+    async def cast(self) -> str:
+        return "broadcast"
+
+
+class Grouped(Cast):
+    group_send_lookup_kwargs = "tenant"
+
+
+ROUTES = [
+    path("ws/<slug:tenant>/", Root.as_asgi()),
+    path("cast/<slug:tenant>/", Cast.as_asgi()),
+    path("groups/<slug:tenant>/", Grouped.as_asgi()),
+    path("teams/<slug:team>/", type("Teams", (Cast,), {"group_send_lookup_kwargs": "team"}).as_asgi()),
+]
+
+
+def somebody(pk: Any) -> Any:
+    return SimpleNamespace(is_authenticated=True, pk=pk)
+
+
+@contextlib.asynccontextmanager
+async def memory(tmp_path: Path) -> AsyncIterator[list[Layer | None]]:
+    yield [None]
+
+
+@contextlib.asynccontextmanager
+async def redis(tmp_path: Path) -> AsyncIterator[list[Layer | None]]:
+    with redis_server(tmp_path) as server:
+        yield [RedisLayer(server.url), RedisLayer(server.url)]
+
+
+@pytest.mark.parametrize("layers", [memory, pytest.param(redis, marks=needs_redis_server)])
+async def test_whatever_a_topic_is_called_nobody_hears_what_is_not_theirs(layers: Any, tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack, layers(tmp_path) as known:
+        apps = [WSAction(ROUTES, layer=layer) for layer in known]
+        for app in apps:
+            await stack.enter_async_context(app.lifespan())
+
+        async def opened(app: WSAction, url: str, pk: Any) -> Any:
+            return await stack.enter_async_context(connect(app, url, user=somebody(pk)))
+
+        here, there = apps[0], apps[-1]
+        curious = await opened(there, "/ws/red/", 66)
+        for name in NAMES:
+            route = f"rooms/?name={quote(name)}"
+            assert (await curious.call("subscribe", route))["status"] == 200, name
+            event = await curious.event()  # its own, and nothing of any other name
+            assert (event["event"], event["data"], event["offset"]) == ("join", {"user": "66"}, 1)
+            assert (await curious.call("presence", route))["data"] == {"66": 1}
+        heard = []
+        said = [[tenant, route] for tenant in ("red", "blue") for route in ("boards/7/", "inbox/", "news/")]
+        for tenant in ("red", "blue"):
+            one, two = await opened(here, f"/ws/{tenant}/", 7), await opened(there, f"/ws/{tenant}/", 7)
+            for route in ("boards/7/", "inbox/", "news/"):
+                assert (await two.call("subscribe", route))["status"] == 200
+                await one.call("tell", route, text=tenant)
+                heard.append([(await two.event("told"))["data"], route])
+            for url in (f"/cast/{tenant}/", f"/groups/{tenant}/", f"/teams/{tenant}/"):
+                casting, listening = await opened(here, url, 7), await opened(there, url, 8)
+                await casting.send_json({"action": "cast"})
+                assert (await listening.receive_json())["data"] == "broadcast"
+                await listening.nothing()
+            await here.push_user(7, "pushed", tenant)
+            assert (await two.event("pushed"))["data"] == tenant
+            await here.publish("boards/7/", "told", "app", path=f"ws/{tenant}/")
+            await here.publish("inbox/", "told", "app", path=f"ws/{tenant}/", topic="inbox:7")
+            assert [(await two.event("told"))["data"] for _ in range(2)] == ["app", "app"]
+            await here.revoke_user(7)
+        assert heard == said
+        await here.disconnect_user(7)
+        await curious.nothing()
+
+
+def named(name: Any, space: str = "rooms/", tenant: str = "ws/red/") -> str:
+    scope = {"path": tenant}
+    return topic_as(SimpleNamespace(scope=scope, mounted=SimpleNamespace(topic_space=space)), name)
+
+
+def test_names_of_topics_are_bounded_and_apart() -> None:
+    names = [*NAMES, "x" * MAX_NAME, "x" * (MAX_NAME + 1), "x" * 10**6, "y" * 10**6, "\ud800" * 600, "\ud800"]
+    topics = {named(name, space, tenant) for name in names for space in ("a", "a?b", "") for tenant in ("t", "t?a", "")}
+    assert len(topics) == len(names) * 9
+    assert max(map(len, topics)) < MAX_NAME + 20
+    ours = {named(SharedTopic(name)) for name in names}
+    assert len(ours) == len(names)
+    assert not topics & ours
+    assert not (topics | ours) & {topic_of(path, route) for path in ("t", "") for route in NAMES if "?" not in route}
+    hashed = named("x" * 10**6)
+    assert named(hashed.rpartition("?")[2]) != hashed
+
+
+async def test_handlers_share_a_topic_by_one_get_topic_or_by_a_shared_one() -> None:
+    class Copy(Told):  # says the same, but for itself
+        def get_topic(self) -> str:
+            return f"inbox:{self.user.pk}"
+
+    class More(Inbox):
+        pass
+
+    class Apart(AsyncAPIConsumer):
+        routepatterns = [
+            path("inbox/", Inbox.as_aaah()),
+            path("more/", More.as_aaah()),
+            path("copy/", Copy.as_aaah()),
+            path("news/", News.as_aaah()),
+            path("also/", type("Also", (Told,), {"get_topic": lambda self: SharedTopic("news")}).as_aaah()),
+        ]
+
+    app = WSAction([path("ws/<slug:tenant>/", Apart.as_asgi())])
+    ada = somebody("ada")
+    async with app.lifespan(), connect(app, "/ws/a/", user=ada) as one, connect(app, "/ws/b/", user=ada) as other:
+        for route in ("more/", "also/"):
+            await one.call("subscribe", route)
+            await one.event("join")
+        for ws, route in ((one, "copy/"), (other, "inbox/"), (one, "inbox/"), (other, "news/")):
+            await ws.call("tell", route, text=route)
+        for route, text in (("more/", "inbox/"), ("also/", "news/")):
+            event = await one.event("told")
+            assert (event["route"], event["data"]) == (route, text)
+        await one.nothing()
+
+
+@pytest.mark.parametrize("name", [None, 7, b"inbox", ["inbox"]])
+async def test_a_topic_that_is_no_string_is_refused(name: Any, caplog: pytest.LogCaptureFixture) -> None:
+    class Wrong(Told):
+        def get_topic(self) -> Any:
+            return name
+
+    async with connect(Wrong.as_aaah(), "/") as ws:
+        for action in ("subscribe", "presence", "tell"):
+            assert (await ws.call(action, text=""))["status"] == 500
+    assert f"Wrong.get_topic() returned {name!r}; expected a string" in caplog.text
