@@ -9,6 +9,7 @@ from pydantic import AliasChoices, BaseModel
 
 from wsaction.exceptions import Conflict, ImproperlyConfigured, NotFound
 from wsaction.fields import ModelFields, is_immutable, members
+from wsaction.lookups import UnknownKind, name_of
 
 __all__ = ("Draft", "Drafts", "Table")
 
@@ -24,6 +25,7 @@ class Table(Generic[M]):
 
     def __init__(self, model: type[M], pk: str, unique: Iterable[str | Iterable[str]]) -> None:
         self.model, self.pk, self.fields = model, pk, ModelFields(model, pk)
+        self._kinds: dict[str, tuple[type[M], ModelFields]] = {name_of(model): (model, self.fields)}
         self.unique = tuple((one,) if isinstance(one, str) else tuple(one) for one in unique)
         for name in [pk, *(name for names in self.unique for name in names)]:
             if name not in model.model_fields:
@@ -44,6 +46,20 @@ class Table(Generic[M]):
         self._is_plain = not self._deep and _is_plain(model)
         # Whether validation makes a row that nobody else has: there is nothing around the model's own schema.
         self._makes_new = self._is_plain and _is_bare(model)
+
+    # ---------------------------------------------------------------------------------------------- classes
+    def model_named(self, kind: str | None) -> type[M]:
+        """The class of this name among those that rows had; None names the table's own. Raises `UnknownKind`."""
+        return self.model if kind is None else self._kind(kind)[0]
+
+    def fields_of(self, kind: str | None) -> ModelFields:
+        """The fields of that class. Raises `UnknownKind`."""
+        return self.fields if kind is None else self._kind(kind)[1]
+
+    def _kind(self, kind: str) -> tuple[type[M], ModelFields]:
+        if kind not in self._kinds:
+            raise UnknownKind(f"a MemoryQuerySet of {self.model.__name__} has had no {kind}")
+        return self._kinds[kind]
 
     # ---------------------------------------------------------------------------------------------- rows
     def row_of(self, values: Mapping[str, Any]) -> M:
@@ -74,9 +90,16 @@ class Table(Generic[M]):
 
     def changed(self, row: M, values: Mapping[str, Any]) -> M:
         """A validated row with these values changed. Raises ``pydantic.ValidationError``."""
-        return self.validated({**self._values(row), **values})
+        kind = type(row)
+        if kind is self.model:
+            return self.validated({**self._values(row), **values})
+        return kind.model_validate(
+            {_input_name(kind, name): value for name, value in {**self._values(row), **values}.items()}
+        )
 
     def _values(self, row: M) -> dict[str, Any]:
+        if type(row) is not self.model:
+            return {name: getattr(row, name) for name in type(row).model_fields}
         if self._is_plain:
             values = row.__dict__
             return {name: values[name] for name in self.fields.types}
@@ -100,7 +123,7 @@ class Table(Generic[M]):
     def copy(self, row: M) -> M:
         """A row that may be lent, or kept after it was lent."""
         if type(row) is not self.model or not self._is_plain:
-            return row.model_copy(deep=self._deep)
+            return row.model_copy(deep=self._deep or type(row) is not self.model)
         return _copied(self.model, row)
 
     def merged(self, row: M, changes: Mapping[str, Any]) -> M:
@@ -131,6 +154,8 @@ class Table(Generic[M]):
         else:
             insort(self.keys, key, key=self.comparable)
         self.rows[key] = row
+        if type(row) is not self.model and name_of(type(row)) not in self._kinds:
+            self._kinds[name_of(type(row))] = type(row), ModelFields(type(row), self.pk)
         for names, values in self.unique_values(row):
             self.index[names][values] = key
 
