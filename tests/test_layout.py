@@ -67,8 +67,8 @@ THIRD_PARTY = {
         "starlette": "applications handlers",
         "pydantic": "actions exceptions serializers parameters dependencies signatures handlers querysets fields "
         "memory markers write_only mixins bases showing subscriptions client.messages schemas",
-        "pydantic_core": "frames dialects.dcrf serializers signatures serving cursors bases events visibility changes "
-        "users cli_call client.messages broadcasts consumers markers write_only memory schemas",
+        "pydantic_core": "narrowing frames dialects.dcrf serializers signatures serving cursors bases events "
+        "visibility users cli_call client.messages broadcasts consumers markers write_only memory schemas",
         "typing_extensions": "paginators",
         "sqlalchemy": "contrib.sqlalchemy contrib.sessions contrib.clauses contrib.columns contrib.violations",
         "redis": "layers.redis layers.throttles",

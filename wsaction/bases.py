@@ -66,7 +66,10 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     version_field: ClassVar[str | None] = None  # that every change makes greater, so that clients drop older events
 
     decides_query: ClassVar[bool] = False  # whether a subclass took over filter_queryset or paginator
-    scopes_queryset: ClassVar[bool] = False  # whether a subclass narrows it, and has no topic of its own
+    decides_queryset: ClassVar[bool] = False  # whether a subclass took over get_queryset
+    decides_object: ClassVar[bool] = False  # the same of get_object
+    decides_topic: ClassVar[bool] = False  # the same of get_topic
+    scopes_queryset: ClassVar[bool] = False  # whether a subclass says which objects there are: by any hook
     announced_by: ClassVar[frozenset[str]] = frozenset(
         {"serializer_class", "input_serializer_class", "pagination_class"}
     )
@@ -81,8 +84,11 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
                 )
         generic = GenericAsyncAPIActionHandler
         cls.decides_query = (cls.filter_queryset, cls.paginator) != (generic.filter_queryset, generic.paginator)
-        narrows = cls.get_queryset is not GenericAsyncAPIActionHandler.get_queryset
-        cls.scopes_queryset = narrows and cls.get_topic is AsyncAPIActionHandler.get_topic
+        cls.decides_queryset = cls.get_queryset is not generic.get_queryset
+        cls.decides_object = cls.get_object is not generic.get_object
+        cls.decides_topic = cls.get_topic is not AsyncAPIActionHandler.get_topic
+        filters = cls.filter_queryset is not generic.filter_queryset
+        cls.scopes_queryset = cls.decides_queryset or cls.decides_object or filters
 
     # ---------------------------------------------------------------------------------------------- objects
     def get_queryset(self) -> Any:
@@ -115,8 +121,10 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         """Tells that an object was ``created``, ``updated`` or ``deleted`` otherwise than by ``perform_...``.
 
         ``before``: the object as it was, or its values, ``queryset.values_of(obj)`` before the change. Without it,
-        whoever may not see the object is told ``deleted``, with its key: he may have seen it. Told after the commit, as
-        `publish` does. Raises ``ValueError`` for the changed object as ``before``, ``TypeError`` for other objects.
+        whoever may not see the object gets ``deleted``, with its key: they may have seen it. An object whose session
+        has expired it is read again by its key. Told after the commit, as `publish` does. Raises ``ValueError`` for
+        the changed object as ``before``, for values that have expired and cannot be read again, ``TypeError`` for
+        other objects.
         """
         await self._on_its_loop(lambda: note_given(self, event, obj, before))
 

@@ -9,12 +9,9 @@ with ``version_field``, the name of a field that every change makes greater, ``d
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
-
-from pydantic_core import to_json
 
 from wsaction.announcements import history
 from wsaction.events import encode_event
@@ -23,14 +20,15 @@ from wsaction.frames import new_frame
 from wsaction.hub import Hub
 from wsaction.layers.base import History
 from wsaction.locks import Held
+from wsaction.lookups import name_of
+from wsaction.narrowing import NarrowingQuerySet
 from wsaction.publishing import session_of
 from wsaction.routing import NoReverseMatch
 from wsaction.scopes import topic_at
-from wsaction.serializers import MAX_MODELS, json_encoder, output_model
-from wsaction.showing import shown_as
+from wsaction.serializers import output_model
 from wsaction.tables import Call
 from wsaction.units import join_unit
-from wsaction.visibility import asks_of_objects, gone, key_name, subject_of, values_of
+from wsaction.visibility import asks_of_objects, gone, json_of, key_name, shown, source_of, subject_of, values_of
 
 __all__ = ("event_routes", "is_live", "note", "note_given")
 
@@ -60,7 +58,8 @@ class _Change:
     event: str
     pk: Any
     data: str  # what is shown of the object, as JSON
-    before: Mapping[str, Any] | None
+    kind: str
+    before: Mapping[str, Any] | None  # as JSON, where anybody asks for it
     after: Mapping[str, Any] | None
     places: tuple[_Place, ...]
 
@@ -82,7 +81,7 @@ class _Change:
 
     async def tell(self, place: _Place) -> None:
         text = encode_event(self.event, place.route, self.data)
-        subject = subject_of(self.before, self.after, self.pk) if place.asks else None
+        subject = subject_of(self.before, self.after, self.pk, self.kind) if place.asks else None
         await place.hub.publish(place.topic, text, place.history, subject=subject)
 
 
@@ -170,15 +169,42 @@ async def note_given(handler: Any, event: str, obj: Any, before: Any) -> None:
             f"before= is the very {type(obj).__name__} that was changed, so that it is not as it was; keep its values "
             "before the change, as in before = queryset.values_of(obj)"
         )
+    queryset = source_of(handler)
     _check_object(handler, "the object", obj)
     if before is not None and not isinstance(before, Mapping):
         _check_object(handler, "before=", before)
         before = values_of(handler, before)
+    elif before is not None and isinstance(queryset, NarrowingQuerySet):
+        before = queryset.named(before)
+    if isinstance(queryset, NarrowingQuerySet):
+        obj = await _readable(handler, queryset, event, obj, before)
     await note(handler, event, obj, before)
 
 
+async def _readable(handler: Any, queryset: Any, event: str, obj: Any, before: Mapping[str, Any] | None) -> Any:
+    """The object with what is shown of it, read again where a commit has expired it."""
+    output = None if handler.serializer_class is None else output_model(handler.serializer_class)
+    shows = () if output is None or event == "deleted" else tuple(output.model_fields)
+    try:
+        if (found := await queryset.loaded(obj, shows)) is not None:
+            return found
+        if event == "deleted" and before is not None:
+            return queryset.object_of({key_name(queryset): queryset.key_of(obj), **before}, name_of(type(obj)))
+    except ValueError as exc:
+        raise ValueError(f"publish_object({event!r}, ...): {exc}") from exc
+    raise ValueError(
+        f"publish_object({event!r}, ...): the values of this {type(obj).__name__} have expired with its session's "
+        f"commit, and there is no such row any more; "
+        + (
+            "keep them before it is deleted, as in before = queryset.values_of(obj), and give them as before="
+            if event == "deleted"
+            else 'if it was deleted, tell "deleted"'
+        )
+    )
+
+
 def _check_object(handler: Any, what: str, obj: Any) -> None:
-    model = getattr(getattr(handler, "queryset", None), "model", None)
+    model = getattr(source_of(handler), "model", None)
     if isinstance(model, type) and not isinstance(obj, model):
         raise TypeError(
             f"publish_object() of {type(handler).__name__}: {what}: expected a {model.__name__}, got {obj!r:.80}"
@@ -188,28 +214,19 @@ def _check_object(handler: Any, what: str, obj: Any) -> None:
 def _change(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | None) -> _Change:
     if event not in EVENTS:
         raise ValueError(f"an object is {', '.join(EVENTS[:-1])} or {EVENTS[-1]}, not {event!r}")
-    pk, values = getattr(obj, key_name(handler.queryset)), values_of(handler, obj)
-    data = gone(handler, pk, obj) if event == "deleted" else _shown(handler, obj, pk)
-    if event == "deleted":
-        before, values = before or values, None
+    pk = getattr(obj, key_name(source_of(handler)))
+    data = gone(handler, pk, obj) if event == "deleted" else shown(handler, obj, pk)
     places: dict[str, _Place] = {}
     for route in handler.get_event_routes(event, obj):
         if (place := _place(handler, route)) is not None:
             places[place.topic] = place
-    return _Change(event, pk, data, before, values, tuple(places.values()))
-
-
-def _shown(handler: Any, obj: Any, pk: Any) -> str:
-    """The object as all may see it; its key, where the handler has no one ``serializer_class``."""
-    if handler.serializer_class is None:
-        return to_json({"pk": pk}).decode()
-    output = output_model(handler.serializer_class)
-    return _writer(output)(shown_as(output, obj))
-
-
-@lru_cache(MAX_MODELS)
-def _writer(output: Any) -> Callable[[Any], str]:
-    return json_encoder(output)
+    was = now = None
+    if any(place.asks for place in places.values()):
+        was = None if before is None else json_of(handler, obj, before)
+        now = json_of(handler, obj)
+        if event == "deleted":
+            was, now = was or now, None
+    return _Change(event, pk, data, name_of(type(obj)), was, now, tuple(places.values()))
 
 
 def _place(handler: Any, route: str) -> _Place | None:
@@ -235,7 +252,7 @@ def event_routes(handler: Any, obj: Any) -> list[str]:
     if match is None or not name or kind not in ("list", "detail"):
         return list(routes)
     key = handler.lookup_url_kwarg or handler.lookup_field
-    value = getattr(obj, key_name(handler.queryset) if handler.lookup_field == "pk" else handler.lookup_field)
+    value = getattr(obj, key_name(source_of(handler)) if handler.lookup_field == "pk" else handler.lookup_field)
     of_list = {name: given for name, given in match.kwargs.items() if name != key}
     names = ":".join([*match.namespaces, name])
     for kind, kwargs in (("list", of_list), ("detail", {**of_list, key: value})):

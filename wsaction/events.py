@@ -23,7 +23,7 @@ class Event:
     ``{"event":"moved","route":"boards/1/","data":3,"offset":7}``.
     """
 
-    __slots__ = ("_frames", "_message", "_route", "excludes", "frame", "offset", "size", "subject")
+    __slots__ = ("_frames", "_message", "_route", "excludes", "frame", "offset", "shared", "size", "subject")
 
     def __init__(self, offset: int, body: bytes) -> None:
         public, _, private = body.partition(b"\n")
@@ -31,6 +31,7 @@ class Event:
         self.frame = self.numbered(public.decode())
         self.excludes: str | None = None  # who is not told
         self.subject: Any = None  # what it is about, for those who ask whether a recipient may see it
+        self.shared: Any = None  # what one recipient's filter has read that serves the others too
         self._message: Mapping[str, Any] | None = None
         self._route: str | None = None
         self._frames: dict[str, str] | None = None  # under other routes

@@ -41,8 +41,10 @@ __all__ = (
     "Fields",
     "InvalidLookup",
     "Q",
+    "UnknownKind",
     "field_name",
     "field_path",
+    "name_of",
     "resolve",
 )
 
@@ -69,6 +71,15 @@ class InvalidLookup(ValueError):
     def __init__(self, field: str, lookup: str, value: Any, msg: str) -> None:
         super().__init__(f"{field}__{lookup}: {msg}")
         self.field, self.lookup, self.value, self.msg = field, lookup, value, msg
+
+
+class UnknownKind(LookupError):
+    """A class of objects that a queryset does not have."""
+
+
+def name_of(kind: type) -> str:
+    """The name of a class of objects, by which another process finds it."""
+    return kind.__qualname__  # without its module, which a script that is run calls otherwise than those who import it
 
 
 class Q:

@@ -3,7 +3,7 @@
 import uuid
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -11,10 +11,10 @@ from pydantic_core import SchemaValidator
 
 from wsaction.exceptions import Conflict, ImproperlyConfigured, NotFound
 from wsaction.fields import ModelFields, is_immutable, members
-from wsaction.markers import build, by_names, whole_schema
+from wsaction.lookups import UnknownKind, name_of
+from wsaction.markers import MAX_MODELS, build, by_names, whole_schema
 
 __all__ = ("Draft", "Drafts", "Table")
-
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -27,6 +27,7 @@ class Table(Generic[M]):
 
     def __init__(self, model: type[M], pk: str, unique: Iterable[str | Iterable[str]]) -> None:
         self.model, self.pk, self.fields = model, pk, ModelFields(model, pk)
+        self._kinds: dict[str, tuple[type[M], ModelFields]] = {name_of(model): (model, self.fields)}
         self.unique = tuple((one,) if isinstance(one, str) else tuple(one) for one in unique)
         for name in [pk, *(name for names in self.unique for name in names)]:
             if name not in model.model_fields:
@@ -45,6 +46,20 @@ class Table(Generic[M]):
         self._is_plain = not self._deep and _is_plain(model)
         # Whether validation makes a row that nobody else has: there is nothing around the model's own schema.
         self._makes_new = self._is_plain and _is_bare(model)
+
+    # ---------------------------------------------------------------------------------------------- classes
+    def model_named(self, kind: str | None) -> type[M]:
+        """The class of this name among those that rows had; None names the table's own. Raises `UnknownKind`."""
+        return self.model if kind is None else self._kind(kind)[0]
+
+    def fields_of(self, kind: str | None) -> ModelFields:
+        """The fields of that class. Raises `UnknownKind`."""
+        return self.fields if kind is None else self._kind(kind)[1]
+
+    def _kind(self, kind: str) -> tuple[type[M], ModelFields]:
+        if kind not in self._kinds:
+            raise UnknownKind(f"a MemoryQuerySet of {self.model.__name__} has had no {kind}")
+        return self._kinds[kind]
 
     # ---------------------------------------------------------------------------------------------- rows
     def row_of(self, values: Mapping[str, Any]) -> M:
@@ -75,9 +90,15 @@ class Table(Generic[M]):
 
     def changed(self, row: M, values: Mapping[str, Any]) -> M:
         """A validated row with these values changed. Raises ``pydantic.ValidationError``."""
-        return self.validated({**self._values(row), **values})
+        changed = {**self._values(row), **values}
+        if type(row) is self.model:
+            return self.validated(changed)
+        new: M = _validator(type(row))(changed)
+        return new
 
     def _values(self, row: M) -> dict[str, Any]:
+        if type(row) is not self.model:
+            return {name: getattr(row, name) for name in type(row).model_fields}
         if self._is_plain:
             values = row.__dict__
             return {name: values[name] for name in self.fields.types}
@@ -99,16 +120,12 @@ class Table(Generic[M]):
 
     @cached_property
     def _validate(self) -> Callable[[Any], Any]:
-        """By the names of fields, whatever their aliases: what a client wrote into one field is never another one's."""
-        if (named := by_names(whole_schema(self.model))) is None:
-            return self.model.model_validate
-        validate: Callable[[Any], Any] = build(SchemaValidator, named).validate_python
-        return validate
+        return _validator(self.model)
 
     def copy(self, row: M) -> M:
         """A row that may be lent, or kept after it was lent."""
         if type(row) is not self.model or not self._is_plain:
-            return row.model_copy(deep=self._deep)
+            return row.model_copy(deep=self._deep or type(row) is not self.model)
         return _copied(self.model, row)
 
     def merged(self, row: M, changes: Mapping[str, Any]) -> M:
@@ -139,6 +156,8 @@ class Table(Generic[M]):
         else:
             insort(self.keys, key, key=self.comparable)
         self.rows[key] = row
+        if type(row) is not self.model and name_of(type(row)) not in self._kinds:
+            self._kinds[name_of(type(row))] = type(row), ModelFields(type(row), self.pk)
         for names, values in self.unique_values(row):
             self.index[names][values] = key
 
@@ -287,6 +306,15 @@ _set_dict, _set_extra, _set_fields_set, _set_private = (
     vars(BaseModel)[name].__set__
     for name in ("__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
 )
+
+
+@lru_cache(MAX_MODELS)
+def _validator(model: type[BaseModel]) -> Callable[[Any], Any]:
+    """By the names of fields, whatever their aliases: what a client wrote into one field is never another one's."""
+    if (named := by_names(whole_schema(model))) is None:
+        return model.model_validate
+    validate: Callable[[Any], Any] = build(SchemaValidator, named).validate_python
+    return validate
 
 
 def _copied(model: type[M], row: M) -> M:

@@ -1,17 +1,34 @@
 """What every queryset does alike: it is narrowed by conditions, orders and slices, each time into a new one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from copy import copy
+from functools import partial
 from typing import Any, Generic, NoReturn, Self, TypeVar
 
+from pydantic_core import from_json, to_json
+
 from wsaction.exceptions import NotFound
-from wsaction.lookups import Combination, Fields, InvalidLookup, Q, field_name, field_path, resolve
-from wsaction.predicates import Ordering, predicate
+from wsaction.lookups import (
+    Combination,
+    Condition,
+    Fields,
+    InvalidLookup,
+    Q,
+    UnknownKind,
+    field_name,
+    field_path,
+    name_of,
+    resolve,
+)
+from wsaction.predicates import Ordering, decide
 
 __all__ = ("MultipleObjectsReturned", "NarrowingQuerySet")
 
 M = TypeVar("M")
+
+
+_NARROWED = {"_where", "_order", "_start", "_stop"}
 
 
 class MultipleObjectsReturned(Exception):
@@ -197,18 +214,103 @@ class NarrowingQuerySet(ABC, Generic[M]):
         """An object's own values by field, as they are now."""
 
     @abstractmethod
-    def object_of(self, values: Mapping[str, Any]) -> M:
-        """An object with these values, which may have been JSON meanwhile; it is not one that is kept."""
+    def object_of(self, values: Mapping[str, Any], kind: str | None = None) -> M:
+        """An object with these values, which may have been JSON meanwhile; it is not one that is kept.
 
-    def holds(self, obj: M) -> bool | None:
-        """Whether an object with such values is among these; None where its own values do not decide that."""
+        ``kind`` is the name of its class. Reading a value that is not among them raises.
+        """
+
+    async def restore(self, values: Mapping[str, Any], kind: str, row: M | None = None) -> M:
+        """The object as it was with these values, of its own class, with the objects that its foreign keys led to.
+
+        ``row`` is the object as it is now, where there is one. Reading what could not be had raises. Raises
+        `UnknownKind`.
+        """
+        return self.object_of(values, kind)
+
+    async def loaded(self, obj: M, names: Collection[str]) -> M | None:
+        """The object, read again by its key where its values or these fields cannot be read from it any more.
+
+        None where it is gone. Raises ``ValueError`` for an object that has no key yet.
+        """
+        return obj
+
+    def decide(self, values: Mapping[str, Any], kind: str | None = None) -> bool | None:
+        """Whether an object with these values is among these; None where only the store can say.
+
+        It is decided here only where the store decides alike: a collation, a relation or a number's width may differ.
+        """
         if self._start or self._stop is not None:
             return None
-        return all(predicate(one)(obj) for one in self._where)
+        known = self._restored(values, kind)
+        return decide(Combination("AND", False, self._where), partial(self._verdict, known))
 
-    def _coerced(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        coerce = self._fields.coerce
-        return {name: None if value is None else coerce(name, value) for name, value in values.items()}
+    def _verdict(self, known: Mapping[str, Any], asked: Condition) -> bool | None:
+        """Whether an object with these values meets one condition, where that is known without the store."""
+        return None
+
+    def to_json(self, values: Mapping[str, Any], kind: str | None = None) -> "dict[str, dict[str, Any]]":
+        """Values as JSON: ``exact`` are those that come back from it as they were, ``text`` the others."""
+        told = _as_json(values)
+        known = self._restored(told, kind)
+        exact = {name for name, value in values.items() if name in known and _is_same(value, known[name])}
+        return {
+            "exact": {name: value for name, value in told.items() if name in exact},
+            "text": {name: value for name, value in told.items() if name not in exact},
+        }
+
+    def is_still(self, obj: M, told: Mapping[str, Mapping[str, Any]], kind: str) -> bool:
+        """Whether an object has the class and the values that `to_json` told, as far as both are known."""
+        if name_of(type(obj)) != kind:
+            return False
+        now, text, exact = _as_json(self.values_of(obj)), told["text"], told["exact"]
+        if any(now[name] != text[name] for name in now.keys() & text.keys()):
+            return False
+        differ = {name for name in now.keys() & exact.keys() if now[name] != exact[name]}
+        now, then = (self._restored({name: one[name] for name in differ}, kind) for one in (now, exact))
+        return all(name in now and name in then and now[name] == then[name] for name in differ)
+
+    def loads_like(self, other: Any) -> bool:
+        """Whether both find their objects in the same place and load the same with them, however they are narrowed."""
+        if type(other) is not type(self):
+            return False
+        mine, others = vars(self), vars(other)
+        return mine.keys() - _NARROWED == others.keys() - _NARROWED and all(
+            mine[name] is others[name] for name in mine.keys() - _NARROWED
+        )
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether it leaves out objects of its model."""
+        return bool(self._where or self._start) or self._stop is not None
+
+    def key_of(self, obj: M) -> Any:
+        """An object's key, also where its other values cannot be read any more."""
+        return getattr(obj, str(self._fields.pk))
+
+    def named(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values by their fields' names, ``pk`` being one for the key's. Raises `FieldError`."""
+        return self._named(values)
+
+    def coerce(self, name: str, value: Any) -> Any:
+        """A value as a field holds it. Raises ``ValueError``."""
+        return self._fields.coerce(name, value)
+
+    def _fields_of(self, kind: str | None) -> Fields:
+        """The fields of a class of its objects; raises `UnknownKind`."""
+        if kind is None or kind == name_of(self.model):
+            return self._fields
+        raise UnknownKind(f"{self!r} knows no {kind}")
+
+    def _restored(self, values: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
+        """Values as their fields hold them, without those that they cannot hold."""
+        fields, restored = self._fields_of(kind), dict[str, Any]()
+        for name, value in values.items():
+            try:
+                restored[name] = None if value is None else fields.coerce(name, value)
+            except (ValueError, TypeError, LookupError):
+                continue
+        return restored
 
     # ---------------------------------------------------------------------------------------------- writing
     @abstractmethod
@@ -225,3 +327,15 @@ class NarrowingQuerySet(ABC, Generic[M]):
     @abstractmethod
     async def delete(self, obj: M) -> None:
         """Removes the object. Raises `NotFound` where the queryset does not have it (any more), `Conflict`."""
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    told: dict[str, Any] = from_json(to_json(values, inf_nan_mode="null", bytes_mode="base64", fallback=str))
+    return told
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    try:
+        return type(one) is type(other) and bool(one == other)
+    except Exception:  # values of any type, which may compare to anything, or to nothing at all
+        return False

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from wsaction.lookups import Combination, Condition
 
-__all__ = ("Ordering", "Predicate", "predicate", "sort_rows")
+__all__ = ("Ordering", "Predicate", "decide", "predicate", "sort_rows")
 
 Predicate: TypeAlias = Callable[[Any], bool]
 Ordering: TypeAlias = tuple[tuple[str, ...], bool]  # the path of a field, and whether it descends
@@ -35,6 +35,25 @@ def predicate(asked: Combination | Condition) -> Predicate:
             return any(one(row) for one in holds)
 
     return (lambda row: not together(row)) if asked.negated else together
+
+
+def decide(asked: Combination | Condition, verdict: Callable[[Condition], bool | None]) -> bool | None:
+    """Whether the conditions hold, where ``verdict`` may not know of some: Kleene's three-valued logic.
+
+    None where it depends on what is not known. ``false and unknown`` is false, so that one known condition may do.
+    """
+    if isinstance(asked, Condition):
+        return verdict(asked)
+    decisive = asked.connector == "OR"
+    known: bool | None = not decisive
+    for child in asked.children:
+        one = decide(child, verdict)
+        if one is decisive:
+            known = decisive
+            break
+        if one is None:
+            known = None
+    return known if known is None or not asked.negated else not known
 
 
 def reader(path: tuple[str, ...]) -> Callable[[Any], Any]:

@@ -6,12 +6,13 @@ What lookups mean, what null is and how rows are ordered is said in `wsaction.lo
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from pydantic import BaseModel
 
 from wsaction.exceptions import Conflict, ImproperlyConfigured, NotFound
-from wsaction.lookups import FieldError, InvalidLookup, Q
+from wsaction.lookups import Condition, FieldError, Fields, InvalidLookup, Q
 from wsaction.memory import Draft, Drafts, Table
 from wsaction.narrowing import MultipleObjectsReturned, NarrowingQuerySet
 from wsaction.predicates import predicate, sort_rows
@@ -168,10 +169,20 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
 
     # ---------------------------------------------------------------------------------------------- as values
     def values_of(self, obj: M) -> dict[str, Any]:
-        return {name: getattr(obj, name) for name in self.model.model_fields}
+        return {name: getattr(obj, name) for name in type(obj).model_fields if name in vars(obj)}
 
-    def object_of(self, values: Mapping[str, Any]) -> M:
-        return self.model.model_construct(**self._coerced(values))
+    def object_of(self, values: Mapping[str, Any], kind: str | None = None) -> M:
+        model, restored = self._table.model_named(kind), self._restored(values, kind)
+        made: M = model.model_construct(**restored)
+        for name in vars(made).keys() - restored.keys():
+            del vars(made)[name]  # a default is not what the object had
+        return made
+
+    def _fields_of(self, kind: str | None) -> Fields:
+        return self._table.fields_of(kind)
+
+    def _verdict(self, known: Mapping[str, Any], asked: Condition) -> bool | None:
+        return predicate(asked)(SimpleNamespace(**known)) if asked.path[0] in known else None
 
     # ---------------------------------------------------------------------------------------------- writing
     async def create(self, values: Mapping[str, Any]) -> M:

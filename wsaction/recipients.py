@@ -18,7 +18,7 @@ from wsaction.events import Event, encode_notice, reroute
 from wsaction.layers.base import Position
 from wsaction.tasks import Tasks, is_being_cancelled
 
-__all__ = ("Answers", "Filter", "FilteredSubscription", "State", "Subscriber", "Subscription")
+__all__ = ("Answers", "Filter", "FilteredSubscription", "NotKnown", "State", "Subscriber", "Subscription")
 
 logger = logging.getLogger("wsaction")
 
@@ -28,7 +28,14 @@ MAX_HELD = 1_024  # things that wait for a subscription that is held; past it, i
 SKIPS_BEFORE_POSITION = 100  # events in a row that a subscription is not told, before it is told where it stands
 
 Filter = Callable[[Event], Awaitable[str | None]]
-"""What a recipient is told of an event: ``event.frame``, or another frame (see `Event.numbered`), or None: nothing."""
+"""What a recipient is told of an event: ``event.frame``, or another frame (see `Event.numbered`), or None: nothing.
+
+Raises `NotKnown` where that cannot be said any more; the recipient gets a ``$resync`` then.
+"""
+
+
+class NotKnown(Exception):
+    """What an event was about has changed since, so that nobody can say who might see it as it was then."""
 
 
 class Subscriber(Protocol):
@@ -304,7 +311,8 @@ class FilteredSubscription(Subscription):
             if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
                 raise  # it was left; else what the filter awaited was cancelled, which is a failure like any other
             # It is not known what it may see, so it is not shown; but then it has to be told that it missed something.
-            logger.exception("the filter of a subscription to %r failed", self.route)
+            if not isinstance(exc, NotKnown):
+                logger.exception("the filter of a subscription to %r failed", self.route)
             text = encode_notice("$resync", self.route, Position(epoch if event.offset else "", event.offset))
         tell = _nothing if self.state is State.LEFT else self.subscriber.put
         if text is None:

@@ -72,12 +72,28 @@ def _as_parent(output: Model, obj: BaseModel) -> BaseModel:
 _set = object.__setattr__
 
 
+_NOT_LOADED = ("MissingGreenlet", "DetachedInstanceError", "lazy='raise'", "raiseload=True")  # as SQLAlchemy says it
+
+
 def _explain(exc: ValidationError, output: Model, kind: type) -> None:
-    """Raises what tells the cure where the error is one of relationships that cannot be read."""
+    """Raises what tells the cure where the error is one of attributes that cannot be read any more."""
     for line in exc.errors(include_url=False, include_input=False):
-        if line["type"] == "get_attribute_error" and "MissingGreenlet" in line["msg"]:
+        if line["type"] == "get_attribute_error" and any(one in line["msg"] for one in _NOT_LOADED):
             path = [one for one in line["loc"] if isinstance(one, str)]
             raise ImproperlyConfigured(
                 f"{output.__name__} shows {'.'.join(path)}, which is not loaded with its object; have the queryset "
-                f"load it, as in select({kind.__name__}).options(selectinload({kind.__name__}.{path[0]}))"
+                f"load it, as in select({kind.__name__}).options({_option(kind, path)})"
             ) from exc
+
+
+def _option(kind: type, path: Sequence[str]) -> str:
+    """The loader option that loads what a path of a mapped class's attributes leads to."""
+    steps: list[str] = []
+    for name in path:
+        mapped = getattr(getattr(kind, name, None), "property", None)
+        load = "undefer" if hasattr(mapped, "columns") else "selectinload"
+        steps.append(f"{load}({kind.__name__}.{name})")
+        if load == "undefer" or mapped is None:
+            break
+        kind = mapped.mapper.class_
+    return ".".join(steps)

@@ -1,37 +1,58 @@
 """Visibility: who may see which event, asked for each recipient where a handler's permissions look at objects.
 
-A message about an object carries its *subject*, the object's own values before and after, which no client is shown.
-Every process makes objects of them again and asks each subscriber's permissions, as action ``subscribe``. Who may not
-see the object any more is told that it was deleted; who newly sees it, that it was created. Where it is not known how
-the object was, whoever does not see it may have seen it.
+A message about an object carries its *subject*: the object's class, its key, and its own values before and after, which
+no client is shown. Each process reads the object again, as the recipient's handler loads it, with its class and its
+relations, and asks the permissions of that, as action ``subscribe``. A recipient gets the content of an event only
+where the answer was about that content:
 
-Where a handler narrows ``get_queryset()`` and has no ``get_topic()`` of its own, the object has to be in it too. That
-is decided by the object's values where the queryset is narrowed by them alone, else by asking for the key: a query for
-each recipient of each event. A ``get_topic()`` that tells users or tenants apart costs nothing.
+- The row still has the event's values: the row is asked.
+- The row has changed since: the object is made again of the event's values, its class, and what its foreign keys lead
+  to. Reading anything else of it raises, and then nobody knows: the recipient gets ``$resync``.
+- Whether the recipient saw the object *before* is asked of an object that is made in the same way. Where nobody knows,
+  the recipient may have seen it, so that they get ``deleted`` with its key if they do not see it now.
+
+A scope (``get_queryset()``, a filter backend, the ``select()`` of the queryset) is decided by the values where the
+store would decide alike, and otherwise by reading the row through it. One read serves all recipients that load alike.
 """
 
-from collections.abc import Mapping
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from copy import copy
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from wsaction.events import Event, encode_event
-from wsaction.exceptions import APIError, NotFound
+from wsaction.exceptions import APIError, ImproperlyConfigured, NotFound
+from wsaction.filters import BaseFilterBackend, FieldFilter, OrderingFilter, SearchFilter
 from wsaction.grants import Grant
-from wsaction.recipients import Filter
+from wsaction.lookups import UnknownKind, name_of
+from wsaction.narrowing import NarrowingQuerySet
+from wsaction.recipients import Filter, NotKnown
 from wsaction.routers import lookup_name
+from wsaction.serializers import MAX_MODELS, json_encoder, output_model
+from wsaction.showing import shown_as
 
 __all__ = (
     "asks_of_objects",
     "check_key",
     "event_filter",
     "gone",
+    "json_of",
     "key_name",
     "plan_of",
+    "shown",
+    "source_of",
     "subject_of",
     "values_of",
 )
+
+logger = logging.getLogger("wsaction")
+
+Json = Mapping[str, Any]
 
 
 def plan_of(handler: Any, name: str) -> Any:
@@ -41,12 +62,52 @@ def plan_of(handler: Any, name: str) -> Any:
 
 def asks_of_objects(handler: Any) -> bool:
     """Whether who may see an object has to be asked."""
+    return _has_objects(handler) and (_asks_permissions(handler) or _is_scoped(handler))
+
+
+def _has_objects(handler: Any) -> bool:
+    return getattr(handler, "queryset", None) is not None or getattr(handler, "decides_queryset", False)
+
+
+def _asks_permissions(handler: Any) -> bool:
     plan = plan_of(handler, "subscribe") or handler.mounted.no_such_action
     permissions = plan.permissions
-    decides = permissions is None or permissions.on_object is not None or handler.decides_object_permissions
-    return getattr(handler, "queryset", None) is not None and (decides or handler.scopes_queryset)
+    return permissions is None or permissions.on_object is not None or handler.decides_object_permissions
 
 
+def _is_scoped(handler: Any) -> bool:
+    """Whether ``retrieve`` may not find an object that there is: for this user, or for anybody."""
+    if isinstance(handler.queryset, NarrowingQuerySet) and handler.queryset.is_narrowed:
+        return True
+    return not handler.decides_topic and (handler.scopes_queryset or _has_own_backends(handler))
+
+
+def _has_own_backends(handler: Any) -> bool:
+    """Whether a filter backend may leave rows out without being asked to by the route's query."""
+    kinds = (one if isinstance(one, type) else type(one) for one in handler.filter_backends)
+    return any(getattr(kind, "filter_queryset", None) not in _BY_QUERY for kind in kinds)
+
+
+_BY_QUERY = [one.filter_queryset for one in (BaseFilterBackend, FieldFilter, SearchFilter, OrderingFilter)]
+
+
+def source_of(handler: Any) -> Any:
+    """The queryset whose objects a handler's events are about.
+
+    Raises `ImproperlyConfigured` where only ``get_queryset()`` could say, and that fails as it has no user.
+    """
+    if handler.queryset is not None:
+        return handler.queryset
+    try:
+        return handler.get_queryset()
+    except Exception as exc:
+        raise ImproperlyConfigured(
+            f"{type(handler).__name__}.get_queryset() failed outside of a connection ({exc!r}); set "
+            f"{type(handler).__name__}.queryset too, which says whose objects its events are about"
+        ) from exc
+
+
+# ------------------------------------------------------------------------------------------------- what is told
 def event_filter(grant: Grant, recheck: bool) -> Filter:
     """What a subscriber is told of each event; ``recheck``: nothing once the grant does not hold."""
 
@@ -56,9 +117,10 @@ def event_filter(grant: Grant, recheck: bool) -> Filter:
         if event.subject is None:
             return event.frame
         async with grant.handler() as handler:
-            before, after = event.subject["before"], event.subject["after"]
-            saw, sees = await _sees(handler, before, was=True), await _sees(handler, after)
-            return _shown(handler, event, saw=saw, sees=sees)
+            view = _View(grant, event, handler)
+            if (sees := await view.sees()) is None:
+                raise NotKnown
+            return _shown(handler, event, saw=await view.saw(), sees=sees)
 
     return told
 
@@ -72,41 +134,193 @@ def gone(handler: Any, pk: Any, obj: Any) -> str:
     return to_json(data).decode()
 
 
-def _shown(handler: Any, event: Event, *, saw: bool, sees: bool) -> str | None:
+def _shown(handler: Any, event: Event, *, saw: bool | None, sees: bool) -> str | None:
     message, subject = event.message, event.subject
-    if sees and not saw and subject["before"] is not None:
-        return event.numbered(encode_event("created", message["route"], to_json(message["data"]).decode()))
-    unknown = subject["before"] is None and message["event"] == "updated"  # who does not see it may have seen it
-    if (saw or unknown) and not sees and subject["after"] is not None:
-        data = gone(handler, subject["pk"], subject["after"])
-        return event.numbered(encode_event("deleted", message["route"], data))
-    return event.frame if saw or sees else None
+    if sees:
+        if saw is False and subject["before"] is not None:
+            return event.numbered(encode_event("created", message["route"], to_json(message["data"]).decode()))
+        return event.frame
+    if saw is False:
+        return None
+    if subject["after"] is None:
+        return event.frame
+    data = gone(handler, subject["pk"], {**subject["after"]["text"], **subject["after"]["exact"]})
+    return event.numbered(encode_event("deleted", message["route"], data))
 
 
-async def _sees(handler: Any, values: Mapping[str, Any] | None, *, was: bool = False) -> bool:
-    """Whether the handler's user may see the object with these values; ``was``: or may have seen it."""
-    if values is None:
-        return False
-    queryset = handler.queryset
-    obj = queryset.object_of(values)
-    if handler.scopes_queryset and not await _is_in(handler.get_queryset(), queryset, obj, was):
-        return False
-    try:
-        await handler.check_object_permissions(obj)
-    except APIError as exc:  # whatever its words, it is a no
-        if exc.status >= 500:
+# ------------------------------------------------------------------------------------------------- who sees it
+class _Shared:
+    """What is read for one event, once for all recipients in this process that load their objects alike."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._known: dict[Any, Any] = {}
+
+    async def get(self, key: Any, read: Callable[[], Awaitable[Any]]) -> Any:
+        """What was read under a key, or is now. Whoever is cancelled at it leaves it to the next."""
+        async with self._lock:
+            if key not in self._known:
+                self._known[key] = await read()
+            return self._known[key]
+
+
+class _View:
+    """One event as one recipient may see it."""
+
+    def __init__(self, grant: Grant, event: Event, handler: Any) -> None:
+        if event.shared is None:
+            event.shared = _Shared()
+        self._grant, self._handler, self._shared = grant, handler, event.shared
+        self._subject: Json = event.subject
+        self._is_new = event.message["event"] == "created"
+        self._asks = _asks_permissions(handler)
+        self._gets_object = handler.decides_object and not handler.decides_topic
+        if handler.decides_topic:
+            self._queryset = source_of(handler)
+        else:
+            if handler.frame.call.query:
+                handler.frame.call = _without_query(handler.frame.call)
+            self._queryset = handler.filter_queryset(handler.get_queryset())
+        base = handler.queryset
+        self._is_base = self._queryset is base
+        # Whether it loads the objects that all do; it may find fewer.
+        self._is_shared = self._is_base or (isinstance(base, NarrowingQuerySet) and base.loads_like(self._queryset))
+        self._source = base if self._is_shared else self._queryset
+
+    async def sees(self) -> bool | None:
+        """Whether the recipient may see the object as it is in the event; None where nobody knows."""
+        after, pk = self._subject["after"], self._subject["pk"]
+        if after is None or (in_scope := self._in_scope(after)) is False:
+            return False
+        if self._gets_object:
+            return await self._sees_by_get_object(after, pk)
+        if in_scope and not self._asks:
+            return True
+        shared = self._is_base or (in_scope is True and self._is_shared)
+        row = await self._row(pk) if shared else await _found(self._queryset, pk)
+        if row is None:  # it is gone, or out of the scope
+            return bool(in_scope and await self._may_see_as_told("after", after))
+        if not _is_still(self._handler, self._source, row, self._subject):
+            return await self._may_see_as_told("after", after) if in_scope else None
+        if not self._asks:
+            return True
+        try:
+            return await self._may_see(row)
+        except Exception as exc:
+            if not shared or isinstance(exc, APIError):
+                raise
+            # A shared row has no session by which more of it could be loaded; one of the recipient's own has.
+            logger.debug("%r is asked of a row of its own, after %r", self._handler, exc)
+        row = await _found(self._queryset, pk)
+        if row is None or not _is_still(self._handler, self._source, row, self._subject):
+            return None
+        return await self._may_see(row)
+
+    async def saw(self) -> bool | None:
+        """Whether the recipient could see the object before; None where nobody knows."""
+        before = self._subject["before"]
+        if before is None:
+            return False if self._is_new else None
+        in_scope = self._in_scope(before)
+        if in_scope is False or not (self._asks or self._gets_object):
+            return in_scope
+        if self._gets_object:
+            return None
+        allowed = await self._may_see_as_told("before", before)
+        return in_scope if allowed else allowed
+
+    def _in_scope(self, values: Json) -> bool | None:
+        """Whether the recipient's queryset has an object with these values; None where only the store can say."""
+        if not isinstance(self._queryset, NarrowingQuerySet):
+            return True if self._is_base else None
+        if self._is_base and not self._queryset.is_narrowed:
+            return True
+        try:
+            return self._queryset.decide(values["exact"], self._subject["kind"])
+        except UnknownKind:
+            return None
+
+    async def _may_see(self, obj: Any) -> bool:
+        try:
+            await self._handler.check_object_permissions(obj)
+        except APIError as exc:  # whatever its words, it is a no
+            if exc.status >= 500:
+                raise
+            return False
+        return True
+
+    async def _may_see_as_told(self, when: str, values: Json) -> bool | None:
+        """The same of the object with the event's values; None where it cannot be had, or not all that is asked."""
+        if not self._asks:
+            return True
+        source, pk, kind = self._source, self._subject["pk"], self._subject["kind"]
+        if not isinstance(source, NarrowingQuerySet):
+            return None
+        row = await self._row(pk)
+
+        async def restore() -> Any:
+            async with self._grant.handler():
+                try:
+                    return await source.restore({key_name(source): pk, **values["exact"]}, kind, row)
+                except (UnknownKind, ValueError) as exc:
+                    logger.debug("an object of an event cannot be had as it was: %r", exc)
+                    return None
+
+        obj = await (self._shared.get(when, restore) if self._is_shared else restore())
+        try:
+            return None if obj is None else await self._may_see(obj)
+        except APIError:
             raise
-        return False
-    return True
+        except Exception as exc:  # it looks at what is not known of the past
+            logger.debug("%r does not know of an object as it was: %r", self._handler, exc)
+            return None
+
+    async def _row(self, pk: Any) -> Any:
+        """The object as it is now, whoever may see it; None where there is none."""
+
+        async def read() -> Any:
+            async with self._grant.handler():  # in a unit of work of its own, so that it is nobody's afterwards
+                return await _found(self._source, pk)
+
+        return await (self._shared.get("row", read) if self._is_shared else read())
+
+    async def _sees_by_get_object(self, after: Json, pk: Any) -> bool | None:
+        """What a ``get_object()`` of the application's own says, which on a list's route is given the object's key."""
+        handler, own_key = self._handler, key_name(self._source)
+        field = own_key if handler.lookup_field == "pk" else handler.lookup_field
+        key = pk if field == own_key else {**after["text"], **after["exact"]}.get(field)
+        handler.kwargs.setdefault(lookup_name(handler), key)
+        try:
+            obj = await handler.get_object()
+        except APIError as exc:
+            if exc.status >= 500:
+                raise
+            return False
+        return True if _is_still(handler, self._source, obj, self._subject) else None
 
 
-async def _is_in(narrowed: Any, queryset: Any, obj: Any, was: bool) -> bool:
-    known: bool | None = narrowed.holds(obj) if hasattr(narrowed, "holds") else None
-    if known is not None:
-        return known
-    return was or bool(await narrowed.filter(pk=getattr(obj, key_name(queryset))).exists())
+def _without_query(call: Any) -> Any:
+    """The call of a route without its query: events are those of the whole route."""
+    other = copy(call)
+    other.query, other.params = "", None
+    return other
 
 
+async def _found(queryset: Any, pk: Any) -> Any:
+    try:
+        return await queryset.get(pk=pk)
+    except NotFound:
+        return None
+
+
+def _is_still(handler: Any, queryset: Any, row: Any, subject: Json) -> bool:
+    """Whether a row is the object that an event told of, with the values that it told."""
+    if isinstance(queryset, NarrowingQuerySet):
+        return isinstance(row, queryset.model) and queryset.is_still(row, subject["after"], subject["kind"])
+    return bool(json_of(handler, row) == subject["after"])
+
+
+# ------------------------------------------------------------------------------------------------- subjects
 def key_name(queryset: Any) -> str:
     """The name of the key's field."""
     name: str = getattr(queryset, "pk", "id")
@@ -120,11 +334,11 @@ def check_key(handler: Any) -> None:
     """
     queryset: Any = getattr(handler, "queryset", None)
     key = handler.kwargs.get(lookup_name(handler))
-    if not isinstance(key, str) or not hasattr(queryset, "object_of") or "__" in handler.lookup_field:
+    if not isinstance(key, str) or not hasattr(queryset, "coerce") or "__" in handler.lookup_field:
         return
     name: str = key_name(queryset) if handler.lookup_field == "pk" else handler.lookup_field
     try:
-        value = getattr(queryset.object_of({name: key}), name)
+        value = queryset.coerce(name, key)
     except ValueError:
         raise NotFound from None
     if not isinstance(value, str | Enum) and str(value) != key:
@@ -132,11 +346,32 @@ def check_key(handler: Any) -> None:
 
 
 def values_of(handler: Any, obj: Any) -> dict[str, Any] | None:
-    """An object's own values, as they are now; None where nobody asks for them, or the queryset cannot say."""
-    queryset: Any = getattr(handler, "queryset", None)
-    return queryset.values_of(obj) if hasattr(queryset, "values_of") else None
+    """An object's own values, as they are now; None where the queryset cannot say."""
+    queryset = source_of(handler)
+    return queryset.values_of(obj) if isinstance(queryset, NarrowingQuerySet) else None
 
 
-def subject_of(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, pk: Any) -> bytes:
+def json_of(handler: Any, obj: Any, values: Json | None = None) -> Json:
+    """An object's values as a subject carries them; of other querysets than ours, what is shown of it."""
+    queryset = source_of(handler)
+    if isinstance(queryset, NarrowingQuerySet):
+        return queryset.to_json(queryset.values_of(obj) if values is None else values, name_of(type(obj)))
+    return {"exact": {}, "text": from_json(shown(handler, obj, getattr(obj, key_name(queryset))))}
+
+
+def shown(handler: Any, obj: Any, pk: Any) -> str:
+    """The object as all may see it, as JSON; its key, where the handler has no one ``serializer_class``."""
+    if handler.serializer_class is None:
+        return to_json({"pk": pk}).decode()
+    output = output_model(handler.serializer_class)
+    return _writer(output)(shown_as(output, obj))
+
+
+@lru_cache(MAX_MODELS)
+def _writer(output: Any) -> Callable[[Any], str]:
+    return json_encoder(output)
+
+
+def subject_of(before: Json | None, after: Json | None, pk: Any, kind: str) -> bytes:
     """The subject of a message, as JSON."""
-    return to_json({"before": before, "after": after, "pk": pk}, inf_nan_mode="null", fallback=str)
+    return to_json({"before": before, "after": after, "pk": pk, "kind": kind}, inf_nan_mode="null", fallback=str)

@@ -1,11 +1,12 @@
 """Lookups and orders as SQL: what an `SQLAlchemyQuerySet` is narrowed to."""
 
+import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, and_, func, literal, not_, or_, true, type_coerce
-from sqlalchemy.orm import Mapper, aliased
+from sqlalchemy import BinaryExpression, Column, ColumnElement, and_, func, literal, not_, or_, true, type_coerce
+from sqlalchemy.orm import MANYTOONE, Mapper, aliased
 from sqlalchemy.types import Enum, Float, Numeric, String, TypeDecorator, TypeEngine
 
 from wsaction.contrib.columns import ColumnValues, storable
@@ -70,6 +71,41 @@ class MappedFields:
     def key_of(self, value: Any) -> Any:
         return getattr(value, self.pk) if self.pk and isinstance(value, self.mapper.class_) else value
 
+    def verdict(self, known: Mapping[str, Any], asked: Condition) -> bool | None:
+        """Whether a row with these values meets a condition; None where only the database can say.
+
+        Of a relation, its foreign key says no where it is null or another's; that it leads to a row, the database says.
+        """
+        name = asked.path[0]
+        related = self.related(name)
+        key = name if related is None else self._foreign_key(name)
+        if key is None or key not in known:
+            return None
+        if known[key] is None:
+            return asked.lookup == "isnull" and asked.value is True
+        if related is not None:
+            is_key = len(asked.path) == 2 and asked.path[1] == related.pk and asked.lookup in ("exact", "in")
+            refused = is_key and self._values_of(key).verdict(known[key], asked.lookup, asked.value) is False
+            return False if refused else None
+        return self._values_of(name).verdict(known[name], asked.lookup, asked.value)
+
+    def _foreign_key(self, name: str) -> str | None:
+        """The column's attribute whose value is the key of what a relation leads to, where one is."""
+        relation = self.mapper.relationships[name]
+        if relation.direction is not MANYTOONE or len(relation.local_remote_pairs) != 1:
+            return None
+        [(local, remote)] = relation.local_remote_pairs
+        plain = isinstance(relation.primaryjoin, BinaryExpression) and relation.primaryjoin.operator is operator.eq
+        if not plain or relation.mapper.primary_key != (remote,):
+            return None
+        return self.mapper.get_property_by_column(local).key
+
+    def foreign_keys(self) -> Iterator[tuple[str, str]]:
+        """Each relation that a foreign key of the row leads to, with that key's attribute."""
+        for name in self.mapper.relationships.keys():  # noqa: SIM118
+            if (key := self._foreign_key(name)) is not None:
+                yield name, key
+
     def _type(self, name: str) -> TypeEngine[Any]:
         if (related := self.related(name)) is not None:
             raise _keyless(name, self, related)
@@ -92,7 +128,8 @@ class MappedFields:
 
     def _values_of(self, name: str) -> ColumnValues:
         if not self._dialect or name not in self._values:
-            self._values[name] = ColumnValues(self._type(name), self.dialect)
+            column = self.mapper.column_attrs[name].columns[0] if name in self.mapper.column_attrs else None
+            self._values[name] = ColumnValues(self._type(name), self.dialect, is_column=isinstance(column, Column))
         return self._values[name]
 
 

@@ -7,10 +7,17 @@ written is looked at before.
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from decimal import MAX_PREC, ROUND_HALF_UP, Context, Decimal
+from types import SimpleNamespace
 from typing import Any
 
+from sqlalchemy.sql import sqltypes
 from sqlalchemy.types import (
+    NVARCHAR,
+    TEXT,
+    VARCHAR,
     BigInteger,
+    Boolean,
+    Date,
     DateTime,
     Enum,
     Float,
@@ -19,11 +26,17 @@ from sqlalchemy.types import (
     Numeric,
     SmallInteger,
     String,
+    Text,
     TypeDecorator,
     TypeEngine,
+    Unicode,
+    UnicodeText,
+    Uuid,
 )
 
 from wsaction.fields import coercer
+from wsaction.lookups import Condition
+from wsaction.predicates import predicate
 
 __all__ = ("ColumnValues", "storable")
 
@@ -39,8 +52,10 @@ class ColumnValues:
     ``ColumnValues(SmallInteger(), "postgresql").stored(40_000)``.
     """
 
-    def __init__(self, kind: TypeEngine[Any], dialect: str) -> None:
+    def __init__(self, kind: TypeEngine[Any], dialect: str, *, is_column: bool = True) -> None:
         plain = _plain_type(kind)
+        self._decides = _decided(kind, dialect) if is_column else frozenset[str]()
+        self._folds = _folds_alike(dialect)
         python = None if plain is None else _python_type(plain)
         self._type: Any = python
         self._check: Check | None = None if plain is None else _check(plain, python, dialect)
@@ -64,6 +79,58 @@ class ColumnValues:
         return self._check(
             value if self._places is None or not isinstance(value, Decimal) else _rounded(self._places, value)
         )
+
+    def verdict(self, held: Any, lookup: str, value: Any) -> bool | None:
+        """Whether a value that the column holds, not null, meets a lookup; None where only the database can say.
+
+        A database compares by collations, widths and locales that Python does not know. Of texts that it may fold or
+        pad, only the very same is known to be equal.
+        """
+        if lookup == "in" and not value:
+            return False
+        if lookup in self._decides:
+            if lookup in ("iexact", "icontains") and not (self._folds(held) and self._folds(value)):
+                return None
+            if isinstance(held, Decimal) and self._places is not None:
+                held = _rounded(self._places, held)  # as the column keeps what was written
+            return predicate(Condition(("held",), lookup, value))(SimpleNamespace(held=held))
+        if "same" in self._decides and (held == value if lookup == "exact" else lookup == "in" and held in value):
+            return True
+        return None
+
+
+_EQUAL = frozenset({"exact", "in"})
+_ORDERED = _EQUAL | {"lt", "lte", "gt", "gte", "range"}
+_TEXT = _EQUAL | {"iexact", "contains", "icontains", "startswith", "endswith"}
+_PLAIN_TEXTS = (String, Text, Unicode, UnicodeText, VARCHAR, NVARCHAR, TEXT)
+_ASCII_BUT_I = frozenset(map(chr, range(128))) - {"I"}
+
+
+def _decided(kind: TypeEngine[Any], dialect: str) -> frozenset[str]:
+    """The lookups of a column's type that Python decides as the database does; "same": that a value equals itself.
+
+    Anything that is not known to be decided alike is left to the database: types of one's own, JSON, floats (a REAL is
+    not as wide as Python's), and what a dialect or a collation compares in its own way.
+    """
+    known = dialect in ("sqlite", "postgresql")
+    if type(kind).__module__ != sqltypes.__name__ or kind._variant_mapping:
+        return frozenset({"same"} if isinstance(kind, String) and not isinstance(kind, Enum) else ())
+    if isinstance(kind, Boolean | Integer | Date):
+        return _ORDERED
+    if isinstance(kind, DateTime):
+        return _ORDERED if known else frozenset()
+    if isinstance(kind, Numeric) and not isinstance(kind, Float):
+        return _ORDERED if dialect == "postgresql" and kind.asdecimal else frozenset()
+    if isinstance(kind, Enum | Uuid):
+        return _EQUAL if known else frozenset()
+    if type(kind) not in _PLAIN_TEXTS or kind.collation is not None or not known:  # type: ignore[attr-defined]
+        return frozenset({"same"} if isinstance(kind, String) else ())
+    return _TEXT | _ORDERED if dialect == "sqlite" else _TEXT
+
+
+def _folds_alike(dialect: str) -> Callable[[str], bool]:
+    """Whether the database's lower() of a text is Python's: of ASCII alone, in PostgreSQL but for the I of Turkish."""
+    return str.isascii if dialect == "sqlite" else _ASCII_BUT_I.issuperset
 
 
 def _plain_type(kind: TypeEngine[Any]) -> TypeEngine[Any] | None:

@@ -7,7 +7,7 @@ several processes write, give the engine a busy timeout that is long enough, as 
 ``create_async_engine(url, connect_args={"timeout": 30})``.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -16,7 +16,7 @@ try:
     from sqlalchemy import Select, bindparam, func, inspect, select
     from sqlalchemy.exc import NoInspectionAvailable, UnboundExecutionError
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-    from sqlalchemy.orm import Mapper, Session
+    from sqlalchemy.orm import Mapper, Session, make_transient_to_detached, selectinload
     from sqlalchemy.orm.attributes import set_committed_value
 except ImportError as exc:
     raise ImportError('SQLAlchemyQuerySet needs SQLAlchemy: pip install "wsaction[sqlalchemy]"') from exc
@@ -24,6 +24,7 @@ except ImportError as exc:
 from wsaction.contrib.clauses import MappedFields, clause, ordering
 from wsaction.contrib.sessions import flush, session_under_way
 from wsaction.exceptions import Conflict, ImproperlyConfigured, InvalidParameters, NotFound
+from wsaction.lookups import Condition, UnknownKind, name_of
 from wsaction.narrowing import NarrowingQuerySet
 
 __all__ = ("SQLAlchemyQuerySet",)
@@ -31,6 +32,7 @@ __all__ = ("SQLAlchemyQuerySet",)
 M = TypeVar("M")
 
 _KEY = "wsaction_key"
+_NOTHING: Mapping[str, Any] = {}
 _EAGER = ("joined", "selectin", "subquery", "immediate")  # how relationships are loaded with their object
 
 
@@ -70,6 +72,8 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         self._counted = self._select.with_only_columns(func.count(), maintain_column_froms=True)
         self._columns = frozenset(attribute.key for attribute in mapper.column_attrs if not attribute.deferred)
         self._unconditioned = _without_conditions(self._select)
+        self._select_narrows = self._given_select and not _all_rows(self._select).compare(select(self.model))
+        self._kinds: dict[str, MappedFields] = {}  # by the name of the class; filled at first use
         self._loads_more = self._given_select or any(one.lazy in _EAGER for one in mapper.relationships)
 
     # ---------------------------------------------------------------------------------------------- the session
@@ -130,22 +134,84 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
 
     # ---------------------------------------------------------------------------------------------- as values
     def values_of(self, obj: M) -> dict[str, Any]:
-        """Those of its columns that are loaded."""
-        known = inspect(obj).dict
-        return {name: known[name] for name in self._mapper.column_attrs.keys() if name in known}  # noqa: SIM118
+        """Those of its columns that are loaded. Raises ``ValueError`` where a commit has expired them."""
+        state = inspect(obj)
+        known = state.dict
+        columns = state.mapper.column_attrs.keys()
+        if lost := state.expired_attributes & set(columns) - known.keys() if state.expired else None:
+            raise ValueError(
+                f"the values of this {type(obj).__name__} have expired ({', '.join(sorted(lost))}), as its session was "
+                "committed; keep queryset.values_of(obj) before the change, or give the sessionmaker "
+                "expire_on_commit=False"
+            )
+        return {name: known[name] for name in columns if name in known}
 
-    def object_of(self, values: Mapping[str, Any]) -> M:
-        made: M = self._mapper.class_manager.new_instance()
-        for name, value in self._coerced(values).items():
-            set_committed_value(made, name, value)
+    def object_of(self, values: Mapping[str, Any], kind: str | None = None) -> M:
+        fields = self._fields_of(kind)
+        made: M = _detached(fields.mapper, self._restored(values, kind))
         return made
 
-    def holds(self, obj: M) -> bool | None:
-        """None too where it is narrowed by another table's columns, or by its select."""
-        firsts = {path[0] for one in self._where for path in one.paths()}
-        if self._given_select or any(self._fields.related(name) is not None for name in firsts):
-            return None
-        return super().holds(obj)
+    async def restore(self, values: Mapping[str, Any], kind: str, row: M | None = None) -> M:
+        fields = self._fields_of(kind)
+        relations, known = fields.mapper.relationships, self._restored(values, kind)
+        now: Mapping[str, Any] = {} if row is None else inspect(row).dict
+        related, wanted = dict[str, Any](), dict[str, Any]()
+        for name, key in fields.foreign_keys():
+            loads = name in now if row is not None else self._given_select or relations[name].lazy in _EAGER
+            if key not in known or not loads:
+                continue
+            if known[key] is None:
+                related[name] = None
+            elif name in now and now.get(key) == known[key]:
+                related[name] = now[name]
+            else:
+                wanted[name] = known[key]
+        if wanted:
+            async with session_under_way(self._sessionmaker, self._mapper, writing=False) as held:
+                for name, key in wanted.items():
+                    options = _loading(relations[name].mapper, now.get(name))
+                    found = await held.session.get(relations[name].mapper.class_, key, options=options)
+                    if found is not None:  # else it is gone, which is not the same as that there was none
+                        related[name] = found
+        made: M = _detached(fields.mapper, known, related)
+        return made
+
+    def _fields_of(self, kind: str | None) -> MappedFields:
+        if kind is None:
+            return self._fields
+        if kind not in self._kinds:
+            for mapper in self._mapper.self_and_descendants:
+                known = self._fields if mapper is self._mapper else MappedFields(mapper, self._fields._find_dialect)
+                self._kinds[name_of(mapper.class_)] = known
+        if kind not in self._kinds:
+            raise UnknownKind(f"{self!r} knows no {kind}")
+        return self._kinds[kind]
+
+    def _verdict(self, known: Mapping[str, Any], asked: Condition) -> bool | None:
+        return self._fields.verdict(known, asked)
+
+    def decide(self, values: Mapping[str, Any], kind: str | None = None) -> bool | None:
+        """None too where its select leaves rows out, unless another condition says no."""
+        decided = super().decide(values, kind)
+        return None if decided and self._select_narrows else decided
+
+    @property
+    def is_narrowed(self) -> bool:
+        return self._select_narrows or super().is_narrowed
+
+    def key_of(self, obj: M) -> Any:
+        state = inspect(obj)
+        return state.identity[0] if state.identity else state.dict.get(self.pk)
+
+    async def loaded(self, obj: M, names: Collection[str]) -> M | None:
+        state = inspect(obj)
+        needed = {one.key for one in state.mapper.column_attrs if not one.deferred}
+        needed |= set(names) & {*state.mapper.column_attrs.keys(), *state.mapper.relationships.keys()}
+        if needed <= state.dict.keys():
+            return obj
+        if (key := self.key_of(obj)) is None:
+            raise ValueError(f"this {type(obj).__name__} has no key yet; flush its session first")
+        return await self._at(key)
 
     # ---------------------------------------------------------------------------------------------- writing
     async def create(self, values: Mapping[str, Any]) -> M:
@@ -253,6 +319,40 @@ def _without_conditions(rows: Select[Any]) -> Select[Any]:
     other = rows.where()
     other._where_criteria = ()
     return other
+
+
+def _all_rows(rows: Select[Any]) -> Select[Any]:
+    """A select without what leaves none of its rows out: its order and its options."""
+    other = rows.order_by(None)
+    other._with_options = ()
+    return other
+
+
+def _detached(mapper: Mapper[Any], values: Mapping[str, Any], related: Mapping[str, Any] = _NOTHING) -> Any:
+    """An object with these attributes: reading any other raises, as of an object whose session is closed."""
+    mapper.relationships  # noqa: B018  # configures the mapper
+    made = mapper.class_manager.new_instance()
+    for name, value in (*values.items(), *related.items()):
+        set_committed_value(made, name, value)
+    keys = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+    if any(inspect(made).dict.get(key) is None for key in keys):
+        raise ValueError(f"the values of a {mapper.class_.__name__} have its key, {' and '.join(keys)}")
+    make_transient_to_detached(made)
+    return made
+
+
+def _loading(mapper: Mapper[Any], sample: Any, above: tuple[Any, ...] = ()) -> list[Any]:
+    """Loader options that load with an object of a class what is loaded with a sample."""
+    if isinstance(sample, list | set | tuple):
+        sample = next(iter(sample), None)
+    if sample is None or any(one is sample for one in above):
+        return []
+    loaded, options = inspect(sample).dict, []
+    for name in set(mapper.relationships.keys()) & loaded.keys():
+        option = selectinload(getattr(mapper.class_, name))
+        below = _loading(mapper.relationships[name].mapper, loaded[name], (*above, sample))
+        options.append(option.options(*below))
+    return options
 
 
 def _one(session: Session, rows: Select[Any], parameters: Mapping[str, Any]) -> Any:
