@@ -276,6 +276,7 @@ class World:
                 for client in self.clients
                 if client.strays
             ),
+            *((client.number, "presence was overtaken", *one) for client in self.clients for one in client.overtaken),
             *(fault for client in self.clients for route in client.routes for fault in self._faults(client, route)),
         ]
 
@@ -358,6 +359,7 @@ class Client:
         self.state: dict[str, dict[str, int]] = {route: {} for route in self.routes}
         self.there: dict[str, dict[str, int]] = {route: {} for route in self.routes}
         self.strays: set[str] = set()
+        self.overtaken: list[Any] = []
         self.to_reload: set[str] = set()
         self.subscriber: FakeSubscriber | None = None
         self.node: Node
@@ -486,7 +488,7 @@ class Client:
     def receive(self, text: str) -> None:
         message = json.loads(text)
         if isinstance(message, list) and len(message) == 2:
-            self.there[message[0]] = message[1]
+            self.answered(*message)
         elif isinstance(message, list):
             self.joined(*message)
         elif message["route"] not in self.routes:
@@ -495,6 +497,12 @@ class Client:
             self.told(message["event"], message["route"], Position(**message["data"]))
         else:
             self.got(message["route"], message["offset"], message["data"])
+
+    def answered(self, route: str, there: dict[str, int]) -> None:
+        """The reply to `presence` came, which may not be older than the events before it."""
+        if older := {by: n for by, n in self.there[route].items() if n > there.get(by, 0) and by != "-1"}:
+            self.overtaken.append((route, older, there))
+        self.there[route] = there
 
     def joined(self, route: str, epoch: str, offset: int, recovered: bool | None, rows: dict[str, int] | None) -> None:
         position = self.position[route] = Position(epoch, offset)
