@@ -1,7 +1,8 @@
 """A small world around the hub: clients that come and go, publishers, a store, and what each client must have seen.
 
-Every client keeps a log of what it was told. `World.faults` reconciles each log with what was acknowledged: every event
-once and in order, or the client was told.
+A topic has several routes; a client subscribes to some of them, and asks who is there. Every client keeps a log of what
+it was told under each route. `World.faults` reconciles each log with what was acknowledged: every event once and in
+order, or the client was told.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import itertools
 import json
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,6 +150,8 @@ class World:
         self.rng, self.make_layer, self.options, self.gentle = rng, make_layer, options, gentle
         self.count: Counter[str] = Counter()
         self.topics = [f"boards/{number}/" for number in range(topics)]
+        self.topic_of = {route: topic for topic in self.topics for route in (topic, f"{topic}1/", f"{topic}2/")}
+        self.there: dict[str, dict[str, int]] = {topic: {} for topic in self.topics}  # what `presence` answers
         self.history = History(history, 60)
         self.rows: dict[str, dict[str, int]] = {topic: {} for topic in self.topics}  # the store
         self.acknowledged: dict[str, dict[tuple[int, int], float]] = {topic: {} for topic in self.topics}  # begun when
@@ -176,13 +179,15 @@ class World:
         rng = self.rng
         key = str(rng.randrange(20))
         version = self.rows[topic][key] = self.rows[topic].get(key, 0) + 1  # committed
+        self.there[topic][str(publisher)] = number
         if rng.random() < 0.5:
             await asyncio.sleep(rng.random() * pause)  # published later
         begun = now()
         data = {"by": publisher, "n": number, "key": key, "version": version, "x": "x" * rng.randrange(50)}
         node = self.nodes[-1] if self.is_apart else self.nodes[publisher % 2]
+        route = rng.choice([one for one, its in self.topic_of.items() if its == topic])
         try:
-            await node.hub.publish(topic, encode_event("updated", topic, json.dumps(data)), self.history)
+            await node.hub.publish(topic, encode_event("updated", route, json.dumps(data)), self.history)
         except LayerUnavailable as exc:
             self.count["uncertain" if exc.uncertain else "refused"] += 1
             self.heal(node, topic)
@@ -213,8 +218,8 @@ class World:
         """As while somebody's permissions are asked again."""
         client = self.rng.choice(self.clients)
         if client.subscriber is not None:
-            for topic in client.topics:
-                go_on = client.node.hub.hold(client.subscriber, topic)
+            for route in client.routes:
+                go_on = client.node.hub.hold(client.subscriber, self.topic_of[route], route)
                 asyncio.get_running_loop().call_later(self.rng.random() * 0.3, go_on)
             self.count["held"] += 1
 
@@ -265,15 +270,23 @@ class World:
     # ------------------------------------------------------------------------------------------------ the reckoning
     def faults(self) -> list[Any]:
         """What is wrong with what the clients were told: nothing, if all is well."""
-        return [fault for client in self.clients for topic in client.topics for fault in self._faults(client, topic)]
+        return [
+            *(
+                (client.number, "under a route that it has not", client.strays)
+                for client in self.clients
+                if client.strays
+            ),
+            *((client.number, "presence was overtaken", *one) for client in self.clients for one in client.overtaken),
+            *(fault for client in self.clients for route in client.routes for fault in self._faults(client, route)),
+        ]
 
-    def _faults(self, client: Client, topic: str) -> list[Any]:
-        segments, faults = list[Segment](), list[Any]()
+    def _faults(self, client: Client, route: str) -> list[Any]:
+        segments, faults, topic = list[Segment](), list[Any](), self.topic_of[route]
         seen: Counter[tuple[int, int]] = Counter()
-        for entry in client.log[topic]:
+        for entry in client.log[route]:
             if isinstance(entry, Got):
                 if not segments:
-                    return [(client.number, topic, "an event before a reply")]
+                    return [(client.number, route, "an event before a reply")]
                 if entry.publisher < 0:
                     faults.append(("foreign", entry))
                 segments[-1].events.append(entry)
@@ -287,9 +300,11 @@ class World:
         for at, segment in enumerate(segments):
             following = segments[at + 1] if at + 1 < len(segments) else None
             faults += self._faults_of(segment, following, client, topic)
-        if client.has_snapshot and not client.is_filtered and client.state[topic] != self.rows[topic]:
-            faults.append(("state differs", client.state[topic], self.rows[topic]))
-        return [(client.number, topic, *fault) for fault in faults]
+        if client.has_snapshot and not client.is_filtered and client.state[route] != self.rows[topic]:
+            faults.append(("state differs", client.state[route], self.rows[topic]))
+        if client.asks_who and client.there[route] != self.there[topic]:
+            faults.append(("presence differs", client.there[route], self.there[topic]))
+        return [(client.number, route, *fault) for fault in faults]
 
     def _faults_of(self, segment: Segment, following: Segment | None, client: Client, topic: str) -> list[Any]:
         faults, events, acknowledged = list[Any](), segment.events, self.acknowledged[topic]
@@ -335,12 +350,16 @@ class Client:
     def __init__(self, world: World, number: int) -> None:
         rng = world.rng
         self.world, self.number = world, number
-        self.topics = rng.sample(world.topics, rng.randint(1, len(world.topics)))
+        self.routes = rng.sample(list(world.topic_of), rng.randint(1, len(world.topics) + 1))
         self.has_snapshot, self.is_filtered = number % 3 == 0, number % 5 == 1
         self.is_slow, self.is_flighty, self.asks_twice = number % 10 in (2, 7), number % 4 == 2, number % 4 == 3
-        self.position: dict[str, Position | None] = dict.fromkeys(self.topics)
-        self.log: dict[str, list[Joined | Told | Got]] = {topic: [] for topic in self.topics}
-        self.state: dict[str, dict[str, int]] = {topic: {} for topic in self.topics}
+        self.asks_who, self.is_indirect = number % 2 == 0 and not self.is_filtered, number % 4 < 2
+        self.position: dict[str, Position | None] = dict.fromkeys(self.routes)
+        self.log: dict[str, list[Joined | Told | Got]] = {route: [] for route in self.routes}
+        self.state: dict[str, dict[str, int]] = {route: {} for route in self.routes}
+        self.there: dict[str, dict[str, int]] = {route: {} for route in self.routes}
+        self.strays: set[str] = set()
+        self.overtaken: list[Any] = []
         self.to_reload: set[str] = set()
         self.subscriber: FakeSubscriber | None = None
         self.node: Node
@@ -356,7 +375,7 @@ class Client:
         if subscriber is None or subscriber.ended or self.to_reload or self.tasks or not subscriber.is_empty:
             return False
         subscriptions = self.node.hub._joined.get(subscriber, {})
-        return len(subscriptions) == len(self.topics) and not any(
+        return len(subscriptions) == len(self.routes) and not any(
             one._hold or getattr(one, "_queue", None) or getattr(one, "_filtering", None)
             for one in subscriptions.values()
         )
@@ -371,7 +390,9 @@ class Client:
                 self.world.count[f"closed_{self.subscriber.code}"] += 1
                 self.drop()
             elif self.asks_twice and rng.random() < 0.02 and not self.world.over:
-                self.start(rng.choice(self.topics), again=True)
+                self.start(rng.choice(self.routes), again=True)
+            elif self.asks_who and rng.random() < 0.05 and not self.world.over:
+                self.begin(self.ask_who(rng.choice(self.routes)))
             await asyncio.sleep(0.02)
 
     def connect(self) -> None:
@@ -381,9 +402,9 @@ class Client:
         self.subscriber = FakeSubscriber(
             self.receive_slowly if self.is_slow else self.receive, 6000 if small else 1 << 20
         )
-        self.orders = {topic: asyncio.Lock() for topic in self.topics}
-        for topic in self.topics:
-            self.start(topic)
+        self.orders = {route: asyncio.Lock() for route in self.routes}
+        for route in self.routes:
+            self.start(route)
 
     def drop(self) -> None:
         if self.subscriber is not None:
@@ -394,13 +415,31 @@ class Client:
             for task in self.tasks:
                 task.cancel()
 
-    def start(self, topic: str, *, again: bool = False) -> None:
-        task = asyncio.create_task(self.subscribe(topic, again))
+    def start(self, route: str, *, again: bool = False) -> None:
+        self.begin(self.subscribe(route, again))
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def subscribe(self, topic: str, again: bool) -> None:
+    async def ask_who(self, route: str) -> None:
+        """As the action `presence` does, with a layer and a middleware that take their time."""
+        subscriber, world, topic = self.subscriber, self.world, self.world.topic_of[route]
+        if subscriber is None:
+            return
+        async with self.orders[route]:
+            go_on = self.node.hub.hold(subscriber, topic, route)
+            await asyncio.sleep(world.rng.random() * 0.05)
+            there = dict(world.there[topic])
+            await asyncio.sleep(world.rng.random() * 0.05)
+            subscriber.put(json.dumps([route, there]))
+            go_on()
+            world.count["presences"] += 1
+
+    async def subscribe(self, route: str, again: bool) -> None:
         subscriber, world, rng = self.subscriber, self.world, self.world.rng
+        topic, replies = world.topic_of[route], list[str]()
         assert subscriber is not None
 
         async def snapshot() -> dict[str, int]:
@@ -414,18 +453,20 @@ class Client:
                 await asyncio.sleep(0.001)
             return event.frame if event.message["data"]["n"] % 2 == 0 else None
 
-        def reply(position: Position, recovered: bool | None, rows: Any) -> str:
-            return json.dumps([topic, position.epoch, position.offset, recovered, rows])
+        def reply(position: Position, recovered: bool | None, rows: Any) -> str | None:
+            replies.append(json.dumps([route, position.epoch, position.offset, recovered, rows]))
+            return None if is_indirect else replies[0]
 
-        async with self.orders[topic]:  # frames of one route are handled in order
+        is_indirect = self.is_indirect and not again  # another action that subscribes, and goes on for a while
+        async with self.orders[route]:  # frames of one route are handled in order
             if subscriber.ended:
                 return
             try:
-                await self.node.hub.join(
-                    subscriber, topic, topic,
+                go_on = await self.node.hub.join(
+                    subscriber, topic, route,
                     reply=reply,
                     history=world.history,
-                    since=None if again else self.position[topic],
+                    since=None if again else self.position[route],
                     snapshot=snapshot if self.has_snapshot else None,
                     filter=only_even if self.is_filtered else None,
                 )  # fmt: skip
@@ -435,6 +476,10 @@ class Client:
                     subscriber.close(1000)
             else:
                 world.count["joins"] += 1
+                if is_indirect and go_on is not None:
+                    await asyncio.sleep(rng.random() * 0.1)
+                    subscriber.put(replies[-1])
+                    go_on()
 
     async def receive_slowly(self, text: str) -> None:
         await asyncio.sleep(0.004)
@@ -442,39 +487,54 @@ class Client:
 
     def receive(self, text: str) -> None:
         message = json.loads(text)
-        if isinstance(message, list):
+        if isinstance(message, list) and len(message) == 2:
+            self.answered(*message)
+        elif isinstance(message, list):
             self.joined(*message)
+        elif message["route"] not in self.routes:
+            self.strays.add(message["route"])
         elif message["event"].startswith("$"):
             self.told(message["event"], message["route"], Position(**message["data"]))
         else:
             self.got(message["route"], message["offset"], message["data"])
 
-    def joined(self, topic: str, epoch: str, offset: int, recovered: bool | None, rows: dict[str, int] | None) -> None:
-        position = self.position[topic] = Position(epoch, offset)
-        self.log[topic].append(Joined(now(), position, recovered))
+    def answered(self, route: str, there: dict[str, int]) -> None:
+        """The reply to `presence` came, which may not be older than the events before it."""
+        if older := {by: n for by, n in self.there[route].items() if n > there.get(by, 0) and by != "-1"}:
+            self.overtaken.append((route, older, there))
+        self.there[route] = there
+
+    def joined(self, route: str, epoch: str, offset: int, recovered: bool | None, rows: dict[str, int] | None) -> None:
+        position = self.position[route] = Position(epoch, offset)
+        self.log[route].append(Joined(now(), position, recovered))
         self.world.count[f"recovered_{recovered}"] += 1
         if rows is not None:
-            self.state[topic] = rows
-        self.to_reload.discard(topic)
+            self.state[route] = rows
+        self.to_reload.discard(route)
+        if self.asks_who and recovered is not True:
+            self.begin(self.ask_who(route))
         if self.is_flighty and self.world.rng.random() < 0.1 and not self.world.over:
             self.world.count["flights"] += 1
             self.drop()
 
-    def told(self, event: str, topic: str, position: Position) -> None:
+    def told(self, event: str, route: str, position: Position) -> None:
         self.world.count[event] += 1
-        if self.position[topic] is not None or event == "$resync":
-            self.position[topic] = position
-        self.log[topic].append(Told(now(), event, position))
+        if self.position[route] is not None or event == "$resync":
+            self.position[route] = position
+        self.log[route].append(Told(now(), event, position))
+        if event == "$resync" and self.asks_who:
+            self.begin(self.ask_who(route))
         if event == "$resync" and self.has_snapshot:
-            self.position[topic] = None  # what it has is the state of no position, until the next snapshot
-            self.to_reload.add(topic)
-            self.start(topic, again=True)
+            self.position[route] = None  # what it has is the state of no position, until the next snapshot
+            self.to_reload.add(route)
+            self.start(route, again=True)
 
-    def got(self, topic: str, offset: int, data: dict[str, Any]) -> None:
+    def got(self, route: str, offset: int, data: dict[str, Any]) -> None:
         self.world.count["delivered"] += 1
-        known = self.position[topic]
+        known = self.position[route]
         if known is not None:
-            self.position[topic] = Position(known.epoch, offset)
-        self.log[topic].append(Got(now(), offset, data["by"], data["n"]))
-        if self.state[topic].get(data["key"], 0) < data["version"]:
-            self.state[topic][data["key"]] = data["version"]
+            self.position[route] = Position(known.epoch, offset)
+        self.log[route].append(Got(now(), offset, data["by"], data["n"]))
+        self.there[route][str(data["by"])] = data["n"]
+        if self.state[route].get(data["key"], 0) < data["version"]:
+            self.state[route][data["key"]] = data["version"]
