@@ -18,7 +18,8 @@ __all__ = ("Answer", "Items", "Link")
 
 logger = logging.getLogger("wsaction.client")
 
-FIRST_PROBE, LONGEST_PROBE = 0.001, 0.25  # seconds between two questions whether a send is done
+FIRST_PROBE, LONGEST_PROBE = 0.001, 0.25  # seconds between two questions whether a send is done, if somebody waits
+IDLE_PROBE = 1.0  # seconds until the question if nobody does
 
 
 class Link:
@@ -37,7 +38,9 @@ class Link:
         self._sends: dict[str, deque[Request]] = {}  # not known to be done, by their routes
         self._silent = 0  # how many these are
         self._probes: set[str] = set()  # ids that the server was asked about
-        self._probe_wait, self._probe_timer = FIRST_PROBE, None  # type: float, asyncio.TimerHandle | None
+        self._probe_wait = FIRST_PROBE
+        self._probe_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
         self._prefix, self._number = f"{secrets.token_hex(4)}-", 0
         self._outbox, self._flow = Outbox(), Flow()
         self._early: list[tuple[Event, int]] = []  # events that came before `run`
@@ -84,8 +87,9 @@ class Link:
             return
         exc.refused = refuses(exc.code) and not self.is_let_in
         self._lost = exc
-        if self._probe_timer is not None:
-            self._probe_timer.cancel()
+        for timer in (self._probe_timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
         requests, self._requests = self._requests, {}
         self._pacer.lost([one for sends in self._sends.values() for one in sends if one.number is not None], exc)
         self._sends.clear()
@@ -234,6 +238,8 @@ class Link:
         self._silent += 1
         if self._pacer.wants_to_know or self._silent * 2 >= self._pacer.most:
             self.probe()
+        else:
+            self._probe_later()
 
     def _forget_send(self, request: Request) -> None:
         sends = self._sends.get(request.route)
@@ -266,6 +272,16 @@ class Link:
                 loop = asyncio.get_running_loop()
                 self._probe_timer = loop.call_later(self._probe_wait, self._probe_again)
                 self._probe_wait = min(self._probe_wait * 2, LONGEST_PROBE)
+            elif self._silent:
+                self._probe_later()
+
+    def _probe_later(self) -> None:
+        if self._idle_timer is None:
+            self._idle_timer = asyncio.get_running_loop().call_later(IDLE_PROBE, self._probe_idly)
+
+    def _probe_idly(self) -> None:
+        self._idle_timer = None
+        self.probe()
 
     def _probe_again(self) -> None:
         self._probe_timer = None
