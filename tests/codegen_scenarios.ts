@@ -118,7 +118,8 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
     const one = await boards.cards.subscribe({ pk: 1 });
     const board = await boards.boards.subscribe({ pk: 7 }, { since: { epoch: "nope", offset: 3 } });
     say(cards.snapshot.results.length, cards.recovered, one.snapshot, one.route, board.recovered);
-    say(await failure(boards.cards.subscribe()));
+    const twice = await boards.cards.subscribe();
+    say((await failure(Promise.resolve(twice.close())))[0]);
     await boards.cards.update({ pk: 1 }, { data: { title: "uno" } });
     for await (const item of cards) {
       if (item.event === "updated") say(item.event, item.data.title, item.offset, cards.position?.offset);
@@ -131,6 +132,7 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
     const moved = (await board.next()).value;
     say(resync?.event, moved?.event === "moved" && moved.data);
     await boards.whisper({ text: "psst" });
+    await boards.$flush();
     const push = (await pushed.next()).value;
     say(push?.event, push?.event === "whispered" && push.data);
     await pushed.return();
@@ -174,8 +176,21 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
   async renewed() {
     let count = 0;
     const boards = client({ token: async () => `token-${++count}` });
-    await boards.connect();
+    say(...(await Promise.all([failure(boards.connect())])));
     for (let number = 0; number < 3; number++) say(await failure(boards.hello()));
+    boards.close();
+  },
+
+  async expiring() {
+    let count = 0;
+    const boards = client({ token: () => `token-${++count}` });
+    for (;;) {
+      const told = await boards.hello().catch(() => undefined); // lost, if it was under way as a token expired
+      if (told !== undefined) {
+        say(told, count);
+        return boards.close();
+      }
+    }
   },
 
   async badToken() {
@@ -193,8 +208,8 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
   async unreachable() {
     const boards = client({ timeout: 0.3, onState: undefined });
     say(await failure(boards.hello()));
-    const many = await Promise.all(Array.from({ length: 1001 }, () => failure(boards.hello())));
-    say(many.map(([name]) => name).filter((name) => name === "CallTimeout").length, many[1000]);
+    const many = await Promise.all(Array.from({ length: 10_001 }, () => failure(boards.hello())));
+    say(many.map(([name]) => name).filter((name) => name === "CallTimeout").length, many[10_000]);
     const once = client({ reconnect: false, onState: undefined });
     say(await failure(once.connect()));
     boards.close();

@@ -30,6 +30,12 @@ export async function types(client: Client, saved: Position | undefined): Promis
   const event: BoardsEvent = { event: "removed", route: "", data: { card: 1, to: "" } };
   // @ts-expect-error a query parameter that the list does not take
   await client.cards.list({ query: { pages: 2 } });
+  // @ts-expect-error a query parameter that the list does not take, of its snapshot
+  await client.cards.subscribe({ snapshot: true, query: { page: 1, pages: 2 } });
+  // @ts-expect-error an option of subscribing that there is not
+  await client.cards.subscribe({ snapshots: true });
+  // @ts-expect-error the same without a route's own type
+  await client.$subscribe("cards/", { snapshots: true });
   // @ts-expect-error an option that there is not
   new Client("ws://127.0.0.1/", { retries: 3 });
 

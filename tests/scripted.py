@@ -21,10 +21,22 @@ class Peer:
     def __init__(self, socket: ServerConnection) -> None:
         self.socket = socket
         self.over = asyncio.Event()
+        self._first: str | bytes | None = None
+
+    async def greeted(self) -> None:
+        """Answers the `$ping` with which a client begins, unless it begins otherwise."""
+        with contextlib.suppress(ConnectionClosed):
+            first = await asyncio.wait_for(self.socket.recv(), WAIT)
+            frame = json.loads(first)
+            if frame["action"] == "$ping" and "request_id" in frame:
+                await self.reply(frame)
+            else:
+                self._first = first
 
     async def frame(self, action: str | None = None) -> dict[str, Any]:
         """The next frame of the client's, which has to be of this action."""
-        frame = json.loads(await asyncio.wait_for(self.socket.recv(), WAIT))
+        first, self._first = self._first, None
+        frame = json.loads(first or await asyncio.wait_for(self.socket.recv(), WAIT))
         assert action is None or frame["action"] == action, frame
         return frame
 
@@ -59,7 +71,8 @@ class Peer:
 class ScriptedServer:
     """Where clients connect to: `accepted` gives their connections one after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, greets: bool = True) -> None:
+        self.greets = greets
         self._peers: asyncio.Queue[Peer] = asyncio.Queue()
         self.url = ""
         self.count = 0  # connections so far
@@ -70,6 +83,8 @@ class ScriptedServer:
     async def handle(self, socket: ServerConnection) -> None:
         self.count += 1
         peer = Peer(socket)
+        if self.greets:
+            await peer.greeted()
         self._peers.put_nowait(peer)
         closed = asyncio.ensure_future(socket.wait_closed())
         over = asyncio.ensure_future(peer.over.wait())
@@ -79,8 +94,9 @@ class ScriptedServer:
 
 
 @contextlib.asynccontextmanager
-async def scripted(**options: Any) -> AsyncIterator[ScriptedServer]:
-    server = ScriptedServer()
+async def scripted(greets: bool = True, **options: Any) -> AsyncIterator[ScriptedServer]:
+    """``greets``: the first `$ping` of each connection is answered before the test has it."""
+    server = ScriptedServer(greets)
     options = {"subprotocols": ["wsaction.v1"], "ping_interval": None, "close_timeout": 1, **options}
     async with websockets_serve(server.handle, "127.0.0.1", 0, **options) as listening:
         server.url = f"ws://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"

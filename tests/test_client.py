@@ -39,10 +39,11 @@ from wsaction.client import (
     UnexpectedReply,
     connect,
 )
-from wsaction.client.buffers import Buffer, Flow, Outbox
+from wsaction.client.buffers import Buffer, Flow
 from wsaction.client.errors import action_error
 from wsaction.client.links import Link
 from wsaction.client.messages import Reply, encode_request, read
+from wsaction.client.pacing import Pacer
 from wsaction.client.sockets import open_socket
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -186,7 +187,7 @@ async def test_many_calls_at_once_each_get_their_own_reply(server: Server) -> No
     assert replies == list(range(1_000))
 
 
-async def test_frames_larger_than_the_outboxs_mark_wait_for_room(serve: Callable[..., Server]) -> None:
+async def test_frames_larger_than_all_that_may_be_under_way_go_one_at_a_time(serve: Callable[..., Server]) -> None:
     large = WSAction(
         [path("ws/", Worker.as_asgi())], limits=Limits(max_frame_bytes=4_000_000, max_outbox_bytes=8_000_000)
     )
@@ -511,30 +512,15 @@ async def test_reading_pauses_no_longer_than_its_patience() -> None:
     await waiting
 
 
-async def test_an_outbox_has_room_once_enough_was_taken() -> None:
-    outbox = Outbox(mark=10)
-    for text in ("a" * 10, "b" * 10, "c" * 10):
-        outbox.put(text)
-    waiting = asyncio.ensure_future(outbox.room())
-    assert await outbox.take() == "a" * 10
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    await outbox.take()
-    await waiting
-    outbox.put("d" * 10)
-    outbox.close()
-    await outbox.room()
-
-
 async def test_nothing_is_asked_of_a_link_that_is_lost() -> None:
     async with scripted() as server:
         socket = await open_socket(server.url, token=None, token_in_header=False, close_timeout=1, proxy=None)
-        link = Link(socket, lambda event, size: None, 100)
+        link = Link(socket, lambda event, size: None, 100, Pacer(1))
         await link.close(1001, "away")
         assert link.is_lost
-        for asking in (link.call("echo", "", {}), link.stream("tail", "", {})):
-            with pytest.raises(ConnectionLost, match="code 1001, 'closed by this client'"):
-                await asking
+        assert not link.has_room(1)
+        with pytest.raises(ConnectionLost, match="code 1001, 'closed by this client'"):
+            await link.call("echo", "", {})
 
 
 # ---------------------------------------------------------------------------------------------------- use and misuse

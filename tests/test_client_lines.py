@@ -11,13 +11,13 @@ import pytest
 
 from tests.conftest import Server
 from tests.restarts import kept_port
-from tests.scripted import WAIT, client_at, relayed, scripted
+from tests.scripted import WAIT, Peer, client_at, relayed, scripted
 from tests.test_client import app as worker_app
 from tests.test_client import client_of
 from tests.test_server import WSACTION, started
 from wsaction.applications import WSAction
 from wsaction.authentication import BearerAuthentication, Credential
-from wsaction.client import ConnectionFailed, ConnectionLost, Resync, connect
+from wsaction.client import ConnectionFailed, ConnectionLost, Event, Resync, connect
 from wsaction.client.backoff import Backoff
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -135,7 +135,7 @@ async def test_a_client_that_shall_not_reconnect() -> None:
             await anext(client.events())
 
 
-@pytest.mark.parametrize("code", [1008, 4401, 4403, 4404])
+@pytest.mark.parametrize("code", [1008, 4400, 4401, 4403, 4404, 4499])
 async def test_a_close_that_says_no_is_final(code: int) -> None:
     states = States()
     async with scripted() as server, client_at(server, on_state=states, token="t") as (client, peer):
@@ -151,7 +151,7 @@ async def test_a_close_that_says_no_is_final(code: int) -> None:
     assert states.all == ["connecting", "connected", "closed"]
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1011, 1012, 1013, 4408])
+@pytest.mark.parametrize("code", [1000, 1001, 1002, 1009, 1011, 1012, 1013, 3000, 4000, 4408, 4425, 4429, 4500])
 async def test_other_closes_are_not(code: int) -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         await peer.close(code)
@@ -161,19 +161,120 @@ async def test_other_closes_are_not(code: int) -> None:
         assert await answer == "again"
 
 
-async def test_fresh_tokens_are_tried_after_a_no_but_not_for_ever() -> None:
-    tokens = iter(["one", "two", "three"])
+class Numbered:
+    """A `token` function that counts: "token-1", "token-2", ..."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> str:
+        self.count += 1
+        return f"token-{self.count}"
+
+
+def token_of(peer: Peer) -> str:
+    """The token that a client has offered."""
+    offered: str = peer.socket.request.headers["Sec-WebSocket-Protocol"]
+    return offered.rpartition("bearer.")[2]
+
+
+async def test_a_credential_that_expires_is_renewed_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsaction.client.lines.AT_ONCE", 0.0)
     states = States()
-    async with scripted() as server, client_at(server, on_state=states, token=lambda: next(tokens)) as (client, peer):
-        assert "bearer.one" in peer.socket.request.headers["Sec-WebSocket-Protocol"]
-        await peer.close(4401, "expired")
+    options: dict[str, Any] = {"first_wait": 60, "longest_wait": 60}  # so that a wait would be seen
+    async with (
+        scripted() as server,
+        connect(server.url, proxy=None, token=Numbered(), on_state=states, **options) as client,
+    ):
+        for number in range(1, 6):
+            peer = await server.accepted()
+            assert token_of(peer) == f"token-{number}"
+            await peer.close(4401, "the credential has expired")
+        answer = asyncio.create_task(client.call("echo"))
         peer = await server.accepted()
-        assert "bearer.two" in peer.socket.request.headers["Sec-WebSocket-Protocol"]
-        await peer.close(4401, "expired")
+        await peer.reply(await peer.frame("echo"), "still here")
+        assert await answer == "still here"
+        assert "waiting" not in states.all
+
+
+async def test_a_credential_that_expires_at_once_is_renewed_after_a_wait() -> None:
+    states = States()
+    options: dict[str, Any] = {"token": Numbered(), "on_state": states}
+    async with scripted() as server, client_at(server, **options) as (_, peer):
+        for number in (2, 3, 4):
+            await peer.close(4401, "the credential has expired")
+            peer = await server.accepted()
+            assert token_of(peer) == f"token-{number}"
+        await states.reach("connected")
+        assert states.all.count("waiting") == 3
+
+
+async def test_a_token_that_was_fetched_anew_and_is_refused_twice_is_final() -> None:
+    states = States()
+    async with scripted() as server, client_at(server, on_state=states, token=Numbered()) as (client, peer):
+        server.greets = False
+        await peer.close(4401, "the credential has expired")
+        for number in (2, 3):
+            peer = await server.accepted()
+            assert token_of(peer) == f"token-{number}"
+            await peer.close(4401, "This token is not valid.")
         await states.reach("closed")
-        assert server.count == 2
-        with pytest.raises(ConnectionFailed, match="code 4401, 'expired'"):
-            await client.call("echo")
+        assert server.count == 3
+        for _ in range(2):
+            with pytest.raises(ConnectionFailed, match=r"code 4401, 'This token is not valid.'"):
+                await client.call("echo")
+
+
+@pytest.mark.parametrize("code", [1008, 4400, 4401, 4403, 4404, 4422, 4499])
+async def test_a_refusal_after_the_handshake_is_told_on_entering(code: int) -> None:
+    async with scripted(greets=False) as server:
+        connecting = asyncio.create_task(connect(server.url, token="bad", proxy=None).__aenter__())
+        await (await server.accepted()).close(code, "no")
+        with pytest.raises(ConnectionFailed, match=f"refused the connection: code {code}, 'no'") as caught:
+            await connecting
+        assert (caught.value.code, caught.value.is_final, server.count) == (code, True, 1)
+
+
+async def test_a_call_that_waits_as_the_credential_is_refused_fails_and_was_not_sent() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        server.greets = False
+        peer.drop()
+        peer = await server.accepted()
+        waiting = asyncio.create_task(client.call("echo"))
+        assert (await peer.frame())["action"] == "$ping"
+        await peer.close(4403, "no")
+        with pytest.raises(ConnectionFailed, match="code 4403, 'no'"):
+            await waiting
+        assert await peer.gone() == 4403  # and nothing was sent before
+
+
+async def test_a_server_that_waits_for_auth_lets_a_client_send_it_by_itself() -> None:
+    async with scripted(greets=False) as server:
+        connecting = asyncio.create_task(connect(server.url, proxy=None).__aenter__())
+        peer = await server.accepted()
+        await peer.reply(
+            await peer.frame("$ping"), None, 401, {"type": "not_authenticated", "msg": "Authenticate first"}
+        )
+        client = await connecting
+        signing_in = asyncio.create_task(client.call("$auth", data="good"))
+        await peer.reply(await peer.frame("$auth"), {"expires_at": None})
+        assert await signing_in == {"expires_at": None}
+        await client.__aexit__(None, None, None)
+
+
+async def test_events_that_come_before_the_first_answer_are_told_to_who_listens_from_the_start() -> None:
+    async with scripted(greets=False) as server:
+
+        async def welcome() -> None:
+            peer = await server.accepted()
+            asked = await peer.frame("$ping")
+            await peer.event(None, "hello", route="", event="welcome")
+            await peer.reply(asked)
+
+        welcoming = asyncio.create_task(welcome())
+        async with connect(server.url, proxy=None) as client:
+            assert await anext(client.events()) == Event("welcome", "", "hello")
+        await welcoming
 
 
 async def test_waits_are_of_random_length_and_grow() -> None:

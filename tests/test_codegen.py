@@ -103,17 +103,19 @@ def test_models_on_their_way_in_and_out() -> None:
     created = "export interface CardsCreateData {\n  title: string;\n  secret?: string;\n  due?: string | null;\n}\n"
     assert created in text
     assert "export interface CardsPartialUpdateData {\n  title?: string;\n" in text
-    assert "Since" not in text  # models of what is not told
+    assert "interface Since" not in text  # models of what is not told
 
 
 def test_a_list_and_its_objects_are_subscribed_to_by_one_name() -> None:
     text = written(*cards())
-    generic = "subscribe<const Options extends SubscribeOptions = {}>"
+    generic = "subscribe<Asked extends boolean = false, Since extends Position | null = null>"
     assert text.count(f"  {generic}(") == 2
-    of_list = "Subscription<CardsEvent, SnapshotFor<Options, PageReplyCard>, FirstFor<Options, PageReplyCard>>"
-    of_one = "Subscription<CardsEvent, SnapshotFor<Options, Card>, FirstFor<Options, Card>>"
-    assert f"{generic}(options?: Options): Promise<{of_list}>;" in text
-    assert f"{generic}(captures: {{ pk: number }}, options?: Options): Promise<{of_one}>;" in text
+    of_list = "Subscription<CardsEvent, SnapshotFor<Asked, PageReplyCard>, FirstFor<Asked, Since, PageReplyCard>>"
+    of_one = "Subscription<CardsEvent, SnapshotFor<Asked, Card>, FirstFor<Asked, Since, Card>>"
+    query = '"page" | "page_size"'
+    assert f"{generic}(options?: SubscribeOptions<{query}, Asked, Since>): Promise<{of_list}>;" in text
+    options = "SubscribeOptions<string, Asked, Since>"
+    assert f"{generic}(captures: {{ pk: number }}, options?: {options}): Promise<{of_one}>;" in text
     assert (
         "export type CardsEvent =\n"
         '  | ServerEvent<"created", Card>\n  | ServerEvent<"updated", Card>\n'
@@ -135,7 +137,7 @@ def test_events_that_are_declared_and_presence() -> None:
     text = written(path("live/", Live.as_aaah()), path("open/", Open.as_aaah()))
     assert 'ServerEvent<"join", { user: string }>' in text
     assert 'ServerEvent<"ping pong", unknown>' in text
-    assert "Promise<Subscription<ServerEvent, SnapshotFor<Options, unknown>" in text
+    assert "Promise<Subscription<ServerEvent, SnapshotFor<Asked, unknown>" in text
 
 
 def test_it_is_the_same_each_time_and_names_are_told_apart() -> None:

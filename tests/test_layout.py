@@ -49,8 +49,9 @@ __main__
 CLIENT_FLOORS = [
     line.split()
     for line in """
-client.errors client.backoff
+client.errors client.backoff client.close_codes
 client.messages client.buffers client.sockets
+client.pacing
 client.links
 client.dialing client.subscriptions
 client.audiences client.lines

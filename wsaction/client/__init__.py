@@ -37,7 +37,7 @@ from wsaction.client.errors import (
 )
 from wsaction.client.lines import State
 from wsaction.client.messages import Event, Position, Resync
-from wsaction.client.subscriptions import Subscription
+from wsaction.client.subscriptions import Subscription, SubscriptionState
 
 __all__ = (
     "ActionError",
@@ -63,6 +63,7 @@ __all__ = (
     "ServerError",
     "State",
     "Subscription",
+    "SubscriptionState",
     "Throttled",
     "Unavailable",
     "UnexpectedReply",

@@ -2,11 +2,12 @@
 
 from weakref import WeakSet
 
+from wsaction.client.backoff import Backoff
 from wsaction.client.buffers import Buffer
 from wsaction.client.errors import ConnectionFailed
 from wsaction.client.links import Link
 from wsaction.client.messages import Event, Resync
-from wsaction.client.subscriptions import Subscription
+from wsaction.client.subscriptions import Line, SharedRoute
 
 __all__ = ("Audience", "Events")
 
@@ -46,13 +47,14 @@ class Events:
 
 
 class Audience:
-    """Hands each event to the subscription of its route or, where there is none, to all who listen.
+    """Hands each event to the subscriptions of its route or, where there are none, to all who listen.
 
     A `lines.Hearer` and a `subscriptions.Registry`. Who listens and is forgotten is let go.
     """
 
     def __init__(self) -> None:
-        self._subscriptions: dict[str, Subscription] = {}
+        self._routes: dict[str, SharedRoute] = {}
+        self.line: Line  # that it hears; set by whoever makes both
         self._listeners: WeakSet[Events] = WeakSet()
         self._was_cut = False
         self._end: tuple[ConnectionFailed | None] | None = None
@@ -66,32 +68,40 @@ class Audience:
         return listener
 
     # ------------------------------------------------------------------------------------------------ subscriptions
-    def add(self, subscription: Subscription) -> None:
-        """Raises ``ValueError`` where another one has its route."""
-        known = self._subscriptions.get(subscription.route)
-        if known is not None and not known.is_leaving:
-            raise ValueError(f"this client is subscribed to {subscription.route!r} already; share that subscription")
-        self._subscriptions[subscription.route] = subscription
+    def route(self, name: str, backoff: Backoff) -> SharedRoute:
+        """The route of that name; a new one where nobody is subscribed to it."""
+        if name not in self._routes:
+            self._routes[name] = SharedRoute(name, self.line, self, backoff)
+        return self._routes[name]
 
-    def remove(self, subscription: Subscription) -> None:
+    def rename(self, route: SharedRoute, name: str) -> SharedRoute:
+        """Its events come under another name. Returns the one that has that name already, or the same."""
+        self.remove(route)
+        route.name = name
+        known = self._routes.setdefault(name, route)
+        if known is not route:
+            known.adopt(route)
+        return known
+
+    def remove(self, route: SharedRoute) -> None:
         """It is told nothing any more."""
-        if self._subscriptions.get(subscription.route) is subscription:
-            del self._subscriptions[subscription.route]
+        if self._routes.get(route.name) is route:
+            del self._routes[route.name]
 
     # ------------------------------------------------------------------------------------------------ the line
     def event(self, event: Event, size: int) -> None:
         """Tells those whom it concerns."""
-        subscription = self._subscriptions.get(event.route)
-        if subscription is not None:
-            subscription.told(event, size)
+        route = self._routes.get(event.route)
+        if route is not None:
+            route.told(event, size)
         else:
             for listener in tuple(self._listeners):
                 listener.told(event, size)
 
     def linked(self, link: Link) -> None:
         """Subscribes everybody again; what was pushed meanwhile is lost."""
-        for subscription in tuple(self._subscriptions.values()):
-            subscription.ask(link)
+        for route in tuple(self._routes.values()):
+            route.look(link)
         if self._was_cut:
             for listener in tuple(self._listeners):
                 listener.miss()
@@ -99,14 +109,15 @@ class Audience:
     def cut(self) -> None:
         """Nothing comes until there is a new connection."""
         self._was_cut = True
-        for subscription in tuple(self._subscriptions.values()):
-            subscription.cut()
+        for route in tuple(self._routes.values()):
+            route.cut()
 
     def ended(self, failure: ConnectionFailed | None) -> None:
         """Ends everybody's iteration."""
         self._end = (failure,)
-        for subscription in tuple(self._subscriptions.values()):
-            subscription.end(_again(failure))
+        for route in tuple(self._routes.values()):
+            route.end(lambda: _again(failure))
+        self._routes.clear()
         for listener in tuple(self._listeners):
             listener.end(_again(failure))
 

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from wsaction.client.errors import Overflow
 
-__all__ = ("Buffer", "Flow", "Outbox", "StreamBuffer")
+__all__ = ("HARD", "Buffer", "Flow", "Outbox", "StreamBuffer")
 
 T = TypeVar("T")
 
@@ -136,9 +136,10 @@ class Flow:
 class StreamBuffer(Buffer[T]):
     """A stream's items. Over ``mark`` characters reading pauses (`Flow`); over `HARD` times that, the stream ends."""
 
-    def __init__(self, flow: Flow, mark: int, give_up: Callable[[], None]) -> None:
+    def __init__(self, mark: int, give_up: Callable[[], None]) -> None:
         super().__init__()
-        self._flow, self._mark, self._give_up = flow, mark, give_up
+        self._mark, self._give_up = mark, give_up
+        self.flow = Flow()  # of the connection that it comes on
         self._over = False
 
     def put(self, item: T, size: int) -> None:
@@ -148,57 +149,35 @@ class StreamBuffer(Buffer[T]):
             self._give_up()
         elif self.size > self._mark and not self._over:
             self._over = True
-            self._flow.hold(self)
+            self.flow.hold(self)
 
     def end(self, how: BaseException | None = None) -> None:
         super().end(how)
-        self._flow.release(self)
+        self.flow.release(self)
 
     async def get(self) -> T:
         item = await super().get()
         if self._over and self.size <= self._mark // 2:
             self._over = False
-            self._flow.release(self)
+            self.flow.release(self)
         return item
 
 
 class Outbox:
-    """Messages on their way to the socket. Callers wait for `room`; what is `put` always fits: it is small."""
+    """Messages on their way to the socket. It bounds nothing itself: a `pacing.Pacer` bounds what is under way."""
 
-    def __init__(self, mark: int = 1_048_576) -> None:
-        self._mark = mark
+    def __init__(self) -> None:
         self._texts: deque[str] = deque()
-        self._size = 0
         self._some = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
-        self._closed = False
 
     def put(self, text: str) -> None:
         """Adds a message."""
         self._texts.append(text)
-        self._size += len(text)
         self._some.set()
-        if self._size > self._mark:
-            self._room.clear()
-
-    async def room(self) -> None:
-        """Waits until less than the mark waits to be sent."""
-        while self._size > self._mark and not self._closed:
-            await self._room.wait()
-
-    def close(self) -> None:
-        """Nothing is sent any more; nobody has to wait."""
-        self._closed = True
-        self._room.set()
 
     async def take(self) -> str:
         """The next message; waits for it."""
         while not self._texts:
             self._some.clear()
             await self._some.wait()
-        text = self._texts.popleft()
-        self._size -= len(text)
-        if self._size <= self._mark:
-            self._room.set()
-        return text
+        return self._texts.popleft()

@@ -1,6 +1,7 @@
 """`Client`: one address, one connection at a time, made again when it is lost."""
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from types import TracebackType
@@ -9,12 +10,16 @@ from typing import Any, Literal, Self, TypeVar, overload
 from wsaction.client.audiences import Audience, Events
 from wsaction.client.backoff import Backoff
 from wsaction.client.dialing import Dialer, Token
-from wsaction.client.errors import CallTimeout
+from wsaction.client.errors import CallTimeout, ClientError
 from wsaction.client.lines import Line, State
+from wsaction.client.links import Answer, Items
 from wsaction.client.messages import Position, Reply, validated
+from wsaction.client.pacing import Pacer, Request
 from wsaction.client.subscriptions import Subscription
 
 __all__ = ("Client", "connect")
+
+logger = logging.getLogger("wsaction.client")
 
 T = TypeVar("T")
 
@@ -26,9 +31,11 @@ class Client:
 
     Entering raises `ConnectionFailed` where the first connection cannot be made. One that is lost later is made again,
     after a wait of random length that grows from ``first_wait`` to ``longest_wait`` seconds, unless the server said no:
-    a refused handshake (HTTP 4xx) or `$auth`, or a close with 1008, 4401, 4403 or 4404; after those it is tried once
-    more where ``token`` or ``auth`` is a callable, since it may give a fresh one. Meanwhile calls wait, within their
-    timeout; those that were under way raise `ConnectionLost` and are never sent again. Subscriptions go on.
+    a refused handshake (HTTP 4xx) or `$auth`, or a close with 1008 or 44xx (`close_codes`). After a refusal the client
+    tries once more if ``token`` or ``auth`` is a callable, since it may give a fresh one. If the server closes with
+    4401 after it had let the client in, the credential has expired: with a callable, the client connects again at once.
+    Meanwhile calls wait, within their timeout; those that were under way raise `ConnectionLost` and are never sent
+    again. Subscriptions go on.
 
     - ``token``: offered as the sub-protocol ``bearer.<token>`` or, with ``token_in="header"``, as ``Authorization``.
     - ``auth``: the data of ``$auth``, sent before anything else. Tokens and data may be callables, sync or async, which
@@ -37,6 +44,8 @@ class Client:
     - ``buffer``: characters of what came that wait for the consumer, for each stream, subscription and `events`.
       Reading pauses while a stream is past it, for 5 s at most and not while somebody waits for a reply; at 16 times as
       much the stream ends in `Overflow`.
+    - ``max_in_flight``: requests under way at once; more of them wait for their turn, in order. A server that has room
+      for fewer says so, and the client keeps to that. What it refused for lack of room has not run, and is sent again.
     - ``heartbeat``: seconds of silence after which ``$ping`` is sent, so that the server does not close an idle
       connection (4408); None: never. Dead connections are found by WebSocket pings.
     - ``on_state``: is called with the new `State` and what led to it, None or an exception.
@@ -57,6 +66,7 @@ class Client:
         auth: Any = None,
         timeout: float | None = 60.0,
         buffer: int = 1_048_576,
+        max_in_flight: int = 128,
         reconnect: bool = True,
         first_wait: float = 0.5,
         longest_wait: float = 30.0,
@@ -79,8 +89,13 @@ class Client:
         )
         self._waits = (first_wait, longest_wait, chance)
         self._timeout, self._buffer = timeout, buffer
+        self._close_timeout = close_timeout
+        self._pacer = Pacer(max_in_flight)
         self._audience = Audience()
-        self._line = Line(dialer, self._audience, Backoff(*self._waits), reconnect, heartbeat, on_state)
+        self._line = Line(dialer, self._audience, Backoff(*self._waits), reconnect, heartbeat, self._pacer)
+        self._audience.line = self._line
+        if on_state is not None:
+            self._line.watch(on_state)
 
     # ------------------------------------------------------------------------------------------------ asking
     @overload
@@ -122,16 +137,43 @@ class Client:
         return reply.data if returns is None else validated(reply.data, returns)
 
     async def _call(self, action: str, route: str, keys: Mapping[str, Any]) -> Reply:
-        link = await self._line.connected()
-        return await link.call(action, route, keys)
+        answer = Answer()
+        request = self._submitted(Request(action, route, keys, answer))
+        try:
+            return await answer.future
+        finally:
+            self._pacer.withdraw(request)
+
+    def _submitted(self, request: Request) -> Request:
+        self._line.check()
+        self._pacer.submit(request)
+        return request
 
     async def send(
         self, action: str, route: str = "", /, *, params: Mapping[str, Any] | None = None, **keys: Any
     ) -> None:
-        """Runs an action that answers nothing (``mode="none"``). Returns once it is on its way; errors are logged."""
-        link = await self._line.connected()
-        await link.room()
-        link.ask(action, route, {**(params or {}), **keys}, None)
+        """Runs an action that answers nothing (``mode="none"``). Returns once it is on its way; errors are logged.
+
+        While ``max_in_flight`` requests are under way it waits, at most the client's ``timeout``. What the server
+        refuses for lack of room is sent again. `flush` waits until all of them have run.
+        """
+        request = Request(action, route, {**(params or {}), **keys}, None)
+        sent = request.sent = asyncio.get_running_loop().create_future()
+        self._submitted(request)
+        try:
+            await self._within(self._timeout, f"{action} {route}", sent)
+        except BaseException:
+            self._pacer.withdraw(request)
+            raise
+
+    async def flush(self, timeout: float | None = _DEFAULT) -> None:
+        """Waits until every `send` so far has run, or was refused by an error, which is logged.
+
+        Raises `ConnectionLost` if the connection was lost meanwhile: what was under way may have been carried out or
+        not. Leaving the client's block does the same, for ``close_timeout`` seconds at most, and logs what is lost.
+        """
+        self._line.check()
+        await self._within(self._timeout if timeout is _DEFAULT else timeout, "flush", self._pacer.flush())
 
     @overload
     def stream(
@@ -164,8 +206,8 @@ class Client:
         ``async for line in client.stream("tail", "logs/7/", lines=10)``
         """
         seconds = self._timeout if timeout is _DEFAULT else timeout
-        link = await self._within(seconds, f"{action} {route}", self._line.connected())
-        items = await link.stream(action, route, {**(params or {}), **keys})
+        items = Items(self._pacer, self._buffer)
+        items.request = self._submitted(Request(action, route, {**(params or {}), **keys}, items))
         try:
             while True:
                 data = await self._within(seconds, f"{action} {route}", items.get())
@@ -183,7 +225,7 @@ class Client:
 
         ``since``: all that came after this position is told first. ``snapshot``: what ``list`` or ``retrieve`` answers
         there, such that each change is in it or in a later event; after a loss there is a new one. ``timeout``: seconds
-        until the server has answered. Entering it raises ``ValueError`` where this client is subscribed already.
+        until the server has answered. Several subscriptions of one route share one of the server's.
 
         >>> async with client.subscribe("boards/7/", snapshot=True) as board:
         ...     show(board.snapshot)
@@ -220,7 +262,16 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if kind is None and self._line.link is not None:
+            try:
+                await self.flush(self._close_timeout)
+            except ClientError as failure:
+                logger.warning("the client is closed before all that was sent is known to have run: %s", failure)
         await self._line.close()
+
+    def on_state(self, watcher: Callable[[State, Exception | None], None]) -> Callable[[], None]:
+        """Calls ``watcher`` with each new `State` and what led to it; returns a function that ends that."""
+        return self._line.watch(watcher)
 
     @property
     def state(self) -> State:

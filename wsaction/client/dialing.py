@@ -2,19 +2,22 @@
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from wsaction.client.errors import ActionError, ConnectionFailed, ConnectionLost
+from wsaction.client.close_codes import refuses, status_refuses
+from wsaction.client.errors import ActionError, ClientError, ConnectionFailed, ConnectionLost
 from wsaction.client.links import Link
 from wsaction.client.messages import Event, Reply
-from wsaction.client.sockets import open_socket, says_no
+from wsaction.client.pacing import Pacer
+from wsaction.client.sockets import open_socket
 
 __all__ = ("Dialer", "Token", "refusal")
 
-Token = str | Callable[[], "str | Awaitable[str]"]
+logger = logging.getLogger("wsaction.client")
 
-_PASSING = (408, 429)  # statuses of an $auth that may be answered otherwise the next time; and those from 500 on
+Token = str | Callable[[], "str | Awaitable[str]"]
 
 
 class Dialer:
@@ -49,8 +52,11 @@ class Dialer:
         """Whether `authenticate` may be asked again on an open link."""
         return callable(self._auth)
 
-    async def dial(self, on_event: Callable[[Event, int], None]) -> tuple[Link, float | None]:
+    async def dial(self, on_event: Callable[[Event, int], None], pacer: Pacer) -> tuple[Link, float | None]:
         """A link whose `Link.run` is to be run, and until when its credential holds, in unix seconds, if that is known.
+
+        The server has answered on it: ``$auth``, or a ``$ping`` where there is none. So one that accepts a handshake
+        only to refuse it by a close code is found out before anything is asked.
 
         Raises `ConnectionFailed`, and what a callable credential raises.
         """
@@ -62,23 +68,37 @@ class Dialer:
             close_timeout=self._close_timeout,
             **self._options,
         )
-        link = Link(socket, on_event, self._buffer)
+        link = Link(socket, on_event, self._buffer, pacer)
         try:
-            return link, None if self._auth is None else await self._introduced(link)
+            return link, await self._introduced(link)
         except BaseException:
             await link.close()
             raise
 
     async def _introduced(self, link: Link) -> float | None:
+        asked = "$ping" if self._auth is None else "$auth"
         try:
-            return await self.authenticate(link.open_with)
+            if self._auth is not None:
+                return await self.authenticate(link.open_with)
+            await self._greet(link)
         except ActionError as exc:
-            final = exc.status < 500 and exc.status not in _PASSING
+            final = status_refuses(exc.status)
             raise ConnectionFailed(f"{self.url} refused $auth: {exc}", status=exc.status, is_final=final) from exc
         except ConnectionLost as exc:
+            exc.refused = refuses(exc.code) and not link.is_let_in
             raise refusal(self.url, exc) from exc
         except TimeoutError as exc:
-            raise ConnectionFailed(f"{self.url} did not answer $auth in {self.open_timeout:g} s") from exc
+            raise ConnectionFailed(f"{self.url} did not answer {asked} in {self.open_timeout:g} s") from exc
+        except ClientError as exc:
+            raise ConnectionFailed(f"{self.url}: {exc}") from exc
+        return None
+
+    async def _greet(self, link: Link) -> None:
+        try:
+            async with asyncio.timeout(self.open_timeout):
+                await link.open_with("$ping", "", {})
+        except ActionError as exc:  # 401: it waits for an $auth, which the caller may send by `call`
+            logger.debug("the first $ping was answered: %s", exc)
 
     async def authenticate(self, ask: Callable[[str, str, Mapping[str, Any]], Awaitable[Reply]]) -> float | None:
         """Sends ``$auth``; returns until when that holds."""
@@ -96,7 +116,7 @@ def refusal(url: str, lost: ConnectionLost) -> ConnectionFailed:
     told = f", {lost.reason!r}" if lost.reason else ""
     did = "refused" if lost.refused else "closed"
     return ConnectionFailed(
-        f"{url} {did} the connection: code {lost.code}{told}", code=lost.code, is_final=says_no(lost.code)
+        f"{url} {did} the connection: code {lost.code}{told}", code=lost.code, is_final=refuses(lost.code)
     )
 
 

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 from wsaction.client.backoff import Backoff
+from wsaction.client.close_codes import NOT_AUTHENTICATED
 from wsaction.client.dialing import Dialer, refusal
 from wsaction.client.errors import ConnectionFailed, ConnectionLost
 from wsaction.client.links import Link
 from wsaction.client.messages import Event
+from wsaction.client.pacing import Pacer
 
 __all__ = ("Hearer", "Line", "State")
 
@@ -19,7 +21,10 @@ logger = logging.getLogger("wsaction.client")
 State = Literal["connecting", "connected", "waiting", "closed"]
 """``waiting``: until the next try to connect. ``closed``: for good."""
 
+OnState = Callable[[State, Exception | None], None]
+
 STABLE = 10.0  # seconds after which a connection counts as one that went well
+AT_ONCE = 1.0  # seconds that a credential has to last to be renewed without a wait when it expires
 MIN_REFRESH = 0.5  # seconds between two $auth
 
 
@@ -49,15 +54,16 @@ class Line:
         backoff: Backoff,
         reconnect: bool,
         heartbeat: float | None,
-        on_state: Callable[[State, Exception | None], None] | None,
+        pacer: Pacer,
     ) -> None:
-        self._dialer, self._hearer, self._backoff = dialer, hearer, backoff
-        self._reconnect, self._heartbeat, self._on_state = reconnect, heartbeat, on_state
+        self._dialer, self._hearer, self._backoff, self._pacer = dialer, hearer, backoff, pacer
+        self._reconnect, self._heartbeat = reconnect, heartbeat
+        self._watchers: list[OnState] = []
         self._link: Link | None = None
         self._up = asyncio.Event()
         self._failure: ConnectionFailed | None = None
         self._runner: asyncio.Task[None] | None = None
-        self._refused = 0  # connections in a row that were closed by a no before they were stable
+        self._refused = 0  # refusals in a row, without a stable connection between them
         self.state: State = "connecting"
 
     @property
@@ -68,13 +74,17 @@ class Line:
     async def connected(self) -> Link:
         """The connection; waits for it. Raises `ConnectionFailed` where there will be none."""
         while (link := self.link) is None:
-            if self._failure is not None:
-                raise self._failure.again()
-            if self._runner is None:
-                raise RuntimeError("the client is not connected; use it in `async with connect(...) as client:`")
+            self.check()
             self._up.clear()
             await self._up.wait()
         return link
+
+    def check(self) -> None:
+        """Raises `ConnectionFailed` where there will be no connection, ``RuntimeError`` before `open`."""
+        if self._failure is not None:
+            raise self._failure.again()
+        if self._runner is None:
+            raise RuntimeError("the client is not connected; use it in `async with connect(...) as client:`")
 
     # ------------------------------------------------------------------------------------------------ its life
     async def open(self) -> None:
@@ -83,12 +93,12 @@ class Line:
             raise RuntimeError("this client was entered before; make a new one")
         self._tell("connecting")
         try:
-            link, expires_at = await self._dialer.dial(self._hearer.event)
+            link, expires_at = await self._dialer.dial(self._hearer.event, self._pacer)
         except Exception as exc:
             self._end(exc if isinstance(exc, ConnectionFailed) else ConnectionFailed(f"the client failed: {exc!r}"))
             raise
-        self._attach(link)
         self._runner = asyncio.create_task(self._run(link, expires_at))
+        self._attach(link)
 
     async def close(self) -> None:
         """Ends it; nothing of it runs any more then."""
@@ -112,8 +122,14 @@ class Line:
     async def _run(self, link: Link, expires_at: float | None) -> None:
         try:
             while True:
+                began = time.monotonic()
                 lost = await self._serve(link, expires_at)
-                link, expires_at = await self._connect_again(lost)
+                lasted = time.monotonic() - began
+                if lasted >= STABLE:
+                    self._refused = 0
+                    self._backoff.reset()
+                is_expired = lost.code == NOT_AUTHENTICATED and link.is_let_in and self._dialer.can_renew
+                link, expires_at = await self._connect_again(lost, is_expired, is_expired and lasted >= AT_ONCE)
                 self._attach(link)
         except ConnectionFailed as exc:
             self._end(exc)
@@ -123,47 +139,57 @@ class Line:
 
     async def _serve(self, link: Link, expires_at: float | None) -> ConnectionLost:
         """A link's life."""
-        began = time.monotonic()
         keeping = asyncio.create_task(self._keep(link, expires_at))
         try:
             lost = await link.run()
         finally:
             keeping.cancel()
+            self._pacer.detach()
             self._hearer.cut()
             await asyncio.gather(keeping, return_exceptions=True)
             await link.close()
             self._link = None
-        if time.monotonic() - began >= STABLE:
-            self._refused = 0
-            self._backoff.reset()
         return lost
 
     def _attach(self, link: Link) -> None:
         self._link = link
         self._up.set()
         self._hearer.linked(link)
+        self._pacer.attach(link)
         self._tell("connected")
 
-    async def _connect_again(self, lost: ConnectionLost) -> tuple[Link, float | None]:
-        """The next link. Raises `ConnectionFailed` where there is none to come."""
-        refused = refusal(self._dialer.url, lost)
-        self._refused += refused.is_final
-        if not self._reconnect or (refused.is_final and (self._refused > 1 or not self._dialer.can_renew)):
-            raise refused from lost
-        cause: Exception = lost
+    async def _connect_again(self, lost: ConnectionLost, is_expired: bool, at_once: bool) -> tuple[Link, float | None]:
+        """The next link. Raises `ConnectionFailed` where there is none to come.
+
+        ``is_expired``: the server closed because the credential has expired, which is no refusal of the next one.
+        """
+        failure, cause = refusal(self._dialer.url, lost), lost  # type: ConnectionFailed, Exception
+        if is_expired:
+            self._refused = 0
+        if not self._reconnect or (not is_expired and self._is_final(failure)):
+            raise failure from lost
         while True:
-            self._tell("waiting", cause)
-            await asyncio.sleep(self._backoff.seconds())
+            if not at_once:
+                self._tell("waiting", cause)
+                await asyncio.sleep(self._backoff.seconds())
+            at_once = False
             self._tell("connecting", cause)
             try:
-                return await self._dialer.dial(self._hearer.event)
+                return await self._dialer.dial(self._hearer.event, self._pacer)
             except ConnectionFailed as exc:
-                if exc.is_final:
+                if self._is_final(exc):
                     raise
                 cause = exc
             except Exception as exc:
                 logger.warning("no credential to connect with", exc_info=exc)
                 cause = exc
+
+    def _is_final(self, failure: ConnectionFailed) -> bool:
+        """Whether it is not to be tried again. A function for the credential has one more try: it may give another."""
+        if not failure.is_final:
+            return False
+        self._refused += 1
+        return self._refused > 1 or not self._dialer.can_renew
 
     # ------------------------------------------------------------------------------------------------ keeping it
     async def _keep(self, link: Link, expires_at: float | None) -> None:
@@ -198,13 +224,19 @@ class Line:
             return
         self._failure = failure or ConnectionFailed("the client is closed")
         self._up.set()
+        self._pacer.end(self._failure)
         self._hearer.ended(failure)
         self._tell("closed", failure)
 
     def _tell(self, state: State, cause: Exception | None = None) -> None:
         self.state = state
-        if self._on_state is not None:
+        for watcher in tuple(self._watchers):
             try:
-                self._on_state(state, cause)
+                watcher(state, cause)
             except Exception:  # it is told of the connection, which must not end by it
                 logger.exception("on_state(%r, ...) failed", state)
+
+    def watch(self, watcher: OnState) -> Callable[[], None]:
+        """Tells it of each new state; returns what ends that."""
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None

@@ -13,21 +13,15 @@ try:
 except ImportError as exc:
     raise ImportError("wsaction.client needs websockets: pip install 'wsaction[client]'") from exc
 
+from wsaction.client.close_codes import status_refuses
 from wsaction.client.errors import ConnectionFailed, ConnectionLost
 
-__all__ = ("Socket", "open_socket", "says_no")
+__all__ = ("Socket", "open_socket")
 
 logger = logging.getLogger("wsaction.client")
 
 SUBPROTOCOL = "wsaction.v1"
-REFUSING_CODES = frozenset({1008, 4401, 4403, 4404})
-_PASSING_STATUSES = frozenset({408, 425, 429})  # and all from 500 on: tried again, they may say something else
 _SUBPROTOCOL_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, token
-
-
-def says_no(code: int) -> bool:
-    """Whether a close code says that connecting again as one is will not help."""
-    return code in REFUSING_CODES
 
 
 class _Connect(websockets_connect):
@@ -115,10 +109,8 @@ def _as_subprotocol(token: str) -> str:
 def _refused(url: str, exc: InvalidStatus) -> ConnectionFailed:
     """A handshake that was answered by HTTP: the status, and what the body says."""
     status, body = exc.response.status_code, (exc.response.body or b"")[:500].decode(errors="replace")
-    final = status < 500 and status not in _PASSING_STATUSES
-    return ConnectionFailed(
-        f"{url} refused the handshake: HTTP {status} {body}".rstrip(), status=status, is_final=final
-    )
+    message = f"{url} refused the handshake: HTTP {status} {body}".rstrip()
+    return ConnectionFailed(message, status=status, is_final=status_refuses(status))
 
 
 def _lost(exc: ConnectionClosed) -> ConnectionLost:

@@ -1,11 +1,15 @@
-"""`Subscription`: the events of one route, once and in order, through lost connections and slow consumers."""
+"""`Subscription`: the events of one route, once and in order, through lost connections and slow consumers.
+
+`SharedRoute` is what all subscriptions of one route share: the server's subscription, of which a connection has one.
+The two are one thing: what a subscription has received decides what its route asks for next.
+"""
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import Enum
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from wsaction.client.backoff import Backoff
 from wsaction.client.buffers import Buffer
@@ -17,15 +21,18 @@ from wsaction.client.errors import (
     Throttled,
     Unavailable,
     UnexpectedReply,
+    action_error,
 )
 from wsaction.client.links import Link
 from wsaction.client.messages import Event, Position, Reply, Resync, position_in
+from wsaction.client.pacing import QUEUE_BOUNDS
 
-__all__ = ("Line", "Registry", "Subscription")
+__all__ = ("Line", "Registry", "SharedRoute", "Subscription", "SubscriptionState")
 
 logger = logging.getLogger("wsaction.client")
 
-LEAVE_TIMEOUT = 5.0  # seconds that leaving waits for the server's word
+SubscriptionState = Literal["joining", "live", "recovering", "closed"]
+"""``joining``: the server has not answered yet. ``recovering``: what was missed is being asked for."""
 
 
 class Line(Protocol):
@@ -40,21 +47,16 @@ class Line(Protocol):
 
 
 class Registry(Protocol):
-    """Who tells subscriptions of their events, and of each new connection."""
+    """Who tells routes of their events, and of each new connection."""
 
-    def add(self, subscription: "Subscription") -> None:
-        """Tells it from now on."""
+    def route(self, name: str, backoff: Backoff) -> "SharedRoute":
+        """The route of that name; a new one where nobody is subscribed to it."""
 
-    def remove(self, subscription: "Subscription") -> None:
+    def rename(self, route: "SharedRoute", name: str) -> "SharedRoute":
+        """Its events come under another name. Returns the one that has that name already, or the same."""
+
+    def remove(self, route: "SharedRoute") -> None:
         """Tells it nothing any more."""
-
-
-class _State(Enum):
-    IDLE = "not asked"
-    ASKED = "asked, and not answered yet"
-    LIVE = "live"
-    BEHIND = "more waits than may; what comes is dropped, and asked for again once there is room"
-    LEAVING = "nobody listens any more"
 
 
 class Subscription:
@@ -65,6 +67,9 @@ class Subscription:
     when the client is closed, and raises the `ActionError` with which the server refuses to go on (the right to see the
     route was taken away), or `ConnectionFailed`. Events wait for their consumer, at most ``buffer`` characters of them;
     what comes beyond that is asked for again from the server's history, so that a slow consumer keeps nobody waiting.
+
+    Subscriptions of one route share one of the server's, which ends with the last of them. Each has its own position,
+    buffer and snapshot.
 
     ``position`` is that of the last item that was handed out: keep it, and pass it as ``since`` another day.
     ``snapshot`` and ``recovered`` are what the server said on entering; ``recovered`` is None without ``since``.
@@ -82,49 +87,56 @@ class Subscription:
         buffer: int,
         backoff: Backoff,
     ) -> None:
-        self._line, self._registry = line, registry
-        self.asked_route, self._wants_snapshot = route, snapshot
-        self.route = route.partition("?")[0]  # under which its events come
-        self._timeout, self._most, self._backoff = timeout, buffer, backoff
-        self.position = self._received = since
+        self._line, self._registry, self._backoff = line, registry, backoff
+        self.asked_route, self.wants_snapshot = route, snapshot
+        self.timeout, self._most = timeout, buffer
+        self.position = self.received = since
         self.recovered: bool | None = None
         self.snapshot: Any = None
-        self._state = _State.IDLE
+        self.state: SubscriptionState = "joining"
+        self._watchers: list[Callable[[SubscriptionState], None]] = []
+        self.shared: SharedRoute | None = None
         self._buffer: Buffer[_Waiting] = Buffer()
-        self._resync = False  # whether something was lost that the next answer makes good
-        self._timer: asyncio.TimerHandle | None = None
-        self._asking: _Asking | None = None
+        self.is_behind = False  # more waits than may; what comes is dropped, and asked for again once there is room
+        self.is_lost = False  # whether something was lost that the next answer makes good
         self._entered: asyncio.Future[None] | None = None
+
+    @property
+    def route(self) -> str:
+        """The route, as its events name it."""
+        return self.asked_route.partition("?")[0] if self.shared is None else self.shared.name
 
     # ------------------------------------------------------------------------------------------------ its life
     async def __aenter__(self) -> "Subscription":
-        if self._state is not _State.IDLE:
+        if self._entered is not None:
             raise RuntimeError(f"this subscription to {self.route!r} was entered before; make a new one")
         self._entered = asyncio.get_running_loop().create_future()
-        self._registry.add(self)
+        self.shared = self._registry.route(self.route, self._backoff)
+        self.shared.add(self)
         try:
-            async with asyncio.timeout(self._timeout) as deadline:
-                link = await self._line.connected()
-                if self._state is _State.IDLE:  # not asked by a new connection yet
-                    self.ask(link)
+            async with asyncio.timeout(self.timeout) as deadline:
+                await self._line.connected()
+                self.shared.look(self._line.link)
                 await self._entered
         except BaseException:
-            self._leave(self._line.link)
+            self.close()
             if deadline.expired():
-                raise CallTimeout(f"subscribe {self.asked_route}", self._timeout) from None
+                raise CallTimeout(f"subscribe {self.asked_route}", self.timeout) from None
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        leaving = self._leave(self._line.link)
-        if leaving is not None:
-            try:
-                async with asyncio.timeout(LEAVE_TIMEOUT):
-                    await leaving.left.wait()
-            except TimeoutError:
-                logger.warning("unsubscribe %s: no reply in %g s", self.asked_route, LEAVE_TIMEOUT)
+        self.close()
+
+    def close(self) -> None:
+        """Ends it, at once: what waits and what comes is dropped. The last one of a route unsubscribes."""
+        self._buffer.end()
+        self._buffer.clear()
+        self._tell("closed")
+        if self.shared is not None:
+            self.shared.leave(self)
 
     def __aiter__(self) -> "Subscription":
         return self
@@ -137,149 +149,92 @@ class Subscription:
             )
         waiting = await self._buffer.get()
         self.position = waiting.position
-        if self._state is _State.BEHIND and not self._buffer:
-            self._ask_again()
+        if self.is_behind and not self._buffer and self.shared is not None:
+            self.shared.look(self._line.link)
         return waiting.item
+
+    def on_state(self, watcher: Callable[[SubscriptionState], None]) -> Callable[[], None]:
+        """Calls ``watcher`` with each new `SubscriptionState`; returns a function that ends that."""
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
+
+    def _tell(self, state: SubscriptionState) -> None:
+        if state == self.state or self.state == "closed":
+            return
+        self.state = state
+        for watcher in tuple(self._watchers):
+            try:
+                watcher(state)
+            except Exception:  # the subscription must not end by it
+                logger.exception("on_state(%r) of %s failed", state, self.asked_route)
+
+    # ------------------------------------------------------------------------------------------------ its route's word
+    @property
+    def has_entered(self) -> bool:
+        """Whether it was answered once."""
+        return self._entered is not None and self._entered.done()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing waits for the consumer."""
+        return not self._buffer
 
     def end(self, exc: Exception | None = None) -> None:
         """Nothing more comes: because of ``exc``, or because the client is closed."""
-        self._settle()
-        self._asking = None
         self._buffer.end(exc)
+        self._tell("closed")
         if self._entered is not None and not self._entered.done():
             self._entered.set_exception(exc or ClientError("the client is closed"))
             self._entered.exception()  # it is seen by whoever enters, who may have gone
 
-    def _leave(self, link: Link | None) -> "_Leaving | None":
-        """Unsubscribes; until the server has said that it is done, what comes is dropped."""
-        self._settle()
-        self._state = _State.LEAVING
-        self._buffer.end()
-        self._buffer.clear()
-        if link is None or self._asking is None:  # the server does not know of it
-            self._registry.remove(self)
-            return None
-        leaving = _Leaving(self._registry, self)
-        link.ask("unsubscribe", self.asked_route, {}, leaving)
-        return leaving
-
-    def _settle(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    # ------------------------------------------------------------------------------------------------ asking
-    @property
-    def is_leaving(self) -> bool:
-        """Whether another one may take its place."""
-        return self._state is _State.LEAVING
-
-    def ask(self, link: Link) -> None:
-        """Subscribes: for the first time, or again with all that is known by now."""
-        if self._state is _State.LEAVING or self._buffer.ended:
-            return
-        self._settle()
-        keys: dict[str, Any] = {"snapshot": True} if self._wants_snapshot else {}
-        if (since := self._received) is not None and not self._resync:
-            keys["since"] = {"epoch": since.epoch, "offset": since.offset}
-        self._state = _State.ASKED
-        self._asking = _Asking(self)
-        link.ask("subscribe", self.asked_route, keys, self._asking)
-        self._timer = asyncio.get_running_loop().call_later(self._timeout, self._ask_again)
-
-    def _ask_again(self) -> None:
-        if (link := self._line.link) is not None:  # else it is asked once there is one
-            self.ask(link)
-
     def cut(self) -> None:
-        """The connection was lost: what is known stays."""
-        self._settle()
-        self._asking = None
+        """It has to be asked for again: what is known stays."""
+        if self.has_entered:
+            self._tell("recovering")
 
-    def answered(self, reply: Reply, asking: "_Asking") -> None:
-        """The server's word on subscribing."""
-        if asking is not self._asking or self._state is not _State.ASKED:
-            return  # it has been asked again since
-        self._settle()
-        if (error := reply.error) is not None:
-            self._refused(error)
-            return
-        self._backoff.reset()
-        try:
-            position = position_in(reply.data)
-            self._rename(reply.data.get("route"))
-        except (UnexpectedReply, ValueError) as exc:
-            self.end(exc)
-            return
-        self._joined(position, reply)
-
-    def _rename(self, route: Any) -> None:
-        """The server may say under which name its events come."""
-        if isinstance(route, str) and route != self.route:
-            self._registry.remove(self)
-            self.route = route
-            self._registry.add(self)
-
-    def _refused(self, error: ActionError) -> None:
-        """Ends, unless it was there before and the server may think better of it."""
-        may_pass = isinstance(error, (Unavailable, Throttled))
-        if not may_pass or self._entered is None or not self._entered.done():
-            self.end(error)
-            return
-        wait = self._backoff.seconds()
-        if isinstance(error, Throttled):
-            wait += error.retry_after or 0
-        logger.info("%s; asking again in %.3g s", error, wait)
-        self._timer = asyncio.get_running_loop().call_later(wait, self._ask_again)
-
-    def _joined(self, position: Position, reply: Reply) -> None:
+    def joined(self, position: Position, recovered: bool | None, snapshot: Any, size: int) -> None:
         """From here on what comes follows without a hole."""
-        recovered, snapshot, since = reply.data.get("recovered"), reply.data.get("snapshot"), self._received
-        lost, self._resync = self._resync or (since is not None and not recovered), False
-        self._state = _State.LIVE
+        since = self.received
+        lost, self.is_lost = self.is_lost or (since is not None and not recovered), False
+        self.is_behind = False
         if since is not None and not lost:  # the position in the reply is the one before what follows
             position = Position(position.epoch, max(position.offset, since.offset))
-        self._received = position
+        self.received = position
         if lost:
-            self._keep_resync(Resync(position, snapshot), reply.size)
+            self._keep_resync(Resync(position, snapshot), size)
         else:
             self._moved(position)
         if self._entered is not None and not self._entered.done():
             self.recovered, self.snapshot = recovered, snapshot
             self._entered.set_result(None)
+        self._tell("live")
 
-    # ------------------------------------------------------------------------------------------------ being told
     def told(self, event: Event, size: int) -> None:
         """An event of its route came."""
-        if self._state is not _State.LIVE:
-            return  # before the server's word, or dropped
-        if event.event in ("$position", "$resync"):
-            self._notice(event)
-        elif event.event == "$unsubscribed":
-            lost = {"type": "permission_denied", "msg": "The right to this was lost after it was subscribed to."}
-            self.end(PermissionDenied(403, [lost], "subscribe", self.asked_route))
-        elif self._buffer and self._buffer.size + size > self._most:
-            self._state = _State.BEHIND
-        elif event.offset is None:
-            self._buffer.put(_Waiting(event, self._received), size)
-        elif self._received is None or event.offset > self._received.offset:  # else it is known
-            self._received = Position(self._received.epoch if self._received else "", event.offset)
-            self._buffer.put(_Waiting(event, self._received), size)
-
-    def _notice(self, event: Event) -> None:
-        try:
-            position = position_in(event.data)
-        except UnexpectedReply as exc:
-            logger.warning("%s of %s: %s", event.event, event.route, exc)
+        if self.is_behind:
             return
-        if event.event == "$position":
-            self._received = position
+        if self._buffer and self._buffer.size + size > self._most:
+            self.is_behind = True
+            self._tell("recovering")
+        elif event.offset is None:
+            self._buffer.put(_Waiting(event, self.received), size)
+        elif self.received is None or event.offset > self.received.offset:  # else it is known
+            self.received = Position(self.received.epoch if self.received else "", event.offset)
+            self._buffer.put(_Waiting(event, self.received), size)
+
+    def moved(self, position: Position) -> None:
+        """Its position is another, without an event."""
+        if not self.is_behind:
+            self.received = position
             self._moved(position)
-        elif self._wants_snapshot:  # what comes until there is a new one is in it, or comes after it
-            self._resync = True
-            self._ask_again()
-        else:
-            self._received = position
+
+    def missed(self, position: Position) -> None:
+        """Something was lost."""
+        if self.wants_snapshot:  # what comes until there is a new one is in it, or comes after it
+            self.is_lost = True
+            self._tell("recovering")
+        elif not self.is_behind:
+            self.received = position
             self._keep_resync(Resync(position), size=1)
 
     def _keep_resync(self, item: Resync, size: int) -> None:
@@ -306,34 +261,294 @@ class _Waiting:
     position: Position | None
 
 
-class _Asking:
-    """The `links.Asker` of one request to subscribe."""
+class SharedRoute:
+    """One route that this client is subscribed to, for all of its subscriptions there.
 
-    def __init__(self, subscription: Subscription) -> None:
-        self._subscription = subscription
+    The server has one subscription of a route for each connection, and a new ``subscribe`` replaces it. So one is asked
+    for at a time (`_Ask`), for as many subscriptions as it serves: those that are joining, or have to catch up. The
+    others go on meanwhile, and drop by its offset what comes to them twice. If the answer's position is later than what
+    one of them had, that one catches up next.
+    """
+
+    def __init__(self, name: str, line: Line, registry: Registry, backoff: Backoff) -> None:
+        self.name = name  # under which its events come
+        self._line, self._registry, self._backoff = line, registry, backoff
+        self._live: dict[Subscription, None] = {}
+        self._waiting: dict[Subscription, None] = {}  # to be asked for
+        self._asking: _Ask | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._asked_route = ""  # with which it is subscribed on this connection; "": it is not
+        self._leaving: object | None = None  # the request to unsubscribe that is under way
+
+    @property
+    def _all(self) -> list[Subscription]:
+        return [*self._live, *self._waiting]
+
+    # ------------------------------------------------------------------------------------------------ who shares it
+    def add(self, subscription: Subscription) -> None:
+        """One more."""
+        self._waiting[subscription] = None
+
+    def leave(self, subscription: Subscription) -> None:
+        """One fewer; the last one unsubscribes. Until the server has said that it is done, what comes is dropped."""
+        known = self._live.keys() | self._waiting.keys()
+        self._live.pop(subscription, None)
+        self._waiting.pop(subscription, None)
+        if subscription not in known or self._live or self._waiting:
+            return
+        self._settle()
+        self._asking = None
+        link = self._line.link
+        if link is None or not self._asked_route:  # the server does not know of it
+            self._registry.remove(self)
+            return
+        leaving = self._leaving = _Leaving(self)
+        asked, self._asked_route = self._asked_route, ""
+        link.ask("unsubscribe", asked, {}, leaving)
+
+    def left(self, leaving: object) -> None:
+        """The server has said that it is unsubscribed."""
+        if leaving is self._leaving:
+            self._leaving = None
+            if not self._live and not self._waiting:
+                self._registry.remove(self)
+
+    def adopt(self, other: "SharedRoute") -> None:
+        """Takes over those of another one, which turned out to be the same route."""
+        for subscription in other._all:
+            subscription.shared = self
+            self._waiting[subscription] = None
+        self._asked_route = self._asked_route or other._asked_route
+        other._live.clear()
+        other._waiting.clear()
+        other._settle()
+
+    # ------------------------------------------------------------------------------------------------ asking
+    def look(self, link: Link | None) -> None:
+        """Asks for those that wait, one after the other, if nothing is being asked."""
+        for subscription in [one for one in self._live if one.is_lost or (one.is_behind and one.is_drained)]:
+            self._wait(subscription)
+        if link is None or self._asking is not None or self._retry is not None:
+            return
+        while self._waiting:
+            first = next(iter(self._waiting))
+            if not self._join_at_once(first):
+                self._ask(link, first)
+                return
+
+    def _wait(self, subscription: Subscription) -> None:
+        self._live.pop(subscription, None)
+        self._waiting[subscription] = None
+
+    def _join_at_once(self, subscription: Subscription) -> bool:
+        """One that wants no more than what comes from now on needs no word of the server's, once there is one live."""
+        known = [one.received for one in self._live if not one.is_behind and one.received is not None]
+        received = max(known, key=lambda position: position.offset, default=None)
+        if received is None or subscription.wants_snapshot or subscription.has_entered:
+            return False
+        if subscription.received not in (None, received):
+            return False
+        self._waiting.pop(subscription)
+        self._live[subscription] = None
+        subscription.joined(received, None if subscription.received is None else True, None, 1)
+        return True
+
+    def _ask(self, link: Link, first: Subscription) -> None:
+        """Subscribes with what the first one needs, and all who need the same."""
+        since, asked = self._since(first), first.asked_route
+        concerned = [first]
+        if since is not None:  # from the earliest of them, once for all
+            others = [one for one in self._waiting if one is not first and self._since(one) is not None]
+            same = [one for one in others if self._since(one).epoch == since.epoch]  # type: ignore[union-attr]
+            concerned += same
+            since = min((self._since(one) for one in concerned), key=lambda one: one.offset)  # type: ignore[union-attr]
+            with_snapshot = next((one for one in concerned if one.wants_snapshot), None)
+            asked = asked if with_snapshot is None else with_snapshot.asked_route
+        else:
+            concerned += [
+                one
+                for one in self._waiting
+                if one is not first
+                and self._since(one) is None
+                and (not one.wants_snapshot or (first.wants_snapshot and one.asked_route == asked))
+            ]
+        wants_snapshot = any(one.wants_snapshot for one in concerned)
+        keys: dict[str, Any] = {"snapshot": True} if wants_snapshot else {}
+        if since is not None:
+            keys["since"] = {"epoch": since.epoch, "offset": since.offset}
+        self._asking = _Ask(self, asked, wants_snapshot, since, concerned)
+        self._asked_route = asked
+        timeout = min(one.timeout for one in concerned)
+        self._timer = asyncio.get_running_loop().call_later(timeout, self._late)
+        link.ask("subscribe", asked, keys, self._asking)
+
+    @staticmethod
+    def _since(subscription: Subscription) -> Position | None:
+        return None if subscription.is_lost else subscription.received
+
+    def _late(self) -> None:
+        """No answer in time: it is asked again, if there is still a connection."""
+        self._asking = self._timer = None
+        self.look(self._line.link)
+
+    def cut(self) -> None:
+        """The connection was lost."""
+        self._settle()
+        self._asking, self._asked_route, self._leaving = None, "", None
+        for subscription in [*self._live]:
+            self._wait(subscription)
+        for subscription in self._waiting:
+            subscription.cut()
+        if not self._waiting:
+            self._registry.remove(self)
+
+    def end(self, exc_for: Callable[[], Exception | None]) -> None:
+        """Nothing more comes."""
+        self._settle()
+        for subscription in self._all:
+            subscription.end(exc_for())
+        self._live.clear()
+        self._waiting.clear()
+
+    def _settle(self) -> None:
+        for timer in (self._timer, self._retry):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._retry = None
+
+    # ------------------------------------------------------------------------------------------------ being answered
+    def answered(self, reply: Reply, ask: "_Ask") -> None:
+        """The server's word on subscribing."""
+        if ask is not self._asking:
+            return  # it has been asked again since
+        self._settle()
+        self._asking = None
+        if (error := reply.error) is not None:
+            self._refused(error, ask)
+            return
+        self._backoff.reset()
+        try:
+            position, name = position_in(reply.data), reply.data.get("route")
+        except UnexpectedReply as exc:
+            for one in ask.concerned:
+                one.end(exc)
+                self.leave(one)
+            return
+        shared = self
+        if isinstance(name, str) and name != self.name:  # under which its events come
+            shared = self._registry.rename(self, name)
+        shared._joined(position, reply, ask)
+
+    def _joined(self, position: Position, reply: Reply, ask: "_Ask") -> None:
+        recovered, snapshot = reply.data.get("recovered"), reply.data.get("snapshot")
+        for one in [one for one in self._live if one not in ask.concerned and not one.is_behind]:
+            if one.received is None or one.received.epoch != position.epoch or one.received.offset < position.offset:
+                self._wait(one)  # what is between its position and this one may not come any more
+        for one in ask.concerned:
+            if one not in self._waiting:
+                continue  # it has left
+            since = self._since(one)
+            needs_snapshot = one.wants_snapshot and (since is None or not recovered)
+            if needs_snapshot and (not ask.wants_snapshot or one.asked_route != ask.asked):
+                one.is_lost = one.is_lost or since is not None
+                continue  # that snapshot is another list's: it is asked for next
+            self._waiting.pop(one)
+            self._live[one] = None
+            own = snapshot if one.wants_snapshot else None
+            one.joined(position, None if since is None else bool(recovered), own, reply.size)
+        self.look(self._line.link)
+
+    def _refused(self, error: ActionError, ask: "_Ask") -> None:
+        """Ends those for whom it was asked, unless they were there before and the server may think better of it."""
+        is_full = isinstance(error, Unavailable) and error.ctx.get("limit") in QUEUE_BOUNDS
+        may_pass = isinstance(error, (Unavailable, Throttled))
+        for one in ask.concerned:
+            if not (is_full or (may_pass and one.has_entered)):
+                self._drop([one], action_error(error.status, error.errors, error.action, error.route))
+        if may_pass and self._waiting:
+            wait = self._backoff.seconds() + ((error.retry_after or 0) if isinstance(error, Throttled) else 0)
+            logger.info("%s; asking again in %.3g s", error, wait)
+            self._retry = asyncio.get_running_loop().call_later(wait, self._ask_again)
+        else:
+            self.look(self._line.link)
+
+    def _ask_again(self) -> None:
+        self._retry = None
+        self.look(self._line.link)
+
+    def _drop(self, subscriptions: Iterable[Subscription], exc: Exception) -> None:
+        for one in subscriptions:
+            if one in self._waiting or one in self._live:
+                self._waiting.pop(one, None)
+                self._live.pop(one, None)
+                one.end(exc)
+        if not self._live:
+            self._asked_route = ""
+        if not self._live and not self._waiting:
+            self._registry.remove(self)
+
+    # ------------------------------------------------------------------------------------------------ being told
+    def told(self, event: Event, size: int) -> None:
+        """An event of its route came."""
+        if event.event == "$unsubscribed":
+            lost = {"type": "permission_denied", "msg": "The right to this was lost after it was subscribed to."}
+            if self._live or (self._asking is None and self._waiting):
+                self._asking, self._asked_route = None, ""
+                self._settle()
+                for one in self._all:
+                    self._drop([one], PermissionDenied(403, [lost], "subscribe", one.asked_route))
+        elif event.event in ("$position", "$resync"):
+            self._notice(event)
+        else:
+            for one in [*self._live]:
+                one.told(event, size)
+
+    def _notice(self, event: Event) -> None:
+        try:
+            position = position_in(event.data)
+        except UnexpectedReply as exc:
+            logger.warning("%s of %s: %s", event.event, event.route, exc)
+            return
+        for one in [*self._live]:
+            if event.event == "$position":
+                one.moved(position)
+            else:
+                one.missed(position)
+        self.look(self._line.link)
+
+
+class _Ask:
+    """The `pacing.Asker` of one request to subscribe."""
+
+    def __init__(
+        self,
+        route: SharedRoute,
+        asked: str,
+        wants_snapshot: bool,
+        since: Position | None,
+        concerned: list[Subscription],
+    ) -> None:
+        self._route = route
+        self.asked, self.wants_snapshot, self.since, self.concerned = asked, wants_snapshot, since, concerned
 
     def reply(self, reply: Reply) -> None:
-        self._subscription.answered(reply, self)
+        self._route.answered(reply, self)
 
     def lost(self, exc: Exception) -> None:
         """It is asked again on the next connection."""
 
 
 class _Leaving:
-    """The `links.Asker` of one request to unsubscribe."""
+    """The `pacing.Asker` of one request to unsubscribe."""
 
-    def __init__(self, registry: Registry, subscription: Subscription) -> None:
-        self.left = asyncio.Event()
-        self._registry, self._subscription = registry, subscription
+    def __init__(self, route: SharedRoute) -> None:
+        self._route = route
 
     def reply(self, reply: Reply) -> None:
         if reply.error is not None:
             logger.warning("%s", reply.error)
-        self._done()
+        self._route.left(self)
 
     def lost(self, exc: Exception) -> None:
-        self._done()
-
-    def _done(self) -> None:
-        self._registry.remove(self._subscription)
-        self.left.set()
+        self._route.left(self)

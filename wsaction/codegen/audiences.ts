@@ -47,9 +47,10 @@ export class Events implements AsyncIterable<ServerEvent | Resync>, AsyncIterato
   }
 }
 
-/** Hands each event to the subscription of its route or, where there is none, to all who listen. */
+/** Hands each event to the subscriptions of its route or, where there are none, to all who listen. */
 class Audience implements Hearer, Registry {
-  readonly #followers = new Map<string, Follower>();
+  line: Line | undefined; // that it hears; set by whoever makes both
+  readonly #routes = new Map<string, SharedRoute>();
   readonly #listeners = new Set<Events>();
   #wasCut = false;
 
@@ -59,38 +60,47 @@ class Audience implements Hearer, Registry {
     return events;
   }
 
-  add(follower: Follower): void {
-    const known = this.#followers.get(follower.route);
-    if (known !== undefined && !known.isLeaving) {
-      throw new Error(`this client is subscribed to ${JSON.stringify(follower.route)} already; share that subscription`);
-    }
-    this.#followers.set(follower.route, follower);
+  route(name: string): SharedRoute {
+    const route = this.#routes.get(name) ?? new SharedRoute(name, this.line as Line, this);
+    this.#routes.set(name, route);
+    return route;
   }
 
-  remove(follower: Follower): void {
-    if (this.#followers.get(follower.route) === follower) this.#followers.delete(follower.route);
+  /** Its events come under another name. Returns the one that has that name already, or the same. */
+  rename(route: SharedRoute, name: string): SharedRoute {
+    this.remove(route);
+    route.name = name;
+    const known = this.#routes.get(name);
+    if (known === undefined) this.#routes.set(name, route);
+    else known.adopt(route);
+    return known ?? route;
+  }
+
+  remove(route: SharedRoute): void {
+    if (this.#routes.get(route.name) === route) this.#routes.delete(route.name);
   }
 
   event(event: ServerEvent, size: number): void {
-    const follower = this.#followers.get(event.route);
-    if (follower !== undefined) follower.told(event, size);
+    const route = this.#routes.get(event.route);
+    if (route !== undefined) route.told(event, size);
     else for (const listener of this.#listeners) listener.told(event, size);
   }
 
   linked(link: Link): void {
-    for (const follower of [...this.#followers.values()]) follower.ask(link);
+    for (const route of [...this.#routes.values()]) route.look(link);
     if (this.#wasCut) for (const listener of this.#listeners) listener.miss();
   }
 
   cut(): void {
     this.#wasCut = true;
-    for (const follower of [...this.#followers.values()]) follower.cut();
+    for (const route of [...this.#routes.values()]) route.cut();
   }
 
   ended(failure: ConnectionFailed | undefined): void {
-    for (const follower of [...this.#followers.values()]) follower.end(failure);
+    const routes = [...this.#routes.values()];
+    this.#routes.clear();
+    for (const route of routes) route.end(failure);
     for (const listener of this.#listeners) listener.end(failure);
-    this.#followers.clear();
     this.#listeners.clear();
   }
 }

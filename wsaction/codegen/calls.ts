@@ -37,7 +37,7 @@ export class BaseClient {
   readonly #line: Line;
 
   constructor(url: string, options: ClientOptions = {}) {
-    this.#line = new Line(url, options, this.#audience);
+    this.#line = this.#audience.line = new Line(url, options, this.#audience);
   }
 
   /** How it stands with the connection. */
@@ -55,7 +55,12 @@ export class BaseClient {
     });
   }
 
-  /** Closes it for good: what is under way fails with `ConnectionLost`, iterations end. */
+  /** Calls a function with each new state and what led to it; returns what ends that. */
+  onState(tell: (state: State, cause: Error | undefined) => void): () => void {
+    return this.#line.watch(tell);
+  }
+
+  /** Closes it for good: what is under way fails with `ConnectionLost`, iterations end. `$flush()` first waits for sends. */
   close(): void {
     this.#line.close();
   }
@@ -81,20 +86,25 @@ export class BaseClient {
     });
   }
 
-  /** Runs an action that answers nothing. Resolves once it is on its way; errors are logged. */
+  /**
+   * Runs an action that answers nothing. Resolves once it is on its way; errors are logged. While `maxInFlight` requests
+   * are under way it waits for its turn. What the server refuses for lack of room is sent again.
+   */
   $send(action: string, route = "", params: object = {}, options: CallOptions = {}): Promise<void> {
     const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
     const asked = withQuery(route, options.query);
     return this.#within(`${action} ${asked}`, seconds, options.signal, (resolve, reject) => {
-      return this.#line.whenOpen((link) => {
-        try {
-          link.ask(action, asked, { ...params }, undefined);
-          resolve();
-        } catch (error) {
-          reject(error as Error);
-        }
-      }, reject);
+      return this.#line.submit(new OutgoingRequest(action, asked, params, undefined, { resolve, reject }));
     });
+  }
+
+  /**
+   * Resolves once every `$send` so far has run, or was refused by an error, which is logged. Rejects with
+   * `ConnectionLost` if the connection was lost meanwhile: what was under way may have been carried out or not.
+   */
+  $flush(options: Pick<CallOptions, "timeout" | "signal"> = {}): Promise<void> {
+    const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
+    return this.#within("flush", seconds, options.signal, (resolve, reject) => this.#line.flush({ resolve, reject }));
   }
 
   /** The items of an action that is a stream. */
@@ -125,45 +135,40 @@ export class BaseClient {
   }
 
   /** The events of a route, which is told in the form in which the server writes it. */
-  async $subscribe<const Options extends SubscribeOptions>(
+  async $subscribe<Asked extends boolean = false, Since extends Position | null = null>(
     route: string,
-    options?: Options,
-  ): Promise<Subscription<ServerEvent, SnapshotFor<Options, unknown>, FirstFor<Options, unknown>>> {
+    options?: SubscribeOptions<string, Asked, Since>,
+  ): Promise<Subscription<ServerEvent, SnapshotFor<Asked, unknown>, FirstFor<Asked, Since, unknown>>> {
     const told: SubscribeOptions = options ?? {};
     const asked = withQuery(route, told.query);
     let follower: Follower | undefined;
     try {
       await this.#within<void>(`subscribe ${asked}`, told.timeout ?? 30, told.signal, (resolve, reject) => {
         const one = (follower = new Follower(this.#line, this.#audience, asked, told, { resolve, reject }));
-        this.#audience.add(one);
-        const link = this.#line.link;
-        if (link !== undefined) one.ask(link);
-        return link === undefined ? this.#line.whenOpen(() => undefined, reject) : () => undefined; // `linked` asks
+        const stop = this.#line.whenOpen((link) => one.shared.look(link), reject);
+        const stopLeaving = onAbort(told.signal, () => one.leave()); // at once, for whoever subscribes right after
+        return () => {
+          stop();
+          stopLeaving();
+        };
       });
     } catch (error) {
-      void follower?.leave();
+      follower?.leave();
       throw error;
     }
     const following = follower as Follower | undefined;
-    if (following !== undefined) following.onEnd = onAbort(told.signal, () => void following.leave());
+    if (following !== undefined) following.onEnd = onAbort(told.signal, () => following.leave());
     return new Subscription(following);
   }
 
-  /** Asks once there is a connection; returns what gives it up, and has it cancelled. */
+  /** Asks in its turn; returns what gives it up, and has it cancelled. */
   #ask(action: string, route: string, params: object, asker: StreamAsker): () => void {
-    let cancel = (): void => undefined;
-    const stop = this.#line.whenOpen((link) => {
-      try {
-        const id = link.ask(action, route, { ...params }, asker);
-        cancel = () => link.cancel(id);
-      } catch (error) {
-        asker.fail(error as Error);
-      }
-    }, asker.fail);
-    return () => {
-      stop();
-      cancel();
-    };
+    try {
+      return this.#line.submit(new OutgoingRequest(action, route, params, asker));
+    } catch (error) {
+      asker.fail(error as Error);
+      return () => undefined;
+    }
   }
 
   /** What `begin` settles, unless time or the signal does; whatever settles it, what `begin` returned is called. */
@@ -232,7 +237,7 @@ function routeOf(route: Route, captures: { readonly [name: string]: unknown }): 
   const form = route.forms.find((one) => Object.keys(route.captures).every((name) => one.includes(`{${name}}`) === given.includes(name)));
   if (form === undefined) throw new InvalidRoute(`${route.forms[0] ?? ""}: no form of it takes just ${given.join(", ") || "nothing"}`);
   return form.replace(/\{([^{}]+)\}/g, (whole, name: string) => {
-    const capture = Object.hasOwn(route.captures, name) ? route.captures[name] : undefined;
+    const capture = hasOwn(route.captures, name) ? route.captures[name] : undefined;
     return capture === undefined ? whole : written(name, captures[name], capture);
   });
 }
@@ -276,7 +281,7 @@ function chosen(plans: readonly Plan[], first: unknown): Plan {
 function run(client: BaseClient, plan: Plan, given: unknown[]): unknown {
   const hasCaptures = Object.keys(plan.at.captures).length > 0;
   const captures = hasCaptures ? (given.shift() ?? {}) : {};
-  const params = { ...(plan.takes === true ? (given.shift() ?? {}) : {}), ...plan.fixed };
+  const params = { ...(plan.takes === true ? ((given.shift() ?? {}) as object) : {}), ...plan.fixed };
   const options = (given.shift() ?? {}) as CallOptions;
   const ask = (): unknown => {
     const route = routeOf(plan.at, captures as { readonly [name: string]: unknown });

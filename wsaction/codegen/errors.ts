@@ -3,6 +3,11 @@
 /** Whatever this client raises of its own. */
 export class ClientError extends Error {
   override name = "ClientError";
+
+  constructor(message?: string, cause?: unknown) {
+    super(message); // which takes a cause from ES2022 on
+    if (cause !== undefined) Object.defineProperty(this, "cause", { value: cause, configurable: true, writable: true });
+  }
 }
 
 /** There is no connection, and the client does not try any more. `code` is that of a close which says no. */
@@ -12,7 +17,7 @@ export class ConnectionFailed extends ClientError {
   readonly code: number | undefined;
 
   constructor(message: string, isFinal = false, code?: number, cause?: unknown) {
-    super(message, cause === undefined ? {} : { cause });
+    super(message, cause);
     this.isFinal = isFinal;
     this.code = code;
   }
@@ -39,7 +44,7 @@ export class CallTimeout extends ClientError {
 
   constructor(what: string, seconds: number, cause?: unknown) {
     const why = cause instanceof Error ? `: ${cause.message}` : "";
-    super(`${what}: no reply in ${seconds} s${why}`, cause === undefined ? {} : { cause });
+    super(`${what}: no reply in ${seconds} s${why}`, cause);
     this.seconds = seconds;
   }
 }

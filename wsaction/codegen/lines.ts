@@ -26,12 +26,23 @@ export interface ClientOptions {
   readonly longestWait?: number | undefined;
   /** Characters of what came that wait for the consumer, for each stream, subscription and `events()`. 1,048,576 */
   readonly buffer?: number | undefined;
+  /** Requests under way at once; more wait for their turn. A server that has room for fewer says so. 128 */
+  readonly maxInFlight?: number | undefined;
   /** Is called with each new state and what led to it. */
-  readonly onState?: ((state: State, cause: Error | undefined) => void) | undefined;
+  readonly onState?: OnState | undefined;
   /** Is called with what there is nobody else to tell of. console.warn */
   readonly log?: Log | undefined;
   /** The class of sockets, where the platform has none (Node before 22): that of the npm package `ws`. */
   readonly WebSocket?: SocketClass | undefined;
+}
+
+type OnState = (state: State, cause: Error | undefined) => void;
+
+/** Why a connection ended, and what that means for the next one. */
+interface LinkEnding {
+  readonly failure: ConnectionFailed;
+  readonly isExpired: boolean;
+  readonly isAtOnce: boolean;
 }
 
 /** Who is told of what happens to the line. */
@@ -42,11 +53,13 @@ interface Hearer {
   ended(failure: ConnectionFailed | undefined): void;
 }
 
-const SAYS_NO: readonly number[] = [1008, 4401, 4403, 4404]; // close codes: connecting again as one is does not help
+const POLICY = 1008; // a close code that refuses, as 44xx do: they say what HTTP 4xx would
+const NOT_AUTHENTICATED = 4401; // once the server has let the client in, its credential has expired
+const PASSING_STATUSES: readonly number[] = [408, 425, 429]; // and all from 500 on: they may be answered otherwise later
+const AT_ONCE = 1; // seconds that a credential has to last to be renewed without a wait when it expires
 const STABLE = 10; // seconds after which a connection counts as one that went well
 const PATIENCE = 10; // seconds that the answer to a ping is waited for at most
 const MIN_REFRESH = 0.5; // seconds between two $auth
-const MOST_WAITING = 1_000; // calls that wait for a connection
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/; // what a sub-protocol may hold
 
 /** One connection at a time, made again when it is lost, until it is closed or the server says no. */
@@ -60,10 +73,12 @@ class Line {
   readonly #hearer: Hearer;
   readonly #backoff: Backoff;
   readonly #waiters = new Set<{ go(link: Link): void; fail(error: Error): void }>();
+  readonly #watchers = new Set<{ readonly tell: OnState }>();
+  readonly #pacer: Pacer;
   #link: Link | undefined;
   #dialing: Link | undefined; // not open yet, or not introduced
   #isRunning = false;
-  #refused = 0; // connections in a row that were closed by a no before they were stable
+  #refused = 0; // refusals in a row, without a stable connection between them
   #cause: Error | undefined; // why there is no connection
   #failure: ConnectionFailed | undefined;
   #wake: () => void = () => undefined;
@@ -76,6 +91,15 @@ class Line {
     this.timeout = options.timeout === undefined ? 60 : options.timeout;
     this.log = options.log ?? ((message, cause) => console.warn(`wsaction: ${message}`, cause));
     this.#backoff = this.newBackoff();
+    this.#pacer = new Pacer(options.maxInFlight ?? IN_FLIGHT, this.log);
+    if (options.onState !== undefined) this.watch(options.onState);
+  }
+
+  /** Tells it of each new state; returns what ends that. */
+  watch(tell: OnState): () => void {
+    const watcher = { tell };
+    this.#watchers.add(watcher);
+    return () => this.#watchers.delete(watcher);
   }
 
   newBackoff(): Backoff {
@@ -95,14 +119,32 @@ class Line {
     const link = this.link;
     if (this.#failure !== undefined) fail(again(this.#failure));
     else if (link !== undefined) go(link);
-    else if (this.#waiters.size >= MOST_WAITING) fail(new Overflow(`${MOST_WAITING} calls wait for a connection`));
+    else if (this.#waiters.size >= MOST_WAITING) fail(new Overflow(`${MOST_WAITING} wait for a connection`));
     else {
       const waiter = { go, fail };
       this.#waiters.add(waiter);
-      if (!this.#isRunning) void this.#run();
+      this.#start();
       return () => this.#waiters.delete(waiter);
     }
     return () => undefined;
+  }
+
+  /** Sends a request in its turn; returns what gives it up. */
+  submit(request: OutgoingRequest): () => void {
+    if (this.#failure !== undefined) throw again(this.#failure);
+    this.#pacer.submit(request);
+    this.#start();
+    return () => this.#pacer.withdraw(request);
+  }
+
+  /** Calls `resolve` once every send is known to be done; returns what gives that up. */
+  flush(done: Settling): () => void {
+    if (this.#failure !== undefined) throw again(this.#failure);
+    return this.#pacer.flush(done);
+  }
+
+  #start(): void {
+    if (!this.#isRunning) void this.#run();
   }
 
   close(): void {
@@ -118,9 +160,11 @@ class Line {
     try {
       while (this.#failure === undefined) {
         this.#tell("connecting", this.#cause);
-        const failure = await this.#live();
+        const { failure, isExpired, isAtOnce } = await this.#live();
         if (this.#failure !== undefined) break;
-        if (failure.isFinal || this.#options.reconnect === false) return this.#end(failure);
+        if (isExpired) this.#refused = 0;
+        if (this.#options.reconnect === false || (!isExpired && this.#isFinal(failure))) return this.#end(failure);
+        if (isAtOnce) continue;
         this.#tell("waiting", failure);
         await this.#pause(this.#backoff.seconds());
       }
@@ -141,45 +185,56 @@ class Line {
     });
   }
 
+  get #canRenew(): boolean {
+    return typeof this.#options.token === "function" || typeof this.#options.auth === "function";
+  }
+
+  /** Whether it is not to be tried again. A function for the credential has one more try: it may give another. */
+  #isFinal(failure: ConnectionFailed): boolean {
+    return failure.isFinal && (++this.#refused > 1 || !this.#canRenew);
+  }
+
   /** A connection's whole life; says why it ended. */
-  async #live(): Promise<ConnectionFailed> {
+  async #live(): Promise<LinkEnding> {
     let link: Link | undefined;
     try {
       link = await this.#dial();
-      const expiresAt = this.#options.auth === undefined ? null : await this.#introduce(link);
+      const expiresAt = await this.#introduce(link);
       if (link.lost !== undefined) throw refusal(this.#url, link.lost);
       return await this.#serve(link, expiresAt);
     } catch (error) {
       link?.close(1000, "closed by this client");
       const failure = error instanceof ConnectionFailed ? error : noCredential(error);
       this.#cause = failure;
-      return failure;
+      return { failure, isExpired: false, isAtOnce: false };
     }
   }
 
-  async #serve(link: Link, expiresAt: number | null): Promise<ConnectionFailed> {
+  /** `isExpired`: the server closed because the credential has expired, which is no refusal of the next one. */
+  async #serve(link: Link, expiresAt: number | null): Promise<LinkEnding> {
     const began = now();
     this.#dialing = undefined;
     this.#link = link;
     this.#hearer.linked(link);
+    this.#pacer.attach(link);
     const waiters = [...this.#waiters];
     this.#waiters.clear();
     for (const waiter of waiters) waiter.go(link);
     this.#tell("open", undefined);
-    const stops = [this.#beat(link), this.#refresh(link, expiresAt)];
+    const stops = [this.#beat(link), this.#refresh(link, expiresAt), after(0, () => link.release())];
     const lost = await link.done;
     for (const stop of stops) stop();
     this.#link = undefined;
+    this.#pacer.detach();
     this.#cause = lost;
     if (this.#failure === undefined) this.#hearer.cut();
-    if (now() - began >= STABLE) {
+    const lasted = now() - began;
+    if (lasted >= STABLE) {
       this.#refused = 0;
       this.#backoff.reset();
     }
-    const failure = refusal(this.#url, lost);
-    if (!failure.isFinal) return failure;
-    const canRenew = typeof this.#options.token === "function" || typeof this.#options.auth === "function";
-    return ++this.#refused > 1 || !canRenew ? failure : new ConnectionFailed(failure.message, false, failure.code, lost);
+    const isExpired = lost.code === NOT_AUTHENTICATED && link.isLetIn && this.#canRenew;
+    return { failure: refusal(this.#url, lost), isExpired, isAtOnce: isExpired && lasted >= AT_ONCE };
   }
 
   async #dial(): Promise<Link> {
@@ -194,7 +249,7 @@ class Line {
     } catch (error) {
       throw new ConnectionFailed(`cannot connect to ${this.#url}: ${String(error)}`, true, undefined, error);
     }
-    const link = new Link(socket, (event, size) => this.#hearer.event(event, size), this.buffer, this.log);
+    const link = new Link(socket, (event, size) => this.#hearer.event(event, size), this.buffer, this.#pacer, this.log);
     if (this.#failure !== undefined) link.close(1000, "closed by this client");
     this.#dialing = link;
     const seconds = this.#options.openTimeout ?? 10;
@@ -202,17 +257,24 @@ class Line {
     await link.opened;
     stop();
     if (link.lost === undefined) return link;
-    if (SAYS_NO.includes(link.lost.code)) throw refusal(this.#url, link.lost);
+    if (refuses(link.lost.code)) throw refusal(this.#url, link.lost);
     throw new ConnectionFailed(`cannot connect to ${this.#url} (code ${link.lost.code} ${link.lost.reason})`.replace(" )", ")"));
   }
 
-  /** Says who it is, before anything else is sent. */
+  /**
+   * Says who it is, before anything else is sent, or else `$ping`. So a server that accepts a handshake only to refuse it
+   * by a close code is found out before anything is asked.
+   */
   async #introduce(link: Link): Promise<number | null> {
     try {
-      return await this.#authenticate(link);
+      if (this.#options.auth !== undefined) return await this.#authenticate(link);
+      await this.#first(link, "$ping", {}).catch((error: unknown) => {
+        if (!(error instanceof ActionError)) throw error; // 401: it waits for an $auth, which the caller may send
+      });
+      return null;
     } catch (error) {
       if (error instanceof ActionError) {
-        const isFinal = error.status < 500 && error.status !== 408 && error.status !== 429;
+        const isFinal = statusRefuses(error.status);
         throw new ConnectionFailed(`${this.#url} refused $auth: ${error.message}`, isFinal, undefined, error);
       }
       throw error instanceof ConnectionLost ? refusal(this.#url, error) : error;
@@ -221,21 +283,27 @@ class Line {
 
   async #authenticate(link: Link): Promise<number | null> {
     const data = await current(this.#options.auth);
+    const told = await this.#first(link, "$auth", { data });
+    const at = isObject(told) ? told["expires_at"] : null;
+    return typeof at === "number" ? at : null;
+  }
+
+  /** Asks what comes before anything else. */
+  #first(link: Link, action: string, keys: object): Promise<unknown> {
     const seconds = this.#options.openTimeout ?? 10;
     return new Promise((resolve, reject) => {
       let stop = (): void => undefined;
-      const settle = (reply: Reply): void => {
+      const reply = (told: Reply): void => {
         stop();
-        const at = isObject(reply.data) ? reply.data["expires_at"] : null;
-        if (reply.status >= 400) reject(actionError(reply));
-        else resolve(typeof at === "number" ? at : null);
+        if (told.status >= 400) reject(actionError(told));
+        else resolve(told.data);
       };
-      const lost = (error: ClientError): void => {
+      const lost = (error: Error): void => {
         stop();
         reject(error);
       };
-      link.ask("$auth", "", { data }, { reply: settle, lost });
-      stop = after(seconds, () => reject(new ConnectionFailed(`${this.#url} did not answer $auth in ${seconds} s`)));
+      link.ask(action, "", keys, { reply, lost });
+      stop = after(seconds, () => reject(new ConnectionFailed(`${this.#url} did not answer ${action} in ${seconds} s`)));
     });
   }
 
@@ -284,16 +352,19 @@ class Line {
     const waiters = [...this.#waiters];
     this.#waiters.clear();
     for (const waiter of waiters) waiter.fail(again(this.#failure));
+    this.#pacer.end(this.#failure);
     this.#hearer.ended(failure);
     this.#tell("closed", failure);
   }
 
   #tell(state: State, cause: Error | undefined): void {
     this.state = state;
-    try {
-      this.#options.onState?.(state, cause);
-    } catch (error) {
-      this.log(`onState(${JSON.stringify(state)}, ...) failed`, error);
+    for (const watcher of [...this.#watchers]) {
+      try {
+        watcher.tell(state, cause);
+      } catch (error) {
+        this.log(`onState(${JSON.stringify(state)}, ...) failed`, error);
+      }
     }
   }
 }
@@ -305,10 +376,20 @@ function socketUrl(url: string): string {
   return whole.replace(/^http/i, "ws");
 }
 
+/** Whether an HTTP status, or that of a reply to `$auth`, says that asking again as it is will not help. */
+function statusRefuses(status: number): boolean {
+  return status < 500 && !PASSING_STATUSES.includes(status);
+}
+
+/** The same of a close code. */
+function refuses(code: number): boolean {
+  return code === POLICY || (code >= 4400 && code < 4500 && statusRefuses(code - 4000));
+}
+
 function refusal(url: string, lost: ConnectionLost): ConnectionFailed {
   const told = lost.reason ? `, ${JSON.stringify(lost.reason)}` : "";
   const message = `${url} closed the connection: code ${lost.code}${told}`;
-  return new ConnectionFailed(message, SAYS_NO.includes(lost.code), lost.code, lost);
+  return new ConnectionFailed(message, refuses(lost.code), lost.code, lost);
 }
 
 function noCredential(error: unknown): ConnectionFailed {

@@ -18,7 +18,7 @@ __all__ = ("Group", "Method", "Route", "groups_of")
 Document = Mapping[str, Any]
 Kind = Literal["call", "send", "stream", "subscribe"]
 
-OWN = frozenset({"state", "connect", "close"})  # what every client has; its other methods begin with a "$"
+OWN = frozenset({"state", "connect", "close", "onState"})  # what every client has; its other methods begin with a "$"
 OPTIONS = frozenset({"query", "timeout", "signal", "snapshot", "since"})
 PROTOCOL = ("action", "route", "request_id")  # keys of a frame that are no parameters
 
@@ -163,6 +163,7 @@ class _Reader:
         """The methods of a route, by the names that they are to have."""
         events = self._events_of(told)
         is_live = "$resync" in events and "subscribe" in told["actions"]
+        listed = self._query_of_list(told)
         for action in told["actions"]:
             known = self._actions.get((route.text, action))
             if not known:  # somebody took it out of the document
@@ -172,9 +173,16 @@ class _Reader:
                 made = [(action, self._subscription(route, operation, events))] if action == "subscribe" else []
             else:
                 made = [*self._calls(action, route, operation)]
-            query = operation["x-wsaction"].get("query")
+            query = operation["x-wsaction"].get("query", listed if action == "subscribe" else None)
             more: dict[str, Any] = {"operation": name, "query": None if query is None else tuple(query)}
             yield from ((told, replace(method, **more)) for told, method in made)
+
+    def _query_of_list(self, told: Document) -> Any:
+        """The query parameters of a snapshot, where it is what `list` answers."""
+        if "list" not in told["actions"] or "retrieve" in told["actions"]:
+            return None
+        known = self._actions.get((told["route"], "list"))
+        return known[0][1]["x-wsaction"].get("query") if known else None
 
     def _events_of(self, told: Document) -> dict[str, Any]:
         known = self._events.get(told["route"])

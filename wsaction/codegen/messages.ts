@@ -68,6 +68,10 @@ function isObject(value: unknown): value is { readonly [key: string]: unknown } 
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+function hasOwn(value: object, name: string): boolean {
+  return Object.prototype.hasOwnProperty.call(value, name);
+}
+
 /** The position in a reply or notice; null where it has none. */
 function positionIn(data: unknown): Position | null {
   if (!isObject(data)) return null;

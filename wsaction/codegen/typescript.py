@@ -17,7 +17,7 @@ from wsaction.codegen.types import Types, comment, key, literal
 
 __all__ = ("runtime", "typescript")
 
-_PARTS = ("errors", "messages", "links", "lines", "streams", "subscriptions", "audiences", "calls")
+_PARTS = ("errors", "messages", "pacing", "links", "lines", "streams", "subscriptions", "audiences", "calls")
 _HEAD = """\
 // Written by `wsaction codegen typescript`: the client of {title}, connection {address}. Do not edit.
 /* eslint-disable */
@@ -72,7 +72,8 @@ class _Writer:
             lines.append(f"  readonly {key(told)}: {api};\n")
             below.append((one, api))
         for told, ways in group.methods.items():
-            lines += [self._signature(told, method, group) for method in ways]
+            # The compiler tells of the last one: of options, where one takes captures and the other none.
+            lines += [self._signature(told, method, group) for method in _most_captures_first(ways)]
         body = "".join(lines)
         yield f"export interface {name} {{\n{body}}}\n" if body else f"export interface {name} {{}}\n"
         for one, api in below:
@@ -83,9 +84,9 @@ class _Writer:
         about = comment(["\n\n".join(method.about)], "  ")
         if method.kind == "subscribe":
             events, snapshot = self._events_type(method, group), self._types.of(method.data)
-            told = f"Subscription<{events}, SnapshotFor<Options, {snapshot}>, FirstFor<Options, {snapshot}>>"
-            arguments.append("options?: Options")
-            generic = "<const Options extends SubscribeOptions = {}>"
+            told = f"Subscription<{events}, SnapshotFor<Asked, {snapshot}>, FirstFor<Asked, Since, {snapshot}>>"
+            arguments.append(f"options?: SubscribeOptions<{_query(method)}, Asked, Since>")
+            generic = "<Asked extends boolean = false, Since extends Position | null = null>"
             return f"{about}  {key(name)}{generic}({', '.join(arguments)}): Promise<{told}>;\n"
         data = "void" if method.kind == "send" else self._types.of(method.data)
         result = f"Stream<{data}>" if method.kind == "stream" else f"Promise<{data}>"
@@ -155,8 +156,8 @@ export interface Client extends {self._api} {{}}
         for name, one in group.groups.items():
             lines.append(f"{indent}  {key(name)}: {self._plans(one, indent + '  ')},\n")
         for name, ways in group.methods.items():
-            told = sorted(ways, key=lambda one: -len(one.route.required))
-            lines.append(f"{indent}  {key(name)}: [{', '.join(map(self._plan, told))}],\n")
+            told = map(self._plan, _most_captures_first(ways))
+            lines.append(f"{indent}  {key(name)}: [{', '.join(told)}],\n")
         return "{\n" + "".join(lines) + indent + "}"
 
     def _plan(self, method: Method) -> str:
@@ -167,11 +168,18 @@ export interface Client extends {self._api} {{}}
         return f'{{ kind: "{method.kind}", action: {_json(method.action)}, at: {name}{takes}{fixed} }}'
 
 
+def _most_captures_first(ways: list[Method]) -> list[Method]:
+    return sorted(ways, key=lambda one: -len(one.route.required))
+
+
 def _options(method: Method) -> str:
-    """The type of what goes with a call; a route's query has the parameters that are known."""
-    if method.query is None:
-        return "CallOptions"
-    return f"CallOptions<{' | '.join(map(literal, method.query)) or 'never'}>"
+    """The type of what goes with a call."""
+    return "CallOptions" if method.query is None else f"CallOptions<{_query(method)}>"
+
+
+def _query(method: Method) -> str:
+    """The names that a route's query may have."""
+    return "string" if method.query is None else " | ".join(map(literal, method.query)) or "never"
 
 
 def _captures(method: Method) -> str:

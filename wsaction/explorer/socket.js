@@ -6,7 +6,12 @@ const MOST_ITEMS = 200; // of a stream that are kept
 const FIRST_PAUSE = 500; // milliseconds
 const LONGEST_PAUSE = 30_000;
 const PING_EVERY = 60_000; // so that the server does not find it idle
-const NO_USE = { 1008: "policy", 4401: "not authenticated", 4403: "forbidden" }; // trying again changes nothing
+const PASSING_STATUSES = [408, 425, 429];
+
+/** Whether a close code says that connecting again changes nothing: the rule of wsaction/client/close_codes.py. */
+function refuses(code) {
+  return code === 1008 || (code >= 4400 && code < 4500 && !PASSING_STATUSES.includes(code - 4000));
+}
 
 class Socket {
   constructor(owner) {
@@ -93,9 +98,9 @@ class Socket {
     this.lose();
     if (opened) this.owner.closed(close.code, close.reason); // tries that fail are no news
     if (!this.wanted) return;
-    if (close.code in NO_USE) {
+    if (refuses(close.code)) {
       this.wanted = false;
-      this.owner.state("refused", `Closed ${close.code}: ${close.reason || NO_USE[close.code]}`);
+      this.owner.state("refused", `Closed ${close.code}: ${close.reason || "refused"}`);
       return;
     }
     const pause = Math.max(100, Math.random() * Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.attempt++));

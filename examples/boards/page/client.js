@@ -4,6 +4,11 @@
 /** Whatever this client raises of its own. */
 export class ClientError extends Error {
     name = "ClientError";
+    constructor(message, cause) {
+        super(message); // which takes a cause from ES2022 on
+        if (cause !== undefined)
+            Object.defineProperty(this, "cause", { value: cause, configurable: true, writable: true });
+    }
 }
 /** There is no connection, and the client does not try any more. `code` is that of a close which says no. */
 export class ConnectionFailed extends ClientError {
@@ -11,7 +16,7 @@ export class ConnectionFailed extends ClientError {
     isFinal;
     code;
     constructor(message, isFinal = false, code, cause) {
-        super(message, cause === undefined ? {} : { cause });
+        super(message, cause);
         this.isFinal = isFinal;
         this.code = code;
     }
@@ -34,7 +39,7 @@ export class CallTimeout extends ClientError {
     seconds;
     constructor(what, seconds, cause) {
         const why = cause instanceof Error ? `: ${cause.message}` : "";
-        super(`${what}: no reply in ${seconds} s${why}`, cause === undefined ? {} : { cause });
+        super(`${what}: no reply in ${seconds} s${why}`, cause);
         this.seconds = seconds;
     }
 }
@@ -175,6 +180,9 @@ function read(text) {
 function isObject(value) {
     return typeof value === "object" && value !== null && !Array.isArray(value);
 }
+function hasOwn(value, name) {
+    return Object.prototype.hasOwnProperty.call(value, name);
+}
 /** The position in a reply or notice; null where it has none. */
 function positionIn(data) {
     if (!isObject(data))
@@ -269,27 +277,234 @@ function after(seconds, then) {
 function now() {
     return performance.now() / 1000;
 }
-const OPEN = 1;
 const RESERVED = ["action", "route", "request_id"];
+const IN_FLIGHT = 128; // requests under way at once unless said otherwise; half of what a server keeps by default
+const MOST_SIZE = 524_288; // characters under way at once
+const MOST_WAITING = 10_000; // requests that wait for their turn, or for a connection
+const BUSY_WAITS = [0.01, 1]; // seconds before a request that was refused as busy is sent again
+const QUEUE_BOUNDS = ["max_queued_actions", "max_queued_bytes"]; // past them the server runs nothing
+/** One request, until it is answered. Without an asker its success is silent; `sent` hears once it is on its way. */
+class OutgoingRequest {
+    action;
+    route;
+    text;
+    asker;
+    sent;
+    number; // its turn; undefined: it does not wait for one
+    link; // the connection that it is under way on
+    id = ""; // on that connection
+    isCounted = false;
+    isWithdrawn = false;
+    constructor(action, route, keys, asker, sent) {
+        const taken = RESERVED.find((name) => hasOwn(keys, name));
+        if (taken !== undefined)
+            throw new TypeError(`${taken} is the protocol's own key, not a parameter of ${action}`);
+        this.action = action;
+        this.route = route;
+        this.text = JSON.stringify({ action, ...(route === "" ? {} : { route }), ...keys });
+        this.asker = asker;
+        this.sent = sent;
+    }
+    withId() {
+        return `${this.text.slice(0, -1)},"request_id":${JSON.stringify(this.id)}}`;
+    }
+}
+/** Whether the server refused a request before anything ran: for lack of room, or since it is being stopped. */
+function wasNotRun(reply) {
+    const first = reply.errors[0];
+    if (reply.status !== 503 || first === undefined)
+        return false;
+    return first.type === "shutting_down" || (first.type === "busy" && QUEUE_BOUNDS.includes(first.ctx?.["limit"]));
+}
+/**
+ * Requests in the order in which they were made, each sent once there is a connection with room for it, so that a burst
+ * waits here and is not refused by the server. What was refused for lack of room has not run: it is sent again, in turn.
+ */
+class Pacer {
+    most;
+    mostSize = MOST_SIZE;
+    #log;
+    #backoff = new Backoff(...BUSY_WAITS);
+    #flushes = new Set();
+    #link;
+    #queue = []; // by number; withdrawn ones too
+    #waiting = 0;
+    #count = 0;
+    #sends = 0; // that are not known to be done
+    #resume; // while a refused request waits
+    constructor(most, log) {
+        if (!(most >= 1))
+            throw new RangeError(`maxInFlight: expected at least 1, got ${most}`);
+        this.most = most;
+        this.#log = log;
+    }
+    /** Whether somebody waits until sends are done. */
+    get wantsToKnow() {
+        return this.#waiting > 0 || this.#flushes.size > 0;
+    }
+    /** Sends a request in its turn. */
+    submit(request) {
+        if (this.#waiting >= MOST_WAITING) {
+            throw new Overflow(`${MOST_WAITING} requests wait to be sent; await some of them before asking more`);
+        }
+        request.number = this.#count++;
+        if (request.asker === undefined)
+            this.#sends++;
+        this.#wait(request);
+        this.pump();
+    }
+    /** Nobody waits for its reply any more. */
+    withdraw(request) {
+        if (request.link !== undefined)
+            request.link.cancel(request);
+        else if (request.number !== undefined && !request.isWithdrawn) {
+            request.isWithdrawn = true;
+            this.#waiting--;
+            if (request.asker === undefined)
+                this.settled();
+            if (this.#queue.length > 2 * this.#waiting + 64)
+                this.#queue = this.#queue.filter((one) => !one.isWithdrawn);
+        }
+    }
+    /** Calls `resolve` once every send is known to be done; returns what gives that up. */
+    flush(done) {
+        if (this.#sends === 0)
+            done.resolve();
+        else {
+            this.#flushes.add(done);
+            this.#link?.probe();
+        }
+        return () => this.#flushes.delete(done);
+    }
+    #wait(request) {
+        request.link = undefined;
+        this.#waiting++;
+        let at = this.#queue.length;
+        while (at > 0 && (this.#queue[at - 1]?.number ?? 0) > (request.number ?? 0))
+            at--;
+        this.#queue.splice(at, 0, request);
+    }
+    /** Sends what may be sent now. */
+    pump() {
+        for (let request = this.#queue[0]; request !== undefined && this.#resume === undefined; request = this.#queue[0]) {
+            const link = this.#link;
+            if (link === undefined)
+                return;
+            if (!request.isWithdrawn && !link.hasRoom(request.text.length))
+                return link.probe();
+            this.#queue.shift();
+            if (request.isWithdrawn)
+                continue;
+            this.#waiting--;
+            link.put(request);
+        }
+    }
+    attach(link) {
+        this.#link = link;
+        this.#backoff.reset();
+        this.pump();
+    }
+    detach() {
+        this.#link = undefined;
+    }
+    /** There will be no connection any more. */
+    end(failure) {
+        this.#link = undefined;
+        this.#resume?.();
+        const queue = this.#queue.filter((one) => !one.isWithdrawn);
+        this.#queue = [];
+        this.#waiting = this.#sends = 0;
+        for (const request of queue) {
+            request.isWithdrawn = true;
+            if (request.asker !== undefined)
+                request.asker.lost(again(failure));
+            else if (request.sent !== undefined)
+                request.sent.reject(again(failure));
+            else
+                this.#log(`${request.action} ${request.route}`.trim() + " was refused as busy and could not be sent again", failure);
+        }
+        for (const flush of [...this.#flushes])
+            flush.reject(again(failure));
+    }
+    /** The server had no room for a request: it is sent again, in its turn, after a wait. */
+    refused(request, reply) {
+        const { limit, value } = reply.errors[0]?.ctx ?? {};
+        if (typeof value === "number" && value >= 1) {
+            if (limit === "max_queued_actions")
+                this.most = Math.min(this.most, value);
+            else
+                this.mostSize = Math.min(this.mostSize, value);
+        }
+        this.#wait(request);
+        if (this.#resume !== undefined)
+            return;
+        const stop = after(this.#backoff.seconds(), () => this.#resume?.());
+        this.#resume = () => {
+            stop();
+            this.#resume = undefined;
+            this.pump();
+        };
+    }
+    /** The server had room for one. */
+    answered() {
+        this.#backoff.reset();
+    }
+    /** A send is done, or was refused by an error. */
+    settled() {
+        if (--this.#sends === 0)
+            for (const flush of [...this.#flushes])
+                flush.resolve();
+    }
+    /** The connection was lost with sends under way, of which nobody knows whether they were carried out. */
+    lost(count, error) {
+        if (count === 0)
+            return;
+        this.#log(`${count} sent without waiting for a reply`, error);
+        this.#sends -= count;
+        for (const flush of [...this.#flushes])
+            flush.reject(new ConnectionLost(error.code, error.reason));
+    }
+}
+const OPEN = 1;
 const HARD = 16; // times `buffer` that may wait where nothing can be made to wait
-/** One connection, from its handshake until it is lost. */
+const FIRST_PROBE = 0.001; // seconds between two questions whether a send is done, if somebody waits
+const LONGEST_PROBE = 0.25;
+const IDLE_PROBE = 1; // seconds until the question if nobody does
+/**
+ * One connection, from its handshake until it is lost.
+ *
+ * A send that succeeds is silent. Its `request_id` tells when it is done: as long as it is under way, the server refuses
+ * another frame with that id (409), so a `$ping` with it asks without changing anything.
+ */
 class Link {
     opened;
     done;
     lost;
     heardAt = now();
+    isLetIn = false; // whether the server has answered anything but 401
     #socket;
     #onEvent;
     #log;
-    #mark;
-    #askers = new Map();
+    #pacer;
+    #requests = new Map(); // by their ids, until the final reply
+    #sends = new Map(); // not known to be done, by their routes
+    #probes = new Set(); // ids that the server was asked about
     #prefix = `${Math.random().toString(36).slice(2, 10)}-`;
-    #count = 0;
+    #mostEarly;
+    #early = []; // events that came before anybody could listen
+    #number = 0;
+    #count = 0; // of requests that may wait in the server's queue
+    #size = 0;
+    #silent = 0; // sends that are not known to be done
+    #probeWait = FIRST_PROBE;
+    #stopProbing;
+    #stopIdle;
     #finish = () => undefined;
-    constructor(socket, onEvent, mark, log) {
+    constructor(socket, onEvent, mark, pacer, log) {
         this.#socket = socket;
         this.#onEvent = onEvent;
-        this.#mark = mark;
+        this.#mostEarly = mark * HARD;
+        this.#pacer = pacer;
         this.#log = log;
         this.done = new Promise((resolve) => {
             this.#finish = resolve;
@@ -309,15 +524,26 @@ class Link {
         });
         socket.addEventListener("close", (event) => this.fail(new ConnectionLost(event.code ?? 1006, event.reason ?? "")));
     }
+    /** Events that came so far are told, and the next ones as they come. */
+    release() {
+        const early = this.#early ?? [];
+        this.#early = undefined;
+        for (const [event, size] of early)
+            this.#onEvent(event, size);
+    }
     /** Tells all who wait for replies that none will come. The first time counts. */
     fail(lost) {
         if (this.lost !== undefined)
             return;
         this.lost = lost;
-        const askers = [...this.#askers.values()];
-        this.#askers.clear();
-        for (const asker of askers)
-            asker.lost(new ConnectionLost(lost.code, lost.reason));
+        this.#stopProbing?.();
+        this.#stopIdle?.();
+        const requests = [...this.#requests.values()];
+        this.#requests.clear();
+        this.#pacer.lost([...this.#sends.values()].flat().filter((one) => one.number !== undefined).length, lost);
+        this.#sends.clear();
+        for (const request of requests)
+            request.asker?.lost(new ConnectionLost(lost.code, lost.reason));
         this.#finish(lost);
     }
     /** Closes it, and does not wait for the server's word. */
@@ -325,32 +551,47 @@ class Link {
         this.#socket.close(1000);
         this.fail(new ConnectionLost(code, reason));
     }
-    /** Sends a request, and returns its `request_id`. Throws where it cannot be sent. Without an asker, errors are logged. */
+    /** Sends a request out of turn. Throws where it cannot be sent. */
     ask(action, route, keys, asker) {
         if (this.lost !== undefined)
             throw new ConnectionLost(this.lost.code, this.lost.reason);
-        const taken = RESERVED.find((name) => Object.hasOwn(keys, name));
-        if (taken !== undefined)
-            throw new TypeError(`${taken} is the protocol's own key, not a parameter of ${action}`);
-        if (this.#socket.bufferedAmount > this.#mark * HARD) {
-            throw new Overflow(`over ${this.#mark * HARD} bytes wait to be sent; await what was asked before asking more`);
-        }
-        const id = `${this.#prefix}${++this.#count}`;
-        this.#put({ action, ...(route === "" ? {} : { route }), ...keys, request_id: id });
-        if (asker !== undefined)
-            this.#askers.set(id, asker);
-        return id;
+        const request = new OutgoingRequest(action, route, keys, asker);
+        this.put(request);
+        return request;
+    }
+    /** Whether one more request may be under way. One that is too large for any window goes alone. */
+    hasRoom(size) {
+        if (this.lost !== undefined)
+            return false;
+        return this.#count === 0 || (this.#count < this.#pacer.most && this.#size + size <= this.#pacer.mostSize);
+    }
+    put(request) {
+        request.link = this;
+        request.id = `${this.#prefix}${++this.#number}`;
+        this.#requests.set(request.id, request);
+        this.#count++;
+        this.#size += request.text.length;
+        request.isCounted = true;
+        this.#send(request.withId());
+        if (request.asker !== undefined)
+            return;
+        this.#awaitSilence(request);
+        request.sent?.resolve();
+        request.sent = undefined;
     }
     /** Has a request cancelled whose replies nobody waits for any more, if it is still under way. */
-    cancel(id) {
-        if (this.#askers.delete(id))
-            this.#put({ action: "$cancel", data: id });
+    cancel(request) {
+        if (this.#requests.get(request.id) !== request || request.asker === undefined)
+            return;
+        this.#send(JSON.stringify({ action: "$cancel", data: request.id }));
+        request.asker = request.number = undefined;
+        if (request.isCounted)
+            this.#awaitSilence(request); // its final reply may never come: it may succeed in silence
     }
     ping() {
-        this.#put({ action: "$ping" });
+        this.#send('{"action":"$ping"}');
     }
-    #put(frame) {
-        const text = JSON.stringify(frame);
+    #send(text) {
         if (this.#socket.readyState === OPEN)
             this.#socket.send(text);
     }
@@ -362,31 +603,145 @@ class Link {
         if (message === null)
             this.#log("the server sent what is neither a reply nor an event", text);
         else if ("event" in message)
-            this.#onEvent(message, String(text).length);
-        else
+            this.#tell(message, String(text).length);
+        else {
+            this.isLetIn ||= message.status !== 401;
             this.#answer(message);
+        }
+    }
+    #tell(event, size) {
+        this.isLetIn = true;
+        if (this.#early === undefined)
+            return this.#onEvent(event, size);
+        this.#early.push([event, size]);
+        if (this.#early.reduce((sum, [, one]) => sum + one, 0) > this.#mostEarly) {
+            this.close(1008, `over ${this.#mostEarly} characters of events came before the server's first answer`);
+        }
     }
     #answer(reply) {
         const { requestId, status, action, route, data, size } = reply;
         if (typeof requestId === "string" && requestId.startsWith(this.#prefix)) {
-            const asker = this.#askers.get(requestId);
-            if (status !== 206)
-                this.#askers.delete(requestId);
-            if (asker !== undefined)
-                asker.reply(reply);
-            else if (status >= 400 && status !== 499)
-                this.#log("nobody waits for this reply", actionError(reply));
+            const request = this.#requests.get(requestId);
+            if (action === "$ping" && this.#probes.has(requestId))
+                this.#probed(requestId, status);
+            else if (request !== undefined)
+                this.#reply(request, reply);
         }
         else if (status < 400 && !action.startsWith("$")) {
-            this.#onEvent({ event: action, route, data }, size); // broadcast to others than who asked
+            this.#tell({ event: action, route, data }, size); // broadcast to others than who asked
         }
     }
+    #reply(request, reply) {
+        if (reply.status !== 206) {
+            this.#requests.delete(request.id);
+            if (request.asker === undefined)
+                this.#forgetSend(request);
+        }
+        this.#uncount(request);
+        if (request.number !== undefined && wasNotRun(reply))
+            return this.#pacer.refused(request, reply);
+        this.#pacer.answered();
+        if (request.asker !== undefined)
+            request.asker.reply(reply);
+        else if (request.number !== undefined) {
+            if (reply.status >= 400)
+                this.#log("nobody waits for this reply", actionError(reply));
+            this.#pacer.settled();
+        }
+        this.#pacer.pump();
+    }
+    #uncount(request) {
+        if (!request.isCounted)
+            return;
+        request.isCounted = false;
+        this.#count--;
+        this.#size -= request.text.length;
+    }
+    // silent success
+    #awaitSilence(request) {
+        const sends = this.#sends.get(request.route);
+        if (sends === undefined)
+            this.#sends.set(request.route, [request]);
+        else
+            sends.push(request);
+        this.#silent++;
+        if (this.#pacer.wantsToKnow || this.#silent * 2 >= this.#pacer.most)
+            this.probe();
+        else
+            this.#probeLater();
+    }
+    #probeLater() {
+        this.#stopIdle ??= after(IDLE_PROBE, () => {
+            this.#stopIdle = undefined;
+            this.probe();
+        });
+    }
+    #forgetSend(request) {
+        const sends = this.#sends.get(request.route) ?? [];
+        const at = sends.indexOf(request);
+        if (at < 0)
+            return;
+        sends.splice(at, 1);
+        this.#silent--;
+        if (sends.length === 0)
+            this.#sends.delete(request.route);
+    }
+    /** Asks the server which sends are done, of each route that in the middle: its frames run in order. */
+    probe() {
+        if (this.#probes.size > 0 || this.#stopProbing !== undefined || this.lost !== undefined)
+            return;
+        for (const sends of this.#sends.values()) {
+            const request = sends[(sends.length - 1) >> 1];
+            if (request === undefined)
+                continue;
+            this.#probes.add(request.id);
+            this.#send(JSON.stringify({ action: "$ping", request_id: request.id }));
+        }
+    }
+    #probed(id, status) {
+        this.#probes.delete(id);
+        const request = this.#requests.get(id);
+        if (request !== undefined && status < 400) {
+            this.#probeWait = FIRST_PROBE;
+            this.#settleUntil(request);
+        }
+        if (this.#probes.size > 0)
+            return;
+        this.#pacer.pump();
+        if (this.#stopProbing !== undefined)
+            return;
+        if (!this.#pacer.wantsToKnow) {
+            if (this.#silent > 0)
+                this.#probeLater();
+            return;
+        }
+        this.#stopProbing = after(this.#probeWait, () => {
+            this.#stopProbing = undefined;
+            this.probe();
+        });
+        this.#probeWait = Math.min(this.#probeWait * 2, LONGEST_PROBE);
+    }
+    /** Sends of a route are done up to this one. */
+    #settleUntil(last) {
+        const sends = this.#sends.get(last.route) ?? [];
+        for (const request of sends.splice(0, sends.indexOf(last) + 1)) {
+            this.#silent--;
+            this.#requests.delete(request.id);
+            this.#uncount(request);
+            if (request.number !== undefined)
+                this.#pacer.settled();
+        }
+        if (sends.length === 0)
+            this.#sends.delete(last.route);
+    }
 }
-const SAYS_NO = [1008, 4401, 4403, 4404]; // close codes: connecting again as one is does not help
+const POLICY = 1008; // a close code that refuses, as 44xx do: they say what HTTP 4xx would
+const NOT_AUTHENTICATED = 4401; // once the server has let the client in, its credential has expired
+const PASSING_STATUSES = [408, 425, 429]; // and all from 500 on: they may be answered otherwise later
+const AT_ONCE = 1; // seconds that a credential has to last to be renewed without a wait when it expires
 const STABLE = 10; // seconds after which a connection counts as one that went well
 const PATIENCE = 10; // seconds that the answer to a ping is waited for at most
 const MIN_REFRESH = 0.5; // seconds between two $auth
-const MOST_WAITING = 1_000; // calls that wait for a connection
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/; // what a sub-protocol may hold
 /** One connection at a time, made again when it is lost, until it is closed or the server says no. */
 class Line {
@@ -399,10 +754,12 @@ class Line {
     #hearer;
     #backoff;
     #waiters = new Set();
+    #watchers = new Set();
+    #pacer;
     #link;
     #dialing; // not open yet, or not introduced
     #isRunning = false;
-    #refused = 0; // connections in a row that were closed by a no before they were stable
+    #refused = 0; // refusals in a row, without a stable connection between them
     #cause; // why there is no connection
     #failure;
     #wake = () => undefined;
@@ -414,6 +771,15 @@ class Line {
         this.timeout = options.timeout === undefined ? 60 : options.timeout;
         this.log = options.log ?? ((message, cause) => console.warn(`wsaction: ${message}`, cause));
         this.#backoff = this.newBackoff();
+        this.#pacer = new Pacer(options.maxInFlight ?? IN_FLIGHT, this.log);
+        if (options.onState !== undefined)
+            this.watch(options.onState);
+    }
+    /** Tells it of each new state; returns what ends that. */
+    watch(tell) {
+        const watcher = { tell };
+        this.#watchers.add(watcher);
+        return () => this.#watchers.delete(watcher);
     }
     newBackoff() {
         return new Backoff(this.#options.firstWait ?? 0.5, this.#options.longestWait ?? 30);
@@ -432,15 +798,32 @@ class Line {
         else if (link !== undefined)
             go(link);
         else if (this.#waiters.size >= MOST_WAITING)
-            fail(new Overflow(`${MOST_WAITING} calls wait for a connection`));
+            fail(new Overflow(`${MOST_WAITING} wait for a connection`));
         else {
             const waiter = { go, fail };
             this.#waiters.add(waiter);
-            if (!this.#isRunning)
-                void this.#run();
+            this.#start();
             return () => this.#waiters.delete(waiter);
         }
         return () => undefined;
+    }
+    /** Sends a request in its turn; returns what gives it up. */
+    submit(request) {
+        if (this.#failure !== undefined)
+            throw again(this.#failure);
+        this.#pacer.submit(request);
+        this.#start();
+        return () => this.#pacer.withdraw(request);
+    }
+    /** Calls `resolve` once every send is known to be done; returns what gives that up. */
+    flush(done) {
+        if (this.#failure !== undefined)
+            throw again(this.#failure);
+        return this.#pacer.flush(done);
+    }
+    #start() {
+        if (!this.#isRunning)
+            void this.#run();
     }
     close() {
         this.#end(undefined);
@@ -455,11 +838,15 @@ class Line {
         try {
             while (this.#failure === undefined) {
                 this.#tell("connecting", this.#cause);
-                const failure = await this.#live();
+                const { failure, isExpired, isAtOnce } = await this.#live();
                 if (this.#failure !== undefined)
                     break;
-                if (failure.isFinal || this.#options.reconnect === false)
+                if (isExpired)
+                    this.#refused = 0;
+                if (this.#options.reconnect === false || (!isExpired && this.#isFinal(failure)))
                     return this.#end(failure);
+                if (isAtOnce)
+                    continue;
                 this.#tell("waiting", failure);
                 await this.#pause(this.#backoff.seconds());
             }
@@ -478,12 +865,19 @@ class Line {
             };
         });
     }
+    get #canRenew() {
+        return typeof this.#options.token === "function" || typeof this.#options.auth === "function";
+    }
+    /** Whether it is not to be tried again. A function for the credential has one more try: it may give another. */
+    #isFinal(failure) {
+        return failure.isFinal && (++this.#refused > 1 || !this.#canRenew);
+    }
     /** A connection's whole life; says why it ended. */
     async #live() {
         let link;
         try {
             link = await this.#dial();
-            const expiresAt = this.#options.auth === undefined ? null : await this.#introduce(link);
+            const expiresAt = await this.#introduce(link);
             if (link.lost !== undefined)
                 throw refusal(this.#url, link.lost);
             return await this.#serve(link, expiresAt);
@@ -492,36 +886,37 @@ class Line {
             link?.close(1000, "closed by this client");
             const failure = error instanceof ConnectionFailed ? error : noCredential(error);
             this.#cause = failure;
-            return failure;
+            return { failure, isExpired: false, isAtOnce: false };
         }
     }
+    /** `isExpired`: the server closed because the credential has expired, which is no refusal of the next one. */
     async #serve(link, expiresAt) {
         const began = now();
         this.#dialing = undefined;
         this.#link = link;
         this.#hearer.linked(link);
+        this.#pacer.attach(link);
         const waiters = [...this.#waiters];
         this.#waiters.clear();
         for (const waiter of waiters)
             waiter.go(link);
         this.#tell("open", undefined);
-        const stops = [this.#beat(link), this.#refresh(link, expiresAt)];
+        const stops = [this.#beat(link), this.#refresh(link, expiresAt), after(0, () => link.release())];
         const lost = await link.done;
         for (const stop of stops)
             stop();
         this.#link = undefined;
+        this.#pacer.detach();
         this.#cause = lost;
         if (this.#failure === undefined)
             this.#hearer.cut();
-        if (now() - began >= STABLE) {
+        const lasted = now() - began;
+        if (lasted >= STABLE) {
             this.#refused = 0;
             this.#backoff.reset();
         }
-        const failure = refusal(this.#url, lost);
-        if (!failure.isFinal)
-            return failure;
-        const canRenew = typeof this.#options.token === "function" || typeof this.#options.auth === "function";
-        return ++this.#refused > 1 || !canRenew ? failure : new ConnectionFailed(failure.message, false, failure.code, lost);
+        const isExpired = lost.code === NOT_AUTHENTICATED && link.isLetIn && this.#canRenew;
+        return { failure: refusal(this.#url, lost), isExpired, isAtOnce: isExpired && lasted >= AT_ONCE };
     }
     async #dial() {
         const protocols = ["wsaction.v1"];
@@ -538,7 +933,7 @@ class Line {
         catch (error) {
             throw new ConnectionFailed(`cannot connect to ${this.#url}: ${String(error)}`, true, undefined, error);
         }
-        const link = new Link(socket, (event, size) => this.#hearer.event(event, size), this.buffer, this.log);
+        const link = new Link(socket, (event, size) => this.#hearer.event(event, size), this.buffer, this.#pacer, this.log);
         if (this.#failure !== undefined)
             link.close(1000, "closed by this client");
         this.#dialing = link;
@@ -548,18 +943,27 @@ class Line {
         stop();
         if (link.lost === undefined)
             return link;
-        if (SAYS_NO.includes(link.lost.code))
+        if (refuses(link.lost.code))
             throw refusal(this.#url, link.lost);
         throw new ConnectionFailed(`cannot connect to ${this.#url} (code ${link.lost.code} ${link.lost.reason})`.replace(" )", ")"));
     }
-    /** Says who it is, before anything else is sent. */
+    /**
+     * Says who it is, before anything else is sent, or else `$ping`. So a server that accepts a handshake only to refuse it
+     * by a close code is found out before anything is asked.
+     */
     async #introduce(link) {
         try {
-            return await this.#authenticate(link);
+            if (this.#options.auth !== undefined)
+                return await this.#authenticate(link);
+            await this.#first(link, "$ping", {}).catch((error) => {
+                if (!(error instanceof ActionError))
+                    throw error; // 401: it waits for an $auth, which the caller may send
+            });
+            return null;
         }
         catch (error) {
             if (error instanceof ActionError) {
-                const isFinal = error.status < 500 && error.status !== 408 && error.status !== 429;
+                const isFinal = statusRefuses(error.status);
                 throw new ConnectionFailed(`${this.#url} refused $auth: ${error.message}`, isFinal, undefined, error);
             }
             throw error instanceof ConnectionLost ? refusal(this.#url, error) : error;
@@ -567,23 +971,28 @@ class Line {
     }
     async #authenticate(link) {
         const data = await current(this.#options.auth);
+        const told = await this.#first(link, "$auth", { data });
+        const at = isObject(told) ? told["expires_at"] : null;
+        return typeof at === "number" ? at : null;
+    }
+    /** Asks what comes before anything else. */
+    #first(link, action, keys) {
         const seconds = this.#options.openTimeout ?? 10;
         return new Promise((resolve, reject) => {
             let stop = () => undefined;
-            const settle = (reply) => {
+            const reply = (told) => {
                 stop();
-                const at = isObject(reply.data) ? reply.data["expires_at"] : null;
-                if (reply.status >= 400)
-                    reject(actionError(reply));
+                if (told.status >= 400)
+                    reject(actionError(told));
                 else
-                    resolve(typeof at === "number" ? at : null);
+                    resolve(told.data);
             };
             const lost = (error) => {
                 stop();
                 reject(error);
             };
-            link.ask("$auth", "", { data }, { reply: settle, lost });
-            stop = after(seconds, () => reject(new ConnectionFailed(`${this.#url} did not answer $auth in ${seconds} s`)));
+            link.ask(action, "", keys, { reply, lost });
+            stop = after(seconds, () => reject(new ConnectionFailed(`${this.#url} did not answer ${action} in ${seconds} s`)));
         });
     }
     /** Authenticates again at half time, for as long as the server says that there is an end. */
@@ -637,16 +1046,19 @@ class Line {
         this.#waiters.clear();
         for (const waiter of waiters)
             waiter.fail(again(this.#failure));
+        this.#pacer.end(this.#failure);
         this.#hearer.ended(failure);
         this.#tell("closed", failure);
     }
     #tell(state, cause) {
         this.state = state;
-        try {
-            this.#options.onState?.(state, cause);
-        }
-        catch (error) {
-            this.log(`onState(${JSON.stringify(state)}, ...) failed`, error);
+        for (const watcher of [...this.#watchers]) {
+            try {
+                watcher.tell(state, cause);
+            }
+            catch (error) {
+                this.log(`onState(${JSON.stringify(state)}, ...) failed`, error);
+            }
         }
     }
 }
@@ -656,10 +1068,18 @@ function socketUrl(url) {
     const whole = /^[a-z]+:/i.test(url) || here === undefined ? url : new URL(url, here).href;
     return whole.replace(/^http/i, "ws");
 }
+/** Whether an HTTP status, or that of a reply to `$auth`, says that asking again as it is will not help. */
+function statusRefuses(status) {
+    return status < 500 && !PASSING_STATUSES.includes(status);
+}
+/** The same of a close code. */
+function refuses(code) {
+    return code === POLICY || (code >= 4400 && code < 4500 && statusRefuses(code - 4000));
+}
 function refusal(url, lost) {
     const told = lost.reason ? `, ${JSON.stringify(lost.reason)}` : "";
     const message = `${url} closed the connection: code ${lost.code}${told}`;
-    return new ConnectionFailed(message, SAYS_NO.includes(lost.code), lost.code, lost);
+    return new ConnectionFailed(message, refuses(lost.code), lost.code, lost);
 }
 function noCredential(error) {
     return new ConnectionFailed(`no credential to connect with: ${String(error)}`, false, undefined, error);
@@ -734,209 +1154,140 @@ export class Stream {
         this.#stop?.();
     }
 }
-const LEAVE_TIMEOUT = 5; // seconds that leaving waits for the server's word
-const STATES = { IDLE: 0, ASKED: 1, LIVE: 2, BEHIND: 3, LEAVING: 4 }; // BEHIND: what comes is asked for again
-/** What a subscription does; `Subscription` is what users see of it. */
+/** One subscription; `Subscription` is what users see of it. */
 class Follower {
-    route; // under which its events come
+    askedRoute;
+    wantsSnapshot;
+    timeout;
+    items = new Buffer();
+    state = "joining";
     position;
+    received;
     recovered = null;
     snapshot = undefined;
+    shared;
+    hasEntered = false;
+    isBehind = false; // more waits than may; what comes is dropped, and asked for again once there is room
+    isLost = false; // whether something was lost that the next answer makes good
     onEnd = () => undefined;
-    items = new Buffer();
-    #askedRoute;
     #line;
-    #registry;
-    #wantsSnapshot;
-    #timeout;
-    #backoff;
     #entered;
-    #hasEntered = false;
-    #received;
-    #state = STATES.IDLE;
-    #isLost = false; // whether something was lost that the next answer makes good
-    #asking;
-    #stop = () => undefined; // the timer
+    #watchers = new Set();
     constructor(line, registry, route, options, entered) {
         this.#line = line;
-        this.#registry = registry;
-        this.#askedRoute = route;
-        this.route = route.split("?", 1)[0] ?? "";
-        this.#wantsSnapshot = options.snapshot === true;
-        this.#timeout = options.timeout ?? 30;
-        this.#backoff = line.newBackoff();
-        this.position = this.#received = options.since ?? null;
         this.#entered = entered;
-    }
-    get isLeaving() {
-        return this.#state === STATES.LEAVING;
+        this.askedRoute = route;
+        this.wantsSnapshot = options.snapshot === true;
+        this.timeout = options.timeout ?? 30;
+        this.position = this.received = options.since ?? null;
+        this.shared = registry.route(route.split("?", 1)[0] ?? "");
+        this.shared.add(this);
     }
     async next() {
         const result = await this.items.next();
         if (result.done === true)
             return result;
         this.position = result.value.position;
-        if (this.#state === STATES.BEHIND && this.items.length === 0)
-            this.#askAgain();
+        if (this.isBehind && this.items.length === 0)
+            this.shared.look();
         return { value: result.value.item, done: false };
+    }
+    /** Ends it, at once: what waits and what comes is dropped. The last one of a route unsubscribes. */
+    leave() {
+        this.items.clear();
+        this.#finish(undefined);
+        this.shared.leave(this);
     }
     /** Nothing more comes: because of an error, or because the client is closed. */
     end(error) {
-        this.#stop();
-        this.#asking = undefined;
-        this.onEnd();
-        this.items.end(error);
-        this.#registry.remove(this);
-        if (!this.#hasEntered)
+        this.#finish(error);
+        if (!this.hasEntered)
             this.#entered.reject(error ?? new ConnectionFailed("the client is closed"));
     }
-    /** Unsubscribes; until the server has said that it is done, what comes is dropped. */
-    leave() {
-        if (this.isLeaving)
-            return Promise.resolve();
-        this.#stop();
-        this.#state = STATES.LEAVING;
+    #finish(error) {
         this.onEnd();
-        this.items.clear();
-        this.items.end();
-        const link = this.#line.link;
-        if (link === undefined || this.#asking === undefined) {
-            this.#registry.remove(this);
-            return Promise.resolve();
-        }
-        return new Promise((resolve) => {
-            const done = () => {
-                stop();
-                this.#registry.remove(this);
-                resolve();
-            };
-            const stop = after(LEAVE_TIMEOUT, () => {
-                this.#line.log(`unsubscribe ${this.#askedRoute}: no reply in ${LEAVE_TIMEOUT} s`, undefined);
-                done();
-            });
-            try {
-                link.ask("unsubscribe", this.#askedRoute, {}, { reply: done, lost: done });
-            }
-            catch {
-                done(); // the connection is gone, and the subscription with it
-            }
-        });
+        this.items.end(error);
+        this.tell("closed");
     }
-    /** Subscribes: for the first time, or again with all that is known by now. */
-    ask(link) {
-        if (this.isLeaving || this.items.ended)
+    watch(tell) {
+        const watcher = { tell };
+        this.#watchers.add(watcher);
+        return () => this.#watchers.delete(watcher);
+    }
+    tell(state) {
+        if (state === this.state || this.state === "closed")
             return;
-        this.#stop();
-        const asking = { reply: (reply) => this.#answered(reply, asking), lost: () => undefined };
-        const since = this.#received !== null && !this.#isLost ? { since: this.#received } : {};
-        this.#state = STATES.ASKED;
-        this.#asking = asking;
-        this.#stop = after(this.#timeout, () => this.#askAgain());
-        try {
-            link.ask("subscribe", this.#askedRoute, { ...(this.#wantsSnapshot ? { snapshot: true } : {}), ...since }, asking);
-        }
-        catch (error) {
-            this.#line.log(`subscribe ${this.#askedRoute}`, error); // it is asked again by the timer or the next connection
+        this.state = state;
+        for (const watcher of [...this.#watchers]) {
+            try {
+                watcher.tell(state);
+            }
+            catch (error) {
+                this.#line.log(`onState(${JSON.stringify(state)}) of ${this.askedRoute} failed`, error);
+            }
         }
     }
-    #askAgain() {
-        const link = this.#line.link;
-        if (link !== undefined)
-            this.ask(link); // else it is asked once there is one
-    }
-    /** The connection was lost: what is known stays. */
-    cut() {
-        this.#stop();
-        this.#asking = undefined;
-    }
-    #answered(reply, asking) {
-        if (asking !== this.#asking || this.#state !== STATES.ASKED)
-            return; // it has been asked again since
-        this.#stop();
-        if (reply.status >= 400)
-            return this.#refused(actionError(reply));
-        this.#backoff.reset();
-        const position = positionIn(reply.data);
-        if (position === null)
-            return this.end(new UnexpectedReply(`subscribe ${this.#askedRoute}: no position in the reply`));
-        const { route } = reply.data;
-        if (typeof route === "string" && route !== this.route) { // under which its events come, where it was asked for otherwise
-            this.#registry.remove(this);
-            this.route = route;
-            this.#registry.add(this);
-        }
-        this.#joined(position, reply);
-    }
-    /** Ends, unless it was there before and the server may think better of it. */
-    #refused(error) {
-        const mayPass = error instanceof Unavailable || error instanceof Throttled;
-        if (!mayPass || !this.#hasEntered)
-            return this.end(error);
-        const wait = this.#backoff.seconds() + (error instanceof Throttled ? (error.retryAfter ?? 0) : 0);
-        this.#stop = after(wait, () => this.#askAgain());
+    /** Where it has to be told from; null: from now on. */
+    get since() {
+        return this.isLost ? null : this.received;
     }
     /** From here on what comes follows without a hole. */
-    #joined(told, reply) {
-        const data = reply.data;
-        const since = this.#received;
-        const isLost = this.#isLost || (since !== null && data["recovered"] !== true);
-        this.#isLost = false;
-        this.#state = STATES.LIVE;
+    joined(told, recovered, snapshot, size) {
+        const since = this.received;
+        const isLost = this.isLost || (since !== null && recovered !== true);
+        this.isLost = this.isBehind = false;
         // the position in the reply is the one before what follows
         const position = since === null || isLost ? told : { epoch: told.epoch, offset: Math.max(told.offset, since.offset) };
-        this.#received = position;
+        this.received = position;
         if (isLost)
-            this.#keepResync(position, data["snapshot"], reply.size);
+            this.#keepResync(position, snapshot, size);
         else
             this.#moved(position);
-        if (this.#hasEntered)
-            return;
-        this.#hasEntered = true;
-        this.recovered = typeof data["recovered"] === "boolean" ? data["recovered"] : null;
-        this.snapshot = data["snapshot"];
-        this.#entered.resolve();
+        if (!this.hasEntered) {
+            this.hasEntered = true;
+            this.recovered = recovered;
+            this.snapshot = snapshot;
+            this.#entered.resolve();
+        }
+        this.tell("live");
     }
     /** An event of its route came. */
     told(event, size) {
-        if (this.#state !== STATES.LIVE)
-            return; // before the server's word, or dropped
-        if (event.event === "$position" || event.event === "$resync")
-            return this.#notice(event);
-        if (event.event === "$unsubscribed") {
-            const lost = { type: "permission_denied", msg: "The right to this was lost after it was subscribed to." };
-            return this.end(new PermissionDenied(403, [lost], "subscribe", this.#askedRoute));
-        }
+        if (this.isBehind)
+            return;
         if (this.items.length > 0 && this.items.size + size > this.#line.buffer) {
-            this.#state = STATES.BEHIND;
+            this.isBehind = true;
+            this.tell("recovering");
         }
         else if (event.offset === undefined) {
-            this.items.put({ item: event, position: this.#received }, size);
+            this.items.put({ item: event, position: this.received }, size);
         }
-        else if (this.#received === null || event.offset > this.#received.offset) {
-            this.#received = { epoch: this.#received?.epoch ?? "", offset: event.offset };
-            this.items.put({ item: event, position: this.#received }, size);
+        else if (this.received === null || event.offset > this.received.offset) {
+            this.received = { epoch: this.received?.epoch ?? "", offset: event.offset };
+            this.items.put({ item: event, position: this.received }, size);
         } // else it is known
     }
-    #notice(event) {
-        const position = positionIn(event.data);
-        if (position === null)
-            return this.#line.log(`${event.event} of ${event.route} without a position`, event.data);
-        if (event.event === "$position") {
-            this.#received = position;
-            this.#moved(position);
+    /** Its position is another, without an event. */
+    moved(position) {
+        if (this.isBehind)
+            return;
+        this.received = position;
+        this.#moved(position);
+    }
+    /** Something was lost. */
+    missed(position) {
+        if (this.wantsSnapshot) {
+            this.isLost = true; // what comes until there is a new snapshot is in it, or comes after it
+            this.tell("recovering");
         }
-        else if (this.#wantsSnapshot) {
-            this.#isLost = true; // what comes until there is a new snapshot is in it, or comes after it
-            this.#askAgain();
-        }
-        else {
-            this.#received = position;
+        else if (!this.isBehind) {
+            this.received = position;
             this.#keepResync(position, undefined, 1);
         }
     }
     /** It always fits: one right after another takes its place. */
     #keepResync(position, snapshot, size) {
-        const item = { event: "$resync", route: this.route, position, snapshot };
+        const item = { event: "$resync", route: this.shared.name, position, snapshot };
         const last = this.items.last;
         if (last !== undefined && last.item.event === "$resync") {
             last.item = item;
@@ -955,10 +1306,264 @@ class Follower {
     }
 }
 /**
+ * One route that this client is subscribed to, for all of its subscriptions there.
+ *
+ * The server has one subscription of a route for each connection, and a new `subscribe` replaces it. So one is asked for
+ * at a time, for as many as it serves: those that are joining, or have to catch up. The others go on meanwhile, and drop
+ * by its offset what comes to them twice. If the answer's position is later than what one of them had, that one catches
+ * up next.
+ */
+class SharedRoute {
+    name; // under which its events come
+    #line;
+    #registry;
+    #backoff;
+    #live = new Set();
+    #waiting = new Set(); // to be asked for
+    #asking;
+    #isPausing = false; // until it is asked again after a refusal
+    #askedRoute; // with which it is subscribed on this connection
+    #leaving;
+    #stop = () => undefined; // the timer
+    constructor(name, line, registry) {
+        this.name = name;
+        this.#line = line;
+        this.#registry = registry;
+        this.#backoff = line.newBackoff();
+    }
+    get #isEmpty() {
+        return this.#live.size === 0 && this.#waiting.size === 0;
+    }
+    add(follower) {
+        this.#waiting.add(follower);
+    }
+    /** One fewer; the last one unsubscribes. Until the server has said that it is done, what comes is dropped. */
+    leave(follower) {
+        const wasLive = this.#live.delete(follower);
+        if (!(this.#waiting.delete(follower) || wasLive) || !this.#isEmpty)
+            return;
+        this.#settle();
+        this.#asking = undefined;
+        const link = this.#line.link;
+        const asked = this.#askedRoute;
+        this.#askedRoute = undefined;
+        if (link === undefined || asked === undefined)
+            return this.#registry.remove(this); // the server does not know of it
+        const left = () => {
+            if (this.#leaving !== leaving)
+                return;
+            this.#leaving = undefined;
+            if (this.#isEmpty)
+                this.#registry.remove(this);
+        };
+        const reply = (told) => {
+            if (told.status >= 400)
+                this.#line.log(`unsubscribe ${asked}`, actionError(told));
+            left();
+        };
+        const leaving = (this.#leaving = { reply, lost: left });
+        link.ask("unsubscribe", asked, {}, leaving);
+    }
+    /** Takes over those of another one, which turned out to be the same route. */
+    adopt(other) {
+        for (const follower of [...other.#live, ...other.#waiting]) {
+            follower.shared = this;
+            this.#waiting.add(follower);
+        }
+        this.#askedRoute ??= other.#askedRoute;
+        other.#live.clear();
+        other.#waiting.clear();
+        other.#settle();
+    }
+    // asking
+    /** Asks for those that wait, one after the other, if nothing is being asked. */
+    look(link = this.#line.link) {
+        for (const one of [...this.#live]) {
+            if (one.isLost || (one.isBehind && one.items.length === 0))
+                this.#wait(one);
+        }
+        if (link === undefined || this.#asking !== undefined || this.#isPausing)
+            return;
+        for (const first of [...this.#waiting]) {
+            if (!this.#joinsAtOnce(first))
+                return this.#ask(link, first);
+        }
+    }
+    #wait(follower) {
+        this.#live.delete(follower);
+        this.#waiting.add(follower);
+    }
+    /** One that wants no more than what comes from now on needs no word of the server's, once there is one live. */
+    #joinsAtOnce(follower) {
+        let received = null;
+        for (const one of this.#live) {
+            if (!one.isBehind && one.received !== null && (received === null || one.received.offset > received.offset))
+                received = one.received;
+        }
+        if (received === null || follower.wantsSnapshot || follower.hasEntered)
+            return false;
+        const since = follower.received;
+        if (since !== null && (since.epoch !== received.epoch || since.offset !== received.offset))
+            return false;
+        this.#waiting.delete(follower);
+        this.#live.add(follower);
+        follower.joined(received, since === null ? null : true, undefined, 1);
+        return true;
+    }
+    /** Subscribes with what the first one needs, and all who need the same. */
+    #ask(link, first) {
+        const from = first.since;
+        const concerned = [...this.#waiting].filter((one) => {
+            if (one === first)
+                return true;
+            if (from !== null)
+                return one.since?.epoch === from.epoch; // from the earliest of them, once for all
+            return one.since === null && (!one.wantsSnapshot || (first.wantsSnapshot && one.askedRoute === first.askedRoute));
+        });
+        const withSnapshot = concerned.find((one) => one.wantsSnapshot);
+        const asked = (withSnapshot ?? first).askedRoute;
+        const offset = Math.min(...concerned.map((one) => one.since?.offset ?? 0));
+        const keys = { ...(withSnapshot === undefined ? {} : { snapshot: true }), ...(from === null ? {} : { since: { epoch: from.epoch, offset } }) };
+        const asking = { concerned, asked, wantsSnapshot: withSnapshot !== undefined };
+        this.#asking = asking;
+        this.#askedRoute = asked;
+        this.#stop = after(Math.min(...concerned.map((one) => one.timeout)), () => {
+            this.#asking = undefined; // no answer in time: it is asked again
+            this.look();
+        });
+        link.ask("subscribe", asked, keys, { reply: (reply) => this.#answered(reply, asking), lost: () => undefined });
+    }
+    /** The connection was lost. */
+    cut() {
+        this.#settle();
+        this.#asking = this.#askedRoute = this.#leaving = undefined;
+        for (const one of [...this.#live])
+            this.#wait(one);
+        for (const one of this.#waiting)
+            if (one.hasEntered)
+                one.tell("recovering");
+        if (this.#isEmpty)
+            this.#registry.remove(this);
+    }
+    /** Nothing more comes. */
+    end(failure) {
+        this.#settle();
+        const all = [...this.#live, ...this.#waiting];
+        this.#live.clear();
+        this.#waiting.clear();
+        for (const one of all)
+            one.end(failure);
+    }
+    #settle() {
+        this.#stop();
+        this.#isPausing = false;
+    }
+    // being answered
+    #answered(reply, asking) {
+        if (asking !== this.#asking)
+            return; // it has been asked again since
+        this.#settle();
+        this.#asking = undefined;
+        if (reply.status >= 400)
+            return this.#refused(reply, asking);
+        this.#backoff.reset();
+        const position = positionIn(reply.data);
+        if (position === null) {
+            for (const one of asking.concerned) {
+                one.end(new UnexpectedReply(`subscribe ${asking.asked}: no position in the reply`));
+                this.leave(one);
+            }
+            return;
+        }
+        const { route } = reply.data;
+        const shared = typeof route === "string" && route !== this.name ? this.#registry.rename(this, route) : this;
+        shared.#joined(position, reply, asking);
+    }
+    #joined(position, reply, asking) {
+        const { recovered, snapshot } = reply.data;
+        for (const one of [...this.#live]) {
+            if (asking.concerned.includes(one) || one.isBehind)
+                continue;
+            const isAhead = one.received === null || one.received.epoch !== position.epoch || one.received.offset < position.offset;
+            if (isAhead)
+                this.#wait(one); // what is between its position and this one may not come any more
+        }
+        for (const one of asking.concerned) {
+            if (!this.#waiting.has(one))
+                continue; // it has left
+            const since = one.since;
+            const needsSnapshot = one.wantsSnapshot && (since === null || recovered !== true);
+            if (needsSnapshot && (!asking.wantsSnapshot || one.askedRoute !== asking.asked)) {
+                one.isLost ||= since !== null; // that snapshot is another list's: its own is asked for next
+                continue;
+            }
+            this.#waiting.delete(one);
+            this.#live.add(one);
+            one.joined(position, since === null ? null : recovered === true, one.wantsSnapshot ? snapshot : undefined, reply.size);
+        }
+        this.look();
+    }
+    /** Ends those for whom it was asked, unless they were there before and the server may think better of it. */
+    #refused(reply, asking) {
+        const error = actionError(reply);
+        const mayPass = error instanceof Unavailable || error instanceof Throttled;
+        for (const one of asking.concerned) {
+            if (!wasNotRun(reply) && !(mayPass && one.hasEntered))
+                this.#drop(one, actionError(reply));
+        }
+        if (!mayPass || this.#waiting.size === 0)
+            return this.look();
+        const wait = this.#backoff.seconds() + (error instanceof Throttled ? (error.retryAfter ?? 0) : 0);
+        this.#isPausing = true;
+        this.#stop = after(wait, () => {
+            this.#isPausing = false;
+            this.look();
+        });
+    }
+    #drop(follower, error) {
+        const wasLive = this.#live.delete(follower);
+        if (this.#waiting.delete(follower) || wasLive)
+            follower.end(error);
+        if (this.#live.size === 0)
+            this.#askedRoute = undefined;
+        if (this.#isEmpty)
+            this.#registry.remove(this);
+    }
+    // being told
+    told(event, size) {
+        if (event.event === "$unsubscribed") {
+            if (this.#live.size === 0 && this.#asking !== undefined)
+                return; // of what was before
+            this.#asking = undefined;
+            this.#settle();
+            const lost = { type: "permission_denied", msg: "The right to this was lost after it was subscribed to." };
+            for (const one of [...this.#live, ...this.#waiting])
+                this.#drop(one, new PermissionDenied(403, [lost], "subscribe", one.askedRoute));
+        }
+        else if (event.event === "$position" || event.event === "$resync")
+            this.#notice(event);
+        else
+            for (const one of [...this.#live])
+                one.told(event, size);
+    }
+    #notice(event) {
+        const position = positionIn(event.data);
+        if (position === null)
+            return this.#line.log(`${event.event} of ${event.route} without a position`, event.data);
+        for (const one of [...this.#live]) {
+            if (event.event === "$position")
+                one.moved(position);
+            else
+                one.missed(position);
+        }
+        this.look();
+    }
+}
+/**
  * The events of a route, each once and in order, through lost connections and slow consumers, and a `$resync` wherever
  * something was lost. Leaving the loop closes it; it ends when the client is closed, and throws the `ActionError` with
  * which the server refuses to go on. Events that wait for their consumer beyond `buffer` characters are asked for again
- * from the server's history.
+ * from the server's history. Subscriptions of one route share one of the server's; each has its own position and buffer.
  */
 export class Subscription {
     #follower;
@@ -980,11 +1585,19 @@ export class Subscription {
     }
     /** The route, as events name it. */
     get route() {
-        return this.#follower.route;
+        return this.#follower.shared.name;
     }
-    /** Ends it; resolves once the server has said so, or after 5 s. */
+    /** How it stands with it. */
+    get state() {
+        return this.#follower.state;
+    }
+    /** Calls a function with each new state; returns what ends that. */
+    onState(tell) {
+        return this.#follower.watch(tell);
+    }
+    /** Ends it, at once. The last one of a route unsubscribes. */
     close() {
-        return this.#follower.leave();
+        this.#follower.leave();
     }
     [Symbol.asyncIterator]() {
         return this;
@@ -992,9 +1605,9 @@ export class Subscription {
     next() {
         return this.#follower.next();
     }
-    async return() {
-        await this.close();
-        return { value: undefined, done: true };
+    return() {
+        this.close();
+        return Promise.resolve({ value: undefined, done: true });
     }
 }
 /**
@@ -1041,9 +1654,10 @@ export class Events {
         this.#items.end(failure);
     }
 }
-/** Hands each event to the subscription of its route or, where there is none, to all who listen. */
+/** Hands each event to the subscriptions of its route or, where there are none, to all who listen. */
 class Audience {
-    #followers = new Map();
+    line; // that it hears; set by whoever makes both
+    #routes = new Map();
     #listeners = new Set();
     #wasCut = false;
     listen(buffer) {
@@ -1051,43 +1665,53 @@ class Audience {
         this.#listeners.add(events);
         return events;
     }
-    add(follower) {
-        const known = this.#followers.get(follower.route);
-        if (known !== undefined && !known.isLeaving) {
-            throw new Error(`this client is subscribed to ${JSON.stringify(follower.route)} already; share that subscription`);
-        }
-        this.#followers.set(follower.route, follower);
+    route(name) {
+        const route = this.#routes.get(name) ?? new SharedRoute(name, this.line, this);
+        this.#routes.set(name, route);
+        return route;
     }
-    remove(follower) {
-        if (this.#followers.get(follower.route) === follower)
-            this.#followers.delete(follower.route);
+    /** Its events come under another name. Returns the one that has that name already, or the same. */
+    rename(route, name) {
+        this.remove(route);
+        route.name = name;
+        const known = this.#routes.get(name);
+        if (known === undefined)
+            this.#routes.set(name, route);
+        else
+            known.adopt(route);
+        return known ?? route;
+    }
+    remove(route) {
+        if (this.#routes.get(route.name) === route)
+            this.#routes.delete(route.name);
     }
     event(event, size) {
-        const follower = this.#followers.get(event.route);
-        if (follower !== undefined)
-            follower.told(event, size);
+        const route = this.#routes.get(event.route);
+        if (route !== undefined)
+            route.told(event, size);
         else
             for (const listener of this.#listeners)
                 listener.told(event, size);
     }
     linked(link) {
-        for (const follower of [...this.#followers.values()])
-            follower.ask(link);
+        for (const route of [...this.#routes.values()])
+            route.look(link);
         if (this.#wasCut)
             for (const listener of this.#listeners)
                 listener.miss();
     }
     cut() {
         this.#wasCut = true;
-        for (const follower of [...this.#followers.values()])
-            follower.cut();
+        for (const route of [...this.#routes.values()])
+            route.cut();
     }
     ended(failure) {
-        for (const follower of [...this.#followers.values()])
-            follower.end(failure);
+        const routes = [...this.#routes.values()];
+        this.#routes.clear();
+        for (const route of routes)
+            route.end(failure);
         for (const listener of this.#listeners)
             listener.end(failure);
-        this.#followers.clear();
         this.#listeners.clear();
     }
 }
@@ -1096,7 +1720,7 @@ export class BaseClient {
     #audience = new Audience();
     #line;
     constructor(url, options = {}) {
-        this.#line = new Line(url, options, this.#audience);
+        this.#line = this.#audience.line = new Line(url, options, this.#audience);
     }
     /** How it stands with the connection. */
     get state() {
@@ -1111,7 +1735,11 @@ export class BaseClient {
             this.#line.whenOpen(() => resolve(), reject);
         });
     }
-    /** Closes it for good: what is under way fails with `ConnectionLost`, iterations end. */
+    /** Calls a function with each new state and what led to it; returns what ends that. */
+    onState(tell) {
+        return this.#line.watch(tell);
+    }
+    /** Closes it for good: what is under way fails with `ConnectionLost`, iterations end. `$flush()` first waits for sends. */
     close() {
         this.#line.close();
     }
@@ -1137,21 +1765,24 @@ export class BaseClient {
             return this.#ask(action, asked, params, { reply, lost: reject, fail: reject });
         });
     }
-    /** Runs an action that answers nothing. Resolves once it is on its way; errors are logged. */
+    /**
+     * Runs an action that answers nothing. Resolves once it is on its way; errors are logged. While `maxInFlight` requests
+     * are under way it waits for its turn. What the server refuses for lack of room is sent again.
+     */
     $send(action, route = "", params = {}, options = {}) {
         const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
         const asked = withQuery(route, options.query);
         return this.#within(`${action} ${asked}`, seconds, options.signal, (resolve, reject) => {
-            return this.#line.whenOpen((link) => {
-                try {
-                    link.ask(action, asked, { ...params }, undefined);
-                    resolve();
-                }
-                catch (error) {
-                    reject(error);
-                }
-            }, reject);
+            return this.#line.submit(new OutgoingRequest(action, asked, params, undefined, { resolve, reject }));
         });
+    }
+    /**
+     * Resolves once every `$send` so far has run, or was refused by an error, which is logged. Rejects with
+     * `ConnectionLost` if the connection was lost meanwhile: what was under way may have been carried out or not.
+     */
+    $flush(options = {}) {
+        const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
+        return this.#within("flush", seconds, options.signal, (resolve, reject) => this.#line.flush({ resolve, reject }));
     }
     /** The items of an action that is a stream. */
     $stream(action, route = "", params = {}, options = {}) {
@@ -1187,38 +1818,32 @@ export class BaseClient {
         try {
             await this.#within(`subscribe ${asked}`, told.timeout ?? 30, told.signal, (resolve, reject) => {
                 const one = (follower = new Follower(this.#line, this.#audience, asked, told, { resolve, reject }));
-                this.#audience.add(one);
-                const link = this.#line.link;
-                if (link !== undefined)
-                    one.ask(link);
-                return link === undefined ? this.#line.whenOpen(() => undefined, reject) : () => undefined; // `linked` asks
+                const stop = this.#line.whenOpen((link) => one.shared.look(link), reject);
+                const stopLeaving = onAbort(told.signal, () => one.leave()); // at once, for whoever subscribes right after
+                return () => {
+                    stop();
+                    stopLeaving();
+                };
             });
         }
         catch (error) {
-            void follower?.leave();
+            follower?.leave();
             throw error;
         }
         const following = follower;
         if (following !== undefined)
-            following.onEnd = onAbort(told.signal, () => void following.leave());
+            following.onEnd = onAbort(told.signal, () => following.leave());
         return new Subscription(following);
     }
-    /** Asks once there is a connection; returns what gives it up, and has it cancelled. */
+    /** Asks in its turn; returns what gives it up, and has it cancelled. */
     #ask(action, route, params, asker) {
-        let cancel = () => undefined;
-        const stop = this.#line.whenOpen((link) => {
-            try {
-                const id = link.ask(action, route, { ...params }, asker);
-                cancel = () => link.cancel(id);
-            }
-            catch (error) {
-                asker.fail(error);
-            }
-        }, asker.fail);
-        return () => {
-            stop();
-            cancel();
-        };
+        try {
+            return this.#line.submit(new OutgoingRequest(action, route, params, asker));
+        }
+        catch (error) {
+            asker.fail(error);
+            return () => undefined;
+        }
     }
     /** What `begin` settles, unless time or the signal does; whatever settles it, what `begin` returned is called. */
     #within(what, seconds, signal, begin) {
@@ -1287,7 +1912,7 @@ function routeOf(route, captures) {
     if (form === undefined)
         throw new InvalidRoute(`${route.forms[0] ?? ""}: no form of it takes just ${given.join(", ") || "nothing"}`);
     return form.replace(/\{([^{}]+)\}/g, (whole, name) => {
-        const capture = Object.hasOwn(route.captures, name) ? route.captures[name] : undefined;
+        const capture = hasOwn(route.captures, name) ? route.captures[name] : undefined;
         return capture === undefined ? whole : written(name, captures[name], capture);
     });
 }

@@ -6,6 +6,11 @@
 /** Whatever this client raises of its own. */
 export class ClientError extends Error {
   override name = "ClientError";
+
+  constructor(message?: string, cause?: unknown) {
+    super(message); // which takes a cause from ES2022 on
+    if (cause !== undefined) Object.defineProperty(this, "cause", { value: cause, configurable: true, writable: true });
+  }
 }
 
 /** There is no connection, and the client does not try any more. `code` is that of a close which says no. */
@@ -15,7 +20,7 @@ export class ConnectionFailed extends ClientError {
   readonly code: number | undefined;
 
   constructor(message: string, isFinal = false, code?: number, cause?: unknown) {
-    super(message, cause === undefined ? {} : { cause });
+    super(message, cause);
     this.isFinal = isFinal;
     this.code = code;
   }
@@ -42,7 +47,7 @@ export class CallTimeout extends ClientError {
 
   constructor(what: string, seconds: number, cause?: unknown) {
     const why = cause instanceof Error ? `: ${cause.message}` : "";
-    super(`${what}: no reply in ${seconds} s${why}`, cause === undefined ? {} : { cause });
+    super(`${what}: no reply in ${seconds} s${why}`, cause);
     this.seconds = seconds;
   }
 }
@@ -257,6 +262,10 @@ function isObject(value: unknown): value is { readonly [key: string]: unknown } 
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+function hasOwn(value: object, name: string): boolean {
+  return Object.prototype.hasOwnProperty.call(value, name);
+}
+
 /** The position in a reply or notice; null where it has none. */
 function positionIn(data: unknown): Position | null {
   if (!isObject(data)) return null;
@@ -359,6 +368,204 @@ function now(): number {
   return performance.now() / 1000;
 }
 
+// ---------------------------------------------------------------------------------------------------------- pacing
+
+/** Who is told of the replies to one request. */
+interface Asker {
+  reply(reply: Reply): void;
+  lost(error: Error): void;
+}
+
+interface Settling {
+  resolve(): void;
+  reject(error: Error): void;
+}
+
+const RESERVED = ["action", "route", "request_id"];
+const IN_FLIGHT = 128; // requests under way at once unless said otherwise; half of what a server keeps by default
+const MOST_SIZE = 524_288; // characters under way at once
+const MOST_WAITING = 10_000; // requests that wait for their turn, or for a connection
+const BUSY_WAITS = [0.01, 1] as const; // seconds before a request that was refused as busy is sent again
+const QUEUE_BOUNDS: readonly unknown[] = ["max_queued_actions", "max_queued_bytes"]; // past them the server runs nothing
+
+/** One request, until it is answered. Without an asker its success is silent; `sent` hears once it is on its way. */
+class OutgoingRequest {
+  readonly action: string;
+  readonly route: string;
+  readonly text: string;
+  asker: Asker | undefined;
+  sent: Settling | undefined;
+  number: number | undefined; // its turn; undefined: it does not wait for one
+  link: Link | undefined; // the connection that it is under way on
+  id = ""; // on that connection
+  isCounted = false;
+  isWithdrawn = false;
+
+  constructor(action: string, route: string, keys: object, asker: Asker | undefined, sent?: Settling) {
+    const taken = RESERVED.find((name) => hasOwn(keys, name));
+    if (taken !== undefined) throw new TypeError(`${taken} is the protocol's own key, not a parameter of ${action}`);
+    this.action = action;
+    this.route = route;
+    this.text = JSON.stringify({ action, ...(route === "" ? {} : { route }), ...keys });
+    this.asker = asker;
+    this.sent = sent;
+  }
+
+  withId(): string {
+    return `${this.text.slice(0, -1)},"request_id":${JSON.stringify(this.id)}}`;
+  }
+}
+
+/** Whether the server refused a request before anything ran: for lack of room, or since it is being stopped. */
+function wasNotRun(reply: Reply): boolean {
+  const first = reply.errors[0];
+  if (reply.status !== 503 || first === undefined) return false;
+  return first.type === "shutting_down" || (first.type === "busy" && QUEUE_BOUNDS.includes(first.ctx?.["limit"]));
+}
+
+/**
+ * Requests in the order in which they were made, each sent once there is a connection with room for it, so that a burst
+ * waits here and is not refused by the server. What was refused for lack of room has not run: it is sent again, in turn.
+ */
+class Pacer {
+  most: number;
+  mostSize = MOST_SIZE;
+  readonly #log: Log;
+  readonly #backoff = new Backoff(...BUSY_WAITS);
+  readonly #flushes = new Set<Settling>();
+  #link: Link | undefined;
+  #queue: OutgoingRequest[] = []; // by number; withdrawn ones too
+  #waiting = 0;
+  #count = 0;
+  #sends = 0; // that are not known to be done
+  #resume: (() => void) | undefined; // while a refused request waits
+
+  constructor(most: number, log: Log) {
+    if (!(most >= 1)) throw new RangeError(`maxInFlight: expected at least 1, got ${most}`);
+    this.most = most;
+    this.#log = log;
+  }
+
+  /** Whether somebody waits until sends are done. */
+  get wantsToKnow(): boolean {
+    return this.#waiting > 0 || this.#flushes.size > 0;
+  }
+
+  /** Sends a request in its turn. */
+  submit(request: OutgoingRequest): void {
+    if (this.#waiting >= MOST_WAITING) {
+      throw new Overflow(`${MOST_WAITING} requests wait to be sent; await some of them before asking more`);
+    }
+    request.number = this.#count++;
+    if (request.asker === undefined) this.#sends++;
+    this.#wait(request);
+    this.pump();
+  }
+
+  /** Nobody waits for its reply any more. */
+  withdraw(request: OutgoingRequest): void {
+    if (request.link !== undefined) request.link.cancel(request);
+    else if (request.number !== undefined && !request.isWithdrawn) {
+      request.isWithdrawn = true;
+      this.#waiting--;
+      if (request.asker === undefined) this.settled();
+      if (this.#queue.length > 2 * this.#waiting + 64) this.#queue = this.#queue.filter((one) => !one.isWithdrawn);
+    }
+  }
+
+  /** Calls `resolve` once every send is known to be done; returns what gives that up. */
+  flush(done: Settling): () => void {
+    if (this.#sends === 0) done.resolve();
+    else {
+      this.#flushes.add(done);
+      this.#link?.probe();
+    }
+    return () => this.#flushes.delete(done);
+  }
+
+  #wait(request: OutgoingRequest): void {
+    request.link = undefined;
+    this.#waiting++;
+    let at = this.#queue.length;
+    while (at > 0 && (this.#queue[at - 1]?.number ?? 0) > (request.number ?? 0)) at--;
+    this.#queue.splice(at, 0, request);
+  }
+
+  /** Sends what may be sent now. */
+  pump(): void {
+    for (let request = this.#queue[0]; request !== undefined && this.#resume === undefined; request = this.#queue[0]) {
+      const link = this.#link;
+      if (link === undefined) return;
+      if (!request.isWithdrawn && !link.hasRoom(request.text.length)) return link.probe();
+      this.#queue.shift();
+      if (request.isWithdrawn) continue;
+      this.#waiting--;
+      link.put(request);
+    }
+  }
+
+  attach(link: Link): void {
+    this.#link = link;
+    this.#backoff.reset();
+    this.pump();
+  }
+
+  detach(): void {
+    this.#link = undefined;
+  }
+
+  /** There will be no connection any more. */
+  end(failure: ConnectionFailed): void {
+    this.#link = undefined;
+    this.#resume?.();
+    const queue = this.#queue.filter((one) => !one.isWithdrawn);
+    this.#queue = [];
+    this.#waiting = this.#sends = 0;
+    for (const request of queue) {
+      request.isWithdrawn = true;
+      if (request.asker !== undefined) request.asker.lost(again(failure));
+      else if (request.sent !== undefined) request.sent.reject(again(failure));
+      else this.#log(`${request.action} ${request.route}`.trim() + " was refused as busy and could not be sent again", failure);
+    }
+    for (const flush of [...this.#flushes]) flush.reject(again(failure));
+  }
+
+  /** The server had no room for a request: it is sent again, in its turn, after a wait. */
+  refused(request: OutgoingRequest, reply: Reply): void {
+    const { limit, value } = reply.errors[0]?.ctx ?? {};
+    if (typeof value === "number" && value >= 1) {
+      if (limit === "max_queued_actions") this.most = Math.min(this.most, value);
+      else this.mostSize = Math.min(this.mostSize, value);
+    }
+    this.#wait(request);
+    if (this.#resume !== undefined) return;
+    const stop = after(this.#backoff.seconds(), () => this.#resume?.());
+    this.#resume = () => {
+      stop();
+      this.#resume = undefined;
+      this.pump();
+    };
+  }
+
+  /** The server had room for one. */
+  answered(): void {
+    this.#backoff.reset();
+  }
+
+  /** A send is done, or was refused by an error. */
+  settled(): void {
+    if (--this.#sends === 0) for (const flush of [...this.#flushes]) flush.resolve();
+  }
+
+  /** The connection was lost with sends under way, of which nobody knows whether they were carried out. */
+  lost(count: number, error: ConnectionLost): void {
+    if (count === 0) return;
+    this.#log(`${count} sent without waiting for a reply`, error);
+    this.#sends -= count;
+    for (const flush of [...this.#flushes]) flush.reject(new ConnectionLost(error.code, error.reason));
+  }
+}
+
 // ------------------------------------------------------------------------------------------------------ connections
 
 /** What a client needs of a WebSocket class: the platform's own, or that of the npm package `ws`. */
@@ -370,7 +577,6 @@ export type SocketClass = new (url: string, protocols: string[]) => {
 /** The same, with what every one of them has. */
 interface Socket {
   readonly readyState: number;
-  readonly bufferedAmount: number;
   addEventListener(type: string, listener: (event: SocketEvent) => void): void;
   send(text: string): void;
   close(code?: number, reason?: string): void;
@@ -382,35 +588,48 @@ interface SocketEvent {
   readonly reason?: string;
 }
 
-/** Who is told of the replies to one request. */
-interface Asker {
-  reply(reply: Reply): void;
-  lost(error: ClientError): void;
-}
-
 const OPEN = 1;
-const RESERVED = ["action", "route", "request_id"];
 const HARD = 16; // times `buffer` that may wait where nothing can be made to wait
+const FIRST_PROBE = 0.001; // seconds between two questions whether a send is done, if somebody waits
+const LONGEST_PROBE = 0.25;
+const IDLE_PROBE = 1; // seconds until the question if nobody does
 
-/** One connection, from its handshake until it is lost. */
+/**
+ * One connection, from its handshake until it is lost.
+ *
+ * A send that succeeds is silent. Its `request_id` tells when it is done: as long as it is under way, the server refuses
+ * another frame with that id (409), so a `$ping` with it asks without changing anything.
+ */
 class Link {
   readonly opened: Promise<void>;
   readonly done: Promise<ConnectionLost>;
   lost: ConnectionLost | undefined;
   heardAt = now();
+  isLetIn = false; // whether the server has answered anything but 401
   readonly #socket: Socket;
   readonly #onEvent: (event: ServerEvent, size: number) => void;
   readonly #log: Log;
-  readonly #mark: number;
-  readonly #askers = new Map<string, Asker>();
+  readonly #pacer: Pacer;
+  readonly #requests = new Map<string, OutgoingRequest>(); // by their ids, until the final reply
+  readonly #sends = new Map<string, OutgoingRequest[]>(); // not known to be done, by their routes
+  readonly #probes = new Set<string>(); // ids that the server was asked about
   readonly #prefix = `${Math.random().toString(36).slice(2, 10)}-`;
-  #count = 0;
+  readonly #mostEarly: number;
+  #early: [ServerEvent, number][] | undefined = []; // events that came before anybody could listen
+  #number = 0;
+  #count = 0; // of requests that may wait in the server's queue
+  #size = 0;
+  #silent = 0; // sends that are not known to be done
+  #probeWait = FIRST_PROBE;
+  #stopProbing: (() => void) | undefined;
+  #stopIdle: (() => void) | undefined;
   #finish: (lost: ConnectionLost) => void = () => undefined;
 
-  constructor(socket: Socket, onEvent: (event: ServerEvent, size: number) => void, mark: number, log: Log) {
+  constructor(socket: Socket, onEvent: (event: ServerEvent, size: number) => void, mark: number, pacer: Pacer, log: Log) {
     this.#socket = socket;
     this.#onEvent = onEvent;
-    this.#mark = mark;
+    this.#mostEarly = mark * HARD;
+    this.#pacer = pacer;
     this.#log = log;
     this.done = new Promise((resolve) => {
       this.#finish = resolve;
@@ -430,13 +649,24 @@ class Link {
     socket.addEventListener("close", (event) => this.fail(new ConnectionLost(event.code ?? 1006, event.reason ?? "")));
   }
 
+  /** Events that came so far are told, and the next ones as they come. */
+  release(): void {
+    const early = this.#early ?? [];
+    this.#early = undefined;
+    for (const [event, size] of early) this.#onEvent(event, size);
+  }
+
   /** Tells all who wait for replies that none will come. The first time counts. */
   fail(lost: ConnectionLost): void {
     if (this.lost !== undefined) return;
     this.lost = lost;
-    const askers = [...this.#askers.values()];
-    this.#askers.clear();
-    for (const asker of askers) asker.lost(new ConnectionLost(lost.code, lost.reason));
+    this.#stopProbing?.();
+    this.#stopIdle?.();
+    const requests = [...this.#requests.values()];
+    this.#requests.clear();
+    this.#pacer.lost([...this.#sends.values()].flat().filter((one) => one.number !== undefined).length, lost);
+    this.#sends.clear();
+    for (const request of requests) request.asker?.lost(new ConnectionLost(lost.code, lost.reason));
     this.#finish(lost);
   }
 
@@ -446,31 +676,47 @@ class Link {
     this.fail(new ConnectionLost(code, reason));
   }
 
-  /** Sends a request, and returns its `request_id`. Throws where it cannot be sent. Without an asker, errors are logged. */
-  ask(action: string, route: string, keys: Frame, asker: Asker | undefined): string {
+  /** Sends a request out of turn. Throws where it cannot be sent. */
+  ask(action: string, route: string, keys: object, asker: Asker): OutgoingRequest {
     if (this.lost !== undefined) throw new ConnectionLost(this.lost.code, this.lost.reason);
-    const taken = RESERVED.find((name) => Object.hasOwn(keys, name));
-    if (taken !== undefined) throw new TypeError(`${taken} is the protocol's own key, not a parameter of ${action}`);
-    if (this.#socket.bufferedAmount > this.#mark * HARD) {
-      throw new Overflow(`over ${this.#mark * HARD} bytes wait to be sent; await what was asked before asking more`);
-    }
-    const id = `${this.#prefix}${++this.#count}`;
-    this.#put({ action, ...(route === "" ? {} : { route }), ...keys, request_id: id });
-    if (asker !== undefined) this.#askers.set(id, asker);
-    return id;
+    const request = new OutgoingRequest(action, route, keys, asker);
+    this.put(request);
+    return request;
+  }
+
+  /** Whether one more request may be under way. One that is too large for any window goes alone. */
+  hasRoom(size: number): boolean {
+    if (this.lost !== undefined) return false;
+    return this.#count === 0 || (this.#count < this.#pacer.most && this.#size + size <= this.#pacer.mostSize);
+  }
+
+  put(request: OutgoingRequest): void {
+    request.link = this;
+    request.id = `${this.#prefix}${++this.#number}`;
+    this.#requests.set(request.id, request);
+    this.#count++;
+    this.#size += request.text.length;
+    request.isCounted = true;
+    this.#send(request.withId());
+    if (request.asker !== undefined) return;
+    this.#awaitSilence(request);
+    request.sent?.resolve();
+    request.sent = undefined;
   }
 
   /** Has a request cancelled whose replies nobody waits for any more, if it is still under way. */
-  cancel(id: string): void {
-    if (this.#askers.delete(id)) this.#put({ action: "$cancel", data: id });
+  cancel(request: OutgoingRequest): void {
+    if (this.#requests.get(request.id) !== request || request.asker === undefined) return;
+    this.#send(JSON.stringify({ action: "$cancel", data: request.id }));
+    request.asker = request.number = undefined;
+    if (request.isCounted) this.#awaitSilence(request); // its final reply may never come: it may succeed in silence
   }
 
   ping(): void {
-    this.#put({ action: "$ping" });
+    this.#send('{"action":"$ping"}');
   }
 
-  #put(frame: Frame): void {
-    const text = JSON.stringify(frame);
+  #send(text: string): void {
     if (this.#socket.readyState === OPEN) this.#socket.send(text);
   }
 
@@ -479,20 +725,124 @@ class Link {
     if (this.lost !== undefined) return;
     const message = typeof text === "string" ? read(text) : null;
     if (message === null) this.#log("the server sent what is neither a reply nor an event", text);
-    else if ("event" in message) this.#onEvent(message, String(text).length);
-    else this.#answer(message);
+    else if ("event" in message) this.#tell(message, String(text).length);
+    else {
+      this.isLetIn ||= message.status !== 401;
+      this.#answer(message);
+    }
+  }
+
+  #tell(event: ServerEvent, size: number): void {
+    this.isLetIn = true;
+    if (this.#early === undefined) return this.#onEvent(event, size);
+    this.#early.push([event, size]);
+    if (this.#early.reduce((sum, [, one]) => sum + one, 0) > this.#mostEarly) {
+      this.close(1008, `over ${this.#mostEarly} characters of events came before the server's first answer`);
+    }
   }
 
   #answer(reply: Reply): void {
     const { requestId, status, action, route, data, size } = reply;
     if (typeof requestId === "string" && requestId.startsWith(this.#prefix)) {
-      const asker = this.#askers.get(requestId);
-      if (status !== 206) this.#askers.delete(requestId);
-      if (asker !== undefined) asker.reply(reply);
-      else if (status >= 400 && status !== 499) this.#log("nobody waits for this reply", actionError(reply));
+      const request = this.#requests.get(requestId);
+      if (action === "$ping" && this.#probes.has(requestId)) this.#probed(requestId, status);
+      else if (request !== undefined) this.#reply(request, reply);
     } else if (status < 400 && !action.startsWith("$")) {
-      this.#onEvent({ event: action, route, data }, size); // broadcast to others than who asked
+      this.#tell({ event: action, route, data }, size); // broadcast to others than who asked
     }
+  }
+
+  #reply(request: OutgoingRequest, reply: Reply): void {
+    if (reply.status !== 206) {
+      this.#requests.delete(request.id);
+      if (request.asker === undefined) this.#forgetSend(request);
+    }
+    this.#uncount(request);
+    if (request.number !== undefined && wasNotRun(reply)) return this.#pacer.refused(request, reply);
+    this.#pacer.answered();
+    if (request.asker !== undefined) request.asker.reply(reply);
+    else if (request.number !== undefined) {
+      if (reply.status >= 400) this.#log("nobody waits for this reply", actionError(reply));
+      this.#pacer.settled();
+    }
+    this.#pacer.pump();
+  }
+
+  #uncount(request: OutgoingRequest): void {
+    if (!request.isCounted) return;
+    request.isCounted = false;
+    this.#count--;
+    this.#size -= request.text.length;
+  }
+
+  // silent success
+  #awaitSilence(request: OutgoingRequest): void {
+    const sends = this.#sends.get(request.route);
+    if (sends === undefined) this.#sends.set(request.route, [request]);
+    else sends.push(request);
+    this.#silent++;
+    if (this.#pacer.wantsToKnow || this.#silent * 2 >= this.#pacer.most) this.probe();
+    else this.#probeLater();
+  }
+
+  #probeLater(): void {
+    this.#stopIdle ??= after(IDLE_PROBE, () => {
+      this.#stopIdle = undefined;
+      this.probe();
+    });
+  }
+
+  #forgetSend(request: OutgoingRequest): void {
+    const sends = this.#sends.get(request.route) ?? [];
+    const at = sends.indexOf(request);
+    if (at < 0) return;
+    sends.splice(at, 1);
+    this.#silent--;
+    if (sends.length === 0) this.#sends.delete(request.route);
+  }
+
+  /** Asks the server which sends are done, of each route that in the middle: its frames run in order. */
+  probe(): void {
+    if (this.#probes.size > 0 || this.#stopProbing !== undefined || this.lost !== undefined) return;
+    for (const sends of this.#sends.values()) {
+      const request = sends[(sends.length - 1) >> 1];
+      if (request === undefined) continue;
+      this.#probes.add(request.id);
+      this.#send(JSON.stringify({ action: "$ping", request_id: request.id }));
+    }
+  }
+
+  #probed(id: string, status: number): void {
+    this.#probes.delete(id);
+    const request = this.#requests.get(id);
+    if (request !== undefined && status < 400) {
+      this.#probeWait = FIRST_PROBE;
+      this.#settleUntil(request);
+    }
+    if (this.#probes.size > 0) return;
+    this.#pacer.pump();
+    if (this.#stopProbing !== undefined) return;
+    if (!this.#pacer.wantsToKnow) {
+      if (this.#silent > 0) this.#probeLater();
+      return;
+    }
+    this.#stopProbing = after(this.#probeWait, () => {
+      this.#stopProbing = undefined;
+      this.probe();
+    });
+    this.#probeWait = Math.min(this.#probeWait * 2, LONGEST_PROBE);
+  }
+
+  /** Sends of a route are done up to this one. */
+  #settleUntil(last: OutgoingRequest): void {
+    const sends = this.#sends.get(last.route) ?? [];
+    for (const request of sends.splice(0, sends.indexOf(last) + 1)) {
+      this.#silent--;
+      this.#requests.delete(request.id);
+      this.#uncount(request);
+      if (request.number !== undefined) this.#pacer.settled();
+    }
+    if (sends.length === 0) this.#sends.delete(last.route);
   }
 }
 
@@ -524,12 +874,23 @@ export interface ClientOptions {
   readonly longestWait?: number | undefined;
   /** Characters of what came that wait for the consumer, for each stream, subscription and `events()`. 1,048,576 */
   readonly buffer?: number | undefined;
+  /** Requests under way at once; more wait for their turn. A server that has room for fewer says so. 128 */
+  readonly maxInFlight?: number | undefined;
   /** Is called with each new state and what led to it. */
-  readonly onState?: ((state: State, cause: Error | undefined) => void) | undefined;
+  readonly onState?: OnState | undefined;
   /** Is called with what there is nobody else to tell of. console.warn */
   readonly log?: Log | undefined;
   /** The class of sockets, where the platform has none (Node before 22): that of the npm package `ws`. */
   readonly WebSocket?: SocketClass | undefined;
+}
+
+type OnState = (state: State, cause: Error | undefined) => void;
+
+/** Why a connection ended, and what that means for the next one. */
+interface LinkEnding {
+  readonly failure: ConnectionFailed;
+  readonly isExpired: boolean;
+  readonly isAtOnce: boolean;
 }
 
 /** Who is told of what happens to the line. */
@@ -540,11 +901,13 @@ interface Hearer {
   ended(failure: ConnectionFailed | undefined): void;
 }
 
-const SAYS_NO: readonly number[] = [1008, 4401, 4403, 4404]; // close codes: connecting again as one is does not help
+const POLICY = 1008; // a close code that refuses, as 44xx do: they say what HTTP 4xx would
+const NOT_AUTHENTICATED = 4401; // once the server has let the client in, its credential has expired
+const PASSING_STATUSES: readonly number[] = [408, 425, 429]; // and all from 500 on: they may be answered otherwise later
+const AT_ONCE = 1; // seconds that a credential has to last to be renewed without a wait when it expires
 const STABLE = 10; // seconds after which a connection counts as one that went well
 const PATIENCE = 10; // seconds that the answer to a ping is waited for at most
 const MIN_REFRESH = 0.5; // seconds between two $auth
-const MOST_WAITING = 1_000; // calls that wait for a connection
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/; // what a sub-protocol may hold
 
 /** One connection at a time, made again when it is lost, until it is closed or the server says no. */
@@ -558,10 +921,12 @@ class Line {
   readonly #hearer: Hearer;
   readonly #backoff: Backoff;
   readonly #waiters = new Set<{ go(link: Link): void; fail(error: Error): void }>();
+  readonly #watchers = new Set<{ readonly tell: OnState }>();
+  readonly #pacer: Pacer;
   #link: Link | undefined;
   #dialing: Link | undefined; // not open yet, or not introduced
   #isRunning = false;
-  #refused = 0; // connections in a row that were closed by a no before they were stable
+  #refused = 0; // refusals in a row, without a stable connection between them
   #cause: Error | undefined; // why there is no connection
   #failure: ConnectionFailed | undefined;
   #wake: () => void = () => undefined;
@@ -574,6 +939,15 @@ class Line {
     this.timeout = options.timeout === undefined ? 60 : options.timeout;
     this.log = options.log ?? ((message, cause) => console.warn(`wsaction: ${message}`, cause));
     this.#backoff = this.newBackoff();
+    this.#pacer = new Pacer(options.maxInFlight ?? IN_FLIGHT, this.log);
+    if (options.onState !== undefined) this.watch(options.onState);
+  }
+
+  /** Tells it of each new state; returns what ends that. */
+  watch(tell: OnState): () => void {
+    const watcher = { tell };
+    this.#watchers.add(watcher);
+    return () => this.#watchers.delete(watcher);
   }
 
   newBackoff(): Backoff {
@@ -593,14 +967,32 @@ class Line {
     const link = this.link;
     if (this.#failure !== undefined) fail(again(this.#failure));
     else if (link !== undefined) go(link);
-    else if (this.#waiters.size >= MOST_WAITING) fail(new Overflow(`${MOST_WAITING} calls wait for a connection`));
+    else if (this.#waiters.size >= MOST_WAITING) fail(new Overflow(`${MOST_WAITING} wait for a connection`));
     else {
       const waiter = { go, fail };
       this.#waiters.add(waiter);
-      if (!this.#isRunning) void this.#run();
+      this.#start();
       return () => this.#waiters.delete(waiter);
     }
     return () => undefined;
+  }
+
+  /** Sends a request in its turn; returns what gives it up. */
+  submit(request: OutgoingRequest): () => void {
+    if (this.#failure !== undefined) throw again(this.#failure);
+    this.#pacer.submit(request);
+    this.#start();
+    return () => this.#pacer.withdraw(request);
+  }
+
+  /** Calls `resolve` once every send is known to be done; returns what gives that up. */
+  flush(done: Settling): () => void {
+    if (this.#failure !== undefined) throw again(this.#failure);
+    return this.#pacer.flush(done);
+  }
+
+  #start(): void {
+    if (!this.#isRunning) void this.#run();
   }
 
   close(): void {
@@ -616,9 +1008,11 @@ class Line {
     try {
       while (this.#failure === undefined) {
         this.#tell("connecting", this.#cause);
-        const failure = await this.#live();
+        const { failure, isExpired, isAtOnce } = await this.#live();
         if (this.#failure !== undefined) break;
-        if (failure.isFinal || this.#options.reconnect === false) return this.#end(failure);
+        if (isExpired) this.#refused = 0;
+        if (this.#options.reconnect === false || (!isExpired && this.#isFinal(failure))) return this.#end(failure);
+        if (isAtOnce) continue;
         this.#tell("waiting", failure);
         await this.#pause(this.#backoff.seconds());
       }
@@ -639,45 +1033,56 @@ class Line {
     });
   }
 
+  get #canRenew(): boolean {
+    return typeof this.#options.token === "function" || typeof this.#options.auth === "function";
+  }
+
+  /** Whether it is not to be tried again. A function for the credential has one more try: it may give another. */
+  #isFinal(failure: ConnectionFailed): boolean {
+    return failure.isFinal && (++this.#refused > 1 || !this.#canRenew);
+  }
+
   /** A connection's whole life; says why it ended. */
-  async #live(): Promise<ConnectionFailed> {
+  async #live(): Promise<LinkEnding> {
     let link: Link | undefined;
     try {
       link = await this.#dial();
-      const expiresAt = this.#options.auth === undefined ? null : await this.#introduce(link);
+      const expiresAt = await this.#introduce(link);
       if (link.lost !== undefined) throw refusal(this.#url, link.lost);
       return await this.#serve(link, expiresAt);
     } catch (error) {
       link?.close(1000, "closed by this client");
       const failure = error instanceof ConnectionFailed ? error : noCredential(error);
       this.#cause = failure;
-      return failure;
+      return { failure, isExpired: false, isAtOnce: false };
     }
   }
 
-  async #serve(link: Link, expiresAt: number | null): Promise<ConnectionFailed> {
+  /** `isExpired`: the server closed because the credential has expired, which is no refusal of the next one. */
+  async #serve(link: Link, expiresAt: number | null): Promise<LinkEnding> {
     const began = now();
     this.#dialing = undefined;
     this.#link = link;
     this.#hearer.linked(link);
+    this.#pacer.attach(link);
     const waiters = [...this.#waiters];
     this.#waiters.clear();
     for (const waiter of waiters) waiter.go(link);
     this.#tell("open", undefined);
-    const stops = [this.#beat(link), this.#refresh(link, expiresAt)];
+    const stops = [this.#beat(link), this.#refresh(link, expiresAt), after(0, () => link.release())];
     const lost = await link.done;
     for (const stop of stops) stop();
     this.#link = undefined;
+    this.#pacer.detach();
     this.#cause = lost;
     if (this.#failure === undefined) this.#hearer.cut();
-    if (now() - began >= STABLE) {
+    const lasted = now() - began;
+    if (lasted >= STABLE) {
       this.#refused = 0;
       this.#backoff.reset();
     }
-    const failure = refusal(this.#url, lost);
-    if (!failure.isFinal) return failure;
-    const canRenew = typeof this.#options.token === "function" || typeof this.#options.auth === "function";
-    return ++this.#refused > 1 || !canRenew ? failure : new ConnectionFailed(failure.message, false, failure.code, lost);
+    const isExpired = lost.code === NOT_AUTHENTICATED && link.isLetIn && this.#canRenew;
+    return { failure: refusal(this.#url, lost), isExpired, isAtOnce: isExpired && lasted >= AT_ONCE };
   }
 
   async #dial(): Promise<Link> {
@@ -692,7 +1097,7 @@ class Line {
     } catch (error) {
       throw new ConnectionFailed(`cannot connect to ${this.#url}: ${String(error)}`, true, undefined, error);
     }
-    const link = new Link(socket, (event, size) => this.#hearer.event(event, size), this.buffer, this.log);
+    const link = new Link(socket, (event, size) => this.#hearer.event(event, size), this.buffer, this.#pacer, this.log);
     if (this.#failure !== undefined) link.close(1000, "closed by this client");
     this.#dialing = link;
     const seconds = this.#options.openTimeout ?? 10;
@@ -700,17 +1105,24 @@ class Line {
     await link.opened;
     stop();
     if (link.lost === undefined) return link;
-    if (SAYS_NO.includes(link.lost.code)) throw refusal(this.#url, link.lost);
+    if (refuses(link.lost.code)) throw refusal(this.#url, link.lost);
     throw new ConnectionFailed(`cannot connect to ${this.#url} (code ${link.lost.code} ${link.lost.reason})`.replace(" )", ")"));
   }
 
-  /** Says who it is, before anything else is sent. */
+  /**
+   * Says who it is, before anything else is sent, or else `$ping`. So a server that accepts a handshake only to refuse it
+   * by a close code is found out before anything is asked.
+   */
   async #introduce(link: Link): Promise<number | null> {
     try {
-      return await this.#authenticate(link);
+      if (this.#options.auth !== undefined) return await this.#authenticate(link);
+      await this.#first(link, "$ping", {}).catch((error: unknown) => {
+        if (!(error instanceof ActionError)) throw error; // 401: it waits for an $auth, which the caller may send
+      });
+      return null;
     } catch (error) {
       if (error instanceof ActionError) {
-        const isFinal = error.status < 500 && error.status !== 408 && error.status !== 429;
+        const isFinal = statusRefuses(error.status);
         throw new ConnectionFailed(`${this.#url} refused $auth: ${error.message}`, isFinal, undefined, error);
       }
       throw error instanceof ConnectionLost ? refusal(this.#url, error) : error;
@@ -719,21 +1131,27 @@ class Line {
 
   async #authenticate(link: Link): Promise<number | null> {
     const data = await current(this.#options.auth);
+    const told = await this.#first(link, "$auth", { data });
+    const at = isObject(told) ? told["expires_at"] : null;
+    return typeof at === "number" ? at : null;
+  }
+
+  /** Asks what comes before anything else. */
+  #first(link: Link, action: string, keys: object): Promise<unknown> {
     const seconds = this.#options.openTimeout ?? 10;
     return new Promise((resolve, reject) => {
       let stop = (): void => undefined;
-      const settle = (reply: Reply): void => {
+      const reply = (told: Reply): void => {
         stop();
-        const at = isObject(reply.data) ? reply.data["expires_at"] : null;
-        if (reply.status >= 400) reject(actionError(reply));
-        else resolve(typeof at === "number" ? at : null);
+        if (told.status >= 400) reject(actionError(told));
+        else resolve(told.data);
       };
-      const lost = (error: ClientError): void => {
+      const lost = (error: Error): void => {
         stop();
         reject(error);
       };
-      link.ask("$auth", "", { data }, { reply: settle, lost });
-      stop = after(seconds, () => reject(new ConnectionFailed(`${this.#url} did not answer $auth in ${seconds} s`)));
+      link.ask(action, "", keys, { reply, lost });
+      stop = after(seconds, () => reject(new ConnectionFailed(`${this.#url} did not answer ${action} in ${seconds} s`)));
     });
   }
 
@@ -782,16 +1200,19 @@ class Line {
     const waiters = [...this.#waiters];
     this.#waiters.clear();
     for (const waiter of waiters) waiter.fail(again(this.#failure));
+    this.#pacer.end(this.#failure);
     this.#hearer.ended(failure);
     this.#tell("closed", failure);
   }
 
   #tell(state: State, cause: Error | undefined): void {
     this.state = state;
-    try {
-      this.#options.onState?.(state, cause);
-    } catch (error) {
-      this.log(`onState(${JSON.stringify(state)}, ...) failed`, error);
+    for (const watcher of [...this.#watchers]) {
+      try {
+        watcher.tell(state, cause);
+      } catch (error) {
+        this.log(`onState(${JSON.stringify(state)}, ...) failed`, error);
+      }
     }
   }
 }
@@ -803,10 +1224,20 @@ function socketUrl(url: string): string {
   return whole.replace(/^http/i, "ws");
 }
 
+/** Whether an HTTP status, or that of a reply to `$auth`, says that asking again as it is will not help. */
+function statusRefuses(status: number): boolean {
+  return status < 500 && !PASSING_STATUSES.includes(status);
+}
+
+/** The same of a close code. */
+function refuses(code: number): boolean {
+  return code === POLICY || (code >= 4400 && code < 4500 && statusRefuses(code - 4000));
+}
+
 function refusal(url: string, lost: ConnectionLost): ConnectionFailed {
   const told = lost.reason ? `, ${JSON.stringify(lost.reason)}` : "";
   const message = `${url} closed the connection: code ${lost.code}${told}`;
-  return new ConnectionFailed(message, SAYS_NO.includes(lost.code), lost.code, lost);
+  return new ConnectionFailed(message, refuses(lost.code), lost.code, lost);
 }
 
 function noCredential(error: unknown): ConnectionFailed {
@@ -894,25 +1325,32 @@ interface StreamAsker extends Asker {
 }
 
 /** How to subscribe. `snapshot`: with what `list` or `retrieve` answers there, and again wherever something was lost. */
-export interface SubscribeOptions {
-  readonly snapshot?: boolean | undefined;
+export interface SubscribeOptions<
+  QueryName extends string = string,
+  Asked extends boolean = boolean,
+  Since extends Position | null = Position | null,
+> {
+  readonly snapshot?: Asked | undefined;
   /** All that came after this position is told first. */
-  readonly since?: Position | null | undefined;
-  readonly query?: Query | undefined;
+  readonly since?: Since | undefined;
+  readonly query?: Query<QueryName> | undefined;
   /** Seconds until the server has answered. 30 */
   readonly timeout?: number | undefined;
   /** Closes the subscription. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What the options say of snapshots: `Snapshot`, or undefined where none is asked for. */
-export type SnapshotFor<Options, Snapshot> = Options extends { readonly snapshot: infer Asked }
-  ? [Asked] extends [true] ? Snapshot : true extends Asked ? Snapshot | undefined : undefined
-  : undefined;
+/** `joining`: the server has not answered yet. `recovering`: what was missed is being asked for. */
+export type SubscriptionState = "joining" | "live" | "recovering" | "closed";
+
+/** The snapshot of who says `snapshot: Asked`: undefined where none is asked for. */
+export type SnapshotFor<Asked extends boolean, Snapshot> = [Asked] extends [true]
+  ? Snapshot
+  : true extends Asked ? Snapshot | undefined : undefined;
 /** The same of the first one, which does not come where all that was missed `since` follows. */
-export type FirstFor<Options, Snapshot> = Options extends { readonly since: infer Since }
-  ? [Since] extends [null | undefined] ? SnapshotFor<Options, Snapshot> : SnapshotFor<Options, Snapshot> | undefined
-  : SnapshotFor<Options, Snapshot>;
+export type FirstFor<Asked extends boolean, Since, Snapshot> = [Since] extends [null]
+  ? SnapshotFor<Asked, Snapshot>
+  : SnapshotFor<Asked, Snapshot> | undefined;
 
 interface Waiting {
   item: unknown;
@@ -920,206 +1358,146 @@ interface Waiting {
 }
 
 interface Registry {
-  add(subscription: Follower): void;
-  remove(subscription: Follower): void;
+  route(name: string): SharedRoute;
+  rename(route: SharedRoute, name: string): SharedRoute;
+  remove(route: SharedRoute): void;
 }
 
-const LEAVE_TIMEOUT = 5; // seconds that leaving waits for the server's word
-const STATES = { IDLE: 0, ASKED: 1, LIVE: 2, BEHIND: 3, LEAVING: 4 } as const; // BEHIND: what comes is asked for again
-
-/** What a subscription does; `Subscription` is what users see of it. */
+/** One subscription; `Subscription` is what users see of it. */
 class Follower {
-  route: string; // under which its events come
+  readonly askedRoute: string;
+  readonly wantsSnapshot: boolean;
+  readonly timeout: number;
+  readonly items = new Buffer<Waiting>();
+  state: SubscriptionState = "joining";
   position: Position | null;
+  received: Position | null;
   recovered: boolean | null = null;
   snapshot: unknown = undefined;
+  shared: SharedRoute;
+  hasEntered = false;
+  isBehind = false; // more waits than may; what comes is dropped, and asked for again once there is room
+  isLost = false; // whether something was lost that the next answer makes good
   onEnd: () => void = () => undefined;
-  readonly items = new Buffer<Waiting>();
-  readonly #askedRoute: string;
   readonly #line: Line;
-  readonly #registry: Registry;
-  readonly #wantsSnapshot: boolean;
-  readonly #timeout: number;
-  readonly #backoff: Backoff;
-  readonly #entered: { resolve(): void; reject(error: Error): void };
-  #hasEntered = false;
-  #received: Position | null;
-  #state: number = STATES.IDLE;
-  #isLost = false; // whether something was lost that the next answer makes good
-  #asking: Asker | undefined;
-  #stop: () => void = () => undefined; // the timer
+  readonly #entered: Settling;
+  readonly #watchers = new Set<{ readonly tell: (state: SubscriptionState) => void }>();
 
-  constructor(line: Line, registry: Registry, route: string, options: SubscribeOptions, entered: { resolve(): void; reject(error: Error): void }) {
+  constructor(line: Line, registry: Registry, route: string, options: SubscribeOptions, entered: Settling) {
     this.#line = line;
-    this.#registry = registry;
-    this.#askedRoute = route;
-    this.route = route.split("?", 1)[0] ?? "";
-    this.#wantsSnapshot = options.snapshot === true;
-    this.#timeout = options.timeout ?? 30;
-    this.#backoff = line.newBackoff();
-    this.position = this.#received = options.since ?? null;
     this.#entered = entered;
-  }
-
-  get isLeaving(): boolean {
-    return this.#state === STATES.LEAVING;
+    this.askedRoute = route;
+    this.wantsSnapshot = options.snapshot === true;
+    this.timeout = options.timeout ?? 30;
+    this.position = this.received = options.since ?? null;
+    this.shared = registry.route(route.split("?", 1)[0] ?? "");
+    this.shared.add(this);
   }
 
   async next(): Promise<IteratorResult<unknown, undefined>> {
     const result = await this.items.next();
     if (result.done === true) return result;
     this.position = result.value.position;
-    if (this.#state === STATES.BEHIND && this.items.length === 0) this.#askAgain();
+    if (this.isBehind && this.items.length === 0) this.shared.look();
     return { value: result.value.item, done: false };
+  }
+
+  /** Ends it, at once: what waits and what comes is dropped. The last one of a route unsubscribes. */
+  leave(): void {
+    this.items.clear();
+    this.#finish(undefined);
+    this.shared.leave(this);
   }
 
   /** Nothing more comes: because of an error, or because the client is closed. */
   end(error?: Error): void {
-    this.#stop();
-    this.#asking = undefined;
+    this.#finish(error);
+    if (!this.hasEntered) this.#entered.reject(error ?? new ConnectionFailed("the client is closed"));
+  }
+
+  #finish(error: Error | undefined): void {
     this.onEnd();
     this.items.end(error);
-    this.#registry.remove(this);
-    if (!this.#hasEntered) this.#entered.reject(error ?? new ConnectionFailed("the client is closed"));
+    this.tell("closed");
   }
 
-  /** Unsubscribes; until the server has said that it is done, what comes is dropped. */
-  leave(): Promise<void> {
-    if (this.isLeaving) return Promise.resolve();
-    this.#stop();
-    this.#state = STATES.LEAVING;
-    this.onEnd();
-    this.items.clear();
-    this.items.end();
-    const link = this.#line.link;
-    if (link === undefined || this.#asking === undefined) {
-      this.#registry.remove(this);
-      return Promise.resolve();
-    }
-    return new Promise((resolve) => {
-      const done = (): void => {
-        stop();
-        this.#registry.remove(this);
-        resolve();
-      };
-      const stop = after(LEAVE_TIMEOUT, () => {
-        this.#line.log(`unsubscribe ${this.#askedRoute}: no reply in ${LEAVE_TIMEOUT} s`, undefined);
-        done();
-      });
+  watch(tell: (state: SubscriptionState) => void): () => void {
+    const watcher = { tell };
+    this.#watchers.add(watcher);
+    return () => this.#watchers.delete(watcher);
+  }
+
+  tell(state: SubscriptionState): void {
+    if (state === this.state || this.state === "closed") return;
+    this.state = state;
+    for (const watcher of [...this.#watchers]) {
       try {
-        link.ask("unsubscribe", this.#askedRoute, {}, { reply: done, lost: done });
-      } catch {
-        done(); // the connection is gone, and the subscription with it
+        watcher.tell(state);
+      } catch (error) {
+        this.#line.log(`onState(${JSON.stringify(state)}) of ${this.askedRoute} failed`, error);
       }
-    });
-  }
-
-  /** Subscribes: for the first time, or again with all that is known by now. */
-  ask(link: Link): void {
-    if (this.isLeaving || this.items.ended) return;
-    this.#stop();
-    const asking: Asker = { reply: (reply) => this.#answered(reply, asking), lost: () => undefined };
-    const since = this.#received !== null && !this.#isLost ? { since: this.#received } : {};
-    this.#state = STATES.ASKED;
-    this.#asking = asking;
-    this.#stop = after(this.#timeout, () => this.#askAgain());
-    try {
-      link.ask("subscribe", this.#askedRoute, { ...(this.#wantsSnapshot ? { snapshot: true } : {}), ...since }, asking);
-    } catch (error) {
-      this.#line.log(`subscribe ${this.#askedRoute}`, error); // it is asked again by the timer or the next connection
     }
   }
 
-  #askAgain(): void {
-    const link = this.#line.link;
-    if (link !== undefined) this.ask(link); // else it is asked once there is one
-  }
-
-  /** The connection was lost: what is known stays. */
-  cut(): void {
-    this.#stop();
-    this.#asking = undefined;
-  }
-
-  #answered(reply: Reply, asking: Asker): void {
-    if (asking !== this.#asking || this.#state !== STATES.ASKED) return; // it has been asked again since
-    this.#stop();
-    if (reply.status >= 400) return this.#refused(actionError(reply));
-    this.#backoff.reset();
-    const position = positionIn(reply.data);
-    if (position === null) return this.end(new UnexpectedReply(`subscribe ${this.#askedRoute}: no position in the reply`));
-    const { route } = reply.data as { readonly route?: unknown };
-    if (typeof route === "string" && route !== this.route) { // under which its events come, where it was asked for otherwise
-      this.#registry.remove(this);
-      this.route = route;
-      this.#registry.add(this);
-    }
-    this.#joined(position, reply);
-  }
-
-  /** Ends, unless it was there before and the server may think better of it. */
-  #refused(error: ActionError): void {
-    const mayPass = error instanceof Unavailable || error instanceof Throttled;
-    if (!mayPass || !this.#hasEntered) return this.end(error);
-    const wait = this.#backoff.seconds() + (error instanceof Throttled ? (error.retryAfter ?? 0) : 0);
-    this.#stop = after(wait, () => this.#askAgain());
+  /** Where it has to be told from; null: from now on. */
+  get since(): Position | null {
+    return this.isLost ? null : this.received;
   }
 
   /** From here on what comes follows without a hole. */
-  #joined(told: Position, reply: Reply): void {
-    const data = reply.data as { readonly [key: string]: unknown };
-    const since = this.#received;
-    const isLost = this.#isLost || (since !== null && data["recovered"] !== true);
-    this.#isLost = false;
-    this.#state = STATES.LIVE;
+  joined(told: Position, recovered: boolean | null, snapshot: unknown, size: number): void {
+    const since = this.received;
+    const isLost = this.isLost || (since !== null && recovered !== true);
+    this.isLost = this.isBehind = false;
     // the position in the reply is the one before what follows
     const position = since === null || isLost ? told : { epoch: told.epoch, offset: Math.max(told.offset, since.offset) };
-    this.#received = position;
-    if (isLost) this.#keepResync(position, data["snapshot"], reply.size);
+    this.received = position;
+    if (isLost) this.#keepResync(position, snapshot, size);
     else this.#moved(position);
-    if (this.#hasEntered) return;
-    this.#hasEntered = true;
-    this.recovered = typeof data["recovered"] === "boolean" ? data["recovered"] : null;
-    this.snapshot = data["snapshot"];
-    this.#entered.resolve();
+    if (!this.hasEntered) {
+      this.hasEntered = true;
+      this.recovered = recovered;
+      this.snapshot = snapshot;
+      this.#entered.resolve();
+    }
+    this.tell("live");
   }
 
   /** An event of its route came. */
   told(event: ServerEvent, size: number): void {
-    if (this.#state !== STATES.LIVE) return; // before the server's word, or dropped
-    if (event.event === "$position" || event.event === "$resync") return this.#notice(event);
-    if (event.event === "$unsubscribed") {
-      const lost = { type: "permission_denied", msg: "The right to this was lost after it was subscribed to." };
-      return this.end(new PermissionDenied(403, [lost], "subscribe", this.#askedRoute));
-    }
+    if (this.isBehind) return;
     if (this.items.length > 0 && this.items.size + size > this.#line.buffer) {
-      this.#state = STATES.BEHIND;
+      this.isBehind = true;
+      this.tell("recovering");
     } else if (event.offset === undefined) {
-      this.items.put({ item: event, position: this.#received }, size);
-    } else if (this.#received === null || event.offset > this.#received.offset) {
-      this.#received = { epoch: this.#received?.epoch ?? "", offset: event.offset };
-      this.items.put({ item: event, position: this.#received }, size);
+      this.items.put({ item: event, position: this.received }, size);
+    } else if (this.received === null || event.offset > this.received.offset) {
+      this.received = { epoch: this.received?.epoch ?? "", offset: event.offset };
+      this.items.put({ item: event, position: this.received }, size);
     } // else it is known
   }
 
-  #notice(event: ServerEvent): void {
-    const position = positionIn(event.data);
-    if (position === null) return this.#line.log(`${event.event} of ${event.route} without a position`, event.data);
-    if (event.event === "$position") {
-      this.#received = position;
-      this.#moved(position);
-    } else if (this.#wantsSnapshot) {
-      this.#isLost = true; // what comes until there is a new snapshot is in it, or comes after it
-      this.#askAgain();
-    } else {
-      this.#received = position;
+  /** Its position is another, without an event. */
+  moved(position: Position): void {
+    if (this.isBehind) return;
+    this.received = position;
+    this.#moved(position);
+  }
+
+  /** Something was lost. */
+  missed(position: Position): void {
+    if (this.wantsSnapshot) {
+      this.isLost = true; // what comes until there is a new snapshot is in it, or comes after it
+      this.tell("recovering");
+    } else if (!this.isBehind) {
+      this.received = position;
       this.#keepResync(position, undefined, 1);
     }
   }
 
   /** It always fits: one right after another takes its place. */
   #keepResync(position: Position, snapshot: unknown, size: number): void {
-    const item = { event: "$resync", route: this.route, position, snapshot };
+    const item = { event: "$resync", route: this.shared.name, position, snapshot };
     const last = this.items.last;
     if (last !== undefined && (last.item as ServerEvent).event === "$resync") {
       last.item = item;
@@ -1135,11 +1513,254 @@ class Follower {
   }
 }
 
+/** A request to subscribe: for whom, and with what. */
+interface Subscribing {
+  readonly concerned: readonly Follower[];
+  readonly asked: string;
+  readonly wantsSnapshot: boolean;
+}
+
+/**
+ * One route that this client is subscribed to, for all of its subscriptions there.
+ *
+ * The server has one subscription of a route for each connection, and a new `subscribe` replaces it. So one is asked for
+ * at a time, for as many as it serves: those that are joining, or have to catch up. The others go on meanwhile, and drop
+ * by its offset what comes to them twice. If the answer's position is later than what one of them had, that one catches
+ * up next.
+ */
+class SharedRoute {
+  name: string; // under which its events come
+  readonly #line: Line;
+  readonly #registry: Registry;
+  readonly #backoff: Backoff;
+  readonly #live = new Set<Follower>();
+  readonly #waiting = new Set<Follower>(); // to be asked for
+  #asking: Subscribing | undefined;
+  #isPausing = false; // until it is asked again after a refusal
+  #askedRoute: string | undefined; // with which it is subscribed on this connection
+  #leaving: Asker | undefined;
+  #stop: () => void = () => undefined; // the timer
+
+  constructor(name: string, line: Line, registry: Registry) {
+    this.name = name;
+    this.#line = line;
+    this.#registry = registry;
+    this.#backoff = line.newBackoff();
+  }
+
+  get #isEmpty(): boolean {
+    return this.#live.size === 0 && this.#waiting.size === 0;
+  }
+
+  add(follower: Follower): void {
+    this.#waiting.add(follower);
+  }
+
+  /** One fewer; the last one unsubscribes. Until the server has said that it is done, what comes is dropped. */
+  leave(follower: Follower): void {
+    const wasLive = this.#live.delete(follower);
+    if (!(this.#waiting.delete(follower) || wasLive) || !this.#isEmpty) return;
+    this.#settle();
+    this.#asking = undefined;
+    const link = this.#line.link;
+    const asked = this.#askedRoute;
+    this.#askedRoute = undefined;
+    if (link === undefined || asked === undefined) return this.#registry.remove(this); // the server does not know of it
+    const left = (): void => {
+      if (this.#leaving !== leaving) return;
+      this.#leaving = undefined;
+      if (this.#isEmpty) this.#registry.remove(this);
+    };
+    const reply = (told: Reply): void => {
+      if (told.status >= 400) this.#line.log(`unsubscribe ${asked}`, actionError(told));
+      left();
+    };
+    const leaving = (this.#leaving = { reply, lost: left });
+    link.ask("unsubscribe", asked, {}, leaving);
+  }
+
+  /** Takes over those of another one, which turned out to be the same route. */
+  adopt(other: SharedRoute): void {
+    for (const follower of [...other.#live, ...other.#waiting]) {
+      follower.shared = this;
+      this.#waiting.add(follower);
+    }
+    this.#askedRoute ??= other.#askedRoute;
+    other.#live.clear();
+    other.#waiting.clear();
+    other.#settle();
+  }
+
+  // asking
+  /** Asks for those that wait, one after the other, if nothing is being asked. */
+  look(link: Link | undefined = this.#line.link): void {
+    for (const one of [...this.#live]) {
+      if (one.isLost || (one.isBehind && one.items.length === 0)) this.#wait(one);
+    }
+    if (link === undefined || this.#asking !== undefined || this.#isPausing) return;
+    for (const first of [...this.#waiting]) {
+      if (!this.#joinsAtOnce(first)) return this.#ask(link, first);
+    }
+  }
+
+  #wait(follower: Follower): void {
+    this.#live.delete(follower);
+    this.#waiting.add(follower);
+  }
+
+  /** One that wants no more than what comes from now on needs no word of the server's, once there is one live. */
+  #joinsAtOnce(follower: Follower): boolean {
+    let received: Position | null = null;
+    for (const one of this.#live) {
+      if (!one.isBehind && one.received !== null && (received === null || one.received.offset > received.offset)) received = one.received;
+    }
+    if (received === null || follower.wantsSnapshot || follower.hasEntered) return false;
+    const since = follower.received;
+    if (since !== null && (since.epoch !== received.epoch || since.offset !== received.offset)) return false;
+    this.#waiting.delete(follower);
+    this.#live.add(follower);
+    follower.joined(received, since === null ? null : true, undefined, 1);
+    return true;
+  }
+
+  /** Subscribes with what the first one needs, and all who need the same. */
+  #ask(link: Link, first: Follower): void {
+    const from = first.since;
+    const concerned = [...this.#waiting].filter((one) => {
+      if (one === first) return true;
+      if (from !== null) return one.since?.epoch === from.epoch; // from the earliest of them, once for all
+      return one.since === null && (!one.wantsSnapshot || (first.wantsSnapshot && one.askedRoute === first.askedRoute));
+    });
+    const withSnapshot = concerned.find((one) => one.wantsSnapshot);
+    const asked = (withSnapshot ?? first).askedRoute;
+    const offset = Math.min(...concerned.map((one) => one.since?.offset ?? 0));
+    const keys = { ...(withSnapshot === undefined ? {} : { snapshot: true }), ...(from === null ? {} : { since: { epoch: from.epoch, offset } }) };
+    const asking: Subscribing = { concerned, asked, wantsSnapshot: withSnapshot !== undefined };
+    this.#asking = asking;
+    this.#askedRoute = asked;
+    this.#stop = after(Math.min(...concerned.map((one) => one.timeout)), () => {
+      this.#asking = undefined; // no answer in time: it is asked again
+      this.look();
+    });
+    link.ask("subscribe", asked, keys, { reply: (reply) => this.#answered(reply, asking), lost: () => undefined });
+  }
+
+  /** The connection was lost. */
+  cut(): void {
+    this.#settle();
+    this.#asking = this.#askedRoute = this.#leaving = undefined;
+    for (const one of [...this.#live]) this.#wait(one);
+    for (const one of this.#waiting) if (one.hasEntered) one.tell("recovering");
+    if (this.#isEmpty) this.#registry.remove(this);
+  }
+
+  /** Nothing more comes. */
+  end(failure: ConnectionFailed | undefined): void {
+    this.#settle();
+    const all = [...this.#live, ...this.#waiting];
+    this.#live.clear();
+    this.#waiting.clear();
+    for (const one of all) one.end(failure);
+  }
+
+  #settle(): void {
+    this.#stop();
+    this.#isPausing = false;
+  }
+
+  // being answered
+  #answered(reply: Reply, asking: Subscribing): void {
+    if (asking !== this.#asking) return; // it has been asked again since
+    this.#settle();
+    this.#asking = undefined;
+    if (reply.status >= 400) return this.#refused(reply, asking);
+    this.#backoff.reset();
+    const position = positionIn(reply.data);
+    if (position === null) {
+      for (const one of asking.concerned) {
+        one.end(new UnexpectedReply(`subscribe ${asking.asked}: no position in the reply`));
+        this.leave(one);
+      }
+      return;
+    }
+    const { route } = reply.data as { readonly route?: unknown };
+    const shared = typeof route === "string" && route !== this.name ? this.#registry.rename(this, route) : this;
+    shared.#joined(position, reply, asking);
+  }
+
+  #joined(position: Position, reply: Reply, asking: Subscribing): void {
+    const { recovered, snapshot } = reply.data as { readonly recovered?: unknown; readonly snapshot?: unknown };
+    for (const one of [...this.#live]) {
+      if (asking.concerned.includes(one) || one.isBehind) continue;
+      const isAhead = one.received === null || one.received.epoch !== position.epoch || one.received.offset < position.offset;
+      if (isAhead) this.#wait(one); // what is between its position and this one may not come any more
+    }
+    for (const one of asking.concerned) {
+      if (!this.#waiting.has(one)) continue; // it has left
+      const since = one.since;
+      const needsSnapshot = one.wantsSnapshot && (since === null || recovered !== true);
+      if (needsSnapshot && (!asking.wantsSnapshot || one.askedRoute !== asking.asked)) {
+        one.isLost ||= since !== null; // that snapshot is another list's: its own is asked for next
+        continue;
+      }
+      this.#waiting.delete(one);
+      this.#live.add(one);
+      one.joined(position, since === null ? null : recovered === true, one.wantsSnapshot ? snapshot : undefined, reply.size);
+    }
+    this.look();
+  }
+
+  /** Ends those for whom it was asked, unless they were there before and the server may think better of it. */
+  #refused(reply: Reply, asking: Subscribing): void {
+    const error = actionError(reply);
+    const mayPass = error instanceof Unavailable || error instanceof Throttled;
+    for (const one of asking.concerned) {
+      if (!wasNotRun(reply) && !(mayPass && one.hasEntered)) this.#drop(one, actionError(reply));
+    }
+    if (!mayPass || this.#waiting.size === 0) return this.look();
+    const wait = this.#backoff.seconds() + (error instanceof Throttled ? (error.retryAfter ?? 0) : 0);
+    this.#isPausing = true;
+    this.#stop = after(wait, () => {
+      this.#isPausing = false;
+      this.look();
+    });
+  }
+
+  #drop(follower: Follower, error: Error): void {
+    const wasLive = this.#live.delete(follower);
+    if (this.#waiting.delete(follower) || wasLive) follower.end(error);
+    if (this.#live.size === 0) this.#askedRoute = undefined;
+    if (this.#isEmpty) this.#registry.remove(this);
+  }
+
+  // being told
+  told(event: ServerEvent, size: number): void {
+    if (event.event === "$unsubscribed") {
+      if (this.#live.size === 0 && this.#asking !== undefined) return; // of what was before
+      this.#asking = undefined;
+      this.#settle();
+      const lost = { type: "permission_denied", msg: "The right to this was lost after it was subscribed to." };
+      for (const one of [...this.#live, ...this.#waiting]) this.#drop(one, new PermissionDenied(403, [lost], "subscribe", one.askedRoute));
+    } else if (event.event === "$position" || event.event === "$resync") this.#notice(event);
+    else for (const one of [...this.#live]) one.told(event, size);
+  }
+
+  #notice(event: ServerEvent): void {
+    const position = positionIn(event.data);
+    if (position === null) return this.#line.log(`${event.event} of ${event.route} without a position`, event.data);
+    for (const one of [...this.#live]) {
+      if (event.event === "$position") one.moved(position);
+      else one.missed(position);
+    }
+    this.look();
+  }
+}
+
 /**
  * The events of a route, each once and in order, through lost connections and slow consumers, and a `$resync` wherever
  * something was lost. Leaving the loop closes it; it ends when the client is closed, and throws the `ActionError` with
  * which the server refuses to go on. Events that wait for their consumer beyond `buffer` characters are asked for again
- * from the server's history.
+ * from the server's history. Subscriptions of one route share one of the server's; each has its own position and buffer.
  */
 export class Subscription<Told extends ServerEvent, Snapshot = undefined, First = Snapshot>
   implements AsyncIterable<Told | Resync<Snapshot>>, AsyncIterator<Told | Resync<Snapshot>, undefined>
@@ -1168,12 +1789,22 @@ export class Subscription<Told extends ServerEvent, Snapshot = undefined, First 
 
   /** The route, as events name it. */
   get route(): string {
-    return this.#follower.route;
+    return this.#follower.shared.name;
   }
 
-  /** Ends it; resolves once the server has said so, or after 5 s. */
-  close(): Promise<void> {
-    return this.#follower.leave();
+  /** How it stands with it. */
+  get state(): SubscriptionState {
+    return this.#follower.state;
+  }
+
+  /** Calls a function with each new state; returns what ends that. */
+  onState(tell: (state: SubscriptionState) => void): () => void {
+    return this.#follower.watch(tell);
+  }
+
+  /** Ends it, at once. The last one of a route unsubscribes. */
+  close(): void {
+    this.#follower.leave();
   }
 
   [Symbol.asyncIterator](): this {
@@ -1184,9 +1815,9 @@ export class Subscription<Told extends ServerEvent, Snapshot = undefined, First 
     return this.#follower.next() as Promise<IteratorResult<Told | Resync<Snapshot>, undefined>>;
   }
 
-  async return(): Promise<IteratorResult<Told | Resync<Snapshot>, undefined>> {
-    await this.close();
-    return { value: undefined, done: true };
+  return(): Promise<IteratorResult<Told | Resync<Snapshot>, undefined>> {
+    this.close();
+    return Promise.resolve({ value: undefined, done: true });
   }
 }
 
@@ -1239,9 +1870,10 @@ export class Events implements AsyncIterable<ServerEvent | Resync>, AsyncIterato
   }
 }
 
-/** Hands each event to the subscription of its route or, where there is none, to all who listen. */
+/** Hands each event to the subscriptions of its route or, where there are none, to all who listen. */
 class Audience implements Hearer, Registry {
-  readonly #followers = new Map<string, Follower>();
+  line: Line | undefined; // that it hears; set by whoever makes both
+  readonly #routes = new Map<string, SharedRoute>();
   readonly #listeners = new Set<Events>();
   #wasCut = false;
 
@@ -1251,38 +1883,47 @@ class Audience implements Hearer, Registry {
     return events;
   }
 
-  add(follower: Follower): void {
-    const known = this.#followers.get(follower.route);
-    if (known !== undefined && !known.isLeaving) {
-      throw new Error(`this client is subscribed to ${JSON.stringify(follower.route)} already; share that subscription`);
-    }
-    this.#followers.set(follower.route, follower);
+  route(name: string): SharedRoute {
+    const route = this.#routes.get(name) ?? new SharedRoute(name, this.line as Line, this);
+    this.#routes.set(name, route);
+    return route;
   }
 
-  remove(follower: Follower): void {
-    if (this.#followers.get(follower.route) === follower) this.#followers.delete(follower.route);
+  /** Its events come under another name. Returns the one that has that name already, or the same. */
+  rename(route: SharedRoute, name: string): SharedRoute {
+    this.remove(route);
+    route.name = name;
+    const known = this.#routes.get(name);
+    if (known === undefined) this.#routes.set(name, route);
+    else known.adopt(route);
+    return known ?? route;
+  }
+
+  remove(route: SharedRoute): void {
+    if (this.#routes.get(route.name) === route) this.#routes.delete(route.name);
   }
 
   event(event: ServerEvent, size: number): void {
-    const follower = this.#followers.get(event.route);
-    if (follower !== undefined) follower.told(event, size);
+    const route = this.#routes.get(event.route);
+    if (route !== undefined) route.told(event, size);
     else for (const listener of this.#listeners) listener.told(event, size);
   }
 
   linked(link: Link): void {
-    for (const follower of [...this.#followers.values()]) follower.ask(link);
+    for (const route of [...this.#routes.values()]) route.look(link);
     if (this.#wasCut) for (const listener of this.#listeners) listener.miss();
   }
 
   cut(): void {
     this.#wasCut = true;
-    for (const follower of [...this.#followers.values()]) follower.cut();
+    for (const route of [...this.#routes.values()]) route.cut();
   }
 
   ended(failure: ConnectionFailed | undefined): void {
-    for (const follower of [...this.#followers.values()]) follower.end(failure);
+    const routes = [...this.#routes.values()];
+    this.#routes.clear();
+    for (const route of routes) route.end(failure);
     for (const listener of this.#listeners) listener.end(failure);
-    this.#followers.clear();
     this.#listeners.clear();
   }
 }
@@ -1326,7 +1967,7 @@ export class BaseClient {
   readonly #line: Line;
 
   constructor(url: string, options: ClientOptions = {}) {
-    this.#line = new Line(url, options, this.#audience);
+    this.#line = this.#audience.line = new Line(url, options, this.#audience);
   }
 
   /** How it stands with the connection. */
@@ -1344,7 +1985,12 @@ export class BaseClient {
     });
   }
 
-  /** Closes it for good: what is under way fails with `ConnectionLost`, iterations end. */
+  /** Calls a function with each new state and what led to it; returns what ends that. */
+  onState(tell: (state: State, cause: Error | undefined) => void): () => void {
+    return this.#line.watch(tell);
+  }
+
+  /** Closes it for good: what is under way fails with `ConnectionLost`, iterations end. `$flush()` first waits for sends. */
   close(): void {
     this.#line.close();
   }
@@ -1370,20 +2016,25 @@ export class BaseClient {
     });
   }
 
-  /** Runs an action that answers nothing. Resolves once it is on its way; errors are logged. */
+  /**
+   * Runs an action that answers nothing. Resolves once it is on its way; errors are logged. While `maxInFlight` requests
+   * are under way it waits for its turn. What the server refuses for lack of room is sent again.
+   */
   $send(action: string, route = "", params: object = {}, options: CallOptions = {}): Promise<void> {
     const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
     const asked = withQuery(route, options.query);
     return this.#within(`${action} ${asked}`, seconds, options.signal, (resolve, reject) => {
-      return this.#line.whenOpen((link) => {
-        try {
-          link.ask(action, asked, { ...params }, undefined);
-          resolve();
-        } catch (error) {
-          reject(error as Error);
-        }
-      }, reject);
+      return this.#line.submit(new OutgoingRequest(action, asked, params, undefined, { resolve, reject }));
     });
+  }
+
+  /**
+   * Resolves once every `$send` so far has run, or was refused by an error, which is logged. Rejects with
+   * `ConnectionLost` if the connection was lost meanwhile: what was under way may have been carried out or not.
+   */
+  $flush(options: Pick<CallOptions, "timeout" | "signal"> = {}): Promise<void> {
+    const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
+    return this.#within("flush", seconds, options.signal, (resolve, reject) => this.#line.flush({ resolve, reject }));
   }
 
   /** The items of an action that is a stream. */
@@ -1414,45 +2065,40 @@ export class BaseClient {
   }
 
   /** The events of a route, which is told in the form in which the server writes it. */
-  async $subscribe<const Options extends SubscribeOptions>(
+  async $subscribe<Asked extends boolean = false, Since extends Position | null = null>(
     route: string,
-    options?: Options,
-  ): Promise<Subscription<ServerEvent, SnapshotFor<Options, unknown>, FirstFor<Options, unknown>>> {
+    options?: SubscribeOptions<string, Asked, Since>,
+  ): Promise<Subscription<ServerEvent, SnapshotFor<Asked, unknown>, FirstFor<Asked, Since, unknown>>> {
     const told: SubscribeOptions = options ?? {};
     const asked = withQuery(route, told.query);
     let follower: Follower | undefined;
     try {
       await this.#within<void>(`subscribe ${asked}`, told.timeout ?? 30, told.signal, (resolve, reject) => {
         const one = (follower = new Follower(this.#line, this.#audience, asked, told, { resolve, reject }));
-        this.#audience.add(one);
-        const link = this.#line.link;
-        if (link !== undefined) one.ask(link);
-        return link === undefined ? this.#line.whenOpen(() => undefined, reject) : () => undefined; // `linked` asks
+        const stop = this.#line.whenOpen((link) => one.shared.look(link), reject);
+        const stopLeaving = onAbort(told.signal, () => one.leave()); // at once, for whoever subscribes right after
+        return () => {
+          stop();
+          stopLeaving();
+        };
       });
     } catch (error) {
-      void follower?.leave();
+      follower?.leave();
       throw error;
     }
     const following = follower as Follower | undefined;
-    if (following !== undefined) following.onEnd = onAbort(told.signal, () => void following.leave());
+    if (following !== undefined) following.onEnd = onAbort(told.signal, () => following.leave());
     return new Subscription(following);
   }
 
-  /** Asks once there is a connection; returns what gives it up, and has it cancelled. */
+  /** Asks in its turn; returns what gives it up, and has it cancelled. */
   #ask(action: string, route: string, params: object, asker: StreamAsker): () => void {
-    let cancel = (): void => undefined;
-    const stop = this.#line.whenOpen((link) => {
-      try {
-        const id = link.ask(action, route, { ...params }, asker);
-        cancel = () => link.cancel(id);
-      } catch (error) {
-        asker.fail(error as Error);
-      }
-    }, asker.fail);
-    return () => {
-      stop();
-      cancel();
-    };
+    try {
+      return this.#line.submit(new OutgoingRequest(action, route, params, asker));
+    } catch (error) {
+      asker.fail(error as Error);
+      return () => undefined;
+    }
   }
 
   /** What `begin` settles, unless time or the signal does; whatever settles it, what `begin` returned is called. */
@@ -1521,7 +2167,7 @@ function routeOf(route: Route, captures: { readonly [name: string]: unknown }): 
   const form = route.forms.find((one) => Object.keys(route.captures).every((name) => one.includes(`{${name}}`) === given.includes(name)));
   if (form === undefined) throw new InvalidRoute(`${route.forms[0] ?? ""}: no form of it takes just ${given.join(", ") || "nothing"}`);
   return form.replace(/\{([^{}]+)\}/g, (whole, name: string) => {
-    const capture = Object.hasOwn(route.captures, name) ? route.captures[name] : undefined;
+    const capture = hasOwn(route.captures, name) ? route.captures[name] : undefined;
     return capture === undefined ? whole : written(name, captures[name], capture);
   });
 }
@@ -1565,7 +2211,7 @@ function chosen(plans: readonly Plan[], first: unknown): Plan {
 function run(client: BaseClient, plan: Plan, given: unknown[]): unknown {
   const hasCaptures = Object.keys(plan.at.captures).length > 0;
   const captures = hasCaptures ? (given.shift() ?? {}) : {};
-  const params = { ...(plan.takes === true ? (given.shift() ?? {}) : {}), ...plan.fixed };
+  const params = { ...(plan.takes === true ? ((given.shift() ?? {}) as object) : {}), ...plan.fixed };
   const options = (given.shift() ?? {}) as CallOptions;
   const ask = (): unknown => {
     const route = routeOf(plan.at, captures as { readonly [name: string]: unknown });
@@ -1760,7 +2406,7 @@ export interface UsersBoardsApi {
    *
    * `subscribe` at `users/{user}/boards/`
    */
-  subscribe<const Options extends SubscribeOptions = {}>(captures: { user: number }, options?: Options): Promise<Subscription<UsersBoardsEvent, SnapshotFor<Options, Board[]>, FirstFor<Options, Board[]>>>;
+  subscribe<Asked extends boolean = false, Since extends Position | null = null>(captures: { user: number }, options?: SubscribeOptions<never, Asked, Since>): Promise<Subscription<UsersBoardsEvent, SnapshotFor<Asked, Board[]>, FirstFor<Asked, Since, Board[]>>>;
 }
 
 export interface BoardsApi {
@@ -1795,7 +2441,7 @@ export interface BoardsApi {
    *
    * `subscribe` at `boards/{board}/`
    */
-  subscribe<const Options extends SubscribeOptions = {}>(captures: { board: number }, options?: Options): Promise<Subscription<BoardsEvent, SnapshotFor<Options, Board>, FirstFor<Options, Board>>>;
+  subscribe<Asked extends boolean = false, Since extends Position | null = null>(captures: { board: number }, options?: SubscribeOptions<string, Asked, Since>): Promise<Subscription<BoardsEvent, SnapshotFor<Asked, Board>, FirstFor<Asked, Since, Board>>>;
   /**
    * Who is subscribed to this route, and by how many connections: ``{"ada": 2}``.
    *
@@ -1838,15 +2484,15 @@ export interface BoardsColumnsApi {
   /**
    * Tells the events of this route from now on, and what was missed ``since`` a position.
    *
-   * `subscribe` at `boards/{board}/columns/`
+   * `subscribe` at `boards/{board}/columns/{pk}/`
    */
-  subscribe<const Options extends SubscribeOptions = {}>(captures: { board: number }, options?: Options): Promise<Subscription<BoardsColumnsEvent, SnapshotFor<Options, Column[]>, FirstFor<Options, Column[]>>>;
+  subscribe<Asked extends boolean = false, Since extends Position | null = null>(captures: { board: number; pk: number }, options?: SubscribeOptions<string, Asked, Since>): Promise<Subscription<BoardsColumnsEvent, SnapshotFor<Asked, Column>, FirstFor<Asked, Since, Column>>>;
   /**
    * Tells the events of this route from now on, and what was missed ``since`` a position.
    *
-   * `subscribe` at `boards/{board}/columns/{pk}/`
+   * `subscribe` at `boards/{board}/columns/`
    */
-  subscribe<const Options extends SubscribeOptions = {}>(captures: { board: number; pk: number }, options?: Options): Promise<Subscription<BoardsColumnsEvent, SnapshotFor<Options, Column>, FirstFor<Options, Column>>>;
+  subscribe<Asked extends boolean = false, Since extends Position | null = null>(captures: { board: number }, options?: SubscribeOptions<never, Asked, Since>): Promise<Subscription<BoardsColumnsEvent, SnapshotFor<Asked, Column[]>, FirstFor<Asked, Since, Column[]>>>;
   /**
    * Deletes an object.
    *
@@ -1896,15 +2542,15 @@ export interface BoardsCardsApi {
   /**
    * Tells the events of this route from now on, and what was missed ``since`` a position.
    *
-   * `subscribe` at `boards/{board}/cards/`
+   * `subscribe` at `boards/{board}/cards/{pk}/`
    */
-  subscribe<const Options extends SubscribeOptions = {}>(captures: { board: number }, options?: Options): Promise<Subscription<BoardsCardsEvent, SnapshotFor<Options, Card[]>, FirstFor<Options, Card[]>>>;
+  subscribe<Asked extends boolean = false, Since extends Position | null = null>(captures: { board: number; pk: number }, options?: SubscribeOptions<string, Asked, Since>): Promise<Subscription<BoardsCardsEvent, SnapshotFor<Asked, Card>, FirstFor<Asked, Since, Card>>>;
   /**
    * Tells the events of this route from now on, and what was missed ``since`` a position.
    *
-   * `subscribe` at `boards/{board}/cards/{pk}/`
+   * `subscribe` at `boards/{board}/cards/`
    */
-  subscribe<const Options extends SubscribeOptions = {}>(captures: { board: number; pk: number }, options?: Options): Promise<Subscription<BoardsCardsEvent, SnapshotFor<Options, Card>, FirstFor<Options, Card>>>;
+  subscribe<Asked extends boolean = false, Since extends Position | null = null>(captures: { board: number }, options?: SubscribeOptions<never, Asked, Since>): Promise<Subscription<BoardsCardsEvent, SnapshotFor<Asked, Card[]>, FirstFor<Asked, Since, Card[]>>>;
   /**
    * Deletes an object.
    *
@@ -1959,15 +2605,15 @@ export interface BoardsCardsCommentsApi {
   /**
    * Tells the events of this route from now on, and what was missed ``since`` a position.
    *
-   * `subscribe` at `boards/{board}/cards/{card}/comments/`
+   * `subscribe` at `boards/{board}/cards/{card}/comments/{pk}/`
    */
-  subscribe<const Options extends SubscribeOptions = {}>(captures: { board: number; card: number }, options?: Options): Promise<Subscription<BoardsCardsCommentsEvent, SnapshotFor<Options, Comment[]>, FirstFor<Options, Comment[]>>>;
+  subscribe<Asked extends boolean = false, Since extends Position | null = null>(captures: { board: number; card: number; pk: number }, options?: SubscribeOptions<string, Asked, Since>): Promise<Subscription<BoardsCardsCommentsEvent, SnapshotFor<Asked, Comment>, FirstFor<Asked, Since, Comment>>>;
   /**
    * Tells the events of this route from now on, and what was missed ``since`` a position.
    *
-   * `subscribe` at `boards/{board}/cards/{card}/comments/{pk}/`
+   * `subscribe` at `boards/{board}/cards/{card}/comments/`
    */
-  subscribe<const Options extends SubscribeOptions = {}>(captures: { board: number; card: number; pk: number }, options?: Options): Promise<Subscription<BoardsCardsCommentsEvent, SnapshotFor<Options, Comment>, FirstFor<Options, Comment>>>;
+  subscribe<Asked extends boolean = false, Since extends Position | null = null>(captures: { board: number; card: number }, options?: SubscribeOptions<never, Asked, Since>): Promise<Subscription<BoardsCardsCommentsEvent, SnapshotFor<Asked, Comment[]>, FirstFor<Asked, Since, Comment[]>>>;
   /**
    * Deletes an object.
    *
