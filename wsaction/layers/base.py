@@ -18,6 +18,7 @@ __all__ = (
     "MAX_TOPIC_BYTES",
     "MAX_TTL",
     "META_TTL",
+    "UNUSED_TTL",
     "History",
     "Layer",
     "Page",
@@ -30,6 +31,7 @@ __all__ = (
 )
 
 META_TTL = 3_600.0  # seconds that a topic's position outlives its last subscriber, if its history does not for longer
+UNUSED_TTL = 60.0  # seconds, several CHECK_INTERVALs, that a topic which never had an event is remembered at least
 MAX_TTL = 86_400.0  # seconds that a history may be kept for
 MAX_TOPIC_BYTES = 1_048_576  # of a topic's history; no client is sent more than half an outbox of it at once
 MAX_OFFSET = 2**53  # what JavaScript and Lua count to

@@ -22,6 +22,7 @@ from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.base import (
     MAX_TOPIC_BYTES,
     META_TTL,
+    UNUSED_TTL,
     History,
     Page,
     Position,
@@ -64,7 +65,6 @@ logger = logging.getLogger("wsaction")
 MAX_KNOWN_KEYS = 10_000  # topics whose keys are not made anew each time
 MAX_ACKNOWLEDGED = 10_000  # topics whose last acknowledged position is remembered
 ACKNOWLEDGED_FOR = 60.0  # seconds before a loss, in which what was acknowledged may be gone after it
-UNUSED_TTL = 60.0  # seconds, several CHECK_INTERVALs, that a topic which never had an event is remembered at least
 
 VERIFIED_AT_ONCE = 128
 WITHDRAW_TIMEOUT = 1.0  # seconds
