@@ -142,6 +142,11 @@ class Pipeline:
             self._refuse_all(ConnectionError("the layer was closed"))
             await self.drop()
 
+    def look(self) -> None:
+        """Has the connection tried soon, if there is one."""
+        if self._link is not None:
+            self.recheck()
+
     def recheck(self) -> None:
         """Has the connection tried soon, and made anew if need be."""
         self.suspect, self._not_before = True, 0.0

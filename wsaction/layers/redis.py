@@ -193,11 +193,10 @@ class RedisLayer:
         except ResponseError as exc:  # of what redis-py asks first: SELECT, CLIENT SETNAME
             await _RedisLink(connection).close()
             raise refusal(_refused(exc)) from exc
-        except ssl.SSLError as exc:
-            await _RedisLink(connection).close()
-            raise ImproperlyConfigured(f"no TLS connection can be made by RedisLayer's url: {exc}") from exc
         except (RedisError, OSError) as exc:
             await _RedisLink(connection).close()
+            if isinstance(exc, ssl.SSLError) or isinstance(exc.__cause__ or exc.__context__, ssl.SSLError):
+                raise ImproperlyConfigured(f"no TLS connection can be made by RedisLayer's url: {exc}") from exc
             raise ConnectionError(str(exc) or "no answer in time") from exc
         except BaseException:
             await _RedisLink(connection).close()
@@ -368,7 +367,7 @@ class _Session:
         is published elsewhere never comes, and nothing says so."""
         while True:
             await asyncio.sleep(self._ping_interval)
-            self.requests.recheck()
+            self.requests.look()
             self._compare()
 
     def _demoted(self) -> None:

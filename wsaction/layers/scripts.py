@@ -88,11 +88,10 @@ local function publish(body, size, ttl, most, always)
   end
   offset = offset + 1
   remember()
-  local function add() return redis.pcall('XADD', stream, offset .. '-0', 'd', body) end
-  local added = add()
+  local added = redis.pcall('XADD', stream, offset .. '-0', 'd', body)
   if type(added) == 'table' and added.err then  -- something else stands there: the past is lost, and shows as a hole
     redis.call('DEL', stream)
-    add()
+    redis.call('XADD', stream, offset .. '-0', 'd', body)
   end
   local bytes = redis.call('XLEN', stream) == 1 and #body or (tonumber(known[6]) or 0) + #body
   known[6] = trim(bytes, size, most)
