@@ -194,8 +194,12 @@ class Wire:
 
     def __init__(self, port: int) -> None:
         self.port, self.is_open, self.writers = port, True, list[asyncio.StreamWriter]()
+        self.piping = set[asyncio.Task[Any]]()
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.piping.add(task)
         if not self.is_open:
             writer.transport.abort()
             return
@@ -251,7 +255,9 @@ async def test_who_is_disconnected_while_a_worker_is_cut_off_is_closed_there_too
             assert (await ws.call("$ping"))["status"] == 200
         async with connect(other, "/ws/", user=user(8)) as back:
             assert (await back.call("$ping"))["status"] == 200
+    wire.cut()
     listening.close()
+    await asyncio.wait(wire.piping)
 
 
 # -- presence ---------------------------------------------------------------------------------------------------------
@@ -531,9 +537,9 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) 
         pytest.skip("no openssl to make a certificate with")
     port = free_port()
     options = ["--tls-port", str(port), "--tls-cert-file", str(cert), "--tls-key-file", str(key)]
-    with redis_server(tmp_path, *options, "--tls-ca-cert-file", str(cert), "--tls-auth-clients", "no"):
-        with pytest.raises(ImproperlyConfigured, match=r"no TLS connection.*self.signed"):
-            await RedisLayer(f"rediss://127.0.0.1:{port}/0").open(Recorder())
+    refused = pytest.raises(ImproperlyConfigured, match=r"no TLS connection.*self.signed")
+    with redis_server(tmp_path, *options, "--tls-ca-cert-file", str(cert), "--tls-auth-clients", "no"), refused:
+        await RedisLayer(f"rediss://127.0.0.1:{port}/0").open(Recorder())
 
 
 async def test_what_redis_said_is_in_the_log_where_it_cannot_be_used_any_more(

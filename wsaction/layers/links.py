@@ -226,7 +226,7 @@ class Pipeline:
             self._on_demoted()
 
     async def drop(self) -> None:
-        """Lets the connection go."""
+        """Lets the connection go, if there is one."""
         link, self._link = self._link, None
         if link is not None:
             self.good_until = self._used

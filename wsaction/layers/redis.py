@@ -355,6 +355,7 @@ class _Session:
             async with asyncio.timeout(WITHDRAW_TIMEOUT):
                 await self.roster.withdraw()
         await self._tasks.stop()
+        await self.requests.drop()  # its task may have been ended before it began
 
     def _recheck(self) -> None:
         """The server went away or came back: whether others are asked anything or not, what was acknowledged is."""
