@@ -21,7 +21,7 @@ from wsaction.layers.base import History, Page, Position, Sink
 from wsaction.layers.memory import MemoryLayer
 
 TOPIC = "boards/7/"
-HISTORY = History(100, 60)
+HISTORY = History(100, 60, always=True)
 
 
 class Ears(FakeSubscriber):

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
-from tests.redis_servers import URL, needs_redis, redis_server
+from tests.redis_servers import PROGRAM, URL, needs_redis, needs_redis_server, redis_server
 from tests.virtual_time import run
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.layers import memory
@@ -115,28 +116,33 @@ def memory_in_virtual_time() -> Iterator[Callable[[Callable[[MemoryLayer], Any]]
     yield live
 
 
+def kept(size: int, ttl: float) -> History:
+    """A history that is kept whether anybody is there or not."""
+    return History(size, ttl, always=True)
+
+
 def test_events_expire_and_positions_much_later() -> None:
     async def work(layer: MemoryLayer) -> None:
-        first = await layer.publish("a", event_body(1), History(10, 100))
+        first = await layer.publish("a", event_body(1), kept(10, 100))
         assert first is not None
-        await layer.publish("b", event_body(1), History(10, 10))
+        await layer.publish("b", event_body(1), kept(10, 10))
         await asyncio.sleep(5)
-        await layer.publish("a", event_body(2), History(10, 100))
-        await layer.publish("b", event_body(2), History(10, 10))
+        await layer.publish("a", event_body(2), kept(10, 100))
+        await layer.publish("b", event_body(2), kept(10, 10))
         await asyncio.sleep(45)
         assert list(layer._filled) == [100]
         assert list(layer._idle) == ["b"]
-        assert (await layer.read("a", first, 10, History(10, 100))).events == ((2, event_body(2)),)
+        assert (await layer.read("a", first, 10, kept(10, 100))).events == ((2, event_body(2)),)
         await asyncio.sleep(100)
         assert (layer._filled, list(layer._idle)) == ({}, ["b", "a"])
-        await layer.publish("a", event_body(3), History(10, 100))
-        await asyncio.sleep(40_000)
-        assert (await layer.read("b", None, 0, History(10, 10))).position.offset == 2
-        await asyncio.sleep(60_000)
+        await layer.publish("a", event_body(3), kept(10, 100))
+        await asyncio.sleep(2_000)
+        assert (await layer.read("b", None, 0, kept(10, 10))).position.offset == 2
+        await asyncio.sleep(2_000)
         assert list(layer._logs) == ["b"]
-        await asyncio.sleep(90_000)
+        await asyncio.sleep(4_000)
         assert (layer._logs, layer._idle, layer._sweeper) == ({}, {}, None)
-        again = await layer.publish("a", event_body(1), HISTORY)
+        again = await layer.publish("a", event_body(1), kept(10, 100))
         assert again is not None
         assert again.offset == 1
         assert again.epoch != first.epoch
@@ -155,7 +161,7 @@ def test_positions_that_nobody_uses_are_bounded(monkeypatch: pytest.MonkeyPatch)
         await layer.read("t6", None, 0, HISTORY)
         assert list(layer._logs) == ["t3", "t5", "t6"]
         for number in range(6):
-            await layer.publish(f"u{number}", event_body(1), History(1, 1))
+            await layer.publish(f"u{number}", event_body(1), kept(1, 1))
         await asyncio.sleep(61)
         assert len(layer._logs) == 3
 
@@ -167,11 +173,11 @@ def test_topics_with_events_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(memory, "MAX_FILLED", 2)
 
     async def work(layer: MemoryLayer) -> None:
-        short, long = History(10, 30), History(10, 60)
-        kept = {"a": long, "b": short, "c": long}
-        start = {topic: (await layer.read(topic, None, 0, history)).position for topic, history in kept.items()}
+        short, long = kept(10, 30), kept(10, 60)
+        histories = {"a": long, "b": short, "c": long}
+        start = {topic: (await layer.read(topic, None, 0, history)).position for topic, history in histories.items()}
         for topic in ("a", "b", "a", "c"):
-            await layer.publish(topic, event_body(1), kept[topic])
+            await layer.publish(topic, event_body(1), histories[topic])
             await asyncio.sleep(1)
         assert len((await layer.read("a", start["a"], 10, long)).events or ()) == 2
         page = await layer.read("b", start["b"], 10, short)
@@ -186,18 +192,153 @@ def test_topics_with_events_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_another_history_counts_from_when_it_is_used() -> None:
     layer, sink = MemoryLayer(), Recorder()
     await layer.open(sink)
-    first = await layer.publish("a", event_body(1), History(10, 60))
+    first = await layer.publish("a", event_body(1), kept(10, 60))
     for number in range(2, 6):
-        await layer.publish("a", event_body(number), History(3, 30))
-    assert (await layer.read("a", first, 10, History(3, 30))).events is None
-    await layer.publish("a", event_body(6), History(3, 30))
+        await layer.publish("a", event_body(number), kept(3, 30))
+    assert (await layer.read("a", first, 10, kept(3, 30))).events is None
+    await layer.publish("a", event_body(6), kept(3, 30))
     assert list(layer._filled[30]) == ["a"]
     await layer.read("new", None, 0, HISTORY)
-    await layer.read("new", None, 0, History(3, 30))
+    await layer.read("new", None, 0, kept(3, 30))
     assert "new" in layer._idle
     await layer.close()
     layer.subscribe("a")  # closed: nobody is told
     assert sink.confirmed == []
+
+
+# -- how much is kept, and of what -------------------------------------------------------------------------------------
+def big(number: int, size: int) -> bytes:
+    return event_body(number, "x" * size)
+
+
+async def whole(layer: Layer, topic: str, start: Position, count: int) -> list[int] | None:
+    """The offsets of what came after the first so many, where they can be had."""
+    page = await layer.read(topic, Position(start.epoch, start.offset + count), 10_000, HISTORY)
+    return None if page.events is None else [offset for offset, _ in page.events]
+
+
+@contextmanager
+def bounded_layers(tmp_path: Path, max_topic_bytes: int) -> Iterator[list[Layer]]:
+    layers: list[Layer] = [MemoryLayer(max_topic_bytes=max_topic_bytes)]
+    if not PROGRAM:
+        yield layers
+        return
+    with redis_server(tmp_path) as server:
+        yield [*layers, RedisLayer(server.url, max_topic_bytes=max_topic_bytes)]
+
+
+async def test_the_bytes_of_a_topic_are_bounded_and_what_is_left_is_whole(tmp_path: Path) -> None:
+    with bounded_layers(tmp_path, 10_000) as layers:
+        for layer in layers:
+            await layer.open(Recorder())
+            start = (await layer.read("t", None, 0, HISTORY)).position
+            for number in range(1, 41):
+                await layer.publish("t", big(number, 900), HISTORY)
+            assert await whole(layer, "t", start, 0) is None
+            newest = await whole(layer, "t", start, 35)
+            assert newest == [36, 37, 38, 39, 40]
+            await layer.publish("t", big(41, 20_000), HISTORY)  # more than all of it
+            assert await whole(layer, "t", start, 40) is None
+            assert await whole(layer, "t", start, 41) == []
+            await layer.publish("t", big(42, 10), HISTORY)
+            assert await whole(layer, "t", start, 41) == [42]
+            few = History(20, 60)
+            for number in range(43, 143):  # the number of events is bounded as before
+                await layer.publish("t", event_body(number), few)
+            assert await whole(layer, "t", start, 122) == list(range(123, 143))
+            assert await whole(layer, "t", start, 110) is None
+            await layer.close()
+
+
+async def test_the_bytes_of_all_topics_are_bounded_and_the_oldest_go_first() -> None:
+    layer = MemoryLayer(max_bytes=50_000, max_topic_bytes=20_000)
+    await layer.open(Recorder())
+    topics = [f"t{number}" for number in range(10)]
+    start = {topic: (await layer.read(topic, None, 0, HISTORY)).position for topic in topics}
+    for topic in topics:
+        for number in range(10):
+            await layer.publish(topic, big(number, 870), HISTORY)
+        await asyncio.sleep(0.002)  # the loop's clock moves on
+    had = [await whole(layer, topic, start[topic], 0) for topic in topics]
+    assert had[:6] == [None] * 6
+    assert had[6:] == [list(range(1, 11))] * 4
+    assert layer._size <= 50_000
+    assert layer._size == sum(log.size for log in layer._logs.values()) > 35_000
+    await layer.invalidate("t9", HISTORY)
+    await layer.publish("t8", big(11, 30_000), HISTORY)
+    assert layer._size == sum(log.size for log in layer._logs.values()) < 30_000
+    await layer.close()
+    assert layer._size == 0
+
+
+async def test_what_is_said_where_nobody_was_is_kept_only_if_the_history_says_so(tmp_path: Path) -> None:
+    with bounded_layers(tmp_path, 10_000) as layers:
+        for layer in layers:
+            await layer.open(Recorder())
+            for number in range(3):
+                assert await layer.publish("empty", event_body(number), HISTORY) is None
+            page = await layer.read("empty", None, 0, HISTORY)
+            assert page.position.offset == 0
+            first = await layer.publish("always", event_body(1), kept(10, 60))
+            assert first is not None
+            assert await whole(layer, "always", Position(first.epoch, 0), 0) == [1]
+            await layer.close()
+
+
+def test_who_dropped_for_a_moment_has_what_was_said_meanwhile_and_later_nothing_is_kept() -> None:
+    history = History(10, 100)
+
+    async def work(layer: MemoryLayer) -> None:
+        layer.subscribe("t")
+        start = (await layer.read("t", None, 0, history)).position
+        layer.unsubscribe("t")
+        await asyncio.sleep(99)
+        await layer.publish("t", event_body(1), history)
+        assert await whole(layer, "t", start, 0) == [1]
+        layer.subscribe("t")
+        await asyncio.sleep(1_000)
+        layer.unsubscribe("t")
+        await asyncio.sleep(101)
+        for number in (2, 3):
+            at = await layer.publish("t", event_body(number), history)
+        assert at == Position(start.epoch, 3)
+        assert layer._size == 0
+        assert await whole(layer, "t", start, 1) is None
+        await layer.publish("t", event_body(4), history)  # it was read just now
+        assert await whole(layer, "t", start, 3) == [4]
+        assert await whole(layer, "t", start, 2) is None
+
+    with memory_in_virtual_time() as live:
+        live(work)
+
+
+@needs_redis_server
+async def test_in_redis_too_nothing_is_kept_long_after_the_last_one_left(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server:
+        layer = RedisLayer(server.url)
+        await layer.open(Recorder())
+        start = (await layer.read("t", None, 0, HISTORY)).position
+        await layer.publish("t", event_body(1), HISTORY)
+        assert await whole(layer, "t", start, 0) == [1]
+        meta, stream, _ = layer.keys("t")
+        async with Redis.from_url(server.url) as admin:
+            await admin.hset(meta, "read", 1)  # long ago
+            for number in (2, 3):
+                at = await layer.publish("t", event_body(number), HISTORY)
+            assert at == Position(start.epoch, 3)
+            assert await admin.xlen(stream) == 1
+        assert await whole(layer, "t", start, 1) is None
+        await layer.close()
+
+
+@pytest.mark.parametrize("bound", [0, -1, 1.5, True, None, "5"])
+@pytest.mark.parametrize("name", ["max_bytes", "max_topic_bytes"])
+def test_a_bound_in_bytes_that_is_none_is_refused(name: str, bound: Any) -> None:
+    with pytest.raises(ImproperlyConfigured, match=f"MemoryLayer's {name} is a whole number of bytes above 0"):
+        MemoryLayer(**{name: bound})
+    if name == "max_topic_bytes":
+        with pytest.raises(ImproperlyConfigured, match=f"RedisLayer's {name} is a whole number of bytes above 0"):
+            RedisLayer("redis://host", max_topic_bytes=bound)
 
 
 def test_a_layer_whose_loop_is_gone_may_be_opened_on_the_next() -> None:

@@ -263,7 +263,9 @@ class World:
 
     def is_at_rest(self) -> bool:
         return all(client.is_at_rest for client in self.clients) and not any(
-            node.hub._sick or node.hub._healing or not all(topic.ready.is_set() for topic in node.hub._topics.values())
+            node.hub._sick
+            or node.hub._healing
+            or any(topic.is_owing or not topic.ready.is_set() for topic in node.hub._topics.values())
             for node in self.nodes
         )
 

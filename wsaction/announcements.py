@@ -64,14 +64,15 @@ def _write_anything() -> Callable[[Any], str]:
 
 
 @lru_cache(256)
-def _history(size: Any, ttl: Any) -> History:
-    return History(size, ttl)
+def _history(size: Any, ttl: Any, always: bool) -> History:
+    return History(size, ttl, always)
 
 
 def history(owner: Any) -> History | None:
-    """The history that a handler keeps by its ``history_size`` and ``history_ttl``; None where either is 0.
+    """The history that a handler keeps by its ``history_size``, ``history_ttl`` and ``history_always``; None where size
+    or ttl is 0.
 
     Raises `ImproperlyConfigured` for what cannot be kept.
     """
     size, ttl = getattr(owner, "history_size", 0), getattr(owner, "history_ttl", 0)
-    return _history(size, ttl) if size != 0 and ttl != 0 else None
+    return _history(size, ttl, bool(getattr(owner, "history_always", False))) if size != 0 and ttl != 0 else None

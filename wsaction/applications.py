@@ -238,9 +238,12 @@ class WSAction:
         """Closes all connections of a user, 4403, in every process.
 
         ``user_id`` is what ``WSAction(user_id=...)`` says of its ``scope["user"]``. Where the action, or the unit of
-        work, under way has changed anything, it is done once that is committed, and not if it is not; what goes wrong
-        then is logged. Raises ``ValueError`` for None and, where it is done at once, `LayerUnavailable` if other
-        processes may not know of it; in this one it is done.
+        work, under way has changed anything, it is done once that is committed, and not if it is not; other processes
+        that cannot be told then are told as soon as they can be. Raises ``ValueError`` for None and, where it is done
+        at once, `LayerUnavailable` if other processes may not know of it; in this one it is done.
+
+        A process that was cut off meanwhile does it when it is back. If it cannot find out any more what it has missed,
+        it closes the connections of all users that it had before, 1012, so that they are authenticated again.
         """
         await self._tell_user("disconnect", user_id, reason=reason)
 
@@ -257,8 +260,10 @@ class WSAction:
 
     async def push_user(self, user_id: Any, event: str, data: Any = None) -> None:
         """Tells an event to all connections of a user, in every process, under the empty route. It is not kept for who
-        comes back. Waits for a commit, and raises, as `disconnect_user` does; ``ValueError`` for what is no event's
-        name too."""
+        comes back. A connection that may have missed one is told ``$resync`` under the empty route.
+
+        Waits for a commit, and raises, as `disconnect_user` does; ``ValueError`` for what is no event's name too.
+        """
         text = encode_event(event, "", Announced("push_user()", {}).encode(event, data))
         await self._tell_user("push", user_id, text=text)
 
@@ -268,11 +273,11 @@ class WSAction:
         await self.runtime.where_served(lambda: self._tell_user_here(what, user_id, details))
 
     async def _tell_user_here(self, what: str, user_id: Any, details: Mapping[str, Any]) -> None:
-        tell = partial(self.runtime.here.users.tell, what, user_id, **details)
+        users = self.runtime.here.users
         if (unit := current_unit()) is None:
-            await tell()
+            await users.tell(what, user_id, **details)
         else:
-            unit.on_commit(tell)
+            unit.on_commit(partial(users.tell_surely, what, user_id, **details))
 
     async def drain(self) -> None:
         """Ends all connections of the running event loop, and takes no more; returns within ``drain_timeout``.

@@ -23,7 +23,7 @@ from wsaction.locks import Locks
 from wsaction.recipients import Filter, FilteredSubscription, State, Subscriber, Subscription
 from wsaction.reconciliation import CHECK_INTERVAL, MAX_FILL, Reconciler
 from wsaction.tasks import Tasks
-from wsaction.topics import OnEvent, Topic
+from wsaction.topics import OnEvent, Rings, Topic
 
 __all__ = ("JOIN_TIMEOUT", "LINGER", "MAX_SICK", "Hub")
 
@@ -61,6 +61,7 @@ class Hub:
         self._fanout = Fanout(self._tasks, partial(asyncio.sleep, 0))
         self._reconciler = Reconciler(layer, self._tasks, check_interval=check_interval, max_fill=max_fill)
         self._topics: dict[str, Topic] = {}
+        self._rings = Rings()
         self._joined: dict[Subscriber, dict[tuple[str, str], Subscription]] = {}  # by topic and route
         self._names: dict[Subscriber, str] = {}  # of those that have published to others only
         self._sick: dict[str, History | None] = {}
@@ -273,7 +274,7 @@ class Hub:
         """The topic, kept from being let go."""
         topic = self._topics.get(name)
         if topic is None:
-            topic = self._topics[name] = Topic(name, history, self._fanout, self._on_event)
+            topic = self._topics[name] = Topic(name, history, self._fanout, self._on_event, self._rings)
             self.layer.subscribe(name)
         elif topic.linger is not None:
             topic.linger.cancel()
@@ -305,7 +306,7 @@ class Hub:
             del self._joined[subscriber]
         known = self._topics[topic]
         known.remove(subscription)
-        if not known.live and not known.joining and known.linger is None:
+        if known.is_empty and known.linger is None:
             loop = asyncio.get_running_loop()
             known.linger = loop.call_later(self._linger, self._let_go, known, context=self._context)
         return True
@@ -326,6 +327,11 @@ class Hub:
         if subscription.go_on():
             topic.resync_one(subscription)
 
+    def heard_since(self, topic: str) -> float:
+        """Since when, by the loop's clock, all that is published to a topic arrives; 0 where it does not."""
+        known = self._topics.get(topic)
+        return known.confirmed_at if known is not None and known.confirmed else 0.0
+
     def resync(self, subscriber: Subscriber, routes: Collection[str] | None) -> None:
         """Tells a subscriber that it may have missed something of what it is subscribed to under these routes; None:
         under any. Who is being answered gets all of it, and is told nothing."""
@@ -343,6 +349,7 @@ class Hub:
         if topic.linger is not None:
             topic.linger.cancel()
             topic.linger = None
+        topic.end()
         del self._topics[topic.name]
         topic.confirmed = False  # whoever reconciles it stops
         self.layer.unsubscribe(topic.name)

@@ -46,7 +46,8 @@ class SubscribeMixin:
 
     ``events`` are those that may be published here, each with the pydantic model or type of its data; where there are
     none, any. ``history_size`` newest events are kept for ``history_ttl`` seconds after the last, for those who come
-    back; 0: none, and no offsets. ``recheck``: ask the permissions again at each event.
+    back; 0: none, and no offsets. Events of a route that nobody has been subscribed to for ``history_ttl`` seconds are
+    not kept, unless ``history_always`` is True. ``recheck``: ask the permissions again at each event.
 
     What is declared wrongly is refused with `ImproperlyConfigured` when the class is made.
     """
@@ -54,6 +55,7 @@ class SubscribeMixin:
     events: ClassVar[Mapping[str, Any]] = {}
     history_size: ClassVar[int] = 100
     history_ttl: ClassVar[float] = 300
+    history_always: ClassVar[bool] = False
     recheck: ClassVar[bool] = False
     shows_presence: ClassVar[bool] = False  # whether subscribers are counted, see `wsaction.presence`
     decides_snapshot: ClassVar[bool] = False  # whether a subclass took over get_snapshot_action

@@ -6,7 +6,8 @@ absorbing a page that the layer read. Whatever is doubtful (a confirmation, a ho
 """
 
 import asyncio
-from collections import deque
+import math
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
@@ -16,9 +17,14 @@ from wsaction.fanouts import Fanout, Lane
 from wsaction.layers.base import History, Page, Position
 from wsaction.recipients import Answers, FilteredSubscription, State, Subscription
 
-__all__ = ("MAX_BACKLOG", "RING", "Heard", "OnEvent", "Topic")
+__all__ = ("MAX_BACKLOG", "RING", "Heard", "OnEvent", "Rings", "Topic")
 
 RING = 64  # newest events that a process keeps of each topic, for those who were away for a moment
+MAX_RING_BYTES = 262_144  # of those
+MAX_RINGS_BYTES = 16_777_216  # of all topics' together
+EVENT_BYTES = 200  # that an event takes beside its frame
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0  # seconds between two times that subscribers are told to load again; it doubles
+CALM = 30.0  # seconds without a loss after which the next one is told at once again
 MAX_BACKLOG = 1_024  # messages that wait while a topic is reconciled; past it the layer is read once more
 
 Heard = tuple[str, int, bytes]  # epoch, offset, body: a message that waits
@@ -30,18 +36,29 @@ class Topic:
     """A topic that somebody in this process is subscribed to, or was until just now."""
 
     __slots__ = (
-        "_fanout", "_recipients", "backlog", "confirmed", "epoch", "generation", "history", "joining", "known", "lane",
-        "linger", "live", "name", "offset", "on_event", "overrun", "pages", "ready", "reconciling", "ring",
+        "_fanout", "_owed", "_pause", "_recipients", "_resynced", "_rings", "_timer", "backlog", "confirmed",
+        "confirmed_at", "epoch", "generation", "history", "joining", "known", "lane", "linger", "live", "name",
+        "offset", "on_event", "overrun", "pages", "ready", "reconciling", "ring", "ring_size",
     )  # fmt: skip
 
-    def __init__(self, name: str, history: History | None, fanout: Fanout, on_event: OnEvent | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        history: History | None,
+        fanout: Fanout,
+        on_event: OnEvent | None = None,
+        rings: "Rings | None" = None,
+    ) -> None:
         self.name, self.history, self.on_event = name, history, on_event
         self.epoch, self.offset = "", 0
         self.known = False  # whether it has a position
         self.ring: deque[Event] = deque(maxlen=RING)  # the newest, without a hole up to `offset`
+        self.ring_size = 0  # bytes
+        self._rings = rings or Rings()
         self.live: dict[Subscription, None] = {}
         self.joining: dict[Subscription, None] = {}  # all others
         self.confirmed = False  # whether the layer tells what is published
+        self.confirmed_at = 0.0  # since when, by the loop's clock
         self.generation = 0  # how often that has changed
         self.ready = asyncio.Event()  # set: confirmed and reconciled, so that nothing up to `offset` is missing
         self.backlog: list[Heard] = []  # heard while not ready
@@ -52,6 +69,9 @@ class Topic:
         self.lane: Lane = deque()
         self._fanout = fanout
         self._recipients: _Recipients | None = None
+        self._resynced, self._pause = -math.inf, 0.0  # when all were last told to load again, and how long that holds
+        self._owed: dict[Subscription, None] = {}  # who is told nothing before that, when the pause is over
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def position(self) -> Position:
@@ -61,13 +81,18 @@ class Topic:
     @property
     def is_wanted(self) -> bool:
         """Whether anybody is here, or may be back in a moment."""
-        return bool(self.live or self.joining or self.linger)
+        return bool(self.live or self.joining or self._owed or self.linger)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is here."""
+        return not (self.live or self.joining or self._owed)
 
     # ------------------------------------------------------------------------------------------------ what layers say
     def confirm(self) -> bool:
         """From here on everything arrives. Whether it has to be reconciled."""
         self.generation += 1
-        self.confirmed = True
+        self.confirmed, self.confirmed_at = True, asyncio.get_running_loop().time()
         if self.history is not None:
             self.ready.clear()
             return True
@@ -139,7 +164,7 @@ class Topic:
         """Moves by one event, the next one or one of no history, and tells it."""
         if event.offset:
             self.offset = event.offset
-            self.ring.append(event)
+            self._remember(event)
         for subscription in tuple(self.joining) if self.joining else ():
             if subscription.state is State.COLLECTING:
                 subscription.keep(event)
@@ -163,7 +188,7 @@ class Topic:
             self.epoch, self.offset, self.known = at.epoch, at.offset, True
         elif page.events is None:
             self.epoch, self.offset = at.epoch, at.offset
-            self.ring.clear()
+            self.forget_ring()
             self.resync()
         else:
             misled = self._rename(at.epoch, page.shared) if at.epoch != self.epoch else []
@@ -191,15 +216,70 @@ class Topic:
         return misled
 
     def resync(self) -> None:
-        """Something was lost: who is subscribed loads again, who is being answered begins again."""
+        """Something was lost: who is subscribed loads again, who is being answered begins again.
+
+        The first loss is told at once. Where one follows another, as when a store evicts again and again, subscribers
+        wait for it: since all of them loading is dear, they are told once in a while, and a last time after the last
+        one. Until then they are told no event, so that one who drops asks for all of it, by the position of before.
+        """
         for subscription in tuple(self.joining):
             if subscription.state is State.AHEAD:
                 self.go_live(subscription)
             else:
                 subscription.spoil()
-        self.notify("$resync")
+        loop = asyncio.get_running_loop()
+        if self._timer is None and loop.time() >= self._resynced + self._pause:
+            self._tell_resync(tuple(self.live))
+            return
+        self._owed.update(self.live)
+        self.live.clear()
+        self._recipients = None
+        if self._timer is None:
+            self._timer = loop.call_at(self._resynced + self._pause, self._tell_owed)
+
+    def _tell_owed(self) -> None:
+        owed, self._owed, self._timer = tuple(self._owed), {}, None
+        for subscription in owed:
+            self.go_live(subscription)
+        self._tell_resync(owed)
+
+    def _tell_resync(self, subscriptions: Sequence[Subscription]) -> None:
+        now = asyncio.get_running_loop().time()
+        is_calm = now - self._resynced > CALM
+        self._pause = FIRST_PAUSE if is_calm else min(2 * self._pause, LONGEST_PAUSE)
+        self._resynced = now
+        self._notify("$resync", subscriptions)
+
+    @property
+    def is_owing(self) -> bool:
+        """Whether anybody is yet to be told to load again."""
+        return self._timer is not None
+
+    def end(self) -> None:
+        """Nobody is told anything any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.forget_ring()
 
     # ------------------------------------------------------------------------------------------------ its past
+    def _remember(self, event: Event) -> None:
+        """Keeps the newest events, within bounds."""
+        before, ring = self.ring_size, self.ring
+        self.ring_size += event.size + EVENT_BYTES
+        if len(ring) == ring.maxlen:
+            self.ring_size -= ring[0].size + EVENT_BYTES
+        ring.append(event)
+        while self.ring_size > MAX_RING_BYTES:
+            self.ring_size -= ring.popleft().size + EVENT_BYTES
+        self._rings.grow(self, self.ring_size - before)
+
+    def forget_ring(self) -> None:
+        """Keeps none: whoever was away for a moment is told from the layer's history."""
+        self._rings.forget(self)
+        self.ring.clear()
+        self.ring_size = 0
+
     def past(self, since: Position) -> tuple[Position, list[Event]] | None:
         """What came after ``since``, as far as this process remembers, and where that ends."""
         if since.epoch != self.epoch or not self.offset - len(self.ring) <= since.offset <= self.offset:
@@ -219,6 +299,7 @@ class Topic:
         """It is told nothing any more."""
         subscription.leave()
         self.joining.pop(subscription, None)
+        self._owed.pop(subscription, None)
         if subscription in self.live:
             del self.live[subscription]
             self._recipients = None
@@ -241,8 +322,11 @@ class Topic:
 
     def notify(self, event: str) -> None:
         """Tells all that are live where they stand."""
-        for route in {subscription.route for subscription in self.live}:
-            some = tuple(subscription for subscription in self.live if subscription.route == route)
+        self._notify(event, tuple(self.live))
+
+    def _notify(self, event: str, subscriptions: Sequence[Subscription]) -> None:
+        for route in {subscription.route for subscription in subscriptions}:
+            some = tuple(subscription for subscription in subscriptions if subscription.route == route)
             self._fanout.send(self.lane, encode_notice(event, route, self.position), some)
 
     def _tell(self, event: Event) -> int:
@@ -280,6 +364,30 @@ class Topic:
                 if one.excluded_as == event.excludes:
                     one.skip(event, self.epoch, partial(self.tell_one, one))
         return told
+
+
+class Rings:
+    """The rings of all topics of a process: past the bound, that of the topic published to longest ago is let go."""
+
+    __slots__ = ("_topics", "size")
+
+    def __init__(self) -> None:
+        self.size = 0  # bytes
+        self._topics: OrderedDict[Topic, None] = OrderedDict()
+
+    def grow(self, topic: Topic, by: int) -> None:
+        """A topic's ring has grown by so many bytes."""
+        self.size += by
+        self._topics[topic] = None
+        self._topics.move_to_end(topic)
+        while self.size > MAX_RINGS_BYTES:
+            next(iter(self._topics)).forget_ring()
+
+    def forget(self, topic: Topic) -> None:
+        """A topic lets its ring go."""
+        if topic in self._topics:
+            del self._topics[topic]
+            self.size -= topic.ring_size
 
 
 class Pages:

@@ -1,11 +1,18 @@
 """Users: the connections of each, and what every process is told of them: disconnect, ask again, tell.
 
-What is told travels as events of one topic of the layer, which every process that serves is subscribed to. A process
-that may have missed some of it asks the permissions of all its users again.
+What is told travels as events of two topics of the layer, to which every process that serves is subscribed: one for
+what must not be missed, one for pushes, of which there may be many. A process that was cut off reads what it has missed
+from their history. Where that is gone:
+
+- it cannot know who was disconnected meanwhile, so it closes every user's connection that was there before, 1012: who
+  may come back does so, and is authenticated again;
+- it cannot know what was pushed meanwhile, so it tells those connections ``$resync`` under the empty route, which is
+  that of pushes.
 """
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import copy_context
 from functools import partial
@@ -14,20 +21,24 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from wsaction.backoff import Backoff
-from wsaction.events import encode_event
+from wsaction.events import encode_event, encode_notice
 from wsaction.exceptions import Cancelled, LayerUnavailable, PermissionDenied
 from wsaction.frames import current_frame
 from wsaction.grants import Grant, Stream, withdraw
 from wsaction.hub import Hub
-from wsaction.layers.base import History
+from wsaction.layers.base import History, Position
 from wsaction.tasks import Tasks
 
-__all__ = ("CONTROL", "Users", "recheck")
+__all__ = ("CONTROL", "MAX_UNTOLD", "PUSHES", "Users", "recheck")
 
 logger = logging.getLogger("wsaction")
 
-CONTROL = "$control"  # the topic; those of routes have a "?"
+CONTROL, PUSHES = "$control", "$push"  # the topics; those of routes have a "?"
 HISTORY = History(1_000, 300.0)
+MAX_UNTOLD = 10_000  # things that could not be told after a commit, and are tried again
+CLOSED_AT_ONCE = 50  # connections, so that their clients do not come back all together
+PAUSE = 0.05  # seconds until the next ones
+MISSED = "what this server was told of its users is lost; come back"
 
 
 class Users:
@@ -44,6 +55,9 @@ class Users:
         self._hub, self._user_id, self._shared = hub, user_id, shared
         self._sessions: dict[str, set[Any]] = {}
         self._keys: dict[Any, str] = {}
+        self._noted: dict[Any, float] = {}  # since when, by the loop's clock, a connection is its user's
+        self._untold: dict[tuple[str, str], dict[str, str]] = {}
+        self._retrying = False
         self._tasks = Tasks(copy_context())
         self._listening = False
         self.is_told = asyncio.Event()  # set once what other processes tell is heard here
@@ -61,12 +75,14 @@ class Users:
         if found is None:
             return
         key = self._keys[session] = str(found)
+        self._noted[session] = asyncio.get_running_loop().time()
         self._sessions.setdefault(key, set()).add(session)
         self.listen()
 
     def forget(self, session: Any) -> None:
         """The connection has ended, or is nobody's."""
         if (key := self._keys.pop(session, None)) is not None:
+            del self._noted[session]
             self._sessions[key].discard(session)
             if not self._sessions[key]:
                 del self._sessions[key]
@@ -82,7 +98,10 @@ class Users:
     async def stop(self) -> None:
         """Ends what runs; other processes are listened to no more until the next connection."""
         await self._tasks.stop()
-        self._listening = False
+        self._listening = self._retrying = False
+        for what, user in self._untold:
+            _not_told(what, user, "the server ends before that could be done")
+        self._untold.clear()
         self.is_told.clear()
 
     # ------------------------------------------------------------------------------------------------ what is told
@@ -93,9 +112,52 @@ class Users:
         """
         data = {"user": str(user_id), **details}
         self._do(what, data)
+        await self._tell_others(what, data)
+
+    async def tell_surely(self, what: str, user_id: Any, **details: Any) -> None:
+        """As `tell`, for what has happened already, so that nobody is there to try again: where others cannot be told
+        now, they are told as soon as they can be. In the place of a push that may have been told, or would come late,
+        the user's connections are told that they missed something."""
+        try:
+            await self.tell(what, user_id, **details)
+        except LayerUnavailable as exc:
+            logger.error(
+                "other processes do not know yet what is done with a user (%s), and will be told: %r", what, exc
+            )
+            self._tell_later("missed" if what == "push" else what, {"user": str(user_id), **details})
+
+    async def _tell_others(self, what: str, data: dict[str, str]) -> None:
         if self._shared:
-            text = encode_event(what, "", to_json(data).decode())
-            await self._hub().publish(CONTROL, text, HISTORY, exclude=self)
+            text = encode_event(what, "", to_json({name: data[name] for name in _TOLD[what]}).decode())
+            topic = PUSHES if what in ("push", "missed") else CONTROL
+            await self._hub().publish(topic, text, HISTORY, exclude=self)
+
+    def _tell_later(self, what: str, data: dict[str, str]) -> None:
+        key = what, data["user"]
+        if key not in self._untold and len(self._untold) >= MAX_UNTOLD:
+            _not_told(*key, f"{MAX_UNTOLD} things wait for that already")
+            return
+        self._untold[key] = data
+        if not self._retrying:
+            self._retrying = True
+            self._tasks.start(self._retry)
+
+    async def _retry(self) -> None:
+        current_frame.set(None)
+        backoff = Backoff()
+        try:
+            while self._untold:
+                key, data = next(iter(self._untold.items()))
+                try:
+                    await self._tell_others(key[0], data)
+                except LayerUnavailable:
+                    await asyncio.sleep(backoff.seconds())
+                else:
+                    backoff.reset()
+                    if self._untold.get(key) is data:
+                        del self._untold[key]
+        finally:
+            self._retrying = False
 
     def _do(self, what: str, data: Any) -> None:
         for session in self.sessions(data["user"]):
@@ -103,6 +165,8 @@ class Users:
                 session.connection.close(4403, data["reason"])
             elif what == "push":
                 session.connection.put(data["text"])
+            elif what == "missed":
+                _tell_missed(session)
             elif what == "revoke":
                 recheck(session)
 
@@ -119,7 +183,8 @@ class Users:
         backoff, missed = Backoff(), False
         while True:
             try:
-                await self._hub().join(self, CONTROL, "", reply=lambda *_: "{}", history=HISTORY)
+                for topic in (CONTROL, PUSHES):
+                    await self._hub().join(self, topic, topic, reply=lambda *_: "{}", history=HISTORY)
             except LayerUnavailable as exc:
                 missed = True
                 logger.warning("what other processes tell of users cannot be heard yet: %r", exc)
@@ -133,23 +198,46 @@ class Users:
             else:
                 self.is_told.set()
                 if missed:
-                    self._ask_all()
+                    for topic in (CONTROL, PUSHES):
+                        self._doubt(topic)
                 return
 
     def put(self, text: str) -> None:
         """The hub's: something was told."""
         message = from_json(text)
         if message.get("event") == "$resync":
-            self._ask_all()
+            self._doubt(message["route"])
         elif _is_told(message):
             self._do(message["event"], message["data"])
         elif message.get("event") not in (None, "$position"):
             logger.warning("ignoring what no process of ours tells of users: %.100r", text)
 
-    def _ask_all(self) -> None:
-        logger.warning("what other processes told of users may have been missed: all permissions are asked again")
-        for key in tuple(self._sessions):
-            self._do("revoke", {"user": key})
+    def _doubt(self, topic: str) -> None:
+        """Some of what was told before a topic was last heard anew is gone: whoever was here then may have missed it.
+
+        For those who came later nothing is lost; their permissions are asked again all the same.
+        """
+        since = self._hub().heard_since(topic)
+        stale = [session for session, noted in self._noted.items() if noted <= since]
+        if topic == PUSHES:
+            for session in stale:
+                _tell_missed(session)
+            return
+        logger.warning(
+            "what other processes told of users may have been missed: %s connections are closed, 1012, and the "
+            "permissions of the others are asked again", len(stale),
+        )  # fmt: skip
+        if stale:
+            self._tasks.start(self._close_all, stale)
+        for session in self._noted.keys() - set(stale):
+            recheck(session)
+
+    async def _close_all(self, sessions: list[Any]) -> None:
+        random.shuffle(sessions)
+        for start in range(0, len(sessions), CLOSED_AT_ONCE):
+            for session in sessions[start : start + CLOSED_AT_ONCE]:
+                session.connection.close(1012, MISSED)
+            await asyncio.sleep(PAUSE)
 
     async def room(self, size: int) -> None:
         """There always is."""
@@ -158,7 +246,19 @@ class Users:
         """Who is told nothing that waits is never too slow."""
 
 
-_TOLD = {"disconnect": ("user", "reason"), "revoke": ("user",), "push": ("user", "text")}
+_TOLD = {"disconnect": ("user", "reason"), "revoke": ("user",), "push": ("user", "text"), "missed": ("user",)}
+
+
+def _not_told(what: str, user: str, why: str) -> None:
+    logger.error("other processes are not told what is done with user %r (%s): %s", user, what, why)
+
+
+def _tell_missed(session: Any) -> None:
+    """Tells a connection that something of what comes under the empty route is lost."""
+    if any(grant.route == "" for grant in session.grants.values()):
+        session.runtime.here.resync(session.connection, ("",))  # it has a position there, which moves
+    else:
+        session.connection.put(encode_notice("$resync", "", Position("", 0)))
 
 
 def _is_told(message: Any) -> bool:

@@ -13,9 +13,27 @@ from typing import Protocol
 
 from wsaction.converters import ImproperlyConfigured
 
-__all__ = ("MAX_OFFSET", "META_TTL", "History", "Layer", "Page", "Place", "Position", "Roster", "Sink", "new_epoch")
+__all__ = (
+    "MAX_OFFSET",
+    "MAX_TOPIC_BYTES",
+    "MAX_TTL",
+    "META_TTL",
+    "UNUSED_TTL",
+    "History",
+    "Layer",
+    "Page",
+    "Place",
+    "Position",
+    "Roster",
+    "Sink",
+    "check_bytes",
+    "new_epoch",
+)
 
-META_TTL = 86_400.0  # seconds that a topic's epoch and offset outlive its last use
+META_TTL = 3_600.0  # seconds that a topic's position outlives its last subscriber, if its history does not for longer
+UNUSED_TTL = 60.0  # seconds, several CHECK_INTERVALs, that a topic which never had an event is remembered at least
+MAX_TTL = 86_400.0  # seconds that a history may be kept for
+MAX_TOPIC_BYTES = 1_048_576  # of a topic's history; no client is sent more than half an outbox of it at once
 MAX_OFFSET = 2**53  # what JavaScript and Lua count to
 
 
@@ -34,21 +52,25 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """How much of a topic's past is kept: the newest ``size`` events at least, until ``ttl`` seconds after the last.
+    """How much of a topic's past is kept: the newest ``size`` events, until ``ttl`` seconds after the last.
+
+    A layer also bounds the bytes of each topic and of all. It keeps events only while somebody is subscribed, and for
+    ``ttl`` seconds (at least a minute) after the last subscriber has left; ``always``: whether anybody is or not.
 
     Raises ``ImproperlyConfigured`` for what cannot be kept. ``History(100, 300)`` is a hundred events for five minutes.
     """
 
     size: int = 100
     ttl: float = 300.0
+    always: bool = False
 
     def __post_init__(self) -> None:
         if type(self.size) is not int or not 0 < self.size <= 1_000_000:
             raise ImproperlyConfigured(
                 f"a history's size is 1 to 1,000,000 events, not {self.size!r}; without history it is None"
             )
-        if type(self.ttl) not in (int, float) or not 0.001 <= self.ttl <= META_TTL:
-            raise ImproperlyConfigured(f"a history's ttl is 0.001 to {META_TTL:.0f} seconds, not {self.ttl!r}")
+        if type(self.ttl) not in (int, float) or not 0.001 <= self.ttl <= MAX_TTL:
+            raise ImproperlyConfigured(f"a history's ttl is 0.001 to {MAX_TTL:.0f} seconds, not {self.ttl!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +132,8 @@ class Layer(Protocol):
         """Takes the wish back; never waits."""
 
     async def publish(self, topic: str, body: bytes, history: History | None) -> Position | None:
-        """Tells all who are subscribed, everywhere, and keeps it; returns its position, None without history."""
+        """Tells all who are subscribed, everywhere, and keeps it as `History` says; returns its position, None without
+        history or where nobody has asked for the topic's."""
 
     async def read(self, topic: str, since: Position | None, limit: int, history: History, own: bool = False) -> Page:
         """Where the topic stands, and what came after ``since``: whole, at most ``limit`` events, or none.
@@ -137,3 +160,10 @@ class Roster(Protocol):
 def new_epoch() -> str:
     """A name for an epoch that nobody has had before."""
     return secrets.token_urlsafe(6)
+
+
+def check_bytes(owner: str, **bounds: int) -> None:
+    """Raises ``ImproperlyConfigured`` for a bound in bytes that is no whole number above 0."""
+    for name, value in bounds.items():
+        if type(value) is not int or value <= 0:
+            raise ImproperlyConfigured(f"{owner}'s {name} is a whole number of bytes above 0, not {value!r}")

@@ -12,7 +12,7 @@ from typing import Any
 from wsaction.backoff import Backoff
 from wsaction.converters import ImproperlyConfigured
 from wsaction.layers.base import MAX_OFFSET, Sink
-from wsaction.layers.links import Connect, Link, Refused, encode_command
+from wsaction.layers.links import Connect, Link, Refused, encode_command, greet, refusal
 
 __all__ = ("PING_INTERVAL", "Channels", "parse_message")
 
@@ -45,6 +45,8 @@ class Channels:
         self._wake = asyncio.Event()
         self._heard = 0.0
         self._is_up = False
+        self._doubt = ""  # why the connection is not to be relied on
+        self.run_id: bytes | None = None  # of the server that it is connected to
 
     def subscribe(self, channel: str, topic: str) -> None:
         """Wishes for a channel; never waits."""
@@ -62,13 +64,18 @@ class Channels:
             self._wishes[channel] = verb
             self._wake.set()
 
+    def doubt(self, why: str) -> None:
+        """Has the connection made anew: it may tell nothing, or not all, of what is published."""
+        self._doubt = why
+        self._wake.set()
+
     # ------------------------------------------------------------------------------------------------ its life
     async def run_forever(self) -> None:
         """Connects, and connects again, until it is cancelled."""
         backoff, told = Backoff(), False
         while True:
             try:
-                link = await self._connect()
+                link = await self._connect_to_master()
             except (OSError, ImproperlyConfigured) as exc:
                 logger.log(logging.DEBUG if told else logging.WARNING, "Redis is away: %s", exc)
                 told = True
@@ -77,21 +84,33 @@ class Channels:
                     await self._mind(link)
                 except Exception as exc:  # whatever it is, it has to be connected again
                     expected = isinstance(exc, (OSError, Refused))
-                    logger.warning("Redis tells nothing any more; connecting again", exc_info=None if expected else exc)
-                    logger.debug("because of %r", exc)
+                    why = f"{type(exc).__name__}: {exc}"
+                    logger.warning("Redis tells nothing any more (%s); connecting again", why, exc_info=not expected)
                     told = False
                     if self._heard:
                         backoff.reset()
                 finally:
-                    self._is_up = False
+                    self._is_up, self.run_id = False, None
                     await link.close()
                     self._sink.lost()
                     self._on_change()
             await asyncio.sleep(backoff.seconds())
 
+    async def _connect_to_master(self) -> Link:
+        link = await self._connect()
+        try:
+            self.run_id = await greet(link)
+        except Refused as exc:
+            await link.close()
+            raise refusal(exc) from exc
+        except BaseException:
+            await link.close()
+            raise
+        return link
+
     async def _mind(self, link: Link) -> None:
         """Reads and writes until one of both breaks, and raises that."""
-        self._heard, self._is_up = 0.0, True
+        self._heard, self._is_up, self._doubt = 0.0, True, ""
         self._wishes = dict.fromkeys(self._topics, b"SUBSCRIBE")
         self._wake.set()
         self._on_change()
@@ -111,6 +130,8 @@ class Channels:
                 await link.send(encode_command(b"PING"))
                 continue
             self._wake.clear()
+            if self._doubt:
+                raise ConnectionError(self._doubt)
             while self._wishes:
                 await link.send(self._next_command())
 

@@ -15,7 +15,7 @@ from wsaction.converters import ImproperlyConfigured
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.scripts import Script
 
-__all__ = ("Connect", "Link", "Pipeline", "Refused", "encode_command")
+__all__ = ("Connect", "Demoted", "Link", "Pipeline", "Refused", "encode_command", "encoded", "greet", "refusal")
 
 logger = logging.getLogger("wsaction")
 
@@ -30,12 +30,16 @@ OLDEST_REDIS = (6, 0)
 class Refused(Exception):
     """The server answered with an error: it did not do what it was asked.
 
-    ``code`` is ``NOSCRIPT`` for a script that it does not know, ``DENIED`` for who may not ask, else "".
+    ``code`` is the error's first word as Redis has it: ``NOSCRIPT``, ``NOPERM``, ``MOVED``, ``ERR``.
     """
 
     def __init__(self, msg: str, code: str = "") -> None:
         super().__init__(msg)
         self.code = code
+
+
+class Demoted(ConnectionError):
+    """The server is a replica. It refuses writes, and what is published on it is not heard elsewhere."""
 
 
 class Link(Protocol):
@@ -45,7 +49,7 @@ class Link(Protocol):
         """Writes encoded commands."""
 
     async def receive(self) -> Any:
-        """The next answer, text as bytes. Raises `Refused` where that is an error."""
+        """The next answer, text as bytes. Raises `Refused` where that is an error, `Demoted` for a replica's."""
 
     async def close(self) -> None:
         """Ends it. Raises nothing."""
@@ -81,7 +85,9 @@ class _Command:
 class Pipeline:
     """One connection for requests, made when it is needed: in order, all that wait in one write.
 
-    ``on_connect(run_id, last_run_id)`` is told of every connection made, ``last_run_id`` None for the first one.
+    ``rehearse(link, run_id)`` tries on each new connection whether all can be done that will be asked, and raises what
+    `refusal` returns. ``on_connect(run_id, last_run_id)`` is told of every connection made, ``last_run_id`` None for
+    the first one; ``on_demoted()`` of a server that is found to be a replica.
     """
 
     def __init__(
@@ -89,12 +95,16 @@ class Pipeline:
         connect: Connect,
         scripts: Sequence[Script],
         on_connect: Callable[[bytes, bytes | None], None] | None = None,
+        rehearse: Callable[[Link, bytes], Awaitable[None]] | None = None,
+        on_demoted: Callable[[], None] | None = None,
     ) -> None:
         self._connect_link, self._scripts, self._on_connect = connect, scripts, on_connect
+        self._rehearse, self._on_demoted = rehearse, on_demoted
         self._queue: deque[_Command] = deque()
         self._wake = asyncio.Event()
         self._link: Link | None = None
-        self._run_id: bytes | None = None
+        self.run_id: bytes | None = None  # of the server that it was last connected to
+        self._told = ""  # why Redis cannot be used, as was last logged
         self._backoff, self._not_before = Backoff(), 0.0
         self._used = 0.0
         self.good_until = 0.0  # when the last connection that broke was last known to work
@@ -103,11 +113,11 @@ class Pipeline:
     # ------------------------------------------------------------------------------------------------ asking
     def run(self, script: Script, keys: Sequence[str], *args: str | bytes | int) -> asyncio.Future[Any]:
         """Runs a script; see `Script` for what it is given. Raises as `call` does."""
-        return self._add(_Command(script, len(keys), [_encoded(one) for one in (*keys, *args)]))
+        return self._add(_Command(script, len(keys), [encoded(one) for one in (*keys, *args)]))
 
     def call(self, *args: str | bytes | int) -> asyncio.Future[Any]:
         """Sends a command, and gives what will be its answer. Raises ``LayerUnavailable``, now or then."""
-        return self._add(_Command(None, 0, [_encoded(one) for one in args]))
+        return self._add(_Command(None, 0, [encoded(one) for one in args]))
 
     def _add(self, command: _Command) -> asyncio.Future[Any]:
         if len(self._queue) >= MAX_COMMANDS:
@@ -132,6 +142,11 @@ class Pipeline:
             self._refuse_all(ConnectionError("the layer was closed"))
             await self.drop()
 
+    def look(self) -> None:
+        """Has the connection tried soon, if there is one."""
+        if self._link is not None:
+            self.recheck()
+
     def recheck(self) -> None:
         """Has the connection tried soon, and made anew if need be."""
         self.suspect, self._not_before = True, 0.0
@@ -142,6 +157,9 @@ class Pipeline:
         try:
             await self.ensure()
         except (OSError, ImproperlyConfigured) as exc:
+            if isinstance(exc, ImproperlyConfigured) and str(exc) != self._told:
+                self._told = str(exc)
+                logger.error("Redis cannot be used, and is tried again: %s", exc)
             self._refuse_all(exc)
             return
         while self._queue and self._link is not None:
@@ -155,11 +173,10 @@ class Pipeline:
         makes nobody uncertain. Raises ``OSError`` and ``ImproperlyConfigured``."""
         loop = asyncio.get_running_loop()
         if self._link is not None and (self.suspect or loop.time() - self._used > FRESH):
-            self.suspect = False
             try:
-                await self._ask(self._link, b"PING")
-            except (OSError, Refused):
-                await self.drop()
+                await self._try(self._link)
+            except (OSError, Refused, ImproperlyConfigured) as exc:
+                await self._lose(exc)
         if self._link is None:
             if loop.time() < self._not_before:
                 raise ConnectionError("Redis is away; it is tried again in a moment")
@@ -172,41 +189,44 @@ class Pipeline:
             self._backoff.reset()
         self._used = loop.time()
 
+    async def _try(self, link: Link) -> None:
+        """Whether the connection still leads to the server that it was made to, and that is still a master."""
+        if not self.suspect:
+            await _ask(link, b"PING")
+            return
+        self.suspect = False
+        if await greet(link) != self.run_id:
+            raise ConnectionError("another server answers on this connection")
+
     async def _connect(self) -> None:
         link = await self._connect_link()
         try:
-            run_id = await self._greet(link)
+            run_id = await greet(link)
+            for script in self._scripts:
+                await _ask(link, b"SCRIPT", b"LOAD", script.text)
+            if self._rehearse is not None:
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await self._rehearse(link, run_id)
         except Refused as exc:
             await link.close()
-            if exc.code == "DENIED":
-                raise ImproperlyConfigured(f"Redis does not let RedisLayer's user do what it has to: {exc}") from exc
-            raise ConnectionError(f"Redis refused what has to be asked first: {exc}") from exc
+            raise refusal(exc) from exc
         except BaseException:
             await link.close()
             raise
-        self._link, last = link, self._run_id
-        self._run_id, self.suspect = run_id, False
+        self._link, last = link, self.run_id
+        self.run_id, self.suspect, self._told = run_id, False, ""
         if self._on_connect is not None:
             self._on_connect(run_id, last)
 
-    async def _greet(self, link: Link) -> bytes:
-        """Loads the scripts and returns the server's run id."""
-        info = _fields(await self._ask(link, b"INFO", b"server"))
-        version, run_id = info.get(b"redis_version", b"0"), info.get(b"run_id")
-        if tuple(int(part) for part in version.split(b".")[:2] if part.isdigit()) < OLDEST_REDIS or not run_id:
-            wanted = ".".join(map(str, OLDEST_REDIS))
-            raise ImproperlyConfigured(f"RedisLayer needs Redis {wanted} or newer, not {version.decode()}; upgrade it")
-        for script in self._scripts:
-            await self._ask(link, b"SCRIPT", b"LOAD", script.text)
-        return run_id
-
-    async def _ask(self, link: Link, *args: bytes) -> Any:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            await link.send(encode_command(*args))
-            return await link.receive()
+    async def _lose(self, cause: BaseException) -> None:
+        """The connection is of no use any more."""
+        await self.drop()
+        if isinstance(cause, Demoted) and self._on_demoted is not None:
+            logger.warning("Redis has become a replica; looking for the master at the same address")
+            self._on_demoted()
 
     async def drop(self) -> None:
-        """Lets the connection go."""
+        """Lets the connection go, if there is one."""
         link, self._link = self._link, None
         if link is not None:
             self.good_until = self._used
@@ -214,21 +234,21 @@ class Pipeline:
 
     # ------------------------------------------------------------------------------------------------ the exchange
     async def _exchange(self, batch: list[_Command]) -> None:
-        if self._link is None or self._run_id is None:
+        if self._link is None or self.run_id is None:
             raise RuntimeError("a pipeline exchanges once it has connected")
         left, unknown = deque(batch), list[_Command]()
         if not batch:
             return
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                await self._link.send(b"".join([command.encode(self._run_id) for command in batch]))
+                await self._link.send(b"".join([command.encode(self.run_id) for command in batch]))
                 while left:
                     if not await self._take_answer(self._link, left[0]):
                         unknown.append(left[0])
                     left.popleft()
         except OSError as exc:  # TimeoutError is one
             logger.warning("the connection to Redis broke: %r", exc)
-            await self.drop()
+            await self._lose(exc)
             _fail(left, exc, uncertain=True)
         except BaseException as exc:
             _fail(left, exc, uncertain=True)
@@ -264,12 +284,62 @@ def _fail(commands: Sequence[_Command] | deque[_Command], cause: BaseException, 
         command.fail(cause, uncertain=uncertain)
 
 
+async def greet(link: Link) -> bytes:
+    """Asks a server what it is, and returns its run id.
+
+    Raises `Demoted` for a replica, ``ImproperlyConfigured`` for what a layer cannot work with, `Refused`, ``OSError``.
+    """
+    info = _fields(await _ask(link, b"INFO"))
+    version, run_id, mode = info.get(b"redis_version", b"0"), info.get(b"run_id"), info.get(b"redis_mode")
+    if tuple(int(part) for part in version.split(b".")[:2] if part.isdigit()) < OLDEST_REDIS or not run_id:
+        wanted = ".".join(map(str, OLDEST_REDIS))
+        raise ImproperlyConfigured(f"RedisLayer needs Redis {wanted} or newer, not {version.decode()}; upgrade it")
+    if mode not in (None, b"standalone"):
+        what = {b"cluster": "a node of a cluster", b"sentinel": "a Sentinel"}.get(mode, f"{mode.decode()!r}")
+        raise ImproperlyConfigured(
+            f"RedisLayer needs one Redis that keeps all topics, and its url leads to {what} "
+            f"(redis_mode:{mode.decode()}); give it the address of a standalone Redis"
+        )
+    if info.get(b"role", b"master") != b"master":
+        raise Demoted("it is a replica; RedisLayer needs the master")
+    return run_id
+
+
+async def _ask(link: Link, *args: bytes) -> Any:
+    async with asyncio.timeout(CONNECT_TIMEOUT):
+        await link.send(encode_command(*args))
+        return await link.receive()
+
+
+_PASSING = frozenset(
+    {
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "NOREPLICAS",
+        "OOM",
+        "READONLY",
+        "TRYAGAIN",
+    }
+)  # codes of refusals that may end by themselves
+
+
+def refusal(refused: Refused) -> Exception:
+    """What is raised where Redis refuses what a layer always needs: ``ConnectionError`` where that may pass."""
+    if refused.code in _PASSING:
+        return ConnectionError(f"Redis refuses to work for now: {refused}")
+    return ImproperlyConfigured(f"Redis does not let RedisLayer do what it has to: {refused}")
+
+
 def encode_command(*args: bytes) -> bytes:
     """A command as Redis reads it: ``encode_command(b"PING")`` is ``b"*1\\r\\n$4\\r\\nPING\\r\\n"``."""
     return b"*%d\r\n%b" % (len(args), b"".join([b"$%d\r\n%b\r\n" % (len(one), one) for one in args]))
 
 
-def _encoded(value: str | bytes | int) -> bytes:
+def encoded(value: str | bytes | int) -> bytes:
+    """An argument of a command as bytes."""
     return value if type(value) is bytes else str(value).encode(errors="surrogatepass")
 
 

@@ -6,11 +6,23 @@ from collections import OrderedDict, deque
 from itertools import islice
 
 from wsaction.exceptions import LayerUnavailable
-from wsaction.layers.base import META_TTL, History, Page, Position, Sink, new_epoch
+from wsaction.layers.base import (
+    MAX_TOPIC_BYTES,
+    META_TTL,
+    UNUSED_TTL,
+    History,
+    Page,
+    Position,
+    Sink,
+    check_bytes,
+    new_epoch,
+)
 from wsaction.layers.rosters import MemoryRoster
 
-__all__ = ("MAX_FILLED", "MAX_IDLE", "SWEEP_INTERVAL", "MemoryLayer")
+__all__ = ("MAX_BYTES", "MAX_FILLED", "MAX_IDLE", "SWEEP_INTERVAL", "MemoryLayer")
 
+MAX_BYTES = 67_108_864  # of all histories together
+EVENT_BYTES = 130  # that an event takes beside its body
 MAX_FILLED = 50_000  # topics with events; past it the past of the one published to longest ago is forgotten
 MAX_IDLE = 100_000  # topics without events whose position is remembered; past it the oldest is forgotten
 SWEEP_INTERVAL = 30.0  # seconds after which what has expired is let go, at the latest
@@ -19,26 +31,32 @@ SWEEP_INTERVAL = 30.0  # seconds after which what has expired is let go, at the 
 class _Log:
     """The past of one topic."""
 
-    __slots__ = ("epoch", "events", "history", "offset", "used")
+    __slots__ = ("asked", "epoch", "events", "history", "offset", "size", "used")
 
     def __init__(self, history: History, now: float) -> None:
         self.epoch, self.offset, self.history, self.used = new_epoch(), 0, history, now
+        self.asked = now  # when somebody last asked for its position, as subscribers do, or left
+        self.size = 0  # bytes of its events
         self.events: deque[tuple[int, bytes]] | None = None  # None: there are none, which takes no memory
 
     @property
     def position(self) -> Position:
         return Position(self.epoch, self.offset)
 
-    def drop_expired(self, now: float) -> None:
-        if self.events is not None and now - self.used > self.history.ttl:
-            self.events = None
+    def is_expired(self, now: float) -> bool:
+        return self.events is not None and now - self.used > self.history.ttl
 
-    def append(self, body: bytes) -> None:
-        """The next one."""
+    def append(self, body: bytes, max_bytes: int) -> int:
+        """The next one; the oldest go where that is too much. By how many bytes it has grown."""
+        before = self.size
         if self.events is None:
-            self.events = deque(maxlen=self.history.size)
+            self.events = deque()
         self.offset += 1
         self.events.append((self.offset, body))
+        self.size += len(body) + EVENT_BYTES
+        while self.size > max_bytes or len(self.events) > self.history.size:
+            self.size -= len(self.events.popleft()[1]) + EVENT_BYTES
+        return self.size - before
 
     def newest(self, count: int) -> tuple[tuple[int, bytes], ...] | None:
         """So many, where there are so many."""
@@ -51,9 +69,16 @@ class MemoryLayer:
 
     What is published reaches the sink before ``publish`` returns, so nothing is ever missed while subscribed. Several
     worker processes each have their own: use ``RedisLayer`` there.
+
+    At most ``max_topic_bytes`` of a topic's history are kept, the newest events, and ``max_bytes`` of all histories:
+    past it that of the topic published to longest ago is forgotten. A client that asks for what was forgotten is told
+    ``recovered: false``. Raises ``ImproperlyConfigured`` for bounds that are no whole numbers above 0.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_bytes: int = MAX_BYTES, max_topic_bytes: int = MAX_TOPIC_BYTES) -> None:
+        check_bytes("MemoryLayer", max_bytes=max_bytes, max_topic_bytes=max_topic_bytes)
+        self._max_bytes, self._max_topic_bytes = max_bytes, max_topic_bytes
+        self._size = 0  # bytes of all events
         self._sink: Sink | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -75,6 +100,7 @@ class MemoryLayer:
         if self._sweeper is not None:
             self._sweeper.cancel()
         self._sink = self._loop = self._sweeper = None
+        self._size = 0
         self._wanted.clear()
         self._logs.clear()
         self._filled.clear()
@@ -89,7 +115,10 @@ class MemoryLayer:
 
     def unsubscribe(self, topic: str) -> None:
         """Tells it no more."""
-        self._wanted.discard(topic)
+        if topic in self._wanted:
+            self._wanted.discard(topic)
+            if (log := self._logs.get(topic)) is not None and self._loop is not None:
+                log.asked = self._loop.time()
 
     async def publish(self, topic: str, body: bytes, history: History | None) -> Position | None:
         """Tells the sink, where it is subscribed, and keeps the body; returns its position."""
@@ -102,10 +131,15 @@ class MemoryLayer:
             self._tell(topic, "", 0, body)
             return None
         now = self._loop.time()
+        is_kept = history.always or topic in self._wanted
+        if not is_kept and topic not in self._logs:
+            return None  # nobody is there, or was
         log = self._log(topic, history, now)
-        log.drop_expired(now)
-        log.append(body)
-        self._file_as_filled(topic, log, now)
+        if is_kept or now - log.asked <= max(history.ttl, UNUSED_TTL):
+            self._keep(topic, log, body, now)
+        else:
+            log.offset += 1
+            self._forget_events(log)
         position = log.position
         self._tell(topic, log.epoch, log.offset, body)
         return position
@@ -117,7 +151,9 @@ class MemoryLayer:
             raise _closed()
         now = self._loop.time()
         log = self._log(topic, history, now)
-        log.drop_expired(now)
+        log.asked = now
+        if log.is_expired(now):
+            self._forget_events(log)
         if since is None or since.epoch != log.epoch or not 0 <= since.offset <= log.offset:
             return Page(log.position, None)
         missed = log.offset - since.offset
@@ -132,7 +168,8 @@ class MemoryLayer:
             self._tell(topic, "", 0, b"")
             return
         log = self._log(topic, history, self._loop.time())
-        log.epoch, log.events = new_epoch(), None
+        log.epoch = new_epoch()
+        self._forget_events(log)
         self._tell(topic, log.epoch, log.offset, b"")
 
     def _tell(self, topic: str, epoch: str, offset: int, body: bytes) -> None:
@@ -159,8 +196,19 @@ class MemoryLayer:
             del self._filled[log.history.ttl][topic]
             self._filled.setdefault(history.ttl, OrderedDict())[topic] = log
         log.history = history
-        if log.events is not None:
-            log.events = deque(log.events, history.size)
+
+    def _keep(self, topic: str, log: _Log, body: bytes, now: float) -> None:
+        if log.is_expired(now):
+            self._forget_events(log)
+        self._size += log.append(body, self._max_topic_bytes)
+        self._file_as_filled(topic, log, now)
+        while self._size > self._max_bytes:
+            self._empty(min(self._filled.values(), key=_oldest), now)
+        self._forget_past_bound()
+
+    def _forget_events(self, log: _Log) -> None:
+        self._size -= log.size
+        log.events, log.size = None, 0
 
     def _file_as_filled(self, topic: str, log: _Log, now: float) -> None:
         """It was published to just now."""
@@ -175,12 +223,12 @@ class MemoryLayer:
             filled[topic] = log
             if sum(map(len, self._filled.values())) > MAX_FILLED:
                 self._empty(min(self._filled.values(), key=_oldest), now)
-                self._forget_past_bound()
 
     def _empty(self, filled: "OrderedDict[str, _Log]", now: float) -> None:
         """Lets go the events of the topic that was published to longest ago; its position is remembered."""
         topic, log = filled.popitem(last=False)
-        log.events, log.used = None, now
+        self._forget_events(log)
+        log.used = now
         self._idle[topic] = log
 
     def _sweep(self) -> None:

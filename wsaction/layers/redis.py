@@ -7,21 +7,34 @@ publication. redis-py makes them; its own pub/sub and its retries are not used, 
 
 import asyncio
 import logging
+import secrets
+import ssl
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 from wsaction.converters import ImproperlyConfigured
 from wsaction.events import is_body
 from wsaction.exceptions import LayerUnavailable
-from wsaction.layers.base import META_TTL, History, Page, Position, Roster, Sink, new_epoch
+from wsaction.layers.base import (
+    MAX_TOPIC_BYTES,
+    META_TTL,
+    UNUSED_TTL,
+    History,
+    Page,
+    Position,
+    Roster,
+    Sink,
+    check_bytes,
+    new_epoch,
+)
 from wsaction.layers.channels import PING_INTERVAL, Channels
-from wsaction.layers.links import CONNECT_TIMEOUT, Link, Pipeline, Refused
-from wsaction.layers.rosters import LEASE, RedisRoster
-from wsaction.layers.scripts import COUNT, INVALIDATE, PUBLISH, READ, RENEW
+from wsaction.layers.links import CONNECT_TIMEOUT, Demoted, Link, Pipeline, Refused, encode_command, encoded, refusal
+from wsaction.layers.rosters import LEASE, RedisRoster, people_key
+from wsaction.layers.scripts import ALIVE, COUNT, INVALIDATE, PUBLISH, READ, RENEW, TELL, Script
 from wsaction.tasks import Tasks
 
 try:
@@ -30,11 +43,17 @@ try:
     from redis.backoff import NoBackoff
     from redis.exceptions import (
         AuthenticationError,
+        ClusterCrossSlotError,
+        ClusterDownError,
+        MasterDownError,
+        MovedError,
         NoPermissionError,
         NoScriptError,
+        OutOfMemoryError,
         ReadOnlyError,
         RedisError,
         ResponseError,
+        TryAgainError,
     )
 except ImportError as exc:  # pragma: no cover
     raise ImportError('RedisLayer needs redis-py: pip install "wsaction[redis]"') from exc
@@ -46,8 +65,6 @@ logger = logging.getLogger("wsaction")
 MAX_KNOWN_KEYS = 10_000  # topics whose keys are not made anew each time
 MAX_ACKNOWLEDGED = 10_000  # topics whose last acknowledged position is remembered
 ACKNOWLEDGED_FOR = 60.0  # seconds before a loss, in which what was acknowledged may be gone after it
-UNUSED_TTL = 60.0  # seconds, several CHECK_INTERVALs, that a topic which never had an event is remembered at least
-META_TTL_MS = int(META_TTL * 1000)
 
 VERIFIED_AT_ONCE = 128
 WITHDRAW_TIMEOUT = 1.0  # seconds
@@ -56,7 +73,27 @@ _Keys = tuple[str, str, str]  # of a topic: meta, stream, channel
 _Acknowledged = tuple[float, Position]  # when, and what
 
 
-_CODES = {NoScriptError: "NOSCRIPT", NoPermissionError: "DENIED"}
+OPTIONS = ("db", "username", "password", "client_name", "socket_keepalive", "ssl_*")  # that a url may have
+
+# What redis-py leaves out of an error's text where it has a class for it.
+_CODES: dict[type[Exception], str] = {
+    AuthenticationError: "WRONGPASS",
+    ClusterCrossSlotError: "CROSSSLOT",
+    ClusterDownError: "CLUSTERDOWN",
+    MasterDownError: "MASTERDOWN",
+    MovedError: "MOVED",
+    NoPermissionError: "NOPERM",
+    NoScriptError: "NOSCRIPT",
+    OutOfMemoryError: "OOM",
+    TryAgainError: "TRYAGAIN",
+}
+
+
+def _refused(exc: ResponseError | AuthenticationError) -> Refused:
+    """What the server answered, with its code."""
+    text = str(exc)
+    code = _CODES.get(type(exc)) or text.partition(" ")[0]
+    return Refused(text if text.startswith(code) else f"{code} {text}", code)
 
 
 class _RedisLink:
@@ -79,11 +116,9 @@ class _RedisLink:
         try:
             return await self._connection.read_response()
         except ReadOnlyError as exc:  # it is no master any more: who is, is found by connecting again
-            raise ConnectionError(str(exc)) from exc
-        except AuthenticationError as exc:
-            raise Refused(str(exc), "DENIED") from exc
-        except ResponseError as exc:
-            raise Refused(str(exc), _CODES.get(type(exc), "")) from exc
+            raise Demoted(str(exc)) from exc
+        except (ResponseError, AuthenticationError) as exc:
+            raise _refused(exc) from exc
         except (RedisError, AttributeError) as exc:
             raise ConnectionError(str(exc)) from exc
 
@@ -95,20 +130,33 @@ class _RedisLink:
 class RedisLayer:
     """Carries events between processes by one Redis (6.0 or newer), and keeps their history there.
 
-    ``url`` is ``redis://``, ``rediss://`` (TLS) or ``unix://``, with ``user:password@`` where Redis asks for it. All
-    keys begin with ``prefix``. Raises ``ImproperlyConfigured`` for a URL or prefix that cannot be used.
-    ``RedisLayer("redis://127.0.0.1:6379/0")``.
+    ``url`` is ``redis://``, ``rediss://`` (TLS) or ``unix://``, with ``user:password@`` where Redis asks for it, and
+    ``?client_name=``, ``socket_keepalive=`` or redis-py's ``ssl_...`` options. All keys and channels begin with
+    ``prefix``; channels also name the database, because Redis itself does not keep them apart. Of a topic's history at
+    most ``max_topic_bytes`` are kept, the newest ones; in all, Redis' own ``maxmemory`` is the bound. ``lease`` is how
+    many seconds a process counts as alive without a word, ``ping_interval`` how often the connections are looked at.
+
+    Raises ``ImproperlyConfigured`` for what cannot be used. ``RedisLayer("redis://127.0.0.1:6379/0")``.
 
     While Redis is away, publishing and reading raise ``LayerUnavailable``, and it is looked for again and again. Who
     can write to that Redis can send events to everybody: keep it to yourself.
     """
 
     def __init__(
-        self, url: str, prefix: str = "wsaction:", *, ping_interval: float = PING_INTERVAL, lease: float = LEASE
+        self,
+        url: str,
+        prefix: str = "wsaction:",
+        *,
+        max_topic_bytes: int = MAX_TOPIC_BYTES,
+        ping_interval: float = PING_INTERVAL,
+        lease: float = LEASE,
     ) -> None:
         if set("{}") & set(prefix):
             raise ImproperlyConfigured(f"a prefix has no braces, which name the slot of a key; not {prefix!r}")
+        check_bytes("RedisLayer", max_topic_bytes=max_topic_bytes)
         self._pool = _pool(url)
+        self._database: int = self._pool.connection_kwargs.get("db") or 0
+        self._max_topic_bytes = max_topic_bytes
         self._prefix, self._ping_interval, self._lease = prefix, ping_interval, lease
         self._known_keys = lru_cache(MAX_KNOWN_KEYS)(self._make_keys)
         self._session: _Session | None = None
@@ -117,13 +165,14 @@ class RedisLayer:
     async def open(self, sink: Sink) -> None:
         """Begins to tell ``sink``; a Redis that is away is logged and looked for.
 
-        Raises ``ImproperlyConfigured`` where it is too old or refuses the password, ``RuntimeError`` when the layer is
-        open already.
+        Raises ``ImproperlyConfigured`` where it is too old, a node of a cluster, or refuses the password or anything
+        that the layer has to do, with what it said; ``RuntimeError`` when the layer is open already.
         """
         if self._session is not None and not self._session.loop.is_closed():
             raise RuntimeError("this RedisLayer is open already; give each app, and each event loop, one of its own")
-        session = _Session(self._connect, sink, self._ping_interval)
-        session.roster = RedisRoster(session.requests, self.keys, f"{self._prefix}{{}}", self._lease)
+        session = _Session(self._connect, self._rehearse, sink, self._ping_interval)
+        shared = f"{self._prefix}{{}}"
+        session.roster = RedisRoster(session.requests, self.keys, shared, self._lease, self._max_topic_bytes)
         await session.start()
         self._session = session
 
@@ -141,8 +190,13 @@ class RedisLayer:
         except AuthenticationError as exc:
             await _RedisLink(connection).close()
             raise ImproperlyConfigured(f"Redis refuses the user or password of RedisLayer's url: {exc}") from exc
+        except ResponseError as exc:  # of what redis-py asks first: SELECT, CLIENT SETNAME
+            await _RedisLink(connection).close()
+            raise refusal(_refused(exc)) from exc
         except (RedisError, OSError) as exc:
             await _RedisLink(connection).close()
+            if isinstance(exc, ssl.SSLError) or isinstance(exc.__cause__ or exc.__context__, ssl.SSLError):
+                raise ImproperlyConfigured(f"no TLS connection can be made by RedisLayer's url: {exc}") from exc
             raise ConnectionError(str(exc) or "no answer in time") from exc
         except BaseException:
             await _RedisLink(connection).close()
@@ -166,7 +220,50 @@ class RedisLayer:
 
     def _make_keys(self, topic: str) -> _Keys:
         base = f"{self._prefix}{{{quote(topic, safe='/:?=&', errors='surrogatepass')}}}"
-        return f"{base}:meta", f"{base}:stream", f"{base}:channel"
+        return f"{base}:meta", f"{base}:stream", f"{base}:channel:{self._database}"
+
+    async def _rehearse(self, link: Link, run_id: bytes) -> None:
+        """Does once, on a topic of its own, all that Redis may refuse: a right that is missing is found out now.
+
+        Raises what `refusal` returns.
+        """
+        topic = f"$rehearsal:{secrets.token_urlsafe(9)}"
+        meta, stream, channel = keys = self.keys(topic)
+        people, shared = people_key(meta), f"{self._prefix}{{}}:{topic}"
+
+        def run(script: Script, keys: tuple[str, ...], *args: str | bytes | int) -> tuple[str | bytes | int, ...]:
+            return "EVALSHA", script.sha, len(keys), *keys, run_id, *args
+
+        epoch, second = new_epoch(), 1000
+        commands: tuple[tuple[str | bytes | int, ...], ...] = (
+            ("SUBSCRIBE", channel),
+            ("UNSUBSCRIBE", channel),
+            ("PING",),
+            run(TELL, keys, b"{}"),
+            run(READ, keys, epoch, second, "", 0, 0, 0, second),
+            run(PUBLISH, keys, epoch, second, b"{}", 1, second, 1, 1),
+            run(INVALIDATE, keys, epoch, second),
+            run(
+                COUNT, (*keys, people), epoch, second, 1, second, 1, 1, "process", 1, "0.0", "user", 1, 0, b"{}", b"{}"
+            ),
+            run(
+                COUNT, (*keys, people), epoch, second, 1, second, 1, 1, "process", 0, "0.0", "user", 0, 1, b"{}", b"{}"
+            ),
+            run(ALIVE, (people, meta), second),
+            run(RENEW, (f"{shared}:processes", f"{shared}:ended"), "process", "1", 1, 1, second),
+            ("HGETALL", people),
+            ("HSET", shared, "field", 1),
+            ("HDEL", shared, "other"),
+            ("PEXPIRE", shared, second),
+            ("ZREM", f"{shared}:ended", "process"),
+            ("DEL", shared, meta, stream, f"{shared}:processes"),
+        )
+        await link.send(b"".join([encode_command(*map(encoded, command)) for command in commands]))
+        for command in commands:
+            try:
+                await link.receive()
+            except Refused as exc:
+                raise refusal(Refused(f"{exc} (it was asked to {command[0]!s})", exc.code)) from exc
 
     # ------------------------------------------------------------------------------------------------ carrying
     def subscribe(self, topic: str) -> None:
@@ -183,11 +280,12 @@ class RedisLayer:
         """Tells everybody who is subscribed in any process, and keeps it; returns its position."""
         session, keys = self._open, self.keys(topic)
         if history is None:
-            await session.requests.call("PUBLISH", keys[2], b"- 0\n" + body)
+            await session.requests.run(TELL, keys, body)
             return None
-        answer = await session.requests.run(
-            PUBLISH, keys, new_epoch(), META_TTL_MS, body, history.size, int(history.ttl * 1000)
-        )
+        kept = history.size, int(history.ttl * 1000), self._max_topic_bytes, int(history.always)
+        answer = await session.requests.run(PUBLISH, keys, new_epoch(), meta_ttl_ms(history), body, *kept)
+        if answer is None:
+            return None
         position = Position(answer[0].decode(), answer[1])
         session.acknowledge(keys, position)
         return position
@@ -198,7 +296,15 @@ class RedisLayer:
             since = Position("", 0)
         unused = int(max(history.ttl, UNUSED_TTL) * 1000)
         epoch, offset, found, shared = await self._open.reads.run(
-            READ, self.keys(topic), new_epoch(), META_TTL_MS, since.epoch, since.offset, limit, int(own), unused
+            READ,
+            self.keys(topic),
+            new_epoch(),
+            meta_ttl_ms(history),
+            since.epoch,
+            since.offset,
+            limit,
+            int(own),
+            unused,
         )
         return Page(Position(epoch.decode(), offset), _events(found, since.offset), shared)
 
@@ -206,20 +312,28 @@ class RedisLayer:
         """Begins a new epoch without a past, and tells everybody."""
         session, keys = self._open, self.keys(topic)
         if history is None:
-            await session.requests.call("PUBLISH", keys[2], b"- 0\n")
+            await session.requests.run(TELL, keys, b"")
             return
-        epoch, offset = await session.requests.run(INVALIDATE, keys, new_epoch(), META_TTL_MS)
+        epoch, offset = await session.requests.run(INVALIDATE, keys, new_epoch(), meta_ttl_ms(history))
         session.acknowledge(keys, Position(epoch.decode(), offset))
 
 
 class _Session:
     """An open layer: what runs, and what it has been told."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Link]], sink: Sink, ping_interval: float) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Link]],
+        rehearse: Callable[[Link, bytes], Awaitable[None]],
+        sink: Sink,
+        ping_interval: float,
+    ) -> None:
+        self._ping_interval = ping_interval
         self.loop = asyncio.get_running_loop()
         self._tasks = Tasks()
         self.roster: RedisRoster
-        self.requests = Pipeline(connect, (PUBLISH, READ, INVALIDATE, COUNT, RENEW), self._connected)
+        scripts = TELL, PUBLISH, READ, INVALIDATE, COUNT, ALIVE, RENEW
+        self.requests = Pipeline(connect, scripts, self._connected, rehearse, self._demoted)
         self.reads = Pipeline(connect, (READ,))
         self.channels = Channels(connect, sink, is_body, self._recheck, ping_interval)
         self._acknowledged: OrderedDict[_Keys, _Acknowledged] = OrderedDict()
@@ -234,17 +348,37 @@ class _Session:
         self._tasks.start(self.reads.run_forever)
         self._tasks.start(self.channels.run_forever)
         self._tasks.start(self.roster.run_forever)
+        self._tasks.start(self._watch)
 
     async def stop(self) -> None:
         with suppress(LayerUnavailable, TimeoutError):  # others find out when the lease has run out
             async with asyncio.timeout(WITHDRAW_TIMEOUT):
                 await self.roster.withdraw()
         await self._tasks.stop()
+        await self.requests.drop()  # its task may have been ended before it began
 
     def _recheck(self) -> None:
         """The server went away or came back: whether others are asked anything or not, what was acknowledged is."""
         self.requests.recheck()
         self.reads.recheck()
+
+    # ------------------------------------------------------------------------------------------------ a failover
+    async def _watch(self) -> None:
+        """Looks, for ever, whether Redis is still the master, and whether both connections lead to the same one: what
+        is published elsewhere never comes, and nothing says so."""
+        while True:
+            await asyncio.sleep(self._ping_interval)
+            self.requests.look()
+            self._compare()
+
+    def _demoted(self) -> None:
+        self.channels.doubt("Redis has become a replica")
+        self.reads.recheck()
+
+    def _compare(self) -> None:
+        heard, asked = self.channels.run_id, self.requests.run_id
+        if heard is not None and asked is not None and heard != asked:
+            self.channels.doubt("events are published on another Redis than the one that is listened to")
 
     # ------------------------------------------------------------------------------------------------ a restart
     def acknowledge(self, keys: _Keys, position: Position) -> None:
@@ -258,6 +392,7 @@ class _Session:
     def _connected(self, run_id: bytes, last_run_id: bytes | None) -> None:
         """Another server process may have lost what the last one acknowledged; asked for as our own, a loss is told to
         all. What could not be asked is asked at the next connection."""
+        self._compare()
         if last_run_id not in (None, run_id):
             since = self.requests.good_until - ACKNOWLEDGED_FOR
             recent = {keys: position for keys, (at, position) in self._acknowledged.items() if at > since}
@@ -280,7 +415,8 @@ class _Session:
 
     async def _verify_one(self, keys: _Keys, position: Position) -> None:
         ours = position.epoch, position.offset, 0, 1
-        await self.requests.run(READ, keys, new_epoch(), META_TTL_MS, *ours, META_TTL_MS)
+        kept = meta_ttl_ms(None)
+        await self.requests.run(READ, keys, new_epoch(), kept, *ours, kept)
         if self._doubtful.get(keys) == position:
             del self._doubtful[keys]
 
@@ -298,17 +434,45 @@ def _events(found: Any, since: int) -> list[tuple[int, bytes]] | None:
     return events
 
 
+def meta_ttl_ms(history: History | None) -> int:
+    """For how long a topic is remembered after its last use."""
+    return int(max(META_TTL, history.ttl if history is not None else 0) * 1000)
+
+
 def _pool(url: str) -> ConnectionPool:
     """What connections are made by; one is made, and not connected, so that a wrong option is found now."""
     options: dict[str, Any] = {"protocol": 2, "retry": Retry(NoBackoff(), 0), "health_check_interval": 0}
     try:
+        _check_options(url)
         pool = ConnectionPool.from_url(url, socket_timeout=None, socket_connect_timeout=CONNECT_TIMEOUT, **options)
-        pool.make_connection()  # type: ignore[no-untyped-call]
+        connection = pool.make_connection()  # type: ignore[no-untyped-call]
+        if hasattr(connection, "ssl_context"):
+            connection.ssl_context.get()  # reads the files that it names
     except TypeError as exc:
-        raise ImproperlyConfigured(f"RedisLayer's url has an option that redis-py does not know: {exc}") from exc
+        raise ImproperlyConfigured(
+            f"RedisLayer's url has an option that this kind of url does not take: {exc}"
+        ) from exc
+    except (RedisError, OSError) as exc:  # ssl.SSLError is one
+        raise ImproperlyConfigured(f"RedisLayer's url has an ssl_ option that cannot be used: {exc}") from exc
     except (ValueError, AttributeError):  # what they say may hold the password
         raise ImproperlyConfigured(
             "RedisLayer's url is redis://, rediss:// or unix://, as in redis://user:password@host:6379/0, "
             f"not {str(url).partition(':')[0]!r} with what followed it"
         ) from None
     return pool
+
+
+def _check_options(url: str) -> None:
+    """Refuses what would change how the layer talks to Redis, and what would be without effect."""
+    if not isinstance(url, str):
+        raise ValueError("a url is text")
+    parts = urlsplit(url)
+    for name in parse_qs(parts.query):
+        if name not in OPTIONS and not name.startswith("ssl_"):
+            raise ImproperlyConfigured(
+                f"RedisLayer's url takes the options {', '.join(OPTIONS)}, not {name!r}: the layer makes, minds and "
+                "retries its connections itself; leave it out"
+            )
+    database = parts.path.strip("/")
+    if parts.scheme in ("redis", "rediss") and database and not database.isdecimal():
+        raise ValueError("the path is no number of a database")  # it may be the rest of a password

@@ -8,13 +8,15 @@ On Redis every process has a *lease*, by the server's clock, which it renews fou
 renews looks for leases that have run out, takes what those processes had written away, and tells who has left. So a
 process that was killed is forgotten within a lease and a quarter. A process that finds its own lease gone, because it
 was paused or Redis was wiped, takes another one and writes everything anew.
+
+Redis may lose any of these keys. So once in a lease each process looks whether what it wrote is still there, and writes
+it again if not; and whether a topic's hash names processes that nobody knows any more, whose counts it takes away.
 """
 
 import asyncio
 import json
 import logging
 import secrets
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,17 +24,20 @@ from wsaction.backoff import Backoff
 from wsaction.events import encode_event
 from wsaction.exceptions import LayerUnavailable
 from wsaction.frames import quote
-from wsaction.layers.base import META_TTL, History, Place, new_epoch
+from wsaction.layers.base import MAX_TOPIC_BYTES, META_TTL, History, Place, new_epoch
 from wsaction.layers.links import Pipeline
-from wsaction.layers.scripts import COUNT, RENEW
+from wsaction.layers.scripts import ALIVE, COUNT, RENEW
 
-__all__ = ("LEASE", "MemoryRoster", "RedisRoster")
+__all__ = ("LEASE", "MemoryRoster", "RedisRoster", "people_key")
 
 logger = logging.getLogger("wsaction")
 
 LEASE = 10.0  # seconds that a process is believed to live for without a word
 MAX_UNWRITTEN = 100_000  # users whose count has changed, before a new lease is taken instead
 MAX_REAPED = 10  # processes that are forgotten in one go
+LOOKS = 4  # how many times in a lease it is renewed; every so many times it is looked for what was lost
+LOOKED_AT = 256  # topics that are looked at in one go
+META_TTL_MS = int(META_TTL * 1000)
 
 Tell = Callable[[str, bytes, History | None], object]
 Keys = Callable[[str], tuple[str, str, str]]
@@ -86,14 +91,20 @@ class MemoryRoster:
 class RedisRoster:
     """The roster of all processes on one Redis.
 
-    ``keys`` names a topic's keys, ``shared`` begins the names of those that are no topic's; ``lease`` is in seconds.
+    ``keys`` names a topic's keys, ``shared`` begins the names of those that are no topic's; ``lease`` is in seconds,
+    ``max_topic_bytes`` the bound of a topic's history.
     """
 
-    def __init__(self, requests: Pipeline, keys: Keys, shared: str, lease: float) -> None:
+    def __init__(
+        self, requests: Pipeline, keys: Keys, shared: str, lease: float, max_topic_bytes: int = MAX_TOPIC_BYTES
+    ) -> None:
         self._requests, self._keys, self._shared, self._lease = requests, keys, shared, lease
+        self._max_topic_bytes = max_topic_bytes
         self._counts: dict[_Key, tuple[int, Place]] = {}
-        self._users = Counter[str]()  # how many of those are of each topic
+        self._users: dict[str, set[str]] = {}  # those of them by topic
+        self._written: set[_Key] = set()  # what Redis has of this process, as far as it knows
         self._unwritten: dict[_Key, Place] = {}
+        self._deferred: dict[_Key, Place] = {}  # users who have left a topic that is healing
         self._wake = asyncio.Event()
         self.process = ""  # the name that this process has leased, while it has one
 
@@ -101,16 +112,15 @@ class RedisRoster:
         """So many connections of the user more, or less, in this process; written soon."""
         key = place.topic, user  # several routes may be of one topic, and count together
         if (count := self._count(key) + by) > 0:
-            self._users[place.topic] += key not in self._counts
+            self._users.setdefault(place.topic, set()).add(user)
             self._counts[key] = count, place
         elif self._counts.pop(key, None) is not None:
-            self._users[place.topic] -= 1
+            self._users[place.topic].discard(user)
             if not self._users[place.topic]:
                 del self._users[place.topic]
         self._unwritten[key] = place
         if len(self._unwritten) > MAX_UNWRITTEN:
-            self._unwritten.clear()
-            self.process = ""  # what it had written runs out; under the next lease all is written anew
+            self._start_over()  # what it had written runs out; under the next lease all is written anew
         self._wake.set()
 
     def _count(self, key: _Key) -> int:
@@ -119,13 +129,27 @@ class RedisRoster:
 
     async def who(self, topic: str) -> dict[str, int]:
         """Users and their connections, in all processes. Raises ``LayerUnavailable``."""
-        return _counted(await self._requests.call("HGETALL", self._people(topic)))
+        counted = await self._people_of(topic)
+        return {user: total for user, counts in counted.items() if (total := sum(counts.values()))}
+
+    async def _people_of(self, topic: str) -> dict[str, dict[str, int]]:
+        """How many connections each process has, by user."""
+        answer = await self._requests.call("HGETALL", people_key(self._keys(topic)[0]))
+        pairs = [(name.decode(errors="surrogatepass"), value) for name, value in zip(*[iter(answer)] * 2, strict=True)]
+        return {name[1:]: _counted(value) for name, value in pairs if name.startswith(":")}
 
     def rewrite(self) -> None:
         """Has everything written anew: for a Redis that may have lost some of it."""
         if self._counts:
             self._unwritten.update({key: place for key, (_, place) in self._counts.items()})
             self._wake.set()
+
+    def _start_over(self) -> None:
+        """Nothing is written under the name of the next lease."""
+        self.process = ""
+        self._written.clear()
+        self._unwritten.clear()
+        self._deferred.clear()
 
     # ------------------------------------------------------------------------------------------------ its life
     async def run_forever(self) -> None:
@@ -138,39 +162,88 @@ class RedisRoster:
     async def withdraw(self) -> None:
         """Takes everything of this process away, as it ends. Raises ``LayerUnavailable``."""
         if self.process:
-            process, self.process = self.process, ""
+            process = self.process
+            self._start_over()
             self._counts.clear()
             self._users.clear()
             await self._forget(process)
             await self._requests.call("ZREM", f"{self._shared}:processes", process)
 
     async def _renew_forever(self) -> None:
+        times = 0
         while True:
+            times += 1
             try:
-                await self._renew()
+                names = await self._renew()
+                if times % LOOKS == 0:
+                    await self._look(names)
             except LayerUnavailable as exc:
                 logger.debug("the lease was not renewed: %r", exc)
             except Exception:  # what others wrote into Redis may be anything
                 logger.exception("processes whose lease has run out could not be forgotten")
-            await asyncio.sleep(self._lease / 4)
+            await asyncio.sleep(self._lease / LOOKS)
 
-    async def _renew(self) -> None:
-        """Renews the lease, or takes one; forgets those whose lease has run out."""
+    async def _lease_for(self, name: str, new: bool) -> tuple[bool, list[str], set[str]]:
+        """Renews a lease, or takes one. Whether it is had, those that have run out, and all names, if known."""
+        keys = f"{self._shared}:processes", f"{self._shared}:ended"
+        lease = str(self._lease), int(new), MAX_REAPED, META_TTL_MS
+        alive, ended, names = await self._requests.run(RENEW, keys, name, *lease)
+        return bool(alive), [one.decode() for one in ended], {one.decode() for one in names}
+
+    async def _renew(self) -> set[str]:
+        """Renews the lease, or takes one; forgets those whose lease has run out. Returns the names of all processes,
+        none where they are not known."""
         new = not self.process
         name = self.process or secrets.token_urlsafe(9)
-        keys = f"{self._shared}:processes", f"{self._shared}:ended"
-        alive, ended = await self._requests.run(RENEW, keys, name, str(self._lease), int(new), MAX_REAPED)
+        alive, ended, names = await self._lease_for(name, new)
         if not alive:
-            self.process = ""
-            await self._renew()
+            self._start_over()
+            names = await self._renew()
             await self._forget(name)  # another may have done so before what was on its way under that name was there
-            return
+            return names
         self.process = name
         if new:
             self.rewrite()
         for process in ended:
-            await self._forget(process.decode())
+            await self._forget(process)
+        return names
 
+    # ------------------------------------------------------------------------------------------------ what was lost
+    async def _look(self, names: set[str]) -> None:
+        """Writes again what Redis has lost of this process, and forgets processes that nobody knows."""
+        if self._deferred:
+            self._unwritten = {**self._deferred, **self._unwritten}
+            self._deferred.clear()
+            self._wake.set()
+        if self._users and not await self._requests.call("PEXPIRE", self._places(self.process), META_TTL_MS):
+            self.rewrite()
+        topics, strange = list(self._users), dict[str, set[str]]()
+        for start in range(0, len(topics), LOOKED_AT):
+            some = topics[start : start + LOOKED_AT]
+            for topic, by in zip(some, await asyncio.gather(*map(self._processes_in, some)), strict=True):
+                self._look_at(topic, by)
+                if names and (unknown := by - names):
+                    strange[topic] = unknown
+        if strange:  # what is there has a lease already, so a list that is read now has it too, if it lives
+            _, _, names = await self._lease_for(self.process, False)
+            for topic, unknown in strange.items():
+                for process in unknown - names if names else ():
+                    logger.warning("taking away what an unknown process has written of who is in %r", topic)
+                    await self._forget_in(topic, process)
+
+    async def _processes_in(self, topic: str) -> set[str]:
+        meta = self._keys(topic)[0]
+        by = await self._requests.run(ALIVE, (people_key(meta), meta), META_TTL_MS)
+        return set((by or b"").decode(errors="replace").split())
+
+    def _look_at(self, topic: str, by: set[str]) -> None:
+        users = self._users.get(topic, ())
+        lost = [key for user in users if (key := (topic, user)) in self._written] if self.process not in by else []
+        if lost:
+            self._unwritten.update({key: self._counts[key][1] for key in lost})
+            self._wake.set()
+
+    # ------------------------------------------------------------------------------------------------ writing
     async def _write_forever(self) -> None:
         backoff = Backoff()
         while True:
@@ -179,11 +252,13 @@ class RedisRoster:
             if not self.process:
                 continue  # written by whoever takes the lease
             batch, self._unwritten = self._unwritten, {}
+            process = self.process
             try:
-                await self._write(self.process, batch)
+                await self._write(process, batch)
                 backoff.reset()
             except LayerUnavailable:
-                self._unwritten = {**batch, **self._unwritten}
+                if process == self.process:
+                    self._unwritten = {**batch, **self._unwritten}
                 self._wake.set()
                 await asyncio.sleep(backoff.seconds())
 
@@ -193,46 +268,86 @@ class RedisRoster:
             places.setdefault(place, []).append((key[1], self._count(key)))
         noted = [item for place in places for item in (place.topic, _noted(place))]
         if noted:  # before the counts, so that whoever forgets this process finds them
-            writes: list[Awaitable[Any]] = [self._requests.call("HSET", self._places(process), *noted)]
-            writes += [self._tell_counts(process, place, counts) for place, counts in places.items()]
+            writes: list[Awaitable[Any]] = [
+                self._requests.call("HSET", self._places(process), *noted),
+                self._requests.call("PEXPIRE", self._places(process), META_TTL_MS),
+            ]
+            writes += [self._write_counts(process, place, counts) for place, counts in places.items()]
             await asyncio.gather(*writes)
         if empty := [place.topic for place in places if place.topic not in self._users]:
             await self._requests.call("HDEL", self._places(process), *empty)
 
-    def _tell_counts(self, process: str, place: Place, counts: list[tuple[str, int]]) -> Awaitable[Any]:
-        size, ttl = (place.history.size, int(place.history.ttl * 1000)) if place.history else (0, 0)
-        told = [item for user, n in counts for item in (user, n, _join(place, user), _leave(place, user))]
-        keys = (*self._keys(place.topic), self._people(place.topic), f"{self._people(place.topic)}:{process}")
-        return self._requests.run(COUNT, keys, new_epoch(), int(META_TTL * 1000), size, ttl, *told)
+    async def _write_counts(self, process: str, place: Place, counts: list[tuple[str, int]]) -> None:
+        written = [(user, count, (place.topic, user) in self._written) for user, count in counts]
+        deferred = await self._tell_counts(process, place, written, place.topic in self._users)
+        if process != self.process:
+            return
+        for user, count in counts:
+            key = place.topic, user
+            if count or user in deferred:
+                self._written.add(key)
+            else:
+                self._written.discard(key)
+            if user in deferred:
+                self._deferred[key] = place
+
+    async def _tell_counts(
+        self, process: str, place: Place, counts: list[tuple[str, int, bool]], stays: bool
+    ) -> set[str]:
+        """Writes counts; for each user also whether the process had written one. Returns those whose leaving is told
+        once the topic has healed, and who are to be written again then."""
+        history = place.history
+        kept: tuple[int, ...] = (0, 0, 0, 0)
+        if history is not None:
+            kept = history.size, int(history.ttl * 1000), self._max_topic_bytes, int(history.always)
+        told = [
+            item for user, n, was in counts for item in (user, n, int(was), _join(place, user), _leave(place, user))
+        ]
+        keys = self._keys(place.topic)
+        about = process, int(stays), str(2 * self._lease)
+        deferred = await self._requests.run(
+            COUNT, (*keys, people_key(keys[0])), new_epoch(), META_TTL_MS, *kept, *about, *told
+        )
+        return {user.decode(errors="surrogatepass") for user in deferred}
 
     async def _forget(self, process: str) -> None:
         """Takes away what a process had written; whoever is cut off half-way leaves the rest to the next."""
         noted = await self._requests.call("HGETALL", self._places(process))
+        done = True
         for topic, about in zip(noted[::2], noted[1::2], strict=True):
             place = _place(topic.decode(errors="surrogatepass"), about)
-            written = await self._requests.call("HGETALL", f"{self._people(place.topic)}:{process}")
-            if written:
-                await self._tell_counts(process, place, [(user, 0) for user in _counted(written)])
-        await self._requests.call("DEL", self._places(process))
-        await self._requests.call("ZREM", f"{self._shared}:ended", process)
+            done = await self._forget_in(place.topic, process, place) and done
+        if done:
+            await self._requests.call("DEL", self._places(process))
+            await self._requests.call("ZREM", f"{self._shared}:ended", process)
 
-    def _people(self, topic: str) -> str:
-        return self._keys(topic)[0].removesuffix(":meta") + ":people"
+    async def _forget_in(self, topic: str, process: str, place: Place | None = None) -> bool:
+        """Takes away what a process had written of a topic; False where that has to be done again."""
+        if place is None:  # a topic where this process has users, told as they are
+            place = next(known for (name, _), (_, known) in self._counts.items() if name == topic)
+        counts = [(user, 0, True) for user, counts in (await self._people_of(topic)).items() if process in counts]
+        return not await self._tell_counts(process, place, counts, False)
 
     def _places(self, process: str) -> str:
         return f"{self._shared}:places:{process}"
 
 
-def _counted(answer: list[bytes]) -> dict[str, int]:
-    pairs = zip(answer[::2], answer[1::2], strict=True)
-    return {user.decode(errors="surrogatepass"): int(count) for user, count in pairs}
+def people_key(meta: str) -> str:
+    """The key of a topic's users, by that of its meta."""
+    return meta.removesuffix(":meta") + ":people"
+
+
+def _counted(value: bytes) -> dict[str, int]:
+    """``_counted(b"k3Jx 2 a7Qd 1")`` is ``{"k3Jx": 2, "a7Qd": 1}``."""
+    words = value.decode(errors="replace").split()
+    return {process: int(count) for process, count in zip(words[::2], words[1::2], strict=True)}
 
 
 def _noted(place: Place) -> str:
     history = place.history
-    return json.dumps([place.route, history and history.size, history and history.ttl])
+    return json.dumps([place.route, history and history.size, history and history.ttl, history and history.always])
 
 
 def _place(topic: str, about: bytes) -> Place:
-    route, size, ttl = json.loads(about)
-    return Place(topic, route, History(size, ttl) if size else None)
+    route, size, ttl, always = json.loads(about)
+    return Place(topic, route, History(size, ttl, always) if size else None)

@@ -2,16 +2,19 @@
 
 Every topic has three keys, in one hash slot: a hash, its *meta*; a *stream* of its newest bodies, whose ids are their
 offsets, so that a hole shows by counting; and a *channel*. The meta's fields: ``epoch``, ``offset``, ``run`` (the run
-id of the server that wrote last), and, after a restart, ``old`` and ``end``: the epoch before and where it ended.
+id of the server that wrote last), ``bytes`` (of the bodies in the stream), ``read`` (when a subscriber last asked where
+the topic stands, in the server's seconds), ``people`` (set while a user is counted there) and, after a restart, ``old``
+and ``end``: the epoch before and where it ended.
 
 All scripts begin with the same fence. No meta: the topic is new, or was evicted or wiped; nothing is known of its past.
 Another run id: the server was restarted and may have lost its last writes, so offsets above the one noted may have been
-given out before. A new epoch tells those apart; offsets count on.
+given out before. A new epoch tells those apart; offsets count on. Each script writes before it publishes, because a
+replica refuses the write and would take the publication, which nobody hears.
 """
 
 import hashlib
 
-__all__ = ("COUNT", "INVALIDATE", "PUBLISH", "READ", "RENEW", "Script")
+__all__ = ("ALIVE", "COUNT", "INVALIDATE", "PUBLISH", "READ", "RENEW", "TELL", "Script")
 
 
 class Script:
@@ -28,54 +31,97 @@ class Script:
 _FENCE = """
 local meta, stream, channel = KEYS[1], KEYS[2], KEYS[3]
 local run, fresh, keep = ARGV[1], ARGV[2], ARGV[3]
-local known = redis.call('HMGET', meta, 'epoch', 'offset', 'run', 'old', 'end')
+local known = redis.call('HMGET', meta, 'epoch', 'offset', 'run', 'old', 'end', 'bytes', 'read')
 local epoch, offset, old, old_end = known[1], tonumber(known[2]), known[4], tonumber(known[5])
-if not epoch or not offset then
+local is_new = not epoch or not offset
+if is_new then
   epoch, offset, old = fresh, 0, false
   redis.call('DEL', meta, stream)
-  redis.call('HSET', meta, 'epoch', epoch, 'offset', 0, 'run', run)
 elseif known[3] ~= run then
   old, old_end, epoch = epoch, offset, fresh
   redis.call('HSET', meta, 'epoch', epoch, 'run', run, 'old', old, 'end', old_end)
 end
-redis.call('PEXPIRE', meta, keep)
+local function remember()
+  if is_new then redis.call('HSET', meta, 'epoch', epoch, 'offset', offset, 'run', run) end
+  is_new = false
+  redis.call('PEXPIRE', meta, keep)
+end
 """
 
 _CUT = """
   epoch = fresh .. '!'
   redis.call('HSET', meta, 'epoch', epoch)
-  redis.call('HDEL', meta, 'old', 'end')
+  redis.call('HDEL', meta, 'old', 'end', 'bytes')
   redis.call('DEL', stream)
   redis.call('PUBLISH', channel, epoch .. ' ' .. offset .. '\\n')
 """
 
+# Tells a body, and keeps it where somebody is subscribed, or was within the history's time (a minute at least), or
+# `always` is '1'. Keeps at most `most` bytes of bodies, and at least the newest `size` of them where they fit. Returns
+# false where nothing is known of the topic and nobody is there.
 _PUBLISH = """
-local function publish(body, size, ttl)
-  offset = redis.call('HINCRBY', meta, 'offset', 1)
-  local function add()
-    return redis.pcall('XADD', stream, 'MAXLEN', '~', size, offset .. '-0', 'd', body)
+local function trim(bytes, size, most)
+  local count = redis.call('XLEN', stream)
+  if bytes <= most and count <= size * 1.25 then return bytes end
+  while count > 0 and (count > size or bytes > most or (count > 1 and bytes > most * 0.75)) do
+    for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', 32)) do
+      if count > size or bytes > most or (count > 1 and bytes > most * 0.75) then
+        bytes, count = bytes - #(entry[2][2] or ''), count - 1
+      end
+    end
+    redis.call('XTRIM', stream, 'MAXLEN', count)
   end
-  local added = add()
+  return bytes
+end
+
+local function publish(body, size, ttl, most, always)
+  size, ttl, most = tonumber(size), tonumber(ttl), tonumber(most)
+  if not is_new then redis.call('HSET', meta, 'offset', offset + 1) end
+  local heard = redis.call('PUBLISH', channel, epoch .. ' ' .. (offset + 1) .. '\\n' .. body)
+  if heard == 0 and always ~= '1' then
+    local read = tonumber(known[7])
+    if not read or redis.call('TIME')[1] - read > math.max(ttl / 1000, 60) then
+      if is_new then return false end
+      offset = offset + 1
+      return true
+    end
+  end
+  offset = offset + 1
+  remember()
+  local added = redis.pcall('XADD', stream, offset .. '-0', 'd', body)
   if type(added) == 'table' and added.err then  -- something else stands there: the past is lost, and shows as a hole
     redis.call('DEL', stream)
-    add()
+    redis.call('XADD', stream, offset .. '-0', 'd', body)
   end
+  local bytes = redis.call('XLEN', stream) == 1 and #body or (tonumber(known[6]) or 0) + #body
+  known[6] = trim(bytes, size, most)
+  redis.call('HSET', meta, 'bytes', known[6])
   redis.call('PEXPIRE', stream, ttl)
-  redis.call('PUBLISH', channel, epoch .. ' ' .. offset .. '\\n' .. body)
+  return true
 end
 """
 
-# ARGV[4..6]: body, size and ttl (ms) of the history. Returns the position.
-PUBLISH = Script(_FENCE + _PUBLISH + "publish(ARGV[4], ARGV[5], ARGV[6])\nreturn {epoch, offset}\n")
+# Tells a body, ARGV[2], of no history. The channel is no key: deleting it is a write that changes nothing.
+TELL = Script("redis.call('DEL', KEYS[3])\nreturn redis.call('PUBLISH', KEYS[3], '- 0\\n' .. ARGV[2])\n")
+
+# ARGV[4..8]: body, size and ttl (ms) of the history, how many bytes of it, '1' where it is kept in any case. Returns
+# the position, or nothing where there is none.
+PUBLISH = Script(
+    _FENCE
+    + _PUBLISH
+    + "if publish(ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]) then return {epoch, offset} end\nreturn false\n"
+)
 
 # ARGV[4..8]: epoch and offset of the position asked from, how many events at most, '1' where who asks had all up to
 # there, and for how long (ms) a topic is remembered that never had an event, so that subscribing to one such route
-# after another does not fill Redis for a day. Returns the position, the entries or false, and up to where the past is
+# after another does not fill Redis. Returns the position, the entries or false, and up to where the past is
 # shared.
 READ = Script(
     _FENCE
     + """
 local since_epoch, since, limit = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+remember()
+redis.call('HSET', meta, 'read', redis.call('TIME')[1])
 if offset == 0 then redis.call('PEXPIRE', meta, ARGV[8]) end
 if (since_epoch == epoch and since <= offset) or (since_epoch == old and since <= old_end) then
   local shared = since_epoch == epoch and offset or old_end
@@ -93,50 +139,125 @@ return {epoch, offset, false, 0}
 """
 )
 
-INVALIDATE = Script(_FENCE + _CUT + "return {epoch, offset}\n")
+INVALIDATE = Script(_FENCE + "remember()\n" + _CUT + "return {epoch, offset}\n")
 
-# KEYS[4..5]: the counts of all processes by user, and those of one. ARGV[4..5]: size (0: none) and ttl (ms) of the
-# history; then for each user: how many connections the process has, and what is told when the first one comes anywhere
-# and when the last one goes.
+# Who is in a topic is one hash, KEYS[4]. Its fields: for each user ":<user>", how many connections each process has
+# ("<process> <count> ..."; empty: the user has left while the hash was healing); "by", the processes that have any; and
+# "heal", until when it is healing.
+#
+# The hash may be lost, as any key may be. A process that knows of what is not there finds that out, and for as long as
+# the others may need to write theirs again nobody is said to have left: they may be counted by a process that has not
+# written yet.
+#
+# ARGV[4..10]: size (0: none), ttl (ms), bytes and '1' where it is kept in any case, of the history; the process; '1'
+# where it has users here; for how long (s) a lost hash is healing. Then for each user: how many connections the process
+# has, '1' where it had written some, and what is told when the first one comes anywhere and when the last one goes.
+# Returns the users that have left while the hash is healing, and have to be written again.
 COUNT = Script(
     _FENCE
     + _PUBLISH
     + """
-local all, own = KEYS[4], KEYS[5]
+local people, process, heal = KEYS[4], ARGV[8], ARGV[10]
 local function tell(body)
-  if ARGV[4] == '0' then redis.call('PUBLISH', channel, '- 0\\n' .. body) else publish(body, ARGV[4], ARGV[5]) end
+  if ARGV[4] == '0' then
+    redis.call('PUBLISH', channel, '- 0\\n' .. body)
+  else
+    publish(body, ARGV[4], ARGV[5], ARGV[6], ARGV[7])
+  end
 end
-for at = 6, #ARGV, 4 do
-  local user, count = ARGV[at], tonumber(ARGV[at + 1])
-  local more = count - (tonumber(redis.call('HGET', own, user) or 0) or 0)
-  if count == 0 then redis.call('HDEL', own, user) else redis.call('HSET', own, user, count) end
-  if more ~= 0 then
-    local total = redis.call('HINCRBY', all, user, more)
-    if total <= 0 then
-      redis.call('HDEL', all, user)
-      tell(ARGV[at + 3])
-    elseif total == more then
-      tell(ARGV[at + 2])
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1e6
+local about = redis.call('HMGET', people, 'by', 'heal')
+local healing = tonumber(about[2]) or 0
+local function lose()
+  healing = now + heal
+  redis.call('HSET', people, 'heal', healing)
+end
+if not about[1] and redis.call('HEXISTS', meta, 'people') == 1 then lose() end
+remember()
+local deferred = {}
+for at = 11, #ARGV, 5 do
+  local user, count, was = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2] == '1'
+  local field, total, others, own = ':' .. user, count, '', false
+  local counted = redis.call('HGET', people, field)
+  for name, number in string.gmatch(counted or '', '(%S+) (%d+)') do
+    if name == process then
+      own = true
+    else
+      total, others = total + number, others .. name .. ' ' .. number .. ' '
+    end
+  end
+  if was and not own and counted ~= '' then lose() end
+  if total > 0 then
+    redis.call('HSET', people, field, count > 0 and others .. process .. ' ' .. count or others)
+    if not counted and not was then tell(ARGV[at + 3]) end
+  elseif counted or was then
+    if now < healing then
+      redis.call('HSET', people, field, '')
+      table.insert(deferred, user)
+    else
+      redis.call('HDEL', people, field)
+      tell(ARGV[at + 4])
     end
   end
 end
+local by = ARGV[9] == '1' and process or ''
+for name in string.gmatch(about[1] or '', '%S+') do
+  if name ~= process then by = by .. ' ' .. name end
+end
+redis.call('HSET', people, 'by', by)
+if now >= healing and redis.call('HLEN', people) <= redis.call('HEXISTS', people, 'heal') + 1 then
+  redis.call('DEL', people)
+  redis.call('HDEL', meta, 'people')
+  if ARGV[4] == '0' then redis.call('DEL', meta) end
+else
+  redis.call('HSET', meta, 'people', 1)
+  redis.call('PEXPIRE', people, keep)
+end
+return deferred
 """
 )
 
-# KEYS: sorted sets of processes by the end of their lease, and of those whose lease has run out. ARGV[2..5]: the name
-# of a process, its lease in seconds, '1' where it is new, and how many ended ones to return at most.
+# KEYS[1..2]: a topic's hash of users, and its meta. ARGV[2]: for how long (ms) both are kept. Returns the processes
+# that have users there, or nothing where that is lost.
+ALIVE = Script("""
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return redis.call('HGET', KEYS[1], 'by')
+""")
+
+# KEYS: sorted sets of processes by the end of their lease, and of those whose lease has run out. ARGV[2..6]: the name
+# of a process, its lease in seconds, '1' where it is new, how many ended ones to return at most, and for how long (ms)
+# the sets are kept. The member "" says that the first set is known to be whole, from when its score, less a constant,
+# has passed: one that was lost is whole once every process has had the time to renew its lease. Until then a process
+# whose lease is not there goes on under its name. Returns '1' where the process has its lease, the ended ones, and the
+# names of all, where the set is whole.
 RENEW = Script("""
 local time = redis.call('TIME')
-local now = time[1] + time[2] / 1e6
+local now, never = time[1] + time[2] / 1e6, 1e12
 for _, process in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do
   redis.call('ZREM', KEYS[1], process)
   redis.call('ZADD', KEYS[2], now, process)
 end
+local whole = redis.call('ZSCORE', KEYS[1], '')
+if not whole then
+  whole = never + now + ARGV[3]
+  redis.call('ZADD', KEYS[1], whole, '')
+end
+local is_whole = whole - never <= now
 local alive = ARGV[4] == '1' or redis.call('ZSCORE', KEYS[1], ARGV[2])
+  or (not is_whole and not redis.call('ZSCORE', KEYS[2], ARGV[2]))
 if alive then
   redis.call('ZADD', KEYS[1], now + ARGV[3], ARGV[2])
 else
   redis.call('ZADD', KEYS[2], now, ARGV[2])
 end
-return {alive and 1 or 0, redis.call('ZRANGE', KEYS[2], 0, ARGV[5] - 1)}
+for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[6]) end
+local names = {}
+if is_whole then
+  for _, key in ipairs(KEYS) do
+    for _, name in ipairs(redis.call('ZRANGE', key, 0, -1)) do table.insert(names, name) end
+  end
+end
+return {alive and 1 or 0, redis.call('ZRANGE', KEYS[2], 0, ARGV[5] - 1), names}
 """)

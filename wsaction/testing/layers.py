@@ -258,6 +258,14 @@ class LayerContract:
             page = await layer.read(topic, start, 10, history)
             _expect(page.events is None, "not the expired ones", page)
 
+    async def test_what_nobody_was_there_for_is_kept_only_if_the_history_says_so(self) -> None:
+        async with self.opened() as (layer, _):
+            for always in (False, True):
+                topic, history = new_topic(), History(10, 60, always)
+                at = await layer.publish(topic, event_body(1), history)
+                page = await layer.read(topic, Position(at.epoch, 0) if at is not None else None, 10, history)
+                _expect((page.events is not None) == always, "kept" if always else "not kept", page)
+
     async def test_invalidating_begins_a_new_epoch_and_tells(self) -> None:
         async with self.opened() as (layer, sink):
             for count in (0, 3):
