@@ -31,7 +31,7 @@ from wsaction.mounts import View
 from wsaction.outboxes import GONE, log_failed_send, send_close
 from wsaction.permissions import compile_permissions
 from wsaction.runtime import RESTARTING, Runtime
-from wsaction.scopes import RUNTIME_KEY, SESSION_KEY
+from wsaction.scopes import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction.tables import RouteTable
 from wsaction.tasks import is_being_cancelled
 from wsaction.users import recheck
@@ -85,6 +85,8 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
         await refuse(scope, send, error, runtime, subprotocol=subprotocol)
         return
     del deadline  # nothing is kept that an open connection does not need
+    if (socket := (scope.get("extensions") or {}).get(SOCKET_EXTENSION)) is not None:
+        socket.carry(connection)
     code = 1006
     try:
         if connection.closing is not None:  # connect() closed it
