@@ -197,6 +197,7 @@ class Stream:
             data, code = ENDS[rng.choice([name for name in ENDS if self._parts is None or "fragment" not in name])]
             if self._parts is None:
                 self._send(data, code)
+                self.pongs += [b"hi"] * data.count(frame(9, b"hi"))
         elif kind == "message" and self._parts is None:
             self._is_text, payload = self._payload()
             self._send(frame(1 if self._is_text else 2, payload, mask=rng.randbytes(4)))
