@@ -108,10 +108,14 @@ class Outbox:
         return now - self._seen_at
 
     def sender(self, leader: asyncio.Task[None] | None) -> asyncio.Task[None] | None:
-        """The connection's task that is half-way through a message, where there is one; maybe the ``leader``."""
+        """The connection's task that is half-way through a message, where there is one; it ends once that is sent.
+
+        A reply's may be the ``leader``, which is a follower from now on: it is to read no more.
+        """
         by = self._sending
         if isinstance(by, Frame):
-            return by.task or leader
+            by.task = by.task or leader
+            return by.task
         return by if isinstance(by, asyncio.Task) else None
 
     def is_sending(self, frame: Frame) -> bool:
