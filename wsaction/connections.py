@@ -292,12 +292,8 @@ class Connection:
                 self._loop.call_soon(self._pass_on)
             try:
                 reply = await dispatcher.run(frame)
-                if reply is None:
-                    pass
-                elif frame.task is None:
+                if reply is not None:
                     await self.outbox.send(reply, frame)
-                else:  # its task may be known to a timer of the action's, say, which cancels it
-                    self.outbox.put(reply)
             finally:
                 if frame.task is None:
                     self._at_work = None
@@ -347,7 +343,6 @@ class Connection:
 
     async def _follow(self, frame: Frame) -> None:
         """Runs a frame that had to wait."""
-        frame.task = asyncio.current_task()
         try:
             await self._answer(frame)
         finally:
@@ -356,10 +351,11 @@ class Connection:
     async def _answer(self, frame: Frame) -> None:
         if self._ended.done():
             return
+        frame.task = asyncio.current_task()
         current_frame.set(frame)
         reply = await self._dispatcher.run(frame)
         if reply is not None:
-            self.outbox.put(reply)
+            await self.outbox.send(reply, frame)
 
     async def _answer_all(self, frames: list[Frame]) -> None:
         for frame in frames:

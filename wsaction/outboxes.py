@@ -52,10 +52,11 @@ class Outbox:
     """Sends text messages in the order they were given, and bounds what waits.
 
     ``await send()`` can take for ever on a client that stopped reading, so only one message is on its way at a time;
-    what is given meanwhile waits, at most ``max_bytes`` of UTF-8, for the flusher. A reply goes straight through only
-    while the server's ``send()`` returns at once. As soon as one is seen to wait, the flusher's task sends them all:
-    nobody cancels that one. Whether the client gets a message whose send was cancelled, nobody knows, so that it could
-    neither be sent again nor be forgotten.
+    what is given meanwhile waits, at most ``max_bytes`` of UTF-8, for the flusher. Whether the client gets a message
+    whose send was cancelled, nobody knows: it could neither be sent again nor be forgotten. So no send is cancelled
+    while the connection lives. All but replies are sent by the flusher's task; a reply goes straight through, by its
+    frame's task, which has nothing else to do any more. Once such a send was seen to wait, replies are the flusher's
+    too, until it has sent without waiting.
     Past the bound the connection is closed, 1013; with ``drop_events`` the oldest events are dropped instead, but never
     a reply, and ``on_lost`` is called once half of it is free again: with the routes whose events were dropped, or None
     where these are too many to remember. Until ``open()`` everything waits: for the handshake.
@@ -172,6 +173,8 @@ class Outbox:
             self._sending, self._next = True, text
             self._flusher.add(self)
             return
+        if type(self._sending) is Frame:  # its send waits, as this one is asked for meanwhile
+            self._direct = False
         size = len(text) if text.isascii() else size_of(text)
         if self.size + size > self._max_bytes and not self._make_room(text, size):
             return
