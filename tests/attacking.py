@@ -30,7 +30,10 @@ PLAIN = "uvicorn"  # as others start it
 def ws_frame(payload: bytes, opcode: int = 1) -> bytes:
     """One masked WebSocket frame. Its mask is zero, which leaves the payload as it is and costs an attacker nothing."""
     size = len(payload)
-    told = struct.pack("!B", 0x80 | size) if size < 126 else struct.pack("!BH", 0x80 | 126, size)
+    if size < 126:
+        told = struct.pack("!B", 0x80 | size)
+    else:
+        told = struct.pack("!BH", 0xFE, size) if size < 65_536 else struct.pack("!BQ", 0xFF, size)
     return bytes([0x80 | opcode]) + told + b"\0\0\0\0" + payload
 
 
@@ -114,10 +117,10 @@ def handshake(port: int, path: str = "/ws/") -> bytes:
 
 
 class Server:
-    """`tests.attacked` on uvicorn, in a process of its own; its log is kept."""
+    """`tests.attacked`, or another app, on uvicorn, in a process of its own; its log is kept."""
 
-    def __init__(self, how: str, *flags: str, **limits: float) -> None:
-        command = ["wsaction", "run", "tests.attacked:app", "--port", "0", *flags]
+    def __init__(self, how: str, *flags: str, app: str = "tests.attacked:app", **limits: float) -> None:
+        command = ["wsaction", "run", app, "--port", "0", *flags]
         if how == PLAIN:
             command = ["uvicorn", *command[2:], "--ws", "websockets-sansio", "--ws-max-size", "65536"]
             command += ["--ws-per-message-deflate", "false", "--timeout-graceful-shutdown", "2"]

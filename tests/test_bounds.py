@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.attacking import ws_frame
+from tests.wire import wired
 from wsaction.applications import WSAction
 from wsaction.authentication import BearerAuthentication, Credential
 from wsaction.consumers import AsyncAPIConsumer
@@ -190,6 +192,14 @@ async def disconnects_slowly(app: WSAction) -> list[str]:
     return []  # whoever could be told is gone; the log is
 
 
+async def a_message_that_is_not_whole(app: WSAction) -> list[str]:
+    async with wired(app) as wire:
+        await wire.feed(ws_frame(b"{}")[:-1])
+        code, reason = await wire.close_frame()
+        assert code == 1008
+    return [reason]
+
+
 @dataclass(frozen=True)
 class Case:
     """How a bound is reached; what that may hold of memory (bytes, at its peak) and take (seconds)."""
@@ -215,6 +225,12 @@ CASES = {
     "max_subscriptions": Case(too_many_topics, {"max_subscriptions": 5}, may_hold=4_000_000),
     "max_outbox_bytes": Case(too_much_unread, {"max_outbox_bytes": 20_000, "drain_timeout": 0.2}),
     "max_threads": Case(every_thread_blocked, {"max_threads": 1, "action_timeout": 0.2}, at_least=0.2),
+    "message_timeout": Case(
+        a_message_that_is_not_whole,
+        {"message_timeout": 0.2},
+        at_least=0.2,
+        may_hold=3_000_000,  # uvicorn's modules
+    ),
     "send_timeout": Case(a_message_unread, {"send_timeout": 0.2, "drain_timeout": 0.2}, at_least=0.2),
     "action_timeout": Case(too_slow, {"action_timeout": 0.2}, at_least=0.2),
     "auth_timeout": Case(closing, {"auth_timeout": 0.2}, at_least=0.2, options={"authentication_classes": [Tokens]}),

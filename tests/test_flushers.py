@@ -21,14 +21,16 @@ class Box:
         if reads:
             self.reads.set()
         self.task: asyncio.Task[None] | None = None
-        self.failed = self.paused = 0
+        self.failures = self.paused = 0
         self.message: str | None = "message"
-        self.left: Exception | None = None
+        self.raised: BaseException | None = None
         self.frame: object = "unset"
 
     def next(self) -> str | None:
         self.frame = current_frame.get()
         message, self.message = self.message, None
+        if message == "broken":
+            raise ZeroDivisionError
         if message is None:
             self.order.append(self.name)
             self.emptied.set()
@@ -40,8 +42,8 @@ class Box:
         if self.fails is not None:
             raise self.fails
 
-    def gone(self, exc: Exception) -> None:
-        self.left = exc
+    def failed(self, exc: BaseException) -> None:
+        self.raised = exc
         self.emptied.set()
 
     def pause(self) -> None:
@@ -52,7 +54,7 @@ class Box:
         self.adopted.set()
 
     def fail(self) -> None:
-        self.failed += 1
+        self.failures += 1
         self.emptied.set()
 
 
@@ -110,30 +112,41 @@ async def test_the_last_one_may_wait_too() -> None:
     assert order == [1, 0]
 
 
-@pytest.mark.parametrize("fails", [ZeroDivisionError(), asyncio.CancelledError()], ids=["error", "cancelled"])
+async def test_an_outbox_that_fails_is_told_and_logged_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    flusher, broken, other = Flusher(), Box(0, []), Box(1, [])
+    broken.message = "broken"
+    flusher.add(broken)
+    flusher.add(other)
+    await emptied(other, broken)
+    assert (broken.failures, broken.paused) == (1, 1)
+    assert [record.levelno for record in caplog.records] == [logging.CRITICAL]
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [ConnectionResetError(), RuntimeError("Cannot call send once closed"), ValueError("no"), asyncio.CancelledError()],
+    ids=lambda exc: type(exc).__name__,
+)
 @pytest.mark.parametrize("reads", [True, False])
-async def test_one_that_fails_is_told_and_logged_and_the_others_go_on(
-    reads: bool, fails: BaseException, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_one_whose_send_raises_is_told_and_the_others_go_on(exc: BaseException, reads: bool) -> None:
     order: list[int] = []
-    flusher, broken, other = Flusher(), Box(0, order, fails=fails, reads=reads), Box(1, order)
+    flusher, broken, other = Flusher(), Box(0, order, fails=exc, reads=reads), Box(1, order)
     flusher.add(broken)
     flusher.add(other)
     await emptied(other)
     broken.reads.set()
     await emptied(broken)
-    assert (broken.failed, broken.paused) == (1, 1)
-    assert [record.levelno for record in caplog.records] == [logging.CRITICAL]
+    assert (broken.raised, broken.failures, order) == (exc, 0, [1])
 
 
-@pytest.mark.parametrize("exc", [ConnectionResetError(), RuntimeError("Cannot call send once closed")])
-async def test_one_whose_peer_is_gone_is_told_and_the_others_go_on(exc: Exception) -> None:
-    order: list[int] = []
-    flusher, gone, other = Flusher(), Box(0, order, fails=exc), Box(1, order)
-    flusher.add(gone)
-    flusher.add(other)
-    await emptied(gone, other)
-    assert (gone.left, gone.failed, order) == (exc, 0, [1])
+async def test_one_whose_send_is_cancelled_is_told_that_it_failed() -> None:
+    flusher, box = Flusher(), Box(0, [], reads=False)
+    flusher.add(box)
+    await asyncio.wait_for(box.adopted.wait(), WAIT)
+    assert box.task is not None
+    box.task.cancel()
+    await emptied(box)
+    assert (box.paused, box.failures) == (1, 1)  # nobody knows whether the message is with the client
 
 
 async def test_a_leader_that_somebody_cancels_is_followed_by_another() -> None:

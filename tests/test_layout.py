@@ -16,10 +16,10 @@ PACKAGE = Path(wsaction.__file__).parent
 FLOORS = [
     line.split()
     for line in """
-converters limits concurrency alarms fairness tasks backoff workers layers.scripts
+converters limits concurrency alarms tasks backoff workers layers.scripts
 exceptions scopes lifespans origins hooks patterns algebra lookups markers fanouts locks layers.base
 write_only
-frames serializers tries forms matches authentication redaction fields predicates paginators layers.links
+frames fairness serializers tries forms matches authentication redaction fields predicates paginators layers.links
 middleware schemas codegen.names showing
 parameters addresses layers.channels events codegen.members contrib.columns
 dependencies recipients layers.rosters flushers announcements
@@ -75,7 +75,7 @@ THIRD_PARTY = {
         "redis": "layers.redis layers.throttles",
         "uvicorn": "server fairness",
         "click": "cli cli_call cli_codegen cli_inspect cli_loading cli_output",
-        "websockets": "client.sockets",
+        "websockets": "client.sockets fairness",
         "anyio": "concurrency testing.transports",
     }.items()
 }

@@ -9,6 +9,7 @@ import pytest
 from wsaction import outboxes
 from wsaction.events import is_event
 from wsaction.flushers import Flusher
+from wsaction.frames import new_frame
 from wsaction.outboxes import Outbox, cut_reason
 
 WAIT = 5.0
@@ -76,7 +77,7 @@ async def test_once_it_has_ended_nothing_overtakes_what_waits_for_the_close_fram
     peer.outbox.put("second")
     peer.outbox.end()
     assert await peer.read_all() == ["first"]
-    await peer.outbox.send("third")
+    await peer.outbox.send("third", new_frame({}, "act", "", None))
     assert peer.got == ["first"]
     assert list(peer.outbox.waiting or ()) == ["second"]
 
@@ -259,21 +260,21 @@ async def test_another_message_of_the_same_sender_is_not_the_same_that_is_stuck(
     peer = await blocked(100)
     peer.outbox.put("second")
     assert [peer.outbox.stuck_for(now) for now in (1.0, 2.0)] == [0.0, 1.0]
-    sender, peer.outbox.sent = peer.outbox.sender, peer.outbox.sent + 1  # it has gone on to the next
-    assert peer.outbox.sender is sender
+    sender, peer.outbox.sent = peer.outbox.sender(None), peer.outbox.sent + 1  # it has gone on to the next
+    assert peer.outbox.sender(None) is sender is not None
     assert peer.outbox.stuck_for(3.0) == 0.0
     await peer.read_all()
 
 
-async def test_two_messages_that_nobody_owns_are_told_apart() -> None:
+async def test_two_replies_are_told_apart() -> None:
     peer = Peer(100)
-    one = asyncio.ensure_future(peer.outbox.send("one"))
+    one = asyncio.ensure_future(peer.outbox.send("one", new_frame({}, "act", "", None)))
     await asyncio.sleep(0)
     assert [peer.outbox.stuck_for(now) for now in (1.0, 2.0)] == [0.0, 1.0]
     peer.reads.set()
     await one
     peer.reads.clear()
-    another = asyncio.ensure_future(peer.outbox.send("another"))
+    another = asyncio.ensure_future(peer.outbox.send("another", new_frame({}, "act", "", None)))
     await asyncio.sleep(0)
     assert peer.outbox.stuck_for(3.0) == 0.0
     peer.reads.set()

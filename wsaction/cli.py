@@ -59,8 +59,8 @@ main.add_command(codegen)
 @click.option("--ssl-certfile", type=click.Path(exists=True, dir_okay=False), help="For wss://.")
 @click.option("--log-level", default="info", show_default=True,
               type=click.Choice(["critical", "error", "warning", "info", "debug"]), help="What is logged.")  # fmt: skip
-@click.option("--ws-max-size", default=65_536, show_default=True, type=click.IntRange(1),
-              help="Bytes of the largest message; no less than the largest max_frame_bytes.")  # fmt: skip
+@click.option("--ws-max-size", type=click.IntRange(1),
+              help="Bytes of the largest message, where max_frame_bytes is more or not known.")  # fmt: skip
 @click.option("--ws-ping-interval", default=20.0, show_default=True, help="Seconds between pings.")
 @click.option("--ws-ping-timeout", default=20.0, show_default=True, help="Seconds to wait for a pong.")
 @click.option("--limit-concurrency", type=click.IntRange(1), help="Connections at once; more are answered HTTP 503.")

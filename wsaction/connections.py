@@ -21,7 +21,7 @@ from wsaction.gates import Shutter
 from wsaction.hooks import nobody
 from wsaction.lanes import Lanes
 from wsaction.limits import Limits
-from wsaction.outboxes import Message, Outbox, Receive, Send
+from wsaction.outboxes import GONE, Message, Outbox, Receive, Send
 from wsaction.tasks import new_task
 from wsaction.units import COMMITTING
 
@@ -71,6 +71,7 @@ class Connection:
         self._tasks: set[asyncio.Task[None]] = set()
         self._base: Context = copy_context()  # what every frame starts from; anew once it serves
         self._at_work: Frame | None = None  # what the leader runs
+        self._leader: asyncio.Task[None] | None = None  # who reads
         self._armed = False  # whether `_pass_on` is on its way
         self._waiting: Frame | None = None  # what the leader ran when `_pass_on` last looked
         self._lanes = Lanes(limits)
@@ -140,8 +141,8 @@ class Connection:
             self.outbox.end()
 
     async def send(self, text: str) -> None:
-        """Sends a message: at once where nothing is before it, else it waits in the outbox. Raises nothing."""
-        await self.outbox.send(text)
+        """As `put`, for who awaits what it sends. Raises nothing."""
+        self.put(text)
 
     def subscribed(self, route: str, frame: Frame) -> None:
         """The frame's action has subscribed to a route, and events follow; what a dialect wants to know."""
@@ -196,8 +197,9 @@ class Connection:
 
     async def _stop_tasks(self, timeout: float) -> None:
         """Waits for what it cancels, but not for ever: a handler may swallow its cancellation."""
-        # Where we say goodbye, a reply that is half-way is sent before: nobody knows what cancelling would leave of it.
-        spared = self.outbox.sender if self.closing is not None and self.closing[0] != 1013 else None
+        # Where we say goodbye, a message that is half-way is sent before: what cancelling leaves of it, nobody knows.
+        goodbye = self.closing is not None and self.closing[0] != 1013
+        spared = self.outbox.sender(self._leader) if goodbye else None
         for task in self._tasks:
             if task is not spared:
                 task.cancel()
@@ -276,7 +278,15 @@ class Connection:
         receive, read, limits, lanes, ended = self._receive, self.read, self.limits, self._lanes, self._ended.done
         surely_small = limits.max_frame_bytes // 4  # characters
         reads, variables, deadlines = 0, len(self._base), self._deadlines
-        while (message := await receive())["type"] == "websocket.receive" and not ended():
+        while True:
+            try:
+                message = await receive()
+            except Exception as exc:
+                logger.log(logging.DEBUG if isinstance(exc, GONE) else logging.WARNING, "receive() raised %r", exc)
+                self.lost(1006)
+                return
+            if message["type"] != "websocket.receive" or ended():
+                break
             deadlines.heard = True
             if (reads := reads + 1) % READS_IN_A_ROW == 0:
                 await asyncio.sleep(0)
@@ -317,6 +327,8 @@ class Connection:
             return
         self._armed, self._at_work, self._waiting = False, None, None
         if frame is not None:
+            if self.outbox.is_sending(frame):
+                self.outbox.waits()
             frame.task = self._leader
             self._lanes.start(frame)
             self._deadlines.begin(frame, self._dispatcher.timeout(frame))
@@ -343,7 +355,6 @@ class Connection:
 
     async def _follow(self, frame: Frame) -> None:
         """Runs a frame that had to wait."""
-        frame.task = asyncio.current_task()
         try:
             await self._answer(frame)
         finally:
@@ -352,6 +363,7 @@ class Connection:
     async def _answer(self, frame: Frame) -> None:
         if self._ended.done():
             return
+        frame.task = asyncio.current_task()
         current_frame.set(frame)
         reply = await self._dispatcher.run(frame)
         if reply is not None:

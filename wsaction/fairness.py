@@ -2,150 +2,309 @@
 
 What is bounded by `wsaction.limits.Limits` begins where a server hands over a message. Below that, uvicorn parses all
 that one read brought, up to 256 KiB, in one go: thousands of small frames keep its loop, and all other clients, for
-tens of milliseconds. It also answers pings into a buffer that nothing bounds, and lets a peer who stopped reading keep
-its socket. This protocol does not.
+tens of milliseconds. It also answers pings into a buffer that nothing bounds, keeps each fragment of a message as an
+object of its own, and lets a peer who stopped reading keep its socket. This protocol does not.
+
+Frames are read here: where one ends is found by its head, and what is text, bytes or a fragment of these is unmasked
+and joined. Any other frame, and all of a connection with compression, goes to the parser of `websockets`: one whole
+frame at a time, which then says what it means or how it breaks the protocol.
 
 It stands on how uvicorn 0.52 to 0.54 works inside; the tests say whether a newer one still does.
 """
 
 import asyncio
-import time
+from collections import deque
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+from wsaction.limits import Limits
+from wsaction.scopes import SOCKET_EXTENSION
 
 try:
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+    from websockets.frames import Opcode
+    from websockets.protocol import State
 except ImportError as exc:
     raise ImportError("wsaction.fairness needs uvicorn and websockets: pip install 'wsaction[standard]'") from exc
 
-__all__ = ("FairProtocol",)
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # without its C extension
+    from websockets.utils import apply_mask
 
-SLICE = 1_024  # bytes that are parsed at once, and up to four times as many within a large frame
-TURN = 0.0005  # seconds that one connection may take before the loop, and with it all others, has its turn
+__all__ = ("Bounded", "FairProtocol", "Turns")
+
+# A frame costs 8, a fragment that is not the last one 1, and each 128 bytes of it 1 more.
+SHARE = 64  # what one connection may cost before others have their turn
+TOGETHER = 256  # what all those may cost in one iteration of the event loop that keep within their share
+
+LINGER = 1.0  # seconds that a client who broke the protocol has to take its close frame
+MAX_DISCARDED = 1_048_576  # bytes that it may send meanwhile before it is cut off
+MAX_UNTOLD = Limits().max_frame_bytes  # bytes of a message where neither the server nor the app has said how many
+
+
+class Bounded(Protocol):
+    """What the protocol asks of the `wsaction.connections.Connection` that it carries."""
+
+    limits: Limits
+
+    def breach(self, code: int, limit: str, reason: str) -> None:
+        """Closes the connection, which has reached a bound."""
+
+
+class Turns:
+    """Whose frames are parsed when: the connections of one event loop share it.
+
+    A connection whose client keeps within its share is served as soon as something came, up to a bound for all of
+    them in one iteration of the loop, and past that first in the next. Whoever sends more waits in line: one of them
+    has a turn in each iteration. So forty floods keep the others no longer than one does.
+    """
+
+    __slots__ = ("_armed", "_first", "_last", "_left", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._armed = False  # whether `_next` is on its way
+        self._left = TOGETHER  # what may still be parsed at once in this iteration
+        self._first: deque[FairProtocol] = deque()  # they wait for the next one
+        self._last: deque[FairProtocol] = deque()  # and these in line
+
+    def at_once(self, connection: "FairProtocol") -> None:
+        """Gives a connection that keeps within its share a turn now, or in the next iteration."""
+        if self._left > 0:
+            self._left -= connection.take_turn()
+        else:
+            connection.queued = True
+            self._first.append(connection)
+        self._arm()
+
+    def in_line(self, connection: "FairProtocol") -> None:
+        """Gives a connection a turn after all those that wait already."""
+        connection.queued = True
+        self._last.append(connection)
+        self._arm()
+
+    def _arm(self) -> None:
+        if not self._armed:
+            self._armed = True
+            self._loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        """An iteration of the loop is over."""
+        self._armed, self._left = False, TOGETHER
+        if self._last:
+            connection = self._last.popleft()
+            connection.queued = False
+            connection.take_turn()
+        for _ in range(len(self._first)):
+            if self._left <= 0:
+                break
+            connection = self._first.popleft()
+            connection.queued = False
+            self._left -= connection.take_turn()
+        if self._first or self._last:
+            self._arm()
+
+
+_turns_of: "WeakKeyDictionary[asyncio.AbstractEventLoop, Turns]" = WeakKeyDictionary()
 
 
 class FairProtocol(WebSocketsSansIOProtocol):
     """Parses no more than the app asks for, gives others their turn in between, and lets nobody fill memory.
 
-    What a read brought is parsed in small slices, the next one when the app has received all messages of those before;
-    nothing is read meanwhile. An app that has had its half millisecond waits in ``receive`` until the loop has been
-    round. A peer that does not read is sent no pongs. One that does not answer pings, or does not take its close frame
-    within ``close_timeout`` (10 seconds), is cut off with what was not sent to it. ``--limit-concurrency`` holds for
-    WebSockets too, which uvicorn itself counts but never refuses: 503. A handshake that cannot be read is answered and
-    closed, where uvicorn leaves it open. Neither headers nor frames are logged, at any level: they may be secrets.
+    Frames are parsed in turns (`Turns`), the next ones when the app has received all messages of those before; nothing
+    is read meanwhile. The bounds are those of the consumer that serves the connection: a message has at most
+    ``max_frame_bytes``, in however many fragments, no more than ``--ws-max-size`` where that is given, and is whole
+    ``message_timeout`` after it began. A client that breaks the protocol is told so by one close frame and has a second
+    to take it. A peer that does not read is sent no pongs. One that does not answer pings, or does not take its close
+    frame within ``close_timeout`` (10 seconds), is cut off with what was not sent to it. ``--limit-concurrency`` holds
+    for WebSockets too, which uvicorn itself counts but never refuses: 503. A handshake that cannot be read is answered
+    and closed, where uvicorn leaves it open. Neither headers nor frames are logged, at any level: they may be secrets.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.conn.debug = False  # else --log-level debug has all that comes in the log, tokens too
+        if (turns := _turns_of.get(self.loop)) is None:
+            turns = _turns_of[self.loop] = Turns(self.loop)
+        self._turns = turns
+        self.queued = False  # whether it waits for a turn; set by that
+        self._heavy = False  # whether its last turn was not enough for what it had sent
         self._unparsed = bytearray()
-        self._parsed = 0  # bytes at the beginning of these that are parsed already
-        self._turn_until = 0.0
+        self._need = 1  # bytes of these that the next frame takes, as far as is known
+        self._cost = 0  # of the last turn
+        self._parts: bytearray | None = None  # a message whose last fragment has yet to come
+        self._is_text = True  # whether that is text
+        self._began = 0.0  # when the message that is not whole began, on the loop's clock; 0: there is none
+        self._looking: asyncio.TimerHandle | None = None  # at whether it is whole by now
+        self._done = False  # whether what comes is discarded
+        self._discarded = 0
         self._cutting: asyncio.TimerHandle | None = None
+        self._bounded: Bounded | None = None
+        self._timeout = Limits().message_timeout
+        self._bound(self.config.ws_max_size or MAX_UNTOLD)
 
+    def _bound(self, size: int) -> None:
+        self._max_size = self.conn.max_message_size = size
+
+    def carry(self, connection: Bounded) -> None:
+        """From now on the bounds of this connection hold, and it is told when one is reached: for the app that serves
+        it, before it accepts the handshake."""
+        self._bounded = connection
+        limits, most = connection.limits, self.config.ws_max_size
+        self._timeout = limits.message_timeout
+        self._bound(min(limits.max_frame_bytes, most) if most else limits.max_frame_bytes)
+
+    # ------------------------------------------------------------------------------------------------ what comes
     def data_received(self, data: bytes) -> None:
-        if len(data) <= SLICE and not self._unparsed:
+        if self._done:
+            self._discarded += len(data)
+            if self._discarded > MAX_DISCARDED:
+                self.transport.abort()
+        elif not self.handshake_initiated:
             super().data_received(data)
         else:
             self._unparsed += data
-            self._parse()
+            self._go_on()
 
     @property
     def _wanted(self) -> bool:
         """Whether another message may come: the app has received the last, or receives none any more."""
-        return self.queue.empty() or self.close_sent
+        return self.handshake_complete and (self.queue.empty() or self.close_sent)
 
-    def _parse(self) -> None:
-        """Parses until there is a message, for a turn at most; the rest waits until the app has received that."""
-        until, size = time.monotonic() + TURN, SLICE
-        while self._unparsed and self._wanted:
-            if time.monotonic() > until:  # spent on what is no message: pings, fragments
-                self.loop.call_soon(self._parse)
+    def _go_on(self) -> None:
+        """Parses what there is, now or in its turn, and reads on when nothing is left of what was read before."""
+        if not self.queued and len(self._unparsed) >= self._need and self._wanted:
+            if self._heavy:
+                self._turns.in_line(self)
+            else:
+                self._turns.at_once(self)
+                return  # either it had its turn and has settled, or it waits for one
+        self._settle()
+
+    def take_turn(self) -> int:
+        """Parses what is its share, and no more than the app wants; the cost."""
+        at, self._cost = 0, 0
+        while self._cost < SHARE and not self._done and len(self._unparsed) - at >= self._need:
+            if (end := self._parse_frame(at)) == at:
                 break
-            data = bytes(self._unparsed[self._parsed : self._parsed + size])
-            self._parsed += size
-            size = min(2 * size, 4 * SLICE)
-            if self._parsed >= len(self._unparsed):
-                self._unparsed, self._parsed = bytearray(), 0
-            super().data_received(data)
-            if self.transport.is_closing():  # closed by the peer, or for what it sent: the rest is nothing any more
-                self._unparsed, self._parsed = bytearray(), 0
-        self._pause_or_resume()
+            at, self._need = end, 1
+        if not self._done:
+            del self._unparsed[:at]
+            self._heavy = self._cost >= SHARE and len(self._unparsed) >= self._need
+            if self._heavy and self._wanted and not self.queued:  # spent on what is no message: pings, fragments
+                self._turns.in_line(self)
+            self._settle()
+        return self._cost
 
-    def _pause_or_resume(self) -> None:
-        """Reads on when nothing is left of what was read before."""
-        if self._unparsed:
-            self.read_paused = True
-            self.transport.pause_reading()
-        elif self.read_paused and self._wanted:
-            self.read_paused = False
-            self.transport.resume_reading()
+    def _settle(self) -> None:
+        """Reads on or not, and notes since when a message is not whole."""
+        more = len(self._unparsed) >= self._need
+        if (more or self.queued) is not self.read_paused and not self.transport.is_closing():
+            self.read_paused = not self.read_paused
+            if self.read_paused:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+        if self._parts is None and (more or not self._unparsed):
+            self._began = 0.0
+        elif not self._began:
+            self._began = self.loop.time()
+            if self._looking is None:
+                self._looking = self.loop.call_later(self._timeout, self._look)
 
-    async def receive(self) -> Any:
-        queue = self.queue
-        if queue.empty() and not self._unparsed:
-            message = await queue.get()
-            self._turn_until = time.monotonic() + TURN
+    def _look(self) -> None:
+        """Ends a connection whose message is not whole in time."""
+        self._looking = None
+        if self._done or not self._began:
+            return
+        left = self._began + self._timeout - self.loop.time()
+        if left > 0:  # another message than the one that it was set for
+            self._looking = self.loop.call_later(left, self._look)
         else:
-            if time.monotonic() > self._turn_until:
-                await asyncio.sleep(0)
-                self._turn_until = time.monotonic() + TURN
-            if self._unparsed:
-                self._parse()
-            message = await queue.get() if queue.empty() else queue.get_nowait()
-        if self._unparsed or self.read_paused:  # else there is nothing to read on, or to wait with
-            self._pause_or_resume()
-        return message
+            self._breach(1008, "message_timeout", "a message that is not whole")
 
-    def send(self, message: Any) -> Coroutine[Any, Any, None]:
-        sending: Coroutine[Any, Any, None] = super().send(message)
-        return sending if message["type"] == "websocket.send" else self._send_and_close(sending)
+    def _parse_frame(self, at: int) -> int:
+        """Parses one frame. Returns where it ends, or ``at`` if it is not there yet, or the connection ends by it."""
+        data = self._unparsed
+        have = len(data) - at
+        if have < 2:
+            self._need = 2
+            return at
+        first, size, head = data[at], data[at + 1] - 128, 2
+        if size < 0 or first & 7 > 2:  # not masked, or no opcode
+            self._feed(bytes(data[at : at + 2]))
+            return at
+        if first & 8 and (size > 125 or first < 128):
+            self._fail(1002, "a control frame has at most 125 bytes and is not fragmented")
+            return at
+        if size > 125:
+            head = 4 if size == 126 else 10
+            if have < head:
+                self._need = head
+                return at
+            size = int.from_bytes(data[at + 2 : at + head], "big")
+        if not first & 8 and (whole := size + len(self._parts or b"")) > self._max_size:
+            if self._bounded is not None and whole > self._bounded.limits.max_frame_bytes:
+                self._breach(1009, "max_frame_bytes", f"a frame of {whole} bytes")
+            else:
+                self._fail(1009, f"a frame of {whole} bytes; --ws-max-size is {self._max_size}")
+            return at
+        start = at + head + 4
+        end = start + size
+        if end > len(data):
+            self._need = end - at
+            return at
+        self._cost += (8 if first > 127 else 1) + (size >> 7)
+        if first & 0x78 or self.conn.extensions:
+            self._feed(bytes(data[at:end]))
+        elif (first & 3 == 0) is (self._parts is None):
+            self._fail(1002, "a message begins within another, or goes on without one")
+            return at
+        else:
+            self._take(first & 3, first > 127, apply_mask(data[start:end], data[start - 4 : start]))
+        return end
 
-    async def _send_and_close(self, sending: Coroutine[Any, Any, None]) -> None:
-        await sending
-        if self.close_sent:
-            self.handshake_complete = True  # refused over HTTP; uvicorn would log an error for each
-        if self.close_sent and self._unparsed:  # nobody receives any more; the peer's close frame is among it
-            self._parse()
+    def _take(self, opcode: int, fin: bool, data: Any) -> None:
+        """Takes a message, or a fragment of one."""
+        parts = self._parts
+        if opcode:
+            self._is_text = opcode == Opcode.TEXT
+            if not fin:
+                self._parts = bytearray(data)
+        elif parts is not None:
+            parts += data
+            data = parts
+            if fin:
+                self._parts = None
+        if fin:
+            self._deliver(data)
 
-    def handle_connect(self, event: Any) -> None:
-        most = self.config.limit_concurrency
-        if most is None or len(self.connections) <= most:
-            super().handle_connect(event)
-            return
-        self.logger.warning("Exceeded concurrency limit.")
-        self.handshake_complete = self.close_sent = True
-        self.conn.send_response(self.conn.reject(503, "Too many connections.\n"))
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.transport.close()
-
-    def handle_events(self) -> None:
+    def _feed(self, frame: bytes) -> None:
+        self.conn.receive_data(frame)
         super().handle_events()
-        if self.conn.handshake_exc is not None and not self.handshake_initiated:  # more headers than it takes: 431
-            self.handshake_complete = self.close_sent = True
-            self.transport.write(b"".join(self.conn.data_to_send()))
-            self.transport.close()
+        if self.conn.parser_exc is not None and not self._done:
+            self._failed()
 
-    def send_receive_event_to_app(self) -> None:
-        if self.curr_msg_data_type == "bytes" or self.close_sent or self._is_utf8():
-            super().send_receive_event_to_app()
+    def handle_text(self, event: Any) -> None:
+        self._take(event.opcode, event.fin, event.data)
+
+    handle_bytes = handle_cont = handle_text
+
+    def _deliver(self, data: Any) -> None:
+        """Gives the app a message, which it may not want any more."""
+        if self.close_sent:
             return
-        self.frames = []  # uvicorn closes as well, and logs a traceback for what a client may send at any time
-        self.logger.info("Invalid UTF-8 sequence received from client.")
-        self.conn.send_close(1007, "a text message is UTF-8")
-        self.handle_parser_exception()
-
-    def _is_utf8(self) -> bool:
-        """Whether the message that has come is; it is one piece then."""
-        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
-        self.frames = [data]
-        if data.isascii():
-            return True
+        if not self._is_text:
+            self.queue.put_nowait({"type": "websocket.receive", "bytes": bytes(data)})
+            return
         try:
-            data.decode()
+            text = data.decode()
         except UnicodeDecodeError:
-            return False
-        return True
+            self._fail(1007, "a text message is UTF-8")
+        else:
+            self.queue.put_nowait({"type": "websocket.receive", "text": text})
 
     def handle_ping(self) -> None:
         if self.writable.is_set():
@@ -153,10 +312,113 @@ class FairProtocol(WebSocketsSansIOProtocol):
         else:
             self.conn.data_to_send()  # the pong, which would wait in memory with all the others
 
-    def handle_cont(self, event: Any) -> None:
-        if event.data or event.fin:  # empty ones cost nothing on their way but a place in a list each
-            super().handle_cont(event)
+    def handle_close(self, event: Any) -> None:
+        super().handle_close(event)
+        self._discard()
 
+    # ------------------------------------------------------------------------------------------------ what is wrong
+    def _breach(self, code: int, limit: str, reason: str) -> None:
+        """A bound is reached. A connection of ours closes itself by that, in its own words."""
+        connection = self._bounded
+        if connection is None or self.close_sent:
+            self._fail(code, reason)
+        else:
+            self._discard()
+            connection.breach(code, limit, reason)
+
+    def _fail(self, code: int, reason: str) -> None:
+        self.conn.fail(code, reason)
+        self._failed()
+
+    def _failed(self) -> None:
+        """Tells the client how it has broken the protocol, unless it was sent a close frame before."""
+        self._discard()
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        if not self.close_sent:
+            close = self.conn.close_sent
+            self.close_sent = True
+            self.queue.put_nowait(
+                {"type": "websocket.disconnect", "code": close.code, "reason": close.reason}
+                if close is not None
+                else {"type": "websocket.disconnect", "code": 1006}
+            )
+        self._linger()
+
+    def _discard(self) -> None:
+        """What still comes is nothing any more, but read: to close with bytes unread makes TCP answer them with a
+        reset, which may overtake the close frame."""
+        self._done = True
+        self._unparsed, self._parts, self._began = bytearray(), None, 0.0
+        if self.read_paused and not self.transport.is_closing():
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    def _linger(self) -> None:
+        """Closes the socket soon: the client has been sent its close frame, and whether it answers cannot be told."""
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+        self.close_timer = self.loop.call_later(LINGER, self._close_now)
+        if self.transport.can_write_eof() and not self.transport.is_closing():
+            self.transport.write_eof()
+
+    def _close_now(self) -> None:
+        self.transport.close()
+        self._cut_off()
+
+    # ------------------------------------------------------------------------------------------------ the app's side
+    async def receive(self) -> Any:
+        queue = self.queue
+        if queue.empty():
+            if self._unparsed:
+                self._go_on()
+            return await queue.get()
+        return queue.get_nowait()
+
+    def send(self, message: Any) -> Coroutine[Any, Any, None]:
+        sending: Coroutine[Any, Any, None] = super().send(message)
+        return sending if message["type"] == "websocket.send" else self._send_other(sending)
+
+    async def _send_other(self, sending: Coroutine[Any, Any, None]) -> None:
+        await sending
+        if self.close_sent:
+            self.handshake_complete = True  # refused over HTTP; uvicorn would log an error for each
+            if self._done and self.conn.state is State.CLOSING:  # its answer is among what is discarded
+                self._linger()
+        if self._unparsed:  # accepted; or closed, and the peer's close frame is among it
+            self._go_on()
+
+    # ------------------------------------------------------------------------------------------------ handshakes
+    def handle_connect(self, event: Any) -> None:
+        most = self.config.limit_concurrency
+        if most is not None and len(self.connections) > most:
+            self.logger.warning("Exceeded concurrency limit.")
+            self._reject(503, "Too many connections.\n")
+        elif event.headers.get_all("Sec-WebSocket-Version") != ["13"]:
+            self._reject(426, "Sec-WebSocket-Version is 13.\n", {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"})
+        else:
+            super().handle_connect(event)
+            if not self.close_sent:
+                extensions: dict[str, Any] = self.scope["extensions"]
+                extensions[SOCKET_EXTENSION] = self
+
+    def _reject(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
+        response = self.conn.reject(status, text)
+        response.headers.update(headers or {})
+        self.conn.send_response(response)
+        self._refused()
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:  # more headers than it takes: 431
+            self._refused()
+
+    def _refused(self) -> None:
+        """The handshake is answered by an error, which is there to be sent."""
+        self.handshake_complete = self.close_sent = True
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
+
+    # ------------------------------------------------------------------------------------------------ the end
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
         self._cut_off()
@@ -172,7 +434,8 @@ class FairProtocol(WebSocketsSansIOProtocol):
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._cutting is not None:
-            self._cutting.cancel()
-        self._unparsed, self._parsed = bytearray(), 0
+        for timer in (self._cutting, self._looking):
+            if timer is not None:
+                timer.cancel()
+        self._done, self._unparsed, self._parts, self._bounded = True, bytearray(), None, None
         super().connection_lost(exc)

@@ -34,17 +34,17 @@ class Fillable(Protocol):
     def next(self) -> str | None:
         """The message to be sent now; None: there is none, and it is to be added again once there is."""
 
-    def gone(self, exc: Exception) -> None:
-        """Is told that its peer is gone: a send raised ``OSError`` or ``RuntimeError``."""
+    def failed(self, exc: BaseException) -> None:
+        """Is told that a send raised this."""
 
     def pause(self) -> None:
-        """Is told that emptying it was cancelled."""
+        """Is told that it is not being emptied any more."""
 
     def adopt(self, task: "asyncio.Task[None]") -> None:
         """Is told that this task does nothing any more but to empty it."""
 
     def fail(self) -> None:
-        """Is told that emptying it raised what it should not have."""
+        """Is told that emptying it was cancelled, or raised what it should not have."""
 
 
 class Flusher:
@@ -82,15 +82,19 @@ class Flusher:
                 self._loop.call_soon(self._pass_on)
             try:
                 while (text := outbox.next()) is not None:
-                    await outbox.asgi_send({"type": "websocket.send", "text": text})
-            except (OSError, RuntimeError) as exc:
-                outbox.gone(exc)
+                    try:
+                        await outbox.asgi_send({"type": "websocket.send", "text": text})
+                    except (Exception, asyncio.CancelledError) as exc:
+                        if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
+                            raise
+                        outbox.failed(exc)
+                        break
             except (Exception, asyncio.CancelledError) as exc:
                 outbox.pause()
-                if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
+                outbox.fail()
+                if isinstance(exc, asyncio.CancelledError):
                     raise
                 logger.critical("an outbox failed; this is a bug of wsaction", exc_info=exc)
-                outbox.fail()
             if self._at is not outbox:  # it had to wait: this task was the outbox's own, and another leads
                 return
             self._at = None

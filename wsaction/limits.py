@@ -11,18 +11,20 @@ __all__ = ("Limits", "bound_in")
 class Limits:
     """The bounds of one app or consumer. Sizes in bytes, times in seconds; each is told by its name when it is reached.
 
-    ``max_frame_bytes``: a larger message closes the socket, 1009. ``max_json_depth``: arrays and objects within each
-    other; ``max_route_length``: characters; both are answered 400. ``max_concurrency``: actions of one connection under
-    way at once. ``max_queued_actions``, ``max_queued_bytes``: frames of one connection that wait their turn, how many
-    and their characters together; one more is answered 503 ``busy``. ``max_subscriptions``: routes that one connection
-    is subscribed to; one more is answered 503 ``busy``. ``max_outbox_bytes``: what waits to be sent; beyond it the
-    client is a slow consumer and is closed, 1013. ``max_threads``: threads that sync actions run in, for the whole app;
-    one that waited for a thread until its timeout is answered 503 ``busy``.
-    ``send_timeout``: a message that is on its way for longer closes the socket, 1013. ``action_timeout``: an action
-    that runs for longer is cancelled and answered 408; of a stream, the time to its first item. ``connect()`` and what
-    else is asked before a handshake is answered has as long. ``auth_timeout``: to authenticate in, where that is
-    required. ``idle_timeout``: a socket on which nothing came, went or ran for so long is closed, 4408.
-    ``drain_timeout``: what ends is waited for so long, then let go.
+    ``max_frame_bytes``: a larger message closes the socket, 1009, in however many fragments it comes; the protocol of
+    `wsaction.server` does not read it. ``max_json_depth``: arrays and objects within each other; ``max_route_length``:
+    characters; both are answered 400. ``max_concurrency``: actions of one connection under way at once.
+    ``max_queued_actions``, ``max_queued_bytes``: frames of one connection that wait their turn, how many and their
+    characters together; one more is answered 503 ``busy``. ``max_subscriptions``: routes that one connection is
+    subscribed to; one more is answered 503 ``busy``. ``max_outbox_bytes``: what waits to be sent; beyond it the client
+    is a slow consumer and is closed, 1013. ``max_threads``: threads that sync actions run in, for the whole app; one
+    that waited for a thread until its timeout is answered 503 ``busy``.
+    ``message_timeout``: a message that is not whole so long after it began closes the socket, 1008, where the protocol
+    is that of `wsaction.server`. ``send_timeout``: a message that is on its way for longer closes the socket, 1013.
+    ``action_timeout``: an action that runs for longer is cancelled and answered 408; of a stream, the time to its first
+    item. ``connect()`` and what else is asked before a handshake is answered has as long. ``auth_timeout``: to
+    authenticate in, where that is required. ``idle_timeout``: a socket on which nothing came, went or ran for so long
+    is closed, 4408. ``drain_timeout``: what ends is waited for so long, then let go.
 
     Raises ``ValueError`` for a bound that is not a positive number. ``Limits(max_concurrency=4)`` keeps all the others.
     """
@@ -36,6 +38,7 @@ class Limits:
     max_subscriptions: int = 128
     max_outbox_bytes: int = 1_048_576
     max_threads: int = 16
+    message_timeout: float = 10.0
     send_timeout: float = 10.0
     action_timeout: float = 30.0
     auth_timeout: float = 10.0

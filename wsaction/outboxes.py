@@ -10,7 +10,17 @@ from wsaction.events import is_event, route_of
 from wsaction.flushers import Flusher, Message, Send
 from wsaction.frames import Frame, size_of
 
-__all__ = ("Message", "Outbox", "Receive", "Send", "Sender", "cut_reason")
+__all__ = (
+    "GONE",
+    "Message",
+    "Outbox",
+    "Receive",
+    "Send",
+    "Sender",
+    "cut_reason",
+    "log_failed_send",
+    "send_close",
+)
 
 Receive = Callable[[], Awaitable[Message]]
 
@@ -41,16 +51,20 @@ class Sender(Protocol):
 class Outbox:
     """Sends text messages in the order they were given, and bounds what waits.
 
-    ``await send()`` can take for ever on a client that stopped reading, so only one message is on its way at a time, by
-    whoever gave it; what is given meanwhile waits, at most ``max_bytes`` of UTF-8, for the flusher.
+    ``await send()`` can take for ever on a client that stopped reading, so only one message is on its way at a time;
+    what is given meanwhile waits, at most ``max_bytes`` of UTF-8, for the flusher. Whether the client gets a message
+    whose send was cancelled, nobody knows: it could neither be sent again nor be forgotten. So no send is cancelled
+    while the connection lives. All but replies are sent by the flusher's task; a reply goes straight through, by its
+    frame's task, which has nothing else to do any more. Once such a send was seen to wait, replies are the flusher's
+    too, until it has sent without waiting.
     Past the bound the connection is closed, 1013; with ``drop_events`` the oldest events are dropped instead, but never
     a reply, and ``on_lost`` is called once half of it is free again: with the routes whose events were dropped, or None
     where these are too many to remember. Until ``open()`` everything waits: for the handshake.
     """
 
     __slots__ = (
-        "_connection", "_drop_events", "_firm", "_flusher", "_lost", "_max_bytes", "_next", "_offering", "_seen",
-        "_seen_at", "_sending", "_shrunk", "asgi_send", "dropped", "ended", "on_lost", "sent", "size",
+        "_connection", "_direct", "_drop_events", "_firm", "_flusher", "_lost", "_max_bytes", "_next", "_offering",
+        "_seen", "_seen_at", "_sending", "_shrunk", "asgi_send", "dropped", "ended", "on_lost", "sent", "size",
         "waiting",
     )  # fmt: skip
 
@@ -61,6 +75,7 @@ class Outbox:
         self._max_bytes, self._drop_events = max_bytes, drop_events
         self._next: str | None = None  # what is about to be sent, before all that waits, and counts as sent
         self._sending: Any = True  # whose work it is: a frame's, a task's, or anybody's; False: nothing is on its way
+        self._direct = True  # whether a reply may go straight through: the last sends did not have to wait
         self.sent = 0  # messages that had waited, and those that are no frame's reply
         self._seen: tuple[Any, int] | None = None  # what was on its way when `stuck_for` last asked, and since when
         self._seen_at = 0.0
@@ -93,15 +108,24 @@ class Outbox:
             self._seen_at += late
         return now - self._seen_at
 
-    @property
-    def sender(self) -> asyncio.Task[None] | None:
-        """The connection's task that is half-way through a message, where there is one."""
+    def sender(self, leader: asyncio.Task[None] | None) -> asyncio.Task[None] | None:
+        """The connection's task that is half-way through a message, where there is one; it ends once that is sent.
+
+        A reply's may be the ``leader``, which is a follower from now on: it is to read no more.
+        """
         by = self._sending
-        return by.task if isinstance(by, Frame) else by if isinstance(by, asyncio.Task) else None
+        if isinstance(by, Frame):
+            by.task = by.task or leader
+            return by.task
+        return by if isinstance(by, asyncio.Task) else None
 
     def is_sending(self, frame: Frame) -> bool:
         """Whether the frame's reply is half-way."""
         return self._sending is frame
+
+    def waits(self) -> None:
+        """A send was seen to wait: those that follow are the flusher's, until it is emptied without waiting."""
+        self._direct = False
 
     def open(self) -> None:
         """Sends what has waited; from now on messages go straight through."""
@@ -115,24 +139,24 @@ class Outbox:
         """A message as the client is to get it: here, as it is. ``by`` is the frame whose reply it is."""
         return text
 
-    async def send(self, text: str, by: Frame | None = None) -> None:
-        """Sends a message: at once where nothing is before it, else it waits its turn. Raises nothing of the peer's.
+    async def send(self, text: str, by: Frame) -> None:
+        """Sends the reply of a frame: at once where nothing is before it, else it waits its turn. Raises nothing of the
+        peer's.
 
-        ``by`` is the frame whose reply it is. Cancelled half-way, the message goes to the front of those that wait.
+        Only the application can cancel it half-way, by a task that it kept: then the connection is closed, 1011.
         """
-        if self._sending or (self.ended and self.waiting):  # which the close frame is sent behind: nobody overtakes it
+        # Nobody overtakes what waits for the close frame to be sent behind it.
+        if self._sending or not self._direct or (self.ended and self.waiting):
             self.put(text)
             return
-        if by is None:
-            self.sent += 1
-        self._sending = by or object()
+        self._sending = by
         asgi_send = self.asgi_send
         try:
             await asgi_send({"type": "websocket.send", "text": text})
-        except (OSError, RuntimeError) as exc:  # both mean that the peer is gone
-            self._peer_gone(exc)
+        except Exception as exc:
+            self._failed(exc)
         except asyncio.CancelledError:
-            self._put_back(text)
+            self.fail()
             raise
         finally:
             self._sending = False
@@ -149,6 +173,8 @@ class Outbox:
             self._sending, self._next = True, text
             self._flusher.add(self)
             return
+        if type(self._sending) is Frame:  # its send waits, as this one is asked for meanwhile
+            self._direct = False
         size = len(text) if text.isascii() else size_of(text)
         if self.size + size > self._max_bytes and not self._make_room(text, size):
             return
@@ -214,7 +240,7 @@ class Outbox:
         return is_event(text)
 
     async def offer(self, text: str) -> None:
-        """Sends a message once all that was given before is sent: who offers waits with a client that reads slowly."""
+        """Puts a message once all that was given before is sent: who offers waits with a client that reads slowly."""
         while self._sending:
             waiter = asyncio.get_running_loop().create_future()
             if self._offering is None:
@@ -228,7 +254,7 @@ class Outbox:
                 else:  # it was its turn
                     self._let_offer()
                 raise
-        await self.send(text)
+        self.put(text)
 
     async def room(self, size: int) -> None:
         """Waits until ``size`` more bytes fill no more than half of it, or nothing waits, or its connection has ended.
@@ -248,9 +274,11 @@ class Outbox:
     def end(self) -> None:
         """Its connection is over: nothing more is taken, and nobody waits for room."""
         self.ended = True
-        if self._next is not None:
-            self._put_back(self._next)
+        if (text := self._next) is not None:  # the flusher has yet to take it: it is sent before the close frame
             self._next = None
+            self.waiting = self.waiting or deque()
+            self.waiting.appendleft(text)
+            self.size += size_of(text)
         self.tell_room()
 
     def _let_offer(self) -> None:
@@ -266,15 +294,9 @@ class Outbox:
         try:
             while self.waiting and code != 1013:
                 await self.asgi_send({"type": "websocket.send", "text": self.waiting.popleft()})
-            await self.asgi_send({"type": "websocket.close", "code": code, "reason": cut_reason(reason)})
-        except (OSError, RuntimeError) as exc:
-            logger.debug("the peer was gone before it could be told %s: %r", code, exc)
-
-    def _put_back(self, text: str) -> None:
-        self.waiting = self.waiting or deque()
-        self.waiting.appendleft(text)
-        self._firm = 0
-        self.size += size_of(text)
+        except Exception as exc:
+            log_failed_send("a message", exc)
+        await send_close(self.asgi_send, code, reason)
 
     # ------------------------------------------------------------------------------------------------ the flusher's
     def next(self) -> str | None:
@@ -304,14 +326,15 @@ class Outbox:
 
     def pause(self) -> None:
         """Nothing is on its way."""
+        self._direct = self._sending is True  # else this task was adopted, since it had to wait
         self._sending = False
         if self._offering:
             self._let_offer()
 
-    def gone(self, exc: Exception) -> None:
-        """A send says that the peer is gone."""
+    def failed(self, exc: BaseException) -> None:
+        """A send raised something."""
         self.pause()
-        self._peer_gone(exc)
+        self._failed(exc)
 
     def adopt(self, task: "asyncio.Task[None]") -> None:
         """The flusher's task waits here, and is the connection's own from now on."""
@@ -319,12 +342,39 @@ class Outbox:
         self._connection.adopt(task)
 
     def fail(self) -> None:
-        """Emptying it failed otherwise than by the peer."""
+        """Emptying it failed, or was cancelled: what became of the message that was on its way, nobody knows."""
         self._connection.close(1011, "internal error")
 
-    def _peer_gone(self, exc: Exception) -> None:
-        logger.debug("the peer is gone: %r", exc)
-        self._connection.lost(1006)
+    def _failed(self, exc: BaseException) -> None:
+        log_failed_send("a message", exc)
+        if isinstance(exc, GONE):
+            self._connection.lost(1006)
+        else:
+            self.fail()
+
+
+GONE = (OSError, RuntimeError)  # what a server's send() raises once the peer is gone; anything else is a refusal
+
+
+def log_failed_send(what: str, exc: BaseException) -> None:
+    """Notes what a server's ``send()`` raised for ``what``: in one line, as it is no fault of ours."""
+    gone = isinstance(exc, GONE)
+    logger.log(logging.DEBUG if gone else logging.WARNING, "the server's send() raised %r for %s", exc, what)
+
+
+async def send_close(asgi_send: Send, code: int, reason: str) -> None:
+    """Sends a close frame. Raises nothing of the server's: one that refuses the code, as daphne does those between 1001
+    and 2999, is given one of the application's own in its place, 4009 for 1009."""
+    for told in (code, 3_000 + code) if code < 2_000 else (code,):
+        try:
+            await asgi_send({"type": "websocket.close", "code": told, "reason": cut_reason(reason)})
+        except GONE as exc:
+            log_failed_send(f"the close frame, {told}", exc)
+            return
+        except Exception as exc:
+            log_failed_send(f"the close frame, {told}", exc)
+        else:
+            return
 
 
 def cut_reason(reason: str) -> str:

@@ -18,14 +18,15 @@ from hashlib import sha256
 from typing import Any
 
 __all__ = (
-    "PATH_KEY", "RUNTIME_KEY", "SESSION_KEY", "USER_ID_KEY", "RouteTopic", "SharedTopic", "captured_root",
-    "connection_captures", "connection_path", "group_topic", "topic_as", "topic_at", "topic_of",
+    "PATH_KEY", "RUNTIME_KEY", "SESSION_KEY", "SOCKET_EXTENSION", "USER_ID_KEY", "RouteTopic", "SharedTopic",
+    "captured_root", "connection_captures", "connection_path", "group_topic", "topic_as", "topic_at", "topic_of",
 )  # fmt: skip
 
 MAX_NAME = 512  # characters of a name in a topic; a longer one is replaced by its hash
 
 RUNTIME_KEY = "wsaction.runtime"  # where an app leaves its runtime in the scope of a connection
 SESSION_KEY = "wsaction.session"  # where a connection's scope has what its frames go through
+SOCKET_EXTENSION = "wsaction.socket"  # the ASGI extension in a connection's scope: its `fairness.FairProtocol`
 PATH_KEY = "wsaction.path"  # where an app leaves the canonical path of a connection in its scope
 USER_ID_KEY = "wsaction.user_id"  # and what says who a user is, where it was given something that does
 

@@ -4,7 +4,7 @@ uvicorn closes its connections, 1012, before it tells an app that it stops. `Dra
 process drain first; uvicorn takes it as its WebSocket protocol, whatever starts it and with however many workers::
 
     wsaction run main:app
-    uvicorn main:app --ws wsaction.server:DrainingProtocol --ws-max-size 65536
+    uvicorn main:app --ws wsaction.server:DrainingProtocol --http wsaction.server:HTTPProtocol
 """
 
 import asyncio
@@ -17,12 +17,13 @@ from wsaction.workers import WORKERS_VARIABLE
 
 try:
     import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 
     from wsaction.fairness import FairProtocol
 except ImportError as exc:
     raise ImportError("wsaction.server needs uvicorn and websockets: pip install 'wsaction[standard]'") from exc
 
-__all__ = ("DrainingProtocol", "run")
+__all__ = ("DrainingProtocol", "HTTPProtocol", "run")
 
 LAST_WORDS = 1.0  # seconds that a client has to take what was sent to it before its socket is cut
 
@@ -46,6 +47,19 @@ class DrainingProtocol(FairProtocol):
         self.loop.call_later(LAST_WORDS, self.transport.abort)
 
 
+class HTTPProtocol(H11Protocol):
+    """uvicorn's on h11, which bounds the headers of a handshake at 64 KiB: by httptools they are not bounded.
+
+    A handshake is at least HTTP/1.1 (RFC 6455, 4.2.1); uvicorn hides from its WebSocket protocol which it was.
+    """
+
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        if event.http_version < b"1.1":
+            self.send_400_response("A WebSocket handshake is HTTP/1.1 or later.")
+        else:
+            super().handle_websocket_upgrade(event)
+
+
 _draining: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]]" = WeakKeyDictionary()
 
 
@@ -59,15 +73,16 @@ def _drained(loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
 def run(app: Any, **options: Any) -> None:
     """Runs an app, or one named ``"module:app"``, until SIGTERM or Ctrl-C; connections are drained then.
 
-    ``options`` are those of ``uvicorn.run`` and go before what is set here: `DrainingProtocol`, no compression, no
-    messages larger than ``max_frame_bytes`` is by default, and h11, which bounds what a handshake may send.
+    ``options`` are those of ``uvicorn.run`` and go before what is set here: `DrainingProtocol`, `HTTPProtocol`, no
+    compression, and no bound of the server's for messages where there is the ``max_frame_bytes`` of what serves the
+    connection. An app that is not of wsaction is sent no larger ones than that is by default.
     ``run("main:app", port=9000, workers=2)``.
     """
     settings: dict[str, Any] = {
         "ws": "wsaction.server:DrainingProtocol",
-        "ws_max_size": 65_536,
+        "ws_max_size": 65_536 if "ws" in options else None,
         "ws_per_message_deflate": False,
-        "http": "h11",  # a handshake's headers are bounded there (64 KiB), by httptools they are not
+        "http": "wsaction.server:HTTPProtocol",
     }
     if options.get("workers"):
         os.environ[WORKERS_VARIABLE] = str(options["workers"])  # for the processes that are started

@@ -28,10 +28,10 @@ from wsaction.hooks import ActionInfo
 from wsaction.lifespans import living
 from wsaction.limits import Limits, bound_in
 from wsaction.mounts import View
-from wsaction.outboxes import cut_reason
+from wsaction.outboxes import GONE, log_failed_send, send_close
 from wsaction.permissions import compile_permissions
 from wsaction.runtime import RESTARTING, Runtime
-from wsaction.scopes import RUNTIME_KEY, SESSION_KEY
+from wsaction.scopes import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction.tables import RouteTable
 from wsaction.tasks import is_being_cancelled
 from wsaction.users import recheck
@@ -85,6 +85,8 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
         await refuse(scope, send, error, runtime, subprotocol=subprotocol)
         return
     del deadline  # nothing is kept that an open connection does not need
+    if (socket := (scope.get("extensions") or {}).get(SOCKET_EXTENSION)) is not None:
+        socket.carry(connection)
     code = 1006
     try:
         if connection.closing is not None:  # connect() closed it
@@ -169,8 +171,8 @@ async def _accept(send: Send, subprotocol: str | None) -> bool:
     """Accepts the handshake and says whether the peer is still there."""
     try:
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
-    except (OSError, RuntimeError) as exc:
-        logger.debug("the peer was gone before it was accepted: %r", exc)
+    except Exception as exc:
+        log_failed_send("websocket.accept", exc)
         return False
     return True
 
@@ -238,17 +240,19 @@ async def refuse(
 ) -> None:
     """Refuses a handshake: with an HTTP status and the errors as JSON, or, if the app says so, by accepting and closing
     it, with ``closing`` or the code that the error stands for."""
-    try:
-        if runtime.accept_refused:
-            await _accept(send, subprotocol or choose(None, (), scope.get("subprotocols") or ())[1])
-            code, reason = closing or (_close_code(error), error.msg)
-            await send({"type": "websocket.close", "code": code, "reason": cut_reason(reason)})
-        elif "websocket.http.response" in (scope.get("extensions") or {}):
+    if runtime.accept_refused:
+        if await _accept(send, subprotocol or choose(None, (), scope.get("subprotocols") or ())[1]):
+            await send_close(send, *(closing or (_close_code(error), error.msg)))
+        return
+    if "websocket.http.response" in (scope.get("extensions") or {}):
+        try:
             await _answer_http(send, error)
-        else:
-            await send({"type": "websocket.close", "code": {401: 4401, 403: 4403}.get(error.status, 1008)})
-    except (OSError, RuntimeError) as exc:
-        logger.debug("the peer was gone before it was refused: %r", exc)
+            return
+        except Exception as exc:
+            log_failed_send("websocket.http.response", exc)
+            if isinstance(exc, GONE):
+                return
+    await send_close(send, {401: 4401, 403: 4403}.get(error.status, 1008), "")
 
 
 def _close_code(error: APIError) -> int:

@@ -118,7 +118,7 @@ class SpeakingOutbox(Outbox):
         frame = by or current_frame.get()
         return text if frame is None else self._talk.reply(frame, text)
 
-    async def send(self, text: str, by: Frame | None = None) -> None:
+    async def send(self, text: str, by: Frame) -> None:
         text = self.word(text, by)
         if type(text) is Worded:
             _given(text)
@@ -140,9 +140,6 @@ class SpeakingOutbox(Outbox):
 
     def is_event(self, text: str) -> bool:
         return type(text) is Worded and text.is_event
-
-    async def offer(self, text: str) -> None:
-        await super().offer(self.word(text))
 
 
 def _given(text: str) -> None:
