@@ -32,7 +32,7 @@ def simulate(seed: int, monkeypatch: pytest.MonkeyPatch, *, gentle: bool = False
         (topics, "RING", (1, 8, 64)),
         (topics, "MAX_BACKLOG", (4, 16, 1024)),
         (recipients, "MAX_COLLECTED", (4, 16, 1024)),
-        (recipients, "MAX_HELD", (4, 16, 1024)),
+        (recipients, "MAX_HELD", (1024,) * 3 if gentle else (4, 16, 1024)),  # what does not fit is a loss
         (recipients, "SKIPS_BEFORE_POSITION", (3, 100)),
         (fanouts, "CHUNK", (1, 3, 64)),
     ):
