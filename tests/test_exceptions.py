@@ -19,6 +19,7 @@ from wsaction.exceptions import (
     Busy,
     Cancelled,
     Conflict,
+    DatabaseUnavailable,
     DuplicateRequestID,
     ImproperlyConfigured,
     InvalidFrame,
@@ -27,6 +28,7 @@ from wsaction.exceptions import (
     LayerUnavailable,
     NotAuthenticated,
     NotFound,
+    OutcomeUnknown,
     PermissionDenied,
     ReplyTooLarge,
     RouteNotFound,
@@ -54,9 +56,11 @@ TREE = [
     (Cancelled, 499, "cancelled"),
     (ServerError, 500, "server_error"),
     (ReplyTooLarge, 500, "reply_too_large"),
+    (OutcomeUnknown, 500, "outcome_unknown"),
     (Busy, 503, "busy"),
     (ShuttingDown, 503, "shutting_down"),
     (LayerUnavailable, 503, "layer_unavailable"),
+    (DatabaseUnavailable, 503, "database_unavailable"),
 ]
 
 

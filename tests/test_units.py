@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any, TypeAlias
 
+import anyio
+import anyio.from_thread
 import pytest
 from pydantic import BaseModel
 
@@ -21,8 +23,12 @@ from wsaction.hooks import ActionInfo, Hooks
 from wsaction.limits import Limits
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
+from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import connect
 from wsaction.units import ENDED, UnitOfWork, current_unit, join_unit, unit_of_work
+
+
+Work: TypeAlias = Callable[[], Awaitable[Any]]
 
 
 class Card(BaseModel):
@@ -95,7 +101,14 @@ class Deck:
                     await cards.create({"title": title})
                     return current_unit()
 
-                deck.units = list(await asyncio.gather(*map(add, "xyz")))
+                unit = join_unit()
+                assert unit is not None
+                deck.units = list(await asyncio.gather(*(unit.include(add(title)) for title in "xyz")))
+                raise ZeroDivisionError
+
+            @async_action
+            def add_in_a_thread_and_fail(self) -> None:
+                anyio.from_thread.run(cards.create, {"title": "of the thread"})
                 raise ZeroDivisionError
 
             @async_action
@@ -182,6 +195,7 @@ async def test_what_an_action_changes_is_there_once_it_is_answered() -> None:
         ("add_and_fail", {"title": "b"}, 500),
         ("add_what_cannot_be_written", {}, 500),
         ("all_at_once", {}, 500),
+        ("add_in_a_thread_and_fail", {}, 500),
     ],
 )
 async def test_an_action_that_fails_leaves_nothing_behind(action: str, parameters: dict[str, Any], status: int) -> None:
@@ -249,11 +263,135 @@ async def test_actions_under_way_share_nothing() -> None:
     assert await deck.titles() == ["a", "b", "c"]
 
 
-async def test_the_tasks_of_an_action_share_its_unit() -> None:
+async def test_what_other_tasks_do_can_be_included_in_a_unit() -> None:
     deck = Deck()
     assert (await ask(deck.view, "all_at_once"))["status"] == 500
     assert len(set(deck.units)) == 1
     assert deck.units[0] is not None
+
+
+# Each begins work in another task, which has ended when the function returns.
+async def _create_task(work: Work) -> None:
+    await _ended(lambda done: asyncio.create_task(_then(work, done)))
+
+
+async def _ensure_future(work: Work) -> None:
+    await _ended(lambda done: asyncio.ensure_future(_then(work, done)))
+
+
+async def _gather(work: Work) -> None:
+    await asyncio.gather(work(), asyncio.sleep(0))
+
+
+async def _task_group(work: Work) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(work())
+
+
+async def _anyio_task_group(work: Work) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work)
+
+
+async def _call_soon(work: Work) -> None:
+    loop = asyncio.get_running_loop()
+    await _ended(lambda done: loop.call_soon(lambda: done.tasks.append(loop.create_task(_then(work, done)))))
+
+
+async def _thread(work: Work) -> None:
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(work(), loop).result(5))
+
+
+async def _task_of_a_task(work: Work) -> None:
+    await _create_task(lambda: _create_task(work))
+
+
+class Done(asyncio.Event):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tasks: list[Any] = []  # so that they live
+
+
+async def _then(work: Work, done: Done) -> None:
+    await work()
+    done.set()
+
+
+async def _ended(begin: Callable[[Done], Any]) -> None:
+    done = Done()
+    done.tasks.append(begin(done))
+    await done.wait()
+
+
+WAYS = [
+    _create_task,
+    _ensure_future,
+    _gather,
+    _task_group,
+    _anyio_task_group,
+    _call_soon,
+    _thread,
+    _task_of_a_task,
+]
+
+
+@pytest.mark.parametrize("has_begun", [True, False], ids=["unit begun", "no unit yet"])
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_"))
+async def test_what_another_task_does_is_kept_and_told_though_the_action_fails(way: Any, has_begun: bool) -> None:
+    cards = MemoryQuerySet(Card)
+
+    class Shop(SubscribeMixin, AsyncAPIConsumer):
+        async def audit(self) -> None:
+            await cards.create({"title": "audited"})
+            await self.publish("audited")
+
+        @async_action
+        async def buy(self) -> None:
+            if has_begun:
+                await cards.create({"title": "of the action"})
+                await self.publish("bought")
+            await way(self.audit)
+            await self.push("had_ended", await cards.filter(title="audited").count())
+            raise ZeroDivisionError
+
+    async with talking(Shop.as_asgi()) as ws:
+        await ws.call("subscribe")
+        assert (await ws.call("buy"))["status"] == 500
+        assert [(await ws.event())["event"] for _ in range(2)] == ["audited", "had_ended"]
+    assert [card.title async for card in cards] == ["audited"]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_"))
+async def test_outside_of_frames_too_a_unit_belongs_to_its_task(way: Any) -> None:
+    cards = MemoryQuerySet(Card)
+
+    async def work() -> None:
+        async with unit_of_work() as unit:
+            await cards.create({"title": "of the block"})
+            await way(lambda: cards.create({"title": "audited"}))
+            await way(lambda: unit.include(cards.create({"title": "included"})))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await work()
+    assert [card.title async for card in cards] == ["audited"]
+
+
+async def test_a_block_in_another_task_is_a_unit_of_its_own() -> None:
+    deck = Deck()
+
+    async def apart() -> None:
+        async with unit_of_work() as unit:
+            await deck.cards.create({"title": "b"})
+            deck.units.append(unit)
+
+    async with unit_of_work() as outer:
+        await deck.cards.create({"title": "c"})
+        await asyncio.gather(apart(), apart(), return_exceptions=True)  # the second one clashes
+        assert outer not in deck.units
+        assert current_unit() is outer
+    assert await deck.titles() == ["a", "c", "b"]  # by their keys
 
 
 async def test_a_block_within_an_action_is_kept_at_its_end() -> None:

@@ -1,7 +1,8 @@
 """Changes: objects that were created, updated or deleted, told to the routes where they are.
 
 What one unit of work does to one object is one event, told after the commit: an object that was created and then
-updated is ``created``, as it is at the end.
+updated is ``created``, as it is at the end. Where nobody knows whether the unit was committed, the subscribers of all
+its changes are told to load again.
 
 Within a process the events of one object are told in the order in which its changes were committed: whoever changed it
 has its locks from right before the commit until the event is told. Between processes only versions say what is newer:
@@ -22,7 +23,7 @@ from wsaction.layers.base import History
 from wsaction.locks import Held
 from wsaction.lookups import name_of
 from wsaction.narrowing import NarrowingQuerySet
-from wsaction.publishing import session_of
+from wsaction.publishing import heal, session_of
 from wsaction.routing import NoReverseMatch
 from wsaction.scopes import topic_at
 from wsaction.serializers import output_model
@@ -124,14 +125,19 @@ class _Pending:
         finally:
             self._let_go()
 
+    def heal(self) -> None:
+        """Tells all who would be told of the changes to load again: whether these were committed is not known."""
+        for place in {place.topic: place for change in self._changes.values() for place in change.places}.values():
+            heal(place.hub, place.topic, place.history)
+
     async def prepare(self) -> None:
         """Nothing can be in its way."""
 
-    async def commit(self) -> None:
+    async def commit(self) -> bool:
         """They are told after everything is committed."""
+        return False
 
     async def rollback(self) -> None:
-        self._changes.clear()
         self._let_go()
 
 
@@ -155,7 +161,7 @@ async def note(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | N
     pending = unit.held(_Pending)
     if not isinstance(pending, _Pending):
         pending = unit.resource(_Pending, _Pending)
-        unit.around_commit(pending.hold, pending.publish)
+        unit.around_commit(pending.hold, pending.publish, pending.heal)
     pending.add((type(handler), change.pk), change)
 
 

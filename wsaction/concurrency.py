@@ -7,17 +7,20 @@ import math
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from typing import Any, Generic, TypeVar
 
 import anyio
 import anyio.to_thread
 
-__all__ = ("Threads",)
+__all__ = ("Threads", "caller")
 
 logger = logging.getLogger("wsaction")
 
 T = TypeVar("T")
+
+caller: ContextVar[Any] = ContextVar("wsaction.caller", default=None)
+"""In a thread, the task that waits for it; inherited by what the thread has run on the event loop."""
 
 
 class Threads:
@@ -93,6 +96,7 @@ class _Managed(AbstractAsyncContextManager[T]):
     def __init__(self, threads: Threads, manager: AbstractContextManager[T]) -> None:
         self._threads, self._manager = threads, manager
         self._context = copy_context()
+        self._context.run(caller.set, asyncio.current_task())
         self._taken = threading.Lock()  # by the thread that has entered it, or by who gave up waiting for that before
 
     async def __aenter__(self) -> T:
@@ -123,11 +127,13 @@ class _Work(Generic[T]):
     def __init__(self, function: Callable[[], T], release: Callable[[], None]) -> None:
         self._function, self._release = function, release
         self._loop = asyncio.get_running_loop()
+        self._caller = asyncio.current_task()
         self._taken = threading.Lock()  # by the thread that runs it, or by who abandons it before
 
     def __call__(self) -> T:
         if not self._taken.acquire(blocking=False):
             raise RuntimeError("abandoned before a thread was free")
+        caller.set(self._caller)  # in the thread's own copy of the context
         try:
             return self._function()
         finally:

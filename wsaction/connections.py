@@ -99,6 +99,11 @@ class Connection:
         return self._loop
 
     @property
+    def leader(self) -> "asyncio.Task[None]":
+        """The task that reads frames, and runs each until it suspends."""
+        return self._leader
+
+    @property
     def capacity(self) -> int:
         """Bytes that may wait to be sent."""
         return self.limits.max_outbox_bytes

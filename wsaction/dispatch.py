@@ -206,6 +206,7 @@ class Session:
         call: Call = frame.call  # whoever made the frame made it
         action: Action = call.plan.action  # type: ignore[assignment]  # there is one
         before = current_frame.set(frame)
+        frame.task = asyncio.current_task()  # whose its unit of work is
         try:
             handler = await self.allow(frame)
             if call.throttles:

@@ -18,9 +18,11 @@
     ├── 499  Cancelled              cancelled
     ├── 500  ServerError            server_error
     ├── 500  ReplyTooLarge          reply_too_large
+    ├── 500  OutcomeUnknown         outcome_unknown
     ├── 503  Busy                   busy
     ├── 503  ShuttingDown           shutting_down
-    └── 503  LayerUnavailable       layer_unavailable
+    ├── 503  LayerUnavailable       layer_unavailable
+    └── 503  DatabaseUnavailable    database_unavailable
 
     ImproperlyConfigured            a declaration that cannot work; raised when declared, never on the wire
 
@@ -56,6 +58,7 @@ __all__ = (
     "Busy",
     "Cancelled",
     "Conflict",
+    "DatabaseUnavailable",
     "DuplicateRequestID",
     "ImproperlyConfigured",
     "InvalidFrame",
@@ -64,6 +67,7 @@ __all__ = (
     "LayerUnavailable",
     "NotAuthenticated",
     "NotFound",
+    "OutcomeUnknown",
     "PermissionDenied",
     "ReplyTooLarge",
     "RouteNotFound",
@@ -241,6 +245,15 @@ class ReplyTooLarge(_Catalogued):
     code = (500, "reply_too_large", "The reply is too large to be sent.")
 
 
+class OutcomeUnknown(_Catalogued):
+    """A commit was sent and its answer never came, or only a part of the changes was committed.
+
+    No 503: after a 503 the same frame may be sent again, since nothing was done. Here the client has to look first.
+    """
+
+    code = (500, "outcome_unknown", "Whether this was carried out is not known; look before you send it again.")
+
+
 class Busy(_Catalogued):
     """A bound is reached; ``ctx.limit`` names the setting. Nothing was done: the same frame may be sent again later."""
 
@@ -271,6 +284,12 @@ class LayerUnavailable(_Catalogued):
     ) -> None:
         super().__init__(msg, ctx, loc=loc)
         self.uncertain = uncertain
+
+
+class DatabaseUnavailable(_Catalogued):
+    """The database cannot be reached, or takes no work. Nothing was done: the same frame may be sent again later."""
+
+    code = (503, "database_unavailable", "The database is away; nothing was done. Try again later.")
 
 
 CATALOGUE: Mapping[str, type[_Catalogued]] = {cls.code[1]: cls for cls in _Catalogued.__subclasses__()}

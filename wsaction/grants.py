@@ -64,6 +64,7 @@ class Right:
         frame = new_frame(self._body, self._call.name, self._call.target.route, None)
         frame.consumer, frame.call = self._session.consumer, self._call
         before = current_frame.set(frame)
+        frame.task = asyncio.current_task()  # whose its unit of work is
         try:
             yield self._call.mounted.handler(frame, self._session.scope)
             await complete(frame)

@@ -1,9 +1,10 @@
 """Publishing: an event on its way to the hub, from a handler or, by an app's own router, from anywhere else.
 
 Within a unit of work that has begun it waits for the commit: nobody is told of what is not kept. Else it is told at
-once.
+once. Where nobody knows whether the unit was committed, the subscribers are told to load again.
 """
 
+import asyncio
 import logging
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = (
     "Outsider",
     "announced",
     "handler_at",
+    "heal",
     "own_route",
     "own_topic",
     "publish_from",
@@ -34,6 +36,8 @@ __all__ = (
 )
 
 logger = logging.getLogger("wsaction")
+
+COMMIT_ARRIVES = 5.0  # seconds after which a COMMIT whose connection was lost has been carried out, or never is
 
 
 def session_of(handler: Any) -> Any:
@@ -105,7 +109,9 @@ async def tell(
     if (unit := current_unit()) is None:
         await publish()
     else:
-        unit.on_commit(partial(_publish_or_heal, publish, hub, topic, history))
+        unit.on_commit(
+            partial(_publish_or_heal, publish, hub, topic, history), if_unknown=partial(heal, hub, topic, history)
+        )
 
 
 async def _publish_or_heal(publish: Any, hub: Hub, topic: str, history: History | None) -> None:
@@ -113,6 +119,20 @@ async def _publish_or_heal(publish: Any, hub: Hub, topic: str, history: History 
         await publish()
     except LayerUnavailable as exc:
         logger.error("an event of %r was not told; its subscribers will be told to load again: %r", topic, exc)
+        hub.heal(topic, history)
+
+
+def heal(hub: Hub, topic: str, history: History | None) -> None:
+    """Tells the subscribers of a topic to load again, where nobody knows whether a change of it was committed.
+
+    They are told now, and once more when a commit that was still on its way to the database has surely arrived.
+    """
+    hub.heal(topic, history)
+    asyncio.get_running_loop().call_later(COMMIT_ARRIVES, _heal_again, hub, topic, history)
+
+
+def _heal_again(hub: Hub, topic: str, history: History | None) -> None:
+    if not hub.is_closed:  # else there is nobody left to tell
         hub.heal(topic, history)
 
 

@@ -2,8 +2,15 @@
 
 Each frame has one of its own, made when a queryset first needs it. It is committed once the action has returned and its
 reply is written, so that a commit that fails is what the client is told; an error, a cancellation or a timeout rolls it
-back. The tasks of an action share its unit; one that outlives the action works outside of it. Of a stream, each step
-between two yields is a unit, so that a paused stream holds no connection.
+back. Of a stream, each step between two yields is a unit, so that a paused stream holds no connection.
+
+A unit belongs to the task that began it. Other tasks (``create_task``, ``gather``, a ``TaskGroup``) are outside of it,
+whoever began or awaits them: what they write is kept and told by itself, as with a database session of their own.
+`UnitOfWork.include` brings work in another task into the unit. What a sync action calls through `anyio.from_thread`
+is part of the action's unit.
+
+A commit may end in three ways. It is kept; it is refused, and nothing is kept; or nobody knows, since its answer was
+lost. Where nobody knows, the caller gets `OutcomeUnknown` and whatever waited for the commit is told so.
 
 Outside of a frame (an HTTP endpoint, a job, a test) each operation of a queryset is a unit by itself, unless
 `unit_of_work` says otherwise::
@@ -21,6 +28,8 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar, cast
 
+from wsaction.concurrency import caller
+from wsaction.exceptions import OutcomeUnknown
 from wsaction.frames import Frame, current_frame
 
 __all__ = (
@@ -38,6 +47,9 @@ __all__ = (
 logger = logging.getLogger("wsaction")
 
 R = TypeVar("R", bound="Resource")
+T = TypeVar("T")
+
+_SAY_NOTHING = (OutcomeUnknown, OSError, asyncio.CancelledError)  # about what was committed
 
 
 class Resource(Protocol):
@@ -48,8 +60,13 @@ class Resource(Protocol):
     async def prepare(self) -> None:
         """Raises what would keep it from committing, as far as that can be known before."""
 
-    async def commit(self) -> None:
-        """Keeps what was changed. Called once; afterwards it is not used any more."""
+    async def commit(self) -> bool | None:
+        """Keeps what was changed; False says that there was nothing to keep. Called once; afterwards it is not used any
+        more.
+
+        Raises `OutcomeUnknown` where it may be kept all the same. An ``OSError`` (a lost connection, a timeout) and a
+        cancellation mean the same; any other error means that nothing is kept.
+        """
 
     async def rollback(self) -> None:
         """Drops what was changed, also after a ``prepare`` or ``commit`` that failed."""
@@ -58,15 +75,17 @@ class Resource(Protocol):
 class UnitOfWork:
     """Changes that are kept together or not at all.
 
-    Two databases in one unit are committed one after the other: where the second commit fails, the first is kept.
+    Resources are committed one after the other, those in memory last; after one that fails, no other is. Where the
+    second of two fails, the first is kept: the outcome of the unit is then as unknown as if an answer was lost.
     """
 
-    __slots__ = ("_around", "_callbacks", "_resources", "closed", "depth", "failed")
+    __slots__ = ("_around", "_callbacks", "_if_unknown", "_resources", "closed", "depth", "failed")
 
     def __init__(self) -> None:
         self._resources: dict[Any, Resource] = {}
-        self._around: list[tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]] = []
+        self._around: list[Callable[[], Awaitable[None]]] = []
         self._callbacks: list[Callable[[], Any]] = []
+        self._if_unknown: list[Callable[[], Any]] = []
         self.closed = False  # once it begins to end: what asks for a unit now is outside
         self.depth = 0  # of `unit_of_work` blocks
         self.failed = False  # in a block within, whose error was caught; or its action has, for who is around it
@@ -81,23 +100,45 @@ class UnitOfWork:
         """What the unit holds under a key already."""
         return self._resources.get(key)
 
-    def on_commit(self, callback: Callable[[], Any]) -> None:
+    def on_commit(self, callback: Callable[[], Any], *, if_unknown: Callable[[], Any] | None = None) -> None:
         """Has a function called, or awaited, after the unit is committed and before the reply; in the order given.
 
         It is outside of the unit. What it raises is logged and changes nothing. Never called where the unit is rolled
-        back. Raises ``RuntimeError`` once the unit has ended.
+        back. Where nobody knows whether it was committed, ``if_unknown`` is called in its place. Raises
+        ``RuntimeError`` once the unit has ended.
         """
         if self.closed:
             raise RuntimeError("this unit of work has ended; on_commit() is called while it is under way")
         self._callbacks.append(callback)
+        if if_unknown is not None:
+            self._if_unknown.append(if_unknown)
 
-    def around_commit(self, before: Callable[[], Awaitable[None]], after: Callable[[], Awaitable[None]]) -> None:
+    def around_commit(
+        self,
+        before: Callable[[], Awaitable[None]],
+        after: Callable[[], Awaitable[None]],
+        if_unknown: Callable[[], Any],
+    ) -> None:
         """Has ``before`` awaited when all that may have to wait is prepared and nothing is committed yet, and ``after``
-        right after the commit, before what `on_commit` calls. What ``before`` raises prevents the commit."""
-        self._around.append((before, after))
+        right after the commit, before what `on_commit` calls; in its place ``if_unknown``, where nobody knows whether
+        it was committed. What ``before`` raises prevents the commit."""
+        self._around.append(before)
+        self._callbacks.insert(len(self._around) - 1, after)
+        self._if_unknown.append(if_unknown)
+
+    async def include(self, work: Awaitable[T]) -> T:
+        """Awaits work as a part of this unit, in whichever task that is done; the unit's owner waits for it.
+
+        >>> await asyncio.gather(*(unit.include(cards.create({"title": title})) for title in titles))
+        """
+        before = _bound.set((self, asyncio.current_task()))
+        try:
+            return await work
+        finally:
+            _bound.reset(before)
 
     async def commit(self) -> None:
-        """Keeps everything, or raises what prevents it and keeps nothing.
+        """Keeps everything, or raises what prevents it and keeps nothing; `OutcomeUnknown` where nobody knows.
 
         Runs to its end even when it is cancelled, which is raised then.
         """
@@ -127,20 +168,32 @@ class UnitOfWork:
     async def _commit(self) -> None:
         slow = [one for one in self._resources.values() if not one.instant]
         instant = [one for one in self._resources.values() if one.instant]
+        committing, kept = False, False
         try:
             for resource in slow:
                 await resource.prepare()
-            for before, _ in self._around:
+            for before in self._around:
                 await before()
             for resource in instant:
                 await resource.prepare()
+            committing = True
             for resource in (*slow, *instant):
-                await resource.commit()
-        except BaseException:
+                kept = await resource.commit() is not False or kept
+        except BaseException as exc:
             await self._rollback()
+            if committing and (kept or isinstance(exc, _SAY_NOTHING)):
+                await self._leave_unknown(exc)
             raise
-        for callback in (*(after for _, after in self._around), *self._callbacks):
+        for callback in self._callbacks:
             await _call(callback)
+
+    async def _leave_unknown(self, exc: BaseException) -> None:
+        """Nobody knows what is kept: raises `OutcomeUnknown` for an error of one of the commits."""
+        logger.error("a unit of work may be kept, or a part of it; nobody knows", exc_info=exc)
+        for callback in self._if_unknown:
+            await _call(callback)
+        if isinstance(exc, Exception | asyncio.CancelledError):
+            raise OutcomeUnknown from exc
 
     async def _rollback(self) -> None:
         for resource in self._resources.values():
@@ -182,26 +235,53 @@ ENDED.closed = COMMITTING.closed = True
 
 
 # ------------------------------------------------------------------------------------------------- which one
-_outside: ContextVar[UnitOfWork | None] = ContextVar("wsaction.unit_of_work", default=None)
+_NOTHING = (None, None)
+_bound: ContextVar[tuple[UnitOfWork | None, Any]] = ContextVar("wsaction.unit_of_work", default=_NOTHING)
+"""The unit that was begun, or included, outside of a frame, and the task that it belongs to: tasks that are begun there
+inherit the variable, but not the unit."""
 
 
-def _has_ended(frame: Frame) -> bool:
-    return frame.unit is ENDED or frame.unit is COMMITTING
+def _is_ours(owner: Any) -> bool:
+    """Whether we run in this task, or in a thread that it waits for."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # in a thread
+        task = None
+    return task is owner or caller.get() is owner
+
+
+def _own_frame() -> Frame | None:
+    """The frame whose action we are; None for other tasks, and where its unit has ended."""
+    frame = current_frame.get()
+    if frame is None or frame.unit is ENDED or frame.unit is COMMITTING:
+        return None
+    owner = frame.task
+    if owner is None:  # its action has not suspended yet, or just now
+        owner = frame.consumer.connection.leader
+    return frame if _is_ours(owner) else None
+
+
+def _bound_unit() -> UnitOfWork | None:
+    unit, owner = _bound.get()
+    return None if unit is None or unit.closed or not _is_ours(owner) else unit
 
 
 def current_unit() -> UnitOfWork | None:
-    """The unit under way in this context; None where none has begun, or it has ended."""
-    frame = current_frame.get()
-    unit = frame.unit if frame is not None and not _has_ended(frame) else _outside.get()
+    """The unit under way in this task; None where none has begun, or it has ended."""
+    if (unit := _bound_unit()) is not None:
+        return unit
+    frame = _own_frame()
+    unit = None if frame is None else frame.unit
     return None if unit is None or unit.closed else unit
 
 
 def join_unit() -> UnitOfWork | None:
     """The unit under way, begun now where a frame has none yet; None outside of frame and `unit_of_work`."""
-    frame = current_frame.get()
-    if frame is None or _has_ended(frame):
-        return current_unit()
-    unit: UnitOfWork | None = frame.unit
+    if (unit := _bound_unit()) is not None:
+        return unit
+    if (frame := _own_frame()) is None:
+        return None
+    unit = frame.unit
     if unit is None or unit.closed:
         unit = frame.unit = UnitOfWork()
     return unit
@@ -221,14 +301,13 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
     ``finally`` can keep something still; so can a dependency or middleware whose action failed. Raises
     ``RuntimeError`` where a block within failed and its error was caught: nothing is kept then.
     """
-    frame, before = current_frame.get(), _outside.get()
-    if frame is not None and _has_ended(frame):
-        frame = None
-    elif frame is not None and frame.unit is not None and not frame.unit.depth and _is_over(frame):
+    frame = _own_frame() if _bound_unit() is None else None
+    if frame is not None and frame.unit is not None and not frame.unit.depth and _is_over(frame):
         await frame.unit.rollback()
     unit = join_unit() or UnitOfWork()
+    before = _bound.get()
     if frame is None:
-        _outside.set(unit)
+        _bound.set((unit, asyncio.current_task()))
     unit.depth += 1
     try:
         yield unit
@@ -238,7 +317,7 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
     finally:
         unit.depth -= 1
         if frame is None:
-            _outside.set(before)
+            _bound.set(before)
         if not unit.depth:
             if frame is not None and frame.unit is unit:
                 frame.unit = None
