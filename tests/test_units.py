@@ -27,7 +27,6 @@ from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import connect
 from wsaction.units import ENDED, UnitOfWork, current_unit, join_unit, unit_of_work
 
-
 Work: TypeAlias = Callable[[], Awaitable[Any]]
 
 
