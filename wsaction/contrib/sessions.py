@@ -2,11 +2,15 @@
 once.
 
 SQLite lets one connection write at a time, and one that waits polls. Units that write to a SQLite engine therefore
-queue within the process before they do; a ``:memory:`` engine, which has one connection for all, has one unit at a
-time.
+queue within the process before they do, and hold no connection of the pool meanwhile; a ``:memory:`` engine, which has
+one connection for all, has one unit at a time.
+
+A database that is away is `DatabaseUnavailable` for each request and one line in the log for each outage.
 """
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, TypeVar
@@ -21,15 +25,18 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.pool import StaticPool
 
-from wsaction.contrib.violations import api_error
-from wsaction.exceptions import Busy, Conflict, NotFound
+from wsaction.contrib.violations import api_error, is_away, is_refusal
+from wsaction.exceptions import Busy, Conflict, DatabaseUnavailable, NotFound, OutcomeUnknown
 from wsaction.units import UnitOfWork, join_unit, unit_of_work
 
 __all__ = ("UnitSession", "flush", "session_under_way")
 
+logger = logging.getLogger("wsaction")
+
 T = TypeVar("T")
 
 QUEUE_TIMEOUT = 30.0  # seconds that a unit waits for its turn to write, before the client is told to try again
+QUIET = 60.0  # seconds in which a database that comes and goes is logged once
 
 
 class UnitSession:
@@ -40,18 +47,19 @@ class UnitSession:
 
     instant = False
 
-    def __init__(self, sessionmaker: async_sessionmaker[Any], mapper: Mapper[Any]) -> None:
+    def __init__(self, unit: UnitOfWork, sessionmaker: async_sessionmaker[Any], mapper: Mapper[Any]) -> None:
+        self.unit = unit
         self.session: AsyncSession = sessionmaker(expire_on_commit=False)
         self.wrote = False
         self.is_first = False  # whether nothing was to be written before the block under way
         self.mapper = mapper
         self.lock = asyncio.Lock()
         self.user: asyncio.Task[Any] | None = None  # who holds the lock
-        self._engine = self.session.sync_session.get_bind(mapper).engine
-        self.is_sqlite = self._engine.dialect.name == "sqlite"
-        self.is_alone = self.is_sqlite and isinstance(self._engine.pool, StaticPool)  # one connection for all
-        self._is_connected = False
-        self._turn: asyncio.Lock | None = None  # to write, while this unit has it
+        self.engine = self.session.sync_session.get_bind(mapper).engine
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self.is_alone = self.is_sqlite and isinstance(self.engine.pool, StaticPool)  # one connection for all
+        self._has_one_database = sessionmaker.kw.get("bind") is not None and not sessionmaker.kw.get("binds")
+        self._turn: _Turn | None = None  # to write, while this unit has it
 
     def use(self, *, writing: bool) -> "_Use":
         """The session to oneself; within its block once more where the same task asks.
@@ -68,12 +76,6 @@ class UnitSession:
         raw: Any = await (await self.session.connection()).get_raw_connection()
         return bool(raw.driver_connection.in_transaction)
 
-    async def read(self, query: Callable[..., T], *args: Any) -> T:
-        """What a function of the session answers that reads rows; from then on the unit holds a connection."""
-        found = await self.session.run_sync(query, *args)
-        self._is_connected = True
-        return found
-
     def is_dirty(self) -> bool:
         """Whether it holds changes that are not written yet."""
         session = self.session.sync_session
@@ -82,19 +84,27 @@ class UnitSession:
     async def take_turn(self) -> None:
         """Waits until no other unit writes to the same SQLite database, and keeps others waiting until this one ends.
 
-        Raises `Busy`.
+        Meanwhile the unit holds no connection: the one that it has read with is given back. Raises `Busy`.
         """
         if not self.is_sqlite or self._turn is not None:
             return
-        if not self._is_connected:  # first: whoever has the turn must not wait for those who wait for it
-            await self.session.connection()
-        turn = _turn(self._engine)
-        try:
-            async with asyncio.timeout(QUEUE_TIMEOUT):
-                await turn.acquire()
-        except TimeoutError:
-            raise Busy("The database is busy with other changes; nothing was done.") from None
+        turn = _turn_of(self.engine)
+        pinned = turn.is_wanted and not await self._give_back()
+        await turn.take(self.unit, pinned)
         self._turn = turn
+
+    async def _give_back(self) -> bool:
+        """Gives the connection back to the pool, and keeps all objects; whether it could be.
+
+        It cannot where reading has begun a transaction, as some engines are set up: what was read would not be what the
+        changes are then based on. SQLAlchemy's own engines begin one with the first change.
+        """
+        session = self.session
+        if session.in_transaction():
+            if await self.is_transaction_open():
+                return False
+            await session.run_sync(_end_transaction)
+        return True
 
     # ---------------------------------------------------------------------------------------------- its unit
     async def prepare(self) -> None:
@@ -102,20 +112,24 @@ class UnitSession:
             async with self.use(writing=False):
                 await self.session.flush()
 
-    async def commit(self) -> None:
+    async def commit(self) -> bool:
         if not self.wrote:
             await self._close()
-            return
+            return False
         async with self.use(writing=False):
             await self.session.run_sync(self._commit)
         self._pass_turn()
+        return True
 
     def _commit(self, session: Session) -> None:
-        connection = session.connection() if self.is_sqlite else None
+        connection = session.connection({"mapper": self.mapper}) if session.in_transaction() else None
         try:
             session.commit()
-        except BaseException:
-            if connection is not None:  # a COMMIT that SQLite refuses leaves the transaction open
+        except BaseException as exc:
+            was_sent = connection is not None and not connection.in_transaction()
+            if was_sent and not (self._has_one_database and is_refusal(exc)):
+                raise OutcomeUnknown from exc
+            if connection is not None and self.is_sqlite:  # a COMMIT that SQLite refuses leaves the transaction open
                 connection.connection.rollback()
             raise
         session.close()
@@ -127,6 +141,10 @@ class UnitSession:
     async def _close(self) -> None:
         try:
             await self.session.close()
+        except Exception as exc:
+            if not is_away(exc):
+                raise
+            _note_away(self.engine, exc)
         finally:
             self._pass_turn()
 
@@ -134,6 +152,13 @@ class UnitSession:
         if self._turn is not None:
             self._turn.release()
             self._turn = None
+
+
+def _end_transaction(session: Session) -> None:
+    """Ends what has only read, without a COMMIT that would write what is not written yet."""
+    transaction = session.get_transaction()
+    if transaction is not None:
+        transaction.close()
 
 
 class _Use:
@@ -166,19 +191,111 @@ class _Use:
         if not self._entered:
             held.user = None
             held.lock.release()
-        if isinstance(exc, DBAPIError) and (error := api_error(exc, held.mapper)) is not None:
-            raise error from exc
-        if isinstance(exc, PoolTimeout):
+        if exc is None:
+            if _away and held.session.in_transaction():
+                _note_back(held.engine)
+        elif isinstance(exc, PoolTimeout):
             raise Busy("No connection to the database was free; nothing was done.") from exc
+        elif isinstance(exc, Exception) and is_away(exc):
+            _note_away(held.engine, exc)
+            raise DatabaseUnavailable from exc
+        elif isinstance(exc, DBAPIError) and (error := api_error(exc, held.mapper)) is not None:
+            raise error from exc
 
 
-_turns: WeakKeyDictionary[Engine, WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakKeyDictionary()
+# ------------------------------------------------------------------------------------------------- turns to write
+class _Turn:
+    """The turn to write to one SQLite database: who comes first has it first."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._lock, self._wanted, self._pinned = asyncio.Lock(), 0, 0
+        self._holder: UnitOfWork | None = None
+        size = getattr(engine.pool, "size", None)
+        self._most_pinned = size() // 2 if callable(size) else None  # the others are for who has the turn
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody has it, or waits for it."""
+        return self._wanted > 0
+
+    async def take(self, unit: UnitOfWork, pinned: bool) -> None:
+        """Waits for it. ``pinned``: the unit holds a connection while it waits, as only half of the pool may.
+
+        Raises `Busy`, at once where those who would have to give it back wait for what this unit has.
+        """
+        if pinned and self._most_pinned is not None and self._pinned >= self._most_pinned:
+            raise Busy(_BUSY)
+        self._refuse_circle(unit)
+        self._wanted += 1
+        self._pinned += pinned
+        _waiting[unit] = self
+        try:
+            async with asyncio.timeout(QUEUE_TIMEOUT):
+                await self._lock.acquire()
+        except BaseException as exc:
+            self._wanted -= 1
+            if isinstance(exc, TimeoutError):
+                raise Busy(_BUSY) from None
+            raise
+        finally:
+            self._pinned -= pinned
+            _waiting.pop(unit, None)
+        self._holder = unit
+
+    def _refuse_circle(self, unit: UnitOfWork) -> None:
+        holder = self._holder
+        while holder is not None and holder in _waiting:
+            holder = _waiting[holder]._holder
+            if holder is unit:
+                raise Busy(_BUSY)
+
+    def release(self) -> None:
+        """Passes it on."""
+        self._wanted -= 1
+        self._holder = None
+        self._lock.release()
 
 
-def _turn(engine: Engine) -> asyncio.Lock:
+_BUSY = "The database is busy with other changes; nothing was done."
+_waiting: dict[UnitOfWork, _Turn] = {}  # each unit that waits for a turn
+_turns: WeakKeyDictionary[Engine, WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn]] = WeakKeyDictionary()
+
+
+def _turn_of(engine: Engine) -> _Turn:
     """The turn to write to an engine, on this event loop."""
     loops = _turns.setdefault(engine, WeakKeyDictionary())
-    return loops.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+    loop = asyncio.get_running_loop()
+    if (turn := loops.get(loop)) is None:
+        turn = loops[loop] = _Turn(engine)
+    return turn
+
+
+# ------------------------------------------------------------------------------------------------- outages
+_away: WeakKeyDictionary[Engine, tuple[float, bool]] = WeakKeyDictionary()  # since when, and whether that was logged
+_logged: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()  # when an engine was last said to be away
+
+
+def _note_away(engine: Engine, exc: BaseException) -> None:
+    """Logs that a database is away, once for each outage."""
+    if engine in _away:
+        return
+    now = time.monotonic()
+    is_told = now - _logged.get(engine, float("-inf")) >= QUIET
+    _away[engine] = now, is_told
+    if is_told:
+        _logged[engine] = now
+        why = exc.orig if isinstance(exc, DBAPIError) else exc  # without the SQL and its values
+        logger.error("the database %s is away, and who needs it gets 503 until it is back: %r", engine.url, why)
+
+
+def _note_back(engine: Engine) -> None:
+    if engine in _away:
+        since, is_told = _away.pop(engine)
+        if is_told:
+            logger.warning("the database %s is back after %.1f s", engine.url, time.monotonic() - since)
+
+
+# ------------------------------------------------------------------------------------------------- which session
 
 
 def session_under_way(
@@ -237,7 +354,7 @@ async def _alone(
 def _of(unit: UnitOfWork, sessionmaker: async_sessionmaker[Any], mapper: Mapper[Any]) -> UnitSession:
     """The unit's session, which all querysets of an engine share: one unit is one transaction."""
     bind = sessionmaker.kw.get("bind")
-    return unit.resource(sessionmaker if bind is None else bind, lambda: UnitSession(sessionmaker, mapper))
+    return unit.resource(sessionmaker if bind is None else bind, lambda: UnitSession(unit, sessionmaker, mapper))
 
 
 async def flush(held: UnitSession, change: Callable[[], Awaitable[None]], mapper: Mapper[Any]) -> None:

@@ -104,13 +104,13 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
     async def _fetch(self) -> list[M]:
         rows = self._part(self._conditioned(self._ordered() if self._order else self._by_default))
         async with session_under_way(self._sessionmaker, self._mapper, writing=False) as held:
-            return await held.read(_all, rows, self._loads_more)
+            return await held.session.run_sync(_all, rows, self._loads_more)
 
     async def _at(self, key: Any) -> M | None:
         if self._where:
             return await super()._at(key)
         async with session_under_way(self._sessionmaker, self._mapper, writing=False) as held:
-            found: M | None = await held.read(_one, self._by_key, {_KEY: key})
+            found: M | None = await held.session.run_sync(_one, self._by_key, {_KEY: key})
             return found
 
     @property

@@ -1,19 +1,26 @@
-"""What databases refuse, as errors that clients may be told: without SQL, without values."""
+"""What the errors of databases say: what is refused, as clients may be told it, without SQL and values; whether the
+database is away; whether a COMMIT that failed was refused, or may be carried out all the same."""
 
 import re
 from typing import Any
 
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Mapper
 
 from wsaction.exceptions import APIError, Busy, Conflict, InvalidParameters
 
-__all__ = ("api_error",)
+__all__ = ("api_error", "is_away", "is_refusal")
 
 _SQLITE = re.compile(r"(?:UNIQUE|NOT NULL) constraint failed: (.+)")  # card.board_id, card.position
 _DETAIL = re.compile(r"Key \((.+?)\)=")  # PostgreSQL's: Key (board_id, "position")=(1, 2) already exists.
 _VALUES = ("22001", "22003", "22007", "22008", "22015", "22021", "22P02", "22P05")  # too long, out of range, ill-formed
 _AGAIN = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
+# connection errors, resources used up (too many connections), shutting down; what a login or the database's name may be
+_AWAY = ("08", "53", "57P", "28", "3D")
+_NO_ANSWER = ("08", "40003", "57P")  # to a COMMIT: the connection ended, perhaps after it was carried out
+# SQLite's primary result codes
+_SQLITE_AWAY = frozenset({8, 10, 13, 14})  # read-only, I/O error, disk full, cannot open
+_SQLITE_REFUSES = frozenset({5, 6, 8, 13, 19})  # busy, locked, read-only, disk full, constraint
 
 
 def api_error(exc: DBAPIError, mapper: Mapper[Any]) -> APIError | None:
@@ -30,6 +37,46 @@ def api_error(exc: DBAPIError, mapper: Mapper[Any]) -> APIError | None:
         told = "A value is too large, too long or ill-formed for where it is kept."
         return InvalidParameters([{"type": "value_error", "msg": told}])
     return None
+
+
+def is_away(exc: BaseException) -> bool:
+    """Whether an error says that the database cannot be reached, or takes no work at all."""
+    if isinstance(exc, DBAPIError) and exc.connection_invalidated:
+        return True
+    orig = exc.orig if isinstance(exc, DBAPIError) else exc
+    if (state := _sqlstate(orig)) is not None:
+        return state.startswith(_AWAY)
+    if (code := _sqlite_code(orig)) is not None:
+        return code in _SQLITE_AWAY
+    return isinstance(exc, OSError) and _came_from_sqlalchemy(exc)
+
+
+def _came_from_sqlalchemy(exc: BaseException) -> bool:
+    """Whether SQLAlchemy let an error pass as it is: while it connects, it wraps the driver's own errors only."""
+    trace = exc.__traceback__
+    while trace is not None:
+        if str(trace.tb_frame.f_globals.get("__name__")).startswith("sqlalchemy."):
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def is_refusal(exc: BaseException) -> bool:
+    """Whether an error of a commit says that the database did not carry it out; else nobody knows."""
+    if not isinstance(exc, DBAPIError):
+        return isinstance(exc, SQLAlchemyError)  # SQLAlchemy's own, of what goes before the COMMIT
+    if exc.statement is not None or isinstance(exc, IntegrityError):  # a COMMIT is no statement to SQLAlchemy
+        return True
+    if exc.connection_invalidated:
+        return False
+    if (state := _sqlstate(exc.orig)) is not None:
+        return not state.startswith(_NO_ANSWER)
+    return _sqlite_code(exc.orig) in _SQLITE_REFUSES
+
+
+def _sqlite_code(orig: Any) -> int | None:
+    code = getattr(orig, "sqlite_errorcode", None)
+    return code & 0xFF if isinstance(code, int) else None
 
 
 def _is_of_values(exc: DBAPIError) -> bool:
