@@ -19,7 +19,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _run_once(self) -> None:
         loop: Any = self
         if not loop._ready and loop._scheduled:
-            self._now = max(self._now, loop._scheduled[0]._when)
+            first = loop._scheduled[0]
+            if first.cancelled():  # the loop drops it, and would really wait for the next one
+                first = min((one for one in loop._scheduled if not one.cancelled()), default=first)
+            self._now = max(self._now, first._when)
         super()._run_once()  # type: ignore[misc]
 
 
