@@ -285,14 +285,20 @@ def _note_away(engine: Engine, exc: BaseException) -> None:
     if is_told:
         _logged[engine] = now
         why = exc.orig if isinstance(exc, DBAPIError) else exc  # without the SQL and its values
-        logger.error("the database %s is away, and who needs it gets 503 until it is back: %r", engine.url, why)
+        logger.error(
+            "the database %s is away, and who needs it gets 503 until it is back: %r",
+            engine.url.render_as_string(),
+            why,
+        )
 
 
 def _note_back(engine: Engine) -> None:
     if engine in _away:
         since, is_told = _away.pop(engine)
         if is_told:
-            logger.warning("the database %s is back after %.1f s", engine.url, time.monotonic() - since)
+            logger.warning(
+                "the database %s is back after %.1f s", engine.url.render_as_string(), time.monotonic() - since
+            )
 
 
 # ------------------------------------------------------------------------------------------------- which session

@@ -1,0 +1,280 @@
+"""A COMMIT whose answer is lost, on PostgreSQL and SQLite: the writer is told that nobody knows, subscribers load again."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import sqlalchemy
+from pydantic import BaseModel
+from sqlalchemy import ForeignKey, event
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from tests import shelves
+from tests.driving import talking
+from wsaction import publishing
+from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
+from wsaction.decorators import async_action
+from wsaction.generics import ModelAPIActionHandler
+from wsaction.querysets import MemoryQuerySet
+from wsaction.serializers import ReadOnly
+from wsaction.subscriptions import SubscribeMixin
+from wsaction.units import join_unit
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Item(Base):
+    __tablename__ = "item"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    above_id: Mapped[int | None] = mapped_column(ForeignKey("item.id", deferrable=True, initially="DEFERRED"))
+
+
+class ItemOut(BaseModel):
+    id: Annotated[int, ReadOnly]
+    title: str
+    above_id: int | None = None
+
+
+class Note(BaseModel):
+    id: int
+    text: str
+
+
+def handler_of(queryset: Any, notes: Any = None, told: list[str] | None = None) -> Any:
+    class Items(SubscribeMixin, ModelAPIActionHandler):
+        serializer_class = ItemOut
+
+        @async_action
+        async def rename(self, title: str) -> None:
+            item = await self.get_object()
+            await self.get_queryset().update(item, {"title": title})
+            await self.publish("renamed", title)
+            if notes is not None:
+                await notes.create({"text": title})
+            unit = join_unit()
+            assert unit is not None and told is not None
+            unit.on_commit(lambda: told.append("committed"), if_unknown=lambda: told.append("unknown"))
+
+    Items.queryset = queryset
+    return Items.as_aaah()
+
+
+class Wire:
+    """What stands between the app and PostgreSQL. ``cut`` says what becomes of the next COMMIT."""
+
+    cut: str | None = None
+
+    def __init__(self, host: str, port: int) -> None:
+        self.address, self.tasks = (host, port), set[asyncio.Task[None]]()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_connection(*self.address)
+        mute = asyncio.Event()
+
+        async def back() -> None:
+            while data := await theirs.read(65_536):
+                if mute.is_set():
+                    return writer.transport.abort()
+                writer.write(data)
+            writer.close()
+
+        answers = asyncio.create_task(back())
+        self.tasks.add(answers)
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                if self.cut is not None and b"COMMIT" in data:
+                    how, self.cut = self.cut, None
+                    mute.set()
+                    if how != "after":
+                        writer.transport.abort()
+                    if how == "before":
+                        break
+                    if how == "late":
+                        await asyncio.sleep(0.2)  # the network's
+                ours.write(data)
+        ours.close()
+
+
+@contextlib.asynccontextmanager
+async def postgres() -> AsyncIterator[tuple[AsyncEngine, Wire]]:
+    """An engine whose connections go through a `Wire`; the test is skipped where no server answers."""
+    async with shelves.postgres(Base.metadata) as direct:
+        if direct is None:
+            pytest.skip(f"no PostgreSQL answers at {shelves.POSTGRES}; set WSACTION_TEST_POSTGRES_URL")
+        async with direct.connect() as connection:
+            schema = await connection.scalar(sqlalchemy.text("SHOW search_path"))
+        url = direct.url
+        wire = Wire(url.host or "127.0.0.1", url.port or 5432)
+        async with await asyncio.start_server(wire, "127.0.0.1", 0) as server:
+            engine = create_async_engine(
+                url.set(host="127.0.0.1", port=server.sockets[0].getsockname()[1]),
+                connect_args={"server_settings": {"search_path": schema}},
+            )
+            try:
+                yield engine, wire
+            finally:
+                await engine.dispose()
+
+
+@pytest.mark.parametrize("how", ["after", "before", "late"])
+async def test_a_commit_that_postgresql_never_answers(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "COMMIT_ARRIVES", 0.5)
+    async with postgres() as (engine, wire):
+        items, told = SQLAlchemyQuerySet(Item, async_sessionmaker(engine)), list[str]()
+        await items.create({"title": "old"})
+        async with talking(handler_of(items, told=told), "/1/", at="<int:pk>/") as ws:
+            assert (await ws.call("subscribe"))["status"] == 200
+            wire.cut = how
+            reply = await ws.call("rename", title="new")
+            assert (reply["status"], reply["errors"][0]["type"]) == (500, "outcome_unknown")
+            assert (await ws.event())["event"] == "$resync"
+            if how == "late":  # what is read now may be what was there before
+                assert (await ws.event())["event"] == "$resync"
+            assert told == ["unknown"]
+            assert (await items.get(pk=1)).title == ("old" if how == "before" else "new")
+            assert (await ws.call("rename", title="newer"))["status"] == 200
+            assert (await ws.event("renamed"))["data"] == "newer"
+
+
+async def test_crud_through_a_lost_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with postgres() as (engine, wire):
+        items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
+        await items.create({"title": "old"})
+        async with talking(handler_of(items), "/1/", at="<int:pk>/") as ws:
+            await ws.call("subscribe")
+            wire.cut = "after"
+            reply = await ws.call("partial_update", data={"title": "new"})
+            assert reply["errors"][0]["type"] == "outcome_unknown"
+            assert (await ws.event())["event"] == "$resync"
+            assert (await ws.call("retrieve"))["data"]["title"] == "new"
+
+
+async def test_a_backend_that_is_ended_before_the_commit_is_no_doubt() -> None:
+    """The database says so before it is asked to commit."""
+    async with postgres() as (engine, _):
+        items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
+        await items.create({"title": "old"})
+
+        class Items(SubscribeMixin, ModelAPIActionHandler):
+            queryset, serializer_class = items, ItemOut
+
+            @async_action
+            async def rename(self) -> None:
+                await self.perform_update(await self.get_object(), {"title": "new"})
+                async with items.session() as session:
+                    pid = await session.scalar(sqlalchemy.text("SELECT pg_backend_pid()"))
+                async with engine.connect() as other:
+                    await other.execute(sqlalchemy.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+                await items.count()
+
+        async with talking(Items.as_aaah(), "/1/", at="<int:pk>/") as ws:
+            await ws.call("subscribe")
+            reply = await ws.call("rename")
+            assert (reply["status"], reply["errors"][0]["type"]) == (503, "database_unavailable")
+            assert (await ws.call("retrieve"))["data"]["title"] == "old"
+            await ws.nothing()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_a_commit_that_is_refused_is_no_doubt(kind: str, tmp_path: Path) -> None:
+    """By a constraint that is deferred to the commit: the writer is told so, and nobody else anything."""
+    async with contextlib.AsyncExitStack() as stack:
+        if kind == "sqlite":
+            engine = await stack.enter_async_context(shelves.sqlite(tmp_path, Base.metadata))
+            event.listen(engine.sync_engine, "connect", lambda raw, _: raw.execute("PRAGMA foreign_keys = ON"))
+            await engine.dispose()
+        else:
+            engine, _ = await stack.enter_async_context(postgres())
+        items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
+        await items.create({"title": "old"})
+        ws = await stack.enter_async_context(talking(handler_of(items), "/1/", at="<int:pk>/"))
+        await ws.call("subscribe")
+        reply = await ws.call("partial_update", data={"above_id": 99})
+        assert (reply["status"], reply["errors"][0]["type"]) == (409, "conflict")
+        await ws.call("partial_update", data={"title": "new"})
+        assert (await ws.event())["data"]["title"] == "new"  # the first that is told
+
+
+def _after_the_commit(error: BaseException) -> Callable[[Any], None]:
+    """SQLite's COMMIT is carried out, and then something goes wrong."""
+
+    def commit(connection: Any) -> None:
+        connection.commit()
+        raise error
+
+    return commit
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("disk"), asyncio.CancelledError(), TimeoutError()], ids=lambda one: repr(one)
+)
+async def test_a_commit_on_sqlite_whose_end_is_not_known(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes, told = MemoryQuerySet(Note), list[str]()
+    async with shelves.sqlite(tmp_path, Base.metadata) as engine:
+        items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
+        await items.create({"title": "old"})
+        async with talking(handler_of(items, notes, told), "/1/", at="<int:pk>/") as ws:
+            await ws.call("subscribe")
+            with monkeypatch.context() as patch:
+                patch.setattr(engine.dialect, "do_commit", _after_the_commit(error))
+                reply = await ws.call("rename", title="new")
+            assert (reply["status"], reply["errors"][0]["type"]) == (500, "outcome_unknown")
+            assert (await ws.event())["event"] == "$resync"
+            assert told == ["unknown"]
+            assert (await items.get(pk=1)).title == "new"
+            assert await notes.count() == 0  # what is in memory is committed last
+            assert (await ws.call("rename", title="newer"))["status"] == 200  # nobody keeps the turn to write
+
+
+async def test_of_two_databases_the_second_refuses(tmp_path: Path) -> None:
+    told = list[str]()
+    async with shelves.sqlite(tmp_path, Base.metadata) as one, shelves.sqlite(tmp_path, Base.metadata) as two:
+        event.listen(two.sync_engine, "connect", lambda raw, _: raw.execute("PRAGMA foreign_keys = ON"))
+        await two.dispose()
+        items, others = (SQLAlchemyQuerySet(Item, async_sessionmaker(engine)) for engine in (one, two))
+        await items.create({"title": "old"})
+
+        class Both:
+            async def create(self, values: Any) -> None:
+                await others.create({"title": "other", "above_id": 99})
+
+        async with talking(handler_of(items, Both(), told), "/1/", at="<int:pk>/") as ws:
+            await ws.call("subscribe")
+            reply = await ws.call("rename", title="new")
+            assert (reply["status"], reply["errors"][0]["type"]) == (500, "outcome_unknown")
+            assert (await ws.event())["event"] == "$resync"
+            assert ((await items.get(pk=1)).title, await others.count(), told) == ("new", 0, ["unknown"])
+
+
+async def test_a_database_that_was_only_read_is_no_part_that_was_kept(tmp_path: Path) -> None:
+    told = list[str]()
+    async with shelves.sqlite(tmp_path, Base.metadata) as one, shelves.sqlite(tmp_path, Base.metadata) as two:
+        event.listen(two.sync_engine, "connect", lambda raw, _: raw.execute("PRAGMA foreign_keys = ON"))
+        await two.dispose()
+        items, others = (SQLAlchemyQuerySet(Item, async_sessionmaker(engine)) for engine in (one, two))
+        await others.create({"title": "old"})
+
+        class Reading:
+            async def create(self, values: Any) -> None:
+                await others.update(await others.get(pk=1), {"above_id": 99})
+
+        class Items(ModelAPIActionHandler):
+            queryset, serializer_class = items, ItemOut
+
+            @async_action
+            async def read_and_write(self) -> None:
+                await items.count()
+                await Reading().create({})
+
+        async with talking(Items.as_aaah()) as ws:
+            reply = await ws.call("read_and_write")
+            assert (reply["status"], reply["errors"][0]["type"], told) == (409, "conflict", [])
