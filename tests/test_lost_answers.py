@@ -1,4 +1,4 @@
-"""A COMMIT whose answer is lost, on PostgreSQL and SQLite: the writer is told that nobody knows, subscribers load again."""
+"""A COMMIT whose answer is lost, on PostgreSQL and SQLite: the writer is told so, and subscribers load again."""
 
 import asyncio
 import contextlib
@@ -59,7 +59,8 @@ def handler_of(queryset: Any, notes: Any = None, told: list[str] | None = None) 
             if notes is not None:
                 await notes.create({"text": title})
             unit = join_unit()
-            assert unit is not None and told is not None
+            assert unit is not None
+            assert told is not None
             unit.on_commit(lambda: told.append("committed"), if_unknown=lambda: told.append("unknown"))
 
     Items.queryset = queryset
@@ -81,7 +82,8 @@ class Wire:
         async def back() -> None:
             while data := await theirs.read(65_536):
                 if mute.is_set():
-                    return writer.transport.abort()
+                    writer.transport.abort()
+                    return
                 writer.write(data)
             writer.close()
 
@@ -212,9 +214,7 @@ def _after_the_commit(error: BaseException) -> Callable[[Any], None]:
     return commit
 
 
-@pytest.mark.parametrize(
-    "error", [OSError("disk"), asyncio.CancelledError(), TimeoutError()], ids=lambda one: repr(one)
-)
+@pytest.mark.parametrize("error", [OSError("disk"), asyncio.CancelledError(), TimeoutError()], ids=repr)
 async def test_a_commit_on_sqlite_whose_end_is_not_known(
     error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,7 @@
 """Commits whose answer is lost: who is subscribed hears of each change, or loads again.
 
-A seed draws units of work over memory and two databases whose commits are carried out, refused, or carried out and never
-answered. In virtual time, so that a seed that fails fails again the same way. On PostgreSQL and SQLite in
+A seed draws units of work over memory and two databases whose commits are carried out, refused, or carried out and
+never answered. In virtual time, so that a seed that fails fails again the same way. On PostgreSQL and SQLite in
 `test_lost_answers`.
 """
 
@@ -186,6 +186,11 @@ def simulate(seed: int) -> None:
     run(live())
 
 
+def _simulate_all(seeds: range) -> None:
+    for seed in seeds:
+        simulate(seed)
+
+
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL", "wsaction")
@@ -193,21 +198,18 @@ def quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
 
 @pytest.mark.parametrize("slice_", range(4))
 def test_who_is_subscribed_knows_what_is_kept(slice_: int) -> None:
-    for seed in range(slice_ * 25, slice_ * 25 + 25):
-        simulate(seed)
+    _simulate_all(range(slice_ * 25, slice_ * 25 + 25))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("slice_", range(10))
 def test_who_is_subscribed_knows_what_is_kept_in_10_000_schedules(slice_: int) -> None:
-    for seed in range(1_000 + slice_ * 1_000, 2_000 + slice_ * 1_000):
-        simulate(seed)
+    _simulate_all(range(1_000 + slice_ * 1_000, 2_000 + slice_ * 1_000))
 
 
 def test_the_simulation_finds_what_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """It fails where nobody is told to load again, so that it can fail at all."""
     monkeypatch.setattr(Hub, "heal", lambda *_: None)
     with pytest.raises(AssertionError, match="seed"):
-        for seed in range(25):
-            simulate(seed)
+        _simulate_all(range(25))

@@ -284,12 +284,9 @@ def _note_away(engine: Engine, exc: BaseException) -> None:
     _away[engine] = now, is_told
     if is_told:
         _logged[engine] = now
+        url = engine.url.render_as_string()
         why = exc.orig if isinstance(exc, DBAPIError) else exc  # without the SQL and its values
-        logger.error(
-            "the database %s is away, and who needs it gets 503 until it is back: %r",
-            engine.url.render_as_string(),
-            why,
-        )
+        logger.error("the database %s is away, and who needs it gets 503 until it is back: %r", url, why)
 
 
 def _note_back(engine: Engine) -> None:
