@@ -7,13 +7,13 @@ several processes write, give the engine a busy timeout that is long enough, as 
 ``create_async_engine(url, connect_args={"timeout": 30})``.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Generic, TypeVar
 
 try:
-    from sqlalchemy import Select, bindparam, func, inspect, select
+    from sqlalchemy import FromClause, Join, Select, Table, bindparam, func, inspect, select
     from sqlalchemy.exc import NoInspectionAvailable, UnboundExecutionError
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
     from sqlalchemy.orm import Mapper, Session, make_transient_to_detached, selectinload
@@ -70,7 +70,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         self._by_key = self._select.where(self._key == bindparam(_KEY))
         self._by_default = self._select.order_by(*ordering(self._ordering(), self.model, self._fields)[0])
         self._counted = self._select.with_only_columns(func.count(), maintain_column_froms=True)
-        self._columns = frozenset(attribute.key for attribute in mapper.column_attrs if not attribute.deferred)
+        self._columns = _loaded_columns(mapper)
         self._unconditioned = _without_conditions(self._select)
         self._select_narrows = self._given_select and not _all_rows(self._select).compare(select(self.model))
         self._kinds: dict[str, MappedFields] = {}  # by the name of the class; filled at first use
@@ -268,8 +268,10 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         rows = select(self.model).where(self._key == _identity(obj, self.pk))
         if narrowed:
             keys = self._conditioned(self._select).with_only_columns(self._key).order_by(None)
-            rows = rows.where(self._key.in_(keys))
-        row = (await session.scalars(rows.with_for_update(of=self.model))).unique().one_or_none()
+            rows = rows.where(self._key.in_(keys.correlate(None)))  # else a subclass's tables are the outer ones
+        if tables := _always_there(self._mapper):
+            rows = rows.with_for_update(of=tables)
+        row = (await session.scalars(rows)).unique().one_or_none()
         if row is None:
             raise NotFound
         return row
@@ -287,7 +289,10 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
             if (await session.scalars(loaded, {_KEY: _identity(row, self.pk)})).unique().one_or_none() is not None:
                 return row
         state = inspect(row)
-        if names := ((state.expired_attributes | state.unloaded) & self._columns) | related:
+        names = (state.unloaded & self._columns) | related
+        if state.expired_attributes:  # what the database has made of it, a subclass's columns too
+            names |= state.expired_attributes & _loaded_columns(state.mapper)
+        if names:
             await session.refresh(row, names)
         return row
 
@@ -312,6 +317,28 @@ def _mapped(source: Any) -> tuple[Any, Mapper[Any]]:
             "would be found by its key all the same; slice the queryset, as in queryset.order_by('-sold')[:10]"
         )
     return entity, mapper
+
+
+@lru_cache(1_024)
+def _loaded_columns(mapper: Mapper[Any]) -> frozenset[str]:
+    """The attributes of a class that are columns and loaded with its objects."""
+    return frozenset(attribute.key for attribute in mapper.column_attrs if not attribute.deferred)
+
+
+@lru_cache(1_024)
+def _always_there(mapper: Mapper[Any]) -> tuple[Table, ...]:
+    """The tables that have a row for each object of a class, and no null in its place: a subclass's, outer joined, may
+    have none. These alone can be locked, in PostgreSQL."""
+    return tuple(table for one in select(mapper).get_final_froms() for table in _inner_tables(one))
+
+
+def _inner_tables(source: FromClause) -> Iterator[Table]:
+    if isinstance(source, Table):
+        yield source
+    elif isinstance(source, Join) and not source.full:
+        yield from _inner_tables(source.left)
+        if not source.isouter:
+            yield from _inner_tables(source.right)
 
 
 def _without_conditions(rows: Select[Any]) -> Select[Any]:
