@@ -69,7 +69,7 @@ THIRD_PARTY = {
         "pydantic": "actions exceptions serializers parameters dependencies signatures handlers querysets fields "
         "memory markers write_only mixins bases showing subscriptions client.messages schemas",
         "pydantic_core": "narrowing frames dialects.dcrf serializers signatures serving cursors bases events "
-        "visibility users cli_call client.messages broadcasts consumers markers write_only memory schemas",
+        "visibility users cli_call client.messages broadcasts consumers markers write_only memory schemas fields",
         "typing_extensions": "paginators",
         "sqlalchemy": "contrib.sqlalchemy contrib.sessions contrib.clauses contrib.columns contrib.violations",
         "redis": "layers.redis layers.throttles",

@@ -99,7 +99,7 @@ class Connection:
         return self._loop
 
     @property
-    def leader(self) -> "asyncio.Task[None]":
+    def leader(self) -> "asyncio.Task[None] | None":
         """The task that reads frames, and runs each until it suspends."""
         return self._leader
 

@@ -9,9 +9,10 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr, TypeAdapter, ValidationError
+from pydantic_core import to_json, to_jsonable_python
 
-__all__ = ("ModelFields", "coercer", "is_immutable", "members")
+__all__ = ("ModelFields", "coercer", "is_immutable", "json_text", "jsonable", "members", "revealed")
 
 
 def coercer(annotation: Any) -> Callable[[Any], Any]:
@@ -28,6 +29,38 @@ def coercer(annotation: Any) -> Callable[[Any], Any]:
             raise ValueError(exc.errors(include_url=False, include_input=False)[0]["msg"]) from None
 
     return coerce
+
+
+def revealed(value: Any) -> Any:
+    """A value with secrets in the place of what masks them, and dicts in the place of models."""
+    if isinstance(value, SecretStr | SecretBytes | Secret):
+        return revealed(value.get_secret_value())
+    if isinstance(value, BaseModel):
+        value = {**value.__dict__, **(value.__pydantic_extra__ or {})}
+    if isinstance(value, dict):
+        return {revealed(key): revealed(one) for key, one in value.items()}
+    if type(value) in (list, tuple, set, frozenset):
+        return type(value)(map(revealed, value))
+    return value
+
+
+def jsonable(value: Any) -> Any:
+    """A value as JSON has it, a secret as itself: ``jsonable({"at": date(2024, 1, 31)}) == {"at": "2024-01-31"}``.
+
+    Raises ``ValueError`` for what JSON does not have.
+    """
+    return to_jsonable_python(revealed(value), inf_nan_mode="strings")
+
+
+def json_text(value: Any) -> str:
+    """A value that is no text as JSON writes it, for where a text is kept: ``json_text(True) == "true"``.
+
+    Raises ``ValueError`` for a list or an object, which would not be read back.
+    """
+    plain = jsonable(value)
+    if isinstance(plain, list | dict):
+        raise ValueError(f"expected a value that a text can stand for, not a {type(value).__name__}")
+    return plain if isinstance(plain, str) else to_json(plain).decode()
 
 
 def members(annotation: Any) -> tuple[Any, ...]:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import SchemaValidator
 
 from wsaction.exceptions import Conflict, ImproperlyConfigured, NotFound
-from wsaction.fields import ModelFields, is_immutable, members
+from wsaction.fields import ModelFields, is_immutable, json_text, jsonable, members
 from wsaction.lookups import UnknownKind, name_of
 from wsaction.markers import MAX_MODELS, build, by_names, whole_schema
 
@@ -115,7 +115,11 @@ class Table(Generic[M]):
 
     def validated(self, values: Mapping[str, Any]) -> M:
         """The values as a row that shares nothing with them."""
-        row: M = self._validate(values)
+        row: M
+        try:
+            row = self._validate(values)
+        except ValidationError as exc:
+            row = self._validate(_as_json(values, exc))
         return row if self._makes_new else self.copy(row)
 
     @cached_property
@@ -334,6 +338,25 @@ def _is_plain(model: type[BaseModel]) -> bool:
 
 def _is_bare(model: type[BaseModel]) -> bool:
     return model.__pydantic_complete__ and model.__pydantic_core_schema__["type"] == "model"
+
+
+def _as_json(values: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
+    """Values of which those that their fields do not take are as JSON has them: another model's, with other types.
+
+    Raises the error where that is the same.
+    """
+    wrong = {str(line["loc"][0]): line["type"] for line in error.errors(include_url=False) if line["loc"]}
+    try:
+        plain = {
+            name: json_text(values[name]) if kind == "string_type" else jsonable(values[name])
+            for name, kind in wrong.items()
+            if name in values
+        }
+    except ValueError:
+        raise error from None
+    if not plain:
+        raise error
+    return {**values, **plain}
 
 
 def _by_type(key: Any) -> tuple[str, Any]:

@@ -247,7 +247,7 @@ def _is_ours(owner: Any) -> bool:
         task = asyncio.current_task()
     except RuntimeError:  # in a thread
         task = None
-    return task is owner or caller.get() is owner
+    return owner is not None and (task is owner or caller.get() is owner)
 
 
 def _own_frame() -> Frame | None:

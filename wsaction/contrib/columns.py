@@ -4,14 +4,19 @@ A database tells that a number is too large, or a text too long, in its own word
 written is looked at before.
 """
 
+import enum
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from decimal import MAX_PREC, ROUND_HALF_UP, Context, Decimal
+from pathlib import PurePath
 from types import SimpleNamespace
 from typing import Any
 
+from sqlalchemy import ClauseElement
 from sqlalchemy.sql import sqltypes
 from sqlalchemy.types import (
+    ARRAY,
+    JSON,
     NVARCHAR,
     TEXT,
     VARCHAR,
@@ -34,8 +39,8 @@ from sqlalchemy.types import (
     Uuid,
 )
 
-from wsaction.fields import coercer
-from wsaction.lookups import Condition
+from wsaction.fields import coercer, json_text, jsonable, revealed
+from wsaction.lookups import Condition, FieldError
 from wsaction.predicates import predicate
 
 __all__ = ("ColumnValues", "storable")
@@ -61,6 +66,11 @@ class ColumnValues:
         self._check: Check | None = None if plain is None else _check(plain, python, dialect)
         self._length = getattr(plain, "length", None) if python is str and dialect not in ("sqlite", "") else None
         self._places = _places(plain, dialect) if isinstance(plain, Numeric) else None
+        self._is_json = isinstance(plain, JSON)
+        self._items = ColumnValues(plain.item_type, dialect) if isinstance(plain, ARRAY) else None
+        self._is_enum = isinstance(plain, Enum)
+        self._names = plain.enums if isinstance(plain, Enum) else None
+        self._is_opaque = plain is None  # what is written is another's to say
         self._coerce: Check | None = None
         if plain is not None and python is not None:
             self._coerce = _one_of(plain) if isinstance(plain, Enum) and plain.enum_class is None else coercer(python)
@@ -71,7 +81,14 @@ class ColumnValues:
         return value if self._check is None else self._check(value)
 
     def stored(self, value: Any) -> Any:
-        """A value to be written."""
+        """A value to be written.
+
+        Of a type that drivers do not know it is what JSON has in its place: pydantic's URLs, secrets, paths, enums.
+        """
+        if value is None or self._is_opaque or isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
+            return value
+        if type(value) is not self._type or self._is_json or self._items is not None:
+            value = self._adapted(value)
         if self._check is None or type(value) is not self._type:
             return value
         if self._length is not None and len(value) > self._length:
@@ -97,6 +114,54 @@ class ColumnValues:
         if "same" in self._decides and (held == value if lookup == "exact" else lookup == "in" and held in value):
             return True
         return None
+
+    def _adapted(self, value: Any) -> Any:
+        """A value of another type than the column's, as one that it takes; raises ``ValueError``."""
+        if self._is_json:
+            return _document(value)
+        if self._items is not None:
+            return self._listed(value)
+        value = revealed(value)
+        if isinstance(value, enum.Enum) and not (self._is_enum and type(value) is self._type):
+            value = value.value
+        if self._is_enum:
+            return self._member(value)
+        if self._type is None:
+            return jsonable(value) if _is_unknown_to_drivers(value) else value
+        if isinstance(value, _BYTES if self._type is bytes else self._type):
+            return value
+        if self._type is str:
+            return self._text(value)
+        if self._coerce is None:
+            return value
+        try:
+            return self._coerce(value)
+        except ValueError:
+            return self._coerce(jsonable(value))
+
+    @staticmethod
+    def _text(value: Any) -> str:
+        if isinstance(value, list | tuple | set | frozenset | dict):
+            raise FieldError(
+                f"a column of text holds no {type(value).__name__}; make it a JSON column, or write the text in "
+                "perform_create() and perform_update()"
+            )
+        return json_text(value)
+
+    def _listed(self, value: Any) -> Any:
+        """The items of an array, of several dimensions perhaps."""
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self._listed(one) for one in value]
+        return self._items.stored(value)  # type: ignore[union-attr]  # it is an array
+
+    def _member(self, value: Any) -> Any:
+        """A member of an enum by its value, or by its name as SQLAlchemy has it."""
+        try:
+            return value if self._coerce is None else self._coerce(value)
+        except ValueError:
+            if isinstance(value, str) and self._names is not None and value in self._names:
+                return value
+            raise
 
 
 _EQUAL = frozenset({"exact", "in"})
@@ -133,11 +198,32 @@ def _folds_alike(dialect: str) -> Callable[[str], bool]:
     return str.isascii if dialect == "sqlite" else _ASCII_BUT_I.issuperset
 
 
+_BYTES = (bytes, bytearray, memoryview)
+
+
+def _document(value: Any) -> Any:
+    """What a JSON column holds; what is none is left to the engine's own ``json_serializer``."""
+    try:
+        return jsonable(value)
+    except ValueError as exc:
+        if "utf-8" in str(exc):
+            raise ValueError("expected bytes that are text; JSON holds no others") from None
+        return revealed(value)
+
+
+def _is_unknown_to_drivers(value: Any) -> bool:
+    return isinstance(value, PurePath) or type(value).__module__.startswith("pydantic")
+
+
 def _plain_type(kind: TypeEngine[Any]) -> TypeEngine[Any] | None:
     """What a type that only decorates another decorates; None where it makes something else of values."""
     if not isinstance(kind, TypeDecorator) or isinstance(kind, Interval):
         return kind
-    changes = type(kind).process_bind_param is not TypeDecorator.process_bind_param
+    made = type(kind)
+    changes = (
+        made.process_bind_param is not TypeDecorator.process_bind_param
+        or made.bind_processor is not TypeDecorator.bind_processor  # PickleType's
+    )
     return None if changes else kind.impl_instance
 
 

@@ -10,6 +10,7 @@ several processes write, give the engine a busy timeout that is long enough, as 
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
+from inspect import Parameter, signature
 from typing import Any, Generic, TypeVar
 
 try:
@@ -217,7 +218,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
     async def create(self, values: Mapping[str, Any]) -> M:
         given = self._stored(values)
         async with session_under_way(self._sessionmaker, self._mapper, writing=True) as held:
-            made = self.model(**given)
+            made = self._made(given)
 
             async def add() -> None:
                 held.session.add(made)
@@ -243,6 +244,16 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         async with session_under_way(self._sessionmaker, self._mapper, writing=True) as held:
             row = await self._own(held.session, obj, locked=True)
             await flush(held, lambda: held.session.delete(row), self._mapper)
+
+    def _made(self, given: Mapping[str, Any]) -> M:
+        """A new object; what its constructor does not take, a dataclass's ``init=False``, is set on it."""
+        taken = _constructor(self._mapper)
+        if taken is None:
+            return self.model(**given)
+        made = self.model(**{name: value for name, value in given.items() if name in taken})
+        for name in given.keys() - taken:
+            setattr(made, name, given[name])
+        return made
 
     def _stored(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Values to be written, by their fields' names; raises `FieldError`, `InvalidParameters`."""
@@ -323,6 +334,15 @@ def _mapped(source: Any) -> tuple[Any, Mapper[Any]]:
 def _loaded_columns(mapper: Mapper[Any]) -> frozenset[str]:
     """The attributes of a class that are columns and loaded with its objects."""
     return frozenset(attribute.key for attribute in mapper.column_attrs if not attribute.deferred)
+
+
+@lru_cache(1_024)
+def _constructor(mapper: Mapper[Any]) -> frozenset[str] | None:
+    """The keywords that a class's constructor takes; None for any."""
+    parameters = signature(mapper.class_.__init__).parameters.values()
+    if any(one.kind is Parameter.VAR_KEYWORD for one in parameters):
+        return None
+    return frozenset(one.name for one in parameters if one.kind is not Parameter.POSITIONAL_ONLY)
 
 
 @lru_cache(1_024)
