@@ -31,11 +31,13 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_co
 
 from tests import shelves
 from tests.driving import talking
+from wsaction.consumers import AsyncAPIConsumer
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.exceptions import InvalidParameters
 from wsaction.fields import jsonable, revealed
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.querysets import FieldError, MemoryQuerySet
+from wsaction.routers import SimpleRouter
 from wsaction.serializers import ReadOnly
 
 
@@ -167,7 +169,7 @@ OTHERS: list[tuple[str, Any, Any]] = [
 CASES = [
     *(("text", kind, value) for kind, value in TEXT),
     *(("document", kind, value) for kind, value in DOCUMENTS),
-    *(("plain_json", kind, value) for kind, value in DOCUMENTS),
+    *(("plain_json", kind, value) for kind, value in DOCUMENTS[-8:]),
     *OTHERS,
 ]
 
@@ -178,12 +180,18 @@ async def queryset_of(kind: str, path: Path, base: Any = Base, model: Any = Row)
         yield MemoryQuerySet(Memory)
     elif kind == "sqlite":
         async with shelves.sqlite(path, base.metadata) as engine:
+            sqlalchemy.event.listen(engine.sync_engine, "connect", _without_fsync)
+            await engine.dispose()
             yield SQLAlchemyQuerySet(model, async_sessionmaker(engine))
     else:
         async with shelves.postgres(base.metadata) as found:
             if found is None:
                 pytest.skip(f"no PostgreSQL answers at {shelves.POSTGRES}; set WSACTION_TEST_POSTGRES_URL")
             yield SQLAlchemyQuerySet(model, async_sessionmaker(found))
+
+
+def _without_fsync(connection: Any, _: Any) -> None:
+    connection.execute("PRAGMA synchronous = OFF")
 
 
 def handler_of(queryset: Any, field: str, kind: Any) -> Any:
@@ -201,19 +209,23 @@ async def test_what_is_written_is_read_again(kind: str, tmp_path: Path) -> None:
     """Each column with each type that a serializer may have for it."""
     failed = []
     async with queryset_of(kind, tmp_path) as queryset:
-        for number, (field, annotation, value) in enumerate(CASES, 1):
-            if (kind, field) == ("sqlite", "at"):
-                continue  # SQLite keeps no time zones
-            async with talking(handler_of(queryset, field, annotation), "/0/", at="<int:ignored>/", debug=True) as ws:
-                reply = await ws.call("create", data={field: value})
-                told = [(reply["status"], reply["data"] and reply["data"][field])]
-            key = reply["data"]["id"] if reply["data"] else number
-            async with talking(handler_of(queryset, field, annotation), f"/{key}/", at="<int:pk>/", debug=True) as ws:
-                for action in ("retrieve", "partial_update"):
-                    reply = await ws.call(action, data={field: value})
-                    told.append((reply["status"], reply["data"] and reply["data"][field]))
-            if told != [(201, value), (200, value), (200, value)]:
-                failed.append((field, annotation, value, told, reply["errors"]))
+        router = SimpleRouter()
+        for number, (field, annotation, _) in enumerate(CASES):
+            router.register(f"{number}", handler_of(queryset, field, annotation).handler_class, basename=f"r{number}")
+
+        class Root(AsyncAPIConsumer):
+            routepatterns = router.urls
+
+        async with talking(Root.as_asgi(), debug=True) as ws:
+            for number, (field, annotation, value) in enumerate(CASES):
+                if (kind, field) == ("sqlite", "at"):
+                    continue  # SQLite keeps no time zones
+                told = [await ws.call("create", f"{number}/", {field: value})]
+                key = (told[0]["data"] or {"id": 0})["id"]
+                told.append(await ws.call("retrieve", f"{number}/{key}/"))
+                told.append(await ws.call("partial_update", f"{number}/{key}/", {field: value}))
+                if [reply["data"] for reply in told] != [{"id": key, field: value}] * 3:
+                    failed.append((field, annotation, value, told))
     assert not failed, "\n".join(map(repr, failed))
 
 
