@@ -15,12 +15,18 @@ from sqlalchemy.pool import NullPool
 
 from tests import shelves
 from tests.driving import talking
+from wsaction.applications import WSAction
 from wsaction.contrib import sessions
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.decorators import async_action
 from wsaction.exceptions import Busy
 from wsaction.generics import ModelAPIActionHandler
+from wsaction.layers.memory import MemoryLayer
+from wsaction.permissions import BasePermission
+from wsaction.routing import path
 from wsaction.serializers import ReadOnly
+from wsaction.subscriptions import SubscribeMixin
+from wsaction.testing import connect
 from wsaction.units import unit_of_work
 
 
@@ -247,3 +253,33 @@ async def test_two_databases_that_are_written_in_either_order(tmp_path: Path) ->
             found = await asyncio.gather(_apart(change(0)), _apart(change(1)), return_exceptions=True)
         assert sorted(type(one).__name__ for one in found) == ["Busy", "NoneType"]
         assert [await items.count() for items in both] == [2, 2]
+
+
+class MuteLayer(MemoryLayer):
+    """It never says that anything arrives, as one whose server is away."""
+
+    def subscribe(self, topic: str) -> None:
+        self.asked.set()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+
+class AllowAll(BasePermission):
+    async def has_object_permission(self, scope: Any, consumer: Any, action: str, obj: Any) -> bool:
+        return True
+
+
+async def test_a_subscription_that_waits_for_its_layer_holds_no_connection(tmp_path: Path) -> None:
+    async with shelves.sqlite(tmp_path, Base.metadata, pool_size=1, max_overflow=0, pool_timeout=0.5) as engine:
+        items, layer = await _items(engine, 1), MuteLayer()
+
+        class Items(SubscribeMixin, ModelAPIActionHandler):
+            queryset, serializer_class, permission_classes = items, ItemOut, (AllowAll,)
+
+        app = WSAction([path("<int:pk>/", Items.as_aaah())], layer=layer)
+        async with app.lifespan(), connect(app, "/1/") as ws, connect(app, "/1/") as other:
+            await ws.send_json({"action": "subscribe", "request_id": 1})
+            await asyncio.wait_for(layer.asked.wait(), 5)
+            assert (await other.call("retrieve"))["status"] == 200

@@ -29,6 +29,7 @@ from wsaction.recipients import Filter
 from wsaction.routers import lookup_name
 from wsaction.scopes import SharedTopic, topic_at
 from wsaction.tables import Call
+from wsaction.units import release_reads
 from wsaction.visibility import asks_of_objects, check_key, event_filter, plan_of
 
 __all__ = ("SharedTopic", "Since", "SubscribeMixin")
@@ -127,6 +128,8 @@ async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> di
     if key[0] == own_topic(handler):
         check_key(handler)
     await handler.check_subscription()
+    if frame.call.name == "subscribe":  # of an action of the application's own, the objects are still in use
+        await release_reads(frame)
     _check_bound(session, key)
     earlier, grant = session.grants.get(key), Grant(session, handler, *key)
     session.grants[key] = grant

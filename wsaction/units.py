@@ -41,6 +41,7 @@ __all__ = (
     "complete",
     "current_unit",
     "join_unit",
+    "release_reads",
     "unit_of_work",
 )
 
@@ -99,6 +100,11 @@ class UnitOfWork:
     def held(self, key: Any) -> Resource | None:
         """What the unit holds under a key already."""
         return self._resources.get(key)
+
+    @property
+    def has_only_read(self) -> bool:
+        """Whether there is nothing to keep, and nobody waits for its end."""
+        return not self._callbacks and not any(getattr(one, "wrote", True) for one in self._resources.values())
 
     def on_commit(self, callback: Callable[[], Any], *, if_unknown: Callable[[], Any] | None = None) -> None:
         """Has a function called, or awaited, after the unit is committed and before the reply; in the order given.
@@ -338,6 +344,13 @@ async def complete(frame: Frame) -> None:
     unit, frame.unit = frame.unit, None
     if unit is not None:
         await unit.commit()
+
+
+async def release_reads(frame: Frame) -> None:
+    """Ends the unit of a frame that has only read so far: it holds no connection while the frame waits for long."""
+    unit = frame.unit
+    if unit is not None and not unit.closed and not unit.depth and unit.has_only_read:
+        await complete(frame)
 
 
 async def abandon(frame: Frame) -> None:
