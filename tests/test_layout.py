@@ -67,7 +67,7 @@ THIRD_PARTY = {
     for name, modules in {
         "starlette": "applications handlers",
         "pydantic": "actions exceptions serializers parameters dependencies signatures handlers querysets fields "
-        "memory markers write_only mixins bases showing subscriptions client.messages schemas",
+        "memory markers write_only mixins bases showing subscriptions client.messages schemas contrib.columns",
         "pydantic_core": "narrowing frames dialects.dcrf serializers signatures serving cursors bases events "
         "visibility users cli_call client.messages broadcasts consumers markers write_only memory schemas fields",
         "typing_extensions": "paginators",

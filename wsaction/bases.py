@@ -18,6 +18,7 @@ from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.filters import check_query
 from wsaction.handlers import ActionView, AsyncAPIActionHandler
 from wsaction.lookups import FieldError
+from wsaction.markers import marked
 from wsaction.mixins import (
     CreateModelMixin,
     DestroyModelMixin,
@@ -28,7 +29,7 @@ from wsaction.mixins import (
     rebuilt,
 )
 from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination, paginator_of
-from wsaction.serializers import input_model, output_model
+from wsaction.serializers import ReadOnly, input_model, output_model
 from wsaction.showing import many_shown_as, shown_as
 
 __all__ = ("GenericAsyncAPIActionHandler", "GenericAsyncAPIConsumer")
@@ -247,6 +248,10 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
             raise ImproperlyConfigured(
                 f"{cls.__name__} needs a serializer_class, or a get_serializer_class() of its own"
             )
+        creates = CreateModelMixin.create in needy and told.perform_create is CreateModelMixin.perform_create
+        updates = UpdateModelMixin.update in needy and told.perform_update is UpdateModelMixin.perform_update
+        if (creates or updates) and not told.decides("get_queryset", "get_input_serializer_class", "validate"):
+            _check_storing(told)
         for attribute in ("lookup_field", "version_field") if hasattr(told.queryset, "filter") else ():
             try:
                 if (name := getattr(told, attribute)) is not None:
@@ -263,6 +268,20 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         for one in (*map(_instance, told.filter_backends), paginator_of(told.pagination_class, f"{cls.__name__}.")):
             if one is not None:
                 one.check(told)
+
+
+def _check_storing(told: "_Mounted") -> None:
+    """Refuses fields that clients write and whose columns cannot hold them."""
+    check, model = getattr(told.queryset, "check_storable", None), told.input_serializer_class or told.serializer_class
+    if check is None or model is None:
+        return
+    readonly = marked(model, ReadOnly)
+    for name, field in model.model_fields.items():
+        if name not in readonly:
+            try:
+                check(name, field.annotation)
+            except FieldError as exc:
+                raise ImproperlyConfigured(f"{told.cls.__name__}: {exc}") from None
 
 
 _PLAIN_HOOKS = (

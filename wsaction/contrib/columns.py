@@ -5,13 +5,15 @@ written is looked at before.
 """
 
 import enum
-from collections.abc import Callable, Collection
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection, Mapping, Set
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import MAX_PREC, ROUND_HALF_UP, Context, Decimal
 from pathlib import PurePath
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_origin
+from uuid import UUID
 
+from pydantic import BaseModel
 from sqlalchemy import ClauseElement
 from sqlalchemy.sql import sqltypes
 from sqlalchemy.types import (
@@ -39,11 +41,11 @@ from sqlalchemy.types import (
     Uuid,
 )
 
-from wsaction.fields import coercer, json_text, jsonable, revealed
+from wsaction.fields import coercer, json_text, jsonable, members, revealed
 from wsaction.lookups import Condition, FieldError
 from wsaction.predicates import predicate
 
-__all__ = ("ColumnValues", "storable")
+__all__ = ("ColumnValues", "refuse_container", "storable")
 
 Check = Callable[[Any], Any]
 
@@ -141,11 +143,8 @@ class ColumnValues:
 
     @staticmethod
     def _text(value: Any) -> str:
-        if isinstance(value, list | tuple | set | frozenset | dict):
-            raise FieldError(
-                f"a column of text holds no {type(value).__name__}; make it a JSON column, or write the text in "
-                "perform_create() and perform_update()"
-            )
+        if isinstance(value, _CONTAINERS):
+            raise FieldError(f"a column of text holds no {type(value).__name__}; {_CURE}")
         return json_text(value)
 
     def _listed(self, value: Any) -> Any:
@@ -199,6 +198,21 @@ def _folds_alike(dialect: str) -> Callable[[str], bool]:
 
 
 _BYTES = (bytes, bytearray, memoryview)
+_CONTAINERS = (list, tuple, set, frozenset, dict)
+_SCALARS = (str, int, float, bool, bytes, Decimal, date, time, timedelta, UUID)
+_CURE = "make it a JSON column, or write what it holds in perform_create() and perform_update()"
+
+
+def refuse_container(where: str, kind: TypeEngine[Any], annotation: Any) -> None:
+    """Raises `FieldError` where a column of one plain value is to hold a list, a dict or a model."""
+    plain = _plain_type(kind)
+    python = None if plain is None or isinstance(plain, JSON | ARRAY) else _python_type(plain)
+    if not isinstance(python, type) or not issubclass(python, _SCALARS):
+        return
+    for one in members(annotation):
+        made = get_origin(one) or one
+        if isinstance(made, type) and issubclass(made, (*_CONTAINERS, BaseModel, Mapping, Set)):
+            raise FieldError(f"{where} is a column of {python.__name__} and holds no {made.__name__}; {_CURE}")
 
 
 def _document(value: Any) -> Any:

@@ -23,6 +23,7 @@ except ImportError as exc:
     raise ImportError('SQLAlchemyQuerySet needs SQLAlchemy: pip install "wsaction[sqlalchemy]"') from exc
 
 from wsaction.contrib.clauses import MappedFields, clause, ordering
+from wsaction.contrib.columns import refuse_container
 from wsaction.contrib.sessions import flush, session_under_way
 from wsaction.exceptions import Conflict, ImproperlyConfigured, InvalidParameters, NotFound
 from wsaction.lookups import Condition, UnknownKind, name_of
@@ -244,6 +245,13 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         async with session_under_way(self._sessionmaker, self._mapper, writing=True) as held:
             row = await self._own(held.session, obj, locked=True)
             await flush(held, lambda: held.session.delete(row), self._mapper)
+
+    def check_storable(self, name: str, annotation: Any) -> None:
+        """Raises `FieldError` for a field whose column cannot hold values of this type: a list in a column of text."""
+        if name in self._mapper.column_attrs:
+            refuse_container(
+                f"{self.model.__name__}.{name}", self._mapper.column_attrs[name].columns[0].type, annotation
+            )
 
     def _made(self, given: Mapping[str, Any]) -> M:
         """A new object; what its constructor does not take, a dataclass's ``init=False``, is set on it."""
