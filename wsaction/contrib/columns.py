@@ -54,8 +54,8 @@ class ColumnValues:
     """The values of a column of this type, in a database of this name.
 
     ``coerce`` makes a value one that may be compared with the column, ``stored`` one that may be written to it; SQL
-    expressions, and values of other types than the column's, are written as they are; decimal places that the column
-    does not keep are rounded away. Both raise ``ValueError`` for what the column cannot hold:
+    expressions are written as they are, values of other types than the column's as JSON has them; decimal places that
+    the column does not keep are rounded away. Both raise ``ValueError`` for what the column cannot hold:
     ``ColumnValues(SmallInteger(), "postgresql").stored(40_000)``.
     """
 
