@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
@@ -28,6 +29,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from tests import shelves
 from wsaction.applications import WSAction
+from wsaction.codegen.typescript import typescript
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.decorators import async_action
@@ -39,7 +41,7 @@ from wsaction.mixins import Output
 from wsaction.pagination import CursorPagination, PageNumberPagination
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
-from wsaction.serializers import ReadOnly, WriteOnly, input_model, json_encoder, json_validator
+from wsaction.serializers import ReadOnly, WriteOnly, input_model, json_encoder, json_validator, output_model
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import connect
 
@@ -925,3 +927,25 @@ def test_nor_for_that_of_a_nested_model_or_of_the_stored_one() -> None:
             ModelAPIActionHandler.as_aaah(
                 queryset=queryset, serializer_class=serializer, filter_backends=(FieldFilter,), filter_fields=(field,)
             )
+
+
+class Joining(SubscribeMixin, AsyncAPIConsumer):
+    events = {"joined": Account}
+
+    @async_action
+    async def sign_up(self, data: Account) -> list[Account]: ...
+
+
+def test_clients_have_types_of_both_ways() -> None:
+    document = WSAction([path("ws/", Joining.as_asgi())]).asyncapi()
+    types = typescript(document, next(iter(document["channels"])))
+    fields = {
+        name: set(re.findall(r"(\w+)\??:", body))
+        for name, body in re.findall(r"interface (\w+) {\n(.*?)\n}", types, re.S)
+    }
+    assert fields["AccountInput"] == {"name", "kind", "password"}
+    assert fields["Account"] == {"name", "kind", "is_admin"}
+    assert "signUp(params: { data: AccountInput }, options?: CallOptions): Promise<Account[]>" in types
+    assert 'ServerEvent<"joined", Account>' in types
+    read = output_model(Account).model_validate_json('{"name": "ada", "kind": "account", "is_admin": true}')
+    assert read.is_admin  # what the Python client is given to read it
