@@ -7,12 +7,13 @@ say what a value is (``Any``, ``dict``, no annotation), `shown` looks at the val
 import dataclasses
 import operator
 import typing
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from functools import lru_cache
 from itertools import chain
-from types import GeneratorType
 from typing import Any
 from uuid import UUID
 
@@ -112,12 +113,13 @@ def _show(node: Node, kind: Any, changed: list[Any]) -> None:
         node[items] = _SHOWN
         changed.append(node)
     extra = node.get("extra_behavior") or (node.get("config") or {}).get("extra_fields_behavior")
-    if kind == "model" and extra == "allow" and (fields := fields_of(node)) is not None:
-        fields.setdefault("extras_schema", _SHOWN)
+    holder = fields_of(node) if kind == "model" else node if kind == "typed-dict" else None
+    if extra == "allow" and holder is not None:
+        holder.setdefault("extras_schema", _SHOWN)
         changed.append(node)
     written = node.get("serialization")
     if written is None:
-        if kind in _SAYING_NOTHING:
+        if kind in _SAYING_NOTHING or (kind == "enum" and _shower(node["cls"]) is not None):
             node["serialization"] = _SHOWN["serialization"]
             changed.append(node)
     elif written.get("type") == "any":  # SerializeAsAny
@@ -140,7 +142,7 @@ _ITEMS = {
     **dict.fromkeys(("dict", "frozen-dict", "ordered-dict"), "values_schema"),
 }
 _UNUSED = {"lax-or-strict": "lax_schema", "json-or-python": "python_schema"}
-_SAYING_NOTHING = frozenset({"any", "is-instance", "call", "function-plain"})
+_SAYING_NOTHING = frozenset({"any", "is-instance", "call", "callable", "function-plain"})
 
 
 def shown(value: Any) -> Any:
@@ -165,12 +167,14 @@ def _shower(kind: Any) -> Callable[[Any], Any] | None:
     """What `shown` does with values of a type; None: nothing."""
     if issubclass(kind, dict):
         return _shown_mapping
-    if issubclass(kind, (list, tuple, set, frozenset)):
+    if issubclass(kind, (list, tuple, set, frozenset, deque)):
         if hasattr(kind, "_fields"):
             check_class(kind)
         return _shown_items
-    if issubclass(kind, GeneratorType):
+    if issubclass(kind, Iterator):
         return lambda values: (shown(value) for value in values)
+    if issubclass(kind, Enum):
+        return (lambda one: shown(one.value)) if any(shown(one.value) is not one.value for one in kind) else None
     if hasattr(kind, "__pydantic_core_schema__"):
         schema = whole_schema(kind) if issubclass(kind, BaseModel) else kind.__pydantic_core_schema__
         if _is_polymorphic(schema):  # it is this very class's
