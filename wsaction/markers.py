@@ -178,7 +178,7 @@ class Shape:
             return node
         if self.stand_in is None and self.without is ReadOnly and hasattr(cls, "__table__"):
             raise ImproperlyConfigured(
-                f"{cls.__name__} is a table, of which no field can be left out; annotate what comes as a model of its own"
+                f"{cls.__name__} is a table, of which no field can be left out; annotate a model of its own"
             )
         if not is_outermost and self.stand_in is not None:
             node["cls"] = self.stand_in(cls)
