@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import itertools
 import json
 import re
@@ -79,6 +80,7 @@ def ada(model: Any) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------- kinds of types
+@functools.cache
 def both_ways(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
     """Annotations by what they are, and what puts an account, or its JSON, into the place that it has there."""
 
@@ -156,6 +158,7 @@ def both_ways(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
     }
 
 
+@functools.cache
 def ways_out_alone(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
     """The same of what only goes out: types that say less than what is returned, and serializers of one's own."""
 
