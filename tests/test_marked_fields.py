@@ -1,8 +1,13 @@
 """What is `WriteOnly` leaves by no way, and what is `ReadOnly` comes in by none: every way by every kind of type."""
 
 import dataclasses
+import enum
+import functools
+import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+import re
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -27,7 +32,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from typing_extensions import TypeAliasType, TypedDict
 
 from tests import shelves
+from tests.driving import ask
 from wsaction.applications import WSAction
+from wsaction.codegen.typescript import typescript
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.decorators import async_action
@@ -39,7 +46,7 @@ from wsaction.mixins import Output
 from wsaction.pagination import CursorPagination, PageNumberPagination
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
-from wsaction.serializers import ReadOnly, WriteOnly, input_model, json_encoder, json_validator
+from wsaction.serializers import ReadOnly, WriteOnly, input_model, json_encoder, json_validator, output_model
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import connect
 
@@ -73,6 +80,7 @@ def ada(model: Any) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------- kinds of types
+@functools.cache
 def both_ways(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
     """Annotations by what they are, and what puts an account, or its JSON, into the place that it has there."""
 
@@ -150,6 +158,7 @@ def both_ways(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
     }
 
 
+@functools.cache
 def ways_out_alone(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
     """The same of what only goes out: types that say less than what is returned, and serializers of one's own."""
 
@@ -169,6 +178,10 @@ def ways_out_alone(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
 
     class Open(BaseModel):
         model_config = ConfigDict(extra="allow")
+
+    class TypedExtra(TypedDict):
+        __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+        number: int
 
     class Page(BaseModel, Generic[T]):
         results: list[T]
@@ -213,6 +226,12 @@ def ways_out_alone(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
         "any, in a dataclass": (Any, lambda it: {"a": Data(it)}),
         "any, in a named tuple": (Any, lambda it: [Named(it)]),
         "any, in a model": (Any, lambda it: Loose(it=it)),
+        "any, in an enum": (Any, lambda it: [enum.Enum("Choice", {"one": it}).one]),  # type: ignore[attr-defined]
+        "any, in a deque": (Any, lambda it: deque([it])),
+        "any, from an iterator": (Any, lambda it: itertools.chain([it])),
+        "mapping": (Mapping[str, model], lambda it: {"a": it}),
+        "ordered dict": (OrderedDict[str, Any], lambda it: OrderedDict(a=it)),
+        "more in a typed dict": (TypedExtra, lambda it: {"number": 1, "account": it}),
         "any, from a generator": (Any, lambda it: (one for one in [it])),
         "object": (object, lambda it: it),
         "dict of any": (dict[str, Any], lambda it: {"a": it, "b": [it]}),
@@ -905,6 +924,17 @@ async def test_no_filter_asks_for_what_is_write_only(people: Any, serializer: An
         mounted()
 
 
+def test_a_version_that_nobody_sees_is_refused() -> None:
+    class Versioned(BaseModel):
+        id: int
+        version: Annotated[int, WriteOnly] = 0
+
+    with pytest.raises(ImproperlyConfigured, match="version_field is 'version', which Versioned does not show"):
+        ModelAPIActionHandler.as_aaah(
+            queryset=MemoryQuerySet(Versioned), serializer_class=Versioned, version_field="version"
+        )
+
+
 def test_nor_for_that_of_a_nested_model_or_of_the_stored_one() -> None:
     class Owner(BaseModel):
         id: int
@@ -925,3 +955,49 @@ def test_nor_for_that_of_a_nested_model_or_of_the_stored_one() -> None:
             ModelAPIActionHandler.as_aaah(
                 queryset=queryset, serializer_class=serializer, filter_backends=(FieldFilter,), filter_fields=(field,)
             )
+
+
+class Joining(SubscribeMixin, AsyncAPIConsumer):
+    events = {"joined": Account}
+
+    @async_action
+    async def sign_up(self, data: Account) -> list[Account]: ...
+
+
+def test_clients_have_types_of_both_ways() -> None:
+    document = WSAction([path("ws/", Joining.as_asgi())]).asyncapi()
+    types = typescript(document, next(iter(document["channels"])))
+    fields = {
+        name: set(re.findall(r"(\w+)\??:", body))
+        for name, body in re.findall(r"interface (\w+) {\n(.*?)\n}", types, re.S)
+    }
+    assert fields["AccountInput"] == {"name", "kind", "password"}
+    assert fields["Account"] == {"name", "kind", "is_admin"}
+    assert "signUp(params: { data: AccountInput }, options?: CallOptions): Promise<Account[]>" in types
+    assert 'ServerEvent<"joined", Account>' in types
+    read = output_model(Account).model_validate_json('{"name": "ada", "kind": "account", "is_admin": true}')
+    assert read.is_admin  # what the Python client is given to read it
+
+
+class AllowingMore(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    id: Annotated[int, ReadOnly]
+    title: str = "t"
+
+
+@pytest.mark.parametrize("stored", [StoredPerson, AllowingMore])
+@pytest.mark.parametrize("action", ["create", "update", "partial_update"])
+async def test_what_is_allowed_beside_the_fields_is_written_nowhere(stored: Any, action: str) -> None:
+    class Named(BaseModel):
+        model_config = ConfigDict(extra="allow")
+        name: str = "ada"
+
+    rows: Any = MemoryQuerySet(stored, rows=[stored(id=1, name="eve")])
+    serializer = AllowingMore if stored is AllowingMore else Named
+    handler = ModelAPIActionHandler.as_aaah(queryset=rows, serializer_class=serializer)
+    reply = await ask(handler, action, pk=1, data={"pk": 77, "id": 77, "is_admin": True, "colour": "red"})
+    assert reply["status"] in (200, 201)
+    for row in [one async for one in rows]:
+        assert row.id in (1, 2)
+        assert not getattr(row, "is_admin", False)
+        assert not hasattr(row, "colour")

@@ -30,7 +30,15 @@ from sqlmodel import SQLModel
 from typing_extensions import TypedDict
 
 from wsaction.exceptions import ImproperlyConfigured, InvalidParameters
-from wsaction.serializers import InputModel, ReadOnly, WriteOnly, input_model, json_encoder, output_model
+from wsaction.serializers import (
+    InputModel,
+    ReadOnly,
+    WriteOnly,
+    input_model,
+    json_encoder,
+    json_validator,
+    output_model,
+)
 
 T = TypeVar("T")
 
@@ -499,6 +507,9 @@ def test_an_sqlmodel_table() -> None:
     assert input_model(SecretHero).values({"id": 7, "pin": "1"}) == {"pin": "1"}
     with pytest.raises(ImproperlyConfigured, match="SecretHero is a table"):
         output_model(SecretHero)
+    with pytest.raises(ImproperlyConfigured, match="SecretHero is a table"):
+        json_validator(SecretHero)
+    assert json_encoder(SecretHero)(SecretHero(id=1, pin="1")) == '{"id":1}'
 
 
 class PartOfAType(BaseModel):

@@ -29,7 +29,7 @@ from wsaction.mixins import (
     rebuilt,
 )
 from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination, paginator_of
-from wsaction.serializers import ReadOnly, input_model, output_model
+from wsaction.serializers import ReadOnly, input_model, output_model, shows
 from wsaction.showing import many_shown_as, shown_as
 
 __all__ = ("GenericAsyncAPIActionHandler", "GenericAsyncAPIConsumer")
@@ -259,7 +259,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
             except FieldError as exc:
                 raise ImproperlyConfigured(f"{cls.__name__}.{attribute}: {exc}") from None
         version, model = told.version_field, told.serializer_class
-        if version is not None and model is not None and version not in output_model(model).model_fields:
+        if version is not None and model is not None and not shows(model, version):
             raise ImproperlyConfigured(
                 f"{cls.__name__}.version_field is {version!r}, which {model.__name__} does not show; clients need it"
             )

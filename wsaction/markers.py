@@ -176,6 +176,10 @@ class Shape:
         is_outermost = node.pop("outermost", False)
         if not self.changes(cls):
             return node
+        if self.stand_in is None and self.without is ReadOnly and hasattr(cls, "__table__"):
+            raise ImproperlyConfigured(
+                f"{cls.__name__} is a table, of which no field can be left out; annotate a model of its own"
+            )
         if not is_outermost and self.stand_in is not None:
             node["cls"] = self.stand_in(cls)
         node["custom_init"] = False  # which would validate by the model's own schema

@@ -52,6 +52,7 @@ __all__ = (
     "json_validator",
     "output_model",
     "python_validator",
+    "shows",
 )
 
 
@@ -325,6 +326,11 @@ def output_model(model: type[BaseModel]) -> type[BaseModel]:
     `ImproperlyConfigured` as `input_model` does, and for an SQLModel table with a `WriteOnly` field.
     """
     return _output_model(_checked_model(model))
+
+
+def shows(model: type[BaseModel], field: str) -> bool:
+    """Whether a model has a field that goes out."""
+    return field in model.model_fields and field not in marked_names(model, WriteOnly)
 
 
 @lru_cache(MAX_MODELS)

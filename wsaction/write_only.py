@@ -7,12 +7,13 @@ say what a value is (``Any``, ``dict``, no annotation), `shown` looks at the val
 import dataclasses
 import operator
 import typing
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from functools import lru_cache
 from itertools import chain
-from types import GeneratorType
 from typing import Any
 from uuid import UUID
 
@@ -40,10 +41,11 @@ Model = type[BaseModel]
 
 
 def hidden(schema: Any, *, values: bool = True) -> Node | None:
-    """A schema whose serializer, made by `build`, writes no field that is `WriteOnly`. None, where it would differ in
-    nothing from the schema's own.
+    """A copy of a core schema whose serializer, built by `build`, leaves out `WriteOnly` fields. None if nothing has to
+    change: the schema's own serializer is then the one to use.
 
-    ``values``: where the schema says nothing of what a value is, it is written as `shown` shows it.
+    ``values``: also passes a value through `shown` where the schema does not say what it is. JSON Schema has no use for
+    that.
     """
     changed: list[Any] = []
     written: Node = _hidden(schema, values, changed)
@@ -59,16 +61,16 @@ def _hidden(part: Any, values: bool, changed: list[Any]) -> Any:
     if values and _is_polymorphic(part):  # written by the class of the value
         changed.append(part)
         return {**_SHOWN, "ref": part["ref"]} if "ref" in part else _SHOWN
-    overrides = type(written) is dict and (written["type"] not in _WRITING_BY_THE_SCHEMA or "schema" in written)
+    overrides = type(written) is dict and (written["type"] not in _USING_THE_SCHEMA or "schema" in written)
     if kind != "model" and overrides:
         node = {**part, "serialization": _hidden_member("serialization", written, values, changed)}
     else:
         unused = _UNUSED.get(kind) if isinstance(kind, str) else None  # by serializers
         node = {key: _hidden_member(key, value, values and key != unused, changed) for key, value in part.items()}
     if kind == "model" and "cls" in node:
-        _exclude(node, changed)
+        _exclude(node, values, changed)
     if values:
-        _show(node, kind, changed)
+        _check_values(node, kind, changed)
     return node
 
 
@@ -88,7 +90,8 @@ def _hidden_member(key: str, value: Any, values: bool, changed: list[Any]) -> An
     return _hidden(value, values, changed)
 
 
-def _exclude(node: Node, changed: list[Any]) -> None:
+def _exclude(node: Node, values: bool, changed: list[Any]) -> None:
+    """Excludes the marked fields of a model, and their keys from what a model_serializer returns."""
     names, fields = marked_fields(node, WriteOnly), fields_of(node)
     if fields is None or not names:
         return
@@ -97,13 +100,13 @@ def _exclude(node: Node, changed: list[Any]) -> None:
     for name in names:
         fields["fields"][name]["serialization_exclude"] = True
     written = node.get("serialization")
-    if written is not None and written["type"] in ("function-plain", "function-wrap"):  # a model_serializer
+    if values and written is not None and written["type"] in ("function-plain", "function-wrap"):
         shown_as = {"type": "function-plain", "function": ignoring(frozenset(keys))}
         written["return_schema"] = {"type": "any", "serialization": {**shown_as, "return_schema": _SHOWN}}
 
 
-def _show(node: Node, kind: Any, changed: list[Any]) -> None:
-    """Has `shown` show what a node says nothing of."""
+def _check_values(node: Node, kind: Any, changed: list[Any]) -> None:
+    """Passes values through `shown` wherever the schema does not say what they are."""
     items = _ITEMS.get(kind) if isinstance(kind, str) else None
     if items is not None and node.get(items, _ANY) in (_ANY, _SHOWN):
         if kind in ("dict", "list"):  # as a whole, in one call
@@ -112,41 +115,43 @@ def _show(node: Node, kind: Any, changed: list[Any]) -> None:
         node[items] = _SHOWN
         changed.append(node)
     extra = node.get("extra_behavior") or (node.get("config") or {}).get("extra_fields_behavior")
-    if kind == "model" and extra == "allow" and (fields := fields_of(node)) is not None:
-        fields.setdefault("extras_schema", _SHOWN)
+    holder = fields_of(node) if kind == "model" else node if kind == "typed-dict" else None
+    if extra == "allow" and holder is not None:
+        holder.setdefault("extras_schema", _SHOWN)
         changed.append(node)
     written = node.get("serialization")
     if written is None:
-        if kind in _SAYING_NOTHING:
+        if kind in _UNTYPED or (kind == "enum" and _shower(node["cls"]) is not None):
             node["serialization"] = _SHOWN["serialization"]
             changed.append(node)
     elif written.get("type") == "any":  # SerializeAsAny
         node["serialization"] = _SHOWN["serialization"]
         changed.append(node)
-    elif written.get("type") in ("function-plain", "function-wrap") and _says_nothing(written):
+    elif written.get("type") in ("function-plain", "function-wrap") and _returns_anything(written):
         written["return_schema"] = _SHOWN
         changed.append(node)
 
 
-def _says_nothing(written: Node) -> bool:
-    """Whether a serializer function may return anything; pydantic's own return what they are for."""
+def _returns_anything(written: Node) -> bool:
+    """Whether a serializer function may return anything. pydantic's own functions return plain values."""
     module: str = getattr(written["function"], "__module__", None) or ""
     return "return_schema" not in written and module.partition(".")[0] != "pydantic"
 
 
-_WRITING_BY_THE_SCHEMA = ("function-wrap", "include-exclude-sequence", "include-exclude-dict")
+_USING_THE_SCHEMA = ("function-wrap", "include-exclude-sequence", "include-exclude-dict")
 _ITEMS = {
     **dict.fromkeys(("list", "set", "frozenset", "generator", "deque"), "items_schema"),
     **dict.fromkeys(("dict", "frozen-dict", "ordered-dict"), "values_schema"),
 }
 _UNUSED = {"lax-or-strict": "lax_schema", "json-or-python": "python_schema"}
-_SAYING_NOTHING = frozenset({"any", "is-instance", "call", "function-plain"})
+_UNTYPED = frozenset({"any", "is-instance", "call", "callable", "function-plain"})
 
 
 def shown(value: Any) -> Any:
-    """A value of which nothing is announced, to be written by pydantic: the models in it without `WriteOnly` fields.
+    """A value of unknown type, ready for pydantic to write: models in it will leave out their `WriteOnly` fields.
 
-    The value itself, where there is nothing to hide. Raises `ImproperlyConfigured` for markers where none can be.
+    Returns the value itself if it holds no such model. Raises `ImproperlyConfigured` for a marked dataclass or named
+    tuple.
     """
     kind: Any = type(value)
     show = _shower(kind)
@@ -162,15 +167,17 @@ _SHOWN: Node = {
 
 @lru_cache(MAX_MODELS)
 def _shower(kind: Any) -> Callable[[Any], Any] | None:
-    """What `shown` does with values of a type; None: nothing."""
+    """What `shown` does with the values of a type; None for types whose values stay as they are."""
     if issubclass(kind, dict):
         return _shown_mapping
-    if issubclass(kind, (list, tuple, set, frozenset)):
+    if issubclass(kind, (list, tuple, set, frozenset, deque)):
         if hasattr(kind, "_fields"):
             check_class(kind)
         return _shown_items
-    if issubclass(kind, GeneratorType):
+    if issubclass(kind, Iterator):
         return lambda values: (shown(value) for value in values)
+    if issubclass(kind, Enum):
+        return (lambda one: shown(one.value)) if any(shown(one.value) is not one.value for one in kind) else None
     if hasattr(kind, "__pydantic_core_schema__"):
         schema = whole_schema(kind) if issubclass(kind, BaseModel) else kind.__pydantic_core_schema__
         if _is_polymorphic(schema):  # it is this very class's
@@ -199,17 +206,17 @@ def _shown_items(values: Any) -> Any:
         return values
     if kinds == {dict} and _PLAIN.issuperset(map(type, chain.from_iterable(map(dict.values, values)))):
         return values  # many rows, in one go
-    told = [shown(value) for value in values]
-    return values if all(map(operator.is_, told, values)) else told
+    checked = [shown(value) for value in values]
+    return values if all(map(operator.is_, checked, values)) else checked
 
 
 def _shown_dataclass(value: Any) -> Any:
     members = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
-    return value if (told := _shown_mapping(members)) is members else told
+    return value if (checked := _shown_mapping(members)) is members else checked
 
 
 class _Shown:
-    """An object that pydantic writes by another schema than its class's."""
+    """An object that pydantic writes with another serializer than that of the object's class."""
 
     __slots__ = ("__pydantic_serializer__", "value")
 
@@ -218,7 +225,7 @@ class _Shown:
 
     @classmethod
     def by(cls, schema: Node) -> Callable[[Any], "_Shown"]:
-        """What has pydantic write objects by a schema."""
+        """A function that wraps objects so that pydantic writes them by ``schema``."""
         written = {"type": "function-plain", "function": lambda one: one.value, "return_schema": schema}
         serializer = build(SchemaSerializer, {"type": "any", "serialization": written})
         return lambda value: cls(value, serializer)
