@@ -273,6 +273,14 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
     boards.close();
   },
 
+  async welcomed() {
+    const boards = client({ onState: undefined });
+    await boards.connect();
+    const pushed = boards.$events();
+    say((await pushed.next()).value?.event, (await pushed.next()).value?.event);
+    boards.close();
+  },
+
   async badToken() {
     const boards = client({ token: "a/b=" });
     say(await failure(boards.connect()));

@@ -570,6 +570,16 @@ async def test_a_refused_token_is_a_failure_from_the_first_call_on(play: Play) -
         assert all('closed the connection: code 4401, "bad"' in message for _, message in errors)
 
 
+async def test_what_is_pushed_before_the_first_answer_is_told_to_who_listens_from_the_start(play: Play) -> None:
+    async with scripted(greets=False) as server, play(server.url, "welcomed") as script:
+        peer = await server.accepted()
+        asked = await peer.frame("$ping")
+        await peer.event(None, "hello", route="", event="welcome")
+        await peer.reply(asked)
+        await peer.event(None, "again", route="", event="more")
+        assert await script.ended() == [["welcome", "more"]]
+
+
 async def test_tokens_that_expire_are_renewed_again_and_again(play: Play) -> None:
     async with scripted() as server, play(server.url, "expiring") as script:
         for number in range(1, 5):
@@ -680,7 +690,7 @@ async def test_a_subscription_comes_back_with_its_position(play: Play) -> None:
         await peer.event(3, moved(3, "stop"))
         await script.said(["state", "waiting"], ["state", "connecting"], ["state", "open"])
         await script.said(["$resync", ["c"], place(2, "g")], ["moved", moved(3, "stop"), place(3, "g")])
-        await peer.reply(await peer.frame("unsubscribe"), None, 204)
+        await peer.frame("unsubscribe")
         assert await script.ended() == [["state", "closed"]]
 
 
@@ -710,7 +720,7 @@ async def test_what_does_not_fit_is_asked_for_again(play: Play) -> None:
             if line[0]["to"] == "stop":
                 break
         assert rest == [*range(since + 1, 11)]
-        await peer.reply(await peer.frame("unsubscribe"), None, 204)
+        await peer.frame("unsubscribe")
         await script.ended()
 
 
