@@ -13,6 +13,10 @@ function failed(error: unknown): [string, string] {
   return error instanceof Error ? [error.name, error.message] : ["not an error", String(error)];
 }
 
+function dataOf(item: object | undefined): unknown {
+  return item !== undefined && "data" in item ? item.data : item;
+}
+
 async function failure(promise: Promise<unknown>): Promise<[string, string]> {
   return promise.then((value) => ["no error", String(value)], failed);
 }
@@ -191,6 +195,90 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
         return boards.close();
       }
     }
+  },
+
+  async burst() {
+    const boards = client({ onState: undefined });
+    const sends = Array.from({ length: 1_000 }, (_, number) => boards.whisper({ text: String(number) }));
+    const calls = Array.from({ length: 1_000 }, (_, number) => boards.hello({ name: String(number) }));
+    await Promise.all(sends);
+    await boards.$flush();
+    say((await Promise.all(calls)).filter((told, number) => told === `Hello ${number}`).length);
+    boards.close();
+  },
+
+  /** Calls that are refused for lack of room are sent again, in their turn; sends are asked about. */
+  async busy() {
+    const boards = client({ onState: undefined, maxInFlight: 3, log: (message, cause) => say(message, String(cause)) });
+    const calls = ["a", "b", "c", "d"].map((name) => boards.hello({ name }));
+    say(await Promise.all(calls));
+    await boards.whisper({ text: "1" });
+    await boards.$flush();
+    say("flushed");
+    await boards.whisper({ text: "2" });
+    say(await failure(boards.$flush()));
+    say(await failure(Promise.all([1, 2, 3, 4].map((number) => boards.hello({ name: String(number) }, { timeout: 0.5 })))));
+    boards.close();
+  },
+
+  async shared() {
+    const boards = client({ onState: undefined });
+    const states: string[] = [];
+    const stop = boards.onState((state) => states.push(state));
+    const mounting = new AbortController();
+    const first = failure(boards.boards.subscribe({ pk: 7 }, { signal: mounting.signal }));
+    mounting.abort(); // React's StrictMode: mounted, unmounted and mounted again, at once
+    const one = await boards.boards.subscribe({ pk: 7 });
+    const two = await boards.boards.subscribe({ pk: 7 });
+    const three = await boards.$subscribe("boards/07/", { since: one.position });
+    say((await first)[0], one.state, two.state, three.route, three.recovered);
+    const closed: string[] = [];
+    one.onState((state) => closed.push(state));
+    await boards.boards.move({ pk: 7 }, { data: { card: 1 } });
+    for (const each of [one, two, three]) say((await each.next()).value?.event);
+    one.close();
+    one.close();
+    say(closed, (await one.next()).done);
+    await boards.boards.move({ pk: 7 }, { data: { card: 2 } });
+    for (const each of [two, three]) say(dataOf((await each.next()).value));
+    two.close();
+    three.close();
+    const pushed = boards.$events();
+    await boards.boards.move({ pk: 7 }, { data: { card: 3 } }); // nobody is subscribed any more
+    const again = await boards.boards.subscribe({ pk: 7 });
+    await boards.boards.move({ pk: 7 }, { data: { card: 4 } });
+    say(dataOf((await again.next()).value));
+    await boards.whisper({ text: "last" });
+    say((await pushed.next()).value?.event, states);
+    await boards.$flush();
+    stop();
+    boards.close();
+    say(states);
+  },
+
+  /** Two on one board, a fast one and one that takes nothing before "stop"; the connection is lost meanwhile. */
+  async sharing() {
+    const boards = client({ buffer: 200 });
+    const fast = await boards.boards.subscribe({ pk: 7 });
+    const slow = await boards.boards.subscribe({ pk: 7 });
+    say("subscribed");
+    for await (const item of fast) {
+      say("fast", item.event === "moved" ? item.data.card : item.event);
+      if (item.event === "moved" && item.data.to === "stop") break;
+    }
+    for await (const item of slow) {
+      say("slow", item.event === "moved" ? item.data.card : item.event);
+      if (item.event === "moved" && item.data.to === "stop") break;
+    }
+    boards.close();
+  },
+
+  async welcomed() {
+    const boards = client({ onState: undefined });
+    await boards.connect();
+    const pushed = boards.$events();
+    say((await pushed.next()).value?.event, (await pushed.next()).value?.event);
+    boards.close();
   },
 
   async badToken() {

@@ -18,6 +18,7 @@ from tests.test_server import WSACTION, started
 from wsaction.applications import WSAction
 from wsaction.authentication import BearerAuthentication, Credential
 from wsaction.client import ConnectionFailed, ConnectionLost, Event, Resync, connect
+from wsaction.client import NotAuthenticated as NotAuthenticatedReply
 from wsaction.client.backoff import Backoff
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -633,3 +634,39 @@ async def test_events_tell_of_a_reconnect() -> None:
         peer.drop()
         await server.accepted()
         assert await anext(events) == Resync()
+
+
+# -------------------------------------------------------------------------------------------------------- real servers
+async def test_a_token_that_a_server_accepts_to_refuse_is_a_failure_on_entering(serve: Callable[..., Server]) -> None:
+    routes = [path("ws/", Me.as_asgi())]
+    server = serve(WSAction(routes, authentication_classes=[Tokens], accept_refused=True))
+    for _ in range(3):
+        with pytest.raises(ConnectionFailed, match=r"code 4401, 'This token is not valid.'") as caught:
+            async with client_of(server, token="bad"):
+                pass
+        assert caught.value.is_final
+
+
+class ShortTokens(BearerAuthentication):
+    """A token says when it ends."""
+
+    def verify(self, token: str) -> Credential:
+        return Credential(User("ada"), expires_at=float(token))
+
+
+async def test_calls_go_on_over_tokens_that_live_for_a_second_or_less(serve: Callable[..., Server]) -> None:
+    server, states = serve(WSAction([path("ws/", Me.as_asgi())], authentication_classes=[ShortTokens])), States()
+    async with (
+        client_of(server, token=lambda: str(time.time() + 0.5), on_state=states, first_wait=0.01) as client,
+        asyncio.timeout(WAIT),
+    ):
+        answered = 0
+        while states.all.count("connected") < 4:
+            try:
+                answered += await client.call("whoami") == "ada"
+            except ConnectionLost:
+                continue  # it was under way as a token ended
+            except NotAuthenticatedReply:
+                continue  # it came after the token's end, and before the close
+        assert answered > 4
+        assert "closed" not in states.all

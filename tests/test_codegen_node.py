@@ -7,9 +7,10 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -54,13 +55,19 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def compiled(folder: Path, **files: str) -> "subprocess.CompletedProcess[str]":
-    """Compiles TypeScript in a folder, into JavaScript beside it."""
-    modules = packages("typescript", f"typescript@{TYPESCRIPT}", f"ws@{WS}")
+def compiled(
+    folder: Path, version: str = TYPESCRIPT, options: Mapping[str, Any] = MappingProxyType({}), /, **files: str
+) -> "subprocess.CompletedProcess[str]":
+    """Compiles TypeScript in a folder, into JavaScript beside it. ``options`` replace ours; None leaves one out."""
+    if version == TYPESCRIPT:
+        modules = packages("typescript", f"typescript@{version}", f"ws@{WS}")
+    else:
+        modules = packages(f"typescript-{version}", f"typescript@{version}")
+    told = {key: value for key, value in {**OPTIONS, **options}.items() if value is not None}
     for name, text in files.items():
         (folder / f"{name}.ts").write_text(text)
     (folder / "tsconfig.json").write_text(
-        json.dumps({"compilerOptions": OPTIONS, "files": [f"{name}.ts" for name in files]})
+        json.dumps({"compilerOptions": told, "files": [f"{name}.ts" for name in files]})
     )
     (folder / "package.json").write_text('{"type": "module"}')
     if not (folder / "node_modules").exists():
@@ -156,6 +163,57 @@ def test_it_is_strict_typescript(tmp_path: Path) -> None:
     }
     done = compiled(tmp_path, guarded=typescript(guarded().asyncapi(), "ws"), **texts)
     assert done.returncode == 0, done.stdout
+
+
+LOOSE: dict[str, Any] = {"strict": False, "exactOptionalPropertyTypes": False}
+PROJECTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "not strict": (TYPESCRIPT, LOOSE),
+    "implicit any": (TYPESCRIPT, {"strict": False, "strictNullChecks": True, "noImplicitAny": False}),
+    "no null checks": (TYPESCRIPT, {**LOOSE, "strict": True, "strictNullChecks": False}),
+    "properties that may be undefined": (TYPESCRIPT, {"exactOptionalPropertyTypes": False}),
+    "unchecked indexes": (TYPESCRIPT, {"noUncheckedIndexedAccess": False}),
+    "declarations": (TYPESCRIPT, {"declaration": True, "isolatedDeclarations": True}),
+    "ES2020, as older templates of Vite have it": (TYPESCRIPT, {"target": "es2020", "lib": ["es2020", "dom"]}),
+    "ESNext": (TYPESCRIPT, {"target": "esnext", "module": "esnext", "lib": ["esnext", "dom"]}),
+    "fields as assigned": (TYPESCRIPT, {"useDefineForClassFields": False}),
+    "decorators": (TYPESCRIPT, {"experimentalDecorators": True}),
+    "Node 16": (TYPESCRIPT, {"module": "node16", "moduleResolution": "node16"}),
+    "Node, next": (TYPESCRIPT, {"module": "nodenext", "moduleResolution": "nodenext"}),
+    "preserved modules": (TYPESCRIPT, {"module": "preserve"}),
+    "all returns": (TYPESCRIPT, {"noImplicitReturns": True, "noFallthroughCasesInSwitch": True}),
+    "unreachable": (TYPESCRIPT, {"allowUnreachableCode": False, "allowUnusedLabels": False}),
+    "imports as they come": (TYPESCRIPT, {"verbatimModuleSyntax": False, "isolatedModules": False}),
+    "TypeScript 5.0": ("5.0.4", {"erasableSyntaxOnly": None}),
+    "TypeScript 5.0, not strict": ("5.0.4", {**LOOSE, "erasableSyntaxOnly": None}),
+    "TypeScript 5.5": ("5.5.4", {"erasableSyntaxOnly": None}),
+    "TypeScript 5.9": ("5.9.3", {}),
+}
+USE = """
+import { Client } from "./client.js";
+import type { Card } from "./client.js";
+
+export async function titles(): Promise<string[]> {
+  const client = new Client("ws://127.0.0.1/ws/", { onState: (state) => console.log(state) });
+  const cards = await client.cards.subscribe({ snapshot: true, query: { page: 1 } });
+  const found: string[] = cards.snapshot.results.map((card: Card) => card.title);
+  for await (const item of cards) {
+    if (item.event === "created") found.push(item.data.title);
+    if (item.event === "$resync") found.push(...item.snapshot.results.map((card) => card.title));
+  }
+  for await (const line of client.boards.count({ pk: 7 }, { to: 3 })) found.push(line);
+  return found;
+}
+"""
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_it_compiles_in_every_kind_of_project(tmp_path: Path, project: str) -> None:
+    version, options = PROJECTS[project]
+    done = compiled(tmp_path, version, options, client=generated(), use=USE)
+    assert (done.returncode, done.stdout) == (0, "")
+    misspelt = USE.replace("query: { page: 1 }", "query: { page: 1, pgae: 1 }")
+    done = compiled(tmp_path, version, options, use=misspelt)
+    assert "'pgae'" in done.stdout
 
 
 def test_what_is_wrong_is_a_type_error(tmp_path: Path) -> None:
@@ -312,6 +370,80 @@ async def test_events(play: Play, serve: Callable[..., Server]) -> None:
     assert found[8:] == [[True], ["end"]]
 
 
+async def test_a_burst_of_sends_and_calls_all_runs(play: Play, serve: Callable[..., Server]) -> None:
+    assert await played(play, serve(boards.app).url("/ws/"), "burst") == [[1_000]]
+
+
+async def test_subscriptions_of_one_route_are_shared(play: Play, serve: Callable[..., Server]) -> None:
+    found = await played(play, serve(boards.app).url("/ws/"), "shared")
+    assert found == [
+        ["AbortError", "live", "live", "boards/7/", True],
+        ["moved"],
+        ["moved"],
+        ["moved"],
+        [["closed"], True],
+        [{"card": 2, "to": "done"}],
+        [{"card": 2, "to": "done"}],
+        [{"card": 4, "to": "done"}],
+        ["whispered", ["connecting", "open"]],
+        [["connecting", "open"]],
+    ]
+
+
+async def test_shared_ones_come_back_together_and_a_slow_one_catches_up_alone(
+    play: Play, serve: Callable[..., Server]
+) -> None:
+    server = serve(boards.app)
+    async with (
+        relayed(server.port) as relay,
+        connect(server.url("/ws/"), proxy=None) as publisher,
+        play(relay.url("/ws/"), "sharing") as script,
+    ):
+        found = [await script.line()]
+        while found[-1] != ["subscribed"]:
+            found.append(await script.line())
+        for number in range(1, 61):
+            await publisher.call("move", BOARD, data={"card": number, "to": "stop" if number == 60 else "done"})
+            if number % 20 == 0 and number < 60:
+                relay.cut()
+                relay.is_open = True
+        found += await script.ended()
+    assert [one[1] for one in found if one[0] == "fast"] == [*range(1, 61)]
+    assert [one[1] for one in found if one[0] == "slow"] == [*range(1, 61)]
+
+
+async def test_what_is_refused_for_lack_of_room_is_sent_again(play: Play) -> None:
+    full = {"type": "busy", "msg": ".", "ctx": {"limit": "max_queued_actions", "value": 2}}
+    running = {"type": "duplicate_request_id", "msg": "."}
+    async with scripted() as server, play(server.url, "busy") as script:
+        peer = await server.accepted()
+        first = [await peer.frame("hello") for _ in range(3)]
+        await peer.reply(first[2], None, 503, full)
+        await peer.reply(first[0], "a")
+        await peer.reply(first[1], "b")
+        again = [await peer.frame("hello") for _ in range(2)]
+        assert [frame["name"] for frame in again] == ["c", "d"]
+        for frame in again:
+            await peer.reply(frame, frame["name"])
+        assert await script.line() == [["a", "b", "c", "d"]]
+        sent = await peer.frame("whisper")
+        for status, errors in ((409, [running]), (200, [])):
+            probe = await peer.frame("$ping")
+            assert probe["request_id"] == sent["request_id"]
+            await peer.reply(probe, None, status, *errors)
+        assert await script.line() == ["flushed"]
+        await peer.frame("whisper")
+        await peer.frame("$ping")
+        peer.drop()
+        lines = [await script.line(), await script.line()]
+        assert lines[0][0] == "1 sent without waiting for a reply"
+        assert lines[1][0][0] == "ConnectionLost"
+        peer = await server.accepted()
+        assert [(await peer.frame("hello"))["name"] for _ in range(2)] == ["1", "2"]
+        assert (await peer.frame())["action"] == "$cancel"  # it kept to what it learned: no third one before
+        assert (await script.ended())[0][0][0] == "CallTimeout"
+
+
 async def test_events_of_a_route_that_is_written_otherwise(play: Play, serve: Callable[..., Server]) -> None:
     found = await played(play, serve(boards.app).url("/ws/"), "events_of_a_route_that_is_written_otherwise")
     assert found == [["boards/7/", "moved", "boards/7/"]]
@@ -438,6 +570,16 @@ async def test_a_refused_token_is_a_failure_from_the_first_call_on(play: Play) -
         assert all('closed the connection: code 4401, "bad"' in message for _, message in errors)
 
 
+async def test_what_is_pushed_before_the_first_answer_is_told_to_who_listens_from_the_start(play: Play) -> None:
+    async with scripted(greets=False) as server, play(server.url, "welcomed") as script:
+        peer = await server.accepted()
+        asked = await peer.frame("$ping")
+        await peer.event(None, "hello", route="", event="welcome")
+        await peer.reply(asked)
+        await peer.event(None, "again", route="", event="more")
+        assert await script.ended() == [["welcome", "more"]]
+
+
 async def test_tokens_that_expire_are_renewed_again_and_again(play: Play) -> None:
     async with scripted() as server, play(server.url, "expiring") as script:
         for number in range(1, 5):
@@ -548,7 +690,7 @@ async def test_a_subscription_comes_back_with_its_position(play: Play) -> None:
         await peer.event(3, moved(3, "stop"))
         await script.said(["state", "waiting"], ["state", "connecting"], ["state", "open"])
         await script.said(["$resync", ["c"], place(2, "g")], ["moved", moved(3, "stop"), place(3, "g")])
-        await peer.reply(await peer.frame("unsubscribe"), None, 204)
+        await peer.frame("unsubscribe")
         assert await script.ended() == [["state", "closed"]]
 
 
@@ -578,7 +720,7 @@ async def test_what_does_not_fit_is_asked_for_again(play: Play) -> None:
             if line[0]["to"] == "stop":
                 break
         assert rest == [*range(since + 1, 11)]
-        await peer.reply(await peer.frame("unsubscribe"), None, 204)
+        await peer.frame("unsubscribe")
         await script.ended()
 
 

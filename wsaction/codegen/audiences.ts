@@ -53,6 +53,7 @@ class Audience implements Hearer, Registry {
   readonly #routes = new Map<string, SharedRoute>();
   readonly #listeners = new Set<Events>();
   #wasCut = false;
+  #held: { readonly early: [ServerEvent, number][]; room: number } | undefined; // pushed before anybody could listen
 
   listen(buffer: number): Events {
     const events = new Events(buffer, (one) => this.#listeners.delete(one));
@@ -82,8 +83,23 @@ class Audience implements Hearer, Registry {
 
   event(event: ServerEvent, size: number): void {
     const route = this.#routes.get(event.route);
-    if (route !== undefined) route.told(event, size);
-    else for (const listener of this.#listeners) listener.told(event, size);
+    if (route !== undefined) return route.told(event, size);
+    if (this.#held === undefined) for (const listener of this.#listeners) listener.told(event, size);
+    else if ((this.#held.room -= size) >= 0) this.#held.early.push([event, size]);
+  }
+
+  /** What is pushed is kept until `release`, at most so many characters of it. */
+  hold(most: number): void {
+    this.#held ??= { early: [], room: most };
+  }
+
+  release(): void {
+    const { early, room } = this.#held ?? { early: [], room: 0 };
+    this.#held = undefined;
+    for (const listener of this.#listeners) {
+      for (const [event, size] of early) listener.told(event, size);
+      if (room < 0) listener.miss();
+    }
   }
 
   linked(link: Link): void {

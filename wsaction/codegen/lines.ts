@@ -48,6 +48,8 @@ interface LinkEnding {
 /** Who is told of what happens to the line. */
 interface Hearer {
   event(event: ServerEvent, size: number): void;
+  hold(most: number): void;
+  release(): void;
   linked(link: Link): void;
   cut(): void;
   ended(failure: ConnectionFailed | undefined): void;
@@ -221,7 +223,7 @@ class Line {
     this.#waiters.clear();
     for (const waiter of waiters) waiter.go(link);
     this.#tell("open", undefined);
-    const stops = [this.#beat(link), this.#refresh(link, expiresAt), after(0, () => link.release())];
+    const stops = [this.#beat(link), this.#refresh(link, expiresAt), after(0, () => this.#hearer.release())];
     const lost = await link.done;
     for (const stop of stops) stop();
     this.#link = undefined;
@@ -249,7 +251,8 @@ class Line {
     } catch (error) {
       throw new ConnectionFailed(`cannot connect to ${this.#url}: ${String(error)}`, true, undefined, error);
     }
-    const link = new Link(socket, (event, size) => this.#hearer.event(event, size), this.buffer, this.#pacer, this.log);
+    this.#hearer.hold(this.buffer); // until whoever waits for the connection can listen
+    const link = new Link(socket, (event, size) => this.#hearer.event(event, size), this.#pacer, this.log);
     if (this.#failure !== undefined) link.close(1000, "closed by this client");
     this.#dialing = link;
     const seconds = this.#options.openTimeout ?? 10;

@@ -46,8 +46,6 @@ class Link {
   readonly #sends = new Map<string, OutgoingRequest[]>(); // not known to be done, by their routes
   readonly #probes = new Set<string>(); // ids that the server was asked about
   readonly #prefix = `${Math.random().toString(36).slice(2, 10)}-`;
-  readonly #mostEarly: number;
-  #early: [ServerEvent, number][] | undefined = []; // events that came before anybody could listen
   #number = 0;
   #count = 0; // of requests that may wait in the server's queue
   #size = 0;
@@ -57,10 +55,9 @@ class Link {
   #stopIdle: (() => void) | undefined;
   #finish: (lost: ConnectionLost) => void = () => undefined;
 
-  constructor(socket: Socket, onEvent: (event: ServerEvent, size: number) => void, mark: number, pacer: Pacer, log: Log) {
+  constructor(socket: Socket, onEvent: (event: ServerEvent, size: number) => void, pacer: Pacer, log: Log) {
     this.#socket = socket;
     this.#onEvent = onEvent;
-    this.#mostEarly = mark * HARD;
     this.#pacer = pacer;
     this.#log = log;
     this.done = new Promise((resolve) => {
@@ -79,13 +76,6 @@ class Link {
       if (!isOpen) this.fail(new ConnectionLost(1006)); // a close follows, though in Node 20 not always
     });
     socket.addEventListener("close", (event) => this.fail(new ConnectionLost(event.code ?? 1006, event.reason ?? "")));
-  }
-
-  /** Events that came so far are told, and the next ones as they come. */
-  release(): void {
-    const early = this.#early ?? [];
-    this.#early = undefined;
-    for (const [event, size] of early) this.#onEvent(event, size);
   }
 
   /** Tells all who wait for replies that none will come. The first time counts. */
@@ -166,11 +156,7 @@ class Link {
 
   #tell(event: ServerEvent, size: number): void {
     this.isLetIn = true;
-    if (this.#early === undefined) return this.#onEvent(event, size);
-    this.#early.push([event, size]);
-    if (this.#early.reduce((sum, [, one]) => sum + one, 0) > this.#mostEarly) {
-      this.close(1008, `over ${this.#mostEarly} characters of events came before the server's first answer`);
-    }
+    this.#onEvent(event, size);
   }
 
   #answer(reply: Reply): void {

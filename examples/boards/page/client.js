@@ -490,8 +490,6 @@ class Link {
     #sends = new Map(); // not known to be done, by their routes
     #probes = new Set(); // ids that the server was asked about
     #prefix = `${Math.random().toString(36).slice(2, 10)}-`;
-    #mostEarly;
-    #early = []; // events that came before anybody could listen
     #number = 0;
     #count = 0; // of requests that may wait in the server's queue
     #size = 0;
@@ -500,10 +498,9 @@ class Link {
     #stopProbing;
     #stopIdle;
     #finish = () => undefined;
-    constructor(socket, onEvent, mark, pacer, log) {
+    constructor(socket, onEvent, pacer, log) {
         this.#socket = socket;
         this.#onEvent = onEvent;
-        this.#mostEarly = mark * HARD;
         this.#pacer = pacer;
         this.#log = log;
         this.done = new Promise((resolve) => {
@@ -523,13 +520,6 @@ class Link {
                 this.fail(new ConnectionLost(1006)); // a close follows, though in Node 20 not always
         });
         socket.addEventListener("close", (event) => this.fail(new ConnectionLost(event.code ?? 1006, event.reason ?? "")));
-    }
-    /** Events that came so far are told, and the next ones as they come. */
-    release() {
-        const early = this.#early ?? [];
-        this.#early = undefined;
-        for (const [event, size] of early)
-            this.#onEvent(event, size);
     }
     /** Tells all who wait for replies that none will come. The first time counts. */
     fail(lost) {
@@ -611,12 +601,7 @@ class Link {
     }
     #tell(event, size) {
         this.isLetIn = true;
-        if (this.#early === undefined)
-            return this.#onEvent(event, size);
-        this.#early.push([event, size]);
-        if (this.#early.reduce((sum, [, one]) => sum + one, 0) > this.#mostEarly) {
-            this.close(1008, `over ${this.#mostEarly} characters of events came before the server's first answer`);
-        }
+        this.#onEvent(event, size);
     }
     #answer(reply) {
         const { requestId, status, action, route, data, size } = reply;
@@ -901,7 +886,7 @@ class Line {
         for (const waiter of waiters)
             waiter.go(link);
         this.#tell("open", undefined);
-        const stops = [this.#beat(link), this.#refresh(link, expiresAt), after(0, () => link.release())];
+        const stops = [this.#beat(link), this.#refresh(link, expiresAt), after(0, () => this.#hearer.release())];
         const lost = await link.done;
         for (const stop of stops)
             stop();
@@ -933,7 +918,8 @@ class Line {
         catch (error) {
             throw new ConnectionFailed(`cannot connect to ${this.#url}: ${String(error)}`, true, undefined, error);
         }
-        const link = new Link(socket, (event, size) => this.#hearer.event(event, size), this.buffer, this.#pacer, this.log);
+        this.#hearer.hold(this.buffer); // until whoever waits for the connection can listen
+        const link = new Link(socket, (event, size) => this.#hearer.event(event, size), this.#pacer, this.log);
         if (this.#failure !== undefined)
             link.close(1000, "closed by this client");
         this.#dialing = link;
@@ -1660,6 +1646,7 @@ class Audience {
     #routes = new Map();
     #listeners = new Set();
     #wasCut = false;
+    #held; // pushed before anybody could listen
     listen(buffer) {
         const events = new Events(buffer, (one) => this.#listeners.delete(one));
         this.#listeners.add(events);
@@ -1688,10 +1675,26 @@ class Audience {
     event(event, size) {
         const route = this.#routes.get(event.route);
         if (route !== undefined)
-            route.told(event, size);
-        else
+            return route.told(event, size);
+        if (this.#held === undefined)
             for (const listener of this.#listeners)
                 listener.told(event, size);
+        else if ((this.#held.room -= size) >= 0)
+            this.#held.early.push([event, size]);
+    }
+    /** What is pushed is kept until `release`, at most so many characters of it. */
+    hold(most) {
+        this.#held ??= { early: [], room: most };
+    }
+    release() {
+        const { early, room } = this.#held ?? { early: [], room: 0 };
+        this.#held = undefined;
+        for (const listener of this.#listeners) {
+            for (const [event, size] of early)
+                listener.told(event, size);
+            if (room < 0)
+                listener.miss();
+        }
     }
     linked(link) {
         for (const route of [...this.#routes.values()])

@@ -614,8 +614,6 @@ class Link {
   readonly #sends = new Map<string, OutgoingRequest[]>(); // not known to be done, by their routes
   readonly #probes = new Set<string>(); // ids that the server was asked about
   readonly #prefix = `${Math.random().toString(36).slice(2, 10)}-`;
-  readonly #mostEarly: number;
-  #early: [ServerEvent, number][] | undefined = []; // events that came before anybody could listen
   #number = 0;
   #count = 0; // of requests that may wait in the server's queue
   #size = 0;
@@ -625,10 +623,9 @@ class Link {
   #stopIdle: (() => void) | undefined;
   #finish: (lost: ConnectionLost) => void = () => undefined;
 
-  constructor(socket: Socket, onEvent: (event: ServerEvent, size: number) => void, mark: number, pacer: Pacer, log: Log) {
+  constructor(socket: Socket, onEvent: (event: ServerEvent, size: number) => void, pacer: Pacer, log: Log) {
     this.#socket = socket;
     this.#onEvent = onEvent;
-    this.#mostEarly = mark * HARD;
     this.#pacer = pacer;
     this.#log = log;
     this.done = new Promise((resolve) => {
@@ -647,13 +644,6 @@ class Link {
       if (!isOpen) this.fail(new ConnectionLost(1006)); // a close follows, though in Node 20 not always
     });
     socket.addEventListener("close", (event) => this.fail(new ConnectionLost(event.code ?? 1006, event.reason ?? "")));
-  }
-
-  /** Events that came so far are told, and the next ones as they come. */
-  release(): void {
-    const early = this.#early ?? [];
-    this.#early = undefined;
-    for (const [event, size] of early) this.#onEvent(event, size);
   }
 
   /** Tells all who wait for replies that none will come. The first time counts. */
@@ -734,11 +724,7 @@ class Link {
 
   #tell(event: ServerEvent, size: number): void {
     this.isLetIn = true;
-    if (this.#early === undefined) return this.#onEvent(event, size);
-    this.#early.push([event, size]);
-    if (this.#early.reduce((sum, [, one]) => sum + one, 0) > this.#mostEarly) {
-      this.close(1008, `over ${this.#mostEarly} characters of events came before the server's first answer`);
-    }
+    this.#onEvent(event, size);
   }
 
   #answer(reply: Reply): void {
@@ -896,6 +882,8 @@ interface LinkEnding {
 /** Who is told of what happens to the line. */
 interface Hearer {
   event(event: ServerEvent, size: number): void;
+  hold(most: number): void;
+  release(): void;
   linked(link: Link): void;
   cut(): void;
   ended(failure: ConnectionFailed | undefined): void;
@@ -1069,7 +1057,7 @@ class Line {
     this.#waiters.clear();
     for (const waiter of waiters) waiter.go(link);
     this.#tell("open", undefined);
-    const stops = [this.#beat(link), this.#refresh(link, expiresAt), after(0, () => link.release())];
+    const stops = [this.#beat(link), this.#refresh(link, expiresAt), after(0, () => this.#hearer.release())];
     const lost = await link.done;
     for (const stop of stops) stop();
     this.#link = undefined;
@@ -1097,7 +1085,8 @@ class Line {
     } catch (error) {
       throw new ConnectionFailed(`cannot connect to ${this.#url}: ${String(error)}`, true, undefined, error);
     }
-    const link = new Link(socket, (event, size) => this.#hearer.event(event, size), this.buffer, this.#pacer, this.log);
+    this.#hearer.hold(this.buffer); // until whoever waits for the connection can listen
+    const link = new Link(socket, (event, size) => this.#hearer.event(event, size), this.#pacer, this.log);
     if (this.#failure !== undefined) link.close(1000, "closed by this client");
     this.#dialing = link;
     const seconds = this.#options.openTimeout ?? 10;
@@ -1876,6 +1865,7 @@ class Audience implements Hearer, Registry {
   readonly #routes = new Map<string, SharedRoute>();
   readonly #listeners = new Set<Events>();
   #wasCut = false;
+  #held: { readonly early: [ServerEvent, number][]; room: number } | undefined; // pushed before anybody could listen
 
   listen(buffer: number): Events {
     const events = new Events(buffer, (one) => this.#listeners.delete(one));
@@ -1905,8 +1895,23 @@ class Audience implements Hearer, Registry {
 
   event(event: ServerEvent, size: number): void {
     const route = this.#routes.get(event.route);
-    if (route !== undefined) route.told(event, size);
-    else for (const listener of this.#listeners) listener.told(event, size);
+    if (route !== undefined) return route.told(event, size);
+    if (this.#held === undefined) for (const listener of this.#listeners) listener.told(event, size);
+    else if ((this.#held.room -= size) >= 0) this.#held.early.push([event, size]);
+  }
+
+  /** What is pushed is kept until `release`, at most so many characters of it. */
+  hold(most: number): void {
+    this.#held ??= { early: [], room: most };
+  }
+
+  release(): void {
+    const { early, room } = this.#held ?? { early: [], room: 0 };
+    this.#held = undefined;
+    for (const listener of this.#listeners) {
+      for (const [event, size] of early) listener.told(event, size);
+      if (room < 0) listener.miss();
+    }
   }
 
   linked(link: Link): void {
@@ -2444,6 +2449,9 @@ export interface BoardsApi {
   subscribe<Asked extends boolean = false, Since extends Position | null = null>(captures: { board: number }, options?: SubscribeOptions<string, Asked, Since>): Promise<Subscription<BoardsEvent, SnapshotFor<Asked, Board>, FirstFor<Asked, Since, Board>>>;
   /**
    * Who is subscribed to this route, and by how many connections: ``{"ada": 2}``.
+   *
+   * Where the client is subscribed itself, each ``join`` and ``leave`` before the reply is part of it, so that those
+   * after it can be applied to it.
    *
    * `presence` at `boards/{board}/`
    */
