@@ -158,6 +158,8 @@ class _Shared:
 
     async def get(self, key: Any, read: Callable[[], Awaitable[Any]]) -> Any:
         """What was read under a key, or is now. Whoever is cancelled at it leaves it to the next."""
+        if key in self._known:
+            return self._known[key]
         async with self._lock:
             if key not in self._known:
                 self._known[key] = await read()
@@ -197,10 +199,10 @@ class _View:
         if in_scope and not self._asks:
             return True
         shared = self._is_base or (in_scope is True and self._is_shared)
-        row = await self._row(pk) if shared else await _found(self._queryset, pk)
+        row, is_still = await self._row(pk) if shared else await self._read(self._queryset, pk)
         if row is None:  # it is gone, or out of the scope
             return bool(in_scope and await self._may_see_as_told("after", after))
-        if not _is_still(self._handler, self._source, row, self._subject):
+        if not is_still:
             return await self._may_see_as_told("after", after) if in_scope else None
         if not self._asks:
             return True
@@ -211,10 +213,8 @@ class _View:
                 raise
             # A shared row has no session by which more of it could be loaded; one of the recipient's own has.
             logger.debug("%r is asked of a row of its own, after %r", self._handler, exc)
-        row = await _found(self._queryset, pk)
-        if row is None or not _is_still(self._handler, self._source, row, self._subject):
-            return None
-        return await self._may_see(row)
+        row, is_still = await self._read(self._queryset, pk)
+        return await self._may_see(row) if is_still else None
 
     async def saw(self) -> bool | None:
         """Whether the recipient could see the object before; None where nobody knows."""
@@ -256,7 +256,7 @@ class _View:
         source, pk, kind = self._source, self._subject["pk"], self._subject["kind"]
         if not isinstance(source, NarrowingQuerySet):
             return None
-        row = await self._row(pk)
+        row, _ = await self._row(pk)
 
         async def restore() -> Any:
             async with self._grant.handler():
@@ -275,14 +275,24 @@ class _View:
             logger.debug("%r does not know of an object as it was: %r", self._handler, exc)
             return None
 
-    async def _row(self, pk: Any) -> Any:
-        """The object as it is now, whoever may see it; None where there is none."""
+    async def _row(self, pk: Any) -> tuple[Any, bool]:
+        """The object as it is now, whoever may see it."""
 
-        async def read() -> Any:
+        async def read() -> tuple[Any, bool]:
             async with self._grant.handler():  # in a unit of work of its own, so that it is nobody's afterwards
-                return await _found(self._source, pk)
+                return await self._read(self._source, pk)
 
-        return await (self._shared.get("row", read) if self._is_shared else read())
+        found: tuple[Any, bool] = await (self._shared.get("row", read) if self._is_shared else read())
+        return found
+
+    async def _read(self, queryset: Any, pk: Any) -> tuple[Any, bool]:
+        """The object that a queryset has, or None, and whether it is what the event told of."""
+        try:
+            row = await queryset.get(pk=pk)
+        except NotFound:
+            return None, False
+        after = self._subject["after"]
+        return row, after is not None and _is_still(self._handler, self._source, row, self._subject)
 
     async def _sees_by_get_object(self, after: Json, pk: Any) -> bool | None:
         """What a ``get_object()`` of the application's own says, which on a list's route is given the object's key."""
@@ -304,13 +314,6 @@ def _without_query(call: Any) -> Any:
     other = copy(call)
     other.query, other.params = "", None
     return other
-
-
-async def _found(queryset: Any, pk: Any) -> Any:
-    try:
-        return await queryset.get(pk=pk)
-    except NotFound:
-        return None
 
 
 def _is_still(handler: Any, queryset: Any, row: Any, subject: Json) -> bool:
