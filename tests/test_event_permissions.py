@@ -19,6 +19,7 @@ from tests.test_subscriptions import position
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
+from wsaction.exceptions import APIError
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.permissions import BasePermission
 from wsaction.querysets import MemoryQuerySet
@@ -360,3 +361,34 @@ class Mine(SubscribeMixin, ModelAPIActionHandler):
 async def test_nothing_is_read_where_values_say_who_sees_it(attributes: Any, database: Database) -> None:
     reads, shown_to = await reads_of_one_event(database, 4, **attributes)
     assert (reads, shown_to) == (0, 2 if attributes else 4)
+
+
+async def test_a_backend_that_insists_on_its_parameters_gets_those_of_the_subscription(database: Database) -> None:
+    class OfProject:
+        def parameters(self, handler: Any) -> tuple[str, ...]:
+            return ("project",)
+
+        def check(self, handler: Any) -> None: ...
+
+        def filter_queryset(self, queryset: Any, handler: Any) -> Any:
+            if "project" not in handler.query_params:
+                raise APIError(400, "no_project", "Say which project.")
+            return queryset.filter(project_id=handler.query_params["project"])
+
+    class Items(SubscribeMixin, ModelAPIActionHandler):
+        queryset = SQLAlchemyQuerySet(Task, database.sessions)
+        serializer_class = TaskOut
+        filter_backends = (OfProject,)
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = [path("items/", Items.as_aaah())]
+
+    app = WSAction([path("ws/", Root.as_asgi())])
+    async with app.lifespan(), connect(app, "/ws/") as one, connect(app, "/ws/") as two:
+        await position(one, "items/?project=1")
+        await position(two, "items/?project=2")
+        task = await Items.queryset.get(pk=1)
+        before = Items.queryset.values_of(task)
+        task = await Items.queryset.update(task, {"title": "secret"})
+        await app.publish_object("items/", "updated", task, before=before)
+        assert await until_mark(app, one, two) == [[("updated", NEW)], []]

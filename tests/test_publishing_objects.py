@@ -207,3 +207,22 @@ async def test_where_only_get_queryset_knows_the_objects_it_may_need_no_user(tmp
             ImproperlyConfigured, match=r"get_queryset\(\) failed outside of a connection .*queryset too"
         ):
             await app.publish_object("cards/", "updated", note)
+
+
+async def test_a_perform_update_of_ones_own_may_leave_what_the_database_makes_expired(tmp_path: Path) -> None:
+    class Shown(NoteOut):
+        touched: Annotated[str | None, ReadOnly] = None
+
+    class Own(SubscribeMixin, ModelAPIActionHandler):
+        async def perform_update(self, obj: Any, values: Any) -> Any:
+            async with self.queryset.session() as session:
+                obj.text = values["text"]
+                await session.flush()
+            return obj
+
+    attributes = {"bases": (Own,), "serializer_class": Shown, "permission_classes": (Owner,)}
+    async with notes(tmp_path, **attributes) as (app, _, _), connect(app, "/ws/", user=user(1)) as ws:
+        await position(ws, "cards/")
+        changed = {"id": 1, "text": "new", "touched": "changed"}
+        assert (await ws.call("partial_update", "cards/1/", {"text": "new"}))["data"] == changed
+        assert shown(await ws.event()) == ("updated", "cards/", changed)

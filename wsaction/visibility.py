@@ -174,15 +174,13 @@ class _View:
             event.shared = _Shared()
         self._grant, self._handler, self._shared = grant, handler, event.shared
         self._subject: Json = event.subject
-        self._is_new = event.message["event"] == "created"
+        self._is_new = event.frame.startswith('{"event":"created"')
         self._asks = _asks_permissions(handler)
         self._gets_object = handler.decides_object and not handler.decides_topic
         if handler.decides_topic:
             self._queryset = source_of(handler)
         else:
-            if handler.frame.call.query:
-                handler.frame.call = _without_query(handler.frame.call)
-            self._queryset = handler.filter_queryset(handler.get_queryset())
+            self._queryset = _scope(handler)
         base = handler.queryset
         self._is_base = self._queryset is base
         # Whether it loads the objects that all do; it may find fewer.
@@ -309,11 +307,18 @@ class _View:
         return True if _is_still(handler, self._source, obj, self._subject) else None
 
 
-def _without_query(call: Any) -> Any:
-    """The call of a route without its query: events are those of the whole route."""
-    other = copy(call)
-    other.query, other.params = "", None
-    return other
+def _scope(handler: Any) -> Any:
+    """The objects that a handler has for its user, whatever the route's query: events are those of the whole route."""
+    if not (call := handler.frame.call).query:
+        return handler.filter_queryset(handler.get_queryset())
+    handler.frame.call = copy(call)
+    handler.frame.call.query, handler.frame.call.params = "", None
+    try:
+        return handler.filter_queryset(handler.get_queryset())
+    except APIError as exc:  # it insists on parameters
+        logger.debug("%r is asked with the query of the subscription, after %r", handler, exc)
+        handler.frame.call = call
+        return handler.filter_queryset(handler.get_queryset())
 
 
 def _is_still(handler: Any, queryset: Any, row: Any, subject: Json) -> bool:
