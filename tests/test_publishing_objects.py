@@ -226,3 +226,15 @@ async def test_a_perform_update_of_ones_own_may_leave_what_the_database_makes_ex
         changed = {"id": 1, "text": "new", "touched": "changed"}
         assert (await ws.call("partial_update", "cards/1/", {"text": "new"}))["data"] == changed
         assert shown(await ws.event()) == ("updated", "cards/", changed)
+
+
+async def test_a_row_that_the_queryset_leaves_out_is_read_again_too(tmp_path: Path) -> None:
+    source = select(Note).where(Note.text != "hidden")
+    async with notes(tmp_path, source) as (app, sessions, queryset), connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        async with sessions() as session:
+            note = await session.get(Note, 1)
+            before, note.text = queryset.values_of(note), "hidden"
+            await session.commit()
+        await app.publish_object("cards/", "updated", note, before=before)
+        assert shown(await ws.event()) == ("deleted", "cards/", {"pk": 1})

@@ -6,10 +6,11 @@ relations, and asks the permissions of that, as action ``subscribe``. A recipien
 where the answer was about that content:
 
 - The row still has the event's values: the row is asked.
-- The row has changed since: the object is made again of the event's values, its class, and what its foreign keys lead
-  to. Reading anything else of it raises, and then nobody knows: the recipient gets ``$resync``.
-- Whether the recipient saw the object *before* is asked of an object that is made in the same way. Where nobody knows,
-  the recipient may have seen it, so that they get ``deleted`` with its key if they do not see it now.
+- The row has changed since: the object is made again of the event's values and its class. Reading anything else of it
+  raises, and then nobody knows: the recipient gets ``$resync``.
+- Whether the recipient saw the object *before* is asked of an object that is made in the same way, with what its
+  foreign keys lead to. Where nobody knows, the recipient may have seen it, so that they get ``deleted`` with its key if
+  they do not see it now.
 
 A scope (``get_queryset()``, a filter backend, the ``select()`` of the queryset) is decided by the values where the
 store would decide alike, and otherwise by reading the row through it. One read serves all recipients that load alike.
@@ -199,7 +200,7 @@ class _View:
         shared = self._is_base or (in_scope is True and self._is_shared)
         row, is_still = await self._row(pk) if shared else await self._read(self._queryset, pk)
         if row is None:  # it is gone, or out of the scope
-            return bool(in_scope and await self._may_see_as_told("after", after))
+            return False
         if not is_still:
             return await self._may_see_as_told("after", after) if in_scope else None
         if not self._asks:
@@ -255,11 +256,13 @@ class _View:
         if not isinstance(source, NarrowingQuerySet):
             return None
         row, _ = await self._row(pk)
+        known = {key_name(source): pk, **values["exact"]}
 
         async def restore() -> Any:
             async with self._grant.handler():
                 try:
-                    return await source.restore({key_name(source): pk, **values["exact"]}, kind, row)
+                    # What a relation led to may have changed since, so that it decides of no content.
+                    return source.object_of(known, kind) if when == "after" else await source.restore(known, kind, row)
                 except (UnknownKind, ValueError) as exc:
                     logger.debug("an object of an event cannot be had as it was: %r", exc)
                     return None

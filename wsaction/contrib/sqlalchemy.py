@@ -208,7 +208,12 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
             raise ValueError(f"this {type(obj).__name__} has no key yet; flush its session first")
         lost = state.expired_attributes and state.expired_attributes & set(state.mapper.column_attrs.keys())
         unread = set(names) & {*state.mapper.column_attrs.keys(), *state.mapper.relationships.keys()}
-        return await self._at(key) if lost or not unread <= state.dict.keys() else obj
+        if not lost and unread <= state.dict.keys():
+            return obj
+        rows = self._unconditioned.where(self._key == bindparam(_KEY))  # it need not be among these to be told of
+        async with session_under_way(self._sessionmaker, self._mapper, writing=False) as held:
+            found: M | None = await held.read(_one, rows, {_KEY: key})
+            return found
 
     # ---------------------------------------------------------------------------------------------- writing
     async def create(self, values: Mapping[str, Any]) -> M:
