@@ -11,6 +11,7 @@ import pytest
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wsaction.exceptions import Conflict, ImproperlyConfigured, NotFound
+from wsaction.lookups import UnknownKind, name_of
 from wsaction.querysets import FieldError, MemoryQuerySet
 from wsaction.units import unit_of_work
 
@@ -342,3 +343,26 @@ async def test_times_with_and_without_a_zone_compare() -> None:
         assert await found(at__gt=asked) == [1]
         assert await found(at__range=[asked, later]) == [1, 2]
     assert await found(open__lt="10:00Z") == [5]
+
+
+async def test_a_row_of_a_subclass_stays_one_when_it_is_changed() -> None:
+    class Document(BaseModel):
+        id: int
+        title: str
+
+    class Letter(Document):
+        owner: int
+        readers: list[int] = []
+
+    documents = MemoryQuerySet(Document, rows=[Letter(id=1, title="a", owner=7), Document(id=2, title="b")])
+    letter = await documents.update(await documents.get(pk=1), {"title": "c"})
+    assert letter == Letter(id=1, title="c", owner=7)
+    letter.readers.append(1)  # a copy's own
+    assert await documents.get(pk=1) == Letter(id=1, title="c", owner=7)
+    kind = name_of(Letter)
+    told = documents.to_json(documents.values_of(letter), kind)
+    assert documents.object_of(told["exact"], kind) == letter
+    with pytest.raises(UnknownKind):
+        documents.object_of({"id": 1}, "Invoice")
+    with pytest.raises(AttributeError):
+        documents.object_of({"id": 1, "title": "a"}, kind).readers  # noqa: B018  # its default is not what it had

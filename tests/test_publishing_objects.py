@@ -207,3 +207,34 @@ async def test_where_only_get_queryset_knows_the_objects_it_may_need_no_user(tmp
             ImproperlyConfigured, match=r"get_queryset\(\) failed outside of a connection .*queryset too"
         ):
             await app.publish_object("cards/", "updated", note)
+
+
+async def test_a_perform_update_of_ones_own_may_leave_what_the_database_makes_expired(tmp_path: Path) -> None:
+    class Shown(NoteOut):
+        touched: Annotated[str | None, ReadOnly] = None
+
+    class Own(SubscribeMixin, ModelAPIActionHandler):
+        async def perform_update(self, obj: Any, values: Any) -> Any:
+            async with self.queryset.session() as session:
+                obj.text = values["text"]
+                await session.flush()
+            return obj
+
+    attributes = {"bases": (Own,), "serializer_class": Shown, "permission_classes": (Owner,)}
+    async with notes(tmp_path, **attributes) as (app, _, _), connect(app, "/ws/", user=user(1)) as ws:
+        await position(ws, "cards/")
+        changed = {"id": 1, "text": "new", "touched": "changed"}
+        assert (await ws.call("partial_update", "cards/1/", {"text": "new"}))["data"] == changed
+        assert shown(await ws.event()) == ("updated", "cards/", changed)
+
+
+async def test_a_row_that_the_queryset_leaves_out_is_read_again_too(tmp_path: Path) -> None:
+    source = select(Note).where(Note.text != "hidden")
+    async with notes(tmp_path, source) as (app, sessions, queryset), connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        async with sessions() as session:
+            note = await session.get(Note, 1)
+            before, note.text = queryset.values_of(note), "hidden"
+            await session.commit()
+        await app.publish_object("cards/", "updated", note, before=before)
+        assert shown(await ws.event()) == ("deleted", "cards/", {"pk": 1})

@@ -154,6 +154,8 @@ async def note(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | N
     It is told once the unit of work under way is committed; where there is none, at once. Raises ``ValueError`` for
     another event, `LayerUnavailable` where it is told at once.
     """
+    if event != "deleted" and isinstance(queryset := source_of(handler), NarrowingQuerySet):
+        obj = await queryset.loaded(obj, ()) or obj  # a flush may have expired what the database makes
     change = _change(handler, event, obj, before)
     if (unit := join_unit()) is None:
         await change.publish()

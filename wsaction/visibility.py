@@ -6,10 +6,11 @@ relations, and asks the permissions of that, as action ``subscribe``. A recipien
 where the answer was about that content:
 
 - The row still has the event's values: the row is asked.
-- The row has changed since: the object is made again of the event's values, its class, and what its foreign keys lead
-  to. Reading anything else of it raises, and then nobody knows: the recipient gets ``$resync``.
-- Whether the recipient saw the object *before* is asked of an object that is made in the same way. Where nobody knows,
-  the recipient may have seen it, so that they get ``deleted`` with its key if they do not see it now.
+- The row has changed since: the object is made again of the event's values and its class. Reading anything else of it
+  raises, and then nobody knows: the recipient gets ``$resync``.
+- Whether the recipient saw the object *before* is asked of an object that is made in the same way, with what its
+  foreign keys lead to. Where nobody knows, the recipient may have seen it, so that they get ``deleted`` with its key if
+  they do not see it now.
 
 A scope (``get_queryset()``, a filter backend, the ``select()`` of the queryset) is decided by the values where the
 store would decide alike, and otherwise by reading the row through it. One read serves all recipients that load alike.
@@ -158,6 +159,8 @@ class _Shared:
 
     async def get(self, key: Any, read: Callable[[], Awaitable[Any]]) -> Any:
         """What was read under a key, or is now. Whoever is cancelled at it leaves it to the next."""
+        if key in self._known:
+            return self._known[key]
         async with self._lock:
             if key not in self._known:
                 self._known[key] = await read()
@@ -172,15 +175,13 @@ class _View:
             event.shared = _Shared()
         self._grant, self._handler, self._shared = grant, handler, event.shared
         self._subject: Json = event.subject
-        self._is_new = event.message["event"] == "created"
+        self._is_new = event.frame.startswith('{"event":"created"')
         self._asks = _asks_permissions(handler)
         self._gets_object = handler.decides_object and not handler.decides_topic
         if handler.decides_topic:
             self._queryset = source_of(handler)
         else:
-            if handler.frame.call.query:
-                handler.frame.call = _without_query(handler.frame.call)
-            self._queryset = handler.filter_queryset(handler.get_queryset())
+            self._queryset = _scope(handler)
         base = handler.queryset
         self._is_base = self._queryset is base
         # Whether it loads the objects that all do; it may find fewer.
@@ -197,10 +198,10 @@ class _View:
         if in_scope and not self._asks:
             return True
         shared = self._is_base or (in_scope is True and self._is_shared)
-        row = await self._row(pk) if shared else await _found(self._queryset, pk)
+        row, is_still = await self._row(pk) if shared else await self._read(self._queryset, pk)
         if row is None:  # it is gone, or out of the scope
-            return bool(in_scope and await self._may_see_as_told("after", after))
-        if not _is_still(self._handler, self._source, row, self._subject):
+            return False
+        if not is_still:
             return await self._may_see_as_told("after", after) if in_scope else None
         if not self._asks:
             return True
@@ -211,10 +212,8 @@ class _View:
                 raise
             # A shared row has no session by which more of it could be loaded; one of the recipient's own has.
             logger.debug("%r is asked of a row of its own, after %r", self._handler, exc)
-        row = await _found(self._queryset, pk)
-        if row is None or not _is_still(self._handler, self._source, row, self._subject):
-            return None
-        return await self._may_see(row)
+        row, is_still = await self._read(self._queryset, pk)
+        return await self._may_see(row) if is_still else None
 
     async def saw(self) -> bool | None:
         """Whether the recipient could see the object before; None where nobody knows."""
@@ -256,12 +255,14 @@ class _View:
         source, pk, kind = self._source, self._subject["pk"], self._subject["kind"]
         if not isinstance(source, NarrowingQuerySet):
             return None
-        row = await self._row(pk)
+        row, _ = await self._row(pk)
+        known = {key_name(source): pk, **values["exact"]}
 
         async def restore() -> Any:
             async with self._grant.handler():
                 try:
-                    return await source.restore({key_name(source): pk, **values["exact"]}, kind, row)
+                    # What a relation led to may have changed since, so that it decides of no content.
+                    return source.object_of(known, kind) if when == "after" else await source.restore(known, kind, row)
                 except (UnknownKind, ValueError) as exc:
                     logger.debug("an object of an event cannot be had as it was: %r", exc)
                     return None
@@ -275,14 +276,24 @@ class _View:
             logger.debug("%r does not know of an object as it was: %r", self._handler, exc)
             return None
 
-    async def _row(self, pk: Any) -> Any:
-        """The object as it is now, whoever may see it; None where there is none."""
+    async def _row(self, pk: Any) -> tuple[Any, bool]:
+        """The object as it is now, whoever may see it."""
 
-        async def read() -> Any:
+        async def read() -> tuple[Any, bool]:
             async with self._grant.handler():  # in a unit of work of its own, so that it is nobody's afterwards
-                return await _found(self._source, pk)
+                return await self._read(self._source, pk)
 
-        return await (self._shared.get("row", read) if self._is_shared else read())
+        found: tuple[Any, bool] = await (self._shared.get("row", read) if self._is_shared else read())
+        return found
+
+    async def _read(self, queryset: Any, pk: Any) -> tuple[Any, bool]:
+        """The object that a queryset has, or None, and whether it is what the event told of."""
+        try:
+            row = await queryset.get(pk=pk)
+        except NotFound:
+            return None, False
+        after = self._subject["after"]
+        return row, after is not None and _is_still(self._handler, self._source, row, self._subject)
 
     async def _sees_by_get_object(self, after: Json, pk: Any) -> bool | None:
         """What a ``get_object()`` of the application's own says, which on a list's route is given the object's key."""
@@ -299,18 +310,18 @@ class _View:
         return True if _is_still(handler, self._source, obj, self._subject) else None
 
 
-def _without_query(call: Any) -> Any:
-    """The call of a route without its query: events are those of the whole route."""
-    other = copy(call)
-    other.query, other.params = "", None
-    return other
-
-
-async def _found(queryset: Any, pk: Any) -> Any:
+def _scope(handler: Any) -> Any:
+    """The objects that a handler has for its user, whatever the route's query: events are those of the whole route."""
+    if not (call := handler.frame.call).query:
+        return handler.filter_queryset(handler.get_queryset())
+    handler.frame.call = copy(call)
+    handler.frame.call.query, handler.frame.call.params = "", None
     try:
-        return await queryset.get(pk=pk)
-    except NotFound:
-        return None
+        return handler.filter_queryset(handler.get_queryset())
+    except APIError as exc:  # it insists on parameters
+        logger.debug("%r is asked with the query of the subscription, after %r", handler, exc)
+        handler.frame.call = call
+        return handler.filter_queryset(handler.get_queryset())
 
 
 def _is_still(handler: Any, queryset: Any, row: Any, subject: Json) -> bool:

@@ -202,18 +202,20 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         return self._select_narrows or super().is_narrowed
 
     def key_of(self, obj: M) -> Any:
-        state = inspect(obj)
-        return state.identity[0] if state.identity else state.dict.get(self.pk)
+        return _identity(obj, self.pk)
 
     async def loaded(self, obj: M, names: Collection[str]) -> M | None:
         state = inspect(obj)
-        needed = {one.key for one in state.mapper.column_attrs if not one.deferred}
-        needed |= set(names) & {*state.mapper.column_attrs.keys(), *state.mapper.relationships.keys()}
-        if needed <= state.dict.keys():
-            return obj
         if (key := self.key_of(obj)) is None:
             raise ValueError(f"this {type(obj).__name__} has no key yet; flush its session first")
-        return await self._at(key)
+        lost = state.expired_attributes and state.expired_attributes & set(state.mapper.column_attrs.keys())
+        unread = set(names) & {*state.mapper.column_attrs.keys(), *state.mapper.relationships.keys()}
+        if not lost and unread <= state.dict.keys():
+            return obj
+        rows = self._unconditioned.where(self._key == bindparam(_KEY))  # it need not be among these to be told of
+        async with session_under_way(self._sessionmaker, self._mapper, writing=False) as held:
+            found: M | None = await held.read(_one, rows, {_KEY: key})
+            return found
 
     # ---------------------------------------------------------------------------------------------- writing
     async def create(self, values: Mapping[str, Any]) -> M:

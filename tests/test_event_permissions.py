@@ -1,0 +1,394 @@
+"""The object that an event's permission is asked of is the one that the recipient would load, or nothing is shown."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import sqlalchemy
+from pydantic import BaseModel
+from sqlalchemy import JSON, ForeignKey, LargeBinary, String, event, select
+from sqlalchemy.ext.asyncio import AsyncAttrs, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
+
+from tests import shelves
+from tests.cards import Card
+from tests.test_changes import user
+from tests.test_subscriptions import position
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
+from wsaction.exceptions import APIError
+from wsaction.generics import ModelAPIActionHandler
+from wsaction.permissions import BasePermission
+from wsaction.querysets import MemoryQuerySet
+from wsaction.routers import SimpleRouter
+from wsaction.routing import path
+from wsaction.serializers import ReadOnly
+from wsaction.subscriptions import SubscribeMixin
+from wsaction.testing import connect
+
+OWNER, STRANGER = 1, 2
+
+
+class Base(AsyncAttrs, DeclarativeBase):
+    pass
+
+
+class Member(Base):
+    __tablename__ = "member"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int]
+    task_id: Mapped[int] = mapped_column(ForeignKey("task.id", ondelete="CASCADE"))
+
+
+class Project(Base):
+    __tablename__ = "project"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[int]
+
+
+class Hexed(sqlalchemy.types.TypeDecorator[int]):
+    """A type of the application's own, which JSON says nothing of."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        return None if value is None else hex(value)
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        return None if value is None else int(value, 16)
+
+
+class Task(Base):
+    __tablename__ = "task"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    archived: Mapped[bool] = mapped_column(default=False)
+    tags: Mapped[Any] = mapped_column(JSON, default=lambda: ["a", {"b": 1}])
+    digest: Mapped[bytes] = mapped_column(LargeBinary, default=b"\xff\x00")
+    mask: Mapped[int] = mapped_column(Hexed, default=OWNER)
+    project_id: Mapped[int | None] = mapped_column(ForeignKey("project.id"))
+    project: Mapped[Project | None] = relationship()
+    members: Mapped[list[Member]] = relationship(passive_deletes=True, cascade="all, delete-orphan")
+
+
+class TaskOut(BaseModel):
+    id: Annotated[int, ReadOnly]
+    title: str
+    archived: bool = False
+
+
+class Document(Base):
+    __tablename__ = "document"
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "document", "with_polymorphic": "*"}
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    title: Mapped[str]
+
+
+class Letter(Document):
+    __tablename__ = "letter"
+    __mapper_args__ = {"polymorphic_identity": "letter"}
+
+    id: Mapped[int] = mapped_column(ForeignKey("document.id"), primary_key=True)
+    owner: Mapped[int]
+
+
+class DocumentOut(BaseModel):
+    id: Annotated[int, ReadOnly]
+    title: str
+
+
+class Database:
+    """Sessions of a SQLite database with one task of one project, and one letter; ``reads`` are its SELECTs."""
+
+    def __init__(self, engine: Any) -> None:
+        self.sessions = async_sessionmaker(engine)
+        self.reads: list[str] = []
+        event.listen(engine.sync_engine, "before_cursor_execute", self._note)
+
+    def _note(self, connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT"):
+            self.reads.append(statement)
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with shelves.sqlite(tmp_path, Base.metadata) as engine:
+        made = Database(engine)
+        async with made.sessions.begin() as session:
+            session.add_all([Project(id=1, owner=OWNER), Project(id=2, owner=STRANGER)])
+            await session.flush()
+            session.add(Task(id=1, title="old", project_id=1, members=[Member(id=1, user_id=OWNER)]))
+            session.add(Letter(id=1, title="old", owner=OWNER))
+        yield made
+
+
+@asynccontextmanager
+async def told(queryset: Any, **attributes: Any) -> AsyncIterator[Any]:
+    """The app, and the owner and a stranger, who listen to ``items/``."""
+    bases = attributes.pop("bases", (SubscribeMixin, ModelAPIActionHandler))
+    handler = type("Items", bases, {"queryset": queryset, "serializer_class": TaskOut, **attributes})
+    router = SimpleRouter()
+    router.register("items", handler, basename="item")
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls})
+    app = WSAction([path("ws/", root.as_asgi())])
+    async with (
+        app.lifespan(),
+        connect(app, "/ws/", user=user(OWNER)) as owner,
+        connect(app, "/ws/", user=user(STRANGER)) as stranger,
+    ):
+        for ws in (owner, stranger):
+            await position(ws, "items/")
+        yield app, owner, stranger
+
+
+def asked(rule: Any) -> type[BasePermission]:
+    """A permission of objects: what a function of a user's key and the object says."""
+
+    class Asked(BasePermission):
+        async def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
+            verdict = rule(scope["user"].pk, obj)
+            return bool(await verdict if hasattr(verdict, "__await__") else verdict)
+
+    return Asked
+
+
+async def until_mark(app: Any, *sockets: Any) -> list[list[Any]]:
+    """What each socket was told up to now."""
+    await app.publish("items/", "mark")
+    told = []
+    for ws in sockets:
+        found: list[Any] = []
+        while (one := await ws.event())["event"] != "mark":
+            found.append((one["event"], one["data"]))
+        told.append(found)
+    return told
+
+
+NEW = {"id": 1, "title": "secret", "archived": False}
+
+
+# ------------------------------------------------------------------------------------------------- what is asked
+async def test_a_relation_is_read_as_the_queryset_loads_it(database: Database) -> None:
+    rule = asked(lambda pk, task: task.project is None or task.project.owner == pk)
+    rows = select(Task).options(selectinload(Task.project))
+    queryset = SQLAlchemyQuerySet(rows, database.sessions)
+    async with told(queryset, permission_classes=(rule,)) as (app, owner, stranger):
+        assert (await stranger.call("retrieve", "items/1/"))["status"] == 403
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        assert await until_mark(app, owner, stranger) == [[("updated", NEW)], []]
+        async with database.sessions.begin() as session:
+            task = await session.get(Task, 1)
+            before, task.project_id = queryset.values_of(task), 2
+        await app.publish_object("items/", "updated", task, before=before)
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})], [("created", NEW)]]
+        assert (await stranger.call("destroy", "items/1/"))["status"] == 204
+        assert await until_mark(app, owner, stranger) == [[], [("deleted", {"pk": 1})]]
+
+
+async def test_a_subclass_is_asked_as_itself(database: Database) -> None:
+    rule = asked(lambda pk, document: not isinstance(document, Letter) or document.owner == pk)
+    queryset = SQLAlchemyQuerySet(Document, database.sessions)
+    attributes = {"permission_classes": (rule,), "serializer_class": DocumentOut}
+    async with told(queryset, **attributes) as (app, owner, stranger):
+        assert (await stranger.call("retrieve", "items/1/"))["status"] == 403
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        assert await until_mark(app, owner, stranger) == [[("updated", {"id": 1, "title": "secret"})], []]
+
+
+async def test_what_a_permission_awaits_of_its_object_is_loaded_for_each(database: Database) -> None:
+    async def may(pk: int, task: Any) -> bool:
+        return (await task.awaitable_attrs.project).owner == pk
+
+    queryset = SQLAlchemyQuerySet(Task, database.sessions)
+    async with told(queryset, permission_classes=(asked(may),)) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        # of the past nothing can be awaited, so that the stranger may have seen it
+        assert await until_mark(app, owner, stranger) == [[("updated", NEW)], [("deleted", {"pk": 1})]]
+
+
+async def test_a_collection_is_that_of_now_and_unknown_before(database: Database) -> None:
+    rule = asked(lambda pk, task: any(member.user_id == pk for member in task.members))
+    queryset = SQLAlchemyQuerySet(select(Task).options(selectinload(Task.members)), database.sessions)
+    async with told(queryset, permission_classes=(rule,)) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        assert await until_mark(app, owner, stranger) == [[("updated", NEW)], [("deleted", {"pk": 1})]]
+        async with database.sessions.begin() as session:
+            task = await session.get(Task, 1)
+            before, task.title = queryset.values_of(task), "not for the owner any more"
+            await session.delete(await session.get(Member, 1))
+        await app.publish_object("items/", "updated", task, before=before)
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
+
+
+async def test_values_that_json_does_not_carry_are_not_made_up(database: Database) -> None:
+    """The rule's column is of a type of its own, and there are bytes and a list in JSON beside it."""
+    rule = asked(lambda pk, task: task.digest == b"\xff\x00" and task.tags == ["a", {"b": 1}] and task.mask == pk)
+    queryset = SQLAlchemyQuerySet(Task, database.sessions)
+    async with told(queryset, permission_classes=(rule,)) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        assert await until_mark(app, owner, stranger) == [[("updated", NEW)], [("deleted", {"pk": 1})]]
+
+
+@pytest.mark.parametrize("rows", ["select", "filter"])
+async def test_what_the_queryset_leaves_out_is_not_shown(rows: str, database: Database) -> None:
+    plain = SQLAlchemyQuerySet(Task, database.sessions)
+    live = SQLAlchemyQuerySet(select(Task).where(~Task.archived), database.sessions)
+    queryset = live if rows == "select" else plain.filter(archived=False)
+    async with told(queryset) as (app, owner, stranger):
+        changes = {"title": "secret", "archived": True}
+        if rows == "select":
+            assert (await owner.call("partial_update", "items/1/", changes))["status"] == 200
+        else:
+            task = await plain.get(pk=1)
+            before = plain.values_of(task)
+            await app.publish_object("items/", "updated", await plain.update(task, changes), before=before)
+        assert (await owner.call("retrieve", "items/1/"))["status"] == 404
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
+
+
+async def test_the_same_in_memory() -> None:
+    cards = MemoryQuerySet(Card, rows=[Card(id=1, title="old")])
+    async with told(cards.filter(done=False), serializer_class=Card) as (app, owner, stranger):
+        card = await cards.update(await cards.get(pk=1), {"title": "secret", "done": True})
+        await app.publish_object("items/", "updated", card, before={"pk": 1, "done": False})
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
+
+
+async def test_a_scope_counts_where_there_is_no_queryset_beside_it(database: Database) -> None:
+    class Own(SubscribeMixin, ModelAPIActionHandler):
+        def get_queryset(self) -> Any:
+            return SQLAlchemyQuerySet(Task, database.sessions).filter(project__owner=self.user.pk)
+
+    async with told(None, bases=(Own,)) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        # whether it was the stranger's before, the database would have had to say then
+        assert await until_mark(app, owner, stranger) == [[("updated", NEW)], [("deleted", {"pk": 1})]]
+
+
+async def test_a_scope_is_the_databases_where_it_folds_case_otherwise(database: Database) -> None:
+    class Accented(SubscribeMixin, ModelAPIActionHandler):
+        def get_queryset(self) -> Any:
+            rows = super().get_queryset()
+            return rows.filter(title__icontains="É") if self.user.pk == STRANGER else rows
+
+    async with told(SQLAlchemyQuerySet(Task, database.sessions), bases=(Accented,)) as (app, owner, stranger):
+        for title in ("é", "É"):
+            assert (await owner.call("create", "items/", {"title": title}))["status"] == 201
+        listed = (await stranger.call("list", "items/"))["data"]["results"]
+        assert [task["title"] for task in listed] == ["É"]
+        created = [data["title"] for _, data in (await until_mark(app, owner, stranger))[1]]
+        assert created == ["É"]
+
+
+async def test_objects_of_another_class_are_not_judged_by_a_namesake_of_their_key(database: Database) -> None:
+    """A task that is told on the route of letters is none of them, though there is a letter of its key."""
+
+    class Letters(SubscribeMixin, ModelAPIActionHandler):
+        queryset = SQLAlchemyQuerySet(Document, database.sessions)
+        serializer_class = DocumentOut
+        permission_classes = (asked(lambda pk, document: document.title == "old"),)
+
+    class Tasks(SubscribeMixin, ModelAPIActionHandler):
+        queryset = SQLAlchemyQuerySet(Task, database.sessions)
+        serializer_class = TaskOut
+
+        def get_event_routes(self, event: str, obj: Any) -> list[str]:
+            return ["items/"]
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = [path("items/", Letters.as_aaah()), path("tasks/<int:pk>/", Tasks.as_aaah())]
+
+    app = WSAction([path("ws/", Root.as_asgi())])
+    async with app.lifespan(), connect(app, "/ws/", user=user(OWNER)) as ws:
+        await position(ws, "items/")
+        assert (await ws.call("partial_update", "tasks/1/", {"title": "secret"}))["status"] == 200
+        [[(name, data)]] = await until_mark(app, ws)
+        assert name == "$resync"
+        assert data.keys() == {"epoch", "offset"}
+
+
+# ------------------------------------------------------------------------------------------------- what it costs
+async def reads_of_one_event(database: Database, watchers: int, **attributes: Any) -> tuple[int, int]:
+    """How many SELECTs an event costs whose change was made elsewhere, and how many recipients see it."""
+    queryset = SQLAlchemyQuerySet(select(Task).options(selectinload(Task.project)), database.sessions)
+    handler = type("Items", attributes.pop("bases", (SubscribeMixin, ModelAPIActionHandler)), {
+        "queryset": queryset, "serializer_class": TaskOut, **attributes,
+    })  # fmt: skip
+    router = SimpleRouter()
+    router.register("items", handler, basename="item")
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls})
+    app = WSAction([path("ws/", root.as_asgi())])
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(app.lifespan())
+        sockets = [
+            await stack.enter_async_context(connect(app, "/ws/", user=user(number % 2 + 1)))
+            for number in range(watchers)
+        ]
+        for ws in sockets:
+            await position(ws, "items/")
+        task = await queryset.get(pk=1)
+        before = queryset.values_of(task)
+        task = await queryset.update(task, {"title": "secret"})
+        database.reads.clear()
+        await app.publish_object("items/", "updated", task, before=before)
+        told = await until_mark(app, *sockets)
+        return len(database.reads), sum(("updated", NEW) in one for one in told)
+
+
+@pytest.mark.parametrize("watchers", [2, 20])
+async def test_an_event_is_read_once_for_all_who_load_alike(watchers: int, database: Database) -> None:
+    rule = asked(lambda pk, task: task.project.owner == pk)
+    reads, shown_to = await reads_of_one_event(database, watchers, permission_classes=(rule,))
+    assert shown_to == watchers // 2
+    assert reads == 2  # the row and its project, for all of them
+
+
+class Mine(SubscribeMixin, ModelAPIActionHandler):
+    def get_queryset(self) -> Any:
+        return super().get_queryset().filter(project_id=self.user.pk)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"bases": (Mine,)}])
+async def test_nothing_is_read_where_values_say_who_sees_it(attributes: Any, database: Database) -> None:
+    reads, shown_to = await reads_of_one_event(database, 4, **attributes)
+    assert (reads, shown_to) == (0, 2 if attributes else 4)
+
+
+async def test_a_backend_that_insists_on_its_parameters_gets_those_of_the_subscription(database: Database) -> None:
+    class OfProject:
+        def parameters(self, handler: Any) -> tuple[str, ...]:
+            return ("project",)
+
+        def check(self, handler: Any) -> None: ...
+
+        def filter_queryset(self, queryset: Any, handler: Any) -> Any:
+            if "project" not in handler.query_params:
+                raise APIError(400, "no_project", "Say which project.")
+            return queryset.filter(project_id=handler.query_params["project"])
+
+    class Items(SubscribeMixin, ModelAPIActionHandler):
+        queryset = SQLAlchemyQuerySet(Task, database.sessions)
+        serializer_class = TaskOut
+        filter_backends = (OfProject,)
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = [path("items/", Items.as_aaah())]
+
+    app = WSAction([path("ws/", Root.as_asgi())])
+    async with app.lifespan(), connect(app, "/ws/") as one, connect(app, "/ws/") as two:
+        await position(one, "items/?project=1")
+        await position(two, "items/?project=2")
+        task = await Items.queryset.get(pk=1)
+        before = Items.queryset.values_of(task)
+        task = await Items.queryset.update(task, {"title": "secret"})
+        await app.publish_object("items/", "updated", task, before=before)
+        assert await until_mark(app, one, two) == [[("updated", NEW)], []]
