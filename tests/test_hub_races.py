@@ -21,8 +21,9 @@ from wsaction.events import encode_event
 from wsaction.layers import redis
 
 
-def simulate(seed: int, monkeypatch: pytest.MonkeyPatch, *, gentle: bool = False) -> World:
-    """One world's life. ``gentle``: nothing is lost and no publication fails, so that nobody may be told otherwise."""
+def simulate(seed: int, monkeypatch: pytest.MonkeyPatch, *, gentle: bool = False, short: bool = False) -> World:
+    """One world's life. ``gentle``: nothing is lost and no publication fails, so that nobody may be told otherwise.
+    ``short``: a small world, so that there may be thousands."""
     rng = random.Random(seed)
     random.seed(seed)  # the back-off's
     FakeLink.numbers = itertools.count()
@@ -54,22 +55,26 @@ def simulate(seed: int, monkeypatch: pytest.MonkeyPatch, *, gentle: bool = False
         world = World(
             rng,
             lambda: FakeRedisLayer(server),
+            clients=4 if short else 14,
+            topics=1 if short else 3,
             history=5000 if gentle else rng.choice((20, 200)),
             gentle=gentle,
             apart=seed % 4 == 1,
             options=options,
         )
-        await world.live(lambda world: trouble(world, server), pause=rng.choice((0.02, 0.1)))
+        seconds = 0.8 if short else 8.0
+        await world.live(lambda world: trouble(world, server, seconds), pause=rng.choice((0.02, 0.1)))
         return world
 
     monkeypatch.setattr(fanouts.Fanout.__init__, "__defaults__", (lambda: ticks.random() * 0.003 + now(),))
     return run(live())
 
 
-async def trouble(world: World, server: FakeServer) -> None:
-    """Eight seconds of it."""
-    rng, end = world.rng, now() + 8.0
-    restarts = sorted(now() + rng.uniform(1.0, 7.0) for _ in range(rng.randint(0, 1 if world.gentle else 3)))
+async def trouble(world: World, server: FakeServer, seconds: float) -> None:
+    """So many seconds of it."""
+    rng, end = world.rng, now() + seconds
+    most = 1 if world.gentle or seconds < 1 else 3
+    restarts = sorted(now() + rng.uniform(seconds / 8, seconds) for _ in range(rng.randint(0, most)))
     while now() < end:
         await asyncio.sleep(rng.random() * 0.15)
         if restarts and now() > restarts[0]:
@@ -169,3 +174,20 @@ def test_where_nothing_is_lost_nobody_is_told_of_a_loss(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("seed", range(1_001, 1_015))
 def test_where_nothing_is_lost_nobody_is_told_of_a_loss_at_length(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     check_gentle(seed, monkeypatch)
+
+
+def check_short(seeds: range, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in seeds:
+        with monkeypatch.context() as patch:
+            assert (seed, simulate(seed, patch, short=True).faults()) == (seed, [])
+
+
+def test_small_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_short(range(10_000, 10_012), monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("block", range(40))
+def test_ten_thousand_small_worlds(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_short(range(20_000 + 250 * block, 20_000 + 250 * (block + 1)), monkeypatch)

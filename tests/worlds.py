@@ -362,6 +362,7 @@ class Client:
         self.there: dict[str, dict[str, int]] = {route: {} for route in self.routes}
         self.strays: set[str] = set()
         self.overtaken: list[Any] = []
+        self.doubts, self.settled = Counter[str](), Counter[str]()  # how often it had to ask who is there, and was told
         self.to_reload: set[str] = set()
         self.subscriber: FakeSubscriber | None = None
         self.node: Node
@@ -433,9 +434,9 @@ class Client:
         async with self.orders[route]:
             go_on = self.node.hub.hold(subscriber, topic, route)
             await asyncio.sleep(world.rng.random() * 0.05)
-            there = dict(world.there[topic])
+            there, doubts = dict(world.there[topic]), self.doubts[route]
             await asyncio.sleep(world.rng.random() * 0.05)
-            subscriber.put(json.dumps([route, there]))
+            subscriber.put(json.dumps([route, there, doubts]))
             go_on()
             world.count["presences"] += 1
 
@@ -489,7 +490,7 @@ class Client:
 
     def receive(self, text: str) -> None:
         message = json.loads(text)
-        if isinstance(message, list) and len(message) == 2:
+        if isinstance(message, list) and len(message) == 3:
             self.answered(*message)
         elif isinstance(message, list):
             self.joined(*message)
@@ -500,11 +501,16 @@ class Client:
         else:
             self.got(message["route"], message["offset"], message["data"])
 
-    def answered(self, route: str, there: dict[str, int]) -> None:
+    def answered(self, route: str, there: dict[str, int], doubts: int) -> None:
         """The reply to `presence` came, which may not be older than the events before it."""
         if older := {by: n for by, n in self.there[route].items() if n > there.get(by, 0) and by != "-1"}:
             self.overtaken.append((route, older, there))
-        self.there[route] = there
+        self.there[route], self.settled[route] = there, doubts
+
+    def doubt(self, route: str) -> None:
+        """What it knows of who is there is of no position until it is told anew, over lost connections too."""
+        self.doubts[route] += 1
+        self.begin(self.ask_who(route))
 
     def joined(self, route: str, epoch: str, offset: int, recovered: bool | None, rows: dict[str, int] | None) -> None:
         position = self.position[route] = Position(epoch, offset)
@@ -513,8 +519,8 @@ class Client:
         if rows is not None:
             self.state[route] = rows
         self.to_reload.discard(route)
-        if self.asks_who and recovered is not True:
-            self.begin(self.ask_who(route))
+        if self.asks_who and (recovered is not True or self.settled[route] != self.doubts[route]):
+            self.doubt(route)
         if self.is_flighty and self.world.rng.random() < 0.1 and not self.world.over:
             self.world.count["flights"] += 1
             self.drop()
@@ -525,7 +531,7 @@ class Client:
             self.position[route] = position
         self.log[route].append(Told(now(), event, position))
         if event == "$resync" and self.asks_who:
-            self.begin(self.ask_who(route))
+            self.doubt(route)
         if event == "$resync" and self.has_snapshot:
             self.position[route] = None  # what it has is the state of no position, until the next snapshot
             self.to_reload.add(route)

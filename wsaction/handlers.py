@@ -215,21 +215,27 @@ class AsyncAPIActionHandler:
         what the handler's ``events`` says. Raises `LayerUnavailable` (503) where it is told at once, ``ValueError``
         for an event that is not declared, ``pydantic.ValidationError`` for data that is not what was.
         """
-        await self._on_its_loop(
-            lambda: publish_from(self, event, data, self.consumer.connection if exclude_self else None)
-        )
+        excluded = self.consumer.connection if exclude_self else None
+        if self._is_on_its_loop:
+            await publish_from(self, event, data, excluded)
+        else:
+            await self._on_its_loop(lambda: publish_from(self, event, data, excluded))
 
     async def push(self, event: str, data: Any = None) -> None:
         """Tells an event to this connection alone, at once. Raises as `publish` does for what is not declared."""
         await self._on_its_loop(lambda: push_to(self, event, data))
 
+    @property
+    def _is_on_its_loop(self) -> bool:
+        connection = self.consumer.connection
+        return connection is None or connection.loop is asyncio.get_running_loop()
+
     async def _on_its_loop(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Does something on the connection's event loop, which `asyncio.run()` in a thread is not."""
-        connection = self.consumer.connection
-        if connection is None or connection.loop is asyncio.get_running_loop():
+        if self._is_on_its_loop:
             await work()
         else:
-            await on_loop(connection.loop, work)
+            await on_loop(self.consumer.connection.loop, work)
 
     def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """`wsaction.units.unit_of_work`: what its block changes is committed at its end, before the action goes on."""
