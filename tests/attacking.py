@@ -1,6 +1,7 @@
 """What the tests of attacks share: uvicorn in a process of its own, attackers in another, a well-behaved client here.
 
 ``python -m tests.attacking NAME PORT`` is one attacker: it says "begun" once it is at it, and ends with its input.
+``NAME:40`` is one with forty sockets.
 """
 
 import contextlib
@@ -245,6 +246,84 @@ class Attack:
         print(json.dumps({"sent": sent, "seconds": time.monotonic() - started}), flush=True)
         client.abort()
 
+    def flood_all(self, sockets: int, frames: bytes) -> None:
+        """Sends the same again and again over so many sockets, as fast as the server takes it from each."""
+        clients = {client.socket: client for client in (Client(self.port) for _ in range(sockets))}
+        rest = dict.fromkeys(clients, memoryview(frames))
+        sent = 0
+        for one in clients:
+            one.setblocking(False)
+        self.begun()
+        while not self.over:
+            readable, writable, _ = select.select(clients, clients, [], 0.1)
+            for one in readable:
+                if not one.recv(1 << 20):
+                    raise ConnectionError("the server closed a client that reads what it gets")
+            for one in writable:
+                count = one.send(rest[one])
+                rest[one], sent = rest[one][count:] or memoryview(frames), sent + count
+        print(json.dumps({"sent": sent}), flush=True)
+        for client in clients.values():
+            client.abort()
+
+
+def fragment(payload: bytes, opcode: int = 0) -> bytes:
+    """A frame of a message that goes on."""
+    frame = bytearray(ws_frame(payload, opcode))
+    frame[0] &= 0x7F
+    return bytes(frame)
+
+
+def fragments(attack: Attack, sockets: int) -> None:
+    """Each socket begins a message, continues it by 65,000 fragments of one byte, and holds it open."""
+    clients = [Client(attack.port) for _ in range(sockets)]
+    left = {client.socket: memoryview(fragment(b"x", 1) + fragment(b"x") * 65_000) for client in clients}
+    for one in left:
+        one.setblocking(False)
+    attack.begun()
+    while left and not attack.over:
+        for one in select.select([], left, [], 0.1)[1]:
+            try:
+                left[one] = left[one][one.send(left[one]) :]
+            except ConnectionError:  # it took too long
+                left[one] = memoryview(b"")
+            if not left[one]:
+                del left[one]
+    attack.until_over()
+    for client in clients:
+        client.abort()
+
+
+def texts(attack: Attack, sockets: int) -> None:
+    attack.flood_all(sockets, ws_frame(b"{}") * 5_000)
+
+
+def pings(attack: Attack, sockets: int) -> None:
+    attack.flood_all(sockets, ws_frame(b"", 9) * 5_000)
+
+
+def pongs(attack: Attack, sockets: int) -> None:
+    attack.flood_all(sockets, ws_frame(b"", 10) * 5_000)
+
+
+def empty_fragments(attack: Attack, sockets: int) -> None:
+    attack.flood_all(sockets, fragment(b"x", 1) + fragment(b"") * 5_000 + ws_frame(b"", 0))
+
+
+def unknown_opcodes(attack: Attack, sockets: int) -> None:
+    """Frames that end the socket, and another socket at once."""
+    attack.begun()
+    opened = 0
+    frames = ws_frame(b"x", 3) * 1_000
+    while not attack.over:
+        clients = [Client(attack.port) for _ in range(sockets)]
+        for client in clients:
+            with contextlib.suppress(ConnectionError):
+                client.send(frames)
+            client.abort()
+        opened += sockets
+    print(json.dumps({"opened": opened}), flush=True)
+
 
 def bulk(attack: Attack) -> None:
     attack.flood(request("echo", data="x" * 60_000), per_second=10_000_000)
@@ -484,4 +563,5 @@ def p99(server: Server, count: int) -> tuple[float, float]:
 
 if __name__ == "__main__":
     os.nice(10)
-    globals()[sys.argv[1]](Attack(int(sys.argv[2])))
+    name, _, sockets = sys.argv[1].partition(":")
+    globals()[name](Attack(int(sys.argv[2])), *([int(sockets)] if sockets else []))

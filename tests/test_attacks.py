@@ -103,12 +103,15 @@ def look_at(
     return seen
 
 
-def may_hold(*, connections: int = 1, frame: int = 0, item: int = 0) -> int:
+def may_hold(*, connections: int = 1, frame: int = 0, item: int = 0, asks: bool = True) -> int:
     """The bytes that attacking connections may make a server hold: the sum of their bounds.
 
-    ``frame``: of each that waits or is under way; ``item``: of each stream, which waits with one encoded.
+    ``frame``: of each that waits or is under way; ``item``: of each stream, which waits with one encoded. One that
+    ``asks`` for nothing is sent nothing.
     """
     limits = Limits()
+    if not asks:
+        return connections * (limits.max_frame_bytes + 2 * READ) + ALLOCATOR
     sending = 3 * limits.max_outbox_bytes + TRANSPORT  # what waits; the one on its way, as text and as bytes
     frames = (limits.max_queued_actions + limits.max_concurrency) * frame + limits.max_concurrency * item
     return connections * (sending + frames + 2 * READ) + ALLOCATOR
@@ -131,7 +134,7 @@ def seconds_to_parse(frames: bytes) -> float:
 
 def survives(
     attack: str, how: str, *flags: str, limits: dict[str, float] | None = None, may_log: str = r"(?!)",
-    ends_it: bool = False, allowed: float = FLOOR, **held: int,
+    ends_it: bool = False, allowed: float = FLOOR, **held: Any,
 ) -> Seen:  # fmt: skip
     """Attacks a server, and checks what was seen."""
     with Server(how, *flags, **{"drain_timeout": 0.2, **(limits or {})}) as server:
@@ -216,6 +219,34 @@ def test_it_calls_what_swallows_its_cancellation(how: str) -> None:
 @on_both
 def test_it_blocks_every_thread(how: str) -> None:
     survives("threads", how, connections=2)
+
+
+FLOODED = 0.02  # seconds; what a few iterations of the loop take when each parses and answers its share
+
+one_and_forty = pytest.mark.parametrize("sockets", [1, 40])
+
+
+@one_and_forty
+def test_it_holds_a_message_of_65_000_fragments(sockets: int) -> None:
+    survives(f"fragments:{sockets}", RUN, allowed=FLOODED, connections=sockets, asks=False)
+
+
+@one_and_forty
+def test_it_holds_a_message_for_longer_than_message_timeout(sockets: int) -> None:
+    limits = {"message_timeout": 0.5}
+    survives(f"fragments:{sockets}", RUN, limits=limits, ends_it=True, connections=sockets, asks=False)
+
+
+@one_and_forty
+@pytest.mark.parametrize("kind", ["texts", "pings", "pongs", "empty_fragments"])
+def test_it_floods_with_the_smallest_frames(kind: str, sockets: int) -> None:
+    seen = survives(f"{kind}:{sockets}", RUN, allowed=FLOODED, connections=sockets, asks=kind == "texts")
+    assert all(told["sent"] > 100_000 for told in seen.told)
+
+
+@one_and_forty
+def test_it_floods_with_frames_that_end_its_sockets(sockets: int) -> None:
+    survives(f"unknown_opcodes:{sockets}", RUN, allowed=FLOODED, connections=sockets, asks=False)
 
 
 # ------------------------------------------------------------------------------------------------ that they can fail
