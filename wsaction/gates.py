@@ -1,8 +1,12 @@
-"""What stands before a connection's dispatcher: the gate of who has to authenticate, the shutter of who is leaving."""
+"""What stands before a connection's dispatcher: the gate of who has to authenticate, the shutter of who is leaving, the
+watch of debug mode over what blocks the event loop."""
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+import logging
+import time
+import types
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Protocol
 
 from wsaction.admission import AuthenticationState
@@ -11,7 +15,9 @@ from wsaction.exceptions import Busy, ShuttingDown, to_api_error
 from wsaction.frames import Frame, current_frame, encode_error, encode_reply, reply_tail
 from wsaction.limits import bound_in
 
-__all__ = ("Gate", "Shutter")
+__all__ = ("BlockingWatch", "Gate", "Shutter")
+
+logger = logging.getLogger("wsaction")
 
 _LONGEST = 3_600.0  # seconds that the alarm is set for; the clock that credentials expire by may be set meanwhile
 _NEVER = float("inf")
@@ -136,6 +142,53 @@ class Gate:
     def stop(self) -> None:
         """Ends the alarm."""
         self._alarm.stop()
+
+
+class BlockingWatch:
+    """A `connections.Dispatcher` around another one, for debug mode: warns of an action that blocks the event loop.
+
+    An action blocks if it runs for longer than the loop's ``slow_callback_duration`` (0.1 s unless it was set) without
+    awaiting anything. It is told of once: ``known`` holds those that were, for all connections of an app.
+    """
+
+    __slots__ = ("_dispatcher", "_known", "_longest", "route", "timeout")
+
+    def __init__(self, dispatcher: _Dispatcher, known: set[str]) -> None:
+        self._dispatcher, self._known = dispatcher, known
+        self._longest: float = getattr(asyncio.get_running_loop(), "slow_callback_duration", 0.1)
+        self.route, self.timeout = dispatcher.route, dispatcher.timeout
+
+    @types.coroutine
+    def run(self, frame: Frame) -> Generator[Any, Any, str | None]:
+        running, value, raised = self._dispatcher.run(frame), None, None
+        while True:
+            started = time.perf_counter()
+            try:
+                awaited = running.send(value) if raised is None else running.throw(raised)
+            except StopIteration as done:
+                reply: str | None = done.value
+                return reply
+            finally:
+                if (seconds := time.perf_counter() - started) > self._longest:
+                    self._warn(frame, seconds)
+            try:
+                value, raised = (yield awaited), None
+            except BaseException as exc:  # a cancellation, which is the frame's to take
+                value, raised = None, exc
+
+    def _warn(self, frame: Frame, seconds: float) -> None:
+        call: Any = getattr(frame, "call", None)
+        if call is None or not call.found or call.plan.name is None:
+            return
+        name = f"{call.mounted.handler_class.__name__}.{call.plan.name}"
+        if name not in self._known:
+            self._known.add(name)
+            logger.warning(
+                "the action %s blocked the event loop for %.2f s, in which nobody else was served; await what it waits "
+                "for, or write it as a plain def, which runs in a thread",
+                name,
+                seconds,
+            )
 
 
 class Shutter:

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any, ClassVar, Literal
 
+from starlette.authentication import UnauthenticatedUser
 from starlette.datastructures import QueryParams
 
 from wsaction.actions import Action
@@ -118,8 +119,9 @@ class AsyncAPIActionHandler:
     # ---------------------------------------------------------------------------------------------- the connection
     @property
     def user(self) -> Any:
-        """Who asks: ``scope["user"]``, or None where no authentication set one."""
-        return self.scope.get("user")
+        """The connection's user, ``scope["user"]``; Starlette's ``UnauthenticatedUser`` if nothing set one."""
+        user = self.scope.get("user")
+        return UnauthenticatedUser() if user is None else user
 
     @property
     def app(self) -> Any:
@@ -313,6 +315,8 @@ class ActionView:
         """Serves one connection; without an enclosing `WSAction`, with the default bounds and Origin check."""
         if self._runtime is None:
             self._runtime = Runtime(limits=self.handler_class.limits)
+        if scope["type"] == "websocket" and scope.get("user") is None:
+            scope["user"] = UnauthenticatedUser()
         await serve(self, scope, receive, send, self._runtime)
 
 

@@ -124,6 +124,7 @@ class Runtime:
         self.layer, self.user_id = layer, user_id
         self.accept_refused = accept_refused  # whether a refused handshake is accepted and closed, 44xx
         self.debug = debug
+        self.blocking: set[str] = set()  # actions that were told of, in debug mode, for blocking the event loop
         self.app: Any = None  # the `WSAction` whose it is; None for a consumer served on its own
         self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._warned = False

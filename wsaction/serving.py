@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +24,7 @@ from wsaction.exceptions import (
     to_api_error,
 )
 from wsaction.frames import Frame, encode_errors
-from wsaction.gates import Gate
+from wsaction.gates import BlockingWatch, Gate
 from wsaction.hooks import ActionInfo
 from wsaction.lifespans import living
 from wsaction.limits import Limits, bound_in
@@ -128,6 +129,8 @@ async def _open(view: RootView, scope: Any, connection: Connection, runtime: Run
     scope[SESSION_KEY] = session
     _check_origin(scope, runtime)
     dispatcher: Dispatcher = ReplyFirst(session) if is_grouped(session) else session
+    if runtime.debug:
+        dispatcher = BlockingWatch(dispatcher, runtime.blocking)
     if runtime.authenticator is not None:
         state = await runtime.authenticator.open(scope, connection.limits.auth_timeout)
         dispatcher = Gate(state, dispatcher, connection, _refreshing(session), observed, debug=runtime.debug)
@@ -267,6 +270,8 @@ async def _answer_http(send: Send, error: APIError) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(wait := (error.ctx or {}).get("retry_after"), int | float):
+        headers.append((b"retry-after", str(math.ceil(wait)).encode()))  # in whole seconds there
     await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
 
