@@ -932,7 +932,7 @@ async def test_a_class_that_answers_something_else(found: Any) -> None:
 
 
 async def test_without_classes_all_is_as_the_middleware_left_it() -> None:
-    state = await opened(BaseAuthentication, user=ANN)
+    state = await opened(user=ANN)
     assert (state.user, state.deadline, state.gate(None)) == (ANN, None, None)
     assert await BaseAuthentication().authenticate_data("ann") is None
 

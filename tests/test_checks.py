@@ -19,7 +19,7 @@ from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.inventory import inventory
 from wsaction.layers.redis import RedisLayer
 from wsaction.limits import Limits
-from wsaction.permissions import AllowAny, IsAuthenticated
+from wsaction.permissions import AllowAny, IsAuthenticated, IsOwner
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import Router, include, path, re_path, register_converter
 from wsaction.shadows import shadows
@@ -249,11 +249,9 @@ def test_a_connection_path_that_begins_with_a_slash() -> None:
 def test_attributes_that_nothing_reads() -> None:
     class Base(Rows):
         filterset_fields = ("id",)
-        filter_backend = (FieldFilter,)
 
     class Misspelt(Base):
-        permission_class = (IsAuthenticated,)
-        routepattern = ()
+        middleware = ()
         lookup_fields = "id"
         most = 300
         own_permission_classes = ()
@@ -265,17 +263,58 @@ def test_attributes_that_nothing_reads() -> None:
     assert {one.code for one in found} == {"unknown_attribute"}
     assert {one.place for one in found} == {"ws/ a/"}
     assert sorted((one.msg.split()[0], one.cure) for one in found) == [
-        ("Base.filter_backend", "did you mean filter_backends?"),
         ("Base.filterset_fields", "did you mean filter_fields?"),
         ("Misspelt.lookup_fields", "did you mean lookup_field?"),
-        ("Misspelt.permission_class", "did you mean permission_classes?"),
-        ("Misspelt.routepattern", "did you mean routepatterns?"),
+        ("Misspelt.middleware", "WSAction([...], middleware=...)"),
     ]
 
-    class Consumer(Root):
-        permission_class = (IsAuthenticated,)
 
-    assert codes(check(WSAction([path("ws/", Consumer.as_asgi())]))) == ["unknown_attribute"]
+@pytest.mark.parametrize(
+    ("name", "value", "cure"),
+    [
+        ("permissions", (IsAuthenticated,), "call it permission_classes"),
+        ("guard", IsAuthenticated, "call it permission_classes"),
+        ("who_may", [AllowAny & IsAuthenticated], "call it permission_classes"),
+        ("throttles", (UserRateThrottle("1/s"),), "call it throttle_classes"),
+        ("rate", UserRateThrottle("1/s"), None),  # see below: it is used
+        ("STAFF", (IsAuthenticated,), None),
+        ("own_permissions", (IsAuthenticated,), None),
+        ("nothing", (), None),
+    ],
+)
+def test_policies_that_nothing_asks(name: str, value: Any, cure: str | None) -> None:
+    async def act(self: Any) -> None: ...
+
+    options = {"throttle_classes": (ConnectionRateThrottle("9/s"), value)} if name == "rate" else {}
+    handler = type("Guarded", (Allowed,), {name: value, "act": async_action(**options)(act)})
+    assert [(one.code, one.level, one.cure) for one in check(app(path("a/", handler.as_aaah())))] == (
+        [] if cure is None else [("unused_policy", "error", cure)]
+    )
+
+
+def test_policies_that_a_method_asks() -> None:
+    class Deciding(Allowed):
+        writers = (IsAuthenticated,)
+
+        def get_permissions(self) -> Any:
+            return self.writers
+
+    assert check(app(path("a/", Deciding.as_aaah()))) == []
+
+
+def test_permissions_of_objects_where_there_are_none() -> None:
+    class Owned(Allowed):
+        permission_classes = (IsOwner,)
+
+        @async_action
+        async def touch(self) -> None: ...
+
+    class Rated(Rows):
+        permission_classes = (IsOwner,)
+
+    found = check(app(path("a/", Owned.as_aaah()), path("b/", Rated.as_aaah())))
+    assert [(one.code, one.place) for one in found] == [("object_permissions", "ws/ a/")]
+    assert "check_object_permissions(obj) in act, touch" in found[0].cure
 
 
 def test_what_filters_would_read() -> None:

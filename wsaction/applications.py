@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from starlette.routing import Router as LifespanRouter
@@ -58,6 +59,15 @@ class WSAction:
 
     >>> app = WSAction([path("ws/<slug:room>/", Chat.as_asgi())], allowed_origins=["https://example.com"])
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        settings = signature(WSAction).parameters.keys() - vars(WSAction).keys()
+        for name in vars(cls):
+            if name in settings:
+                raise ImproperlyConfigured(f"{cls.__name__}.{name} would count for nothing; pass WSAction({name}=...)")
+            if name in ("permission_classes", "throttle_classes"):
+                raise ImproperlyConfigured(f"{cls.__name__}.{name} would count for nothing; set it on the consumers")
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from starlette.datastructures import QueryParams
 
 from wsaction.actions import Action
 from wsaction.connections import Receive, Send
-from wsaction.declarations import NotMountedSo, collect_actions, select_actions
+from wsaction.declarations import NotMountedSo, check_attributes, collect_actions, select_actions
 from wsaction.decorators import async_action
 from wsaction.dialects.base import Dialect
 from wsaction.dispatch import raise_refusal
@@ -70,6 +70,7 @@ class AsyncAPIActionHandler:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        check_attributes(cls)
         cls.available_actions = cls.actions_with({})
         cls.decides_permissions = (
             cls.get_permissions is not AsyncAPIActionHandler.get_permissions
