@@ -21,6 +21,7 @@ from wsaction.presence import PresenceMixin
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
 from wsaction.subscriptions import SubscribeMixin
+from wsaction.testing import HandshakeRefused, connect
 from wsaction.throttling import BaseThrottle, SimpleRateThrottle, UserRateThrottle, check_throttles, compile_throttles
 
 pytestmark = pytest.mark.anyio
@@ -337,3 +338,34 @@ async def test_an_answer_that_is_always_true_lets_nobody_in(
 
     assert (await ask(Root.as_asgi(), "act"))["status"] == 500
     assert "which would always be a yes" in str(caplog.records[0].exc_info)
+
+
+class Row(BaseModel):
+    id: int
+
+
+class Rows(ModelAPIActionHandler):
+    queryset = MemoryQuerySet(Row, [Row(id=1)])
+    serializer_class = Row
+
+
+async def says_false(self: Any, *args: Any) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("method", ["check_permissions", "check_object_permissions"])
+async def test_a_method_that_refuses_by_false_instead_of_raising_lets_nobody_in(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    guarded = type("Guarded", (Rows,), {method: says_false})
+    root = type("Root", (AsyncAPIConsumer,), {"routepatterns": [path("rows/<pk>/", guarded.as_aaah())]})  # type: ignore[attr-defined]
+    assert (await ask(root.as_asgi(), "retrieve", "rows/1/"))["status"] == 500  # type: ignore[attr-defined]
+    assert f"Guarded.{method}() returned False; raise PermissionDenied" in str(caplog.records[0].exc_info)
+
+
+async def test_a_connect_that_refuses_by_false_lets_nobody_in() -> None:
+    closed = type("Closed", (AsyncAPIConsumer,), {"connect": says_false})
+    with pytest.raises(HandshakeRefused) as refused:
+        async with connect(WSAction([path("ws/", closed.as_asgi())]), "/ws/"):  # type: ignore[attr-defined]
+            pass
+    assert refused.value.status == 500

@@ -68,6 +68,7 @@ __all__ = (
     "Permissions",
     "Refusal",
     "compile_permissions",
+    "refuse_false",
 )
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -241,6 +242,12 @@ class Permissions:
     def object_refusal(self, scope: Scope, handler: Any, action: str, obj: Any, kwargs: Kwargs = dict) -> Verdict:
         """The verdict on this object, for an action that was allowed: what that settled is not asked again."""
         return None if self.on_object is None else self.on_object((scope, handler, action, obj), kwargs)
+
+
+def refuse_false(handler: Any, method: str, answer: Any) -> None:
+    """Raises ``TypeError`` where a method that refuses by raising has returned False: nobody is let in by that."""
+    if answer is False:
+        raise TypeError(f"{type(handler).__name__}.{method}() returned False; raise PermissionDenied to refuse")
 
 
 def compile_permissions(classes: Any, *, owner: str, connects: bool = True) -> Permissions:
