@@ -76,7 +76,7 @@ def run(*arguments: str) -> Result:
     [
         (["routes", QUICKSTART], 0, "cards/<int:pk>/"),
         (["asyncapi", QUICKSTART], 0, '"asyncapi": "3.1.0"'),
-        (["check", QUICKSTART], 0, "0 errors, 2 warnings"),
+        (["check", QUICKSTART], 0, "0 errors, 3 warnings"),
         (["codegen", "typescript", QUICKSTART], 0, "export class Client extends BaseClient"),
         (["--help"], 0, "codegen"),
         (["--version"], 0, "wsaction 0"),
@@ -264,7 +264,7 @@ def test_check() -> None:
 def test_check_as_json_and_strict(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("check", QUICKSTART, "--json")
     told = json.loads(result.stdout)
-    assert (result.exit_code, told["errors"], told["warnings"]) == (0, 0, 2)
+    assert (result.exit_code, told["errors"], told["warnings"]) == (0, 0, 3)
     assert list(told["findings"][0]) == ["level", "code", "place", "msg", "cure"]
     assert run("check", QUICKSTART, "--strict").exit_code == 1
     monkeypatch.setenv("WEB_CONCURRENCY", "4")
@@ -339,7 +339,9 @@ def test_wrong_use_of_codegen(arguments: list[str], told: str) -> None:
 
 
 def test_an_app_without_a_connection_of_ours(tmp_path: Path) -> None:
-    (tmp_path / "cli_empty.py").write_text("from wsaction.applications import WSAction\napp = WSAction([])\n")
+    (tmp_path / "cli_empty.py").write_text(
+        'from wsaction.applications import WSAction\napp = WSAction([], allowed_hosts=["*"])\n'
+    )
     result = run("codegen", "typescript", "cli_empty:app", "--app-dir", str(tmp_path))
     assert "the app has 0 connections" in result.stderr
     result = run("codegen", "typescript", "cli_empty:app", "--app-dir", str(tmp_path), "--path", "ws/")

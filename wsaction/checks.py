@@ -295,6 +295,10 @@ def _exposed(app: WSAction) -> Iterator[Finding]:
     if app.debug:
         msg = "clients are told tracebacks, and which routes and actions there are"
         yield Finding("warning", "debug", "WSAction(debug=True)", msg, "leave it out where strangers connect")
+    if not (app.runtime.hosts.allowed_hosts or app.runtime.origins.allowed_origins):
+        msg = "unless it is served on a loopback address, a page of any name that was pointed at it may connect"
+        cure = "list the names that it is reached by: allowed_hosts=['example.com']"
+        yield Finding("warning", "any_host", "WSAction(allowed_hosts=...)", msg, cure)
     ways = app.runtime.authenticator.classes if app.runtime.authenticator is not None else ()
     if "*" in app.runtime.origins.allowed_origins and any(isinstance(one, SessionAuthentication) for one in ways):
         msg = "pages of any origin may connect with the cookies of whoever looks at them"

@@ -100,6 +100,7 @@ def check(app: WSAction, workers: int | None, strict: bool, as_json: bool) -> No
     warning  no_pagination      a list that answers every row at once
     warning  loose_limit        a bound so wide that it is none
     warning  memory_throttles   rates are counted by each worker
+    warning  any_host           neither allowed_hosts nor allowed_origins
     warning  debug              clients are told tracebacks
 
     Exit codes: 0 no error, 1 errors (or, with --strict, warnings), 2 wrong use.

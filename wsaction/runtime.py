@@ -21,7 +21,7 @@ from wsaction.layers.base import Layer
 from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
 from wsaction.middleware import ExceptionHandler, Middleware
-from wsaction.origins import OriginPolicy
+from wsaction.origins import HostPolicy, OriginPolicy
 from wsaction.recipients import Subscriber
 from wsaction.users import Users
 from wsaction.workers import warn_of_workers
@@ -106,6 +106,7 @@ class Runtime:
         *,
         limits: Limits | None = None,
         origins: OriginPolicy | None = None,
+        hosts: HostPolicy | None = None,
         authenticator: Authenticator | None = None,
         middleware: Sequence[Middleware] = (),
         exception_handlers: Mapping[type[BaseException], ExceptionHandler] | None = None,
@@ -117,6 +118,7 @@ class Runtime:
     ) -> None:
         self.limits = limits or Limits()
         self.origins = origins or OriginPolicy()
+        self.hosts = hosts or HostPolicy()
         self.authenticator = authenticator  # None: the app has no classes of its own
         self.middleware = tuple(middleware)
         self.exception_handlers = exception_handlers or {}

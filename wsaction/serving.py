@@ -37,7 +37,7 @@ from wsaction.tables import RouteTable
 from wsaction.tasks import is_being_cancelled
 from wsaction.users import recheck
 
-__all__ = ("RootView", "refuse", "serve", "upgrade_required")
+__all__ = ("RootView", "refuse", "refuse_host", "serve", "upgrade_required")
 
 logger = logging.getLogger("wsaction")
 
@@ -56,6 +56,8 @@ async def serve(view: RootView, scope: Any, receive: Receive, send: Send, runtim
     """
     if scope["type"] == "lifespan":
         await _answer_lifespan(receive, send, runtime)
+    elif RUNTIME_KEY not in scope and await refuse_host(scope, receive, send, runtime):  # else the app has asked
+        return
     elif scope["type"] == "http":
         await upgrade_required(send)
     elif (await receive())["type"] == "websocket.connect":
@@ -180,6 +182,19 @@ async def _accept(send: Send, subprotocol: str | None) -> bool:
     return True
 
 
+async def refuse_host(scope: Any, receive: Receive, send: Send, runtime: Runtime) -> bool:
+    """Whether a request is for a host that is not served here; then it was answered 403."""
+    if (why := runtime.hosts.refusal(scope)) is None:
+        return False
+    logger.warning("%s %s refused: %s", scope["type"], one_line(scope["path"]), why)
+    error = PermissionDenied(why if runtime.debug else "This host is not served here.")
+    if scope["type"] == "http":
+        await _answer_text(send, 403, f"{error.msg}\n".encode(), [])
+    elif (await receive())["type"] == "websocket.connect":
+        await refuse(scope, send, error, runtime)
+    return True
+
+
 def _check_origin(scope: Any, runtime: Runtime) -> None:
     """Raises `PermissionDenied` for a foreign Origin."""
     if (why := runtime.origins.refusal(scope)) is not None:
@@ -278,10 +293,13 @@ async def _answer_http(send: Send, error: APIError) -> None:
 
 async def upgrade_required(send: Send) -> None:
     """Answers an HTTP request with 426: what is here speaks WebSocket."""
-    body = b"This address speaks WebSocket (wsaction.v1).\n"
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
-    await send({"type": "http.response.start", "status": 426, "headers": headers})
+    headers = [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
+    await _answer_text(send, 426, b"This address speaks WebSocket (wsaction.v1).\n", headers)
+
+
+async def _answer_text(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    told = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*told, *headers]})
     await send({"type": "http.response.body", "body": body})
 
 
