@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ import pytest
 import uvicorn
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websockets_connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.drained import DRAIN_TIMEOUT, app
-from wsaction.server import DrainingProtocol
+from wsaction.server import DrainingProtocol, run
 
 ROOT = Path(__file__).parent.parent
 WSACTION = ["-m", "wsaction", "run", "tests.drained:app", "--port", "0"]
@@ -201,3 +202,82 @@ async def test_a_second_server_on_the_same_loop_drains_as_well() -> None:
             replies, code = await told(client)
             assert ([one["status"] for one in replies], code) == ([200], 1012)
         await asyncio.wait_for(serving, 10)
+
+
+# ------------------------------------------------------------------------------------------------ the log
+async def lost(server: Process) -> str:
+    """The line of the framework's own log about a handshake to a path that is almost one."""
+    with pytest.raises(InvalidStatus):
+        await websockets_connect(f"ws://127.0.0.1:{server.port}/ws", proxy=None)
+
+    def read() -> str:
+        assert server.stderr is not None
+        return next(line for line in iter(server.stderr.readline, "") if "None of the" in line)
+
+    return await asyncio.wait_for(asyncio.to_thread(read), 10)
+
+
+async def test_wsaction_run_shows_the_frameworks_own_log() -> None:
+    async with started(*WSACTION) as server:
+        assert re.fullmatch(r"INFO: +None of the 1 patterns? .*'ws/'.*\n", await lost(server))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["--workers", "2"], ["--reload", "--reload-dir", "tests"]], ids=" ".join)
+async def test_processes_that_are_started_from_it_show_it_too(options: list[str]) -> None:
+    async with started(*WSACTION, *options) as server:
+        assert "'ws/'" in await lost(server)
+        server.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(server.communicate, timeout=30)
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """What uvicorn is given to log by, and what stands in the log of the framework then."""
+
+    def run_with(**options: Any) -> Any:
+        given: dict[str, Any] = {}
+        monkeypatch.setattr(uvicorn, "run", lambda app, **settings: given.update(settings))
+        run(app, **options)
+        return given.get("log_config")
+
+    return run_with
+
+
+@pytest.mark.parametrize(
+    ("options", "level"),
+    [
+        ({}, "INFO"),
+        ({"log_level": "warning"}, "WARNING"),
+        ({"log_level": "DEBUG"}, "DEBUG"),
+        ({"log_level": 40}, "ERROR"),
+    ],
+)
+def test_the_frameworks_log_has_uvicorns_level(configured: Any, quiet: None, options: Any, level: str) -> None:
+    logger = configured(**options)["loggers"]["wsaction"]
+    assert (logging.getLevelName(logger["level"]), logger["handlers"], logger["propagate"]) == (
+        level,
+        ["default"],
+        False,
+    )
+    assert "wsaction" not in uvicorn.config.LOGGING_CONFIG["loggers"]  # which is everybody's
+
+
+@pytest.mark.parametrize("name", ["wsaction", ""])
+def test_a_program_with_a_log_of_its_own_keeps_it(configured: Any, quiet: None, name: str) -> None:
+    handler = logging.NullHandler()
+    logging.getLogger(name).addHandler(handler)
+    try:
+        assert configured() is None
+    finally:
+        logging.getLogger(name).removeHandler(handler)
+    assert configured(log_config={"version": 1}) == {"version": 1}
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Nobody else's handlers, pytest's among them."""
+    root = logging.getLogger()
+    handlers, root.handlers = root.handlers, []
+    yield
+    root.handlers = handlers

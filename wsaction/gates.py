@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from wsaction.admission import AuthenticationState
 from wsaction.alarms import Alarm
-from wsaction.exceptions import Busy, ShuttingDown, to_api_error
+from wsaction.exceptions import Busy, NotAuthenticated, ShuttingDown, to_api_error
 from wsaction.frames import Frame, current_frame, encode_error, encode_reply, reply_tail
-from wsaction.limits import bound_in
+from wsaction.limits import Limits, bound_in
 
 __all__ = ("BlockingWatch", "Gate", "Shutter")
 
@@ -36,6 +36,9 @@ class _Connection(Protocol):
     def ended(self) -> bool: ...
 
     @property
+    def limits(self) -> Limits: ...
+
+    @property
     def on_limit(self) -> Callable[[str, float], None]: ...
 
     def close(self, code: int, reason: str) -> None: ...
@@ -49,11 +52,13 @@ class Gate:
     What is wrong with a refused frame otherwise is not told. A frame that had to wait is asked about again when its
     turn comes. ``refreshed`` starts what follows each ``$auth`` that was accepted; that is awaited before its reply,
     and until it has ended another one is refused. ``observed`` is told of each that was answered, and how many seconds
-    that took. `watch` closes the connection (4401) once it is overdue, until `stop`.
+    that took. With the last of ``max_auth_failures`` credentials that are refused, the connection is closed, 1008.
+    `watch` closes it (4401) once it is overdue, until `stop`.
     """
 
     __slots__ = (
-        "_alarm", "_connection", "_debug", "_dispatcher", "_following", "_loop", "_observed", "_refreshed", "_state",
+        "_alarm", "_connection", "_debug", "_dispatcher", "_failures", "_following", "_loop", "_observed", "_refreshed",
+        "_state",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +73,7 @@ class Gate:
     ) -> None:
         self._state, self._dispatcher, self._connection, self._debug = state, dispatcher, connection, debug
         self._refreshed, self._observed = refreshed, observed
+        self._failures = 0  # credentials that were refused
         self._following: asyncio.Task[None] | None = None  # what follows the last `$auth`
         self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(self._loop, self.watch)
@@ -113,6 +119,8 @@ class Gate:
             frame.status = error.status
             if (bound := bound_in(error.ctx)) is not None:
                 self._connection.on_limit(*bound)
+            if error.status in (401, 403):
+                self._count_failure()
             return encode_error(frame, error)
         frame.status, told = 200, json.dumps(data, separators=(",", ":"))
         return encode_reply(reply_tail("$auth", frame.route), told, 200, frame.request_id)
@@ -121,11 +129,20 @@ class Gate:
         """Puts a credential in force, with all that comes of it, whatever has become of its frame meanwhile."""
         if self._following is not None and not self._following.done():
             raise Busy("What the last $auth has changed is still being asked about; send it again later.")
+        if self._failures >= self._connection.limits.max_auth_failures:  # it is about to be closed
+            raise NotAuthenticated("Too many credentials were refused on this connection.")
         told = await self._state.present(data)
         self.watch()
         if self._refreshed is not None and not self._connection.ended:
             self._following = self._refreshed()
         return told
+
+    def _count_failure(self) -> None:
+        """Closes the connection once too many credentials were refused, behind the reply to the last of them."""
+        self._failures += 1
+        if self._failures >= self._connection.limits.max_auth_failures:
+            why = "too many credentials were refused"
+            self._loop.call_soon(self._connection.breach, 1008, "max_auth_failures", why)
 
     def watch(self) -> None:
         """Sets the alarm by the state's deadline, or closes what is overdue. To be called once accepted."""
