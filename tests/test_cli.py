@@ -112,6 +112,20 @@ def test_every_command_explains_itself() -> None:
     [
         (":app", "expected MODULE:APP, as in main:app, got ':app'"),
         ("cli_apps:", "expected MODULE:APP, as in main:app, got 'cli_apps:'"),
+        (
+            "./cli_apps.py:app",
+            "expected MODULE:APP, as in main:app, got './cli_apps.py:app'; a module has no folders and "
+            "no .py: write cli_apps:app",
+        ),
+        (
+            "up/cli_apps.py:app",
+            "expected MODULE:APP, as in main:app, got 'up/cli_apps.py:app'; a module has no folders and "
+            "no .py: write cli_apps:app --app-dir up",
+        ),
+        ("lost.py:app", "there is no module 'lost.py'; a module has no folders and no .py: write lost:app"),
+        (".cli_apps:app", "expected MODULE:APP, as in main:app, got '.cli_apps:app'"),
+        ("..:app", "expected MODULE:APP, as in main:app, got '..:app'"),
+        ("a b:app", "expected MODULE:APP, as in main:app, got 'a b:app'"),
         ("cli_aps:app", "there is no module 'cli_aps'; did you mean 'cli_apps'?"),
         ("nowhere:app", "there is no module 'nowhere' in "),
         ("nowhere.below:app", "there is no module 'nowhere.below' in "),
@@ -150,6 +164,77 @@ def test_what_a_module_raises_is_not_hidden(folder: str) -> None:
     assert result.stderr.splitlines()[0] == "Traceback (most recent call last):"
     assert result.stderr.splitlines()[1] == f'  File "{folder}/cli_broken.py", line 1, in <module>'  # none of ours
     assert result.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'surely_not_installed'"
+
+
+@pytest.mark.parametrize(
+    ("code", "last"),
+    [
+        ("def f(:", "SyntaxError: invalid syntax"),
+        ("raise RuntimeError('boom')", "RuntimeError: boom"),
+        ("raise ValueError('boom')", "ValueError: boom"),
+        ("x = '\\N{nothing}'", "SyntaxError: (unicode error)"),
+    ],
+)
+@pytest.mark.parametrize("command", [["check"], ["run"]])
+def test_a_module_that_cannot_be_imported_shows_its_own_traceback_and_none_of_ours(
+    tmp_path: Path, command: list[str], code: str, last: str
+) -> None:
+    (tmp_path / "cli_bad.py").write_text(code)
+    result = run(*command, "cli_bad:app", "--app-dir", str(tmp_path))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[-1].startswith(last)
+    assert "cli_bad.py" in result.stderr
+    assert "cli_loading.py" not in result.stderr
+    assert "importlib" not in result.stderr
+
+
+@pytest.mark.parametrize("factory", ["broken_factory", "wanting"])
+def test_a_factory_that_fails_shows_its_own_traceback(folder: str, factory: str) -> None:
+    (Path(folder) / "cli_factories.py").write_text(
+        "def broken_factory():\n    raise ValueError('boom')\ndef wanting(x): ...\n"
+    )
+    result = run("check", f"cli_factories:{factory}", "--factory", "--app-dir", folder)
+    assert (result.exit_code, "cli_loading.py" in result.stderr) == (1, False)
+    assert result.stderr.splitlines()[-1] in (
+        "ValueError: boom",
+        "TypeError: wanting() missing 1 required positional argument: 'x'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--uds", "/nowhere/at.sock"], "Invalid value for --uds: there is no folder for /nowhere/at.sock"),
+        (["--ssl-keyfile", __file__], "give --ssl-certfile too"),
+    ],
+)
+def test_run_with_options_that_cannot_be(folder: str, options: list[str], told: str) -> None:
+    result = run("run", "cli_apps:app", "--app-dir", folder, *options)
+    assert (result.exit_code, told in result.stderr) == (2, True)
+
+
+def test_what_the_system_refuses_is_told_in_one_line(folder: str) -> None:
+    options = ["--ssl-keyfile", __file__, "--ssl-certfile", __file__]
+    result = run("run", "cli_apps:app", "--app-dir", folder, *options)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("Error: [SSL]")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("arguments", [["-o", "/dev/full"], []])
+def test_a_full_disk_is_told_in_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*ENTRY, "asyncapi", QUICKSTART, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode in (1, 2)
+    assert "No space left on device" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 MISTAKES = """

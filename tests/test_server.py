@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +217,7 @@ async def lost(server: Process) -> str:
     return await asyncio.wait_for(asyncio.to_thread(read), 10)
 
 
+@pytest.mark.slow
 async def test_wsaction_run_shows_the_frameworks_own_log() -> None:
     async with started(*WSACTION) as server:
         assert re.fullmatch(r"INFO: +None of the 1 patterns? .*'ws/'.*\n", await lost(server))
@@ -227,57 +228,32 @@ async def test_wsaction_run_shows_the_frameworks_own_log() -> None:
 async def test_processes_that_are_started_from_it_show_it_too(options: list[str]) -> None:
     async with started(*WSACTION, *options) as server:
         assert "'ws/'" in await lost(server)
-        server.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(server.communicate, timeout=30)
+        await server.stop()
 
 
-@pytest.fixture
-def configured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """What uvicorn is given to log by, and what stands in the log of the framework then."""
-
-    def run_with(**options: Any) -> Any:
-        given: dict[str, Any] = {}
-        monkeypatch.setattr(uvicorn, "run", lambda app, **settings: given.update(settings))
+def configured(monkeypatch: pytest.MonkeyPatch, handlers: list[logging.Handler], **options: Any) -> Any:
+    """What uvicorn is given to log by, where these are the handlers of the root logger."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(uvicorn, "run", lambda app, **settings: given.update(settings))
+    with monkeypatch.context() as patch:
+        patch.setattr(logging.getLogger(), "handlers", handlers)
         run(app, **options)
-        return given.get("log_config")
-
-    return run_with
+    return given.get("log_config")
 
 
 @pytest.mark.parametrize(
-    ("options", "level"),
-    [
-        ({}, "INFO"),
-        ({"log_level": "warning"}, "WARNING"),
-        ({"log_level": "DEBUG"}, "DEBUG"),
-        ({"log_level": 40}, "ERROR"),
-    ],
+    ("level", "told"), [(None, "INFO"), ("warning", "WARNING"), ("DEBUG", "DEBUG"), (logging.ERROR, "ERROR")]
 )
-def test_the_frameworks_log_has_uvicorns_level(configured: Any, quiet: None, options: Any, level: str) -> None:
-    logger = configured(**options)["loggers"]["wsaction"]
-    assert (logging.getLevelName(logger["level"]), logger["handlers"], logger["propagate"]) == (
-        level,
-        ["default"],
-        False,
-    )
+def test_the_frameworks_log_has_uvicorns_level(monkeypatch: pytest.MonkeyPatch, level: Any, told: str) -> None:
+    logger = configured(monkeypatch, [], **({} if level is None else {"log_level": level}))["loggers"]["wsaction"]
+    assert (logging.getLevelName(logger["level"]), logger["handlers"]) == (told, ["default"])
+    assert not logger["propagate"]
     assert "wsaction" not in uvicorn.config.LOGGING_CONFIG["loggers"]  # which is everybody's
 
 
-@pytest.mark.parametrize("name", ["wsaction", ""])
-def test_a_program_with_a_log_of_its_own_keeps_it(configured: Any, quiet: None, name: str) -> None:
-    handler = logging.NullHandler()
-    logging.getLogger(name).addHandler(handler)
-    try:
-        assert configured() is None
-    finally:
-        logging.getLogger(name).removeHandler(handler)
-    assert configured(log_config={"version": 1}) == {"version": 1}
-
-
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """Nobody else's handlers, pytest's among them."""
-    root = logging.getLogger()
-    handlers, root.handlers = root.handlers, []
-    yield
-    root.handlers = handlers
+def test_a_program_with_a_log_of_its_own_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert configured(monkeypatch, [logging.NullHandler()]) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(logging.getLogger("wsaction"), "handlers", [logging.NullHandler()])
+        assert configured(monkeypatch, []) is None
+    assert configured(monkeypatch, [], log_config={"version": 1}) == {"version": 1}
