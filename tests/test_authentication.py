@@ -932,7 +932,7 @@ async def test_a_class_that_answers_something_else(found: Any) -> None:
 
 
 async def test_without_classes_all_is_as_the_middleware_left_it() -> None:
-    state = await opened(BaseAuthentication, user=ANN)
+    state = await opened(user=ANN)
     assert (state.user, state.deadline, state.gate(None)) == (ANN, None, None)
     assert await BaseAuthentication().authenticate_data("ann") is None
 
@@ -1099,3 +1099,48 @@ def test_texts() -> None:
 
 def test_a_long_traceback_is_cut() -> None:
     assert len(str(without_secrets(ValueError("x" * 50_000), [], "here"))) < 17_000
+
+
+# ------------------------------------------------------------------------------------------------ guesses
+@pytest.mark.parametrize("first_frame", [True, False], ids=["first frame", "refresh"])
+async def test_a_burst_of_bad_credentials_is_verified_no_more_often_than_the_bound_says(first_frame: bool) -> None:
+    """All at once, so that the reader has them before the loop has its turn; a good one among them changes nothing."""
+    verified: list[str] = []
+
+    class Counting(BearerAuthentication):
+        def verify(self, token: str) -> Credential | None:
+            verified.append(token)
+            return Credential(ANN) if token == "good" else None
+
+    Counting.first_frame = first_frame
+    app = WSAction(
+        [path("ws/", AsyncAPIConsumer.as_asgi())],
+        authentication_classes=[Counting],
+        limits=Limits(max_auth_failures=5),
+    )
+    tokens = ["bad-0", "bad-1", "good", *(f"bad-{number}" for number in range(2, 40))]
+    async with connect(app, "/ws/") as ws:
+        for token in tokens:
+            await ws.send_json({"action": "$auth", "data": token})
+        assert (await ws.wait_closed()) == (
+            1008,
+            "too many credentials were refused; max_auth_failures is 5",
+        )
+    assert [one for one in verified if one != "good"] == [f"bad-{number}" for number in range(5)]
+
+
+async def test_what_is_no_refusal_of_a_credential_is_no_failure() -> None:
+    class Broken(BearerAuthentication):
+        async def verify(self, token: str) -> Credential | None:
+            if token == "broken":
+                raise OSError("the store of tokens is away")
+            return Credential(ANN)
+
+    app = WSAction(
+        [path("ws/", AsyncAPIConsumer.as_asgi())],
+        authentication_classes=[Broken],
+        limits=Limits(max_auth_failures=1),
+    )
+    async with connect(app, "/ws/") as ws:
+        statuses = [(await ws.call("$auth", data=token))["status"] for token in ("broken", "broken", "ann", "ann")]
+    assert statuses == [500, 500, 200, 200]

@@ -182,6 +182,16 @@ async def every_thread_blocked(app: WSAction) -> list[str]:
     return told[1:]
 
 
+async def guesses(app: WSAction) -> list[str]:
+    """One token after the other, as fast as they can be sent, and what the connection is closed with."""
+    async with connect(app) as ws:
+        for number in range(5):
+            assert (await ws.call("$auth", data=f"guess-{number}"))["status"] == 401
+        code, reason = await ws.wait_closed()
+    assert code == 1008
+    return [reason]
+
+
 async def too_slow(app: WSAction) -> list[str]:
     return await answers(app, [{"action": "wait", "route": "rooms/1/"}])
 
@@ -225,6 +235,7 @@ CASES = {
     "max_subscriptions": Case(too_many_topics, {"max_subscriptions": 5}, may_hold=4_000_000),
     "max_outbox_bytes": Case(too_much_unread, {"max_outbox_bytes": 20_000, "drain_timeout": 0.2}),
     "max_threads": Case(every_thread_blocked, {"max_threads": 1, "action_timeout": 0.2}, at_least=0.2),
+    "max_auth_failures": Case(guesses, {"max_auth_failures": 5}, options={"authentication_classes": [Tokens]}),
     "message_timeout": Case(
         a_message_that_is_not_whole,
         {"message_timeout": 0.2},

@@ -19,7 +19,7 @@ from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.inventory import inventory
 from wsaction.layers.redis import RedisLayer
 from wsaction.limits import Limits
-from wsaction.permissions import AllowAny, IsAuthenticated
+from wsaction.permissions import AllowAny, IsAuthenticated, IsOwner
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import Router, include, path, re_path, register_converter
 from wsaction.shadows import shadows
@@ -52,9 +52,14 @@ class Rows(ListAPIActionHandler):
     serializer_class = Card
 
 
+def hosted(routes: Any, **options: Any) -> WSAction:
+    """An app that says by which names it is reached, which is one thing less to be found."""
+    return WSAction(routes, **{"allowed_hosts": ["example.com"], **options})
+
+
 def app(*patterns: Any, **options: Any) -> WSAction:
     root = type("Root", (Root,), {"routepatterns": list(patterns)})
-    return WSAction([path("ws/", root.as_asgi())], **options)
+    return hosted([path("ws/", root.as_asgi())], **options)
 
 
 def codes(found: Iterable[Finding]) -> list[str]:
@@ -180,7 +185,7 @@ def test_routes_that_are_never_reached() -> None:
     assert (found[0].level, found[0].place) == ("error", "ws/ new/")
     assert found[0].msg == "never reached: 'new/' and all like it go to '<str:pk>/', declared before it"
     root = Root.as_asgi()
-    found = check(WSAction([path("ws/", root), path("ws/", root), path("again/", root)]))
+    found = check(hosted([path("ws/", root), path("ws/", root), path("again/", root)]))
     assert codes(found) == ["duplicate_route"]
     assert (found[0].place, found[0].cure) == (
         "(root) ws/",
@@ -239,7 +244,7 @@ def test_patterns_that_are_as_they_should_be() -> None:
 
 
 def test_a_connection_path_that_begins_with_a_slash() -> None:
-    found = check(WSAction([path("/ws/", Root.as_asgi()), path("{room}/", Root.as_asgi())]))
+    found = check(hosted([path("/ws/", Root.as_asgi()), path("{room}/", Root.as_asgi())]))
     assert [(one.code, one.place) for one in found] == [
         ("leading_slash", "(root) /ws/"),
         ("braces_in_path", "(root) {room}/"),
@@ -249,11 +254,9 @@ def test_a_connection_path_that_begins_with_a_slash() -> None:
 def test_attributes_that_nothing_reads() -> None:
     class Base(Rows):
         filterset_fields = ("id",)
-        filter_backend = (FieldFilter,)
 
     class Misspelt(Base):
-        permission_class = (IsAuthenticated,)
-        routepattern = ()
+        middleware = ()
         lookup_fields = "id"
         most = 300
         own_permission_classes = ()
@@ -265,17 +268,58 @@ def test_attributes_that_nothing_reads() -> None:
     assert {one.code for one in found} == {"unknown_attribute"}
     assert {one.place for one in found} == {"ws/ a/"}
     assert sorted((one.msg.split()[0], one.cure) for one in found) == [
-        ("Base.filter_backend", "did you mean filter_backends?"),
         ("Base.filterset_fields", "did you mean filter_fields?"),
         ("Misspelt.lookup_fields", "did you mean lookup_field?"),
-        ("Misspelt.permission_class", "did you mean permission_classes?"),
-        ("Misspelt.routepattern", "did you mean routepatterns?"),
+        ("Misspelt.middleware", "WSAction([...], middleware=...)"),
     ]
 
-    class Consumer(Root):
-        permission_class = (IsAuthenticated,)
 
-    assert codes(check(WSAction([path("ws/", Consumer.as_asgi())]))) == ["unknown_attribute"]
+@pytest.mark.parametrize(
+    ("name", "value", "cure"),
+    [
+        ("permissions", (IsAuthenticated,), "call it permission_classes"),
+        ("guard", IsAuthenticated, "call it permission_classes"),
+        ("who_may", [AllowAny & IsAuthenticated], "call it permission_classes"),
+        ("throttles", (UserRateThrottle("1/s"),), "call it throttle_classes"),
+        ("rate", UserRateThrottle("1/s"), None),  # see below: it is used
+        ("STAFF", (IsAuthenticated,), None),
+        ("own_permissions", (IsAuthenticated,), None),
+        ("nothing", (), None),
+    ],
+)
+def test_policies_that_nothing_asks(name: str, value: Any, cure: str | None) -> None:
+    async def act(self: Any) -> None: ...
+
+    options = {"throttle_classes": (ConnectionRateThrottle("9/s"), value)} if name == "rate" else {}
+    handler = type("Guarded", (Allowed,), {name: value, "act": async_action(**options)(act)})
+    assert [(one.code, one.level, one.cure) for one in check(app(path("a/", handler.as_aaah())))] == (
+        [] if cure is None else [("unused_policy", "error", cure)]
+    )
+
+
+def test_policies_that_a_method_asks() -> None:
+    class Deciding(Allowed):
+        writers = (IsAuthenticated,)
+
+        def get_permissions(self) -> Any:
+            return self.writers
+
+    assert check(app(path("a/", Deciding.as_aaah()))) == []
+
+
+def test_permissions_of_objects_where_there_are_none() -> None:
+    class Owned(Allowed):
+        permission_classes = (IsOwner,)
+
+        @async_action
+        async def touch(self) -> None: ...
+
+    class Rated(Rows):
+        permission_classes = (IsOwner,)
+
+    found = check(app(path("a/", Owned.as_aaah()), path("b/", Rated.as_aaah())))
+    assert [(one.code, one.place) for one in found] == [("object_permissions", "ws/ a/")]
+    assert "check_object_permissions(obj) in act, touch" in found[0].cure
 
 
 def test_what_filters_would_read() -> None:
@@ -355,7 +399,7 @@ def test_handlers_of_which_nobody_said_who_may() -> None:
             path("d/", Silent.as_aaah(permission_classes=[AllowAny])),
         ]
 
-    found = check(WSAction([path("ws/", Open.as_asgi())]))
+    found = check(hosted([path("ws/", Open.as_asgi())]))
     assert [(one.level, one.code, one.place) for one in found] == [("warning", "no_permissions", "ws/ a/")]
     assert found[0].msg == "Silent asks no permission: whoever is connected may one, three"
     assert check(app(path("a/", Silent.as_aaah()))) == []  # those of the root count
@@ -393,13 +437,28 @@ def test_bounds_that_bound_nothing() -> None:
     class Loose(Root):
         limits = Limits(max_outbox_bytes=2**40)
 
-    loose = WSAction([path("ws/", Loose.as_asgi()), path("x/", Root.as_asgi())], limits=Limits(idle_timeout=1e9))
+    loose = hosted([path("ws/", Loose.as_asgi()), path("x/", Root.as_asgi())], limits=Limits(idle_timeout=1e9))
     found = check(loose)
     assert [(one.code, one.place) for one in found] == [
         ("loose_limit", "WSAction(limits=...)"),
         ("loose_limit", "Loose.limits"),
     ]
     assert (found[0].msg, found[0].cure) == ("idle_timeout=1e+09 bounds nothing", "the default is 300")
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({}, ["any_host"]),
+        ({"allowed_hosts": ["example.com"]}, []),
+        ({"allowed_origins": ["https://example.com"]}, []),
+        ({"allowed_hosts": ["*"]}, []),  # it says so
+    ],
+)
+def test_an_app_that_says_neither_by_which_names_it_is_reached_nor_by_whom(
+    settings: dict[str, Any], found: list[str]
+) -> None:
+    assert codes(check(WSAction([path("ws/", Root.as_asgi())], **settings))) == found
 
 
 def test_what_strangers_get() -> None:

@@ -76,7 +76,7 @@ def run(*arguments: str) -> Result:
     [
         (["routes", QUICKSTART], 0, "cards/<int:pk>/"),
         (["asyncapi", QUICKSTART], 0, '"asyncapi": "3.1.0"'),
-        (["check", QUICKSTART], 0, "0 errors, 2 warnings"),
+        (["check", QUICKSTART], 0, "0 errors, 3 warnings"),
         (["codegen", "typescript", QUICKSTART], 0, "export class Client extends BaseClient"),
         (["--help"], 0, "codegen"),
         (["--version"], 0, "wsaction 0"),
@@ -112,6 +112,20 @@ def test_every_command_explains_itself() -> None:
     [
         (":app", "expected MODULE:APP, as in main:app, got ':app'"),
         ("cli_apps:", "expected MODULE:APP, as in main:app, got 'cli_apps:'"),
+        (
+            "./cli_apps.py:app",
+            "expected MODULE:APP, as in main:app, got './cli_apps.py:app'; a module has no folders and "
+            "no .py: write cli_apps:app",
+        ),
+        (
+            "up/cli_apps.py:app",
+            "expected MODULE:APP, as in main:app, got 'up/cli_apps.py:app'; a module has no folders and "
+            "no .py: write cli_apps:app --app-dir up",
+        ),
+        ("lost.py:app", "there is no module 'lost.py'; a module has no folders and no .py: write lost:app"),
+        (".cli_apps:app", "expected MODULE:APP, as in main:app, got '.cli_apps:app'"),
+        ("..:app", "expected MODULE:APP, as in main:app, got '..:app'"),
+        ("a b:app", "expected MODULE:APP, as in main:app, got 'a b:app'"),
         ("cli_aps:app", "there is no module 'cli_aps'; did you mean 'cli_apps'?"),
         ("nowhere:app", "there is no module 'nowhere' in "),
         ("nowhere.below:app", "there is no module 'nowhere.below' in "),
@@ -146,8 +160,81 @@ def test_apps_are_found(folder: str) -> None:
 
 def test_what_a_module_raises_is_not_hidden(folder: str) -> None:
     result = run("routes", "cli_broken:app", "--app-dir", folder)
-    assert isinstance(result.exception, ModuleNotFoundError)
-    assert result.exception.name == "surely_not_installed"
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[0] == "Traceback (most recent call last):"
+    assert result.stderr.splitlines()[1] == f'  File "{folder}/cli_broken.py", line 1, in <module>'  # none of ours
+    assert result.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'surely_not_installed'"
+
+
+@pytest.mark.parametrize(
+    ("code", "last"),
+    [
+        ("def f(:", "SyntaxError: invalid syntax"),
+        ("raise RuntimeError('boom')", "RuntimeError: boom"),
+        ("raise ValueError('boom')", "ValueError: boom"),
+        ("x = '\\N{nothing}'", "SyntaxError: (unicode error)"),
+    ],
+)
+@pytest.mark.parametrize("command", [["check"], ["run"]])
+def test_a_module_that_cannot_be_imported_shows_its_own_traceback_and_none_of_ours(
+    tmp_path: Path, command: list[str], code: str, last: str
+) -> None:
+    (tmp_path / "cli_bad.py").write_text(code)
+    result = run(*command, "cli_bad:app", "--app-dir", str(tmp_path))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[-1].startswith(last)
+    assert "cli_bad.py" in result.stderr
+    assert "cli_loading.py" not in result.stderr
+    assert "importlib" not in result.stderr
+
+
+@pytest.mark.parametrize("factory", ["broken_factory", "wanting"])
+def test_a_factory_that_fails_shows_its_own_traceback(folder: str, factory: str) -> None:
+    (Path(folder) / "cli_factories.py").write_text(
+        "def broken_factory():\n    raise ValueError('boom')\ndef wanting(x): ...\n"
+    )
+    result = run("check", f"cli_factories:{factory}", "--factory", "--app-dir", folder)
+    assert (result.exit_code, "cli_loading.py" in result.stderr) == (1, False)
+    assert result.stderr.splitlines()[-1] in (
+        "ValueError: boom",
+        "TypeError: wanting() missing 1 required positional argument: 'x'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--uds", "/nowhere/at.sock"], "Invalid value for --uds: there is no folder for /nowhere/at.sock"),
+        (["--ssl-keyfile", __file__], "give --ssl-certfile too"),
+    ],
+)
+def test_run_with_options_that_cannot_be(folder: str, options: list[str], told: str) -> None:
+    result = run("run", "cli_apps:app", "--app-dir", folder, *options)
+    assert (result.exit_code, told in result.stderr) == (2, True)
+
+
+def test_what_the_system_refuses_is_told_in_one_line(folder: str) -> None:
+    options = ["--ssl-keyfile", __file__, "--ssl-certfile", __file__]
+    result = run("run", "cli_apps:app", "--app-dir", folder, *options)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("Error: [SSL]")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("arguments", [["-o", "/dev/full"], []])
+def test_a_full_disk_is_told_in_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*ENTRY, "asyncapi", QUICKSTART, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode in (1, 2)
+    assert "No space left on device" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 MISTAKES = """
@@ -219,7 +306,7 @@ def test_a_package_that_is_broken_and_a_module_made_by_hand(folder: str, monkeyp
     package.mkdir()
     (package / "__init__.py").write_text("import surely_not_installed\n")
     result = run("routes", "cli_package.main:app", "--app-dir", folder)
-    assert isinstance(result.exception, ModuleNotFoundError)
+    assert (result.exit_code, "No module named 'surely_not_installed'" in result.stderr) == (1, True)
     by_hand = types.ModuleType("cli_by_hand")
     by_hand.__spec__ = None
     by_hand.app = quickstart  # type: ignore[attr-defined]
@@ -264,7 +351,7 @@ def test_check() -> None:
 def test_check_as_json_and_strict(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("check", QUICKSTART, "--json")
     told = json.loads(result.stdout)
-    assert (result.exit_code, told["errors"], told["warnings"]) == (0, 0, 2)
+    assert (result.exit_code, told["errors"], told["warnings"]) == (0, 0, 3)
     assert list(told["findings"][0]) == ["level", "code", "place", "msg", "cure"]
     assert run("check", QUICKSTART, "--strict").exit_code == 1
     monkeypatch.setenv("WEB_CONCURRENCY", "4")
@@ -339,7 +426,9 @@ def test_wrong_use_of_codegen(arguments: list[str], told: str) -> None:
 
 
 def test_an_app_without_a_connection_of_ours(tmp_path: Path) -> None:
-    (tmp_path / "cli_empty.py").write_text("from wsaction.applications import WSAction\napp = WSAction([])\n")
+    (tmp_path / "cli_empty.py").write_text(
+        'from wsaction.applications import WSAction\napp = WSAction([], allowed_hosts=["*"])\n'
+    )
     result = run("codegen", "typescript", "cli_empty:app", "--app-dir", str(tmp_path))
     assert "the app has 0 connections" in result.stderr
     result = run("codegen", "typescript", "cli_empty:app", "--app-dir", str(tmp_path), "--path", "ws/")

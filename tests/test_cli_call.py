@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -88,6 +89,26 @@ def test_an_error_reply_is_1(url: str) -> None:
         (["ws://127.0.0.1/"], "Missing argument 'ACTION'"),
         (["http://127.0.0.1/", "echo"], "Invalid value for URL: expected one as in ws://127.0.0.1:8000/ws/, got 'http"),
         (["ws://127.0.0.1/", "echo", "a/", "b/"], "expected KEY=VALUE after the route, as in text=hello, got 'b/'"),
+        (
+            ["ws://127.0.0.1:99999/", "echo"],
+            "Invalid value for URL: expected one as in ws://127.0.0.1:8000/ws/, got 'ws",
+        ),
+        (["ws://127.0.0.1:x/", "echo"], "Invalid value for URL"),
+        (["ws://[::1/", "echo"], "Invalid value for URL"),
+        (["ws:///ws/", "echo"], "Invalid value for URL"),
+        (["ws://a b/", "echo"], "Invalid value for URL"),
+        (["ws://127.0.0.1/#x", "echo"], "Invalid value for URL"),
+        ([f"ws://{'a' * 300}/", "echo"], "Invalid value for URL"),
+        (["ws://127.0.0.1/\udcff", "echo"], "Invalid value for URL: expected UTF-8"),
+        (["ws://127.0.0.1/", "\udcff"], "Invalid value for ACTION: expected UTF-8"),
+        (["ws://127.0.0.1/", "echo", "\udcff/"], "Invalid value for parameters: expected UTF-8"),
+        (["ws://127.0.0.1/", "echo", "text=\udcff"], "Invalid value for parameters: expected UTF-8"),
+        (["ws://127.0.0.1/", "echo", "--data", '"\udcff"'], "Invalid value for --data: expected UTF-8"),
+        (["ws://127.0.0.1/", "echo", "--token", "\udcff"], "Invalid value for --token: expected UTF-8"),
+        (["ws://127.0.0.1/", "echo", "action=7"], "action is the protocol's own key"),
+        (["ws://127.0.0.1/", "echo", "a/", "route=7"], "route is the protocol's own key"),
+        (["ws://127.0.0.1/", "echo", "request_id=7"], "request_id is the protocol's own key"),
+        (["ws://127.0.0.1/", "echo", "--timeout", "nan"], "expected seconds, got nan"),
         (["ws://127.0.0.1/", "echo", "data={a"], "data: expected JSON, got '{a'"),
         (["ws://127.0.0.1/", "echo", "--data", "no"], "--data: expected JSON, got 'no'"),
         (["ws://127.0.0.1/", "echo", "--timeout", "0"], "Invalid value for '--timeout'"),
@@ -98,6 +119,18 @@ def test_wrong_use_is_2(arguments: list[str], told: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert told in result.stderr
+
+
+def test_standard_input_that_is_no_utf8_or_closed_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run("ws://127.0.0.1/", "echo", "--data", "-", input=b"\xff\xfe")
+    assert (result.exit_code, "--data: expected JSON, got b'\\xff\\xfe'" in result.stderr) == (2, True)
+    command = [sys.executable, "-m", "wsaction", "call", "ws://127.0.0.1/", "echo", "--data", "-"]
+    closed = f"exec 0<&-; exec {shlex.join(command)}"
+    done = subprocess.run(["sh", "-c", closed], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        2,
+        "Error: --data - reads standard input, which is closed",
+    )
 
 
 def test_no_connection_and_no_answer_are_3(url: str) -> None:

@@ -199,15 +199,6 @@ async def test_what_a_handler_sees_of_its_frame() -> None:
     assert first.user is ADA
 
 
-async def test_without_authentication_there_is_no_user() -> None:
-    class Consumer(AsyncAPIConsumer):
-        @async_action
-        async def who(self) -> bool:
-            return self.user is None
-
-    assert (await ask(Consumer.as_asgi(), "who"))["data"] is True
-
-
 async def test_kwargs_are_the_frames_own_copy() -> None:
     class Handler(AsyncAPIActionHandler):
         @async_action

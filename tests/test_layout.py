@@ -17,6 +17,7 @@ FLOORS = [
     line.split()
     for line in """
 converters limits concurrency alarms tasks backoff workers layers.scripts
+misspellings
 exceptions scopes lifespans origins hooks patterns algebra lookups markers fanouts locks layers.base
 write_only
 frames fairness serializers tries forms matches authentication redaction fields predicates paginators layers.links

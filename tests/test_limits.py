@@ -26,6 +26,7 @@ def test_the_defaults_are_the_designs() -> None:
         "max_subscriptions": 128,
         "max_outbox_bytes": 1_048_576,
         "max_threads": 16,
+        "max_auth_failures": 10,
         "message_timeout": 10,
         "send_timeout": 10,
         "action_timeout": 30,

@@ -1,5 +1,6 @@
 """`wsaction.mounts`: handlers at their places, nested to any depth, and who is asked there."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.limits import Limits
 from wsaction.mounts import as_prefixes, mount
 from wsaction.permissions import AllowAny, BasePermission, DenyAll
 from wsaction.routing import include, path, re_path
@@ -316,9 +318,21 @@ async def test_routing_that_is_not_strict_matches_prefixes_and_falls_back_to_the
     ]  # fmt: skip
 
 
-async def test_strict_routing_of_a_handler_below_says_nothing() -> None:
-    view = consumer_of(path("a/", nesting("Inner", path("b/", told("b")), strict_routing=False)))
-    assert await wheres(view, "a/", "a/b/", "a/b/c", "a/x") == [["Inner", {}, []], ["b", {}, []], 404, 404]
+OF_THE_ROOT: dict[str, Any] = {
+    "strict_routing": False,
+    "limits": Limits(action_timeout=1),
+    "outbox_policy": "drop_oldest",
+    "connect": lambda self: asyncio.sleep(0),
+    "disconnect": lambda self, code: asyncio.sleep(0),
+}
+
+
+@pytest.mark.parametrize("name", OF_THE_ROOT)
+def test_what_counts_on_the_root_alone_is_refused_below_it(name: str) -> None:
+    below = nesting("Inner", path("b/", told("b")), **{name: OF_THE_ROOT[name]})
+    with pytest.raises(ImproperlyConfigured, match=f"Inner.{name} would count for nothing.*move it there"):
+        consumer_of(path("a/", below))
+    below.table  # noqa: B018  # which may be a root itself
 
 
 def test_prefixes_are_of_the_roots_own_paths() -> None:

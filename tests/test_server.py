@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -17,10 +18,10 @@ import pytest
 import uvicorn
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websockets_connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.drained import DRAIN_TIMEOUT, app
-from wsaction.server import DrainingProtocol
+from wsaction.server import DrainingProtocol, run
 
 ROOT = Path(__file__).parent.parent
 WSACTION = ["-m", "wsaction", "run", "tests.drained:app", "--port", "0"]
@@ -201,3 +202,58 @@ async def test_a_second_server_on_the_same_loop_drains_as_well() -> None:
             replies, code = await told(client)
             assert ([one["status"] for one in replies], code) == ([200], 1012)
         await asyncio.wait_for(serving, 10)
+
+
+# ------------------------------------------------------------------------------------------------ the log
+async def lost(server: Process) -> str:
+    """The line of the framework's own log about a handshake to a path that is almost one."""
+    with pytest.raises(InvalidStatus):
+        await websockets_connect(f"ws://127.0.0.1:{server.port}/ws", proxy=None)
+
+    def read() -> str:
+        assert server.stderr is not None
+        return next(line for line in iter(server.stderr.readline, "") if "None of the" in line)
+
+    return await asyncio.wait_for(asyncio.to_thread(read), 10)
+
+
+@pytest.mark.slow
+async def test_wsaction_run_shows_the_frameworks_own_log() -> None:
+    async with started(*WSACTION) as server:
+        assert re.fullmatch(r"INFO: +None of the 1 patterns? .*'ws/'.*\n", await lost(server))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["--workers", "2"], ["--reload", "--reload-dir", "tests"]], ids=" ".join)
+async def test_processes_that_are_started_from_it_show_it_too(options: list[str]) -> None:
+    async with started(*WSACTION, *options) as server:
+        assert "'ws/'" in await lost(server)
+        await server.stop()
+
+
+def configured(monkeypatch: pytest.MonkeyPatch, handlers: list[logging.Handler], **options: Any) -> Any:
+    """What uvicorn is given to log by, where these are the handlers of the root logger."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(uvicorn, "run", lambda app, **settings: given.update(settings))
+    with monkeypatch.context() as patch:
+        patch.setattr(logging.getLogger(), "handlers", handlers)
+        run(app, **options)
+    return given.get("log_config")
+
+
+@pytest.mark.parametrize(
+    ("level", "told"), [(None, "INFO"), ("warning", "WARNING"), ("DEBUG", "DEBUG"), (logging.ERROR, "ERROR")]
+)
+def test_the_frameworks_log_has_uvicorns_level(monkeypatch: pytest.MonkeyPatch, level: Any, told: str) -> None:
+    logger = configured(monkeypatch, [], **({} if level is None else {"log_level": level}))["loggers"]["wsaction"]
+    assert (logging.getLevelName(logger["level"]), logger["handlers"]) == (told, ["default"])
+    assert not logger["propagate"]
+    assert "wsaction" not in uvicorn.config.LOGGING_CONFIG["loggers"]  # which is everybody's
+
+
+def test_a_program_with_a_log_of_its_own_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert configured(monkeypatch, [logging.NullHandler()]) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(logging.getLogger("wsaction"), "handlers", [logging.NullHandler()])
+        assert configured(monkeypatch, []) is None
+    assert configured(monkeypatch, [], log_config={"version": 1}) == {"version": 1}

@@ -253,4 +253,9 @@ def _instance(entry: Any) -> BaseAuthentication:
         raise ImproperlyConfigured(
             f"authentication_classes: expected subclasses of BaseAuthentication or instances, got {entry!r}"
         )
+    if not (one.first_frame or _takes_data(one) or type(one).authenticate is not BaseAuthentication.authenticate):
+        raise ImproperlyConfigured(
+            f"authentication_classes: expected {type(one).__name__} to define authenticate, authenticate_data or both, "
+            "got neither, so that nobody would ever be authenticated"
+        )
     return one

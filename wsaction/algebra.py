@@ -140,7 +140,8 @@ class Method(NamedTuple):
 
 def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
     """Asks one method: the verdict is ``yes`` where its answer is true, else ``no``. Of None it is said once in the log
-    that it is a no: it is what a forgotten ``return`` answers."""
+    that it is a no: it is what a forgotten ``return`` answers. Raises `TypeError` for an answer that is always true, a
+    coroutine that was not awaited for example."""
     call, keywords, _ = method
     told = False  # that it answers None
 
@@ -167,9 +168,20 @@ def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
         if answer is None and not told:
             told = True
             logger.warning("the permission %s returned None, which is a no; return True or False", name_of(call))
+        if answer is not True and answer is not False and _is_always_true(answer):
+            what = f"the permission {name_of(call)} returned {answer!r:.100}, which would always be a yes"
+            if inspect.iscoroutine(answer):
+                answer.close()  # it is told here
+            raise TypeError(f"{what}; return True or False, and await or call what has to be")
         return yes if answer else no
 
     return ask_of_action if keywords is None and method.arity == 3 else ask
+
+
+def _is_always_true(answer: Any) -> bool:
+    """Whether an answer says yes whatever was meant: what was not awaited or not called, an exception not raised."""
+    is_async = inspect.isawaitable(answer) or hasattr(type(answer), "__aiter__")
+    return is_async or callable(answer) or isinstance(answer, BaseException)
 
 
 def series(going: Refusal | None, asks: Iterable[Ask]) -> Ask | None:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from starlette.routing import Router as LifespanRouter
@@ -21,13 +22,13 @@ from wsaction.layers.base import Layer
 from wsaction.lifespans import Lifespan, State, living
 from wsaction.limits import Limits
 from wsaction.middleware import ExceptionHandler, Middleware, check_exception_handlers, check_middleware
-from wsaction.origins import OriginPolicy
+from wsaction.origins import HostPolicy, OriginPolicy
 from wsaction.pages import Pages
 from wsaction.publishing import handler_at, publish_from
 from wsaction.routing import Resolver404, Router
 from wsaction.runtime import Runtime
 from wsaction.scopes import PATH_KEY, RUNTIME_KEY, USER_ID_KEY, captured_root
-from wsaction.serving import refuse
+from wsaction.serving import refuse, refuse_host
 from wsaction.units import current_unit
 
 __all__ = ("WSAction",)
@@ -42,8 +43,10 @@ class WSAction:
     pattern captures is in ``self.kwargs`` of the consumer and its handlers. ``layer`` carries events between processes,
     ``RedisLayer(url)``; without one they stay within this process. ``allowed_origins``: who may connect beside
     pages of the same host and port (``"https://example.com"``, ``"https://*.example.com"``, ``"*"``);
-    ``require_origin``: refuse clients that are no browsers. ``limits``: every bound. ``authentication_classes``: see
-    `wsaction.authentication`; ``user_id``: who a user is, where that is not its ``pk``, ``id`` or ``identity``.
+    ``allowed_hosts``: the names that this server is reached by (``"example.com"``, ``"*.example.com"``); without them,
+    one that is reached on a loopback address answers to loopback names alone, others to any. ``require_origin``: refuse
+    clients that are no browsers. ``limits``: every bound. ``authentication_classes``: see `wsaction.authentication`;
+    ``user_id``: who a user is, where that is not its ``pk``, ``id`` or ``identity``.
     ``middleware``: functions ``async def mw(handler, call_next)`` around each action, once its frame was allowed and
     validated; ``result = await call_next(handler)`` is what the action returned. ``exception_handlers``: for a class of
     exceptions a function ``(handler, exc)``, sync or async, that returns the `APIError` to tell instead. ``hooks``: see
@@ -59,12 +62,22 @@ class WSAction:
     >>> app = WSAction([path("ws/<slug:room>/", Chat.as_asgi())], allowed_origins=["https://example.com"])
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        settings = signature(WSAction).parameters.keys() - vars(WSAction).keys()
+        for name in vars(cls):
+            if name in settings:
+                raise ImproperlyConfigured(f"{cls.__name__}.{name} would count for nothing; pass WSAction({name}=...)")
+            if name in ("permission_classes", "throttle_classes"):
+                raise ImproperlyConfigured(f"{cls.__name__}.{name} would count for nothing; set it on the consumers")
+
     def __init__(
         self,
         routes: Sequence[Any],
         *,
         layer: Layer | None = None,
         allowed_origins: Sequence[str] = (),
+        allowed_hosts: Sequence[str] = (),
         require_origin: bool = False,
         limits: Limits | None = None,
         authentication_classes: Sequence[Any] = (),
@@ -88,6 +101,7 @@ class WSAction:
         self.runtime = Runtime(
             limits=limits,
             origins=OriginPolicy(allowed_origins, require_origin),
+            hosts=HostPolicy(allowed_hosts),
             authenticator=authenticator if authentication_classes else None,
             middleware=check_middleware(middleware),
             exception_handlers=check_exception_handlers(exception_handlers),
@@ -295,6 +309,8 @@ class WSAction:
         """Serves one ASGI scope: a WebSocket by the route of its path, the pages by HTTP, and lifespan events."""
         if scope["type"] == "lifespan":
             await self._asgi_lifespan.lifespan(scope, receive, send)
+        elif await refuse_host(scope, receive, send, self.runtime):
+            return
         elif scope["type"] == "http":
             await self._pages.serve(scope, "/" + _route_path(scope), send)
         elif (view := await self._routed(scope, receive, send)) is not None:

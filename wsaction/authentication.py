@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from wsaction.exceptions import ImproperlyConfigured, NotAuthenticated
+from wsaction.misspellings import refuse_misspelt
 from wsaction.scopes import USER_ID_KEY
 
 __all__ = (
@@ -84,6 +85,10 @@ class BaseAuthentication:
     first_frame: ClassVar[bool] = False
     secret_headers: ClassVar[Sequence[str]] = ()
     security_scheme: ClassVar[Mapping[str, Any]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_misspelt(cls)
 
     async def authenticate(self, scope: Scope) -> Credential | None:
         """Who opens the connection with this ASGI scope."""

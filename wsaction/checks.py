@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from wsaction.actions import ActionOptions
+from wsaction.algebra import Composition
 from wsaction.applications import WSAction
 from wsaction.authentication import SessionAuthentication
 from wsaction.filters import FieldFilter, OrderingFilter, SearchFilter
@@ -14,11 +16,13 @@ from wsaction.inventory import Entry, inventory
 from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
 from wsaction.matches import Leaf
+from wsaction.misspellings import framework_names, is_code, user_attributes
 from wsaction.mounts import MountedHandler
 from wsaction.patterns import Pattern
+from wsaction.permissions import BasePermission
 from wsaction.routing import Router
 from wsaction.shadows import shadows
-from wsaction.throttling import ConnectionRateThrottle, MemoryThrottleStore, SimpleRateThrottle
+from wsaction.throttling import BaseThrottle, ConnectionRateThrottle, MemoryThrottleStore, SimpleRateThrottle
 
 __all__ = ("Finding", "check")
 
@@ -45,7 +49,14 @@ def check(app: WSAction, workers: int = 1) -> list[Finding]:
     entries = [*inventory(app.router)]
     handlers = _handlers(app.router)
     found = [*_hidden(app.router), *_miswritten(app.router), *_misspelt(handlers), *_unused(handlers)]
-    found += [*_open(entries), *_taken(entries), *_endless(entries), *_loose(app), *_exposed(app)]
+    found += [
+        *_open(entries),
+        *_asked_of_objects(entries),
+        *_taken(entries),
+        *_endless(entries),
+        *_loose(app),
+        *_exposed(app),
+    ]
     if workers > 1:
         found += _unshared(app, entries, workers)
     return sorted(found, key=lambda one: one.level)
@@ -129,26 +140,46 @@ def _handlers(router: Router) -> dict[Any, tuple[str, MountedHandler]]:
 
 
 def _misspelt(handlers: Mapping[Any, tuple[str, MountedHandler]]) -> Iterator[Finding]:
-    """Attributes that are almost, but not quite, those that are read."""
+    """Attributes that look like those that are read, and are not: what is surely misspelt is refused before."""
     seen: set[tuple[Any, str]] = set()
-    for cls, (place, _) in handlers.items():
-        ours = [base for base in cls.__mro__ if base.__module__.partition(".")[0] == "wsaction"]
-        known = {name: value for base in ours for name, value in vars(base).items() if not name.startswith("_")}
-        read = [name for name, value in known.items() if not _is_code(value)]
-        for base in (one for one in cls.__mro__ if one not in ours and one is not object):
-            for name, value in vars(base).items():
-                if name.startswith("_") or name in known or _is_code(value) or (base, name) in seen:
-                    continue
-                seen.add((base, name))
-                near = get_close_matches(name, read, 1, cutoff=0.85)
-                if near and not name.endswith(f"_{near[0]}"):  # which is a name of one's own
-                    msg = f"{base.__name__}.{name} is no attribute that a handler has"
-                    yield Finding("warning", "unknown_attribute", place, msg, f"did you mean {near[0]}?")
+    for cls, (place, mounted) in handlers.items():
+        read = framework_names(cls)
+        settings = [name for name, value in read.items() if not is_code(value)]
+        actions = [action.options for action in mounted.actions.values()]
+        for base, name, value in user_attributes(cls):
+            if name in read or is_code(value) or (base, name) in seen:
+                continue
+            seen.add((base, name))
+            near = get_close_matches(name, settings, 1, cutoff=0.85)
+            if (policy := _policy(value)) is not None:
+                decides, is_used = getattr(cls, f"decides_{policy}s"), any(value is one for one in _used(actions))
+                if not (decides or is_used or name.isupper() or name.endswith((f"_{policy}s", f"_{policy}_classes"))):
+                    msg = f"{base.__name__}.{name} holds {policy}s, and nothing asks them"
+                    yield Finding("error", "unused_policy", place, msg, f"call it {policy}_classes")
+            elif name in ("middleware", "hooks", "layer"):
+                msg, cure = f"{base.__name__}.{name} is no attribute that a handler has", f"WSAction([...], {name}=...)"
+                yield Finding("warning", "unknown_attribute", place, msg, cure)
+            elif near and not name.endswith(f"_{near[0]}"):  # which is a name of one's own
+                msg = f"{base.__name__}.{name} is no attribute that a handler has"
+                yield Finding("warning", "unknown_attribute", place, msg, f"did you mean {near[0]}?")
 
 
-def _is_code(value: Any) -> bool:
-    """Whether an attribute is a method, property or the like, and no setting."""
-    return hasattr(type(value), "__get__")
+def _policy(value: Any) -> str | None:
+    """What an attribute holds, one or several in a tuple or list: permissions or throttles; None: neither."""
+    entries = value if isinstance(value, list | tuple) else (value,)
+    for policy, kinds in (("permission", (BasePermission, Composition)), ("throttle", (BaseThrottle,))):
+        if entries and all(
+            issubclass(one, kinds) if isinstance(one, type) else isinstance(one, kinds) for one in entries
+        ):
+            return policy
+    return None
+
+
+def _used(actions: list[ActionOptions]) -> Iterator[Any]:
+    """What the decorators of actions were given for policies."""
+    for options in actions:
+        yield from (options.permission_classes, options.throttle_classes)
+        yield from (*(options.permission_classes or ()), *(options.throttle_classes or ()))
 
 
 _READERS: Mapping[str, Any] = {
@@ -206,6 +237,21 @@ def _open(entries: list[Entry]) -> Iterator[Finding]:
         yield Finding("warning", "no_permissions", _place(entry.connection, entry.route), msg, cure)
 
 
+def _asked_of_objects(entries: list[Entry]) -> Iterator[Finding]:
+    """Permissions that are about objects, of handlers that have none."""
+    seen: set[Any] = set()
+    for entry in entries:
+        if entry.mounted is None or (cls := entry.mounted.handler_class) in seen or hasattr(cls, "get_object"):
+            continue
+        seen.add(cls)
+        plans = entry.mounted.plans.items()
+        owned = [told for told, plan in plans if (own := plan.permissions) and own.on_object and not own.on_action]
+        if owned:
+            msg = f"{entry.handler} has permissions for objects alone, and no get_object() that asks them"
+            cure = f"await self.check_object_permissions(obj) in {', '.join(owned)}, or define has_permission"
+            yield Finding("warning", "object_permissions", _place(entry.connection, entry.route), msg, cure)
+
+
 # bounds
 def _endless(entries: list[Entry]) -> Iterator[Finding]:
     """Actions without an end, and lists."""
@@ -249,6 +295,10 @@ def _exposed(app: WSAction) -> Iterator[Finding]:
     if app.debug:
         msg = "clients are told tracebacks, and which routes and actions there are"
         yield Finding("warning", "debug", "WSAction(debug=True)", msg, "leave it out where strangers connect")
+    if not (app.runtime.hosts.allowed_hosts or app.runtime.origins.allowed_origins):
+        msg = "unless it is served on a loopback address, a page of any name that was pointed at it may connect"
+        cure = "list the names that it is reached by: allowed_hosts=['example.com']"
+        yield Finding("warning", "any_host", "WSAction(allowed_hosts=...)", msg, cure)
     ways = app.runtime.authenticator.classes if app.runtime.authenticator is not None else ()
     if "*" in app.runtime.origins.allowed_origins and any(isinstance(one, SessionAuthentication) for one in ways):
         msg = "pages of any origin may connect with the cookies of whoever looks at them"

@@ -1,5 +1,7 @@
 """The command line: ``wsaction run main:app``."""
 
+import errno
+from pathlib import Path
 from typing import Any
 
 try:
@@ -19,13 +21,17 @@ __all__ = ("main",)
 
 
 class _Commands(click.Group):
-    """Commands that say in one line what is declared wrongly in an app."""
+    """Commands that say in one line what is declared wrongly in an app, or refused by the system."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except ImproperlyConfigured as exc:
             raise click.ClickException(told_where(exc)) from exc
+        except OSError as exc:
+            if exc.errno == errno.EPIPE:  # whoever read what we print has ended, which is click's to say nothing of
+                raise
+            raise click.ClickException(str(exc)) from exc
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -74,6 +80,10 @@ def run(app: str, app_dir: str, **options: Any) -> None:
     """
     if options["reload"] and (options["workers"] or 1) > 1:
         raise click.UsageError("--reload watches one process; leave out --workers or --reload")
+    if options["ssl_keyfile"] and not options["ssl_certfile"]:
+        raise click.UsageError("--ssl-keyfile is the key of a certificate; give --ssl-certfile too")
+    if options["uds"] and not Path(options["uds"]).resolve().parent.is_dir():
+        raise click.BadParameter(f"there is no folder for {options['uds']}", param_hint="--uds")
     if options["reload"] or options["env_file"]:
         check_module(app, app_dir)  # it is imported later: whenever it has changed, with its environment set
     else:

@@ -1,11 +1,13 @@
 """``wsaction call``: one action from the shell, and what follows it."""
 
 import asyncio
+import math
 import re
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 from pydantic_core import from_json, to_json
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ("call",)
 
 FAILED, UNREACHED, INTERRUPTED = 1, 3, 130  # exit codes; 2 is click's, for wrong use
+_PROTOCOL = frozenset({"action", "route", "request_id"})
 _PARAMETER = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
 
@@ -48,11 +51,13 @@ def call(url: str, action: str, parameters: tuple[str, ...], data: str | None, a
         import wsaction.client as package
     except ImportError as exc:
         raise click.ClickException(str(exc)) from exc
-    if not re.match("wss?://.", url):
-        raise click.BadParameter(f"expected one as in ws://127.0.0.1:8000/ws/, got {url!r}", param_hint="URL")
+    _check_text(URL=url, ACTION=action, parameters="".join(parameters), **{"--data": data, "--token": options["token"]})
+    _check_url(url)
+    if math.isnan(options["timeout"]):
+        raise click.BadParameter("expected seconds, got nan", param_hint="--timeout")
     route, keys = _parameters(parameters)
     if data is not None:
-        keys["data"] = _json(sys.stdin.read() if data == "-" else data, "--data")
+        keys["data"] = _json(_standard_input() if data == "-" else data, "--data")
     output = _Output(as_json)
     try:
         asyncio.run(_run(output, url, action, route, keys, **options))
@@ -164,6 +169,8 @@ def _parameters(arguments: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
         if argument == "" and argument is arguments[0]:  # "": the empty route, said
             continue
         found = _PARAMETER.fullmatch(argument)
+        if found is not None and found[1] in _PROTOCOL:
+            raise click.UsageError(f"{found[1]} is the protocol's own key, no parameter; write ACTION and ROUTE first")
         if found is None:
             raise click.UsageError(f"expected KEY=VALUE after the route, as in text=hello, got {argument!r}")
         keys[found[1]] = _value(found[2], found[1])
@@ -179,7 +186,42 @@ def _value(text: str, name: str) -> Any:
         return text
 
 
-def _json(text: str, name: str) -> Any:
+def _check_text(**arguments: str | None) -> None:
+    """Raises click's ``BadParameter`` for bytes that are no UTF-8."""
+    for name, text in arguments.items():
+        if text is not None and not _is_encodable(text):
+            raise click.BadParameter(f"expected UTF-8, got {text[:100]!r}", param_hint=name)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_url(url: str) -> None:
+    """Raises click's ``BadParameter`` for what is no address of a WebSocket."""
+    why = ""
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0 and not parts.fragment
+        (parts.hostname or "").encode("idna")
+    except ValueError as exc:
+        is_one, why = False, f": {exc}"
+    if not is_one or re.search(r"\s", url):
+        expected = "expected one as in ws://127.0.0.1:8000/ws/"
+        raise click.BadParameter(f"{expected}, got {url[:200]!r}{why}", param_hint="URL")
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:
+        raise click.UsageError("--data - reads standard input, which is closed")
+    return sys.stdin.buffer.read()
+
+
+def _json(text: str | bytes, name: str) -> Any:
     try:
         return from_json(text)
     except ValueError as exc:

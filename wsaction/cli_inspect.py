@@ -86,6 +86,7 @@ def check(app: WSAction, workers: int | None, strict: bool, as_json: bool) -> No
     error    shadowed_route     one before it matches whatever it does
     error    memory_layer       events do not cross workers
     error    any_origin         cookies are trusted, and any page may connect
+    error    unused_policy      permissions or throttles under a name that nothing reads
     warning  leading_slash      a pattern that begins with '/'
     warning  regex_in_path      a regular expression in path()
     warning  braces_in_path     {pk} in path(), which captures nothing
@@ -94,10 +95,12 @@ def check(app: WSAction, workers: int | None, strict: bool, as_json: bool) -> No
     warning  no_subscribe       events that nobody can subscribe to
     warning  client_input       user or scope as an action's parameter
     warning  no_permissions     whoever is connected may use it
+    warning  object_permissions permissions for objects, where nothing asks them
     warning  no_timeout         an action that may run for ever
     warning  no_pagination      a list that answers every row at once
     warning  loose_limit        a bound so wide that it is none
     warning  memory_throttles   rates are counted by each worker
+    warning  any_host           neither allowed_hosts nor allowed_origins
     warning  debug              clients are told tracebacks
 
     Exit codes: 0 no error, 1 errors (or, with --strict, warnings), 2 wrong use.

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from wsaction.applications import WSAction
+from wsaction.exceptions import ImproperlyConfigured
 
 __all__ = ("app_argument", "check_module", "check_served", "find", "load", "told_where")
 
@@ -37,26 +38,48 @@ def app_argument(command: Callable[..., Any]) -> Callable[..., Any]:
 def load(target: str, *, app_dir: str = ".", factory: bool = False) -> WSAction:
     """The app named ``"module:app"``, whose module is looked for in ``app_dir`` first; ``factory``: what it returns.
 
-    Raises click's ``BadParameter`` where there is none, with what is near. What the module itself raises goes on.
+    Raises click's ``BadParameter`` where there is none, with what is near. What the module itself raises is printed as
+    its own traceback, without our frames, and ends the command with 1.
     """
     module, found = find(target, app_dir)
     if factory:
         if isinstance(found, WSAction) or not callable(found):
             raise _wrong(f"--factory: {target} is a {type(found).__name__}, not a function; leave --factory out")
-        found = found()
+        found = _of_theirs(found)
     return _checked(found, target, module)
 
 
 def find(target: str, app_dir: str) -> tuple[ModuleType, Any]:
     """The module of ``"module:app"`` and what is called so in it, whatever that is. Raises as `load` does."""
     name, attribute = check_module(target, app_dir)
-    module = importlib.import_module(name)
+    module = _of_theirs(importlib.import_module, name)
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise _wrong(f"{name} has no {attribute!r}{_near(part, found)}")
         found = getattr(found, part)
     return module, found
+
+
+def _of_theirs(function: Callable[..., Any], *args: Any) -> Any:
+    """Runs what is the user's code; what it raises is printed from the first frame that is theirs."""
+    try:
+        return function(*args)
+    except ImproperlyConfigured:  # which is told in one line
+        raise
+    except Exception as exc:
+        trace = exc.__traceback__
+        while trace is not None and _is_not_theirs(trace.tb_frame.f_code.co_filename):
+            trace = trace.tb_next
+        click.echo("".join(traceback.format_exception(type(exc), exc, trace)).rstrip(), err=True)
+        sys.exit(1)
+
+
+def _is_not_theirs(file: str) -> bool:
+    return file.startswith("<frozen ") or Path(file).parent in (_OURS, _IMPORTLIB)
+
+
+_OURS, _IMPORTLIB = Path(__file__).parent, Path(importlib.util.__file__).parent
 
 
 def check_served(found: Any, target: str) -> None:
@@ -84,25 +107,39 @@ def check_module(target: str, app_dir: str) -> tuple[str, str]:
     name, colon, attribute = target.partition(":")
     if not (name and colon and attribute):
         raise _wrong(f"expected MODULE:APP, as in main:app, got {target!r}")
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise _wrong(f"expected MODULE:APP, as in main:app, got {target!r}{_as_module(name, attribute)}")
     _import_from(app_dir)
     if not _is_there(name):
         known = [path.stem for path in Path(app_dir).glob("*.py")]
         near = get_close_matches(name, known, 1)
-        told = f"; did you mean {near[0]!r}?" if near else f" in {Path(app_dir).resolve()}; --app-dir says where it is"
-        raise _wrong(f"there is no module {name!r}{told}")
+        told = f"; did you mean {near[0]!r}?" if near else _as_module(name, attribute)
+        where = f" in {Path(app_dir).resolve()}; --app-dir says where it is"
+        raise _wrong(f"there is no module {name!r}{told or where}")
     return name, attribute
+
+
+def _as_module(name: str, attribute: str) -> str:
+    """The cure for a file that is named as one."""
+    path = Path(name.removesuffix(".py"))
+    if str(path) == name or not path.name.isidentifier():
+        return ""
+    folder = "" if str(path.parent) == "." else f" --app-dir {path.parent}"
+    return f"; a module has no folders and no .py: write {path.name}:{attribute}{folder}"
 
 
 def _is_there(name: str) -> bool:
     importlib.invalidate_caches()
+    return name in sys.modules or _of_theirs(_spec, name) is not None  # __main__, and one made by hand, have no spec
+
+
+def _spec(name: str) -> Any:
     try:
-        return importlib.util.find_spec(name) is not None
+        return importlib.util.find_spec(name)
     except ModuleNotFoundError as exc:
         if exc.name is not None and f"{name}.".startswith(f"{exc.name}."):
-            return False
+            return None
         raise  # a package that it is in imports what is not there
-    except ValueError:  # of a module that was put together by hand, __main__ for example
-        return name in sys.modules
 
 
 def _import_from(folder: str) -> None:

@@ -20,6 +20,8 @@ def put(text: str, output: Path | None) -> None:
     """Prints a text, or puts it in a file's place if that has another one. Raises click's ``BadParameter``."""
     if output is None:
         click.echo(text, nl=False)
+    elif output.exists() and not output.is_file():  # /dev/stdout, a pipe
+        _write_into(output, text)
     elif read(output) == text:
         click.echo(f"{output} is up to date", err=True)
     else:
@@ -30,6 +32,13 @@ def put(text: str, output: Path | None) -> None:
 def read(file: Path) -> str | None:
     """What is in a file; None where there is none."""
     return file.read_bytes().decode("utf-8", errors="replace") if file.exists() else None
+
+
+def _write_into(output: Path, text: str) -> None:
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as exc:
+        raise click.BadParameter(f"{output} cannot be written to: {exc.strerror}", param_hint="-o") from exc
 
 
 def _write(output: Path, text: str) -> None:

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 from wsaction.actions import OPTIONS_ATTRIBUTE, Action, ActionOptions, Written
 from wsaction.exceptions import ImproperlyConfigured
+from wsaction.misspellings import is_ours, refuse_misspelt, user_attributes
 from wsaction.parameters import PROTOCOL_KEYS, Input, Parameter, built, read_hints, read_parameter
 from wsaction.serializers import json_encoder
 from wsaction.signatures import depends_of, read_dependencies
 
-__all__ = ("NotMountedSo", "collect_actions", "read_action", "select_actions")
+__all__ = ("NotMountedSo", "check_attributes", "collect_actions", "read_action", "select_actions")
 
 
 class NotMountedSo:
@@ -25,6 +26,28 @@ class NotMountedSo:
     def __get__(self, obj: Any, cls: Any = None) -> Any:
         how = "a consumer is mounted with as_asgi()" if cls.is_consumer else "a handler is mounted with as_aaah()"
         raise AttributeError(f"{cls.__name__} has no {self._name}(); {how}")
+
+
+_APPS = "authentication_classes allowed_origins allowed_hosts require_origin accept_refused exception_handlers"
+_MISPLACED = {name: f"it is the app's: WSAction([...], {name}=...)" for name in _APPS.split()} | {
+    "http_method_names": "say which actions a route has: as_aaah(actions=('list', 'retrieve'))"
+}
+
+
+def check_attributes(cls: type) -> None:
+    """Raises `ImproperlyConfigured` for attributes of a handler class that nothing reads: those that are misspelt, and
+    those that guard an app or, elsewhere, a view, and nothing here."""
+    if is_ours(cls):
+        return
+    for base, name, _ in user_attributes(cls):
+        if (cure := _MISPLACED.get(name)) is not None:
+            raise ImproperlyConfigured(f"{base.__qualname__}.{name} would count for nothing; {cure}")
+    refuse_misspelt(cls, is_exempt=_is_action)
+
+
+def _is_action(value: Any) -> bool:
+    marked = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+    return isinstance(getattr(marked, OPTIONS_ATTRIBUTE, None), ActionOptions)
 
 
 def collect_actions(

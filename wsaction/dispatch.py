@@ -31,6 +31,7 @@ from wsaction.frames import (
 from wsaction.grants import Stream
 from wsaction.limits import bound_in
 from wsaction.middleware import through, translated
+from wsaction.permissions import refuse_false
 from wsaction.runtime import Runtime
 from wsaction.scopes import connection_captures
 from wsaction.signatures import read_dependencies
@@ -138,7 +139,7 @@ class Session:
             for mounted, ask, keywords in call.asked:
                 asked = handler if mounted is own else mounted.handler(frame, scope)
                 if ask is None:
-                    await asked.check_permissions()
+                    refuse_false(asked, "check_permissions", await asked.check_permissions())
                 elif (verdict := ask((scope, asked, call.name), frame.keywords if keywords else dict)) is not None:
                     await raise_refusal(verdict)
             if call.throttles:
@@ -236,7 +237,7 @@ class Session:
         for mounted, ask, _ in call.asked:
             asked = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
             if ask is None:
-                await asked.check_permissions()
+                refuse_false(asked, "check_permissions", await asked.check_permissions())
             elif (verdict := ask((self.scope, asked, call.name), frame.keywords)) is not None:
                 await raise_refusal(verdict)
         return handler

@@ -36,11 +36,14 @@ or a class of its own, which ``except`` and ``exception_handlers`` can tell apar
     class TicketClosed(Conflict):
         code = 409, "ticket_closed", "This ticket is closed."
 
-Anything else that an action raises is a bug: it is logged with its traceback under a correlation id, and the client is
-told that id in a 500 ``server_error``.
+Starlette's ``HTTPException`` and FastAPI's are answered with their status and detail. Anything else that an action
+raises is a bug: it is logged with its traceback under a correlation id, and the client is told that id in a 500
+``server_error``.
 """
 
+import http.client
 import logging
+import re
 import secrets
 import traceback
 from collections.abc import Mapping, Sequence
@@ -74,6 +77,7 @@ __all__ = (
     "ServerError",
     "ShuttingDown",
     "Throttled",
+    "from_starlette",
     "one_line",
     "to_api_error",
     "validation_items",
@@ -327,13 +331,16 @@ def validation_items(error: ValidationError, *loc: str | int) -> list[dict[str, 
 
 
 def to_api_error(exc: BaseException, *, what: str, debug: bool) -> APIError:
-    """The error that the client is told for ``exc``. What is no ``APIError`` is logged, with ``what`` was under way.
+    """The error that the client is told for ``exc``. What is no ``APIError``, nor stands for one, is logged, with
+    ``what`` was under way.
 
     ``to_api_error(ZeroDivisionError(), what="update boards/7/", debug=False)`` gives a 500 whose ``ctx.error_id``
     stands in the log beside the traceback; with ``debug``, ``ctx`` holds the exception and the traceback too.
     """
     if isinstance(exc, APIError):
         return exc
+    if (error := from_starlette(exc)) is not None:
+        return error
     error_id = secrets.token_hex(8)
     logger.error("%s failed (error_id %s)", one_line(what), error_id, exc_info=exc)
     ctx = {"error_id": error_id}
@@ -341,6 +348,37 @@ def to_api_error(exc: BaseException, *, what: str, debug: bool) -> APIError:
         ctx["exception"] = _encodable(_repr(exc))[:_MAX_TRACEBACK]
         ctx["traceback"] = _encodable("".join(traceback.format_exception(exc)))[-_MAX_TRACEBACK:]
     return ServerError(ctx=ctx)
+
+
+def from_starlette(exc: BaseException) -> APIError | None:
+    """The error that an exception of Starlette's stands for, or of FastAPI's, which derive from them; None for others.
+
+    ``HTTPException(404, "No such card.")`` becomes a 404 ``not_found`` with that message; a detail that is no string is
+    its ``ctx["detail"]``, and ``Retry-After`` its ``ctx["retry_after"]``. ``WebSocketException(1008)`` becomes a 403.
+    A status that is no error's, a redirect for example, makes it a bug like any other exception: None.
+    """
+    kinds = {cls.__name__ for cls in type(exc).__mro__ if cls.__module__ == "starlette.exceptions"}
+    told: Any = exc  # known by its name, as this module does not import Starlette
+    if "HTTPException" in kinds:
+        return _from_http(told.status_code, told.detail, told.headers or {})
+    if "WebSocketException" in kinds:
+        return _from_http({4401: 401, 4404: 404, 1013: 503}.get(told.code, 403), told.reason, {})
+    return None
+
+
+def _from_http(status: Any, detail: Any, headers: Mapping[str, str]) -> APIError | None:
+    if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
+        return None
+    phrase = http.client.responses.get(status, f"HTTP {status}")
+    type = _TYPES.get(status) or re.sub(r"\W+", "_", phrase.replace("'", "").lower())
+    ctx = {} if detail is None or isinstance(detail, str) else {"detail": detail}
+    seconds = {str(name).lower(): str(value) for name, value in headers.items()}.get("retry-after", "")
+    if seconds.isascii() and seconds.isdecimal():  # else it is a date
+        ctx["retry_after"] = float(seconds)
+    return APIError(int(status), type, detail if isinstance(detail, str) and detail else phrase, ctx)
+
+
+_TYPES = {cls.code[0]: cls.code[1] for cls in (NotAuthenticated, PermissionDenied, NotFound, Conflict, Throttled)}
 
 
 def one_line(text: str) -> str:

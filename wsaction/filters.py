@@ -11,6 +11,7 @@ from typing import Any
 
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.lookups import LOOKUPS, FieldError, InvalidLookup, Q
+from wsaction.misspellings import refuse_misspelt
 from wsaction.paginators import bad_parameter
 from wsaction.write_only import check_fields
 
@@ -19,6 +20,10 @@ __all__ = ("BaseFilterBackend", "FieldFilter", "OrderingFilter", "SearchFilter",
 
 class BaseFilterBackend:
     """Narrows or orders a queryset by what a frame asks for."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_misspelt(cls)
 
     def parameters(self, handler: Any) -> Sequence[str]:
         """The names of the query parameters that it reads, of a handler or what has its attributes."""

@@ -1,17 +1,23 @@
-"""What stands before a connection's dispatcher: the gate of who has to authenticate, the shutter of who is leaving."""
+"""What stands before a connection's dispatcher: the gate of who has to authenticate, the shutter of who is leaving, the
+watch of debug mode over what blocks the event loop."""
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+import logging
+import time
+import types
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Protocol
 
 from wsaction.admission import AuthenticationState
 from wsaction.alarms import Alarm
-from wsaction.exceptions import Busy, ShuttingDown, to_api_error
+from wsaction.exceptions import Busy, NotAuthenticated, ShuttingDown, to_api_error
 from wsaction.frames import Frame, current_frame, encode_error, encode_reply, reply_tail
-from wsaction.limits import bound_in
+from wsaction.limits import Limits, bound_in
 
-__all__ = ("Gate", "Shutter")
+__all__ = ("BlockingWatch", "Gate", "Shutter")
+
+logger = logging.getLogger("wsaction")
 
 _LONGEST = 3_600.0  # seconds that the alarm is set for; the clock that credentials expire by may be set meanwhile
 _NEVER = float("inf")
@@ -30,6 +36,9 @@ class _Connection(Protocol):
     def ended(self) -> bool: ...
 
     @property
+    def limits(self) -> Limits: ...
+
+    @property
     def on_limit(self) -> Callable[[str, float], None]: ...
 
     def close(self, code: int, reason: str) -> None: ...
@@ -43,11 +52,13 @@ class Gate:
     What is wrong with a refused frame otherwise is not told. A frame that had to wait is asked about again when its
     turn comes. ``refreshed`` starts what follows each ``$auth`` that was accepted; that is awaited before its reply,
     and until it has ended another one is refused. ``observed`` is told of each that was answered, and how many seconds
-    that took. `watch` closes the connection (4401) once it is overdue, until `stop`.
+    that took. With the last of ``max_auth_failures`` credentials that are refused, the connection is closed, 1008.
+    `watch` closes it (4401) once it is overdue, until `stop`.
     """
 
     __slots__ = (
-        "_alarm", "_connection", "_debug", "_dispatcher", "_following", "_loop", "_observed", "_refreshed", "_state",
+        "_alarm", "_connection", "_debug", "_dispatcher", "_failures", "_following", "_loop", "_observed", "_refreshed",
+        "_state",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +73,7 @@ class Gate:
     ) -> None:
         self._state, self._dispatcher, self._connection, self._debug = state, dispatcher, connection, debug
         self._refreshed, self._observed = refreshed, observed
+        self._failures = 0  # credentials that were refused
         self._following: asyncio.Task[None] | None = None  # what follows the last `$auth`
         self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(self._loop, self.watch)
@@ -107,6 +119,8 @@ class Gate:
             frame.status = error.status
             if (bound := bound_in(error.ctx)) is not None:
                 self._connection.on_limit(*bound)
+            if error.status in (401, 403):
+                self._count_failure()
             return encode_error(frame, error)
         frame.status, told = 200, json.dumps(data, separators=(",", ":"))
         return encode_reply(reply_tail("$auth", frame.route), told, 200, frame.request_id)
@@ -115,11 +129,20 @@ class Gate:
         """Puts a credential in force, with all that comes of it, whatever has become of its frame meanwhile."""
         if self._following is not None and not self._following.done():
             raise Busy("What the last $auth has changed is still being asked about; send it again later.")
+        if self._failures >= self._connection.limits.max_auth_failures:  # it is about to be closed
+            raise NotAuthenticated("Too many credentials were refused on this connection.")
         told = await self._state.present(data)
         self.watch()
         if self._refreshed is not None and not self._connection.ended:
             self._following = self._refreshed()
         return told
+
+    def _count_failure(self) -> None:
+        """Closes the connection once too many credentials were refused, behind the reply to the last of them."""
+        self._failures += 1
+        if self._failures >= self._connection.limits.max_auth_failures:
+            why = "too many credentials were refused"
+            self._loop.call_soon(self._connection.breach, 1008, "max_auth_failures", why)
 
     def watch(self) -> None:
         """Sets the alarm by the state's deadline, or closes what is overdue. To be called once accepted."""
@@ -136,6 +159,53 @@ class Gate:
     def stop(self) -> None:
         """Ends the alarm."""
         self._alarm.stop()
+
+
+class BlockingWatch:
+    """A `connections.Dispatcher` around another one, for debug mode: warns of an action that blocks the event loop.
+
+    An action blocks if it runs for longer than the loop's ``slow_callback_duration`` (0.1 s unless it was set) without
+    awaiting anything. It is told of once: ``known`` holds those that were, for all connections of an app.
+    """
+
+    __slots__ = ("_dispatcher", "_known", "_longest", "route", "timeout")
+
+    def __init__(self, dispatcher: _Dispatcher, known: set[str]) -> None:
+        self._dispatcher, self._known = dispatcher, known
+        self._longest: float = getattr(asyncio.get_running_loop(), "slow_callback_duration", 0.1)
+        self.route, self.timeout = dispatcher.route, dispatcher.timeout
+
+    @types.coroutine
+    def run(self, frame: Frame) -> Generator[Any, Any, str | None]:
+        running, value, raised = self._dispatcher.run(frame), None, None
+        while True:
+            started = time.perf_counter()
+            try:
+                awaited = running.send(value) if raised is None else running.throw(raised)
+            except StopIteration as done:
+                reply: str | None = done.value
+                return reply
+            finally:
+                if (seconds := time.perf_counter() - started) > self._longest:
+                    self._warn(frame, seconds)
+            try:
+                value, raised = (yield awaited), None
+            except BaseException as exc:  # a cancellation, which is the frame's to take
+                value, raised = None, exc
+
+    def _warn(self, frame: Frame, seconds: float) -> None:
+        call: Any = getattr(frame, "call", None)
+        if call is None or not call.found or call.plan.name is None:
+            return
+        name = f"{call.mounted.handler_class.__name__}.{call.plan.name}"
+        if name not in self._known:
+            self._known.add(name)
+            logger.warning(
+                "the action %s blocked the event loop for %.2f s, in which nobody else was served; await what it waits "
+                "for, or write it as a plain def, which runs in a thread",
+                name,
+                seconds,
+            )
 
 
 class Shutter:

@@ -7,11 +7,12 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any, ClassVar, Literal
 
+from starlette.authentication import UnauthenticatedUser
 from starlette.datastructures import QueryParams
 
 from wsaction.actions import Action
 from wsaction.connections import Receive, Send
-from wsaction.declarations import NotMountedSo, collect_actions, select_actions
+from wsaction.declarations import NotMountedSo, check_attributes, collect_actions, select_actions
 from wsaction.decorators import async_action
 from wsaction.dialects.base import Dialect
 from wsaction.dispatch import raise_refusal
@@ -69,6 +70,7 @@ class AsyncAPIActionHandler:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        check_attributes(cls)
         cls.available_actions = cls.actions_with({})
         cls.decides_permissions = (
             cls.get_permissions is not AsyncAPIActionHandler.get_permissions
@@ -118,8 +120,9 @@ class AsyncAPIActionHandler:
     # ---------------------------------------------------------------------------------------------- the connection
     @property
     def user(self) -> Any:
-        """Who asks: ``scope["user"]``, or None where no authentication set one."""
-        return self.scope.get("user")
+        """The connection's user, ``scope["user"]``; Starlette's ``UnauthenticatedUser`` if nothing set one."""
+        user = self.scope.get("user")
+        return UnauthenticatedUser() if user is None else user
 
     @property
     def app(self) -> Any:
@@ -319,6 +322,8 @@ class ActionView:
         """Serves one connection; without an enclosing `WSAction`, with the default bounds and Origin check."""
         if self._runtime is None:
             self._runtime = Runtime(limits=self.handler_class.limits)
+        if scope["type"] == "websocket" and scope.get("user") is None:
+            scope["user"] = UnauthenticatedUser()
         await serve(self, scope, receive, send, self._runtime)
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -40,7 +41,18 @@ class Hooks:
     >>> class Metrics(Hooks):
     ...     def on_action(self, info):
     ...         SECONDS.labels(info.handler, info.action, info.status).observe(info.seconds)
+
+    Raises `ImproperlyConfigured` for a subclass with an ``on_...`` method that is none of these.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        known = [name for name in vars(Hooks) if name.startswith("on_")]
+        for name in vars(cls):
+            if name.startswith("on_") and name not in known:
+                near = get_close_matches(name, known, 1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+                raise ImproperlyConfigured(f"{cls.__name__}.{name} is no hook, and would never be called; {hint}")
 
     def on_connect(self, consumer: Any) -> None:
         """A connection was accepted."""

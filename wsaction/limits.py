@@ -19,6 +19,8 @@ class Limits:
     subscribed to; one more is answered 503 ``busy``. ``max_outbox_bytes``: what waits to be sent; beyond it the client
     is a slow consumer and is closed, 1013. ``max_threads``: threads that sync actions run in, for the whole app; one
     that waited for a thread until its timeout is answered 503 ``busy``.
+    ``max_auth_failures``: credentials that one connection may have refused in ``$auth`` frames; the last of them closes
+    it, 1008.
     ``message_timeout``: a message that is not whole so long after it began closes the socket, 1008, where the protocol
     is that of `wsaction.server`. ``send_timeout``: a message that is on its way for longer closes the socket, 1013.
     ``action_timeout``: an action that runs for longer is cancelled and answered 408; of a stream, the time to its first
@@ -38,6 +40,7 @@ class Limits:
     max_subscriptions: int = 128
     max_outbox_bytes: int = 1_048_576
     max_threads: int = 16
+    max_auth_failures: int = 10
     message_timeout: float = 10.0
     send_timeout: float = 10.0
     action_timeout: float = 30.0

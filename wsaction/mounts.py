@@ -10,6 +10,7 @@ from wsaction.actions import Action
 from wsaction.algebra import Ask
 from wsaction.exceptions import ActionNotAllowed, APIError, ImproperlyConfigured
 from wsaction.frames import Frame
+from wsaction.misspellings import defined_by_user
 from wsaction.permissions import Permissions, compile_permissions
 from wsaction.routing import Endpoint, Include, adopt_all, nest, re_path
 from wsaction.throttling import BaseThrottle, Throttles, compile_throttles
@@ -118,8 +119,10 @@ class MountedHandler:
             return compile_permissions(
                 action.options.permission_classes,
                 owner=f"@async_action(permission_classes=...) of {name}.{action.name}",
+                connects=False,
             )
-        return compile_permissions(self.attribute("permission_classes"), owner=f"{name}.permission_classes")
+        owner = f"{name}.permission_classes"
+        return compile_permissions(self.attribute("permission_classes"), owner=owner, connects=not self.above)
 
     def _throttles(self, action: Action | None) -> Throttles | None:
         cls = self.handler_class
@@ -158,6 +161,7 @@ def mount(patterns: Iterable[Any], above: tuple[MountedHandler, ...]) -> Iterabl
             continue
         _check_view(pattern, above)
         mounted = MountedHandler(pattern.view, above)
+        _check_roots_own(mounted)
         endpoint = pattern.with_view(mounted)
         below = tuple(mount(mounted.handler_class.routepatterns, (*above, mounted)))
         if below:
@@ -180,6 +184,20 @@ def _check_view(pattern: Endpoint, above: tuple[MountedHandler, ...]) -> None:
         raise ImproperlyConfigured(
             f"{where}: {cls.__name__} is below itself, without end; route to another handler there"
         )
+
+
+_ROOTS_OWN = ("limits", "outbox_policy", "dialect", "dialects", "strict_routing", "connect", "disconnect")
+
+
+def _check_roots_own(mounted: MountedHandler) -> None:
+    """Raises `ImproperlyConfigured` for what counts on the root of a connection alone, and would be ignored here."""
+    cls, root = mounted.handler_class, mounted.above[0].handler_class
+    for name in _ROOTS_OWN:
+        if name in dict(mounted._initkwargs) or defined_by_user(cls, name):
+            raise ImproperlyConfigured(
+                f"{cls.__name__}.{name} would count for nothing: the root of the connection decides that, which is "
+                f"{root.__name__}; move it there"
+            )
 
 
 def as_prefixes(patterns: Iterable[Endpoint | Include]) -> Iterable[Include]:

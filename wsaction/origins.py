@@ -1,22 +1,25 @@
-"""Which web pages may open a WebSocket: the check of the Origin header.
+"""Which web pages may open a WebSocket: the checks of the Host and the Origin header.
 
 A browser sends the cookies of a site with any handshake to it, whichever page opens the socket, and no CORS applies.
-The Origin header, which a page cannot forge, is what tells them apart.
+The Origin header, which a page cannot forge, is what tells them apart. A page's own origin is that of the Host, so that
+the Host is checked first: whoever owns a name may point it at a server of others (DNS rebinding).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import AddressValueError, IPv6Address
+from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from wsaction.converters import ImproperlyConfigured
 
-__all__ = ("OriginPolicy",)
+__all__ = ("HostPolicy", "OriginPolicy")
 
-_HOST = r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)(?::(?P<port>[1-9][0-9]{0,4}))?"
+_NAME = r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)"
+_HOST = rf"{_NAME}(?::(?P<port>[1-9][0-9]{{0,4}}))?"
+_SERVED = rf"{_NAME}\.?(?::[0-9]{{0,5}})?"  # a Host whose port does not matter
 _ORIGIN = rf"(?P<scheme>[a-z][a-z0-9+.-]*)://{_HOST}"
 _FLAGS = re.ASCII | re.IGNORECASE
 _EXPECTED = "'*', 'scheme://host[:port]' or 'scheme://*.name[:port]'"
@@ -24,6 +27,101 @@ _PORTS = {"http": 80, "https": 443}
 
 # Scheme, host in lower case, port (None: a scheme without a default one, and none was written).
 _Origin = tuple[str, str, int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class HostPolicy:
+    """Decides from the scope of a request whether its Host header names this server.
+
+    ``allowed_hosts`` are compared without regard to case, port and a trailing dot:
+
+    - ``"example.com"``, ``"10.0.0.5"``, ``"[::1]"``: that one;
+    - ``"*.example.com"``: its sub-domains at any depth; ``".example.com"``: these and ``example.com``;
+    - ``"*"``: any.
+
+    Where none are named, a server that is reached on a loopback address, by ``scope["server"]``, answers to loopback
+    names alone: ``localhost`` and what is below it, 127.0.0.0/8, ``[::1]``. On other addresses and on UNIX sockets,
+    which no page reaches by a name of its own, all are answered. More than one Host, none, or a malformed one names
+    nothing.
+
+    Raises `ImproperlyConfigured` for an entry that can never match, and for what is no list of strings.
+    """
+
+    allowed_hosts: Sequence[str] = ()
+    _listed: frozenset[str] = field(init=False, repr=False, compare=False)
+    _parents: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        entries = self.allowed_hosts
+        if isinstance(entries, str) or not all(isinstance(entry, str) for entry in entries):
+            raise ImproperlyConfigured(
+                f"expected allowed_hosts as a list of strings, came {entries!r}; write ['example.com']"
+            )
+        named = [entry for entry in entries if entry != "*"]
+        parents = [entry for entry in named if entry.startswith(("*.", "."))]
+        listed = [entry.removeprefix(".") for entry in named if not entry.startswith("*.")]
+        object.__setattr__(self, "allowed_hosts", tuple(entries))  # as in OriginPolicy
+        object.__setattr__(self, "_listed", frozenset(map(_host_entry, listed)))
+        object.__setattr__(self, "_parents", frozenset(_host_entry(e.removeprefix("*")[1:]) for e in parents))
+
+    def refusal(self, scope: Mapping[str, Any]) -> str | None:
+        """Why the request is refused, as a sentence for the log with the cure; None if it is not."""
+        if "*" in self.allowed_hosts or not (self.allowed_hosts or _is_loopback(scope)):
+            return None
+        hosts = _values(scope, b"host")
+        host = _served(hosts[0], _SERVED) if len(hosts) == 1 else None
+        told = "no Host header" if not hosts else f"the Host {', '.join(hosts)[:200]!r}"
+        if self.allowed_hosts:
+            if host is not None and (host in self._listed or any(one in self._parents for one in _above(host))):
+                return None
+            return f"The request has {told}, which is not in allowed_hosts."
+        if host is not None and _is_loopback_name(host):
+            return None
+        cure = "if it is a name of yours that a proxy serves, list it: WSAction([...], allowed_hosts=['example.com'])"
+        return f"The request has {told}, and on a loopback address only loopback names are answered; {cure}."
+
+
+def _host_entry(entry: str) -> str:
+    """An entry of ``allowed_hosts``, without what stands before a parent's name."""
+    text = _to_ascii(entry)
+    if (host := _served(f"[{text}]" if ":" in text and "[" not in text else text, rf"{_NAME}\.?")) is None:
+        expected = "'example.com', '*.example.com', '.example.com', an address or '*'"
+        cure = "leave out scheme, port and path, and write a host in other letters as its xn-- form"
+        raise ImproperlyConfigured(f"expected {expected} in allowed_hosts, came {entry!r}; {cure}")
+    return host
+
+
+def _served(text: str, pattern: str) -> str | None:
+    """The host of a Host header or an entry, in its one spelling; None if it is malformed."""
+    match = re.fullmatch(pattern, text, _FLAGS)
+    return None if match is None else _canonical(match["host"])
+
+
+def _above(host: str) -> Iterator[str]:
+    """The names that a host is below: of ``a.b.com``, ``b.com`` and ``com``."""
+    labels = host.split(".")
+    return (".".join(labels[n:]) for n in range(1, len(labels)))
+
+
+def _is_loopback(scope: Mapping[str, Any]) -> bool:
+    """Whether the server was reached on a loopback address; unknown, as on a UNIX socket, it was not."""
+    server: Any = scope.get("server") or ("",)
+    return _is_loopback_address(str(server[0]))
+
+
+def _is_loopback_name(host: str) -> bool:
+    """Whether a host means the machine of who asks: also 0.0.0.0 and [::], which nothing but itself resolves to."""
+    name = host.rpartition(".")[2]
+    return name == "localhost" or host in ("0.0.0.0", "[::]") or _is_loopback_address(host.strip("[]"))  # noqa: S104
+
+
+def _is_loopback_address(text: str) -> bool:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return text == "localhost"
+    mapped: IPv4Address | IPv6Address = getattr(address, "ipv4_mapped", None) or address
+    return mapped.is_loopback
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +242,13 @@ def _parse(value: str) -> _Origin | None:
 
 def _host(match: re.Match[str]) -> str | None:
     """The host in its one spelling; None if it is none, or the port beside it is out of range."""
-    host = match["host"].lower()
-    if int(match["port"] or 0) > 65_535:
-        return None
+    return None if int(match["port"] or 0) > 65_535 else _canonical(match["host"])
+
+
+def _canonical(host: str) -> str | None:
+    """A host in lower case, and of IPv6 addresses the shortest form; None for what looks like one and is none."""
     if not host.startswith("["):
-        return host
+        return host.lower()
     try:
         return f"[{IPv6Address(host[1:-1])}]"
     except AddressValueError:

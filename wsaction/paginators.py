@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlencode
 from typing_extensions import TypedDict  # which comes with pydantic, and which it asks for before Python 3.12
 
 from wsaction.exceptions import ImproperlyConfigured, InvalidParameters
+from wsaction.misspellings import refuse_misspelt
 
 __all__ = (
     "BasePagination",
@@ -52,6 +53,10 @@ class BasePagination:
 
     page_size: int = 100
     count: bool = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_misspelt(cls)
 
     def __init__(self, **options: Any) -> None:
         for name, value in options.items():

@@ -54,6 +54,7 @@ from wsaction.algebra import (
     single,
 )
 from wsaction.converters import ImproperlyConfigured
+from wsaction.misspellings import refuse_misspelt
 from wsaction.scopes import USER_ID_KEY
 
 __all__ = (
@@ -67,6 +68,7 @@ __all__ = (
     "Permissions",
     "Refusal",
     "compile_permissions",
+    "refuse_false",
 )
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -85,13 +87,18 @@ class _PermissionType(Operators, type):  # type: ignore[misc]  # `A | B` is not 
 
 
 class BasePermission(Operators, metaclass=_PermissionType):
-    """Lets everyone through; a subclass defines the methods of the questions that it has a say in.
+    """Answers nothing by itself; a subclass defines the methods of the questions that it has a say in, at least one.
 
     They may be sync or async, and take more parameters (with defaults) or ``**kwargs``, which are filled by name from
     the route's captures and the frame. Methods that are not overridden are never asked. One instance serves all frames
     of all connections: keep no state of a request on it. ``message`` and ``code`` go into the `Refusal`.
-    These and the built-in methods are sync: call ``super()``'s without ``await``.
+    These and the built-in methods are sync: call ``super()``'s without ``await``. Raises `ImproperlyConfigured` where
+    a method's name is misspelt. To let everyone through on purpose is `AllowAny`.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_misspelt(cls)
 
     # `*args: Any, **kwargs: Any` is the typing specification's word for "an override may take fewer or more".
 
@@ -237,17 +244,24 @@ class Permissions:
         return None if self.on_object is None else self.on_object((scope, handler, action, obj), kwargs)
 
 
-def compile_permissions(classes: Any, *, owner: str) -> Permissions:
+def refuse_false(handler: Any, method: str, answer: Any) -> None:
+    """Raises ``TypeError`` where a method that refuses by raising has returned False: nobody is let in by that."""
+    if answer is False:
+        raise TypeError(f"{type(handler).__name__}.{method}() returned False; raise PermissionDenied to refuse")
+
+
+def compile_permissions(classes: Any, *, owner: str, connects: bool = True) -> Permissions:
     """Reads ``permission_classes`` once, so that a frame pays for what has to be asked, and for nothing else.
 
-    ``owner`` names them in errors ("CardHandler.permission_classes"). Each class is instantiated once.
-    Raises `ImproperlyConfigured` for what is no permission, or cannot be called with its question's arguments alone.
+    ``owner`` names them in errors ("CardHandler.permission_classes"). Each class is instantiated once. ``connects``:
+    whether they are asked of connections too. Raises `ImproperlyConfigured` for what is no permission, what would never
+    be asked anything, and what cannot be called with its question's arguments alone.
     ``compile_permissions((IsAuthenticated,), owner="H.permission_classes").on_object is None``.
     """
     if not isinstance(classes, list | tuple):
         cure = "did you forget the comma? (IsAuthenticated,) is a tuple"
         raise ImproperlyConfigured(f"{owner}: expected a tuple or list of permissions, got {name_of(classes)}; {cure}")
-    compiler = _Compiler(owner)
+    compiler = _Compiler(owner, connects)
     conjuncts = normal_form(Composition("&", tuple(classes))).operands
     asks = (
         compiler.all_of(compiler.ask(one, _refusal(one), "can_connect") for one in conjuncts),
@@ -264,8 +278,8 @@ def _refusal(entry: Any) -> Refusal:
 class _Compiler:
     """Reads the entries of one ``permission_classes``, each of them once, and names ``owner`` in errors."""
 
-    def __init__(self, owner: str) -> None:
-        self.owner = owner
+    def __init__(self, owner: str, connects: bool) -> None:
+        self.owner, self.connects = owner, connects
         self.known: dict[int, dict[str, Method]] = {}
 
     def all_of(self, conjuncts: Iterable[Ask | None]) -> Ask | None:
@@ -320,12 +334,23 @@ class _Compiler:
             permission, name = self._instance(entry), name_of(entry)
             defined = {one: getattr(permission, one) for one in _ARITY}
             own = {k: v for k, v in defined.items() if getattr(v, "__func__", None) is not getattr(BasePermission, k)}
+            self._check_questions(name, own)
             return {one: self._method(call, one, f"{name}.{one}") for one, call in own.items()}
         if callable(entry) and not isinstance(entry, type):
             return {"has_permission": self._method(entry, "has_permission", name_of(entry))}
         cure = "name the class itself, without quotes" if isinstance(entry, str) else "derive it from BasePermission"
         expected = "a BasePermission class, instance or composition, or a callable (scope, handler, action)"
         raise ImproperlyConfigured(f"{self.owner}: expected {expected}, got {entry!r}; {cure}, or leave it out")
+
+    def _check_questions(self, name: str, answered: Collection[str]) -> None:
+        """Raises `ImproperlyConfigured` for a permission that would let everyone through because it is never asked."""
+        if not answered:
+            expected = f"{name} to define {', '.join(_ARITY)} or some of them, got none of them"
+            raise ImproperlyConfigured(f"{self.owner}: expected {expected}; to let everyone through, use AllowAny")
+        if not self.connects and [*answered] == ["can_connect"]:
+            cure = "put it into the consumer's permission_classes, or define has_permission"
+            expected = f"{name} to be about actions or objects, got can_connect alone, which is asked of consumers only"
+            raise ImproperlyConfigured(f"{self.owner}: expected {expected}; {cure}")
 
     def _instance(self, entry: Any) -> Any:
         try:

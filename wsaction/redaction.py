@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from itertools import groupby
 from typing import Any
 
-from wsaction.exceptions import APIError
+from wsaction.exceptions import APIError, from_starlette
 
 __all__ = ("RedactedError", "redact", "texts", "without_secrets")
 
@@ -68,6 +68,7 @@ def without_secrets(exc: BaseException, secrets: Collection[str], where: str) ->
     An `APIError` stays itself, without its cause; where it tells a secret, it keeps its status and type, loses its
     ``ctx`` and ``loc``, and its message is redacted. Anything else becomes a `RedactedError`.
     """
+    exc = from_starlette(exc) or exc
     try:
         if not isinstance(exc, APIError):
             text = "".join(traceback.format_exception(exc))

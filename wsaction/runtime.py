@@ -21,7 +21,7 @@ from wsaction.layers.base import Layer
 from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
 from wsaction.middleware import ExceptionHandler, Middleware
-from wsaction.origins import OriginPolicy
+from wsaction.origins import HostPolicy, OriginPolicy
 from wsaction.recipients import Subscriber
 from wsaction.users import Users
 from wsaction.workers import warn_of_workers
@@ -106,6 +106,7 @@ class Runtime:
         *,
         limits: Limits | None = None,
         origins: OriginPolicy | None = None,
+        hosts: HostPolicy | None = None,
         authenticator: Authenticator | None = None,
         middleware: Sequence[Middleware] = (),
         exception_handlers: Mapping[type[BaseException], ExceptionHandler] | None = None,
@@ -117,6 +118,7 @@ class Runtime:
     ) -> None:
         self.limits = limits or Limits()
         self.origins = origins or OriginPolicy()
+        self.hosts = hosts or HostPolicy()
         self.authenticator = authenticator  # None: the app has no classes of its own
         self.middleware = tuple(middleware)
         self.exception_handlers = exception_handlers or {}
@@ -124,6 +126,7 @@ class Runtime:
         self.layer, self.user_id = layer, user_id
         self.accept_refused = accept_refused  # whether a refused handshake is accepted and closed, 44xx
         self.debug = debug
+        self.blocking: set[str] = set()  # actions that were told of, in debug mode, for blocking the event loop
         self.app: Any = None  # the `WSAction` whose it is; None for a consumer served on its own
         self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._warned = False

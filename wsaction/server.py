@@ -8,6 +8,8 @@ process drain first; uvicorn takes it as its WebSocket protocol, whatever starts
 """
 
 import asyncio
+import copy
+import logging
 import os
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -70,13 +72,23 @@ def _drained(loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
     return task
 
 
+def _log_config(level: str | int | None) -> dict[str, Any]:
+    """uvicorn's logging with our logger as one of its own; it is handed on to the processes that are started."""
+    config: dict[str, Any] = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
+    if isinstance(level, str):
+        level = uvicorn.config.LOG_LEVELS[level.lower()]
+    config["loggers"]["wsaction"] = {"handlers": ["default"], "level": level or logging.INFO, "propagate": False}
+    return config
+
+
 def run(app: Any, **options: Any) -> None:
     """Runs an app, or one named ``"module:app"``, until SIGTERM or Ctrl-C; connections are drained then.
 
     ``options`` are those of ``uvicorn.run`` and go before what is set here: `DrainingProtocol`, `HTTPProtocol`, no
     compression, and no bound of the server's for messages where there is the ``max_frame_bytes`` of what serves the
     connection. An app that is not of wsaction is sent no larger ones than that is by default.
-    ``run("main:app", port=9000, workers=2)``.
+    uvicorn's logging has the logger ``wsaction`` beside its own, at the same ``log_level``, unless the program has
+    given that logger, or the root, a handler. ``run("main:app", port=9000, workers=2)``.
     """
     settings: dict[str, Any] = {
         "ws": "wsaction.server:DrainingProtocol",
@@ -84,6 +96,8 @@ def run(app: Any, **options: Any) -> None:
         "ws_per_message_deflate": False,
         "http": "wsaction.server:HTTPProtocol",
     }
+    if not logging.getLogger("wsaction").hasHandlers():
+        settings["log_config"] = _log_config(options.get("log_level"))
     if options.get("workers"):
         os.environ[WORKERS_VARIABLE] = str(options["workers"])  # for the processes that are started
     try:

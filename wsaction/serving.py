@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,20 +24,20 @@ from wsaction.exceptions import (
     to_api_error,
 )
 from wsaction.frames import Frame, encode_errors
-from wsaction.gates import Gate
+from wsaction.gates import BlockingWatch, Gate
 from wsaction.hooks import ActionInfo
 from wsaction.lifespans import living
 from wsaction.limits import Limits, bound_in
 from wsaction.mounts import View
 from wsaction.outboxes import GONE, log_failed_send, send_close
-from wsaction.permissions import compile_permissions
+from wsaction.permissions import compile_permissions, refuse_false
 from wsaction.runtime import RESTARTING, Runtime
 from wsaction.scopes import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction.tables import RouteTable
 from wsaction.tasks import is_being_cancelled
 from wsaction.users import recheck
 
-__all__ = ("RootView", "refuse", "serve", "upgrade_required")
+__all__ = ("RootView", "refuse", "refuse_host", "serve", "upgrade_required")
 
 logger = logging.getLogger("wsaction")
 
@@ -55,6 +56,8 @@ async def serve(view: RootView, scope: Any, receive: Receive, send: Send, runtim
     """
     if scope["type"] == "lifespan":
         await _answer_lifespan(receive, send, runtime)
+    elif RUNTIME_KEY not in scope and await refuse_host(scope, receive, send, runtime):  # else the app has asked
+        return
     elif scope["type"] == "http":
         await upgrade_required(send)
     elif (await receive())["type"] == "websocket.connect":
@@ -128,6 +131,8 @@ async def _open(view: RootView, scope: Any, connection: Connection, runtime: Run
     scope[SESSION_KEY] = session
     _check_origin(scope, runtime)
     dispatcher: Dispatcher = ReplyFirst(session) if is_grouped(session) else session
+    if runtime.debug:
+        dispatcher = BlockingWatch(dispatcher, runtime.blocking)
     if runtime.authenticator is not None:
         state = await runtime.authenticator.open(scope, connection.limits.auth_timeout)
         dispatcher = Gate(state, dispatcher, connection, _refreshing(session), observed, debug=runtime.debug)
@@ -137,7 +142,7 @@ async def _open(view: RootView, scope: Any, connection: Connection, runtime: Run
     if runtime.here.draining:
         raise ShuttingDown
     session.group = await join_group(session)
-    await consumer.connect()
+    refuse_false(consumer, "connect", await consumer.connect())
     runtime.here.users.note(session)
     return consumer, dispatcher
 
@@ -174,6 +179,19 @@ async def _accept(send: Send, subprotocol: str | None) -> bool:
     except Exception as exc:
         log_failed_send("websocket.accept", exc)
         return False
+    return True
+
+
+async def refuse_host(scope: Any, receive: Receive, send: Send, runtime: Runtime) -> bool:
+    """Whether a request is for a host that is not served here; then it was answered 403."""
+    if (why := runtime.hosts.refusal(scope)) is None:
+        return False
+    logger.warning("%s %s refused: %s", scope["type"], one_line(scope["path"]), why)
+    error = PermissionDenied(why if runtime.debug else "This host is not served here.")
+    if scope["type"] == "http":
+        await _answer_text(send, 403, f"{error.msg}\n".encode(), [])
+    elif (await receive())["type"] == "websocket.connect":
+        await refuse(scope, send, error, runtime)
     return True
 
 
@@ -267,16 +285,21 @@ async def _answer_http(send: Send, error: APIError) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(wait := (error.ctx or {}).get("retry_after"), int | float):
+        headers.append((b"retry-after", str(math.ceil(wait)).encode()))  # in whole seconds there
     await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
 
 
 async def upgrade_required(send: Send) -> None:
     """Answers an HTTP request with 426: what is here speaks WebSocket."""
-    body = b"This address speaks WebSocket (wsaction.v1).\n"
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
-    await send({"type": "http.response.start", "status": 426, "headers": headers})
+    headers = [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
+    await _answer_text(send, 426, b"This address speaks WebSocket (wsaction.v1).\n", headers)
+
+
+async def _answer_text(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    told = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*told, *headers]})
     await send({"type": "http.response.body", "body": body})
 
 

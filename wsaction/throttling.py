@@ -38,6 +38,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 from wsaction.authentication import counted_id
 from wsaction.exceptions import ImproperlyConfigured, Throttled
+from wsaction.misspellings import defined_by_user, refuse_misspelt
 from wsaction.permissions import IsAuthenticated
 
 __all__ = (
@@ -140,7 +141,19 @@ class MemoryThrottleStore:
 
 
 class BaseThrottle:
-    """How often something may be done. A subclass answers `wait`; its one instance serves all frames at once."""
+    """How often something may be done. A subclass answers `wait`; its one instance serves all frames at once.
+
+    Raises `ImproperlyConfigured` for a subclass whose attributes are misspelt.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        refuse_misspelt(cls)
+        if hasattr(cls, "allow_request") and not defined_by_user(cls, "wait"):
+            raise ImproperlyConfigured(
+                f"{cls.__name__}.allow_request would never be called; expected wait(scope, handler, action), which "
+                "returns the seconds to wait, 0.0 where the action may be called"
+            )
 
     def wait(self, scope: Any, handler: Any, action: str) -> float | Awaitable[float]:
         """The seconds until this action may be called; 0.0: it may now, which is counted."""
@@ -324,12 +337,28 @@ def compile_throttles(classes: Any, *, owner: str, throttle_scope: str | None = 
 
 
 def _throttle(entry: Any, owner: str) -> BaseThrottle:
-    if isinstance(entry, type) and issubclass(entry, BaseThrottle):
-        return entry()
-    if isinstance(entry, BaseThrottle):
-        return entry
+    throttle = entry() if isinstance(entry, type) and issubclass(entry, BaseThrottle) else entry
+    if isinstance(throttle, BaseThrottle):
+        _check_answers(owner, throttle)
+        return throttle
     cure = "as in UserRateThrottle('100/min')" if isinstance(entry, str) else "derive it from BaseThrottle"
     raise ImproperlyConfigured(f"{owner}: expected a throttle class, or an instance of one, got {entry!r}; {cure}")
+
+
+def _check_answers(owner: str, throttle: BaseThrottle) -> None:
+    """Raises `ImproperlyConfigured` for a throttle without the method that is asked, or with one that cannot be."""
+    asked = ["wait"]
+    if isinstance(throttle, SimpleRateThrottle) and not defined_by_user(type(throttle), "wait"):
+        asked.append("get_cache_key")
+    for name in asked:
+        method = getattr(throttle, name)
+        expected = f"{type(throttle).__name__} to define {name}(scope, handler, action)"
+        if method.__func__ in (BaseThrottle.wait, SimpleRateThrottle.get_cache_key):
+            raise ImproperlyConfigured(f"{owner}: expected {expected}, got none")
+        try:
+            inspect.signature(method).bind(None, None, None)
+        except TypeError as exc:
+            raise ImproperlyConfigured(f"{owner}: expected {expected}, got {method!r}: {exc}") from exc
 
 
 async def check_throttles(throttles: Throttles, scope: Any, handler: Any, action: Any) -> None:
@@ -338,5 +367,7 @@ async def check_throttles(throttles: Throttles, scope: Any, handler: Any, action
         wait = throttle.wait(scope, handler, action)
         if not isinstance(wait, float | int):
             wait = await wait
+        if isinstance(wait, bool):  # of which False would let everyone through, who was meant to be refused
+            raise TypeError(f"{type(throttle).__name__}.wait returned {wait}; return the seconds to wait, or 0.0")
         if wait > 0:
             raise Throttled(wait=wait)

@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from wsaction.authentication import is_authenticated
 from wsaction.backoff import Backoff
 from wsaction.events import encode_event, encode_notice
 from wsaction.exceptions import Cancelled, LayerUnavailable, PermissionDenied
@@ -68,7 +69,7 @@ class Users:
         self.forget(session)
         user = session.scope.get("user")
         try:
-            found = None if user is None else self._user_id(user)
+            found = self._user_id(user) if is_authenticated(user, unsaid=True) else None
         except TypeError as exc:  # a user who has no id is a user all the same, but cannot be asked for
             logger.debug("a connection is of nobody who could be told from others: %s", exc)
             return

@@ -1,0 +1,115 @@
+"""In debug mode, what blocks the event loop is told of in the log: once, by the action's name."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
+
+import pytest
+
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.dependencies import Depends
+from wsaction.routing import path
+from wsaction.testing import connect
+
+pytestmark = pytest.mark.anyio
+LONG = 0.03  # seconds; as set below, three times what is too long
+
+
+def block() -> None:
+    time.sleep(LONG)  # which is what is to be noticed
+
+
+async def slow() -> None:
+    block()
+
+
+class Root(AsyncAPIConsumer):
+    @async_action
+    async def at_first(self) -> None:
+        block()
+
+    @async_action
+    async def after_waiting(self) -> None:
+        await asyncio.sleep(0)
+        block()
+
+    @async_action
+    async def of_a_stream(self) -> AsyncIterator[int]:
+        yield 1
+        block()
+
+    @async_action
+    async def of_a_dependency(self, nothing: Annotated[None, Depends(slow)]) -> None: ...
+
+    @async_action
+    async def failing(self) -> None:
+        block()
+        raise ValueError
+
+    @async_action
+    def in_a_thread(self) -> None:
+        block()
+
+    @async_action
+    async def awaiting(self) -> None:
+        await asyncio.sleep(LONG)
+
+    @async_action
+    async def quick(self) -> None: ...
+
+
+BLOCKING = ["at_first", "after_waiting", "of_a_stream", "of_a_dependency", "failing"]
+
+
+@pytest.fixture
+def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    return lambda: [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+
+
+async def called(app: WSAction, *actions: str) -> None:
+    asyncio.get_running_loop().slow_callback_duration = LONG / 3
+    async with connect(app, "/ws/") as ws:
+        for name in actions:
+            assert (await ws.call(name))["status"] in (200, 500)
+
+
+@pytest.mark.parametrize("action", BLOCKING)
+async def test_it_is_told_once_however_often_it_blocks(action: str, warned: Any) -> None:
+    app = WSAction([path("ws/", Root.as_asgi())], debug=True)
+    await called(app, action, action)
+    await called(app, action)  # on another connection
+    assert len(warned()) == 1
+    assert f"Root.{action} blocked the event loop" in warned()[0]
+    assert "plain def" in warned()[0]  # the cure
+
+
+async def test_what_waits_or_runs_in_a_thread_blocks_nobody(warned: Any) -> None:
+    await called(WSAction([path("ws/", Root.as_asgi())], debug=True), "in_a_thread", "awaiting", "quick")
+    assert [one for one in warned() if "in_a_thread" in one or "awaiting" in one] == []
+
+
+async def test_without_debug_nothing_is_timed(warned: Any) -> None:
+    await called(WSAction([path("ws/", Root.as_asgi())]), "at_first")
+    assert warned() == []
+
+
+async def test_a_cancelled_action_is_cancelled_in_debug_mode_too() -> None:
+    ended = asyncio.Event()
+
+    class Waiting(AsyncAPIConsumer):
+        @async_action
+        async def wait(self) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+    async with connect(WSAction([path("ws/", Waiting.as_asgi())], debug=True), "/ws/") as ws:
+        await ws.send_json({"action": "wait", "request_id": 1})
+        await ws.send_json({"action": "$cancel", "data": 1, "request_id": 2})
+        replies = {one["request_id"]: one["status"] for one in [await ws.receive_json(), await ws.receive_json()]}
+    assert replies == {1: 499, 2: 200}
+    assert ended.is_set()

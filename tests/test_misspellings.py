@@ -1,0 +1,371 @@
+"""`wsaction.misspellings`, and every policy that a mistake could switch off: refused, with what was meant."""
+
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import BaseModel
+
+from tests.driving import ask
+from wsaction.applications import WSAction
+from wsaction.authentication import BaseAuthentication, BearerAuthentication, Credential
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.exceptions import ImproperlyConfigured
+from wsaction.filters import BaseFilterBackend
+from wsaction.generics import ModelAPIActionHandler
+from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.hooks import Hooks
+from wsaction.pagination import PageNumberPagination
+from wsaction.permissions import AllowAny, BasePermission, IsAuthenticated, compile_permissions
+from wsaction.presence import PresenceMixin
+from wsaction.querysets import MemoryQuerySet
+from wsaction.routing import path
+from wsaction.subscriptions import SubscribeMixin
+from wsaction.testing import HandshakeRefused, connect
+from wsaction.throttling import BaseThrottle, SimpleRateThrottle, UserRateThrottle, check_throttles, compile_throttles
+
+pytestmark = pytest.mark.anyio
+
+
+def of(*names: str) -> Any:
+    """A method with these parameters."""
+    return eval(f"lambda self, {', '.join(names)}: None")  # of names written below
+
+
+ASKED = of("scope", "handler", "action")
+MISSPELT: list[tuple[type, str, Any, str]] = [
+    # base, what was written, its value, what was meant
+    (BasePermission, "has_permision", ASKED, "has_permission"),
+    (BasePermission, "has_permissions", ASKED, "has_permission"),
+    (BasePermission, "hasPermission", ASKED, "has_permission"),
+    (BasePermission, "has_object_permision", of("scope", "handler", "action", "obj"), "has_object_permission"),
+    (BasePermission, "has_obj_permission", of("scope", "handler", "action", "obj"), None),  # too far for a guess
+    (BasePermission, "can_conect", of("scope", "handler"), "can_connect"),
+    (BaseThrottle, "Wait", ASKED, "wait"),
+    (UserRateThrottle, "get_cachekey", ASKED, "get_cache_key"),
+    (UserRateThrottle, "num_proxy", 1, None),
+    (UserRateThrottle, "num_proxys", 1, "num_proxies"),
+    (UserRateThrottle, "throttle_rates", {"user": "1/s"}, "THROTTLE_RATES"),
+    (BaseAuthentication, "autenticate", of("scope"), "authenticate"),
+    (BaseAuthentication, "authenticate_date", of("data"), "authenticate_data"),
+    (BaseAuthentication, "firstframe", True, "first_frame"),
+    (PageNumberPagination, "max_pagesize", 10, "max_page_size"),
+    (BaseFilterBackend, "filter_query_set", of("queryset", "handler"), "filter_queryset"),
+    (Hooks, "on_conect", of("consumer"), "on_connect"),
+    (Hooks, "on_error", of("exc"), "there are on_connect, on_disconnect"),
+    (AsyncAPIConsumer, "permission_class", (IsAuthenticated,), "permission_classes"),
+    (AsyncAPIConsumer, "permision_classes", (IsAuthenticated,), "permission_classes"),
+    (AsyncAPIConsumer, "permissionClasses", (IsAuthenticated,), "permission_classes"),
+    (AsyncAPIConsumer, "throttle_class", (), "throttle_classes"),
+    (AsyncAPIConsumer, "get_permisions", of(), "get_permissions"),
+    (AsyncAPIConsumer, "check_permisions", of(), "check_permissions"),
+    (AsyncAPIConsumer, "check_objects_permissions", of("obj"), "check_object_permissions"),
+    (AsyncAPIConsumer, "routepattern", (), "routepatterns"),
+    (AsyncAPIConsumer, "route_patterns", (), "routepatterns"),
+    (AsyncAPIConsumer, "strict_routng", True, "strict_routing"),
+    (AsyncAPIConsumer, "disconect", of("code"), "disconnect"),
+    (ModelAPIActionHandler, "get_query_set", of(), "get_queryset"),
+    (ModelAPIActionHandler, "get_querset", of(), "get_queryset"),
+    (ModelAPIActionHandler, "perform_crate", of("values"), "perform_create"),
+    (ModelAPIActionHandler, "perform_destory", of("obj"), "perform_destroy"),
+    (ModelAPIActionHandler, "serialiser_class", None, "serializer_class"),
+    (ModelAPIActionHandler, "input_serializer_clas", None, "input_serializer_class"),
+    (ModelAPIActionHandler, "filter_backend", (), "filter_backends"),
+    (ModelAPIActionHandler, "pagination_classes", (), "pagination_class"),
+    (SubscribeMixin, "history_sise", 0, "history_size"),
+]
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "value", "meant"), MISSPELT, ids=[f"{one[0].__name__}.{one[1]}" for one in MISSPELT]
+)
+def test_an_attribute_that_is_misspelt_is_refused_with_what_was_meant(
+    base: type, name: str, value: Any, meant: str | None
+) -> None:
+    bases = (base, AsyncAPIActionHandler) if base is SubscribeMixin else (base,)
+    if meant is None:
+        type("Mistaken", bases, {name: value})
+        return
+    with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} .*{meant}"):
+        type("Mistaken", bases, {name: value})
+    if base not in (Hooks, BasePermission):
+        mixin = type("Mistaken", (), {name: value})
+        with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} "):
+            type("Mixed", (mixin, *bases), {})  # and in a class that is none of ours
+
+
+def test_ordinary_names_of_ones_own_are_left_alone() -> None:
+    class Card(BaseModel):
+        id: int
+
+    class Cards(PresenceMixin, ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Card)
+        serializer_class = Card
+        permission: ClassVar[str] = "cards.view"
+        permission_class_names = ("IsOwner",)
+        querysets: ClassVar[dict[str, Any]] = {}
+        search_field = "title"
+        lookup_fields = ("id",)
+        events_log: ClassVar[list[Any]] = []
+        routes = route_names = limit = actions = users = topics = apps = ()
+        title = description = version = debug = hooks = layer = middleware = None
+
+        def get_objects(self) -> Any: ...
+        def get_topics(self) -> Any: ...
+        def set_topic(self, topic: str) -> Any: ...
+        def check_permission(self, board: Any) -> Any: ...
+        def perform_creates(self, many: Any) -> Any: ...
+        def get_subject(self) -> Any: ...
+        def get_project(self) -> Any: ...
+        def reconnect(self) -> Any: ...
+        def unpublish(self) -> Any: ...
+        def on_disconnect(self, code: int) -> Any: ...
+        async def unsubscribed(self, reason: str) -> Any: ...
+        async def disconnected(self, event: Any) -> Any: ...
+        async def card_created(self, event: Any) -> Any: ...
+        async def has_permission(self, *args: Any) -> Any: ...
+
+        @async_action
+        async def retreive(self) -> None: ...
+
+        @async_action
+        async def updates(self) -> None: ...
+
+    class Owns(BasePermission):
+        def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+            return self.has_permissions(scope, handler, action)
+
+        def has_permissions(self, scope: Any, handler: Any, action: str) -> bool:  # beside what it helps
+            return self.has_permission_for(scope["user"])
+
+        def has_permission_for(self, user: Any) -> bool:
+            return bool(user.is_authenticated)
+
+    class Root(AsyncAPIConsumer):
+        permission_classes = (Owns,)
+        routepatterns = (path("cards/", Cards.as_aaah()),)
+
+    WSAction([path("ws/", Root.as_asgi())])
+
+
+# ------------------------------------------------------------------------------------------------ the wrong place
+APP_SETTINGS = ["authentication_classes", "allowed_origins", "require_origin", "accept_refused", "exception_handlers"]
+
+
+@pytest.mark.parametrize("base", [AsyncAPIActionHandler, AsyncAPIConsumer, ModelAPIActionHandler])
+@pytest.mark.parametrize("name", APP_SETTINGS)
+def test_what_the_app_decides_is_refused_on_a_handler(base: type, name: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} .*WSAction\(\[\.\.\.\], {name}=\.\.\.\)"):
+        type("Mistaken", (base,), {name: ()})
+    with pytest.raises(ImproperlyConfigured, match=name):
+        AsyncAPIConsumer.as_asgi(**{name: ()})
+
+
+def test_what_a_view_of_http_restricts_is_refused_on_a_handler() -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"http_method_names .*as_aaah\(actions="):
+        type("Mistaken", (AsyncAPIActionHandler,), {"http_method_names": ["get"]})
+
+
+@pytest.mark.parametrize("name", [*APP_SETTINGS, "limits", "permission_classes", "throttle_classes"])
+def test_what_counts_for_nothing_on_a_class_of_apps_is_refused_there(name: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} would count for nothing"):
+        type("Mistaken", (WSAction,), {name: ()})
+    type("Own", (WSAction,), {"debug": property(lambda self: True), "own": 1})
+
+
+# ------------------------------------------------------------------------------------------------ who answers nothing
+async def act(self: Any) -> None: ...
+
+
+class OnlyConnects(BasePermission):
+    def can_connect(self, scope: Any, handler: Any) -> bool:
+        return False
+
+
+class Nothing(BasePermission):
+    message = "It answers no question."
+
+
+@pytest.mark.parametrize(
+    "permission",
+    [Nothing, Nothing(), ~Nothing, AllowAny & Nothing, IsAuthenticated | ~Nothing, BasePermission],
+    ids=str,
+)
+def test_a_permission_that_answers_no_question_is_refused(permission: Any) -> None:
+    name = "BasePermission" if permission is BasePermission else "Nothing"
+    with pytest.raises(ImproperlyConfigured, match=rf"H: expected {name} to define can_connect.*use AllowAny"):
+        compile_permissions((permission,), owner="H")
+
+
+@pytest.mark.parametrize("base", [AllowAny, IsAuthenticated])
+def test_one_that_inherits_its_answers_is_not(base: type) -> None:
+    compile_permissions((type("Named", (base,), {"message": "Sign in."}),), owner="H")
+
+
+def test_a_permission_for_connections_is_refused_where_nobody_connects() -> None:
+    class Handler(AsyncAPIActionHandler):
+        permission_classes = (OnlyConnects,)
+
+    class Root(AsyncAPIConsumer):
+        permission_classes = (OnlyConnects,)
+
+        @async_action
+        async def act(self) -> None: ...
+
+    Root.as_asgi()
+    with pytest.raises(ImproperlyConfigured, match=r"Handler\.permission_classes: .*OnlyConnects .*can_connect alone"):
+        type("Above", (AsyncAPIConsumer,), {"routepatterns": [path("a/", Handler.as_aaah())]}).as_asgi()  # type: ignore[attr-defined]
+    acting = async_action(permission_classes=(OnlyConnects | IsAuthenticated,))(act)
+    with pytest.raises(ImproperlyConfigured, match=r"OnlyConnects .*can_connect alone"):
+        type("Acting", (AsyncAPIConsumer,), {"act": acting}).as_asgi()  # type: ignore[attr-defined]
+
+
+class NoWait(BaseThrottle):
+    """It says nothing."""
+
+
+class NoKey(SimpleRateThrottle):
+    rate = "1/min"
+
+
+class Short(SimpleRateThrottle):
+    rate = "1/min"
+
+    def get_cache_key(self, scope: Any) -> str:  # type: ignore[override]
+        return "all"
+
+
+@pytest.mark.parametrize(
+    ("throttle", "method"),
+    [(NoWait, "wait"), (NoKey, "get_cache_key"), (Short, "get_cache_key"), (BaseThrottle, "wait")],
+)
+def test_a_throttle_that_cannot_be_asked_is_refused(throttle: type, method: str) -> None:
+    with pytest.raises(
+        ImproperlyConfigured, match=rf"H: expected {throttle.__name__} to define {method}\(scope, handler"
+    ):
+        compile_throttles((throttle,), owner="H")
+
+
+def test_a_throttle_by_another_frameworks_method_is_refused() -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"Rest\.allow_request would never be called; expected wait"):
+        type("Rest", (UserRateThrottle,), {"allow_request": of("request", "view")})
+
+
+async def test_a_throttle_that_answers_true_or_false_is_an_error_and_no_yes() -> None:
+    class Allows(BaseThrottle):
+        def wait(self, scope: Any, handler: Any, action: str) -> Any:
+            return False  # "not allowed", where it was meant for an `allow_request`
+
+    with pytest.raises(TypeError, match=r"Allows\.wait returned False; return the seconds"):
+        await check_throttles(compile_throttles((Allows,), owner="H"), {}, None, "act")
+
+
+def test_an_authentication_that_never_authenticates_is_refused() -> None:
+    class Tokens(BaseAuthentication):
+        def verify(self, token: str) -> Any: ...  # which a BearerAuthentication would be asked
+
+    with pytest.raises(ImproperlyConfigured, match="expected Tokens to define authenticate, authenticate_data or both"):
+        WSAction([], authentication_classes=[Tokens])
+
+    class Verified(BearerAuthentication):
+        def verify(self, token: str) -> Credential | None: ...
+
+    WSAction([], authentication_classes=[Verified])
+
+
+# ------------------------------------------------------------------------------------------------ wrong values
+@pytest.mark.parametrize(
+    "value",
+    [
+        IsAuthenticated,
+        IsAuthenticated(),
+        "IsAuthenticated",
+        None,
+        ("IsAuthenticated",),
+        (None,),
+        {IsAuthenticated},
+        (True,),
+    ],
+    ids=repr,
+)
+def test_permission_classes_that_are_none_are_refused_however_they_come(value: Any) -> None:
+    with pytest.raises(ImproperlyConfigured, match="permission_classes"):
+        type("Mistaken", (AsyncAPIConsumer,), {"permission_classes": value}).as_asgi()  # type: ignore[attr-defined]
+    with pytest.raises(ImproperlyConfigured, match="permission_classes"):
+        AsyncAPIConsumer.as_asgi(permission_classes=value)
+    if value is not None:  # which says: as the handler
+        acting = async_action(permission_classes=value)(act)
+        with pytest.raises(ImproperlyConfigured, match="permission_classes"):
+            type("Acting", (AsyncAPIConsumer,), {"act": acting}).as_asgi()  # type: ignore[attr-defined]
+
+
+async def unawaited(scope: Any, handler: Any, action: str) -> Any:
+    async def check() -> bool:
+        return False
+
+    return check()
+
+
+async def rows(scope: Any, handler: Any, action: str) -> Any:
+    return MemoryQuerySet(type("Row", (BaseModel,), {"__annotations__": {"id": int}}))
+
+
+class Uncalled:
+    def is_staff(self) -> bool:
+        return False
+
+
+ALWAYS_TRUE: dict[str, Any] = {
+    "a coroutine": unawaited,
+    "a queryset": rows,
+    "a method": lambda scope, handler, action: Uncalled().is_staff,
+    "an exception": lambda scope, handler, action: PermissionError("no"),
+}
+
+
+@pytest.mark.parametrize("what", ALWAYS_TRUE)
+@pytest.mark.parametrize("negated", [False, True], ids=["as it is", "negated"])
+async def test_an_answer_that_is_always_true_lets_nobody_in(
+    what: str, negated: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    permission = type("Asked", (BasePermission,), {"has_permission": staticmethod(ALWAYS_TRUE[what])})
+
+    class Root(AsyncAPIConsumer):
+        permission_classes = (~permission if negated else permission,)
+
+        @async_action
+        async def act(self) -> None: ...
+
+    assert (await ask(Root.as_asgi(), "act"))["status"] == 500
+    assert "which would always be a yes" in str(caplog.records[0].exc_info)
+
+
+class Row(BaseModel):
+    id: int
+
+
+class Rows(ModelAPIActionHandler):
+    queryset = MemoryQuerySet(Row, [Row(id=1)])
+    serializer_class = Row
+
+
+async def says_false(self: Any, *args: Any) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("method", ["check_permissions", "check_object_permissions"])
+async def test_a_method_that_refuses_by_false_instead_of_raising_lets_nobody_in(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    guarded = type("Guarded", (Rows,), {method: says_false})
+    root = type("Root", (AsyncAPIConsumer,), {"routepatterns": [path("rows/<pk>/", guarded.as_aaah())]})  # type: ignore[attr-defined]
+    assert (await ask(root.as_asgi(), "retrieve", "rows/1/"))["status"] == 500  # type: ignore[attr-defined]
+    assert f"Guarded.{method}() returned False; raise PermissionDenied" in str(caplog.records[0].exc_info)
+
+
+async def test_a_connect_that_refuses_by_false_lets_nobody_in() -> None:
+    closed = type("Closed", (AsyncAPIConsumer,), {"connect": says_false})
+    with pytest.raises(HandshakeRefused) as refused:
+        async with connect(WSAction([path("ws/", closed.as_asgi())]), "/ws/"):  # type: ignore[attr-defined]
+            pass
+    assert refused.value.status == 500
