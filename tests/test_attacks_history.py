@@ -71,7 +71,7 @@ def running() -> Iterator[Running]:
 
 
 async def connected(url: str) -> Any:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await connect(url, proxy=None, max_queue=None)
