@@ -199,7 +199,14 @@ class Topic:
                 self.go_live(subscription)
 
     def _heard_from(self, at: Position) -> int:
-        """The offset after which all up to a position was heard, and waits: it is told all the same."""
+        """The offset from which on it counts where its past was lost.
+
+        Subscribers of routes load again, and need not be told what was heard before that: it is the position itself.
+        What processes tell each other (``$...``) is no state to be loaded: what was heard, and waits, is told all the
+        same.
+        """
+        if not self.name.startswith("$"):
+            return at.offset
         heard = {offset for epoch, offset, body in self.backlog if epoch == at.epoch and body}
         offset = at.offset
         while offset in heard:
