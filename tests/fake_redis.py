@@ -229,11 +229,12 @@ class FakeServer:
                 self.publish(channel, b"- 0\n" + body)
             elif body is not None:
                 self._publish(meta, channel, run, fresh, [body, size, ttl, most, always])
+        was_there = process in people.by
         people.by = [*([process] if stays == b"1" else []), *(name for name in people.by if name != process)]
         kept.people = bool(people.counts) or now() < people.heal
         if not kept.people:
             del self.people[key]
-        return deferred
+        return [int(was_there), deferred]
 
     def _fenced(self, key: bytes, run: bytes, fresh: str) -> Kept:
         before = self.topics.get(key)

@@ -349,12 +349,32 @@ async def test_who_comes_back_gets_what_was_missed_after_the_reply() -> None:
 
 async def test_what_cannot_be_recovered_is_said_and_nothing_of_it_sent() -> None:
     async with world() as app, connect(app, "/ws/a/") as ws:
+        await position(ws, "boards/7/")  # else nothing is kept
+        await ws.call("unsubscribe", "boards/7/")
         for number in range(3):
             await ws.call("tell", "boards/7/", number)
         for since in ({"epoch": "other", "offset": 1}, {"epoch": "", "offset": 10**30}):
             at = await position(ws, "boards/7/", since=since)
             assert (at["offset"], at["recovered"]) == (3, False)
         await ws.nothing()
+
+
+async def test_what_was_said_where_nobody_was_is_kept_only_if_the_handler_says_so() -> None:
+    class Kept(Board):
+        history_always = True
+
+    class Consumer(AsyncAPIConsumer):
+        routepatterns = [path("kept/", Kept.as_aaah()), path("plain/", Board.as_aaah())]
+
+    async with world(path("", Consumer.as_asgi())) as app, connect(app, "/") as ws:
+        for route in ("kept/", "plain/"):
+            await ws.call("tell", route, "early")
+        assert (await position(ws, "plain/"))["offset"] == 0
+        at = await position(ws, "kept/")
+        assert at["offset"] == 1
+        await ws.call("unsubscribe", "kept/")
+        assert (await position(ws, "kept/", since={"epoch": at["epoch"], "offset": 0}))["recovered"] is True
+        assert (await ws.event())["data"] == "early"
 
 
 async def test_without_history_there_is_nothing_to_come_back_to() -> None:

@@ -1,6 +1,7 @@
 """`wsaction.users`: what is done with a user's connections, here and in every process."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from tests.redis_servers import RedisServer, needs_redis_server, redis_server
 from tests.test_subscriptions import Away, Board, Row, position
+from wsaction import users
 from wsaction.applications import WSAction
 from wsaction.authentication import BearerAuthentication, Credential, FirstFrameAuthentication
 from wsaction.consumers import AsyncAPIConsumer
@@ -23,7 +25,7 @@ from wsaction.permissions import BasePermission, IsAuthenticated
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
 from wsaction.testing import connect
-from wsaction.users import CONTROL
+from wsaction.users import CONTROL, PUSHES
 
 ALLOWED: set[str] = set()
 
@@ -193,6 +195,83 @@ async def test_where_others_cannot_be_told_it_is_done_here_and_said() -> None:
         with pytest.raises(LayerUnavailable):
             await app.disconnect_user("ada")
         assert (await ws.wait_closed())[0] == 4403
+
+
+async def test_what_could_not_be_told_after_a_commit_is_told_later(caplog: pytest.LogCaptureFixture) -> None:
+    class Guard(AsyncAPIConsumer):
+        routepatterns = [path("open/", Board.as_aaah())]
+
+        @async_action
+        async def ban(self, name: str) -> None:
+            await rows.update(await rows.get(pk=1), {"text": name})
+            await self.app.disconnect_user(name, "banned")
+            await self.app.push_user(name, "news")
+
+    rows, layer, told = MemoryQuerySet(Row, rows=[Row(id=1)]), Away(), list[str]()
+    publish = layer.publish
+
+    async def publish_and_note(topic: str, body: bytes, history: Any) -> Any:
+        at = await publish(topic, body, history)
+        told.append(json.loads(body.partition(b"\n")[0])["event"])
+        return at
+
+    layer.publish = publish_and_note  # type: ignore[method-assign]
+    app = WSAction([path("ws/", Guard.as_asgi())], layer=layer)
+    async with app.lifespan(), connect(app, "/ws/", user=user("bob")) as bob:
+        await listening(app)
+        layer.away = True
+        assert (await bob.call("ban", name="ada"))["status"] == 200
+        assert told == []
+        assert caplog.text.count("and will be told") == 2
+        layer.away = False
+        async with asyncio.timeout(5):
+            while told != ["disconnect", "missed"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert app.runtime.here.users._untold == {}
+        layer.away = True
+        assert (await bob.call("ban", name="eve"))["status"] == 200
+    assert caplog.text.count("the server ends before that could be done") == 2
+
+
+async def test_what_waits_to_be_told_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(users, "MAX_UNTOLD", 2)
+    layer = Away()
+    async with started(layer=layer) as app:
+        layer.away = True
+        for name in ("a", "b", "b", "c"):
+            await app.runtime.here.users.tell_surely("disconnect", name, reason="")
+        assert [name for _, name in app.runtime.here.users._untold] == ["a", "b"]
+        assert "not told what is done with user 'c' (disconnect): 2 things wait for that already" in caplog.text
+        layer.away = False
+
+
+async def test_who_may_have_missed_a_push_is_told_and_nobody_is_closed() -> None:
+    async with started(layer=MemoryLayer()) as app:
+        await listening(app)
+        here = app.runtime.here.users
+        async with connect(app, "/ws/", user=user("ada")) as ws, connect(app, "/ws/") as nobody:
+            app.runtime.hub._topics[PUSHES].confirmed_at = asyncio.get_running_loop().time()  # it was lost until now
+            here.put(f'{{"event":"$resync","route":"{PUSHES}","data":{{}}}}')
+            assert await ws.event() == {"event": "$resync", "route": "", "data": {"epoch": "", "offset": 0}}
+            await here.tell("missed", "ada")
+            assert (await ws.event("$resync"))["route"] == ""
+            await nobody.nothing()
+            assert (await ws.call("$ping"))["status"] == 200
+
+
+async def test_who_was_here_before_what_was_told_was_lost_is_closed_and_no_others() -> None:
+    async with started(layer=MemoryLayer()) as app:
+        await listening(app)
+        here, loop = app.runtime.here.users, asyncio.get_running_loop()
+        async with connect(app, "/ws/", user=user("ada")) as before:
+            app.runtime.hub._topics[CONTROL].confirmed_at = loop.time()
+            async with connect(app, "/ws/", user=user("bob")) as after:
+                for _ in range(2):  # as where a store evicts again and again
+                    here.put(f'{{"event":"$resync","route":"{CONTROL}","data":{{}}}}')
+                assert (await before.wait_closed())[0] == 1012
+                assert (await after.call("$ping"))["status"] == 200
 
 
 async def listening(app: WSAction) -> None:

@@ -187,7 +187,7 @@ class Topic:
         if not self.known:
             self.epoch, self.offset, self.known = at.epoch, at.offset, True
         elif page.events is None:
-            self.epoch, self.offset = at.epoch, at.offset
+            self.epoch, self.offset = at.epoch, self._heard_from(at)
             self.forget_ring()
             self.resync()
         else:
@@ -197,6 +197,21 @@ class Topic:
             for subscription in misled:
                 subscription.take(encode_notice("$resync", subscription.route, self.position))
                 self.go_live(subscription)
+
+    def _heard_from(self, at: Position) -> int:
+        """The offset from which on it counts where its past was lost.
+
+        Subscribers of routes load again, and need not be told what was heard before that: it is the position itself.
+        What processes tell each other (``$...``) is no state to be loaded: what was heard, and waits, is told all the
+        same.
+        """
+        if not self.name.startswith("$"):
+            return at.offset
+        heard = {offset for epoch, offset, body in self.backlog if epoch == at.epoch and body}
+        offset = at.offset
+        while offset in heard:
+            offset -= 1
+        return offset
 
     def _rename(self, epoch: str, shared: int) -> list[Subscription]:
         """Nothing was lost, but offsets count on in another epoch. Returns those that were answered with events that

@@ -221,7 +221,8 @@ class RedisRoster:
         for start in range(0, len(topics), LOOKED_AT):
             some = topics[start : start + LOOKED_AT]
             for topic, by in zip(some, await asyncio.gather(*map(self._processes_in, some)), strict=True):
-                self._look_at(topic, by)
+                if self.process not in by:
+                    self._write_again(topic)
                 if names and (unknown := by - names):
                     strange[topic] = unknown
         if strange:  # what is there has a lease already, so a list that is read now has it too, if it lives
@@ -236,9 +237,9 @@ class RedisRoster:
         by = await self._requests.run(ALIVE, (people_key(meta), meta), META_TTL_MS)
         return set((by or b"").decode(errors="replace").split())
 
-    def _look_at(self, topic: str, by: set[str]) -> None:
-        users = self._users.get(topic, ())
-        lost = [key for user in users if (key := (topic, user)) in self._written] if self.process not in by else []
+    def _write_again(self, topic: str) -> None:
+        """Has what was written of a topic written again."""
+        lost = [key for user in self._users.get(topic, ()) if (key := (topic, user)) in self._written]
         if lost:
             self._unwritten.update({key: self._counts[key][1] for key in lost})
             self._wake.set()
@@ -279,9 +280,11 @@ class RedisRoster:
 
     async def _write_counts(self, process: str, place: Place, counts: list[tuple[str, int]]) -> None:
         written = [(user, count, (place.topic, user) in self._written) for user, count in counts]
-        deferred = await self._tell_counts(process, place, written, place.topic in self._users)
+        was_there, deferred = await self._tell_counts(process, place, written, place.topic in self._users)
         if process != self.process:
             return
+        if not was_there:
+            self._write_again(place.topic)  # the others, that were written before and are lost
         for user, count in counts:
             key = place.topic, user
             if count or user in deferred:
@@ -293,9 +296,9 @@ class RedisRoster:
 
     async def _tell_counts(
         self, process: str, place: Place, counts: list[tuple[str, int, bool]], stays: bool
-    ) -> set[str]:
-        """Writes counts; for each user also whether the process had written one. Returns those whose leaving is told
-        once the topic has healed, and who are to be written again then."""
+    ) -> tuple[bool, set[str]]:
+        """Writes counts; for each user also whether the process had written one. Returns whether the process was known
+        there, and those whose leaving is told once the topic has healed, and who are to be written again then."""
         history = place.history
         kept: tuple[int, ...] = (0, 0, 0, 0)
         if history is not None:
@@ -305,10 +308,10 @@ class RedisRoster:
         ]
         keys = self._keys(place.topic)
         about = process, int(stays), str(2 * self._lease)
-        deferred = await self._requests.run(
+        was_there, deferred = await self._requests.run(
             COUNT, (*keys, people_key(keys[0])), new_epoch(), META_TTL_MS, *kept, *about, *told
         )
-        return {user.decode(errors="surrogatepass") for user in deferred}
+        return bool(was_there), {user.decode(errors="surrogatepass") for user in deferred}
 
     async def _forget(self, process: str) -> None:
         """Takes away what a process had written; whoever is cut off half-way leaves the rest to the next."""
@@ -326,7 +329,8 @@ class RedisRoster:
         if place is None:  # a topic where this process has users, told as they are
             place = next(known for (name, _), (_, known) in self._counts.items() if name == topic)
         counts = [(user, 0, True) for user, counts in (await self._people_of(topic)).items() if process in counts]
-        return not await self._tell_counts(process, place, counts, False)
+        _, deferred = await self._tell_counts(process, place, counts, False)
+        return not deferred
 
     def _places(self, process: str) -> str:
         return f"{self._shared}:places:{process}"

@@ -152,7 +152,8 @@ INVALIDATE = Script(_FENCE + "remember()\n" + _CUT + "return {epoch, offset}\n")
 # ARGV[4..10]: size (0: none), ttl (ms), bytes and '1' where it is kept in any case, of the history; the process; '1'
 # where it has users here; for how long (s) a lost hash is healing. Then for each user: how many connections the process
 # has, '1' where it had written some, and what is told when the first one comes anywhere and when the last one goes.
-# Returns the users that have left while the hash is healing, and have to be written again.
+# Returns '1' where the hash named the process before, and the users that have left while the hash is healing, and have
+# to be written again.
 COUNT = Script(
     _FENCE
     + _PUBLISH
@@ -201,9 +202,9 @@ for at = 11, #ARGV, 5 do
     end
   end
 end
-local by = ARGV[9] == '1' and process or ''
+local by, was_there = ARGV[9] == '1' and process or '', 0
 for name in string.gmatch(about[1] or '', '%S+') do
-  if name ~= process then by = by .. ' ' .. name end
+  if name == process then was_there = 1 else by = by .. ' ' .. name end
 end
 redis.call('HSET', people, 'by', by)
 if now >= healing and redis.call('HLEN', people) <= redis.call('HEXISTS', people, 'heal') + 1 then
@@ -214,7 +215,7 @@ else
   redis.call('HSET', meta, 'people', 1)
   redis.call('PEXPIRE', people, keep)
 end
-return deferred
+return {was_there, deferred}
 """
 )
 
