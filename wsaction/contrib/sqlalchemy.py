@@ -214,7 +214,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
             return obj
         rows = self._unconditioned.where(self._key == bindparam(_KEY))  # it need not be among these to be told of
         async with session_under_way(self._sessionmaker, self._mapper, writing=False) as held:
-            found: M | None = await held.read(_one, rows, {_KEY: key})
+            found: M | None = await held.session.run_sync(_one, rows, {_KEY: key})
             return found
 
     # ---------------------------------------------------------------------------------------------- writing
