@@ -1229,7 +1229,7 @@ async def test_an_app_may_put_another_function_in_a_dependencys_place() -> None:
         return made
 
     async def fake(user: Any, word: str = "fake") -> AsyncIterator[str]:
-        yield f"{word} for {user}"
+        yield f"{word} for {type(user).__name__}"
         book.note("finished")
 
     app = WSAction([path("", view_of(action))])
