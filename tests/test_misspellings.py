@@ -189,7 +189,7 @@ class Nothing(BasePermission):
 @pytest.mark.parametrize(
     "permission",
     [Nothing, Nothing(), ~Nothing, AllowAny & Nothing, IsAuthenticated | ~Nothing, BasePermission],
-    ids=str,
+    ids=["a class", "an instance", "not", "and", "or not", "the base"],
 )
 def test_a_permission_that_answers_no_question_is_refused(permission: Any) -> None:
     name = "BasePermission" if permission is BasePermission else "Nothing"
@@ -286,7 +286,7 @@ def test_an_authentication_that_never_authenticates_is_refused() -> None:
         {IsAuthenticated},
         (True,),
     ],
-    ids=repr,
+    ids=["a class", "an instance", "a string", "None", "of a string", "of None", "a set", "of a bool"],
 )
 def test_permission_classes_that_are_none_are_refused_however_they_come(value: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match="permission_classes"):
