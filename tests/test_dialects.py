@@ -43,6 +43,12 @@ class JSONRPC:
         event = json.loads(text)
         yield Worded(json.dumps({"jsonrpc": "2.0", "method": event["event"], "params": event["data"]}))
 
+    def subscribed(self, route: str, frame: Frame, most: int) -> None:
+        """Its events have no id."""
+
+    def unsubscribed(self, route: str) -> None:
+        """Nor is anything kept of them."""
+
 
 class Speaking(SubscribeMixin, AsyncAPIConsumer):
     dialect = DCRF()

@@ -159,7 +159,7 @@ async def test_create_refuses_a_key_that_is_taken_and_bad_values() -> None:
     with pytest.raises(Conflict, match="There is already a Card with this id"):
         await rows.create({"id": 7})
     with pytest.raises(ValidationError):
-        await rows.create({"title": 5})
+        await rows.create({"title": ["a list"]})
     assert await rows.count() == 3
 
 

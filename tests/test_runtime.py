@@ -42,7 +42,7 @@ async def test_each_loop_has_a_hub_of_its_own_until_it_is_closed() -> None:
     assert runtime.here.hub is None
     hub = runtime.hub
     assert runtime.hub is hub
-    assert await hub.publish("t", encode_event("moved", "t", "1"), History()) is not None
+    assert await hub.publish("t", encode_event("moved", "t", "1"), History(always=True)) is not None
     runtime.reopen()
     assert runtime.hub is hub
     await runtime.close()
