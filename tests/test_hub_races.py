@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.fake_redis import FakeLink, FakeRedisLayer, FakeServer
+from tests.schedules import SCHEDULES
 from tests.virtual_time import now, run
 from tests.worlds import World
 from wsaction import fanouts, recipients, topics
@@ -188,6 +189,6 @@ def test_small_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("block", range(40))
-def test_ten_thousand_small_worlds(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("block", range(SCHEDULES // 250))
+def test_thousands_of_small_worlds(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     check_short(range(20_000 + 250 * block, 20_000 + 250 * (block + 1)), monkeypatch)
