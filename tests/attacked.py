@@ -8,8 +8,8 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, ClassVar
 
 from wsaction.applications import WSAction
 from wsaction.connections import Connection
@@ -20,6 +20,7 @@ from wsaction.frames import Frame
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
 from wsaction.routing import path
+from wsaction.subscriptions import SubscribeMixin
 
 hoarded: list[bytes] = []
 left: list[asyncio.Task[None]] = []
@@ -75,10 +76,22 @@ class Room(AsyncAPIActionHandler):
         return len(steps)
 
 
+class Talk(SubscribeMixin, AsyncAPIActionHandler):
+    """A route whose events are kept for those who come back: while somebody is there, or always."""
+
+    @async_action
+    async def say(self, text: str) -> None:
+        await self.publish("said", text)
+
+
 class Target(AsyncAPIConsumer):
     """What attackers and well-behaved clients are served by alike."""
 
-    routepatterns = [path("rooms/<int:pk>/", Room.as_aaah())]
+    routepatterns: ClassVar[Sequence[Any]] = [
+        path("rooms/<int:pk>/", Room.as_aaah()),
+        path("talks/<int:pk>/", Talk.as_aaah()),
+        path("kept/<int:pk>/", Talk.as_aaah(history_always=True)),
+    ]
 
     @async_action
     async def echo(self, data: Any = None) -> Any:

@@ -325,6 +325,22 @@ def unknown_opcodes(attack: Attack, sockets: int) -> None:
     print(json.dumps({"opened": opened}), flush=True)
 
 
+def says(attack: Attack, sockets: int) -> None:
+    """4 KB in each of 3,000 rooms where nobody is, again and again."""
+    attack.flood_all(sockets, b"".join(request("say", f"talks/{room}/", text="x" * 4_000) for room in range(3_000)))
+
+
+def says_to_be_kept(attack: Attack, sockets: int) -> None:
+    """The same in rooms whose handler keeps what is said."""
+    attack.flood_all(sockets, b"".join(request("say", f"kept/{room}/", text="x" * 4_000) for room in range(3_000)))
+
+
+def writes(attack: Attack, sockets: int) -> None:
+    """Changes 16 rows, each by an action of its own, again and again."""
+    changes = (request("partial_update", f"items/{row}/", data={"title": "new"}) for row in range(1, 17))
+    attack.flood_all(sockets, b"".join(changes) * 50)
+
+
 def bulk(attack: Attack) -> None:
     attack.flood(request("echo", data="x" * 60_000), per_second=10_000_000)
 

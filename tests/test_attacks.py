@@ -16,6 +16,7 @@ from websockets.server import ServerProtocol
 
 from tests import attacking
 from tests.attacking import PLAIN, RUN, UNREADING, WAIT, Server, attacked_by, counts, left_of, p99
+from wsaction.layers.memory import MAX_BYTES
 from wsaction.limits import Limits
 
 pytestmark = [
@@ -134,12 +135,12 @@ def seconds_to_parse(frames: bytes) -> float:
 
 def survives(
     attack: str, how: str, *flags: str, limits: dict[str, float] | None = None, may_log: str = r"(?!)",
-    ends_it: bool = False, allowed: float = FLOOR, **held: Any,
+    ends_it: bool = False, allowed: float = FLOOR, app: str = "tests.attacked:app", kept: int = 0, **held: Any,
 ) -> Seen:  # fmt: skip
-    """Attacks a server, and checks what was seen."""
-    with Server(how, *flags, **{"drain_timeout": 0.2, **(limits or {})}) as server:
+    """Attacks a server, and checks what was seen. ``kept``: bytes that its app may keep beside its connections."""
+    with Server(how, *flags, app=app, **{"drain_timeout": 0.2, **(limits or {})}) as server:
         seen = look_at(server, attack, ends_it=ends_it, allowed=allowed)
-    assert seen.problems(may_hold(**held), allowed, may_log) == {}
+    assert seen.problems(may_hold(**held) + kept, allowed, may_log) == {}
     if seen.undecided(allowed):
         pytest.skip("the machine is too busy to tell how fast a server is; all else was well")
     return seen
@@ -247,6 +248,29 @@ def test_it_floods_with_the_smallest_frames(kind: str, sockets: int) -> None:
 @one_and_forty
 def test_it_floods_with_frames_that_end_its_sockets(sockets: int) -> None:
     survives(f"unknown_opcodes:{sockets}", RUN, allowed=FLOODED, connections=sockets, asks=False)
+
+
+@one_and_forty
+def test_it_says_much_in_thousands_of_rooms_where_nobody_is(sockets: int) -> None:
+    seen = survives(f"says:{sockets}", RUN, allowed=FLOODED, connections=sockets, frame=4_000)
+    assert all(told["sent"] > 1_000_000 for told in seen.told)
+
+
+@one_and_forty
+def test_it_says_much_in_thousands_of_rooms_that_are_kept(sockets: int) -> None:
+    kept = 2 * MAX_BYTES  # the bodies, and what the allocator has around them
+    survives(f"says_to_be_kept:{sockets}", RUN, allowed=FLOODED, kept=kept, connections=sockets, frame=4_000)
+
+
+READING = (
+    0.1  # seconds; what reading a row takes beside other statements of the same database, but no wait for a writer
+)
+
+
+@one_and_forty
+def test_it_writes_all_the_time_where_others_read(sockets: int) -> None:
+    app = "tests.attacked_database:app"
+    survives(f"writes:{sockets}", RUN, app=app, allowed=READING, connections=sockets, frame=4_000)
 
 
 # ------------------------------------------------------------------------------------------------ that they can fail

@@ -1,10 +1,13 @@
 """`wsaction.layers`: the contract that every layer keeps, run on each; positions and histories; what memory lets go."""
 
 import asyncio
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -346,3 +349,24 @@ def test_a_layer_whose_loop_is_gone_may_be_opened_on_the_next() -> None:
     for _ in range(2):
         run(layer.open(Recorder()))
     run(layer.close())
+
+
+async def test_memory_keeps_nothing_of_the_context_in_which_it_is_used_first() -> None:
+    class Connection:
+        """What a context variable of an action leads to."""
+
+    current = ContextVar[Connection]("current")
+
+    async def use() -> weakref.ref[Connection]:
+        current.set(connection := Connection())
+        layer.subscribe("t")
+        await layer.publish("t", event_body(1), HISTORY)
+        return weakref.ref(connection)
+
+    layer = MemoryLayer()
+    await layer.open(Recorder())
+    used = await asyncio.create_task(use())
+    await asyncio.sleep(0)  # until the loop has let go what woke us, the task
+    gc.collect()
+    assert used() is None
+    await layer.close()

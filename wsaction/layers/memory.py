@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections import OrderedDict, deque
+from contextvars import Context
 from itertools import islice
 
 from wsaction.exceptions import LayerUnavailable
@@ -182,7 +183,7 @@ class MemoryLayer:
             log = self._logs[topic] = self._idle[topic] = _Log(history, now)
             self._forget_past_bound()
             if self._sweeper is None:
-                self._sweeper = asyncio.get_running_loop().call_later(SWEEP_INTERVAL, self._sweep)
+                self._sweep_later()
         elif topic in self._idle:
             log.used = now
             self._idle.move_to_end(topic)
@@ -233,8 +234,7 @@ class MemoryLayer:
 
     def _sweep(self) -> None:
         """Lets go what has expired, and comes again while there is anything."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = asyncio.get_running_loop().time()
         for ttl, filled in list(self._filled.items()):
             while filled and now - _oldest(filled) > ttl:
                 self._empty(filled, now)
@@ -243,7 +243,14 @@ class MemoryLayer:
         while self._idle and now - next(iter(self._idle.values())).used > META_TTL:
             self._forget_oldest()
         self._forget_past_bound()
-        self._sweeper = loop.call_later(SWEEP_INTERVAL, self._sweep) if self._logs else None
+        self._sweeper = None
+        if self._logs:
+            self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        """In a context of its own: that of whoever published first would keep their connection for as long."""
+        loop = asyncio.get_running_loop()
+        self._sweeper = loop.call_later(SWEEP_INTERVAL, self._sweep, context=Context())
 
     def _forget_past_bound(self) -> None:
         while len(self._idle) > MAX_IDLE:
