@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import gc
 import logging
+import weakref
 
 import pytest
 
@@ -23,6 +25,24 @@ async def test_a_task_does_not_see_what_its_starter_set() -> None:
 
     mine.start(look)
     assert await seen == "unset"
+
+
+async def test_a_task_that_goes_on_keeps_nothing_of_its_starters_context() -> None:
+    class Connection:
+        """What a context variable of an action leads to."""
+
+    async def act() -> weakref.ref[Connection]:
+        connection = Connection()
+        current.set(connection)
+        mine.start(asyncio.get_running_loop().create_future)
+        return weakref.ref(connection)
+
+    mine, current = Tasks(), contextvars.ContextVar[Connection]("current")
+    connection = await asyncio.create_task(act())
+    await asyncio.sleep(0)  # until the loop has let go what woke us, the task
+    gc.collect()
+    assert connection() is None
+    await mine.stop()
 
 
 async def test_stopping_waits_for_the_end() -> None:

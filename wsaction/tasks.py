@@ -29,7 +29,7 @@ class Tasks:
         """Starts ``work(*args)``. What it raises is logged: nobody else looks at it."""
         task = new_task(asyncio.get_running_loop(), _watched(work, *args), self._context.copy())
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._running.discard, context=self._context)  # not in that of whoever starts it
         return task
 
     async def stop(self) -> None:
