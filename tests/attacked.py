@@ -163,5 +163,13 @@ class Watch(AsyncAPIConsumer):
         return {"tasks": len(asyncio.all_tasks()), **alive}
 
 
+@contextlib.asynccontextmanager
+async def lifespan(_: Any) -> AsyncIterator[None]:
+    await app.publish(
+        "talks/0/", "said", "", path="ws/"
+    )  # so that all which publishing needs is there before anybody counts
+    yield
+
+
 limits = Limits(**json.loads(os.environ.get("ATTACKED_LIMITS", "{}")))
-app = WSAction([path("ws/", Target.as_asgi()), path("watch/", Watch.as_asgi())], limits=limits)
+app = WSAction([path("ws/", Target.as_asgi()), path("watch/", Watch.as_asgi())], limits=limits, lifespan=lifespan)

@@ -40,6 +40,7 @@ __all__ = (
     "abandon",
     "complete",
     "current_unit",
+    "finish",
     "join_unit",
     "release_reads",
     "unit_of_work",
@@ -169,7 +170,7 @@ class UnitOfWork:
         waits = bool(self._callbacks or self._around)
         for resource in self._resources.values():
             waits = waits or not resource.instant
-        await (_finish(work()) if waits else work())
+        await (finish(work()) if waits else work())
 
     async def _commit(self) -> None:
         slow = [one for one in self._resources.values() if not one.instant]
@@ -218,7 +219,7 @@ async def _call(callback: Callable[[], Any]) -> None:
         logger.exception("%r failed, which was to be called after a commit", callback)
 
 
-async def _finish(work: Coroutine[Any, Any, None]) -> None:
+async def finish(work: Awaitable[None]) -> None:
     """Awaits work to its end, whatever cancels us meanwhile; that is raised afterwards."""
     task, cancelled = asyncio.ensure_future(work), None
     while not task.done():

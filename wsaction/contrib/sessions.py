@@ -27,7 +27,7 @@ from sqlalchemy.pool import StaticPool
 
 from wsaction.contrib.violations import api_error, is_away, is_refusal
 from wsaction.exceptions import Busy, Conflict, DatabaseUnavailable, NotFound, OutcomeUnknown
-from wsaction.units import UnitOfWork, join_unit, unit_of_work
+from wsaction.units import UnitOfWork, finish, join_unit, unit_of_work
 
 __all__ = ("UnitSession", "flush", "session_under_way")
 
@@ -103,7 +103,7 @@ class UnitSession:
         if session.in_transaction():
             if await self.is_transaction_open():
                 return False
-            await session.run_sync(_end_transaction)
+            await finish(session.run_sync(_end_transaction))  # half-way, the connection would be lost
         return True
 
     # ---------------------------------------------------------------------------------------------- its unit
@@ -376,7 +376,7 @@ async def flush(held: UnitSession, change: Callable[[], Awaitable[None]], mapper
     except (DBAPIError, StaleDataError) as exc:
         if not nested:  # nothing else was written
             session.expunge_all()
-            await session.rollback()
+            await finish(session.rollback())
         _restore(session, clean)
         if isinstance(exc, StaleDataError):
             told = f"This {mapper.class_.__name__} was changed meanwhile; load it again."
