@@ -290,7 +290,7 @@ MESSAGES = (
 )
 
 
-@pytest.mark.parametrize("debug", [False, True], ids=["production", "debug"])
+@pytest.mark.parametrize("debug", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["production", "debug"])
 @settings(max_examples=50, deadline=None)
 @given(messages=st.lists(MESSAGES, min_size=1, max_size=8))
 def test_any_message_gets_its_one_reply(messages: list[str | bytes], debug: bool) -> None:

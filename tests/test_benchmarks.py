@@ -31,6 +31,7 @@ def in_process() -> dict[str, float]:
     return figures
 
 
+@pytest.mark.slow  # it wants a core for itself
 def test_the_action_job_has_not_become_slower_by_a_third() -> None:
     best = dict.fromkeys(WORST, float("inf"))
     for _ in range(4):

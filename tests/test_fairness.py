@@ -69,7 +69,7 @@ def app() -> Iterator[App]:
     app.may.set()
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=[pytest.param("asyncio", marks=pytest.mark.slow), "uvloop"])
 def serve_app(request: pytest.FixtureRequest, serve: Serve, app: App) -> Callable[..., Server]:
     def start(ws: type = FairProtocol, **options: Any) -> Server:
         return serve(app, ws=ws, loop=request.param, lifespan="off", ws_max_size=65_536, **options)

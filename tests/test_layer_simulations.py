@@ -27,7 +27,7 @@ from wsaction.layers.memory import MemoryLayer
 from wsaction.users import Users
 
 SEEDS = SCHEDULES // 4  # of each of the four, in the slow tests
-SLICE = 25  # of each, always
+SLICE = 8  # of each, always
 HISTORY = History(50, 60)
 
 

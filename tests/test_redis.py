@@ -648,6 +648,7 @@ async def reconciled(tmp_path: Path, seed: int, seconds: float, restarts: int) -
 
 
 @needs_redis_server
+@pytest.mark.slow
 async def test_every_client_has_all_in_order_or_was_told_over_a_real_redis(tmp_path: Path) -> None:
     world = await reconciled(tmp_path, 1, seconds=1.5, restarts=1)
     assert world.faults() == []

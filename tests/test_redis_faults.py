@@ -273,8 +273,17 @@ def left(sink: Recorder) -> list[str]:
     return [event["data"]["user"] for event in told if event["event"] == "leave"]
 
 
+LOST = ("people", "meta", "stream", "processes", "places", "all")
+
+
 @pytest.mark.parametrize("history", [None, HISTORY], ids=["no history", "history"])
-@pytest.mark.parametrize("lost", ["people", "meta", "stream", "processes", "places", "all"])
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "people",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("meta", "stream", "processes", "places", "all")),
+    ],
+)
 async def test_a_key_of_presence_that_is_lost_heals_and_nobody_is_said_to_have_left(
     server: RedisServer, history: History | None, lost: str
 ) -> None:

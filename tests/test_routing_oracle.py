@@ -290,6 +290,7 @@ def test_a_table_of_names(tree: tuple[Spec, ...], calls: list[tuple[str, Any, An
         assert trees.reversed_url(router, name, args and list(args), kwargs) == oracle.reverse(name, args, kwargs)
 
 
+@pytest.mark.slow
 @bounded
 @given(trees.specs(trees.STARTS + trees.FLAGS))
 def test_patterns_made_by_django_are_taken(tree: tuple[Spec, ...]) -> None:

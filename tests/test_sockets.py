@@ -327,6 +327,7 @@ def resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+@pytest.mark.slow
 async def test_connections_that_are_dropped_leave_nothing_behind(serve: Serve) -> None:
     """Ten thousand of them, of each implementation, below."""
     ends = Ends()

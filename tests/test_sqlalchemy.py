@@ -538,6 +538,7 @@ async def test_a_cancelled_action_leaks_no_connection(engine: AsyncEngine, cards
     assert await cards.count() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ordering", [(), ("board__name",)], ids=["by place", "by number"])
 async def test_a_list_as_a_stream_holds_one_page_and_between_pages_no_connection(
     engine: AsyncEngine, cards: Any, boards: Any, ordering: tuple[str, ...]

@@ -514,7 +514,7 @@ STORES = ("memory", "sqlite", "postgres")
         ("deep", "get_object"),
     ],
 )
-@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("store", ["memory", *(pytest.param(one, marks=pytest.mark.slow) for one in STORES[1:])])
 async def test_events_show_what_retrieve_shows(store: str, shape: str, rule: str, tmp_path: Path) -> None:
     assert await schedules(store, shape, rule, range(2), tmp_path) > 0
 
@@ -531,7 +531,7 @@ async def test_events_show_what_retrieve_shows_in_many_schedules(
 
 
 @pytest.mark.parametrize("rule", ["permission", "scope"])
-@pytest.mark.parametrize("store", ["memory", "sqlite"])
+@pytest.mark.parametrize("store", [pytest.param("memory", marks=pytest.mark.slow), "sqlite"])
 async def test_a_queryset_of_the_protocol_alone_shows_what_retrieve_shows(
     store: str, rule: str, tmp_path: Path
 ) -> None:
