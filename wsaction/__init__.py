@@ -5,4 +5,4 @@ AsyncAPIConsumer``, ``from wsaction.routing import path``. Nothing is re-exporte
 imported alone.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
