@@ -392,3 +392,39 @@ async def test_a_backend_that_insists_on_its_parameters_gets_those_of_the_subscr
         task = await Items.queryset.update(task, {"title": "secret"})
         await app.publish_object("items/", "updated", task, before=before)
         assert await until_mark(app, one, two) == [[("updated", NEW)], []]
+
+
+class Secretive(BaseModel):
+    id: Annotated[int, ReadOnly] = 0
+    title: str = ""
+    secret: str = "SECRET"
+
+
+class Brief(BaseModel):
+    id: int
+    title: str
+
+
+def _serializer_by_user(self: Any) -> type[BaseModel]:
+    return Secretive if self.user.is_authenticated else Brief
+
+
+def _shown_by_user(self: Any, obj: Any) -> BaseModel:
+    return Brief(id=obj.id, title=obj.title)
+
+
+@pytest.mark.parametrize(
+    "hook", [{"get_serializer_class": _serializer_by_user}, {"serialize": _shown_by_user}], ids=["class", "serialize"]
+)
+async def test_an_event_shows_the_key_alone_where_the_handler_decides_what_a_user_is_shown(hook: Any) -> None:
+    rows = MemoryQuerySet(Secretive, rows=[Secretive(id=1)])
+    members = {"queryset": rows, "serializer_class": Secretive, "input_serializer_class": Brief, **hook}
+    router = SimpleRouter()
+    router.register("notes", type("Notes", (SubscribeMixin, ModelAPIActionHandler), members))
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls})
+    async with connect(WSAction([path("ws/", root.as_asgi())]), "/ws/") as ws:
+        await ws.call("subscribe", "notes/1/")
+        reply = await ws.call("partial_update", "notes/1/", data={"title": "new"})
+        told = await ws.event("updated")
+    assert (told["event"], told["data"]) == ("updated", {"pk": 1})
+    assert "SECRET" not in str(reply)

@@ -1001,3 +1001,25 @@ async def test_what_is_allowed_beside_the_fields_is_written_nowhere(stored: Any,
         assert row.id in (1, 2)
         assert not getattr(row, "is_admin", False)
         assert not hasattr(row, "colour")
+
+
+class Keeper(BaseModel):
+    name: str = ""
+    pin: Annotated[str, WriteOnly] = "SECRET"
+
+
+class Kept(BaseModel):
+    owner: str
+
+
+@pytest.mark.parametrize("held", [Keeper(), [Keeper()], {"a": Keeper()}])
+def test_what_a_field_holds_and_does_not_announce_is_no_way_out(held: Any) -> None:
+    kept = Kept(owner="")
+    kept.owner = held
+    for announced in (Kept, Any, list[Kept], Kept | None):
+        with pytest.raises(TypeError):
+            json_encoder(announced)([kept] if announced == list[Kept] else kept)
+
+
+def test_a_class_beside_a_model_is_no_way_out() -> None:
+    assert json_encoder(type[Keeper] | Keeper)(Keeper()) == '{"name":""}'

@@ -39,7 +39,7 @@ MISSPELT: list[tuple[type, str, Any, str]] = [
     (BasePermission, "has_permissions", ASKED, "has_permission"),
     (BasePermission, "hasPermission", ASKED, "has_permission"),
     (BasePermission, "has_object_permision", of("scope", "handler", "action", "obj"), "has_object_permission"),
-    (BasePermission, "has_obj_permission", of("scope", "handler", "action", "obj"), None),  # too far for a guess
+    (BasePermission, "has_obj_permission", of("scope", "handler", "action", "obj"), "has_object_permission"),
     (BasePermission, "can_conect", of("scope", "handler"), "can_connect"),
     (BaseThrottle, "Wait", ASKED, "wait"),
     (UserRateThrottle, "get_cachekey", ASKED, "get_cache_key"),
@@ -60,6 +60,10 @@ MISSPELT: list[tuple[type, str, Any, str]] = [
     (AsyncAPIConsumer, "get_permisions", of(), "get_permissions"),
     (AsyncAPIConsumer, "check_permisions", of(), "check_permissions"),
     (AsyncAPIConsumer, "check_objects_permissions", of("obj"), "check_object_permissions"),
+    (AsyncAPIConsumer, "get_permission", of(), "get_permissions"),
+    (AsyncAPIConsumer, "check_permission", of(), "check_permissions"),
+    (AsyncAPIConsumer, "check_object_permission", of("obj"), "check_object_permissions"),
+    (AsyncAPIConsumer, "check_throttle", of(), "check_throttles"),
     (AsyncAPIConsumer, "routepattern", (), "routepatterns"),
     (AsyncAPIConsumer, "route_patterns", (), "routepatterns"),
     (AsyncAPIConsumer, "strict_routng", True, "strict_routing"),
@@ -369,3 +373,54 @@ async def test_a_connect_that_refuses_by_false_lets_nobody_in() -> None:
         async with connect(WSAction([path("ws/", closed.as_asgi())]), "/ws/"):  # type: ignore[attr-defined]
             pass
     assert refused.value.status == 500
+
+
+class Guard:
+    """A mixin of the application's."""
+
+    permission_classes = (IsAuthenticated,)
+
+    async def check_throttles(self) -> None: ...
+    def get_queryset(self) -> Any: ...
+
+
+@pytest.mark.parametrize("base", [AsyncAPIActionHandler, AsyncAPIConsumer, ModelAPIActionHandler])
+def test_a_guard_behind_the_class_that_hides_it_is_refused(base: Any) -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"Guard\.permission_classes would count .* put Guard first"):
+        type("Hiding", (base, Guard), {})
+    made: Any = type("Guarded", (Guard, base), {})
+    assert made.permission_classes == Guard.permission_classes
+    own: Any = type("Own", (base, Guard), {name: vars(Guard)[name] for name in vars(Guard) if name[0] != "_"})
+    assert own.permission_classes == Guard.permission_classes  # a class that has its own says what is meant
+
+    class Mine(AsyncAPIActionHandler):
+        permission_classes = (AllowAny,)
+
+    below: Any = type("Below", (SubscribeMixin, ModelAPIActionHandler, Mine), {})
+    assert below.permission_classes == Mine.permission_classes
+
+
+def test_a_permission_behind_the_one_that_hides_it_is_refused() -> None:
+    class Team:
+        def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+            return False
+
+    with pytest.raises(ImproperlyConfigured, match=r"Team\.has_permission would count .* put .*Team first"):
+        type("Member", (IsAuthenticated, Team), {})
+
+
+@pytest.mark.parametrize("said", [(IsAuthenticated,), [IsAuthenticated], "(IsAuthenticated,)", "[IsAuthenticated]"])
+def test_a_value_in_the_place_of_a_type_is_refused(said: Any) -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"permission_classes is annotated and has no value"):
+        type("Annotated", (AsyncAPIActionHandler,), {"__annotations__": {"permission_classes": said}})
+    types = {"permission_classes": "ClassVar[Any]", "queryset": "MemoryQuerySet[Any]", "mine": said}
+    type("Annotated", (ModelAPIActionHandler,), {"__annotations__": types})
+
+
+@pytest.mark.parametrize("hook", ["check_subscription", "check_throttles"])
+async def test_false_from_a_method_that_refuses_by_raising_lets_nobody_in(hook: str) -> None:
+    async def refuse(self: Any) -> bool:
+        return False
+
+    made: Any = type("Refusing", (SubscribeMixin, AsyncAPIConsumer), {hook: refuse})
+    assert (await ask(made.as_asgi(), "subscribe"))["status"] == 500

@@ -71,6 +71,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     decides_queryset: ClassVar[bool] = False  # whether a subclass took over get_queryset
     decides_object: ClassVar[bool] = False  # the same of get_object
     decides_topic: ClassVar[bool] = False  # the same of get_topic
+    decides_serializer: ClassVar[bool] = False  # the same of get_serializer_class or serialize: by frame, or by user
     scopes_queryset: ClassVar[bool] = False  # whether a subclass says which objects there are: by any hook
     announced_by: ClassVar[frozenset[str]] = frozenset(
         {"serializer_class", "input_serializer_class", "pagination_class"}
@@ -89,6 +90,10 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         cls.decides_queryset = cls.get_queryset is not generic.get_queryset
         cls.decides_object = cls.get_object is not generic.get_object
         cls.decides_topic = cls.get_topic is not AsyncAPIActionHandler.get_topic
+        cls.decides_serializer = (cls.get_serializer_class, cls.serialize) != (
+            generic.get_serializer_class,
+            generic.serialize,
+        )
         filters = cls.filter_queryset is not generic.filter_queryset
         cls.scopes_queryset = cls.decides_queryset or cls.decides_object or filters
 

@@ -331,7 +331,7 @@ class Session:
         for mounted, throttles in call.throttles:
             asked = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
             if throttles is None:
-                await asked.check_throttles()
+                refuse_false(asked, "check_throttles", await asked.check_throttles())
             else:
                 await check_throttles(throttles, self.scope, asked, call.name)
 

@@ -15,6 +15,14 @@ from wsaction.converters import ImproperlyConfigured
 __all__ = ("defined_by_user", "framework_names", "is_code", "is_ours", "refuse_misspelt", "user_attributes")
 
 _POLICIES = ("class", "classes", "backends", "patterns")  # of which the singular or plural is a mistake too
+_GUARDS = (  # which open something where they count for nothing
+    "permission_classes", "throttle_classes", "filter_backends", "get_permissions", "check_permissions",
+    "check_object_permissions", "get_throttles", "check_throttles", "check_subscription", "get_event_filter",
+    "get_queryset", "filter_queryset", "get_object", "get_topic", "can_connect", "has_permission",
+    "has_object_permission",
+)  # fmt: skip
+# Of these a singular is a mistake too, where it takes the same arguments.
+_ASKING = {"getpermissions", "checkpermissions", "checkobjectpermissions", "getthrottles", "checkthrottles"}
 
 
 def is_ours(cls: type) -> bool:
@@ -49,6 +57,8 @@ def refuse_misspelt(cls: type, is_exempt: Callable[[Any], bool] = lambda value: 
     if is_ours(cls):
         return
     read = framework_names(cls)
+    _refuse_hidden(cls, read)
+    _refuse_unset(cls, read)
     own = [*user_attributes(cls)]
     overridden = {name for _, name, _ in own}
     meant = [(name, _plain(name), value) for name, value in read.items() if name not in overridden]
@@ -64,18 +74,46 @@ def refuse_misspelt(cls: type, is_exempt: Callable[[Any], bool] = lambda value: 
                 )
 
 
+def _refuse_hidden(cls: type, read: dict[str, Any]) -> None:
+    """Raises for a guard of a user's class that the framework's own hides, as its class comes first among the bases."""
+    for name in (one for one in _GUARDS if one in read):
+        first, *others = (base for base in cls.__mro__ if name in vars(base))
+        hidden = next((base for base in others if not is_ours(base) and base is not object), None)
+        if is_ours(first) and hidden is not None:
+            raise ImproperlyConfigured(
+                f"{hidden.__qualname__}.{name} would count for nothing in {cls.__qualname__}, where "
+                f"{first.__qualname__} comes before it and has its own; put {hidden.__qualname__} first among the bases"
+            )
+
+
+def _refuse_unset(cls: type, read: dict[str, Any]) -> None:
+    """Raises for a setting that is given a value as if that were its type: ``permission_classes: (IsOwner,)``."""
+    for base in (one for one in cls.__mro__ if not is_ours(one)):
+        for name, said in vars(base).get("__annotations__", {}).items():
+            is_value = said.lstrip().startswith(("(", "[")) if isinstance(said, str) else isinstance(said, list | tuple)
+            if is_value and name in read and name not in vars(base):
+                raise ImproperlyConfigured(
+                    f"{base.__qualname__}.{name} is annotated and has no value, so that it would count for nothing; "
+                    f"write {name} = ..."
+                )
+
+
 def _plain(name: str) -> str:
     return name.replace("_", "").lower()
 
 
 def _is_misspelt(name: str, value: Any, target: str, read: Any) -> bool:
-    most = 0 if len(target) < 7 else 1 if len(target) < 10 else 2
-    if abs(len(name) - len(target)) > most or is_code(value) is not is_code(read):
+    if is_code(value) is not is_code(read):
+        return False
+    arguments = _required(read) if is_code(read) else 0
+    most = 0 if len(target) < 7 else 1 if len(target) < 10 else 2 if arguments < 5 else 3
+    if abs(len(name) - len(target)) > most:
         return False
     if name == target:
         return True
-    arguments = _required(read) if is_code(read) else 0
     if target in name or name in target:  # a plural, or another name that begins or ends so
+        if target in _ASKING:
+            return _takes_only(value, arguments)
         if is_code(read) and arguments < 3:
             return False
         if not (is_code(read) or target.endswith(_POLICIES)):
@@ -108,6 +146,14 @@ def _takes(method: Any, arguments: int) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def _takes_only(method: Any, arguments: int) -> bool:
+    """Whether a method takes so many arguments, and no others."""
+    try:
+        return len(inspect.signature(_function(method)).parameters) == arguments and _takes(method, arguments)
+    except (TypeError, ValueError):
+        return False
 
 
 def _distance(one: str, other: str) -> int:

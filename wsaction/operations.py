@@ -144,7 +144,14 @@ def events_of(place: Place, schemas: Schemas) -> Iterator[tuple[str, Message]]:
         for name in ("created", "updated"):
             if model is None or name in events:
                 continue
-            yield name, _event(name, schemas.of(output_model(model), "serialization"))
+            hides = place.mounted.attribute("decides_serializer")
+            yield (
+                name,
+                _event(
+                    name,
+                    _gone(place.mounted, model, schemas) if hides else schemas.of(output_model(model), "serialization"),
+                ),
+            )
         if "deleted" not in events:
             yield "deleted", _event("deleted", _gone(place.mounted, model, schemas))
     if is_live(place) and place.mounted.attribute("shows_presence"):

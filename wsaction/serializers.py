@@ -148,13 +148,12 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
             "no JSON; leave it out for null, or say 'strings'"
         )
     schema = WRITTEN.of_schema(adapter.core_schema)
-    marks = schema is not None
     validate = (adapter.validator if schema is None else build(SchemaValidator, schema)).validate_python
     says_nothing = adapter.core_schema == {"type": "any"}
     schema = None if says_nothing else hidden(adapter.core_schema)
     to_json = (adapter.serializer if schema is None else build(SchemaSerializer, schema)).to_json
     # Where a field holds what it does not announce, pydantic writes all of that, with a warning.
-    write = partial(to_json, warnings="error") if marks else to_json
+    write = partial(to_json, warnings="error")
     announced = annotation if isinstance(annotation, type) else None
     # pydantic writes any object in the place of a model by its __dict__, whatever is missing there: a row that is not
     # loaded as {}. So what may hold such objects is validated first, which costs little where all are what they should.

@@ -128,8 +128,8 @@ def event_filter(grant: Grant, recheck: bool) -> Filter:
 
 
 def gone(handler: Any, pk: Any, obj: Any) -> str:
-    """What is told of an object that is no more, or no more to be seen, as JSON: its key, and its version if it has
-    one. ``obj`` is the object, or its values."""
+    """What is told of an object of which nothing is shown, as it is no more perhaps, as JSON: its key, and its version
+    if it has one. ``obj`` is the object, or its values."""
     data, version = {"pk": pk}, getattr(handler, "version_field", None)
     if version is not None:
         data[version] = obj[version] if isinstance(obj, Mapping) else getattr(obj, version)
@@ -373,9 +373,10 @@ def json_of(handler: Any, obj: Any, values: Json | None = None) -> Json:
 
 
 def shown(handler: Any, obj: Any, pk: Any) -> str:
-    """The object as all may see it, as JSON; its key, where the handler has no one ``serializer_class``."""
-    if handler.serializer_class is None:
-        return to_json({"pk": pk}).decode()
+    """The object as all may see it, as JSON; its key, where the handler has no one ``serializer_class``, or decides by
+    the user what of an object is shown."""
+    if handler.serializer_class is None or handler.decides_serializer:
+        return gone(handler, pk, obj)
     output = output_model(handler.serializer_class)
     return _writer(output)(shown_as(output, obj))
 

@@ -144,7 +144,7 @@ _ITEMS = {
     **dict.fromkeys(("dict", "frozen-dict", "ordered-dict"), "values_schema"),
 }
 _UNUSED = {"lax-or-strict": "lax_schema", "json-or-python": "python_schema"}
-_UNTYPED = frozenset({"any", "is-instance", "call", "callable", "function-plain"})
+_UNTYPED = frozenset({"any", "is-instance", "call", "callable", "function-plain", "is-subclass"})
 
 
 def shown(value: Any) -> Any:
