@@ -332,6 +332,7 @@ async def test_where_all_that_asked_for_it_fail_nothing_is_left() -> None:
         assert [(await ws.receive_json())["status"] for _ in range(2)] == [500, 500]
         await ws.call("tell", ROOM)
         await ws.nothing()
+        assert (await ws.call("subscribe", ROOM))["data"]["offset"] == 1
 
 
 async def test_an_overriding_subscribe_answers_what_it_returns() -> None:

@@ -411,6 +411,7 @@ async def test_who_is_disconnected_between_two_losses_is() -> None:
         await asyncio.wait_for(app.runtime.here.users.is_told.wait(), 5)
         for _ in range(3):
             await layer.invalidate(CONTROL, users.HISTORY)
+            await asyncio.wait_for(app.runtime.hub._topics[CONTROL].ready.wait(), 5)
         async with connect(app, "/ws/", user=user("ada")) as ws:
             text = '{"event":"disconnect","route":"","data":{"user":"ada","reason":"bye"}}'
             await layer.publish(CONTROL, text.encode(), users.HISTORY)  # as another process does
