@@ -1129,6 +1129,30 @@ async def test_a_burst_of_bad_credentials_is_verified_no_more_often_than_the_bou
     assert [one for one in verified if one != "good"] == [f"bad-{number}" for number in range(5)]
 
 
+async def test_guesses_that_the_client_cancels_are_counted() -> None:
+    class Slow(BearerAuthentication):
+        begun: asyncio.Event
+        first_frame = False
+
+        async def verify(self, token: str) -> Credential | None:
+            self.begun.set()
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError
+
+    Slow.begun = asyncio.Event()
+    app = WSAction(
+        [path("ws/", AsyncAPIConsumer.as_asgi())], authentication_classes=[Slow], limits=Limits(max_auth_failures=5)
+    )
+    async with connect(app, "/ws/") as ws:
+        for number in range(5):
+            await ws.send_json({"action": "$auth", "data": "guess", "request_id": number})
+            await asyncio.wait_for(Slow.begun.wait(), 5)
+            Slow.begun.clear()
+            await ws.send_json({"action": "$cancel", "data": number})
+            assert {(await ws.receive_json())["status"] for _ in range(2)} == {200, 499}
+        assert (await ws.wait_closed())[0] == 1008
+
+
 async def test_what_is_no_refusal_of_a_credential_is_no_failure() -> None:
     class Broken(BearerAuthentication):
         async def verify(self, token: str) -> Credential | None:

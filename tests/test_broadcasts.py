@@ -13,8 +13,10 @@ from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.layers.memory import MemoryLayer
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
+from wsaction.scopes import group_topic
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import HandshakeRefused, connect
 
@@ -215,3 +217,22 @@ async def test_a_consumer_that_is_too_slow_for_them_is_closed(monkeypatch: pytes
 def test_what_cannot_be_is_refused(options: Any) -> None:
     with pytest.raises(ImproperlyConfigured):
         async_action(**options)
+
+
+async def test_consumers_of_two_patterns_share_no_group() -> None:
+    routes = [path(f"{name}/<str:room>/<int:user>/", Grouped.as_asgi()) for name in ("chat", "admin")]
+    two = WSAction(routes)
+    async with two.lifespan(), connect(two, "/chat/a/1/") as chat, connect(two, "/admin/a/1/") as admin:
+        assert (await admin.call("tell", "child", "secret"))["status"] == 201
+        assert (await admin.receive_json())["data"] == "secret"
+        await chat.nothing()
+
+
+async def test_what_is_broadcast_between_two_losses_is_told() -> None:
+    layer = MemoryLayer()
+    one_app = WSAction([path("ws/<str:room>/", Root.as_asgi())], layer=layer)
+    async with one_app.lifespan(), connect(one_app, "/ws/a/") as one:
+        for _ in range(3):
+            await layer.invalidate(group_topic("ws/a/"), None)
+        assert (await one.call("tell", "child", 1))["status"] == 201
+        assert await one.receive_json() == {"data": 1, "status": 201}

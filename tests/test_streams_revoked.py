@@ -7,7 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from wsaction import generics
 from wsaction.applications import WSAction
 from wsaction.authentication import BaseAuthentication, Credential
 from wsaction.consumers import AsyncAPIConsumer
@@ -15,6 +17,7 @@ from wsaction.decorators import async_action
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
 from wsaction.permissions import BasePermission
+from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import WebSocketSession, connect
@@ -218,3 +221,47 @@ async def test_a_stream_of_a_user_who_is_disconnected_ends_with_the_connection()
         await app.disconnect_user("ada", "bye")
         assert await ws.wait_closed() == (4403, "bye")
         assert app.rights.ended == ["paused"]
+
+
+# -- objects ----------------------------------------------------------------------------------------------------------
+class Card(BaseModel):
+    id: int
+    owner: str = "ada"
+
+
+class Owner(BasePermission):
+    async def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any, **captures: Any) -> bool:
+        return bool(obj.owner == scope["user"].pk)
+
+
+class Cards(generics.GenericAsyncAPIActionHandler):
+    permission_classes = (Owner,)
+
+    @async_action
+    async def tail(self) -> AsyncIterator[int]:
+        await self.get_object()
+        for number in range(10_000):
+            yield number
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("change", ["given away", "deleted", "kept"])
+async def test_the_object_that_it_asked_for_is_asked_for_again(change: str) -> None:
+    cards = MemoryQuerySet(Card, rows=[Card(id=7)])
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = [path("cards/<int:pk>/", Cards.as_aaah(queryset=cards))]
+
+    app = WSAction([path("ws/", Root.as_asgi())])
+    async with app.lifespan(), opened(app) as ws:
+        await begin(ws, "tail", "cards/7/")
+        card = await cards.get(id=7)
+        if change == "given away":
+            await cards.update(card, {"owner": "bob"})
+        elif change == "deleted":
+            await cards.delete(card)
+        await app.revoke_user("ada")
+        if change == "kept":
+            assert [(await ws.receive_json())["status"] for _ in range(200)] == [206] * 200
+        else:
+            assert await end(ws) == 403

@@ -61,6 +61,17 @@ class Room(SubscribeMixin, AsyncAPIActionHandler):
         await self.publish("joined")
         raise ValueError("not today")
 
+    @async_action(ordered=False)
+    async def fail_later(self, times: int = 1) -> None:
+        for _ in range(times):
+            await self.subscribe()
+        await self.app.go_on.wait()
+        raise ValueError("not today")
+
+    @async_action(ordered=False)
+    async def join_meanwhile(self) -> Any:
+        return await self.subscribe()
+
     @async_action
     async def hang(self) -> None:
         await self.subscribe()
@@ -107,10 +118,21 @@ class Loud(Room):
             raise ValueError("not today")
 
 
+class Wordy(SubscribeMixin, AsyncAPIActionHandler):
+    """Its `subscribe` answers more than the mixin's."""
+
+    @async_action
+    async def subscribe(self) -> Any:
+        data = await super().subscribe()
+        await self.publish("joined")
+        return {**data, "more": 1}, 201
+
+
 class Root(AsyncAPIConsumer):
     routepatterns = [
         path("rooms/<int:pk>/", Room.as_aaah()),
         path("loud/<int:pk>/", Loud.as_aaah()),
+        path("wordy/", Wordy.as_aaah()),
     ]
 
 
@@ -269,3 +291,57 @@ async def test_unsubscribing_by_an_action_forgets_its_ids() -> None:
         whispered, reply = [await ws.receive_json() for _ in range(2)]
         assert (whispered["action"], whispered["request_id"]) == ("whispered", None)
         assert reply["request_id"] == 9
+
+
+# -- several that ask for one subscription ----------------------------------------------------------------------------
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_one_that_fails_leaves_nothing_however_often_it_subscribed(times: int) -> None:
+    app: Any = served()
+    app.go_on = asyncio.Event()
+    app.go_on.set()
+    async with app.lifespan(), connect(app, "/ws/") as ws:
+        assert (await ws.call("fail_later", ROOM, times=times))["status"] == 500
+        assert (await ws.call("tell", ROOM))["status"] == 200
+        await ws.nothing()
+        assert (await ws.call("subscribe", ROOM))["status"] == 200
+        await ws.call("tell", ROOM)
+        assert (await ws.event("told"))["data"] == 0
+
+
+async def test_what_another_action_asked_for_too_lasts_though_the_first_one_fails() -> None:
+    app: Any = served()
+    app.go_on = asyncio.Event()
+    async with app.lifespan(), connect(app, "/ws/") as ws:
+        await ws.send_json({"action": "fail_later", "route": ROOM, "request_id": 1})
+        assert (await ws.call("join_meanwhile", ROOM))["status"] == 200
+        app.go_on.set()
+        assert (await ws.receive_json())["status"] == 500
+        await ws.call("tell", ROOM)
+        assert (await ws.event("told"))["data"] == 0
+
+
+async def test_where_all_that_asked_for_it_fail_nothing_is_left() -> None:
+    app: Any = served()
+    app.go_on = asyncio.Event()
+    async with app.lifespan(), connect(app, "/ws/") as ws:
+        for number in (1, 2):
+            await ws.send_json({"action": "fail_later", "route": ROOM, "request_id": number})
+        await ws.call("whisper", ROOM)
+        await ws.event("whispered")
+        app.go_on.set()
+        assert [(await ws.receive_json())["status"] for _ in range(2)] == [500, 500]
+        await ws.call("tell", ROOM)
+        await ws.nothing()
+        assert (await ws.call("subscribe", ROOM))["data"]["offset"] == 1
+
+
+async def test_an_overriding_subscribe_answers_what_it_returns() -> None:
+    app = served()
+    async with app.lifespan(), connect(app, "/ws/") as ws:
+        for offset in (0, 1):
+            await ws.send_json({"action": "subscribe", "route": "wordy/", "request_id": 1})
+            messages = [await ws.receive_json() for _ in range(2)]
+            reply = next(one for one in messages if "status" in one)
+            assert (reply["status"], reply["data"]["more"], reply["data"]["offset"]) == (201, 1, offset)
+            assert next(one for one in messages if "event" in one)["offset"] == offset + 1
+            assert offset or messages[0] is reply

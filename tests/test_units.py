@@ -335,6 +335,31 @@ WAYS = [
 ]
 
 
+async def test_what_a_sync_action_calls_is_in_its_unit_and_tasks_begun_there_are_not() -> None:
+    cards, tasks = MemoryQuerySet(Card), list[Any]()
+
+    class Shop(AsyncAPIConsumer):
+        @async_action
+        def fill(self) -> None:
+            def later() -> None:
+                tasks.append(asyncio.ensure_future(self.audit()))
+
+            anyio.from_thread.run(self.begin)
+            anyio.from_thread.run_sync(later)
+            anyio.from_thread.run(cards.create, {"title": "in the unit"})
+            raise ValueError("not today")
+
+        async def begin(self) -> None:
+            tasks.append(asyncio.create_task(self.audit()))
+
+        async def audit(self) -> None:
+            await cards.create({"title": "audited"})
+
+    assert (await ask(Shop.as_asgi(), "fill"))["status"] == 500
+    await asyncio.gather(*tasks)
+    assert [card.title async for card in cards] == ["audited"] * 2
+
+
 @pytest.mark.parametrize("has_begun", [True, False], ids=["unit begun", "no unit yet"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_"))
 async def test_what_another_task_does_is_kept_and_told_though_the_action_fails(way: Any, has_begun: bool) -> None:

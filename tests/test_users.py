@@ -402,3 +402,28 @@ async def test_a_layer_that_cannot_be_opened_is_tried_again_for_the_next(
             await listening(app)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "Redis refuses the password" in caplog.text
+
+
+# -- losses that follow each other ------------------------------------------------------------------------------------
+async def test_who_is_disconnected_between_two_losses_is() -> None:
+    layer = MemoryLayer()
+    async with started(layer=layer) as app:
+        await asyncio.wait_for(app.runtime.here.users.is_told.wait(), 5)
+        for _ in range(3):
+            await layer.invalidate(CONTROL, users.HISTORY)
+            await asyncio.wait_for(app.runtime.hub._topics[CONTROL].ready.wait(), 5)
+        async with connect(app, "/ws/", user=user("ada")) as ws:
+            text = '{"event":"disconnect","route":"","data":{"user":"ada","reason":"bye"}}'
+            await layer.publish(CONTROL, text.encode(), users.HISTORY)  # as another process does
+            assert await ws.wait_closed() == (4403, "bye")
+
+
+async def test_who_was_here_before_a_loss_is_closed_though_it_is_told_while_the_layer_is_away() -> None:
+    layer = MemoryLayer()
+    async with started(layer=layer) as app:
+        await asyncio.wait_for(app.runtime.here.users.is_told.wait(), 5)
+        async with connect(app, "/ws/", user=user("ada")) as ws:
+            app.runtime.hub._topics[CONTROL].confirmed_at = asyncio.get_running_loop().time()
+            app.runtime.hub.lost()
+            app.runtime.here.users.put(f'{{"event":"$resync","route":"{CONTROL}","data":{{}}}}')
+            assert (await ws.wait_closed())[0] == 1012

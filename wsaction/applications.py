@@ -27,7 +27,7 @@ from wsaction.pages import Pages
 from wsaction.publishing import handler_at, publish_from
 from wsaction.routing import Resolver404, Router
 from wsaction.runtime import Runtime
-from wsaction.scopes import PATH_KEY, RUNTIME_KEY, USER_ID_KEY, captured_root
+from wsaction.scopes import PATH_KEY, PATTERN_KEY, RUNTIME_KEY, USER_ID_KEY, captured_root
 from wsaction.serving import refuse, refuse_host
 from wsaction.units import current_unit
 
@@ -332,6 +332,7 @@ class WSAction:
         scope[RUNTIME_KEY] = self.runtime
         scope[USER_ID_KEY] = self._user_id
         scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
+        scope[PATTERN_KEY] = match.route
         scope[PATH_KEY] = captured_root(scope) + match.canonical
         return match.func
 

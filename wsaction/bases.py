@@ -114,6 +114,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
             raise NotFound
         obj = await queryset.get(**{self.lookup_field: key})
         refuse_false(self, "check_object_permissions", await self.check_object_permissions(obj))  # type: ignore[func-returns-value]
+        self.frame.asks_object = True
         return obj
 
     # ---------------------------------------------------------------------------------------------- events

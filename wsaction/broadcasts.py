@@ -1,7 +1,8 @@
 """Broadcasts, as rest_framework_channels has them: an action's answer told to a *group* of connections.
 
 ``@async_action(mode="broadcast")`` tells ``{"data": ..., "status": ...}`` to all connections of the consumer's path;
-with ``group_send_lookup_kwargs = "room"``, to all that captured the same ``room``. With ``broadcast_type="card.moved"``
+with ``group_send_lookup_kwargs = "room"``, to all whose path matched the same pattern and captured the same ``room``,
+whatever else it captured: leave it out where tenants share a pattern. With ``broadcast_type="card.moved"``
 each of their consumers is asked instead: ``async def card_moved(self, event)``, whose ``event`` also has the ``type``,
 and which tells its client what it likes (``await self.send_json(event)``). Whose action it was is told after the reply.
 """
@@ -18,7 +19,7 @@ from wsaction.events import encode_event
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.frames import Frame
 from wsaction.publishing import session_of, tell
-from wsaction.scopes import connection_captures, connection_path, group_topic
+from wsaction.scopes import PATTERN_KEY, connection_captures, connection_path, group_topic
 
 __all__ = ("GENERAL", "Group", "ReplyFirst", "broadcast", "is_grouped", "join_group", "method_name")
 
@@ -59,8 +60,8 @@ async def join_group(session: Any) -> "Group | None":
 
 
 def _topic(handler: Any) -> str:
-    """The group's: that of the connection path, or of all whose path captured the same by this name, whatever else it
-    captured."""
+    """The group's: that of the connection path, or of all whose path matched the same pattern and captured the same by
+    this name, whatever else it captured."""
     scope = handler.scope
     _, captured = connection_captures(scope)
     for owner, known in ((handler, handler.kwargs), (handler.consumer, captured)):
@@ -72,7 +73,8 @@ def _topic(handler: Any) -> str:
                 f"{type(owner).__name__}.group_send_lookup_kwargs is {name!r}, which its path does not capture; it has "
                 f"{', '.join(known) or 'none'}"
             )
-        return group_topic("", handler.consumer.group_send_lookup_kwargs or name, str(known[name]))
+        pattern, asked = scope.get(PATTERN_KEY, ""), handler.consumer.group_send_lookup_kwargs or name
+        return group_topic(pattern, asked, str(known[name]))
     return group_topic(connection_path(scope))
 
 

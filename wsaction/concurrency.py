@@ -13,14 +13,31 @@ from typing import Any, Generic, TypeVar
 import anyio
 import anyio.to_thread
 
-__all__ = ("Threads", "caller")
+__all__ = ("Threads", "caller", "handed_over", "is_awaited_by_thread")
 
 logger = logging.getLogger("wsaction")
 
 T = TypeVar("T")
 
 caller: ContextVar[Any] = ContextVar("wsaction.caller", default=None)
-"""In a thread, the task that waits for it; inherited by what the thread has run on the event loop."""
+"""In a thread, the task that waits for it; inherited by what the thread has run on the event loop, and by the tasks
+that are begun there, which nobody waits for."""
+handed_over: ContextVar[Any] = ContextVar("wsaction.handed_over", default=None)
+"""The task that does on one event loop what another thread gave it, and waits for."""
+
+_FROM_THREAD = "AsyncIOBackend.run_async_from_thread."  # where anyio makes the coroutine of such a task
+
+
+def is_awaited_by_thread(task: "asyncio.Task[Any] | None", owner: "asyncio.Task[Any]") -> bool:
+    """Whether what runs is the thread that ``owner`` waits for, or what that thread waits for itself: an event loop of
+    its own, or, on the owner's, what it called through `anyio.from_thread` or the app. ``task``: what it is on a loop.
+    """
+    if caller.get() is not owner:
+        return False
+    if task is None or task is handed_over.get() or task.get_loop() is not owner.get_loop():
+        return True
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and code.co_qualname.startswith(_FROM_THREAD)
 
 
 class Threads:

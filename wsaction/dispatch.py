@@ -175,7 +175,7 @@ class Session:
                     let_go(frame, failed=True)
                     return None
             if frame.held is not None:
-                self._send_before(frame.held, frame, reply)
+                self._send_before(frame.held, frame, reply, is_empty=result is None)
                 return None
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
@@ -191,10 +191,10 @@ class Session:
             return self._failure(frame, frame.error or exc)
         return reply
 
-    def _send_before(self, held: list[Held], frame: Frame, reply: str | None) -> None:
-        """Sends a reply before what waits for it."""
-        if (own := next((one.answer for one in held if one.answer is not None), None)) is not None:
-            own()
+    def _send_before(self, held: list[Held], frame: Frame, reply: str | None, *, is_empty: bool) -> None:
+        """Sends a reply before what waits for it. ``is_empty``: its action has returned nothing."""
+        if (answer := next((one.answer for one in held if one.answer is not None), None)) is not None:
+            answer(None if is_empty else reply)
         elif reply is not None:
             self.connection.put(self.connection.outbox.word(reply, frame))
         let_go(frame)

@@ -44,7 +44,9 @@ class Held:
 
     go_on: Callable[[], None]  # the reply is on its way
     undo: Callable[[], None]  # the action failed
-    answer: Callable[[], None] | None = None  # sends the final reply in its place among events; it may raise
+    answer: Callable[[str | None], None] | None = None
+    """Sends the final reply in its place among events: the action's own, or one of its own where that says nothing.
+    It may raise."""
 
 
 class Frame:
@@ -54,11 +56,12 @@ class Frame:
     """
 
     __slots__ = (
-        "_kwargs", "action", "body", "call", "consumer", "deadline", "disowned", "error", "held", "key", "request_id",
-        "route", "size", "status", "task", "unit",
+        "_kwargs", "action", "asks_object", "body", "call", "consumer", "deadline", "disowned", "error", "held", "key",
+        "request_id", "route", "size", "status", "task", "unit",
     )  # fmt: skip
 
     _kwargs: dict[str, Any]
+    asks_object: bool  # set once the permissions of the object that it names were asked
     body: dict[str, Any]  # the JSON object as it came
     action: str | None  # as the client wrote it; echoed
     route: str  # as the client wrote it, with its query; echoed

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from wsaction.admission import AuthenticationState
 from wsaction.alarms import Alarm
-from wsaction.exceptions import Busy, NotAuthenticated, ShuttingDown, to_api_error
+from wsaction.exceptions import Busy, Cancelled, NotAuthenticated, ShuttingDown, to_api_error
 from wsaction.frames import Frame, current_frame, encode_error, encode_reply, reply_tail
 from wsaction.limits import Limits, bound_in
 
@@ -52,7 +52,8 @@ class Gate:
     What is wrong with a refused frame otherwise is not told. A frame that had to wait is asked about again when its
     turn comes. ``refreshed`` starts what follows each ``$auth`` that was accepted; that is awaited before its reply,
     and until it has ended another one is refused. ``observed`` is told of each that was answered, and how many seconds
-    that took. With the last of ``max_auth_failures`` credentials that are refused, the connection is closed, 1008.
+    that took. With the last of ``max_auth_failures`` credentials that are refused, or whose frame the client cancels
+    before that is known, the connection is closed, 1008.
     `watch` closes it (4401) once it is overdue, until `stop`.
     """
 
@@ -119,7 +120,7 @@ class Gate:
             frame.status = error.status
             if (bound := bound_in(error.ctx)) is not None:
                 self._connection.on_limit(*bound)
-            if error.status in (401, 403):
+            if error.status in (401, 403, Cancelled.code[0]):
                 self._count_failure()
             return encode_error(frame, error)
         frame.status, told = 200, json.dumps(data, separators=(",", ":"))

@@ -15,7 +15,7 @@ from wsaction.scopes import topic_at
 from wsaction.tasks import is_being_cancelled
 from wsaction.units import abandon, complete
 
-__all__ = ("Grant", "Right", "Stream", "release", "withdraw")
+__all__ = ("Begun", "Grant", "Right", "Stream", "release", "withdraw")
 
 logger = logging.getLogger("wsaction")
 
@@ -77,7 +77,10 @@ class Right:
 
 
 class Stream(Right):
-    """A stream's that runs: it sends no item while its permissions are asked, and none once they are lost."""
+    """A stream's that runs: it sends no item while its permissions are asked, and none once they are lost.
+
+    Where it has asked for the object that it names, by ``get_object()``, that is asked for again too.
+    """
 
     __slots__ = ("_asking", "_free", "always", "frame")
 
@@ -110,15 +113,33 @@ class Stream(Right):
         elif not await self.still_holds():
             raise PermissionDenied
 
+    async def _allows(self, handler: Any) -> bool:
+        await super()._allows(handler)
+        if hasattr(self.frame, "asks_object"):
+            await handler.get_object()
+        return True
+
+
+class Begun:
+    """Whose a subscription is: it ends where all frames that asked for it have failed."""
+
+    __slots__ = ("go_on", "is_kept", "waiting")
+
+    def __init__(self) -> None:
+        self.is_kept = False  # whether one of them has succeeded
+        self.waiting = 0  # how many of them are under way
+        self.go_on: Callable[[], None] | None = None  # of one that has failed: for the next one that succeeds
+
 
 class Grant(Right):
     """One subscription's. It keeps the call, and not the frame that the client sent."""
 
-    __slots__ = ("_place", "_present", "_topic", "route")
+    __slots__ = ("_place", "_present", "_topic", "begun", "route")
 
     def __init__(self, session: Any, handler: Any, topic: str, route: str) -> None:
         super().__init__(session, handler.frame.call, {})
         self._topic, self.route = topic, route
+        self.begun = Begun()  # shared with the grants of the same subscription before
         self._place: Place | None = None  # where its user is to be counted
         self._present: tuple[Roster, Place, str] | None = None  # where it is counted, and for whom
 

@@ -328,9 +328,9 @@ class Hub:
             topic.resync_one(subscription)
 
     def heard_since(self, topic: str) -> float:
-        """Since when, by the loop's clock, all that is published to a topic arrives; 0 where it does not."""
+        """Since when, by the loop's clock, all that is published to a topic arrives, or did until it was last lost."""
         known = self._topics.get(topic)
-        return known.confirmed_at if known is not None and known.confirmed else 0.0
+        return known.confirmed_at if known is not None else 0.0
 
     def resync(self, subscriber: Subscriber, routes: Collection[str] | None) -> None:
         """Tells a subscriber that it may have missed something of what it is subscribed to under these routes; None:

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from wsaction.admission import Authenticator
 from wsaction.authentication import user_id
-from wsaction.concurrency import Threads
+from wsaction.concurrency import Threads, handed_over
 from wsaction.exceptions import ActionTimeout, Busy, LayerUnavailable
 from wsaction.flushers import Flusher
 from wsaction.frames import current_frame
@@ -224,11 +224,13 @@ async def on_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[
 
     Raises what it raises, `LayerUnavailable` where that takes longer than 10 s, as where the loop ends meanwhile.
     """
-    coroutine = work()
+    given = work()
+    coroutine = _handed_over(given)
     try:
         done = asyncio.run_coroutine_threadsafe(coroutine, loop)
     except RuntimeError as exc:  # it was closed just now
         coroutine.close()
+        given.close()
         raise LayerUnavailable("The event loop that serves the app has ended.") from exc
     try:
         async with asyncio.timeout(HAND_OVER_TIMEOUT) as deadline:
@@ -238,6 +240,11 @@ async def on_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[
             raise
         msg = f"The event loop that serves the app did not do it within {HAND_OVER_TIMEOUT:g} s."
         raise LayerUnavailable(msg, uncertain=True) from None
+
+
+async def _handed_over(work: Coroutine[Any, Any, None]) -> None:
+    handed_over.set(asyncio.current_task())
+    await work
 
 
 _runtimes: "WeakSet[Runtime]" = WeakSet()

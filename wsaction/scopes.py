@@ -6,7 +6,7 @@ share one, and what follows says whose it is::
     ws/acme/?boards/7/              a route, in canonical form: each capture is written back through its converter
     ws/acme/??ninbox/?inbox:7       what a get_topic() returned, within the first route that has this get_topic()
     ??snews                         a SharedTopic, of the whole app
-    ws/acme/??g   ??l["room",...]   groups of broadcasts
+    ws/acme/??g   ??l("ws/...       groups of broadcasts: of a path, or of a pattern and what it captured
     $control                        what processes tell each other
 
 A ``?`` in a path or a pattern is escaped and routes have none, so no string that a client or a handler chooses leaves
@@ -18,8 +18,9 @@ from hashlib import sha256
 from typing import Any
 
 __all__ = (
-    "PATH_KEY", "RUNTIME_KEY", "SESSION_KEY", "SOCKET_EXTENSION", "USER_ID_KEY", "RouteTopic", "SharedTopic",
-    "captured_root", "connection_captures", "connection_path", "group_topic", "topic_as", "topic_at", "topic_of",
+    "PATH_KEY", "PATTERN_KEY", "RUNTIME_KEY", "SESSION_KEY", "SOCKET_EXTENSION", "USER_ID_KEY", "RouteTopic",
+    "SharedTopic", "captured_root", "connection_captures", "connection_path", "group_topic", "is_loaded", "topic_as",
+    "topic_at", "topic_of",
 )  # fmt: skip
 
 MAX_NAME = 512  # characters of a name in a topic; a longer one is replaced by its hash
@@ -27,6 +28,7 @@ MAX_NAME = 512  # characters of a name in a topic; a longer one is replaced by i
 RUNTIME_KEY = "wsaction.runtime"  # where an app leaves its runtime in the scope of a connection
 SESSION_KEY = "wsaction.session"  # where a connection's scope has what its frames go through
 SOCKET_EXTENSION = "wsaction.socket"  # the ASGI extension in a connection's scope: its `fairness.FairProtocol`
+PATTERN_KEY = "wsaction.pattern"  # where an app leaves the pattern that a connection's path matched
 PATH_KEY = "wsaction.path"  # where an app leaves the canonical path of a connection in its scope
 USER_ID_KEY = "wsaction.user_id"  # and what says who a user is, where it was given something that does
 
@@ -78,8 +80,15 @@ def topic_as(handler: Any, name: Any) -> str:
 
 
 def group_topic(path: str, *names: Any) -> str:
-    """The topic of a group of broadcasts: that of a connection path, or with ``names`` that of all who have them."""
-    return _topic("", "l", "", repr(names)) if names else _topic(path, "g", "", "")
+    """The topic of a group of broadcasts: that of a connection path; with ``names``, of all connections whose path
+    matched one pattern, ``path``, and who have these."""
+    return _topic("", "l", "", repr((path, *names))) if names else _topic(path, "g", "", "")
+
+
+def is_loaded(topic: str) -> bool:
+    """Whether the subscribers of a topic are clients, who load what they missed: not what processes tell each other,
+    nor groups of broadcasts, which nobody could load."""
+    return not (topic.startswith("$") or topic.partition("?")[2].startswith(("?g", "?G", "?l", "?L")))
 
 
 def _topic(path: str, kind: str, space: str, name: str) -> str:

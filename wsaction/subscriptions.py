@@ -87,7 +87,8 @@ class SubscribeMixin:
         that every change is in it or in a later event; not where all that was missed follows.
 
         Another action may await it, ``await self.subscribe()``, and gets the same data. The events then follow that
-        action's reply, or the first item of its stream; where the action fails, nothing is subscribed.
+        action's reply, or the first item of its stream; where the action fails, nothing is subscribed. An action that
+        overrides this one answers what it returns, or as this one where that is None.
         """
         return await _subscribe(self, None if since is None else Position(since.epoch, since.offset), snapshot)
 
@@ -151,6 +152,8 @@ async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> di
             filter=handler.get_event_filter(grant),
             patience=grant.patience,
         )
+        if go_on is None and earlier is not None:
+            grant.begun = earlier.begun
         if handler.shows_presence:
             grant.appear(Place(*key, history(handler)), earlier)
     finally:
@@ -183,13 +186,14 @@ class _Reply:
     """What is told of a subscription: the reply of the frame whose action is ``subscribe``; of any other frame, what
     ``await self.subscribe()`` returns, while the reply is its own action's."""
 
-    __slots__ = ("_answers", "_frame", "_go_on", "_grant", "_key", "_session", "_told")
+    __slots__ = ("_answers", "_begun", "_frame", "_go_on", "_grant", "_key", "_session", "_told")
 
     def __init__(self, session: Any, frame: Frame, grant: Grant, key: tuple[str, str]) -> None:
         self._session, self._frame, self._grant, self._key = session, frame, grant, key
         waits = any(one.answer for one in frame.held or ())  # another call of this very action
         self._answers = frame.call.name == "subscribe" and frame is current_frame.get() and not waits
         self._go_on: Callable[[], None] | None = None  # None: it was subscribed before
+        self._begun = grant.begun
         self._told: tuple[Position, bool | None, str | None] = Position("", 0), None, None
 
     def note(self, position: Position, recovered: bool | None, snapshot: str | None) -> None:
@@ -203,7 +207,8 @@ class _Reply:
 
     def hold(self, go_on: Callable[[], None] | None) -> None:
         """It is subscribed; what follows waits for the frame's reply."""
-        self._go_on = go_on
+        self._go_on, self._begun = go_on, self._grant.begun
+        self._begun.waiting += 1
         hold(self._frame, Held(self._begin, self._undo, self._answer if self._answers else None))
 
     @property
@@ -213,30 +218,42 @@ class _Reply:
         return data
 
     def _begin(self) -> None:
+        self._begun.is_kept = True
+        self._begun.waiting -= 1
         if not self._answers:
             self._session.connection.subscribed(self._key[1], self._frame)
-        if self._go_on is not None:
-            self._go_on()
+        for go_on in (self._go_on, self._begun.go_on):
+            if go_on is not None:
+                go_on()
+        self._begun.go_on = None
 
     def _undo(self) -> None:
         """Nothing is left of a subscription whose client was told that the action failed."""
-        if self._go_on is not None and self._session.grants.get(self._key) is self._grant:
+        begun, grant = self._begun, self._session.grants.get(self._key)
+        begun.waiting -= 1
+        if begun.is_kept:  # another frame has asked for it too
+            if self._go_on is not None:
+                self._go_on()
+        elif begun.waiting:
+            begun.go_on = self._go_on or begun.go_on
+        elif grant is not None and grant.begun is begun:
             release(self._session, *self._key)
 
-    def _answer(self) -> None:
+    def _answer(self, own: str | None) -> None:
         """Sends the reply, behind what a subscription that went on has yet to be told. Raises `PermissionDenied` where
         the right was lost meanwhile."""
         session = self._session
-        if session.grants.get(self._key) is not self._grant:
+        if (grant := session.grants.get(self._key)) is None:
             raise PermissionDenied
-        if self._go_on is not None:
-            session.connection.put(self._worded(*self._told))
-        else:
-            session.runtime.hub.answer(session.connection, *self._key, self._worded)
 
-    def _worded(self, position: Position, recovered: bool | None, snapshot: str | None) -> str:
-        worded: str = self._session.connection.outbox.word(self._text(position, recovered, snapshot), self._frame)
-        return worded
+        def reply(*told: Any) -> str:
+            worded: str = session.connection.outbox.word(self._text(*told) if own is None else own, self._frame)
+            return worded
+
+        if self._go_on is not None and grant.begun is self._begun:
+            session.connection.put(reply(*self._told))
+        else:
+            session.runtime.hub.answer(session.connection, *self._key, reply)
 
     def _text(self, position: Position, recovered: bool | None, snapshot: str | None) -> str:
         frame = self._frame

@@ -16,6 +16,7 @@ from wsaction.events import Event, encode_notice
 from wsaction.fanouts import Fanout, Lane
 from wsaction.layers.base import History, Page, Position
 from wsaction.recipients import Answers, FilteredSubscription, State, Subscription
+from wsaction.scopes import is_loaded
 
 __all__ = ("MAX_BACKLOG", "RING", "Heard", "OnEvent", "Rings", "Topic")
 
@@ -205,7 +206,7 @@ class Topic:
         What processes tell each other (``$...``) is no state to be loaded: what was heard, and waits, is told all the
         same.
         """
-        if not self.name.startswith("$"):
+        if is_loaded(self.name):
             return at.offset
         heard = {offset for epoch, offset, body in self.backlog if epoch == at.epoch and body}
         offset = at.offset
@@ -236,6 +237,7 @@ class Topic:
         The first loss is told at once. Where one follows another, as when a store evicts again and again, subscribers
         wait for it: since all of them loading is dear, they are told once in a while, and a last time after the last
         one. Until then they are told no event, so that one who drops asks for all of it, by the position of before.
+        What cannot be loaded is told all the same.
         """
         for subscription in tuple(self.joining):
             if subscription.state is State.AHEAD:
@@ -247,8 +249,9 @@ class Topic:
             self._tell_resync(tuple(self.live))
             return
         self._owed.update(self.live)
-        self.live.clear()
-        self._recipients = None
+        if is_loaded(self.name):
+            self.live.clear()
+            self._recipients = None
         if self._timer is None:
             self._timer = loop.call_at(self._resynced + self._pause, self._tell_owed)
 

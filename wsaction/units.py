@@ -7,7 +7,7 @@ back. Of a stream, each step between two yields is a unit, so that a paused stre
 A unit belongs to the task that began it. Other tasks (``create_task``, ``gather``, a ``TaskGroup``) are outside of it,
 whoever began or awaits them: what they write is kept and told by itself, as with a database session of their own.
 `UnitOfWork.include` brings work in another task into the unit. What a sync action calls through `anyio.from_thread`
-is part of the action's unit.
+is part of the action's unit; the tasks that it begins there are not.
 
 A commit may end in three ways. It is kept; it is refused, and nothing is kept; or nobody knows, since its answer was
 lost. Where nobody knows, the caller gets `OutcomeUnknown` and whatever waited for the commit is told so.
@@ -28,7 +28,7 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar, cast
 
-from wsaction.concurrency import caller
+from wsaction.concurrency import is_awaited_by_thread
 from wsaction.exceptions import OutcomeUnknown
 from wsaction.frames import Frame, current_frame
 
@@ -249,12 +249,12 @@ inherit the variable, but not the unit."""
 
 
 def _is_ours(owner: Any) -> bool:
-    """Whether we run in this task, or in a thread that it waits for."""
+    """Whether we run in this task, or in a thread that it waits for; not in a task that either has begun."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # in a thread
         task = None
-    return owner is not None and (task is owner or caller.get() is owner)
+    return owner is not None and (task is owner or is_awaited_by_thread(task, owner))
 
 
 def _own_frame() -> Frame | None:

@@ -263,6 +263,8 @@ class RedisLayer:
             try:
                 await link.receive()
             except Refused as exc:
+                if exc.code == "OOM":
+                    continue  # what keeps nothing works all the same, and for the rest it is told as it is asked
                 raise refusal(Refused(f"{exc} (it was asked to {command[0]!s})", exc.code)) from exc
 
     # ------------------------------------------------------------------------------------------------ carrying
