@@ -157,6 +157,26 @@ def test_a_message_in_fragments(serve_app: Serve, connect: Connect, app: App) ->
     assert lengths(client, 5) == [1_401, 0, 1, 1, 1]
 
 
+def test_a_message_is_not_late_while_the_app_has_yet_to_take_those_before_it(
+    serve_app: Serve, connect: Connect, app: App
+) -> None:
+    app.may.clear()
+    server = serve_app()
+    client = connect(server.port)
+    begun, over = fragments(b"begun", b" and over")[:11], fragments(b"begun", b" and over")[11:]
+    client.send(ws_frame(b"taken") + ws_frame(b"waits") + begun)  # in one segment, so that all of it is parsed
+    protocol = protocol_of(server)
+    while not in_loop(server, lambda: protocol._parts):
+        pass
+    client.send(over)  # which is not parsed, as nobody has asked for it
+    while not in_loop(server, lambda: protocol._unparsed):
+        pass
+    in_loop(server, lambda: setattr(protocol, "_began", protocol._began - 60))
+    in_loop(server, protocol._look)
+    app.may.set()
+    assert lengths(client, 3) == [5, 5, 14]
+
+
 def test_empty_fragments_take_no_place(serve_app: Serve, connect: Connect, app: App) -> None:
     server = serve_app()
     client, other = connect(server.port), connect(server.port)

@@ -39,6 +39,10 @@ __all__ = ("Bounded", "FairProtocol", "Turns")
 SHARE = 64  # what one connection may cost before others have their turn
 TOGETHER = 256  # what all those may cost in one iteration of the event loop that keep within their share
 
+NO_HANDSHAKE = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
+    b"Content-Length: 55\r\n\r\nA WebSocket handshake is a GET request without a body.\n"
+)
 LINGER = 1.0  # seconds that a client who broke the protocol has to take its close frame
 MAX_DISCARDED = 1_048_576  # bytes that it may send meanwhile before it is cut off
 MAX_UNTOLD = Limits().max_frame_bytes  # bytes of a message where neither the server nor the app has said how many
@@ -220,7 +224,9 @@ class FairProtocol(WebSocketsSansIOProtocol):
         if self._done or not self._began:
             return
         left = self._began + self._timeout - self.loop.time()
-        if left > 0:  # another message than the one that it was set for
+        if left <= 0 and not self._wanted:  # the rest may be here: it is the app that has yet to take what came before
+            left = self._timeout
+        if left > 0:  # or another message than the one that it was set for
             self._looking = self.loop.call_later(left, self._look)
         else:
             self._breach(1008, "message_timeout", "a message that is not whole")
@@ -409,13 +415,13 @@ class FairProtocol(WebSocketsSansIOProtocol):
 
     def handle_events(self) -> None:
         super().handle_events()
-        if self.conn.handshake_exc is not None and not self.handshake_initiated:  # more headers than it takes: 431
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:  # a body, or too many headers: 431
             self._refused()
 
     def _refused(self) -> None:
-        """The handshake is answered by an error, which is there to be sent."""
+        """The handshake is answered by an error, which is there to be sent, or else is what its parser does not take."""
         self.handshake_complete = self.close_sent = True
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.write(b"".join(self.conn.data_to_send()) or NO_HANDSHAKE)
         self.transport.close()
 
     # ------------------------------------------------------------------------------------------------ the end
