@@ -15,6 +15,7 @@ It stands on how uvicorn 0.52 to 0.54 works inside; the tests say whether a newe
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -97,18 +98,20 @@ class Turns:
     def _next(self) -> None:
         """An iteration of the loop is over."""
         self._armed, self._left = False, TOGETHER
-        if self._last:
-            connection = self._last.popleft()
-            connection.queued = False
-            connection.take_turn()
-        for _ in range(len(self._first)):
-            if self._left <= 0:
-                break
-            connection = self._first.popleft()
-            connection.queued = False
-            self._left -= connection.take_turn()
-        if self._first or self._last:
-            self._arm()
+        try:
+            if self._last:
+                connection = self._last.popleft()
+                connection.queued = False
+                connection.take_turn()
+            for _ in range(len(self._first)):
+                if self._left <= 0:
+                    break
+                connection = self._first.popleft()
+                connection.queued = False
+                self._left -= connection.take_turn()
+        finally:  # one whose turn fails keeps none of the others from theirs
+            if self._first or self._last:
+                self._arm()
 
 
 _turns_of: "WeakKeyDictionary[asyncio.AbstractEventLoop, Turns]" = WeakKeyDictionary()
@@ -313,7 +316,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
             self.queue.put_nowait({"type": "websocket.receive", "text": text})
 
     def handle_ping(self) -> None:
-        if self.writable.is_set():
+        if self.writable.is_set() and not self.transport.is_closing():
             super().handle_ping()
         else:
             self.conn.data_to_send()  # the pong, which would wait in memory with all the others
@@ -365,7 +368,8 @@ class FairProtocol(WebSocketsSansIOProtocol):
             self.close_timer.cancel()
         self.close_timer = self.loop.call_later(LINGER, self._close_now)
         if self.transport.can_write_eof() and not self.transport.is_closing():
-            self.transport.write_eof()
+            with suppress(OSError):  # the peer is gone already, as we are about to be told
+                self.transport.write_eof()
 
     def _close_now(self) -> None:
         self.transport.close()
@@ -419,7 +423,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
             self._refused()
 
     def _refused(self) -> None:
-        """The handshake is answered by an error, which is there to be sent, or else is what its parser does not take."""
+        """The handshake is answered by an error: what is there to be sent, or 400 where its parser has no answer."""
         self.handshake_complete = self.close_sent = True
         self.transport.write(b"".join(self.conn.data_to_send()) or NO_HANDSHAKE)
         self.transport.close()
