@@ -226,6 +226,31 @@ async def test_a_token_that_was_fetched_anew_and_is_refused_twice_is_final() -> 
                 await client.call("echo")
 
 
+async def test_refusals_with_a_connection_that_was_let_in_between_are_not_in_a_row() -> None:
+    """As of short tokens on a bad network: each drop may come as the token that is at hand has just expired."""
+    async with scripted() as server, client_at(server, token=Numbered()) as (client, peer):
+        for number in (2, 4, 6):
+            server.greets = False
+            peer.drop()
+            peer = await server.accepted()
+            assert token_of(peer) == f"token-{number}"
+            server.greets = True
+            await peer.close(4401, "This token is not valid.")
+            peer = await server.accepted()
+        answer = asyncio.create_task(client.call("echo"))
+        await peer.reply(await peer.frame("echo"), "still here")
+        assert await answer == "still here"
+
+
+async def test_a_client_that_is_let_in_and_sent_away_twice_stays_away() -> None:
+    states = States()
+    async with scripted() as server, client_at(server, on_state=states, token=Numbered()) as (_, peer):
+        await peer.close(4403, "no")
+        await (await server.accepted()).close(4403, "no")
+        await states.reach("closed")
+        assert server.count == 2
+
+
 @pytest.mark.parametrize("code", [1008, 4400, 4401, 4403, 4404, 4422, 4499])
 async def test_a_refusal_after_the_handshake_is_told_on_entering(code: int) -> None:
     async with scripted(greets=False) as server:

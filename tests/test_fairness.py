@@ -2,20 +2,21 @@
 
 import asyncio
 import contextlib
+import errno
 import logging
 import runpy
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from tests.attacking import WAIT, Client, handshake, ws_frame
 from tests.conftest import Server
 from wsaction import fairness
-from wsaction.fairness import SHARE, FairProtocol
+from wsaction.fairness import SHARE, FairProtocol, Turns
 
 Serve = Callable[..., Server]
 Connect = Callable[..., Client]
@@ -157,6 +158,26 @@ def test_a_message_in_fragments(serve_app: Serve, connect: Connect, app: App) ->
     assert lengths(client, 5) == [1_401, 0, 1, 1, 1]
 
 
+def test_a_message_is_not_late_while_the_app_has_yet_to_take_those_before_it(
+    serve_app: Serve, connect: Connect, app: App
+) -> None:
+    app.may.clear()
+    server = serve_app()
+    client = connect(server.port)
+    begun, over = fragments(b"begun", b" and over")[:11], fragments(b"begun", b" and over")[11:]
+    client.send(ws_frame(b"taken") + ws_frame(b"waits") + begun)  # in one segment, so that all of it is parsed
+    protocol = protocol_of(server)
+    while not in_loop(server, lambda: protocol._parts):
+        pass
+    client.send(over)  # which is not parsed, as nobody has asked for it
+    while not in_loop(server, lambda: protocol._unparsed):
+        pass
+    in_loop(server, lambda: setattr(protocol, "_began", protocol._began - 60))
+    in_loop(server, protocol._look)
+    app.may.set()
+    assert lengths(client, 3) == [5, 5, 14]
+
+
 def test_empty_fragments_take_no_place(serve_app: Serve, connect: Connect, app: App) -> None:
     server = serve_app()
     client, other = connect(server.port), connect(server.port)
@@ -253,6 +274,50 @@ def test_others_have_their_turn_while_one_floods(serve_app: Serve, connect: Conn
         stop.set()
         flood.socket.shutdown(socket.SHUT_RDWR)
         thread.join(WAIT)
+
+
+async def test_one_whose_turn_fails_keeps_no_other_from_theirs() -> None:
+    loop = asyncio.get_running_loop()
+    failures, turns = asyncio.Queue[Any](), Turns(loop)
+    loop.set_exception_handler(lambda _, context: failures.put_nowait(context["exception"]))
+
+    class Waiting:
+        queued = False
+
+        def __init__(self, fails: bool) -> None:
+            self.fails, self.had = fails, asyncio.Event()
+
+        def take_turn(self) -> int:
+            self.had.set()
+            if self.fails:
+                raise ZeroDivisionError
+            return 1
+
+    waiting = [Waiting(fails=number == 0) for number in range(3)]
+    for one in waiting:
+        turns.in_line(cast(FairProtocol, one))
+    for one in waiting:
+        await asyncio.wait_for(one.had.wait(), WAIT)
+    assert isinstance(failures.get_nowait(), ZeroDivisionError)
+    assert failures.empty()
+
+
+def test_who_is_gone_as_it_is_told_what_it_did_wrong_is_no_error(
+    serve: Serve, connect: Connect, app: App, log: pytest.LogCaptureFixture
+) -> None:
+    server = serve(app, ws=FairProtocol, loop="asyncio", lifespan="off", log_config=None)
+    client = connect(server.port)
+    transport = protocol_of(server).transport
+
+    def write_eof() -> None:  # as asyncio's does where the peer has reset the connection
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    transport.write_eof = write_eof  # type: ignore[method-assign]
+    client.send(ws_frame(b"x") * 40 + b"\xff\xff\xff\xff")  # more than one turn: it is a later one that fails
+    while client.receive()[0] != 8:
+        pass
+    assert app.ended.wait(WAIT)
+    assert not [record for record in log.records if record.levelno >= logging.ERROR]
 
 
 def test_without_uvicorn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

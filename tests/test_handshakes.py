@@ -39,6 +39,7 @@ def twice(name: str, value: str) -> bytes:
 REQUESTS = {  # the statuses that it may be answered
     "as it should be": (request(), {101}),
     "in other cases": (request(Upgrade="WebSocket", Connection="keep-alive, uPGRADE"), {101}),
+    "with Connection twice, as from a proxy": (twice("Connection", "keep-alive"), {101}),
     "of a later version of HTTP": (request("GET /ws/ HTTP/1.2"), {101, 400, 505}),
     "HTTP/1.0": (request("GET /ws/ HTTP/1.0"), {400, 426}),
     "HTTP/1.0 without a Host": (request("GET /ws/ HTTP/1.0", Host=None), {400, 426}),
@@ -52,6 +53,8 @@ REQUESTS = {  # the statuses that it may be answered
     "an Upgrade that only begins so": (request(Upgrade="websockets"), {400, 426}),
     "no Connection": (request(Connection=None), {400, 426}),
     "a Connection that upgrades nothing": (request(Connection="keep-alive"), {400, 426}),
+    "a body": (request(Content_Length="5"), {400}),
+    "a body in chunks": (request(Transfer_Encoding="chunked"), {400}),
     "no key": (request(Sec_WebSocket_Key=None), {400}),
     "an empty key": (request(Sec_WebSocket_Key=""), {400}),
     "a key of 15 bytes": (request(Sec_WebSocket_Key="MDEyMzQ1Njc4OWFiY2Rl"), {400}),
@@ -92,6 +95,7 @@ def test_nothing_but_what_is_asked_for_is_accepted() -> None:
     assert [name for name, (_, statuses) in REQUESTS.items() if 101 in statuses] == [
         "as it should be",
         "in other cases",
+        "with Connection twice, as from a proxy",
         "of a later version of HTTP",
     ]
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +23,10 @@ from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import Conflict
 from wsaction.generics import ModelAPIActionHandler
+from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hub import Hub
 from wsaction.layers.memory import MemoryLayer
+from wsaction.permissions import BasePermission
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
 from wsaction.subscriptions import SubscribeMixin
@@ -213,3 +217,99 @@ def test_the_simulation_finds_what_is_not_told(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Hub, "heal", lambda *_: None)
     with pytest.raises(AssertionError, match="seed"):
         _simulate_all(range(25))
+
+
+class Lost:
+    """A `units.Resource` whose commit arrives two seconds after its connection was lost."""
+
+    instant = False
+
+    def __init__(self, rights: set[str]) -> None:
+        self.rights = rights
+
+    async def prepare(self) -> None:
+        pass
+
+    async def commit(self) -> None:
+        asyncio.get_running_loop().call_later(2.0, self.rights.clear)
+        raise ConnectionResetError
+
+    async def rollback(self) -> None:
+        pass
+
+
+RIGHTS: set[str] = set()
+
+
+class HasRight(BasePermission):
+    def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+        return action != "subscribe" or "ada" in RIGHTS
+
+
+class Room(SubscribeMixin, AsyncAPIActionHandler):
+    permission_classes = (HasRight,)
+
+
+class Rights(AsyncAPIConsumer):
+    routepatterns = [path("room/", Room.as_aaah())]
+
+    @async_action
+    async def take(self, how: str) -> None:
+        unit = join_unit()
+        assert unit is not None
+        unit.resource("rights", lambda: Lost(RIGHTS))
+        app = self.app
+        await {"revoke": app.revoke_user, "disconnect": app.disconnect_user}[how]("ada")
+
+    @async_action
+    async def tell(self) -> None:
+        unit = join_unit()
+        assert unit is not None
+        unit.resource("rights", lambda: Lost(RIGHTS))
+        await self.app.push_user("ada", "news", 1)
+
+
+ADA = SimpleNamespace(is_authenticated=True, pk="ada")
+
+
+@contextlib.asynccontextmanager
+async def rights_app() -> AsyncIterator[WSAction]:
+    RIGHTS.add("ada")
+    app = WSAction([path("", Rights.as_asgi())], layer=MemoryLayer())
+    Rights.app = app  # type: ignore[attr-defined]
+    async with app.lifespan():
+        yield app
+
+
+def test_a_right_that_is_lost_by_a_commit_that_arrives_late_is_asked_again() -> None:
+    async def live() -> None:
+        async with rights_app() as app, connect(app, "/", user=ADA, timeout=1e6) as ada, connect(app, "/") as admin:
+            assert (await ada.call("subscribe", "room/"))["status"] == 200
+            assert (await admin.call("take", how="revoke"))["status"] == 500
+            told = await ada.event()
+            assert (told["event"], told["route"]) == ("$unsubscribed", "room/")
+
+    run(live())
+
+
+def test_who_comes_back_before_a_commit_that_arrives_late_is_disconnected_again() -> None:
+    async def live() -> None:
+        async with rights_app() as app, connect(app, "/") as admin:
+            async with connect(app, "/", user=ADA, timeout=1e6) as ada:
+                assert (await admin.call("take", how="disconnect"))["status"] == 500
+                assert await ada.wait_closed() == (4403, "")
+            async with connect(app, "/", user=ADA, timeout=1e6) as ada:
+                assert await ada.wait_closed() == (4403, "")
+
+    run(live())
+
+
+def test_a_push_that_nobody_knows_of_is_told_as_something_missed() -> None:
+    async def live() -> None:
+        async with rights_app() as app, connect(app, "/", user=ADA, timeout=1e6) as ada, connect(app, "/") as admin:
+            assert (await admin.call("tell"))["status"] == 500
+            for _ in range(2):  # at once, and when the commit has surely arrived
+                told = await ada.event()
+                assert (told["event"], told["route"]) == ("$resync", "")
+
+    run(live())

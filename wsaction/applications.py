@@ -291,8 +291,10 @@ class WSAction:
         if (unit := current_unit()) is None:
             await users.tell(what, user_id, **details)
         else:
-            tell = partial(users.tell_surely, what, user_id, **details)
-            unit.on_commit(tell, if_unknown=None if what == "push" else tell)  # a right that may be lost is asked again
+            unit.on_commit(
+                partial(users.tell_surely, what, user_id, **details),
+                if_unknown=partial(users.tell_in_doubt, what, user_id, **details),
+            )
 
     async def drain(self) -> None:
         """Ends all connections of the running event loop, and takes no more; returns within ``drain_timeout``.

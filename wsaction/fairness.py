@@ -15,6 +15,7 @@ It stands on how uvicorn 0.52 to 0.54 works inside; the tests say whether a newe
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -39,6 +40,10 @@ __all__ = ("Bounded", "FairProtocol", "Turns")
 SHARE = 64  # what one connection may cost before others have their turn
 TOGETHER = 256  # what all those may cost in one iteration of the event loop that keep within their share
 
+NO_HANDSHAKE = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
+    b"Content-Length: 55\r\n\r\nA WebSocket handshake is a GET request without a body.\n"
+)
 LINGER = 1.0  # seconds that a client who broke the protocol has to take its close frame
 MAX_DISCARDED = 1_048_576  # bytes that it may send meanwhile before it is cut off
 MAX_UNTOLD = Limits().max_frame_bytes  # bytes of a message where neither the server nor the app has said how many
@@ -93,18 +98,20 @@ class Turns:
     def _next(self) -> None:
         """An iteration of the loop is over."""
         self._armed, self._left = False, TOGETHER
-        if self._last:
-            connection = self._last.popleft()
-            connection.queued = False
-            connection.take_turn()
-        for _ in range(len(self._first)):
-            if self._left <= 0:
-                break
-            connection = self._first.popleft()
-            connection.queued = False
-            self._left -= connection.take_turn()
-        if self._first or self._last:
-            self._arm()
+        try:
+            if self._last:
+                connection = self._last.popleft()
+                connection.queued = False
+                connection.take_turn()
+            for _ in range(len(self._first)):
+                if self._left <= 0:
+                    break
+                connection = self._first.popleft()
+                connection.queued = False
+                self._left -= connection.take_turn()
+        finally:  # one whose turn fails keeps none of the others from theirs
+            if self._first or self._last:
+                self._arm()
 
 
 _turns_of: "WeakKeyDictionary[asyncio.AbstractEventLoop, Turns]" = WeakKeyDictionary()
@@ -220,7 +227,9 @@ class FairProtocol(WebSocketsSansIOProtocol):
         if self._done or not self._began:
             return
         left = self._began + self._timeout - self.loop.time()
-        if left > 0:  # another message than the one that it was set for
+        if left <= 0 and not self._wanted:  # the rest may be here: it is the app that has yet to take what came before
+            left = self._timeout
+        if left > 0:  # or another message than the one that it was set for
             self._looking = self.loop.call_later(left, self._look)
         else:
             self._breach(1008, "message_timeout", "a message that is not whole")
@@ -307,7 +316,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
             self.queue.put_nowait({"type": "websocket.receive", "text": text})
 
     def handle_ping(self) -> None:
-        if self.writable.is_set():
+        if self.writable.is_set() and not self.transport.is_closing():
             super().handle_ping()
         else:
             self.conn.data_to_send()  # the pong, which would wait in memory with all the others
@@ -359,7 +368,8 @@ class FairProtocol(WebSocketsSansIOProtocol):
             self.close_timer.cancel()
         self.close_timer = self.loop.call_later(LINGER, self._close_now)
         if self.transport.can_write_eof() and not self.transport.is_closing():
-            self.transport.write_eof()
+            with suppress(OSError):  # the peer is gone already, as we are about to be told
+                self.transport.write_eof()
 
     def _close_now(self) -> None:
         self.transport.close()
@@ -409,13 +419,13 @@ class FairProtocol(WebSocketsSansIOProtocol):
 
     def handle_events(self) -> None:
         super().handle_events()
-        if self.conn.handshake_exc is not None and not self.handshake_initiated:  # more headers than it takes: 431
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:  # a body, or too many headers: 431
             self._refused()
 
     def _refused(self) -> None:
-        """The handshake is answered by an error, which is there to be sent."""
+        """The handshake is answered by an error: what is there to be sent, or 400 where its parser has no answer."""
         self.handshake_complete = self.close_sent = True
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.write(b"".join(self.conn.data_to_send()) or NO_HANDSHAKE)
         self.transport.close()
 
     # ------------------------------------------------------------------------------------------------ the end

@@ -20,7 +20,7 @@ from wsaction.routing import Resolver404, ResolverMatch, Router
 from wsaction.runtime import Runtime
 from wsaction.scopes import PATH_KEY, SESSION_KEY, connection_path, topic_as, topic_at, topic_of
 from wsaction.tables import Call, RouteTable, Targets
-from wsaction.units import current_unit
+from wsaction.units import COMMIT_ARRIVES, current_unit
 
 __all__ = (
     "Outsider",
@@ -36,8 +36,6 @@ __all__ = (
 )
 
 logger = logging.getLogger("wsaction")
-
-COMMIT_ARRIVES = 5.0  # seconds after which a COMMIT whose connection was lost has been carried out, or never is
 
 
 def session_of(handler: Any) -> Any:

@@ -52,8 +52,14 @@ class DrainingProtocol(FairProtocol):
 class HTTPProtocol(H11Protocol):
     """uvicorn's on h11, which bounds the headers of a handshake at 64 KiB: by httptools they are not bounded.
 
-    A handshake is at least HTTP/1.1 (RFC 6455, 4.2.1); uvicorn hides from its WebSocket protocol which it was.
+    A handshake is at least HTTP/1.1 (RFC 6455, 4.2.1); uvicorn hides from its WebSocket protocol which it was. Several
+    ``Connection`` headers, as some proxies send them, are one list (RFC 9110, 5.3); uvicorn takes the last of them.
     """
+
+    def _get_upgrade(self) -> bytes | None:
+        connection = b",".join(value for name, value in self.headers if name == b"connection")
+        asks = b"upgrade" in [token.strip() for token in connection.lower().split(b",")]
+        return next((value.lower() for name, value in self.headers if asks and name == b"upgrade"), None)
 
     def handle_websocket_upgrade(self, event: Any) -> None:
         if event.http_version < b"1.1":

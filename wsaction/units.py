@@ -51,6 +51,8 @@ logger = logging.getLogger("wsaction")
 R = TypeVar("R", bound="Resource")
 T = TypeVar("T")
 
+COMMIT_ARRIVES = 5.0  # seconds after which a COMMIT whose connection was lost has been carried out, or never is
+
 _SAY_NOTHING = (OutcomeUnknown, OSError, asyncio.CancelledError)  # about what was committed
 
 

@@ -13,7 +13,7 @@ from their history. Where that is gone:
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -29,6 +29,7 @@ from wsaction.grants import Grant, Stream, withdraw
 from wsaction.hub import Hub
 from wsaction.layers.base import History, Position
 from wsaction.tasks import Tasks
+from wsaction.units import COMMIT_ARRIVES
 
 __all__ = ("CONTROL", "MAX_UNTOLD", "PUSHES", "Users", "recheck")
 
@@ -126,6 +127,22 @@ class Users:
                 "other processes do not know yet what is done with a user (%s), and will be told: %r", what, exc
             )
             self._tell_later("missed" if what == "push" else what, {"user": str(user_id), **details})
+
+    async def tell_in_doubt(self, what: str, user_id: Any, **details: Any) -> None:
+        """As `tell_surely`, where nobody knows whether the commit that it waited for was carried out: a right that may
+        be lost is asked again, and instead of a push the user's connections are told that they may have missed one.
+
+        It is done now, and once more when a commit that was still on its way to the database has surely arrived: who
+        asks before that is told what was.
+        """
+        what = "missed" if what == "push" else what
+        self._tasks.start(self._tell_again, what, user_id, details)
+        await self.tell_surely(what, user_id, **details)
+
+    async def _tell_again(self, what: str, user_id: Any, details: Mapping[str, Any]) -> None:
+        current_frame.set(None)
+        await asyncio.sleep(COMMIT_ARRIVES)
+        await self.tell_surely(what, user_id, **details)
 
     async def _tell_others(self, what: str, data: dict[str, str]) -> None:
         if self._shared:

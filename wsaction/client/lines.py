@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 from wsaction.client.backoff import Backoff
-from wsaction.client.close_codes import NOT_AUTHENTICATED
+from wsaction.client.close_codes import NOT_AUTHENTICATED, refuses
 from wsaction.client.dialing import Dialer, refusal
 from wsaction.client.errors import ConnectionFailed, ConnectionLost
 from wsaction.client.links import Link
@@ -63,7 +63,9 @@ class Line:
         self._up = asyncio.Event()
         self._failure: ConnectionFailed | None = None
         self._runner: asyncio.Task[None] | None = None
-        self._refused = 0  # refusals in a row, without a stable connection between them
+        self._refused = (
+            0  # refusals in a row: between them no connection was let in that ended otherwise, or was stable
+        )
         self.state: State = "connecting"
 
     @property
@@ -126,8 +128,9 @@ class Line:
                 lost = await self._serve(link, expires_at)
                 lasted = time.monotonic() - began
                 if lasted >= STABLE:
-                    self._refused = 0
                     self._backoff.reset()
+                if lasted >= STABLE or (link.is_let_in and not refuses(lost.code)):
+                    self._refused = 0
                 is_expired = lost.code == NOT_AUTHENTICATED and link.is_let_in and self._dialer.can_renew
                 link, expires_at = await self._connect_again(lost, is_expired, is_expired and lasted >= AT_ONCE)
                 self._attach(link)
