@@ -591,20 +591,6 @@ async def test_tokens_that_expire_are_renewed_again_and_again(play: Play) -> Non
         assert (await script.ended())[-2:] == [["hi", 5], ["state", "closed"]]
 
 
-async def test_refusals_with_a_connection_that_was_let_in_between_are_not_in_a_row(play: Play) -> None:
-    async with scripted() as server, play(server.url, "expiring") as script:
-        peer = await server.accepted()
-        for _ in range(3):
-            server.greets = False
-            peer.drop()
-            peer = await server.accepted()
-            server.greets = True
-            await peer.close(4401, "This token is not valid.")
-            peer = await server.accepted()
-        await peer.reply(await peer.frame("hello"), "hi")
-        assert (await script.ended())[-2:] == [["hi", 7], ["state", "closed"]]
-
-
 async def test_a_token_that_no_subprotocol_can_hold(play: Play) -> None:
     found = await played(play, "ws://127.0.0.1:1/", "badToken")
     assert found[-1][0] == [
