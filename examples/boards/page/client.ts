@@ -914,7 +914,7 @@ class Line {
   #link: Link | undefined;
   #dialing: Link | undefined; // not open yet, or not introduced
   #isRunning = false;
-  #refused = 0; // refusals in a row, without a stable connection between them
+  #refused = 0; // refusals in a row: between them no connection was let in that ended otherwise, or was stable
   #cause: Error | undefined; // why there is no connection
   #failure: ConnectionFailed | undefined;
   #wake: () => void = () => undefined;
@@ -1065,10 +1065,8 @@ class Line {
     this.#cause = lost;
     if (this.#failure === undefined) this.#hearer.cut();
     const lasted = now() - began;
-    if (lasted >= STABLE) {
-      this.#refused = 0;
-      this.#backoff.reset();
-    }
+    if (lasted >= STABLE) this.#backoff.reset();
+    if (lasted >= STABLE || (link.isLetIn && !refuses(lost.code))) this.#refused = 0;
     const isExpired = lost.code === NOT_AUTHENTICATED && link.isLetIn && this.#canRenew;
     return { failure: refusal(this.#url, lost), isExpired, isAtOnce: isExpired && lasted >= AT_ONCE };
   }
