@@ -63,7 +63,7 @@ class Line:
         self._up = asyncio.Event()
         self._failure: ConnectionFailed | None = None
         self._runner: asyncio.Task[None] | None = None
-        self._refused = 0  # refusals in a row: between them no connection was let in that ended otherwise, or was stable
+        self._refused = 0  # in a row: between them no connection was let in that ended otherwise, or was stable
         self.state: State = "connecting"
 
     @property
