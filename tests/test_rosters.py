@@ -274,6 +274,27 @@ async def test_what_others_wrote_into_the_roster_does_not_end_it(
 
 
 @needs_redis_server
+async def test_the_lease_is_renewed_while_somebody_who_was_in_many_topics_is_forgotten(
+    server: RedisServer, opened: Any
+) -> None:
+    one, where, processes = RedisLayer(server.url, lease=LEASE), place(), "wsaction:{}:processes"
+    await opened(one)
+    one.roster.change(where, "ada", 1)
+    await until_there(one, where, {"ada": 1})
+    name = one.roster.process
+    async with Redis.from_url(server.url) as foreign:
+        topics = {f"topic {number}": '["", null, null, null]' for number in range(30_000)}
+        await foreign.hset("wsaction:{}:places:ended", mapping=topics)
+        await foreign.zadd("wsaction:{}:ended", {"ended": 1})
+        began = await foreign.zscore(processes, name)
+        async with asyncio.timeout(10):
+            while (await foreign.zscore(processes, name) or 0) < began + 4 * LEASE:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert await foreign.exists("wsaction:{}:places:ended")  # it takes longer
+    assert one.roster.process == name
+
+
+@needs_redis_server
 async def test_nobody_leases_anything_where_nobody_is(server: RedisServer, opened: Any) -> None:
     one = RedisLayer(server.url, lease=LEASE)
     sink = await opened(one)

@@ -18,6 +18,7 @@ import json
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from wsaction.backoff import Backoff
@@ -35,7 +36,7 @@ logger = logging.getLogger("wsaction")
 LEASE = 10.0  # seconds that a process is believed to live for without a word
 MAX_UNWRITTEN = 100_000  # users whose count has changed, before a new lease is taken instead
 MAX_REAPED = 10  # processes that are forgotten in one go
-LOOKS = 4  # how many times in a lease it is renewed; every so many times it is looked for what was lost
+RENEWALS = 4  # of a lease, before it would run out; once in a lease it is looked for what was lost
 LOOKED_AT = 256  # topics that are looked at in one go
 META_TTL_MS = int(META_TTL * 1000)
 
@@ -106,6 +107,9 @@ class RedisRoster:
         self._unwritten: dict[_Key, Place] = {}
         self._deferred: dict[_Key, Place] = {}  # users who have left a topic that is healing
         self._wake = asyncio.Event()
+        self._names: set[str] = set()  # of all processes, none where they are not known
+        self._ended: set[str] = set()  # whose lease has run out, until they are forgotten; Redis says how many at once
+        self._has_ended = asyncio.Event()
         self.process = ""  # the name that this process has leased, while it has one
 
     def change(self, place: Place, user: str, by: int) -> None:
@@ -155,9 +159,11 @@ class RedisRoster:
     async def run_forever(self) -> None:
         """Leases, renews, and forgets processes that did not, from the first who is here on."""
         await self._wake.wait()
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._renew_forever())
-            both.create_task(self._write_forever())
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._repeat(self._renew, self._lease / RENEWALS))
+            tasks.create_task(self._repeat(self._look, self._lease))
+            tasks.create_task(self._forget_forever())
+            tasks.create_task(self._write_forever())
 
     async def withdraw(self) -> None:
         """Takes everything of this process away, as it ends. Raises ``LayerUnavailable``."""
@@ -169,19 +175,30 @@ class RedisRoster:
             await self._forget(process)
             await self._requests.call("ZREM", f"{self._shared}:processes", process)
 
-    async def _renew_forever(self) -> None:
-        times = 0
+    async def _repeat(self, work: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """Does something every so many seconds, counted from its beginning: an answer that is late delays no lease."""
+        loop = asyncio.get_running_loop()
         while True:
-            times += 1
-            try:
-                names = await self._renew()
-                if times % LOOKS == 0:
-                    await self._look(names)
-            except LayerUnavailable as exc:
-                logger.debug("the lease was not renewed: %r", exc)
-            except Exception:  # what others wrote into Redis may be anything
-                logger.exception("processes whose lease has run out could not be forgotten")
-            await asyncio.sleep(self._lease / LOOKS)
+            due = loop.time() + seconds
+            await self._try(work)
+            await asyncio.sleep(due - loop.time())
+
+    async def _forget_forever(self) -> None:
+        """Apart from renewing: who was in many topics takes longer to forget than a lease."""
+        while True:
+            await self._has_ended.wait()
+            self._has_ended.clear()
+            for process in tuple(self._ended):
+                self._ended.discard(process)  # if it cannot be forgotten, the next renewal names it again
+                await self._try(partial(self._forget, process))
+
+    async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except LayerUnavailable as exc:
+            logger.debug("presence could not be kept up: %r", exc)
+        except Exception:  # what others wrote into Redis may be anything
+            logger.exception("processes whose lease has run out could not be forgotten")
 
     async def _lease_for(self, name: str, new: bool) -> tuple[bool, list[str], set[str]]:
         """Renews a lease, or takes one. Whether it is had, those that have run out, and all names, if known."""
@@ -190,27 +207,29 @@ class RedisRoster:
         alive, ended, names = await self._requests.run(RENEW, keys, name, *lease)
         return bool(alive), [one.decode() for one in ended], {one.decode() for one in names}
 
-    async def _renew(self) -> set[str]:
-        """Renews the lease, or takes one; forgets those whose lease has run out. Returns the names of all processes,
-        none where they are not known."""
+    async def _renew(self) -> None:
+        """Renews the lease, or takes one; forgets those whose lease has run out."""
         new = not self.process
         name = self.process or secrets.token_urlsafe(9)
-        alive, ended, names = await self._lease_for(name, new)
+        alive, ended, self._names = await self._lease_for(name, new)
         if not alive:
             self._start_over()
-            names = await self._renew()
+            await self._renew()
             await self._forget(name)  # another may have done so before what was on its way under that name was there
-            return names
+            return
         self.process = name
         if new:
             self.rewrite()
-        for process in ended:
-            await self._forget(process)
-        return names
+        if ended:
+            self._ended.update(ended)
+            self._has_ended.set()
 
     # ------------------------------------------------------------------------------------------------ what was lost
-    async def _look(self, names: set[str]) -> None:
+    async def _look(self) -> None:
         """Writes again what Redis has lost of this process, and forgets processes that nobody knows."""
+        if not self.process:
+            return  # all is written anew with the next lease
+        names = self._names
         if self._deferred:
             self._unwritten = {**self._deferred, **self._unwritten}
             self._deferred.clear()
