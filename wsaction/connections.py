@@ -312,9 +312,9 @@ class Connection:
                 if reply is not None:
                     await self.outbox.send(reply, frame)
             finally:
-                if frame.task is None:
+                if self._at_work is frame:
                     self._at_work = None
-                else:
+                if frame.task is not None:
                     self._finished(frame)
             if frame.task is not None:  # it has suspended: another task leads
                 return
