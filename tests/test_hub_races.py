@@ -124,7 +124,9 @@ async def mild_trouble(world: World, server: FakeServer) -> None:
     elif drawn < 0.9:
         world.hold_one()
     else:
+        await world.quiet()
         await world.restart_node()
+        world.paused = False
 
 
 async def restart(world: World, server: FakeServer) -> None:
@@ -137,6 +139,8 @@ async def restart(world: World, server: FakeServer) -> None:
     await asyncio.sleep(rng.random())
     server.start()
     world.count["restarts"] += 1
+    if world.gentle:
+        await asyncio.sleep(2.0)  # until all are connected again: no publication fails
     world.paused = False
 
 
