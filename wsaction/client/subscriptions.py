@@ -546,7 +546,7 @@ class _Leaving:
         self._route = route
 
     def reply(self, reply: Reply) -> None:
-        if reply.error is not None:
+        if reply.error is not None and reply.status >= 500:  # refused: there is no such subscription any more
             logger.warning("%s", reply.error)
         self._route.left(self)
 

@@ -246,7 +246,7 @@ class SharedRoute {
       if (this.#isEmpty) this.#registry.remove(this);
     };
     const reply = (told: Reply): void => {
-      if (told.status >= 400) this.#line.log(`unsubscribe ${asked}`, actionError(told));
+      if (told.status >= 500) this.#line.log(`unsubscribe ${asked}`, actionError(told)); // refused: there is none any more
       left();
     };
     const leaving = (this.#leaving = { reply, lost: left });

@@ -1343,8 +1343,8 @@ class SharedRoute {
                 this.#registry.remove(this);
         };
         const reply = (told) => {
-            if (told.status >= 400)
-                this.#line.log(`unsubscribe ${asked}`, actionError(told));
+            if (told.status >= 500)
+                this.#line.log(`unsubscribe ${asked}`, actionError(told)); // refused: there is none any more
             left();
         };
         const leaving = (this.#leaving = { reply, lost: left });

@@ -23,7 +23,7 @@ async function show() {
 }
 async function begin(why = "") {
     try {
-        session = await resume(leave);
+        session = await resume((ended) => leave((why = ended)));
     }
     catch (error) {
         toast(explain(error));

@@ -24,7 +24,7 @@ async function show(): Promise<void> {
 
 async function begin(why = ""): Promise<void> {
   try {
-    session = await resume(leave);
+    session = await resume((ended) => leave((why = ended)));
   } catch (error) {
     toast(explain(error));
   }
