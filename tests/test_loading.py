@@ -107,6 +107,9 @@ async def sessions_of(folder: Path) -> AsyncIterator[Any]:
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")  # SQLAlchemy's, of a lazy load
+@pytest.mark.filterwarnings(  # the same, where it is collected within code that was compiled without builtins
+    "ignore:Exception ignored in. <coroutine object Connection.cursor:pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.parametrize("case", CASES)
 async def test_the_option_that_an_error_tells_loads_what_is_missing(case: str, tmp_path: Path) -> None:
     """The error may come for another part first; following what each says comes to an end, and then all works."""
