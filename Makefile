@@ -7,13 +7,14 @@ BENCH_VENV ?= .venv-bench
 BENCH := $(BENCH_VENV)/bin/python
 PORT ?= 8000
 PYTEST_ARGS ?=
+# What is compiled is kept, whatever the environment says: the tests start many processes.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test coverage check bench examples clean
+.PHONY: help run test check bench examples clean
 
 help:
 	@echo "make run        serve examples/boards, a shared kanban board, on 127.0.0.1:$(PORT) (PORT=... for another one)"
-	@echo "make test       run the tests, a process for each core (PYTEST_ARGS=... is passed on)"
-	@echo "make coverage   the same in one process, with the coverage gate"
+	@echo "make test       run the tests, a process for each core (PYTEST_ARGS=... is passed on; COVERAGE=1: with its gate)"
 	@echo "make check      ruff (lint and format) and mypy --strict"
 	@echo "make bench      the benchmarks, as ratios in one run (QUICK=1: under a minute; QUESTIONS=routing: only that)"
 	@echo "make examples   what is in examples/ and how to start each"
@@ -43,12 +44,8 @@ run: $(VENV)/.run
 
 test: $(VENV)/.dev
 	@echo "==> running the tests"
-	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(PYTEST_ARGS)
-
-coverage: $(VENV)/.dev
-	@echo "==> running the tests, and counting the lines and branches that they reach"
-	@$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGS)
-	@$(BIN)/python -m coverage report --fail-under=98
+	@$(BIN)/python -m pytest --numprocesses auto --dist worksteal \
+		$(if $(COVERAGE),--cov --cov-report=term --cov-fail-under=98) $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	@echo "==> ruff and mypy"
@@ -86,4 +83,4 @@ examples:
 	done
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(BENCH_VENV) .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -13,8 +14,14 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as websockets_connect
 
-hypothesis.settings.register_profile("wsaction", deadline=None)  # a busy machine is no counterexample
+hypothesis.settings.register_profile("wsaction", deadline=None, max_examples=50)  # a busy machine is no counterexample
 hypothesis.settings.load_profile("wsaction")
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: those who look for leaks do not look through it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["asyncio", pytest.param("uvloop", marks=pytest.mark.slow)])

@@ -1084,10 +1084,10 @@ async def test_what_a_bad_credential_costs_grows_with_its_size_alone(data: Calla
     async def fastest(size: int) -> float:
         took = []
         for _ in range(5):
-            started = time.perf_counter()
+            started = time.thread_time()  # of this thread, whoever else is at work
             with pytest.raises(NotAuthenticated):
                 await state.present({"token": data(size)})
-            took.append(time.perf_counter() - started)
+            took.append(time.thread_time() - started)
         return min(took)
 
     assert await fastest(1_000) < 10 * await fastest(250)  # four times, and room for noise; sixteen times by squares

@@ -1,6 +1,7 @@
 """`examples/boards`: who sees what, live; moves at once; HTTP beside the socket. Its page is in test_boards_page."""
 
 import asyncio
+import functools
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-from examples.boards import positions, sign_in, tables
+from examples.boards import positions, sample, sign_in, tables
 from examples.boards.app import app
 from examples.boards.live import live
 from tests.conftest import Server
@@ -21,6 +22,7 @@ from wsaction.testing import WebSocketSession, connect
 from wsaction.throttling import MemoryThrottleStore, SimpleRateThrottle
 
 CARDS = "boards/1/cards/"
+HASHED = functools.cache(sign_in.hashed)  # the sample's people have the passwords that they have in every test
 CODEGEN = "wsaction codegen typescript examples.boards.live:live -o examples/boards/page/client.ts"
 
 
@@ -35,6 +37,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A database of its own for each test, which begins with the sample data; and nobody has guessed passwords yet."""
     path = tmp_path / "boards.db"
     monkeypatch.setattr(SimpleRateThrottle, "store", MemoryThrottleStore())
+    monkeypatch.setattr(sample, "hashed", HASHED)
     monkeypatch.setenv("BOARDS_DB", str(path))
     return path
 

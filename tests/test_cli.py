@@ -74,12 +74,14 @@ def run(*arguments: str) -> Result:
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["routes", QUICKSTART], 0, "cards/<int:pk>/"),
-        (["asyncapi", QUICKSTART], 0, '"asyncapi": "3.1.0"'),
-        (["check", QUICKSTART], 0, "0 errors, 3 warnings"),
-        (["codegen", "typescript", QUICKSTART], 0, "export class Client extends BaseClient"),
-        (["--help"], 0, "codegen"),
         (["--version"], 0, "wsaction 0"),
+        (["check", QUICKSTART], 0, "0 errors, 3 warnings"),
+        pytest.param(["routes", QUICKSTART], 0, "cards/<int:pk>/", marks=pytest.mark.slow),
+        pytest.param(["asyncapi", QUICKSTART], 0, '"asyncapi": "3.1.0"', marks=pytest.mark.slow),
+        pytest.param(
+            ["codegen", "typescript", QUICKSTART], 0, "export class Client extends BaseClient", marks=pytest.mark.slow
+        ),
+        pytest.param(["--help"], 0, "codegen", marks=pytest.mark.slow),
     ],
 )
 def test_each_command_by_its_entry(arguments: list[str], code: int, told: str) -> None:
@@ -88,7 +90,16 @@ def test_each_command_by_its_entry(arguments: list[str], code: int, told: str) -
     assert told in done.stdout
 
 
-@pytest.mark.parametrize("command", [["routes"], ["asyncapi"], ["check"], ["codegen", "typescript"], ["run"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run"],
+        *(
+            pytest.param(c, marks=pytest.mark.slow)
+            for c in (["routes"], ["asyncapi"], ["check"], ["codegen", "typescript"])
+        ),
+    ],
+)
 def test_wrong_use_by_the_entry_is_2_and_one_helpful_line(command: list[str]) -> None:
     done = subprocess.run([*ENTRY, *command, "main"], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (2, "")

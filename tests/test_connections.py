@@ -1359,7 +1359,7 @@ async def one_schedule(seed: str) -> None:
     assert [message["code"] for message in closes] == {"closed": [4000], "cancelled": [1012]}.get(ending, [])
 
 
-@pytest.mark.parametrize("block", [*range(16), *(pytest.param(n, marks=pytest.mark.slow) for n in range(16, 400))])
+@pytest.mark.parametrize("block", [*range(8), *(pytest.param(n, marks=pytest.mark.slow) for n in range(8, 400))])
 async def test_random_schedules_against_a_model(block: int) -> None:
     for number in range(25):
         seed = f"{block}:{number}"

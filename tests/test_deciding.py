@@ -177,7 +177,7 @@ async def things(store: str, folder: Path, count: int) -> AsyncIterator[tuple[An
         yield queryset, rows
 
 
-@pytest.mark.parametrize("count", [80, pytest.param(SCHEDULES, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("count", [30, pytest.param(SCHEDULES, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 async def test_python_never_contradicts_the_database(store: str, count: int, tmp_path: Path) -> None:
     rng, decided, undecided = random.Random(count), 0, 0

@@ -254,9 +254,9 @@ def test_a_frame_full_of_errors_is_answered_with_how_many() -> None:
         TypeAdapter(list[str]).validate_python([1] * 32_000)
     took = []
     for _ in range(5):
-        started = time.perf_counter()
+        started = time.thread_time()
         items = validation_items(caught.value, "data")
-        took.append(time.perf_counter() - started)
+        took.append(time.thread_time() - started)
     assert items == [{"type": "too_many_errors", "msg": "32000 errors, which are not listed.", "loc": ["data"]}]
     assert min(took) < 0.005
     with pytest.raises(ValidationError) as caught:

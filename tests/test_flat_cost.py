@@ -41,10 +41,10 @@ async def test_publishing_to_one_of_ten_thousand_routes_is_as_fast_as_to_the_onl
         best = {one: float("inf"), many: float("inf")}
         for turn in range(5):
             for app, routes in ((one, 1), (many, ROUTES)):
-                began = time.perf_counter()
+                began = time.thread_time()
                 for number in range(1_000):
                     await app.publish(f"boards/{(number * 7 + turn) % routes}/", "told", number)
-                best[app] = min(best[app], time.perf_counter() - began)
+                best[app] = min(best[app], time.thread_time() - began)
     # 1.1 to 1.5 was measured: memory that is cold. What grows with the number of routes would be a hundred times more.
     assert best[many] < 3 * best[one]
 

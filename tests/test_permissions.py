@@ -193,7 +193,7 @@ def python(tree: Any, *names: str) -> bool:
     return bool(eval(source(tree), {"leaf": lambda index: all(known[index].answers[name] for name in names)}))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(expressions(leaves(every_question=True)), min_size=1, max_size=3))
 def test_where_all_have_a_say_each_question_is_pythons_own_logic(trees: list[Any]) -> None:
     permissions = compiled(*map(built, trees))
@@ -203,7 +203,7 @@ def test_where_all_have_a_say_each_question_is_pythons_own_logic(trees: list[Any
     assert touch is (act and all(python(tree, "has_permission", "has_object_permission") for tree in trees))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(expressions(leaves()), min_size=1, max_size=3))
 def test_who_has_no_say_refuses_nobody(trees: list[Any]) -> None:
     connect, act, touch = stages(compiled(*map(built, trees)), {})
@@ -213,7 +213,7 @@ def test_who_has_no_say_refuses_nobody(trees: list[Any]) -> None:
     assert touch is (act and objects)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(expressions(leaves()), expressions(leaves()))
 def test_de_morgan_and_double_negation(one: Any, other: Any) -> None:
     def verdicts(tree: Any) -> tuple[bool, bool, bool]:
@@ -224,7 +224,7 @@ def test_de_morgan_and_double_negation(one: Any, other: Any) -> None:
     assert verdicts(("~", ("~", one))) == verdicts(one)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(expressions(leaves(every_question=True)))
 def test_asked_from_left_to_right_and_never_what_is_decided(tree: Any) -> None:
     asked: list[int] = []

@@ -83,7 +83,7 @@ VALUES_OF = {
 }
 
 
-@settings(bounded, max_examples=300)
+@settings(bounded, max_examples=150)
 @given(st.lists(st.sampled_from(["int", "str", "slug", "uuid", "path"]), max_size=4), st.integers(0, 4), st.data())
 def test_what_is_reversed_resolves_to_the_same_values(kinds: list[str], cut: int, data: st.DataObject) -> None:
     if "path" in kinds:
@@ -120,7 +120,7 @@ REGEX_STEPS += [
 REGEX_STEPS += ["{2}", "{0}", "{1,2}", "{,2}", "*?"]
 
 
-@settings(bounded, max_examples=1000)
+@settings(bounded, max_examples=500)
 @given(st.lists(st.sampled_from(REGEX_STEPS), max_size=9).map("".join))
 def test_forms_are_those_of_django(regex: str) -> None:
     try:
