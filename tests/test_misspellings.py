@@ -16,7 +16,7 @@ from wsaction.generics import ModelAPIActionHandler
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import Hooks
 from wsaction.pagination import PageNumberPagination
-from wsaction.permissions import AllowAny, BasePermission, IsAuthenticated, compile_permissions
+from wsaction.permissions import AllowAny, BasePermission, IsAuthenticated, IsOwner, compile_permissions
 from wsaction.presence import PresenceMixin
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
@@ -424,3 +424,30 @@ async def test_false_from_a_method_that_refuses_by_raising_lets_nobody_in(hook: 
 
     made: Any = type("Refusing", (SubscribeMixin, AsyncAPIConsumer), {hook: refuse})
     assert (await ask(made.as_asgi(), "subscribe"))["status"] == 500
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        ("udpate", "update"),
+        ("partial-update", "partial_update"),
+        ("delete", "destroy"),
+        ("archive_all", "archive"),  # what its method is called
+        ("store", "archive"),  # what its route calls it
+    ],
+)
+def test_an_action_to_check_that_a_handler_calls_otherwise_is_refused(told: str, meant: str) -> None:
+    class Archive(Rows):
+        @async_action(name="archive")
+        async def archive_all(self) -> None: ...
+
+    def mounted(*actions: str) -> Any:
+        permission = type("Guard", (IsOwner,), {"check_actions": actions})
+        view = Archive.as_aaah(
+            permission_classes=(IsAuthenticated & permission,), actions={"store": "archive", "update": "update"}
+        )
+        return type("Root", (AsyncAPIConsumer,), {"routepatterns": [path("cards/", view)]}).as_asgi().table  # type: ignore[attr-defined]
+
+    with pytest.raises(ImproperlyConfigured, match=f"Guard.check_actions: '{told}' is no action.* mean '{meant}'"):
+        mounted("update", told)
+    assert mounted("update", "archive", "publish")  # the last is another handler's that shares the permission

@@ -274,7 +274,8 @@ class AsyncAPIActionHandler:
         permissions = self._plan().permissions
         if permissions is not None:
             return permissions
-        return compile_permissions(self.get_permissions(), owner=f"{type(self).__name__}.get_permissions()")
+        owner, names = f"{type(self).__name__}.get_permissions()", self.mounted.action_names
+        return compile_permissions(self.get_permissions(), owner=owner, actions=names)
 
     # ---------------------------------------------------------------------------------------------- throttles
     def get_throttles(self) -> Sequence[Any]:

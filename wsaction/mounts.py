@@ -46,8 +46,8 @@ class MountedHandler:
     """A handler at its place in a table: its class, and a plan for each action that its route has."""
 
     __slots__ = (
-        "_initkwargs", "above", "actions", "handler_class", "is_consumer", "no_such_action", "plans", "throttles",
-        "topic_space",
+        "_initkwargs", "above", "action_names", "actions", "handler_class", "is_consumer", "no_such_action", "plans",
+        "throttles", "topic_space",
     )  # fmt: skip
     topic_space: str  # the first pattern whose handler has the same get_topic(): names of topics are within it
 
@@ -56,6 +56,7 @@ class MountedHandler:
         self._initkwargs = tuple(view.initkwargs.items())
         self.is_consumer: bool = view.handler_class.is_consumer
         self.above = above  # the root and the handlers whose `routepatterns` lead here
+        self.action_names = _action_names(view)
         self.throttles = self._throttles(None)  # the handler's own; None: it decides
         self.no_such_action = self._plan(None)
         self.plans = {told: self._plan(action) for told, action in self.actions.items()}
@@ -120,9 +121,10 @@ class MountedHandler:
                 action.options.permission_classes,
                 owner=f"@async_action(permission_classes=...) of {name}.{action.name}",
                 connects=False,
+                actions=self.action_names,
             )
-        owner = f"{name}.permission_classes"
-        return compile_permissions(self.attribute("permission_classes"), owner=owner, connects=not self.above)
+        owner, classes = f"{name}.permission_classes", self.attribute("permission_classes")
+        return compile_permissions(classes, owner=owner, connects=not self.above, actions=self.action_names)
 
     def _throttles(self, action: Action | None) -> Throttles | None:
         cls = self.handler_class
@@ -133,6 +135,14 @@ class MountedHandler:
             owner = f"@async_action(throttle_classes=...) of {cls.__name__}.{action.name}"
             classes = action.options.throttle_classes
         return compile_throttles(classes, owner=owner, throttle_scope=self.attribute("throttle_scope"))
+
+
+def _action_names(view: View) -> dict[str, str]:
+    """A handler's actions by every name that somebody may take for theirs: the method's, and that of the route."""
+    actions: Mapping[str, Action] = view.handler_class.available_actions
+    names = {action.function.__name__: action.name for action in actions.values()}
+    told = {name: action.name for name, action in view.actions.items()}
+    return {**names, **told, **{name: name for name in actions}}
 
 
 Limiting: TypeAlias = Iterable[tuple[MountedHandler, Throttles | None]]
