@@ -428,3 +428,31 @@ async def test_an_event_shows_the_key_alone_where_the_handler_decides_what_a_use
         told = await ws.event("updated")
     assert (told["event"], told["data"]) == ("updated", {"pk": 1})
     assert "SECRET" not in str(reply)
+
+
+class Bare(BaseModel):
+    id: int
+    page: int  # which a note has not
+
+
+@pytest.mark.parametrize(
+    ("shows", "data"), [(Brief, {"id": 1, "title": "new"}), (Secretive, None), (Bare, {"pk": 1})], ids=str
+)
+async def test_an_event_shows_at_each_route_what_retrieve_shows_there(shows: Any, data: Any) -> None:
+    class Notes(SubscribeMixin, ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Secretive, rows=[Secretive(id=1)])
+        serializer_class = Secretive
+
+        def get_event_routes(self, event: str, obj: Any) -> list[str]:
+            return [f"staff/{obj.id}/", f"notes/{obj.id}/"]
+
+    patterns = [
+        path("staff/<int:pk>/", Notes.as_aaah()),
+        path("notes/<int:pk>/", Notes.as_aaah(serializer_class=shows)),
+    ]
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": patterns})
+    async with connect(WSAction([path("ws/", root.as_asgi())]), "/ws/") as ws:
+        await ws.call("subscribe", "notes/1/")
+        reply = await ws.call("partial_update", "staff/1/", data={"title": "new"})
+        told = await ws.event("updated")
+    assert told["data"] == (data or reply["data"])

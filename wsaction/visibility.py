@@ -43,6 +43,7 @@ __all__ = (
     "check_key",
     "event_filter",
     "gone",
+    "has_objects",
     "json_of",
     "key_name",
     "plan_of",
@@ -64,10 +65,11 @@ def plan_of(handler: Any, name: str) -> Any:
 
 def asks_of_objects(handler: Any) -> bool:
     """Whether who may see an object has to be asked."""
-    return _has_objects(handler) and (_asks_permissions(handler) or _is_scoped(handler))
+    return has_objects(handler) and (_asks_permissions(handler) or _is_scoped(handler))
 
 
-def _has_objects(handler: Any) -> bool:
+def has_objects(handler: Any) -> bool:
+    """Whether a handler is one of objects."""
     return getattr(handler, "queryset", None) is not None or getattr(handler, "decides_queryset", False)
 
 
