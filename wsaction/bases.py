@@ -71,7 +71,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     decides_queryset: ClassVar[bool] = False  # whether a subclass took over get_queryset
     decides_object: ClassVar[bool] = False  # the same of get_object
     decides_topic: ClassVar[bool] = False  # the same of get_topic
-    decides_serializer: ClassVar[bool] = False  # the same of get_serializer_class or serialize: by frame, or by user
+    decides_serializer: ClassVar[bool] = False  # the same of what retrieve shows, by frame or by user
     scopes_queryset: ClassVar[bool] = False  # whether a subclass says which objects there are: by any hook
     announced_by: ClassVar[frozenset[str]] = frozenset(
         {"serializer_class", "input_serializer_class", "pagination_class"}
@@ -90,10 +90,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         cls.decides_queryset = cls.get_queryset is not generic.get_queryset
         cls.decides_object = cls.get_object is not generic.get_object
         cls.decides_topic = cls.get_topic is not AsyncAPIActionHandler.get_topic
-        cls.decides_serializer = (cls.get_serializer_class, cls.serialize) != (
-            generic.get_serializer_class,
-            generic.serialize,
-        )
+        cls.decides_serializer = _decides_what_is_shown(cls)
         filters = cls.filter_queryset is not generic.filter_queryset
         cls.scopes_queryset = cls.decides_queryset or cls.decides_object or filters
 
@@ -289,6 +286,18 @@ def _check_storing(told: "_Mounted") -> None:
                 check(name, field.annotation)
             except FieldError as exc:
                 raise ImproperlyConfigured(f"{told.cls.__name__}: {exc}") from None
+
+
+def _decides_what_is_shown(cls: Any) -> bool:
+    """Whether a class took over what ``retrieve``, or else ``list``, shows of an object."""
+    base = GenericAsyncAPIActionHandler
+    hooks: dict[str, Any] = {"get_serializer_class": base.get_serializer_class, "serialize": base.serialize}
+    if getattr(cls, "retrieve", None) is not None:
+        hooks["retrieve"] = RetrieveModelMixin.retrieve
+    elif getattr(cls, "list", None) is not None:
+        hooks |= {"list": ListModelMixin.list, "serialize_many": base.serialize_many}
+        hooks["get_paginated_response"] = base.get_paginated_response
+    return any(getattr(cls, name) is not hook for name, hook in hooks.items())
 
 
 _PLAIN_HOOKS = (
