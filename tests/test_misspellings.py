@@ -1,5 +1,8 @@
 """`wsaction.misspellings`, and every policy that a mistake could switch off: refused, with what was meant."""
 
+import asyncio
+import gc
+from collections.abc import Generator
 from typing import Any, ClassVar
 
 import pytest
@@ -10,7 +13,7 @@ from wsaction.applications import WSAction
 from wsaction.authentication import BaseAuthentication, BearerAuthentication, Credential
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
-from wsaction.exceptions import ImproperlyConfigured
+from wsaction.exceptions import ImproperlyConfigured, PermissionDenied
 from wsaction.filters import BaseFilterBackend
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.handlers import AsyncAPIActionHandler
@@ -357,14 +360,84 @@ async def says_false(self: Any, *args: Any) -> bool:
     return False
 
 
+async def returns_the_error(self: Any, *args: Any) -> Exception:
+    return PermissionDenied()
+
+
+async def returns_an_awaitable(self: Any, *args: Any) -> Any:
+    return Later(False)
+
+
 @pytest.mark.parametrize("method", ["check_permissions", "check_object_permissions"])
-async def test_a_method_that_refuses_by_false_instead_of_raising_lets_nobody_in(
-    method: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("answer", [says_false, returns_the_error, returns_an_awaitable])
+async def test_a_method_that_refuses_otherwise_than_by_raising_lets_nobody_in(
+    method: str, answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    guarded = type("Guarded", (Rows,), {method: says_false})
+    guarded = type("Guarded", (Rows,), {method: answer})
     root = type("Root", (AsyncAPIConsumer,), {"routepatterns": [path("rows/<pk>/", guarded.as_aaah())]})  # type: ignore[attr-defined]
     assert (await ask(root.as_asgi(), "retrieve", "rows/1/"))["status"] == 500  # type: ignore[attr-defined]
-    assert f"Guarded.{method}() returned False; raise PermissionDenied" in str(caplog.records[0].exc_info)
+    assert f"Guarded.{method}() returned " in str(caplog.records[0].exc_info)
+
+
+class Quick(BasePermission):
+    def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+        return action != "hit"
+
+    def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
+        return False
+
+
+class Later:
+    """An answer that has to be awaited."""
+
+    def __init__(self, answer: bool) -> None:
+        self.answer = answer
+
+    def __await__(self) -> Generator[Any, Any, bool]:
+        yield from asyncio.sleep(0).__await__()
+        return self.answer
+
+
+class Slow(BasePermission):
+    def has_permission(self, scope: Any, handler: Any, action: str) -> Later:
+        return Later(action != "hit")
+
+    def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> Later:
+        return Later(False)
+
+
+@pytest.mark.parametrize(("permission", "status"), [(Quick, 403), (Slow, 500)])
+@pytest.mark.parametrize("action", ["hit", "look", "look_in_a_thread", "look_and_yield"])
+@pytest.mark.filterwarnings("ignore:coroutine 'single.<locals>.later' was never awaited")
+async def test_a_check_that_is_not_awaited_lets_nobody_in(permission: Any, status: int, action: str) -> None:
+    class Guarded(Rows):
+        permission_classes = (permission,)
+
+        async def check_permissions(self) -> None:
+            if self.action == "hit":
+                super().check_permissions()  # type: ignore[unused-coroutine]
+            else:
+                await super().check_permissions()
+
+        @async_action
+        async def hit(self) -> None: ...
+
+        @async_action
+        async def look(self) -> None:
+            self.check_object_permissions(None)  # type: ignore[unused-coroutine]
+
+        @async_action
+        def look_in_a_thread(self) -> None:
+            self.check_object_permissions(None)  # type: ignore[unused-coroutine]
+
+        @async_action
+        async def look_and_yield(self) -> Any:
+            self.check_object_permissions(None)  # type: ignore[unused-coroutine]
+            yield 1
+
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": [path("rows/", Guarded.as_aaah())]})
+    assert (await ask(root.as_asgi(), action, "rows/"))["status"] == status
+    gc.collect()  # so that Python's own warning comes here, where it is expected
 
 
 async def test_a_connect_that_refuses_by_false_lets_nobody_in() -> None:

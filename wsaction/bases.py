@@ -29,7 +29,7 @@ from wsaction.mixins import (
     rebuilt,
 )
 from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination, paginator_of
-from wsaction.permissions import refuse_false
+from wsaction.permissions import refuse_answer
 from wsaction.serializers import ReadOnly, input_model, output_model, shows
 from wsaction.showing import many_shown_as, shown_as
 
@@ -110,7 +110,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         if (key := self._key()) is None:  # as a lookup, it would find what has no value there
             raise NotFound
         obj = await queryset.get(**{self.lookup_field: key})
-        refuse_false(self, "check_object_permissions", await self.check_object_permissions(obj))  # type: ignore[func-returns-value]
+        refuse_answer(self, "check_object_permissions", await self.check_object_permissions(obj))  # type: ignore[func-returns-value]
         self.frame.asks_object = True
         return obj
 

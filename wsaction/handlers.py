@@ -1,7 +1,7 @@
 """`AsyncAPIActionHandler`: answers the actions of a route, one instance for each frame."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from difflib import get_close_matches
 from functools import cache
@@ -15,7 +15,7 @@ from wsaction.connections import Receive, Send
 from wsaction.declarations import NotMountedSo, check_attributes, collect_actions, select_actions
 from wsaction.decorators import async_action
 from wsaction.dialects.base import Dialect
-from wsaction.dispatch import raise_refusal
+from wsaction.dispatch import refusing
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.limits import Limits
 from wsaction.mounts import Plan
@@ -252,17 +252,16 @@ class AsyncAPIActionHandler:
             return action.options.permission_classes
         return self.permission_classes
 
-    async def check_permissions(self) -> None:
-        """Raises `wsaction.exceptions.PermissionDenied` unless the action under way is allowed."""
+    def check_permissions(self) -> Awaitable[None]:
+        """Raises `wsaction.exceptions.PermissionDenied` unless the action under way is allowed. To be awaited."""
         verdict = self._permissions().action_refusal(self.scope, self, self.frame.call.name, self.frame.keywords)
-        if verdict is not None:
-            await raise_refusal(verdict)
+        return refusing("check_permissions", verdict)
 
-    async def check_object_permissions(self, obj: Any) -> None:
-        """Raises `wsaction.exceptions.PermissionDenied` unless the action under way may touch ``obj``."""
+    def check_object_permissions(self, obj: Any) -> Awaitable[None]:
+        """Raises `wsaction.exceptions.PermissionDenied` unless the action under way may touch ``obj``. To be awaited:
+        the action fails where it is not."""
         verdict = self._permissions().object_refusal(self.scope, self, self.frame.call.name, obj, self.frame.keywords)
-        if verdict is not None:
-            await raise_refusal(verdict)
+        return refusing("check_object_permissions", verdict)
 
     def _plan(self) -> Plan:
         """This handler's own: of the action under way where it is the one called, else of one that it does not have."""

@@ -55,6 +55,7 @@ from wsaction.algebra import (
     single,
 )
 from wsaction.converters import ImproperlyConfigured
+from wsaction.frames import Forgotten, current_frame
 from wsaction.misspellings import refuse_misspelt
 from wsaction.scopes import USER_ID_KEY
 
@@ -69,7 +70,7 @@ __all__ = (
     "Permissions",
     "Refusal",
     "compile_permissions",
-    "refuse_false",
+    "refuse_answer",
 )
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -278,10 +279,17 @@ class Permissions:
 _NO_ACTIONS: Mapping[str, str] = {}
 
 
-def refuse_false(handler: Any, method: str, answer: Any) -> None:
-    """Raises ``TypeError`` where a method that refuses by raising has returned False: nobody is let in by that."""
-    if answer is False:
-        raise TypeError(f"{type(handler).__name__}.{method}() returned False; raise PermissionDenied to refuse")
+def refuse_answer(handler: Any, method: str, answer: Any) -> None:
+    """Raises ``TypeError`` where a method that refuses by raising has refused otherwise, or has asked what it did not
+    await: nobody is let in by that."""
+    frame = current_frame.get()
+    if frame is not None and isinstance(frame.error, Forgotten):
+        raise frame.error
+    where = f"{type(handler).__name__}.{method}()"
+    if answer is False or isinstance(answer, BaseException):
+        raise TypeError(f"{where} returned {answer!r}; raise PermissionDenied to refuse")
+    if answer is not None and inspect.isawaitable(answer):
+        raise TypeError(f"{where} returned {name_of(type(answer))}, which nobody awaits; did you forget `await`?")
 
 
 def compile_permissions(

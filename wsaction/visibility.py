@@ -32,7 +32,7 @@ from wsaction.filters import BaseFilterBackend, FieldFilter, OrderingFilter, Sea
 from wsaction.grants import Grant
 from wsaction.lookups import UnknownKind, name_of
 from wsaction.narrowing import NarrowingQuerySet
-from wsaction.permissions import refuse_false
+from wsaction.permissions import refuse_answer
 from wsaction.recipients import Filter, NotKnown
 from wsaction.routers import lookup_name
 from wsaction.serializers import MAX_MODELS, json_encoder, output_model
@@ -245,7 +245,7 @@ class _View:
     async def _may_see(self, obj: Any) -> bool:
         try:
             answer = await self._handler.check_object_permissions(obj)
-            refuse_false(self._handler, "check_object_permissions", answer)
+            refuse_answer(self._handler, "check_object_permissions", answer)
         except APIError as exc:  # whatever its words, it is a no
             if exc.status >= 500:
                 raise
