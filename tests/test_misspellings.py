@@ -1,6 +1,7 @@
 """`wsaction.misspellings`, and every policy that a mistake could switch off: refused, with what was meant."""
 
 import asyncio
+import functools
 import gc
 from collections.abc import Generator
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ from wsaction.generics import ModelAPIActionHandler
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import Hooks
 from wsaction.pagination import PageNumberPagination
-from wsaction.permissions import AllowAny, BasePermission, IsAuthenticated, IsOwner, compile_permissions
+from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated, IsOwner, compile_permissions
 from wsaction.presence import PresenceMixin
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
@@ -524,3 +525,72 @@ def test_an_action_to_check_that_a_handler_calls_otherwise_is_refused(told: str,
     with pytest.raises(ImproperlyConfigured, match=f"Guard.check_actions: '{told}' is no action.* mean '{meant}'"):
         mounted("update", told)
     assert mounted("update", "archive", "publish")  # the last is another handler's that shares the permission
+
+
+async def refuse(self: Any, *args: Any) -> None:
+    raise PermissionDenied
+
+
+def guarding_the_action(cls: Any) -> None:
+    original = cls.retrieve
+
+    @functools.wraps(original)
+    async def retrieve(self: Any) -> Any:
+        await refuse(self)
+        return await original(self)
+
+    cls.retrieve = retrieve
+
+
+DECORATORS: dict[str, Any] = {
+    "check_permissions": lambda cls: setattr(cls, "check_permissions", refuse),
+    "get_permissions": lambda cls: setattr(cls, "get_permissions", lambda self: [DenyAll()]),
+    "permission_classes": lambda cls: setattr(cls, "permission_classes", (DenyAll,)),
+    "action": guarding_the_action,
+}
+
+
+@pytest.mark.parametrize("by", DECORATORS)
+@pytest.mark.parametrize("inherited", [False, True])
+async def test_what_a_decorator_of_the_class_sets_counts(by: str, inherited: bool) -> None:
+    class Base(Rows):
+        def __init_subclass__(cls, **kwargs: Any) -> None:
+            super().__init_subclass__(**kwargs)
+            if inherited:
+                DECORATORS[by](cls)
+
+    class Guarded(Base): ...
+
+    if not inherited:
+        DECORATORS[by](Guarded)
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": [path("rows/<pk>/", Guarded.as_aaah())]})
+    assert (await ask(root.as_asgi(), "retrieve", "rows/1/"))["status"] == 403
+
+
+def sets_it_on_itself(self: Any) -> None:
+    self.permission_classes = (DenyAll,)
+
+
+def sets_it_on_another(self: Any, other: Any) -> None:
+    other.permission_classes = self.permission_classes
+
+
+@pytest.mark.parametrize("base", [AsyncAPIActionHandler, AsyncAPIConsumer])
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("__init__", sets_it_on_itself, r"__init__ sets self\.permission_classes.*get_permissions"),
+        ("connect", sets_it_on_itself, r"connect sets self\.permission_classes"),
+        ("Meta", type("Meta", (), {"permission_classes": (DenyAll,)}), r"Meta says permission_classes"),
+    ],
+)
+def test_a_policy_that_is_said_where_nothing_reads_it_is_refused(base: Any, name: str, value: Any, told: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=told):
+        type("Said", (base,), {name: value}).as_aaah()  # type: ignore[attr-defined]
+
+
+def test_what_a_method_may_set_is_left_alone() -> None:
+    own = {"get_permissions": lambda self: self.permission_classes, "__init__": sets_it_on_itself}
+    assert type("Deciding", (AsyncAPIActionHandler,), own).as_aaah()  # type: ignore[attr-defined]
+    other = {"show": sets_it_on_another, "Meta": type("Meta", (), {"verbose_name": "row"})}
+    assert type("Setting", (AsyncAPIActionHandler,), other).as_aaah()  # type: ignore[attr-defined]

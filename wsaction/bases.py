@@ -77,8 +77,9 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         {"serializer_class", "input_serializer_class", "pagination_class"}
     )
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
+    @classmethod
+    def _read_hooks(cls) -> None:
+        super()._read_hooks()
         for name in _PLAIN_HOOKS:
             if iscoroutinefunction(getattr(cls, name)):
                 raise ImproperlyConfigured(

@@ -12,12 +12,20 @@ from starlette.datastructures import QueryParams
 
 from wsaction.actions import Action
 from wsaction.connections import Receive, Send
-from wsaction.declarations import NotMountedSo, check_attributes, collect_actions, select_actions
+from wsaction.declarations import (
+    NotMountedSo,
+    check_attributes,
+    check_settings,
+    collect_actions,
+    is_changed,
+    select_actions,
+)
 from wsaction.decorators import async_action
 from wsaction.dialects.base import Dialect
 from wsaction.dispatch import refusing
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.limits import Limits
+from wsaction.misspellings import is_ours
 from wsaction.mounts import Plan
 from wsaction.permissions import Permissions, compile_permissions
 from wsaction.publishing import own_topic, publish_from, push_to, session_of
@@ -72,6 +80,12 @@ class AsyncAPIActionHandler:
         super().__init_subclass__(**kwargs)
         check_attributes(cls)
         cls.available_actions = cls.actions_with({})
+        if not is_ours(cls):
+            cls._read_hooks()
+
+    @classmethod
+    def _read_hooks(cls) -> None:
+        """Notes which hooks the class took over; once more when it is mounted, as decorators of classes change them."""
         cls.decides_permissions = (
             cls.get_permissions is not AsyncAPIActionHandler.get_permissions
             or cls.check_permissions is not AsyncAPIActionHandler.check_permissions
@@ -97,6 +111,10 @@ class AsyncAPIActionHandler:
         ``serializer_class=CardOut``. Raises `ImproperlyConfigured` for a name that is none of them.
         """
         _check_initkwargs(cls, initkwargs)
+        if is_changed(cls, cls.available_actions):
+            cls.available_actions = cls.actions_with({})
+        cls._read_hooks()
+        check_settings(cls)
         available = cls.actions_with(initkwargs) if cls.announced_by & initkwargs.keys() else cls.available_actions
         view = ActionView(cls, initkwargs, select_actions(cls.__name__, available, actions))
         cls.check_mounting(view)
