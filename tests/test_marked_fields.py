@@ -966,6 +966,7 @@ async def test_without_marks_they_take_and_tell_it_all(people: Any) -> None:
         ),
         ({"filter_backends": (SearchFilter,), "search_fields": ("name", "^password")}, "search_fields has password"),
         ({"filter_backends": (OrderingFilter,), "ordering_fields": ("password",)}, "ordering_fields has password"),
+        ({"filter_backends": (OrderingFilter,), "ordering": "-password"}, "ordering has password"),
         ({"pagination_class": CursorPagination(ordering="-password", secret_key="k" * 16)}, "has password"),
         ({"ordering": "-password", "pagination_class": CursorPagination(secret_key="k" * 16)}, "ordering has password"),
     ],
@@ -1005,8 +1006,17 @@ def test_nor_for_that_of_a_nested_model_or_of_the_stored_one() -> None:
     class Public(BaseModel):
         id: int
 
+    class Renamed(BaseModel):
+        id: int
+        secret: Annotated[str, WriteOnly] = Field(validation_alias=AliasChoices("password", AliasPath("a", "b")))
+
+    class Stored(BaseModel):
+        id: int
+        password: str
+
     for queryset, serializer, field in (
         (MemoryQuerySet(Card), Card, "owner__password"),
+        (MemoryQuerySet(Stored), Renamed, "password"),
         (MemoryQuerySet(Owner), Public, "password"),
     ):
         with pytest.raises(ImproperlyConfigured, match=f"filter_fields has {field}"):
