@@ -10,7 +10,17 @@ import sqlalchemy
 from pydantic import BaseModel
 from sqlalchemy import JSON, ForeignKey, LargeBinary, String, event, select
 from sqlalchemy.ext.asyncio import AsyncAttrs, async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
+from sqlalchemy.orm import (
+    ColumnProperty,
+    DeclarativeBase,
+    Mapped,
+    Session,
+    column_property,
+    mapped_column,
+    relationship,
+    selectinload,
+    with_loader_criteria,
+)
 
 from tests import shelves
 from tests.cards import Card
@@ -77,6 +87,18 @@ class Task(Base):
     project_id: Mapped[int | None] = mapped_column(ForeignKey("project.id"))
     project: Mapped[Project | None] = relationship()
     members: Mapped[list[Member]] = relationship(passive_deletes=True, cascade="all, delete-orphan")
+
+
+class AnyCase(ColumnProperty.Comparator[str]):
+    def __eq__(self, other: Any) -> Any:
+        return sqlalchemy.func.lower(self.__clause_element__()) == sqlalchemy.func.lower(other)
+
+
+class Folded(Base):
+    """The same tasks, whose title is compared in any case."""
+
+    __table__ = Task.__table__
+    title = column_property(Task.__table__.c.title, comparator_factory=AnyCase)
 
 
 class TaskOut(BaseModel):
@@ -254,6 +276,52 @@ async def test_what_the_queryset_leaves_out_is_not_shown(rows: str, database: Da
             await app.publish_object("items/", "updated", await plain.update(task, changes), before=before)
         assert (await owner.call("retrieve", "items/1/"))["status"] == 404
         assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
+
+
+class SoftSession(Session):
+    """One that hides archived tasks, as SQLAlchemy's recipe for soft deletion does."""
+
+
+@event.listens_for(SoftSession, "do_orm_execute")
+def _hide(state: Any) -> None:
+    if state.is_select and not state.is_column_load:
+        state.statement = state.statement.options(LIVE)
+
+
+LIVE = with_loader_criteria(Task, ~Task.archived)
+
+
+@pytest.mark.parametrize("by", ["option", "session"])
+async def test_what_criteria_hide_is_not_shown(by: str, database: Database) -> None:
+    soft = async_sessionmaker(database.sessions.kw["bind"], sync_session_class=SoftSession)
+    queryset: Any = SQLAlchemyQuerySet(Task, soft)
+    if by == "option":
+        queryset = SQLAlchemyQuerySet(select(Task).options(LIVE), database.sessions)
+    async with told(queryset) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        assert await until_mark(app, owner, stranger) == [[("updated", NEW)]] * 2
+        await owner.call("partial_update", "items/1/", {"title": "hidden", "archived": True})
+        assert (await owner.call("retrieve", "items/1/"))["status"] == 404
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
+
+
+async def test_none_that_a_column_keeps_as_a_value_is_not_null(database: Database) -> None:
+    plain = SQLAlchemyQuerySet(Task, database.sessions)
+    async with told(plain.filter(tags__isnull=True)) as (app, owner, stranger):
+        task = await plain.get(pk=1)
+        before = plain.values_of(task)
+        task = await plain.update(task, {"title": "secret", "tags": None})  # which JSON has a null of its own for
+        await app.publish_object("items/", "updated", task, before=before)
+        assert (await owner.call("retrieve", "items/1/"))["status"] == 404
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
+
+
+async def test_a_comparison_of_an_attributes_own_is_the_databases_to_decide(database: Database) -> None:
+    plain = SQLAlchemyQuerySet(Folded, database.sessions)
+    async with told(plain.filter(title="OLD")) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"archived": True}))["status"] == 200
+        shown = {"id": 1, "title": "old", "archived": True}
+        assert await until_mark(app, owner, stranger) == [[("updated", shown)]] * 2
 
 
 async def test_the_same_in_memory() -> None:
