@@ -30,7 +30,7 @@ from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.decorators import async_action
-from wsaction.exceptions import APIError
+from wsaction.exceptions import APIError, NotFound
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.permissions import BasePermission
 from wsaction.querysets import MemoryQuerySet
@@ -329,6 +329,37 @@ async def test_the_same_in_memory() -> None:
     async with told(cards.filter(done=False), serializer_class=Card) as (app, owner, stranger):
         card = await cards.update(await cards.get(pk=1), {"title": "secret", "done": True})
         await app.publish_object("items/", "updated", card, before={"pk": 1, "done": False})
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
+
+
+async def _hidden(read: Any) -> Any:
+    if (found := await read).archived:
+        raise NotFound
+    return found
+
+
+class HidingTasks(SQLAlchemyQuerySet[Task]):
+    async def get(self, *conditions: Any, **lookups: Any) -> Task:
+        found: Task = await _hidden(super().get(*conditions, **lookups))
+        return found
+
+
+class HidingCards(MemoryQuerySet[TaskOut]):
+    async def _at(self, key: Any) -> TaskOut | None:
+        found: TaskOut | None = await super()._at(key)
+        return None if found is None or found.archived else found
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlalchemy"])
+async def test_what_a_querysets_own_reading_leaves_out_is_not_shown(store: str, database: Database) -> None:
+    queryset: Any = HidingTasks(Task, database.sessions)
+    if store == "memory":
+        queryset = HidingCards(TaskOut, rows=[TaskOut(id=1, title="old")])
+    async with told(queryset) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        assert await until_mark(app, owner, stranger) == [[("updated", NEW)]] * 2
+        assert (await owner.call("partial_update", "items/1/", {"archived": True}))["status"] == 200
+        assert (await owner.call("retrieve", "items/1/"))["status"] == 404
         assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
 
 
