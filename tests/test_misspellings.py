@@ -23,7 +23,7 @@ from wsaction.pagination import PageNumberPagination
 from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated, IsOwner, compile_permissions
 from wsaction.presence import PresenceMixin
 from wsaction.querysets import MemoryQuerySet
-from wsaction.routing import path
+from wsaction.routing import include, path
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import HandshakeRefused, connect
 from wsaction.throttling import BaseThrottle, SimpleRateThrottle, UserRateThrottle, check_throttles, compile_throttles
@@ -594,3 +594,15 @@ def test_what_a_method_may_set_is_left_alone() -> None:
     assert type("Deciding", (AsyncAPIActionHandler,), own).as_aaah()  # type: ignore[attr-defined]
     other = {"show": sets_it_on_another, "Meta": type("Meta", (), {"verbose_name": "row"})}
     assert type("Setting", (AsyncAPIActionHandler,), other).as_aaah()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["permission_classes", "throttle_classes"])
+def test_a_policy_among_the_captures_of_a_pattern_is_refused(name: str) -> None:
+    kwargs: Any = {name: (DenyAll,)}
+    within = [path("rows/", Rows.as_aaah(), kwargs), path("a/", include([path("rows/", Rows.as_aaah())]), kwargs)]
+    for pattern in within:
+        root = type("Root", (AsyncAPIConsumer,), {"routepatterns": [pattern]})
+        with pytest.raises(ImproperlyConfigured, match=f"{name} would be a capture, which guards nothing"):
+            root.as_asgi()  # type: ignore[attr-defined]
+    with pytest.raises(ImproperlyConfigured, match=f"{name} would be a capture"):
+        WSAction([path("ws/", Rows.as_aaah(), kwargs)])

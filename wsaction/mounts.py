@@ -15,7 +15,7 @@ from wsaction.permissions import Permissions, compile_permissions
 from wsaction.routing import Endpoint, Include, adopt_all, nest, re_path
 from wsaction.throttling import BaseThrottle, Throttles, compile_throttles
 
-__all__ = ("MountedHandler", "Plan", "View", "as_prefixes", "mount")
+__all__ = ("MountedHandler", "Plan", "View", "as_prefixes", "check_captures", "mount")
 
 logger = logging.getLogger("wsaction")
 
@@ -165,7 +165,9 @@ def _asked_once(limiting: Limiting) -> tuple[tuple[MountedHandler, Throttles | N
 def mount(patterns: Iterable[Any], above: tuple[MountedHandler, ...]) -> Iterable[Endpoint | Include]:
     """The same patterns with mounted handlers for views; a handler's own `routepatterns` follow it, below its
     pattern."""
-    for pattern in adopt_all(patterns, f"{above[-1].handler_class.__name__}.routepatterns"):
+    owner = f"{above[-1].handler_class.__name__}.routepatterns"
+    for pattern in adopt_all(patterns, owner):
+        check_captures(pattern, owner)
         if isinstance(pattern, Include):
             yield pattern.with_children(tuple(mount(pattern.children, above)))
             continue
@@ -178,6 +180,18 @@ def mount(patterns: Iterable[Any], above: tuple[MountedHandler, ...]) -> Iterabl
             yield from nest(endpoint, below)
         else:
             yield endpoint
+
+
+def check_captures(pattern: Endpoint | Include, owner: str) -> None:
+    """Raises `ImproperlyConfigured` for a policy among a pattern's default captures, where nothing asks it."""
+    if said := [name for name in pattern.kwargs if name in _POLICIES]:
+        raise ImproperlyConfigured(
+            f"{owner}, {str(pattern.pattern)!r}: {said[0]} would be a capture, which guards nothing; give it to "
+            f"as_aaah({said[0]}=...), or to as_asgi() of a consumer"
+        )
+
+
+_POLICIES = ("permission_classes", "throttle_classes", "filter_backends")
 
 
 def _check_view(pattern: Endpoint, above: tuple[MountedHandler, ...]) -> None:
