@@ -606,3 +606,9 @@ def test_a_policy_among_the_captures_of_a_pattern_is_refused(name: str) -> None:
             root.as_asgi()  # type: ignore[attr-defined]
     with pytest.raises(ImproperlyConfigured, match=f"{name} would be a capture"):
         WSAction([path("ws/", Rows.as_aaah(), kwargs)])
+
+
+@pytest.mark.parametrize("hook", ["get_queryset", "get_object", "serialize", "get_event_routes", "paginator"])
+def test_a_hook_is_taken_over_by_a_class_and_not_where_it_is_mounted(hook: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=f"attributes of the class, no actions or hooks.*'{hook}'"):
+        Rows.as_aaah(**{hook: lambda *args: None})

@@ -25,7 +25,7 @@ from wsaction.dialects.base import Dialect
 from wsaction.dispatch import refusing
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.limits import Limits
-from wsaction.misspellings import is_ours
+from wsaction.misspellings import framework_names, is_code, is_ours
 from wsaction.mounts import Plan
 from wsaction.permissions import Permissions, compile_permissions
 from wsaction.publishing import own_topic, publish_from, push_to, session_of
@@ -354,14 +354,15 @@ def _check_initkwargs(cls: type, initkwargs: Mapping[str, Any]) -> None:
             near = get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
             raise ImproperlyConfigured(
-                f"{cls.__name__} is mounted with attributes that the class has and that are no actions, not {name!r}; "
-                f"{hint}"
+                f"{cls.__name__} is mounted with attributes of the class, no actions or hooks, not {name!r}; {hint}"
             )
 
 
 def _settable(cls: type) -> list[str]:
+    """What a class may be mounted with: no hooks, since it is the class that says which of these are taken over."""
     actions = [action.function.__name__ for action in cls.available_actions.values()]  # type: ignore[attr-defined]
-    own = [name for name in dir(cls) if not name.startswith("_") and name not in _OWN and name not in actions]
+    hooks = [name for name, value in framework_names(cls).items() if is_code(value)]
+    own = [name for name in dir(cls) if not name.startswith("_") and name not in (*_OWN, *actions, *hooks)]
     return ["permission_classes", "throttle_classes", "throttle_scope", *own]
 
 
