@@ -10,7 +10,7 @@ import random
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Annotated, Any, NamedTuple, Optional
+from typing import Annotated, Any, NamedTuple, NewType, Optional
 
 import fastapi
 import pydantic
@@ -1325,6 +1325,21 @@ def test_it_is_called() -> None:
         "that makes it, or Depends() for the class that is annotated"
     )
     assert "write row: Annotated[..., Depends()], without one" in refused(default)
+
+
+def test_a_function_that_nothing_calls_is_refused_since_it_would_leave_the_parameter_to_the_client() -> None:
+    new_type = NewType("new_type", Annotated[str, Depends(get_row)])  # type: ignore[valid-newtype]
+
+    async def function(self, row: Annotated[str, get_row]) -> None: ...
+    async def partly(self, row: Annotated[str, functools.partial(get_row, pk=1)]) -> None: ...
+    async def within(self, row: new_type) -> None: ...
+
+    for one in (function, partly):
+        assert refused(one) == (
+            "Cards.act: row is annotated with get_row itself, which nothing calls, so that row is whatever the client "
+            "sends; write Depends(get_row)"
+        )
+    assert "Depends stands there once, in the outermost Annotated" in refused(within)
 
 
 async def test_a_default_that_can_be_changed_is_a_new_one_for_each_action() -> None:

@@ -10,7 +10,17 @@ import sqlalchemy
 from pydantic import BaseModel
 from sqlalchemy import JSON, ForeignKey, LargeBinary, String, event, select
 from sqlalchemy.ext.asyncio import AsyncAttrs, async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
+from sqlalchemy.orm import (
+    ColumnProperty,
+    DeclarativeBase,
+    Mapped,
+    Session,
+    column_property,
+    mapped_column,
+    relationship,
+    selectinload,
+    with_loader_criteria,
+)
 
 from tests import shelves
 from tests.cards import Card
@@ -19,7 +29,8 @@ from tests.test_subscriptions import position
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
-from wsaction.exceptions import APIError
+from wsaction.decorators import async_action
+from wsaction.exceptions import APIError, NotFound
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.permissions import BasePermission
 from wsaction.querysets import MemoryQuerySet
@@ -76,6 +87,18 @@ class Task(Base):
     project_id: Mapped[int | None] = mapped_column(ForeignKey("project.id"))
     project: Mapped[Project | None] = relationship()
     members: Mapped[list[Member]] = relationship(passive_deletes=True, cascade="all, delete-orphan")
+
+
+class AnyCase(ColumnProperty.Comparator[str]):
+    def __eq__(self, other: Any) -> Any:
+        return sqlalchemy.func.lower(self.__clause_element__()) == sqlalchemy.func.lower(other)
+
+
+class Folded(Base):
+    """The same tasks, whose title is compared in any case."""
+
+    __table__ = Task.__table__
+    title = column_property(Task.__table__.c.title, comparator_factory=AnyCase)
 
 
 class TaskOut(BaseModel):
@@ -255,11 +278,88 @@ async def test_what_the_queryset_leaves_out_is_not_shown(rows: str, database: Da
         assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
 
 
+class SoftSession(Session):
+    """One that hides archived tasks, as SQLAlchemy's recipe for soft deletion does."""
+
+
+@event.listens_for(SoftSession, "do_orm_execute")
+def _hide(state: Any) -> None:
+    if state.is_select and not state.is_column_load:
+        state.statement = state.statement.options(LIVE)
+
+
+LIVE = with_loader_criteria(Task, ~Task.archived)
+
+
+@pytest.mark.parametrize("by", ["option", "session"])
+async def test_what_criteria_hide_is_not_shown(by: str, database: Database) -> None:
+    soft = async_sessionmaker(database.sessions.kw["bind"], sync_session_class=SoftSession)
+    queryset: Any = SQLAlchemyQuerySet(Task, soft)
+    if by == "option":
+        queryset = SQLAlchemyQuerySet(select(Task).options(LIVE), database.sessions)
+    async with told(queryset) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        assert await until_mark(app, owner, stranger) == [[("updated", NEW)]] * 2
+        await owner.call("partial_update", "items/1/", {"title": "hidden", "archived": True})
+        assert (await owner.call("retrieve", "items/1/"))["status"] == 404
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
+
+
+async def test_none_that_a_column_keeps_as_a_value_is_not_null(database: Database) -> None:
+    plain = SQLAlchemyQuerySet(Task, database.sessions)
+    async with told(plain.filter(tags__isnull=True)) as (app, owner, stranger):
+        task = await plain.get(pk=1)
+        before = plain.values_of(task)
+        task = await plain.update(task, {"title": "secret", "tags": None})  # which JSON has a null of its own for
+        await app.publish_object("items/", "updated", task, before=before)
+        assert (await owner.call("retrieve", "items/1/"))["status"] == 404
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
+
+
+async def test_a_comparison_of_an_attributes_own_is_the_databases_to_decide(database: Database) -> None:
+    plain = SQLAlchemyQuerySet(Folded, database.sessions)
+    async with told(plain.filter(title="OLD")) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"archived": True}))["status"] == 200
+        shown = {"id": 1, "title": "old", "archived": True}
+        assert await until_mark(app, owner, stranger) == [[("updated", shown)]] * 2
+
+
 async def test_the_same_in_memory() -> None:
     cards = MemoryQuerySet(Card, rows=[Card(id=1, title="old")])
     async with told(cards.filter(done=False), serializer_class=Card) as (app, owner, stranger):
         card = await cards.update(await cards.get(pk=1), {"title": "secret", "done": True})
         await app.publish_object("items/", "updated", card, before={"pk": 1, "done": False})
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
+
+
+async def _hidden(read: Any) -> Any:
+    if (found := await read).archived:
+        raise NotFound
+    return found
+
+
+class HidingTasks(SQLAlchemyQuerySet[Task]):
+    async def get(self, *conditions: Any, **lookups: Any) -> Task:
+        found: Task = await _hidden(super().get(*conditions, **lookups))
+        return found
+
+
+class HidingCards(MemoryQuerySet[TaskOut]):
+    async def _at(self, key: Any) -> TaskOut | None:
+        found: TaskOut | None = await super()._at(key)
+        return None if found is None or found.archived else found
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlalchemy"])
+async def test_what_a_querysets_own_reading_leaves_out_is_not_shown(store: str, database: Database) -> None:
+    queryset: Any = HidingTasks(Task, database.sessions)
+    if store == "memory":
+        queryset = HidingCards(TaskOut, rows=[TaskOut(id=1, title="old")])
+    async with told(queryset) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        assert await until_mark(app, owner, stranger) == [[("updated", NEW)]] * 2
+        assert (await owner.call("partial_update", "items/1/", {"archived": True}))["status"] == 200
+        assert (await owner.call("retrieve", "items/1/"))["status"] == 404
         assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
 
 
@@ -413,9 +513,21 @@ def _shown_by_user(self: Any, obj: Any) -> BaseModel:
     return Brief(id=obj.id, title=obj.title)
 
 
-@pytest.mark.parametrize(
-    "hook", [{"get_serializer_class": _serializer_by_user}, {"serialize": _shown_by_user}], ids=["class", "serialize"]
-)
+@async_action
+async def _by_itself(self: Any) -> Any:
+    return _shown_by_user(self, await self.get_object())
+
+
+HOOKS: list[dict[str, Any]] = [
+    {"get_serializer_class": _serializer_by_user},
+    {"serialize": _shown_by_user},
+    {"retrieve": _by_itself},
+    {"retrieve": None, "list": _by_itself},
+    {"retrieve": None, "serialize_many": lambda self, objs: [_shown_by_user(self, one) for one in objs]},
+]
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: "-".join(hook))
 async def test_an_event_shows_the_key_alone_where_the_handler_decides_what_a_user_is_shown(hook: Any) -> None:
     rows = MemoryQuerySet(Secretive, rows=[Secretive(id=1)])
     members = {"queryset": rows, "serializer_class": Secretive, "input_serializer_class": Brief, **hook}
@@ -427,4 +539,32 @@ async def test_an_event_shows_the_key_alone_where_the_handler_decides_what_a_use
         reply = await ws.call("partial_update", "notes/1/", data={"title": "new"})
         told = await ws.event("updated")
     assert (told["event"], told["data"]) == ("updated", {"pk": 1})
-    assert "SECRET" not in str(reply)
+    assert "retrieve" in hook or "SECRET" not in str(reply)
+
+
+class Bare(BaseModel):
+    id: int
+    page: int  # which a note has not
+
+
+@pytest.mark.parametrize(
+    ("shows", "data"), [(Brief, {"id": 1, "title": "new"}), (Secretive, None), (Bare, {"pk": 1})], ids=str
+)
+async def test_an_event_shows_at_each_route_what_retrieve_shows_there(shows: Any, data: Any) -> None:
+    class Notes(SubscribeMixin, ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Secretive, rows=[Secretive(id=1)])
+        serializer_class = Secretive
+
+        def get_event_routes(self, event: str, obj: Any) -> list[str]:
+            return [f"staff/{obj.id}/", f"notes/{obj.id}/"]
+
+    patterns = [
+        path("staff/<int:pk>/", Notes.as_aaah()),
+        path("notes/<int:pk>/", Notes.as_aaah(serializer_class=shows)),
+    ]
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": patterns})
+    async with connect(WSAction([path("ws/", root.as_asgi())]), "/ws/") as ws:
+        await ws.call("subscribe", "notes/1/")
+        reply = await ws.call("partial_update", "staff/1/", data={"title": "new"})
+        told = await ws.event("updated")
+    assert told["data"] == (data or reply["data"])

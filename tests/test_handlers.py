@@ -76,7 +76,7 @@ async def test_initkwargs_are_set_on_each_instance_of_that_mount_alone() -> None
     ],
 )
 def test_an_initkwarg_that_the_class_does_not_have_is_refused(name: Any, hint: str) -> None:
-    wanted = rf"^Cards is mounted with attributes that the class has and that are no actions, not '{name}'; ({hint})"
+    wanted = rf"^Cards is mounted with attributes of the class, no actions or hooks, not '{name}'; ({hint})"
     with pytest.raises(ImproperlyConfigured, match=wanted.replace("?", r"\?")):
         Cards.as_aaah(**{name: None})
 

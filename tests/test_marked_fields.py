@@ -9,7 +9,7 @@ import re
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, NamedTuple, NewType, TypeVar
 
 import pydantic.dataclasses
 import pytest
@@ -714,6 +714,42 @@ class MarkedComputed(BaseModel):
         return SECRET
 
 
+Pin = NewType("Pin", Annotated[str, WriteOnly])  # type: ignore[valid-newtype]
+
+
+class MarkedByNewType(BaseModel):
+    pin: Pin
+
+
+class MarkedByDefault(BaseModel):
+    pin: str = WriteOnly()  # type: ignore[assignment]
+
+
+class MarkedByWord(BaseModel):
+    pin: str = Field("", json_schema_extra={"writeOnly": True})
+
+
+class MarkedByMeta(BaseModel):
+    pin: str = ""
+
+    class Meta:
+        extra_kwargs: ClassVar[Any] = {"pin": {"write_only": True}}
+
+
+class MarkedByExclusion(BaseModel):
+    pin: str = ""
+
+    class Meta:
+        exclude = ("pin",)
+
+
+class MarkedIds(BaseModel):
+    id: int = 0
+
+    class Meta:
+        read_only_fields = ("id",)
+
+
 BOTH_WAYS = [
     (Annotated[str, WriteOnly], "WriteOnly marks a field of a pydantic model, which .* is not"),
     (list[Annotated[int, ReadOnly]], "ReadOnly marks a field of a pydantic model"),
@@ -722,6 +758,11 @@ BOTH_WAYS = [
     (MarkedTuple, "MarkedTuple marks a field"),
 ]
 OUT_ALONE = [
+    (MarkedByNewType, "MarkedByNewType.pin: WriteOnly marks a whole field"),
+    *(
+        (one, f"{one.__name__}.pin is said to be write-only where nothing reads it; write pin: Annotated")
+        for one in (MarkedByDefault, MarkedByWord, MarkedByMeta, MarkedByExclusion)
+    ),
     (MarkedRoot, "MarkedRoot is a RootModel"),
     (MarkedComputed, "MarkedComputed.password is computed to be shown"),
 ]
@@ -763,6 +804,23 @@ def test_a_mark_where_it_would_not_count_is_refused(declares: Any, annotation: A
     action = declares(annotation)
     with pytest.raises(ImproperlyConfigured, match=message):
         type("Acting", (AsyncAPIConsumer,), {"act": action})
+
+
+def test_so_is_what_is_to_be_read_only_where_nothing_reads_it() -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"MarkedIds\.id is said to be read-only where nothing reads it"):
+        type("Acting", (AsyncAPIConsumer,), {"act": taking_data(MarkedIds)})
+    assert type("Telling", (AsyncAPIConsumer,), {"act": returning(MarkedIds)})
+
+
+def test_a_mark_may_have_a_name_of_its_own_and_be_told_in_the_schema_too() -> None:
+    class Secret(WriteOnly):
+        pass
+
+    class Account(BaseModel):
+        pin: Annotated[str, Secret] = Field("1234", json_schema_extra={"writeOnly": True})
+        puk: Annotated[str, Secret()] = "5678"
+
+    assert json_encoder(Account)(Account()) == "{}"
 
 
 @pytest.mark.parametrize(("annotation", "message"), BOTH_WAYS + OUT_ALONE)
@@ -912,6 +970,7 @@ async def test_without_marks_they_take_and_tell_it_all(people: Any) -> None:
         ),
         ({"filter_backends": (SearchFilter,), "search_fields": ("name", "^password")}, "search_fields has password"),
         ({"filter_backends": (OrderingFilter,), "ordering_fields": ("password",)}, "ordering_fields has password"),
+        ({"filter_backends": (OrderingFilter,), "ordering": "-password"}, "ordering has password"),
         ({"pagination_class": CursorPagination(ordering="-password", secret_key="k" * 16)}, "has password"),
         ({"ordering": "-password", "pagination_class": CursorPagination(secret_key="k" * 16)}, "ordering has password"),
     ],
@@ -951,8 +1010,17 @@ def test_nor_for_that_of_a_nested_model_or_of_the_stored_one() -> None:
     class Public(BaseModel):
         id: int
 
+    class Renamed(BaseModel):
+        id: int
+        secret: Annotated[str, WriteOnly] = Field(validation_alias=AliasChoices("password", AliasPath("a", "b")))
+
+    class Stored(BaseModel):
+        id: int
+        password: str
+
     for queryset, serializer, field in (
         (MemoryQuerySet(Card), Card, "owner__password"),
+        (MemoryQuerySet(Stored), Renamed, "password"),
         (MemoryQuerySet(Owner), Public, "password"),
     ):
         with pytest.raises(ImproperlyConfigured, match=f"filter_fields has {field}"):

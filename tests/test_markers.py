@@ -408,6 +408,25 @@ def test_nested_models_leave_out_what_is_read_only() -> None:
     assert input_model(Outer, partial=True).values({"many": [INSIDE]}) == {"many": [written]}
 
 
+class Badge(BaseModel):
+    verified: Annotated[bool, ReadOnly] = False
+    note: str = ""
+
+
+class Wearer(BaseModel):
+    badge: Badge = Badge()
+    spare: Badge | None = None
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("kept", [Badge(verified=True), {"verified": True, "note": "old"}], ids=["model", "json"])
+def test_what_is_read_only_in_a_nested_model_stays_as_it_was(partial: bool, kept: Any) -> None:
+    wearer = Wearer.model_construct(badge=kept, spare=None)
+    sent = {"badge": {"note": "new", "verified": False}, "spare": {"verified": True}}
+    values = input_model(Wearer, partial=partial).values(sent, wearer)
+    assert values == {"badge": {"note": "new", "verified": True}, "spare": {"note": ""}}
+
+
 def test_nested_models_leave_out_what_is_write_only() -> None:
     row = Outer.model_construct(
         one=SimpleNamespace(id=0, text="t", secret="hidden"),

@@ -1,5 +1,9 @@
 """`wsaction.misspellings`, and every policy that a mistake could switch off: refused, with what was meant."""
 
+import asyncio
+import functools
+import gc
+from collections.abc import Generator
 from typing import Any, ClassVar
 
 import pytest
@@ -10,16 +14,16 @@ from wsaction.applications import WSAction
 from wsaction.authentication import BaseAuthentication, BearerAuthentication, Credential
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
-from wsaction.exceptions import ImproperlyConfigured
+from wsaction.exceptions import ImproperlyConfigured, PermissionDenied
 from wsaction.filters import BaseFilterBackend
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import Hooks
 from wsaction.pagination import PageNumberPagination
-from wsaction.permissions import AllowAny, BasePermission, IsAuthenticated, compile_permissions
+from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated, IsOwner, compile_permissions
 from wsaction.presence import PresenceMixin
 from wsaction.querysets import MemoryQuerySet
-from wsaction.routing import path
+from wsaction.routing import include, path
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import HandshakeRefused, connect
 from wsaction.throttling import BaseThrottle, SimpleRateThrottle, UserRateThrottle, check_throttles, compile_throttles
@@ -357,14 +361,84 @@ async def says_false(self: Any, *args: Any) -> bool:
     return False
 
 
+async def returns_the_error(self: Any, *args: Any) -> Exception:
+    return PermissionDenied()
+
+
+async def returns_an_awaitable(self: Any, *args: Any) -> Any:
+    return Later(False)
+
+
 @pytest.mark.parametrize("method", ["check_permissions", "check_object_permissions"])
-async def test_a_method_that_refuses_by_false_instead_of_raising_lets_nobody_in(
-    method: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("answer", [says_false, returns_the_error, returns_an_awaitable])
+async def test_a_method_that_refuses_otherwise_than_by_raising_lets_nobody_in(
+    method: str, answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    guarded = type("Guarded", (Rows,), {method: says_false})
+    guarded = type("Guarded", (Rows,), {method: answer})
     root = type("Root", (AsyncAPIConsumer,), {"routepatterns": [path("rows/<pk>/", guarded.as_aaah())]})  # type: ignore[attr-defined]
     assert (await ask(root.as_asgi(), "retrieve", "rows/1/"))["status"] == 500  # type: ignore[attr-defined]
-    assert f"Guarded.{method}() returned False; raise PermissionDenied" in str(caplog.records[0].exc_info)
+    assert f"Guarded.{method}() returned " in str(caplog.records[0].exc_info)
+
+
+class Quick(BasePermission):
+    def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+        return action != "hit"
+
+    def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
+        return False
+
+
+class Later:
+    """An answer that has to be awaited."""
+
+    def __init__(self, answer: bool) -> None:
+        self.answer = answer
+
+    def __await__(self) -> Generator[Any, Any, bool]:
+        yield from asyncio.sleep(0).__await__()
+        return self.answer
+
+
+class Slow(BasePermission):
+    def has_permission(self, scope: Any, handler: Any, action: str) -> Later:
+        return Later(action != "hit")
+
+    def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> Later:
+        return Later(False)
+
+
+@pytest.mark.parametrize(("permission", "status"), [(Quick, 403), (Slow, 500)])
+@pytest.mark.parametrize("action", ["hit", "look", "look_in_a_thread", "look_and_yield"])
+@pytest.mark.filterwarnings("ignore:coroutine 'single.<locals>.later' was never awaited")
+async def test_a_check_that_is_not_awaited_lets_nobody_in(permission: Any, status: int, action: str) -> None:
+    class Guarded(Rows):
+        permission_classes = (permission,)
+
+        async def check_permissions(self) -> None:
+            if self.action == "hit":
+                super().check_permissions()  # type: ignore[unused-coroutine]
+            else:
+                await super().check_permissions()
+
+        @async_action
+        async def hit(self) -> None: ...
+
+        @async_action
+        async def look(self) -> None:
+            self.check_object_permissions(None)  # type: ignore[unused-coroutine]
+
+        @async_action
+        def look_in_a_thread(self) -> None:
+            self.check_object_permissions(None)  # type: ignore[unused-coroutine]
+
+        @async_action
+        async def look_and_yield(self) -> Any:
+            self.check_object_permissions(None)  # type: ignore[unused-coroutine]
+            yield 1
+
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": [path("rows/", Guarded.as_aaah())]})
+    assert (await ask(root.as_asgi(), action, "rows/"))["status"] == status
+    gc.collect()  # so that Python's own warning comes here, where it is expected
 
 
 async def test_a_connect_that_refuses_by_false_lets_nobody_in() -> None:
@@ -424,3 +498,117 @@ async def test_false_from_a_method_that_refuses_by_raising_lets_nobody_in(hook: 
 
     made: Any = type("Refusing", (SubscribeMixin, AsyncAPIConsumer), {hook: refuse})
     assert (await ask(made.as_asgi(), "subscribe"))["status"] == 500
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [
+        ("udpate", "update"),
+        ("partial-update", "partial_update"),
+        ("delete", "destroy"),
+        ("archive_all", "archive"),  # what its method is called
+        ("store", "archive"),  # what its route calls it
+    ],
+)
+def test_an_action_to_check_that_a_handler_calls_otherwise_is_refused(told: str, meant: str) -> None:
+    class Archive(Rows):
+        @async_action(name="archive")
+        async def archive_all(self) -> None: ...
+
+    def mounted(*actions: str) -> Any:
+        permission = type("Guard", (IsOwner,), {"check_actions": actions})
+        view = Archive.as_aaah(
+            permission_classes=(IsAuthenticated & permission,), actions={"store": "archive", "update": "update"}
+        )
+        return type("Root", (AsyncAPIConsumer,), {"routepatterns": [path("cards/", view)]}).as_asgi().table  # type: ignore[attr-defined]
+
+    with pytest.raises(ImproperlyConfigured, match=f"Guard.check_actions: '{told}' is no action.* mean '{meant}'"):
+        mounted("update", told)
+    assert mounted("update", "archive", "publish")  # the last is another handler's that shares the permission
+
+
+async def refuse(self: Any, *args: Any) -> None:
+    raise PermissionDenied
+
+
+def guarding_the_action(cls: Any) -> None:
+    original = cls.retrieve
+
+    @functools.wraps(original)
+    async def retrieve(self: Any) -> Any:
+        await refuse(self)
+        return await original(self)
+
+    cls.retrieve = retrieve
+
+
+DECORATORS: dict[str, Any] = {
+    "check_permissions": lambda cls: setattr(cls, "check_permissions", refuse),
+    "get_permissions": lambda cls: setattr(cls, "get_permissions", lambda self: [DenyAll()]),
+    "permission_classes": lambda cls: setattr(cls, "permission_classes", (DenyAll,)),
+    "action": guarding_the_action,
+}
+
+
+@pytest.mark.parametrize("by", DECORATORS)
+@pytest.mark.parametrize("inherited", [False, True])
+async def test_what_a_decorator_of_the_class_sets_counts(by: str, inherited: bool) -> None:
+    class Base(Rows):
+        def __init_subclass__(cls, **kwargs: Any) -> None:
+            super().__init_subclass__(**kwargs)
+            if inherited:
+                DECORATORS[by](cls)
+
+    class Guarded(Base): ...
+
+    if not inherited:
+        DECORATORS[by](Guarded)
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": [path("rows/<pk>/", Guarded.as_aaah())]})
+    assert (await ask(root.as_asgi(), "retrieve", "rows/1/"))["status"] == 403
+
+
+def sets_it_on_itself(self: Any) -> None:
+    self.permission_classes = (DenyAll,)
+
+
+def sets_it_on_another(self: Any, other: Any) -> None:
+    other.permission_classes = self.permission_classes
+
+
+@pytest.mark.parametrize("base", [AsyncAPIActionHandler, AsyncAPIConsumer])
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("__init__", sets_it_on_itself, r"__init__ sets self\.permission_classes.*get_permissions"),
+        ("connect", sets_it_on_itself, r"connect sets self\.permission_classes"),
+        ("Meta", type("Meta", (), {"permission_classes": (DenyAll,)}), r"Meta says permission_classes"),
+    ],
+)
+def test_a_policy_that_is_said_where_nothing_reads_it_is_refused(base: Any, name: str, value: Any, told: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=told):
+        type("Said", (base,), {name: value}).as_aaah()  # type: ignore[attr-defined]
+
+
+def test_what_a_method_may_set_is_left_alone() -> None:
+    own = {"get_permissions": lambda self: self.permission_classes, "__init__": sets_it_on_itself}
+    assert type("Deciding", (AsyncAPIActionHandler,), own).as_aaah()  # type: ignore[attr-defined]
+    other = {"show": sets_it_on_another, "Meta": type("Meta", (), {"verbose_name": "row"})}
+    assert type("Setting", (AsyncAPIActionHandler,), other).as_aaah()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["permission_classes", "throttle_classes"])
+def test_a_policy_among_the_captures_of_a_pattern_is_refused(name: str) -> None:
+    kwargs: Any = {name: (DenyAll,)}
+    within = [path("rows/", Rows.as_aaah(), kwargs), path("a/", include([path("rows/", Rows.as_aaah())]), kwargs)]
+    for pattern in within:
+        root = type("Root", (AsyncAPIConsumer,), {"routepatterns": [pattern]})
+        with pytest.raises(ImproperlyConfigured, match=f"{name} would be a capture, which guards nothing"):
+            root.as_asgi()  # type: ignore[attr-defined]
+    with pytest.raises(ImproperlyConfigured, match=f"{name} would be a capture"):
+        WSAction([path("ws/", Rows.as_aaah(), kwargs)])
+
+
+@pytest.mark.parametrize("hook", ["get_queryset", "get_object", "serialize", "get_event_routes", "paginator"])
+def test_a_hook_is_taken_over_by_a_class_and_not_where_it_is_mounted(hook: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=f"attributes of the class, no actions or hooks.*'{hook}'"):
+        Rows.as_aaah(**{hook: lambda *args: None})

@@ -723,6 +723,10 @@ class ForUpdates(IsOwner):
     check_actions = ("update",)
 
 
+class ForLooking(IsOwner):
+    check_actions = ("retrieve",)
+
+
 ADA = user(pk=7)
 
 
@@ -749,6 +753,9 @@ def test_who_an_owner_is_by_id_is_what_the_app_says() -> None:
         (ForUpdates, ADA, SimpleNamespace(user=None), "retrieve", True),
         (ForUpdates, ADA, SimpleNamespace(user=None), "update", False),
         (ForUpdates, ADA, SimpleNamespace(user=ADA), "update", True),
+        (ForUpdates, ADA, SimpleNamespace(user=None), "partial_update", False),
+        (ForUpdates, ADA, SimpleNamespace(user=None), "subscribe", True),
+        (ForLooking, ADA, SimpleNamespace(user=None), "subscribe", False),
     ],
 )
 def test_owners(permission: Any, who: Any, obj: Any, action: str, expected: bool) -> None:

@@ -22,6 +22,7 @@ from wsaction.layers.base import Layer
 from wsaction.lifespans import Lifespan, State, living
 from wsaction.limits import Limits
 from wsaction.middleware import ExceptionHandler, Middleware, check_exception_handlers, check_middleware
+from wsaction.mounts import check_captures
 from wsaction.origins import HostPolicy, OriginPolicy
 from wsaction.pages import Pages
 from wsaction.publishing import handler_at, publish_from
@@ -97,6 +98,8 @@ class WSAction:
         _check_setting("layer", layer, "subscribe", 'RedisLayer("redis://localhost")')
         _check_setting("limits", limits, "max_threads", "Limits()")
         self.router = Router(routes)
+        for leaf in self.router.leaves:
+            check_captures(leaf.endpoint, "WSAction")
         authenticator = Authenticator(authentication_classes, user_id=user_id or id_of_user)
         self.runtime = Runtime(
             limits=limits,

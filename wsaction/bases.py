@@ -29,7 +29,7 @@ from wsaction.mixins import (
     rebuilt,
 )
 from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination, paginator_of
-from wsaction.permissions import refuse_false
+from wsaction.permissions import refuse_answer
 from wsaction.serializers import ReadOnly, input_model, output_model, shows
 from wsaction.showing import many_shown_as, shown_as
 
@@ -71,14 +71,15 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     decides_queryset: ClassVar[bool] = False  # whether a subclass took over get_queryset
     decides_object: ClassVar[bool] = False  # the same of get_object
     decides_topic: ClassVar[bool] = False  # the same of get_topic
-    decides_serializer: ClassVar[bool] = False  # the same of get_serializer_class or serialize: by frame, or by user
+    decides_serializer: ClassVar[bool] = False  # the same of what retrieve shows, by frame or by user
     scopes_queryset: ClassVar[bool] = False  # whether a subclass says which objects there are: by any hook
     announced_by: ClassVar[frozenset[str]] = frozenset(
         {"serializer_class", "input_serializer_class", "pagination_class"}
     )
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
+    @classmethod
+    def _read_hooks(cls) -> None:
+        super()._read_hooks()
         for name in _PLAIN_HOOKS:
             if iscoroutinefunction(getattr(cls, name)):
                 raise ImproperlyConfigured(
@@ -90,10 +91,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         cls.decides_queryset = cls.get_queryset is not generic.get_queryset
         cls.decides_object = cls.get_object is not generic.get_object
         cls.decides_topic = cls.get_topic is not AsyncAPIActionHandler.get_topic
-        cls.decides_serializer = (cls.get_serializer_class, cls.serialize) != (
-            generic.get_serializer_class,
-            generic.serialize,
-        )
+        cls.decides_serializer = _decides_what_is_shown(cls)
         filters = cls.filter_queryset is not generic.filter_queryset
         cls.scopes_queryset = cls.decides_queryset or cls.decides_object or filters
 
@@ -113,7 +111,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         if (key := self._key()) is None:  # as a lookup, it would find what has no value there
             raise NotFound
         obj = await queryset.get(**{self.lookup_field: key})
-        refuse_false(self, "check_object_permissions", await self.check_object_permissions(obj))  # type: ignore[func-returns-value]
+        refuse_answer(self, "check_object_permissions", await self.check_object_permissions(obj))  # type: ignore[func-returns-value]
         self.frame.asks_object = True
         return obj
 
@@ -289,6 +287,18 @@ def _check_storing(told: "_Mounted") -> None:
                 check(name, field.annotation)
             except FieldError as exc:
                 raise ImproperlyConfigured(f"{told.cls.__name__}: {exc}") from None
+
+
+def _decides_what_is_shown(cls: Any) -> bool:
+    """Whether a class took over what ``retrieve``, or else ``list``, shows of an object."""
+    base = GenericAsyncAPIActionHandler
+    hooks: dict[str, Any] = {"get_serializer_class": base.get_serializer_class, "serialize": base.serialize}
+    if getattr(cls, "retrieve", None) is not None:
+        hooks["retrieve"] = RetrieveModelMixin.retrieve
+    elif getattr(cls, "list", None) is not None:
+        hooks |= {"list": ListModelMixin.list, "serialize_many": base.serialize_many}
+        hooks["get_paginated_response"] = base.get_paginated_response
+    return any(getattr(cls, name) is not hook for name, hook in hooks.items())
 
 
 _PLAIN_HOOKS = (

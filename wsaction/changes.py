@@ -10,13 +10,13 @@ with ``version_field``, the name of a field that every change makes greater, ``d
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from wsaction.announcements import history
 from wsaction.events import encode_event
-from wsaction.exceptions import LayerUnavailable
+from wsaction.exceptions import ImproperlyConfigured, LayerUnavailable
 from wsaction.frames import new_frame
 from wsaction.hub import Hub
 from wsaction.layers.base import History
@@ -29,7 +29,17 @@ from wsaction.scopes import topic_at
 from wsaction.serializers import output_model
 from wsaction.tables import Call
 from wsaction.units import join_unit
-from wsaction.visibility import asks_of_objects, gone, json_of, key_name, shown, source_of, subject_of, values_of
+from wsaction.visibility import (
+    asks_of_objects,
+    gone,
+    has_objects,
+    json_of,
+    key_name,
+    shown,
+    source_of,
+    subject_of,
+    values_of,
+)
 
 __all__ = ("event_routes", "is_live", "note", "note_given")
 
@@ -47,22 +57,24 @@ def is_live(handler: Any) -> bool:
 class _Place:
     """Where a change is told."""
 
+    handler: Any  # of that route
     hub: Hub
     topic: str
     route: str
     history: History | None
     asks: bool
+    data: str = ""  # what is told of the object there, as JSON
 
 
 @dataclass(frozen=True, slots=True)
 class _Change:
     event: str
     pk: Any
-    data: str  # what is shown of the object, as JSON
     kind: str
     before: Mapping[str, Any] | None  # as JSON, where anybody asks for it
     after: Mapping[str, Any] | None
     places: tuple[_Place, ...]
+    told: Callable[[_Place], _Place]  # a place with what is told of the object there
 
     async def publish(self) -> None:
         """Tells it everywhere. Raises `LayerUnavailable`."""
@@ -81,7 +93,7 @@ class _Change:
                 place.hub.heal(place.topic, place.history)
 
     async def tell(self, place: _Place) -> None:
-        text = encode_event(self.event, place.route, self.data)
+        text = encode_event(self.event, place.route, place.data)
         subject = subject_of(self.before, self.after, self.pk, self.kind) if place.asks else None
         await place.hub.publish(place.topic, text, place.history, subject=subject)
 
@@ -101,7 +113,9 @@ class _Pending:
         if earlier is None:
             self._changes[key] = change
         elif (event := _JOINED.get((earlier.event, change.event), change.event)) is not None:
-            places = tuple({place.topic: place for place in (*earlier.places, *change.places)}.values())
+            topics = {place.topic for place in change.places}
+            others = (change.told(place) for place in earlier.places if place.topic not in topics)
+            places = (*others, *change.places)
             self._changes[key] = replace(change, event=event, before=earlier.before, places=places)
 
     async def hold(self) -> None:
@@ -223,18 +237,51 @@ def _change(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | None
     if event not in EVENTS:
         raise ValueError(f"an object is {', '.join(EVENTS[:-1])} or {EVENTS[-1]}, not {event!r}")
     pk = getattr(obj, key_name(source_of(handler)))
-    data = gone(handler, pk, obj) if event == "deleted" else shown(handler, obj, pk)
+    words: dict[Any, str] = {}
+
+    def told(place: _Place) -> _Place:
+        there = place.handler if _shows(place.handler, handler, obj) else handler
+        key = there.serializer_class, there.decides_serializer, there.version_field
+        if key not in words:
+            words[key] = gone(there, pk, obj) if event == "deleted" else _shown_at(there, handler, obj, pk)
+        return replace(place, data=words[key])
+
     places: dict[str, _Place] = {}
     for route in handler.get_event_routes(event, obj):
         if (place := _place(handler, route)) is not None:
-            places[place.topic] = place
+            places[place.topic] = told(place)
     was = now = None
     if any(place.asks for place in places.values()):
         was = None if before is None else json_of(handler, obj, before)
         now = json_of(handler, obj)
         if event == "deleted":
             was, now = was or now, None
-    return _Change(event, pk, data, name_of(type(obj)), was, now, tuple(places.values()))
+    return _Change(event, pk, name_of(type(obj)), was, now, tuple(places.values()), told)
+
+
+def _shows(there: Any, handler: Any, obj: Any) -> bool:
+    """Whether a handler whose route is told of a change shows such objects itself; else they are shown as by the one
+    that has made the change."""
+    if type(there) is type(handler):
+        return True
+    if not has_objects(there):
+        return False
+    try:
+        model = getattr(source_of(there), "model", None)
+    except ImproperlyConfigured:  # nobody knows
+        return True
+    return not isinstance(model, type) or isinstance(obj, model)
+
+
+def _shown_at(there: Any, handler: Any, obj: Any, pk: Any) -> str:
+    """The object as a route shows it; its key, where the object of another handler lacks what is shown there."""
+    try:
+        return shown(there, obj, pk)
+    except Exception as exc:
+        if there.serializer_class is handler.serializer_class:
+            raise
+        logger.debug("%r is told the key alone, after %r", there, exc)
+        return gone(there, pk, obj)
 
 
 def _place(handler: Any, route: str) -> _Place | None:
@@ -248,7 +295,8 @@ def _place(handler: Any, route: str) -> _Place | None:
     there = target.mounted.handler(frame, handler.scope)
     if not is_live(there):
         return None
-    return _Place(session.runtime.hub, topic_at(there), target.canonical, history(there), asks_of_objects(there))
+    asks = asks_of_objects(there)
+    return _Place(there, session.runtime.hub, topic_at(there), target.canonical, history(there), asks)
 
 
 def event_routes(handler: Any, obj: Any) -> list[str]:

@@ -1,5 +1,6 @@
 """Reading what a handler class declares: its actions, their signatures, the names that a route gives them."""
 
+import dis
 import inspect
 import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -14,7 +15,15 @@ from wsaction.parameters import PROTOCOL_KEYS, Input, Parameter, built, read_hin
 from wsaction.serializers import json_encoder
 from wsaction.signatures import depends_of, read_dependencies
 
-__all__ = ("NotMountedSo", "check_attributes", "collect_actions", "read_action", "select_actions")
+__all__ = (
+    "NotMountedSo",
+    "check_attributes",
+    "check_settings",
+    "collect_actions",
+    "is_changed",
+    "read_action",
+    "select_actions",
+)
 
 
 class NotMountedSo:
@@ -43,6 +52,50 @@ def check_attributes(cls: type) -> None:
         if (cure := _MISPLACED.get(name)) is not None:
             raise ImproperlyConfigured(f"{base.__qualname__}.{name} would count for nothing; {cure}")
     refuse_misspelt(cls, is_exempt=_is_action)
+
+
+def check_settings(cls: Any) -> None:
+    """Raises `ImproperlyConfigured` for policies that are said where nothing reads them: set on an instance, though
+    they are read once when the class is mounted, and in a ``class Meta``."""
+    unread = {*_READ_ONCE} - ({"permission_classes"} if cls.decides_permissions else set())
+    unread -= {"throttle_classes", "throttle_scope"} if cls.decides_throttles else set()
+    for base in (one for one in cls.__mro__ if not is_ours(one)):
+        for name, value in vars(base).items():
+            if inspect.isfunction(value) and (told := unread & _set_on_self(value)):
+                raise ImproperlyConfigured(
+                    f"{base.__qualname__}.{name} sets self.{min(told)}, which would count for nothing: it is read when "
+                    f"the class is mounted; set it there, or override get_{min(told).partition('_')[0]}s()"
+                )
+            if name == "Meta" and (told := vars(value).keys() & {one for one in dir(cls) if not one.startswith("_")}):
+                where = base.__qualname__
+                raise ImproperlyConfigured(
+                    f"{where}.Meta says {min(told)}, and nothing reads it there; say it in {where}"
+                )
+
+
+_READ_ONCE = ("permission_classes", "throttle_classes", "throttle_scope")
+
+
+def _set_on_self(function: Any) -> set[str]:
+    """The attributes that a method sets on its first argument."""
+    names, found, before = function.__code__.co_varnames[:1], set[str](), None
+    if not names or not {*_READ_ONCE}.intersection(function.__code__.co_names):
+        return found
+    for step in dis.get_instructions(function):
+        if step.opname == "STORE_ATTR" and names[0] == (before[-1] if isinstance(before, tuple) else before):
+            found.add(step.argval)
+        before = step.argval
+    return found
+
+
+def is_changed(cls: type, actions: Mapping[str, Action]) -> bool:
+    """Whether a class has other methods than those of the actions that were read of it."""
+    attributes: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        attributes.update(vars(base))
+    found = set(map(id, attributes.values()))
+    functions = [one.function for action in actions.values() for one in (action, action.streamed) if one is not None]
+    return any(id(function) not in found for function in functions)
 
 
 def _is_action(value: Any) -> bool:

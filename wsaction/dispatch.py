@@ -6,8 +6,9 @@ asks.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Generator
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from secrets import token_urlsafe
 from typing import Any
 
@@ -20,6 +21,7 @@ from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, Route
 from wsaction.frames import (
     Frame,
     Held,
+    Pending,
     current_frame,
     encode_error,
     encode_reply,
@@ -31,7 +33,7 @@ from wsaction.frames import (
 from wsaction.grants import Stream
 from wsaction.limits import bound_in
 from wsaction.middleware import through, translated
-from wsaction.permissions import refuse_false
+from wsaction.permissions import refuse_answer
 from wsaction.runtime import Runtime
 from wsaction.scopes import connection_captures
 from wsaction.signatures import read_dependencies
@@ -39,7 +41,7 @@ from wsaction.tables import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable,
 from wsaction.throttling import check_throttles
 from wsaction.units import COMMITTING, abandon, complete
 
-__all__ = ("Session", "raise_refusal")
+__all__ = ("Session", "raise_refusal", "refusing")
 
 logger = logging.getLogger("wsaction")
 
@@ -139,7 +141,7 @@ class Session:
             for mounted, ask, keywords in call.asked:
                 asked = handler if mounted is own else mounted.handler(frame, scope)
                 if ask is None:
-                    refuse_false(asked, "check_permissions", await asked.check_permissions())
+                    refuse_answer(asked, "check_permissions", await asked.check_permissions())
                 elif (verdict := ask((scope, asked, call.name), frame.keywords if keywords else dict)) is not None:
                     await raise_refusal(verdict)
             if call.throttles:
@@ -154,7 +156,7 @@ class Session:
                 result = await self._perform(frame, action, handler, binding, action.bind(binding, frame))
             else:
                 result = await self._depend(frame, action, handler, binding, action.dependencies)
-            if frame.error is not None:  # cancelled, which the action swallowed
+            if frame.error is not None:  # cancelled, which the action swallowed; or something was asked and not awaited
                 raise frame.error
             frame.status, reply = action.status, None
             if not action.silent:
@@ -186,7 +188,7 @@ class Session:
                 raise
             if self.runtime.exception_handlers and frame.error is None and call.mounted is not self.table.protocol:
                 exc = await self._translated(handler or self.consumer, exc)
-            if frame.error is not None and isinstance(exc, Exception) and not isinstance(exc, APIError):
+            if frame.error not in (None, exc) and isinstance(exc, Exception) and not isinstance(exc, APIError):
                 logger.error("%s failed to end cleanly as it was cancelled", one_line(_told(frame)), exc_info=exc)
             return self._failure(frame, frame.error or exc)
         return reply
@@ -219,6 +221,8 @@ class Session:
                 result = await self._depend(frame, action, handler, binding, action.dependencies)
             if action.returns_status is not False:
                 result, _ = action.split(result)
+            if frame.error is not None:  # cancelled, or something was asked and not awaited
+                raise frame.error
             written = action.write(result)
             await complete(frame)
             let_go(frame)
@@ -237,7 +241,7 @@ class Session:
         for mounted, ask, _ in call.asked:
             asked = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
             if ask is None:
-                refuse_false(asked, "check_permissions", await asked.check_permissions())
+                refuse_answer(asked, "check_permissions", await asked.check_permissions())
             elif (verdict := ask((self.scope, asked, call.name), frame.keywords)) is not None:
                 await raise_refusal(verdict)
         return handler
@@ -331,7 +335,7 @@ class Session:
         for mounted, throttles in call.throttles:
             asked = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
             if throttles is None:
-                refuse_false(asked, "check_throttles", await asked.check_throttles())
+                refuse_answer(asked, "check_throttles", await asked.check_throttles())
             else:
                 await check_throttles(throttles, self.scope, asked, call.name)
 
@@ -399,4 +403,25 @@ async def raise_refusal(verdict: Verdict) -> None:
     if not isinstance(verdict, Refusal | None):
         verdict = await verdict
     if verdict is not None:
-        raise PermissionDenied(verdict.message, {"code": verdict.code} if verdict.code else None)
+        raise _denied(verdict)
+
+
+def refusing(what: str, verdict: Verdict) -> Awaitable[None]:
+    """The same, as soon as it is known: where nothing has to be awaited, nobody can forget to."""
+    if verdict is None:
+        return _ALLOWED
+    if isinstance(verdict, Refusal):
+        raise _denied(verdict)
+    return Pending(what, partial(raise_refusal, verdict))
+
+
+def _denied(refusal: Refusal) -> PermissionDenied:
+    return PermissionDenied(refusal.message, {"code": refusal.code} if refusal.code else None)
+
+
+class _Allowed:
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from ()
+
+
+_ALLOWED = _Allowed()

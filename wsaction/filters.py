@@ -137,7 +137,9 @@ class OrderingFilter(BaseFilterBackend):
             raise ImproperlyConfigured(
                 f"{handler.__name__}.ordering_fields takes names, as in ({handler.ordering_fields!r},), not a string"
             )
-        check_fields(handler, "ordering_fields", [name.removeprefix("-") for name in handler.ordering_fields])
+        for attribute in ("ordering_fields", "ordering"):
+            names = _names(getattr(handler, attribute))
+            check_fields(handler, attribute, [name.removeprefix("-") for name in names])
         _probe(handler, "ordering_fields", lambda queryset, asked: queryset.order_by(*asked), handler.ordering_fields)
         _probe(handler, "ordering", lambda queryset, asked: queryset.order_by(*asked), _names(handler.ordering))
 

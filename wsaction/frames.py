@@ -6,7 +6,7 @@ answered like everything else.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
 from json.encoder import encode_basestring as quote
@@ -19,8 +19,10 @@ from wsaction.limits import Limits
 from wsaction.write_only import shown
 
 __all__ = (
+    "Forgotten",
     "Frame",
     "Held",
+    "Pending",
     "current_frame",
     "decode",
     "encode_error",
@@ -66,7 +68,7 @@ class Frame:
     action: str | None  # as the client wrote it; echoed
     route: str  # as the client wrote it, with its query; echoed
     request_id: str | int | None
-    error: APIError | None  # why it is refused without being run
+    error: Exception | None  # why it is refused without being run, or fails whatever its action returns
     task: asyncio.Task[None] | None  # whose it is, once it has suspended, or begun after it had to wait
     deadline: float | None  # when it is cancelled, on the event loop's clock; None: its time is not counted yet
     disowned: bool | None  # True: answered by another, since it does not end; False: late, but being committed
@@ -125,6 +127,38 @@ def let_go(frame: Frame, *, failed: bool = False) -> None:
     held, frame.held = frame.held, None
     for one in held or ():
         (one.undo if failed else one.go_on)()
+
+
+class Pending:
+    """A question that has been asked, ``await self.check_object_permissions(obj)``, whose answer has to be awaited: the
+    frame under way fails where it is not, since nobody would hear a refusal."""
+
+    __slots__ = ("_answer", "_frame", "_what")
+
+    def __init__(self, what: str, answer: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._what, self._answer, self._frame = what, answer, current_frame.get()
+        if (frame := self._frame) is not None:
+            if frame.error is None:
+                frame.error = Forgotten()
+            if isinstance(frame.error, Forgotten):
+                frame.error.open.append(what)
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        if (frame := self._frame) is not None and isinstance(frame.error, Forgotten):
+            frame.error.open.remove(self._what)
+            if not frame.error.open:
+                frame.error = None
+        return self._answer().__await__()
+
+
+class Forgotten(TypeError):
+    """What a frame fails with where something was asked and not awaited."""
+
+    def __init__(self) -> None:
+        self.open: list[str] = []  # what is asked and not awaited yet
+
+    def __str__(self) -> str:
+        return f"{self.open[0]}() is awaited by nobody, so that it refuses nothing; did you forget `await`?"
 
 
 def note_failure() -> None:

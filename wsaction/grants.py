@@ -10,7 +10,7 @@ from wsaction.events import encode_event
 from wsaction.exceptions import APIError, PermissionDenied
 from wsaction.frames import Frame, current_frame, new_frame
 from wsaction.layers.base import Place, Roster
-from wsaction.permissions import refuse_false
+from wsaction.permissions import refuse_answer
 from wsaction.scopes import topic_at
 from wsaction.tasks import is_being_cancelled
 from wsaction.units import abandon, complete
@@ -199,7 +199,7 @@ class Grant(Right):
         await super()._allows(handler)
         if topic_at(handler) != self._topic:
             return False
-        refuse_false(handler, "check_subscription", await handler.check_subscription())
+        refuse_answer(handler, "check_subscription", await handler.check_subscription())
         return True
 
 

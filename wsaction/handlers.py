@@ -1,7 +1,7 @@
 """`AsyncAPIActionHandler`: answers the actions of a route, one instance for each frame."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from difflib import get_close_matches
 from functools import cache
@@ -12,12 +12,20 @@ from starlette.datastructures import QueryParams
 
 from wsaction.actions import Action
 from wsaction.connections import Receive, Send
-from wsaction.declarations import NotMountedSo, check_attributes, collect_actions, select_actions
+from wsaction.declarations import (
+    NotMountedSo,
+    check_attributes,
+    check_settings,
+    collect_actions,
+    is_changed,
+    select_actions,
+)
 from wsaction.decorators import async_action
 from wsaction.dialects.base import Dialect
-from wsaction.dispatch import raise_refusal
+from wsaction.dispatch import refusing
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.limits import Limits
+from wsaction.misspellings import framework_names, is_code, is_ours
 from wsaction.mounts import Plan
 from wsaction.permissions import Permissions, compile_permissions
 from wsaction.publishing import own_topic, publish_from, push_to, session_of
@@ -72,6 +80,12 @@ class AsyncAPIActionHandler:
         super().__init_subclass__(**kwargs)
         check_attributes(cls)
         cls.available_actions = cls.actions_with({})
+        if not is_ours(cls):
+            cls._read_hooks()
+
+    @classmethod
+    def _read_hooks(cls) -> None:
+        """Notes which hooks the class took over; once more when it is mounted, as decorators of classes change them."""
         cls.decides_permissions = (
             cls.get_permissions is not AsyncAPIActionHandler.get_permissions
             or cls.check_permissions is not AsyncAPIActionHandler.check_permissions
@@ -97,6 +111,10 @@ class AsyncAPIActionHandler:
         ``serializer_class=CardOut``. Raises `ImproperlyConfigured` for a name that is none of them.
         """
         _check_initkwargs(cls, initkwargs)
+        if is_changed(cls, cls.available_actions):
+            cls.available_actions = cls.actions_with({})
+        cls._read_hooks()
+        check_settings(cls)
         available = cls.actions_with(initkwargs) if cls.announced_by & initkwargs.keys() else cls.available_actions
         view = ActionView(cls, initkwargs, select_actions(cls.__name__, available, actions))
         cls.check_mounting(view)
@@ -252,17 +270,16 @@ class AsyncAPIActionHandler:
             return action.options.permission_classes
         return self.permission_classes
 
-    async def check_permissions(self) -> None:
-        """Raises `wsaction.exceptions.PermissionDenied` unless the action under way is allowed."""
+    def check_permissions(self) -> Awaitable[None]:
+        """Raises `wsaction.exceptions.PermissionDenied` unless the action under way is allowed. To be awaited."""
         verdict = self._permissions().action_refusal(self.scope, self, self.frame.call.name, self.frame.keywords)
-        if verdict is not None:
-            await raise_refusal(verdict)
+        return refusing("check_permissions", verdict)
 
-    async def check_object_permissions(self, obj: Any) -> None:
-        """Raises `wsaction.exceptions.PermissionDenied` unless the action under way may touch ``obj``."""
+    def check_object_permissions(self, obj: Any) -> Awaitable[None]:
+        """Raises `wsaction.exceptions.PermissionDenied` unless the action under way may touch ``obj``. To be awaited:
+        the action fails where it is not."""
         verdict = self._permissions().object_refusal(self.scope, self, self.frame.call.name, obj, self.frame.keywords)
-        if verdict is not None:
-            await raise_refusal(verdict)
+        return refusing("check_object_permissions", verdict)
 
     def _plan(self) -> Plan:
         """This handler's own: of the action under way where it is the one called, else of one that it does not have."""
@@ -274,7 +291,8 @@ class AsyncAPIActionHandler:
         permissions = self._plan().permissions
         if permissions is not None:
             return permissions
-        return compile_permissions(self.get_permissions(), owner=f"{type(self).__name__}.get_permissions()")
+        owner, names = f"{type(self).__name__}.get_permissions()", self.mounted.action_names
+        return compile_permissions(self.get_permissions(), owner=owner, actions=names)
 
     # ---------------------------------------------------------------------------------------------- throttles
     def get_throttles(self) -> Sequence[Any]:
@@ -336,14 +354,15 @@ def _check_initkwargs(cls: type, initkwargs: Mapping[str, Any]) -> None:
             near = get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
             raise ImproperlyConfigured(
-                f"{cls.__name__} is mounted with attributes that the class has and that are no actions, not {name!r}; "
-                f"{hint}"
+                f"{cls.__name__} is mounted with attributes of the class, no actions or hooks, not {name!r}; {hint}"
             )
 
 
 def _settable(cls: type) -> list[str]:
+    """What a class may be mounted with: no hooks, since it is the class that says which of these are taken over."""
     actions = [action.function.__name__ for action in cls.available_actions.values()]  # type: ignore[attr-defined]
-    own = [name for name in dir(cls) if not name.startswith("_") and name not in _OWN and name not in actions]
+    hooks = [name for name, value in framework_names(cls).items() if is_code(value)]
+    own = [name for name in dir(cls) if not name.startswith("_") and name not in (*_OWN, *actions, *hooks)]
     return ["permission_classes", "throttle_classes", "throttle_scope", *own]
 
 

@@ -52,8 +52,10 @@ Model = type[BaseModel]
 def marked(model: Model, marker: Marker) -> "dict[str, FieldInfo]":
     """The fields of a model that bear a marker.
 
-    Raises `ImproperlyConfigured` where it marks less than a field, as in ``Annotated[int, WriteOnly] | None``.
+    Raises `ImproperlyConfigured` where it marks less than a field, as in ``Annotated[int, WriteOnly] | None``, and
+    where it is said in a way that nothing reads.
     """
+    _refuse_unread(model, marker)
     for name, info in model.model_fields.items():
         if any(_is(marker, one) for one in _metadata_within(info.annotation)):
             raise ImproperlyConfigured(
@@ -463,7 +465,23 @@ def ignoring(keys: frozenset[Any]) -> Callable[[Any], Any]:
 
 # ------------------------------------------------------------------------------------------------- misuse
 def _is(marker: type, one: Any) -> bool:
-    return one is marker or isinstance(one, marker)
+    return isinstance(one, marker) or (isinstance(one, type) and issubclass(one, marker))
+
+
+def _refuse_unread(model: Model, marker: Marker) -> None:
+    """Raises for a mark that is a field's default, a word for its JSON schema, or in DRF's ``class Meta``."""
+    word = "read_only" if marker is ReadOnly else "write_only"
+    words, meta = {word, word.replace("_o", "O")}, getattr(model, "Meta", None)
+    told = {*getattr(meta, f"{word}_fields", ()), *(getattr(meta, "exclude", ()) if marker is WriteOnly else ())}
+    told |= {name for name, options in getattr(meta, "extra_kwargs", {}).items() if options.get(word)}
+    for name, info in model.model_fields.items():
+        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+        says = name in told or _is(marker, info.default) or any(extra.get(one) is True for one in words)
+        if says and not any(_is(marker, one) for one in info.metadata):
+            raise ImproperlyConfigured(
+                f"{model.__name__}.{name} is said to be {word.replace('_', '-')} where nothing reads it; write "
+                f"{name}: Annotated[..., {marker.__name__}]"
+            )
 
 
 def _metadata_within(annotation: Any, seen: frozenset[int] = frozenset()) -> Iterator[Any]:
@@ -472,7 +490,8 @@ def _metadata_within(annotation: Any, seen: frozenset[int] = frozenset()) -> Ite
         return
     if typing.get_origin(annotation) is Annotated:
         yield from annotation.__metadata__
-    for argument in (*typing.get_args(annotation), getattr(annotation, "__value__", None)):
+    named = (getattr(annotation, "__value__", None), getattr(annotation, "__supertype__", None))  # a NewType's
+    for argument in (*typing.get_args(annotation), *named):
         yield from _metadata_within(argument, seen | {id(annotation)})
 
 

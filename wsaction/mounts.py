@@ -15,7 +15,7 @@ from wsaction.permissions import Permissions, compile_permissions
 from wsaction.routing import Endpoint, Include, adopt_all, nest, re_path
 from wsaction.throttling import BaseThrottle, Throttles, compile_throttles
 
-__all__ = ("MountedHandler", "Plan", "View", "as_prefixes", "mount")
+__all__ = ("MountedHandler", "Plan", "View", "as_prefixes", "check_captures", "mount")
 
 logger = logging.getLogger("wsaction")
 
@@ -46,8 +46,8 @@ class MountedHandler:
     """A handler at its place in a table: its class, and a plan for each action that its route has."""
 
     __slots__ = (
-        "_initkwargs", "above", "actions", "handler_class", "is_consumer", "no_such_action", "plans", "throttles",
-        "topic_space",
+        "_initkwargs", "above", "action_names", "actions", "handler_class", "is_consumer", "no_such_action", "plans",
+        "throttles", "topic_space",
     )  # fmt: skip
     topic_space: str  # the first pattern whose handler has the same get_topic(): names of topics are within it
 
@@ -56,6 +56,7 @@ class MountedHandler:
         self._initkwargs = tuple(view.initkwargs.items())
         self.is_consumer: bool = view.handler_class.is_consumer
         self.above = above  # the root and the handlers whose `routepatterns` lead here
+        self.action_names = _action_names(view)
         self.throttles = self._throttles(None)  # the handler's own; None: it decides
         self.no_such_action = self._plan(None)
         self.plans = {told: self._plan(action) for told, action in self.actions.items()}
@@ -120,9 +121,10 @@ class MountedHandler:
                 action.options.permission_classes,
                 owner=f"@async_action(permission_classes=...) of {name}.{action.name}",
                 connects=False,
+                actions=self.action_names,
             )
-        owner = f"{name}.permission_classes"
-        return compile_permissions(self.attribute("permission_classes"), owner=owner, connects=not self.above)
+        owner, classes = f"{name}.permission_classes", self.attribute("permission_classes")
+        return compile_permissions(classes, owner=owner, connects=not self.above, actions=self.action_names)
 
     def _throttles(self, action: Action | None) -> Throttles | None:
         cls = self.handler_class
@@ -133,6 +135,14 @@ class MountedHandler:
             owner = f"@async_action(throttle_classes=...) of {cls.__name__}.{action.name}"
             classes = action.options.throttle_classes
         return compile_throttles(classes, owner=owner, throttle_scope=self.attribute("throttle_scope"))
+
+
+def _action_names(view: View) -> dict[str, str]:
+    """A handler's actions by every name that somebody may take for theirs: the method's, and that of the route."""
+    actions: Mapping[str, Action] = view.handler_class.available_actions
+    names = {action.function.__name__: action.name for action in actions.values()}
+    told = {name: action.name for name, action in view.actions.items()}
+    return {**names, **told, **{name: name for name in actions}}
 
 
 Limiting: TypeAlias = Iterable[tuple[MountedHandler, Throttles | None]]
@@ -155,7 +165,9 @@ def _asked_once(limiting: Limiting) -> tuple[tuple[MountedHandler, Throttles | N
 def mount(patterns: Iterable[Any], above: tuple[MountedHandler, ...]) -> Iterable[Endpoint | Include]:
     """The same patterns with mounted handlers for views; a handler's own `routepatterns` follow it, below its
     pattern."""
-    for pattern in adopt_all(patterns, f"{above[-1].handler_class.__name__}.routepatterns"):
+    owner = f"{above[-1].handler_class.__name__}.routepatterns"
+    for pattern in adopt_all(patterns, owner):
+        check_captures(pattern, owner)
         if isinstance(pattern, Include):
             yield pattern.with_children(tuple(mount(pattern.children, above)))
             continue
@@ -168,6 +180,18 @@ def mount(patterns: Iterable[Any], above: tuple[MountedHandler, ...]) -> Iterabl
             yield from nest(endpoint, below)
         else:
             yield endpoint
+
+
+def check_captures(pattern: Endpoint | Include, owner: str) -> None:
+    """Raises `ImproperlyConfigured` for a policy among a pattern's default captures, where nothing asks it."""
+    if said := [name for name in pattern.kwargs if name in _POLICIES]:
+        raise ImproperlyConfigured(
+            f"{owner}, {str(pattern.pattern)!r}: {said[0]} would be a capture, which guards nothing; give it to "
+            f"as_aaah({said[0]}=...), or to as_asgi() of a consumer"
+        )
+
+
+_POLICIES = ("permission_classes", "throttle_classes", "filter_backends")
 
 
 def _check_view(pattern: Endpoint, above: tuple[MountedHandler, ...]) -> None:

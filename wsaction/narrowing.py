@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Mapping
 from copy import copy
 from functools import partial
-from typing import Any, Generic, NoReturn, Self, TypeVar
+from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar
 
 from pydantic_core import from_json, to_json
 
@@ -21,6 +21,7 @@ from wsaction.lookups import (
     name_of,
     resolve,
 )
+from wsaction.misspellings import defined_by_user, is_ours
 from wsaction.predicates import Ordering, decide
 
 __all__ = ("MultipleObjectsReturned", "NarrowingQuerySet")
@@ -28,6 +29,7 @@ __all__ = ("MultipleObjectsReturned", "NarrowingQuerySet")
 M = TypeVar("M")
 
 
+_READING = ("get", "_at", "_fetch", "filter")
 _NARROWED = {"_where", "_order", "_start", "_stop"}
 
 
@@ -48,6 +50,13 @@ class NarrowingQuerySet(ABC, Generic[M]):
     _order: tuple[Ordering, ...] = ()
     _start: int = 0
     _stop: int | None = None
+    _reads_otherwise: ClassVar[bool] = False  # whether the application's class takes over how one of ours reads
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        ours = next(base for base in cls.__mro__ if is_ours(base))
+        read = [name for name in _READING if not getattr(getattr(ours, name), "__isabstractmethod__", False)]
+        cls._reads_otherwise = any(defined_by_user(cls, name) for name in read)
 
     # ---------------------------------------------------------------------------------------------- narrowing
     def all(self) -> Self:
@@ -243,7 +252,8 @@ class NarrowingQuerySet(ABC, Generic[M]):
         if self._start or self._stop is not None:
             return None
         known = self._restored(values, kind)
-        return decide(Combination("AND", False, self._where), partial(self._verdict, known))
+        decided = decide(Combination("AND", False, self._where), partial(self._verdict, known))
+        return None if decided and self._reads_otherwise else decided
 
     def _verdict(self, known: Mapping[str, Any], asked: Condition) -> bool | None:
         """Whether an object with these values meets one condition, where that is known without the store."""
@@ -282,7 +292,7 @@ class NarrowingQuerySet(ABC, Generic[M]):
     @property
     def is_narrowed(self) -> bool:
         """Whether it leaves out objects of its model."""
-        return bool(self._where or self._start) or self._stop is not None
+        return self._reads_otherwise or bool(self._where or self._start) or self._stop is not None
 
     def key_of(self, obj: M) -> Any:
         """An object's key, also where its other values cannot be read any more."""

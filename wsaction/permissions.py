@@ -33,8 +33,9 @@ What cannot change the verdict any more is not asked; the order is from left to 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Collection, Iterable, MutableMapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from wsaction.algebra import (
@@ -54,6 +55,7 @@ from wsaction.algebra import (
     single,
 )
 from wsaction.converters import ImproperlyConfigured
+from wsaction.frames import Forgotten, current_frame
 from wsaction.misspellings import refuse_misspelt
 from wsaction.scopes import USER_ID_KEY
 
@@ -68,7 +70,7 @@ __all__ = (
     "Permissions",
     "Refusal",
     "compile_permissions",
-    "refuse_false",
+    "refuse_answer",
 )
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -167,8 +169,9 @@ class IsOwner(BasePermission):
 
     A ``lookup_field`` that ends in ``_id`` is compared with what ``WSAction(user_id=...)`` says of the user, by default
     its ``pk``, else ``id``, else ``identity``. Nobody owns an object whose owner is None. Where ``check_actions`` names
-    actions, the answer to all others is yes. Raises `TypeError` where an object or user has no such attribute,
-    `ImproperlyConfigured` for ``check_actions`` that are none.
+    actions, the answer to all others is yes; ``update`` includes ``partial_update``, and ``retrieve`` ``subscribe``.
+    Raises `TypeError` where an object or user has no such attribute, `ImproperlyConfigured` for ``check_actions`` that
+    are none, or that a handler where it is mounted calls otherwise.
     """
 
     lookup_field: str = "user"
@@ -176,13 +179,11 @@ class IsOwner(BasePermission):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        actions = cls.check_actions
-        if actions != "__all__" and (isinstance(actions, str) or not isinstance(actions, Collection)):
-            expected = "'__all__' or a tuple of action names (of one: ('update',))"
-            raise ImproperlyConfigured(f"{cls.__qualname__}.check_actions: expected {expected}, got {actions!r}")
+        _check_actions(cls.__qualname__, cls.check_actions, {})
 
     def has_object_permission(self, scope: Scope, handler: Any, action: str, obj: Any) -> bool:
-        if self.check_actions != "__all__" and action not in self.check_actions:
+        named = self.check_actions
+        if named != "__all__" and action not in named and _INCLUDED_IN.get(action) not in named:
             return True
         owner, user = self._attribute(obj, self.lookup_field), scope.get("user")
         if owner is None or not _is_authenticated(user):
@@ -200,6 +201,37 @@ class IsOwner(BasePermission):
             f"{name_of(self)}: expected the attribute {' or '.join(names)}, got {name_of(holder)}, which has none; set "
             f"lookup_field (here {self.lookup_field!r}; '..._id' means the user's pk) in a subclass of IsOwner"
         )
+
+
+_INCLUDED_IN = {"partial_update": "update", "subscribe": "retrieve"}
+_BY_HTTP = {"get": "retrieve", "post": "create", "put": "update", "patch": "partial_update", "delete": "destroy"}
+
+
+def _check_actions(name: str, actions: Any, known: Mapping[str, str]) -> None:
+    """Raises `ImproperlyConfigured` for ``check_actions`` that would guard nothing.
+
+    ``known`` are a handler's actions by the names that they may be mistaken to have. A name that is nothing like one of
+    them may be that of another handler.
+    """
+    if actions == "__all__":
+        return
+    if isinstance(actions, str) or not isinstance(actions, Collection):
+        expected = "'__all__' or a tuple of action names (of one: ('update',))"
+        raise ImproperlyConfigured(f"{name}.check_actions: expected {expected}, got {actions!r}")
+    declared = set(known.values())
+    for one in set(actions) - declared:
+        meant = known.get(str(one))  # it has another name
+        if meant is None and one not in _GENERIC:
+            near = (_BY_HTTP.get(str(one)), *get_close_matches(str(one), declared, 1, cutoff=0.8))
+            meant = next((name for name in near if name in declared), None)
+        if meant is not None:
+            raise ImproperlyConfigured(
+                f"{name}.check_actions: {one!r} is no action of the handler, so that it would guard nothing; did you "
+                f"mean {meant!r}?"
+            )
+
+
+_GENERIC = frozenset({"list", *_BY_HTTP.values()})  # a handler may well be without them
 
 
 def _is_authenticated(user: Any) -> bool:
@@ -244,24 +276,37 @@ class Permissions:
         return None if self.on_object is None else self.on_object((scope, handler, action, obj), kwargs)
 
 
-def refuse_false(handler: Any, method: str, answer: Any) -> None:
-    """Raises ``TypeError`` where a method that refuses by raising has returned False: nobody is let in by that."""
-    if answer is False:
-        raise TypeError(f"{type(handler).__name__}.{method}() returned False; raise PermissionDenied to refuse")
+_NO_ACTIONS: Mapping[str, str] = {}
 
 
-def compile_permissions(classes: Any, *, owner: str, connects: bool = True) -> Permissions:
+def refuse_answer(handler: Any, method: str, answer: Any) -> None:
+    """Raises ``TypeError`` where a method that refuses by raising has refused otherwise, or has asked what it did not
+    await: nobody is let in by that."""
+    frame = current_frame.get()
+    if frame is not None and isinstance(frame.error, Forgotten):
+        raise frame.error
+    where = f"{type(handler).__name__}.{method}()"
+    if answer is False or isinstance(answer, BaseException):
+        raise TypeError(f"{where} returned {answer!r}; raise PermissionDenied to refuse")
+    if answer is not None and inspect.isawaitable(answer):
+        raise TypeError(f"{where} returned {name_of(type(answer))}, which nobody awaits; did you forget `await`?")
+
+
+def compile_permissions(
+    classes: Any, *, owner: str, connects: bool = True, actions: Mapping[str, str] = _NO_ACTIONS
+) -> Permissions:
     """Reads ``permission_classes`` once, so that a frame pays for what has to be asked, and for nothing else.
 
     ``owner`` names them in errors ("CardHandler.permission_classes"). Each class is instantiated once. ``connects``:
-    whether they are asked of connections too. Raises `ImproperlyConfigured` for what is no permission, what would never
-    be asked anything, and what cannot be called with its question's arguments alone.
+    whether they are asked of connections too. ``actions`` are those of the handler, see `IsOwner`. Raises
+    `ImproperlyConfigured` for what is no permission, what would never be asked anything, and what cannot be called with
+    its question's arguments alone.
     ``compile_permissions((IsAuthenticated,), owner="H.permission_classes").on_object is None``.
     """
     if not isinstance(classes, list | tuple):
         cure = "did you forget the comma? (IsAuthenticated,) is a tuple"
         raise ImproperlyConfigured(f"{owner}: expected a tuple or list of permissions, got {name_of(classes)}; {cure}")
-    compiler = _Compiler(owner, connects)
+    compiler = _Compiler(owner, connects, actions)
     conjuncts = normal_form(Composition("&", tuple(classes))).operands
     asks = (
         compiler.all_of(compiler.ask(one, _refusal(one), "can_connect") for one in conjuncts),
@@ -278,8 +323,8 @@ def _refusal(entry: Any) -> Refusal:
 class _Compiler:
     """Reads the entries of one ``permission_classes``, each of them once, and names ``owner`` in errors."""
 
-    def __init__(self, owner: str, connects: bool) -> None:
-        self.owner, self.connects = owner, connects
+    def __init__(self, owner: str, connects: bool, actions: Mapping[str, str]) -> None:
+        self.owner, self.connects, self.actions = owner, connects, actions
         self.known: dict[int, dict[str, Method]] = {}
 
     def all_of(self, conjuncts: Iterable[Ask | None]) -> Ask | None:
@@ -332,6 +377,8 @@ class _Compiler:
     def _read(self, entry: Any) -> dict[str, Method]:
         if isinstance(entry, (BasePermission, _PermissionType)):
             permission, name = self._instance(entry), name_of(entry)
+            if isinstance(permission, IsOwner):
+                _check_actions(f"{self.owner}: {name}", permission.check_actions, self.actions)
             defined = {one: getattr(permission, one) for one in _ARITY}
             own = {k: v for k, v in defined.items() if getattr(v, "__func__", None) is not getattr(BasePermission, k)}
             self._check_questions(name, own)

@@ -4,7 +4,7 @@ One model is enough for both directions: `input_model` is what comes in of it, w
 `output_model` what goes out of it, without those marked `WriteOnly`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, get_origin
@@ -236,7 +236,8 @@ class InputModel:
     def values(self, data: Any, obj: Any = None) -> dict[str, Any]:
         """The values to be written: of parsed JSON, or of an instance of a model that was made of it.
 
-        Of partial input, only what was sent. Nested models become dicts, without their `ReadOnly` fields. What a model
+        Of partial input, only what was sent. Nested models become dicts, in which what is `ReadOnly` is left out, or
+        stays what it is in a model or JSON that ``obj`` has there; in lists it is left out. What a model
         with ``extra="allow"`` allows beside its fields is seen by its validators, and written nowhere: it may name a
         column that is no field. Validators of the model as a whole see
         None, or the default, in the place of `ReadOnly` fields; of partial input they see what was sent together with
@@ -253,7 +254,7 @@ class InputModel:
                 fields = self._checked(fields, extra, sent, obj)
         except ValidationError as exc:
             raise InvalidParameters(validation_items(exc, "data")) from None
-        return {name: _plain(value) for name, value in fields.items()}
+        return {name: _plain(value, _held(obj, name)) for name, value in fields.items()}
 
     def _checked(self, fields: dict[str, Any], extra: Any, sent: set[str], obj: Any) -> dict[str, Any]:
         """The fields as the model's own validators of the whole leave them."""
@@ -296,16 +297,29 @@ def _default(info: "FieldInfo") -> Any:
     return None if default is PydanticUndefined else default
 
 
-def _plain(value: Any) -> Any:
-    """A value with dicts in the place of models, without what is `ReadOnly` in them."""
+def _plain(value: Any, before: Any = None) -> Any:
+    """A value with dicts in the place of models. What is `ReadOnly` in a model is that of the one ``before`` it."""
     if isinstance(value, BaseModel):
         hides, members = marked_names(type(value), ReadOnly), (value.__dict__, value.__pydantic_extra__ or {})
-        return {name: _plain(one) for some in members for name, one in some.items() if name not in hides}
+        sent = {name: one for some in members for name, one in some.items() if name not in hides}
+        known = isinstance(before, BaseModel | Mapping)
+        kept = {name: one for name in hides if known and (one := _held(before, name)) is not None}
+        return {name: _plain(one, _held(before, name)) for name, one in sent.items()} | kept
     if type(value) in (list, tuple):
         return type(value)(map(_plain, value))
     if type(value) is dict:
         return {key: _plain(one) for key, one in value.items()}
     return value
+
+
+def _held(holder: Any, name: str) -> Any:
+    """What an object, or a dict in a column of JSON, has of a model's field; None where that cannot be read."""
+    if isinstance(holder, Mapping):
+        return holder.get(name)
+    try:
+        return getattr(holder, name, None)
+    except Exception:  # a relation that is not loaded
+        return None
 
 
 def input_model(model: type[BaseModel], partial: bool = False) -> InputModel:

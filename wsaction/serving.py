@@ -30,7 +30,7 @@ from wsaction.lifespans import living
 from wsaction.limits import Limits, bound_in
 from wsaction.mounts import View
 from wsaction.outboxes import GONE, log_failed_send, send_close
-from wsaction.permissions import compile_permissions, refuse_false
+from wsaction.permissions import compile_permissions, refuse_answer
 from wsaction.runtime import RESTARTING, Runtime
 from wsaction.scopes import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction.tables import RouteTable
@@ -142,7 +142,7 @@ async def _open(view: RootView, scope: Any, connection: Connection, runtime: Run
     if runtime.here.draining:
         raise ShuttingDown
     session.group = await join_group(session)
-    refuse_false(consumer, "connect", await consumer.connect())
+    refuse_answer(consumer, "connect", await consumer.connect())
     runtime.here.users.note(session)
     return consumer, dispatcher
 

@@ -50,6 +50,7 @@ def depends_of(where: str, parameter: inspect.Parameter, annotation: Any) -> Dep
     annotation = getattr(annotation, "__value__", annotation)  # of `type Session = Annotated[...]`
     marks = list(_marks(annotation, set()))
     if not marks:
+        _refuse_function(where, name, annotation)
         return None
     mark = marks[0]
     if mark is Depends:
@@ -82,6 +83,16 @@ def depends_of(where: str, parameter: inspect.Parameter, annotation: Any) -> Dep
     return Depends(made, use_cache=mark.use_cache)
 
 
+def _refuse_function(where: str, name: str, annotation: Any) -> None:
+    """Raises for a function that annotates a parameter as if that alone had it called."""
+    for one in getattr(annotation, "__metadata__", ()):
+        if inspect.isroutine(one) or isinstance(one, functools.partial):
+            raise ImproperlyConfigured(
+                f"{where}: {name} is annotated with {name_of(one)} itself, which nothing calls, so that {name} is "
+                f"whatever the client sends; write Depends({name_of(one)})"
+            )
+
+
 def _is_mark(part: Any) -> bool:
     """Whether it is a `Depends`; the class itself and FastAPI's count too, since they are easily taken for one."""
     if part is Depends or isinstance(part, Depends):
@@ -96,7 +107,8 @@ def _marks(part: Any, seen: set[int]) -> Iterator[Any]:
     seen.add(id(part))
     if _is_mark(part):
         yield part
-    inner = part if isinstance(part, list) else (*typing.get_args(part), getattr(part, "__value__", None))
+    named = (getattr(part, "__value__", None), getattr(part, "__supertype__", None))  # a NewType's
+    inner = part if isinstance(part, list) else (*typing.get_args(part), *named)
     for one in inner:
         yield from _marks(one, seen)
 

@@ -24,7 +24,7 @@ from wsaction.exceptions import Busy, InvalidParameters, PermissionDenied, Route
 from wsaction.frames import Frame, Held, current_frame, encode_reply, hold, new_frame, quote
 from wsaction.grants import Grant, release, withdraw
 from wsaction.layers.base import Place, Position
-from wsaction.permissions import refuse_false
+from wsaction.permissions import refuse_answer
 from wsaction.publishing import own_route, own_topic, session_of
 from wsaction.recipients import Filter
 from wsaction.routers import lookup_name
@@ -129,7 +129,7 @@ async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> di
     asked = _snapshot(handler) if snapshot else None
     if key[0] == own_topic(handler):
         check_key(handler)
-    refuse_false(handler, "check_subscription", await handler.check_subscription())
+    refuse_answer(handler, "check_subscription", await handler.check_subscription())
     if frame.call.name == "subscribe":  # of an action of the application's own, the objects are still in use
         await release_reads(frame)
     _check_bound(session, key)

@@ -32,7 +32,7 @@ from wsaction.filters import BaseFilterBackend, FieldFilter, OrderingFilter, Sea
 from wsaction.grants import Grant
 from wsaction.lookups import UnknownKind, name_of
 from wsaction.narrowing import NarrowingQuerySet
-from wsaction.permissions import refuse_false
+from wsaction.permissions import refuse_answer
 from wsaction.recipients import Filter, NotKnown
 from wsaction.routers import lookup_name
 from wsaction.serializers import MAX_MODELS, json_encoder, output_model
@@ -43,6 +43,7 @@ __all__ = (
     "check_key",
     "event_filter",
     "gone",
+    "has_objects",
     "json_of",
     "key_name",
     "plan_of",
@@ -64,10 +65,11 @@ def plan_of(handler: Any, name: str) -> Any:
 
 def asks_of_objects(handler: Any) -> bool:
     """Whether who may see an object has to be asked."""
-    return _has_objects(handler) and (_asks_permissions(handler) or _is_scoped(handler))
+    return has_objects(handler) and (_asks_permissions(handler) or _is_scoped(handler))
 
 
-def _has_objects(handler: Any) -> bool:
+def has_objects(handler: Any) -> bool:
+    """Whether a handler is one of objects."""
     return getattr(handler, "queryset", None) is not None or getattr(handler, "decides_queryset", False)
 
 
@@ -243,7 +245,7 @@ class _View:
     async def _may_see(self, obj: Any) -> bool:
         try:
             answer = await self._handler.check_object_permissions(obj)
-            refuse_false(self._handler, "check_object_permissions", answer)
+            refuse_answer(self._handler, "check_object_permissions", answer)
         except APIError as exc:  # whatever its words, it is a no
             if exc.status >= 500:
                 raise

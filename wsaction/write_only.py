@@ -17,7 +17,7 @@ from itertools import chain
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel
 from pydantic_core import SchemaSerializer
 
 from wsaction.converters import ImproperlyConfigured
@@ -249,11 +249,19 @@ def _is_hidden(model: Model, field: str) -> bool:
     """Whether a field is `WriteOnly`, by the path that lookups have: ``"owner__password"``."""
     models: set[Model] = {model}
     for name in field.split("__"):
-        if any(name in marked_names(one, WriteOnly) for one in models):
+        if any(name in _names_of(one) for one in models):
             return True
         annotations = [one.model_fields[name].annotation for one in models if name in one.model_fields]
         models = {one for annotation in annotations for one in _models_of(annotation)}
     return False
+
+
+@lru_cache(MAX_MODELS)
+def _names_of(model: Model) -> frozenset[str]:
+    """What a row may call a model's `WriteOnly` fields: their names, and the aliases that they are read by."""
+    aliases = [model.model_fields[name].validation_alias for name in marked_names(model, WriteOnly)]
+    choices = [one for alias in aliases for one in (alias.choices if isinstance(alias, AliasChoices) else [alias])]
+    return marked_names(model, WriteOnly).union(one for one in choices if isinstance(one, str))
 
 
 def _models_of(annotation: Any) -> Iterator[Model]:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from sqlalchemy import BinaryExpression, Column, ColumnElement, and_, func, literal, not_, or_, true, type_coerce
-from sqlalchemy.orm import MANYTOONE, Mapper, aliased
+from sqlalchemy.orm import MANYTOONE, ColumnProperty, Mapper, aliased
 from sqlalchemy.types import Enum, Float, Numeric, String, TypeDecorator, TypeEngine
 
 from wsaction.contrib.columns import ColumnValues, storable
@@ -82,7 +82,8 @@ class MappedFields:
         if key is None or key not in known:
             return None
         if known[key] is None:
-            return asked.lookup == "isnull" and asked.value is True
+            is_null = asked.lookup == "isnull" and asked.value is True
+            return is_null if self._values_of(key).keeps_null else None
         if related is not None:
             is_key = len(asked.path) == 2 and asked.path[1] == related.pk and asked.lookup in ("exact", "in")
             refused = is_key and self._values_of(key).verdict(known[key], asked.lookup, asked.value) is False
@@ -128,8 +129,10 @@ class MappedFields:
 
     def _values_of(self, name: str) -> ColumnValues:
         if not self._dialect or name not in self._values:
-            column = self.mapper.column_attrs[name].columns[0] if name in self.mapper.column_attrs else None
-            self._values[name] = ColumnValues(self._type(name), self.dialect, is_column=isinstance(column, Column))
+            one = self.mapper.column_attrs.get(name)
+            is_column = one is not None and isinstance(one.columns[0], Column)
+            is_plain = is_column and one.comparator_factory is ColumnProperty.Comparator  # type: ignore[union-attr]
+            self._values[name] = ColumnValues(self._type(name), self.dialect, is_column=is_plain)
         return self._values[name]
 
 

@@ -73,6 +73,8 @@ class ColumnValues:
         self._is_enum = isinstance(plain, Enum)
         self._names = plain.enums if isinstance(plain, Enum) else None
         self._is_opaque = plain is None  # what is written is another's to say
+        # JSON has a null of its own, and a type of one's own may keep anything in the place of None
+        self.keeps_null = plain is not None and not (kind.should_evaluate_none or kind._variant_mapping)
         self._coerce: Check | None = None
         if plain is not None and python is not None:
             self._coerce = _one_of(plain) if isinstance(plain, Enum) and plain.enum_class is None else coercer(python)

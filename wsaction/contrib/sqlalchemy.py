@@ -17,7 +17,7 @@ try:
     from sqlalchemy import FromClause, Join, Select, Table, bindparam, func, inspect, select
     from sqlalchemy.exc import NoInspectionAvailable, UnboundExecutionError
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-    from sqlalchemy.orm import Mapper, Session, make_transient_to_detached, selectinload
+    from sqlalchemy.orm import LoaderCriteriaOption, Mapper, Session, make_transient_to_detached, selectinload
     from sqlalchemy.orm.attributes import set_committed_value
 except ImportError as exc:
     raise ImportError('SQLAlchemyQuerySet needs SQLAlchemy: pip install "wsaction[sqlalchemy]"') from exc
@@ -74,7 +74,8 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         self._counted = self._select.with_only_columns(func.count(), maintain_column_froms=True)
         self._columns = _loaded_columns(mapper)
         self._unconditioned = _without_conditions(self._select)
-        self._select_narrows = self._given_select and not _all_rows(self._select).compare(select(self.model))
+        self._select_narrows = self._given_select and _narrows(self._select, self.model)
+        self._session_events: Any = sessionmaker().sync_session.dispatch
         self._kinds: dict[str, MappedFields] = {}  # by the name of the class; filled at first use
         self._loads_more = self._given_select or any(one.lazy in _EAGER for one in mapper.relationships)
 
@@ -193,13 +194,17 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         return self._fields.verdict(known, asked)
 
     def decide(self, values: Mapping[str, Any], kind: str | None = None) -> bool | None:
-        """None too where its select leaves rows out, unless another condition says no."""
+        """None too where its select leaves rows out, or its sessions may, unless another condition says no."""
         decided = super().decide(values, kind)
-        return None if decided and self._select_narrows else decided
+        return None if decided and self._may_leave_out else decided
 
     @property
     def is_narrowed(self) -> bool:
-        return self._select_narrows or super().is_narrowed
+        return self._may_leave_out or super().is_narrowed
+
+    @property
+    def _may_leave_out(self) -> bool:
+        return self._select_narrows or bool(self._session_events.do_orm_execute)  # which may add to all conditions
 
     def key_of(self, obj: M) -> Any:
         return _identity(obj, self.pk)
@@ -376,6 +381,12 @@ def _without_conditions(rows: Select[Any]) -> Select[Any]:
     other = rows.where()
     other._where_criteria = ()
     return other
+
+
+def _narrows(rows: Select[Any], model: Any) -> bool:
+    """Whether a select may leave out rows of its class."""
+    criteria = any(isinstance(one, LoaderCriteriaOption) for one in rows._with_options)
+    return criteria or not _all_rows(rows).compare(select(model))
 
 
 def _all_rows(rows: Select[Any]) -> Select[Any]:
