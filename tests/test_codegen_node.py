@@ -106,6 +106,11 @@ class Script:
         """It says these lines next."""
         assert [await self.line() for _ in wanted] == [*wanted]
 
+    async def reach(self, *wanted: Any) -> None:
+        """It says this line, whatever it says before."""
+        while await self.line() != [*wanted]:
+            pass
+
     async def ended(self) -> list[Any]:
         """What it says until it ends, which it does well."""
         assert self._process.stdout is not None
@@ -589,6 +594,22 @@ async def test_tokens_that_expire_are_renewed_again_and_again(play: Play) -> Non
         peer = await server.accepted()
         await peer.reply(await peer.frame("hello"), "hi")
         assert (await script.ended())[-2:] == [["hi", 5], ["state", "closed"]]
+
+
+async def test_refusals_with_a_connection_that_was_let_in_between_are_not_in_a_row(play: Play) -> None:
+    async with scripted() as server, play(server.url, "expiring") as script:
+        for number in (2, 4, 6):
+            peer = await server.accepted()
+            await script.reach("state", "open")  # a drop before it has read the answer to its `$ping` is no end of one
+            server.greets = False  # that was let in
+            peer.drop()
+            peer = await server.accepted()
+            assert f"bearer.token-{number}" in peer.socket.request.headers["Sec-WebSocket-Protocol"]
+            server.greets = True
+            await peer.close(4401, "This token is not valid.")
+        peer = await server.accepted()
+        await peer.reply(await peer.frame("hello"), "hi")
+        assert (await script.ended())[-2:] == [["hi", 7], ["state", "closed"]]
 
 
 async def test_a_token_that_no_subprotocol_can_hold(play: Play) -> None:
