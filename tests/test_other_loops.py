@@ -3,6 +3,8 @@ nobody in silence."""
 
 import asyncio
 import contextlib
+import multiprocessing
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -187,3 +189,53 @@ async def test_where_nobody_serves_yet_it_is_done_here() -> None:
         assert (await position(ws, "cards/"))["offset"] == 0
         await app.publish("cards/", "told", 1)
         assert (await ws.event("told"))["data"] == 1
+
+
+# ------------------------------------------------------------------------------------------------ other processes
+async def forked(work: Callable[[], Coroutine[Any, Any, None]], *refused: type[Exception]) -> None:
+    """Does something in a process that is forked here, on an event loop of its own."""
+
+    def child() -> None:
+        with pytest.raises(refused) if refused else contextlib.nullcontext():
+            asyncio.run(work())
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    await asyncio.to_thread(process.join, 5)
+    assert process.exitcode == 0
+
+
+@needs_redis_server
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+async def test_a_forked_process_publishes_by_itself(tmp_path: Path) -> None:
+    """As that of a `ProcessPoolExecutor`: the event loop that it has from its parent says that it runs."""
+    async with layer("redis", tmp_path) as known:
+        app = served(layer=known)
+        async with app.lifespan(), connect(app, "/ws/") as ws:
+            await position(ws, "cards/")
+            await forked(lambda: app.publish("cards/", "told", 1))
+            assert (await ws.event("told"))["data"] == 1
+            await app.publish("cards/", "told", 2)
+            assert (await ws.event("told"))["data"] == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+async def test_a_connection_of_the_parent_process_is_no_place_to_publish_from() -> None:
+    loop, app = asyncio.get_running_loop(), served()
+    async with connect(app, "/ws/"):
+        await forked(lambda: runtime.on_loop(loop, lambda: WAYS["publish"](app)), LayerUnavailable)
+
+
+async def test_a_process_that_serves_nobody_says_so_without_a_layer(caplog: pytest.LogCaptureFixture) -> None:
+    app = served()
+    for _ in range(2):
+        await app.publish("cards/", "told", 1)
+    assert [one.getMessage().partition(",")[0] for one in caplog.records] == [f"process {os.getpid()} serves nobody"]
+    caplog.clear()
+    app = served()
+    async with app.lifespan():
+        await app.publish("cards/", "told", 1)
+    app = served()
+    async with connect(app, "/ws/"):
+        await app.publish("cards/", "told", 1)
+    assert not caplog.records
