@@ -29,7 +29,7 @@ from wsaction.routing import Resolver404, Router
 from wsaction.runtime import Runtime
 from wsaction.scopes import PATH_KEY, PATTERN_KEY, RUNTIME_KEY, USER_ID_KEY, captured_root
 from wsaction.serving import refuse, refuse_host
-from wsaction.units import current_unit
+from wsaction.units import unit_to_wait_for
 
 __all__ = ("WSAction",)
 
@@ -288,7 +288,7 @@ class WSAction:
 
     async def _tell_user_here(self, what: str, user_id: Any, details: Mapping[str, Any]) -> None:
         users = self.runtime.here.users
-        if (unit := current_unit()) is None:
+        if (unit := unit_to_wait_for()) is None:
             await users.tell(what, user_id, **details)
         else:
             unit.on_commit(

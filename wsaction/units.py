@@ -44,6 +44,7 @@ __all__ = (
     "join_unit",
     "release_reads",
     "unit_of_work",
+    "unit_to_wait_for",
 )
 
 logger = logging.getLogger("wsaction")
@@ -83,13 +84,14 @@ class UnitOfWork:
     second of two fails, the first is kept: the outcome of the unit is then as unknown as if an answer was lost.
     """
 
-    __slots__ = ("_around", "_callbacks", "_if_unknown", "_resources", "closed", "depth", "failed")
+    __slots__ = ("_around", "_callbacks", "_calling", "_if_unknown", "_resources", "closed", "depth", "failed")
 
     def __init__(self) -> None:
         self._resources: dict[Any, Resource] = {}
         self._around: list[Callable[[], Awaitable[None]]] = []
         self._callbacks: list[Callable[[], Any]] = []
         self._if_unknown: list[Callable[[], Any]] = []
+        self._calling: list[Callable[[], Any]] | None = None  # those of the two that are being called
         self.closed = False  # once it begins to end: what asks for a unit now is outside
         self.depth = 0  # of `unit_of_work` blocks
         self.failed = False  # in a block within, whose error was caught; or its action has, for who is around it
@@ -112,10 +114,14 @@ class UnitOfWork:
     def on_commit(self, callback: Callable[[], Any], *, if_unknown: Callable[[], Any] | None = None) -> None:
         """Has a function called, or awaited, after the unit is committed and before the reply; in the order given.
 
-        It is outside of the unit. What it raises is logged and changes nothing. Never called where the unit is rolled
+        It is outside of the unit: what it changes is kept by itself, and what it publishes is told after all that is
+        called. What it raises is logged and changes nothing. Never called where the unit is rolled
         back. Where nobody knows whether it was committed, ``if_unknown`` is called in its place. Raises
         ``RuntimeError`` once the unit has ended.
         """
+        if self._calling is not None:  # by one of those that are called
+            self._calling.append(callback)
+            return
         if self.closed:
             raise RuntimeError("this unit of work has ended; on_commit() is called while it is under way")
         self._callbacks.append(callback)
@@ -193,14 +199,23 @@ class UnitOfWork:
             if committing and (kept or isinstance(exc, _SAY_NOTHING)):
                 await self._leave_unknown(exc)
             raise
-        for callback in self._callbacks:
-            await _call(callback)
+        await self._call_all(self._callbacks)
+
+    async def _call_all(self, callbacks: list[Callable[[], Any]]) -> None:
+        """Calls what waited for the end, and what is added meanwhile."""
+        self._calling = callbacks
+        before = _calling.set((self, asyncio.current_task()))
+        try:
+            for callback in callbacks:
+                await _call(callback)
+        finally:
+            self._calling = None
+            _calling.reset(before)
 
     async def _leave_unknown(self, exc: BaseException) -> None:
         """Nobody knows what is kept: raises `OutcomeUnknown` for an error of one of the commits."""
         logger.error("a unit of work may be kept, or a part of it; nobody knows", exc_info=exc)
-        for callback in self._if_unknown:
-            await _call(callback)
+        await self._call_all(self._if_unknown)
         if isinstance(exc, Exception | asyncio.CancelledError):
             raise OutcomeUnknown from exc
 
@@ -248,6 +263,8 @@ _NOTHING = (None, None)
 _bound: ContextVar[tuple[UnitOfWork | None, Any]] = ContextVar("wsaction.unit_of_work", default=_NOTHING)
 """The unit that was begun, or included, outside of a frame, and the task that it belongs to: tasks that are begun there
 inherit the variable, but not the unit."""
+_calling: ContextVar[tuple[UnitOfWork | None, Any]] = ContextVar("wsaction.calling_unit", default=_NOTHING)
+"""The unit that calls what waited for its end, and the task that it does so in."""
 
 
 def _is_ours(owner: Any) -> bool:
@@ -282,6 +299,15 @@ def current_unit() -> UnitOfWork | None:
     frame = _own_frame()
     unit = None if frame is None else frame.unit
     return None if unit is None or unit.closed else unit
+
+
+def unit_to_wait_for() -> UnitOfWork | None:
+    """The unit that what is told now waits for: the one under way, or the one whose ``on_commit`` calls us. In either
+    case nobody is there any more who could try again."""
+    if (unit := current_unit()) is not None:
+        return unit
+    unit, owner = _calling.get()
+    return unit if _is_ours(owner) else None
 
 
 def join_unit() -> UnitOfWork | None:
