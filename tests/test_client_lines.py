@@ -604,11 +604,11 @@ async def test_a_connection_that_is_lost_during_a_refresh() -> None:
 
 
 async def test_credentials_that_cannot_be_had_are_asked_for_again(caplog: pytest.LogCaptureFixture) -> None:
-    given = iter(["one", OSError("no token today"), "two"])
+    given = iter(["one", OSError("no token today"), asyncio.CancelledError("who fetches it for all"), "two"])
 
     def token() -> str:
         value = next(given)
-        if isinstance(value, Exception):
+        if isinstance(value, BaseException):
             raise value
         return value
 
