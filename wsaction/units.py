@@ -31,6 +31,7 @@ from typing import Any, Protocol, TypeVar, cast
 from wsaction.concurrency import is_awaited_by_thread
 from wsaction.exceptions import OutcomeUnknown
 from wsaction.frames import Frame, current_frame
+from wsaction.tasks import is_closed_with
 
 __all__ = (
     "COMMITTING",
@@ -53,6 +54,11 @@ R = TypeVar("R", bound="Resource")
 T = TypeVar("T")
 
 COMMIT_ARRIVES = 5.0  # seconds after which a COMMIT whose connection was lost has been carried out, or never is
+
+_TOO_LATE = (
+    "this unit of work has ended: it was committed or rolled back before what include() brings into it had ended; its "
+    "owner waits for that"
+)
 
 _SAY_NOTHING = (OutcomeUnknown, OSError, asyncio.CancelledError)  # about what was committed
 
@@ -142,10 +148,15 @@ class UnitOfWork:
         self._if_unknown.append(if_unknown)
 
     async def include(self, work: Awaitable[T]) -> T:
-        """Awaits work as a part of this unit, in whichever task that is done; the unit's owner waits for it.
+        """Awaits work as a part of this unit, in whichever task that is done; the unit's owner waits for it. Once the
+        unit has ended, ``RuntimeError`` is raised, here and by what the work changes or reads then.
 
         >>> await asyncio.gather(*(unit.include(cards.create({"title": title})) for title in titles))
         """
+        if self.closed:
+            if isinstance(work, Coroutine):
+                work.close()
+            raise RuntimeError(_TOO_LATE)
         before = _bound.set((self, asyncio.current_task()))
         try:
             return await work
@@ -228,11 +239,16 @@ class UnitOfWork:
 
 
 async def _call(callback: Callable[[], Any]) -> None:
+    task = asyncio.current_task()
     try:
         result = callback()
         if isinstance(result, Awaitable):
             await result
-    except (Exception, asyncio.CancelledError):  # of what it awaited: this task itself is cancelled by nobody
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as exc:  # of what it awaited: this task itself is cancelled by nobody
+        if is_closed_with(exc, task):
+            raise
         logger.exception("%r failed, which was to be called after a commit", callback)
 
 
@@ -289,7 +305,11 @@ def _own_frame() -> Frame | None:
 
 def _bound_unit() -> UnitOfWork | None:
     unit, owner = _bound.get()
-    return None if unit is None or unit.closed or not _is_ours(owner) else unit
+    if unit is None or not _is_ours(owner):
+        return None
+    if unit.closed:
+        raise RuntimeError(_TOO_LATE)
+    return unit
 
 
 def current_unit() -> UnitOfWork | None:
