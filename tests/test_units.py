@@ -737,7 +737,7 @@ async def test_callbacks_that_fail_are_logged_and_the_others_are_called(caplog: 
         raise asyncio.CancelledError
 
     def odd() -> None:
-        raise BaseException  # noqa: TRY002  # as pytest.fail() does
+        raise BaseException  # as pytest.fail() does
 
     with caplog.at_level(logging.ERROR, "wsaction"):
         async with unit_of_work() as unit:
