@@ -634,6 +634,18 @@ async def test_it_says_who_it_is_first_and_again_at_half_time(play: Play) -> Non
         assert ["hi"] in await script.ended()
 
 
+async def test_a_client_whose_clock_is_ahead_says_who_it_is_less_and_less_often(play: Play) -> None:
+    async with scripted() as server, play(server.url, "introduced") as script:
+        peer = await server.accepted()
+        await peer.reply(await peer.frame("$auth"), {"expires_at": time.time() - 600})
+        began, hello = time.monotonic(), await peer.frame("hello")
+        for _ in range(2):
+            await peer.reply(await peer.frame("$auth"), {"expires_at": time.time() - 600})
+        assert time.monotonic() - began > 1.2  # 0.5 and 1 s
+        await peer.reply(hello, "hi")
+        assert ["hi"] in await script.ended()
+
+
 async def test_an_auth_that_is_refused_is_final(play: Play) -> None:
     async with scripted() as server, play(server.url, "introduced") as script:
         for _ in range(2):  # a function may give something else: it is tried once more
