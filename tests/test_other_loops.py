@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
 
+import anyio
 import pytest
 from pydantic import BaseModel
 
@@ -50,6 +51,12 @@ class Cards(SubscribeMixin, ModelAPIActionHandler):
             "app.publish": lambda: self.app.publish("cards/", "told", 1),
         }
         asyncio.run(works[what]())
+
+    @async_action
+    def in_a_child(self) -> None:
+        """Its unit of work has begun, and is none of the process that is forked here."""
+        anyio.from_thread.run(self.queryset.create, {"text": "new"})
+        asyncio.run(forked(lambda: self.app.publish("cards/", "told", 1)))
 
 
 class Root(AsyncAPIConsumer):
@@ -217,6 +224,17 @@ async def test_a_forked_process_publishes_by_itself(tmp_path: Path) -> None:
             assert (await ws.event("told"))["data"] == 1
             await app.publish("cards/", "told", 2)
             assert (await ws.event("told"))["data"] == 2
+
+
+@needs_redis_server
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+async def test_what_a_process_publishes_that_is_forked_in_an_action_waits_for_no_commit(tmp_path: Path) -> None:
+    async with layer("redis", tmp_path) as known:
+        app = served(layer=known)
+        async with app.lifespan(), connect(app, "/ws/") as ws:
+            await position(ws, "cards/")
+            assert (await ws.call("in_a_child", "cards/"))["status"] == 200
+            assert (await ws.event("told"))["data"] == 1
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

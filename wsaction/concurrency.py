@@ -34,7 +34,7 @@ def is_awaited_by_thread(task: "asyncio.Task[Any] | None", owner: "asyncio.Task[
     """Whether what runs is the thread that ``owner`` waits for, or what that thread waits for itself: an event loop of
     its own, or, on the owner's, what it called through `anyio.from_thread` or the app. ``task``: what it is on a loop.
     """
-    if caller.get() is not owner:
+    if caller.get() is not owner or is_over(owner.get_loop()):
         return False
     if task is None or task is handed_over.get() or task.get_loop() is not owner.get_loop():
         return True
