@@ -21,7 +21,7 @@ from wsaction import runtime
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
-from wsaction.exceptions import LayerUnavailable
+from wsaction.exceptions import LayerUnavailable, OutcomeUnknown
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.layers.redis import RedisLayer
 from wsaction.querysets import MemoryQuerySet
@@ -29,6 +29,7 @@ from wsaction.routing import path
 from wsaction.serializers import ReadOnly
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import connect
+from wsaction.units import unit_of_work
 
 
 class Card(BaseModel):
@@ -196,6 +197,55 @@ async def test_where_nobody_serves_yet_it_is_done_here() -> None:
         assert (await position(ws, "cards/"))["offset"] == 0
         await app.publish("cards/", "told", 1)
         assert (await ws.event("told"))["data"] == 1
+
+
+@pytest.mark.parametrize("way", ["publish", "publish_object", "push_user"])
+async def test_what_a_unit_of_another_loop_tells_waits_for_its_commit(way: str) -> None:
+    app = served()
+
+    async def job(fail: bool) -> None:
+        async with unit_of_work():
+            await WAYS[way](app)
+            if fail:
+                raise ZeroDivisionError
+            told.append("committed")
+
+    told: list[str] = []
+    async with connect(app, "/ws/", user=ada) as ws:
+        await position(ws, "cards/")
+        with pytest.raises(ZeroDivisionError):
+            await elsewhere(lambda: job(fail=True))
+        assert (await ws.call("$ping"))["status"] == 200
+        await elsewhere(lambda: job(fail=False))
+        event = await ws.event()
+        assert (event["event"], told) == ("updated" if way == "publish_object" else "told", ["committed"])
+        assert (await ws.call("list", "cards/"))["status"] == 200
+        await ws.nothing()
+
+
+async def test_a_commit_of_another_loop_whose_outcome_nobody_knows_is_a_resync() -> None:
+    app = served()
+
+    class Lost:
+        instant = True
+
+        async def prepare(self) -> None: ...
+
+        async def commit(self) -> bool:
+            raise OutcomeUnknown
+
+        async def rollback(self) -> None: ...
+
+    async def job() -> None:
+        async with unit_of_work() as unit:
+            unit.resource(1, Lost)
+            await app.publish("cards/", "told", 1)
+
+    async with connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        with pytest.raises(OutcomeUnknown):
+            await elsewhere(job)
+        await ws.event("$resync")
 
 
 # ------------------------------------------------------------------------------------------------ other processes

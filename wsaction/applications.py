@@ -200,8 +200,8 @@ class WSAction:
         (``"ws/acme/"``), and may be left out where just one path of the app captures nothing; ``root_path``, what an
         enclosing route that captures something stands for (``"t/acme"``). ``topic`` is needed where the handler has a
         `get_topic` of its own. ``exclude``: a handler or consumer whose connection is not told. Where another event
-        loop serves this app, as from ``asyncio.run()`` in a thread, it is done there and awaited; another process needs
-        a layer that reaches the connections.
+        loop serves this app, as from ``asyncio.run()`` in a thread, it is done there and awaited, or once the unit of
+        work under way is committed; another process needs a layer that reaches the connections.
 
         Raises ``ValueError`` for a path, route or event that there is not, `LayerUnavailable`.
 

@@ -24,10 +24,11 @@ from wsaction.limits import Limits
 from wsaction.middleware import ExceptionHandler, Middleware
 from wsaction.origins import HostPolicy, OriginPolicy
 from wsaction.recipients import Subscriber
+from wsaction.units import own_unit, tell_elsewhere
 from wsaction.users import Users
 from wsaction.workers import warn_of_workers
 
-__all__ = ("RESTARTING", "Runtime", "drain_all", "on_loop")
+__all__ = ("RESTARTING", "Runtime", "drain_all", "on_loop", "on_loops")
 
 RESTARTING = "the server is restarting"
 HAND_OVER_TIMEOUT = 10.0  # seconds that another event loop may take for what it is given
@@ -176,8 +177,7 @@ class Runtime:
         if here is not None and here.serves:
             await work()
         elif serving := [loop for loop in self._running() if self._here[loop].serves]:
-            for loop in serving:
-                await on_loop(loop, work)
+            await on_loops(serving, work)
         else:
             await work()
             if not self._is_alone and isinstance(self.layer, MemoryLayer | None):
@@ -230,6 +230,17 @@ class Runtime:
 
 BATCH = 50  # connections that are closed at once, so that their clients do not come back all together
 LONGEST_PAUSE = 0.05  # seconds between two batches, and until what runs is looked at again
+
+
+async def on_loops(loops: Sequence[asyncio.AbstractEventLoop], work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """`on_loop`, of several; where a unit of work is under way in this task, once that is committed."""
+    if (unit := own_unit()) is None:
+        for loop in loops:
+            await on_loop(loop, work)
+    else:
+        committed = partial(tell_elsewhere, work, in_doubt=False)
+        unknown = partial(tell_elsewhere, work, in_doubt=True)
+        unit.on_commit(partial(on_loops, loops, committed), if_unknown=partial(on_loops, loops, unknown))
 
 
 async def on_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, None]]) -> None:

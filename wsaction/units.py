@@ -43,7 +43,9 @@ __all__ = (
     "current_unit",
     "finish",
     "join_unit",
+    "own_unit",
     "release_reads",
+    "tell_elsewhere",
     "unit_of_work",
     "unit_to_wait_for",
 )
@@ -321,6 +323,18 @@ def current_unit() -> UnitOfWork | None:
     return None if unit is None or unit.closed else unit
 
 
+def own_unit() -> UnitOfWork | None:
+    """The unit under way that belongs to this very task, and not to one that waits for our thread."""
+    task = asyncio.current_task()
+    unit, owner = _bound.get()
+    if owner is not task:
+        frame = _own_frame()
+        if frame is None or (frame.task or frame.consumer.connection.leader) is not task:
+            return None
+        unit = frame.unit
+    return None if unit is None or unit.closed else unit
+
+
 def unit_to_wait_for() -> UnitOfWork | None:
     """The unit that what is told now waits for: the one under way, or the one whose ``on_commit`` calls us. In either
     case nobody is there any more who could try again."""
@@ -385,6 +399,30 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
                 "outside of both"
             )
         await unit.commit()
+
+
+class _InDoubt:
+    """A `Resource` of which nobody knows whether it is kept."""
+
+    instant = True
+
+    async def prepare(self) -> None:
+        """Nothing is in its way."""
+
+    async def commit(self) -> bool:
+        raise OutcomeUnknown
+
+    async def rollback(self) -> None:
+        """There is nothing of it."""
+
+
+async def tell_elsewhere(work: Callable[[], Awaitable[None]], *, in_doubt: bool) -> None:
+    """Does what waited for the end of a unit on another event loop, as if that had been one of this loop."""
+    with suppress(OutcomeUnknown):
+        async with unit_of_work() as unit:
+            await work()
+            if in_doubt:
+                unit.resource(_InDoubt, _InDoubt)
 
 
 # ------------------------------------------------------------------------------------------------- of frames
