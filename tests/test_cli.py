@@ -296,6 +296,23 @@ def test_run_does_not_serve_a_class(mistaken: Callable[[str], str], name: str, m
     assert told in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("code", "options", "told"),
+    [
+        ("app = 3", [], "cli_mistaken:app is a int, not an app; write app = WSAction([...])"),
+        ("app = [path('ws/', Desk.as_asgi())]", [], "cli_mistaken:app is a list, not an app; write app = WSAction"),
+        ("app = None\nwhole = WSAction([])", [], "is a NoneType, not an app; did you mean cli_mistaken:whole?"),
+        ("app = WSAction([])", ["--factory"], "--factory: cli_mistaken:app is a WSAction, not a function; leave"),
+    ],
+)
+def test_run_does_not_serve_what_no_server_can_call(
+    mistaken: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, code: str, options: list[str], told: str
+) -> None:
+    monkeypatch.setattr("wsaction.cli.run_app", lambda *_, **__: None)
+    result = run("run", "cli_mistaken:app", "--app-dir", mistaken(code), *options)
+    assert (result.exit_code, told in result.stderr) == (2, True), result.stderr
+
+
 def test_run_says_which_module_is_not_there(folder: str) -> None:
     result = run("run", "cli_aps:app", "--app-dir", folder)
     assert (result.exit_code, "there is no module 'cli_aps'; did you mean 'cli_apps'?" in result.stderr) == (2, True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -591,6 +592,22 @@ async def test_a_credential_that_does_not_expire_any_more_is_not_refreshed(guard
         assert await client.call("whoami") == "ada"
 
 
+async def test_a_client_whose_clock_is_ahead_asks_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsaction.client.lines.MIN_REFRESH", 0.01)
+    loop = asyncio.get_running_loop()
+    async with scripted() as server:
+        connecting = asyncio.create_task(connect(server.url, auth=lambda: "me", **SOON).__aenter__())
+        peer = await server.accepted()
+        asked: list[float] = []
+        for _ in range(6):
+            frame = await peer.frame("$auth")
+            asked.append(loop.time())
+            await peer.reply(frame, {"expires_at": time.time() - 600})
+        gaps = [after - before for before, after in itertools.pairwise(asked)]
+        assert sum(gaps) >= 0.01 + 0.02 + 0.04 + 0.08 + 0.16
+        await (await connecting).__aexit__(None, None, None)
+
+
 async def test_a_connection_that_is_lost_during_a_refresh() -> None:
     async with scripted() as server:
         connecting = asyncio.create_task(connect(server.url, auth=lambda: "me", **SOON).__aenter__())
@@ -604,11 +621,11 @@ async def test_a_connection_that_is_lost_during_a_refresh() -> None:
 
 
 async def test_credentials_that_cannot_be_had_are_asked_for_again(caplog: pytest.LogCaptureFixture) -> None:
-    given = iter(["one", OSError("no token today"), "two"])
+    given = iter(["one", OSError("no token today"), asyncio.CancelledError("who fetches it for all"), "two"])
 
     def token() -> str:
         value = next(given)
-        if isinstance(value, Exception):
+        if isinstance(value, BaseException):
             raise value
         return value
 

@@ -106,6 +106,11 @@ class Script:
         """It says these lines next."""
         assert [await self.line() for _ in wanted] == [*wanted]
 
+    async def reach(self, *wanted: Any) -> None:
+        """It says this line, whatever it says before."""
+        while await self.line() != [*wanted]:
+            pass
+
     async def ended(self) -> list[Any]:
         """What it says until it ends, which it does well."""
         assert self._process.stdout is not None
@@ -591,6 +596,22 @@ async def test_tokens_that_expire_are_renewed_again_and_again(play: Play) -> Non
         assert (await script.ended())[-2:] == [["hi", 5], ["state", "closed"]]
 
 
+async def test_refusals_with_a_connection_that_was_let_in_between_are_not_in_a_row(play: Play) -> None:
+    async with scripted() as server, play(server.url, "expiring") as script:
+        for number in (2, 4, 6):
+            peer = await server.accepted()
+            await script.reach("state", "open")  # a drop before it has read the answer to its `$ping` is no end of one
+            server.greets = False  # that was let in
+            peer.drop()
+            peer = await server.accepted()
+            assert f"bearer.token-{number}" in peer.socket.request.headers["Sec-WebSocket-Protocol"]
+            server.greets = True
+            await peer.close(4401, "This token is not valid.")
+        peer = await server.accepted()
+        await peer.reply(await peer.frame("hello"), "hi")
+        assert (await script.ended())[-2:] == [["hi", 7], ["state", "closed"]]
+
+
 async def test_a_token_that_no_subprotocol_can_hold(play: Play) -> None:
     found = await played(play, "ws://127.0.0.1:1/", "badToken")
     assert found[-1][0] == [
@@ -609,6 +630,18 @@ async def test_it_says_who_it_is_first_and_again_at_half_time(play: Play) -> Non
         again = await peer.frame("$auth")
         assert again["data"] == {"code": 2}
         await peer.reply(again, {"expires_at": None})
+        await peer.reply(hello, "hi")
+        assert ["hi"] in await script.ended()
+
+
+async def test_a_client_whose_clock_is_ahead_says_who_it_is_less_and_less_often(play: Play) -> None:
+    async with scripted() as server, play(server.url, "introduced") as script:
+        peer = await server.accepted()
+        await peer.reply(await peer.frame("$auth"), {"expires_at": time.time() - 600})
+        began, hello = time.monotonic(), await peer.frame("hello")
+        for _ in range(2):
+            await peer.reply(await peer.frame("$auth"), {"expires_at": time.time() - 600})
+        assert time.monotonic() - began > 1.2  # 0.5 and 1 s
         await peer.reply(hello, "hi")
         assert ["hi"] in await script.ended()
 

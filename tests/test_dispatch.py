@@ -306,6 +306,16 @@ class Failing(AsyncAPIConsumer):
     def base_exception_in_a_thread(self) -> Any:
         raise Odd
 
+    @async_action
+    async def generator_exit(self) -> Any:
+        raise GeneratorExit
+
+    @async_action
+    async def generator_exit_later(self) -> Any:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        raise GeneratorExit
+
 
 class NoError(APIError):
     """Does not call what makes it one."""

@@ -1,5 +1,6 @@
 """What RFC 6455, 4.2.1, asks of a client's handshake, under the protocols that `wsaction run` starts uvicorn with."""
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 
@@ -98,6 +99,19 @@ def test_nothing_but_what_is_asked_for_is_accepted() -> None:
         "with Connection twice, as from a proxy",
         "of a later version of HTTP",
     ]
+
+
+def test_a_frame_in_one_segment_with_the_handshake_is_answered(server: Server) -> None:
+    asked = b'{"action":"$ping"}'
+    frame = bytes([0x81, 0x80 | len(asked), 0, 0, 0, 0]) + asked
+    with socket.create_connection(("127.0.0.1", server.port), 5) as client:
+        client.sendall(REQUESTS["as it should be"][0] + frame)
+        answer = client.makefile("rb")
+        assert answer.readline().startswith(b"HTTP/1.1 101 ")
+        while answer.readline() != b"\r\n":
+            pass
+        told = answer.read(2)
+        assert json.loads(answer.read(told[1]))["status"] == 200
 
 
 @pytest.mark.parametrize("ws", ["websockets-sansio", DrainingProtocol])

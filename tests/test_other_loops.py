@@ -3,12 +3,15 @@ nobody in silence."""
 
 import asyncio
 import contextlib
+import multiprocessing
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
 
+import anyio
 import pytest
 from pydantic import BaseModel
 
@@ -18,7 +21,7 @@ from wsaction import runtime
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
-from wsaction.exceptions import LayerUnavailable
+from wsaction.exceptions import LayerUnavailable, OutcomeUnknown
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.layers.redis import RedisLayer
 from wsaction.querysets import MemoryQuerySet
@@ -26,6 +29,7 @@ from wsaction.routing import path
 from wsaction.serializers import ReadOnly
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import connect
+from wsaction.units import unit_of_work
 
 
 class Card(BaseModel):
@@ -48,6 +52,12 @@ class Cards(SubscribeMixin, ModelAPIActionHandler):
             "app.publish": lambda: self.app.publish("cards/", "told", 1),
         }
         asyncio.run(works[what]())
+
+    @async_action
+    def in_a_child(self) -> None:
+        """Its unit of work has begun, and is none of the process that is forked here."""
+        anyio.from_thread.run(self.queryset.create, {"text": "new"})
+        asyncio.run(forked(lambda: self.app.publish("cards/", "told", 1)))
 
 
 class Root(AsyncAPIConsumer):
@@ -187,3 +197,113 @@ async def test_where_nobody_serves_yet_it_is_done_here() -> None:
         assert (await position(ws, "cards/"))["offset"] == 0
         await app.publish("cards/", "told", 1)
         assert (await ws.event("told"))["data"] == 1
+
+
+@pytest.mark.parametrize("way", ["publish", "publish_object", "push_user"])
+async def test_what_a_unit_of_another_loop_tells_waits_for_its_commit(way: str) -> None:
+    app = served()
+
+    async def job(fail: bool) -> None:
+        async with unit_of_work():
+            await WAYS[way](app)
+            if fail:
+                raise ZeroDivisionError
+            told.append("committed")
+
+    told: list[str] = []
+    async with connect(app, "/ws/", user=ada) as ws:
+        await position(ws, "cards/")
+        with pytest.raises(ZeroDivisionError):
+            await elsewhere(lambda: job(fail=True))
+        assert (await ws.call("$ping"))["status"] == 200
+        await elsewhere(lambda: job(fail=False))
+        event = await ws.event()
+        assert (event["event"], told) == ("updated" if way == "publish_object" else "told", ["committed"])
+        assert (await ws.call("list", "cards/"))["status"] == 200
+        await ws.nothing()
+
+
+async def test_a_commit_of_another_loop_whose_outcome_nobody_knows_is_a_resync() -> None:
+    app = served()
+
+    class Lost:
+        instant = True
+
+        async def prepare(self) -> None: ...
+
+        async def commit(self) -> bool:
+            raise OutcomeUnknown
+
+        async def rollback(self) -> None: ...
+
+    async def job() -> None:
+        async with unit_of_work() as unit:
+            unit.resource(1, Lost)
+            await app.publish("cards/", "told", 1)
+
+    async with connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        with pytest.raises(OutcomeUnknown):
+            await elsewhere(job)
+        await ws.event("$resync")
+
+
+# ------------------------------------------------------------------------------------------------ other processes
+async def forked(work: Callable[[], Coroutine[Any, Any, None]], *refused: type[Exception]) -> None:
+    """Does something in a process that is forked here, on an event loop of its own."""
+
+    def child() -> None:
+        with pytest.raises(refused) if refused else contextlib.nullcontext():
+            asyncio.run(work())
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    await asyncio.to_thread(process.join, 5)
+    assert process.exitcode == 0
+
+
+@needs_redis_server
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+async def test_a_forked_process_publishes_by_itself(tmp_path: Path) -> None:
+    """As that of a `ProcessPoolExecutor`: the event loop that it has from its parent says that it runs."""
+    async with layer("redis", tmp_path) as known:
+        app = served(layer=known)
+        async with app.lifespan(), connect(app, "/ws/") as ws:
+            await position(ws, "cards/")
+            await forked(lambda: app.publish("cards/", "told", 1))
+            assert (await ws.event("told"))["data"] == 1
+            await app.publish("cards/", "told", 2)
+            assert (await ws.event("told"))["data"] == 2
+
+
+@needs_redis_server
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+async def test_what_a_process_publishes_that_is_forked_in_an_action_waits_for_no_commit(tmp_path: Path) -> None:
+    async with layer("redis", tmp_path) as known:
+        app = served(layer=known)
+        async with app.lifespan(), connect(app, "/ws/") as ws:
+            await position(ws, "cards/")
+            assert (await ws.call("in_a_child", "cards/"))["status"] == 200
+            assert (await ws.event("told"))["data"] == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+async def test_a_connection_of_the_parent_process_is_no_place_to_publish_from() -> None:
+    loop, app = asyncio.get_running_loop(), served()
+    async with connect(app, "/ws/"):
+        await forked(lambda: runtime.on_loop(loop, lambda: WAYS["publish"](app)), LayerUnavailable)
+
+
+async def test_a_process_that_serves_nobody_says_so_without_a_layer(caplog: pytest.LogCaptureFixture) -> None:
+    app = served()
+    for _ in range(2):
+        await app.publish("cards/", "told", 1)
+    assert [one.getMessage().partition(",")[0] for one in caplog.records] == [f"process {os.getpid()} serves nobody"]
+    caplog.clear()
+    app = served()
+    async with app.lifespan():
+        await app.publish("cards/", "told", 1)
+    app = served()
+    async with connect(app, "/ws/"):
+        await app.publish("cards/", "told", 1)
+    assert not caplog.records

@@ -1,18 +1,21 @@
 """`wsaction.publishing` and `app.publish`: an event from outside of every connection."""
 
 import contextlib
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.test_subscriptions import Board, Declared, Root, Row, position, world
+from tests.test_subscriptions import Away, Board, Declared, Root, Row, position, world
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
+from wsaction.generics import ModelAPIActionHandler
 from wsaction.hooks import Hooks
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import include, path
+from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import connect
 from wsaction.units import unit_of_work
 
@@ -158,3 +161,53 @@ async def test_a_handler_knows_the_app_that_serves_it() -> None:
         assert (await ws.event())["data"]["id"] == 1
     async with connect(Teller.as_asgi(), "/") as ws:
         assert (await ws.call("tell"))["errors"][0]["type"] == "server_error"
+
+
+class Rows(SubscribeMixin, ModelAPIActionHandler):
+    queryset = MemoryQuerySet(Row)
+    serializer_class = Row
+
+    @async_action
+    async def follow(self, way: str) -> None:
+        """Publishes in what it has called after its commit."""
+        row = await self.queryset.create({"text": "a"})
+        ways: dict[str, Callable[[], Awaitable[None]]] = {
+            "self.publish": lambda: self.publish("told", 1),
+            "app.publish": lambda: self.app.publish("rows/", "told", 1),
+            "publish_object": lambda: self.publish_object("created", row),
+            "nested": lambda: nested(),
+        }
+
+        async def nested() -> None:
+            unit.on_commit(lambda: self.publish("told", 1))
+
+        async with self.unit_of_work() as unit:
+            unit.on_commit(ways[way])
+
+
+class Rooted(AsyncAPIConsumer):
+    routepatterns = [path("rows/", Rows.as_aaah())]
+
+
+@pytest.mark.parametrize("way", ["self.publish", "app.publish", "publish_object", "nested"])
+async def test_what_is_called_after_a_commit_publishes_as_what_waited_for_it(way: str) -> None:
+    layer = Away()
+    async with world(path("ws/", Rooted.as_asgi()), layer=layer) as app, connect(app, "/ws/") as ws:
+        at = await position(ws, "rows/")
+        assert (await ws.call("follow", "rows/", way=way))["status"] == 200
+        assert (await ws.event())["event"] == ("created" if way == "publish_object" else "told")
+        layer.away = True
+        assert (await ws.call("follow", "rows/", way=way))["status"] == 200
+        assert (await ws.event("$resync"))["data"]["epoch"] != at["epoch"]
+
+
+async def test_a_user_who_is_disconnected_after_a_commit_is_so_everywhere_once_that_can_be_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    layer = Away()
+    async with world(*ROUTES, layer=layer) as app, connect(app, "/ws/"):
+        layer.away = True
+        async with unit_of_work() as unit:
+            unit.on_commit(lambda: app.disconnect_user("ada"))
+        assert "what is done with a user (disconnect), and will be told" in caplog.text
+        layer.away = False

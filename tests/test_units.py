@@ -269,6 +269,26 @@ async def test_what_other_tasks_do_can_be_included_in_a_unit() -> None:
     assert deck.units[0] is not None
 
 
+async def test_what_is_included_too_late_keeps_nothing_and_says_so() -> None:
+    deck, reached, go_on = Deck(), asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        await deck.cards.create({"title": "in time"})
+        reached.set()
+        await go_on.wait()
+        await deck.cards.create({"title": "too late"})
+
+    async with unit_of_work() as unit:
+        task = asyncio.create_task(unit.include(work()))
+        await reached.wait()
+    go_on.set()
+    with pytest.raises(RuntimeError, match="this unit of work has ended"):
+        await task
+    with pytest.raises(RuntimeError, match="this unit of work has ended"):
+        await unit.include(work())
+    assert await deck.titles() == ["a", "in time"]
+
+
 # Each begins work in another task, which has ended when the function returns.
 async def _create_task(work: Work) -> None:
     await _ended(lambda done: asyncio.create_task(_then(work, done)))
@@ -716,12 +736,15 @@ async def test_callbacks_that_fail_are_logged_and_the_others_are_called(caplog: 
     async def cancelled() -> None:
         raise asyncio.CancelledError
 
+    def odd() -> None:
+        raise BaseException  # as pytest.fail() does
+
     with caplog.at_level(logging.ERROR, "wsaction"):
         async with unit_of_work() as unit:
-            for callback in (lambda: 1 / 0, cancelled, later):
+            for callback in (lambda: 1 / 0, cancelled, odd, later):
                 unit.on_commit(callback)
     assert told == ["later"]
-    assert caplog.text.count("which was to be called after a commit") == 2
+    assert caplog.text.count("which was to be called after a commit") == 3
 
 
 async def test_outside_of_frames_each_operation_is_a_unit() -> None:

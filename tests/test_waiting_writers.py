@@ -99,6 +99,27 @@ async def test_reads_go_on_beside_a_slow_write_and_those_that_wait_for_it(tmp_pa
             assert not turn.is_wanted
 
 
+async def test_an_action_that_awaits_a_task_that_waits_for_its_commit_is_told_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sessions, "WARN_AFTER", 0.01)
+    async with shelves.sqlite(tmp_path, Base.metadata) as engine:
+        items = await _items(engine, 0)
+
+        class Items(ModelAPIActionHandler):
+            queryset, serializer_class = items, ItemOut
+
+            @async_action(timeout=0.2)
+            async def both(self) -> None:
+                await self.queryset.create({"title": "the action's"})
+                await asyncio.gather(self.queryset.create({"title": "the task's"}))
+
+        async with talking(Items.as_aaah()) as ws:
+            assert (await ws.call("both"))["status"] == 408
+        assert "a task that the action 'both' began waits to write to SQLite" in caplog.text
+        assert await items.count() == 0
+
+
 async def _call(view: Any, pk: int, action: str, data: Any) -> int:
     async with talking(view, f"/{pk}/", at="<int:pk>/") as ws:
         return int((await ws.call(action, data=data))["status"])

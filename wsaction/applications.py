@@ -30,7 +30,7 @@ from wsaction.routing import Resolver404, Router
 from wsaction.runtime import Runtime
 from wsaction.scopes import PATH_KEY, PATTERN_KEY, RUNTIME_KEY, USER_ID_KEY, captured_root
 from wsaction.serving import refuse, refuse_host
-from wsaction.units import current_unit
+from wsaction.units import unit_to_wait_for
 
 __all__ = ("WSAction",)
 
@@ -203,8 +203,8 @@ class WSAction:
         (``"ws/acme/"``), and may be left out where just one path of the app captures nothing; ``root_path``, what an
         enclosing route that captures something stands for (``"t/acme"``). ``topic`` is needed where the handler has a
         `get_topic` of its own. ``exclude``: a handler or consumer whose connection is not told. Where another event
-        loop serves this app, as from ``asyncio.run()`` in a thread, it is done there and awaited; another process needs
-        a layer that reaches the connections.
+        loop serves this app, as from ``asyncio.run()`` in a thread, it is done there and awaited, or once the unit of
+        work under way is committed; another process needs a layer that reaches the connections.
 
         Raises ``ValueError`` for a path, route or event that there is not, `LayerUnavailable`.
 
@@ -291,7 +291,7 @@ class WSAction:
 
     async def _tell_user_here(self, what: str, user_id: Any, details: Mapping[str, Any]) -> None:
         users = self.runtime.here.users
-        if (unit := current_unit()) is None:
+        if (unit := unit_to_wait_for()) is None:
             await users.tell(what, user_id, **details)
         else:
             unit.on_commit(

@@ -28,7 +28,7 @@ from wsaction.routing import NoReverseMatch
 from wsaction.scopes import topic_at
 from wsaction.serializers import output_model
 from wsaction.tables import Call
-from wsaction.units import join_unit
+from wsaction.units import join_unit, unit_to_wait_for
 from wsaction.visibility import (
     asks_of_objects,
     gone,
@@ -172,7 +172,10 @@ async def note(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | N
         obj = await queryset.loaded(obj, ()) or obj  # a flush may have expired what the database makes
     change = _change(handler, event, obj, before)
     if (unit := join_unit()) is None:
-        await change.publish()
+        if (ended := unit_to_wait_for()) is None:
+            await change.publish()
+        else:
+            ended.on_commit(change.publish_or_heal)
         return
     pending = unit.held(_Pending)
     if not isinstance(pending, _Pending):

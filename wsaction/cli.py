@@ -13,7 +13,7 @@ import wsaction
 from wsaction.cli_call import call
 from wsaction.cli_codegen import codegen
 from wsaction.cli_inspect import asyncapi, check, routes
-from wsaction.cli_loading import check_module, check_served, find, told_where
+from wsaction.cli_loading import check_factory, check_module, check_served, find, told_where
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.server import run as run_app
 
@@ -87,6 +87,10 @@ def run(app: str, app_dir: str, **options: Any) -> None:
     if options["reload"] or options["env_file"]:
         check_module(app, app_dir)  # it is imported later: whenever it has changed, with its environment set
     else:
-        check_served(find(app, app_dir)[1], app)
+        module, found = find(app, app_dir)
+        if options["factory"]:
+            check_factory(found, app)
+        else:
+            check_served(found, app, module)
     options["reload_dirs"] = list(options["reload_dirs"]) or None
     run_app(app, **{name: value for name, value in options.items() if value is not None})

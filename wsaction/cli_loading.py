@@ -16,7 +16,7 @@ import click
 from wsaction.applications import WSAction
 from wsaction.exceptions import ImproperlyConfigured
 
-__all__ = ("app_argument", "check_module", "check_served", "find", "load", "told_where")
+__all__ = ("app_argument", "check_factory", "check_module", "check_served", "find", "load", "told_where")
 
 HINT = "MODULE:APP"
 
@@ -43,8 +43,7 @@ def load(target: str, *, app_dir: str = ".", factory: bool = False) -> WSAction:
     """
     module, found = find(target, app_dir)
     if factory:
-        if isinstance(found, WSAction) or not callable(found):
-            raise _wrong(f"--factory: {target} is a {type(found).__name__}, not a function; leave --factory out")
+        check_factory(found, target)
         found = _of_theirs(found)
     return _checked(found, target, module)
 
@@ -82,11 +81,21 @@ def _is_not_theirs(file: str) -> bool:
 _OURS, _IMPORTLIB = Path(__file__).parent, Path(importlib.util.__file__).parent
 
 
-def check_served(found: Any, target: str) -> None:
-    """Raises as `load` does for a class of ours, which a server would take for a function that makes an app."""
+def check_factory(found: Any, target: str) -> None:
+    """Raises as `load` does for what is no function that makes an app."""
+    if isinstance(found, WSAction) or not callable(found):
+        raise _wrong(f"--factory: {target} is a {type(found).__name__}, not a function; leave --factory out")
+
+
+def check_served(found: Any, target: str, module: ModuleType) -> None:
+    """Raises as `load` does for what a server cannot call, and for a class of ours, which it would take for a function
+    that makes an app."""
     mount = "as_asgi" if hasattr(found, "as_asgi") else "as_aaah"
     if isinstance(found, type) and hasattr(found, mount):
         raise _wrong(f"{target} is a class; write app = {found.__name__}.{mount}(), or put that in a WSAction")
+    if not callable(found):
+        cure = _near_app(module) or "write app = WSAction([...])"
+        raise _wrong(f"{target} is a {type(found).__name__}, not an app; {cure}")
 
 
 def told_where(exc: Exception) -> str:
@@ -165,14 +174,16 @@ def _has_names(found: Any) -> bool:
 def _checked(found: Any, target: str, module: ModuleType) -> WSAction:
     if isinstance(found, WSAction):
         return found
-    apps = [name for name, value in vars(module).items() if isinstance(value, WSAction)]
-    if apps:
-        told = f"did you mean {module.__name__}:{apps[0]}?"
-    elif callable(found) and getattr(found, "__name__", None) and not isinstance(found, type):
-        told = "pass --factory where it is a function that makes one"
+    if callable(found) and getattr(found, "__name__", None) and not isinstance(found, type):
+        cure = "pass --factory where it is a function that makes one"
     else:
-        told = "name the WSAction that it mounts or serves"
-    raise _wrong(f"{target} is a {type(found).__name__}, not a WSAction; {told}")
+        cure = "name the WSAction that it mounts or serves"
+    raise _wrong(f"{target} is a {type(found).__name__}, not a WSAction; {_near_app(module) or cure}")
+
+
+def _near_app(module: ModuleType) -> str:
+    apps = [name for name, value in vars(module).items() if isinstance(value, WSAction)]
+    return f"did you mean {module.__name__}:{apps[0]}?" if apps else ""
 
 
 def _wrong(message: str) -> click.BadParameter:

@@ -1,19 +1,21 @@
-"""Threads for sync functions, bounded."""
+"""Threads for sync functions, bounded; and whether an event loop still runs anything."""
 
 import asyncio
 import functools
 import logging
 import math
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, suppress
 from contextvars import ContextVar, copy_context
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.to_thread
 
-__all__ = ("Threads", "caller", "handed_over", "is_awaited_by_thread")
+__all__ = ("Threads", "caller", "handed_over", "is_awaited_by_thread", "is_over", "note_process")
 
 logger = logging.getLogger("wsaction")
 
@@ -32,12 +34,26 @@ def is_awaited_by_thread(task: "asyncio.Task[Any] | None", owner: "asyncio.Task[
     """Whether what runs is the thread that ``owner`` waits for, or what that thread waits for itself: an event loop of
     its own, or, on the owner's, what it called through `anyio.from_thread` or the app. ``task``: what it is on a loop.
     """
-    if caller.get() is not owner:
+    if caller.get() is not owner or is_over(owner.get_loop()):
         return False
     if task is None or task is handed_over.get() or task.get_loop() is not owner.get_loop():
         return True
     code = getattr(task.get_coro(), "cr_code", None)
     return code is not None and code.co_qualname.startswith(_FROM_THREAD)
+
+
+_processes: "WeakKeyDictionary[asyncio.AbstractEventLoop, int]" = WeakKeyDictionary()
+
+
+def note_process(loop: asyncio.AbstractEventLoop) -> None:
+    """An event loop is of this process."""
+    _processes.setdefault(loop, os.getpid())
+
+
+def is_over(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether nothing will run on an event loop any more: it is closed, or a forked process has it from its parent,
+    where it says that it is running all the same."""
+    return loop.is_closed() or _processes.get(loop, process := os.getpid()) != process
 
 
 class Threads:

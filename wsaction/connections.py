@@ -22,7 +22,7 @@ from wsaction.hooks import nobody
 from wsaction.lanes import Lanes
 from wsaction.limits import Limits
 from wsaction.outboxes import GONE, Message, Outbox, Receive, Send
-from wsaction.tasks import new_task
+from wsaction.tasks import is_closed_with, new_task
 from wsaction.units import COMMITTING
 
 __all__ = ("Connection", "Dispatcher", "Receive", "Send")
@@ -263,9 +263,9 @@ class Connection:
             if task is self._leader:  # by an action that had kept its task: somebody has to read on
                 self._lead_on()
             raise
-        except GeneratorExit:  # the loop was closed under it
-            raise
         except BaseException as exc:
+            if is_closed_with(exc, task):
+                raise
             logger.critical("a connection failed; this is a bug of wsaction", exc_info=exc)
             self.close(1011, "internal error")
             if not isinstance(exc, Exception):

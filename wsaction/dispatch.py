@@ -38,6 +38,7 @@ from wsaction.runtime import Runtime
 from wsaction.scopes import connection_captures
 from wsaction.signatures import read_dependencies
 from wsaction.tables import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
+from wsaction.tasks import is_closed_with
 from wsaction.throttling import check_throttles
 from wsaction.units import COMMITTING, abandon, complete
 
@@ -179,9 +180,11 @@ class Session:
             if frame.held is not None:
                 self._send_before(frame.held, frame, reply, is_empty=result is None)
                 return None
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:  # a cancellation too, unless it is the connection's end: its client waits
+            if is_closed_with(exc, frame.task or self.connection.leader):
+                raise
             let_go(frame, failed=True)
             await abandon(frame)
             if self.connection.ended and isinstance(exc, asyncio.CancelledError):

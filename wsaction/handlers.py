@@ -29,7 +29,7 @@ from wsaction.misspellings import framework_names, is_code, is_ours
 from wsaction.mounts import Plan
 from wsaction.permissions import Permissions, compile_permissions
 from wsaction.publishing import own_topic, publish_from, push_to, session_of
-from wsaction.runtime import Runtime, on_loop
+from wsaction.runtime import Runtime, on_loop, on_loops
 from wsaction.scopes import RouteTopic
 from wsaction.serving import serve
 from wsaction.tables import RouteTable
@@ -244,7 +244,10 @@ class AsyncAPIActionHandler:
 
     async def push(self, event: str, data: Any = None) -> None:
         """Tells an event to this connection alone, at once. Raises as `publish` does for what is not declared."""
-        await self._on_its_loop(lambda: push_to(self, event, data))
+        if self._is_on_its_loop:
+            await push_to(self, event, data)
+        else:
+            await on_loop(self.consumer.connection.loop, lambda: push_to(self, event, data))
 
     @property
     def _is_on_its_loop(self) -> bool:
@@ -252,11 +255,12 @@ class AsyncAPIActionHandler:
         return connection is None or connection.loop is asyncio.get_running_loop()
 
     async def _on_its_loop(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Does something on the connection's event loop, which `asyncio.run()` in a thread is not."""
+        """Does something on the connection's event loop, which `asyncio.run()` in a thread is not: now, or once the
+        unit of work is committed that is under way here."""
         if self._is_on_its_loop:
             await work()
         else:
-            await on_loop(self.consumer.connection.loop, work)
+            await on_loops([self.consumer.connection.loop], work)
 
     def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """`wsaction.units.unit_of_work`: what its block changes is committed at its end, before the action goes on."""

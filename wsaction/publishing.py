@@ -20,7 +20,7 @@ from wsaction.routing import Resolver404, ResolverMatch, Router
 from wsaction.runtime import Runtime
 from wsaction.scopes import PATH_KEY, SESSION_KEY, connection_path, topic_as, topic_at, topic_of
 from wsaction.tables import Call, RouteTable, Targets
-from wsaction.units import COMMIT_ARRIVES, current_unit
+from wsaction.units import COMMIT_ARRIVES, unit_to_wait_for
 
 __all__ = (
     "Outsider",
@@ -104,7 +104,7 @@ async def tell(
     told to load again as soon as that can be done.
     """
     publish = partial(hub.publish, topic, text, history, exclude=exclude, subject=subject)
-    if (unit := current_unit()) is None:
+    if (unit := unit_to_wait_for()) is None:
         await publish()
     else:
         unit.on_commit(

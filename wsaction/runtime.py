@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import random
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
@@ -10,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from wsaction.admission import Authenticator
 from wsaction.authentication import user_id
-from wsaction.concurrency import Threads, handed_over
+from wsaction.concurrency import Threads, handed_over, is_over, note_process
 from wsaction.exceptions import ActionTimeout, Busy, LayerUnavailable
 from wsaction.flushers import Flusher
 from wsaction.frames import current_frame
@@ -23,10 +24,11 @@ from wsaction.limits import Limits
 from wsaction.middleware import ExceptionHandler, Middleware
 from wsaction.origins import HostPolicy, OriginPolicy
 from wsaction.recipients import Subscriber
+from wsaction.units import own_unit, tell_elsewhere
 from wsaction.users import Users
 from wsaction.workers import warn_of_workers
 
-__all__ = ("RESTARTING", "Runtime", "drain_all", "on_loop")
+__all__ = ("RESTARTING", "Runtime", "drain_all", "on_loop", "on_loops")
 
 RESTARTING = "the server is restarting"
 HAND_OVER_TIMEOUT = 10.0  # seconds that another event loop may take for what it is given
@@ -129,7 +131,7 @@ class Runtime:
         self.blocking: set[str] = set()  # actions that were told of, in debug mode, for blocking the event loop
         self.app: Any = None  # the `WSAction` whose it is; None for a consumer served on its own
         self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
-        self._warned = False
+        self._warned = self._is_alone = False
         self._here: WeakKeyDictionary[asyncio.AbstractEventLoop, Here] = WeakKeyDictionary()
         _runtimes.add(self)
 
@@ -138,6 +140,7 @@ class Runtime:
         """What belongs to the running event loop."""
         loop = asyncio.get_running_loop()
         if (here := self._here.get(loop)) is None:
+            note_process(loop)
             users = Users(lambda: self.hub, self.user_id, shared=self.layer is not None)
             here = self._here[loop] = Here(self.limits, users)
         return here
@@ -165,18 +168,28 @@ class Runtime:
             warn_of_workers()
 
     async def where_served(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Does something on the event loops that serve this app: here where this is one, or where there is none.
+        """Does something on the event loops of this process that serve this app: here where this is one, or where there
+        is none; then a warning says, once, that nobody is reached without a layer.
 
         Raises what it raises, `LayerUnavailable` where a loop takes longer than 10 s or ends meanwhile.
         """
         here = self._here.get(asyncio.get_running_loop())
-        if here is None or not here.serves:
-            known = [loop for ref in self._here.keyrefs() if (loop := ref()) is not None and loop.is_running()]
-            if serving := [loop for loop in known if self._here[loop].serves]:
-                for loop in serving:
-                    await on_loop(loop, work)
-                return
-        await work()
+        if here is not None and here.serves:
+            await work()
+        elif serving := [loop for loop in self._running() if self._here[loop].serves]:
+            await on_loops(serving, work)
+        else:
+            await work()
+            if not self._is_alone and isinstance(self.layer, MemoryLayer | None):
+                self._is_alone = True
+                logger.warning(
+                    "process %s serves nobody, and what it publishes reaches no other one without a layer: give the "
+                    "app one, WSAction(..., layer=RedisLayer('redis://...')) of wsaction.layers.redis", os.getpid()
+                )  # fmt: skip
+
+    def _running(self) -> list[asyncio.AbstractEventLoop]:
+        loops = [ref() for ref in self._here.keyrefs()]
+        return [loop for loop in loops if loop is not None and loop.is_running() and not is_over(loop)]
 
     async def close(self) -> None:
         """Ends the hub of the running event loop, if it has one: who is subscribed is told nothing more."""
@@ -219,19 +232,33 @@ BATCH = 50  # connections that are closed at once, so that their clients do not 
 LONGEST_PAUSE = 0.05  # seconds between two batches, and until what runs is looked at again
 
 
+async def on_loops(loops: Sequence[asyncio.AbstractEventLoop], work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """`on_loop`, of several; where a unit of work is under way in this task, once that is committed."""
+    if (unit := own_unit()) is None:
+        for loop in loops:
+            await on_loop(loop, work)
+    else:
+        committed = partial(tell_elsewhere, work, in_doubt=False)
+        unknown = partial(tell_elsewhere, work, in_doubt=True)
+        unit.on_commit(partial(on_loops, loops, committed), if_unknown=partial(on_loops, loops, unknown))
+
+
 async def on_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Has something done on another event loop, which runs in another thread, and waits for it.
 
-    Raises what it raises, `LayerUnavailable` where that takes longer than 10 s, as where the loop ends meanwhile.
+    Raises what it raises, `LayerUnavailable` where that takes longer than 10 s, as where the loop ends meanwhile, and
+    at once where it has ended or this process was forked from the one that it runs in.
     """
     given = work()
     coroutine = _handed_over(given)
     try:
+        if is_over(loop):
+            raise RuntimeError("no event loop of this process")
         done = asyncio.run_coroutine_threadsafe(coroutine, loop)
-    except RuntimeError as exc:  # it was closed just now
+    except RuntimeError as exc:  # it may have been closed just now
         coroutine.close()
         given.close()
-        raise LayerUnavailable("The event loop that serves the app has ended.") from exc
+        raise LayerUnavailable("The event loop that serves the app has ended, or is another process's.") from exc
     try:
         async with asyncio.timeout(HAND_OVER_TIMEOUT) as deadline:
             await asyncio.wrap_future(done)

@@ -54,6 +54,7 @@ class HTTPProtocol(H11Protocol):
 
     A handshake is at least HTTP/1.1 (RFC 6455, 4.2.1); uvicorn hides from its WebSocket protocol which it was. Several
     ``Connection`` headers, as some proxies send them, are one list (RFC 9110, 5.3); uvicorn takes the last of them.
+    Frames that come in one segment with the handshake are read; uvicorn loses them.
     """
 
     def _get_upgrade(self) -> bytes | None:
@@ -66,6 +67,10 @@ class HTTPProtocol(H11Protocol):
             self.send_400_response("A WebSocket handshake is HTTP/1.1 or later.")
         else:
             super().handle_websocket_upgrade(event)
+            early, _ = self.conn.trailing_data  # of a client that does not wait for the answer
+            if early and not self.transport.is_closing():
+                protocol: Any = self.transport.get_protocol()
+                protocol.data_received(early)
 
 
 _draining: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]]" = WeakKeyDictionary()

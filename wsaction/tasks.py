@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any
 
-__all__ = ("Tasks", "is_being_cancelled", "new_task")
+__all__ = ("Tasks", "is_being_cancelled", "is_closed_with", "new_task")
 
 logger = logging.getLogger("wsaction")
 
@@ -55,6 +55,17 @@ def is_being_cancelled() -> bool:
     """Whether a ``CancelledError`` is the running task's own, and not that of something which it awaited."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def is_closed_with(exc: BaseException, task: "asyncio.Task[Any] | None") -> bool:
+    """Whether an exception is what a task's coroutine is closed with, as its loop was under it: nothing may be awaited
+    then. A ``GeneratorExit`` that is raised while the task runs is somebody's own."""
+    if not isinstance(exc, GeneratorExit):
+        return False
+    try:
+        return asyncio.current_task() is not task
+    except RuntimeError:
+        return True
 
 
 async def _watched(work: Callable[..., Awaitable[None]], *args: Any) -> None:

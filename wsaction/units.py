@@ -31,6 +31,7 @@ from typing import Any, Protocol, TypeVar, cast
 from wsaction.concurrency import is_awaited_by_thread
 from wsaction.exceptions import OutcomeUnknown
 from wsaction.frames import Frame, current_frame
+from wsaction.tasks import is_closed_with
 
 __all__ = (
     "COMMITTING",
@@ -42,8 +43,11 @@ __all__ = (
     "current_unit",
     "finish",
     "join_unit",
+    "own_unit",
     "release_reads",
+    "tell_elsewhere",
     "unit_of_work",
+    "unit_to_wait_for",
 )
 
 logger = logging.getLogger("wsaction")
@@ -52,6 +56,11 @@ R = TypeVar("R", bound="Resource")
 T = TypeVar("T")
 
 COMMIT_ARRIVES = 5.0  # seconds after which a COMMIT whose connection was lost has been carried out, or never is
+
+_TOO_LATE = (
+    "this unit of work has ended: it was committed or rolled back before what include() brings into it had ended; its "
+    "owner waits for that"
+)
 
 _SAY_NOTHING = (OutcomeUnknown, OSError, asyncio.CancelledError)  # about what was committed
 
@@ -83,13 +92,14 @@ class UnitOfWork:
     second of two fails, the first is kept: the outcome of the unit is then as unknown as if an answer was lost.
     """
 
-    __slots__ = ("_around", "_callbacks", "_if_unknown", "_resources", "closed", "depth", "failed")
+    __slots__ = ("_around", "_callbacks", "_calling", "_if_unknown", "_resources", "closed", "depth", "failed")
 
     def __init__(self) -> None:
         self._resources: dict[Any, Resource] = {}
         self._around: list[Callable[[], Awaitable[None]]] = []
         self._callbacks: list[Callable[[], Any]] = []
         self._if_unknown: list[Callable[[], Any]] = []
+        self._calling: list[Callable[[], Any]] | None = None  # those of the two that are being called
         self.closed = False  # once it begins to end: what asks for a unit now is outside
         self.depth = 0  # of `unit_of_work` blocks
         self.failed = False  # in a block within, whose error was caught; or its action has, for who is around it
@@ -112,10 +122,14 @@ class UnitOfWork:
     def on_commit(self, callback: Callable[[], Any], *, if_unknown: Callable[[], Any] | None = None) -> None:
         """Has a function called, or awaited, after the unit is committed and before the reply; in the order given.
 
-        It is outside of the unit. What it raises is logged and changes nothing. Never called where the unit is rolled
+        It is outside of the unit: what it changes is kept by itself, and what it publishes is told after all that is
+        called. What it raises is logged and changes nothing. Never called where the unit is rolled
         back. Where nobody knows whether it was committed, ``if_unknown`` is called in its place. Raises
         ``RuntimeError`` once the unit has ended.
         """
+        if self._calling is not None:  # by one of those that are called
+            self._calling.append(callback)
+            return
         if self.closed:
             raise RuntimeError("this unit of work has ended; on_commit() is called while it is under way")
         self._callbacks.append(callback)
@@ -136,10 +150,15 @@ class UnitOfWork:
         self._if_unknown.append(if_unknown)
 
     async def include(self, work: Awaitable[T]) -> T:
-        """Awaits work as a part of this unit, in whichever task that is done; the unit's owner waits for it.
+        """Awaits work as a part of this unit, in whichever task that is done; the unit's owner waits for it. Once the
+        unit has ended, ``RuntimeError`` is raised, here and by what the work changes or reads then.
 
         >>> await asyncio.gather(*(unit.include(cards.create({"title": title})) for title in titles))
         """
+        if self.closed:
+            if isinstance(work, Coroutine):
+                work.close()
+            raise RuntimeError(_TOO_LATE)
         before = _bound.set((self, asyncio.current_task()))
         try:
             return await work
@@ -193,14 +212,23 @@ class UnitOfWork:
             if committing and (kept or isinstance(exc, _SAY_NOTHING)):
                 await self._leave_unknown(exc)
             raise
-        for callback in self._callbacks:
-            await _call(callback)
+        await self._call_all(self._callbacks)
+
+    async def _call_all(self, callbacks: list[Callable[[], Any]]) -> None:
+        """Calls what waited for the end, and what is added meanwhile."""
+        self._calling = callbacks
+        before = _calling.set((self, asyncio.current_task()))
+        try:
+            for callback in callbacks:
+                await _call(callback)
+        finally:
+            self._calling = None
+            _calling.reset(before)
 
     async def _leave_unknown(self, exc: BaseException) -> None:
         """Nobody knows what is kept: raises `OutcomeUnknown` for an error of one of the commits."""
         logger.error("a unit of work may be kept, or a part of it; nobody knows", exc_info=exc)
-        for callback in self._if_unknown:
-            await _call(callback)
+        await self._call_all(self._if_unknown)
         if isinstance(exc, Exception | asyncio.CancelledError):
             raise OutcomeUnknown from exc
 
@@ -213,11 +241,16 @@ class UnitOfWork:
 
 
 async def _call(callback: Callable[[], Any]) -> None:
+    task = asyncio.current_task()
     try:
         result = callback()
         if isinstance(result, Awaitable):
             await result
-    except (Exception, asyncio.CancelledError):  # of what it awaited: this task itself is cancelled by nobody
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as exc:  # of what it awaited: this task itself is cancelled by nobody
+        if is_closed_with(exc, task):
+            raise
         logger.exception("%r failed, which was to be called after a commit", callback)
 
 
@@ -248,6 +281,8 @@ _NOTHING = (None, None)
 _bound: ContextVar[tuple[UnitOfWork | None, Any]] = ContextVar("wsaction.unit_of_work", default=_NOTHING)
 """The unit that was begun, or included, outside of a frame, and the task that it belongs to: tasks that are begun there
 inherit the variable, but not the unit."""
+_calling: ContextVar[tuple[UnitOfWork | None, Any]] = ContextVar("wsaction.calling_unit", default=_NOTHING)
+"""The unit that calls what waited for its end, and the task that it does so in."""
 
 
 def _is_ours(owner: Any) -> bool:
@@ -272,7 +307,11 @@ def _own_frame() -> Frame | None:
 
 def _bound_unit() -> UnitOfWork | None:
     unit, owner = _bound.get()
-    return None if unit is None or unit.closed or not _is_ours(owner) else unit
+    if unit is None or not _is_ours(owner):
+        return None
+    if unit.closed:
+        raise RuntimeError(_TOO_LATE)
+    return unit
 
 
 def current_unit() -> UnitOfWork | None:
@@ -282,6 +321,27 @@ def current_unit() -> UnitOfWork | None:
     frame = _own_frame()
     unit = None if frame is None else frame.unit
     return None if unit is None or unit.closed else unit
+
+
+def own_unit() -> UnitOfWork | None:
+    """The unit under way that belongs to this very task, and not to one that waits for our thread."""
+    task = asyncio.current_task()
+    unit, owner = _bound.get()
+    if owner is not task:
+        frame = _own_frame()
+        if frame is None or (frame.task or frame.consumer.connection.leader) is not task:
+            return None
+        unit = frame.unit
+    return None if unit is None or unit.closed else unit
+
+
+def unit_to_wait_for() -> UnitOfWork | None:
+    """The unit that what is told now waits for: the one under way, or the one whose ``on_commit`` calls us. In either
+    case nobody is there any more who could try again."""
+    if (unit := current_unit()) is not None:
+        return unit
+    unit, owner = _calling.get()
+    return unit if _is_ours(owner) else None
 
 
 def join_unit() -> UnitOfWork | None:
@@ -339,6 +399,30 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
                 "outside of both"
             )
         await unit.commit()
+
+
+class _InDoubt:
+    """A `Resource` of which nobody knows whether it is kept."""
+
+    instant = True
+
+    async def prepare(self) -> None:
+        """Nothing is in its way."""
+
+    async def commit(self) -> bool:
+        raise OutcomeUnknown
+
+    async def rollback(self) -> None:
+        """There is nothing of it."""
+
+
+async def tell_elsewhere(work: Callable[[], Awaitable[None]], *, in_doubt: bool) -> None:
+    """Does what waited for the end of a unit on another event loop, as if that had been one of this loop."""
+    with suppress(OutcomeUnknown):
+        async with unit_of_work() as unit:
+            await work()
+            if in_doubt:
+                unit.resource(_InDoubt, _InDoubt)
 
 
 # ------------------------------------------------------------------------------------------------- of frames

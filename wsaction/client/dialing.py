@@ -121,8 +121,15 @@ def refusal(url: str, lost: ConnectionLost) -> ConnectionFailed:
 
 
 async def _current(value: Any) -> Any:
-    if callable(value):
-        value = value()
-        if inspect.isawaitable(value):
-            value = await value
+    """A credential. Where what its function waits for was cancelled, it could not be had, and we go on."""
+    try:
+        if callable(value):
+            value = value()
+            if inspect.isawaitable(value):
+                value = await value
+    except asyncio.CancelledError as exc:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError("what the function for the credential waited for was cancelled") from exc
     return value

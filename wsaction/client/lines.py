@@ -25,7 +25,7 @@ OnState = Callable[[State, Exception | None], None]
 
 STABLE = 10.0  # seconds after which a connection counts as one that went well
 AT_ONCE = 1.0  # seconds that a credential has to last to be renewed without a wait when it expires
-MIN_REFRESH = 0.5  # seconds between two $auth
+MIN_REFRESH, MAX_REFRESH = 0.5, 30.0  # seconds between two $auth where the time is up already, as far as we know
 
 
 class Hearer(Protocol):
@@ -208,9 +208,19 @@ class Line:
             await asyncio.sleep(left if left > 0 else seconds)
 
     async def _refresh(self, link: Link, expires_at: float | None) -> None:
-        """Authenticates again at half time, for as long as the server says that there is an end."""
+        """Authenticates again at half time, for as long as the server says that there is an end.
+
+        Where that is up and the server has not closed, its clock is behind ours, or it cannot be asked: it is asked
+        less and less often.
+        """
+        least = MIN_REFRESH
         while expires_at is not None:
-            await asyncio.sleep(max((expires_at - time.time()) / 2, MIN_REFRESH))
+            seconds = (expires_at - time.time()) / 2
+            if seconds >= least:
+                least = MIN_REFRESH
+            else:
+                seconds, least = least, min(least * 2, MAX_REFRESH)
+            await asyncio.sleep(seconds)
             try:
                 expires_at = await self._dialer.authenticate(link.call)
             except ConnectionLost:

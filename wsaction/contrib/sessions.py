@@ -27,6 +27,7 @@ from sqlalchemy.pool import StaticPool
 
 from wsaction.contrib.violations import api_error, is_away, is_refusal
 from wsaction.exceptions import Busy, Conflict, DatabaseUnavailable, NotFound, OutcomeUnknown
+from wsaction.frames import current_frame
 from wsaction.units import UnitOfWork, finish, join_unit, unit_of_work
 
 __all__ = ("UnitSession", "flush", "session_under_way")
@@ -35,6 +36,7 @@ logger = logging.getLogger("wsaction")
 
 T = TypeVar("T")
 
+WARN_AFTER = 1.0  # seconds that a task waits for the turn of the very action that began it, before that is logged
 QUEUE_TIMEOUT = 30.0  # seconds that a unit waits for its turn to write, before the client is told to try again
 QUIET = 60.0  # seconds in which a database that comes and goes is logged once
 
@@ -229,6 +231,9 @@ class _Turn:
         self._wanted += 1
         self._pinned += pinned
         _waiting[unit] = self
+        frame, warning = current_frame.get(), None
+        if frame is not None and frame.unit is not None and frame.unit is self._holder:
+            warning = asyncio.get_running_loop().call_later(WARN_AFTER, logger.warning, _OWN_TASK, frame.action)
         try:
             async with asyncio.timeout(QUEUE_TIMEOUT):
                 await self._lock.acquire()
@@ -240,6 +245,8 @@ class _Turn:
         finally:
             self._pinned -= pinned
             _waiting.pop(unit, None)
+            if warning is not None:
+                warning.cancel()
         self._holder = unit
 
     def _refuse_circle(self, unit: UnitOfWork) -> None:
@@ -256,6 +263,10 @@ class _Turn:
         self._lock.release()
 
 
+_OWN_TASK = (
+    "a task that the action %r began waits to write to SQLite until the action's unit of work has ended; if the action "
+    "awaits the task, neither goes on: bring it into the unit, await current_unit().include(...)"
+)
 _BUSY = "The database is busy with other changes; nothing was done."
 _waiting: dict[UnitOfWork, _Turn] = {}  # each unit that waits for a turn
 _turns: WeakKeyDictionary[Engine, WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn]] = WeakKeyDictionary()

@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from contextvars import Context
 from itertools import islice
 
+from wsaction.concurrency import is_over
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.base import (
     MAX_TOPIC_BYTES,
@@ -91,7 +92,7 @@ class MemoryLayer:
 
     async def open(self, sink: Sink) -> None:
         """Begins to tell ``sink``. Raises ``RuntimeError`` when it is open already."""
-        if self._sink is not None and self._loop is not None and not self._loop.is_closed():
+        if self._sink is not None and self._loop is not None and not is_over(self._loop):
             raise RuntimeError("this MemoryLayer is open already; give each app a layer of its own")
         await self.close()
         self._sink, self._loop = sink, asyncio.get_running_loop()

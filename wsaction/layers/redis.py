@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+from wsaction.concurrency import is_over
 from wsaction.converters import ImproperlyConfigured
 from wsaction.events import is_body
 from wsaction.exceptions import LayerUnavailable
@@ -168,7 +169,7 @@ class RedisLayer:
         Raises ``ImproperlyConfigured`` where it is too old, a node of a cluster, or refuses the password or anything
         that the layer has to do, with what it said; ``RuntimeError`` when the layer is open already.
         """
-        if self._session is not None and not self._session.loop.is_closed():
+        if self._session is not None and not is_over(self._session.loop):
             raise RuntimeError("this RedisLayer is open already; give each app, and each event loop, one of its own")
         session = _Session(self._connect, self._rehearse, sink, self._ping_interval)
         shared = f"{self._prefix}{{}}"

@@ -726,7 +726,8 @@ const PASSING_STATUSES = [408, 425, 429]; // and all from 500 on: they may be an
 const AT_ONCE = 1; // seconds that a credential has to last to be renewed without a wait when it expires
 const STABLE = 10; // seconds after which a connection counts as one that went well
 const PATIENCE = 10; // seconds that the answer to a ping is waited for at most
-const MIN_REFRESH = 0.5; // seconds between two $auth
+const MIN_REFRESH = 0.5; // seconds between two $auth where the time is up already, as far as we know
+const MAX_REFRESH = 30;
 const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/; // what a sub-protocol may hold
 /** One connection at a time, made again when it is lost, until it is closed or the server says no. */
 class Line {
@@ -981,13 +982,19 @@ class Line {
             stop = after(seconds, () => reject(new ConnectionFailed(`${this.#url} did not answer ${action} in ${seconds} s`)));
         });
     }
-    /** Authenticates again at half time, for as long as the server says that there is an end. */
+    /**
+     * Authenticates again at half time, for as long as the server says that there is an end. Where that is up and the
+     * server has not closed, its clock is behind ours, or it cannot be asked: it is asked less and less often.
+     */
     #refresh(link, expiresAt) {
         let stop = () => undefined;
+        let least = MIN_REFRESH;
         const wait = (until) => {
             if (until === null || typeof this.#options.auth !== "function" || link.lost !== undefined)
                 return;
-            stop = after(Math.max((until - Date.now() / 1000) / 2, MIN_REFRESH), () => {
+            const seconds = Math.max((until - Date.now() / 1000) / 2, least);
+            least = seconds > least ? MIN_REFRESH : Math.min(least * 2, MAX_REFRESH);
+            stop = after(seconds, () => {
                 this.#authenticate(link).then(wait, (error) => {
                     if (link.lost !== undefined)
                         return;
