@@ -198,7 +198,8 @@ class WSAction:
 
         As ``self.publish()`` of the handler there, with its ``events`` and history. ``path`` is that of the connections
         (``"ws/acme/"``), and may be left out where just one path of the app captures nothing; ``root_path``, what an
-        enclosing route that captures something stands for (``"t/acme"``). ``topic`` is needed where the handler has a
+        enclosing route that captures something stands for (``"t/acme"``; of a ``Host``, ``"acme.example.com"``, then
+        the root path). ``topic`` is needed where the handler has a
         `get_topic` of its own. ``exclude``: a handler or consumer whose connection is not told. Where another event
         loop serves this app, as from ``asyncio.run()`` in a thread, it is done there and awaited; another process needs
         a layer that reaches the connections.

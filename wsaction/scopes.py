@@ -108,12 +108,36 @@ def connection_path(scope: Mapping[str, Any]) -> str:
 
 
 def captured_root(scope: Mapping[str, Any]) -> str:
-    """What stands before an app's own paths, where an enclosing route captured something there: a tenant, say.
+    """What stands before an app's own paths, where an enclosing route captured something there, a tenant, say: the host
+    where a ``Host`` of Starlette's did, and the root path.
 
     Where nothing was captured it is ``""``: one app is the same app wherever it is mounted.
     """
-    root: str = scope.get("root_path", "")
-    return root.strip("/") + "/" if scope.get("path_params") and root.strip("/") else ""
+    captured = scope.get("path_params")
+    if not captured:
+        return ""
+    router, host = scope.get("router"), _host(scope)
+    named = (host if _is_captured(getattr(router, "routes", ()), host, captured) else "", scope.get("root_path", ""))
+    return "".join(f"{one.strip('/')}/" for one in named if one.strip("/"))
+
+
+def _is_captured(routes: Any, host: str, captured: Mapping[str, Any]) -> bool:
+    """Whether the host is one that something was captured of."""
+    for one in routes or ():
+        if (regex := getattr(one, "host_regex", None)) is not None:
+            if (found := regex.match(host)) is None:
+                continue
+            if not captured.keys().isdisjoint(found.groupdict()):
+                return True
+        if _is_captured(getattr(one, "routes", ()), host, captured):
+            return True
+    return False
+
+
+def _host(scope: Mapping[str, Any]) -> str:
+    """The Host header without its port, in lower case, as Starlette compares it."""
+    told: bytes = next((value for name, value in scope.get("headers", ()) if name == b"host"), b"")
+    return told.decode("latin-1").partition(":")[0].lower()
 
 
 def connection_captures(scope: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
