@@ -268,7 +268,8 @@ class WSAction:
         A stream that is refused ends with 403. A call that is under way goes on, as an HTTP request would; one that
         waits is asked as it begins. A subscription that is refused ends: the client is told ``{"event":
         "$unsubscribed", "route": ..., "data": {"reason": "permission_denied"}}``, and nothing of that route any more,
-        whatever is on its way. What comes while permissions are asked is held back.
+        whatever is on its way. What comes while permissions are asked is held back. A connection to a consumer with
+        broadcasts is asked ``can_connect`` again, and closed, 4403, where it is refused.
         Waits for a commit, and raises, as `disconnect_user` does.
         """
         await self._tell_user("revoke", user_id)

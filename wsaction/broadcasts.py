@@ -55,7 +55,7 @@ async def join_group(session: Any) -> "Group | None":
     if not is_grouped(session):
         return None
     group = Group(session)
-    await session.runtime.hub.join(group, _topic(session.consumer), "", reply=lambda *_: "{}")
+    await session.runtime.hub.join(group, *group.place, reply=lambda *_: "{}")
     return group
 
 
@@ -81,10 +81,11 @@ def _topic(handler: Any) -> str:
 class Group:
     """One connection in its group: a `recipients.Subscriber`."""
 
-    __slots__ = ("_held", "_running", "_session", "_under_way", "_waiting")
+    __slots__ = ("_held", "_running", "_session", "_under_way", "_waiting", "place")
 
     def __init__(self, session: Any) -> None:
         self._session = session
+        self.place = _topic(session.consumer), ""  # its topic, and the route that nobody sees
         self._waiting: deque[dict[str, Any]] = deque()
         self._running = False
         self._under_way: dict[Frame, bool] = {}  # whether what is told now is told after its reply

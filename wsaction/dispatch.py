@@ -12,7 +12,6 @@ from secrets import token_urlsafe
 from typing import Any
 
 from wsaction.actions import Action, Binding
-from wsaction.algebra import Refusal, Verdict
 from wsaction.broadcasts import Group, broadcast
 from wsaction.connections import Connection
 from wsaction.dependencies import Dependencies
@@ -31,7 +30,7 @@ from wsaction.frames import (
 from wsaction.grants import Stream
 from wsaction.limits import bound_in
 from wsaction.middleware import through, translated
-from wsaction.permissions import refuse_false
+from wsaction.permissions import raise_refusal, refuse_false
 from wsaction.runtime import Runtime
 from wsaction.scopes import connection_captures
 from wsaction.signatures import read_dependencies
@@ -39,7 +38,7 @@ from wsaction.tables import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable,
 from wsaction.throttling import check_throttles
 from wsaction.units import COMMITTING, abandon, complete
 
-__all__ = ("Session", "raise_refusal")
+__all__ = ("Session",)
 
 logger = logging.getLogger("wsaction")
 
@@ -392,11 +391,3 @@ _NEVER = float("inf")
 def _told(frame: Frame) -> str:
     """What the log calls a frame."""
     return f"{frame.action} {frame.route}"[:200]
-
-
-async def raise_refusal(verdict: Verdict) -> None:
-    """Raises `PermissionDenied` where the verdict, once it is known, is a refusal; in the permission's own words."""
-    if not isinstance(verdict, Refusal | None):
-        verdict = await verdict
-    if verdict is not None:
-        raise PermissionDenied(verdict.message, {"code": verdict.code} if verdict.code else None)

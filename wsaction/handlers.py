@@ -15,11 +15,10 @@ from wsaction.connections import Receive, Send
 from wsaction.declarations import NotMountedSo, check_attributes, collect_actions, select_actions
 from wsaction.decorators import async_action
 from wsaction.dialects.base import Dialect
-from wsaction.dispatch import raise_refusal
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.limits import Limits
 from wsaction.mounts import Plan
-from wsaction.permissions import Permissions, compile_permissions
+from wsaction.permissions import Permissions, compile_permissions, raise_refusal
 from wsaction.publishing import own_topic, publish_from, push_to, session_of
 from wsaction.runtime import Runtime, on_loop
 from wsaction.scopes import RouteTopic

@@ -54,6 +54,7 @@ from wsaction.algebra import (
     single,
 )
 from wsaction.converters import ImproperlyConfigured
+from wsaction.exceptions import PermissionDenied
 from wsaction.misspellings import refuse_misspelt
 from wsaction.scopes import USER_ID_KEY
 
@@ -68,6 +69,7 @@ __all__ = (
     "Permissions",
     "Refusal",
     "compile_permissions",
+    "raise_refusal",
     "refuse_false",
 )
 
@@ -242,6 +244,14 @@ class Permissions:
     def object_refusal(self, scope: Scope, handler: Any, action: str, obj: Any, kwargs: Kwargs = dict) -> Verdict:
         """The verdict on this object, for an action that was allowed: what that settled is not asked again."""
         return None if self.on_object is None else self.on_object((scope, handler, action, obj), kwargs)
+
+
+async def raise_refusal(verdict: Verdict) -> None:
+    """Raises `PermissionDenied` where the verdict, once it is known, is a refusal; in the permission's own words."""
+    if not isinstance(verdict, Refusal | None):
+        verdict = await verdict
+    if verdict is not None:
+        raise PermissionDenied(verdict.message, {"code": verdict.code} if verdict.code else None)
 
 
 def refuse_false(handler: Any, method: str, answer: Any) -> None:

@@ -13,7 +13,8 @@ from their history. Where that is gone:
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ from wsaction.backoff import Backoff
 from wsaction.events import encode_event, encode_notice
 from wsaction.exceptions import Cancelled, LayerUnavailable, PermissionDenied
 from wsaction.frames import current_frame
-from wsaction.grants import Grant, Stream, withdraw
+from wsaction.grants import Connecting, Grant, Stream, withdraw
 from wsaction.hub import Hub
 from wsaction.layers.base import History, Position
 from wsaction.tasks import Tasks
@@ -58,6 +59,7 @@ class Users:
         self._sessions: dict[str, set[Any]] = {}
         self._keys: dict[Any, str] = {}
         self._noted: dict[Any, float] = {}  # since when, by the loop's clock, a connection is its user's
+        self._arriving: dict[Any, dict[str, str]] = {}  # who was disconnected since one asks whose it is, and why
         self._untold: dict[tuple[str, str], dict[str, str]] = {}
         self._retrying = False
         self._tasks = Tasks(copy_context())
@@ -65,8 +67,24 @@ class Users:
         self.is_told = asyncio.Event()  # set once what other processes tell is heard here
 
     # ------------------------------------------------------------------------------------------------ who is here
-    def note(self, session: Any) -> None:
-        """Notes whose a connection is; to be called again when that may have changed."""
+    @contextmanager
+    def arrival(self, session: Any) -> Iterator[None]:
+        """Within the block it is found out whose a connection is, and at its end that is noted.
+
+        Who is disconnected meanwhile may have been looked up before: the connection is closed as the others were.
+        """
+        since = asyncio.get_running_loop().time()
+        disconnected = self._arriving[session] = {}
+        try:
+            yield
+        finally:
+            del self._arriving[session]
+        self._note(session, since)
+        if (reason := disconnected.get(self._keys.get(session, ""))) is not None:
+            session.connection.close(4403, reason)
+
+    def _note(self, session: Any, since: float) -> None:
+        before, noted = self._keys.get(session), self._noted.get(session, since)
         self.forget(session)
         user = session.scope.get("user")
         try:
@@ -77,7 +95,7 @@ class Users:
         if found is None:
             return
         key = self._keys[session] = str(found)
-        self._noted[session] = asyncio.get_running_loop().time()
+        self._noted[session] = noted if key == before else since
         self._sessions.setdefault(key, set()).add(session)
         self.listen()
 
@@ -178,6 +196,9 @@ class Users:
             self._retrying = False
 
     def _do(self, what: str, data: Any) -> None:
+        if what == "disconnect":
+            for disconnected in self._arriving.values():
+                disconnected[data["user"]] = data["reason"]
         for session in self.sessions(data["user"]):
             if what == "disconnect":
                 session.connection.close(4403, data["reason"])
@@ -289,7 +310,8 @@ def _is_told(message: Any) -> bool:
 
 def recheck(session: Any) -> asyncio.Task[None] | None:
     """Asks the permissions of all that a connection is subscribed to, and of its streams, again; what is lost ends, and
-    it is told so.
+    it is told so. Where it hears broadcasts, for which nothing but the connection's own right is needed, that is asked,
+    and without it the connection is closed, 4403.
 
     All at once, ``action_timeout`` seconds each: one that hangs keeps none of the others. From here on until it is
     known whether it may, it is told no event and no item. The task is what asks; None: there is nothing to ask.
@@ -298,6 +320,8 @@ def recheck(session: Any) -> asyncio.Task[None] | None:
     hold = partial(session.runtime.here.hold, session.connection)
     asking = [partial(_ask_subscription, session, key, grant, hold(*key)) for key, grant in session.grants.items()]
     asking += [partial(_ask_stream, session, stream, stream.hold()) for stream in session.streams]
+    if (group := session.group) is not None:
+        asking.append(partial(_ask_connection, session, session.runtime.here.hold(group, *group.place)))
     if not asking:
         return None
     task: asyncio.Task[None] = session.connection.spawn(_all_of, asking)
@@ -312,6 +336,14 @@ async def _ask_stream(session: Any, stream: Stream, go_on: Callable[[], None]) -
     try:
         if not await stream.still_holds() and stream in session.streams and stream.frame.error is None:
             session.connection.stop(stream.frame, PermissionDenied())
+    finally:
+        go_on()
+
+
+async def _ask_connection(session: Any, go_on: Callable[[], None]) -> None:
+    try:
+        if not await Connecting(session).still_holds():
+            session.connection.close(4403, "permission denied")
     finally:
         go_on()
 
