@@ -458,6 +458,43 @@ async def test_a_layer_that_is_away_is_listened_to_later(
     assert caplog.text.count("cannot be heard yet") == 2
 
 
+@pytest.mark.parametrize("waits", [True, False])
+async def test_who_comes_before_other_processes_are_heard_is_not_missed(
+    waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not waits:
+        monkeypatch.setattr(users, "PATIENCE", 0.01)
+
+    class Late(MemoryLayer):
+        asked, go = asyncio.Event(), asyncio.Event()
+
+        def subscribe(self, topic: str) -> None:
+            self.asked.set()
+            asyncio.ensure_future(self._later(topic))  # noqa: RUF006  # it ends before the test does
+
+        async def _later(self, topic: str) -> None:
+            await self.go.wait()
+            super().subscribe(topic)
+
+    layer, slow = Late(), Slow()
+    slow.answers.set()
+    async with started(layer=layer, authentication_classes=[slow]) as app:
+        await layer.asked.wait()
+
+        async def come() -> int:
+            async with connect(app, "/ws/") as ws:
+                layer.go.set()
+                return int((await ws.call("$ping"))["status"]) if waits else (await ws.wait_closed())[0]
+
+        coming = asyncio.create_task(come())
+        if waits:  # nobody is looked up before
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not slow.looked_up.is_set()
+            layer.go.set()
+        assert await coming == (200 if waits else 1012)  # who may have been disconnected meanwhile
+
+
 async def test_a_hub_that_has_ended_is_listened_to_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = asyncio.Event()
 

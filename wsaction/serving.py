@@ -134,6 +134,7 @@ async def _open(view: RootView, scope: Any, connection: Connection, runtime: Run
     if runtime.debug:
         dispatcher = BlockingWatch(dispatcher, runtime.blocking)
     users = runtime.here.users
+    await users.listening()
     runtime.here.serves = True
     with users.arrival(session):  # already, so that disconnect_user() does not miss who is about to be accepted
         if runtime.authenticator is not None:

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -41,6 +41,7 @@ HISTORY = History(1_000, 300.0)
 MAX_UNTOLD = 10_000  # things that could not be told after a commit, and are tried again
 CLOSED_AT_ONCE = 50  # connections, so that their clients do not come back all together
 PAUSE = 0.05  # seconds until the next ones
+PATIENCE = 1.0  # seconds that a handshake waits for what other processes tell, as a server starts
 MISSED = "what this server was told of its users is lost; come back"
 
 
@@ -65,6 +66,7 @@ class Users:
         self._tasks = Tasks(copy_context())
         self._listening = False
         self.is_told = asyncio.Event()  # set once what other processes tell is heard here
+        self._tried = asyncio.Event()  # set once that was tried
 
     # ------------------------------------------------------------------------------------------------ who is here
     @contextmanager
@@ -97,7 +99,6 @@ class Users:
         key = self._keys[session] = str(found)
         self._noted[session] = noted if key == before else since
         self._sessions.setdefault(key, set()).add(session)
-        self.listen()
 
     def forget(self, session: Any) -> None:
         """The connection has ended, or is nobody's."""
@@ -123,6 +124,7 @@ class Users:
             _not_told(what, user, "the server ends before that could be done")
         self._untold.clear()
         self.is_told.clear()
+        self._tried.clear()
 
     # ------------------------------------------------------------------------------------------------ what is told
     async def tell(self, what: str, user_id: Any, **details: Any) -> None:
@@ -211,32 +213,46 @@ class Users:
 
     # ------------------------------------------------------------------------------------------------ what is heard
     def listen(self) -> None:
-        """Begins to hear what other processes tell, unless that is done: as an app starts, so that its first user is
-        not missed; where nothing starts it, with that user."""
+        """Begins to hear what other processes tell, unless that is done: as an app starts; where nothing starts it,
+        with the first connection."""
         if self._shared and not self._listening:
             self._listening = True
             self._tasks.start(self._listen)
 
+    async def listening(self) -> None:
+        """Waits until what other processes tell is heard, for a moment: whoever is looked up before may miss it, and is
+        in doubt once it is."""
+        if self._shared and not self._listening:
+            self._tried.clear()
+            self.listen()
+        if self._shared and not self._tried.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self._tried.wait()
+
     async def _listen(self) -> None:
         current_frame.set(None)
-        backoff, missed = Backoff(), False
+        backoff = Backoff()
         while True:
             try:
                 for topic in (CONTROL, PUSHES):
                     await self._hub().join(self, topic, topic, reply=lambda *_: "{}", history=HISTORY)
             except LayerUnavailable as exc:
-                missed = True
+                self._tried.set()
                 logger.warning("what other processes tell of users cannot be heard yet: %r", exc)
                 await asyncio.sleep(backoff.seconds())
             except Cancelled:
+                self._tried.set()
                 return  # the hub has ended
             except Exception as exc:  # a layer that cannot be opened as it is configured
                 logger.error("what other processes tell of users cannot be heard: %r", exc)
                 self._listening = False  # it is tried again for the next connection
+                self._tried.set()
                 return
             else:
                 self.is_told.set()
-                if missed:
+                self._tried.set()
+                if self._noted:  # they were let in before
                     for topic in (CONTROL, PUSHES):
                         self._doubt(topic)
                 return
