@@ -35,7 +35,7 @@ from wsaction.runtime import Runtime
 from wsaction.scopes import connection_captures
 from wsaction.signatures import read_dependencies
 from wsaction.tables import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
-from wsaction.throttling import check_throttles
+from wsaction.throttling import MemoryThrottleStore, check_throttles
 from wsaction.units import COMMITTING, abandon, complete
 
 __all__ = ("Session",)
@@ -50,6 +50,7 @@ class Session:
 
     __slots__ = (
         "_name",
+        "comings",
         "connection",
         "consumer",
         "direct",
@@ -72,6 +73,7 @@ class Session:
         self.group: Group | None = None  # which its consumer's broadcasts are told to
         self.grants: dict[tuple[str, str], Any] = {}  # what its subscriptions were allowed, by topic and route
         self._name: str | None = None
+        self.comings: MemoryThrottleStore | None = None  # how often it came to topics with presence
         self.streams: dict[Stream, None] = {}  # that run
         self.revised = False  # whether its user's rights have changed since it was opened
         self.surely_small = connection.limits.max_outbox_bytes // 4  # characters
