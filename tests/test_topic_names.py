@@ -211,6 +211,16 @@ async def test_tenants_by_host_are_apart(mount: str) -> None:
         await red.nothing()
 
 
+async def test_groups_by_a_capture_are_apart_where_a_mount_captured_the_tenant() -> None:
+    app = WSAction([path("ws/<slug:tenant>/", Grouped.as_asgi())])
+    site = Starlette(routes=[Mount("/t/{owner}", app)])
+    async with app.lifespan(), connect(site, "/t/red/ws/7/") as red, connect(site, "/t/blue/ws/7/") as blue:
+        async with connect(site, "/t/red/ws/7/") as again:
+            await again.send_json({"action": "cast"})
+            assert (await red.receive_json())["data"] == "broadcast"
+        await blue.nothing()
+
+
 def named(name: Any, space: str = "rooms/", tenant: str = "ws/red/") -> str:
     scope = {"path": tenant}
     return topic_as(SimpleNamespace(scope=scope, mounted=SimpleNamespace(topic_space=space)), name)

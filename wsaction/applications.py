@@ -336,8 +336,9 @@ class WSAction:
         scope[RUNTIME_KEY] = self.runtime
         scope[USER_ID_KEY] = self._user_id
         scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
-        scope[PATTERN_KEY] = match.route
-        scope[PATH_KEY] = captured_root(scope) + match.canonical
+        root = captured_root(scope)
+        scope[PATTERN_KEY] = root, match.route
+        scope[PATH_KEY] = root + match.canonical
         return match.func
 
     def _not_found(self, exc: Resolver404) -> RouteNotFound:

@@ -2,7 +2,8 @@
 
 ``@async_action(mode="broadcast")`` tells ``{"data": ..., "status": ...}`` to all connections of the consumer's path;
 with ``group_send_lookup_kwargs = "room"``, to all whose path matched the same pattern and captured the same ``room``,
-whatever else it captured: leave it out where tenants share a pattern. With ``broadcast_type="card.moved"``
+whatever else it captured: leave it out where tenants share a pattern. What an enclosing route captured, a ``Mount`` of
+Starlette, keeps them apart. With ``broadcast_type="card.moved"``
 each of their consumers is asked instead: ``async def card_moved(self, event)``, whose ``event`` also has the ``type``,
 and which tells its client what it likes (``await self.send_json(event)``). Whose action it was is told after the reply.
 """

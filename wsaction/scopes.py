@@ -28,7 +28,7 @@ MAX_NAME = 512  # characters of a name in a topic; a longer one is replaced by i
 RUNTIME_KEY = "wsaction.runtime"  # where an app leaves its runtime in the scope of a connection
 SESSION_KEY = "wsaction.session"  # where a connection's scope has what its frames go through
 SOCKET_EXTENSION = "wsaction.socket"  # the ASGI extension in a connection's scope: its `fairness.FairProtocol`
-PATTERN_KEY = "wsaction.pattern"  # where an app leaves the pattern that a connection's path matched
+PATTERN_KEY = "wsaction.pattern"  # where an app leaves the pattern that a connection's path matched, and its root
 PATH_KEY = "wsaction.path"  # where an app leaves the canonical path of a connection in its scope
 USER_ID_KEY = "wsaction.user_id"  # and what says who a user is, where it was given something that does
 
@@ -79,9 +79,9 @@ def topic_as(handler: Any, name: Any) -> str:
     return _topic(connection_path(handler.scope), "n", _escaped(handler.mounted.topic_space) + "?", name)
 
 
-def group_topic(path: str, *names: Any) -> str:
+def group_topic(path: Any, *names: Any) -> str:
     """The topic of a group of broadcasts: that of a connection path; with ``names``, of all connections whose path
-    matched one pattern, ``path``, and who have these."""
+    matched one pattern below one root, ``path``, and who have these."""
     return _topic("", "l", "", repr((path, *names))) if names else _topic(path, "g", "", "")
 
 
