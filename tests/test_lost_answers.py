@@ -248,7 +248,8 @@ async def test_what_the_session_has_dropped_is_not_told_as_kept(
             async def add(self, within: bool) -> None:
                 async with items.session() as session:
                     if within:
-                        await self.perform_create({"title": "within"})
+                        async with items.session():
+                            await self.perform_create({"title": "within"})
                         await _swallowed(items, session, how)
                 if not within:
                     await self.perform_create({"title": "before"})
@@ -284,8 +285,8 @@ async def test_a_session_that_is_lent_may_try_and_may_commit_its_own(tmp_path: P
                     with contextlib.suppress(sqlalchemy.exc.DBAPIError):
                         async with session.begin_nested():
                             await session.execute(sqlalchemy.text("SELECT nothing"))
-                    async with session.begin_nested():
-                        session.add(Item(title="most"))
+                    async with session.begin_nested(), items.session() as again:
+                        again.add(Item(title="most"))
 
         async with talking(Items.as_aaah()) as ws:
             assert (await ws.call("add"))["status"] == 200

@@ -63,6 +63,7 @@ class UnitSession:
         self.is_alone = self.is_sqlite and isinstance(self.engine.pool, StaticPool)  # one connection for all
         self._has_one_database = sessionmaker.kw.get("bind") is not None and not sessionmaker.kw.get("binds")
         self._turn: _Turn | None = None  # to write, while this unit has it
+        self._lent: int | None = None  # blocks in which the application has it; None: it never had
         self.may_be_aborted = False  # whether a statement may have failed whose error was caught
         self._written_in: SessionTransaction | None = None  # where there is something to keep
         self._is_lost = False  # whether that has ended before its unit
@@ -86,16 +87,19 @@ class UnitSession:
     def lend(self) -> Iterator[None]:
         """What is done within may be anything, the application has the session; but for a commit of what was written
         before it."""
+        if self._lent is None:
+            self._lent = 0
+            event.listen(self.session.sync_session, "before_commit", self._refuse_commit)
         self.may_be_aborted = True
-        event.listen(self.session.sync_session, "before_commit", self._refuse_commit)
+        self._lent += 1
         try:
             yield
         finally:
-            event.remove(self.session.sync_session, "before_commit", self._refuse_commit)
+            self._lent -= 1
             self.note_written()
 
     def _refuse_commit(self, session: Session) -> None:
-        if self._written_in is not None and not session.in_nested_transaction():
+        if self._lent and self._written_in is not None and not session.in_nested_transaction():
             raise RuntimeError(
                 "session.commit() would keep what this unit of work has changed whether or not it fails; leave it out, "
                 "the unit commits"
