@@ -67,7 +67,7 @@ async def test_pages_are_the_list_in_parts_in_both_directions(
             last = (await cursors.paginate_queryset(cards, asking(last))).next or ""
         backwards = await walk(cursors, cards, last, "previous")
         assert [key for page in reversed(backwards) for key in page] == wanted
-        parts = [[one.id for one in part] async for part in pages_of(cards, total(ordering), size)]
+        parts = [[one.id for one in part] async for part in pages_of(lambda: cards, total(ordering), size)]
         assert [key for part in parts for key in part] == wanted
 
 
@@ -236,7 +236,7 @@ async def test_the_handlers_order_goes_before_the_paginators() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_place_of_no_value(kind: str) -> None:
     async with stored(kind, [Card(id=n, title="t", due=None if n % 2 else n) for n in range(1, 6)]) as cards:
-        parts = [[one.id for one in part] async for part in pages_of(cards, total("due"), 2)]
+        parts = [[one.id for one in part] async for part in pages_of(lambda: cards, total("due"), 2)]
         assert parts == [[2, 4], [1, 3], [5]]
 
 
@@ -245,7 +245,7 @@ async def test_a_place_of_no_value(kind: str) -> None:
 async def test_a_place_below_a_relation(kind: str, ordering: str, tmp_path: Path) -> None:
     async with things(kind, tmp_path) as queryset:
         wanted = [one.id async for one in queryset.order_by(ordering)]
-        assert [one.id async for page in pages_of(queryset, total(ordering), 2) for one in page] == wanted
+        assert [one.id async for page in pages_of(lambda: queryset, total(ordering), 2) for one in page] == wanted
         pages = await walk(paginator(2, ordering), queryset, "things/", "next")
         assert [key for page in pages for key in page] == wanted
 
@@ -265,8 +265,8 @@ async def things(kind: str, path: Path) -> AsyncIterator[Any]:
 async def test_without_an_order_parts_are_found_by_number() -> None:
     async with stored("memory", numbered(4)) as cards:
         for size, wanted in [(3, [3, 1]), (2, [2, 2]), (9, [4])]:
-            assert [len(part) async for part in pages_of(cards.order_by("-title"), None, size)] == wanted
-        assert [part async for part in pages_of(cards.filter(pk=99), None, 2)] == []
+            assert [len(part) async for part in pages_of(lambda: cards.order_by("-title"), None, size)] == wanted
+        assert [part async for part in pages_of(lambda: cards.filter(pk=99), None, 2)] == []
 
 
 async def test_the_next_page_is_asked_for_by_its_route() -> None:

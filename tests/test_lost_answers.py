@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -202,6 +203,94 @@ async def test_a_commit_that_is_refused_is_no_doubt(kind: str, tmp_path: Path) -
         assert (reply["status"], reply["errors"][0]["type"]) == (409, "conflict")
         await ws.call("partial_update", data={"title": "new"})
         assert (await ws.event())["data"]["title"] == "new"  # the first that is told
+
+
+async def _swallowed(items: Any, session: Any, how: str) -> None:
+    """What the application does with its session, and goes on."""
+    if how == "commit":
+        await session.commit()
+    try:
+        await session.execute(sqlalchemy.text("SELECT nothing"))
+    except sqlalchemy.exc.DBAPIError:
+        if how == "close":
+            await session.close()
+        elif how == "rollback":
+            await session.rollback()
+            await items.create({"title": "another"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "how", "told"),
+    [
+        ("postgresql", "caught", r"begin_nested\(\)"),
+        ("postgresql", "rollback", "dropped"),
+        ("sqlite", "rollback", "dropped"),
+        ("sqlite", "close", "dropped"),
+        ("sqlite", "commit", "the unit commits"),
+    ],
+)
+async def test_what_the_session_has_dropped_is_not_told_as_kept(
+    kind: str, how: str, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PostgreSQL answers COMMIT with ROLLBACK where a statement has failed, and the application may end the unit's
+    transaction by itself."""
+    async with contextlib.AsyncExitStack() as stack:
+        if kind == "sqlite":
+            engine = await stack.enter_async_context(shelves.sqlite(tmp_path, Base.metadata))
+        else:
+            engine, _ = await stack.enter_async_context(postgres())
+        items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
+
+        class Items(SubscribeMixin, ModelAPIActionHandler):
+            queryset, serializer_class = items, ItemOut
+
+            @async_action
+            async def add(self, within: bool) -> None:
+                async with items.session() as session:
+                    if within:
+                        async with items.session():
+                            await self.perform_create({"title": "within"})
+                        await _swallowed(items, session, how)
+                if not within:
+                    await self.perform_create({"title": "before"})
+                    async with items.session() as session:
+                        await _swallowed(items, session, how)
+
+        async with talking(Items.as_aaah()) as ws:
+            await ws.call("subscribe")
+            for within in (True, False):
+                assert (await ws.call("add", within=within))["status"] == 500
+                assert re.search(told, caplog.text)
+                caplog.clear()
+            assert await items.count() == 0
+            await ws.call("create", data={"title": "new"})
+            assert (await ws.event())["data"]["title"] == "new"  # the first that is told
+
+
+async def test_a_session_that_is_lent_may_try_and_may_commit_its_own(tmp_path: Path) -> None:
+    async with postgres() as (engine, _):
+        items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
+
+        class Items(ModelAPIActionHandler):
+            queryset, serializer_class = items, ItemOut
+
+            @async_action
+            async def add(self) -> None:
+                async with items.session() as session:
+                    session.add(Item(title="its own"))
+                    await session.commit()
+                    await session.rollback()
+                await items.create({"title": "more"})
+                async with items.session() as session:
+                    with contextlib.suppress(sqlalchemy.exc.DBAPIError):
+                        async with session.begin_nested():
+                            await session.execute(sqlalchemy.text("SELECT nothing"))
+                    async with session.begin_nested(), items.session() as again:
+                        again.add(Item(title="most"))
+
+        async with talking(Items.as_aaah()) as ws:
+            assert (await ws.call("add"))["status"] == 200
+            assert [one.title async for one in items.order_by("id")] == ["its own", "more", "most"]
 
 
 def _after_the_commit(error: BaseException) -> Callable[[Any], None]:

@@ -17,6 +17,7 @@ from wsaction.decorators import async_action
 from wsaction.layers.redis import RedisLayer
 from wsaction.presence import PresenceMixin
 from wsaction.routing import path
+from wsaction.subscriptions import COMINGS
 from wsaction.testing import WebSocketSession, connect
 
 
@@ -69,6 +70,22 @@ async def test_users_come_and_go_once_however_many_connections_they_have() -> No
         await position(one, room, since={"epoch": "gone", "offset": 1})
         assert (await one.call("presence", room))["data"] == {"ada": 1}
         await one.nothing()
+
+
+async def test_one_who_comes_and_goes_all_the_time_is_slowed_down() -> None:
+    app = WSAction([path("ws/", Root.as_asgi())])
+    room = "rooms/7/"
+    async with app.lifespan(), connect(app, "/ws/", user=user("ada")) as one, connect(app, "/ws/") as other:
+        for _ in range(COMINGS.burst):
+            await position(one, room)
+            await position(one, room)  # who is there does not come
+            assert (await one.call("unsubscribe", room))["status"] == 204
+        refused = await one.call("subscribe", room)
+        assert (refused["status"], refused["errors"][0]["type"]) == (429, "throttled")
+        assert 0 < refused["errors"][0]["ctx"]["retry_after"] <= COMINGS.period / COMINGS.burst
+        assert (await one.call("presence", room))["data"] == {}
+        await position(one, "rooms/8/")
+        await position(other, room)
 
 
 async def test_one_who_is_begun_again_and_stopped_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,10 @@ def _year(monkeypatch: pytest.MonkeyPatch) -> None:
         ("years/in/13/07", "years/in/13/7", False),
         ("overridden/07", "overridden/7", True),
         ("names/a b?c", "names/a b?c", True),
+        ("apart/07/", "apart/07/", True),  # apart/7/ is another one's
+        ("apart/08/", "apart/8/", True),
+        ("apart/in/0/1", "apart/in/0/", True),
+        ("apart/in/00/1", "apart/in/00/1", True),
     ],
 )
 def test_the_canonical_form_of_a_route(route: str, canonical: str, cacheable: bool) -> None:
@@ -141,6 +145,10 @@ def test_the_canonical_form_of_a_route(route: str, canonical: str, cacheable: bo
             path("years/in/<year:y>/", include([path("<int:x>", view)])),
             path("overridden/<int:x>", view, {"x": "default"}),
             path("names/<str:name>", view),
+            path("apart/7/", view),
+            path("apart/<int:pk>/", view),
+            re_path("^apart/in/0/", view),
+            path("apart/in/<int:pk>/", include([path("<int:x>", view)])),
         ]
     )
     match = router.resolve(route)

@@ -16,6 +16,7 @@ from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
+from wsaction.pagination import PageNumberPagination
 from wsaction.permissions import BasePermission
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
@@ -265,3 +266,30 @@ async def test_the_object_that_it_asked_for_is_asked_for_again(change: str) -> N
             assert [(await ws.receive_json())["status"] for _ in range(200)] == [206] * 200
         else:
             assert await end(ws) == 403
+
+
+class Note(BaseModel):
+    id: int
+    team: str = "red"
+
+
+async def test_a_list_goes_on_with_what_its_user_may_reach_by_then() -> None:
+    teams = {"red", "blue"}
+    cards = MemoryQuerySet(Note, [Note(id=number, team="blue" if number == 5 else "red") for number in range(1, 8)])
+
+    class Cards(generics.ListAPIActionHandler):
+        queryset, serializer_class = cards, Note
+        pagination_class = type("Two", (PageNumberPagination,), {"page_size": 2})
+
+        def get_queryset(self) -> Any:
+            return cards.filter(team__in=list(teams))
+
+        def serialize_many(self, objs: Any) -> Any:
+            teams.discard("red")  # as the first page is sent
+            return super().serialize_many(objs)
+
+    async with connect(Cards.as_aaah(), "/") as ws:
+        await ws.send_json({"action": "list", "stream": True, "request_id": 1})
+        replies = [await ws.receive_json() for _ in range(3)]
+    assert [one["status"] for one in replies] == [206, 206, 200]
+    assert [[card["id"] for card in one["data"] or ()] for one in replies] == [[1, 2], [5], []]

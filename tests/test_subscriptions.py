@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from wsaction import users
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -286,7 +287,9 @@ async def test_past_max_subscriptions_it_is_busy_and_names_the_bound() -> None:
         await position(ws, "boards/3/")
 
 
-async def test_subscriptions_under_way_count_while_the_layer_is_opened() -> None:
+async def test_subscriptions_under_way_count_while_the_layer_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users, "PATIENCE", 0.01)
+
     class Slow(MemoryLayer):
         opening, go = asyncio.Event(), asyncio.Event()
 

@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Host, Mount, Router
 
 from tests.redis_servers import needs_redis_server, redis_server
 from wsaction.applications import WSAction
@@ -158,6 +160,65 @@ async def test_whatever_a_topic_is_called_nobody_hears_what_is_not_theirs(layers
         assert heard == said
         await here.disconnect_user(7)
         await curious.nothing()
+
+
+async def test_another_spelling_of_a_capture_reaches_no_place_that_has_a_pattern_of_its_own() -> None:
+    class Boards(Cast):
+        routepatterns = [path("boards/0/", Told.as_aaah()), path("boards/<int:pk>/", Told.as_aaah())]
+
+    class Staff(Boards):
+        pass
+
+    app = WSAction([path("ws/1/", Staff.as_asgi()), path("ws/<int:team>/", Boards.as_asgi())])
+    async with app.lifespan(), connect(app, "/ws/1/") as staff, connect(app, "/ws/01/") as curious:
+        for route in ("boards/00/", "boards/0/", "boards/7/"):
+            assert (await curious.call("subscribe", route))["status"] == 200
+            assert (await curious.event())["event"] == "join"
+        for route in ("boards/0/", "boards/7/"):
+            await staff.call("tell", route, text="secret")
+        await app.publish("boards/0/", "told", "secret", path="ws/1/")
+        await staff.send_json({"action": "cast"})
+        async with connect(app, "/ws/001/") as other:  # nor a place of another spelling
+            await other.call("tell", "boards/0/", text="other")
+        await curious.call("tell", "boards/0/", text="own")
+        told = await curious.event("told")
+        assert (told["route"], told["data"]) == ("boards/0/", "own")
+        await curious.nothing()
+
+
+@pytest.mark.parametrize("mount", ["", "/live"])
+async def test_tenants_by_host_are_apart(mount: str) -> None:
+    app = WSAction([path("ws/", Root.as_asgi())])
+    within = Router([Mount(mount, app)]) if mount else app
+    hosts = [Host("{tenant}.eu.example", within), Host("{tenant}.us.example", within)]
+    site = Starlette(routes=[Mount("/static", Router([])), *hosts])
+
+    def opened(host: str) -> Any:
+        return connect(site, f"{mount}/ws/", headers={"host": host}, user=somebody(7))
+
+    async with app.lifespan(), opened("red.eu.example") as red, opened("RED.eu.example:80") as again:
+        for route in ("boards/7/", "inbox/"):
+            await red.call("subscribe", route)
+            await red.event("join")
+        for other in ("blue.eu.example", "red.us.example"):
+            async with opened(other) as ws:
+                await ws.call("tell", "boards/7/", text=other)
+                await ws.call("tell", "inbox/", text=other)
+        await app.publish("boards/7/", "told", "no tenant's")
+        await again.call("tell", "boards/7/", text="red")
+        await app.publish("boards/7/", "told", "app", root_path=f"red.eu.example{mount}")
+        assert [(await red.event("told"))["data"] for _ in range(2)] == ["red", "app"]
+        await red.nothing()
+
+
+async def test_groups_by_a_capture_are_apart_where_a_mount_captured_the_tenant() -> None:
+    app = WSAction([path("ws/<slug:tenant>/", Grouped.as_asgi())])
+    site = Starlette(routes=[Mount("/t/{owner}", app)])
+    async with app.lifespan(), connect(site, "/t/red/ws/7/") as red, connect(site, "/t/blue/ws/7/") as blue:
+        async with connect(site, "/t/red/ws/7/") as again:
+            await again.send_json({"action": "cast"})
+            assert (await red.receive_json())["data"] == "broadcast"
+        await blue.nothing()
 
 
 def named(name: Any, space: str = "rooms/", tenant: str = "ws/red/") -> str:

@@ -14,7 +14,7 @@ from tests.redis_servers import RedisServer, needs_redis_server, redis_server
 from tests.test_subscriptions import Away, Board, Row, position
 from wsaction import users
 from wsaction.applications import WSAction
-from wsaction.authentication import BearerAuthentication, Credential, FirstFrameAuthentication
+from wsaction.authentication import BaseAuthentication, BearerAuthentication, Credential, FirstFrameAuthentication
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import Cancelled, ImproperlyConfigured, LayerUnavailable, PermissionDenied
@@ -24,7 +24,7 @@ from wsaction.layers.redis import RedisLayer
 from wsaction.permissions import BasePermission, IsAuthenticated
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
-from wsaction.testing import connect
+from wsaction.testing import ConnectionClosed, HandshakeRefused, connect
 from wsaction.users import CONTROL, PUSHES
 
 ALLOWED: set[str] = set()
@@ -81,6 +81,93 @@ async def test_a_users_connections_are_closed_and_no_others() -> None:
         await app.disconnect_user("ada")
         with pytest.raises(ValueError, match="a user's id is wanted"):
             await app.disconnect_user(None)
+
+
+class Slow(BaseAuthentication):
+    """Looks a user up, and answers later."""
+
+    def __init__(self) -> None:
+        self.looked_up, self.answers = asyncio.Event(), asyncio.Event()
+
+    async def authenticate(self, scope: Any) -> Credential | None:
+        return None if scope["query_string"] else await self.authenticate_data("ada")
+
+    async def authenticate_data(self, data: Any) -> Credential | None:
+        self.looked_up.set()
+        await self.answers.wait()
+        return Credential(user(data))
+
+
+@pytest.mark.parametrize("url", ["/ws/", "/ws/?later"])
+@pytest.mark.parametrize("who", ["ada", "bob"])
+async def test_who_is_disconnected_while_looked_up_is_not_let_in(who: str, url: str) -> None:
+    slow = Slow()
+    async with started(authentication_classes=[slow]) as app:
+
+        async def come() -> int:
+            async with connect(app, url) as ws:
+                if url == "/ws/":
+                    return int((await ws.call("$ping"))["status"])
+                await ws.send_json({"action": "$auth", "data": "ada", "request_id": 1})
+                if who == "ada":
+                    return (await ws.wait_closed())[0]
+                return int((await ws.receive_json())["status"])
+
+        coming = asyncio.create_task(come())
+        await slow.looked_up.wait()
+        await app.disconnect_user(who)
+        slow.answers.set()
+        if (who, url) == ("ada", "/ws/"):
+            with pytest.raises(HandshakeRefused, match="HTTP 403"):
+                await coming
+        else:
+            assert await coming == (4403 if who == "ada" else 200)
+        assert not app.runtime.here.users._arriving
+
+
+class MayConnect(BasePermission):
+    async def can_connect(self, scope: Any, handler: Any) -> bool:
+        may = scope["user"].pk in ALLOWED
+        if scope["user"].pk == "odd":  # its right is lost as it is asked for
+            ALLOWED.discard("odd")
+            await handler.app.revoke_user("odd")
+        return may
+
+
+class Hall(AsyncAPIConsumer):
+    permission_classes = (MayConnect,)
+
+    async def connect(self) -> None:
+        if self.user.pk == "7":  # its right is lost as it comes
+            ALLOWED.discard("7")
+            await self.app.revoke_user("7")
+
+    @async_action(mode="broadcast")
+    async def cast(self) -> str:
+        return "told"
+
+
+async def test_who_may_connect_no_more_hears_no_broadcast() -> None:
+    app = WSAction([path("ws/", Hall.as_asgi())])
+    async with (
+        app.lifespan(),
+        connect(app, "/ws/", user=user("ada")) as ada,
+        connect(app, "/ws/", user=user("bob")) as bob,
+    ):
+        await app.revoke_user("ada")
+        ALLOWED.discard("bob")
+        revoked = asyncio.create_task(app.revoke_user("bob"))
+        await ada.send_json({"action": "cast"})
+        await revoked
+        assert await bob.wait_closed() == (4403, "permission denied")
+        with pytest.raises(ConnectionClosed):
+            await bob.receive_json()
+        assert (await ada.receive_json())["data"] == "told"
+        async with connect(app, "/ws/", user=user("7")) as late:
+            assert (await late.wait_closed())[0] == 4403
+        with pytest.raises(HandshakeRefused, match="HTTP 403"):
+            async with connect(app, "/ws/", user=user("odd")):
+                pass
 
 
 async def test_a_user_is_told_on_each_connection() -> None:
@@ -369,6 +456,43 @@ async def test_a_layer_that_is_away_is_listened_to_later(
             assert (await ws.event("$unsubscribed"))["route"] == "guarded/"
             await listening(app)
     assert caplog.text.count("cannot be heard yet") == 2
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_who_comes_before_other_processes_are_heard_is_not_missed(
+    waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not waits:
+        monkeypatch.setattr(users, "PATIENCE", 0.01)
+
+    class Late(MemoryLayer):
+        asked, go = asyncio.Event(), asyncio.Event()
+
+        def subscribe(self, topic: str) -> None:
+            self.asked.set()
+            asyncio.ensure_future(self._later(topic))  # noqa: RUF006  # it ends before the test does
+
+        async def _later(self, topic: str) -> None:
+            await self.go.wait()
+            super().subscribe(topic)
+
+    layer, slow = Late(), Slow()
+    slow.answers.set()
+    async with started(layer=layer, authentication_classes=[slow]) as app:
+        await layer.asked.wait()
+
+        async def come() -> int:
+            async with connect(app, "/ws/") as ws:
+                layer.go.set()
+                return int((await ws.call("$ping"))["status"]) if waits else (await ws.wait_closed())[0]
+
+        coming = asyncio.create_task(come())
+        if waits:  # nobody is looked up before
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not slow.looked_up.is_set()
+            layer.go.set()
+        assert await coming == (200 if waits else 1012)  # who may have been disconnected meanwhile
 
 
 async def test_a_hub_that_has_ended_is_listened_to_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

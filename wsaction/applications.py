@@ -201,7 +201,8 @@ class WSAction:
 
         As ``self.publish()`` of the handler there, with its ``events`` and history. ``path`` is that of the connections
         (``"ws/acme/"``), and may be left out where just one path of the app captures nothing; ``root_path``, what an
-        enclosing route that captures something stands for (``"t/acme"``). ``topic`` is needed where the handler has a
+        enclosing route that captures something stands for (``"t/acme"``; of a ``Host``, ``"acme.example.com"``, then
+        the root path). ``topic`` is needed where the handler has a
         `get_topic` of its own. ``exclude``: a handler or consumer whose connection is not told. Where another event
         loop serves this app, as from ``asyncio.run()`` in a thread, it is done there and awaited, or once the unit of
         work under way is committed; another process needs a layer that reaches the connections.
@@ -270,7 +271,8 @@ class WSAction:
         A stream that is refused ends with 403. A call that is under way goes on, as an HTTP request would; one that
         waits is asked as it begins. A subscription that is refused ends: the client is told ``{"event":
         "$unsubscribed", "route": ..., "data": {"reason": "permission_denied"}}``, and nothing of that route any more,
-        whatever is on its way. What comes while permissions are asked is held back.
+        whatever is on its way. What comes while permissions are asked is held back. A connection to a consumer with
+        broadcasts is asked ``can_connect`` again, and closed, 4403, where it is refused.
         Waits for a commit, and raises, as `disconnect_user` does.
         """
         await self._tell_user("revoke", user_id)
@@ -337,8 +339,9 @@ class WSAction:
         scope[RUNTIME_KEY] = self.runtime
         scope[USER_ID_KEY] = self._user_id
         scope["url_route"] = {"args": match.args, "kwargs": match.kwargs}
-        scope[PATTERN_KEY] = match.route
-        scope[PATH_KEY] = captured_root(scope) + match.canonical
+        root = captured_root(scope)
+        scope[PATTERN_KEY] = root, match.route
+        scope[PATH_KEY] = root + match.canonical
         return match.func
 
     def _not_found(self, exc: Resolver404) -> RouteNotFound:

@@ -2,7 +2,8 @@
 
 ``@async_action(mode="broadcast")`` tells ``{"data": ..., "status": ...}`` to all connections of the consumer's path;
 with ``group_send_lookup_kwargs = "room"``, to all whose path matched the same pattern and captured the same ``room``,
-whatever else it captured: leave it out where tenants share a pattern. With ``broadcast_type="card.moved"``
+whatever else it captured: leave it out where tenants share a pattern. What an enclosing route captured, a ``Mount`` of
+Starlette, keeps them apart. With ``broadcast_type="card.moved"``
 each of their consumers is asked instead: ``async def card_moved(self, event)``, whose ``event`` also has the ``type``,
 and which tells its client what it likes (``await self.send_json(event)``). Whose action it was is told after the reply.
 """
@@ -55,7 +56,7 @@ async def join_group(session: Any) -> "Group | None":
     if not is_grouped(session):
         return None
     group = Group(session)
-    await session.runtime.hub.join(group, _topic(session.consumer), "", reply=lambda *_: "{}")
+    await session.runtime.hub.join(group, *group.place, reply=lambda *_: "{}")
     return group
 
 
@@ -81,10 +82,11 @@ def _topic(handler: Any) -> str:
 class Group:
     """One connection in its group: a `recipients.Subscriber`."""
 
-    __slots__ = ("_held", "_running", "_session", "_under_way", "_waiting")
+    __slots__ = ("_held", "_running", "_session", "_under_way", "_waiting", "place")
 
     def __init__(self, session: Any) -> None:
         self._session = session
+        self.place = _topic(session.consumer), ""  # its topic, and the route that nobody sees
         self._waiting: deque[dict[str, Any]] = deque()
         self._running = False
         self._under_way: dict[Frame, bool] = {}  # whether what is told now is told after its reply

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,8 +164,8 @@ async def fetch(queryset: Any, ordering: Sequence[str], cursor: Cursor, most: in
     return await all_of(queryset.order_by(*ordering)[:most])
 
 
-async def pages_of(queryset: Any, ordering: Sequence[str] | None, size: int) -> AsyncIterator[list[Any]]:
-    """All objects in lists of ``size``, each fetched when it is asked for.
+async def pages_of(ask: Callable[[], Any], ordering: Sequence[str] | None, size: int) -> AsyncIterator[list[Any]]:
+    """All objects in lists of ``size``, each fetched when it is asked for, from the queryset that ``ask`` gives then.
 
     With an ``ordering`` they are walked by their place in it, so that nothing is left out or told twice by what is
     inserted or deleted meanwhile; without one, by their number.
@@ -173,6 +173,7 @@ async def pages_of(queryset: Any, ordering: Sequence[str] | None, size: int) -> 
     place: Sequence[Any] | None = None
     start = 0
     while True:
+        queryset = ask()
         if ordering is None:
             found = await all_of(queryset[start : start + size])
         else:

@@ -6,14 +6,12 @@ asks.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Generator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
-from functools import partial
 from secrets import token_urlsafe
 from typing import Any
 
 from wsaction.actions import Action, Binding
-from wsaction.algebra import Refusal, Verdict
 from wsaction.broadcasts import Group, broadcast
 from wsaction.connections import Connection
 from wsaction.dependencies import Dependencies
@@ -21,7 +19,6 @@ from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, Route
 from wsaction.frames import (
     Frame,
     Held,
-    Pending,
     current_frame,
     encode_error,
     encode_reply,
@@ -33,16 +30,16 @@ from wsaction.frames import (
 from wsaction.grants import Stream
 from wsaction.limits import bound_in
 from wsaction.middleware import through, translated
-from wsaction.permissions import refuse_answer
+from wsaction.permissions import raise_refusal, refuse_answer
 from wsaction.runtime import Runtime
 from wsaction.scopes import connection_captures
 from wsaction.signatures import read_dependencies
 from wsaction.tables import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
 from wsaction.tasks import is_closed_with
-from wsaction.throttling import check_throttles
+from wsaction.throttling import MemoryThrottleStore, check_throttles
 from wsaction.units import COMMITTING, abandon, complete
 
-__all__ = ("Session", "raise_refusal", "refusing")
+__all__ = ("Session",)
 
 logger = logging.getLogger("wsaction")
 
@@ -54,6 +51,7 @@ class Session:
 
     __slots__ = (
         "_name",
+        "comings",
         "connection",
         "consumer",
         "direct",
@@ -76,6 +74,7 @@ class Session:
         self.group: Group | None = None  # which its consumer's broadcasts are told to
         self.grants: dict[tuple[str, str], Any] = {}  # what its subscriptions were allowed, by topic and route
         self._name: str | None = None
+        self.comings: MemoryThrottleStore | None = None  # how often it came to topics with presence
         self.streams: dict[Stream, None] = {}  # that run
         self.revised = False  # whether its user's rights have changed since it was opened
         self.surely_small = connection.limits.max_outbox_bytes // 4  # characters
@@ -399,32 +398,3 @@ _NEVER = float("inf")
 def _told(frame: Frame) -> str:
     """What the log calls a frame."""
     return f"{frame.action} {frame.route}"[:200]
-
-
-async def raise_refusal(verdict: Verdict) -> None:
-    """Raises `PermissionDenied` where the verdict, once it is known, is a refusal; in the permission's own words."""
-    if not isinstance(verdict, Refusal | None):
-        verdict = await verdict
-    if verdict is not None:
-        raise _denied(verdict)
-
-
-def refusing(what: str, verdict: Verdict) -> Awaitable[None]:
-    """The same, as soon as it is known: where nothing has to be awaited, nobody can forget to."""
-    if verdict is None:
-        return _ALLOWED
-    if isinstance(verdict, Refusal):
-        raise _denied(verdict)
-    return Pending(what, partial(raise_refusal, verdict))
-
-
-def _denied(refusal: Refusal) -> PermissionDenied:
-    return PermissionDenied(refusal.message, {"code": refusal.code} if refusal.code else None)
-
-
-class _Allowed:
-    def __await__(self) -> Generator[Any, Any, None]:
-        yield from ()
-
-
-_ALLOWED = _Allowed()

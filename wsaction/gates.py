@@ -7,6 +7,7 @@ import logging
 import time
 import types
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from wsaction.admission import AuthenticationState
@@ -50,16 +51,16 @@ class Gate:
     """A `connections.Dispatcher` around another one: no frame gets past it that ``state`` refuses.
 
     What is wrong with a refused frame otherwise is not told. A frame that had to wait is asked about again when its
-    turn comes. ``refreshed`` starts what follows each ``$auth`` that was accepted; that is awaited before its reply,
-    and until it has ended another one is refused. ``observed`` is told of each that was answered, and how many seconds
-    that took. With the last of ``max_auth_failures`` credentials that are refused, or whose frame the client cancels
-    before that is known, the connection is closed, 1008.
+    turn comes. Each ``$auth`` is verified within a block of ``arriving``. ``refreshed`` starts what follows one that
+    was accepted; that is awaited before its reply, and until it has ended another one is refused. ``observed`` is told
+    of each that was answered, and how many seconds that took. With the last of ``max_auth_failures`` credentials that
+    are refused, or whose frame the client cancels before that is known, the connection is closed, 1008.
     `watch` closes it (4401) once it is overdue, until `stop`.
     """
 
     __slots__ = (
-        "_alarm", "_connection", "_debug", "_dispatcher", "_failures", "_following", "_loop", "_observed", "_refreshed",
-        "_state",
+        "_alarm", "_arriving", "_connection", "_debug", "_dispatcher", "_failures", "_following", "_loop", "_observed",
+        "_refreshed", "_state",
     )  # fmt: skip
 
     def __init__(
@@ -67,13 +68,14 @@ class Gate:
         state: AuthenticationState,
         dispatcher: _Dispatcher,
         connection: _Connection,
+        arriving: Callable[[], AbstractContextManager[None]] = nullcontext,
         refreshed: Callable[[], asyncio.Task[None] | None] | None = None,
         observed: Callable[[Frame, float], None] | None = None,
         *,
         debug: bool,
     ) -> None:
         self._state, self._dispatcher, self._connection, self._debug = state, dispatcher, connection, debug
-        self._refreshed, self._observed = refreshed, observed
+        self._arriving, self._refreshed, self._observed = arriving, refreshed, observed
         self._failures = 0  # credentials that were refused
         self._following: asyncio.Task[None] | None = None  # what follows the last `$auth`
         self._loop = asyncio.get_running_loop()
@@ -132,7 +134,8 @@ class Gate:
             raise Busy("What the last $auth has changed is still being asked about; send it again later.")
         if self._failures >= self._connection.limits.max_auth_failures:  # it is about to be closed
             raise NotAuthenticated("Too many credentials were refused on this connection.")
-        told = await self._state.present(data)
+        with self._arriving():
+            told = await self._state.present(data)
         self.watch()
         if self._refreshed is not None and not self._connection.ended:
             self._following = self._refreshed()

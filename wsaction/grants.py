@@ -10,12 +10,12 @@ from wsaction.events import encode_event
 from wsaction.exceptions import APIError, PermissionDenied
 from wsaction.frames import Frame, current_frame, new_frame
 from wsaction.layers.base import Place, Roster
-from wsaction.permissions import refuse_answer
+from wsaction.permissions import compile_permissions, raise_refusal, refuse_answer
 from wsaction.scopes import topic_at
 from wsaction.tasks import is_being_cancelled
 from wsaction.units import abandon, complete
 
-__all__ = ("Begun", "Grant", "Right", "Stream", "release", "withdraw")
+__all__ = ("Begun", "Connecting", "Grant", "Right", "Stream", "may_connect", "release", "withdraw")
 
 logger = logging.getLogger("wsaction")
 
@@ -74,6 +74,40 @@ class Right:
             raise
         finally:
             current_frame.reset(before)
+
+
+class Connecting(Right):
+    """What lets a connection be there at all, and hear the broadcasts of its group."""
+
+    __slots__ = ()
+
+    def __init__(self, session: Any) -> None:
+        super().__init__(session, None, {})
+
+    @property
+    def what(self) -> str:
+        return "a connection"
+
+    async def holds(self) -> bool:
+        try:
+            await may_connect(self._session)
+        except APIError as exc:
+            if exc.status >= 500:
+                raise
+            return False
+        return True
+
+
+async def may_connect(session: Any) -> None:
+    """Raises `PermissionDenied` where a permission of its consumer refuses a connection."""
+    consumer = session.consumer
+    permissions = consumer.mounted.no_such_action.permissions  # compiled before, unless the consumer decides them
+    if permissions is None:
+        permissions = compile_permissions(
+            consumer.get_permissions(), owner=f"{type(consumer).__name__}.get_permissions()"
+        )
+    if (verdict := permissions.connect_refusal(session.scope, consumer)) is not None:
+        await raise_refusal(verdict)
 
 
 class Stream(Right):

@@ -22,12 +22,11 @@ from wsaction.declarations import (
 )
 from wsaction.decorators import async_action
 from wsaction.dialects.base import Dialect
-from wsaction.dispatch import refusing
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.limits import Limits
 from wsaction.misspellings import framework_names, is_code, is_ours
 from wsaction.mounts import Plan
-from wsaction.permissions import Permissions, compile_permissions
+from wsaction.permissions import Permissions, compile_permissions, refusing
 from wsaction.publishing import own_topic, publish_from, push_to, session_of
 from wsaction.runtime import Runtime, on_loop, on_loops
 from wsaction.scopes import RouteTopic

@@ -80,6 +80,11 @@ class Leaf:
         found, args, captured = step
         return ResolverMatch(self, args, {**captured, **self.kwargs}, captured, found, ())
 
+    def is_first_of(self, route: str) -> bool:
+        """Whether a route leads here, and to no leaf before this one."""
+        memo: Memo = {}
+        return next((leaf for leaf in self.forest if leaf.match(route, memo) is not None), None) is self
+
     def _match_nested(self, route: str, memo: Memo) -> "ResolverMatch | None":
         kwargs: dict[str, Any] = {}
         steps: list[Step] = []
@@ -120,8 +125,9 @@ class ResolverMatch:
     pattern captured, ``extra_kwargs`` the defaults of the declaration; ``url_name``, ``app_names``, ``namespaces`` and
     ``view_name`` say how to reverse it; ``route`` is the text of the patterns, ``tried`` those of all that were
     considered, this one last. ``canonical`` is the matched route with each ``path()`` capture written back through its
-    converter (``boards/07/`` gives ``boards/7/``) and each ``re_path()`` part as the text it matched. ``cacheable``
-    says that the same route always gives equal results, so that the match may be kept.
+    converter (``boards/07/`` gives ``boards/7/``) and each ``re_path()`` part as the text it matched; where that would
+    lead elsewhere, to a ``boards/7/`` of its own, it is the text as it came. ``cacheable`` says that the same route
+    always gives equal results, so that the match may be kept.
     """
 
     __slots__ = ("_canonical", "_found", "_leaf", "_steps", "args", "captured_kwargs", "kwargs")
@@ -192,7 +198,9 @@ class ResolverMatch:
         if self._canonical is None:
             above = zip(self._leaf.levels, self._steps, strict=True)
             parts = [level.pattern.canonical(found, captured) for level, (found, _, captured) in above]
-            self._canonical = "".join(parts) + self._leaf.pattern.canonical(self._found, self.captured_kwargs)
+            written = "".join(parts) + self._leaf.pattern.canonical(self._found, self.captured_kwargs)
+            came = "".join(found.group() for found, _, _ in self._steps) + self._found.group()
+            self._canonical = written if written == came or self._leaf.is_first_of(written) else came
         return self._canonical
 
     def __iter__(self) -> Iterator[Any]:

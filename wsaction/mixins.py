@@ -103,8 +103,9 @@ class ListModelMixin:
 
     With ``"stream": true`` in the frame it is the whole list, as partial replies of one page each and a last one with
     null. Which page is asked for counts for nothing then, how large it is does. A paused stream holds no connection to
-    the database. Pages are found by their place in the order, and stay right while rows come and go; only where the
-    order goes by related objects or is a ``select()``'s own, by their number.
+    the database, and each page has what ``get_queryset()`` narrows to by then. Pages are found by their place in the
+    order, and stay right while rows come and go; only where the order goes by related objects or is a ``select()``'s
+    own, by their number.
     """
 
     @async_action(streamed_by="list_pages")
@@ -118,9 +119,13 @@ class ListModelMixin:
 
     async def list_pages(self: Any) -> OutputPages:
         """The objects, a partial reply for each page."""
-        queryset = self.filter_queryset(self.get_queryset())
+
+        def ask() -> Any:  # for each page, as what its user may reach may have changed
+            return self.filter_queryset(self.get_queryset())
+
+        queryset = ask()
         ordering = self.get_total_ordering() or (queryset.get_ordering() if hasattr(queryset, "get_ordering") else None)
-        pages: AsyncIterator[Any] = pages_of(queryset, ordering, self.get_page_size())
+        pages: AsyncIterator[Any] = pages_of(ask, ordering, self.get_page_size())
         async with aclosing(pages):  # type: ignore[type-var]  # an async generator, as pages_of says less than it is
             async for page in pages:
                 yield self.serialize_many(page)

@@ -33,9 +33,10 @@ What cannot change the verdict any more is not asked; the order is from left to 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Collection, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Collection, Generator, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, TypeAlias
 
 from wsaction.algebra import (
@@ -55,7 +56,8 @@ from wsaction.algebra import (
     single,
 )
 from wsaction.converters import ImproperlyConfigured
-from wsaction.frames import Forgotten, current_frame
+from wsaction.exceptions import PermissionDenied
+from wsaction.frames import Forgotten, Pending, current_frame
 from wsaction.misspellings import refuse_misspelt
 from wsaction.scopes import USER_ID_KEY
 
@@ -70,7 +72,9 @@ __all__ = (
     "Permissions",
     "Refusal",
     "compile_permissions",
+    "raise_refusal",
     "refuse_answer",
+    "refusing",
 )
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -277,6 +281,35 @@ class Permissions:
 
 
 _NO_ACTIONS: Mapping[str, str] = {}
+
+
+async def raise_refusal(verdict: Verdict) -> None:
+    """Raises `PermissionDenied` where the verdict, once it is known, is a refusal; in the permission's own words."""
+    if not isinstance(verdict, Refusal | None):
+        verdict = await verdict
+    if verdict is not None:
+        raise _denied(verdict)
+
+
+def refusing(what: str, verdict: Verdict) -> Awaitable[None]:
+    """The same, as soon as it is known: where nothing has to be awaited, nobody can forget to."""
+    if verdict is None:
+        return _ALLOWED
+    if isinstance(verdict, Refusal):
+        raise _denied(verdict)
+    return Pending(what, partial(raise_refusal, verdict))
+
+
+def _denied(refusal: Refusal) -> PermissionDenied:
+    return PermissionDenied(refusal.message, {"code": refusal.code} if refusal.code else None)
+
+
+class _Allowed:
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from ()
+
+
+_ALLOWED = _Allowed()
 
 
 def refuse_answer(handler: Any, method: str, answer: Any) -> None:

@@ -19,7 +19,8 @@ class PresenceMixin(SubscribeMixin):
     A user's first subscription to a route is told there as the event ``join``, the end of the last one as ``leave``,
     both with ``{"user": id}``: by ``WSAction(user_id=...)``, as text. A connection whose user has no id counts as
     itself, ``anonymous:`` and random text. A process that is killed is forgotten by the others within 12.5 s, and its
-    users leave.
+    users leave. A connection that subscribes to a topic more often than 20 times, and twice more each second, is
+    answered 429 ``throttled``.
     """
 
     shows_presence = True

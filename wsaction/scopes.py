@@ -28,7 +28,7 @@ MAX_NAME = 512  # characters of a name in a topic; a longer one is replaced by i
 RUNTIME_KEY = "wsaction.runtime"  # where an app leaves its runtime in the scope of a connection
 SESSION_KEY = "wsaction.session"  # where a connection's scope has what its frames go through
 SOCKET_EXTENSION = "wsaction.socket"  # the ASGI extension in a connection's scope: its `fairness.FairProtocol`
-PATTERN_KEY = "wsaction.pattern"  # where an app leaves the pattern that a connection's path matched
+PATTERN_KEY = "wsaction.pattern"  # where an app leaves the pattern that a connection's path matched, and its root
 PATH_KEY = "wsaction.path"  # where an app leaves the canonical path of a connection in its scope
 USER_ID_KEY = "wsaction.user_id"  # and what says who a user is, where it was given something that does
 
@@ -79,9 +79,9 @@ def topic_as(handler: Any, name: Any) -> str:
     return _topic(connection_path(handler.scope), "n", _escaped(handler.mounted.topic_space) + "?", name)
 
 
-def group_topic(path: str, *names: Any) -> str:
+def group_topic(path: Any, *names: Any) -> str:
     """The topic of a group of broadcasts: that of a connection path; with ``names``, of all connections whose path
-    matched one pattern, ``path``, and who have these."""
+    matched one pattern below one root, ``path``, and who have these."""
     return _topic("", "l", "", repr((path, *names))) if names else _topic(path, "g", "", "")
 
 
@@ -108,12 +108,36 @@ def connection_path(scope: Mapping[str, Any]) -> str:
 
 
 def captured_root(scope: Mapping[str, Any]) -> str:
-    """What stands before an app's own paths, where an enclosing route captured something there: a tenant, say.
+    """What stands before an app's own paths, where an enclosing route captured something there, a tenant, say: the host
+    where a ``Host`` of Starlette's did, and the root path.
 
     Where nothing was captured it is ``""``: one app is the same app wherever it is mounted.
     """
-    root: str = scope.get("root_path", "")
-    return root.strip("/") + "/" if scope.get("path_params") and root.strip("/") else ""
+    captured = scope.get("path_params")
+    if not captured:
+        return ""
+    router, host = scope.get("router"), _host(scope)
+    named = (host if _is_captured(getattr(router, "routes", ()), host, captured) else "", scope.get("root_path", ""))
+    return "".join(f"{one.strip('/')}/" for one in named if one.strip("/"))
+
+
+def _is_captured(routes: Any, host: str, captured: Mapping[str, Any]) -> bool:
+    """Whether the host is one that something was captured of."""
+    for one in routes or ():
+        if (regex := getattr(one, "host_regex", None)) is not None:
+            if (found := regex.match(host)) is None:
+                continue
+            if not captured.keys().isdisjoint(found.groupdict()):
+                return True
+        if _is_captured(getattr(one, "routes", ()), host, captured):
+            return True
+    return False
+
+
+def _host(scope: Mapping[str, Any]) -> str:
+    """The Host header without its port, in lower case, as Starlette compares it."""
+    told: bytes = next((value for name, value in scope.get("headers", ()) if name == b"host"), b"")
+    return told.decode("latin-1").partition(":")[0].lower()
 
 
 def connection_captures(scope: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

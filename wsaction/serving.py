@@ -4,14 +4,13 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
 from wsaction.broadcasts import ReplyFirst, is_grouped, join_group
 from wsaction.connections import Connection, Dispatcher, Receive, Send
 from wsaction.dialects.base import SpeakingConnection, choose
-from wsaction.dispatch import Session, raise_refusal
+from wsaction.dispatch import Session
 from wsaction.exceptions import (
     ActionTimeout,
     APIError,
@@ -25,12 +24,13 @@ from wsaction.exceptions import (
 )
 from wsaction.frames import Frame, encode_errors
 from wsaction.gates import BlockingWatch, Gate
+from wsaction.grants import may_connect
 from wsaction.hooks import ActionInfo
 from wsaction.lifespans import living
 from wsaction.limits import Limits, bound_in
 from wsaction.mounts import View
 from wsaction.outboxes import GONE, log_failed_send, send_close
-from wsaction.permissions import compile_permissions, refuse_answer
+from wsaction.permissions import refuse_answer
 from wsaction.runtime import RESTARTING, Runtime
 from wsaction.scopes import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction.tables import RouteTable
@@ -133,28 +133,23 @@ async def _open(view: RootView, scope: Any, connection: Connection, runtime: Run
     dispatcher: Dispatcher = ReplyFirst(session) if is_grouped(session) else session
     if runtime.debug:
         dispatcher = BlockingWatch(dispatcher, runtime.blocking)
-    if runtime.authenticator is not None:
-        state = await runtime.authenticator.open(scope, connection.limits.auth_timeout)
-        dispatcher = Gate(state, dispatcher, connection, _refreshing(session), observed, debug=runtime.debug)
+    users = runtime.here.users
+    await users.listening()
     runtime.here.serves = True
-    runtime.here.users.note(session)  # already, so that disconnect_user() does not miss who is about to be accepted
-    await _check_permissions(consumer, scope)
+    with users.arrival(session):  # already, so that disconnect_user() does not miss who is about to be accepted
+        if runtime.authenticator is not None:
+            state = await runtime.authenticator.open(scope, connection.limits.auth_timeout)
+            arriving, refreshed = partial(users.arrival, session), partial(recheck, session)
+            dispatcher = Gate(state, dispatcher, connection, arriving, refreshed, observed, debug=runtime.debug)
+    await may_connect(session)
     if runtime.here.draining:
         raise ShuttingDown
     session.group = await join_group(session)
-    refuse_answer(consumer, "connect", await consumer.connect())
-    runtime.here.users.note(session)
+    if session.revised:  # since it was asked, perhaps
+        await may_connect(session)
+    with users.arrival(session):
+        refuse_answer(consumer, "connect", await consumer.connect())
     return consumer, dispatcher
-
-
-def _refreshing(session: Session) -> Callable[[], asyncio.Task[None] | None]:
-    """What follows an ``$auth``: it may be somebody now, and its rights others."""
-
-    def refreshed() -> asyncio.Task[None] | None:
-        session.runtime.here.users.note(session)
-        return recheck(session)  # what was allowed before is not to last
-
-    return refreshed
 
 
 async def _serve_frames(consumer: Any, connection: Connection, dispatcher: Dispatcher, runtime: Runtime) -> int:
@@ -200,18 +195,6 @@ def _check_origin(scope: Any, runtime: Runtime) -> None:
     if (why := runtime.origins.refusal(scope)) is not None:
         logger.warning("handshake of %s refused: %s", one_line(scope["path"]), why)
         raise PermissionDenied(why if runtime.debug else "This Origin may not connect here.")
-
-
-async def _check_permissions(consumer: Any, scope: Any) -> None:
-    """Raises `PermissionDenied` where a permission refuses the connection."""
-    permissions = consumer.mounted.no_such_action.permissions  # compiled before, unless the consumer decides them
-    if permissions is None:
-        permissions = compile_permissions(
-            consumer.get_permissions(), owner=f"{type(consumer).__name__}.get_permissions()"
-        )
-    verdict = permissions.connect_refusal(scope, consumer)
-    if verdict is not None:
-        await raise_refusal(verdict)
 
 
 def _too_slow(limits: Limits) -> APIError:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, Strict
 
 from wsaction.announcements import Announced, history
 from wsaction.decorators import async_action
-from wsaction.exceptions import Busy, InvalidParameters, PermissionDenied, RouteNotFound
+from wsaction.exceptions import Busy, InvalidParameters, PermissionDenied, RouteNotFound, Throttled
 from wsaction.frames import Frame, Held, current_frame, encode_reply, hold, new_frame, quote
 from wsaction.grants import Grant, release, withdraw
 from wsaction.layers.base import Place, Position
@@ -30,10 +30,14 @@ from wsaction.recipients import Filter
 from wsaction.routers import lookup_name
 from wsaction.scopes import SharedTopic, topic_at
 from wsaction.tables import Call
+from wsaction.throttling import MemoryThrottleStore, Rate
 from wsaction.units import release_reads
 from wsaction.visibility import asks_of_objects, check_key, event_filter, plan_of
 
-__all__ = ("SharedTopic", "Since", "SubscribeMixin")
+__all__ = ("COMINGS", "SharedTopic", "Since", "SubscribeMixin")
+
+COMINGS = Rate(20, 10.0)  # how often one connection may come to a topic with presence: 20 times, and 2 more each second
+MAX_COMINGS = 1_024  # topics of a connection that this is known of
 
 
 class Since(BaseModel):
@@ -133,6 +137,8 @@ async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> di
     if frame.call.name == "subscribe":  # of an action of the application's own, the objects are still in use
         await release_reads(frame)
     _check_bound(session, key)
+    if handler.shows_presence and key not in session.grants:
+        _slow_down(session, key[0])
     earlier, grant = session.grants.get(key), Grant(session, handler, *key)
     session.grants[key] = grant
     reply, begun = _Reply(session, frame, grant, key), False
@@ -174,6 +180,15 @@ def _check_bound(session: Any, key: tuple[str, str]) -> None:
             "This connection is subscribed to as many routes as it may be.",
             {"limit": "max_subscriptions", "value": most},
         )
+
+
+def _slow_down(session: Any, topic: str) -> None:
+    """Raises `Throttled` for a connection that comes and goes all the time: all who are there are told of it, and their
+    history holds nothing else."""
+    if session.comings is None:
+        session.comings = MemoryThrottleStore(MAX_COMINGS)
+    if wait := session.comings.take(topic, COMINGS):
+        raise Throttled(wait=wait)
 
 
 def _topic(handler: Any) -> str:

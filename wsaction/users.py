@@ -13,7 +13,8 @@ from their history. Where that is gone:
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ from wsaction.backoff import Backoff
 from wsaction.events import encode_event, encode_notice
 from wsaction.exceptions import Cancelled, LayerUnavailable, PermissionDenied
 from wsaction.frames import current_frame
-from wsaction.grants import Grant, Stream, withdraw
+from wsaction.grants import Connecting, Grant, Stream, withdraw
 from wsaction.hub import Hub
 from wsaction.layers.base import History, Position
 from wsaction.tasks import Tasks
@@ -40,6 +41,7 @@ HISTORY = History(1_000, 300.0)
 MAX_UNTOLD = 10_000  # things that could not be told after a commit, and are tried again
 CLOSED_AT_ONCE = 50  # connections, so that their clients do not come back all together
 PAUSE = 0.05  # seconds until the next ones
+PATIENCE = 1.0  # seconds that a handshake waits for what other processes tell, as a server starts
 MISSED = "what this server was told of its users is lost; come back"
 
 
@@ -58,15 +60,33 @@ class Users:
         self._sessions: dict[str, set[Any]] = {}
         self._keys: dict[Any, str] = {}
         self._noted: dict[Any, float] = {}  # since when, by the loop's clock, a connection is its user's
+        self._arriving: dict[Any, dict[str, str]] = {}  # who was disconnected since one asks whose it is, and why
         self._untold: dict[tuple[str, str], dict[str, str]] = {}
         self._retrying = False
         self._tasks = Tasks(copy_context())
         self._listening = False
         self.is_told = asyncio.Event()  # set once what other processes tell is heard here
+        self._tried = asyncio.Event()  # set once that was tried
 
     # ------------------------------------------------------------------------------------------------ who is here
-    def note(self, session: Any) -> None:
-        """Notes whose a connection is; to be called again when that may have changed."""
+    @contextmanager
+    def arrival(self, session: Any) -> Iterator[None]:
+        """Within the block it is found out whose a connection is, and at its end that is noted.
+
+        Who is disconnected meanwhile may have been looked up before: the connection is closed as the others were.
+        """
+        since = asyncio.get_running_loop().time()
+        disconnected = self._arriving[session] = {}
+        try:
+            yield
+        finally:
+            del self._arriving[session]
+        self._note(session, since)
+        if (reason := disconnected.get(self._keys.get(session, ""))) is not None:
+            session.connection.close(4403, reason)
+
+    def _note(self, session: Any, since: float) -> None:
+        before, noted = self._keys.get(session), self._noted.get(session, since)
         self.forget(session)
         user = session.scope.get("user")
         try:
@@ -77,9 +97,8 @@ class Users:
         if found is None:
             return
         key = self._keys[session] = str(found)
-        self._noted[session] = asyncio.get_running_loop().time()
+        self._noted[session] = noted if key == before else since
         self._sessions.setdefault(key, set()).add(session)
-        self.listen()
 
     def forget(self, session: Any) -> None:
         """The connection has ended, or is nobody's."""
@@ -105,6 +124,7 @@ class Users:
             _not_told(what, user, "the server ends before that could be done")
         self._untold.clear()
         self.is_told.clear()
+        self._tried.clear()
 
     # ------------------------------------------------------------------------------------------------ what is told
     async def tell(self, what: str, user_id: Any, **details: Any) -> None:
@@ -178,6 +198,9 @@ class Users:
             self._retrying = False
 
     def _do(self, what: str, data: Any) -> None:
+        if what == "disconnect":
+            for disconnected in self._arriving.values():
+                disconnected[data["user"]] = data["reason"]
         for session in self.sessions(data["user"]):
             if what == "disconnect":
                 session.connection.close(4403, data["reason"])
@@ -190,32 +213,46 @@ class Users:
 
     # ------------------------------------------------------------------------------------------------ what is heard
     def listen(self) -> None:
-        """Begins to hear what other processes tell, unless that is done: as an app starts, so that its first user is
-        not missed; where nothing starts it, with that user."""
+        """Begins to hear what other processes tell, unless that is done: as an app starts; where nothing starts it,
+        with the first connection."""
         if self._shared and not self._listening:
             self._listening = True
             self._tasks.start(self._listen)
 
+    async def listening(self) -> None:
+        """Waits until what other processes tell is heard, for a moment: whoever is looked up before may miss it, and is
+        in doubt once it is."""
+        if self._shared and not self._listening:
+            self._tried.clear()
+            self.listen()
+        if self._shared and not self._tried.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self._tried.wait()
+
     async def _listen(self) -> None:
         current_frame.set(None)
-        backoff, missed = Backoff(), False
+        backoff = Backoff()
         while True:
             try:
                 for topic in (CONTROL, PUSHES):
                     await self._hub().join(self, topic, topic, reply=lambda *_: "{}", history=HISTORY)
             except LayerUnavailable as exc:
-                missed = True
+                self._tried.set()
                 logger.warning("what other processes tell of users cannot be heard yet: %r", exc)
                 await asyncio.sleep(backoff.seconds())
             except Cancelled:
+                self._tried.set()
                 return  # the hub has ended
             except Exception as exc:  # a layer that cannot be opened as it is configured
                 logger.error("what other processes tell of users cannot be heard: %r", exc)
                 self._listening = False  # it is tried again for the next connection
+                self._tried.set()
                 return
             else:
                 self.is_told.set()
-                if missed:
+                self._tried.set()
+                if self._noted:  # they were let in before
                     for topic in (CONTROL, PUSHES):
                         self._doubt(topic)
                 return
@@ -289,7 +326,8 @@ def _is_told(message: Any) -> bool:
 
 def recheck(session: Any) -> asyncio.Task[None] | None:
     """Asks the permissions of all that a connection is subscribed to, and of its streams, again; what is lost ends, and
-    it is told so.
+    it is told so. Where it hears broadcasts, for which nothing but the connection's own right is needed, that is asked,
+    and without it the connection is closed, 4403.
 
     All at once, ``action_timeout`` seconds each: one that hangs keeps none of the others. From here on until it is
     known whether it may, it is told no event and no item. The task is what asks; None: there is nothing to ask.
@@ -298,6 +336,8 @@ def recheck(session: Any) -> asyncio.Task[None] | None:
     hold = partial(session.runtime.here.hold, session.connection)
     asking = [partial(_ask_subscription, session, key, grant, hold(*key)) for key, grant in session.grants.items()]
     asking += [partial(_ask_stream, session, stream, stream.hold()) for stream in session.streams]
+    if (group := session.group) is not None:
+        asking.append(partial(_ask_connection, session, session.runtime.here.hold(group, *group.place)))
     if not asking:
         return None
     task: asyncio.Task[None] = session.connection.spawn(_all_of, asking)
@@ -312,6 +352,14 @@ async def _ask_stream(session: Any, stream: Stream, go_on: Callable[[], None]) -
     try:
         if not await stream.still_holds() and stream in session.streams and stream.frame.error is None:
             session.connection.stop(stream.frame, PermissionDenied())
+    finally:
+        go_on()
+
+
+async def _ask_connection(session: Any, go_on: Callable[[], None]) -> None:
+    try:
+        if not await Connecting(session).still_holds():
+            session.connection.close(4403, "permission denied")
     finally:
         go_on()
 

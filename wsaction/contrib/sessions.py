@@ -5,27 +5,30 @@ SQLite lets one connection write at a time, and one that waits polls. Units that
 queue within the process before they do, and hold no connection of the pool meanwhile; a ``:memory:`` engine, which has
 one connection for all, has one unit at a time.
 
+A transaction ends with its unit and not before: what the application is lent commits nothing that the unit has written,
+and where it was rolled back all the same, or PostgreSQL has aborted it after an error that was caught, the unit fails.
+
 A database that is away is `DatabaseUnavailable` for each request and one line in the log for each outage.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, event, inspect, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import Mapper, Session, SessionTransaction
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.pool import StaticPool
 
-from wsaction.contrib.violations import api_error, is_away, is_refusal
+from wsaction.contrib.violations import api_error, is_aborted, is_away, is_refusal
 from wsaction.exceptions import Busy, Conflict, DatabaseUnavailable, NotFound, OutcomeUnknown
 from wsaction.frames import current_frame
 from wsaction.units import UnitOfWork, finish, join_unit, unit_of_work
@@ -62,6 +65,10 @@ class UnitSession:
         self.is_alone = self.is_sqlite and isinstance(self.engine.pool, StaticPool)  # one connection for all
         self._has_one_database = sessionmaker.kw.get("bind") is not None and not sessionmaker.kw.get("binds")
         self._turn: _Turn | None = None  # to write, while this unit has it
+        self._lent: int | None = None  # blocks in which the application has it; None: it never had
+        self.may_be_aborted = False  # whether a statement may have failed whose error was caught
+        self._written_in: SessionTransaction | None = None  # where there is something to keep
+        self._is_lost = False  # whether that has ended before its unit
 
     def use(self, *, writing: bool) -> "_Use":
         """The session to oneself; within its block once more where the same task asks.
@@ -77,6 +84,38 @@ class UnitSession:
         # sqlite3 begins a transaction with the first write; a savepoint before would be one that ends with it
         raw: Any = await (await self.session.connection()).get_raw_connection()
         return bool(raw.driver_connection.in_transaction)
+
+    @contextmanager
+    def lend(self) -> Iterator[None]:
+        """What is done within may be anything, the application has the session; but for a commit of what was written
+        before it."""
+        if self._lent is None:
+            self._lent = 0
+            event.listen(self.session.sync_session, "before_commit", self._refuse_commit)
+        self.may_be_aborted = True
+        self._lent += 1
+        try:
+            yield
+        finally:
+            self._lent -= 1
+            self.note_written()
+
+    def _refuse_commit(self, session: Session) -> None:
+        if self._lent and self._written_in is not None and not session.in_nested_transaction():
+            raise RuntimeError(
+                "session.commit() would keep what this unit of work has changed whether or not it fails; leave it out, "
+                "the unit commits"
+            )
+
+    def note_written(self) -> None:
+        """Something was written: from here on the transaction has to last until the unit ends."""
+        now = self.session.sync_session.get_transaction()
+        self._is_lost = self._is_lost or self._written_in not in (None, now)
+        self._written_in = now
+
+    def forget_written(self) -> None:
+        """Nothing is written that would have to be kept."""
+        self._written_in = None
 
     def is_dirty(self) -> bool:
         """Whether it holds changes that are not written yet."""
@@ -113,6 +152,28 @@ class UnitSession:
         if self.lock.locked() or self.is_dirty():
             async with self.use(writing=False):
                 await self.session.flush()
+        if self._written_in is not None:
+            self.note_written()
+        if self._is_lost:
+            raise RuntimeError(
+                "session.rollback() or close() has dropped what this unit of work had changed before; nothing is kept. "
+                "Try what may fail in `async with session.begin_nested()`"
+            )
+        if self.may_be_aborted and self._written_in is not None and not self.is_sqlite:
+            await self._check_aborted()
+
+    async def _check_aborted(self) -> None:
+        """Raises where PostgreSQL would answer COMMIT with ROLLBACK, which drivers pass over."""
+        try:
+            async with self.use(writing=False):
+                await self.session.execute(select(1), bind_arguments={"mapper": self.mapper})
+        except DBAPIError as exc:
+            if not is_aborted(exc):
+                raise
+            raise RuntimeError(
+                "a statement of this unit of work failed and its error was caught, after which the database keeps "
+                "nothing; let it pass, or try in `async with session.begin_nested()`"
+            ) from exc
 
     async def commit(self) -> bool:
         if not self.wrote:
@@ -190,18 +251,22 @@ class _Use:
 
     def _leave(self, exc: BaseException | None) -> None:
         held = self._held
+        if exc is None and self._writing:
+            held.note_written()
         if not self._entered:
             held.user = None
             held.lock.release()
         if exc is None:
             if _away and held.session.in_transaction():
                 _note_back(held.engine)
-        elif isinstance(exc, PoolTimeout):
+            return
+        held.may_be_aborted = True
+        if isinstance(exc, PoolTimeout):
             raise Busy("No connection to the database was free; nothing was done.") from exc
-        elif isinstance(exc, Exception) and is_away(exc):
+        if isinstance(exc, Exception) and is_away(exc):
             _note_away(held.engine, exc)
             raise DatabaseUnavailable from exc
-        elif isinstance(exc, DBAPIError) and (error := api_error(exc, held.mapper)) is not None:
+        if isinstance(exc, DBAPIError) and (error := api_error(exc, held.mapper)) is not None:
             raise error from exc
 
 
@@ -388,6 +453,7 @@ async def flush(held: UnitSession, change: Callable[[], Awaitable[None]], mapper
         if not nested:  # nothing else was written
             session.expunge_all()
             await finish(session.rollback())
+            held.forget_written()
         _restore(session, clean)
         if isinstance(exc, StaleDataError):
             told = f"This {mapper.class_.__name__} was changed meanwhile; load it again."

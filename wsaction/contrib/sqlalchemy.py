@@ -84,10 +84,14 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
     async def session(self) -> AsyncIterator[AsyncSession]:
         """The unit of work's session, for what lookups cannot say; to oneself within the block.
 
-        What is changed by it is kept or dropped with the unit. Outside of a unit the block is one.
+        What is changed by it is kept or dropped with the unit. Outside of a unit the block is one. What may fail is
+        tried in ``async with session.begin_nested()``: ``commit()`` raises ``RuntimeError`` where the unit has changed
+        something before, and so does the unit's end after a ``rollback()``, or after a statement whose error was caught
+        where the database (PostgreSQL) keeps nothing after one.
         """
         async with session_under_way(self._sessionmaker, self._mapper, writing=True, block=True) as held:
-            yield held.session
+            with held.lend():
+                yield held.session
 
     # ---------------------------------------------------------------------------------------------- reading
     def get_ordering(self) -> tuple[str, ...] | None:

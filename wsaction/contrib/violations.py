@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapper
 
 from wsaction.exceptions import APIError, Busy, Conflict, InvalidParameters
 
-__all__ = ("api_error", "is_away", "is_refusal")
+__all__ = ("api_error", "is_aborted", "is_away", "is_refusal")
 
 _SQLITE = re.compile(r"(?:UNIQUE|NOT NULL) constraint failed: (.+)")  # card.board_id, card.position
 _DETAIL = re.compile(r"Key \((.+?)\)=")  # PostgreSQL's: Key (board_id, "position")=(1, 2) already exists.
@@ -59,6 +59,11 @@ def _came_from_sqlalchemy(exc: BaseException) -> bool:
             return True
         trace = trace.tb_next
     return False
+
+
+def is_aborted(exc: DBAPIError) -> bool:
+    """Whether a statement was refused because one before it in the transaction had failed."""
+    return _sqlstate(exc.orig) == "25P02"
 
 
 def is_refusal(exc: BaseException) -> bool:
