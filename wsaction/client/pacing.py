@@ -204,7 +204,8 @@ class Pacer:
                 flush.set_exception(failure.again())
 
     def refused(self, request: Request, reply: Reply) -> None:
-        """The server had no room for a request: it is sent again, in its turn, after a wait."""
+        """The server had no room for a request: it is sent again, in its turn, after a wait; or the server is being
+        stopped: it is sent on the next connection."""
         ctx = reply.errors[0].get("ctx") or {}
         if type(value := ctx.get("value")) is int and value > 0:
             if ctx["limit"] == "max_queued_actions":
@@ -212,7 +213,9 @@ class Pacer:
             else:
                 self.most_size = min(self.most_size, value)
         self._wait(request)
-        if self._pause is None:
+        if reply.errors[0].get("type") == "shutting_down":
+            self._link = None  # it is about to be closed, and would lose what is under way
+        elif self._pause is None:
             seconds = self._backoff.seconds()
             self._pause = asyncio.get_running_loop().call_later(seconds, self._resume)
 

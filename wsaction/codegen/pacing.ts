@@ -168,7 +168,8 @@ class Pacer {
       else this.mostSize = Math.min(this.mostSize, value);
     }
     this.#wait(request);
-    if (this.#resume !== undefined) return;
+    if (reply.errors[0]?.type === "shutting_down") this.#link = undefined; // it is about to be closed, and would lose what is under way
+    if (this.#link === undefined || this.#resume !== undefined) return;
     const stop = after(this.#backoff.seconds(), () => this.#resume?.());
     this.#resume = () => {
       stop();
