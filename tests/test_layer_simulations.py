@@ -204,7 +204,8 @@ async def lost_words(rng: random.Random, _: pytest.MonkeyPatch) -> list[Any]:
         if drawn < 0.25:
             session = FakeSession(name)
             sessions.append((now(), name, session))
-            users[at].note(session)
+            with users[at].arrival(session):
+                pass
         elif drawn < 0.6:
             begun = now()
             try:

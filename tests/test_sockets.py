@@ -344,13 +344,14 @@ async def test_connections_that_are_dropped_leave_nothing_behind(serve: Serve) -
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @every_implementation
-async def test_ten_thousand_connections_leave_nothing_behind(serve: Serve, ws: str) -> None:
-    ends = Ends()
+async def test_thousands_of_connections_leave_nothing_behind(serve: Serve, ws: str) -> None:
+    """Ten thousand of them under what `wsaction run` serves with."""
+    ends, number = Ends(), 10_000 if ws.startswith("wsaction.") else 3_000
     server = serve(WSAction([path("ws/<room>/", Room.as_asgi(ends=ends))]), ws=ws)
     await many_clients(server, ends, 1_000)
     before, objects, memory = alive(), len(gc.get_objects()), resident()
-    await many_clients(server, ends, 10_000)
+    await many_clients(server, ends, number)
     assert not alive() - before
-    assert len(gc.get_objects()) - objects < 1_000
+    assert len(gc.get_objects()) - objects < number // 10
     # 500 bytes for each connection, which is less than anything that could be forgotten of one: the allocator's own.
-    assert resident() - memory < 5_000_000
+    assert resident() - memory < max(500 * number, 3_000_000)
