@@ -792,6 +792,43 @@ async def test_a_block_whose_inner_block_failed_keeps_nothing_and_says_so() -> N
     assert await deck.titles() == ["a"]
 
 
+@pytest.mark.parametrize("then", ["return", "write", "another block", "an on_commit"])
+@pytest.mark.parametrize("has_written", [True, False])
+async def test_an_action_whose_block_failed_after_it_had_changed_something_fails_too(
+    has_written: bool, then: str
+) -> None:
+    """Nothing is lost in silence; where there was nothing to lose, it goes on."""
+    cards = MemoryQuerySet(Card)
+    called: list[str] = []
+
+    class Consumer(AsyncAPIConsumer):
+        @async_action
+        async def go(self) -> str:
+            await cards.count()
+            if has_written:
+                await cards.create({"title": "before"})
+            with contextlib.suppress(ZeroDivisionError):
+                async with self.unit_of_work():
+                    await cards.create({"title": "never"})
+                    raise ZeroDivisionError
+            if then == "write":
+                await cards.create({"title": "after"})
+            elif then == "another block":
+                with contextlib.suppress(RuntimeError):
+                    async with self.unit_of_work():
+                        await cards.create({"title": "after"})
+            elif then == "an on_commit":
+                async with self.unit_of_work() as unit:
+                    unit.on_commit(lambda: called.append("called"))
+            return "done"
+
+    async with talking(Consumer.as_asgi()) as ws:
+        assert (await ws.call("go"))["status"] == (500 if has_written else 200)
+    went_on = not has_written
+    assert [card.title async for card in cards] == ["after"] * (went_on and then in ("write", "another block"))
+    assert called == ["called"] * (went_on and then == "an on_commit")
+
+
 async def test_a_block_that_ends_after_its_unit_says_so() -> None:
     block = unit_of_work()
     unit = await block.__aenter__()

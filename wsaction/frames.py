@@ -166,7 +166,7 @@ def note_failure() -> None:
     those around it, who may still keep something of their own."""
     frame = current_frame.get()
     if frame is not None and frame.unit is not None and not frame.unit.closed:
-        frame.unit.failed = True
+        frame.unit.over = True
 
 
 _NO_BODY: dict[str, Any] = {}

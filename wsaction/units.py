@@ -62,6 +62,11 @@ _TOO_LATE = (
     "owner waits for that"
 )
 
+_FAILED_WITHIN = (
+    "a unit of work within this one failed, so that nothing is kept; let its error pass, or catch it where nothing was "
+    "changed before"
+)
+
 _SAY_NOTHING = (OutcomeUnknown, OSError, asyncio.CancelledError)  # about what was committed
 
 
@@ -92,7 +97,7 @@ class UnitOfWork:
     second of two fails, the first is kept: the outcome of the unit is then as unknown as if an answer was lost.
     """
 
-    __slots__ = ("_around", "_callbacks", "_calling", "_if_unknown", "_resources", "closed", "depth", "failed")
+    __slots__ = ("_around", "_callbacks", "_calling", "_if_unknown", "_resources", "closed", "depth", "failed", "over")
 
     def __init__(self) -> None:
         self._resources: dict[Any, Resource] = {}
@@ -102,7 +107,8 @@ class UnitOfWork:
         self._calling: list[Callable[[], Any]] | None = None  # those of the two that are being called
         self.closed = False  # once it begins to end: what asks for a unit now is outside
         self.depth = 0  # of `unit_of_work` blocks
-        self.failed = False  # in a block within, whose error was caught; or its action has, for who is around it
+        self.failed = False  # in a block within, whose error may be caught: nothing is kept
+        self.over = False  # its action has failed: who is around that may begin another one
 
     def resource(self, key: Any, make: Callable[[], R]) -> R:
         """What the unit holds under a key, made at first use."""
@@ -178,6 +184,9 @@ class UnitOfWork:
             )
         if self.closed:
             raise RuntimeError("this unit of work has ended before; nothing that was done in it since is kept")
+        if self.failed:
+            await self.rollback()
+            raise RuntimeError(_FAILED_WITHIN)
         self.closed = True
         await self._run(self._commit)
 
@@ -358,7 +367,7 @@ def join_unit() -> UnitOfWork | None:
 
 def _is_over(frame: Frame) -> bool:
     """Whether only clean-up is left of a frame's action: it failed, was cancelled, or its connection has ended."""
-    return frame.unit.failed or frame.error is not None or frame.consumer.connection.ended is True
+    return frame.unit.over or frame.error is not None or frame.consumer.connection.ended is True
 
 
 @asynccontextmanager
@@ -368,12 +377,14 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
     Within another block it joins that one. Within an action it takes over what the action has changed so far, and
     another unit may follow; once the action is cancelled, what it had changed is rolled back first, so that a
     ``finally`` can keep something still; so can a dependency or middleware whose action failed. Raises
-    ``RuntimeError`` where a block within failed and its error was caught: nothing is kept then.
+    ``RuntimeError`` where a block within failed and its error was caught: nothing is kept then. An action fails alike
+    whose block failed after it had changed something.
     """
     frame = _own_frame() if _bound_unit() is None else None
     if frame is not None and frame.unit is not None and not frame.unit.depth and _is_over(frame):
         await frame.unit.rollback()
     unit = join_unit() or UnitOfWork()
+    takes_over = frame is not None and not unit.has_only_read
     before = _bound.get()
     if frame is None:
         _bound.set((unit, asyncio.current_task()))
@@ -385,19 +396,17 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
         raise
     finally:
         unit.depth -= 1
+        unit.failed = unit.failed or unit.over
         if frame is None:
             _bound.set(before)
-        if not unit.depth:
+        if not unit.depth and not (takes_over and unit.failed):  # else its action ends it, and fails
             if frame is not None and frame.unit is unit:
                 frame.unit = None
             if unit.failed:
                 await unit.rollback()
     if not unit.depth:
         if unit.failed:
-            raise RuntimeError(
-                "a unit of work within this one failed, so that nothing is kept; let its error pass, or catch it "
-                "outside of both"
-            )
+            raise RuntimeError(_FAILED_WITHIN)
         await unit.commit()
 
 
