@@ -428,7 +428,7 @@ async def test_recheck_asks_at_each_event() -> None:
 async def test_what_an_object_permission_says_by_an_error_of_its_own_is_a_no(caplog: pytest.LogCaptureFixture) -> None:
     class Paid(BasePermission):
         def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
-            if action == "subscribe" and obj.title == "dear" and handler.user.pk == 1:
+            if action == "list" and obj.title == "dear" and handler.user.pk == 1:
                 raise APIError(402, "payment_required", "Pay first.")
             return True
 
@@ -448,7 +448,7 @@ async def test_what_an_object_permission_says_by_an_error_of_its_own_is_a_no(cap
 async def test_a_permission_that_hangs_is_given_up_and_told(caplog: pytest.LogCaptureFixture) -> None:
     class Hangs(BasePermission):
         async def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
-            if action == "subscribe" and obj.title == "hang" and handler.user.pk == 1:
+            if action == "list" and obj.title == "hang" and handler.user.pk == 1:
                 await asyncio.get_running_loop().create_future()
             return True
 

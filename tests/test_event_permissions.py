@@ -568,3 +568,48 @@ async def test_an_event_shows_at_each_route_what_retrieve_shows_there(shows: Any
         reply = await ws.call("partial_update", "staff/1/", data={"title": "new"})
         told = await ws.event("updated")
     assert told["data"] == (data or reply["data"])
+
+
+class Nobody(BasePermission):
+    def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+        return False
+
+
+class Stranger(BasePermission):
+    def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
+        return action not in ("list", "retrieve")
+
+
+SHOWS = ("list", "retrieve")
+BY_ACTION: dict[str, Any] = {  # as Django REST framework's users write it, who know of no subscribe
+    "get_queryset": lambda self: self.queryset.filter(title="x") if self.action in SHOWS else self.queryset,
+    "get_permissions": lambda self: (Nobody,) if self.action in SHOWS else (),
+    "permission_classes": (Stranger,),
+}
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+@pytest.mark.parametrize("route", ["notes/", "notes/1/"])
+@pytest.mark.parametrize("hook", BY_ACTION)
+async def test_what_decides_by_the_action_decides_as_where_objects_are_shown(
+    hook: str, route: str, hidden: bool
+) -> None:
+    members: dict[str, Any] = {
+        "queryset": MemoryQuerySet(Brief, rows=[Brief(id=1, title="old")]),
+        "serializer_class": Brief,
+        "__module__": __name__,
+    }
+    if hidden:
+        members[hook] = BY_ACTION[hook]
+    router = SimpleRouter()
+    router.register("notes", type("Notes", (SubscribeMixin, ModelAPIActionHandler), members))
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls})
+    async with connect(WSAction([path("ws/", root.as_asgi())]), "/ws/") as ws:
+        await ws.call("subscribe", route)
+        assert (await ws.call("partial_update", "notes/1/", data={"title": "new"}))["status"] == 200
+        shown = await ws.call("retrieve", "notes/1/")
+        if hidden:
+            assert shown["status"] in (403, 404)
+            await ws.nothing()
+        else:
+            assert (await ws.event("updated"))["data"] == shown["data"]

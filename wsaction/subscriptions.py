@@ -27,12 +27,11 @@ from wsaction.layers.base import Place, Position
 from wsaction.permissions import refuse_answer
 from wsaction.publishing import own_route, own_topic, session_of
 from wsaction.recipients import Filter
-from wsaction.routers import lookup_name
 from wsaction.scopes import SharedTopic, topic_at
 from wsaction.tables import Call
 from wsaction.throttling import MemoryThrottleStore, Rate
 from wsaction.units import release_reads
-from wsaction.visibility import asks_of_objects, check_key, event_filter, plan_of
+from wsaction.visibility import asks_of_objects, check_key, event_filter, names_object, plan_of, showing_action
 
 __all__ = ("COMINGS", "SharedTopic", "Since", "SubscribeMixin")
 
@@ -107,7 +106,7 @@ class SubscribeMixin:
         Asked after the permissions of the action, and whenever they are asked again. Of a generic handler's object it
         asks as ``retrieve`` does, where who may see it has to be asked at all.
         """
-        if asks_of_objects(self) and _names_object(self):
+        if asks_of_objects(self) and names_object(self):
             await self.get_object()
 
     def get_event_filter(self: Any, grant: Grant) -> Filter | None:
@@ -116,15 +115,7 @@ class SubscribeMixin:
 
     def get_snapshot_action(self: Any) -> str | None:
         """The action whose answer is the snapshot: ``list`` or ``retrieve``, whichever the route has."""
-        known = [name for name in ("list", "retrieve") if plan_of(self, name) is not None]
-        if len(known) == 2:
-            return "retrieve" if _names_object(self) else "list"
-        return known[0] if known else None
-
-
-def _names_object(handler: Any) -> bool:
-    """Whether the route is that of one object."""
-    return lookup_name(handler) in handler.kwargs
+        return showing_action(self)
 
 
 async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 A message about an object carries its *subject*: the object's class, its key, and its own values before and after, which
 no client is shown. Each process reads the object again, as the recipient's handler loads it, with its class and its
-relations, and asks the permissions of that, as action ``subscribe``. A recipient gets the content of an event only
-where the answer was about that content:
+relations, and asks the permissions of that, as the action that shows it there: ``retrieve`` or ``list`` (``subscribe``
+where the route has neither). A recipient gets the content of an event only where the answer was about that content:
 
 - The row still has the event's values: the row is asked.
 - The row has changed since: the object is made again of the event's values and its class. Reading anything else of it
@@ -37,6 +37,7 @@ from wsaction.recipients import Filter, NotKnown
 from wsaction.routers import lookup_name
 from wsaction.serializers import MAX_MODELS, json_encoder, output_model
 from wsaction.showing import shown_as
+from wsaction.tables import Call
 
 __all__ = (
     "asks_of_objects",
@@ -46,7 +47,9 @@ __all__ = (
     "has_objects",
     "json_of",
     "key_name",
+    "names_object",
     "plan_of",
+    "showing_action",
     "shown",
     "source_of",
     "subject_of",
@@ -63,6 +66,19 @@ def plan_of(handler: Any, name: str) -> Any:
     return next((plan for plan in handler.mounted.plans.values() if plan.name == name), None)
 
 
+def names_object(handler: Any) -> bool:
+    """Whether the route is that of one object."""
+    return lookup_name(handler) in handler.kwargs
+
+
+def showing_action(handler: Any) -> str | None:
+    """The action that shows what a route has: ``list`` or ``retrieve``, whichever it has; None: neither."""
+    known = [name for name in ("list", "retrieve") if plan_of(handler, name) is not None]
+    if len(known) == 2:
+        return "retrieve" if names_object(handler) else "list"
+    return known[0] if known else None
+
+
 def asks_of_objects(handler: Any) -> bool:
     """Whether who may see an object has to be asked."""
     return has_objects(handler) and (_asks_permissions(handler) or _is_scoped(handler))
@@ -74,9 +90,13 @@ def has_objects(handler: Any) -> bool:
 
 
 def _asks_permissions(handler: Any) -> bool:
-    plan = plan_of(handler, "subscribe") or handler.mounted.no_such_action
-    permissions = plan.permissions
+    permissions = _showing_plan(handler).permissions
     return permissions is None or permissions.on_object is not None or handler.decides_object_permissions
+
+
+def _showing_plan(handler: Any) -> Any:
+    name = showing_action(handler) or "subscribe"
+    return plan_of(handler, name) or handler.mounted.no_such_action
 
 
 def _is_scoped(handler: Any) -> bool:
@@ -121,12 +141,23 @@ def event_filter(grant: Grant, recheck: bool) -> Filter:
         if event.subject is None:
             return event.frame
         async with grant.handler() as handler:
+            _show_as_usual(handler)
             view = _View(grant, event, handler)
+            if not await view.may_act():
+                return None
             if (sees := await view.sees()) is None:
                 raise NotKnown
             return _shown(handler, event, saw=await view.saw(), sees=sees)
 
     return told
+
+
+def _show_as_usual(handler: Any) -> None:
+    """Makes a subscription's handler that of the action which shows what its route has: what decides by ``self.action``
+    decides of events as it does there."""
+    if (name := showing_action(handler)) is not None:
+        target, plan = handler.frame.call.target, plan_of(handler, name)
+        handler.frame.action, handler.frame.call = name, Call(target, name, handler.mounted, plan)
 
 
 def gone(handler: Any, pk: Any, obj: Any) -> str:
@@ -191,6 +222,10 @@ class _View:
         self._is_shared = self._is_base or (isinstance(base, NarrowingQuerySet) and base.loads_like(self._queryset))
         self._source = base if self._is_shared else self._queryset
 
+    async def may_act(self) -> bool:
+        """Whether the recipient may see any objects here at all, where that goes by the action."""
+        return not self._handler.decides_permissions or await self._allows("check_permissions")
+
     async def sees(self) -> bool | None:
         """Whether the recipient may see the object as it is in the event; None where nobody knows."""
         after, pk = self._subject["after"], self._subject["pk"]
@@ -243,9 +278,11 @@ class _View:
             return None
 
     async def _may_see(self, obj: Any) -> bool:
+        return await self._allows("check_object_permissions", obj)
+
+    async def _allows(self, method: str, *asked: Any) -> bool:
         try:
-            answer = await self._handler.check_object_permissions(obj)
-            refuse_answer(self._handler, "check_object_permissions", answer)
+            refuse_answer(self._handler, method, await getattr(self._handler, method)(*asked))
         except APIError as exc:  # whatever its words, it is a no
             if exc.status >= 500:
                 raise
