@@ -269,6 +269,36 @@ async def test_what_other_tasks_do_can_be_included_in_a_unit() -> None:
     assert deck.units[0] is not None
 
 
+@pytest.mark.parametrize("in_block", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("then", [False, True])
+async def test_a_block_of_what_is_included_ends_with_the_action(in_block: bool, fails: bool, then: bool) -> None:
+    cards = MemoryQuerySet(Card)
+
+    async def work(title: str) -> None:
+        async with unit_of_work():
+            await cards.create({"title": title})
+            if fails:
+                raise ValueError(title)
+
+    class View(AsyncAPIConsumer):
+        @async_action
+        async def add(self) -> None:
+            await cards.create({"title": "first"})
+            async with self.unit_of_work() if in_block else contextlib.nullcontext():
+                await cards.create({"title": "second"})
+                unit = current_unit()
+                assert unit is not None
+                await asyncio.gather(*(unit.include(work(title)) for title in "ab"), return_exceptions=True)
+            if then:
+                await cards.create({"title": "last"})
+
+    reply = await ask(View.as_asgi(), "add")
+    kept = [] if fails else ["first", "second", "a", "b", *(["last"] if then else [])]
+    assert reply["status"] == (500 if fails else 200)
+    assert [card.title async for card in cards] == kept
+
+
 async def test_what_is_included_too_late_keeps_nothing_and_says_so() -> None:
     deck, reached, go_on = Deck(), asyncio.Event(), asyncio.Event()
 

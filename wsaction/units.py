@@ -97,7 +97,10 @@ class UnitOfWork:
     second of two fails, the first is kept: the outcome of the unit is then as unknown as if an answer was lost.
     """
 
-    __slots__ = ("_around", "_callbacks", "_calling", "_if_unknown", "_resources", "closed", "depth", "failed", "over")
+    __slots__ = (
+        "_around", "_callbacks", "_calling", "_if_unknown", "_resources", "closed", "depth", "failed", "is_blocks",
+        "over",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._resources: dict[Any, Resource] = {}
@@ -107,6 +110,7 @@ class UnitOfWork:
         self._calling: list[Callable[[], Any]] | None = None  # those of the two that are being called
         self.closed = False  # once it begins to end: what asks for a unit now is outside
         self.depth = 0  # of `unit_of_work` blocks
+        self.is_blocks = False  # whether such a block of its owner's ends it, and not the action
         self.failed = False  # in a block within, whose error may be caught: nothing is kept
         self.over = False  # its action has failed: who is around that may begin another one
 
@@ -374,13 +378,14 @@ def _is_over(frame: Frame) -> bool:
 async def unit_of_work() -> AsyncIterator[UnitOfWork]:
     """A unit of work, committed at the end of the block and rolled back on an error.
 
-    Within another block it joins that one. Within an action it takes over what the action has changed so far, and
-    another unit may follow; once the action is cancelled, what it had changed is rolled back first, so that a
-    ``finally`` can keep something still; so can a dependency or middleware whose action failed. Raises
-    ``RuntimeError`` where a block within failed and its error was caught: nothing is kept then. An action fails alike
-    whose block failed after it had changed something.
+    Within another block, or what `UnitOfWork.include` brings in, it joins that one. Within an action it takes over what
+    the action has changed so far, and another unit may follow; once the action is cancelled, what it had changed is
+    rolled back first, so that a ``finally`` can keep something still; so can a dependency or middleware whose action
+    failed. Raises ``RuntimeError`` where a block within failed and its error was caught: nothing is kept then. An
+    action fails alike whose block failed after it had changed something.
     """
-    frame = _own_frame() if _bound_unit() is None else None
+    is_bound = _bound_unit() is not None
+    frame = None if is_bound else _own_frame()
     if frame is not None and frame.unit is not None and not frame.unit.depth and _is_over(frame):
         await frame.unit.rollback()
     unit = join_unit() or UnitOfWork()
@@ -388,6 +393,7 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
     before = _bound.get()
     if frame is None:
         _bound.set((unit, asyncio.current_task()))
+    unit.is_blocks = unit.is_blocks or not is_bound
     unit.depth += 1
     try:
         yield unit
@@ -399,7 +405,9 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
         unit.failed = unit.failed or unit.over
         if frame is None:
             _bound.set(before)
-        if not unit.depth and not (takes_over and unit.failed):  # else its action ends it, and fails
+        if not unit.depth and unit.failed and takes_over:  # its action ends it, and fails
+            unit.is_blocks = False
+        if not unit.depth and unit.is_blocks:
             if frame is not None and frame.unit is unit:
                 frame.unit = None
             if unit.failed:
@@ -407,7 +415,8 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
     if not unit.depth:
         if unit.failed:
             raise RuntimeError(_FAILED_WITHIN)
-        await unit.commit()
+        if unit.is_blocks:
+            await unit.commit()
 
 
 class _InDoubt:
