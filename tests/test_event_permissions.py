@@ -613,3 +613,94 @@ async def test_what_decides_by_the_action_decides_as_where_objects_are_shown(
             await ws.nothing()
         else:
             assert (await ws.event("updated"))["data"] == shown["data"]
+
+
+class ByAction(BasePermission):
+    def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+        return action not in SHOWS
+
+
+class ByHandlersAction(BasePermission):
+    def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+        return handler.action not in SHOWS
+
+
+@async_action(permission_classes=(Nobody,))
+async def refused_list(self: Any) -> list[dict[str, Any]]:
+    return []
+
+
+@pytest.mark.parametrize(
+    ("route", "members"),
+    [
+        ("notes/", {"permission_classes": (ByAction,)}),
+        ("notes/1/", {"permission_classes": (ByAction,)}),
+        ("notes/1/", {"permission_classes": (ByHandlersAction,)}),
+        ("notes/", {"list": refused_list}),
+    ],
+)
+async def test_events_are_for_those_who_may_ask_for_what_they_show(route: str, members: dict[str, Any]) -> None:
+    async with connect(_notes(members), "/ws/") as ws:
+        assert (await ws.call("list" if route == "notes/" else "retrieve", route))["status"] == 403
+        assert (await ws.call("subscribe", route))["status"] == 403
+        assert (await ws.call("partial_update", "notes/1/", data={"title": "new"}))["status"] == 200
+        await ws.nothing()
+
+
+@async_action
+async def change(self: Any) -> None:
+    note = await self.queryset.get(pk=1)
+    before = self.queryset.values_of(note)
+    await self.publish_object("updated", await self.queryset.update(note, {"title": "new"}), before=before)
+
+
+@async_action
+async def keys(self: Any) -> list[dict[str, Any]]:
+    return [{"id": note.id} async for note in self.get_queryset()]
+
+
+@async_action(permission_classes=())
+async def open_list(self: Any) -> list[dict[str, Any]]:
+    return [{"id": note.id} async for note in self.get_queryset()]
+
+
+RESTRICTED: dict[str, Any] = {  # in retrieve alone
+    "get_queryset": lambda self: self.queryset.filter(title="x") if self.action == "retrieve" else self.queryset,
+    "get_permissions": lambda self: (Nobody,) if self.action == "retrieve" else (),
+    "permission_classes": (type("Nobodys", (BasePermission,), {"has_object_permission": lambda *_: False}),),
+}
+
+
+@pytest.mark.parametrize("own", [keys, open_list])
+@pytest.mark.parametrize("hook", RESTRICTED)
+async def test_where_list_shows_less_the_content_is_for_those_who_may_retrieve_it(hook: str, own: Any) -> None:
+    members = {"list": own, hook: RESTRICTED[hook], "change": change}
+    async with connect(_notes(members), "/ws/") as ws:
+        assert (await ws.call("list", "notes/"))["data"] == [{"id": 1}]
+        assert (await ws.call("retrieve", "notes/1/"))["status"] in (403, 404)
+        assert (await ws.call("subscribe", "notes/"))["status"] == 200
+        assert (await ws.call("change", "notes/"))["status"] == 200
+        await ws.nothing()
+
+
+async def test_a_list_of_ones_own_has_whole_events_for_those_who_may_retrieve_them() -> None:
+    def get_queryset(self: Any) -> Any:
+        return self.queryset.filter(pk=self.kwargs["pk"]) if self.action == "retrieve" else self.queryset
+
+    async with connect(_notes({"list": keys, "get_queryset": get_queryset, "change": change}), "/ws/") as ws:
+        await ws.call("subscribe", "notes/")
+        assert (await ws.call("change", "notes/"))["status"] == 200
+        assert (await ws.event("updated"))["data"] == {"id": 1, "title": "new"}
+
+
+def _notes(members: dict[str, Any]) -> WSAction:
+    members = {
+        "queryset": MemoryQuerySet(Brief, rows=[Brief(id=1, title="old")]),
+        "serializer_class": Brief,
+        "__module__": __name__,
+        **members,
+    }
+    router = SimpleRouter()
+    router.register("notes", type("Notes", (SubscribeMixin, ModelAPIActionHandler), members))
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls})
+    return WSAction([path("ws/", root.as_asgi())])

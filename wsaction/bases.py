@@ -72,6 +72,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     decides_object: ClassVar[bool] = False  # the same of get_object
     decides_topic: ClassVar[bool] = False  # the same of get_topic
     decides_serializer: ClassVar[bool] = False  # the same of what retrieve shows, by frame or by user
+    decides_list: ClassVar[bool] = False  # the same of what list shows, which may be less than retrieve does
     scopes_queryset: ClassVar[bool] = False  # whether a subclass says which objects there are: by any hook
     announced_by: ClassVar[frozenset[str]] = frozenset(
         {"serializer_class", "input_serializer_class", "pagination_class"}
@@ -92,6 +93,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         cls.decides_object = cls.get_object is not generic.get_object
         cls.decides_topic = cls.get_topic is not AsyncAPIActionHandler.get_topic
         cls.decides_serializer = _decides_what_is_shown(cls)
+        cls.decides_list = getattr(cls, "retrieve", None) is not None and _has_own(cls, _list_hooks())
         filters = cls.filter_queryset is not generic.filter_queryset
         cls.scopes_queryset = cls.decides_queryset or cls.decides_object or filters
 
@@ -296,9 +298,21 @@ def _decides_what_is_shown(cls: Any) -> bool:
     if getattr(cls, "retrieve", None) is not None:
         hooks["retrieve"] = RetrieveModelMixin.retrieve
     elif getattr(cls, "list", None) is not None:
-        hooks |= {"list": ListModelMixin.list, "serialize_many": base.serialize_many}
-        hooks["get_paginated_response"] = base.get_paginated_response
-    return any(getattr(cls, name) is not hook for name, hook in hooks.items())
+        hooks |= _list_hooks()
+    return _has_own(cls, hooks)
+
+
+def _list_hooks() -> dict[str, Any]:
+    base = GenericAsyncAPIActionHandler
+    return {
+        "list": ListModelMixin.list,
+        "serialize_many": base.serialize_many,
+        "get_paginated_response": base.get_paginated_response,
+    }
+
+
+def _has_own(cls: Any, hooks: dict[str, Any]) -> bool:
+    return any(getattr(cls, name, hook) is not hook for name, hook in hooks.items())
 
 
 _PLAIN_HOOKS = (

@@ -236,14 +236,16 @@ class Session:
             current_frame.reset(before)
         return written
 
-    async def allow(self, frame: Frame) -> Any:
-        """The handler of a frame, once all who have a say in its action have said yes. Raises `PermissionDenied`."""
+    async def allow(self, frame: Frame, *, decided: bool = True) -> Any:
+        """The handler of a frame, once all who have a say in its action have said yes; ``decided``: handlers that
+        decide for each frame too. Raises `PermissionDenied`."""
         call: Call = frame.call
         handler = call.mounted.handler(frame, self.scope)
         for mounted, ask, _ in call.asked:
             asked = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
             if ask is None:
-                refuse_answer(asked, "check_permissions", await asked.check_permissions())
+                if decided:
+                    refuse_answer(asked, "check_permissions", await asked.check_permissions())
             elif (verdict := ask((self.scope, asked, call.name), frame.keywords)) is not None:
                 await raise_refusal(verdict)
         return handler

@@ -60,14 +60,16 @@ class Right:
         return True
 
     @asynccontextmanager
-    async def handler(self) -> AsyncIterator[Any]:
-        """The handler as it was when it was called, for the user of now, with a unit of work of its own."""
-        frame = new_frame(self._body, self._call.name, self._call.target.route, None)
-        frame.consumer, frame.call = self._session.consumer, self._call
+    async def handler(self, call: Any = None) -> AsyncIterator[Any]:
+        """The handler as it was when it was called, or as of another call, for the user of now, with a unit of work of
+        its own."""
+        call = call or self._call
+        frame = new_frame(self._body, call.name, call.target.route, None)
+        frame.consumer, frame.call = self._session.consumer, call
         before = current_frame.set(frame)
         frame.task = asyncio.current_task()  # whose its unit of work is
         try:
-            yield self._call.mounted.handler(frame, self._session.scope)
+            yield call.mounted.handler(frame, self._session.scope)
             await complete(frame)
         except BaseException:
             await abandon(frame)
@@ -168,10 +170,11 @@ class Begun:
 class Grant(Right):
     """One subscription's. It keeps the call, and not the frame that the client sent."""
 
-    __slots__ = ("_place", "_present", "_topic", "begun", "route")
+    __slots__ = ("_place", "_present", "_topic", "begun", "route", "shows")
 
-    def __init__(self, session: Any, handler: Any, topic: str, route: str) -> None:
+    def __init__(self, session: Any, handler: Any, topic: str, route: str, shows: tuple[Any, ...] = ()) -> None:
         super().__init__(session, handler.frame.call, {})
+        self.shows = shows  # the calls that show what its events tell of
         self._topic, self.route = topic, route
         self.begun = Begun()  # shared with the grants of the same subscription before
         self._place: Place | None = None  # where its user is to be counted
@@ -234,7 +237,17 @@ class Grant(Right):
         if topic_at(handler) != self._topic:
             return False
         refuse_answer(handler, "check_subscription", await handler.check_subscription())
+        await self.check_shown()
         return True
+
+    async def check_shown(self) -> None:
+        """Raises `PermissionDenied` where what its events tell of is not shown to who asks for it: a permission that
+        goes by the action may know of no ``subscribe``. A handler that decides for each frame is asked at each event.
+        """
+        for call in self.shows:
+            if any(ask for _, ask, _ in call.asked):
+                async with self.handler(call) as handler:
+                    await self._session.allow(handler.frame, decided=False)
 
 
 def release(session: Any, topic: str, route: str) -> None:

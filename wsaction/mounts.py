@@ -46,8 +46,8 @@ class MountedHandler:
     """A handler at its place in a table: its class, and a plan for each action that its route has."""
 
     __slots__ = (
-        "_initkwargs", "above", "action_names", "actions", "handler_class", "is_consumer", "no_such_action", "plans",
-        "throttles", "topic_space",
+        "_beside", "_initkwargs", "above", "action_names", "actions", "handler_class", "is_consumer", "no_such_action",
+        "plans", "throttles", "topic_space",
     )  # fmt: skip
     topic_space: str  # the first pattern whose handler has the same get_topic(): names of topics are within it
 
@@ -59,6 +59,7 @@ class MountedHandler:
         self.action_names = _action_names(view)
         self.throttles = self._throttles(None)  # the handler's own; None: it decides
         self.no_such_action = self._plan(None)
+        self._beside: dict[str, Plan] = {}
         self.plans = {told: self._plan(action) for told, action in self.actions.items()}
 
     def instance(self) -> Any:
@@ -94,6 +95,13 @@ class MountedHandler:
         text = f"{name} has no action {told!r} at {frame.route!r}; it has {', '.join(near) or 'none'}"
         logger.info("%s", text)
         return ActionNotAllowed(text if debug else None)
+
+    def plan_beside(self, name: str) -> Plan:
+        """The plan of an action that another route of the handler has."""
+        if name not in self._beside:
+            actions: Mapping[str, Action] = self.handler_class.available_actions
+            self._beside[name] = self._plan(next((one for one in actions.values() if one.name == name), None))
+        return self._beside[name]
 
     def _plan(self, action: Action | None) -> Plan:
         own = self._permissions(action)

@@ -31,7 +31,15 @@ from wsaction.scopes import SharedTopic, topic_at
 from wsaction.tables import Call
 from wsaction.throttling import MemoryThrottleStore, Rate
 from wsaction.units import release_reads
-from wsaction.visibility import asks_of_objects, check_key, event_filter, names_object, plan_of, showing_action
+from wsaction.visibility import (
+    asks_of_objects,
+    check_key,
+    event_filter,
+    names_object,
+    plan_of,
+    showing_action,
+    showing_calls,
+)
 
 __all__ = ("COMINGS", "SharedTopic", "Since", "SubscribeMixin")
 
@@ -125,12 +133,14 @@ async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> di
     if key[0] == own_topic(handler):
         check_key(handler)
     refuse_answer(handler, "check_subscription", await handler.check_subscription())
+    grant = Grant(session, handler, *key, showing_calls(handler))
+    await grant.check_shown()
     if frame.call.name == "subscribe":  # of an action of the application's own, the objects are still in use
         await release_reads(frame)
     _check_bound(session, key)
     if handler.shows_presence and key not in session.grants:
         _slow_down(session, key[0])
-    earlier, grant = session.grants.get(key), Grant(session, handler, *key)
+    earlier = session.grants.get(key)
     session.grants[key] = grant
     reply, begun = _Reply(session, frame, grant, key), False
     try:

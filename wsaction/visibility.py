@@ -50,6 +50,7 @@ __all__ = (
     "names_object",
     "plan_of",
     "showing_action",
+    "showing_calls",
     "shown",
     "source_of",
     "subject_of",
@@ -90,13 +91,31 @@ def has_objects(handler: Any) -> bool:
 
 
 def _asks_permissions(handler: Any) -> bool:
-    permissions = _showing_plan(handler).permissions
+    return any(_asks(handler, plan) for _, plan in _showing_plans(handler))
+
+
+def _asks(handler: Any, plan: Any) -> bool:
+    permissions = plan.permissions
     return permissions is None or permissions.on_object is not None or handler.decides_object_permissions
 
 
-def _showing_plan(handler: Any) -> Any:
-    name = showing_action(handler) or "subscribe"
-    return plan_of(handler, name) or handler.mounted.no_such_action
+def _showing_plans(handler: Any) -> list[tuple[str, Any]]:
+    """The plans that an object is shown by, with their names: where ``list`` is the handler's own, and may show less
+    than events do, ``retrieve`` has a say too."""
+    if (name := showing_action(handler)) is None:
+        return [("subscribe", plan_of(handler, "subscribe") or handler.mounted.no_such_action)]
+    plans = [(name, plan_of(handler, name))]
+    if name == "list" and getattr(handler, "decides_list", False):
+        plans.append(("retrieve", plan_of(handler, "retrieve") or handler.mounted.plan_beside("retrieve")))
+    return plans
+
+
+def showing_calls(handler: Any) -> tuple[Call, ...]:
+    """The calls that show what a route has: what decides by ``self.action`` decides of its events as it does there."""
+    if not has_objects(handler) or showing_action(handler) is None:
+        return ()
+    target = handler.frame.call.target
+    return tuple(Call(target, name, handler.mounted, plan) for name, plan in _showing_plans(handler))
 
 
 def _is_scoped(handler: Any) -> bool:
@@ -140,24 +159,29 @@ def event_filter(grant: Grant, recheck: bool) -> Filter:
             return None
         if event.subject is None:
             return event.frame
-        async with grant.handler() as handler:
-            _show_as_usual(handler)
-            view = _View(grant, event, handler)
-            if not await view.may_act():
-                return None
-            if (sees := await view.sees()) is None:
-                raise NotKnown
-            return _shown(handler, event, saw=await view.saw(), sees=sees)
+        saws, sees = [], []
+        for call in grant.shows or (None,):
+            async with grant.handler(call) as handler:
+                if call is not None and call.name == "retrieve":
+                    _give_key(handler, event.subject)
+                view = _View(grant, event, handler)
+                if not await view.may_act():
+                    return None
+                if (answer := await view.sees()) is None:
+                    raise NotKnown
+                sees.append(answer)
+                saws.append(await view.saw())
+        saw = False if False in saws else None if None in saws else True
+        return _shown(handler, event, saw=saw, sees=all(sees))
 
     return told
 
 
-def _show_as_usual(handler: Any) -> None:
-    """Makes a subscription's handler that of the action which shows what its route has: what decides by ``self.action``
-    decides of events as it does there."""
-    if (name := showing_action(handler)) is not None:
-        target, plan = handler.frame.call.target, plan_of(handler, name)
-        handler.frame.action, handler.frame.call = name, Call(target, name, handler.mounted, plan)
+def _give_key(handler: Any, subject: Json) -> None:
+    """Captures the object's key as its own route would."""
+    values = subject["after"] or subject["before"] or {"text": {}, "exact": {}}
+    key = {**values["text"], **values["exact"]}.get(handler.lookup_field, subject["pk"])
+    handler.kwargs.setdefault(lookup_name(handler), key)
 
 
 def gone(handler: Any, pk: Any, obj: Any) -> str:
@@ -210,7 +234,7 @@ class _View:
         self._grant, self._handler, self._shared = grant, handler, event.shared
         self._subject: Json = event.subject
         self._is_new = event.frame.startswith('{"event":"created"')
-        self._asks = _asks_permissions(handler)
+        self._asks = _asks(handler, handler.frame.call.plan) if grant.shows else _asks_permissions(handler)
         self._gets_object = handler.decides_object and not handler.decides_topic
         if handler.decides_topic:
             self._queryset = source_of(handler)
