@@ -37,7 +37,7 @@ from wsaction.querysets import MemoryQuerySet
 from wsaction.routers import SimpleRouter
 from wsaction.routing import path
 from wsaction.serializers import ReadOnly
-from wsaction.subscriptions import SubscribeMixin
+from wsaction.subscriptions import SharedTopic, SubscribeMixin
 from wsaction.testing import connect
 
 OWNER, STRANGER = 1, 2
@@ -704,3 +704,61 @@ def _notes(members: dict[str, Any]) -> WSAction:
     router.register("notes", type("Notes", (SubscribeMixin, ModelAPIActionHandler), members))
     root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls})
     return WSAction([path("ws/", root.as_asgi())])
+
+
+class Long(BaseModel):
+    id: int
+    title: str
+    secret: str = "s"
+
+
+class ThatOwn(BasePermission):
+    def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
+        return bool(obj.title == "mine")
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(
+    ("members", "title", "told"),
+    [
+        ({}, "new", {"pk": 1}),
+        ({"serializer_class": Long}, "new", {"id": 1, "title": "new", "secret": "s"}),
+        ({"serializer_class": Long, "permission_classes": (ThatOwn,)}, "new", None),
+        (
+            {"serializer_class": Long, "permission_classes": (ThatOwn,)},
+            "mine",
+            {"id": 1, "title": "mine", "secret": "s"},
+        ),
+        (
+            {"queryset": MemoryQuerySet(Card), "permission_classes": (ThatOwn,)},
+            "new",
+            {"id": 1, "title": "new", "secret": "s"},
+        ),
+    ],
+)
+async def test_handlers_that_share_a_topic_show_what_each_of_them_shows(
+    shared: bool, members: dict[str, Any], title: str, told: Any
+) -> None:
+    class Base(SubscribeMixin, ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Long, rows=[Long(id=1, title="old")])
+
+        def get_topic(self) -> str:
+            return SharedTopic("notes") if shared else "notes"
+
+    class Staff(Base):
+        serializer_class = Long
+
+    router = SimpleRouter()
+    router.register("staff", Staff, basename="staff")
+    router.register("notes", type("Public", (Base,), {"serializer_class": Brief, **members}), basename="notes")
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = router.urls
+
+    async with connect(WSAction([path("ws/", Root.as_asgi())]), "/ws/") as ws:
+        await ws.call("subscribe", "notes/")
+        await ws.call("partial_update", "staff/1/", data={"title": title})
+        if told is None:
+            await ws.nothing()
+        else:
+            assert (await ws.receive_json())["data"] == told

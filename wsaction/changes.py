@@ -10,7 +10,7 @@ with ``version_field``, the name of a field that every change makes greater, ``d
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,10 +22,11 @@ from wsaction.hub import Hub
 from wsaction.layers.base import History
 from wsaction.locks import Held
 from wsaction.lookups import name_of
+from wsaction.mounts import MountedHandler
 from wsaction.narrowing import NarrowingQuerySet
 from wsaction.publishing import heal, session_of
 from wsaction.routing import NoReverseMatch
-from wsaction.scopes import topic_at
+from wsaction.scopes import is_shared, topic_at
 from wsaction.serializers import output_model
 from wsaction.tables import Call
 from wsaction.units import join_unit, unit_to_wait_for
@@ -63,6 +64,7 @@ class _Place:
     route: str
     history: History | None
     asks: bool
+    sharing: tuple[MountedHandler, ...]  # other handlers that may have named this topic
     data: str = ""  # what is told of the object there, as JSON
 
 
@@ -244,6 +246,8 @@ def _change(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | None
 
     def told(place: _Place) -> _Place:
         there = place.handler if _shows(place.handler, handler, obj) else handler
+        if any(_shows_otherwise(one, there) for one in place.sharing):
+            return replace(place, data=gone(there, pk, obj))
         key = there.serializer_class, there.decides_serializer, there.version_field
         if key not in words:
             words[key] = gone(there, pk, obj) if event == "deleted" else _shown_at(there, handler, obj, pk)
@@ -251,7 +255,7 @@ def _change(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | None
 
     places: dict[str, _Place] = {}
     for route in handler.get_event_routes(event, obj):
-        if (place := _place(handler, route)) is not None:
+        if (place := _place(handler, route, obj)) is not None:
             places[place.topic] = told(place)
     was = now = None
     if any(place.asks for place in places.values()):
@@ -287,7 +291,7 @@ def _shown_at(there: Any, handler: Any, obj: Any, pk: Any) -> str:
         return gone(there, pk, obj)
 
 
-def _place(handler: Any, route: str) -> _Place | None:
+def _place(handler: Any, route: str, obj: Any) -> _Place | None:
     """Where a route is told; None where nobody can be subscribed to it."""
     session = session_of(handler)
     target = session.targets.resolve(route)
@@ -298,8 +302,42 @@ def _place(handler: Any, route: str) -> _Place | None:
     there = target.mounted.handler(frame, handler.scope)
     if not is_live(there):
         return None
-    asks = asks_of_objects(there)
-    return _Place(there, session.runtime.hub, topic_at(there), target.canonical, history(there), asks)
+    topic = topic_at(there)
+    sharing = tuple(one for one in _sharing(there, topic) if _is_of(one, obj))
+    asks = bool(sharing) or asks_of_objects(there)  # theirs may ask
+    return _Place(there, session.runtime.hub, topic, target.canonical, history(there), asks, sharing)
+
+
+def _sharing(there: Any, topic: str) -> Iterator[MountedHandler]:
+    """Other handlers of objects that may have named a topic."""
+    if not getattr(there, "decides_topic", False):
+        return
+    session, tables = session_of(there), [session_of(there).table]
+    everywhere = is_shared(topic)
+    if everywhere and (app := session.runtime.app) is not None:
+        views = [leaf.endpoint.view for leaf in app.router.leaves]
+        tables += [view.table for view in views if hasattr(view, "table") and view.table is not session.table]
+    for one in (one for table in tables for one in table.mounted):
+        cls = one.handler_class
+        is_same = cls is type(there) and one.attribute("serializer_class") is there.serializer_class
+        decides = hasattr(cls, "announced") and getattr(cls, "decides_topic", False)
+        if decides and not is_same and (everywhere or one.topic_space == there.mounted.topic_space):
+            yield one
+
+
+def _is_of(one: MountedHandler, obj: Any) -> bool:
+    """Whether a handler may show such objects."""
+    queryset = one.attribute("queryset")
+    model = getattr(queryset, "model", None)
+    return (
+        isinstance(obj, model) if isinstance(model, type) else queryset is not None or one.attribute("decides_queryset")
+    )
+
+
+def _shows_otherwise(one: MountedHandler, there: Any) -> bool:
+    """Whether the subscribers of another handler are not shown what those of this one are of an object."""
+    shape = one.attribute("serializer_class"), one.attribute("decides_serializer")
+    return shape != (there.serializer_class, there.decides_serializer)
 
 
 def event_routes(handler: Any, obj: Any) -> list[str]:

@@ -99,7 +99,7 @@ class RouteTable:
         self.root, self.protocol = MountedHandler(view), MountedHandler(protocol)
         patterns = tuple(mount(view.handler_class.routepatterns, (self.root,)))
         self.router = Router(patterns)
-        mounted = (self.root, *(leaf.endpoint.view for leaf in self.router.leaves))
+        self.mounted = mounted = (self.root, *(leaf.endpoint.view for leaf in self.router.leaves))
         spaces: dict[Any, str] = {}
         for one, pattern in zip(mounted, ("", *(leaf.route for leaf in self.router.leaves)), strict=True):
             one.topic_space = spaces.setdefault(one.attribute("get_topic"), pattern)
