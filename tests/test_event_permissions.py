@@ -683,6 +683,15 @@ async def test_where_list_shows_less_the_content_is_for_those_who_may_retrieve_i
         await ws.nothing()
 
 
+@pytest.mark.parametrize("hook", RESTRICTED)
+async def test_where_nothing_shows_an_object_it_is_shown_as_at_the_handlers_other_routes(hook: str) -> None:
+    async with connect(_notes({"list": None, hook: RESTRICTED[hook], "change": change}), "/ws/") as ws:
+        assert (await ws.call("retrieve", "notes/1/"))["status"] in (403, 404)
+        assert (await ws.call("subscribe", "notes/"))["status"] == 200
+        assert (await ws.call("change", "notes/"))["status"] == 200
+        await ws.nothing()
+
+
 async def test_a_list_of_ones_own_has_whole_events_for_those_who_may_retrieve_them() -> None:
     def get_queryset(self: Any) -> Any:
         return self.queryset.filter(pk=self.kwargs["pk"]) if self.action == "retrieve" else self.queryset

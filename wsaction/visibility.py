@@ -100,22 +100,23 @@ def _asks(handler: Any, plan: Any) -> bool:
 
 
 def _showing_plans(handler: Any) -> list[tuple[str, Any]]:
-    """The plans that an object is shown by, with their names: where ``list`` is the handler's own, and may show less
-    than events do, ``retrieve`` has a say too."""
+    """The plans that an object is shown by, with their names: those of the route, or else of the handler's others.
+    Where ``list`` is the handler's own, and may show less than events do, ``retrieve`` has a say too."""
     if (name := showing_action(handler)) is None:
-        return [("subscribe", plan_of(handler, "subscribe") or handler.mounted.no_such_action)]
-    plans = [(name, plan_of(handler, name))]
-    if name == "list" and getattr(handler, "decides_list", False):
-        plans.append(("retrieve", plan_of(handler, "retrieve") or handler.mounted.plan_beside("retrieve")))
-    return plans
+        declared = {action.name for action in type(handler).available_actions.values()}
+        name = next((one for one in ("retrieve", "list") if one in declared), None)
+        if name is None:
+            return [("subscribe", plan_of(handler, "subscribe") or handler.mounted.no_such_action)]
+    names = [name, "retrieve"] if name == "list" and getattr(handler, "decides_list", False) else [name]
+    return [(one, plan_of(handler, one) or handler.mounted.plan_beside(one)) for one in names]
 
 
 def showing_calls(handler: Any) -> tuple[Call, ...]:
     """The calls that show what a route has: what decides by ``self.action`` decides of its events as it does there."""
-    if not has_objects(handler) or showing_action(handler) is None:
+    if not has_objects(handler):
         return ()
-    target = handler.frame.call.target
-    return tuple(Call(target, name, handler.mounted, plan) for name, plan in _showing_plans(handler))
+    target, plans = handler.frame.call.target, _showing_plans(handler)
+    return tuple(Call(target, name, handler.mounted, plan) for name, plan in plans if name != "subscribe")
 
 
 def _is_scoped(handler: Any) -> bool:
