@@ -726,6 +726,26 @@ class ThatOwn(BasePermission):
         return bool(obj.title == "mine")
 
 
+async def test_handlers_with_one_get_topic_whose_routes_are_apart_show_what_they_show() -> None:
+    class Base(SubscribeMixin, ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Long, rows=[Long(id=1, title="old")])
+
+        def get_topic(self) -> str:
+            return super().get_topic()
+
+    router = SimpleRouter()
+    for name, shows in (("notes", Brief), ("staff", Long)):
+        router.register(name, type(name.title(), (Base,), {"serializer_class": shows}), basename=name)
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = router.urls
+
+    async with connect(WSAction([path("ws/", Root.as_asgi())]), "/ws/") as ws:
+        await ws.call("subscribe", "staff/")
+        await ws.call("partial_update", "staff/1/", data={"title": "new"})
+        assert (await ws.event("updated"))["data"] == {"id": 1, "title": "new", "secret": "s"}
+
+
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize(
     ("members", "title", "told"),

@@ -26,7 +26,7 @@ from wsaction.mounts import MountedHandler
 from wsaction.narrowing import NarrowingQuerySet
 from wsaction.publishing import heal, session_of
 from wsaction.routing import NoReverseMatch
-from wsaction.scopes import is_shared, topic_at
+from wsaction.scopes import is_named, is_shared, topic_at
 from wsaction.serializers import output_model
 from wsaction.tables import Call
 from wsaction.units import join_unit, unit_to_wait_for
@@ -310,7 +310,7 @@ def _place(handler: Any, route: str, obj: Any) -> _Place | None:
 
 def _sharing(there: Any, topic: str) -> Iterator[MountedHandler]:
     """Other handlers of objects that may have named a topic."""
-    if not getattr(there, "decides_topic", False):
+    if not is_named(topic):
         return
     session, tables = session_of(there), [session_of(there).table]
     everywhere = is_shared(topic)

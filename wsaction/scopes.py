@@ -19,8 +19,8 @@ from typing import Any
 
 __all__ = (
     "PATH_KEY", "PATTERN_KEY", "RUNTIME_KEY", "SESSION_KEY", "SOCKET_EXTENSION", "USER_ID_KEY", "RouteTopic",
-    "SharedTopic", "captured_root", "connection_captures", "connection_path", "group_topic", "is_loaded", "is_shared",
-    "topic_as", "topic_at", "topic_of",
+    "SharedTopic", "captured_root", "connection_captures", "connection_path", "group_topic", "is_loaded", "is_named",
+    "is_shared", "topic_as", "topic_at", "topic_of",
 )  # fmt: skip
 
 MAX_NAME = 512  # characters of a name in a topic; a longer one is replaced by its hash
@@ -63,6 +63,11 @@ class SharedTopic(str):
 def topic_at(handler: Any) -> str:
     """The topic of a handler and its route, as its ``get_topic()`` says. Raises ``TypeError`` for what is no string."""
     return topic_as(handler, handler.get_topic())
+
+
+def is_named(topic: str) -> bool:
+    """Whether a ``get_topic()`` has named it, and it is not the route's own."""
+    return topic.partition("?")[2].startswith(("?n", "?N", "?s", "?S"))
 
 
 def is_shared(topic: str) -> bool:
