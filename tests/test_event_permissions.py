@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy
 from pydantic import BaseModel
 from sqlalchemy import JSON, ForeignKey, LargeBinary, String, event, select
-from sqlalchemy.ext.asyncio import AsyncAttrs, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncAttrs, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import (
     ColumnProperty,
     DeclarativeBase,
@@ -791,3 +791,42 @@ async def test_handlers_that_share_a_topic_show_what_each_of_them_shows(
             await ws.nothing()
         else:
             assert (await ws.receive_json())["data"] == told
+
+
+async def test_what_events_show_is_asked_in_the_unit_of_work_under_way() -> None:
+    """A database with one connection has no other."""
+    engine = create_async_engine("sqlite+aiosqlite://")
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    projects = SQLAlchemyQuerySet(Project, async_sessionmaker(engine))
+    await projects.create({"id": 1, "owner": 1})
+
+    class Known(BasePermission):
+        async def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+            return bool(await projects.count())
+
+        def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
+            return True
+
+    class Out(BaseModel):
+        id: int
+        owner: int
+
+    class Projects(SubscribeMixin, ModelAPIActionHandler):
+        queryset = projects
+        serializer_class = Out
+        permission_classes = (Known,)
+
+        @async_action
+        async def enter(self) -> None:
+            await projects.create({"id": 2, "owner": 1})
+            await self.subscribe()
+
+    router = SimpleRouter()
+    router.register("projects", Projects)
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls})
+    async with connect(WSAction([path("ws/", root.as_asgi())]), "/ws/") as ws:
+        assert (await ws.call("subscribe", "projects/1/"))["status"] == 200
+        assert (await ws.call("enter", "projects/"))["status"] == 200
+    assert await projects.count() == 2
+    await engine.dispose()

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import Any
 
 from wsaction.events import encode_event
@@ -237,17 +238,28 @@ class Grant(Right):
         if topic_at(handler) != self._topic:
             return False
         refuse_answer(handler, "check_subscription", await handler.check_subscription())
-        await self.check_shown()
+        await self.check_shown(handler.frame)
         return True
 
-    async def check_shown(self) -> None:
+    async def check_shown(self, frame: Frame) -> None:
         """Raises `PermissionDenied` where what its events tell of is not shown to who asks for it: a permission that
         goes by the action may know of no ``subscribe``. A handler that decides for each frame is asked at each event.
+
+        It is asked in the frame's unit of work: a database may have one connection for all.
         """
         for call in self.shows:
-            if any(ask for _, ask, _ in call.asked):
-                async with self.handler(call) as handler:
-                    await self._session.allow(handler.frame, decided=False)
+            if not any(ask for _, ask, _ in call.asked):
+                continue
+            asked, unit = copy(frame), frame.unit
+            asked.call, asked.task = call, asyncio.current_task()
+            before = current_frame.get()
+            current_frame.set(None if before is None else asked)
+            try:
+                await self._session.allow(asked, decided=False)
+            finally:
+                current_frame.set(before)
+                if frame.unit is unit:
+                    frame.unit = asked.unit
 
 
 def release(session: Any, topic: str, route: str) -> None:

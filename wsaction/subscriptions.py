@@ -134,7 +134,7 @@ async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> di
         check_key(handler)
     refuse_answer(handler, "check_subscription", await handler.check_subscription())
     grant = Grant(session, handler, *key, showing_calls(handler))
-    await grant.check_shown()
+    await grant.check_shown(frame)
     if frame.call.name == "subscribe":  # of an action of the application's own, the objects are still in use
         await release_reads(frame)
     _check_bound(session, key)
