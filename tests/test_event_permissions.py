@@ -38,7 +38,7 @@ from wsaction.routers import SimpleRouter
 from wsaction.routing import path
 from wsaction.serializers import ReadOnly
 from wsaction.subscriptions import SharedTopic, SubscribeMixin
-from wsaction.testing import connect
+from wsaction.testing import WebSocketSession, connect
 
 OWNER, STRANGER = 1, 2
 
@@ -570,6 +570,14 @@ async def test_an_event_shows_at_each_route_what_retrieve_shows_there(shows: Any
     assert told["data"] == (data or reply["data"])
 
 
+class Known(BasePermission):
+    async def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+        return bool(await handler.queryset.count())
+
+    async def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
+        return bool(await handler.queryset.count())
+
+
 class Nobody(BasePermission):
     def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
         return False
@@ -795,18 +803,27 @@ async def test_handlers_that_share_a_topic_show_what_each_of_them_shows(
 
 async def test_what_events_show_is_asked_in_the_unit_of_work_under_way() -> None:
     """A database with one connection has no other."""
+    async with _projects({"permission_classes": (Known,)}) as ws:
+        assert (await ws.call("subscribe", "projects/1/"))["status"] == 200
+        assert (await ws.call("enter", "projects/"))["status"] == 200
+
+
+@pytest.mark.parametrize("members", [{"permission_classes": (Known,)}, {"get_permissions": lambda self: (Known,)}])
+async def test_who_asks_of_an_event_holds_no_connection_while_it_is_read(members: dict[str, Any]) -> None:
+    async with _projects(members) as ws:
+        await ws.call("subscribe", "projects/")
+        await ws.call("partial_update", "projects/1/", data={"owner": 2})
+        assert (await ws.event("updated"))["data"] == {"id": 1, "owner": 2}
+
+
+@asynccontextmanager
+async def _projects(members: dict[str, Any]) -> AsyncIterator[WebSocketSession]:
+    """Projects in a database that has one connection."""
     engine = create_async_engine("sqlite+aiosqlite://")
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     projects = SQLAlchemyQuerySet(Project, async_sessionmaker(engine))
     await projects.create({"id": 1, "owner": 1})
-
-    class Known(BasePermission):
-        async def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
-            return bool(await projects.count())
-
-        def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
-            return True
 
     class Out(BaseModel):
         id: int
@@ -815,7 +832,6 @@ async def test_what_events_show_is_asked_in_the_unit_of_work_under_way() -> None
     class Projects(SubscribeMixin, ModelAPIActionHandler):
         queryset = projects
         serializer_class = Out
-        permission_classes = (Known,)
 
         @async_action
         async def enter(self) -> None:
@@ -823,10 +839,8 @@ async def test_what_events_show_is_asked_in_the_unit_of_work_under_way() -> None
             await self.subscribe()
 
     router = SimpleRouter()
-    router.register("projects", Projects)
+    router.register("projects", type("Asked", (Projects,), members))
     root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls})
     async with connect(WSAction([path("ws/", root.as_asgi())]), "/ws/") as ws:
-        assert (await ws.call("subscribe", "projects/1/"))["status"] == 200
-        assert (await ws.call("enter", "projects/"))["status"] == 200
-    assert await projects.count() == 2
+        yield ws
     await engine.dispose()

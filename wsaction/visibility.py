@@ -38,6 +38,7 @@ from wsaction.routers import lookup_name
 from wsaction.serializers import MAX_MODELS, json_encoder, output_model
 from wsaction.showing import shown_as
 from wsaction.tables import Call
+from wsaction.units import complete
 
 __all__ = (
     "asks_of_objects",
@@ -349,6 +350,7 @@ class _View:
             async with self._grant.handler():  # in a unit of work of its own, so that it is nobody's afterwards
                 return await self._read(self._source, pk)
 
+        await complete(self._handler.frame)  # it holds no connection while it waits for what is read for all
         found: tuple[Any, bool] = await (self._shared.get("row", read) if self._is_shared else read())
         return found
 
