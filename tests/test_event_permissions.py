@@ -662,6 +662,13 @@ async def change(self: Any) -> None:
     await self.publish_object("updated", await self.queryset.update(note, {"title": "new"}), before=before)
 
 
+async def test_those_above_who_decide_for_each_frame_have_a_say_in_what_events_show() -> None:
+    app = _notes({}, get_permissions=lambda self: (Nobody,) if self.action in SHOWS else ())
+    async with connect(app, "/ws/") as ws:
+        for action in ("list", "subscribe"):
+            assert (await ws.call(action, "notes/"))["status"] == 403
+
+
 @async_action
 async def keys(self: Any) -> list[dict[str, Any]]:
     return [{"id": note.id} async for note in self.get_queryset()]
@@ -710,7 +717,7 @@ async def test_a_list_of_ones_own_has_whole_events_for_those_who_may_retrieve_th
         assert (await ws.event("updated"))["data"] == {"id": 1, "title": "new"}
 
 
-def _notes(members: dict[str, Any]) -> WSAction:
+def _notes(members: dict[str, Any], **above: Any) -> WSAction:
     members = {
         "queryset": MemoryQuerySet(Brief, rows=[Brief(id=1, title="old")]),
         "serializer_class": Brief,
@@ -719,7 +726,7 @@ def _notes(members: dict[str, Any]) -> WSAction:
     }
     router = SimpleRouter()
     router.register("notes", type("Notes", (SubscribeMixin, ModelAPIActionHandler), members))
-    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls})
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls, **above})
     return WSAction([path("ws/", root.as_asgi())])
 
 

@@ -237,14 +237,14 @@ class Session:
         return written
 
     async def allow(self, frame: Frame, *, decided: bool = True) -> Any:
-        """The handler of a frame, once all who have a say in its action have said yes; ``decided``: handlers that
-        decide for each frame too. Raises `PermissionDenied`."""
+        """The handler of a frame, once all who have a say in its action have said yes; ``decided``: the handler
+        itself too where it decides for each frame. Raises `PermissionDenied`."""
         call: Call = frame.call
         handler = call.mounted.handler(frame, self.scope)
         for mounted, ask, _ in call.asked:
             asked = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
             if ask is None:
-                if decided:
+                if decided or mounted is not call.mounted:
                     refuse_answer(asked, "check_permissions", await asked.check_permissions())
             elif (verdict := ask((self.scope, asked, call.name), frame.keywords)) is not None:
                 await raise_refusal(verdict)

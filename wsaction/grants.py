@@ -248,7 +248,7 @@ class Grant(Right):
         It is asked in the frame's unit of work: a database may have one connection for all.
         """
         for call in self.shows:
-            if not any(ask for _, ask, _ in call.asked):
+            if all(ask is None and mounted is call.mounted for mounted, ask, _ in call.asked):
                 continue
             asked, unit = copy(frame), frame.unit
             asked.call, asked.task = call, asyncio.current_task()
