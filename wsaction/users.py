@@ -60,7 +60,7 @@ class Users:
         self._sessions: dict[str, set[Any]] = {}
         self._keys: dict[Any, str] = {}
         self._noted: dict[Any, float] = {}  # since when, by the loop's clock, a connection is its user's
-        self._arriving: dict[Any, dict[str, str]] = {}  # who was disconnected since one asks whose it is, and why
+        self._arriving: dict[object, dict[str, str]] = {}  # who was disconnected since one asks whose it is, and why
         self._untold: dict[tuple[str, str], dict[str, str]] = {}
         self._retrying = False
         self._tasks = Tasks(copy_context())
@@ -76,11 +76,11 @@ class Users:
         Who is disconnected meanwhile may have been looked up before: the connection is closed as the others were.
         """
         since = asyncio.get_running_loop().time()
-        disconnected = self._arriving[session] = {}
+        disconnected = self._arriving[asked := object()] = {}  # a client may have one connection asked about twice
         try:
             yield
         finally:
-            del self._arriving[session]
+            del self._arriving[asked]
         self._note(session, since)
         if (reason := disconnected.get(self._keys.get(session, ""))) is not None:
             session.connection.close(4403, reason)
