@@ -41,6 +41,7 @@ __all__ = (
     "abandon",
     "complete",
     "current_unit",
+    "drop_failed",
     "finish",
     "join_unit",
     "own_unit",
@@ -447,6 +448,16 @@ async def release_reads(frame: Frame) -> None:
     unit = frame.unit
     if unit is not None and not unit.closed and not unit.depth and unit.has_only_read:
         await complete(frame)
+
+
+async def drop_failed(*, again: bool = False) -> None:
+    """Drops what an action that failed has changed, so that who is around it goes on without that: where a block of it
+    failed too, which keeps nothing, or where it is about to run ``again``, and would change it twice."""
+    frame = _own_frame()
+    unit = None if frame is None else frame.unit
+    if frame is not None and unit is not None and not unit.depth and unit.over and (again or unit.failed):
+        frame.unit = None
+        await unit.rollback()
 
 
 async def abandon(frame: Frame) -> None:
