@@ -337,7 +337,7 @@ def recheck(session: Any) -> asyncio.Task[None] | None:
     asking = [partial(_ask_subscription, session, key, grant, hold(*key)) for key, grant in session.grants.items()]
     asking += [partial(_ask_stream, session, stream, stream.hold()) for stream in session.streams]
     if (group := session.group) is not None:
-        asking.append(partial(_ask_connection, session, session.runtime.here.hold(group, *group.place)))
+        asking.append(partial(_ask_connection, session, group, session.runtime.here.hold(group, *group.place)))
     if not asking:
         return None
     task: asyncio.Task[None] = session.connection.spawn(_all_of, asking)
@@ -356,9 +356,11 @@ async def _ask_stream(session: Any, stream: Stream, go_on: Callable[[], None]) -
         go_on()
 
 
-async def _ask_connection(session: Any, go_on: Callable[[], None]) -> None:
+async def _ask_connection(session: Any, group: Any, go_on: Callable[[], None]) -> None:
     try:
-        if not await Connecting(session).still_holds():
+        if await Connecting(session).still_holds():
+            group.hears = True
+        else:
             session.connection.close(4403, "permission denied")
     finally:
         go_on()
