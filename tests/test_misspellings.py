@@ -441,6 +441,28 @@ async def test_a_check_that_is_not_awaited_lets_nobody_in(permission: Any, statu
     gc.collect()  # so that Python's own warning comes here, where it is expected
 
 
+@pytest.mark.parametrize("ends", ["by its timeout", "by $cancel"])
+@pytest.mark.filterwarnings("ignore:coroutine 'single.<locals>.later' was never awaited")
+async def test_an_action_that_forgot_to_await_a_check_can_be_ended(ends: str) -> None:
+    class Guarded(AsyncAPIConsumer):
+        permission_classes = (Slow,)
+        began = asyncio.Event()
+
+        @async_action(timeout=60 if ends == "by $cancel" else 0.02)
+        async def hang(self) -> None:
+            self.check_object_permissions(None)  # type: ignore[unused-coroutine]
+            self.began.set()
+            await asyncio.Event().wait()
+
+    async with connect(Guarded.as_asgi()) as ws:
+        await ws.send_json({"action": "hang", "request_id": 1})
+        if ends == "by $cancel":
+            await Guarded.began.wait()
+            assert (await ws.call("$cancel", data=1))["status"] == 200
+        assert (await ws.receive_json())["status"] == (499 if ends == "by $cancel" else 408)
+    gc.collect()
+
+
 async def test_a_connect_that_refuses_by_false_lets_nobody_in() -> None:
     closed = type("Closed", (AsyncAPIConsumer,), {"connect": says_false})
     with pytest.raises(HandshakeRefused) as refused:

@@ -89,6 +89,11 @@ class Frame:
             self._kwargs = dict(self.call.captures)
             return self._kwargs
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether it is not to run, or not to go on: it is refused or cancelled."""
+        return self.error is not None and not isinstance(self.error, Forgotten)
+
     def disown(self) -> "Frame":
         """A frame that is answered in the place of this one, with its error."""
         told = new_frame(self.body, self.action, self.route, self.request_id)

@@ -368,7 +368,7 @@ def join_unit() -> UnitOfWork | None:
 
 def _is_over(frame: Frame) -> bool:
     """Whether only clean-up is left of a frame's action: it failed, was cancelled, or its connection has ended."""
-    return frame.unit.over or frame.error is not None or frame.consumer.connection.ended is True
+    return frame.unit.over or frame.is_refused or frame.consumer.connection.ended is True
 
 
 @asynccontextmanager

@@ -350,7 +350,7 @@ async def _all_of(asking: Iterable[Callable[[], Awaitable[None]]]) -> None:
 
 async def _ask_stream(session: Any, stream: Stream, go_on: Callable[[], None]) -> None:
     try:
-        if not await stream.still_holds() and stream in session.streams and stream.frame.error is None:
+        if not await stream.still_holds() and stream in session.streams and not stream.frame.is_refused:
             session.connection.stop(stream.frame, PermissionDenied())
     finally:
         go_on()
