@@ -1,7 +1,7 @@
 """`AsyncAPIActionHandler`: answers the actions of a route, one instance for each frame."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from difflib import get_close_matches
 from functools import cache
@@ -273,12 +273,12 @@ class AsyncAPIActionHandler:
             return action.options.permission_classes
         return self.permission_classes
 
-    def check_permissions(self) -> Awaitable[None]:
+    def check_permissions(self) -> Coroutine[Any, Any, None]:
         """Raises `wsaction.exceptions.PermissionDenied` unless the action under way is allowed. To be awaited."""
         verdict = self._permissions().action_refusal(self.scope, self, self.frame.call.name, self.frame.keywords)
         return refusing("check_permissions", verdict)
 
-    def check_object_permissions(self, obj: Any) -> Awaitable[None]:
+    def check_object_permissions(self, obj: Any) -> Coroutine[Any, Any, None]:
         """Raises `wsaction.exceptions.PermissionDenied` unless the action under way may touch ``obj``. To be awaited:
         the action fails where it is not."""
         verdict = self._permissions().object_refusal(self.scope, self, self.frame.call.name, obj, self.frame.keywords)
