@@ -6,7 +6,8 @@ whatever else it captured: leave it out where tenants share a pattern. What an e
 Starlette, keeps them apart. With ``broadcast_type="card.moved"``
 each of their consumers is asked instead: ``async def card_moved(self, event)``, whose ``event`` also has the ``type``,
 and which tells its client what it likes (``await self.send_json(event)``). Whose action it was is told after the reply.
-A connection whose first frame has to authenticate is told nothing before that.
+A connection whose first frame has to authenticate is told nothing before that; else whoever may connect hears them:
+`IsAuthenticated` lets anonymous users connect, `IsAuthenticatedStrictly` does not.
 """
 
 import asyncio
