@@ -26,7 +26,7 @@ from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.limits import Limits
 from wsaction.misspellings import framework_names, is_code, is_ours
 from wsaction.mounts import Plan
-from wsaction.permissions import Permissions, compile_permissions, refusing
+from wsaction.permissions import Permissions, refusing
 from wsaction.publishing import own_topic, publish_from, push_to, session_of
 from wsaction.runtime import Runtime, on_loop, on_loops
 from wsaction.scopes import RouteTopic
@@ -294,8 +294,8 @@ class AsyncAPIActionHandler:
         permissions = self._plan().permissions
         if permissions is not None:
             return permissions
-        owner, names = f"{type(self).__name__}.get_permissions()", self.mounted.action_names
-        return compile_permissions(self.get_permissions(), owner=owner, actions=names)
+        compiled: Permissions = self.mounted.compiled(self.get_permissions())
+        return compiled
 
     # ---------------------------------------------------------------------------------------------- throttles
     def get_throttles(self) -> Sequence[Any]:
