@@ -382,6 +382,15 @@ async def test_get_permissions_decides_for_each_frame() -> None:
 async def test_what_get_permissions_returns_again_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Any] = []
 
+    class Switched(BasePermission):
+        on = [False, True]
+
+        def __init__(self) -> None:
+            self.answer = self.on.pop()
+
+        def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+            return self.answer
+
     class Named(BasePermission):
         def __init__(self, name: str = "x") -> None:
             if name != "x":
@@ -406,6 +415,7 @@ async def test_what_get_permissions_returns_again_is_not_read_again(monkeypatch:
         "its own": [Named("y")],
         "another": [DenyAll()],
         "nothing": None,
+        "switched": [Switched],
     }
 
     class Deciding(AsyncAPIConsumer):
@@ -422,9 +432,9 @@ async def test_what_get_permissions_returns_again_is_not_read_again(monkeypatch:
     monkeypatch.setattr(mounts, "compile_permissions", compiled)
     async with connect(Deciding.as_asgi()) as ws:
         read.clear()
-        for _ in range(2):
+        for switched in (200, 403):
             told = [(await ws.call("act", which=which))["status"] for which in answers]
-            assert told == [200, 403, 200, 403, 200, 403, 403, 500]
+            assert told == [200, 403, 200, 403, 200, 403, 403, 500, switched]
     once = [answers[which] for which in ("none", "class", "instance", "another")]
     assert [one for one in read if one in once] == once
 

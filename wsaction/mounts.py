@@ -153,9 +153,10 @@ class MountedHandler:
 
 
 def _kind(entry: Any) -> type | None:
-    """The class of a permission, given as that or as an instance without anything of its own; None: it is neither."""
+    """The class of a permission, given as that or as an instance without anything of its own; None: it is neither, or
+    its ``__init__`` may look at what changes."""
     if isinstance(entry, type):
-        return entry if issubclass(entry, BasePermission) else None
+        return entry if issubclass(entry, BasePermission) and entry.__init__ is object.__init__ else None
     if not isinstance(entry, BasePermission) or vars(entry):
         return None
     return None if any(vars(base).get("__slots__") for base in type(entry).__mro__) else type(entry)
