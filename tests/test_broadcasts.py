@@ -1,6 +1,7 @@
 """`wsaction.broadcasts`: answers told to a group, by the names and frames of rest_framework_channels."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from tests.test_subscriptions import Row
 from wsaction import broadcasts
 from wsaction.applications import WSAction
-from wsaction.authentication import BaseAuthentication
+from wsaction.authentication import BaseAuthentication, Credential, FirstFrameAuthentication
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import ImproperlyConfigured
@@ -105,6 +106,24 @@ async def test_who_asked_is_told_after_the_reply(action: str, authenticated: boo
             if action != "silently":
                 assert (await ws.receive_json())["request_id"] == number
             assert "request_id" not in await ws.receive_json()
+
+
+@pytest.mark.parametrize("action", ["tell", "typed"])
+async def test_who_has_yet_to_authenticate_is_told_nothing(action: str) -> None:
+    class First(FirstFrameAuthentication):
+        async def authenticate_data(self, data: Any) -> Credential | None:
+            return Credential(SimpleNamespace(is_authenticated=True, pk=data))
+
+    one_app = WSAction([path("", Root.as_asgi())], authentication_classes=[First])
+    async with one_app.lifespan(), connect(one_app, "/") as one, connect(one_app, "/") as two:
+        for ws in (one, two):
+            assert (await ws.call("$auth", data="ada"))["status"] == 200
+            if ws is one:
+                await one.call(action, "child")
+                assert "request_id" not in await one.receive_json()
+        await one.call(action, "child")
+        assert "request_id" not in await two.receive_json()
+        await two.nothing()
 
 
 async def test_what_others_tell_meanwhile_is_told_after_the_reply_too() -> None:

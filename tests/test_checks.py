@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from tests.everything import everything
 from wsaction.applications import WSAction
-from wsaction.authentication import SessionAuthentication
+from wsaction.authentication import Credential, FirstFrameAuthentication, SessionAuthentication
 from wsaction.checks import Finding, check
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -19,7 +19,7 @@ from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.inventory import inventory
 from wsaction.layers.redis import RedisLayer
 from wsaction.limits import Limits
-from wsaction.permissions import AllowAny, IsAuthenticated, IsOwner
+from wsaction.permissions import AllowAny, IsAuthenticated, IsAuthenticatedStrictly, IsOwner
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import Router, include, path, re_path, register_converter
 from wsaction.shadows import shadows
@@ -67,6 +67,11 @@ def codes(found: Iterable[Finding]) -> list[str]:
 
 
 def view() -> None: ...
+
+
+class FirstFrame(FirstFrameAuthentication):
+    async def authenticate_data(self, data: Any) -> Credential | None:
+        return None
 
 
 class YearConverter:
@@ -320,6 +325,33 @@ def test_permissions_of_objects_where_there_are_none() -> None:
     found = check(app(path("a/", Owned.as_aaah()), path("b/", Rated.as_aaah())))
     assert [(one.code, one.place) for one in found] == [("object_permissions", "ws/ a/")]
     assert "check_object_permissions(obj) in act, touch" in found[0].cure
+
+
+@pytest.mark.parametrize(
+    ("ask", "asked_of_root", "classes", "finds"),
+    [
+        (IsAuthenticated, AllowAny, (), True),
+        (AllowAny, IsAuthenticated, (), True),
+        (AllowAny, AllowAny, (), False),
+        (IsAuthenticated, IsAuthenticatedStrictly, (), False),
+        (IsAuthenticated, IsAuthenticated, (FirstFrame,), False),
+    ],
+)
+def test_broadcasts_that_anybody_hears(ask: Any, asked_of_root: Any, classes: Any, finds: bool) -> None:
+    class Telling(Allowed):
+        permission_classes = (ask,)
+
+        @async_action(mode="broadcast")
+        async def tell(self) -> str:
+            return ""
+
+    class Hall(Root):
+        permission_classes = (asked_of_root,)
+        routepatterns = [path("a/", Telling.as_aaah())]
+
+    found = check(hosted([path("ws/", Hall.as_asgi())], authentication_classes=classes))
+    assert codes(found) == ["open_broadcasts"] * finds
+    assert all("what tell of Hall broadcasts" in one.msg for one in found)
 
 
 def test_what_filters_would_read() -> None:

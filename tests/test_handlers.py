@@ -1,17 +1,19 @@
 """`wsaction.handlers`: mounting a handler, what it sees of its frame, and what it may decide."""
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 
 from tests.driving import ask, talking
+from wsaction import mounts
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import ImproperlyConfigured, NotFound, PermissionDenied
 from wsaction.handlers import ActionView, AsyncAPIActionHandler
 from wsaction.limits import Limits
-from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated, IsOwner
+from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated, IsOwner, compile_permissions
 from wsaction.routers import SimpleRouter
 from wsaction.routing import path, re_path
 from wsaction.testing import HandshakeRefused, connect
@@ -375,6 +377,66 @@ async def test_get_permissions_decides_for_each_frame() -> None:
         async with talking(mounted(Handler.as_aaah()), user=user) as ws:
             told = [(await ws.call(name, "cards/", n=1))["status"] for name in ("list", "update", "own", "none")]
         assert told == statuses
+
+
+async def test_what_get_permissions_returns_again_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Any] = []
+
+    class Switched(BasePermission):
+        on = [False, True]
+
+        def __init__(self) -> None:
+            self.answer = self.on.pop()
+
+        def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+            return self.answer
+
+    class Named(BasePermission):
+        def __init__(self, name: str = "x") -> None:
+            if name != "x":
+                self.name = name
+
+        def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+            return getattr(self, "name", "x") == "x"
+
+    @dataclass(slots=True)
+    class Slotted(BasePermission):
+        answer: bool
+
+        def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+            return self.answer
+
+    answers: dict[str, Any] = {
+        "slotted": [Slotted(True)],
+        "another of these": [Slotted(False)],
+        "none": [],
+        "class": [IsAuthenticated],
+        "instance": [Named()],
+        "its own": [Named("y")],
+        "another": [DenyAll()],
+        "nothing": None,
+        "switched": [Switched],
+    }
+
+    class Deciding(AsyncAPIConsumer):
+        @async_action
+        async def act(self, which: str) -> None: ...
+
+        def get_permissions(self) -> Any:
+            return answers[self.frame.body.get("which", "none")]
+
+    def compiled(classes: Any, **options: Any) -> Any:
+        read.append(classes)
+        return compile_permissions(classes, **options)
+
+    monkeypatch.setattr(mounts, "compile_permissions", compiled)
+    async with connect(Deciding.as_asgi()) as ws:
+        read.clear()
+        for switched in (200, 403):
+            told = [(await ws.call("act", which=which))["status"] for which in answers]
+            assert told == [200, 403, 200, 403, 200, 403, 403, 500, switched]
+    once = [answers[which] for which in ("none", "class", "instance", "another")]
+    assert [one for one in read if one in once] == once
 
 
 async def test_get_permissions_that_returns_none_at_all_is_a_500_that_names_it() -> None:

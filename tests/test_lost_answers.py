@@ -267,6 +267,40 @@ async def test_what_the_session_has_dropped_is_not_told_as_kept(
             assert (await ws.event())["data"]["title"] == "new"  # the first that is told
 
 
+@pytest.mark.parametrize("then", ["commit", "rollback"])
+@pytest.mark.parametrize("before", ["read", "write", "write as text", "not written yet"])
+async def test_who_has_only_read_has_nothing_to_lose(
+    before: str, then: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with shelves.sqlite(tmp_path, Base.metadata) as engine:
+        items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
+
+        class Items(ModelAPIActionHandler):
+            queryset, serializer_class = items, ItemOut
+
+            @async_action
+            async def add(self) -> None:
+                async with items.session() as session:
+                    if before == "read":
+                        await session.execute(sqlalchemy.select(Item))
+                    elif before == "write as text":
+                        await session.execute(sqlalchemy.text("INSERT INTO item (title) VALUES ('a')"))
+                    else:
+                        session.add(Item(title="a"))
+                        if before == "write":
+                            await session.flush()
+                async with items.session() as session:
+                    await session.execute(sqlalchemy.select(Item).execution_options(autoflush=False))
+                    await (session.commit() if then == "commit" else session.rollback())
+                await items.create({"title": "b"})
+
+        async with talking(Items.as_aaah()) as ws:
+            reply = await ws.call("add")
+        assert reply["status"] == (200 if before == "read" else 500)
+        assert before == "read" or re.search("dropped|would keep", caplog.text)
+        assert [one.title async for one in items] == ["b"] * (before == "read")
+
+
 async def test_a_session_that_is_lent_may_try_and_may_commit_its_own(tmp_path: Path) -> None:
     async with postgres() as (engine, _):
         items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))

@@ -441,6 +441,65 @@ async def test_a_check_that_is_not_awaited_lets_nobody_in(permission: Any, statu
     gc.collect()  # so that Python's own warning comes here, where it is expected
 
 
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("how", ["gather", "task", "task group", "wait_for", "cancelled before it began"])
+async def test_a_check_may_be_awaited_in_whichever_way(how: str, waits: bool) -> None:
+    class Even(BasePermission):
+        def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> Any:
+            return Later(obj % 2 == 0) if waits else obj % 2 == 0
+
+    class Guarded(AsyncAPIConsumer):
+        permission_classes = (Even,)
+
+        @async_action
+        async def look(self, numbers: list[int]) -> None:
+            if how == "gather":
+                await asyncio.gather(*(self.check_object_permissions(one) for one in numbers))
+            elif how == "task group":
+                try:
+                    async with asyncio.TaskGroup() as tasks:
+                        for one in numbers:
+                            tasks.create_task(self.check_object_permissions(one))
+                except* PermissionDenied as several:
+                    raise several.exceptions[0] from None
+            elif how == "wait_for":
+                for one in numbers:
+                    await asyncio.wait_for(self.check_object_permissions(one), 5)
+            else:
+                for one in numbers:
+                    task = asyncio.create_task(self.check_object_permissions(one))
+                    if how != "task":
+                        task.cancel()
+                    await task
+
+    async with connect(Guarded.as_asgi()) as ws:
+        cancelled = how == "cancelled before it began"
+        assert (await ws.call("look", numbers=[2, 4]))["status"] == (500 if cancelled else 200)
+        assert (await ws.call("look", numbers=[2, 3]))["status"] == (500 if cancelled else 403)
+
+
+@pytest.mark.parametrize("ends", ["by its timeout", "by $cancel"])
+@pytest.mark.filterwarnings("ignore:coroutine 'single.<locals>.later' was never awaited")
+async def test_an_action_that_forgot_to_await_a_check_can_be_ended(ends: str) -> None:
+    class Guarded(AsyncAPIConsumer):
+        permission_classes = (Slow,)
+        began = asyncio.Event()
+
+        @async_action(timeout=60 if ends == "by $cancel" else 0.02)
+        async def hang(self) -> None:
+            self.check_object_permissions(None)  # type: ignore[unused-coroutine]
+            self.began.set()
+            await asyncio.Event().wait()
+
+    async with connect(Guarded.as_asgi()) as ws:
+        await ws.send_json({"action": "hang", "request_id": 1})
+        if ends == "by $cancel":
+            await Guarded.began.wait()
+            assert (await ws.call("$cancel", data=1))["status"] == 200
+        assert (await ws.receive_json())["status"] == (499 if ends == "by $cancel" else 408)
+    gc.collect()
+
+
 async def test_a_connect_that_refuses_by_false_lets_nobody_in() -> None:
     closed = type("Closed", (AsyncAPIConsumer,), {"connect": says_false})
     with pytest.raises(HandshakeRefused) as refused:

@@ -1,5 +1,6 @@
 """`wsaction.publishing` and `app.publish`: an event from outside of every connection."""
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
@@ -199,6 +200,31 @@ async def test_what_is_called_after_a_commit_publishes_as_what_waited_for_it(way
         layer.away = True
         assert (await ws.call("follow", "rows/", way=way))["status"] == 200
         assert (await ws.event("$resync"))["data"]["epoch"] != at["epoch"]
+
+
+async def test_what_is_called_after_a_commit_publishes_before_the_next_is_called() -> None:
+    """Which may take long."""
+    called, go_on = asyncio.Event(), asyncio.Event()
+    async with world(*ROUTES) as app, connect(app, "/ws/") as ws:
+        await position(ws, "boards/7/")
+
+        async def later() -> None:
+            called.set()
+            await go_on.wait()
+
+        async def working() -> None:
+            async with unit_of_work() as unit:
+                for number in (1, 2):
+                    unit.on_commit(lambda number=number: app.publish("boards/7/", "told", number))
+                unit.on_commit(later)
+                unit.on_commit(lambda: app.publish("boards/7/", "told", 3))
+
+        work = asyncio.create_task(working())
+        await called.wait()
+        assert [(await ws.event("told"))["data"] for _ in range(2)] == [1, 2]
+        go_on.set()
+        assert (await ws.event("told"))["data"] == 3
+        await work
 
 
 async def test_a_user_who_is_disconnected_after_a_commit_is_so_everywhere_once_that_can_be_told(

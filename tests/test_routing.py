@@ -13,6 +13,7 @@ import pytest
 from django.conf import settings
 
 from wsaction import converters
+from wsaction.matches import Leaf
 from wsaction.routers import SimpleRouter
 from wsaction.routing import (
     Endpoint,
@@ -153,6 +154,20 @@ def test_the_canonical_form_of_a_route(route: str, canonical: str, cacheable: bo
     )
     match = router.resolve(route)
     assert (match.canonical, match.canonical, match.cacheable) == (canonical, canonical, cacheable)
+
+
+def test_the_canonical_form_costs_the_same_among_many_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
+    router, asked = Router([path(f"boards{n}/<int:pk>/", view) for n in range(1_000)]), 0
+
+    def match(leaf: Leaf, route: str, memo: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return found(leaf, route, memo)
+
+    found = Leaf.match
+    monkeypatch.setattr(Leaf, "match", match)
+    assert router.resolve("boards999/007/").canonical == "boards999/7/"
+    assert asked == 2
 
 
 def test_includes_of_modules_objects_and_routers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -617,6 +617,49 @@ async def test_what_a_failed_action_changed_is_not_kept_by_middleware(recovers: 
     assert [card.title async for card in cards] == kept
 
 
+@pytest.mark.parametrize("answers", ["again", "otherwise"])
+@pytest.mark.parametrize("fails", ["before", "within", "after"])
+@pytest.mark.parametrize("has_written", [True, False])
+async def test_middleware_goes_on_without_what_a_failed_action_changed(
+    has_written: bool, fails: str, answers: str
+) -> None:
+    """It may run the action again, which changes nothing twice, or none of it; or answer in its place."""
+    cards = MemoryQuerySet(Card)
+    failing = [fails]
+
+    def fail(where: str) -> None:
+        if where in failing:
+            failing.remove(where)
+            raise ZeroDivisionError
+
+    class Consumer(AsyncAPIConsumer):
+        @async_action
+        async def go(self) -> str:
+            if has_written:
+                await cards.create({"title": "first"})
+            fail("before")
+            async with self.unit_of_work():
+                await cards.create({"title": "second"})
+                fail("within")
+            fail("after")
+            return "done"
+
+    async def recovering(handler: Any, call_next: Any) -> Any:
+        try:
+            return await call_next(handler)
+        except ZeroDivisionError:
+            return await call_next(handler) if answers == "again" else "recovered"
+
+    app = WSAction([path("", Consumer.as_asgi())], middleware=[recovering])
+    async with app.lifespan(), connect(app, "/") as ws:
+        assert (await ws.call("go"))["data"] == ("done" if answers == "again" else "recovered")
+    once = [*(["first"] * has_written), "second"]
+    if answers == "again":
+        assert [card.title async for card in cards] == once * (2 if fails == "after" else 1)
+    elif fails != "before":
+        assert [card.title async for card in cards] == once * (fails == "after")
+
+
 async def test_a_unit_does_not_reach_over_a_yield() -> None:
     deck = Deck()
     assert (await _final(deck, "stream_in_one"))["status"] == 500

@@ -125,6 +125,22 @@ async def test_who_is_disconnected_while_looked_up_is_not_let_in(who: str, url: 
         assert not app.runtime.here.users._arriving
 
 
+@pytest.mark.parametrize("while_looked_up", [True, False])
+async def test_a_second_auth_keeps_nobody_from_being_disconnected(while_looked_up: bool) -> None:
+    slow = Slow()
+    async with started(authentication_classes=[slow]) as app, connect(app, "/ws/?later") as ws:
+        for request_id in (1, 2):
+            await ws.send_json({"action": "$auth", "data": "ada", "request_id": request_id})
+        assert (await ws.receive_json())["errors"][0]["type"] == "busy"
+        if while_looked_up:
+            await app.disconnect_user("ada")
+        slow.answers.set()
+        if not while_looked_up:
+            assert (await ws.receive_json())["status"] == 200
+            await app.disconnect_user("ada")
+        assert (await ws.wait_closed())[0] == 4403
+
+
 class MayConnect(BasePermission):
     async def can_connect(self, scope: Any, handler: Any) -> bool:
         may = scope["user"].pk in ALLOWED

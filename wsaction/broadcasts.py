@@ -6,6 +6,8 @@ whatever else it captured: leave it out where tenants share a pattern. What an e
 Starlette, keeps them apart. With ``broadcast_type="card.moved"``
 each of their consumers is asked instead: ``async def card_moved(self, event)``, whose ``event`` also has the ``type``,
 and which tells its client what it likes (``await self.send_json(event)``). Whose action it was is told after the reply.
+A connection whose first frame has to authenticate is told nothing before that; else whoever may connect hears them:
+`IsAuthenticated` lets anonymous users connect, `IsAuthenticatedStrictly` does not.
 """
 
 import asyncio
@@ -51,11 +53,12 @@ def is_grouped(session: Any) -> bool:
     return grouped
 
 
-async def join_group(session: Any) -> "Group | None":
-    """Joins a connection to the group of its consumer, where anything is ever told to it."""
+async def join_group(session: Any, *, hears: bool) -> "Group | None":
+    """Joins a connection to the group of its consumer, where anything is ever told to it. ``hears``: from now on, else
+    once it is allowed to."""
     if not is_grouped(session):
         return None
-    group = Group(session)
+    group = Group(session, hears=hears)
     await session.runtime.hub.join(group, *group.place, reply=lambda *_: "{}")
     return group
 
@@ -82,10 +85,10 @@ def _topic(handler: Any) -> str:
 class Group:
     """One connection in its group: a `recipients.Subscriber`."""
 
-    __slots__ = ("_held", "_running", "_session", "_under_way", "_waiting", "place")
+    __slots__ = ("_held", "_running", "_session", "_under_way", "_waiting", "hears", "place")
 
-    def __init__(self, session: Any) -> None:
-        self._session = session
+    def __init__(self, session: Any, *, hears: bool) -> None:
+        self._session, self.hears = session, hears
         self.place = _topic(session.consumer), ""  # its topic, and the route that nobody sees
         self._waiting: deque[dict[str, Any]] = deque()
         self._running = False
@@ -135,6 +138,8 @@ class Group:
 
     def put(self, text: str) -> None:
         """The hub's: something was told to the group."""
+        if not self.hears:
+            return
         before = [frame for frame, holds in self._under_way.items() if holds]
         if not before and not self._held:
             self._tell(text)

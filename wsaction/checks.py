@@ -52,6 +52,7 @@ def check(app: WSAction, workers: int = 1) -> list[Finding]:
     found += [
         *_open(entries),
         *_asked_of_objects(entries),
+        *_overheard(app),
         *_taken(entries),
         *_endless(entries),
         *_loose(app),
@@ -250,6 +251,26 @@ def _asked_of_objects(entries: list[Entry]) -> Iterator[Finding]:
             msg = f"{entry.handler} has permissions for objects alone, and no get_object() that asks them"
             cure = f"await self.check_object_permissions(obj) in {', '.join(owned)}, or define has_permission"
             yield Finding("warning", "object_permissions", _place(entry.connection, entry.route), msg, cure)
+
+
+def _overheard(app: WSAction) -> Iterator[Finding]:
+    """Broadcasts that not everybody may tell, and everybody hears."""
+    if app.runtime.authenticator is not None and app.runtime.authenticator.first_frame:
+        return  # nobody hears any before
+    for leaf in app.router.leaves:
+        if (table := getattr(leaf.endpoint.view, "table", None)) is None:
+            continue
+        permissions = table.root.no_such_action.permissions
+        if permissions is None or permissions.on_connect is not None:
+            continue
+        plans = [plan for one in (table.root, *(below.endpoint.view for below in table.router.leaves))
+                 for plan in one.plans.values()]  # fmt: skip
+        told = [one.name for one in plans if one.action and one.action.options.mode == "broadcast" and one.asked]
+        if told:
+            name = table.root.handler_class.__name__
+            msg = f"whoever may connect hears what {', '.join(dict.fromkeys(told))} of {name} broadcasts"
+            cure = f"{name}.permission_classes = (IsAuthenticatedStrictly,), or a permission with can_connect()"
+            yield Finding("warning", "open_broadcasts", _place(leaf.route, ""), msg, cure)
 
 
 # bounds

@@ -96,6 +96,7 @@ def check(app: WSAction, workers: int | None, strict: bool, as_json: bool) -> No
     warning  client_input       user or scope as an action's parameter
     warning  no_permissions     whoever is connected may use it
     warning  object_permissions permissions for objects, where nothing asks them
+    warning  open_broadcasts    not everybody may tell them, and everybody hears them
     warning  no_timeout         an action that may run for ever
     warning  no_pagination      a list that answers every row at once
     warning  loose_limit        a bound so wide that it is none

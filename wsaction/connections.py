@@ -167,7 +167,7 @@ class Connection:
         if self._lanes.withdraw(frame):
             frame.error = Cancelled()
             self.spawn(self._answer, frame)
-        elif frame.error is None:
+        elif not frame.is_refused:
             self.stop(frame, Cancelled())
         return isinstance(frame.error, Cancelled)
 

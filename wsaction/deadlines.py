@@ -107,7 +107,7 @@ class Deadlines:
         """Ends a frame that is under way for too long, or gives it another deadline."""
         if self._connection.outbox.is_sending(frame):
             frame.deadline = NEVER  # it has ended; the send has a bound of its own
-        elif frame.error is not None:
+        elif frame.is_refused:
             self._give_up(frame, f"{STUBBORN:g} s after it was cancelled")
         elif frame.unit is not COMMITTING:
             seconds, ctx = self._bound(frame)

@@ -123,7 +123,7 @@ class Session:
 
     def timeout(self, frame: Frame) -> float:
         """Seconds that the frame may take."""
-        if frame.error is not None:
+        if frame.is_refused:
             return _NEVER
         action = frame.call.plan.action
         own: float | None = None if action is None else action.options.timeout

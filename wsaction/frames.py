@@ -89,6 +89,11 @@ class Frame:
             self._kwargs = dict(self.call.captures)
             return self._kwargs
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether it is not to run, or not to go on: it is refused or cancelled."""
+        return self.error is not None and not isinstance(self.error, Forgotten)
+
     def disown(self) -> "Frame":
         """A frame that is answered in the place of this one, with its error."""
         told = new_frame(self.body, self.action, self.route, self.request_id)
@@ -129,14 +134,15 @@ def let_go(frame: Frame, *, failed: bool = False) -> None:
         (one.undo if failed else one.go_on)()
 
 
-class Pending:
+class Pending(Coroutine[Any, Any, None]):
     """A question that has been asked, ``await self.check_object_permissions(obj)``, whose answer has to be awaited: the
-    frame under way fails where it is not, since nobody would hear a refusal."""
+    frame under way fails where it is not, since nobody would hear a refusal. A coroutine, for ``create_task``."""
 
-    __slots__ = ("_answer", "_frame", "_what")
+    __slots__ = ("_answer", "_begun", "_frame", "_what")
 
     def __init__(self, what: str, answer: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._what, self._answer, self._frame = what, answer, current_frame.get()
+        self._begun: Any = None  # what answers a task
         if (frame := self._frame) is not None:
             if frame.error is None:
                 frame.error = Forgotten()
@@ -149,6 +155,20 @@ class Pending:
             if not frame.error.open:
                 frame.error = None
         return self._answer().__await__()
+
+    def send(self, value: Any) -> Any:
+        if self._begun is None:
+            self._begun = self.__await__()
+        return self._begun.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        if self._begun is None:
+            self._begun = self.__await__()
+        return self._begun.throw(*error)
+
+    def close(self) -> None:
+        if self._begun is not None:
+            self._begun.close()
 
 
 class Forgotten(TypeError):

@@ -1,7 +1,7 @@
 """`AsyncAPIActionHandler`: answers the actions of a route, one instance for each frame."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from difflib import get_close_matches
 from functools import cache
@@ -26,7 +26,7 @@ from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.limits import Limits
 from wsaction.misspellings import framework_names, is_code, is_ours
 from wsaction.mounts import Plan
-from wsaction.permissions import Permissions, compile_permissions, refusing
+from wsaction.permissions import Permissions, refusing
 from wsaction.publishing import own_topic, publish_from, push_to, session_of
 from wsaction.runtime import Runtime, on_loop, on_loops
 from wsaction.scopes import RouteTopic
@@ -273,12 +273,12 @@ class AsyncAPIActionHandler:
             return action.options.permission_classes
         return self.permission_classes
 
-    def check_permissions(self) -> Awaitable[None]:
+    def check_permissions(self) -> Coroutine[Any, Any, None]:
         """Raises `wsaction.exceptions.PermissionDenied` unless the action under way is allowed. To be awaited."""
         verdict = self._permissions().action_refusal(self.scope, self, self.frame.call.name, self.frame.keywords)
         return refusing("check_permissions", verdict)
 
-    def check_object_permissions(self, obj: Any) -> Awaitable[None]:
+    def check_object_permissions(self, obj: Any) -> Coroutine[Any, Any, None]:
         """Raises `wsaction.exceptions.PermissionDenied` unless the action under way may touch ``obj``. To be awaited:
         the action fails where it is not."""
         verdict = self._permissions().object_refusal(self.scope, self, self.frame.call.name, obj, self.frame.keywords)
@@ -294,8 +294,8 @@ class AsyncAPIActionHandler:
         permissions = self._plan().permissions
         if permissions is not None:
             return permissions
-        owner, names = f"{type(self).__name__}.get_permissions()", self.mounted.action_names
-        return compile_permissions(self.get_permissions(), owner=owner, actions=names)
+        compiled: Permissions = self.mounted.compiled(self.get_permissions())
+        return compiled
 
     # ---------------------------------------------------------------------------------------------- throttles
     def get_throttles(self) -> Sequence[Any]:

@@ -7,7 +7,7 @@ includes above it. A match of a leaf is checked level by level, as the patterns 
 import difflib
 import heapq
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from wsaction.patterns import Endpoint, Include, Pattern, Step
@@ -28,6 +28,7 @@ class Level:
 
 
 Memo = dict[Level, Step | None]
+Resolve = Callable[[str], "ResolverMatch"]
 
 
 class Leaf:
@@ -46,14 +47,15 @@ class Leaf:
         "namespaces",
         "pattern",
         "patterns",
+        "resolve",
         "route",
     )
 
-    def __init__(self, endpoint: Endpoint, levels: tuple[Level, ...], forest: "list[Leaf]") -> None:
+    def __init__(self, endpoint: Endpoint, levels: tuple[Level, ...], forest: "list[Leaf]", resolve: "Resolve") -> None:
         includes = [level.include for level in levels]
         self.endpoint = endpoint
         self.levels = levels
-        self.forest = forest
+        self.forest, self.resolve = forest, resolve
         self.index = len(forest)
         self.pattern = endpoint.pattern
         self.patterns = (*(level.pattern for level in levels), endpoint.pattern)
@@ -82,8 +84,10 @@ class Leaf:
 
     def is_first_of(self, route: str) -> bool:
         """Whether a route leads here, and to no leaf before this one."""
-        memo: Memo = {}
-        return next((leaf for leaf in self.forest if leaf.match(route, memo) is not None), None) is self
+        try:
+            return self.resolve(route)._leaf is self
+        except Resolver404:
+            return False
 
     def _match_nested(self, route: str, memo: Memo) -> "ResolverMatch | None":
         kwargs: dict[str, Any] = {}
@@ -246,19 +250,22 @@ class Resolver404(Exception):
         )
 
 
-def leaves(patterns: Sequence[Endpoint | Include]) -> list[Leaf]:
-    """The leaves of a tree of patterns, in the order in which they are tried."""
+def leaves(patterns: Sequence[Endpoint | Include], resolve: "Resolve") -> list[Leaf]:
+    """The leaves of a tree of patterns, in the order in which they are tried. ``resolve`` finds the first that matches
+    a route, or raises `Resolver404`."""
     forest: list[Leaf] = []
-    _grow(forest, patterns, ())
+    _grow(forest, patterns, (), resolve)
     return forest
 
 
-def _grow(forest: list[Leaf], patterns: Sequence[Endpoint | Include], levels: tuple[Level, ...]) -> None:
+def _grow(
+    forest: list[Leaf], patterns: Sequence[Endpoint | Include], levels: tuple[Level, ...], resolve: "Resolve"
+) -> None:
     for pattern in patterns:
         if isinstance(pattern, Include):
-            _grow(forest, pattern.children, (*levels, Level(pattern)))
+            _grow(forest, pattern.children, (*levels, Level(pattern)), resolve)
         else:
-            forest.append(Leaf(pattern, levels, forest))
+            forest.append(Leaf(pattern, levels, forest, resolve))
 
 
 def _joined(patterns: Sequence[Pattern]) -> str:

@@ -6,13 +6,15 @@ from typing import Any, TypeAlias
 
 from wsaction.exceptions import APIError, ImproperlyConfigured
 from wsaction.frames import note_failure
+from wsaction.units import drop_failed
 
 __all__ = ("CallNext", "ExceptionHandler", "Middleware", "check_exception_handlers", "check_middleware")
 
 CallNext: TypeAlias = Callable[[Any], Awaitable[Any]]
 """``await call_next(handler)`` runs what is further in, and gives what the action returned.
 
-Middleware that calls it and does not await it is a ``RuntimeError``; one that does not call it answers itself.
+Middleware that calls it and does not await it is a ``RuntimeError``; one that does not call it answers itself. Where
+the action has failed and it is called again, what was changed before is dropped first.
 """
 
 Middleware: TypeAlias = Callable[[Any, CallNext], Awaitable[Any]]
@@ -62,10 +64,12 @@ def through(middleware: Sequence[Middleware], innermost: CallNext) -> CallNext:
 
 def _noted(innermost: CallNext) -> CallNext:
     async def call(handler: Any) -> Any:
+        await drop_failed(again=True)
         try:
             return await innermost(handler)
         except BaseException:
             note_failure()
+            await drop_failed()
             raise
 
     return call

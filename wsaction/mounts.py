@@ -11,13 +11,15 @@ from wsaction.algebra import Ask
 from wsaction.exceptions import ActionNotAllowed, APIError, ImproperlyConfigured
 from wsaction.frames import Frame
 from wsaction.misspellings import defined_by_user
-from wsaction.permissions import Permissions, compile_permissions
+from wsaction.permissions import BasePermission, Permissions, compile_permissions
 from wsaction.routing import Endpoint, Include, adopt_all, nest, re_path
 from wsaction.throttling import BaseThrottle, Throttles, compile_throttles
 
 __all__ = ("MountedHandler", "Plan", "View", "as_prefixes", "check_captures", "mount")
 
 logger = logging.getLogger("wsaction")
+
+MAX_COMPILED = 64  # answers of a handler's get_permissions() that are kept
 
 
 class View(Protocol):
@@ -46,8 +48,8 @@ class MountedHandler:
     """A handler at its place in a table: its class, and a plan for each action that its route has."""
 
     __slots__ = (
-        "_beside", "_initkwargs", "above", "action_names", "actions", "handler_class", "is_consumer", "no_such_action",
-        "plans", "throttles", "topic_space",
+        "_beside", "_compiled", "_initkwargs", "above", "action_names", "actions", "handler_class", "is_consumer",
+        "no_such_action", "plans", "throttles", "topic_space",
     )  # fmt: skip
     topic_space: str  # the first pattern whose handler has the same get_topic(): names of topics are within it
 
@@ -57,6 +59,7 @@ class MountedHandler:
         self.is_consumer: bool = view.handler_class.is_consumer
         self.above = above  # the root and the handlers whose `routepatterns` lead here
         self.action_names = _action_names(view)
+        self._compiled: dict[tuple[Any, ...], Permissions] = {}  # what its get_permissions() returned before
         self.throttles = self._throttles(None)  # the handler's own; None: it decides
         self.no_such_action = self._plan(None)
         self._beside: dict[str, Plan] = {}
@@ -84,6 +87,18 @@ class MountedHandler:
         handler.frame = frame
         handler.mounted = self
         return handler
+
+    def compiled(self, classes: Any) -> Permissions:
+        """What the handler's ``get_permissions()`` has returned, by frame. What is the same again is not read again:
+        that takes longer than most actions, and is asked for each event and recipient too."""
+        kinds = tuple(map(_kind, classes)) if isinstance(classes, list | tuple) else (None,)
+        if None not in kinds and (known := self._compiled.get(kinds)) is not None:
+            return known
+        owner = f"{self.handler_class.__name__}.get_permissions()"
+        permissions = compile_permissions(classes, owner=owner, actions=self.action_names)
+        if None not in kinds and len(self._compiled) < MAX_COMPILED:
+            self._compiled[kinds] = permissions
+        return permissions
 
     def refusal(self, frame: Frame, debug: bool) -> APIError:
         """What is told when there is no such action; the names that are near, in debug mode only."""
@@ -143,6 +158,16 @@ class MountedHandler:
             owner = f"@async_action(throttle_classes=...) of {cls.__name__}.{action.name}"
             classes = action.options.throttle_classes
         return compile_throttles(classes, owner=owner, throttle_scope=self.attribute("throttle_scope"))
+
+
+def _kind(entry: Any) -> type | None:
+    """The class of a permission, given as that or as an instance without anything of its own; None: it is neither, or
+    its ``__init__`` may look at what changes."""
+    if isinstance(entry, type):
+        return entry if issubclass(entry, BasePermission) and entry.__init__ is object.__init__ else None
+    if not isinstance(entry, BasePermission) or vars(entry):
+        return None
+    return None if any(vars(base).get("__slots__") for base in type(entry).__mro__) else type(entry)
 
 
 def _action_names(view: View) -> dict[str, str]:

@@ -33,7 +33,7 @@ What cannot change the verdict any more is not asked; the order is from left to 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Collection, Generator, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Collection, Coroutine, Generator, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -291,7 +291,7 @@ async def raise_refusal(verdict: Verdict) -> None:
         raise _denied(verdict)
 
 
-def refusing(what: str, verdict: Verdict) -> Awaitable[None]:
+def refusing(what: str, verdict: Verdict) -> Coroutine[Any, Any, None]:
     """The same, as soon as it is known: where nothing has to be awaited, nobody can forget to."""
     if verdict is None:
         return _ALLOWED
@@ -304,9 +304,20 @@ def _denied(refusal: Refusal) -> PermissionDenied:
     return PermissionDenied(refusal.message, {"code": refusal.code} if refusal.code else None)
 
 
-class _Allowed:
+class _Allowed(Coroutine[Any, Any, None]):
+    """One that is done; of no state, so that all may await the same."""
+
     def __await__(self) -> Generator[Any, Any, None]:
         yield from ()
+
+    def send(self, value: Any) -> Any:
+        raise StopIteration
+
+    def throw(self, *error: Any) -> Any:
+        super().throw(*error)
+
+    def close(self) -> None:
+        """Nothing is under way."""
 
 
 _ALLOWED = _Allowed()

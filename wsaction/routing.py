@@ -71,7 +71,7 @@ class Router:
 
     def __init__(self, patterns: Iterable[Any]) -> None:
         self.patterns = adopt_all(patterns, "Router()")
-        self.leaves: list[Leaf] = leaves(self.patterns)
+        self.leaves: list[Leaf] = leaves(self.patterns, self.resolve)
         self._trie = Trie()
         outlines = {pattern: outline(pattern) for leaf in self.leaves for pattern in leaf.patterns}
         for leaf in self.leaves:

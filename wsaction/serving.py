@@ -133,18 +133,19 @@ async def _open(view: RootView, scope: Any, connection: Connection, runtime: Run
     dispatcher: Dispatcher = ReplyFirst(session) if is_grouped(session) else session
     if runtime.debug:
         dispatcher = BlockingWatch(dispatcher, runtime.blocking)
-    users = runtime.here.users
+    users, is_awaited = runtime.here.users, False
     await users.listening()
     runtime.here.serves = True
     with users.arrival(session):  # already, so that disconnect_user() does not miss who is about to be accepted
         if runtime.authenticator is not None:
             state = await runtime.authenticator.open(scope, connection.limits.auth_timeout)
+            is_awaited = state.awaited
             arriving, refreshed = partial(users.arrival, session), partial(recheck, session)
             dispatcher = Gate(state, dispatcher, connection, arriving, refreshed, observed, debug=runtime.debug)
     await may_connect(session)
     if runtime.here.draining:
         raise ShuttingDown
-    session.group = await join_group(session)
+    session.group = await join_group(session, hears=not is_awaited)
     if session.revised:  # since it was asked, perhaps
         await may_connect(session)
     with users.arrival(session):

@@ -23,6 +23,7 @@ Outside of a frame (an HTTP endpoint, a job, a test) each operation of a queryse
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -41,6 +42,7 @@ __all__ = (
     "abandon",
     "complete",
     "current_unit",
+    "drop_failed",
     "finish",
     "join_unit",
     "own_unit",
@@ -107,7 +109,7 @@ class UnitOfWork:
         self._around: list[Callable[[], Awaitable[None]]] = []
         self._callbacks: list[Callable[[], Any]] = []
         self._if_unknown: list[Callable[[], Any]] = []
-        self._calling: list[Callable[[], Any]] | None = None  # those of the two that are being called
+        self._calling: deque[Callable[[], Any]] | None = None  # what is yet to be called, once it is
         self.closed = False  # once it begins to end: what asks for a unit now is outside
         self.depth = 0  # of `unit_of_work` blocks
         self.is_blocks = False  # whether such a block of its owner's ends it, and not the action
@@ -132,9 +134,9 @@ class UnitOfWork:
     def on_commit(self, callback: Callable[[], Any], *, if_unknown: Callable[[], Any] | None = None) -> None:
         """Has a function called, or awaited, after the unit is committed and before the reply; in the order given.
 
-        It is outside of the unit: what it changes is kept by itself, and what it publishes is told after all that is
-        called. What it raises is logged and changes nothing. Never called where the unit is rolled
-        back. Where nobody knows whether it was committed, ``if_unknown`` is called in its place. Raises
+        It is outside of the unit: what it changes is kept by itself, and what it publishes is told once it has
+        returned, before the next is called. What it raises is logged and changes nothing. Never called where the unit
+        is rolled back. Where nobody knows whether it was committed, ``if_unknown`` is called in its place. Raises
         ``RuntimeError`` once the unit has ended.
         """
         if self._calling is not None:  # by one of those that are called
@@ -228,12 +230,15 @@ class UnitOfWork:
         await self._call_all(self._callbacks)
 
     async def _call_all(self, callbacks: list[Callable[[], Any]]) -> None:
-        """Calls what waited for the end, and what is added meanwhile."""
-        self._calling = callbacks
+        """Calls what waited for the end, and what each of them adds right after it: the next one may take long."""
+        self._calling = deque(callbacks)
         before = _calling.set((self, asyncio.current_task()))
         try:
-            for callback in callbacks:
+            while self._calling:
+                callback, others = self._calling.popleft(), self._calling
+                self._calling = deque()
                 await _call(callback)
+                self._calling.extend(others)
         finally:
             self._calling = None
             _calling.reset(before)
@@ -371,7 +376,7 @@ def join_unit() -> UnitOfWork | None:
 
 def _is_over(frame: Frame) -> bool:
     """Whether only clean-up is left of a frame's action: it failed, was cancelled, or its connection has ended."""
-    return frame.unit.over or frame.error is not None or frame.consumer.connection.ended is True
+    return frame.unit.over or frame.is_refused or frame.consumer.connection.ended is True
 
 
 @asynccontextmanager
@@ -456,6 +461,16 @@ async def release_reads(frame: Frame) -> None:
     unit = frame.unit
     if unit is not None and not unit.closed and not unit.depth and unit.has_only_read:
         await complete(frame)
+
+
+async def drop_failed(*, again: bool = False) -> None:
+    """Drops what an action that failed has changed, so that who is around it goes on without that: where a block of it
+    failed too, which keeps nothing, or where it is about to run ``again``, and would change it twice."""
+    frame = _own_frame()
+    unit = None if frame is None else frame.unit
+    if frame is not None and unit is not None and not unit.depth and unit.over and (again or unit.failed):
+        frame.unit = None
+        await unit.rollback()
 
 
 async def abandon(frame: Frame) -> None:

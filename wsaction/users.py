@@ -60,7 +60,7 @@ class Users:
         self._sessions: dict[str, set[Any]] = {}
         self._keys: dict[Any, str] = {}
         self._noted: dict[Any, float] = {}  # since when, by the loop's clock, a connection is its user's
-        self._arriving: dict[Any, dict[str, str]] = {}  # who was disconnected since one asks whose it is, and why
+        self._arriving: dict[object, dict[str, str]] = {}  # who was disconnected since one asks whose it is, and why
         self._untold: dict[tuple[str, str], dict[str, str]] = {}
         self._retrying = False
         self._tasks = Tasks(copy_context())
@@ -76,11 +76,11 @@ class Users:
         Who is disconnected meanwhile may have been looked up before: the connection is closed as the others were.
         """
         since = asyncio.get_running_loop().time()
-        disconnected = self._arriving[session] = {}
+        disconnected = self._arriving[asked := object()] = {}  # a client may have one connection asked about twice
         try:
             yield
         finally:
-            del self._arriving[session]
+            del self._arriving[asked]
         self._note(session, since)
         if (reason := disconnected.get(self._keys.get(session, ""))) is not None:
             session.connection.close(4403, reason)
@@ -337,7 +337,7 @@ def recheck(session: Any) -> asyncio.Task[None] | None:
     asking = [partial(_ask_subscription, session, key, grant, hold(*key)) for key, grant in session.grants.items()]
     asking += [partial(_ask_stream, session, stream, stream.hold()) for stream in session.streams]
     if (group := session.group) is not None:
-        asking.append(partial(_ask_connection, session, session.runtime.here.hold(group, *group.place)))
+        asking.append(partial(_ask_connection, session, group, session.runtime.here.hold(group, *group.place)))
     if not asking:
         return None
     task: asyncio.Task[None] = session.connection.spawn(_all_of, asking)
@@ -350,15 +350,17 @@ async def _all_of(asking: Iterable[Callable[[], Awaitable[None]]]) -> None:
 
 async def _ask_stream(session: Any, stream: Stream, go_on: Callable[[], None]) -> None:
     try:
-        if not await stream.still_holds() and stream in session.streams and stream.frame.error is None:
+        if not await stream.still_holds() and stream in session.streams and not stream.frame.is_refused:
             session.connection.stop(stream.frame, PermissionDenied())
     finally:
         go_on()
 
 
-async def _ask_connection(session: Any, go_on: Callable[[], None]) -> None:
+async def _ask_connection(session: Any, group: Any, go_on: Callable[[], None]) -> None:
     try:
-        if not await Connecting(session).still_holds():
+        if await Connecting(session).still_holds():
+            group.hears = True
+        else:
             session.connection.close(4403, "permission denied")
     finally:
         go_on()

@@ -66,16 +66,17 @@ class UnitSession:
         self._has_one_database = sessionmaker.kw.get("bind") is not None and not sessionmaker.kw.get("binds")
         self._turn: _Turn | None = None  # to write, while this unit has it
         self._lent: int | None = None  # blocks in which the application has it; None: it never had
+        self._changed_as_lent = False  # whether it has changed something in these
         self.may_be_aborted = False  # whether a statement may have failed whose error was caught
         self._written_in: SessionTransaction | None = None  # where there is something to keep
         self._is_lost = False  # whether that has ended before its unit
 
-    def use(self, *, writing: bool) -> "_Use":
-        """The session to oneself; within its block once more where the same task asks.
+    def use(self, *, writing: bool, lends: bool = False) -> "_Use":
+        """The session to oneself; within its block once more where the same task asks. ``lends``: to `lend` it.
 
         Raises for what the database refuses what clients are told of it.
         """
-        return _Use(self, writing)
+        return _Use(self, writing, lends)
 
     async def is_transaction_open(self) -> bool:
         """Whether something may have been written already, so that a savepoint is needed to take back one write."""
@@ -91,14 +92,25 @@ class UnitSession:
         before it."""
         if self._lent is None:
             self._lent = 0
-            event.listen(self.session.sync_session, "before_commit", self._refuse_commit)
+            session = self.session.sync_session
+            event.listen(session, "before_commit", self._refuse_commit)
+            event.listen(session, "after_flush", lambda *_: self._note_change())
+            event.listen(session, "do_orm_execute", lambda state: None if state.is_select else self._note_change())
+        if not self._lent:
+            self._changed_as_lent = False
         self.may_be_aborted = True
         self._lent += 1
         try:
             yield
         finally:
             self._lent -= 1
-            self.note_written()
+            if self._changed_as_lent or self.is_dirty():
+                self.note_written()
+            else:  # it has read only, and may be rolled back by the next who has it
+                self._note_lost()
+
+    def _note_change(self) -> None:
+        self._changed_as_lent = True
 
     def _refuse_commit(self, session: Session) -> None:
         if self._lent and self._written_in is not None and not session.in_nested_transaction():
@@ -109,9 +121,13 @@ class UnitSession:
 
     def note_written(self) -> None:
         """Something was written: from here on the transaction has to last until the unit ends."""
+        self._written_in = self._note_lost()
+
+    def _note_lost(self) -> SessionTransaction | None:
+        """Notes whether what was written before is lost; returns the transaction of now."""
         now = self.session.sync_session.get_transaction()
         self._is_lost = self._is_lost or self._written_in not in (None, now)
-        self._written_in = now
+        return now
 
     def forget_written(self) -> None:
         """Nothing is written that would have to be kept."""
@@ -159,7 +175,8 @@ class UnitSession:
                 "session.rollback() or close() has dropped what this unit of work had changed before; nothing is kept. "
                 "Try what may fail in `async with session.begin_nested()`"
             )
-        if self.may_be_aborted and self._written_in is not None and not self.is_sqlite:
+        may_have_written = self._written_in is not None or self._lent is not None  # it may have, by its connection
+        if self.may_be_aborted and may_have_written and not self.is_sqlite:
             await self._check_aborted()
 
     async def _check_aborted(self) -> None:
@@ -227,10 +244,10 @@ def _end_transaction(session: Session) -> None:
 class _Use:
     """The block of `UnitSession.use`."""
 
-    __slots__ = ("_entered", "_held", "_writing")
+    __slots__ = ("_entered", "_held", "_lends", "_writing")
 
-    def __init__(self, held: UnitSession, writing: bool) -> None:
-        self._held, self._writing = held, writing
+    def __init__(self, held: UnitSession, writing: bool, lends: bool) -> None:
+        self._held, self._writing, self._lends = held, writing, lends
 
     async def __aenter__(self) -> None:
         held, task = self._held, asyncio.current_task()
@@ -251,7 +268,7 @@ class _Use:
 
     def _leave(self, exc: BaseException | None) -> None:
         held = self._held
-        if exc is None and self._writing:
+        if exc is None and self._writing and not self._lends:  # else `lend` has noted it
             held.note_written()
         if not self._entered:
             held.user = None
@@ -402,7 +419,7 @@ class _UnderWay:
         sessionmaker, mapper, writing = self._asked
         while (unit := join_unit()) is not None:
             held = _of(unit, sessionmaker, mapper)
-            self._use = held.use(writing=writing)
+            self._use = held.use(writing=writing, lends=self._block)
             await self._use.__aenter__()
             if not unit.closed:
                 self._unit = unit
