@@ -250,15 +250,20 @@ class Attack:
         """Sends the same again and again over so many sockets, as fast as the server takes it from each."""
         clients = {client.socket: client for client in (Client(self.port) for _ in range(sockets))}
         rest = dict.fromkeys(clients, memoryview(frames))
-        sent = 0
+        sent, last = 0, dict[Any, bytes | None]()
         for one in clients:
             one.setblocking(False)
         self.begun()
         while not self.over:
             readable, writable, _ = select.select(clients, clients, [], 0.1)
             for one in readable:
-                if not one.recv(1 << 20):
-                    raise ConnectionError("the server closed a client that reads what it gets")
+                try:
+                    got = one.recv(1 << 20)
+                except ConnectionError as exc:
+                    raise ConnectionError(f"{exc}, after {last.get(one)!r}") from exc
+                last[one] = got[-300:] or last.get(one)
+                if not got:
+                    raise ConnectionError(f"the server closed a client that reads what it gets, after {last[one]!r}")
             for one in writable:
                 count = one.send(rest[one])
                 rest[one], sent = rest[one][count:] or memoryview(frames), sent + count
