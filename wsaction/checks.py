@@ -263,8 +263,7 @@ def _overheard(app: WSAction) -> Iterator[Finding]:
         permissions = table.root.no_such_action.permissions
         if permissions is None or permissions.on_connect is not None:
             continue
-        plans = [plan for one in (table.root, *(below.endpoint.view for below in table.router.leaves))
-                 for plan in one.plans.values()]  # fmt: skip
+        plans = [plan for one in table.mounted for plan in one.plans.values()]
         told = [one.name for one in plans if one.action and one.action.options.mode == "broadcast" and one.asked]
         if told:
             name = table.root.handler_class.__name__
