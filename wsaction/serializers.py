@@ -152,8 +152,6 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
     says_nothing = adapter.core_schema == {"type": "any"}
     schema = None if says_nothing else hidden(adapter.core_schema)
     to_json = (adapter.serializer if schema is None else build(SchemaSerializer, schema)).to_json
-    # Where a field holds what it does not announce, pydantic writes all of that, with a warning.
-    write = partial(to_json, warnings="error")
     announced = annotation if isinstance(annotation, type) else None
     # pydantic writes any object in the place of a model by its __dict__, whatever is missing there: a row that is not
     # loaded as {}. So what may hold such objects is validated first, which costs little where all are what they should.
@@ -161,8 +159,8 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
 
     def encode(value: Any) -> str:
         try:
-            if type(value) is announced:
-                return write(value).decode()
+            if type(value) is announced:  # by default pydantic only warns where a field holds what it does not announce
+                return to_json(value, warnings="error").decode()
             if says_nothing:
                 value = shown(value)
             if not holds_models:
