@@ -22,10 +22,10 @@ exceptions scopes lifespans origins hooks patterns algebra lookups markers fanou
 write_only
 frames fairness serializers tries forms matches authentication redaction fields predicates paginators layers.links
 schemas codegen.names showing
-parameters addresses layers.channels events codegen.members contrib.columns
+parameters addresses units layers.channels events codegen.members contrib.columns
 dependencies recipients layers.rosters flushers announcements
 topics outboxes layers.memory layers.redis layers.throttles
-reversing signatures actions units permissions admission narrowing memory cursors filters reconciliation
+reversing signatures actions permissions admission narrowing memory cursors filters reconciliation
 routing pagination declarations decorators throttling gates lanes querysets joins contrib.violations contrib.clauses
 deadlines mounts routers hub grants contrib.sessions shadows middleware
 users connections tables operations contrib.sqlalchemy

@@ -32,8 +32,9 @@ from pydantic import ValidationError
 
 from wsaction.concurrency import Threads
 from wsaction.exceptions import ImproperlyConfigured, validation_items
-from wsaction.frames import Frame, note_failure
+from wsaction.frames import Frame
 from wsaction.parameters import EMPTY, PROTOCOL_KEYS, Input, Parameter, fill, fresh, missing
+from wsaction.units import drop_failed
 
 __all__ = ("GIVEN", "Dependencies", "Depends", "Kind", "ModelStep", "Step", "name_of")
 
@@ -171,7 +172,7 @@ GIVEN: Mapping[str, Callable[[Any], Any]] = {
 async def _enter(stack: AsyncExitStack, manager: AbstractAsyncContextManager[Any]) -> Any:
     async def leave(*error: Any) -> bool:
         if error[0] is not None:
-            note_failure()
+            await drop_failed()
         await manager.__aexit__(*error)
         return False  # an error stays one, whatever the generator made of it
 

@@ -31,7 +31,6 @@ __all__ = (
     "let_go",
     "malformed",
     "new_frame",
-    "note_failure",
     "quote",
     "read_object",
     "refused",
@@ -179,14 +178,6 @@ class Forgotten(TypeError):
 
     def __str__(self) -> str:
         return f"{self.open[0]}() is awaited by nobody, so that it refuses nothing; did you forget `await`?"
-
-
-def note_failure() -> None:
-    """Notes on the unit of work of the frame under way that its action failed: of what that changed, nothing is kept by
-    those around it, who may still keep something of their own."""
-    frame = current_frame.get()
-    if frame is not None and frame.unit is not None and not frame.unit.closed:
-        frame.unit.over = True
 
 
 _NO_BODY: dict[str, Any] = {}

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from wsaction.exceptions import APIError, ImproperlyConfigured
-from wsaction.frames import note_failure
 from wsaction.units import drop_failed
 
 __all__ = ("CallNext", "ExceptionHandler", "Middleware", "check_exception_handlers", "check_middleware")
@@ -13,8 +12,9 @@ __all__ = ("CallNext", "ExceptionHandler", "Middleware", "check_exception_handle
 CallNext: TypeAlias = Callable[[Any], Awaitable[Any]]
 """``await call_next(handler)`` runs what is further in, and gives what the action returned.
 
-Middleware that calls it and does not await it is a ``RuntimeError``; one that does not call it answers itself. Where
-the action has failed and it is called again, what was changed before is dropped first.
+Middleware that calls it and does not await it is a ``RuntimeError``; one that does not call it answers itself. What an
+action that failed has changed is dropped, whether middleware calls it again, answers in its place or lets the error
+pass.
 """
 
 Middleware: TypeAlias = Callable[[Any, CallNext], Awaitable[Any]]
@@ -56,19 +56,17 @@ def check_exception_handlers(
 
 def through(middleware: Sequence[Middleware], innermost: CallNext) -> CallNext:
     """A function that runs the middleware, the first outermost, around ``innermost``."""
-    call = _noted(innermost)
+    call = _dropping(innermost)
     for one in reversed(middleware):
         call = _around(one, call)
     return call
 
 
-def _noted(innermost: CallNext) -> CallNext:
+def _dropping(innermost: CallNext) -> CallNext:
     async def call(handler: Any) -> Any:
-        await drop_failed(again=True)
         try:
             return await innermost(handler)
         except BaseException:
-            note_failure()
             await drop_failed()
             raise
 

@@ -101,7 +101,6 @@ class UnitOfWork:
 
     __slots__ = (
         "_around", "_callbacks", "_calling", "_if_unknown", "_resources", "closed", "depth", "failed", "is_blocks",
-        "over",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -113,8 +112,7 @@ class UnitOfWork:
         self.closed = False  # once it begins to end: what asks for a unit now is outside
         self.depth = 0  # of `unit_of_work` blocks
         self.is_blocks = False  # whether such a block of its owner's ends it, and not the action
-        self.failed = False  # in a block within, whose error may be caught: nothing is kept
-        self.over = False  # its action has failed: who is around that may begin another one
+        self.failed = False  # in a block within, or its action has: whoever catches the error, nothing is kept
 
     def resource(self, key: Any, make: Callable[[], R]) -> R:
         """What the unit holds under a key, made at first use."""
@@ -375,8 +373,8 @@ def join_unit() -> UnitOfWork | None:
 
 
 def _is_over(frame: Frame) -> bool:
-    """Whether only clean-up is left of a frame's action: it failed, was cancelled, or its connection has ended."""
-    return frame.unit.over or frame.is_refused or frame.consumer.connection.ended is True
+    """Whether only clean-up is left of a frame's action: it was cancelled, or its connection has ended."""
+    return frame.is_refused or frame.consumer.connection.ended is True
 
 
 @asynccontextmanager
@@ -407,7 +405,6 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
         raise
     finally:
         unit.depth -= 1
-        unit.failed = unit.failed or unit.over
         if frame is None:
             _bound.set(before)
         if not unit.depth and unit.failed and takes_over:  # its action ends it, and fails
@@ -463,12 +460,16 @@ async def release_reads(frame: Frame) -> None:
         await complete(frame)
 
 
-async def drop_failed(*, again: bool = False) -> None:
-    """Drops what an action that failed has changed, so that who is around it goes on without that: where a block of it
-    failed too, which keeps nothing, or where it is about to run ``again``, and would change it twice."""
+async def drop_failed() -> None:
+    """Drops what an action that fails has changed, before its error is seen by who is around it (a dependency,
+    middleware), who may go on without that. Where they have a block of theirs around it, that block fails at its end.
+    """
     frame = _own_frame()
     unit = None if frame is None else frame.unit
-    if frame is not None and unit is not None and not unit.depth and unit.over and (again or unit.failed):
+    if frame is None or unit is None:
+        return
+    unit.failed = True
+    if not unit.depth:
         frame.unit = None
         await unit.rollback()
 
