@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from uuid import UUID
 
-from pydantic import BaseModel, Secret, SecretBytes, SecretStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_json, to_jsonable_python
 
 __all__ = ("ModelFields", "coercer", "is_immutable", "json_text", "jsonable", "members", "revealed")
@@ -33,7 +33,7 @@ def coercer(annotation: Any) -> Callable[[Any], Any]:
 
 def revealed(value: Any) -> Any:
     """A value with secrets in the place of what masks them, and dicts in the place of models."""
-    if isinstance(value, SecretStr | SecretBytes | Secret):
+    if hasattr(value, "get_secret_value"):  # pydantic's secrets, whose module takes long to load
         return revealed(value.get_secret_value())
     if isinstance(value, BaseModel):
         value = {**value.__dict__, **(value.__pydantic_extra__ or {})}
