@@ -136,6 +136,33 @@ async def test_one_action_tells_one_event_of_each_object(kind: str) -> None:
         await ws.nothing()
 
 
+async def test_objects_of_two_querysets_of_one_handler_are_two_though_their_keys_are_one() -> None:
+    drafts, sent = (MemoryQuerySet(Card, rows=rows) for rows in (numbered(1), []))
+
+    class CardHandler(*LIVE):  # type: ignore[misc]
+        queryset, serializer_class = drafts, Card
+
+        @async_action(detail=True)
+        async def send(self) -> None:
+            card = await self.get_object()
+            await self.perform_destroy(card)
+            await self.app.publish_object("sent/", "created", await sent.create(card.model_dump()))
+
+    class Cards(AsyncAPIConsumer):
+        router = SimpleRouter()
+        router.register("drafts", CardHandler)
+        routepatterns = (*router.urls, path("sent/", CardHandler.as_aaah(queryset=sent)))
+
+    async with connect(WSAction([path("ws/", Cards.as_asgi())]), "/ws/") as ws:
+        await position(ws, "drafts/")
+        await position(ws, "sent/")
+        assert (await ws.call("send", "drafts/1/"))["status"] == 200
+        assert await told(ws, 2) == [
+            ("deleted", "drafts/", {"pk": 1}),
+            ("created", "sent/", numbered(1)[0].model_dump()),
+        ]
+
+
 async def test_perform_hooks_of_ones_own_are_told_too() -> None:
     class Own(ModelAPIActionHandler):
         async def perform_create(self, values: Any) -> Any:

@@ -183,7 +183,8 @@ async def note(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | N
     if not isinstance(pending, _Pending):
         pending = unit.resource(_Pending, _Pending)
         unit.around_commit(pending.hold, pending.publish, pending.heal)
-    pending.add((type(handler), change.pk), change)
+    stored = id(handler.mounted.attribute("queryset"))  # a handler may be mounted with another: other objects
+    pending.add((type(handler), stored, change.pk), change)
 
 
 async def note_given(handler: Any, event: str, obj: Any, before: Any) -> None:
