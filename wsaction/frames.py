@@ -28,6 +28,7 @@ __all__ = (
     "encode_error",
     "encode_reply",
     "hold",
+    "is_answered",
     "let_go",
     "malformed",
     "new_frame",
@@ -49,6 +50,7 @@ class Held:
     answer: Callable[[str | None], None] | None = None
     """Sends the final reply in its place among events: the action's own, or one of its own where that says nothing.
     It may raise."""
+    data: Any = None  # what such an action returns that says no more than the reply of its own
 
 
 class Frame:
@@ -125,6 +127,11 @@ def hold(frame: Frame, held: Held) -> None:
 
 current_frame: ContextVar[Frame | None] = ContextVar("wsaction.current_frame", default=None)
 """The frame whose action runs in this context; None outside of one."""
+
+
+def is_answered(held: list[Held] | None, result: Any) -> bool:
+    """Whether what an action returned says no more than the reply that is sent in its place."""
+    return any(one.answer is not None and (result is None or result is one.data) for one in held or ())
 
 
 def let_go(frame: Frame, *, failed: bool = False) -> None:
