@@ -190,10 +190,12 @@ class Forgotten(TypeError):
 
 def note_failure() -> None:
     """Notes on the unit of work of the frame under way that its action failed: of what that changed, nothing is kept by
-    those around it, who may still keep something of their own."""
-    frame = current_frame.get()
-    if frame is not None and frame.unit is not None and not frame.unit.closed:
+    those around it, who may still keep something of their own; and what it subscribed to is undone."""
+    if (frame := current_frame.get()) is None:
+        return
+    if frame.unit is not None and not frame.unit.closed:
         frame.unit.over = True
+    let_go(frame, failed=True)
 
 
 _NO_BODY: dict[str, Any] = {}

@@ -14,7 +14,7 @@ CallNext: TypeAlias = Callable[[Any], Awaitable[Any]]
 """``await call_next(handler)`` runs what is further in, and gives what the action returned.
 
 Middleware that calls it and does not await it is a ``RuntimeError``; one that does not call it answers itself. Where
-the action has failed and it is called again, what was changed before is dropped first.
+what is further in has failed and it is called again, what was changed before is dropped first.
 """
 
 Middleware: TypeAlias = Callable[[Any, CallNext], Awaitable[Any]]
@@ -58,15 +58,17 @@ def through(middleware: Sequence[Middleware], innermost: CallNext) -> CallNext:
     """A function that runs the middleware, the first outermost, around ``innermost``."""
     call = _noted(innermost)
     for one in reversed(middleware):
-        call = _around(one, call)
+        call = _noted(_around(one, call))
     return call
 
 
-def _noted(innermost: CallNext) -> CallNext:
+def _noted(inner: CallNext) -> CallNext:
+    """What notes that it failed for whoever is around it; of middleware too, as that may run all of it again."""
+
     async def call(handler: Any) -> Any:
         await drop_failed(again=True)
         try:
-            return await innermost(handler)
+            return await inner(handler)
         except BaseException:
             note_failure()
             await drop_failed()
