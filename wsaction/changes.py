@@ -120,6 +120,14 @@ class _Pending:
             places = (*others, *change.places)
             self._changes[key] = replace(change, event=event, before=earlier.before, places=places)
 
+    def mark(self) -> Any:
+        """What it holds now."""
+        return dict(self._changes)
+
+    def back_to(self, mark: Any) -> None:
+        """Forgets what came since."""
+        self._changes = {} if mark is None else mark
+
     async def hold(self) -> None:
         """Waits until nobody else who commits changes of the same objects has yet to tell them."""
         names: dict[Hub, set[str]] = {}
