@@ -163,6 +163,43 @@ async def test_objects_of_two_querysets_of_one_handler_are_two_though_their_keys
         ]
 
 
+@pytest.mark.parametrize(("route", "other"), [("mine/", "all/"), ("all/", "mine/")])
+async def test_an_event_of_two_places_is_asked_about_where_one_of_them_asks(kind: str, route: str, other: str) -> None:
+    class CardHandler(*LIVE):  # type: ignore[misc]
+        serializer_class = Card
+
+        @async_action(name="add")
+        async def add_card(self) -> None:
+            card = await self.perform_create({"title": "new"})
+            await self.app.publish_object(other, "created", card)
+
+        @async_action
+        async def rename(self) -> None:
+            card = await self.get_object()
+            before = self.queryset.values_of(card)
+            card = await self.perform_update(card, {"title": "renamed"})
+            await self.app.publish_object(other, "updated", card, before=before)
+
+    async with stored(kind) as queryset:
+
+        class Cards(AsyncAPIConsumer):
+            routepatterns = (
+                path("mine/", CardHandler.as_aaah(queryset=queryset, permission_classes=(Owner,))),
+                path("all/", CardHandler.as_aaah(queryset=queryset)),
+            )
+
+        app = WSAction([path("ws/", Cards.as_asgi())])
+        async with connect(app, "/ws/", user=user(1)) as one, connect(app, "/ws/", user=user(2)) as two:
+            await position(one, "mine/")
+            await position(two, "mine/")
+            await position(two, "all/")
+            for action, event in (("add", "created"), ("rename", "updated")):
+                assert (await one.call(action, route, pk=1))["status"] == 200
+                assert (await one.event())["event"] == event
+                assert (await two.event())["route"] == "all/"
+                await two.nothing()
+
+
 async def test_perform_hooks_of_ones_own_are_told_too() -> None:
     class Own(ModelAPIActionHandler):
         async def perform_create(self, values: Any) -> Any:

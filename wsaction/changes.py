@@ -73,7 +73,9 @@ class _Change:
     event: str
     pk: Any
     kind: str
-    before: Mapping[str, Any] | None  # as JSON, where anybody asks for it
+    was: Callable[[], Mapping[str, Any] | None]  # its values before, as JSON
+    now: Callable[[], Mapping[str, Any] | None]  # and after; asked for at once, if at all
+    before: Mapping[str, Any] | None  # what they say, where anybody asks for it
     after: Mapping[str, Any] | None
     places: tuple[_Place, ...]
     told: Callable[[_Place], _Place]  # a place with what is told of the object there
@@ -118,7 +120,12 @@ class _Pending:
             topics = {place.topic for place in change.places}
             others = (change.told(place) for place in earlier.places if place.topic not in topics)
             places = (*others, *change.places)
-            self._changes[key] = replace(change, event=event, before=earlier.before, places=places)
+            before, after = earlier.before, change.after
+            if any(place.asks for place in places):  # which only those of one of the two may do
+                before, after = before or earlier.was(), after or change.now()
+            self._changes[key] = replace(
+                change, event=event, was=earlier.was, before=before, after=after, places=places
+            )
 
     def mark(self) -> Any:
         """What it holds now."""
@@ -266,13 +273,15 @@ def _change(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | None
     for route in handler.get_event_routes(event, obj):
         if (place := _place(handler, route, obj)) is not None:
             places[place.topic] = told(place)
-    was = now = None
-    if any(place.asks for place in places.values()):
-        was = None if before is None else json_of(handler, obj, before)
-        now = json_of(handler, obj)
-        if event == "deleted":
-            was, now = was or now, None
-    return _Change(event, pk, name_of(type(obj)), was, now, tuple(places.values()), told)
+
+    def was() -> Mapping[str, Any] | None:
+        return json_of(handler, obj, before) if before is not None or event == "deleted" else None
+
+    def now() -> Mapping[str, Any] | None:
+        return None if event == "deleted" else json_of(handler, obj)
+
+    values = (was(), now()) if any(place.asks for place in places.values()) else (None, None)
+    return _Change(event, pk, name_of(type(obj)), was, now, *values, tuple(places.values()), told)
 
 
 def _shows(there: Any, handler: Any, obj: Any) -> bool:
