@@ -219,6 +219,57 @@ async def test_perform_hooks_of_ones_own_are_told_too() -> None:
         assert [name for name, _, _ in await told(ws, 3)] == ["created", "updated", "deleted"]
 
 
+async def test_a_hook_that_is_a_unit_of_work_by_itself_is_told_once(kind: str) -> None:
+    class Whole(ModelAPIActionHandler):
+        async def perform_create(self, values: Any) -> Any:
+            async with self.unit_of_work():
+                return await super().perform_create(values)
+
+        async def perform_update(self, obj: Any, values: Any) -> Any:
+            async with self.unit_of_work():
+                obj = await super().perform_update(obj, values)
+            return await self.queryset.update(obj, {"due": 7}) if values.get("done") else obj
+
+        async def perform_destroy(self, obj: Any) -> None:
+            async with self.unit_of_work():
+                await super().perform_destroy(obj)
+
+    async with cards(kind, count=1, bases=(SubscribeMixin, Whole)) as (app, _), connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        card = (await ws.call("create", "cards/", {"title": "new"}))["data"]
+        assert await told(ws, 1) == [("created", "cards/", card)]
+        await ws.call("partial_update", "cards/2/", {"title": "renamed"})
+        card["title"] = "renamed"
+        assert await told(ws, 1) == [("updated", "cards/", card)]
+        await ws.call("partial_update", "cards/2/", {"done": True})
+        card["done"] = True
+        assert await told(ws, 2) == [("updated", "cards/", card), ("updated", "cards/", {**card, "due": 7})]
+        assert (await ws.call("destroy", "cards/2/"))["status"] == 204
+        assert await told(ws, 1) == [("deleted", "cards/", {"pk": 2})]
+        await ws.nothing()
+
+
+async def test_what_a_hook_does_is_told_and_not_what_its_action_is_called(kind: str) -> None:
+    class Basket(ModelAPIActionHandler):
+        async def perform_create(self, values: Any) -> Any:
+            known = await self.get_queryset().filter(title=values["title"]).first()
+            return await (super().perform_create(values) if known is None else self.perform_update(known, values))
+
+        async def perform_update(self, obj: Any, values: Any) -> Any:
+            if values.get("done"):
+                await self.perform_destroy(obj)
+                return obj
+            return await super().perform_update(obj, values)
+
+    async with cards(kind, count=1, bases=(SubscribeMixin, Basket)) as (app, _), connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        assert (await ws.call("create", "cards/", {"title": "card 1", "due": 7}))["status"] == 201
+        assert await told(ws, 1) == [("updated", "cards/", Card(id=1, title="card 1", due=7).model_dump())]
+        assert (await ws.call("partial_update", "cards/1/", {"done": True}))["status"] == 200
+        assert await told(ws, 1) == [("deleted", "cards/", {"pk": 1})]
+        await ws.nothing()
+
+
 async def test_who_cannot_be_subscribed_to_is_not_told_and_costs_nothing() -> None:
     async with cards("memory", bases=(ModelAPIActionHandler,)) as (app, _), connect(app, "/ws/") as ws:
         for action, route, data in (
