@@ -112,6 +112,12 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
     await boards.boards.move({ pk: 7 }, { data: { card: 3 } });
     const moved = (await board.next()).value;
     say(board.route, moved?.event, moved?.route);
+    const stop = new AbortController();
+    const left = boards.$subscribe("boards/007/", { signal: stop.signal });
+    stop.abort(); // before it is answered
+    say((await failure(left))[0]);
+    await boards.boards.move({ pk: 7 }, { data: { card: 4 } });
+    say((await board.next()).value?.event);
     await boards.close();
   },
 

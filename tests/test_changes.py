@@ -136,6 +136,70 @@ async def test_one_action_tells_one_event_of_each_object(kind: str) -> None:
         await ws.nothing()
 
 
+async def test_objects_of_two_querysets_of_one_handler_are_two_though_their_keys_are_one() -> None:
+    drafts, sent = (MemoryQuerySet(Card, rows=rows) for rows in (numbered(1), []))
+
+    class CardHandler(*LIVE):  # type: ignore[misc]
+        queryset, serializer_class = drafts, Card
+
+        @async_action(detail=True)
+        async def send(self) -> None:
+            card = await self.get_object()
+            await self.perform_destroy(card)
+            await self.app.publish_object("sent/", "created", await sent.create(card.model_dump()))
+
+    class Cards(AsyncAPIConsumer):
+        router = SimpleRouter()
+        router.register("drafts", CardHandler)
+        routepatterns = (*router.urls, path("sent/", CardHandler.as_aaah(queryset=sent)))
+
+    async with connect(WSAction([path("ws/", Cards.as_asgi())]), "/ws/") as ws:
+        await position(ws, "drafts/")
+        await position(ws, "sent/")
+        assert (await ws.call("send", "drafts/1/"))["status"] == 200
+        assert await told(ws, 2) == [
+            ("deleted", "drafts/", {"pk": 1}),
+            ("created", "sent/", numbered(1)[0].model_dump()),
+        ]
+
+
+@pytest.mark.parametrize(("route", "other"), [("mine/", "all/"), ("all/", "mine/")])
+async def test_an_event_of_two_places_is_asked_about_where_one_of_them_asks(kind: str, route: str, other: str) -> None:
+    class CardHandler(*LIVE):  # type: ignore[misc]
+        serializer_class = Card
+
+        @async_action(name="add")
+        async def add_card(self) -> None:
+            card = await self.perform_create({"title": "new"})
+            await self.app.publish_object(other, "created", card)
+
+        @async_action
+        async def rename(self) -> None:
+            card = await self.get_object()
+            before = self.queryset.values_of(card)
+            card = await self.perform_update(card, {"title": "renamed"})
+            await self.app.publish_object(other, "updated", card, before=before)
+
+    async with stored(kind) as queryset:
+
+        class Cards(AsyncAPIConsumer):
+            routepatterns = (
+                path("mine/", CardHandler.as_aaah(queryset=queryset, permission_classes=(Owner,))),
+                path("all/", CardHandler.as_aaah(queryset=queryset)),
+            )
+
+        app = WSAction([path("ws/", Cards.as_asgi())])
+        async with connect(app, "/ws/", user=user(1)) as one, connect(app, "/ws/", user=user(2)) as two:
+            await position(one, "mine/")
+            await position(two, "mine/")
+            await position(two, "all/")
+            for action, event in (("add", "created"), ("rename", "updated")):
+                assert (await one.call(action, route, pk=1))["status"] == 200
+                assert (await one.event())["event"] == event
+                assert (await two.event())["route"] == "all/"
+                await two.nothing()
+
+
 async def test_perform_hooks_of_ones_own_are_told_too() -> None:
     class Own(ModelAPIActionHandler):
         async def perform_create(self, values: Any) -> Any:
@@ -153,6 +217,57 @@ async def test_perform_hooks_of_ones_own_are_told_too() -> None:
         await ws.call("update", "cards/4/", {"title": "b"})
         await ws.call("destroy", "cards/4/")
         assert [name for name, _, _ in await told(ws, 3)] == ["created", "updated", "deleted"]
+
+
+async def test_a_hook_that_is_a_unit_of_work_by_itself_is_told_once(kind: str) -> None:
+    class Whole(ModelAPIActionHandler):
+        async def perform_create(self, values: Any) -> Any:
+            async with self.unit_of_work():
+                return await super().perform_create(values)
+
+        async def perform_update(self, obj: Any, values: Any) -> Any:
+            async with self.unit_of_work():
+                obj = await super().perform_update(obj, values)
+            return await self.queryset.update(obj, {"due": 7}) if values.get("done") else obj
+
+        async def perform_destroy(self, obj: Any) -> None:
+            async with self.unit_of_work():
+                await super().perform_destroy(obj)
+
+    async with cards(kind, count=1, bases=(SubscribeMixin, Whole)) as (app, _), connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        card = (await ws.call("create", "cards/", {"title": "new"}))["data"]
+        assert await told(ws, 1) == [("created", "cards/", card)]
+        await ws.call("partial_update", "cards/2/", {"title": "renamed"})
+        card["title"] = "renamed"
+        assert await told(ws, 1) == [("updated", "cards/", card)]
+        await ws.call("partial_update", "cards/2/", {"done": True})
+        card["done"] = True
+        assert await told(ws, 2) == [("updated", "cards/", card), ("updated", "cards/", {**card, "due": 7})]
+        assert (await ws.call("destroy", "cards/2/"))["status"] == 204
+        assert await told(ws, 1) == [("deleted", "cards/", {"pk": 2})]
+        await ws.nothing()
+
+
+async def test_what_a_hook_does_is_told_and_not_what_its_action_is_called(kind: str) -> None:
+    class Basket(ModelAPIActionHandler):
+        async def perform_create(self, values: Any) -> Any:
+            known = await self.get_queryset().filter(title=values["title"]).first()
+            return await (super().perform_create(values) if known is None else self.perform_update(known, values))
+
+        async def perform_update(self, obj: Any, values: Any) -> Any:
+            if values.get("done"):
+                await self.perform_destroy(obj)
+                return obj
+            return await super().perform_update(obj, values)
+
+    async with cards(kind, count=1, bases=(SubscribeMixin, Basket)) as (app, _), connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        assert (await ws.call("create", "cards/", {"title": "card 1", "due": 7}))["status"] == 201
+        assert await told(ws, 1) == [("updated", "cards/", Card(id=1, title="card 1", due=7).model_dump())]
+        assert (await ws.call("partial_update", "cards/1/", {"done": True}))["status"] == 200
+        assert await told(ws, 1) == [("deleted", "cards/", {"pk": 1})]
+        await ws.nothing()
 
 
 async def test_who_cannot_be_subscribed_to_is_not_told_and_costs_nothing() -> None:

@@ -186,6 +186,25 @@ async def test_the_server_may_say_under_which_route_events_come() -> None:
         assert (await left(one, peer))["route"] in ("boards/07/", "boards/007/")
 
 
+async def test_one_that_leaves_before_it_is_answered_ends_none_that_is_written_otherwise() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        one, _ = await subscribed(client, peer, position(0), ROUTE)
+        await peer.event(1)
+        assert await following(one) == told(1)
+        entering = asyncio.ensure_future(client.subscribe("boards/07/").__aenter__())
+        asked = await peer.frame("subscribe")
+        entering.cancel()
+        leaving = await peer.frame("unsubscribe")
+        await peer.reply(asked, {**position(1), "route": ROUTE})
+        await peer.reply(leaving, None)
+        again = await peer.frame("subscribe")
+        assert (again["route"], again["since"]) == (ROUTE, position(1))
+        await peer.reply(again, {**position(1), "recovered": True})
+        await peer.event(2)
+        assert await following(one) == told(2)
+        assert (await left(one, peer))["route"] == ROUTE
+
+
 # -------------------------------------------------------------------------------------------------------- drops
 async def test_after_a_drop_what_was_missed_comes_and_nothing_twice() -> None:
     async with subscription() as (entered, peer, server):

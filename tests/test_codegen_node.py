@@ -451,7 +451,7 @@ async def test_what_is_refused_for_lack_of_room_is_sent_again(play: Play) -> Non
 
 async def test_events_of_a_route_that_is_written_otherwise(play: Play, serve: Callable[..., Server]) -> None:
     found = await played(play, serve(boards.app).url("/ws/"), "events_of_a_route_that_is_written_otherwise")
-    assert found == [["boards/7/", "moved", "boards/7/"]]
+    assert found == [["boards/7/", "moved", "boards/7/"], ["AbortError"], ["moved"]]
 
 
 async def test_the_package_ws(play: Play, serve: Callable[..., Server]) -> None:

@@ -327,6 +327,42 @@ async def test_a_session_that_is_lent_may_try_and_may_commit_its_own(tmp_path: P
             assert [one.title async for one in items.order_by("id")] == ["its own", "more", "most"]
 
 
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
+async def test_what_a_savepoint_takes_back_is_not_told(kind: str, tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        if kind == "sqlite":
+            engine = await stack.enter_async_context(shelves.sqlite(tmp_path, Base.metadata))
+        else:
+            engine, _ = await stack.enter_async_context(postgres())
+        items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
+
+        class Items(SubscribeMixin, ModelAPIActionHandler):
+            queryset, serializer_class = items, ItemOut
+
+            @async_action
+            async def add(self, first: bool) -> None:
+                if first:
+                    await self.perform_create({"title": "first"})
+                async with items.session() as session:
+                    for title in ("taken back", "kept"):
+                        with contextlib.suppress(ZeroDivisionError):
+                            async with session.begin_nested():
+                                async with session.begin_nested():
+                                    await self.perform_create({"title": title})
+                                    await self.publish("said", title)
+                                _ = 1 / (title == "kept")
+                await self.publish("said", "last")
+
+        async with talking(Items.as_aaah()) as ws:
+            await ws.call("subscribe")
+            for first in (True, False):
+                assert (await ws.call("add", first=first))["status"] == 200
+                told = [await ws.event() for _ in range(3 + first)]
+                titles = [*(["first"] * first), "kept", "kept", "last"]
+                assert [one["data"] if one["event"] == "said" else one["data"]["title"] for one in told] == titles
+            await ws.nothing()
+
+
 def _after_the_commit(error: BaseException) -> Callable[[Any], None]:
     """SQLite's COMMIT is carried out, and then something goes wrong."""
 

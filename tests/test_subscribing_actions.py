@@ -11,6 +11,7 @@ from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.dialects.dcrf import DCRF
+from wsaction.exceptions import PermissionDenied
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
 from wsaction.routing import path
@@ -345,3 +346,46 @@ async def test_an_overriding_subscribe_answers_what_it_returns() -> None:
             assert (reply["status"], reply["data"]["more"], reply["data"]["offset"]) == (201, 1, offset)
             assert next(one for one in messages if "event" in one)["offset"] == offset + 1
             assert offset or messages[0] is reply
+
+
+class Doubtful(Room):
+    """Its `subscribe`, of which nothing says that it is an action, need not come to the mixin's."""
+
+    async def subscribe(self, since: Since | None = None) -> Any:
+        if self.query_params:
+            return "full"
+        return {**await super().subscribe(since=since), "more": 1}
+
+    async def check_subscription(self) -> None:
+        if self.kwargs["pk"] == 2:
+            raise PermissionDenied
+
+
+@pytest.mark.parametrize(
+    ("route", "answers", "data"),
+    [
+        ("rooms/1/?full=1", False, "full"),
+        ("rooms/1/", False, 1),
+        ("rooms/1/", True, "closed"),
+        ("rooms/2/", False, "refused"),
+    ],
+)
+async def test_who_answers_in_the_place_of_subscribe_is_heard(route: str, answers: bool, data: Any) -> None:
+    async def answering(handler: Any, call_next: Any) -> Any:
+        try:
+            return "closed" if answers else await call_next(handler)
+        except PermissionDenied:
+            return "refused"
+
+    class Doubt(AsyncAPIConsumer):
+        routepatterns = [path("rooms/<int:pk>/", Doubtful.as_aaah())]
+
+    app = WSAction([path("ws/", Doubt.as_asgi())], middleware=[answering])
+    async with connect(app, "/ws/") as ws:
+        reply = await ws.call("subscribe", route)
+        told = reply["data"]
+        assert (reply["status"], told if isinstance(told, str) else told["more"]) == (200, data)
+        await app.publish("rooms/1/", "told", 1, path="ws/")
+        if data == 1:
+            await ws.event("told")
+        await ws.nothing()

@@ -660,6 +660,44 @@ async def test_middleware_goes_on_without_what_a_failed_action_changed(
         assert [card.title async for card in cards] == once * (fails == "after")
 
 
+@pytest.mark.parametrize("fails", ["action", "middleware"])
+async def test_of_what_is_run_again_all_that_failed_is_dropped_and_no_more(fails: str) -> None:
+    """Middleware within may fail after its action, and may change something before it."""
+    cards = MemoryQuerySet(Card)
+    tries: list[str] = []
+
+    class Consumer(SubscribeMixin, AsyncAPIConsumer):
+        @async_action
+        async def go(self) -> str:
+            await cards.create({"title": f"action {len(tries)}"})
+            if len(tries) == 1:
+                await self.subscribe()
+            if tries == ["action"]:
+                raise ZeroDivisionError
+            await self.publish("went")
+            return "done"
+
+    async def again(handler: Any, call_next: Any) -> Any:
+        try:
+            return await call_next(handler)
+        except ZeroDivisionError:
+            return await call_next(handler)
+
+    async def within(handler: Any, call_next: Any) -> Any:
+        tries.append(fails)
+        await cards.create({"title": f"before {len(tries)}"})
+        result = await call_next(handler)
+        if tries == ["middleware"]:
+            raise ZeroDivisionError
+        return result
+
+    app = WSAction([path("", Consumer.as_asgi())], middleware=[again, within])
+    async with app.lifespan(), connect(app, "/") as ws:
+        assert (await ws.call("go"))["data"] == "done"
+        await ws.nothing()  # what failed has subscribed
+    assert [card.title async for card in cards] == ["before 2", "action 2"]
+
+
 async def test_a_unit_does_not_reach_over_a_yield() -> None:
     deck = Deck()
     assert (await _final(deck, "stream_in_one"))["status"] == 500

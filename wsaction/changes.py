@@ -10,9 +10,9 @@ with ``version_field``, the name of a field that every change makes greater, ``d
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from wsaction.announcements import history
 from wsaction.events import encode_event
@@ -42,9 +42,11 @@ from wsaction.visibility import (
     values_of,
 )
 
-__all__ = ("event_routes", "is_live", "note", "note_given")
+__all__ = ("event_routes", "is_live", "note", "note_given", "watched")
 
 logger = logging.getLogger("wsaction")
+
+T = TypeVar("T")
 
 EVENTS = ("created", "updated", "deleted")
 
@@ -73,18 +75,38 @@ class _Change:
     event: str
     pk: Any
     kind: str
-    before: Mapping[str, Any] | None  # as JSON, where anybody asks for it
+    was: Callable[[], Mapping[str, Any] | None]  # its values before, as JSON
+    now: Callable[[], Mapping[str, Any] | None]  # and after; asked for at once, if at all
+    before: Mapping[str, Any] | None  # what they say, where anybody asks for it
     after: Mapping[str, Any] | None
     places: tuple[_Place, ...]
     told: Callable[[_Place], _Place]  # a place with what is told of the object there
+    key: Any  # whose it is
+    noted: Any  # where it is kept once it is told, see `watched`; None: nowhere
+
+    def behind(self, told: "_Change") -> "_Change | None":
+        """What is left of it to tell, where that was told of its object already."""
+        if "deleted" in (self.event, told.event):
+            return None
+        shown, known = ({place.topic: place.data for place in one.places} for one in (self, told))
+        may_hide = any(place.sharing or place.handler.decides_serializer for place in self.places)  # keys say nothing
+        if (shown, self.after) == (known, told.after) and not may_hide:
+            return None
+        return replace(self, event="updated", was=lambda: told.after, before=told.after)
+
+    def _note_told(self) -> None:
+        if self.noted is not None:
+            self.noted[self.key] = self
 
     async def publish(self) -> None:
         """Tells it everywhere. Raises `LayerUnavailable`."""
+        self._note_told()
         for place in self.places:
             await self.tell(place)
 
     async def publish_or_heal(self) -> None:
         """Tells it everywhere; what fails is logged, and who is subscribed there is told to load again."""
+        self._note_told()
         for place in self.places:
             try:
                 await self.tell(place)
@@ -109,16 +131,31 @@ class _Pending:
         self._changes: dict[Any, _Change] = {}
         self._held: list[Held] = []
 
-    def add(self, key: Any, change: _Change) -> None:
+    def add(self, change: _Change) -> None:
         """Adds a change to those that the unit has made to the same object."""
-        earlier = self._changes.pop(key, None)
+        earlier = self._changes.pop(change.key, None)
         if earlier is None:
-            self._changes[key] = change
+            self._changes[change.key] = change
         elif (event := _JOINED.get((earlier.event, change.event), change.event)) is not None:
-            topics = {place.topic for place in change.places}
-            others = (change.told(place) for place in earlier.places if place.topic not in topics)
-            places = (*others, *change.places)
-            self._changes[key] = replace(change, event=event, before=earlier.before, places=places)
+            is_gone = event == "deleted" and change.event == "updated"  # a hook has deleted it, not changed
+            last, other = (earlier, change) if is_gone else (change, earlier)
+            topics = {place.topic for place in last.places}
+            others = (last.told(place) for place in other.places if place.topic not in topics)
+            places = (*others, *last.places)
+            before, after = earlier.before, last.after
+            if any(place.asks for place in places):  # which only those of one of the two may do
+                before, after = before or earlier.was(), after or last.now()
+            self._changes[change.key] = replace(
+                last, event=event, was=earlier.was, before=before, after=after, places=places
+            )
+
+    def mark(self) -> Any:
+        """What it holds now."""
+        return dict(self._changes)
+
+    def back_to(self, mark: Any) -> None:
+        """Forgets what came since."""
+        self._changes = {} if mark is None else mark
 
     async def hold(self) -> None:
         """Waits until nobody else who commits changes of the same objects has yet to tell them."""
@@ -161,11 +198,32 @@ _JOINED: Mapping[tuple[str, str], str | None] = {
     ("created", "updated"): "created",
     ("created", "deleted"): None,
     ("deleted", "created"): "updated",
+    ("deleted", "updated"): "deleted",
+    ("updated", "created"): "updated",  # by a hook that has found the object there already
 }
 
 
-async def note(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | None = None) -> None:
-    """Notes that an object was created, updated or deleted; ``before``: its values before that.
+async def watched(handler: Any, hook: Awaitable[T]) -> tuple[T, Mapping[Any, Any]]:
+    """What a hook of an action returns, and the changes that were noted and told meanwhile, as where the hook is a unit
+    of work by itself: for `note`, in case the hook notes nothing."""
+    frame, noted = handler.frame, dict[Any, Any]()
+    before, frame.noted = getattr(frame, "noted", None), noted
+    try:
+        return await hook, noted
+    finally:
+        frame.noted = before
+
+
+async def note(
+    handler: Any,
+    event: str,
+    obj: Any,
+    before: Mapping[str, Any] | None = None,
+    *,
+    known: Mapping[Any, Any] | None = None,
+) -> None:
+    """Notes that an object was created, updated or deleted; ``before``: its values before that. ``known``: changes that
+    were told already, which are not told again.
 
     It is told once the unit of work under way is committed; where there is none, at once. Raises ``ValueError`` for
     another event, `LayerUnavailable` where it is told at once.
@@ -173,6 +231,10 @@ async def note(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | N
     if event != "deleted" and isinstance(queryset := source_of(handler), NarrowingQuerySet):
         obj = await queryset.loaded(obj, ()) or obj  # a flush may have expired what the database makes
     change = _change(handler, event, obj, before)
+    if known and (told := known.get(change.key)) is not None:
+        if (left := change.behind(told)) is None:
+            return
+        change = left
     if (unit := join_unit()) is None:
         if (ended := unit_to_wait_for()) is None:
             await change.publish()
@@ -183,7 +245,7 @@ async def note(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | N
     if not isinstance(pending, _Pending):
         pending = unit.resource(_Pending, _Pending)
         unit.around_commit(pending.hold, pending.publish, pending.heal)
-    pending.add((type(handler), change.pk), change)
+    pending.add(change)
 
 
 async def note_given(handler: Any, event: str, obj: Any, before: Any) -> None:
@@ -257,13 +319,17 @@ def _change(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | None
     for route in handler.get_event_routes(event, obj):
         if (place := _place(handler, route, obj)) is not None:
             places[place.topic] = told(place)
-    was = now = None
-    if any(place.asks for place in places.values()):
-        was = None if before is None else json_of(handler, obj, before)
-        now = json_of(handler, obj)
-        if event == "deleted":
-            was, now = was or now, None
-    return _Change(event, pk, name_of(type(obj)), was, now, tuple(places.values()), told)
+
+    def was() -> Mapping[str, Any] | None:
+        return json_of(handler, obj, before) if before is not None or event == "deleted" else None
+
+    def now() -> Mapping[str, Any] | None:
+        return None if event == "deleted" else json_of(handler, obj)
+
+    values = (was(), now()) if any(place.asks for place in places.values()) else (None, None)
+    stored = id(handler.mounted.attribute("queryset"))  # a handler may be mounted with another: other objects
+    key, noted = (type(handler), stored, pk), getattr(handler.frame, "noted", None)
+    return _Change(event, pk, name_of(type(obj)), was, now, *values, tuple(places.values()), told, key, noted)
 
 
 def _shows(there: Any, handler: Any, obj: Any) -> bool:

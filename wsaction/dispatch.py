@@ -22,6 +22,7 @@ from wsaction.frames import (
     current_frame,
     encode_error,
     encode_reply,
+    is_answered,
     let_go,
     new_frame,
     quote,
@@ -159,7 +160,7 @@ class Session:
             if frame.error is not None:  # cancelled, which the action swallowed; or something was asked and not awaited
                 raise frame.error
             frame.status, reply = action.status, None
-            if not action.silent:
+            if not action.silent and (frame.held is None or not is_answered(frame.held, result)):
                 if action.returns_status is not False:
                     result, frame.status = action.split(result)
                 write, request_id = action.write, frame.request_id
@@ -177,7 +178,7 @@ class Session:
                     let_go(frame, failed=True)
                     return None
             if frame.held is not None:
-                self._send_before(frame.held, frame, reply, is_empty=result is None)
+                self._send_before(frame.held, frame, reply)
                 return None
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -195,10 +196,10 @@ class Session:
             return self._failure(frame, frame.error or exc)
         return reply
 
-    def _send_before(self, held: list[Held], frame: Frame, reply: str | None, *, is_empty: bool) -> None:
-        """Sends a reply before what waits for it. ``is_empty``: its action has returned nothing."""
+    def _send_before(self, held: list[Held], frame: Frame, reply: str | None) -> None:
+        """Sends a reply before what waits for it."""
         if (answer := next((one.answer for one in held if one.answer is not None), None)) is not None:
-            answer(None if is_empty else reply)
+            answer(reply)
         elif reply is not None:
             self.connection.put(self.connection.outbox.word(reply, frame))
         let_go(frame)
@@ -301,7 +302,7 @@ class Session:
             result = await self._perform(frame, action, handler, binding, parameters, lent=dependencies.finishes)
             if frame.error is not None:  # cancelled, which the action swallowed
                 raise frame.error
-            if not action.silent:
+            if not action.silent and not is_answered(frame.held, result):
                 result = action.written(result)
         return result
 

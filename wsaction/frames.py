@@ -28,6 +28,7 @@ __all__ = (
     "encode_error",
     "encode_reply",
     "hold",
+    "is_answered",
     "let_go",
     "malformed",
     "new_frame",
@@ -48,6 +49,7 @@ class Held:
     answer: Callable[[str | None], None] | None = None
     """Sends the final reply in its place among events: the action's own, or one of its own where that says nothing.
     It may raise."""
+    data: Any = None  # what such an action returns that says no more than the reply of its own
 
 
 class Frame:
@@ -58,7 +60,7 @@ class Frame:
 
     __slots__ = (
         "_kwargs", "action", "asks_object", "body", "call", "consumer", "deadline", "disowned", "error", "held", "key",
-        "request_id", "route", "size", "status", "task", "unit",
+        "noted", "request_id", "route", "size", "status", "task", "unit",
     )  # fmt: skip
 
     _kwargs: dict[str, Any]
@@ -73,6 +75,7 @@ class Frame:
     disowned: bool | None  # True: answered by another, since it does not end; False: late, but being committed
     size: int  # characters of its text, where it had to wait
     held: "list[Held] | None"  # what waits for its reply
+    noted: Any  # of a generic action: what its hook has done and told, see `changes.watched`
     status: int  # of its final reply, once it is made
     key: str | None  # frames with the same key run in order; None: in no order
     consumer: Any  # the root of its connection
@@ -124,6 +127,11 @@ def hold(frame: Frame, held: Held) -> None:
 
 current_frame: ContextVar[Frame | None] = ContextVar("wsaction.current_frame", default=None)
 """The frame whose action runs in this context; None outside of one."""
+
+
+def is_answered(held: list[Held] | None, result: Any) -> bool:
+    """Whether what an action returned says no more than the reply that is sent in its place."""
+    return any(one.answer is not None and (result is None or result is one.data) for one in held or ())
 
 
 def let_go(frame: Frame, *, failed: bool = False) -> None:

@@ -12,9 +12,9 @@ __all__ = ("CallNext", "ExceptionHandler", "Middleware", "check_exception_handle
 CallNext: TypeAlias = Callable[[Any], Awaitable[Any]]
 """``await call_next(handler)`` runs what is further in, and gives what the action returned.
 
-Middleware that calls it and does not await it is a ``RuntimeError``; one that does not call it answers itself. What an
-action that failed has changed is dropped, whether middleware calls it again, answers in its place or lets the error
-pass.
+Middleware that calls it and does not await it is a ``RuntimeError``; one that does not call it answers itself. What is
+further in and fails leaves nothing that it changed, or subscribed to, whether middleware calls it again, answers in its
+place or lets the error pass.
 """
 
 Middleware: TypeAlias = Callable[[Any, CallNext], Awaitable[Any]]
@@ -58,14 +58,16 @@ def through(middleware: Sequence[Middleware], innermost: CallNext) -> CallNext:
     """A function that runs the middleware, the first outermost, around ``innermost``."""
     call = _dropping(innermost)
     for one in reversed(middleware):
-        call = _around(one, call)
+        call = _dropping(_around(one, call))
     return call
 
 
-def _dropping(innermost: CallNext) -> CallNext:
+def _dropping(inner: CallNext) -> CallNext:
+    """What drops what it has changed where it fails; of middleware too, as whoever is around it may run it again."""
+
     async def call(handler: Any) -> Any:
         try:
-            return await innermost(handler)
+            return await inner(handler)
         except BaseException:
             await drop_failed()
             raise

@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 
 from pydantic import Strict
 
-from wsaction.changes import is_live, note
+from wsaction.changes import is_live, note, watched
 from wsaction.cursors import pages_of
 from wsaction.decorators import async_action
 from wsaction.paginators import all_of
@@ -81,9 +81,11 @@ class CreateModelMixin:
     @async_action(status=201)
     async def create(self: Any, data: Input) -> Output:
         """Makes an object."""
-        obj = _returned(self, "perform_create", await self.perform_create(self.validate(data)))
+        values = self.validate(data)
+        obj, known = await watched(self, self.perform_create(values))
+        obj = _returned(self, "perform_create", obj)
         if is_live(self):
-            await note(self, "created", obj)
+            await note(self, "created", obj, known=known)
         return self.serialize(obj)
 
     async def perform_create(self: Any, values: dict[str, Any]) -> Any:
@@ -173,9 +175,9 @@ class DestroyModelMixin:
         """Deletes an object."""
         obj = await self.get_object()
         before = values_of(self, obj) if is_live(self) else None
-        await self.perform_destroy(obj)
+        _, known = await watched(self, self.perform_destroy(obj))
         if is_live(self):
-            await note(self, "deleted", obj, before)
+            await note(self, "deleted", obj, before, known=known)
 
     async def perform_destroy(self: Any, obj: Any) -> None:
         """Deletes the object."""
@@ -190,8 +192,9 @@ async def _updated(handler: Any, obj: Any, values: dict[str, Any]) -> Any:
     if not is_live(handler):
         return _returned(handler, "perform_update", await handler.perform_update(obj, values))
     before = values_of(handler, obj)
-    obj = _returned(handler, "perform_update", await handler.perform_update(obj, values))
-    await note(handler, "updated", obj, before)
+    obj, known = await watched(handler, handler.perform_update(obj, values))
+    obj = _returned(handler, "perform_update", obj)
+    await note(handler, "updated", obj, before, known=known)
     return obj
 
 

@@ -86,7 +86,7 @@ class SubscribeMixin:
         cls = type(self)
         return cls._announced if self.events is cls.events else Announced(f"{cls.__name__}.events", self.events)
 
-    @async_action(mode="none")
+    @async_action
     async def subscribe(
         self: Any, *args: Any, since: Since | None = None, snapshot: Annotated[bool, Strict()] = False
     ) -> dict[str, Any]:
@@ -170,8 +170,7 @@ async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> di
             earlier.end()
         if key not in hub.subscriptions(connection):
             release(session, *key)
-    reply.hold(go_on)
-    return reply.data
+    return reply.hold(go_on)
 
 
 def _check_bound(session: Any, key: tuple[str, str]) -> None:
@@ -221,16 +220,12 @@ class _Reply:
         if self._answers:
             self._session.check_size(self._text(*self._told))
 
-    def hold(self, go_on: Callable[[], None] | None) -> None:
-        """It is subscribed; what follows waits for the frame's reply."""
+    def hold(self, go_on: Callable[[], None] | None) -> dict[str, Any]:
+        """It is subscribed; what follows waits for the frame's reply. Returns the reply's data."""
         self._go_on, self._begun = go_on, self._grant.begun
         self._begun.waiting += 1
-        hold(self._frame, Held(self._begin, self._undo, self._answer if self._answers else None))
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The reply's data."""
         data: dict[str, Any] = loads(self._data(*self._told))
+        hold(self._frame, Held(self._begin, self._undo, self._answer if self._answers else None, data))
         return data
 
     def _begin(self) -> None:

@@ -31,7 +31,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from wsaction.concurrency import is_awaited_by_thread
 from wsaction.exceptions import OutcomeUnknown
-from wsaction.frames import Frame, current_frame
+from wsaction.frames import Frame, current_frame, let_go
 from wsaction.tasks import is_closed_with
 
 __all__ = (
@@ -100,14 +100,13 @@ class UnitOfWork:
     """
 
     __slots__ = (
-        "_around", "_callbacks", "_calling", "_if_unknown", "_resources", "closed", "depth", "failed", "is_blocks",
+        "_around", "_callbacks", "_calling", "_resources", "closed", "depth", "failed", "is_blocks",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._resources: dict[Any, Resource] = {}
         self._around: list[Callable[[], Awaitable[None]]] = []
-        self._callbacks: list[Callable[[], Any]] = []
-        self._if_unknown: list[Callable[[], Any]] = []
+        self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any] | None]] = []  # those of `_around` first
         self._calling: deque[Callable[[], Any]] | None = None  # what is yet to be called, once it is
         self.closed = False  # once it begins to end: what asks for a unit now is outside
         self.depth = 0  # of `unit_of_work` blocks
@@ -134,17 +133,15 @@ class UnitOfWork:
 
         It is outside of the unit: what it changes is kept by itself, and what it publishes is told once it has
         returned, before the next is called. What it raises is logged and changes nothing. Never called where the unit
-        is rolled back. Where nobody knows whether it was committed, ``if_unknown`` is called in its place. Raises
-        ``RuntimeError`` once the unit has ended.
+        is rolled back, or a savepoint of it in which this was asked for. Where nobody knows whether it was committed,
+        ``if_unknown`` is called in its place. Raises ``RuntimeError`` once the unit has ended.
         """
         if self._calling is not None:  # by one of those that are called
             self._calling.append(callback)
             return
         if self.closed:
             raise RuntimeError("this unit of work has ended; on_commit() is called while it is under way")
-        self._callbacks.append(callback)
-        if if_unknown is not None:
-            self._if_unknown.append(if_unknown)
+        self._callbacks.append((callback, if_unknown))
 
     def around_commit(
         self,
@@ -156,8 +153,21 @@ class UnitOfWork:
         right after the commit, before what `on_commit` calls; in its place ``if_unknown``, where nobody knows whether
         it was committed. What ``before`` raises prevents the commit."""
         self._around.append(before)
-        self._callbacks.insert(len(self._around) - 1, after)
-        self._if_unknown.append(if_unknown)
+        self._callbacks.insert(len(self._around) - 1, (after, if_unknown))
+
+    def mark(self) -> Callable[[], None]:
+        """Begins a part of the unit that may be taken back alone. Returns what forgets all that waits for the commit
+        since."""
+        waiting = len(self._callbacks) - len(self._around)
+        known = {key: one.mark() for key, one in self._resources.items() if hasattr(one, "mark")}
+
+        def back() -> None:
+            del self._callbacks[len(self._around) + waiting :]
+            for key, one in self._resources.items():
+                if hasattr(one, "mark"):  # it is of what is told
+                    one.back_to(known.get(key))  # type: ignore[attr-defined]
+
+        return back
 
     async def include(self, work: Awaitable[T]) -> T:
         """Awaits work as a part of this unit, in whichever task that is done; the unit's owner waits for it. Once the
@@ -225,7 +235,7 @@ class UnitOfWork:
             if committing and (kept or isinstance(exc, _SAY_NOTHING)):
                 await self._leave_unknown(exc)
             raise
-        await self._call_all(self._callbacks)
+        await self._call_all([callback for callback, _ in self._callbacks])
 
     async def _call_all(self, callbacks: list[Callable[[], Any]]) -> None:
         """Calls what waited for the end, and what each of them adds right after it: the next one may take long."""
@@ -244,7 +254,7 @@ class UnitOfWork:
     async def _leave_unknown(self, exc: BaseException) -> None:
         """Nobody knows what is kept: raises `OutcomeUnknown` for an error of one of the commits."""
         logger.error("a unit of work may be kept, or a part of it; nobody knows", exc_info=exc)
-        await self._call_all(self._if_unknown)
+        await self._call_all([one for _, one in self._callbacks if one is not None])
         if isinstance(exc, Exception | asyncio.CancelledError):
             raise OutcomeUnknown from exc
 
@@ -461,9 +471,11 @@ async def release_reads(frame: Frame) -> None:
 
 
 async def drop_failed() -> None:
-    """Drops what an action that fails has changed, before its error is seen by who is around it (a dependency,
-    middleware), who may go on without that. Where they have a block of theirs around it, that block fails at its end.
-    """
+    """Drops what an action that fails has changed, and undoes what it subscribed to, before its error is seen by who is
+    around it (a dependency, middleware), who may go on without that. Where they have a block of theirs around it, that
+    block fails at its end."""
+    if (subscribing := current_frame.get()) is not None:
+        let_go(subscribing, failed=True)
     frame = _own_frame()
     unit = None if frame is None else frame.unit
     if frame is None or unit is None:

@@ -323,6 +323,9 @@ class SharedRoute:
         other._live.clear()
         other._waiting.clear()
         other._settle()
+        if other._leaving is not None:  # by its own name for it, which ends this one at the server too
+            self.cut()
+            self.look(self._line.link)
 
     # ------------------------------------------------------------------------------------------------ asking
     def look(self, link: Link | None) -> None:
@@ -420,8 +423,10 @@ class SharedRoute:
     # ------------------------------------------------------------------------------------------------ being answered
     def answered(self, reply: Reply, ask: "_Ask") -> None:
         """The server's word on subscribing."""
-        if ask is not self._asking:
-            return  # it has been asked again since
+        if ask is not self._asking:  # it has been asked again since, or was left
+            if self._leaving is not None:
+                self._named(reply)
+            return
         self._settle()
         self._asking = None
         if (error := reply.error) is not None:
@@ -429,16 +434,18 @@ class SharedRoute:
             return
         self._backoff.reset()
         try:
-            position, name = position_in(reply.data), reply.data.get("route")
+            position = position_in(reply.data)
         except UnexpectedReply as exc:
             for one in ask.concerned:
                 one.end(exc)
                 self.leave(one)
             return
-        shared = self
-        if isinstance(name, str) and name != self.name:  # under which its events come
-            shared = self._registry.rename(self, name)
-        shared._joined(position, reply, ask)
+        self._named(reply)._joined(position, reply, ask)
+
+    def _named(self, reply: Reply) -> "SharedRoute":
+        """The route under whose name its events come, as the server has said."""
+        name = reply.data.get("route") if isinstance(reply.data, dict) else None
+        return self._registry.rename(self, name) if isinstance(name, str) and name != self.name else self
 
     def _joined(self, position: Position, reply: Reply, ask: "_Ask") -> None:
         recovered, snapshot = reply.data.get("recovered"), reply.data.get("snapshot")

@@ -263,6 +263,9 @@ class SharedRoute {
     other.#live.clear();
     other.#waiting.clear();
     other.#settle();
+    if (other.#leaving === undefined) return;
+    this.cut(); // by its own name for it, which ends this one at the server too
+    this.look();
   }
 
   // asking
@@ -344,7 +347,10 @@ class SharedRoute {
 
   // being answered
   #answered(reply: Reply, asking: Subscribing): void {
-    if (asking !== this.#asking) return; // it has been asked again since
+    if (asking !== this.#asking) {
+      if (this.#leaving !== undefined) this.#named(reply); // it was left
+      return; // or has been asked again since
+    }
     this.#settle();
     this.#asking = undefined;
     if (reply.status >= 400) return this.#refused(reply, asking);
@@ -357,9 +363,13 @@ class SharedRoute {
       }
       return;
     }
-    const { route } = reply.data as { readonly route?: unknown };
-    const shared = typeof route === "string" && route !== this.name ? this.#registry.rename(this, route) : this;
-    shared.#joined(position, reply, asking);
+    this.#named(reply).#joined(position, reply, asking);
+  }
+
+  /** The route under whose name its events come, as the server has said. */
+  #named(reply: Reply): SharedRoute {
+    const route = (reply.data as { readonly route?: unknown } | null)?.route;
+    return typeof route === "string" && route !== this.name ? this.#registry.rename(this, route) : this;
   }
 
   #joined(position: Position, reply: Reply, asking: Subscribing): void {

@@ -67,6 +67,7 @@ class UnitSession:
         self._turn: _Turn | None = None  # to write, while this unit has it
         self._lent: int | None = None  # blocks in which the application has it; None: it never had
         self._changed_as_lent = False  # whether it has changed something in these
+        self._savepoints: WeakKeyDictionary[SessionTransaction, Callable[[], None]] = WeakKeyDictionary()  # since then
         self.may_be_aborted = False  # whether a statement may have failed whose error was caught
         self._written_in: SessionTransaction | None = None  # where there is something to keep
         self._is_lost = False  # whether that has ended before its unit
@@ -94,6 +95,8 @@ class UnitSession:
             self._lent = 0
             session = self.session.sync_session
             event.listen(session, "before_commit", self._refuse_commit)
+            event.listen(session, "after_transaction_create", self._note_savepoint)
+            event.listen(session, "after_soft_rollback", self._take_back)
             event.listen(session, "after_flush", lambda *_: self._note_change())
             event.listen(session, "do_orm_execute", lambda state: None if state.is_select else self._note_change())
         if not self._lent:
@@ -111,6 +114,14 @@ class UnitSession:
 
     def _note_change(self) -> None:
         self._changed_as_lent = True
+
+    def _note_savepoint(self, _: Session, transaction: SessionTransaction) -> None:
+        if transaction.nested and not self.unit.closed:
+            self._savepoints[transaction] = self.unit.mark()
+
+    def _take_back(self, _: Session, transaction: SessionTransaction) -> None:
+        if (back := self._savepoints.pop(transaction, None)) is not None:
+            back()
 
     def _refuse_commit(self, session: Session) -> None:
         if self._lent and self._written_in is not None and not session.in_nested_transaction():

@@ -1369,6 +1369,10 @@ class SharedRoute {
         other.#live.clear();
         other.#waiting.clear();
         other.#settle();
+        if (other.#leaving === undefined)
+            return;
+        this.cut(); // by its own name for it, which ends this one at the server too
+        this.look();
     }
     // asking
     /** Asks for those that wait, one after the other, if nothing is being asked. */
@@ -1455,8 +1459,11 @@ class SharedRoute {
     }
     // being answered
     #answered(reply, asking) {
-        if (asking !== this.#asking)
-            return; // it has been asked again since
+        if (asking !== this.#asking) {
+            if (this.#leaving !== undefined)
+                this.#named(reply); // it was left
+            return; // or has been asked again since
+        }
         this.#settle();
         this.#asking = undefined;
         if (reply.status >= 400)
@@ -1470,9 +1477,12 @@ class SharedRoute {
             }
             return;
         }
-        const { route } = reply.data;
-        const shared = typeof route === "string" && route !== this.name ? this.#registry.rename(this, route) : this;
-        shared.#joined(position, reply, asking);
+        this.#named(reply).#joined(position, reply, asking);
+    }
+    /** The route under whose name its events come, as the server has said. */
+    #named(reply) {
+        const route = reply.data?.route;
+        return typeof route === "string" && route !== this.name ? this.#registry.rename(this, route) : this;
     }
     #joined(position, reply, asking) {
         const { recovered, snapshot } = reply.data;
