@@ -129,9 +129,14 @@ def test_elsewhere_any_name_is_answered_until_some_are_listed(server: Any) -> No
 
 
 @pytest.mark.parametrize("policy", [HostPolicy(), HostPolicy(["localhost"])])
-@pytest.mark.parametrize("hosts", [(), ("localhost", "localhost"), ("localhost", "evil.example")])
-def test_no_host_and_several_name_nothing(policy: HostPolicy, hosts: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("hosts", [("localhost", "localhost"), ("localhost", "evil.example")])
+def test_several_hosts_name_nothing(policy: HostPolicy, hosts: tuple[str, ...]) -> None:
     assert policy.refusal(scope(*hosts, server=("127.0.0.1", 8000))) is not None
+
+
+def test_no_host_is_none_of_those_that_are_listed_and_otherwise_is_no_browser() -> None:
+    assert HostPolicy(["localhost"]).refusal(scope(server=("127.0.0.1", 8000))) is not None
+    assert HostPolicy().refusal(scope(server=("127.0.0.1", 8000))) is None
 
 
 def test_a_refusal_says_what_came_and_the_cure_in_one_bounded_line() -> None:

@@ -40,9 +40,9 @@ class HostPolicy:
     - ``"*"``: any.
 
     Where none are named, a server that is reached on a loopback address, by ``scope["server"]``, answers to loopback
-    names alone: ``localhost`` and what is below it, 127.0.0.0/8, ``[::1]``. On other addresses and on UNIX sockets,
-    which no page reaches by a name of its own, all are answered. More than one Host, none, or a malformed one names
-    nothing.
+    names alone: ``localhost`` and what is below it, 127.0.0.0/8, ``[::1]``; and where no Host was sent, which every
+    browser does. On other addresses and on UNIX sockets, which no page reaches by a name of its own, all are answered.
+    More than one Host, or a malformed one, names nothing; none names nothing that could be listed.
 
     Raises `ImproperlyConfigured` for an entry that can never match, and for what is no list of strings.
     """
@@ -75,7 +75,7 @@ class HostPolicy:
             if host is not None and (host in self._listed or any(one in self._parents for one in _above(host))):
                 return None
             return f"The request has {told}, which is not in allowed_hosts."
-        if host is not None and _is_loopback_name(host):
+        if not hosts or (host is not None and _is_loopback_name(host)):
             return None
         cure = "if it is a name of yours that a proxy serves, list it: WSAction([...], allowed_hosts=['example.com'])"
         return f"The request has {told}, and on a loopback address only loopback names are answered; {cure}."
