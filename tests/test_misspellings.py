@@ -4,7 +4,7 @@ import asyncio
 import functools
 import gc
 from collections.abc import Generator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import pytest
 from pydantic import BaseModel
@@ -19,6 +19,7 @@ from wsaction.filters import BaseFilterBackend
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import Hooks
+from wsaction.limits import Limits
 from wsaction.pagination import PageNumberPagination
 from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated, IsOwner, compile_permissions
 from wsaction.presence import PresenceMixin
@@ -533,6 +534,35 @@ def test_a_guard_behind_the_class_that_hides_it_is_refused(base: Any) -> None:
 
     below: Any = type("Below", (SubscribeMixin, ModelAPIActionHandler, Mine), {})
     assert below.permission_classes == Mine.permission_classes
+
+
+@pytest.mark.parametrize(
+    ("base", "hook", "value"),
+    [
+        (AsyncAPIConsumer, "connect", says_false),
+        (AsyncAPIConsumer, "limits", Limits(max_concurrency=1)),
+        (ModelAPIActionHandler, "serialize", lambda self, obj: None),
+        (ModelAPIActionHandler, "get_serializer_class", lambda self: None),
+        (ModelAPIActionHandler, "perform_create", says_false),
+        (SubscribeMixin, "recheck", True),
+        (SubscribeMixin, "check_subscription", says_false),
+        (IsOwner, "lookup_field", "owner_id"),
+    ],
+)
+def test_whatever_hook_is_behind_the_class_that_hides_it_is_refused(base: Any, hook: str, value: Any) -> None:
+    bases = (base,) if base is not SubscribeMixin else (base, AsyncAPIActionHandler)
+    guard = type("Guard", (), {hook: value})
+    with pytest.raises(ImproperlyConfigured, match=rf"Guard\.{hook} would count for nothing .* put Guard first"):
+        type("Hiding", (*bases, guard), {})
+    type("Guarded", (guard, *bases), {})
+
+
+def test_a_protocol_behind_a_class_hides_nothing() -> None:
+    class HasUser(Protocol):
+        @property
+        def user(self) -> Any: ...
+
+    type("Typed", (AsyncAPIActionHandler, HasUser), {})
 
 
 def test_a_permission_behind_the_one_that_hides_it_is_refused() -> None:
