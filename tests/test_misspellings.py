@@ -329,6 +329,7 @@ ALWAYS_TRUE: dict[str, Any] = {
     "a queryset": rows,
     "a method": lambda scope, handler, action: Uncalled().is_staff,
     "an exception": lambda scope, handler, action: PermissionError("no"),
+    "a pair": lambda scope, handler, action: (False, "You are not staff."),
 }
 
 
@@ -366,12 +367,22 @@ async def returns_the_error(self: Any, *args: Any) -> Exception:
     return PermissionDenied()
 
 
+async def returns_the_class_of_an_error(self: Any, *args: Any) -> type[Exception]:
+    return PermissionDenied
+
+
+async def returns_a_pair(self: Any, *args: Any) -> tuple[bool, str]:
+    return False, "You are not staff."
+
+
 async def returns_an_awaitable(self: Any, *args: Any) -> Any:
     return Later(False)
 
 
 @pytest.mark.parametrize("method", ["check_permissions", "check_object_permissions"])
-@pytest.mark.parametrize("answer", [says_false, returns_the_error, returns_an_awaitable])
+@pytest.mark.parametrize(
+    "answer", [says_false, returns_the_error, returns_the_class_of_an_error, returns_a_pair, returns_an_awaitable]
+)
 async def test_a_method_that_refuses_otherwise_than_by_raising_lets_nobody_in(
     method: str, answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
