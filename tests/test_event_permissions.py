@@ -808,6 +808,30 @@ async def test_handlers_that_share_a_topic_show_what_each_of_them_shows(
             assert (await ws.receive_json())["data"] == told
 
 
+@pytest.mark.parametrize(("title", "told"), [("new", None), ("mine", {"id": 1, "title": "mine", "secret": "s"})])
+async def test_one_handler_that_is_mounted_with_permissions_and_without_asks_them(title: str, told: Any) -> None:
+    class Notes(SubscribeMixin, ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Long, rows=[Long(id=1, title="old")])
+        serializer_class = Long
+
+        def get_topic(self) -> str:
+            return "notes"
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = [
+            path("staff/<int:pk>/", Notes.as_aaah()),
+            path("notes/", Notes.as_aaah(permission_classes=(ThatOwn,))),
+        ]
+
+    async with connect(WSAction([path("ws/", Root.as_asgi())]), "/ws/") as ws:
+        await ws.call("subscribe", "notes/")
+        await ws.call("partial_update", "staff/1/", data={"title": title})
+        if told is None:
+            await ws.nothing()
+        else:
+            assert (await ws.receive_json())["data"] == told
+
+
 async def test_what_events_show_is_asked_in_the_unit_of_work_under_way() -> None:
     """A database with one connection has no other."""
     async with _projects({"permission_classes": (Known,)}) as ws:
