@@ -120,6 +120,10 @@ class _Pending:
             places = (*others, *change.places)
             self._changes[key] = replace(change, event=event, before=earlier.before, places=places)
 
+    def asks(self, key: Any) -> bool:
+        """Whether who sees the object is asked somewhere where the unit has changed it before."""
+        return key in self._changes and any(place.asks for place in self._changes[key].places)
+
     async def hold(self) -> None:
         """Waits until nobody else who commits changes of the same objects has yet to tell them."""
         names: dict[Hub, set[str]] = {}
@@ -172,18 +176,20 @@ async def note(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | N
     """
     if event != "deleted" and isinstance(queryset := source_of(handler), NarrowingQuerySet):
         obj = await queryset.loaded(obj, ()) or obj  # a flush may have expired what the database makes
-    change = _change(handler, event, obj, before)
-    if (unit := join_unit()) is None:
+    unit, key = join_unit(), (type(handler), getattr(obj, key_name(source_of(handler))))
+    pending = None if unit is None else unit.held(_Pending)
+    asks = isinstance(pending, _Pending) and pending.asks(key)
+    change = _change(handler, event, obj, before, asks=asks)
+    if unit is None:
         if (ended := unit_to_wait_for()) is None:
             await change.publish()
         else:
             ended.on_commit(change.publish_or_heal)
         return
-    pending = unit.held(_Pending)
     if not isinstance(pending, _Pending):
         pending = unit.resource(_Pending, _Pending)
         unit.around_commit(pending.hold, pending.publish, pending.heal)
-    pending.add((type(handler), change.pk), change)
+    pending.add(key, change)
 
 
 async def note_given(handler: Any, event: str, obj: Any, before: Any) -> None:
@@ -238,7 +244,7 @@ def _check_object(handler: Any, what: str, obj: Any) -> None:
         )
 
 
-def _change(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | None) -> _Change:
+def _change(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | None, *, asks: bool) -> _Change:
     if event not in EVENTS:
         raise ValueError(f"an object is {', '.join(EVENTS[:-1])} or {EVENTS[-1]}, not {event!r}")
     pk = getattr(obj, key_name(source_of(handler)))
@@ -258,7 +264,7 @@ def _change(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | None
         if (place := _place(handler, route, obj)) is not None:
             places[place.topic] = told(place)
     was = now = None
-    if any(place.asks for place in places.values()):
+    if asks or any(place.asks for place in places.values()):
         was = None if before is None else json_of(handler, obj, before)
         now = json_of(handler, obj)
         if event == "deleted":
