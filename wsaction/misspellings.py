@@ -15,7 +15,8 @@ from wsaction.converters import ImproperlyConfigured
 __all__ = ("defined_by_user", "framework_names", "is_code", "is_ours", "refuse_misspelt", "user_attributes")
 
 _POLICIES = ("class", "classes", "backends", "patterns")  # of which the singular or plural is a mistake too
-_NOTED = "decides_", "available_actions"  # what the framework itself sets on the classes of users begins so
+# Settings which open something where they count for nothing; of methods, any may refuse.
+_GUARDS = ("permission_classes", "throttle_classes", "filter_backends", "recheck", "limits", "lookup_field")
 # Of these a singular is a mistake too, where it takes the same arguments.
 _ASKING = {"getpermissions", "checkpermissions", "checkobjectpermissions", "getthrottles", "checkthrottles"}
 
@@ -72,7 +73,7 @@ def refuse_misspelt(cls: type, is_exempt: Callable[[Any], bool] = lambda value: 
 def _refuse_hidden(cls: type, read: dict[str, Any]) -> None:
     """Raises for what a user's class says and the framework's own hides, as its class comes first among the bases: a
     guard opens nothing so in silence, whichever hook it stands in."""
-    for name in (one for one in read if not one.startswith(_NOTED)):
+    for name in (one for one, value in read.items() if one in _GUARDS or is_code(value)):
         first, *others = (base for base in cls.__mro__ if name in vars(base))
         hidden = next((one for one in others if not (is_ours(one) or one is object or _is_protocol(one))), None)
         if is_ours(first) and hidden is not None:
