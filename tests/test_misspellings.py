@@ -14,6 +14,7 @@ from wsaction.applications import WSAction
 from wsaction.authentication import BaseAuthentication, BearerAuthentication, Credential
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
+from wsaction.dependencies import Depends
 from wsaction.exceptions import ImproperlyConfigured, PermissionDenied
 from wsaction.filters import BaseFilterBackend
 from wsaction.generics import ModelAPIActionHandler
@@ -173,6 +174,49 @@ def test_what_the_app_decides_is_refused_on_a_handler(base: type, name: str) -> 
 def test_what_a_view_of_http_restricts_is_refused_on_a_handler() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"http_method_names .*as_aaah\(actions="):
         type("Mistaken", (AsyncAPIActionHandler,), {"http_method_names": ["get"]})
+
+
+def may_write(scope: Any, handler: Any, action: str, **captures: Any) -> bool:
+    return False
+
+
+GUARDS_ELSEWHERE: dict[str, Any] = {
+    "has_permission": of("scope", "handler", "action"),
+    "has_object_permission": of("request", "view", "obj"),
+    "can_connect": of("scope", "handler"),
+    "initial": of("request", "*args", "**kwargs"),
+    "dispatch": of("request", "*args", "**kwargs"),
+    "on_connect": of("websocket"),
+    "on_receive": of("websocket", "data"),
+    "websocket_connect": of("message"),
+    "receive_json": of("content", "**kwargs"),
+    "dependencies": [Depends(may_write)],
+    "guards": [may_write],
+    "middleware": (may_write,),
+}
+
+
+@pytest.mark.parametrize("base", [AsyncAPIActionHandler, AsyncAPIConsumer, ModelAPIActionHandler])
+@pytest.mark.parametrize("name", GUARDS_ELSEWHERE)
+def test_what_guards_a_permission_or_a_view_elsewhere_is_refused_on_a_handler(base: type, name: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} would be asked by nobody"):
+        type("Mistaken", (base,), {name: GUARDS_ELSEWHERE[name]})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("has_permission", of("permission")),
+        ("on_connect", lambda self: None),
+        ("receive_json", of("event")),  # of a broadcast
+        ("dispatch", async_action(of("request"))),
+        ("dependencies", ["a task"]),
+        ("guards", ["a person"]),
+        ("middleware", ()),
+    ],
+)
+def test_a_helper_of_such_a_name_is_left_alone(name: str, value: Any) -> None:
+    type("Own", (AsyncAPIConsumer,), {name: value})
 
 
 @pytest.mark.parametrize("name", [*APP_SETTINGS, "limits", "permission_classes", "throttle_classes"])
