@@ -117,7 +117,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
             raise NotFound
         obj = await queryset.get(**{self.lookup_field: key})
         refuse_answer(self, "check_object_permissions", await self.check_object_permissions(obj))  # type: ignore[func-returns-value]
-        self.frame.asks_object = True
+        self.frame.asks_object = (), {}
         return obj
 
     # ---------------------------------------------------------------------------------------------- events
@@ -295,12 +295,12 @@ def _check_storing(told: "_Mounted") -> None:
 
 
 def _noted(get_object: Any) -> Any:
-    """A ``get_object()`` of the application's own, which notes as the framework's does that it was asked."""
+    """A ``get_object()`` of the application's own, which notes as the framework's does that it was asked, and how."""
 
     @wraps(get_object)
     async def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
         obj = await get_object(self, *args, **kwargs)
-        self.frame.asks_object = True
+        self.frame.asks_object = args, kwargs
         return obj
 
     noted.is_noted = True  # type: ignore[attr-defined]
