@@ -735,6 +735,14 @@ def test_a_policy_that_is_said_where_nothing_reads_it_is_refused(base: Any, name
         type("Said", (base,), {name: value}).as_aaah()  # type: ignore[attr-defined]
 
 
+def test_one_that_is_said_in_a_get_object_of_ones_own_is_refused() -> None:
+    async def get_object(self: Any) -> None:
+        self.permission_classes = (DenyAll,)
+
+    with pytest.raises(ImproperlyConfigured, match=r"get_object sets self\.permission_classes"):
+        type("Said", (Rows,), {"get_object": get_object}).as_aaah()  # type: ignore[attr-defined]
+
+
 def test_what_a_method_may_set_is_left_alone() -> None:
     own = {"get_permissions": lambda self: self.permission_classes, "__init__": sets_it_on_itself}
     assert type("Deciding", (AsyncAPIActionHandler,), own).as_aaah()  # type: ignore[attr-defined]

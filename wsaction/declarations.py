@@ -102,10 +102,10 @@ _READ_ONCE = ("permission_classes", "throttle_classes", "throttle_scope")
 
 def _set_on_self(function: Any) -> set[str]:
     """The attributes that a method sets on its first argument."""
-    names, found, before = function.__code__.co_varnames[:1], set[str](), None
-    if not names or not {*_READ_ONCE}.intersection(function.__code__.co_names):
+    code, found, before = getattr(inspect.unwrap(function), "__code__", None), set[str](), None
+    if code is None or not (names := code.co_varnames[:1]) or not {*_READ_ONCE}.intersection(code.co_names):
         return found
-    for step in dis.get_instructions(function):
+    for step in dis.get_instructions(code):
         if step.opname == "STORE_ATTR" and names[0] == (before[-1] if isinstance(before, tuple) else before):
             found.add(step.argval)
         before = step.argval
