@@ -54,6 +54,7 @@ from wsaction.exceptions import (
     InvalidParameters,
     NotAuthenticated,
     PermissionDenied,
+    Throttled,
     to_api_error,
 )
 from wsaction.gates import Gate
@@ -1129,6 +1130,20 @@ async def test_a_burst_of_bad_credentials_is_verified_no_more_often_than_the_bou
     assert [one for one in verified if one != "good"] == [f"bad-{number}" for number in range(5)]
 
 
+@pytest.mark.parametrize("status", [400, 404, 422])
+async def test_guesses_that_a_class_refuses_in_its_own_words_are_counted(status: int) -> None:
+    class Wordy(BearerAuthentication):
+        async def verify(self, token: str) -> Credential | None:
+            raise APIError(status, "bad_token", "This is none of ours.")
+
+    app = WSAction(
+        [path("ws/", AsyncAPIConsumer.as_asgi())], authentication_classes=[Wordy], limits=Limits(max_auth_failures=3)
+    )
+    async with connect(app, "/ws/") as ws:
+        assert [(await ws.call("$auth", data="guess"))["status"] for _ in range(3)] == [status] * 3
+        assert (await ws.wait_closed())[0] == 1008
+
+
 async def test_guesses_that_the_client_cancels_are_counted() -> None:
     class Slow(BearerAuthentication):
         begun: asyncio.Event
@@ -1158,6 +1173,8 @@ async def test_what_is_no_refusal_of_a_credential_is_no_failure() -> None:
         async def verify(self, token: str) -> Credential | None:
             if token == "broken":
                 raise OSError("the store of tokens is away")
+            if token == "often":
+                raise Throttled(wait=1)
             return Credential(ANN)
 
     app = WSAction(
@@ -1166,5 +1183,5 @@ async def test_what_is_no_refusal_of_a_credential_is_no_failure() -> None:
         limits=Limits(max_auth_failures=1),
     )
     async with connect(app, "/ws/") as ws:
-        statuses = [(await ws.call("$auth", data=token))["status"] for token in ("broken", "broken", "ann", "ann")]
-    assert statuses == [500, 500, 200, 200]
+        statuses = [(await ws.call("$auth", data=token))["status"] for token in ("broken", "often", "ann", "ann")]
+    assert statuses == [500, 429, 200, 200]

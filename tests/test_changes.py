@@ -506,9 +506,6 @@ async def test_where_values_do_not_decide_the_row_is_asked_for(kind: str) -> Non
 
 async def test_a_topic_of_ones_own_needs_no_filter() -> None:
     class Own(ModelAPIActionHandler):
-        def get_queryset(self) -> Any:
-            return super().get_queryset().filter(owner_id=self.user.pk)
-
         def get_topic(self) -> str:
             return f"{self.user.pk}:{super().get_topic()}"
 
@@ -518,6 +515,36 @@ async def test_a_topic_of_ones_own_needs_no_filter() -> None:
         assert (await ws.event())["event"] == "updated"
         [subscription] = [one for topics in app.runtime.hub._joined.values() for one in topics.values()]
         assert type(subscription).__name__ == "Subscription"
+
+
+async def _found(self: Any) -> Any:
+    return await self.queryset.get(pk=self.kwargs["pk"], owner_id=self.user.pk)
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        {"get_queryset": lambda self: self.queryset.filter(owner_id=self.user.pk)},
+        {"filter_queryset": lambda self, queryset: queryset.filter(owner_id=self.user.pk)},
+        {"get_object": _found},
+    ],
+    ids=lambda scope: next(iter(scope)),
+)
+async def test_a_topic_that_routes_share_is_told_to_those_whose_scope_has_the_object(kind: str, scope: Any) -> None:
+    """A ``get_topic()`` says where events are told, and not that all who are there may see them."""
+    own = type("Own", (ModelAPIActionHandler,), {**scope, "get_topic": lambda self: "cards"})
+    async with (
+        cards(kind, 2, bases=(SubscribeMixin, own)) as (app, _),
+        connect(app, "/ws/", user=user(1)) as one,
+        connect(app, "/ws/", user=user(2)) as two,
+    ):
+        for ws in (one, two):
+            await position(ws, "cards/")
+        assert (await one.call("update", "cards/1/", {"title": "b"}))["status"] == 200
+        assert (await one.event())["event"] == "updated"
+        if "get_object" in scope:  # what it said before is not known
+            assert shown(await two.event()) == ("deleted", "cards/", {"pk": 1})
+        await two.nothing()
 
 
 async def test_recheck_asks_at_each_event() -> None:

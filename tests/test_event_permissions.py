@@ -808,6 +808,74 @@ async def test_handlers_that_share_a_topic_show_what_each_of_them_shows(
             assert (await ws.receive_json())["data"] == told
 
 
+@pytest.mark.parametrize(("title", "told"), [("new", None), ("mine", {"id": 1, "title": "mine", "secret": "s"})])
+async def test_one_handler_that_is_mounted_with_permissions_and_without_asks_them(title: str, told: Any) -> None:
+    class Notes(SubscribeMixin, ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Long, rows=[Long(id=1, title="old")])
+        serializer_class = Long
+
+        def get_topic(self) -> str:
+            return "notes"
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = [
+            path("staff/<int:pk>/", Notes.as_aaah()),
+            path("notes/", Notes.as_aaah(permission_classes=(ThatOwn,))),
+        ]
+
+    async with connect(WSAction([path("ws/", Root.as_asgi())]), "/ws/") as ws:
+        await ws.call("subscribe", "notes/")
+        await ws.call("partial_update", "staff/1/", data={"title": title})
+        if told is None:
+            await ws.nothing()
+        else:
+            assert (await ws.receive_json())["data"] == told
+
+
+class IsNamed(BasePermission):
+    def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
+        return action == "partial_update" or obj.title == "ann"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [("ann", "ann", "updated"), ("bob", "ann", "created"), ("ann", "bob", "deleted"), ("bob", "bob", None)],
+)
+async def test_what_leaves_for_a_route_that_asks_nobody_is_asked_about_where_it_was(
+    before: str, after: str, told: str | None
+) -> None:
+    """Both changes are one event, and only the first is told where somebody is asked."""
+
+    class Public(SubscribeMixin, ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Long, rows=[Long(id=1, title=before)])
+        serializer_class = Long
+
+        def get_event_routes(self, event: str, obj: Long) -> list[str]:
+            return ["public/"] if obj.secret == "public" else ["drafts/"]
+
+    class Drafts(Public):
+        permission_classes = (IsNamed,)
+
+        async def perform_update(self, obj: Any, values: dict[str, Any]) -> Any:
+            obj = await super().perform_update(obj, {"title": after})
+            return await super().perform_update(obj, {"secret": "public"})
+
+    router = SimpleRouter()
+    router.register("drafts", Drafts)
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = [*router.urls, path("public/", Public.as_aaah())]
+
+    async with connect(WSAction([path("ws/", Root.as_asgi())]), "/ws/") as ws:
+        await ws.call("subscribe", "drafts/")
+        await ws.call("partial_update", "drafts/1/", data={})
+        if told is None:
+            await ws.nothing()
+        else:
+            shown = {"pk": 1} if told == "deleted" else {"id": 1, "title": after, "secret": "public"}
+            assert (await ws.event(told))["data"] == shown
+
+
 async def test_what_events_show_is_asked_in_the_unit_of_work_under_way() -> None:
     """A database with one connection has no other."""
     async with _projects({"permission_classes": (Known,)}) as ws:

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import gc
 from collections.abc import Generator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import pytest
 from pydantic import BaseModel
@@ -14,11 +14,13 @@ from wsaction.applications import WSAction
 from wsaction.authentication import BaseAuthentication, BearerAuthentication, Credential
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
+from wsaction.dependencies import Depends
 from wsaction.exceptions import ImproperlyConfigured, PermissionDenied
 from wsaction.filters import BaseFilterBackend
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import Hooks
+from wsaction.limits import Limits
 from wsaction.pagination import PageNumberPagination
 from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated, IsOwner, compile_permissions
 from wsaction.presence import PresenceMixin
@@ -172,6 +174,49 @@ def test_what_the_app_decides_is_refused_on_a_handler(base: type, name: str) -> 
 def test_what_a_view_of_http_restricts_is_refused_on_a_handler() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"http_method_names .*as_aaah\(actions="):
         type("Mistaken", (AsyncAPIActionHandler,), {"http_method_names": ["get"]})
+
+
+def may_write(scope: Any, handler: Any, action: str, **captures: Any) -> bool:
+    return False
+
+
+GUARDS_ELSEWHERE: dict[str, Any] = {
+    "has_permission": of("scope", "handler", "action"),
+    "has_object_permission": of("request", "view", "obj"),
+    "can_connect": of("scope", "handler"),
+    "initial": of("request", "*args", "**kwargs"),
+    "dispatch": of("request", "*args", "**kwargs"),
+    "on_connect": of("websocket"),
+    "on_receive": of("websocket", "data"),
+    "websocket_connect": of("message"),
+    "receive_json": of("content", "**kwargs"),
+    "dependencies": [Depends(may_write)],
+    "guards": [may_write],
+    "middleware": (may_write,),
+}
+
+
+@pytest.mark.parametrize("base", [AsyncAPIActionHandler, AsyncAPIConsumer, ModelAPIActionHandler])
+@pytest.mark.parametrize("name", GUARDS_ELSEWHERE)
+def test_what_guards_a_permission_or_a_view_elsewhere_is_refused_on_a_handler(base: type, name: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} would be asked by nobody"):
+        type("Mistaken", (base,), {name: GUARDS_ELSEWHERE[name]})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("has_permission", of("permission")),
+        ("on_connect", lambda self: None),
+        ("receive_json", of("event")),  # of a broadcast
+        ("dispatch", async_action(of("request"))),
+        ("dependencies", ["a task"]),
+        ("guards", ["a person"]),
+        ("middleware", ()),
+    ],
+)
+def test_a_helper_of_such_a_name_is_left_alone(name: str, value: Any) -> None:
+    type("Own", (AsyncAPIConsumer,), {name: value})
 
 
 @pytest.mark.parametrize("name", [*APP_SETTINGS, "limits", "permission_classes", "throttle_classes"])
@@ -328,6 +373,7 @@ ALWAYS_TRUE: dict[str, Any] = {
     "a queryset": rows,
     "a method": lambda scope, handler, action: Uncalled().is_staff,
     "an exception": lambda scope, handler, action: PermissionError("no"),
+    "a pair": lambda scope, handler, action: (False, "You are not staff."),
 }
 
 
@@ -365,12 +411,22 @@ async def returns_the_error(self: Any, *args: Any) -> Exception:
     return PermissionDenied()
 
 
+async def returns_the_class_of_an_error(self: Any, *args: Any) -> type[Exception]:
+    return PermissionDenied
+
+
+async def returns_a_pair(self: Any, *args: Any) -> tuple[bool, str]:
+    return False, "You are not staff."
+
+
 async def returns_an_awaitable(self: Any, *args: Any) -> Any:
     return Later(False)
 
 
 @pytest.mark.parametrize("method", ["check_permissions", "check_object_permissions"])
-@pytest.mark.parametrize("answer", [says_false, returns_the_error, returns_an_awaitable])
+@pytest.mark.parametrize(
+    "answer", [says_false, returns_the_error, returns_the_class_of_an_error, returns_a_pair, returns_an_awaitable]
+)
 async def test_a_method_that_refuses_otherwise_than_by_raising_lets_nobody_in(
     method: str, answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -535,6 +591,35 @@ def test_a_guard_behind_the_class_that_hides_it_is_refused(base: Any) -> None:
     assert below.permission_classes == Mine.permission_classes
 
 
+@pytest.mark.parametrize(
+    ("base", "hook", "value"),
+    [
+        (AsyncAPIConsumer, "connect", says_false),
+        (AsyncAPIConsumer, "limits", Limits(max_concurrency=1)),
+        (ModelAPIActionHandler, "serialize", lambda self, obj: None),
+        (ModelAPIActionHandler, "get_serializer_class", lambda self: None),
+        (ModelAPIActionHandler, "perform_create", says_false),
+        (SubscribeMixin, "recheck", True),
+        (SubscribeMixin, "check_subscription", says_false),
+        (IsOwner, "lookup_field", "owner_id"),
+    ],
+)
+def test_whatever_hook_is_behind_the_class_that_hides_it_is_refused(base: Any, hook: str, value: Any) -> None:
+    bases = (base,) if base is not SubscribeMixin else (base, AsyncAPIActionHandler)
+    guard = type("Guard", (), {hook: value})
+    with pytest.raises(ImproperlyConfigured, match=rf"Guard\.{hook} would count for nothing .* put Guard first"):
+        type("Hiding", (*bases, guard), {})
+    type("Guarded", (guard, *bases), {})
+
+
+def test_a_protocol_behind_a_class_hides_nothing() -> None:
+    class HasUser(Protocol):
+        @property
+        def user(self) -> Any: ...
+
+    type("Typed", (AsyncAPIActionHandler, HasUser), {})
+
+
 def test_a_permission_behind_the_one_that_hides_it_is_refused() -> None:
     class Team:
         def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
@@ -648,6 +733,14 @@ def sets_it_on_another(self: Any, other: Any) -> None:
 def test_a_policy_that_is_said_where_nothing_reads_it_is_refused(base: Any, name: str, value: Any, told: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=told):
         type("Said", (base,), {name: value}).as_aaah()  # type: ignore[attr-defined]
+
+
+def test_one_that_is_said_in_a_get_object_of_ones_own_is_refused() -> None:
+    async def get_object(self: Any) -> None:
+        self.permission_classes = (DenyAll,)
+
+    with pytest.raises(ImproperlyConfigured, match=r"get_object sets self\.permission_classes"):
+        type("Said", (Rows,), {"get_object": get_object}).as_aaah()  # type: ignore[attr-defined]
 
 
 def test_what_a_method_may_set_is_left_alone() -> None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from tests.redis_servers import needs_redis_server, redis_server
 from tests.test_subscriptions import Board, position
@@ -14,8 +15,12 @@ from wsaction.applications import WSAction
 from wsaction.authentication import BaseAuthentication, Credential
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
+from wsaction.exceptions import PermissionDenied
+from wsaction.generics import ModelAPIActionHandler
 from wsaction.layers.redis import RedisLayer
+from wsaction.permissions import BasePermission, IsOwner
 from wsaction.presence import PresenceMixin
+from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
 from wsaction.subscriptions import COMINGS
 from wsaction.testing import WebSocketSession, connect
@@ -29,6 +34,11 @@ class Room(PresenceMixin, Board):
         if self.gate is not None:
             await self.gate.wait()
         return []
+
+
+class Note(BaseModel):
+    id: int
+    owner_id: int = 1
 
 
 class Root(AsyncAPIConsumer):
@@ -113,6 +123,39 @@ async def test_without_a_layer_that_knows_presence_is_unavailable(monkeypatch: p
                 assert (reply["status"], reply["errors"][0]["type"]) == (503, "layer_unavailable")
                 await position(ws, "rooms/8/")
         assert (await ws.call("presence", "rooms/7/"))["status"] == 503
+
+
+class Mine(IsOwner):
+    lookup_field = "owner_id"
+
+
+class Members(BasePermission):
+    def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+        return action != "retrieve" or scope["user"].pk == 1
+
+
+async def refuse(self: Any) -> None:
+    if self.user.pk != 1:
+        raise PermissionDenied
+
+
+@pytest.mark.parametrize(
+    "members",
+    [{"permission_classes": (Mine,)}, {"permission_classes": (Members,)}, {"check_subscription": refuse}],
+    ids=["the object", "what shows it", "a check of its own"],
+)
+async def test_who_may_not_subscribe_is_not_told_who_is_there(members: dict[str, Any]) -> None:
+    rows = MemoryQuerySet(Note, rows=[Note(id=7)])
+    notes: Any = type("Notes", (PresenceMixin, ModelAPIActionHandler), {"serializer_class": Note, "queryset": rows})
+    notes = type("Guarded", (notes,), members)
+    consumer = type("Notes", (AsyncAPIConsumer,), {"routepatterns": [path("notes/<int:pk>/", notes.as_aaah())]})
+    app = WSAction([path("ws/", consumer.as_asgi())])  # type: ignore[attr-defined]
+    async with app.lifespan(), connect(app, "/ws/", user=user(1)) as one, connect(app, "/ws/", user=user(2)) as two:
+        await position(one, "notes/7/")
+        await one.event("join")
+        assert (await one.call("presence", "notes/7/"))["data"] == {"1": 1}
+        for action in ("subscribe", "presence"):
+            assert (await two.call(action, "notes/7/"))["status"] == 403
 
 
 @needs_redis_server

@@ -246,12 +246,47 @@ class Cards(generics.GenericAsyncAPIActionHandler):
             await asyncio.sleep(0.001)
 
 
+class OwnCards(Cards):
+    """Whose object is found in a way of its own, under a capture of its own."""
+
+    async def get_object(self) -> Card:
+        card: Card = await self.get_queryset().get(id=self.kwargs["number"])
+        await self.check_object_permissions(card)
+        return card
+
+
+class ToldCards(Cards):
+    """Whose object is asked for with arguments, as rest_framework_channels does."""
+
+    async def get_object(self, action: str) -> Card:  # type: ignore[override]
+        assert action == "tail"
+        card: Card = await super().get_object()
+        return card
+
+    @async_action
+    async def tail(self) -> AsyncIterator[int]:
+        await self.get_object("tail")
+        for number in range(10_000):
+            yield number
+            await asyncio.sleep(0.001)
+
+
+class ScopedCards(OwnCards):
+    permission_classes = ()
+
+    async def get_object(self) -> Card:
+        card: Card = await self.get_queryset().get(id=self.kwargs["number"], owner=self.user.pk)
+        return card
+
+
+@pytest.mark.parametrize("handler", [Cards, OwnCards, ScopedCards, ToldCards])
 @pytest.mark.parametrize("change", ["given away", "deleted", "kept"])
-async def test_the_object_that_it_asked_for_is_asked_for_again(change: str) -> None:
+async def test_the_object_that_it_asked_for_is_asked_for_again(change: str, handler: Any) -> None:
     cards = MemoryQuerySet(Card, rows=[Card(id=7)])
 
     class Root(AsyncAPIConsumer):
-        routepatterns = [path("cards/<int:pk>/", Cards.as_aaah(queryset=cards))]
+        key = "number" if issubclass(handler, OwnCards) else "pk"
+        routepatterns = [path(f"cards/<int:{key}>/", handler.as_aaah(queryset=cards))]
 
     app = WSAction([path("ws/", Root.as_asgi())])
     async with app.lifespan(), opened(app) as ws:

@@ -179,9 +179,11 @@ def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
 
 
 def _is_always_true(answer: Any) -> bool:
-    """Whether an answer says yes whatever was meant: what was not awaited or not called, an exception not raised."""
+    """Whether an answer says yes whatever was meant: what was not awaited or not called, an exception not raised, a
+    pair ``(False, "why")``."""
     is_async = inspect.isawaitable(answer) or hasattr(type(answer), "__aiter__")
-    return is_async or callable(answer) or isinstance(answer, BaseException)
+    is_pair = type(answer) is tuple and isinstance(next(iter(answer), None), bool)
+    return is_async or is_pair or callable(answer) or isinstance(answer, BaseException)
 
 
 def series(going: Refusal | None, asks: Iterable[Ask]) -> Ask | None:

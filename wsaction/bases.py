@@ -4,6 +4,7 @@
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import wraps
 from inspect import iscoroutinefunction
 from types import GenericAlias
 from typing import Annotated, Any, ClassVar
@@ -91,6 +92,8 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         cls.decides_query = (cls.filter_queryset, cls.paginator) != (generic.filter_queryset, generic.paginator)
         cls.decides_queryset = cls.get_queryset is not generic.get_queryset
         cls.decides_object = cls.get_object is not generic.get_object
+        if cls.decides_object and iscoroutinefunction(cls.get_object) and not hasattr(cls.get_object, "is_noted"):
+            cls.get_object = _noted(cls.get_object)  # type: ignore[method-assign]
         cls.decides_topic = cls.get_topic is not AsyncAPIActionHandler.get_topic
         cls.decides_serializer = _decides_what_is_shown(cls)
         cls.decides_list = getattr(cls, "retrieve", None) is not None and _has_own(cls, _list_hooks())
@@ -114,7 +117,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
             raise NotFound
         obj = await queryset.get(**{self.lookup_field: key})
         refuse_answer(self, "check_object_permissions", await self.check_object_permissions(obj))  # type: ignore[func-returns-value]
-        self.frame.asks_object = True
+        self.frame.asks_object = (), {}
         return obj
 
     # ---------------------------------------------------------------------------------------------- events
@@ -289,6 +292,19 @@ def _check_storing(told: "_Mounted") -> None:
                 check(name, field.annotation)
             except FieldError as exc:
                 raise ImproperlyConfigured(f"{told.cls.__name__}: {exc}") from None
+
+
+def _noted(get_object: Any) -> Any:
+    """A ``get_object()`` of the application's own, which notes as the framework's does that it was asked, and how."""
+
+    @wraps(get_object)
+    async def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        obj = await get_object(self, *args, **kwargs)
+        self.frame.asks_object = args, kwargs
+        return obj
+
+    noted.is_noted = True  # type: ignore[attr-defined]
+    return noted
 
 
 def _decides_what_is_shown(cls: Any) -> bool:

@@ -385,9 +385,8 @@ def _sharing(there: Any, topic: str) -> Iterator[MountedHandler]:
         tables += [view.table for view in views if hasattr(view, "table") and view.table is not session.table]
     for one in (one for table in tables for one in table.mounted):
         cls = one.handler_class
-        is_same = cls is type(there) and one.attribute("serializer_class") is there.serializer_class
         decides = hasattr(cls, "announced") and getattr(cls, "decides_topic", False)
-        if decides and not is_same and (everywhere or one.topic_space == there.mounted.topic_space):
+        if decides and not one.is_like(there.mounted) and (everywhere or one.topic_space == there.mounted.topic_space):
             yield one
 
 

@@ -48,10 +48,34 @@ def check_attributes(cls: type) -> None:
     those that guard an app or, elsewhere, a view, and nothing here."""
     if is_ours(cls):
         return
-    for base, name, _ in user_attributes(cls):
+    for base, name, value in user_attributes(cls):
         if (cure := _MISPLACED.get(name)) is not None:
             raise ImproperlyConfigured(f"{base.__qualname__}.{name} would count for nothing; {cure}")
+        if _guards_elsewhere(name, value):
+            raise ImproperlyConfigured(
+                f"{base.__qualname__}.{name} would be asked by nobody; refuse by a permission of permission_classes, "
+                "in check_permissions() or, as a consumer, in connect()"
+            )
     refuse_misspelt(cls, is_exempt=_is_action)
+
+
+# What guards a permission, or a view of DRF, Starlette or Channels, by the first parameter that it has there.
+_ASKED_ELSEWHERE = {
+    "has_permission": ("scope", "request"), "has_object_permission": ("scope", "request"), "can_connect": ("scope",),
+    "initial": ("request",), "dispatch": ("request",), "on_connect": ("websocket",), "on_receive": ("websocket",),
+    "websocket_connect": ("message",), "receive_json": ("content",),
+}  # fmt: skip
+
+
+def _guards_elsewhere(name: str, value: Any) -> bool:
+    """Whether an attribute is one that would guard a permission, or a view of another framework, and nothing here."""
+    if isinstance(value, list | tuple) and value:
+        if name == "dependencies":
+            return all(type(one).__name__ in ("Depends", "Security") for one in value)
+        return name in ("guards", "middleware") and all(map(callable, value))
+    if name not in _ASKED_ELSEWHERE or not inspect.isfunction(value) or _is_action(value):
+        return False
+    return value.__code__.co_varnames[1 : value.__code__.co_argcount][:1] in [(one,) for one in _ASKED_ELSEWHERE[name]]
 
 
 def check_settings(cls: Any) -> None:
@@ -78,10 +102,10 @@ _READ_ONCE = ("permission_classes", "throttle_classes", "throttle_scope")
 
 def _set_on_self(function: Any) -> set[str]:
     """The attributes that a method sets on its first argument."""
-    names, found, before = function.__code__.co_varnames[:1], set[str](), None
-    if not names or not {*_READ_ONCE}.intersection(function.__code__.co_names):
+    code, found, before = getattr(inspect.unwrap(function), "__code__", None), set[str](), None
+    if code is None or not (names := code.co_varnames[:1]) or not {*_READ_ONCE}.intersection(code.co_names):
         return found
-    for step in dis.get_instructions(function):
+    for step in dis.get_instructions(code):
         if step.opname == "STORE_ATTR" and names[0] == (before[-1] if isinstance(before, tuple) else before):
             found.add(step.argval)
         before = step.argval

@@ -64,7 +64,7 @@ class Frame:
     )  # fmt: skip
 
     _kwargs: dict[str, Any]
-    asks_object: bool  # set once the permissions of the object that it names were asked
+    asks_object: tuple[Any, Any]  # what its get_object() was given, once that has found the object that it names
     body: dict[str, Any]  # the JSON object as it came
     action: str | None  # as the client wrote it; echoed
     route: str  # as the client wrote it, with its query; echoed

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from wsaction.admission import AuthenticationState
 from wsaction.alarms import Alarm
-from wsaction.exceptions import Busy, Cancelled, NotAuthenticated, ShuttingDown, to_api_error
+from wsaction.exceptions import Busy, NotAuthenticated, ShuttingDown, to_api_error
 from wsaction.frames import Frame, current_frame, encode_error, encode_reply, reply_tail
 from wsaction.limits import Limits, bound_in
 
@@ -22,6 +22,7 @@ logger = logging.getLogger("wsaction")
 
 _LONGEST = 3_600.0  # seconds that the alarm is set for; the clock that credentials expire by may be set meanwhile
 _NEVER = float("inf")
+_NO_VERDICT = (405, 408, 429)  # on a credential; any other refusal of its class's own counts as one that is bad
 
 
 class _Dispatcher(Protocol):
@@ -122,7 +123,7 @@ class Gate:
             frame.status = error.status
             if (bound := bound_in(error.ctx)) is not None:
                 self._connection.on_limit(*bound)
-            if error.status in (401, 403, Cancelled.code[0]):
+            if error.status < 500 and error.status not in _NO_VERDICT:
                 self._count_failure()
             return encode_error(frame, error)
         frame.status, told = 200, json.dumps(data, separators=(",", ":"))

@@ -153,7 +153,8 @@ class Stream(Right):
     async def _allows(self, handler: Any) -> bool:
         await super()._allows(handler)
         if hasattr(self.frame, "asks_object"):
-            await handler.get_object()
+            args, kwargs = self.frame.asks_object
+            await handler.get_object(*args, **kwargs)
         return True
 
 

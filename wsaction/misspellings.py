@@ -15,12 +15,8 @@ from wsaction.converters import ImproperlyConfigured
 __all__ = ("defined_by_user", "framework_names", "is_code", "is_ours", "refuse_misspelt", "user_attributes")
 
 _POLICIES = ("class", "classes", "backends", "patterns")  # of which the singular or plural is a mistake too
-_GUARDS = (  # which open something where they count for nothing
-    "permission_classes", "throttle_classes", "filter_backends", "get_permissions", "check_permissions",
-    "check_object_permissions", "get_throttles", "check_throttles", "check_subscription", "get_event_filter",
-    "get_queryset", "filter_queryset", "get_object", "get_topic", "can_connect", "has_permission",
-    "has_object_permission",
-)  # fmt: skip
+# Settings which open something where they count for nothing; of methods, any may refuse.
+_GUARDS = ("permission_classes", "throttle_classes", "filter_backends", "recheck", "limits", "lookup_field")
 # Of these a singular is a mistake too, where it takes the same arguments.
 _ASKING = {"getpermissions", "checkpermissions", "checkobjectpermissions", "getthrottles", "checkthrottles"}
 
@@ -75,15 +71,21 @@ def refuse_misspelt(cls: type, is_exempt: Callable[[Any], bool] = lambda value: 
 
 
 def _refuse_hidden(cls: type, read: dict[str, Any]) -> None:
-    """Raises for a guard of a user's class that the framework's own hides, as its class comes first among the bases."""
-    for name in (one for one in _GUARDS if one in read):
+    """Raises for what a user's class says and the framework's own hides, as its class comes first among the bases: a
+    guard opens nothing so in silence, whichever hook it stands in."""
+    for name in (one for one, value in read.items() if one in _GUARDS or is_code(value)):
         first, *others = (base for base in cls.__mro__ if name in vars(base))
-        hidden = next((base for base in others if not is_ours(base) and base is not object), None)
+        hidden = next((one for one in others if not (is_ours(one) or one is object or _is_protocol(one))), None)
         if is_ours(first) and hidden is not None:
             raise ImproperlyConfigured(
                 f"{hidden.__qualname__}.{name} would count for nothing in {cls.__qualname__}, where "
                 f"{first.__qualname__} comes before it and has its own; put {hidden.__qualname__} first among the bases"
             )
+
+
+def _is_protocol(cls: type) -> bool:
+    """Whether it is a ``Protocol``, which says nothing but for type checkers."""
+    return bool(vars(cls).get("_is_protocol"))
 
 
 def _refuse_unset(cls: type, read: dict[str, Any]) -> None:

@@ -76,6 +76,10 @@ class MountedHandler:
         """What an attribute is at this place: as it was mounted with, or else the class's own; None without one."""
         return dict(self._initkwargs).get(name, getattr(self.handler_class, name, None))
 
+    def is_like(self, other: "MountedHandler") -> bool:
+        """Whether it is of the same class, mounted with the same attributes: permissions, a serializer."""
+        return self.handler_class is other.handler_class and self._initkwargs == other._initkwargs
+
     def handler(self, frame: Frame, scope: Any) -> Any:
         """The handler for a frame: the consumer itself, or a new instance."""
         if self.is_consumer:

@@ -330,7 +330,9 @@ def refuse_answer(handler: Any, method: str, answer: Any) -> None:
     if frame is not None and isinstance(frame.error, Forgotten):
         raise frame.error
     where = f"{type(handler).__name__}.{method}()"
-    if answer is False or isinstance(answer, BaseException):
+    told = answer[0] if type(answer) is tuple and answer else answer  # (False, "why")
+    is_error = isinstance(told, BaseException) or (isinstance(told, type) and issubclass(told, BaseException))
+    if told is False or is_error:
         raise TypeError(f"{where} returned {answer!r}; raise PermissionDenied to refuse")
     if answer is not None and inspect.isawaitable(answer):
         raise TypeError(f"{where} returned {name_of(type(answer))}, which nobody awaits; did you forget `await`?")

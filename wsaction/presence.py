@@ -8,7 +8,7 @@ from wsaction.frames import Held, hold
 from wsaction.layers.base import Roster
 from wsaction.publishing import own_route, session_of
 from wsaction.scopes import topic_at
-from wsaction.subscriptions import SubscribeMixin
+from wsaction.subscriptions import SubscribeMixin, granted
 
 __all__ = ("PresenceMixin",)
 
@@ -19,8 +19,8 @@ class PresenceMixin(SubscribeMixin):
     A user's first subscription to a route is told there as the event ``join``, the end of the last one as ``leave``,
     both with ``{"user": id}``: by ``WSAction(user_id=...)``, as text. A connection whose user has no id counts as
     itself, ``anonymous:`` and random text. A process that is killed is forgotten by the others within 12.5 s, and its
-    users leave. A connection that subscribes to a topic more often than 20 times, and twice more each second, is
-    answered 429 ``throttled``.
+    users leave. Who may not subscribe to a route is not told who is there. A connection that subscribes to a topic more
+    often than 20 times, and twice more each second, is answered 429 ``throttled``.
     """
 
     shows_presence = True
@@ -33,6 +33,7 @@ class PresenceMixin(SubscribeMixin):
         after it can be applied to it.
         """
         session, topic = session_of(self), topic_at(self)
+        await granted(self, topic, own_route(self))
         hub = session.runtime.hub
         if hub.is_closed:
             raise LayerUnavailable

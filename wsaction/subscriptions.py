@@ -132,11 +132,7 @@ async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> di
     asked = _snapshot(handler) if snapshot else None
     if key[0] == own_topic(handler):
         check_key(handler)
-    refuse_answer(handler, "check_subscription", await handler.check_subscription())
-    grant = Grant(session, handler, *key, showing_calls(handler))
-    await grant.check_shown(frame)
-    if frame.call.name == "subscribe":  # of an action of the application's own, the objects are still in use
-        await release_reads(frame)
+    grant = await granted(handler, *key)
     _check_bound(session, key)
     if handler.shows_presence and key not in session.grants:
         _slow_down(session, key[0])
@@ -171,6 +167,16 @@ async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> di
         if key not in hub.subscriptions(connection):
             release(session, *key)
     return reply.hold(go_on)
+
+
+async def granted(handler: Any, topic: str, route: str) -> Grant:
+    """The right to be told of a topic, and of who is there. Raises `PermissionDenied`, `NotFound`."""
+    refuse_answer(handler, "check_subscription", await handler.check_subscription())
+    grant = Grant(session_of(handler), handler, topic, route, showing_calls(handler))
+    await grant.check_shown(handler.frame)
+    if handler.frame.call.name in ("subscribe", "presence"):  # of another action, the objects are still in use
+        await release_reads(handler.frame)
+    return grant
 
 
 def _check_bound(session: Any, key: tuple[str, str]) -> None:

@@ -124,7 +124,7 @@ def _is_scoped(handler: Any) -> bool:
     """Whether ``retrieve`` may not find an object that there is: for this user, or for anybody."""
     if isinstance(handler.queryset, NarrowingQuerySet) and handler.queryset.is_narrowed:
         return True
-    return not handler.decides_topic and (handler.scopes_queryset or _has_own_backends(handler))
+    return bool(handler.scopes_queryset) or _has_own_backends(handler)
 
 
 def _has_own_backends(handler: Any) -> bool:
@@ -237,11 +237,7 @@ class _View:
         self._subject: Json = event.subject
         self._is_new = event.frame.startswith('{"event":"created"')
         self._asks = _asks(handler, handler.frame.call.plan) if grant.shows else _asks_permissions(handler)
-        self._gets_object = handler.decides_object and not handler.decides_topic
-        if handler.decides_topic:
-            self._queryset = source_of(handler)
-        else:
-            self._queryset = _scope(handler)
+        self._gets_object, self._queryset = handler.decides_object, _scope(handler)
         base = handler.queryset
         self._is_base = self._queryset is base
         # Whether it loads the objects that all do; it may find fewer.
