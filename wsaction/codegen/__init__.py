@@ -1,0 +1,1 @@
+"""Code generation: typed clients, written from the same description as the AsyncAPI document."""

@@ -1,0 +1,101 @@
+"""The public API: every module and name that users import, as a table. A name that goes from here breaks somebody."""
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PUBLIC = {
+    module: names.split()
+    for module, names in {
+        "applications": "WSAction",
+        "asyncapi": "describe",
+        "authentication": "BaseAuthentication BearerAuthentication Credential FirstFrameAuthentication "
+        "SessionAuthentication",
+        "client": "ActionError ActionNotAllowed ActionTimeout CallTimeout Cancelled Client ClientError Conflict "
+        "ConnectionFailed ConnectionLost Event Events InvalidRequest NotAuthenticated NotFound Overflow "
+        "PermissionDenied Position Resync RouteNotFound ServerError State Subscription SubscriptionState Throttled "
+        "Unavailable UnexpectedReply connect",
+        "consumers": "AsyncAPIConsumer",
+        "contrib.sqlalchemy": "SQLAlchemyQuerySet",
+        "decorators": "async_action",
+        "dependencies": "Depends",
+        "dialects.base": "Conversation Dialect Worded",
+        "dialects.dcrf": "DCRF",
+        "exceptions": "APIError ActionNotAllowed ActionTimeout Busy CATALOGUE Cancelled Conflict DatabaseUnavailable "
+        "DuplicateRequestID ImproperlyConfigured InvalidFrame InvalidJSON InvalidParameters LayerUnavailable "
+        "NotAuthenticated NotFound OutcomeUnknown PermissionDenied ReplyTooLarge RouteNotFound ServerError "
+        "ShuttingDown Throttled",
+        "filters": "BaseFilterBackend FieldFilter OrderingFilter SearchFilter",
+        "generics": "CreateAPIActionHandler CreateAPIConsumer DestroyAPIActionHandler DestroyAPIConsumer "
+        "GenericAsyncAPIActionHandler GenericAsyncAPIConsumer ListAPIActionHandler ListAPIConsumer "
+        "ListCreateAPIActionHandler ListCreateAPIConsumer ModelAPIActionHandler ModelAPIConsumer "
+        "ReadOnlyModelAPIActionHandler ReadOnlyModelAPIConsumer RetrieveAPIActionHandler RetrieveAPIConsumer "
+        "RetrieveDestroyAPIActionHandler RetrieveDestroyAPIConsumer RetrieveUpdateAPIActionHandler "
+        "RetrieveUpdateAPIConsumer RetrieveUpdateDestroyAPIActionHandler RetrieveUpdateDestroyAPIConsumer "
+        "UpdateAPIActionHandler UpdateAPIConsumer",
+        "handlers": "AsyncAPIActionHandler",
+        "hooks": "ActionInfo Hooks",
+        "layers.base": "History Layer Page Place Position Roster Sink",
+        "layers.memory": "MemoryLayer",
+        "layers.redis": "RedisLayer",
+        "layers.throttles": "RedisThrottleStore",
+        "limits": "Limits",
+        "middleware": "CallNext ExceptionHandler Middleware",
+        "mixins": "CreateModelMixin DestroyModelMixin Input ListModelMixin Output OutputList OutputPages PartialInput "
+        "RetrieveModelMixin UpdateModelMixin",
+        "pagination": "BasePagination CursorPagination LimitOffsetPagination Page PageNumberPagination PageReply",
+        "permissions": "AllowAny BasePermission Composition DenyAll IsAuthenticated IsAuthenticatedStrictly IsOwner",
+        "presence": "PresenceMixin",
+        "querysets": "FieldError InvalidLookup MemoryQuerySet MultipleObjectsReturned Q QuerySet",
+        "routers": "SimpleRouter",
+        "routing": "ImproperlyConfigured NoReverseMatch Resolver404 ResolverMatch Router include path re_path "
+        "register_converter",
+        "serializers": "InputModel ReadOnly WriteOnly input_model output_model",
+        "server": "DrainingProtocol run",
+        "subscriptions": "SharedTopic Since SubscribeMixin",
+        "testing": "ActionFailed ClientDisconnected ConnectionClosed HandshakeRefused Stream UnexpectedFrame "
+        "WebSocketSession WebsocketCommunicator connect",
+        "testing.layers": "LayerContract",
+        "testing.querysets": "QuerySetContract",
+        "throttling": "AnonRateThrottle BaseThrottle ConnectionRateThrottle MemoryThrottleStore Rate "
+        "ScopedRateThrottle SimpleRateThrottle ThrottleStore UserRateThrottle",
+        "units": "Resource UnitOfWork unit_of_work",
+    }.items()
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_a_public_module_has_its_names_and_says_what_it_is(module: str) -> None:
+    loaded = importlib.import_module(f"wsaction.{module}")
+    assert loaded.__doc__
+    assert set(PUBLIC[module]) <= set(loaded.__all__)
+    for name in PUBLIC[module]:
+        thing = getattr(loaded, name)
+        assert not isinstance(thing, type) or thing.__doc__, f"{module}.{name} has no docstring"
+
+
+def imported(source: str) -> Iterator[tuple[str, str]]:
+    """The modules of ours, and the names in them, that a program imports."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "wsaction":
+            module = (node.module or "").removeprefix("wsaction").lstrip(".")
+            for alias in node.names:
+                yield (module, alias.name) if module else (alias.name, "")
+
+
+def programs() -> dict[str, str]:
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    files = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "examples").rglob("*.py")}
+    return {**{f"README.md, block {number}": block for number, block in enumerate(blocks, 1)}, **files}
+
+
+@pytest.mark.parametrize(("where", "source"), programs().items(), ids=list(programs()))
+def test_readme_and_examples_import_nothing_else(where: str, source: str) -> None:
+    for module, name in imported(source):
+        assert module in PUBLIC, f"{where} imports wsaction.{module}"
+        assert not name or name in PUBLIC[module], f"{where} imports {name} of wsaction.{module}"
