@@ -1,4 +1,5 @@
-"""`wsaction.checks`, `wsaction.shadows`, `wsaction.inventory`: what is found in declarations, and what is not."""
+"""`wsaction.checks`, `wsaction.routing._unreachable`, `wsaction.inventory`: what is found in declarations, and what
+is not."""
 
 import math
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ from wsaction.limits import Limits
 from wsaction.permissions import AllowAny, IsAuthenticated, IsAuthenticatedStrictly, IsOwner
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import Router, include, path, re_path, register_converter
-from wsaction.shadows import shadows
+from wsaction.routing._unreachable import shadows
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.throttling import ConnectionRateThrottle, UserRateThrottle
 

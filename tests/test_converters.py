@@ -4,9 +4,8 @@ import uuid
 
 import pytest
 
-from wsaction import converters
-from wsaction.converters import ImproperlyConfigured, get_converter, is_pure, register_converter
-from wsaction.routing import Router, path
+from wsaction.routing import Router, converters, path
+from wsaction.routing.converters import ImproperlyConfigured, get_converter, is_pure, register_converter
 
 
 class EvenConverter:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from wsaction import converters, exceptions
+from wsaction import exceptions
 from wsaction.exceptions import (
     CATALOGUE,
     ActionNotAllowed,
@@ -40,6 +40,7 @@ from wsaction.exceptions import (
     validation_items,
 )
 from wsaction.frames import encode_error, new_frame
+from wsaction.routing import converters
 
 TREE = [
     (InvalidJSON, 400, "invalid_json"),

@@ -12,22 +12,19 @@ import django.views
 import pytest
 from django.conf import settings
 
-from wsaction import converters
-from wsaction.matches import Leaf
 from wsaction.routers import SimpleRouter
 from wsaction.routing import (
-    Endpoint,
     ImproperlyConfigured,
-    Include,
     NoReverseMatch,
     Resolver404,
     Router,
-    adopt,
+    converters,
     include,
-    nest,
     path,
     re_path,
 )
+from wsaction.routing._resolver import Leaf
+from wsaction.routing._urlconf import Endpoint, Include, adopt, nest
 
 if not settings.configured:
     settings.configure(USE_I18N=False)

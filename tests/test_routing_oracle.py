@@ -11,9 +11,9 @@ from django.utils.regex_helper import normalize
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from wsaction import routing
-from wsaction.forms import forms
 from wsaction.routing import ImproperlyConfigured, Resolver404, Router
+from wsaction.routing import _urlconf as routing
+from wsaction.routing._expansion import forms
 
 from . import routing_trees as trees
 from .routing_trees import VIEWS, Spec

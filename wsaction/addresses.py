@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from itertools import islice, product
 from typing import Any
 
-from wsaction.converters import Converter
-from wsaction.forms import forms
-from wsaction.matches import Leaf
-from wsaction.patterns import Endpoint, Include, Pattern
+from wsaction.routing._expansion import forms
+from wsaction.routing._patterns import Endpoint, Include, Pattern
+from wsaction.routing._resolver import Leaf
+from wsaction.routing.converters import Converter
 
 __all__ = ("Address", "address_of")
 

@@ -16,7 +16,6 @@ from wsaction.authentication import BaseAuthentication, BearerAuthentication
 from wsaction.codegen.members import groups_of
 from wsaction.exceptions import CATALOGUE
 from wsaction.limits import Limits
-from wsaction.matches import Leaf
 from wsaction.mounts import MountedHandler, Plan
 from wsaction.operations import (
     REQUEST_ID,
@@ -30,6 +29,7 @@ from wsaction.operations import (
     text_of,
 )
 from wsaction.routing import Router
+from wsaction.routing._resolver import Leaf
 from wsaction.schemas import Schemas
 
 __all__ = ("describe",)

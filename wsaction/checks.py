@@ -15,13 +15,13 @@ from wsaction.filters import FieldFilter, OrderingFilter, SearchFilter
 from wsaction.inventory import Entry, inventory
 from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
-from wsaction.matches import Leaf
 from wsaction.misspellings import framework_names, is_code, user_attributes
 from wsaction.mounts import MountedHandler
-from wsaction.patterns import Pattern
 from wsaction.permissions import BasePermission
 from wsaction.routing import Router
-from wsaction.shadows import shadows
+from wsaction.routing._patterns import Pattern
+from wsaction.routing._resolver import Leaf
+from wsaction.routing._unreachable import shadows
 from wsaction.throttling import BaseThrottle, ConnectionRateThrottle, MemoryThrottleStore, SimpleRateThrottle
 
 __all__ = ("Finding", "check")

@@ -51,7 +51,7 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from wsaction.converters import ImproperlyConfigured
+from wsaction.routing.converters import ImproperlyConfigured
 
 __all__ = (
     "CATALOGUE",

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from inspect import iscoroutinefunction
 from typing import Any
 
-from wsaction.converters import ImproperlyConfigured
+from wsaction.routing.converters import ImproperlyConfigured
 
 __all__ = ("ActionInfo", "HookList", "Hooks", "nobody")
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from wsaction.actions import Action
-from wsaction.matches import Leaf
 from wsaction.mounts import MountedHandler
 from wsaction.operations import permissions_of
 from wsaction.routing import Router
+from wsaction.routing._resolver import Leaf
 from wsaction.tables import RouteTable
 
 __all__ = ("Entry", "inventory")

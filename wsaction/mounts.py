@@ -12,7 +12,8 @@ from wsaction.exceptions import ActionNotAllowed, APIError, ImproperlyConfigured
 from wsaction.frames import Frame
 from wsaction.misspellings import defined_by_user
 from wsaction.permissions import BasePermission, Permissions, compile_permissions
-from wsaction.routing import Endpoint, Include, adopt_all, nest, re_path
+from wsaction.routing import re_path
+from wsaction.routing._urlconf import Endpoint, Include, adopt_all, nest
 from wsaction.throttling import BaseThrottle, Throttles, compile_throttles
 
 __all__ = ("MountedHandler", "Plan", "View", "as_prefixes", "check_captures", "mount")

@@ -55,10 +55,10 @@ from wsaction.algebra import (
     series,
     single,
 )
-from wsaction.converters import ImproperlyConfigured
 from wsaction.exceptions import PermissionDenied
 from wsaction.frames import Forgotten, Pending, current_frame
 from wsaction.misspellings import refuse_misspelt
+from wsaction.routing.converters import ImproperlyConfigured
 from wsaction.scopes import USER_ID_KEY
 
 __all__ = (

@@ -7,7 +7,8 @@ router.urls  # cards/ is "card-list", cards/<pk>/ is "card-detail"
 
 from typing import Any
 
-from wsaction.routing import Endpoint, ImproperlyConfigured, Include, include, path, re_path
+from wsaction.routing import ImproperlyConfigured, include, path, re_path
+from wsaction.routing._urlconf import Endpoint, Include
 
 __all__ = ("SimpleRouter", "lookup_name")
 

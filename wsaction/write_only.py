@@ -20,7 +20,6 @@ from uuid import UUID
 from pydantic import AliasChoices, BaseModel
 from pydantic_core import SchemaSerializer
 
-from wsaction.converters import ImproperlyConfigured
 from wsaction.markers import (
     MAX_MODELS,
     NO_SCHEMAS,
@@ -33,6 +32,7 @@ from wsaction.markers import (
     marked_names,
     whole_schema,
 )
+from wsaction.routing.converters import ImproperlyConfigured
 
 __all__ = ("check_fields", "hidden", "shown")
 

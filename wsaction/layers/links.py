@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from wsaction.backoff import Backoff
-from wsaction.converters import ImproperlyConfigured
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.scripts import Script
+from wsaction.routing.converters import ImproperlyConfigured
 
 __all__ = ("Connect", "Demoted", "Link", "Pipeline", "Refused", "encode_command", "encoded", "greet", "refusal")
 

@@ -17,7 +17,6 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 from wsaction.concurrency import is_over
-from wsaction.converters import ImproperlyConfigured
 from wsaction.events import is_body
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.base import (
@@ -36,6 +35,7 @@ from wsaction.layers.channels import PING_INTERVAL, Channels
 from wsaction.layers.links import CONNECT_TIMEOUT, Demoted, Link, Pipeline, Refused, encode_command, encoded, refusal
 from wsaction.layers.rosters import LEASE, RedisRoster, people_key
 from wsaction.layers.scripts import ALIVE, COUNT, INVALIDATE, PUBLISH, READ, RENEW, TELL, Script
+from wsaction.routing.converters import ImproperlyConfigured
 from wsaction.tasks import Tasks
 
 try:

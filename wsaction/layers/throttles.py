@@ -4,9 +4,9 @@ import asyncio
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from wsaction.converters import ImproperlyConfigured
 from wsaction.exceptions import LayerUnavailable
 from wsaction.lifespans import close_at_end
+from wsaction.routing.converters import ImproperlyConfigured
 
 try:
     from redis.asyncio import BlockingConnectionPool, Redis

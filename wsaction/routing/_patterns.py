@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Union
 
-from wsaction.converters import Converter, ImproperlyConfigured, check_regex, decoder, get_converter, is_pure
+from wsaction.routing.converters import Converter, ImproperlyConfigured, check_regex, decoder, get_converter, is_pure
 
 __all__ = ("Endpoint", "Include", "Pattern", "compile_regex", "compile_route")
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice, product
 
-from wsaction.converters import Converter
-from wsaction.forms import forms
-from wsaction.matches import Leaf
-from wsaction.patterns import Pattern
-from wsaction.routing import Resolver404, Router
+from wsaction.routing._expansion import forms
+from wsaction.routing._patterns import Pattern
+from wsaction.routing._resolver import Leaf
+from wsaction.routing._urlconf import Resolver404, Router
+from wsaction.routing.converters import Converter
 
 __all__ = ("Shadow", "shadows")
 

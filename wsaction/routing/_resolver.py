@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from wsaction.patterns import Endpoint, Include, Pattern, Step
+from wsaction.routing._patterns import Endpoint, Include, Pattern, Step
 
 __all__ = ("Leaf", "Resolver404", "ResolverMatch", "leaves")
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from wsaction.patterns import Pattern
+from wsaction.routing._patterns import Pattern
 
 __all__ = ("Outline", "Trie", "outline")
 

@@ -1,7 +1,8 @@
 """Reversing: from a name and its arguments back to a route.
 
-Every pattern has forms (``wsaction.forms``), texts with parameters in them. The last declared pattern of a name comes
-first; the first of its forms that takes just these arguments is filled in, and is the route if the pattern matches it.
+Every pattern has forms (``wsaction.routing._expansion``), texts with parameters in them. The last declared pattern of a
+name comes first; the first of its forms that takes just these arguments is filled in, and is the route if the pattern
+matches it.
 """
 
 import difflib
@@ -10,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from wsaction.converters import Converter
-from wsaction.forms import Form, forms
-from wsaction.patterns import Endpoint, Include
+from wsaction.routing._expansion import Form, forms
+from wsaction.routing._patterns import Endpoint, Include
+from wsaction.routing.converters import Converter
 
 __all__ = ("NoReverseMatch", "Reverser")
 

@@ -27,11 +27,11 @@ from importlib import import_module
 from types import MethodType, ModuleType
 from typing import Any, NamedTuple, overload
 
-from wsaction.converters import ImproperlyConfigured, register_converter
-from wsaction.matches import Leaf, Memo, Resolver404, ResolverMatch, leaves
-from wsaction.patterns import Endpoint, Include, Pattern, compile_regex, compile_route
-from wsaction.reversing import NoReverseMatch, Reverser
-from wsaction.tries import Outline, Trie, outline
+from wsaction.routing._patterns import Endpoint, Include, Pattern, compile_regex, compile_route
+from wsaction.routing._resolver import Leaf, Memo, Resolver404, ResolverMatch, leaves
+from wsaction.routing._reverse import NoReverseMatch, Reverser
+from wsaction.routing._trie import Outline, Trie, outline
+from wsaction.routing.converters import ImproperlyConfigured, register_converter
 
 __all__ = (
     "Endpoint",
