@@ -1,8 +1,8 @@
-"""`wsaction.alarms`: one timer that rings at the earliest of many times."""
+"""`wsaction._utils.timer`: one timer that rings at the earliest of many times."""
 
 import asyncio
 
-from wsaction.alarms import Alarm
+from wsaction._utils.timer import Alarm
 
 WAIT = 5.0
 

@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 
-from wsaction import lifespans
+from wsaction._utils import lifespan as lifespans
 from wsaction.applications import WSAction
 from wsaction.authentication import BearerAuthentication
 from wsaction.consumers import AsyncAPIConsumer

@@ -1,4 +1,4 @@
-"""`wsaction.concurrency`: the bound on threads holds whatever becomes of those who asked."""
+"""`wsaction._utils.threads`: the bound on threads holds whatever becomes of those who asked."""
 
 import asyncio
 import contextvars
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from wsaction.concurrency import Threads, _Work
+from wsaction._utils.threads import Threads, _Work
 
 TIMEOUT = 5.0  # seconds that a thread waits for what the test does
 variable = contextvars.ContextVar("variable", default="unset")

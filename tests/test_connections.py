@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from wsaction.concurrency import Threads
+from wsaction._utils.threads import Threads
 from wsaction.connections import READS_IN_A_ROW, Connection
 from wsaction.frames import Frame, current_frame, encode_error, encode_reply, new_frame, reply_tail
 from wsaction.limits import Limits

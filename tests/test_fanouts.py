@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from wsaction import fanouts
+from wsaction._utils.tasks import Tasks
 from wsaction.fanouts import Fanout, Lane
-from wsaction.tasks import Tasks
 
 
 class Someone:

@@ -30,7 +30,6 @@ BESIDE = {
 
 # What has yet to move: the package that a module goes to. It shrinks with each move, and is gone at the end.
 NOT_YET_MOVED = """
-_utils: tasks backoff locks alarms concurrency lifespans misspellings
 _protocol: frames events scopes
 serializers: markers showing write_only
 permissions: algebra

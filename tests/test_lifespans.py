@@ -1,13 +1,13 @@
-"""`wsaction.lifespans`: closed once, by the last who leaves, whatever becomes of it."""
+"""`wsaction._utils.lifespan`: closed once, by the last who leaves, whatever becomes of it."""
 
 import asyncio
 
 import pytest
 
-from wsaction import lifespans
+from wsaction._utils import lifespan as lifespans
+from wsaction._utils.lifespan import close_at_end, living
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
-from wsaction.lifespans import close_at_end, living
 from wsaction.routing import path
 
 

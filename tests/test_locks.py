@@ -1,11 +1,11 @@
-"""`wsaction.locks`: order, no circles, nothing left."""
+"""`wsaction._utils.locks`: order, no circles, nothing left."""
 
 import asyncio
 import random
 
 import pytest
 
-from wsaction.locks import Locks
+from wsaction._utils.locks import Locks
 
 WAIT = 5.0
 

@@ -1,4 +1,4 @@
-"""`wsaction.tasks`: whose a task is, and what becomes of it; `wsaction.backoff` beside it."""
+"""`wsaction._utils.tasks`: whose a task is, and what becomes of it; `wsaction._utils.backoff` beside it."""
 
 import asyncio
 import contextvars
@@ -8,9 +8,9 @@ import weakref
 
 import pytest
 
-from wsaction import tasks
-from wsaction.backoff import Backoff
-from wsaction.tasks import Tasks
+from wsaction._utils import tasks
+from wsaction._utils.backoff import Backoff
+from wsaction._utils.tasks import Tasks
 
 variable = contextvars.ContextVar("variable", default="unset")
 

@@ -10,12 +10,12 @@ import pytest
 
 from tests.eager_tasks import eager_task_factory
 from tests.redis_servers import needs_redis_server, redis_server
+from wsaction._utils.lifespan import Lifespan
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.layers.redis import RedisLayer
-from wsaction.lifespans import Lifespan
 from wsaction.presence import PresenceMixin
 from wsaction.routing import path
 from wsaction.subscriptions import SubscribeMixin

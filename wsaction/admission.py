@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from wsaction._utils.tasks import is_being_cancelled
 from wsaction.authentication import (
     BaseAuthentication,
     BearerAuthentication,
@@ -33,7 +34,6 @@ from wsaction.exceptions import (
     one_line,
 )
 from wsaction.redaction import texts, without_secrets
-from wsaction.tasks import is_being_cancelled
 
 __all__ = ("AuthenticationState", "Authenticator")
 

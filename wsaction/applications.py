@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.routing import Router as LifespanRouter
 
+from wsaction._utils.lifespan import Lifespan, State, living
 from wsaction.admission import Authenticator
 from wsaction.announcements import Announced
 from wsaction.authentication import user_id as id_of_user
@@ -19,7 +20,6 @@ from wsaction.exceptions import ImproperlyConfigured, RouteNotFound, to_api_erro
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import HookList, Hooks
 from wsaction.layers.base import Layer
-from wsaction.lifespans import Lifespan, State, living
 from wsaction.limits import Limits
 from wsaction.middleware import ExceptionHandler, Middleware, check_exception_handlers, check_middleware
 from wsaction.mounts import check_captures

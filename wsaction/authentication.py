@@ -22,8 +22,8 @@ from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from wsaction._utils.hints import refuse_misspelt
 from wsaction.exceptions import ImproperlyConfigured, NotAuthenticated
-from wsaction.misspellings import refuse_misspelt
 from wsaction.scopes import USER_ID_KEY
 
 __all__ = (

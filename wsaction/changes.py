@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from wsaction._utils.locks import Held
 from wsaction.announcements import history
 from wsaction.events import encode_event
 from wsaction.exceptions import ImproperlyConfigured, LayerUnavailable
 from wsaction.frames import new_frame
 from wsaction.hub import Hub
 from wsaction.layers.base import History
-from wsaction.locks import Held
 from wsaction.lookups import name_of
 from wsaction.mounts import MountedHandler
 from wsaction.narrowing import NarrowingQuerySet

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from wsaction._utils.hints import framework_names, is_code, user_attributes
 from wsaction.actions import ActionOptions
 from wsaction.algebra import Composition
 from wsaction.applications import WSAction
@@ -15,7 +16,6 @@ from wsaction.filters import FieldFilter, OrderingFilter, SearchFilter
 from wsaction.inventory import Entry, inventory
 from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
-from wsaction.misspellings import framework_names, is_code, user_attributes
 from wsaction.mounts import MountedHandler
 from wsaction.permissions import BasePermission
 from wsaction.routing import Router

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
+from wsaction._utils.tasks import is_closed_with, new_task
 from wsaction.deadlines import NEVER, Deadlines
 from wsaction.exceptions import APIError, Cancelled
 from wsaction.flushers import Flusher
@@ -22,7 +23,6 @@ from wsaction.hooks import nobody
 from wsaction.lanes import Lanes
 from wsaction.limits import Limits
 from wsaction.outboxes import GONE, Message, Outbox, Receive, Send
-from wsaction.tasks import is_closed_with, new_task
 from wsaction.units import COMMITTING
 
 __all__ = ("Connection", "Dispatcher", "Receive", "Send")

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Collection
 from typing import Any, Protocol
 
-from wsaction.alarms import Alarm
+from wsaction._utils.timer import Alarm
 from wsaction.exceptions import ActionTimeout, APIError, one_line
 from wsaction.frames import Frame
 from wsaction.limits import Limits

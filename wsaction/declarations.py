@@ -8,9 +8,9 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Annotated, Any
 
+from wsaction._utils.hints import is_ours, refuse_misspelt, user_attributes
 from wsaction.actions import OPTIONS_ATTRIBUTE, Action, ActionOptions, Written
 from wsaction.exceptions import ImproperlyConfigured
-from wsaction.misspellings import is_ours, refuse_misspelt, user_attributes
 from wsaction.parameters import PROTOCOL_KEYS, Input, Parameter, built, read_hints, read_parameter
 from wsaction.serializers import json_encoder
 from wsaction.signatures import depends_of, read_dependencies

@@ -30,7 +30,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 
-from wsaction.concurrency import Threads
+from wsaction._utils.threads import Threads
 from wsaction.exceptions import ImproperlyConfigured, validation_items
 from wsaction.frames import Frame
 from wsaction.parameters import EMPTY, PROTOCOL_KEYS, Input, Parameter, fill, fresh, missing

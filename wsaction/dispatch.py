@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, aclosing
 from secrets import token_urlsafe
 from typing import Any
 
+from wsaction._utils.tasks import is_closed_with
 from wsaction.actions import Action, Binding
 from wsaction.broadcasts import Group, broadcast
 from wsaction.connections import Connection
@@ -36,7 +37,6 @@ from wsaction.runtime import Runtime
 from wsaction.scopes import connection_captures
 from wsaction.signatures import read_dependencies
 from wsaction.tables import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
-from wsaction.tasks import is_closed_with
 from wsaction.throttling import MemoryThrottleStore, check_throttles
 from wsaction.units import COMMITTING, abandon, complete
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from wsaction.tasks import Tasks
+from wsaction._utils.tasks import Tasks
 
 __all__ = ("Fanout", "Lane")
 

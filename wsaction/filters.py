@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from wsaction._utils.hints import refuse_misspelt
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.lookups import LOOKUPS, FieldError, InvalidLookup, Q
-from wsaction.misspellings import refuse_misspelt
 from wsaction.paginators import bad_parameter
 from wsaction.write_only import check_fields
 

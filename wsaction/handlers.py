@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from starlette.authentication import UnauthenticatedUser
 from starlette.datastructures import QueryParams
 
+from wsaction._utils.hints import framework_names, is_code, is_ours
 from wsaction.actions import Action
 from wsaction.connections import Receive, Send
 from wsaction.declarations import (
@@ -24,7 +25,6 @@ from wsaction.decorators import async_action
 from wsaction.dialects.base import Dialect
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.limits import Limits
-from wsaction.misspellings import framework_names, is_code, is_ours
 from wsaction.mounts import Plan
 from wsaction.permissions import Permissions, refusing
 from wsaction.publishing import own_topic, publish_from, push_to, session_of

@@ -12,17 +12,17 @@ from collections.abc import Awaitable, Callable, Collection
 from contextvars import copy_context
 from functools import partial
 
-from wsaction.backoff import Backoff
+from wsaction._utils.backoff import Backoff
+from wsaction._utils.locks import Locks
+from wsaction._utils.tasks import Tasks
 from wsaction.events import encode_body
 from wsaction.exceptions import Cancelled, LayerUnavailable
 from wsaction.fanouts import Fanout
 from wsaction.frames import current_frame
 from wsaction.joins import Join, Reply, Snapshot
 from wsaction.layers.base import History, Layer, Position
-from wsaction.locks import Locks
 from wsaction.recipients import Filter, FilteredSubscription, State, Subscriber, Subscription
 from wsaction.reconciliation import CHECK_INTERVAL, MAX_FILL, Reconciler
-from wsaction.tasks import Tasks
 from wsaction.topics import OnEvent, Rings, Topic
 
 __all__ = ("JOIN_TIMEOUT", "LINGER", "MAX_SICK", "Hub")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar
 
 from pydantic_core import from_json, to_json
 
+from wsaction._utils.hints import defined_by_user, is_ours
 from wsaction.exceptions import NotFound
 from wsaction.lookups import (
     Combination,
@@ -21,7 +22,6 @@ from wsaction.lookups import (
     name_of,
     resolve,
 )
-from wsaction.misspellings import defined_by_user, is_ours
 from wsaction.predicates import Ordering, decide
 
 __all__ = ("MultipleObjectsReturned", "NarrowingQuerySet")

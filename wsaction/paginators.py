@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl, urlencode
 
 from typing_extensions import TypedDict  # which comes with pydantic, and which it asks for before Python 3.12
 
+from wsaction._utils.hints import refuse_misspelt
 from wsaction.exceptions import ImproperlyConfigured, InvalidParameters
-from wsaction.misspellings import refuse_misspelt
 
 __all__ = (
     "BasePagination",

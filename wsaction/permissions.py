@@ -39,6 +39,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, TypeAlias
 
+from wsaction._utils.hints import refuse_misspelt
 from wsaction.algebra import (
     Ask,
     Composition,
@@ -57,7 +58,6 @@ from wsaction.algebra import (
 )
 from wsaction.exceptions import PermissionDenied
 from wsaction.frames import Forgotten, Pending, current_frame
-from wsaction.misspellings import refuse_misspelt
 from wsaction.routing.converters import ImproperlyConfigured
 from wsaction.scopes import USER_ID_KEY
 

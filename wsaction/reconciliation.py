@@ -4,10 +4,10 @@ import asyncio
 import logging
 import random
 
-from wsaction.backoff import Backoff
+from wsaction._utils.backoff import Backoff
+from wsaction._utils.tasks import Tasks
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.base import History, Layer, Page, Position
-from wsaction.tasks import Tasks
 from wsaction.topics import Topic
 
 __all__ = ("CHECK_INTERVAL", "MAX_FILL", "MAX_READS", "Reconciler")

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
+from wsaction._utils.threads import Threads, handed_over, is_over, note_process
 from wsaction.admission import Authenticator
 from wsaction.authentication import user_id
-from wsaction.concurrency import Threads, handed_over, is_over, note_process
 from wsaction.exceptions import ActionTimeout, Busy, LayerUnavailable
 from wsaction.flushers import Flusher
 from wsaction.frames import current_frame

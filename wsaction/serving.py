@@ -7,6 +7,8 @@ import time
 from functools import partial
 from typing import Any, Protocol
 
+from wsaction._utils.lifespan import living
+from wsaction._utils.tasks import is_being_cancelled
 from wsaction.broadcasts import ReplyFirst, is_grouped, join_group
 from wsaction.connections import Connection, Dispatcher, Receive, Send
 from wsaction.dialects.base import SpeakingConnection, choose
@@ -26,7 +28,6 @@ from wsaction.frames import Frame, encode_errors
 from wsaction.gates import BlockingWatch, Gate
 from wsaction.grants import may_connect
 from wsaction.hooks import ActionInfo
-from wsaction.lifespans import living
 from wsaction.limits import Limits, bound_in
 from wsaction.mounts import View
 from wsaction.outboxes import GONE, log_failed_send, send_close
@@ -34,7 +35,6 @@ from wsaction.permissions import refuse_answer
 from wsaction.runtime import RESTARTING, Runtime
 from wsaction.scopes import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction.tables import RouteTable
-from wsaction.tasks import is_being_cancelled
 from wsaction.users import recheck
 
 __all__ = ("RootView", "refuse", "refuse_host", "serve", "upgrade_required")

@@ -36,9 +36,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar, Protocol, TypeAlias
 
+from wsaction._utils.hints import defined_by_user, refuse_misspelt
 from wsaction.authentication import counted_id
 from wsaction.exceptions import ImproperlyConfigured, Throttled
-from wsaction.misspellings import defined_by_user, refuse_misspelt
 from wsaction.permissions import IsAuthenticated
 
 __all__ = (

@@ -21,15 +21,15 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from wsaction._utils.backoff import Backoff
+from wsaction._utils.tasks import Tasks
 from wsaction.authentication import is_authenticated
-from wsaction.backoff import Backoff
 from wsaction.events import encode_event, encode_notice
 from wsaction.exceptions import Cancelled, LayerUnavailable, PermissionDenied
 from wsaction.frames import current_frame
 from wsaction.grants import Connecting, Grant, Stream, withdraw
 from wsaction.hub import Hub
 from wsaction.layers.base import History, Position
-from wsaction.tasks import Tasks
 from wsaction.units import COMMIT_ARRIVES
 
 __all__ = ("CONTROL", "MAX_UNTOLD", "PUSHES", "Users", "recheck")

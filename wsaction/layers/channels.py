@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from wsaction.backoff import Backoff
+from wsaction._utils.backoff import Backoff
 from wsaction.layers.base import MAX_OFFSET, Sink
 from wsaction.layers.links import Connect, Link, Refused, encode_command, greet, refusal
 from wsaction.routing.converters import ImproperlyConfigured

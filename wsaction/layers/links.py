@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from wsaction.backoff import Backoff
+from wsaction._utils.backoff import Backoff
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.scripts import Script
 from wsaction.routing.converters import ImproperlyConfigured

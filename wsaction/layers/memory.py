@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from contextvars import Context
 from itertools import islice
 
-from wsaction.concurrency import is_over
+from wsaction._utils.threads import is_over
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.base import (
     MAX_TOPIC_BYTES,

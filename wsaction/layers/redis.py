@@ -16,7 +16,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-from wsaction.concurrency import is_over
+from wsaction._utils.tasks import Tasks
+from wsaction._utils.threads import is_over
 from wsaction.events import is_body
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.base import (
@@ -36,7 +37,6 @@ from wsaction.layers.links import CONNECT_TIMEOUT, Demoted, Link, Pipeline, Refu
 from wsaction.layers.rosters import LEASE, RedisRoster, people_key
 from wsaction.layers.scripts import ALIVE, COUNT, INVALIDATE, PUBLISH, READ, RENEW, TELL, Script
 from wsaction.routing.converters import ImproperlyConfigured
-from wsaction.tasks import Tasks
 
 try:
     from redis.asyncio.connection import Connection, ConnectionPool

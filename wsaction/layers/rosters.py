@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from wsaction.backoff import Backoff
+from wsaction._utils.backoff import Backoff
 from wsaction.events import encode_event
 from wsaction.exceptions import LayerUnavailable
 from wsaction.frames import quote

@@ -4,8 +4,8 @@ import asyncio
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+from wsaction._utils.lifespan import close_at_end
 from wsaction.exceptions import LayerUnavailable
-from wsaction.lifespans import close_at_end
 from wsaction.routing.converters import ImproperlyConfigured
 
 try:

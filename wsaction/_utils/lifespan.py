@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from wsaction.tasks import new_task
+from wsaction._utils.tasks import new_task
 
 __all__ = ("Lifespan", "State", "close_at_end", "living")
 
