@@ -8,6 +8,7 @@ import pytest
 
 from tests.test_subscriptions import Row
 from wsaction import broadcasts
+from wsaction._protocol.scope import group_topic
 from wsaction.applications import WSAction
 from wsaction.authentication import BaseAuthentication, Credential, FirstFrameAuthentication
 from wsaction.consumers import AsyncAPIConsumer
@@ -17,7 +18,6 @@ from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.layers.memory import MemoryLayer
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
-from wsaction.scopes import group_topic
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import HandshakeRefused, connect
 

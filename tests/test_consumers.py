@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from tests.driving import ask, talking
+from wsaction._protocol.scope import SESSION_KEY
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
 from wsaction.routing import path, re_path
-from wsaction.scopes import SESSION_KEY
 from wsaction.testing import connect
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tests.driving import talking
+from wsaction._protocol.frames import encode_error
 from wsaction.announcements import history
 from wsaction.applications import WSAction
 from wsaction.authentication import Credential, FirstFrameAuthentication
@@ -19,7 +20,6 @@ from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.dialects.dcrf import DCRF, Talk
 from wsaction.exceptions import ImproperlyConfigured, PermissionDenied, RouteNotFound
-from wsaction.frames import encode_error
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from wsaction._protocol.frames import Frame, new_frame, read_object, refused
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.dialects.base import SUBPROTOCOL, Worded
 from wsaction.dialects.dcrf import DCRF
 from wsaction.exceptions import ImproperlyConfigured, PermissionDenied
-from wsaction.frames import Frame, new_frame, read_object, refused
 from wsaction.limits import Limits
 from wsaction.routing import path
 from wsaction.subscriptions import SubscribeMixin

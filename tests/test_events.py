@@ -1,4 +1,4 @@
-"""`wsaction.events`: frames of events, bodies, and what is told from them."""
+"""`wsaction._protocol.event_frames`: frames of events, bodies, and what is told from them."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsaction.events import Event, encode_body, encode_event, encode_notice, is_body
+from wsaction._protocol.event_frames import Event, encode_body, encode_event, encode_notice, is_body
 from wsaction.layers.base import Position
 
 TEXT = st.text(st.characters(codec="utf-8"))

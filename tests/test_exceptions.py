@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from wsaction import exceptions
+from wsaction._protocol.frames import encode_error, new_frame
 from wsaction.exceptions import (
     CATALOGUE,
     ActionNotAllowed,
@@ -39,7 +40,6 @@ from wsaction.exceptions import (
     to_api_error,
     validation_items,
 )
-from wsaction.frames import encode_error, new_frame
 from wsaction.routing import converters
 
 TREE = [

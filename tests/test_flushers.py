@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from wsaction._protocol.frames import current_frame, new_frame
 from wsaction.flushers import OUTBOXES_IN_A_ROW, Flusher
-from wsaction.frames import current_frame, new_frame
 
 WAIT = 5.0
 

@@ -1,4 +1,4 @@
-"""`wsaction.frames`: what is a frame, what is echoed of what is none, and every byte of a reply."""
+"""`wsaction._protocol.frames`: what is a frame, what is echoed of what is none, and every byte of a reply."""
 
 import json
 import math
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsaction._protocol.frames import Frame, decode, encode_error, encode_reply, new_frame, reply_tail
 from wsaction.exceptions import APIError, Busy, NotFound
-from wsaction.frames import Frame, decode, encode_error, encode_reply, new_frame, reply_tail
 from wsaction.limits import Limits
 from wsaction.tables import Call as RealCall
 

@@ -13,9 +13,9 @@ import pytest
 
 from tests.worlds import FakeSubscriber
 from wsaction import fanouts, hub, joins, recipients, reconciliation, topics
-from wsaction.events import Event, encode_event
+from wsaction._protocol.event_frames import Event, encode_event
+from wsaction._protocol.frames import current_frame, new_frame
 from wsaction.exceptions import Cancelled, LayerUnavailable
-from wsaction.frames import current_frame, new_frame
 from wsaction.hub import Hub
 from wsaction.layers.base import History, Page, Position, Sink
 from wsaction.layers.memory import MemoryLayer

@@ -18,7 +18,7 @@ from tests.schedules import SCHEDULES
 from tests.virtual_time import now, run
 from tests.worlds import World
 from wsaction import fanouts, recipients, topics
-from wsaction.events import encode_event
+from wsaction._protocol.event_frames import encode_event
 from wsaction.layers import redis
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from wsaction.frames import Frame, new_frame
+from wsaction._protocol.frames import Frame, new_frame
 from wsaction.lanes import Lanes
 from wsaction.limits import Limits
 

@@ -18,7 +18,7 @@ from tests.schedules import SCHEDULES
 from tests.virtual_time import now, run
 from tests.worlds import FakeSubscriber
 from wsaction import topics
-from wsaction.events import encode_event
+from wsaction._protocol.event_frames import encode_event
 from wsaction.exceptions import LayerUnavailable
 from wsaction.hub import Hub
 from wsaction.layers.base import History, Place, Position

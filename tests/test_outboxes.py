@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from wsaction import outboxes
-from wsaction.events import is_event
+from wsaction._protocol.event_frames import is_event
+from wsaction._protocol.frames import new_frame
 from wsaction.flushers import Flusher
-from wsaction.frames import new_frame
 from wsaction.outboxes import Outbox, cut_reason
 
 WAIT = 5.0

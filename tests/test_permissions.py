@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsaction._protocol.frames import new_frame
+from wsaction._protocol.scope import USER_ID_KEY
 from wsaction.algebra import Operators
 from wsaction.exceptions import ImproperlyConfigured
-from wsaction.frames import new_frame
 from wsaction.permissions import (
     AllowAny,
     BasePermission,
@@ -30,7 +31,6 @@ from wsaction.permissions import (
     Refusal,
     compile_permissions,
 )
-from wsaction.scopes import USER_ID_KEY
 
 QUESTIONS = ("can_connect", "has_permission", "has_object_permission")
 OWNER = "CardHandler.permission_classes"

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from tests.redis_servers import RedisServer, needs_redis_server, redis_server
 from tests.worlds import World, now
-from wsaction.events import encode_event
+from wsaction._protocol.event_frames import encode_event
 from wsaction.exceptions import ImproperlyConfigured, LayerUnavailable
 from wsaction.hub import Hub
 from wsaction.layers import channels, links, redis

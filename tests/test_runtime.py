@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from wsaction.events import encode_event
+from wsaction._protocol.event_frames import encode_event
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.base import History
 from wsaction.layers.memory import MemoryLayer

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsaction.scopes import captured_root, connection_path, topic_of
+from wsaction._protocol.scope import captured_root, connection_path, topic_of
 
 TEXTS = st.text(st.sampled_from("a/?%25 3F"), max_size=8)
 

@@ -18,12 +18,12 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from tests.conftest import Server
+from wsaction._protocol.frames import Frame
 from wsaction.applications import WSAction
 from wsaction.connections import Connection
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.dispatch import Session
-from wsaction.frames import Frame
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
 from wsaction.routing import path

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Host, Mount, Router
 
 from tests.redis_servers import needs_redis_server, redis_server
+from wsaction._protocol.scope import MAX_NAME, group_topic, topic_as, topic_of
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -21,7 +22,6 @@ from wsaction.layers.base import Layer
 from wsaction.layers.redis import RedisLayer
 from wsaction.presence import PresenceMixin
 from wsaction.routing import path
-from wsaction.scopes import MAX_NAME, group_topic, topic_as, topic_of
 from wsaction.subscriptions import SharedTopic
 from wsaction.testing import connect
 from wsaction.users import CONTROL

@@ -7,11 +7,12 @@ import pytest
 from pydantic import BaseModel
 
 from tests.test_subscriptions import position
+from wsaction._protocol.event_frames import encode_event, reroute
+from wsaction._protocol.scope import topic_at
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.dialects.dcrf import DCRF
-from wsaction.events import encode_event, reroute
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.layers.base import History
 from wsaction.limits import Limits
@@ -20,7 +21,6 @@ from wsaction.presence import PresenceMixin
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routers import SimpleRouter
 from wsaction.routing import path
-from wsaction.scopes import topic_at
 from wsaction.serializers import ReadOnly
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import WebSocketSession, connect

@@ -13,12 +13,12 @@ from pydantic import BaseModel
 
 from tests.driving import ask, talking
 from wsaction import deadlines
+from wsaction._protocol.frames import current_frame
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.dependencies import Depends
 from wsaction.exceptions import Conflict
-from wsaction.frames import current_frame
 from wsaction.hooks import ActionInfo, Hooks
 from wsaction.limits import Limits
 from wsaction.querysets import MemoryQuerySet

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from wsaction.events import Event, encode_event
+from wsaction._protocol.event_frames import Event, encode_event
 from wsaction.exceptions import Cancelled, LayerUnavailable
 from wsaction.hub import Hub
 from wsaction.layers.base import History, Layer, Position

@@ -13,9 +13,9 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from wsaction._protocol.frames import Frame
 from wsaction.dependencies import Dependencies
 from wsaction.exceptions import InvalidParameters
-from wsaction.frames import Frame
 from wsaction.parameters import EMPTY, Input, Parameter, fill, fresh, missing
 from wsaction.serializers import at_first
 

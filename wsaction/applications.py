@@ -9,13 +9,14 @@ from typing import Any
 
 from starlette.routing import Router as LifespanRouter
 
+from wsaction._protocol.event_frames import encode_event
+from wsaction._protocol.scope import PATH_KEY, PATTERN_KEY, RUNTIME_KEY, USER_ID_KEY, captured_root
 from wsaction._utils.lifespan import Lifespan, State, living
 from wsaction.admission import Authenticator
 from wsaction.announcements import Announced
 from wsaction.authentication import user_id as id_of_user
 from wsaction.changes import is_live
 from wsaction.connections import Receive, Send
-from wsaction.events import encode_event
 from wsaction.exceptions import ImproperlyConfigured, RouteNotFound, to_api_error
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import HookList, Hooks
@@ -28,7 +29,6 @@ from wsaction.pages import Pages
 from wsaction.publishing import handler_at, publish_from
 from wsaction.routing import Resolver404, Router
 from wsaction.runtime import Runtime
-from wsaction.scopes import PATH_KEY, PATTERN_KEY, RUNTIME_KEY, USER_ID_KEY, captured_root
 from wsaction.serving import refuse, refuse_host
 from wsaction.units import unit_to_wait_for
 

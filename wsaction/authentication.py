@@ -22,9 +22,9 @@ from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from wsaction._protocol.scope import USER_ID_KEY
 from wsaction._utils.hints import refuse_misspelt
 from wsaction.exceptions import ImproperlyConfigured, NotAuthenticated
-from wsaction.scopes import USER_ID_KEY
 
 __all__ = (
     "BaseAuthentication",

@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from wsaction._protocol.event_frames import encode_event
+from wsaction._protocol.frames import new_frame
+from wsaction._protocol.scope import is_named, is_shared, topic_at
 from wsaction._utils.locks import Held
 from wsaction.announcements import history
-from wsaction.events import encode_event
 from wsaction.exceptions import ImproperlyConfigured, LayerUnavailable
-from wsaction.frames import new_frame
 from wsaction.hub import Hub
 from wsaction.layers.base import History
 from wsaction.lookups import name_of
@@ -26,7 +27,6 @@ from wsaction.mounts import MountedHandler
 from wsaction.narrowing import NarrowingQuerySet
 from wsaction.publishing import heal, session_of
 from wsaction.routing import NoReverseMatch
-from wsaction.scopes import is_named, is_shared, topic_at
 from wsaction.serializers import output_model
 from wsaction.tables import Call
 from wsaction.units import join_unit, unit_to_wait_for

@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
+from wsaction._protocol.frames import Frame, current_frame, decode, set_since, size_of
 from wsaction._utils.tasks import is_closed_with, new_task
 from wsaction.deadlines import NEVER, Deadlines
 from wsaction.exceptions import APIError, Cancelled
 from wsaction.flushers import Flusher
-from wsaction.frames import Frame, current_frame, decode, set_since, size_of
 from wsaction.gates import Shutter
 from wsaction.hooks import nobody
 from wsaction.lanes import Lanes

@@ -4,8 +4,8 @@ from typing import Any, ClassVar
 
 from pydantic_core import to_json
 
+from wsaction._protocol.frames import Frame, current_frame
 from wsaction.dialects.base import check_dialects
-from wsaction.frames import Frame, current_frame
 from wsaction.handlers import ActionView, AsyncAPIActionHandler
 from wsaction.write_only import shown
 

@@ -5,9 +5,9 @@ import logging
 from collections.abc import Collection
 from typing import Any, Protocol
 
+from wsaction._protocol.frames import Frame
 from wsaction._utils.timer import Alarm
 from wsaction.exceptions import ActionTimeout, APIError, one_line
-from wsaction.frames import Frame
 from wsaction.limits import Limits
 from wsaction.outboxes import Outbox
 from wsaction.units import COMMITTING

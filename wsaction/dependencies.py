@@ -30,9 +30,9 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 
+from wsaction._protocol.frames import Frame
 from wsaction._utils.threads import Threads
 from wsaction.exceptions import ImproperlyConfigured, validation_items
-from wsaction.frames import Frame
 from wsaction.parameters import EMPTY, PROTOCOL_KEYS, Input, Parameter, fill, fresh, missing
 from wsaction.units import drop_failed
 

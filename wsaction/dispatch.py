@@ -11,13 +11,7 @@ from contextlib import AsyncExitStack, aclosing
 from secrets import token_urlsafe
 from typing import Any
 
-from wsaction._utils.tasks import is_closed_with
-from wsaction.actions import Action, Binding
-from wsaction.broadcasts import Group, broadcast
-from wsaction.connections import Connection
-from wsaction.dependencies import Dependencies
-from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
-from wsaction.frames import (
+from wsaction._protocol.frames import (
     Frame,
     Held,
     current_frame,
@@ -29,12 +23,18 @@ from wsaction.frames import (
     quote,
     size_of,
 )
+from wsaction._protocol.scope import connection_captures
+from wsaction._utils.tasks import is_closed_with
+from wsaction.actions import Action, Binding
+from wsaction.broadcasts import Group, broadcast
+from wsaction.connections import Connection
+from wsaction.dependencies import Dependencies
+from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
 from wsaction.grants import Stream
 from wsaction.limits import bound_in
 from wsaction.middleware import through, translated
 from wsaction.permissions import raise_refusal, refuse_answer
 from wsaction.runtime import Runtime
-from wsaction.scopes import connection_captures
 from wsaction.signatures import read_dependencies
 from wsaction.tables import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
 from wsaction.throttling import MemoryThrottleStore, check_throttles

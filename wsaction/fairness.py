@@ -19,8 +19,8 @@ from contextlib import suppress
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+from wsaction._protocol.scope import SOCKET_EXTENSION
 from wsaction.limits import Limits
-from wsaction.scopes import SOCKET_EXTENSION
 
 try:
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol

@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import copy_context
 from typing import Any, Protocol
 
+from wsaction._protocol.frames import current_frame
 from wsaction._utils.tasks import is_being_cancelled, new_task
-from wsaction.frames import current_frame
 
 __all__ = ("Fillable", "Flusher", "Message", "Send")
 

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from copy import copy
 from typing import Any
 
+from wsaction._protocol.event_frames import encode_event
+from wsaction._protocol.frames import Frame, current_frame, new_frame
+from wsaction._protocol.scope import topic_at
 from wsaction._utils.tasks import is_being_cancelled
-from wsaction.events import encode_event
 from wsaction.exceptions import APIError, PermissionDenied
-from wsaction.frames import Frame, current_frame, new_frame
 from wsaction.layers.base import Place, Roster
 from wsaction.permissions import compile_permissions, raise_refusal, refuse_answer
-from wsaction.scopes import topic_at
 from wsaction.units import abandon, complete
 
 __all__ = ("Begun", "Connecting", "Grant", "Right", "Stream", "may_connect", "release", "withdraw")

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from starlette.authentication import UnauthenticatedUser
 from starlette.datastructures import QueryParams
 
+from wsaction._protocol.scope import RouteTopic
 from wsaction._utils.hints import framework_names, is_code, is_ours
 from wsaction.actions import Action
 from wsaction.connections import Receive, Send
@@ -29,7 +30,6 @@ from wsaction.mounts import Plan
 from wsaction.permissions import Permissions, refusing
 from wsaction.publishing import own_topic, publish_from, push_to, session_of
 from wsaction.runtime import Runtime, on_loop, on_loops
-from wsaction.scopes import RouteTopic
 from wsaction.serving import serve
 from wsaction.tables import RouteTable
 from wsaction.throttling import check_throttles, compile_throttles

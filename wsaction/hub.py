@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable, Collection
 from contextvars import copy_context
 from functools import partial
 
+from wsaction._protocol.event_frames import encode_body
+from wsaction._protocol.frames import current_frame
 from wsaction._utils.backoff import Backoff
 from wsaction._utils.locks import Locks
 from wsaction._utils.tasks import Tasks
-from wsaction.events import encode_body
 from wsaction.exceptions import Cancelled, LayerUnavailable
 from wsaction.fanouts import Fanout
-from wsaction.frames import current_frame
 from wsaction.joins import Join, Reply, Snapshot
 from wsaction.layers.base import History, Layer, Position
 from wsaction.recipients import Filter, FilteredSubscription, State, Subscriber, Subscription

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from wsaction.events import Event
+from wsaction._protocol.event_frames import Event
 from wsaction.exceptions import Cancelled
 from wsaction.layers.base import History, Position
 from wsaction.recipients import State, Subscription

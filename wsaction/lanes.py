@@ -9,8 +9,8 @@ take many times its bytes so.
 from collections import deque
 from collections.abc import Iterator
 
+from wsaction._protocol.frames import Frame
 from wsaction.exceptions import APIError, Busy, DuplicateRequestID
-from wsaction.frames import Frame
 from wsaction.limits import Limits
 
 __all__ = ("Lanes",)

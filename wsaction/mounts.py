@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any, Protocol, TypeAlias
 
+from wsaction._protocol.frames import Frame
 from wsaction._utils.hints import defined_by_user
 from wsaction.actions import Action
 from wsaction.algebra import Ask
 from wsaction.exceptions import ActionNotAllowed, APIError, ImproperlyConfigured
-from wsaction.frames import Frame
 from wsaction.permissions import BasePermission, Permissions, compile_permissions
 from wsaction.routing import re_path
 from wsaction.routing._urlconf import Endpoint, Include, adopt_all, nest

@@ -39,6 +39,8 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, TypeAlias
 
+from wsaction._protocol.frames import Forgotten, Pending, current_frame
+from wsaction._protocol.scope import USER_ID_KEY
 from wsaction._utils.hints import refuse_misspelt
 from wsaction.algebra import (
     Ask,
@@ -57,9 +59,7 @@ from wsaction.algebra import (
     single,
 )
 from wsaction.exceptions import PermissionDenied
-from wsaction.frames import Forgotten, Pending, current_frame
 from wsaction.routing.converters import ImproperlyConfigured
-from wsaction.scopes import USER_ID_KEY
 
 __all__ = (
     "AllowAny",
@@ -257,9 +257,9 @@ class Permissions:
         if refused is not None and not isinstance(refused, Refusal):
             refused = await refused
 
-    ``kwargs`` makes the keyword arguments (see `wsaction.frames.Frame.keywords`). It is called at most once, and only
-    when a permission that takes some is asked. ``on_connect``, ``on_action`` and ``on_object`` are None where nothing
-    needs to be asked.
+    ``kwargs`` makes the keyword arguments (see `wsaction._protocol.frames.Frame.keywords`). It is called at most once,
+    and only when a permission that takes some is asked. ``on_connect``, ``on_action`` and ``on_object`` are None where
+    nothing needs to be asked.
     """
 
     on_connect: Ask | None

@@ -9,16 +9,16 @@ import logging
 from functools import partial
 from typing import Any
 
+from wsaction._protocol.event_frames import encode_event
+from wsaction._protocol.frames import new_frame
+from wsaction._protocol.scope import PATH_KEY, SESSION_KEY, connection_path, topic_as, topic_at, topic_of
 from wsaction.announcements import Announced, history
-from wsaction.events import encode_event
 from wsaction.exceptions import LayerUnavailable, RouteNotFound
-from wsaction.frames import new_frame
 from wsaction.hub import Hub
 from wsaction.layers.base import History
 from wsaction.recipients import Subscriber
 from wsaction.routing import Resolver404, ResolverMatch, Router
 from wsaction.runtime import Runtime
-from wsaction.scopes import PATH_KEY, SESSION_KEY, connection_path, topic_as, topic_at, topic_of
 from wsaction.tables import Call, RouteTable, Targets
 from wsaction.units import COMMIT_ARRIVES, unit_to_wait_for
 

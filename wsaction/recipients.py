@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Protocol
 
+from wsaction._protocol.event_frames import Event, encode_notice, reroute
 from wsaction._utils.tasks import Tasks, is_being_cancelled
 from wsaction._utils.timer import Alarm
-from wsaction.events import Event, encode_notice, reroute
 from wsaction.layers.base import Position
 
 __all__ = ("Answers", "Filter", "FilteredSubscription", "NotKnown", "State", "Subscriber", "Subscription")

@@ -7,6 +7,8 @@ import time
 from functools import partial
 from typing import Any, Protocol
 
+from wsaction._protocol.frames import Frame, encode_errors
+from wsaction._protocol.scope import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction._utils.lifespan import living
 from wsaction._utils.tasks import is_being_cancelled
 from wsaction.broadcasts import ReplyFirst, is_grouped, join_group
@@ -24,7 +26,6 @@ from wsaction.exceptions import (
     one_line,
     to_api_error,
 )
-from wsaction.frames import Frame, encode_errors
 from wsaction.gates import BlockingWatch, Gate
 from wsaction.grants import may_connect
 from wsaction.hooks import ActionInfo
@@ -33,7 +34,6 @@ from wsaction.mounts import View
 from wsaction.outboxes import GONE, log_failed_send, send_close
 from wsaction.permissions import refuse_answer
 from wsaction.runtime import RESTARTING, Runtime
-from wsaction.scopes import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction.tables import RouteTable
 from wsaction.users import recheck
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from wsaction._protocol.frames import Frame, reply_tail
 from wsaction.actions import Action, Binding
 from wsaction.exceptions import ActionNotAllowed
-from wsaction.frames import Frame, reply_tail
 from wsaction.mounts import MountedHandler, Plan, View, as_prefixes, mount
 from wsaction.routing import Resolver404, ResolverMatch, Router
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 
-from wsaction.events import Event, encode_notice
+from wsaction._protocol.event_frames import Event, encode_notice
+from wsaction._protocol.scope import is_loaded
 from wsaction.fanouts import Fanout, Lane
 from wsaction.layers.base import History, Page, Position
 from wsaction.recipients import Answers, FilteredSubscription, State, Subscription
-from wsaction.scopes import is_loaded
 
 __all__ = ("MAX_BACKLOG", "RING", "Heard", "OnEvent", "Rings", "Topic")
 

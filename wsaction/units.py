@@ -29,10 +29,10 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar, cast
 
+from wsaction._protocol.frames import Frame, current_frame, let_go
 from wsaction._utils.tasks import is_closed_with
 from wsaction._utils.threads import is_awaited_by_thread
 from wsaction.exceptions import OutcomeUnknown
-from wsaction.frames import Frame, current_frame, let_go
 
 __all__ = (
     "COMMITTING",

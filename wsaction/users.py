@@ -21,12 +21,12 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from wsaction._protocol.event_frames import encode_event, encode_notice
+from wsaction._protocol.frames import current_frame
 from wsaction._utils.backoff import Backoff
 from wsaction._utils.tasks import Tasks
 from wsaction.authentication import is_authenticated
-from wsaction.events import encode_event, encode_notice
 from wsaction.exceptions import Cancelled, LayerUnavailable, PermissionDenied
-from wsaction.frames import current_frame
 from wsaction.grants import Connecting, Grant, Stream, withdraw
 from wsaction.hub import Hub
 from wsaction.layers.base import History, Position

@@ -26,7 +26,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from wsaction.events import Event, encode_event
+from wsaction._protocol.event_frames import Event, encode_event
 from wsaction.exceptions import APIError, ImproperlyConfigured, NotFound
 from wsaction.filters import BaseFilterBackend, FieldFilter, OrderingFilter, SearchFilter
 from wsaction.grants import Grant

@@ -28,9 +28,9 @@ from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.pool import StaticPool
 
+from wsaction._protocol.frames import current_frame
 from wsaction.contrib.violations import api_error, is_aborted, is_away, is_refusal
 from wsaction.exceptions import Busy, Conflict, DatabaseUnavailable, NotFound, OutcomeUnknown
-from wsaction.frames import current_frame
 from wsaction.units import UnitOfWork, finish, join_unit, unit_of_work
 
 __all__ = ("UnitSession", "flush", "session_under_way")

@@ -13,11 +13,11 @@ any others, and words replies and events as its clients know them. A consumer sa
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from wsaction._protocol.event_frames import is_event
+from wsaction._protocol.frames import Frame, current_frame
 from wsaction.connections import Connection, Receive, Send
-from wsaction.events import is_event
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.flushers import Flusher
-from wsaction.frames import Frame, current_frame
 from wsaction.limits import Limits
 from wsaction.outboxes import Outbox
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from wsaction._protocol.frames import Frame, malformed, new_frame, quote, read_object, refused, tail_of
 from wsaction.dialects.base import Worded
 from wsaction.exceptions import APIError, Busy, ImproperlyConfigured, InvalidFrame, RouteNotFound
-from wsaction.frames import Frame, malformed, new_frame, quote, read_object, refused, tail_of
 from wsaction.limits import Limits
 
 __all__ = ("ACTIONS", "DCRF", "EVENTS")

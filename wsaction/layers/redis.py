@@ -16,9 +16,9 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+from wsaction._protocol.event_frames import is_body
 from wsaction._utils.tasks import Tasks
 from wsaction._utils.threads import is_over
-from wsaction.events import is_body
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.base import (
     MAX_TOPIC_BYTES,

@@ -21,10 +21,10 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from wsaction._protocol.event_frames import encode_event
+from wsaction._protocol.frames import quote
 from wsaction._utils.backoff import Backoff
-from wsaction.events import encode_event
 from wsaction.exceptions import LayerUnavailable
-from wsaction.frames import quote
 from wsaction.layers.base import MAX_TOPIC_BYTES, META_TTL, History, Place, new_epoch
 from wsaction.layers.links import Pipeline
 from wsaction.layers.scripts import ALIVE, COUNT, RENEW

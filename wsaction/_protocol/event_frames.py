@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from wsaction.frames import quote, size_of
+from wsaction._protocol.frames import quote, size_of
 from wsaction.layers.base import Position
 
 __all__ = ("Event", "encode_body", "encode_event", "encode_notice", "is_body", "is_event", "reroute", "route_of")
