@@ -46,7 +46,8 @@ from wsaction.mixins import Output
 from wsaction.pagination import CursorPagination, PageNumberPagination
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
-from wsaction.serializers import ReadOnly, WriteOnly, input_model, json_encoder, json_validator, output_model
+from wsaction.serializers import ReadOnly, WriteOnly, input_model, output_model
+from wsaction.serializers._models import json_encoder, json_validator
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import connect
 

@@ -1,4 +1,5 @@
-"""`wsaction.markers` and the input and output models of `wsaction.serializers`: one model, two ways."""
+"""`wsaction.serializers._core_schema` and the input and output models of `wsaction.serializers`: one model, two
+ways."""
 
 import dataclasses
 import datetime as dt
@@ -30,15 +31,8 @@ from sqlmodel import SQLModel
 from typing_extensions import TypedDict
 
 from wsaction.exceptions import ImproperlyConfigured, InvalidParameters
-from wsaction.serializers import (
-    InputModel,
-    ReadOnly,
-    WriteOnly,
-    input_model,
-    json_encoder,
-    json_validator,
-    output_model,
-)
+from wsaction.serializers import InputModel, ReadOnly, WriteOnly, input_model, output_model
+from wsaction.serializers._models import json_encoder, json_validator
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field
 from typing_extensions import TypedDict
 
 from wsaction.schemas import Schemas, as_draft_7, json_of
-from wsaction.serializers import json_encoder
+from wsaction.serializers._models import json_encoder
 
 
 class Inner(BaseModel):

@@ -39,7 +39,7 @@ from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
 from wsaction.exceptions import ImproperlyConfigured
-from wsaction.serializers import json_encoder, json_validator
+from wsaction.serializers._models import json_encoder, json_validator
 
 
 def shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""`wsaction.showing`: objects as a model shows them, and nothing else of them."""
+"""`wsaction.serializers._from_attributes`: objects as a model shows them, and nothing else of them."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from tests.driving import ask, talking
 from wsaction.decorators import async_action
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.querysets import MemoryQuerySet
-from wsaction.showing import many_shown_as, shown_as
+from wsaction.serializers._from_attributes import many_shown_as, shown_as
 
 
 class UserOut(BaseModel):

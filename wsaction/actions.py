@@ -17,7 +17,7 @@ from wsaction._protocol.frames import Frame
 from wsaction.dependencies import Dependencies
 from wsaction.exceptions import InvalidParameters
 from wsaction.parameters import EMPTY, Input, Parameter, fill, fresh, missing
-from wsaction.serializers import at_first
+from wsaction.serializers._models import at_first
 
 __all__ = ("FINAL_STATUS", "Action", "ActionOptions", "Binding", "Written", "is_final_status")
 

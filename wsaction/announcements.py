@@ -8,7 +8,7 @@ from typing import Any
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.layers.base import History
 from wsaction.parameters import built
-from wsaction.serializers import json_encoder, python_validator
+from wsaction.serializers._models import json_encoder, python_validator
 
 __all__ = ("Announced", "history")
 

@@ -19,7 +19,6 @@ from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.filters import check_query
 from wsaction.handlers import ActionView, AsyncAPIActionHandler
 from wsaction.lookups import FieldError
-from wsaction.markers import marked
 from wsaction.mixins import (
     CreateModelMixin,
     DestroyModelMixin,
@@ -31,8 +30,10 @@ from wsaction.mixins import (
 )
 from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination, paginator_of
 from wsaction.permissions import refuse_answer
-from wsaction.serializers import ReadOnly, input_model, output_model, shows
-from wsaction.showing import many_shown_as, shown_as
+from wsaction.serializers import ReadOnly, input_model, output_model
+from wsaction.serializers._core_schema import marked
+from wsaction.serializers._from_attributes import many_shown_as, shown_as
+from wsaction.serializers._models import shows
 
 __all__ = ("GenericAsyncAPIActionHandler", "GenericAsyncAPIConsumer")
 

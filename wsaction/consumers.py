@@ -7,7 +7,7 @@ from pydantic_core import to_json
 from wsaction._protocol.frames import Frame, current_frame
 from wsaction.dialects.base import check_dialects
 from wsaction.handlers import ActionView, AsyncAPIActionHandler
-from wsaction.write_only import shown
+from wsaction.serializers._write_only import shown
 
 __all__ = ("AsyncAPIConsumer",)
 

@@ -13,7 +13,7 @@ from pydantic_core import to_jsonable_python
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.lookups import FieldError, InvalidLookup, Q
 from wsaction.paginators import BasePagination, Page, all_of, asked_size, replace_query
-from wsaction.write_only import check_fields
+from wsaction.serializers._write_only import check_fields
 
 __all__ = ("CursorPagination", "pages_of", "total")
 

@@ -12,7 +12,7 @@ from wsaction._utils.hints import is_ours, refuse_misspelt, user_attributes
 from wsaction.actions import OPTIONS_ATTRIBUTE, Action, ActionOptions, Written
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.parameters import PROTOCOL_KEYS, Input, Parameter, built, read_hints, read_parameter
-from wsaction.serializers import json_encoder
+from wsaction.serializers._models import json_encoder
 from wsaction.signatures import depends_of, read_dependencies
 
 __all__ = (

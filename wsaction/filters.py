@@ -13,7 +13,7 @@ from wsaction._utils.hints import refuse_misspelt
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.lookups import LOOKUPS, FieldError, InvalidLookup, Q
 from wsaction.paginators import bad_parameter
-from wsaction.write_only import check_fields
+from wsaction.serializers._write_only import check_fields
 
 __all__ = ("BaseFilterBackend", "FieldFilter", "OrderingFilter", "SearchFilter", "check_query")
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from pydantic import PydanticUserError, ValidationError
 
 from wsaction.exceptions import ImproperlyConfigured, validation_items
-from wsaction.serializers import json_validator
+from wsaction.serializers._models import json_validator
 
 __all__ = (
     "EMPTY", "PROTOCOL_KEYS", "Input", "Parameter", "built", "fill", "fresh", "missing", "read_hints", "read_parameter",

@@ -11,8 +11,8 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import SchemaSerializer
 
-from wsaction.markers import READ, build
-from wsaction.write_only import hidden
+from wsaction.serializers._core_schema import READ, build
+from wsaction.serializers._write_only import hidden
 
 __all__ = ("Schemas", "json_of")
 

@@ -12,9 +12,9 @@ from pydantic_core import PydanticUndefined
 
 from wsaction.dependencies import GIVEN, Dependencies, Depends, Kind, ModelStep, Step, name_of
 from wsaction.exceptions import ImproperlyConfigured
-from wsaction.markers import ReadOnly, marked_names
 from wsaction.parameters import EMPTY, PROTOCOL_KEYS, Input, built, read_hints, read_parameter
-from wsaction.serializers import json_validator
+from wsaction.serializers._core_schema import ReadOnly, marked_names
+from wsaction.serializers._models import json_validator
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo  # whoever has a model has loaded it

@@ -35,8 +35,9 @@ from wsaction.narrowing import NarrowingQuerySet
 from wsaction.permissions import refuse_answer
 from wsaction.recipients import Filter, NotKnown
 from wsaction.routers import lookup_name
-from wsaction.serializers import MAX_MODELS, json_encoder, output_model
-from wsaction.showing import shown_as
+from wsaction.serializers import output_model
+from wsaction.serializers._from_attributes import shown_as
+from wsaction.serializers._models import MAX_MODELS, json_encoder
 from wsaction.tables import Call
 from wsaction.units import complete
 

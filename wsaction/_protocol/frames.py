@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json
 
 from wsaction.exceptions import APIError, InvalidFrame, InvalidJSON
 from wsaction.limits import Limits
-from wsaction.write_only import shown
+from wsaction.serializers._write_only import shown
 
 __all__ = (
     "Forgotten",

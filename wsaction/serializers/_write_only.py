@@ -20,7 +20,8 @@ from uuid import UUID
 from pydantic import AliasChoices, BaseModel
 from pydantic_core import SchemaSerializer
 
-from wsaction.markers import (
+from wsaction.routing.converters import ImproperlyConfigured
+from wsaction.serializers._core_schema import (
     MAX_MODELS,
     NO_SCHEMAS,
     WriteOnly,
@@ -32,7 +33,6 @@ from wsaction.markers import (
     marked_names,
     whole_schema,
 )
-from wsaction.routing.converters import ImproperlyConfigured
 
 __all__ = ("check_fields", "hidden", "shown")
 

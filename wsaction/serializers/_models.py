@@ -20,7 +20,7 @@ from pydantic_core import (
 )
 
 from wsaction.exceptions import ImproperlyConfigured, InvalidParameters, validation_items
-from wsaction.markers import (
+from wsaction.serializers._core_schema import (
     MAX_MODELS,
     READ,
     WRITTEN,
@@ -36,7 +36,7 @@ from wsaction.markers import (
     marked_names,
     optional,
 )
-from wsaction.write_only import hidden, shown
+from wsaction.serializers._write_only import hidden, shown
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo  # whoever has a model has loaded it

@@ -6,7 +6,7 @@
         pin: Annotated[str, WriteOnly]  # never shown to one
 
 The model itself stays what it is. A `Shape` writes a pydantic core schema anew, for the way in or the way out; what
-`wsaction.write_only` does is for serializers. It is one thing: both ways walk the same schema.
+`wsaction.serializers._write_only` does is for serializers. It is one thing: both ways walk the same schema.
 """
 
 import re
