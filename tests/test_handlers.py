@@ -13,7 +13,8 @@ from wsaction.decorators import async_action
 from wsaction.exceptions import ImproperlyConfigured, NotFound, PermissionDenied
 from wsaction.handlers import ActionView, AsyncAPIActionHandler
 from wsaction.limits import Limits
-from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated, IsOwner, compile_permissions
+from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated, IsOwner
+from wsaction.permissions._classes import compile_permissions
 from wsaction.routers import SimpleRouter
 from wsaction.routing import path, re_path
 from wsaction.testing import HandshakeRefused, connect

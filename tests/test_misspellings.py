@@ -22,7 +22,8 @@ from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import Hooks
 from wsaction.limits import Limits
 from wsaction.pagination import PageNumberPagination
-from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated, IsOwner, compile_permissions
+from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated, IsOwner
+from wsaction.permissions._classes import compile_permissions
 from wsaction.presence import PresenceMixin
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import include, path

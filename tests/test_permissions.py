@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from wsaction._protocol.frames import new_frame
 from wsaction._protocol.scope import USER_ID_KEY
-from wsaction.algebra import Operators
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.permissions import (
     AllowAny,
@@ -27,10 +26,9 @@ from wsaction.permissions import (
     IsAuthenticated,
     IsAuthenticatedStrictly,
     IsOwner,
-    Permissions,
-    Refusal,
-    compile_permissions,
 )
+from wsaction.permissions._classes import Permissions, Refusal, compile_permissions
+from wsaction.permissions._expressions import Operators
 
 QUESTIONS = ("can_connect", "has_permission", "has_object_permission")
 OWNER = "CardHandler.permission_classes"

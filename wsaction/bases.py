@@ -29,7 +29,7 @@ from wsaction.mixins import (
     rebuilt,
 )
 from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination, paginator_of
-from wsaction.permissions import refuse_answer
+from wsaction.permissions._classes import refuse_answer
 from wsaction.serializers import ReadOnly, input_model, output_model
 from wsaction.serializers._core_schema import marked
 from wsaction.serializers._from_attributes import many_shown_as, shown_as

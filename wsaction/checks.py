@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from wsaction._utils.hints import framework_names, is_code, user_attributes
 from wsaction.actions import ActionOptions
-from wsaction.algebra import Composition
 from wsaction.applications import WSAction
 from wsaction.authentication import SessionAuthentication
 from wsaction.filters import FieldFilter, OrderingFilter, SearchFilter
@@ -18,6 +17,7 @@ from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
 from wsaction.mounts import MountedHandler
 from wsaction.permissions import BasePermission
+from wsaction.permissions._expressions import Composition
 from wsaction.routing import Router
 from wsaction.routing._patterns import Pattern
 from wsaction.routing._resolver import Leaf

@@ -33,7 +33,7 @@ from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, Route
 from wsaction.grants import Stream
 from wsaction.limits import bound_in
 from wsaction.middleware import through, translated
-from wsaction.permissions import raise_refusal, refuse_answer
+from wsaction.permissions._classes import raise_refusal, refuse_answer
 from wsaction.runtime import Runtime
 from wsaction.signatures import read_dependencies
 from wsaction.tables import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets

@@ -27,7 +27,7 @@ from wsaction.dialects.base import Dialect
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.limits import Limits
 from wsaction.mounts import Plan
-from wsaction.permissions import Permissions, refusing
+from wsaction.permissions._classes import Permissions, refusing
 from wsaction.publishing import own_topic, publish_from, push_to, session_of
 from wsaction.runtime import Runtime, on_loop, on_loops
 from wsaction.serving import serve

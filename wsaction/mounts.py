@@ -9,9 +9,10 @@ from typing import Any, Protocol, TypeAlias
 from wsaction._protocol.frames import Frame
 from wsaction._utils.hints import defined_by_user
 from wsaction.actions import Action
-from wsaction.algebra import Ask
 from wsaction.exceptions import ActionNotAllowed, APIError, ImproperlyConfigured
-from wsaction.permissions import BasePermission, Permissions, compile_permissions
+from wsaction.permissions import BasePermission
+from wsaction.permissions._classes import Permissions, compile_permissions
+from wsaction.permissions._expressions import Ask
 from wsaction.routing import re_path
 from wsaction.routing._urlconf import Endpoint, Include, adopt_all, nest
 from wsaction.throttling import BaseThrottle, Throttles, compile_throttles

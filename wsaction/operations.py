@@ -8,10 +8,10 @@ from typing import Any
 
 from wsaction.actions import Action
 from wsaction.addresses import Address
-from wsaction.algebra import name_of
 from wsaction.limits import Limits
 from wsaction.mounts import MountedHandler, Plan
 from wsaction.parameters import EMPTY, Input
+from wsaction.permissions._expressions import name_of
 from wsaction.schemas import Schemas, json_of
 from wsaction.serializers import output_model
 

@@ -32,7 +32,7 @@ from wsaction.hooks import ActionInfo
 from wsaction.limits import Limits, bound_in
 from wsaction.mounts import View
 from wsaction.outboxes import GONE, log_failed_send, send_close
-from wsaction.permissions import refuse_answer
+from wsaction.permissions._classes import refuse_answer
 from wsaction.runtime import RESTARTING, Runtime
 from wsaction.tables import RouteTable
 from wsaction.users import recheck

@@ -25,7 +25,7 @@ from wsaction.decorators import async_action
 from wsaction.exceptions import Busy, InvalidParameters, PermissionDenied, RouteNotFound, Throttled
 from wsaction.grants import Grant, release, withdraw
 from wsaction.layers.base import Place, Position
-from wsaction.permissions import refuse_answer
+from wsaction.permissions._classes import refuse_answer
 from wsaction.publishing import own_route, own_topic, session_of
 from wsaction.recipients import Filter
 from wsaction.tables import Call

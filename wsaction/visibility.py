@@ -32,7 +32,7 @@ from wsaction.filters import BaseFilterBackend, FieldFilter, OrderingFilter, Sea
 from wsaction.grants import Grant
 from wsaction.lookups import UnknownKind, name_of
 from wsaction.narrowing import NarrowingQuerySet
-from wsaction.permissions import refuse_answer
+from wsaction.permissions._classes import refuse_answer
 from wsaction.recipients import Filter, NotKnown
 from wsaction.routers import lookup_name
 from wsaction.serializers import output_model

@@ -42,7 +42,8 @@ from typing import Any, TypeAlias
 from wsaction._protocol.frames import Forgotten, Pending, current_frame
 from wsaction._protocol.scope import USER_ID_KEY
 from wsaction._utils.hints import refuse_misspelt
-from wsaction.algebra import (
+from wsaction.exceptions import PermissionDenied
+from wsaction.permissions._expressions import (
     Ask,
     Composition,
     Kwargs,
@@ -58,7 +59,6 @@ from wsaction.algebra import (
     series,
     single,
 )
-from wsaction.exceptions import PermissionDenied
 from wsaction.routing.converters import ImproperlyConfigured
 
 __all__ = (

@@ -1,0 +1,26 @@
+"""Permissions, by DRF's names: who may connect, call an action, and see an object.
+
+A class in `permission_classes` has `can_connect`, `has_permission` or `has_object_permission`, sync or async. Combine
+classes with `&`, `|` and `~`: `permission_classes = (IsAuthenticated & ~IsBanned,)`. A plain function
+`(scope, handler, action, **kwargs) -> bool` is a permission too.
+"""
+
+from wsaction.permissions._classes import (
+    AllowAny,
+    BasePermission,
+    DenyAll,
+    IsAuthenticated,
+    IsAuthenticatedStrictly,
+    IsOwner,
+)
+from wsaction.permissions._expressions import Composition
+
+__all__ = (
+    "AllowAny",
+    "BasePermission",
+    "Composition",
+    "DenyAll",
+    "IsAuthenticated",
+    "IsAuthenticatedStrictly",
+    "IsOwner",
+)
