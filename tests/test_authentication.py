@@ -34,7 +34,6 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 from websockets.exceptions import InvalidStatus
 
-from wsaction.admission import AuthenticationState, Authenticator
 from wsaction.applications import WSAction
 from wsaction.authentication import (
     BaseAuthentication,
@@ -42,8 +41,10 @@ from wsaction.authentication import (
     Credential,
     FirstFrameAuthentication,
     SessionAuthentication,
-    user_id,
 )
+from wsaction.authentication._classes import user_id
+from wsaction.authentication._redaction import RedactedError, redact, texts, without_secrets
+from wsaction.authentication._state import AuthenticationState, Authenticator
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import (
@@ -62,7 +63,6 @@ from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
 from wsaction.permissions import IsAuthenticated
 from wsaction.querysets import MemoryQuerySet
-from wsaction.redaction import RedactedError, redact, texts, without_secrets
 from wsaction.routing import path
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import HandshakeRefused, connect

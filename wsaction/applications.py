@@ -12,9 +12,9 @@ from starlette.routing import Router as LifespanRouter
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.scope import PATH_KEY, PATTERN_KEY, RUNTIME_KEY, USER_ID_KEY, captured_root
 from wsaction._utils.lifespan import Lifespan, State, living
-from wsaction.admission import Authenticator
 from wsaction.announcements import Announced
-from wsaction.authentication import user_id as id_of_user
+from wsaction.authentication._classes import user_id as id_of_user
+from wsaction.authentication._state import Authenticator
 from wsaction.changes import is_live
 from wsaction.connections import Receive, Send
 from wsaction.exceptions import ImproperlyConfigured, RouteNotFound, to_api_error

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from wsaction.addresses import Address, address_of
-from wsaction.admission import Authenticator
 from wsaction.authentication import BaseAuthentication, BearerAuthentication
+from wsaction.authentication._state import Authenticator
 from wsaction.codegen.members import groups_of
 from wsaction.exceptions import CATALOGUE
 from wsaction.limits import Limits

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from wsaction._protocol.frames import Frame, current_frame, encode_error, encode_reply, reply_tail
 from wsaction._utils.timer import Alarm
-from wsaction.admission import AuthenticationState
+from wsaction.authentication._state import AuthenticationState
 from wsaction.exceptions import Busy, NotAuthenticated, ShuttingDown, to_api_error
 from wsaction.limits import Limits, bound_in
 

@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from wsaction._protocol.frames import current_frame
 from wsaction._utils.threads import Threads, handed_over, is_over, note_process
-from wsaction.admission import Authenticator
-from wsaction.authentication import user_id
+from wsaction.authentication._classes import user_id
+from wsaction.authentication._state import Authenticator
 from wsaction.exceptions import ActionTimeout, Busy, LayerUnavailable
 from wsaction.flushers import Flusher
 from wsaction.grants import release

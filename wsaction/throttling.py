@@ -37,7 +37,7 @@ from difflib import get_close_matches
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from wsaction._utils.hints import defined_by_user, refuse_misspelt
-from wsaction.authentication import counted_id
+from wsaction.authentication._classes import counted_id
 from wsaction.exceptions import ImproperlyConfigured, Throttled
 from wsaction.permissions import IsAuthenticated
 

@@ -25,7 +25,7 @@ from wsaction._protocol.event_frames import encode_event, encode_notice
 from wsaction._protocol.frames import current_frame
 from wsaction._utils.backoff import Backoff
 from wsaction._utils.tasks import Tasks
-from wsaction.authentication import is_authenticated
+from wsaction.authentication._classes import is_authenticated
 from wsaction.exceptions import Cancelled, LayerUnavailable, PermissionDenied
 from wsaction.grants import Connecting, Grant, Stream, withdraw
 from wsaction.hub import Hub

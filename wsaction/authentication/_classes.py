@@ -11,7 +11,7 @@ nobody takes is refused, never treated as anonymous.
 ...         return None if row is None else Credential(row.user, expires_at=row.expires_at)
 
 No secret is told or logged. Bearer tokens are taken out of the scope once the handshake is decided, and what a class
-raises loses every trace of them before anyone sees it (`wsaction.redaction`).
+raises loses every trace of them before anyone sees it (`wsaction.authentication._redaction`).
 """
 
 import inspect

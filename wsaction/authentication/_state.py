@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from wsaction._utils.tasks import is_being_cancelled
-from wsaction.authentication import (
+from wsaction.authentication._classes import (
     BaseAuthentication,
     BearerAuthentication,
     Credential,
@@ -24,6 +24,7 @@ from wsaction.authentication import (
     is_bearer,
     user_id,
 )
+from wsaction.authentication._redaction import texts, without_secrets
 from wsaction.exceptions import (
     ActionNotAllowed,
     APIError,
@@ -33,7 +34,6 @@ from wsaction.exceptions import (
     PermissionDenied,
     one_line,
 )
-from wsaction.redaction import texts, without_secrets
 
 __all__ = ("AuthenticationState", "Authenticator")
 
