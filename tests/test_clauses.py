@@ -25,8 +25,8 @@ from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.contrib.violations import api_error
 from wsaction.cursors import pages_of, total
 from wsaction.exceptions import Busy, Conflict, InvalidParameters, NotFound
-from wsaction.lookups import FieldError, InvalidLookup
 from wsaction.querysets import MemoryQuerySet
+from wsaction.querysets._lookups import FieldError, InvalidLookup
 from wsaction.units import unit_of_work
 
 NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)

@@ -21,8 +21,8 @@ from tests import shelves
 from tests.schedules import SCHEDULES
 from wsaction.contrib.columns import ColumnValues
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
-from wsaction.lookups import Combination, Condition, Q, name_of
-from wsaction.predicates import decide
+from wsaction.querysets._lookups import Combination, Condition, Q, name_of
+from wsaction.querysets._predicates import decide
 
 UTC = datetime.UTC
 NAIVE = datetime.datetime(2026, 1, 1, 12, tzinfo=UTC).replace(tzinfo=None)

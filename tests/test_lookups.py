@@ -1,4 +1,5 @@
-"""`wsaction.lookups`: names, values and Q; what random questions find in memory, in SQLite and by plain Python."""
+"""`wsaction.querysets._lookups`: names, values and Q; what random questions find in memory, in SQLite and by plain
+Python."""
 
 import datetime
 from collections.abc import AsyncIterator, Callable
@@ -12,8 +13,8 @@ from pydantic import BaseModel
 
 from tests import shelves
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
-from wsaction.fields import ModelFields, coercer, is_immutable, members
-from wsaction.lookups import (
+from wsaction.querysets import MemoryQuerySet
+from wsaction.querysets._lookups import (
     MAX_IN,
     Combination,
     Condition,
@@ -24,8 +25,8 @@ from wsaction.lookups import (
     field_path,
     resolve,
 )
-from wsaction.predicates import predicate
-from wsaction.querysets import MemoryQuerySet
+from wsaction.querysets._model_fields import ModelFields, coercer, is_immutable, members
+from wsaction.querysets._predicates import predicate
 
 FIELDS = ModelFields(shelves.Thing, "id")
 

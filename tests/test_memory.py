@@ -1,4 +1,4 @@
-"""`wsaction.memory`: keys, unique fields, and drafts that are merged when their unit is committed."""
+"""`wsaction.querysets._memory_table`: keys, unique fields, and drafts that are merged when their unit is committed."""
 
 import asyncio
 import datetime
@@ -11,8 +11,8 @@ import pytest
 from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from wsaction.exceptions import Conflict, ImproperlyConfigured, NotFound
-from wsaction.lookups import UnknownKind, name_of
 from wsaction.querysets import FieldError, MemoryQuerySet
+from wsaction.querysets._lookups import UnknownKind, name_of
 from wsaction.units import unit_of_work
 
 

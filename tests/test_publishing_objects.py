@@ -18,8 +18,8 @@ from wsaction.applications import WSAction
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.generics import ModelAPIActionHandler
-from wsaction.lookups import FieldError
 from wsaction.permissions import IsOwner
+from wsaction.querysets._lookups import FieldError
 from wsaction.routing import path
 from wsaction.serializers import ReadOnly
 from wsaction.subscriptions import SubscribeMixin

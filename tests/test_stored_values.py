@@ -34,9 +34,9 @@ from tests.driving import talking
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.exceptions import ImproperlyConfigured, InvalidParameters
-from wsaction.fields import jsonable, revealed
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.querysets import FieldError, MemoryQuerySet
+from wsaction.querysets._model_fields import jsonable, revealed
 from wsaction.routers import SimpleRouter
 from wsaction.serializers import ReadOnly
 

@@ -18,7 +18,6 @@ from wsaction.cursors import total
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.filters import check_query
 from wsaction.handlers import ActionView, AsyncAPIActionHandler
-from wsaction.lookups import FieldError
 from wsaction.mixins import (
     CreateModelMixin,
     DestroyModelMixin,
@@ -30,6 +29,7 @@ from wsaction.mixins import (
 )
 from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination, paginator_of
 from wsaction.permissions._classes import refuse_answer
+from wsaction.querysets._lookups import FieldError
 from wsaction.serializers import ReadOnly, input_model, output_model
 from wsaction.serializers._core_schema import marked
 from wsaction.serializers._from_attributes import many_shown_as, shown_as

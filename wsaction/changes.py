@@ -22,10 +22,10 @@ from wsaction.announcements import history
 from wsaction.exceptions import ImproperlyConfigured, LayerUnavailable
 from wsaction.hub import Hub
 from wsaction.layers.base import History
-from wsaction.lookups import name_of
 from wsaction.mounts import MountedHandler
-from wsaction.narrowing import NarrowingQuerySet
 from wsaction.publishing import heal, session_of
+from wsaction.querysets._base import NarrowingQuerySet
+from wsaction.querysets._lookups import name_of
 from wsaction.routing import NoReverseMatch
 from wsaction.serializers import output_model
 from wsaction.tables import Call

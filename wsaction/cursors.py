@@ -11,8 +11,8 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from wsaction.exceptions import ImproperlyConfigured, NotFound
-from wsaction.lookups import FieldError, InvalidLookup, Q
 from wsaction.paginators import BasePagination, Page, all_of, asked_size, replace_query
+from wsaction.querysets._lookups import FieldError, InvalidLookup, Q
 from wsaction.serializers._write_only import check_fields
 
 __all__ = ("CursorPagination", "pages_of", "total")

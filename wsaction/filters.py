@@ -11,8 +11,8 @@ from typing import Any
 
 from wsaction._utils.hints import refuse_misspelt
 from wsaction.exceptions import ImproperlyConfigured
-from wsaction.lookups import LOOKUPS, FieldError, InvalidLookup, Q
 from wsaction.paginators import bad_parameter
+from wsaction.querysets._lookups import LOOKUPS, FieldError, InvalidLookup, Q
 from wsaction.serializers._write_only import check_fields
 
 __all__ = ("BaseFilterBackend", "FieldFilter", "OrderingFilter", "SearchFilter", "check_query")

@@ -30,9 +30,9 @@ from wsaction._protocol.event_frames import Event, encode_event
 from wsaction.exceptions import APIError, ImproperlyConfigured, NotFound
 from wsaction.filters import BaseFilterBackend, FieldFilter, OrderingFilter, SearchFilter
 from wsaction.grants import Grant
-from wsaction.lookups import UnknownKind, name_of
-from wsaction.narrowing import NarrowingQuerySet
 from wsaction.permissions._classes import refuse_answer
+from wsaction.querysets._base import NarrowingQuerySet
+from wsaction.querysets._lookups import UnknownKind, name_of
 from wsaction.recipients import Filter, NotKnown
 from wsaction.routers import lookup_name
 from wsaction.serializers import output_model

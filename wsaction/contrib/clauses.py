@@ -10,8 +10,8 @@ from sqlalchemy.orm import MANYTOONE, ColumnProperty, Mapper, aliased
 from sqlalchemy.types import Enum, Float, Numeric, String, TypeDecorator, TypeEngine
 
 from wsaction.contrib.columns import ColumnValues, storable
-from wsaction.lookups import TEXT_LOOKUPS, Combination, Condition, FieldError
-from wsaction.predicates import Ordering
+from wsaction.querysets._lookups import TEXT_LOOKUPS, Combination, Condition, FieldError
+from wsaction.querysets._predicates import Ordering
 
 __all__ = ("MappedFields", "clause", "ordering")
 
@@ -19,7 +19,7 @@ Clause: TypeAlias = ColumnElement[bool]
 
 
 class MappedFields:
-    """A mapped class's columns and relationships; an implementation of `lookups.Fields`.
+    """A mapped class's columns and relationships; an implementation of `querysets._lookups.Fields`.
 
     ``find_dialect`` tells the database's name, "" as long as there is none. A primary key of several columns is none
     that could be asked for.

@@ -41,9 +41,9 @@ from sqlalchemy.types import (
     Uuid,
 )
 
-from wsaction.fields import coercer, json_text, jsonable, members, revealed
-from wsaction.lookups import Condition, FieldError
-from wsaction.predicates import predicate
+from wsaction.querysets._lookups import Condition, FieldError
+from wsaction.querysets._model_fields import coercer, json_text, jsonable, members, revealed
+from wsaction.querysets._predicates import predicate
 
 __all__ = ("ColumnValues", "refuse_container", "storable")
 

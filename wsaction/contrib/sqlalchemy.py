@@ -26,8 +26,8 @@ from wsaction.contrib.clauses import MappedFields, clause, ordering
 from wsaction.contrib.columns import refuse_container
 from wsaction.contrib.sessions import flush, session_under_way
 from wsaction.exceptions import Conflict, ImproperlyConfigured, InvalidParameters, NotFound
-from wsaction.lookups import Condition, UnknownKind, name_of
-from wsaction.narrowing import NarrowingQuerySet
+from wsaction.querysets._base import NarrowingQuerySet
+from wsaction.querysets._lookups import Condition, UnknownKind, name_of
 
 __all__ = ("SQLAlchemyQuerySet",)
 

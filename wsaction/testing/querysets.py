@@ -20,9 +20,9 @@ from contextvars import Context
 from typing import Any
 
 from wsaction.exceptions import Conflict, NotFound
-from wsaction.lookups import LOOKUPS as LOOKUP_NAMES
-from wsaction.lookups import FieldError, InvalidLookup, Q
-from wsaction.narrowing import MultipleObjectsReturned
+from wsaction.querysets._base import MultipleObjectsReturned
+from wsaction.querysets._lookups import LOOKUPS as LOOKUP_NAMES
+from wsaction.querysets._lookups import FieldError, InvalidLookup, Q
 from wsaction.testing.things import LOOKUPS, NEW, NOWHERE, ORDERS, ROWS, UNASKABLE
 from wsaction.units import unit_of_work
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from wsaction.lookups import Q
+from wsaction.querysets._lookups import Q
 
 __all__ = ("LOOKUPS", "NEW", "NOWHERE", "ORDERS", "ROWS", "UNASKABLE")
 

@@ -86,7 +86,8 @@ def is_immutable(annotation: Any) -> bool:
 
 
 class ModelFields:
-    """A pydantic model's fields, with those of the models that they hold; an implementation of `lookups.Fields`.
+    """A pydantic model's fields, with those of the models that they hold; an implementation of
+    `querysets._lookups.Fields`.
 
     ``pk`` is the name of the key's field, None where objects have none.
     """

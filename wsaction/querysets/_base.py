@@ -10,7 +10,7 @@ from pydantic_core import from_json, to_json
 
 from wsaction._utils.hints import defined_by_user, is_ours
 from wsaction.exceptions import NotFound
-from wsaction.lookups import (
+from wsaction.querysets._lookups import (
     Combination,
     Condition,
     Fields,
@@ -22,7 +22,7 @@ from wsaction.lookups import (
     name_of,
     resolve,
 )
-from wsaction.predicates import Ordering, decide
+from wsaction.querysets._predicates import Ordering, decide
 
 __all__ = ("MultipleObjectsReturned", "NarrowingQuerySet")
 

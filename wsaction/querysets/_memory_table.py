@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import SchemaValidator
 
 from wsaction.exceptions import Conflict, ImproperlyConfigured, NotFound
-from wsaction.fields import ModelFields, is_immutable, json_text, jsonable, members
-from wsaction.lookups import UnknownKind, name_of
+from wsaction.querysets._lookups import UnknownKind, name_of
+from wsaction.querysets._model_fields import ModelFields, is_immutable, json_text, jsonable, members
 from wsaction.serializers._core_schema import MAX_MODELS, build, by_names, whole_schema
 
 __all__ = ("Draft", "Drafts", "Table")

@@ -7,7 +7,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from wsaction.lookups import Combination, Condition
+from wsaction.querysets._lookups import Combination, Condition
 
 __all__ = ("Ordering", "Predicate", "decide", "predicate", "sort_rows")
 
