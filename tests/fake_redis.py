@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.virtual_time import now
-from wsaction.layers.links import Demoted, Link
+from wsaction.layers._redis_pipeline import Demoted, Link
+from wsaction.layers._redis_scripts import ALIVE, COUNT, INVALIDATE, PUBLISH, READ, RENEW, TELL, Script
 from wsaction.layers.redis import RedisLayer
-from wsaction.layers.scripts import ALIVE, COUNT, INVALIDATE, PUBLISH, READ, RENEW, TELL, Script
 
 SCRIPTS = {script.sha: script for script in (ALIVE, COUNT, INVALIDATE, PUBLISH, READ, RENEW, TELL)}
 

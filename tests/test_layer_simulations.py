@@ -21,8 +21,8 @@ from wsaction import topics
 from wsaction._protocol.event_frames import encode_event
 from wsaction.exceptions import LayerUnavailable
 from wsaction.hub import Hub
+from wsaction.layers._redis_pipeline import Link
 from wsaction.layers.base import History, Place, Position
-from wsaction.layers.links import Link
 from wsaction.layers.memory import MemoryLayer
 from wsaction.users import Users
 

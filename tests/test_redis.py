@@ -23,13 +23,15 @@ from tests.worlds import World, now
 from wsaction._protocol.event_frames import encode_event
 from wsaction.exceptions import ImproperlyConfigured, LayerUnavailable
 from wsaction.hub import Hub
-from wsaction.layers import channels, links, redis
+from wsaction.layers import _redis_pipeline as links
+from wsaction.layers import _redis_pubsub as channels
+from wsaction.layers import redis
+from wsaction.layers._redis_pipeline import Demoted, Pipeline, Refused, encode_command
+from wsaction.layers._redis_pubsub import parse_message
+from wsaction.layers._redis_scripts import PUBLISH
 from wsaction.layers.base import History, Position
-from wsaction.layers.channels import parse_message
-from wsaction.layers.links import Demoted, Pipeline, Refused, encode_command
 from wsaction.layers.memory import MemoryLayer
 from wsaction.layers.redis import RedisLayer
-from wsaction.layers.scripts import PUBLISH
 from wsaction.testing.layers import Recorder, event_body, new_topic
 
 HISTORY = History(100, 60, always=True)

@@ -1,4 +1,5 @@
-"""`wsaction.layers.rosters`: who is where, in memory and over a real Redis, and what becomes of a process that dies."""
+"""`wsaction.layers._redis_presence`: who is where, in memory and over a real Redis, and what becomes of a process
+that dies."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ from redis.asyncio import Redis
 
 from tests.redis_servers import RedisServer, needs_redis_server, redis_server
 from wsaction.exceptions import LayerUnavailable
-from wsaction.layers import rosters
+from wsaction.layers import _redis_presence as rosters
+from wsaction.layers._redis_scripts import RENEW
 from wsaction.layers.base import History, Place
 from wsaction.layers.memory import MemoryLayer
 from wsaction.layers.redis import RedisLayer
-from wsaction.layers.scripts import RENEW
 from wsaction.testing.layers import Recorder, new_topic
 
 LEASE = 0.4

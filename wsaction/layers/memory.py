@@ -8,6 +8,7 @@ from itertools import islice
 
 from wsaction._utils.threads import is_over
 from wsaction.exceptions import LayerUnavailable
+from wsaction.layers._redis_presence import MemoryRoster
 from wsaction.layers.base import (
     MAX_TOPIC_BYTES,
     META_TTL,
@@ -19,7 +20,6 @@ from wsaction.layers.base import (
     check_bytes,
     new_epoch,
 )
-from wsaction.layers.rosters import MemoryRoster
 
 __all__ = ("MAX_BYTES", "MAX_FILLED", "MAX_IDLE", "SWEEP_INTERVAL", "MemoryLayer")
 

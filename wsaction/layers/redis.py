@@ -1,8 +1,8 @@
 """The layer of several processes: Redis carries the events and keeps their history.
 
 Three connections a process: one that Redis tells on, one to publish, one to read, so that a long history never delays a
-publication. redis-py makes them; its own pub/sub and its retries are not used, see `wsaction.layers.channels` and
-`wsaction.layers.links`. What is kept is bounded by each topic's history, and JSON: nothing is unpickled.
+publication. redis-py makes them; its own pub/sub and its retries are not used, see `wsaction.layers._redis_pubsub` and
+`wsaction.layers._redis_pipeline`. What is kept is bounded by each topic's history, and JSON: nothing is unpickled.
 """
 
 import asyncio
@@ -20,6 +20,19 @@ from wsaction._protocol.event_frames import is_body
 from wsaction._utils.tasks import Tasks
 from wsaction._utils.threads import is_over
 from wsaction.exceptions import LayerUnavailable
+from wsaction.layers._redis_pipeline import (
+    CONNECT_TIMEOUT,
+    Demoted,
+    Link,
+    Pipeline,
+    Refused,
+    encode_command,
+    encoded,
+    refusal,
+)
+from wsaction.layers._redis_presence import LEASE, RedisRoster, people_key
+from wsaction.layers._redis_pubsub import PING_INTERVAL, Channels
+from wsaction.layers._redis_scripts import ALIVE, COUNT, INVALIDATE, PUBLISH, READ, RENEW, TELL, Script
 from wsaction.layers.base import (
     MAX_TOPIC_BYTES,
     META_TTL,
@@ -32,10 +45,6 @@ from wsaction.layers.base import (
     check_bytes,
     new_epoch,
 )
-from wsaction.layers.channels import PING_INTERVAL, Channels
-from wsaction.layers.links import CONNECT_TIMEOUT, Demoted, Link, Pipeline, Refused, encode_command, encoded, refusal
-from wsaction.layers.rosters import LEASE, RedisRoster, people_key
-from wsaction.layers.scripts import ALIVE, COUNT, INVALIDATE, PUBLISH, READ, RENEW, TELL, Script
 from wsaction.routing.converters import ImproperlyConfigured
 
 try:

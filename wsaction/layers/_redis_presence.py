@@ -25,9 +25,9 @@ from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import quote
 from wsaction._utils.backoff import Backoff
 from wsaction.exceptions import LayerUnavailable
+from wsaction.layers._redis_pipeline import Pipeline
+from wsaction.layers._redis_scripts import ALIVE, COUNT, RENEW
 from wsaction.layers.base import MAX_TOPIC_BYTES, META_TTL, History, Place, new_epoch
-from wsaction.layers.links import Pipeline
-from wsaction.layers.scripts import ALIVE, COUNT, RENEW
 
 __all__ = ("LEASE", "MemoryRoster", "RedisRoster", "people_key")
 

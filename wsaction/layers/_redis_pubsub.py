@@ -10,8 +10,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from wsaction._utils.backoff import Backoff
+from wsaction.layers._redis_pipeline import Connect, Link, Refused, encode_command, greet, refusal
 from wsaction.layers.base import MAX_OFFSET, Sink
-from wsaction.layers.links import Connect, Link, Refused, encode_command, greet, refusal
 from wsaction.routing.converters import ImproperlyConfigured
 
 __all__ = ("PING_INTERVAL", "Channels", "parse_message")
