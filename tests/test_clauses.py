@@ -23,8 +23,8 @@ from tests import shelves
 from wsaction.contrib.clauses import Condition, MappedFields, _behind
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.contrib.violations import api_error
-from wsaction.cursors import pages_of, total
 from wsaction.exceptions import Busy, Conflict, InvalidParameters, NotFound
+from wsaction.pagination import pages_of, total
 from wsaction.querysets import MemoryQuerySet
 from wsaction.querysets._lookups import FieldError, InvalidLookup
 from wsaction.units import unit_of_work

@@ -1,4 +1,4 @@
-"""`wsaction.cursors`: pages that stay where they are, and cursors that nobody changes."""
+"""`wsaction.pagination`: pages that stay where they are, and cursors that nobody changes."""
 
 import base64
 from collections.abc import AsyncIterator
@@ -19,10 +19,10 @@ from tests import shelves
 from tests.cards import KINDS, Card, CardRow, asking, numbered, served, stored
 from tests.driving import ask, talking
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
-from wsaction.cursors import CursorPagination, behind, pages_of, total
 from wsaction.exceptions import ImproperlyConfigured, InvalidParameters, NotFound
 from wsaction.filters import OrderingFilter
 from wsaction.limits import Limits
+from wsaction.pagination import CursorPagination, behind, pages_of, total
 from wsaction.querysets import MemoryQuerySet
 from wsaction.testing.querysets import ROWS
 

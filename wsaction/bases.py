@@ -14,7 +14,6 @@ from pydantic_core import core_schema
 
 from wsaction.changes import event_routes, note_given
 from wsaction.consumers import AsyncAPIConsumer
-from wsaction.cursors import total
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.filters import check_query
 from wsaction.handlers import ActionView, AsyncAPIActionHandler
@@ -27,7 +26,7 @@ from wsaction.mixins import (
     UpdateModelMixin,
     rebuilt,
 )
-from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination, paginator_of
+from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination, paginator_of, total
 from wsaction.permissions._classes import refuse_answer
 from wsaction.querysets._lookups import FieldError
 from wsaction.serializers import ReadOnly, input_model, output_model

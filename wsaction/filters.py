@@ -11,7 +11,7 @@ from typing import Any
 
 from wsaction._utils.hints import refuse_misspelt
 from wsaction.exceptions import ImproperlyConfigured
-from wsaction.paginators import bad_parameter
+from wsaction.pagination import bad_parameter
 from wsaction.querysets._lookups import LOOKUPS, FieldError, InvalidLookup, Q
 from wsaction.serializers._write_only import check_fields
 

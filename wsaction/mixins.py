@@ -19,9 +19,8 @@ from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 from pydantic import Strict
 
 from wsaction.changes import is_live, note, watched
-from wsaction.cursors import pages_of
 from wsaction.decorators import async_action
-from wsaction.paginators import all_of
+from wsaction.pagination import all_of, pages_of
 from wsaction.visibility import values_of
 
 __all__ = (
