@@ -67,7 +67,7 @@ from wsaction.routing import path
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import HandshakeRefused, connect
 from wsaction.testing.scopes import websocket_scope
-from wsaction.units import current_unit
+from wsaction.transactions import current_unit
 
 NOW = 1_000_000.0
 SECRET = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"

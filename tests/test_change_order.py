@@ -19,7 +19,7 @@ from wsaction.layers.memory import MemoryLayer
 from wsaction.querysets import MemoryQuerySet
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import connect
-from wsaction.units import join_unit, unit_of_work
+from wsaction.transactions import join_unit, unit_of_work
 
 WAIT = 10.0
 

@@ -22,7 +22,7 @@ from wsaction.routers import SimpleRouter
 from wsaction.routing import include, path
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import WebSocketSession, connect
-from wsaction.units import unit_of_work
+from wsaction.transactions import unit_of_work
 
 LIVE = (SubscribeMixin, ModelAPIActionHandler)
 

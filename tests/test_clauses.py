@@ -27,7 +27,7 @@ from wsaction.exceptions import Busy, Conflict, InvalidParameters, NotFound
 from wsaction.pagination import pages_of, total
 from wsaction.querysets import MemoryQuerySet
 from wsaction.querysets._lookups import FieldError, InvalidLookup
-from wsaction.units import unit_of_work
+from wsaction.transactions import unit_of_work
 
 NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
 LATER = datetime.datetime(2026, 1, 1, 14, tzinfo=datetime.timezone(datetime.timedelta(hours=2)))  # the same moment

@@ -15,7 +15,7 @@ PACKAGE = Path(wsaction.__file__).parent
 
 BANDS = (
     "routing exceptions limits hooks _protocol _utils",
-    "permissions authentication throttling middleware transactions querysets serializers filters pagination "
+    "permissions authentication throttling middleware transactions units querysets serializers filters pagination "
     "routers layers",
     "_connection _pubsub dialects",
     "_handlers _dispatch _events _server",
@@ -30,7 +30,6 @@ BESIDE = {
 
 # What has yet to move: the package that a module goes to. It shrinks with each move, and is gone at the end.
 NOT_YET_MOVED = """
-transactions: units
 _connection: connections lanes outboxes flushers deadlines gates
 _pubsub: hub topics recipients joins reconciliation fanouts
 _handlers: actions declarations dependencies signatures parameters mounts tables

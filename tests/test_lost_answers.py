@@ -23,7 +23,7 @@ from wsaction.generics import ModelAPIActionHandler
 from wsaction.querysets import MemoryQuerySet
 from wsaction.serializers import ReadOnly
 from wsaction.subscriptions import SubscribeMixin
-from wsaction.units import join_unit
+from wsaction.transactions import join_unit
 
 
 class Base(DeclarativeBase):

@@ -13,7 +13,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, Vali
 from wsaction.exceptions import Conflict, ImproperlyConfigured, NotFound
 from wsaction.querysets import FieldError, MemoryQuerySet
 from wsaction.querysets._lookups import UnknownKind, name_of
-from wsaction.units import unit_of_work
+from wsaction.transactions import unit_of_work
 
 
 class Card(BaseModel):

@@ -18,7 +18,7 @@ from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import include, path
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import connect
-from wsaction.units import unit_of_work
+from wsaction.transactions import unit_of_work
 
 
 class Inbox(Board):

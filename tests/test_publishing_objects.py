@@ -24,7 +24,7 @@ from wsaction.routing import path
 from wsaction.serializers import ReadOnly
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import connect
-from wsaction.units import unit_of_work
+from wsaction.transactions import unit_of_work
 
 
 class Base(DeclarativeBase):

@@ -42,7 +42,7 @@ from wsaction.generics import ModelAPIActionHandler
 from wsaction.mixins import OutputPages
 from wsaction.querysets import FieldError, InvalidLookup, Q
 from wsaction.routing import path
-from wsaction.units import current_unit, unit_of_work
+from wsaction.transactions import current_unit, unit_of_work
 
 
 class Base(DeclarativeBase):

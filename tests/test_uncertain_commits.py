@@ -32,7 +32,7 @@ from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import WebSocketSession, connect
-from wsaction.units import join_unit
+from wsaction.transactions import join_unit
 
 OUTCOMES = ("kept", "kept", "refused", "refused at the end", "lost before", "lost after", "cancelled", "late")
 
@@ -51,7 +51,7 @@ class Database:
 
 
 class Writes:
-    """A unit's writes in a database: a `units.Resource`."""
+    """A unit's writes in a database: a `transactions.Resource`."""
 
     instant = False
 
@@ -221,7 +221,7 @@ def test_the_simulation_finds_what_is_not_told(monkeypatch: pytest.MonkeyPatch) 
 
 
 class Lost:
-    """A `units.Resource` whose commit arrives two seconds after its connection was lost."""
+    """A `transactions.Resource` whose commit arrives two seconds after its connection was lost."""
 
     instant = False
 

@@ -1,4 +1,4 @@
-"""`wsaction.units`: one for each action, committed before its reply, rolled back on whatever goes wrong."""
+"""`wsaction.transactions`: one for each action, committed before its reply, rolled back on whatever goes wrong."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import connect
-from wsaction.units import ENDED, UnitOfWork, current_unit, join_unit, unit_of_work
+from wsaction.transactions import ENDED, UnitOfWork, current_unit, join_unit, unit_of_work
 
 Work: TypeAlias = Callable[[], Awaitable[Any]]
 

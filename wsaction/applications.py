@@ -30,7 +30,7 @@ from wsaction.publishing import handler_at, publish_from
 from wsaction.routing import Resolver404, Router
 from wsaction.runtime import Runtime
 from wsaction.serving import refuse, refuse_host
-from wsaction.units import unit_to_wait_for
+from wsaction.transactions import unit_to_wait_for
 
 __all__ = ("WSAction",)
 

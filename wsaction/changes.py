@@ -29,7 +29,7 @@ from wsaction.querysets._lookups import name_of
 from wsaction.routing import NoReverseMatch
 from wsaction.serializers import output_model
 from wsaction.tables import Call
-from wsaction.units import join_unit, unit_to_wait_for
+from wsaction.transactions import join_unit, unit_to_wait_for
 from wsaction.visibility import (
     asks_of_objects,
     gone,
@@ -123,7 +123,7 @@ class _Change:
 
 
 class _Pending:
-    """The changes of a unit of work, one for each object: a `units.Resource` that itself keeps nothing."""
+    """The changes of a unit of work, one for each object: a `transactions.Resource` that itself keeps nothing."""
 
     instant = True
 

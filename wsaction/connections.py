@@ -23,7 +23,7 @@ from wsaction.hooks import nobody
 from wsaction.lanes import Lanes
 from wsaction.limits import Limits
 from wsaction.outboxes import GONE, Message, Outbox, Receive, Send
-from wsaction.units import COMMITTING
+from wsaction.transactions import COMMITTING
 
 __all__ = ("Connection", "Dispatcher", "Receive", "Send")
 

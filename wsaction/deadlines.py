@@ -10,7 +10,7 @@ from wsaction._utils.timer import Alarm
 from wsaction.exceptions import ActionTimeout, APIError, one_line
 from wsaction.limits import Limits
 from wsaction.outboxes import Outbox
-from wsaction.units import COMMITTING
+from wsaction.transactions import COMMITTING
 
 __all__ = ("Deadlines", "Timed")
 

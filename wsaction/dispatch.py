@@ -38,7 +38,7 @@ from wsaction.runtime import Runtime
 from wsaction.signatures import read_dependencies
 from wsaction.tables import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
 from wsaction.throttling import MemoryThrottleStore, check_throttles
-from wsaction.units import COMMITTING, abandon, complete
+from wsaction.transactions import COMMITTING, abandon, complete
 
 __all__ = ("Session",)
 

@@ -14,7 +14,7 @@ from wsaction._utils.tasks import is_being_cancelled
 from wsaction.exceptions import APIError, PermissionDenied
 from wsaction.layers.base import Place, Roster
 from wsaction.permissions._classes import compile_permissions, raise_refusal, refuse_answer
-from wsaction.units import abandon, complete
+from wsaction.transactions import abandon, complete
 
 __all__ = ("Begun", "Connecting", "Grant", "Right", "Stream", "may_connect", "release", "withdraw")
 

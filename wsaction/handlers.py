@@ -33,7 +33,7 @@ from wsaction.runtime import Runtime, on_loop, on_loops
 from wsaction.serving import serve
 from wsaction.tables import RouteTable
 from wsaction.throttling import check_throttles, compile_throttles
-from wsaction.units import UnitOfWork, unit_of_work
+from wsaction.transactions import UnitOfWork, unit_of_work
 
 __all__ = ("ActionView", "AsyncAPIActionHandler", "protocol_view")
 
@@ -262,7 +262,8 @@ class AsyncAPIActionHandler:
             await on_loops([self.consumer.connection.loop], work)
 
     def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
-        """`wsaction.units.unit_of_work`: what its block changes is committed at its end, before the action goes on."""
+        """`wsaction.transactions.unit_of_work`: what its block changes is committed at its end, before the action
+        goes on."""
         return unit_of_work()
 
     # ---------------------------------------------------------------------------------------------- permissions

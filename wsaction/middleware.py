@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from wsaction.exceptions import APIError, ImproperlyConfigured
-from wsaction.units import drop_failed
+from wsaction.transactions import drop_failed
 
 __all__ = ("CallNext", "ExceptionHandler", "Middleware", "check_exception_handlers", "check_middleware")
 

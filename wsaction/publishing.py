@@ -20,7 +20,7 @@ from wsaction.recipients import Subscriber
 from wsaction.routing import Resolver404, ResolverMatch, Router
 from wsaction.runtime import Runtime
 from wsaction.tables import Call, RouteTable, Targets
-from wsaction.units import COMMIT_ARRIVES, unit_to_wait_for
+from wsaction.transactions import COMMIT_ARRIVES, unit_to_wait_for
 
 __all__ = (
     "Outsider",

@@ -24,7 +24,7 @@ from wsaction.limits import Limits
 from wsaction.middleware import ExceptionHandler, Middleware
 from wsaction.origins import HostPolicy, OriginPolicy
 from wsaction.recipients import Subscriber
-from wsaction.units import own_unit, tell_elsewhere
+from wsaction.transactions import own_unit, tell_elsewhere
 from wsaction.users import Users
 from wsaction.workers import warn_of_workers
 

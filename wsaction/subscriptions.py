@@ -30,7 +30,7 @@ from wsaction.publishing import own_route, own_topic, session_of
 from wsaction.recipients import Filter
 from wsaction.tables import Call
 from wsaction.throttling import MemoryThrottleStore, Rate
-from wsaction.units import release_reads
+from wsaction.transactions import release_reads
 from wsaction.visibility import (
     asks_of_objects,
     check_key,

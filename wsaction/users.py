@@ -30,7 +30,7 @@ from wsaction.exceptions import Cancelled, LayerUnavailable, PermissionDenied
 from wsaction.grants import Connecting, Grant, Stream, withdraw
 from wsaction.hub import Hub
 from wsaction.layers.base import History, Position
-from wsaction.units import COMMIT_ARRIVES
+from wsaction.transactions import COMMIT_ARRIVES
 
 __all__ = ("CONTROL", "MAX_UNTOLD", "PUSHES", "Users", "recheck")
 

@@ -39,7 +39,7 @@ from wsaction.serializers import output_model
 from wsaction.serializers._from_attributes import shown_as
 from wsaction.serializers._models import MAX_MODELS, json_encoder
 from wsaction.tables import Call
-from wsaction.units import complete
+from wsaction.transactions import complete
 
 __all__ = (
     "asks_of_objects",

@@ -14,7 +14,7 @@ from examples.boards.live import live
 from examples.boards.sign_in import TokenAuthentication
 from examples.boards.tables import BOARDS, CARDS, User
 from wsaction.exceptions import APIError, NotFound
-from wsaction.units import unit_of_work
+from wsaction.transactions import unit_of_work
 
 PAGE = Path(__file__).parent / "page"
 

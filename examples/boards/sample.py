@@ -3,7 +3,7 @@
 from examples.boards.positions import STEP
 from examples.boards.sign_in import hashed
 from examples.boards.tables import BOARDS, CARDS, COLUMNS, COMMENTS, USERS
-from wsaction.units import unit_of_work
+from wsaction.transactions import unit_of_work
 
 PEOPLE = ("ada", "grace", "linus")  # each has the own name for a password; linus is on no board yet
 

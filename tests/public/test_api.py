@@ -64,7 +64,7 @@ PUBLIC = {
         "testing.querysets": "QuerySetContract",
         "throttling": "AnonRateThrottle BaseThrottle ConnectionRateThrottle MemoryThrottleStore Rate "
         "ScopedRateThrottle SimpleRateThrottle ThrottleStore UserRateThrottle",
-        "units": "Resource UnitOfWork unit_of_work",
+        "transactions": "Resource UnitOfWork unit_of_work",
     }.items()
 }
 

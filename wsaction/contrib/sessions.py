@@ -31,7 +31,7 @@ from sqlalchemy.pool import StaticPool
 from wsaction._protocol.frames import current_frame
 from wsaction.contrib.violations import api_error, is_aborted, is_away, is_refusal
 from wsaction.exceptions import Busy, Conflict, DatabaseUnavailable, NotFound, OutcomeUnknown
-from wsaction.units import UnitOfWork, finish, join_unit, unit_of_work
+from wsaction.transactions import UnitOfWork, finish, join_unit, unit_of_work
 
 __all__ = ("UnitSession", "flush", "session_under_way")
 
@@ -45,7 +45,7 @@ QUIET = 60.0  # seconds in which a database that comes and goes is logged once
 
 
 class UnitSession:
-    """A session with its place in a unit of work: a `units.Resource`.
+    """A session with its place in a unit of work: a `transactions.Resource`.
 
     ``wrote`` is whether the unit may have changed something.
     """

@@ -43,8 +43,8 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
 
     ``source`` is the class, or ``select(Card).options(selectinload(Card.author)).where(...)``: what is loaded along
     with an object is the select's to say. ``sessionmaker`` is an ``async_sessionmaker``; each unit of work has one
-    session of it (see `wsaction.units`), which never expires what it loaded. Raises `ImproperlyConfigured` for what is
-    neither, for a select with a LIMIT or OFFSET, and for a primary key of several columns.
+    session of it (see `wsaction.transactions`), which never expires what it loaded. Raises `ImproperlyConfigured` for
+    what is neither, for a select with a LIMIT or OFFSET, and for a primary key of several columns.
 
     >>> cards = SQLAlchemyQuerySet(Card, async_sessionmaker(create_async_engine("sqlite+aiosqlite:///cards.db")))
     >>> await cards.filter(author__name="Ada").order_by("-created").first()

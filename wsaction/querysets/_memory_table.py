@@ -274,7 +274,7 @@ class Draft(Generic[M]):
 
 
 class Drafts:
-    """The drafts of a unit of work: a `units.Resource`."""
+    """The drafts of a unit of work: a `transactions.Resource`."""
 
     instant = True
 

@@ -1,7 +1,7 @@
 """Where objects come from: the `QuerySet` protocol, and `MemoryQuerySet` for any pydantic model.
 
 What lookups mean, what null is and how rows are ordered is said in `wsaction.querysets._lookups`; when changes are
-kept, in `wsaction.units`.
+kept, in `wsaction.transactions`.
 """
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
@@ -16,7 +16,7 @@ from wsaction.querysets._base import MultipleObjectsReturned, NarrowingQuerySet
 from wsaction.querysets._lookups import Condition, FieldError, Fields, InvalidLookup, Q
 from wsaction.querysets._memory_table import Draft, Drafts, Table
 from wsaction.querysets._predicates import predicate, sort_rows
-from wsaction.units import current_unit, join_unit
+from wsaction.transactions import current_unit, join_unit
 
 __all__ = ("FieldError", "InvalidLookup", "MemoryQuerySet", "MultipleObjectsReturned", "Q", "QuerySet")
 

@@ -24,7 +24,7 @@ from wsaction.querysets._base import MultipleObjectsReturned
 from wsaction.querysets._lookups import LOOKUPS as LOOKUP_NAMES
 from wsaction.querysets._lookups import FieldError, InvalidLookup, Q
 from wsaction.testing.things import LOOKUPS, NEW, NOWHERE, ORDERS, ROWS, UNASKABLE
-from wsaction.units import unit_of_work
+from wsaction.transactions import unit_of_work
 
 __all__ = ("ROWS", "QuerySetContract")
 
