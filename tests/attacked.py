@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, ClassVar
 
+from wsaction._connection.connection import Connection
 from wsaction._protocol.frames import Frame
 from wsaction.applications import WSAction
-from wsaction.connections import Connection
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.dispatch import Session

@@ -34,6 +34,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 from websockets.exceptions import InvalidStatus
 
+from wsaction._connection.gates import Gate
 from wsaction.applications import WSAction
 from wsaction.authentication import (
     BaseAuthentication,
@@ -58,7 +59,6 @@ from wsaction.exceptions import (
     Throttled,
     to_api_error,
 )
-from wsaction.gates import Gate
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
 from wsaction.permissions import IsAuthenticated

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from wsaction._connection.connection import READS_IN_A_ROW, Connection
+from wsaction._connection.outbox import Message
 from wsaction._protocol.frames import Frame, current_frame, encode_error, encode_reply, new_frame, reply_tail
 from wsaction._utils.threads import Threads
-from wsaction.connections import READS_IN_A_ROW, Connection
 from wsaction.limits import Limits
-from wsaction.outboxes import Message
 from wsaction.testing import connect
 
 WAIT = 5.0  # seconds that a test waits at most, for anything

@@ -1,4 +1,4 @@
-"""`wsaction.flushers`: many outboxes, one task, and nobody waits for who does not read."""
+"""`wsaction._connection.flusher`: many outboxes, one task, and nobody waits for who does not read."""
 
 import asyncio
 import logging
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from wsaction._connection.flusher import OUTBOXES_IN_A_ROW, Flusher
 from wsaction._protocol.frames import current_frame, new_frame
-from wsaction.flushers import OUTBOXES_IN_A_ROW, Flusher
 
 WAIT = 5.0
 

@@ -1,12 +1,12 @@
-"""`wsaction.lanes`: which frame runs when."""
+"""`wsaction._connection.ordering`: which frame runs when."""
 
 import random
 from typing import Any
 
 import pytest
 
+from wsaction._connection.ordering import Lanes
 from wsaction._protocol.frames import Frame, new_frame
-from wsaction.lanes import Lanes
 from wsaction.limits import Limits
 
 

@@ -1,4 +1,4 @@
-"""`wsaction.outboxes`: what happens when a client is slower than what it is sent."""
+"""`wsaction._connection.outbox`: what happens when a client is slower than what it is sent."""
 
 import asyncio
 import random
@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from wsaction import outboxes
+from wsaction._connection import outbox as outboxes
+from wsaction._connection.flusher import Flusher
+from wsaction._connection.outbox import Outbox, cut_reason
 from wsaction._protocol.event_frames import is_event
 from wsaction._protocol.frames import new_frame
-from wsaction.flushers import Flusher
-from wsaction.outboxes import Outbox, cut_reason
 
 WAIT = 5.0
 

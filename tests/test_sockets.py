@@ -18,9 +18,9 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from tests.conftest import Server
+from wsaction._connection.connection import Connection
 from wsaction._protocol.frames import Frame
 from wsaction.applications import WSAction
-from wsaction.connections import Connection
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.dispatch import Session

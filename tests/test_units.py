@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.driving import ask, talking
-from wsaction import deadlines
+from wsaction._connection import deadlines
 from wsaction._protocol.frames import current_frame
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer

@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.routing import Router as LifespanRouter
 
+from wsaction._connection.connection import Receive, Send
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.scope import PATH_KEY, PATTERN_KEY, RUNTIME_KEY, USER_ID_KEY, captured_root
 from wsaction._utils.lifespan import Lifespan, State, living
@@ -16,7 +17,6 @@ from wsaction.announcements import Announced
 from wsaction.authentication._classes import user_id as id_of_user
 from wsaction.authentication._state import Authenticator
 from wsaction.changes import is_live
-from wsaction.connections import Receive, Send
 from wsaction.exceptions import ImproperlyConfigured, RouteNotFound, to_api_error
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import HookList, Hooks

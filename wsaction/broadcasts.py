@@ -189,7 +189,8 @@ class Group:
 
 
 class ReplyFirst:
-    """A `connections.Dispatcher` around the session of a connection in a group, which learns of its frames."""
+    """A `_connection.connection.Dispatcher` around the session of a connection in a group, which learns of its
+    frames."""
 
     __slots__ = ("_session",)
 

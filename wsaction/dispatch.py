@@ -1,7 +1,7 @@
 """From a frame to its handler: route → permissions → parameters → action → encode.
 
-A `Session` is one connection's way through a `tables.RouteTable`, and the `connections.Dispatcher` that the connection
-asks.
+A `Session` is one connection's way through a `tables.RouteTable`, and the `_connection.connection.Dispatcher` that the
+connection asks.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, aclosing
 from secrets import token_urlsafe
 from typing import Any
 
+from wsaction._connection.connection import Connection
 from wsaction._protocol.frames import (
     Frame,
     Held,
@@ -27,7 +28,6 @@ from wsaction._protocol.scope import connection_captures
 from wsaction._utils.tasks import is_closed_with
 from wsaction.actions import Action, Binding
 from wsaction.broadcasts import Group, broadcast
-from wsaction.connections import Connection
 from wsaction.dependencies import Dependencies
 from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
 from wsaction.grants import Stream

@@ -50,7 +50,7 @@ MAX_UNTOLD = Limits().max_frame_bytes  # bytes of a message where neither the se
 
 
 class Bounded(Protocol):
-    """What the protocol asks of the `wsaction.connections.Connection` that it carries."""
+    """What the protocol asks of the `wsaction._connection.connection.Connection` that it carries."""
 
     limits: Limits
 

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal
 from starlette.authentication import UnauthenticatedUser
 from starlette.datastructures import QueryParams
 
+from wsaction._connection.connection import Receive, Send
 from wsaction._protocol.scope import RouteTopic
 from wsaction._utils.hints import framework_names, is_code, is_ours
 from wsaction.actions import Action
-from wsaction.connections import Receive, Send
 from wsaction.declarations import (
     NotMountedSo,
     check_attributes,

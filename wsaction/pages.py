@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from wsaction.connections import Send
+from wsaction._connection.connection import Send
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.serving import upgrade_required
 

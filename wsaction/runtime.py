@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
+from wsaction._connection.flusher import Flusher
 from wsaction._protocol.frames import current_frame
 from wsaction._utils.threads import Threads, handed_over, is_over, note_process
 from wsaction.authentication._classes import user_id
 from wsaction.authentication._state import Authenticator
 from wsaction.exceptions import ActionTimeout, Busy, LayerUnavailable
-from wsaction.flushers import Flusher
 from wsaction.grants import release
 from wsaction.hooks import HookList
 from wsaction.hub import Hub

@@ -7,12 +7,14 @@ import time
 from functools import partial
 from typing import Any, Protocol
 
+from wsaction._connection.connection import Connection, Dispatcher, Receive, Send
+from wsaction._connection.gates import BlockingWatch, Gate
+from wsaction._connection.outbox import GONE, log_failed_send, send_close
 from wsaction._protocol.frames import Frame, encode_errors
 from wsaction._protocol.scope import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction._utils.lifespan import living
 from wsaction._utils.tasks import is_being_cancelled
 from wsaction.broadcasts import ReplyFirst, is_grouped, join_group
-from wsaction.connections import Connection, Dispatcher, Receive, Send
 from wsaction.dialects.base import SpeakingConnection, choose
 from wsaction.dispatch import Session
 from wsaction.exceptions import (
@@ -26,12 +28,10 @@ from wsaction.exceptions import (
     one_line,
     to_api_error,
 )
-from wsaction.gates import BlockingWatch, Gate
 from wsaction.grants import may_connect
 from wsaction.hooks import ActionInfo
 from wsaction.limits import Limits, bound_in
 from wsaction.mounts import View
-from wsaction.outboxes import GONE, log_failed_send, send_close
 from wsaction.permissions._classes import refuse_answer
 from wsaction.runtime import RESTARTING, Runtime
 from wsaction.tables import RouteTable

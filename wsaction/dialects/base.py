@@ -13,13 +13,13 @@ any others, and words replies and events as its clients know them. A consumer sa
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from wsaction._connection.connection import Connection, Receive, Send
+from wsaction._connection.flusher import Flusher
+from wsaction._connection.outbox import Outbox
 from wsaction._protocol.event_frames import is_event
 from wsaction._protocol.frames import Frame, current_frame
-from wsaction.connections import Connection, Receive, Send
 from wsaction.exceptions import ImproperlyConfigured
-from wsaction.flushers import Flusher
 from wsaction.limits import Limits
-from wsaction.outboxes import Outbox
 
 __all__ = (
     "SUBPROTOCOL",

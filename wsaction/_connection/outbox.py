@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Set
 from typing import Any, Protocol
 
+from wsaction._connection.flusher import Flusher, Message, Send
 from wsaction._protocol.event_frames import is_event, route_of
 from wsaction._protocol.frames import Frame, size_of
-from wsaction.flushers import Flusher, Message, Send
 
 __all__ = (
     "GONE",

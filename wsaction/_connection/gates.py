@@ -49,7 +49,7 @@ class _Connection(Protocol):
 
 
 class Gate:
-    """A `connections.Dispatcher` around another one: no frame gets past it that ``state`` refuses.
+    """A `_connection.connection.Dispatcher` around another one: no frame gets past it that ``state`` refuses.
 
     What is wrong with a refused frame otherwise is not told. A frame that had to wait is asked about again when its
     turn comes. Each ``$auth`` is verified within a block of ``arriving``. ``refreshed`` starts what follows one that
@@ -167,7 +167,8 @@ class Gate:
 
 
 class BlockingWatch:
-    """A `connections.Dispatcher` around another one, for debug mode: warns of an action that blocks the event loop.
+    """A `_connection.connection.Dispatcher` around another one, for debug mode: warns of an action that blocks the
+    event loop.
 
     An action blocks if it runs for longer than the loop's ``slow_callback_duration`` (0.1 s unless it was set) without
     awaiting anything. It is told of once: ``known`` holds those that were, for all connections of an app.
@@ -214,7 +215,8 @@ class BlockingWatch:
 
 
 class Shutter:
-    """A `connections.Dispatcher` around another one, which starts no frame any more but for the protocol's own."""
+    """A `_connection.connection.Dispatcher` around another one, which starts no frame any more but for the
+    protocol's own."""
 
     __slots__ = ("_dispatcher",)
 

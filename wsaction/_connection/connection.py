@@ -13,16 +13,16 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
+from wsaction._connection.deadlines import NEVER, Deadlines
+from wsaction._connection.flusher import Flusher
+from wsaction._connection.gates import Shutter
+from wsaction._connection.ordering import Lanes
+from wsaction._connection.outbox import GONE, Message, Outbox, Receive, Send
 from wsaction._protocol.frames import Frame, current_frame, decode, set_since, size_of
 from wsaction._utils.tasks import is_closed_with, new_task
-from wsaction.deadlines import NEVER, Deadlines
 from wsaction.exceptions import APIError, Cancelled
-from wsaction.flushers import Flusher
-from wsaction.gates import Shutter
 from wsaction.hooks import nobody
-from wsaction.lanes import Lanes
 from wsaction.limits import Limits
-from wsaction.outboxes import GONE, Message, Outbox, Receive, Send
 from wsaction.transactions import COMMITTING
 
 __all__ = ("Connection", "Dispatcher", "Receive", "Send")

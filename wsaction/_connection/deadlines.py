@@ -5,11 +5,11 @@ import logging
 from collections.abc import Collection
 from typing import Any, Protocol
 
+from wsaction._connection.outbox import Outbox
 from wsaction._protocol.frames import Frame
 from wsaction._utils.timer import Alarm
 from wsaction.exceptions import ActionTimeout, APIError, one_line
 from wsaction.limits import Limits
-from wsaction.outboxes import Outbox
 from wsaction.transactions import COMMITTING
 
 __all__ = ("Deadlines", "Timed")
