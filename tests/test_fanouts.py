@@ -1,4 +1,4 @@
-"""`wsaction.fanouts`: order, slices, and what becomes of one who cannot be told."""
+"""`wsaction._pubsub.fanout`: order, slices, and what becomes of one who cannot be told."""
 
 import asyncio
 from collections import deque
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from wsaction import fanouts
+from wsaction._pubsub import fanout as fanouts
+from wsaction._pubsub.fanout import Fanout, Lane
 from wsaction._utils.tasks import Tasks
-from wsaction.fanouts import Fanout, Lane
 
 
 class Someone:

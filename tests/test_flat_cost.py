@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.test_subscriptions import Board
+from wsaction._pubsub.hub import Hub
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
-from wsaction.hub import Hub
 from wsaction.layers import memory
 from wsaction.layers.base import History
 from wsaction.layers.memory import MemoryLayer

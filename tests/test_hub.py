@@ -1,4 +1,5 @@
-"""`wsaction.hub`: joining, leaving, publishing, filters and bounds, one at a time; under chaos in `test_hub_races`."""
+"""`wsaction._pubsub.hub`: joining, leaving, publishing, filters and bounds, one at a time; under chaos in
+`test_hub_races`."""
 
 from __future__ import annotations
 
@@ -12,11 +13,16 @@ from typing import Any
 import pytest
 
 from tests.worlds import FakeSubscriber
-from wsaction import fanouts, hub, joins, recipients, reconciliation, topics
 from wsaction._protocol.event_frames import Event, encode_event
 from wsaction._protocol.frames import current_frame, new_frame
+from wsaction._pubsub import fanout as fanouts
+from wsaction._pubsub import hub
+from wsaction._pubsub import join as joins
+from wsaction._pubsub import reconcile as reconciliation
+from wsaction._pubsub import subscription as recipients
+from wsaction._pubsub import topic as topics
+from wsaction._pubsub.hub import Hub
 from wsaction.exceptions import Cancelled, LayerUnavailable
-from wsaction.hub import Hub
 from wsaction.layers.base import History, Page, Position, Sink
 from wsaction.layers.memory import MemoryLayer
 

@@ -1,4 +1,5 @@
-"""`wsaction.hub` and `RedisLayer` under every fault that a seed can draw: each client has all in order, or was told.
+"""`wsaction._pubsub.hub` and `RedisLayer` under every fault that a seed can draw: each client has all in order, or was
+told.
 
 In virtual time over a fake Redis, so that a seed that fails fails again the same way; over a real one in
 `test_redis`.
@@ -17,8 +18,10 @@ from tests.fake_redis import FakeLink, FakeRedisLayer, FakeServer
 from tests.schedules import SCHEDULES
 from tests.virtual_time import now, run
 from tests.worlds import World
-from wsaction import fanouts, recipients, topics
 from wsaction._protocol.event_frames import encode_event
+from wsaction._pubsub import fanout as fanouts
+from wsaction._pubsub import subscription as recipients
+from wsaction._pubsub import topic as topics
 from wsaction.layers import redis
 
 

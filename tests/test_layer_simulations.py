@@ -17,10 +17,10 @@ from tests.fake_redis import FakeRedisLayer, FakeServer
 from tests.schedules import SCHEDULES
 from tests.virtual_time import now, run
 from tests.worlds import FakeSubscriber
-from wsaction import topics
 from wsaction._protocol.event_frames import encode_event
+from wsaction._pubsub import topic as topics
+from wsaction._pubsub.hub import Hub
 from wsaction.exceptions import LayerUnavailable
-from wsaction.hub import Hub
 from wsaction.layers._redis_pipeline import Link
 from wsaction.layers.base import History, Place, Position
 from wsaction.layers.memory import MemoryLayer

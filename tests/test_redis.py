@@ -21,8 +21,8 @@ from redis.exceptions import RedisError
 from tests.redis_servers import RedisServer, needs_redis_server, redis_server
 from tests.worlds import World, now
 from wsaction._protocol.event_frames import encode_event
+from wsaction._pubsub.hub import Hub
 from wsaction.exceptions import ImproperlyConfigured, LayerUnavailable
-from wsaction.hub import Hub
 from wsaction.layers import _redis_pipeline as links
 from wsaction.layers import _redis_pubsub as channels
 from wsaction.layers import redis

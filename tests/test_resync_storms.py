@@ -11,9 +11,9 @@ import pytest
 from tests.fake_redis import FakeRedisLayer, FakeServer
 from tests.test_hub import Ears
 from tests.virtual_time import now, run
-from wsaction import topics
 from wsaction._protocol.event_frames import encode_event
-from wsaction.hub import Hub
+from wsaction._pubsub import topic as topics
+from wsaction._pubsub.hub import Hub
 from wsaction.layers.base import History, Position
 from wsaction.layers.memory import MemoryLayer
 

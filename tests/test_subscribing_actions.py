@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from wsaction import recipients
+from wsaction._pubsub import subscription as recipients
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action

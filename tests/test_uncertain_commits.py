@@ -19,13 +19,13 @@ from pydantic import BaseModel
 
 from tests.schedules import SCHEDULES
 from tests.virtual_time import run
+from wsaction._pubsub.hub import Hub
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import Conflict
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.handlers import AsyncAPIActionHandler
-from wsaction.hub import Hub
 from wsaction.layers.memory import MemoryLayer
 from wsaction.permissions import BasePermission
 from wsaction.querysets import MemoryQuerySet

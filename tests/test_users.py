@@ -13,12 +13,12 @@ import pytest
 from tests.redis_servers import RedisServer, needs_redis_server, redis_server
 from tests.test_subscriptions import Away, Board, Row, position
 from wsaction import users
+from wsaction._pubsub.hub import Hub
 from wsaction.applications import WSAction
 from wsaction.authentication import BaseAuthentication, BearerAuthentication, Credential, FirstFrameAuthentication
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import Cancelled, ImproperlyConfigured, LayerUnavailable, PermissionDenied
-from wsaction.hub import Hub
 from wsaction.layers.memory import MemoryLayer
 from wsaction.layers.redis import RedisLayer
 from wsaction.permissions import BasePermission, IsAuthenticated

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wsaction._protocol.event_frames import Event, encode_event
+from wsaction._pubsub.hub import Hub
 from wsaction.exceptions import Cancelled, LayerUnavailable
-from wsaction.hub import Hub
 from wsaction.layers.base import History, Layer, Position
 
 

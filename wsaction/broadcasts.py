@@ -83,7 +83,7 @@ def _topic(handler: Any) -> str:
 
 
 class Group:
-    """One connection in its group: a `recipients.Subscriber`."""
+    """One connection in its group: a `_pubsub.subscription.Subscriber`."""
 
     __slots__ = ("_held", "_running", "_session", "_under_way", "_waiting", "hears", "place")
 

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import new_frame
 from wsaction._protocol.scope import is_named, is_shared, topic_at
+from wsaction._pubsub.hub import Hub
 from wsaction._utils.locks import Held
 from wsaction.announcements import history
 from wsaction.exceptions import ImproperlyConfigured, LayerUnavailable
-from wsaction.hub import Hub
 from wsaction.layers.base import History
 from wsaction.mounts import MountedHandler
 from wsaction.publishing import heal, session_of

@@ -11,19 +11,19 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from wsaction._connection.flusher import Flusher
 from wsaction._protocol.frames import current_frame
+from wsaction._pubsub.hub import Hub
+from wsaction._pubsub.subscription import Subscriber
 from wsaction._utils.threads import Threads, handed_over, is_over, note_process
 from wsaction.authentication._classes import user_id
 from wsaction.authentication._state import Authenticator
 from wsaction.exceptions import ActionTimeout, Busy, LayerUnavailable
 from wsaction.grants import release
 from wsaction.hooks import HookList
-from wsaction.hub import Hub
 from wsaction.layers.base import Layer
 from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
 from wsaction.middleware import ExceptionHandler, Middleware
 from wsaction.origins import HostPolicy, OriginPolicy
-from wsaction.recipients import Subscriber
 from wsaction.transactions import own_unit, tell_elsewhere
 from wsaction.users import Users
 from wsaction.workers import warn_of_workers

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, Strict
 
 from wsaction._protocol.frames import Frame, Held, current_frame, encode_reply, hold, new_frame, quote
 from wsaction._protocol.scope import SharedTopic, topic_at
+from wsaction._pubsub.subscription import Filter
 from wsaction.announcements import Announced, history
 from wsaction.decorators import async_action
 from wsaction.exceptions import Busy, InvalidParameters, PermissionDenied, RouteNotFound, Throttled
@@ -27,7 +28,6 @@ from wsaction.grants import Grant, release, withdraw
 from wsaction.layers.base import Place, Position
 from wsaction.permissions._classes import refuse_answer
 from wsaction.publishing import own_route, own_topic, session_of
-from wsaction.recipients import Filter
 from wsaction.tables import Call
 from wsaction.throttling import MemoryThrottleStore, Rate
 from wsaction.transactions import release_reads

@@ -23,12 +23,12 @@ from pydantic_core import from_json, to_json
 
 from wsaction._protocol.event_frames import encode_event, encode_notice
 from wsaction._protocol.frames import current_frame
+from wsaction._pubsub.hub import Hub
 from wsaction._utils.backoff import Backoff
 from wsaction._utils.tasks import Tasks
 from wsaction.authentication._classes import is_authenticated
 from wsaction.exceptions import Cancelled, LayerUnavailable, PermissionDenied
 from wsaction.grants import Connecting, Grant, Stream, withdraw
-from wsaction.hub import Hub
 from wsaction.layers.base import History, Position
 from wsaction.transactions import COMMIT_ARRIVES
 
@@ -49,7 +49,7 @@ class Users:
     """The connections of one event loop by user, each as its `dispatch.Session`; at most one entry for each connection.
 
     ``hub`` gives the loop's hub, ``user_id`` says who a user is. ``shared``: whether other processes are told too.
-    It is a `recipients.Subscriber` itself, of the topic that processes tell each other of users by.
+    It is a `_pubsub.subscription.Subscriber` itself, of the topic that processes tell each other of users by.
     """
 
     capacity = 1 << 20  # never reached: what is put is acted on at once

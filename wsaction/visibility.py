@@ -27,13 +27,13 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from wsaction._protocol.event_frames import Event, encode_event
+from wsaction._pubsub.subscription import Filter, NotKnown
 from wsaction.exceptions import APIError, ImproperlyConfigured, NotFound
 from wsaction.filters import BaseFilterBackend, FieldFilter, OrderingFilter, SearchFilter
 from wsaction.grants import Grant
 from wsaction.permissions._classes import refuse_answer
 from wsaction.querysets._base import NarrowingQuerySet
 from wsaction.querysets._lookups import UnknownKind, name_of
-from wsaction.recipients import Filter, NotKnown
 from wsaction.routers import lookup_name
 from wsaction.serializers import output_model
 from wsaction.serializers._from_attributes import shown_as

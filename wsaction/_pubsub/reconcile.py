@@ -4,11 +4,11 @@ import asyncio
 import logging
 import random
 
+from wsaction._pubsub.topic import Topic
 from wsaction._utils.backoff import Backoff
 from wsaction._utils.tasks import Tasks
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.base import History, Layer, Page, Position
-from wsaction.topics import Topic
 
 __all__ = ("CHECK_INTERVAL", "MAX_FILL", "MAX_READS", "Reconciler")
 

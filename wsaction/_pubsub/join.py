@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from wsaction._protocol.event_frames import Event
+from wsaction._pubsub.reconcile import Reconciler
+from wsaction._pubsub.subscription import State, Subscription
+from wsaction._pubsub.topic import Pages, Topic
 from wsaction.exceptions import Cancelled
 from wsaction.layers.base import History, Position
-from wsaction.recipients import State, Subscription
-from wsaction.reconciliation import Reconciler
-from wsaction.topics import Pages, Topic
 
 __all__ = ("MAX_RECOVERED", "Join", "Reply", "Snapshot")
 

@@ -2,7 +2,7 @@
 
 Nothing here waits. Two rules hold throughout. The position moves only by applying the one event that follows it, or by
 absorbing a page that the layer read. Whatever is doubtful (a confirmation, a hole, a foreign epoch) leaves the topic
-*unready* and is answered by True: it has to be reconciled, see `wsaction.reconciliation`.
+*unready* and is answered by True: it has to be reconciled, see `wsaction._pubsub.reconcile`.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from itertools import islice
 
 from wsaction._protocol.event_frames import Event, encode_notice
 from wsaction._protocol.scope import is_loaded
-from wsaction.fanouts import Fanout, Lane
+from wsaction._pubsub.fanout import Fanout, Lane
+from wsaction._pubsub.subscription import Answers, FilteredSubscription, State, Subscription
 from wsaction.layers.base import History, Page, Position
-from wsaction.recipients import Answers, FilteredSubscription, State, Subscription
 
 __all__ = ("MAX_BACKLOG", "RING", "Heard", "OnEvent", "Rings", "Topic")
 

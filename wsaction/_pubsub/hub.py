@@ -14,16 +14,16 @@ from functools import partial
 
 from wsaction._protocol.event_frames import encode_body
 from wsaction._protocol.frames import current_frame
+from wsaction._pubsub.fanout import Fanout
+from wsaction._pubsub.join import Join, Reply, Snapshot
+from wsaction._pubsub.reconcile import CHECK_INTERVAL, MAX_FILL, Reconciler
+from wsaction._pubsub.subscription import Filter, FilteredSubscription, State, Subscriber, Subscription
+from wsaction._pubsub.topic import OnEvent, Rings, Topic
 from wsaction._utils.backoff import Backoff
 from wsaction._utils.locks import Locks
 from wsaction._utils.tasks import Tasks
 from wsaction.exceptions import Cancelled, LayerUnavailable
-from wsaction.fanouts import Fanout
-from wsaction.joins import Join, Reply, Snapshot
 from wsaction.layers.base import History, Layer, Position
-from wsaction.recipients import Filter, FilteredSubscription, State, Subscriber, Subscription
-from wsaction.reconciliation import CHECK_INTERVAL, MAX_FILL, Reconciler
-from wsaction.topics import OnEvent, Rings, Topic
 
 __all__ = ("JOIN_TIMEOUT", "LINGER", "MAX_SICK", "Hub")
 
