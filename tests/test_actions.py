@@ -1,4 +1,4 @@
-"""`wsaction.actions`: which methods are actions, how their parameters are filled, and what they return."""
+"""`wsaction._handlers.action`: which methods are actions, how their parameters are filled, and what they return."""
 
 import dataclasses
 import datetime as dt
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
 from tests.driving import ask, talking, types_and_locs
-from wsaction.actions import is_final_status
+from wsaction._handlers.action import is_final_status
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import ImproperlyConfigured, NotFound

@@ -19,6 +19,8 @@ from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, fiel
 from typing_extensions import TypeAliasType
 
 from tests.driving import ask, talking, types_and_locs
+from wsaction._handlers.parameters import EMPTY, Input
+from wsaction._handlers.signatures import depends_of
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -26,10 +28,8 @@ from wsaction.dependencies import Depends
 from wsaction.exceptions import APIError, ImproperlyConfigured, NotFound
 from wsaction.handlers import ActionView, AsyncAPIActionHandler
 from wsaction.limits import Limits
-from wsaction.parameters import EMPTY, Input
 from wsaction.permissions import IsAuthenticated
 from wsaction.routing import path, re_path
-from wsaction.signatures import depends_of
 from wsaction.testing import connect
 
 WAIT = 5.0  # seconds that a thread waits for what the test does

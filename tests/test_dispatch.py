@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from tests.driving import ask, talking, untold
+from wsaction._handlers.route_table import MAX_CACHED_ROUTES, MAX_CACHED_ROUTES_OF_A_CONNECTION, Targets
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import ActionNotAllowed, APIError, NotFound, RouteNotFound, ServerError
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
 from wsaction.routing import path, re_path, register_converter
-from wsaction.tables import MAX_CACHED_ROUTES, MAX_CACHED_ROUTES_OF_A_CONNECTION, Targets
 from wsaction.testing import connect
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.driving import ask, talking
-from wsaction import mounts
+from wsaction._handlers import mounts
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import ImproperlyConfigured, NotFound, PermissionDenied

@@ -1,4 +1,4 @@
-"""`wsaction.mounts`: handlers at their places, nested to any depth, and who is asked there."""
+"""`wsaction._handlers.mounts`: handlers at their places, nested to any depth, and who is asked there."""
 
 import asyncio
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from django.urls import path as django_path
 from django.urls import re_path as django_re_path
 
 from tests.driving import ask, talking
+from wsaction._handlers.mounts import as_prefixes, mount
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
-from wsaction.mounts import as_prefixes, mount
 from wsaction.permissions import AllowAny, BasePermission, DenyAll
 from wsaction.routing import include, path, re_path
 

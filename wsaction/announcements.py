@@ -5,9 +5,9 @@ from difflib import get_close_matches
 from functools import lru_cache, partial
 from typing import Any
 
+from wsaction._handlers.parameters import built
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.layers.base import History
-from wsaction.parameters import built
 from wsaction.serializers._models import json_encoder, python_validator
 
 __all__ = ("Announced", "history")

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.routing import Router as LifespanRouter
 
 from wsaction._connection.connection import Receive, Send
+from wsaction._handlers.mounts import check_captures
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.scope import PATH_KEY, PATTERN_KEY, RUNTIME_KEY, USER_ID_KEY, captured_root
 from wsaction._utils.lifespan import Lifespan, State, living
@@ -23,7 +24,6 @@ from wsaction.hooks import HookList, Hooks
 from wsaction.layers.base import Layer
 from wsaction.limits import Limits
 from wsaction.middleware import ExceptionHandler, Middleware, check_exception_handlers, check_middleware
-from wsaction.mounts import check_captures
 from wsaction.origins import HostPolicy, OriginPolicy
 from wsaction.pages import Pages
 from wsaction.publishing import handler_at, publish_from

@@ -10,13 +10,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from wsaction._handlers.mounts import MountedHandler, Plan
 from wsaction.addresses import Address, address_of
 from wsaction.authentication import BaseAuthentication, BearerAuthentication
 from wsaction.authentication._state import Authenticator
 from wsaction.codegen.members import groups_of
 from wsaction.exceptions import CATALOGUE
 from wsaction.limits import Limits
-from wsaction.mounts import MountedHandler, Plan
 from wsaction.operations import (
     REQUEST_ID,
     Message,

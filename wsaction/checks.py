@@ -7,15 +7,15 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal
 
+from wsaction._handlers.action import ActionOptions
+from wsaction._handlers.mounts import MountedHandler
 from wsaction._utils.hints import framework_names, is_code, user_attributes
-from wsaction.actions import ActionOptions
 from wsaction.applications import WSAction
 from wsaction.authentication import SessionAuthentication
 from wsaction.filters import FieldFilter, OrderingFilter, SearchFilter
 from wsaction.inventory import Entry, inventory
 from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
-from wsaction.mounts import MountedHandler
 from wsaction.permissions import BasePermission
 from wsaction.permissions._expressions import Composition
 from wsaction.routing import Router

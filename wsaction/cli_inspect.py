@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from wsaction.actions import Action
+from wsaction._handlers.action import Action
 from wsaction.applications import WSAction
 from wsaction.checks import check as check_app
 from wsaction.cli_loading import app_argument

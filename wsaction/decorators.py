@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar, overload
 
-from wsaction.actions import FINAL_STATUS, OPTIONS_ATTRIBUTE, ActionOptions, is_final_status
+from wsaction._handlers.action import FINAL_STATUS, OPTIONS_ATTRIBUTE, ActionOptions, is_final_status
 from wsaction.exceptions import ImproperlyConfigured
 
 __all__ = ("async_action",)

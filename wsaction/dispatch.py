@@ -1,7 +1,7 @@
 """From a frame to its handler: route → permissions → parameters → action → encode.
 
-A `Session` is one connection's way through a `tables.RouteTable`, and the `_connection.connection.Dispatcher` that the
-connection asks.
+A `Session` is one connection's way through a `_handlers.route_table.RouteTable`, and the
+`_connection.connection.Dispatcher` that the connection asks.
 """
 
 import asyncio
@@ -12,6 +12,10 @@ from secrets import token_urlsafe
 from typing import Any
 
 from wsaction._connection.connection import Connection
+from wsaction._handlers.action import Action, Binding
+from wsaction._handlers.dependencies import Dependencies
+from wsaction._handlers.route_table import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
+from wsaction._handlers.signatures import read_dependencies
 from wsaction._protocol.frames import (
     Frame,
     Held,
@@ -26,17 +30,13 @@ from wsaction._protocol.frames import (
 )
 from wsaction._protocol.scope import connection_captures
 from wsaction._utils.tasks import is_closed_with
-from wsaction.actions import Action, Binding
 from wsaction.broadcasts import Group, broadcast
-from wsaction.dependencies import Dependencies
 from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
 from wsaction.grants import Stream
 from wsaction.limits import bound_in
 from wsaction.middleware import through, translated
 from wsaction.permissions._classes import raise_refusal, refuse_answer
 from wsaction.runtime import Runtime
-from wsaction.signatures import read_dependencies
-from wsaction.tables import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
 from wsaction.throttling import MemoryThrottleStore, check_throttles
 from wsaction.transactions import COMMITTING, abandon, complete
 

@@ -11,10 +11,8 @@ from starlette.authentication import UnauthenticatedUser
 from starlette.datastructures import QueryParams
 
 from wsaction._connection.connection import Receive, Send
-from wsaction._protocol.scope import RouteTopic
-from wsaction._utils.hints import framework_names, is_code, is_ours
-from wsaction.actions import Action
-from wsaction.declarations import (
+from wsaction._handlers.action import Action
+from wsaction._handlers.declarations import (
     NotMountedSo,
     check_attributes,
     check_settings,
@@ -22,16 +20,18 @@ from wsaction.declarations import (
     is_changed,
     select_actions,
 )
+from wsaction._handlers.mounts import Plan
+from wsaction._handlers.route_table import RouteTable
+from wsaction._protocol.scope import RouteTopic
+from wsaction._utils.hints import framework_names, is_code, is_ours
 from wsaction.decorators import async_action
 from wsaction.dialects.base import Dialect
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.limits import Limits
-from wsaction.mounts import Plan
 from wsaction.permissions._classes import Permissions, refusing
 from wsaction.publishing import own_topic, publish_from, push_to, session_of
 from wsaction.runtime import Runtime, on_loop, on_loops
 from wsaction.serving import serve
-from wsaction.tables import RouteTable
 from wsaction.throttling import check_throttles, compile_throttles
 from wsaction.transactions import UnitOfWork, unit_of_work
 

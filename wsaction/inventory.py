@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from wsaction.actions import Action
-from wsaction.mounts import MountedHandler
+from wsaction._handlers.action import Action
+from wsaction._handlers.mounts import MountedHandler
+from wsaction._handlers.route_table import RouteTable
 from wsaction.operations import permissions_of
 from wsaction.routing import Router
 from wsaction.routing._resolver import Leaf
-from wsaction.tables import RouteTable
 
 __all__ = ("Entry", "inventory")
 

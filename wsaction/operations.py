@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from wsaction.actions import Action
+from wsaction._handlers.action import Action
+from wsaction._handlers.mounts import MountedHandler, Plan
+from wsaction._handlers.parameters import EMPTY, Input
 from wsaction.addresses import Address
 from wsaction.limits import Limits
-from wsaction.mounts import MountedHandler, Plan
-from wsaction.parameters import EMPTY, Input
 from wsaction.permissions._expressions import name_of
 from wsaction.schemas import Schemas, json_of
 from wsaction.serializers import output_model

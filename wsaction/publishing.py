@@ -9,6 +9,7 @@ import logging
 from functools import partial
 from typing import Any
 
+from wsaction._handlers.route_table import Call, RouteTable, Targets
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import new_frame
 from wsaction._protocol.scope import PATH_KEY, SESSION_KEY, connection_path, topic_as, topic_at, topic_of
@@ -19,7 +20,6 @@ from wsaction.exceptions import LayerUnavailable, RouteNotFound
 from wsaction.layers.base import History
 from wsaction.routing import Resolver404, ResolverMatch, Router
 from wsaction.runtime import Runtime
-from wsaction.tables import Call, RouteTable, Targets
 from wsaction.transactions import COMMIT_ARRIVES, unit_to_wait_for
 
 __all__ = (

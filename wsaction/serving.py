@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from wsaction._connection.connection import Connection, Dispatcher, Receive, Send
 from wsaction._connection.gates import BlockingWatch, Gate
 from wsaction._connection.outbox import GONE, log_failed_send, send_close
+from wsaction._handlers.mounts import View
+from wsaction._handlers.route_table import RouteTable
 from wsaction._protocol.frames import Frame, encode_errors
 from wsaction._protocol.scope import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction._utils.lifespan import living
@@ -31,10 +33,8 @@ from wsaction.exceptions import (
 from wsaction.grants import may_connect
 from wsaction.hooks import ActionInfo
 from wsaction.limits import Limits, bound_in
-from wsaction.mounts import View
 from wsaction.permissions._classes import refuse_answer
 from wsaction.runtime import RESTARTING, Runtime
-from wsaction.tables import RouteTable
 from wsaction.users import recheck
 
 __all__ = ("RootView", "refuse", "refuse_host", "serve", "upgrade_required")

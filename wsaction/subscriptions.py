@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, Strict
 
+from wsaction._handlers.route_table import Call
 from wsaction._protocol.frames import Frame, Held, current_frame, encode_reply, hold, new_frame, quote
 from wsaction._protocol.scope import SharedTopic, topic_at
 from wsaction._pubsub.subscription import Filter
@@ -28,7 +29,6 @@ from wsaction.grants import Grant, release, withdraw
 from wsaction.layers.base import Place, Position
 from wsaction.permissions._classes import refuse_answer
 from wsaction.publishing import own_route, own_topic, session_of
-from wsaction.tables import Call
 from wsaction.throttling import MemoryThrottleStore, Rate
 from wsaction.transactions import release_reads
 from wsaction.visibility import (

@@ -26,6 +26,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from wsaction._handlers.route_table import Call
 from wsaction._protocol.event_frames import Event, encode_event
 from wsaction._pubsub.subscription import Filter, NotKnown
 from wsaction.exceptions import APIError, ImproperlyConfigured, NotFound
@@ -38,7 +39,6 @@ from wsaction.routers import lookup_name
 from wsaction.serializers import output_model
 from wsaction.serializers._from_attributes import shown_as
 from wsaction.serializers._models import MAX_MODELS, json_encoder
-from wsaction.tables import Call
 from wsaction.transactions import complete
 
 __all__ = (

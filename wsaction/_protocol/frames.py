@@ -79,7 +79,7 @@ class Frame:
     status: int  # of its final reply, once it is made
     key: str | None  # frames with the same key run in order; None: in no order
     consumer: Any  # the root of its connection
-    call: Any  # the `tables.Call` that it makes, once it is routed
+    call: Any  # the `_handlers.route_table.Call` that it makes, once it is routed
     unit: Any  # its unit of work, see `units`; None: nothing needs one yet
 
     @property

@@ -13,10 +13,10 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from wsaction._handlers.dependencies import Dependencies
+from wsaction._handlers.parameters import EMPTY, Input, Parameter, fill, fresh, missing
 from wsaction._protocol.frames import Frame
-from wsaction.dependencies import Dependencies
 from wsaction.exceptions import InvalidParameters
-from wsaction.parameters import EMPTY, Input, Parameter, fill, fresh, missing
 from wsaction.serializers._models import at_first
 
 __all__ = ("FINAL_STATUS", "Action", "ActionOptions", "Binding", "Written", "is_final_status")

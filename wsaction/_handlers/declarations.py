@@ -8,12 +8,12 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Annotated, Any
 
+from wsaction._handlers.action import OPTIONS_ATTRIBUTE, Action, ActionOptions, Written
+from wsaction._handlers.parameters import PROTOCOL_KEYS, Input, Parameter, built, read_hints, read_parameter
+from wsaction._handlers.signatures import depends_of, read_dependencies
 from wsaction._utils.hints import is_ours, refuse_misspelt, user_attributes
-from wsaction.actions import OPTIONS_ATTRIBUTE, Action, ActionOptions, Written
 from wsaction.exceptions import ImproperlyConfigured
-from wsaction.parameters import PROTOCOL_KEYS, Input, Parameter, built, read_hints, read_parameter
 from wsaction.serializers._models import json_encoder
-from wsaction.signatures import depends_of, read_dependencies
 
 __all__ = (
     "NotMountedSo",

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from pydantic import AliasChoices, AliasPath, BaseModel
 from pydantic_core import PydanticUndefined
 
-from wsaction.dependencies import GIVEN, Dependencies, Depends, Kind, ModelStep, Step, name_of
+from wsaction._handlers.dependencies import GIVEN, Dependencies, Depends, Kind, ModelStep, Step, name_of
+from wsaction._handlers.parameters import EMPTY, PROTOCOL_KEYS, Input, built, read_hints, read_parameter
 from wsaction.exceptions import ImproperlyConfigured
-from wsaction.parameters import EMPTY, PROTOCOL_KEYS, Input, built, read_hints, read_parameter
 from wsaction.serializers._core_schema import ReadOnly, marked_names
 from wsaction.serializers._models import json_validator
 

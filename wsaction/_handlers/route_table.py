@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from wsaction._handlers.action import Action, Binding
+from wsaction._handlers.mounts import MountedHandler, Plan, View, as_prefixes, mount
 from wsaction._protocol.frames import Frame, reply_tail
-from wsaction.actions import Action, Binding
 from wsaction.exceptions import ActionNotAllowed
-from wsaction.mounts import MountedHandler, Plan, View, as_prefixes, mount
 from wsaction.routing import Resolver404, ResolverMatch, Router
 
 __all__ = ("MAX_CACHED_ROUTES_OF_A_CONNECTION", "Call", "RouteTable", "Target", "Targets")
