@@ -1,4 +1,4 @@
-"""`wsaction.changes` and `wsaction.visibility`: what happens to objects is told to who may know."""
+"""`wsaction._events.crud` and `wsaction._events.access`: what happens to objects is told to who may know."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tests.driving import talking
+from wsaction._events.event_types import history
 from wsaction._protocol.frames import encode_error
-from wsaction.announcements import history
 from wsaction.applications import WSAction
 from wsaction.authentication import Credential, FirstFrameAuthentication
 from wsaction.consumers import AsyncAPIConsumer

@@ -1,4 +1,5 @@
-"""`wsaction.grants`: rights that change while somebody subscribes, is subscribed, or is about to be connected."""
+"""`wsaction._events.grants`: rights that change while somebody subscribes, is subscribed, or is about to be
+connected."""
 
 import asyncio
 from collections.abc import Callable

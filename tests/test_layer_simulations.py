@@ -17,6 +17,7 @@ from tests.fake_redis import FakeRedisLayer, FakeServer
 from tests.schedules import SCHEDULES
 from tests.virtual_time import now, run
 from tests.worlds import FakeSubscriber
+from wsaction._events.users import Users
 from wsaction._protocol.event_frames import encode_event
 from wsaction._pubsub import topic as topics
 from wsaction._pubsub.hub import Hub
@@ -24,7 +25,6 @@ from wsaction.exceptions import LayerUnavailable
 from wsaction.layers._redis_pipeline import Link
 from wsaction.layers.base import History, Place, Position
 from wsaction.layers.memory import MemoryLayer
-from wsaction.users import Users
 
 SEEDS = SCHEDULES // 4  # of each of the four, in the slow tests
 SLICE = 8  # of each, always

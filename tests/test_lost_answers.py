@@ -16,7 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tests import shelves
 from tests.driving import talking
-from wsaction import publishing
+from wsaction._events import publish as publishing
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.decorators import async_action
 from wsaction.generics import ModelAPIActionHandler

@@ -1,4 +1,4 @@
-"""`wsaction.publishing` and `app.publish`: an event from outside of every connection."""
+"""`wsaction._events.publish` and `app.publish`: an event from outside of every connection."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""`wsaction.subscriptions` and `wsaction.publishing`: routes as topics, through real frames."""
+"""`wsaction.subscriptions` and `wsaction._events.publish`: routes as topics, through real frames."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from wsaction import users
+from wsaction._events import users
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action

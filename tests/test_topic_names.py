@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.routing import Host, Mount, Router
 
 from tests.redis_servers import needs_redis_server, redis_server
+from wsaction._events.users import CONTROL
 from wsaction._protocol.scope import MAX_NAME, group_topic, topic_as, topic_of
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
@@ -24,7 +25,6 @@ from wsaction.presence import PresenceMixin
 from wsaction.routing import path
 from wsaction.subscriptions import SharedTopic
 from wsaction.testing import connect
-from wsaction.users import CONTROL
 
 NAMES = [
     CONTROL,  # the framework's own

@@ -1,4 +1,4 @@
-"""`wsaction.users`: what is done with a user's connections, here and in every process."""
+"""`wsaction._events.users`: what is done with a user's connections, here and in every process."""
 
 import asyncio
 import json
@@ -12,7 +12,8 @@ import pytest
 
 from tests.redis_servers import RedisServer, needs_redis_server, redis_server
 from tests.test_subscriptions import Away, Board, Row, position
-from wsaction import users
+from wsaction._events import users
+from wsaction._events.users import CONTROL, PUSHES
 from wsaction._pubsub.hub import Hub
 from wsaction.applications import WSAction
 from wsaction.authentication import BaseAuthentication, BearerAuthentication, Credential, FirstFrameAuthentication
@@ -25,7 +26,6 @@ from wsaction.permissions import BasePermission, IsAuthenticated
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
 from wsaction.testing import ConnectionClosed, HandshakeRefused, connect
-from wsaction.users import CONTROL, PUSHES
 
 ALLOWED: set[str] = set()
 

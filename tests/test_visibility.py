@@ -1,4 +1,4 @@
-"""`wsaction.visibility` as a matrix: what is told to each recipient, against what ``retrieve`` answers them.
+"""`wsaction._events.access` as a matrix: what is told to each recipient, against what ``retrieve`` answers them.
 
 Random schedules change, create and delete rows, in bursts too, while users listen, leave, and come back for what they
 missed. Each frame's text is unique to one version of one row, so that it says whether its reader may ever have it. At
@@ -24,7 +24,7 @@ from tests import shelves
 from tests.schedules import SCHEDULES
 from tests.test_changes import user
 from tests.test_subscriptions import position
-from wsaction import visibility
+from wsaction._events import access as visibility
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet

@@ -10,14 +10,15 @@ from typing import Any
 from starlette.routing import Router as LifespanRouter
 
 from wsaction._connection.connection import Receive, Send
+from wsaction._events.crud import is_live
+from wsaction._events.event_types import Announced
+from wsaction._events.publish import handler_at, publish_from
 from wsaction._handlers.mounts import check_captures
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.scope import PATH_KEY, PATTERN_KEY, RUNTIME_KEY, USER_ID_KEY, captured_root
 from wsaction._utils.lifespan import Lifespan, State, living
-from wsaction.announcements import Announced
 from wsaction.authentication._classes import user_id as id_of_user
 from wsaction.authentication._state import Authenticator
-from wsaction.changes import is_live
 from wsaction.exceptions import ImproperlyConfigured, RouteNotFound, to_api_error
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import HookList, Hooks
@@ -26,7 +27,6 @@ from wsaction.limits import Limits
 from wsaction.middleware import ExceptionHandler, Middleware, check_exception_handlers, check_middleware
 from wsaction.origins import HostPolicy, OriginPolicy
 from wsaction.pages import Pages
-from wsaction.publishing import handler_at, publish_from
 from wsaction.routing import Resolver404, Router
 from wsaction.runtime import Runtime
 from wsaction.serving import refuse, refuse_host

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import core_schema
 
-from wsaction.changes import event_routes, note_given
+from wsaction._events.crud import event_routes, note_given
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.filters import check_query

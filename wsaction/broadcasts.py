@@ -18,11 +18,11 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from wsaction._events.publish import session_of, tell
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import Frame
 from wsaction._protocol.scope import PATTERN_KEY, connection_captures, connection_path, group_topic
 from wsaction.exceptions import ImproperlyConfigured
-from wsaction.publishing import session_of, tell
 
 __all__ = ("GENERAL", "Group", "ReplyFirst", "broadcast", "is_grouped", "join_group", "method_name")
 

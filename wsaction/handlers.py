@@ -11,6 +11,7 @@ from starlette.authentication import UnauthenticatedUser
 from starlette.datastructures import QueryParams
 
 from wsaction._connection.connection import Receive, Send
+from wsaction._events.publish import own_topic, publish_from, push_to, session_of
 from wsaction._handlers.action import Action
 from wsaction._handlers.declarations import (
     NotMountedSo,
@@ -29,7 +30,6 @@ from wsaction.dialects.base import Dialect
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.limits import Limits
 from wsaction.permissions._classes import Permissions, refusing
-from wsaction.publishing import own_topic, publish_from, push_to, session_of
 from wsaction.runtime import Runtime, on_loop, on_loops
 from wsaction.serving import serve
 from wsaction.throttling import check_throttles, compile_throttles

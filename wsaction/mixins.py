@@ -6,7 +6,7 @@ What comes is validated by ``self.validate(data)``. Where ``get_serializer_class
 ``self.serialize(obj)`` that shows an object by it: what such an action returns otherwise goes out as it is.
 
 With `wsaction.subscriptions.SubscribeMixin`, what ``perform_create``, ``perform_update`` and ``perform_destroy`` do is
-told to who is subscribed, after the commit, as ``created``, ``updated`` and ``deleted``: see `wsaction.changes`.
+told to who is subscribed, after the commit, as ``created``, ``updated`` and ``deleted``: see `wsaction._events.crud`.
 """
 
 import operator
@@ -18,10 +18,10 @@ from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 
 from pydantic import Strict
 
-from wsaction.changes import is_live, note, watched
+from wsaction._events.access import values_of
+from wsaction._events.crud import is_live, note, watched
 from wsaction.decorators import async_action
 from wsaction.pagination import all_of, pages_of
-from wsaction.visibility import values_of
 
 __all__ = (
     "CreateModelMixin",

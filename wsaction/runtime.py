@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from wsaction._connection.flusher import Flusher
+from wsaction._events.grants import release
+from wsaction._events.users import Users
 from wsaction._protocol.frames import current_frame
 from wsaction._pubsub.hub import Hub
 from wsaction._pubsub.subscription import Subscriber
@@ -17,7 +19,6 @@ from wsaction._utils.threads import Threads, handed_over, is_over, note_process
 from wsaction.authentication._classes import user_id
 from wsaction.authentication._state import Authenticator
 from wsaction.exceptions import ActionTimeout, Busy, LayerUnavailable
-from wsaction.grants import release
 from wsaction.hooks import HookList
 from wsaction.layers.base import Layer
 from wsaction.layers.memory import MemoryLayer
@@ -25,7 +26,6 @@ from wsaction.limits import Limits
 from wsaction.middleware import ExceptionHandler, Middleware
 from wsaction.origins import HostPolicy, OriginPolicy
 from wsaction.transactions import own_unit, tell_elsewhere
-from wsaction.users import Users
 from wsaction.workers import warn_of_workers
 
 __all__ = ("RESTARTING", "Runtime", "drain_all", "on_loop", "on_loops")

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from wsaction._connection.connection import Connection, Dispatcher, Receive, Send
 from wsaction._connection.gates import BlockingWatch, Gate
 from wsaction._connection.outbox import GONE, log_failed_send, send_close
+from wsaction._events.grants import may_connect
+from wsaction._events.users import recheck
 from wsaction._handlers.mounts import View
 from wsaction._handlers.route_table import RouteTable
 from wsaction._protocol.frames import Frame, encode_errors
@@ -30,12 +32,10 @@ from wsaction.exceptions import (
     one_line,
     to_api_error,
 )
-from wsaction.grants import may_connect
 from wsaction.hooks import ActionInfo
 from wsaction.limits import Limits, bound_in
 from wsaction.permissions._classes import refuse_answer
 from wsaction.runtime import RESTARTING, Runtime
-from wsaction.users import recheck
 
 __all__ = ("RootView", "refuse", "refuse_host", "serve", "upgrade_required")
 

@@ -18,20 +18,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, Strict
 
-from wsaction._handlers.route_table import Call
-from wsaction._protocol.frames import Frame, Held, current_frame, encode_reply, hold, new_frame, quote
-from wsaction._protocol.scope import SharedTopic, topic_at
-from wsaction._pubsub.subscription import Filter
-from wsaction.announcements import Announced, history
-from wsaction.decorators import async_action
-from wsaction.exceptions import Busy, InvalidParameters, PermissionDenied, RouteNotFound, Throttled
-from wsaction.grants import Grant, release, withdraw
-from wsaction.layers.base import Place, Position
-from wsaction.permissions._classes import refuse_answer
-from wsaction.publishing import own_route, own_topic, session_of
-from wsaction.throttling import MemoryThrottleStore, Rate
-from wsaction.transactions import release_reads
-from wsaction.visibility import (
+from wsaction._events.access import (
     asks_of_objects,
     check_key,
     event_filter,
@@ -40,6 +27,19 @@ from wsaction.visibility import (
     showing_action,
     showing_calls,
 )
+from wsaction._events.event_types import Announced, history
+from wsaction._events.grants import Grant, release, withdraw
+from wsaction._events.publish import own_route, own_topic, session_of
+from wsaction._handlers.route_table import Call
+from wsaction._protocol.frames import Frame, Held, current_frame, encode_reply, hold, new_frame, quote
+from wsaction._protocol.scope import SharedTopic, topic_at
+from wsaction._pubsub.subscription import Filter
+from wsaction.decorators import async_action
+from wsaction.exceptions import Busy, InvalidParameters, PermissionDenied, RouteNotFound, Throttled
+from wsaction.layers.base import Place, Position
+from wsaction.permissions._classes import refuse_answer
+from wsaction.throttling import MemoryThrottleStore, Rate
+from wsaction.transactions import release_reads
 
 __all__ = ("COMINGS", "SharedTopic", "Since", "SubscribeMixin")
 

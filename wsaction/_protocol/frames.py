@@ -75,7 +75,7 @@ class Frame:
     disowned: bool | None  # True: answered by another, since it does not end; False: late, but being committed
     size: int  # characters of its text, where it had to wait
     held: "list[Held] | None"  # what waits for its reply
-    noted: Any  # of a generic action: what its hook has done and told, see `changes.watched`
+    noted: Any  # of a generic action: what its hook has done and told, see `_events.crud.watched`
     status: int  # of its final reply, once it is made
     key: str | None  # frames with the same key run in order; None: in no order
     consumer: Any  # the root of its connection

@@ -26,12 +26,12 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from wsaction._events.grants import Grant
 from wsaction._handlers.route_table import Call
 from wsaction._protocol.event_frames import Event, encode_event
 from wsaction._pubsub.subscription import Filter, NotKnown
 from wsaction.exceptions import APIError, ImproperlyConfigured, NotFound
 from wsaction.filters import BaseFilterBackend, FieldFilter, OrderingFilter, SearchFilter
-from wsaction.grants import Grant
 from wsaction.permissions._classes import refuse_answer
 from wsaction.querysets._base import NarrowingQuerySet
 from wsaction.querysets._lookups import UnknownKind, name_of

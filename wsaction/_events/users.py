@@ -21,6 +21,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from wsaction._events.grants import Connecting, Grant, Stream, withdraw
 from wsaction._protocol.event_frames import encode_event, encode_notice
 from wsaction._protocol.frames import current_frame
 from wsaction._pubsub.hub import Hub
@@ -28,7 +29,6 @@ from wsaction._utils.backoff import Backoff
 from wsaction._utils.tasks import Tasks
 from wsaction.authentication._classes import is_authenticated
 from wsaction.exceptions import Cancelled, LayerUnavailable, PermissionDenied
-from wsaction.grants import Connecting, Grant, Stream, withdraw
 from wsaction.layers.base import History, Position
 from wsaction.transactions import COMMIT_ARRIVES
 

@@ -9,13 +9,13 @@ import logging
 from functools import partial
 from typing import Any
 
+from wsaction._events.event_types import Announced, history
 from wsaction._handlers.route_table import Call, RouteTable, Targets
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import new_frame
 from wsaction._protocol.scope import PATH_KEY, SESSION_KEY, connection_path, topic_as, topic_at, topic_of
 from wsaction._pubsub.hub import Hub
 from wsaction._pubsub.subscription import Subscriber
-from wsaction.announcements import Announced, history
 from wsaction.exceptions import LayerUnavailable, RouteNotFound
 from wsaction.layers.base import History
 from wsaction.routing import Resolver404, ResolverMatch, Router

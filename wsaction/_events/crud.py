@@ -14,23 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from wsaction._handlers.mounts import MountedHandler
-from wsaction._handlers.route_table import Call
-from wsaction._protocol.event_frames import encode_event
-from wsaction._protocol.frames import new_frame
-from wsaction._protocol.scope import is_named, is_shared, topic_at
-from wsaction._pubsub.hub import Hub
-from wsaction._utils.locks import Held
-from wsaction.announcements import history
-from wsaction.exceptions import ImproperlyConfigured, LayerUnavailable
-from wsaction.layers.base import History
-from wsaction.publishing import heal, session_of
-from wsaction.querysets._base import NarrowingQuerySet
-from wsaction.querysets._lookups import name_of
-from wsaction.routing import NoReverseMatch
-from wsaction.serializers import output_model
-from wsaction.transactions import join_unit, unit_to_wait_for
-from wsaction.visibility import (
+from wsaction._events.access import (
     asks_of_objects,
     gone,
     has_objects,
@@ -41,6 +25,22 @@ from wsaction.visibility import (
     subject_of,
     values_of,
 )
+from wsaction._events.event_types import history
+from wsaction._events.publish import heal, session_of
+from wsaction._handlers.mounts import MountedHandler
+from wsaction._handlers.route_table import Call
+from wsaction._protocol.event_frames import encode_event
+from wsaction._protocol.frames import new_frame
+from wsaction._protocol.scope import is_named, is_shared, topic_at
+from wsaction._pubsub.hub import Hub
+from wsaction._utils.locks import Held
+from wsaction.exceptions import ImproperlyConfigured, LayerUnavailable
+from wsaction.layers.base import History
+from wsaction.querysets._base import NarrowingQuerySet
+from wsaction.querysets._lookups import name_of
+from wsaction.routing import NoReverseMatch
+from wsaction.serializers import output_model
+from wsaction.transactions import join_unit, unit_to_wait_for
 
 __all__ = ("event_routes", "is_live", "note", "note_given", "watched")
 
