@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, ClassVar
 
 from wsaction._connection.connection import Connection
+from wsaction._dispatch.session import Session
 from wsaction._protocol.frames import Frame
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
-from wsaction.dispatch import Session
 from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
 from wsaction.routing import path

@@ -1,4 +1,4 @@
-"""`wsaction.broadcasts`: answers told to a group, by the names and frames of rest_framework_channels."""
+"""`wsaction._dispatch.broadcasts`: answers told to a group, by the names and frames of rest_framework_channels."""
 
 import asyncio
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.test_subscriptions import Row
-from wsaction import broadcasts
+from wsaction._dispatch import broadcasts
 from wsaction._protocol.scope import group_topic
 from wsaction.applications import WSAction
 from wsaction.authentication import BaseAuthentication, Credential, FirstFrameAuthentication

@@ -1,4 +1,5 @@
-"""`wsaction.dispatch`: which handler a route leads to, what is kept of that, and one reply for whatever happens."""
+"""`wsaction._dispatch.session`: which handler a route leads to, what is kept of that, and one reply for whatever
+happens."""
 
 import asyncio
 import json

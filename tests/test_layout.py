@@ -30,7 +30,6 @@ BESIDE = {
 
 # What has yet to move: the package that a module goes to. It shrinks with each move, and is gone at the end.
 NOT_YET_MOVED = """
-_dispatch: dispatch broadcasts
 _server: serving runtime origins pages workers fairness
 generics: bases
 asyncapi: operations schemas addresses

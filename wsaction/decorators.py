@@ -39,15 +39,14 @@ def async_action(function: F | None = None, /, **options: Any) -> F | Callable[[
     ``async def`` runs on the loop, ``def`` in a thread; an async generator is a stream, whose items are partial replies
     and which waits for no other frame. ``name``: what clients call it, by default the method's name.
     ``mode="none"``: silent on success; ``mode="broadcast"``: the answer is told to the consumer's group too, see
-    `wsaction.broadcasts`, with ``broadcast_type`` and ``send_response_in_broadcast``. ``timeout``: seconds that it may
-    take, of a stream until its first item, instead of the limits' ``action_timeout``; ``math.inf`` for as long as it
-    likes. ``ordered=False``: does not wait for other
-    frames of its route.
-    ``permission_classes``, ``throttle_classes``: asked instead of the handler's own, for this action. ``status``: of
-    the reply when the method returns none itself. ``summary``: one line for the documentation, by default the
-    docstring's first. ``detail``: whether it belongs to one object's route or the list's, for
-    `wsaction.routers.SimpleRouter`. ``streamed_by``: the name of the method, an async generator, that answers in its
-    place where the frame says ``"stream": true``; a subclass that overrides the action alone has no stream.
+    `wsaction._dispatch.broadcasts`, with ``broadcast_type`` and ``send_response_in_broadcast``. ``timeout``: seconds
+    that it may take, of a stream until its first item, instead of the limits' ``action_timeout``; ``math.inf`` for as
+    long as it likes. ``ordered=False``: does not wait for other frames of its route. ``permission_classes``,
+    ``throttle_classes``: asked instead of the handler's own, for this action. ``status``: of the reply when the method
+    returns none itself. ``summary``: one line for the documentation, by default the docstring's first. ``detail``:
+    whether it belongs to one object's route or the list's, for `wsaction.routers.SimpleRouter`. ``streamed_by``: the
+    name of the method, an async generator, that answers in its place where the frame says ``"stream": true``; a
+    subclass that overrides the action alone has no stream.
 
     Raises `ImproperlyConfigured` for an option that is unknown or cannot be; the signature is read when the class is
     made.

@@ -55,7 +55,9 @@ class AsyncAPIActionHandler:
     throttle_classes: ClassVar[Sequence[Any]] = ()
     throttle_scope: ClassVar[str | None] = None  # by which a ScopedRateThrottle finds its rate
     routepatterns: ClassVar[Sequence[Any]] = ()
-    group_send_lookup_kwargs: ClassVar[str | None] = None  # the capture that names its group, see `wsaction.broadcasts`
+    group_send_lookup_kwargs: ClassVar[str | None] = (
+        None  # the capture that names its group, see `wsaction._dispatch.broadcasts`
+    )
     strict_routing: ClassVar[bool] = True
     limits: ClassVar[Limits | None] = None
     outbox_policy: ClassVar[Literal["close", "drop_oldest"]] = "close"

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from wsaction._connection.connection import Connection, Dispatcher, Receive, Send
 from wsaction._connection.gates import BlockingWatch, Gate
 from wsaction._connection.outbox import GONE, log_failed_send, send_close
+from wsaction._dispatch.broadcasts import ReplyFirst, is_grouped, join_group
+from wsaction._dispatch.session import Session
 from wsaction._events.grants import may_connect
 from wsaction._events.users import recheck
 from wsaction._handlers.mounts import View
@@ -18,9 +20,7 @@ from wsaction._protocol.frames import Frame, encode_errors
 from wsaction._protocol.scope import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction._utils.lifespan import living
 from wsaction._utils.tasks import is_being_cancelled
-from wsaction.broadcasts import ReplyFirst, is_grouped, join_group
 from wsaction.dialects.base import SpeakingConnection, choose
-from wsaction.dispatch import Session
 from wsaction.exceptions import (
     ActionTimeout,
     APIError,

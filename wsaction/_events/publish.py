@@ -136,7 +136,7 @@ def _heal_again(hub: Hub, topic: str, history: History | None) -> None:
 
 # ---------------------------------------------------------------------------------------------- from anywhere else
 class Outsider:
-    """What stands for the `dispatch.Session` of somebody who has no connection."""
+    """What stands for the `_dispatch.session.Session` of somebody who has no connection."""
 
     __slots__ = ("connection", "runtime", "table", "targets")
 

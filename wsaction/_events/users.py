@@ -46,7 +46,8 @@ MISSED = "what this server was told of its users is lost; come back"
 
 
 class Users:
-    """The connections of one event loop by user, each as its `dispatch.Session`; at most one entry for each connection.
+    """The connections of one event loop by user, each as its `_dispatch.session.Session`; at most one entry for each
+    connection.
 
     ``hub`` gives the loop's hub, ``user_id`` says who a user is. ``shared``: whether other processes are told too.
     It is a `_pubsub.subscription.Subscriber` itself, of the topic that processes tell each other of users by.

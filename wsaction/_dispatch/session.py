@@ -12,6 +12,7 @@ from secrets import token_urlsafe
 from typing import Any
 
 from wsaction._connection.connection import Connection
+from wsaction._dispatch.broadcasts import Group, broadcast
 from wsaction._events.grants import Stream
 from wsaction._handlers.action import Action, Binding
 from wsaction._handlers.dependencies import Dependencies
@@ -31,7 +32,6 @@ from wsaction._protocol.frames import (
 )
 from wsaction._protocol.scope import connection_captures
 from wsaction._utils.tasks import is_closed_with
-from wsaction.broadcasts import Group, broadcast
 from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
 from wsaction.limits import bound_in
 from wsaction.middleware import through, translated
