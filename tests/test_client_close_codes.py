@@ -9,9 +9,9 @@ import pytest
 
 import wsaction
 from tests.node import node
+from wsaction._server.lifecycle import _close_code
 from wsaction.client.close_codes import PASSING_STATUSES, refuses, status_refuses
 from wsaction.exceptions import CATALOGUE, APIError
-from wsaction.serving import _close_code
 
 PACKAGE = Path(wsaction.__file__).parent
 CODES = [*range(1000, 1016), *range(3000, 3010), *range(4000, 5000)]

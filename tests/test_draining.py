@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from wsaction._server.runtime import drain_all
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import APIError
 from wsaction.limits import Limits
 from wsaction.routing import path
-from wsaction.runtime import drain_all
 from wsaction.testing import ConnectionClosed, HandshakeRefused, connect
 
 WAIT = 5.0

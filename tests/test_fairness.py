@@ -15,8 +15,8 @@ import pytest
 
 from tests.attacking import WAIT, Client, handshake, ws_frame
 from tests.conftest import Server
-from wsaction import fairness
-from wsaction.fairness import SHARE, FairProtocol, Turns
+from wsaction._server import uvicorn_protocol as fairness
+from wsaction._server.uvicorn_protocol import SHARE, FairProtocol, Turns
 
 Serve = Callable[..., Server]
 Connect = Callable[..., Client]

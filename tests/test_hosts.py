@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.routing import Mount, WebSocketRoute
 
+from wsaction._server.origins import HostPolicy
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import ImproperlyConfigured
-from wsaction.origins import HostPolicy
 from wsaction.routing import path
 from wsaction.testing import HandshakeRefused, connect
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsaction._server.origins import OriginPolicy
 from wsaction.exceptions import ImproperlyConfigured
-from wsaction.origins import OriginPolicy
 
 
 def handshake(origin: str | None, host: str | None = "example.com", scheme: str = "ws") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from tests.redis_servers import needs_redis_server, redis_server
 from tests.test_subscriptions import position
-from wsaction import runtime
+from wsaction._server import runtime
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from wsaction._protocol.event_frames import encode_event
+from wsaction._server.origins import OriginPolicy
+from wsaction._server.runtime import Runtime
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.base import History
 from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
-from wsaction.origins import OriginPolicy
-from wsaction.runtime import Runtime
 
 
 def test_a_runtime_without_arguments_has_the_defaults() -> None:

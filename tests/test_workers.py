@@ -1,16 +1,16 @@
-"""`wsaction.workers`: several processes without a layer are warned of, once."""
+"""`wsaction._server.worker_count`: several processes without a layer are warned of, once."""
 
 from typing import Any
 
 import pytest
 
 from tests.test_subscriptions import Board, Root
+from wsaction._server.worker_count import count_workers
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.layers.memory import MemoryLayer
 from wsaction.routing import path
 from wsaction.testing import connect
-from wsaction.workers import count_workers
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from tests.attacking import handshake
-from wsaction.fairness import FairProtocol
+from wsaction._server.uvicorn_protocol import FairProtocol
 
 WAIT = 10.0
 

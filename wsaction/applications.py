@@ -16,6 +16,10 @@ from wsaction._events.publish import handler_at, publish_from
 from wsaction._handlers.mounts import check_captures
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.scope import PATH_KEY, PATTERN_KEY, RUNTIME_KEY, USER_ID_KEY, captured_root
+from wsaction._server.http import Pages
+from wsaction._server.lifecycle import refuse, refuse_host
+from wsaction._server.origins import HostPolicy, OriginPolicy
+from wsaction._server.runtime import Runtime
 from wsaction._utils.lifespan import Lifespan, State, living
 from wsaction.authentication._classes import user_id as id_of_user
 from wsaction.authentication._state import Authenticator
@@ -25,11 +29,7 @@ from wsaction.hooks import HookList, Hooks
 from wsaction.layers.base import Layer
 from wsaction.limits import Limits
 from wsaction.middleware import ExceptionHandler, Middleware, check_exception_handlers, check_middleware
-from wsaction.origins import HostPolicy, OriginPolicy
-from wsaction.pages import Pages
 from wsaction.routing import Resolver404, Router
-from wsaction.runtime import Runtime
-from wsaction.serving import refuse, refuse_host
 from wsaction.transactions import unit_to_wait_for
 
 __all__ = ("WSAction",)

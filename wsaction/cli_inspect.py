@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from wsaction._handlers.action import Action
+from wsaction._server.worker_count import count_workers
 from wsaction.applications import WSAction
 from wsaction.checks import check as check_app
 from wsaction.cli_loading import app_argument
 from wsaction.cli_output import output_option, put, table
 from wsaction.inventory import Entry, inventory
-from wsaction.workers import count_workers
 
 __all__ = ("asyncapi", "check", "routes")
 

@@ -24,14 +24,14 @@ from wsaction._handlers.declarations import (
 from wsaction._handlers.mounts import Plan
 from wsaction._handlers.route_table import RouteTable
 from wsaction._protocol.scope import RouteTopic
+from wsaction._server.lifecycle import serve
+from wsaction._server.runtime import Runtime, on_loop, on_loops
 from wsaction._utils.hints import framework_names, is_code, is_ours
 from wsaction.decorators import async_action
 from wsaction.dialects.base import Dialect
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.limits import Limits
 from wsaction.permissions._classes import Permissions, refusing
-from wsaction.runtime import Runtime, on_loop, on_loops
-from wsaction.serving import serve
 from wsaction.throttling import check_throttles, compile_throttles
 from wsaction.transactions import UnitOfWork, unit_of_work
 

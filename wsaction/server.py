@@ -14,14 +14,14 @@ import os
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from wsaction.runtime import drain_all
-from wsaction.workers import WORKERS_VARIABLE
+from wsaction._server.runtime import drain_all
+from wsaction._server.worker_count import WORKERS_VARIABLE
 
 try:
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-    from wsaction.fairness import FairProtocol
+    from wsaction._server.uvicorn_protocol import FairProtocol
 except ImportError as exc:
     raise ImportError("wsaction.server needs uvicorn and websockets: pip install 'wsaction[standard]'") from exc
 
@@ -31,7 +31,7 @@ LAST_WORDS = 1.0  # seconds that a client has to take what was sent to it before
 
 
 class DrainingProtocol(FairProtocol):
-    """`wsaction.fairness.FairProtocol` that, told to shut down, waits until the apps have drained.
+    """`wsaction._server.uvicorn_protocol.FairProtocol` that, told to shut down, waits until the apps have drained.
 
     That takes no longer than their ``drain_timeout``. What is open then, because its client does not answer or another
     app serves it, is closed as uvicorn does it, and cut off soon after.

@@ -31,12 +31,12 @@ from wsaction._protocol.frames import (
     size_of,
 )
 from wsaction._protocol.scope import connection_captures
+from wsaction._server.runtime import Runtime
 from wsaction._utils.tasks import is_closed_with
 from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
 from wsaction.limits import bound_in
 from wsaction.middleware import through, translated
 from wsaction.permissions._classes import raise_refusal, refuse_answer
-from wsaction.runtime import Runtime
 from wsaction.throttling import MemoryThrottleStore, check_throttles
 from wsaction.transactions import COMMITTING, abandon, complete
 

@@ -16,10 +16,10 @@ from wsaction._protocol.frames import new_frame
 from wsaction._protocol.scope import PATH_KEY, SESSION_KEY, connection_path, topic_as, topic_at, topic_of
 from wsaction._pubsub.hub import Hub
 from wsaction._pubsub.subscription import Subscriber
+from wsaction._server.runtime import Runtime
 from wsaction.exceptions import LayerUnavailable, RouteNotFound
 from wsaction.layers.base import History
 from wsaction.routing import Resolver404, ResolverMatch, Router
-from wsaction.runtime import Runtime
 from wsaction.transactions import COMMIT_ARRIVES, unit_to_wait_for
 
 __all__ = (

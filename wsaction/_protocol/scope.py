@@ -27,7 +27,9 @@ MAX_NAME = 512  # characters of a name in a topic; a longer one is replaced by i
 
 RUNTIME_KEY = "wsaction.runtime"  # where an app leaves its runtime in the scope of a connection
 SESSION_KEY = "wsaction.session"  # where a connection's scope has what its frames go through
-SOCKET_EXTENSION = "wsaction.socket"  # the ASGI extension in a connection's scope: its `fairness.FairProtocol`
+SOCKET_EXTENSION = (
+    "wsaction.socket"  # the ASGI extension in a connection's scope: its `_server.uvicorn_protocol.FairProtocol`
+)
 PATTERN_KEY = "wsaction.pattern"  # where an app leaves the pattern that a connection's path matched, and its root
 PATH_KEY = "wsaction.path"  # where an app leaves the canonical path of a connection in its scope
 USER_ID_KEY = "wsaction.user_id"  # and what says who a user is, where it was given something that does

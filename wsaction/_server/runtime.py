@@ -15,6 +15,8 @@ from wsaction._events.users import Users
 from wsaction._protocol.frames import current_frame
 from wsaction._pubsub.hub import Hub
 from wsaction._pubsub.subscription import Subscriber
+from wsaction._server.origins import HostPolicy, OriginPolicy
+from wsaction._server.worker_count import warn_of_workers
 from wsaction._utils.threads import Threads, handed_over, is_over, note_process
 from wsaction.authentication._classes import user_id
 from wsaction.authentication._state import Authenticator
@@ -24,9 +26,7 @@ from wsaction.layers.base import Layer
 from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
 from wsaction.middleware import ExceptionHandler, Middleware
-from wsaction.origins import HostPolicy, OriginPolicy
 from wsaction.transactions import own_unit, tell_elsewhere
-from wsaction.workers import warn_of_workers
 
 __all__ = ("RESTARTING", "Runtime", "drain_all", "on_loop", "on_loops")
 

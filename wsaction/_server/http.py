@@ -14,8 +14,8 @@ from functools import lru_cache
 from typing import Any
 
 from wsaction._connection.connection import Send
+from wsaction._server.lifecycle import upgrade_required
 from wsaction.exceptions import ImproperlyConfigured
-from wsaction.serving import upgrade_required
 
 __all__ = ("Pages",)
 

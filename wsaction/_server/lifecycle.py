@@ -18,6 +18,7 @@ from wsaction._handlers.mounts import View
 from wsaction._handlers.route_table import RouteTable
 from wsaction._protocol.frames import Frame, encode_errors
 from wsaction._protocol.scope import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
+from wsaction._server.runtime import RESTARTING, Runtime
 from wsaction._utils.lifespan import living
 from wsaction._utils.tasks import is_being_cancelled
 from wsaction.dialects.base import SpeakingConnection, choose
@@ -35,7 +36,6 @@ from wsaction.exceptions import (
 from wsaction.hooks import ActionInfo
 from wsaction.limits import Limits, bound_in
 from wsaction.permissions._classes import refuse_answer
-from wsaction.runtime import RESTARTING, Runtime
 
 __all__ = ("RootView", "refuse", "refuse_host", "serve", "upgrade_required")
 
