@@ -8,17 +8,40 @@
             return super().get_queryset().filter(owner_id=self.user.id)
 
 Each is a `GenericAsyncAPIActionHandler` with some of `wsaction.mixins`. What its name says, it has; a consumer,
-with the same actions, is the root of a connection.
+with the same actions, is the root of a connection. The module is long because it is one thing: the base class, and
+the names of its combinations.
 """
 
-from wsaction.bases import GenericAsyncAPIActionHandler, GenericAsyncAPIConsumer
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import wraps
+from inspect import iscoroutinefunction
+from types import GenericAlias
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import core_schema
+
+from wsaction._events.crud import event_routes, note_given
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.exceptions import ImproperlyConfigured, NotFound
+from wsaction.filters import check_query
+from wsaction.handlers import ActionView, AsyncAPIActionHandler
 from wsaction.mixins import (
     CreateModelMixin,
     DestroyModelMixin,
     ListModelMixin,
     RetrieveModelMixin,
+    Slot,
     UpdateModelMixin,
+    rebuilt,
 )
+from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination, paginator_of, total
+from wsaction.permissions._classes import refuse_answer
+from wsaction.querysets._lookups import FieldError
+from wsaction.serializers import ReadOnly, input_model, output_model
+from wsaction.serializers._core_schema import marked
+from wsaction.serializers._from_attributes import many_shown_as, shown_as
+from wsaction.serializers._models import shows
 
 __all__ = (
     "CreateAPIActionHandler",
@@ -45,6 +68,383 @@ __all__ = (
     "RetrieveUpdateDestroyAPIConsumer",
     "UpdateAPIActionHandler",
     "UpdateAPIConsumer",
+)
+
+Serializer = type[BaseModel]
+
+
+class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
+    """A handler of the objects of a ``queryset``, shown as ``serializer_class``, a pydantic model.
+
+    ``input_serializer_class`` is what comes in, where that is another model. The object is the one whose
+    ``lookup_field`` has the value of the capture ``lookup_url_kwarg`` (by default of the same name); where the route
+    has no such capture, of the frame's top-level key of that name, or ``pk``.
+
+    ``filter_backends`` and ``pagination_class`` (see `wsaction.filters`, `wsaction.pagination`) are classes or
+    instances. Query parameters that none of them reads are a 400, unless ``query_parameters`` names them, as those that
+    the handler's own code reads. What is declared wrongly is refused with `ImproperlyConfigured` when the handler is
+    mounted.
+    """
+
+    queryset: ClassVar[Any] = None
+    serializer_class: ClassVar[Serializer | None] = None
+    input_serializer_class: ClassVar[Serializer | None] = None
+    lookup_field: ClassVar[str] = "pk"
+    lookup_url_kwarg: ClassVar[str | None] = None
+    lookup_value_converter: ClassVar[str] = "str"  # of `wsaction.routers.SimpleRouter`, as the next
+    lookup_value_regex: ClassVar[str | None] = None
+    pagination_class: ClassVar[Any] = PageNumberPagination
+    filter_backends: ClassVar[Sequence[Any]] = ()
+    filter_fields: ClassVar[Any] = ()
+    search_fields: ClassVar[Sequence[str]] = ()
+    ordering_fields: ClassVar[Sequence[str]] = ()
+    ordering: ClassVar[str | Sequence[str]] = ()
+    query_parameters: ClassVar[Sequence[str]] = ()
+    version_field: ClassVar[str | None] = None  # that every change makes greater, so that clients drop older events
+
+    decides_query: ClassVar[bool] = False  # whether a subclass took over filter_queryset or paginator
+    decides_queryset: ClassVar[bool] = False  # whether a subclass took over get_queryset
+    decides_object: ClassVar[bool] = False  # the same of get_object
+    decides_topic: ClassVar[bool] = False  # the same of get_topic
+    decides_serializer: ClassVar[bool] = False  # the same of what retrieve shows, by frame or by user
+    decides_list: ClassVar[bool] = False  # the same of what list shows, which may be less than retrieve does
+    scopes_queryset: ClassVar[bool] = False  # whether a subclass says which objects there are: by any hook
+    announced_by: ClassVar[frozenset[str]] = frozenset(
+        {"serializer_class", "input_serializer_class", "pagination_class"}
+    )
+
+    @classmethod
+    def _read_hooks(cls) -> None:
+        super()._read_hooks()
+        for name in _PLAIN_HOOKS:
+            if iscoroutinefunction(getattr(cls, name)):
+                raise ImproperlyConfigured(
+                    f"{cls.__name__}.{name} is a plain def, which may await nothing; load what it needs before, in "
+                    "connect() or in check_permissions(), and keep it on self or self.consumer"
+                )
+        generic = GenericAsyncAPIActionHandler
+        cls.decides_query = (cls.filter_queryset, cls.paginator) != (generic.filter_queryset, generic.paginator)
+        cls.decides_queryset = cls.get_queryset is not generic.get_queryset
+        cls.decides_object = cls.get_object is not generic.get_object
+        if cls.decides_object and iscoroutinefunction(cls.get_object) and not hasattr(cls.get_object, "is_noted"):
+            cls.get_object = _noted(cls.get_object)  # type: ignore[method-assign]
+        cls.decides_topic = cls.get_topic is not AsyncAPIActionHandler.get_topic
+        cls.decides_serializer = _decides_what_is_shown(cls)
+        cls.decides_list = getattr(cls, "retrieve", None) is not None and _has_own(cls, _list_hooks())
+        filters = cls.filter_queryset is not generic.filter_queryset
+        cls.scopes_queryset = cls.decides_queryset or cls.decides_object or filters
+
+    # ---------------------------------------------------------------------------------------------- objects
+    def get_queryset(self) -> Any:
+        """The objects that this frame may reach; override it to narrow them."""
+        if self.queryset is None:
+            raise ImproperlyConfigured(f"{type(self).__name__} needs a queryset, or a get_queryset() of its own")
+        return self.queryset
+
+    async def get_object(self) -> Any:
+        """The object that the route names, once its permissions have said yes.
+
+        Raises `NotFound`, `PermissionDenied`.
+        """
+        queryset = self.filter_queryset(self.get_queryset())
+        if (key := self._key()) is None:  # as a lookup, it would find what has no value there
+            raise NotFound
+        obj = await queryset.get(**{self.lookup_field: key})
+        refuse_answer(self, "check_object_permissions", await self.check_object_permissions(obj))  # type: ignore[func-returns-value]
+        self.frame.asks_object = (), {}
+        return obj
+
+    # ---------------------------------------------------------------------------------------------- events
+    def get_event_routes(self, event: str, obj: Any) -> Sequence[str]:
+        """Where it is told that ``obj`` was ``created``, ``updated`` or ``deleted``, with `SubscribeMixin`.
+
+        This route and, where a `SimpleRouter` made it, those of the list and of the object. Override it to tell others.
+        """
+        return event_routes(self, obj)
+
+    async def publish_object(self, event: str, obj: Any, before: Any = None) -> None:
+        """Tells that an object was ``created``, ``updated`` or ``deleted`` otherwise than by ``perform_...``.
+
+        ``before``: the object as it was, or its values, ``queryset.values_of(obj)`` before the change. Without it,
+        whoever may not see the object gets ``deleted``, with its key: they may have seen it. An object whose session
+        has expired it is read again by its key. Told after the commit, as `publish` does. Raises ``ValueError`` for
+        the changed object as ``before``, for values that have expired and cannot be read again, ``TypeError`` for
+        other objects.
+        """
+        await self._on_its_loop(lambda: note_given(self, event, obj, before))
+
+    def _key(self) -> Any:
+        name = self.lookup_url_kwarg or self.lookup_field
+        if name in self.kwargs:
+            return self.kwargs[name]
+        body = self.frame.body
+        for key in (name, "pk"):
+            if key in body:
+                return body[key]
+        raise NotFound(f"This route names no object: {name} is neither in the route nor in the frame.")
+
+    # ---------------------------------------------------------------------------------------------- lists
+    def filter_queryset(self, queryset: Any) -> Any:
+        """What ``filter_backends`` leave of a queryset. Raises `wsaction.exceptions.InvalidParameters`."""
+        if self.frame.call.query and self.frame.action is not None:
+            check_query(self.query_params.multi_items(), self.known_parameters())
+        for backend in map(_instance, self.filter_backends):
+            queryset = backend.filter_queryset(queryset, self)
+        return queryset
+
+    @property
+    def paginator(self) -> BasePagination | None:
+        """What divides lists into pages; None where ``pagination_class`` is."""
+        paginator: BasePagination | None = _instance(self.pagination_class)
+        return paginator
+
+    async def paginate_queryset(self, queryset: Any) -> Page | None:
+        """The page that the frame asks for; None without a paginator. Raises `NotFound`."""
+        paginator = self.paginator
+        return None if paginator is None else await paginator.paginate_queryset(queryset, self)
+
+    def get_paginated_response(self, page: Page, results: Sequence[Any]) -> Any:
+        """What ``list`` answers, of a page and its objects, serialised."""
+        return self.paginator.get_paginated_response(page, results)  # type: ignore[union-attr]  # it made the page
+
+    def get_page_size(self) -> int:
+        """How many objects a page of a stream has."""
+        return (self.paginator or BasePagination()).get_page_size(self)
+
+    def get_ordering(self) -> Sequence[str]:
+        """The order that an `OrderingFilter` finds; nothing without one."""
+        backends = [one for one in map(_instance, self.filter_backends) if hasattr(one, "get_ordering")]
+        return backends[0].get_ordering(self) if backends else ()
+
+    def get_total_ordering(self) -> Sequence[str] | None:
+        """The order of the list down to the primary key; None where it is the queryset's own affair."""
+        paginator = self.paginator
+        ordering = self.get_ordering() or (paginator.ordering if isinstance(paginator, CursorPagination) else ())
+        return total(ordering) if ordering else None
+
+    def known_parameters(self) -> Sequence[str]:
+        """The query parameters that a list takes: its backends', its paginator's, and ``query_parameters``."""
+        backends = [name for one in map(_instance, self.filter_backends) for name in one.parameters(self)]
+        paginator = self.paginator
+        return [*backends, *(() if paginator is None else paginator.parameters), *self.query_parameters]
+
+    # ---------------------------------------------------------------------------------------------- serializers
+    def get_serializer_class(self) -> Serializer:
+        """The model that objects are shown as; override it to decide for each frame."""
+        if self.serializer_class is None:
+            raise ImproperlyConfigured(
+                f"{type(self).__name__} needs a serializer_class, or a get_serializer_class() of its own"
+            )
+        return self.serializer_class
+
+    def get_input_serializer_class(self) -> Serializer:
+        """The model of what comes in: ``input_serializer_class``, or else `get_serializer_class`."""
+        return self.input_serializer_class or self.get_serializer_class()
+
+    def serialize(self, obj: Any) -> BaseModel:
+        """The object as `get_serializer_class` shows it, from its attributes."""
+        return shown_as(output_model(self.get_serializer_class()), obj)
+
+    def serialize_many(self, objs: Sequence[Any]) -> Sequence[BaseModel]:
+        """The same of many, in one call of pydantic."""
+        return many_shown_as(output_model(self.get_serializer_class()), objs)
+
+    def validate(self, data: Any, obj: Any = None, *, partial: bool = False) -> dict[str, Any]:
+        """The values to be written, of what came as ``data``: by field, without those marked ``ReadOnly``.
+
+        ``partial``: of what was sent alone. ``obj`` is the object that they are meant for, of which the model's own
+        validators see the rest. Raises `wsaction.exceptions.InvalidParameters`.
+        """
+        return input_model(self.get_input_serializer_class(), partial).values(data, obj)
+
+    # ---------------------------------------------------------------------------------------------- declared
+    @classmethod
+    def stands_for(cls, annotation: Any, initkwargs: Mapping[str, Any]) -> Any:
+        """An annotation with the serializers in the place of ``Input``, ``Output`` and the like, at any depth."""
+        slots = [one for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Slot)]
+        if not slots:
+            return rebuilt(annotation, lambda part: cls.stands_for(part, initkwargs))
+        told = _Mounted(cls, initkwargs)
+        try:
+            return _input(told, slots[0]) if slots[0] in (Slot.INPUT, Slot.PARTIAL_INPUT) else _output(told, slots[0])
+        except ImproperlyConfigured as exc:
+            raise ImproperlyConfigured(f"{cls.__name__}: {exc}") from exc
+
+    @classmethod
+    def check_mounting(cls, view: ActionView) -> None:
+        told = _Mounted(cls, view.initkwargs)
+        functions = {action.function for action in view.actions.values()}
+        needy = [one for one in functions if one in _MODEL_ACTIONS]
+        base = GenericAsyncAPIActionHandler
+        if needy and told.queryset is None and cls.get_queryset is base.get_queryset:
+            raise ImproperlyConfigured(f"{cls.__name__} needs a queryset, or a get_queryset() of its own")
+        if told.queryset is not None and not isinstance(told.queryset, type) and not hasattr(told.queryset, "get"):
+            raise ImproperlyConfigured(
+                f"{cls.__name__}.queryset is a queryset, as in MemoryQuerySet(Card, rows=[...]) or "
+                f"SQLAlchemyQuerySet(Card, sessionmaker), not {told.queryset!r:.80}"
+            )
+        if isinstance(told.queryset, type):
+            raise ImproperlyConfigured(
+                f"{cls.__name__}.queryset is a queryset, as in MemoryQuerySet({told.queryset.__name__}), not a class"
+            )
+        shown = [one for one in needy if one is not DestroyModelMixin.destroy]
+        if shown and told.serializer_class is None and cls.get_serializer_class is base.get_serializer_class:
+            raise ImproperlyConfigured(
+                f"{cls.__name__} needs a serializer_class, or a get_serializer_class() of its own"
+            )
+        creates = CreateModelMixin.create in needy and told.perform_create is CreateModelMixin.perform_create
+        updates = UpdateModelMixin.update in needy and told.perform_update is UpdateModelMixin.perform_update
+        if (creates or updates) and not told.decides("get_queryset", "get_input_serializer_class", "validate"):
+            _check_storing(told)
+        for attribute in ("lookup_field", "version_field") if hasattr(told.queryset, "filter") else ():
+            try:
+                if (name := getattr(told, attribute)) is not None:
+                    told.queryset.filter(**{name: None})
+            except FieldError as exc:
+                raise ImproperlyConfigured(f"{cls.__name__}.{attribute}: {exc}") from None
+        version, model = told.version_field, told.serializer_class
+        if version is not None and model is not None and not shows(model, version):
+            raise ImproperlyConfigured(
+                f"{cls.__name__}.version_field is {version!r}, which {model.__name__} does not show; clients need it"
+            )
+        if isinstance(told.filter_backends, str) or not isinstance(told.filter_backends, Sequence):
+            raise ImproperlyConfigured(f"{cls.__name__}.filter_backends is a sequence, as in (SearchFilter,)")
+        for one in (*map(_instance, told.filter_backends), paginator_of(told.pagination_class, f"{cls.__name__}.")):
+            if one is not None:
+                one.check(told)
+
+
+def _check_storing(told: "_Mounted") -> None:
+    """Refuses fields that clients write and whose columns cannot hold them."""
+    check, model = getattr(told.queryset, "check_storable", None), told.input_serializer_class or told.serializer_class
+    if check is None or model is None:
+        return
+    readonly = marked(model, ReadOnly)
+    for name, field in model.model_fields.items():
+        if name not in readonly:
+            try:
+                check(name, field.annotation)
+            except FieldError as exc:
+                raise ImproperlyConfigured(f"{told.cls.__name__}: {exc}") from None
+
+
+def _noted(get_object: Any) -> Any:
+    """A ``get_object()`` of the application's own, which notes as the framework's does that it was asked, and how."""
+
+    @wraps(get_object)
+    async def noted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        obj = await get_object(self, *args, **kwargs)
+        self.frame.asks_object = args, kwargs
+        return obj
+
+    noted.is_noted = True  # type: ignore[attr-defined]
+    return noted
+
+
+def _decides_what_is_shown(cls: Any) -> bool:
+    """Whether a class took over what ``retrieve``, or else ``list``, shows of an object."""
+    base = GenericAsyncAPIActionHandler
+    hooks: dict[str, Any] = {"get_serializer_class": base.get_serializer_class, "serialize": base.serialize}
+    if getattr(cls, "retrieve", None) is not None:
+        hooks["retrieve"] = RetrieveModelMixin.retrieve
+    elif getattr(cls, "list", None) is not None:
+        hooks |= _list_hooks()
+    return _has_own(cls, hooks)
+
+
+def _list_hooks() -> dict[str, Any]:
+    base = GenericAsyncAPIActionHandler
+    return {
+        "list": ListModelMixin.list,
+        "serialize_many": base.serialize_many,
+        "get_paginated_response": base.get_paginated_response,
+    }
+
+
+def _has_own(cls: Any, hooks: dict[str, Any]) -> bool:
+    return any(getattr(cls, name, hook) is not hook for name, hook in hooks.items())
+
+
+_PLAIN_HOOKS = (
+    "get_queryset",
+    "filter_queryset",
+    "get_serializer_class",
+    "get_input_serializer_class",
+    "serialize",
+    "serialize_many",
+    "validate",
+    "get_paginated_response",
+    "get_page_size",
+    "get_ordering",
+    "get_event_routes",
+)
+GenericAsyncAPIActionHandler.reserved_names = frozenset(
+    name for name in vars(GenericAsyncAPIActionHandler) if not name.startswith("__")
+)
+
+
+class GenericAsyncAPIConsumer(GenericAsyncAPIActionHandler, AsyncAPIConsumer):
+    """`GenericAsyncAPIActionHandler` as the root of a connection; the key may be captured by the connection's path."""
+
+
+class _Mounted:
+    """A handler's attributes as they are where it is mounted."""
+
+    def __init__(self, cls: Any, initkwargs: Mapping[str, Any]) -> None:
+        self.cls, self.initkwargs = cls, initkwargs
+
+    def __getattr__(self, name: str) -> Any:
+        return self.initkwargs[name] if name in self.initkwargs else getattr(self.cls, name)
+
+    def decides(self, *hooks: str) -> bool:
+        """Whether the class took over one of these methods."""
+        return any(getattr(self.cls, hook) is not getattr(GenericAsyncAPIActionHandler, hook) for hook in hooks)
+
+
+class _Announced:
+    """An annotation that tells of a type and lets anything pass, where a hook decides for each frame."""
+
+    def __init__(self, annotation: Any) -> None:
+        self.annotation = annotation
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return core_schema.any_schema()
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
+        return handler(TypeAdapter(self.annotation).core_schema)
+
+
+def _input(told: _Mounted, slot: Slot) -> Any:
+    model = told.input_serializer_class or told.serializer_class
+    return Any if model is None else Annotated[Any, input_model(model, slot is Slot.PARTIAL_INPUT)]
+
+
+def _output(told: _Mounted, slot: Slot) -> Any:
+    item: Any = Any if told.serializer_class is None else output_model(told.serializer_class)
+    announced, many = item, GenericAlias(list, (item,))
+    if slot is Slot.LIST:
+        paginator = paginator_of(told.pagination_class)
+        announced = many if paginator is None else paginator.get_response_type(item)
+    elif slot is Slot.PAGES:
+        announced = many
+    if told.decides("get_serializer_class", "serialize", "serialize_many", "get_paginated_response"):
+        announced = Annotated[Any, _Announced(announced)]
+    return GenericAlias(AsyncIterator, (announced,)) if slot is Slot.PAGES else announced
+
+
+def _instance(kind: Any) -> Any:
+    return kind() if isinstance(kind, type) else kind
+
+
+_MODEL_ACTIONS: frozenset[Any] = frozenset(
+    {
+        CreateModelMixin.create,
+        DestroyModelMixin.destroy,
+        ListModelMixin.list,
+        RetrieveModelMixin.retrieve,
+        UpdateModelMixin.partial_update,
+        UpdateModelMixin.update,
+    }
 )
 
 
