@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.urls import path as django_path
 
-from wsaction.addresses import Address, address_of
+from wsaction.asyncapi._addresses import Address, address_of
 from wsaction.routing import Router, include, path, re_path, register_converter
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from tests.everything import everything
 from wsaction.applications import WSAction
-from wsaction.codegen.names import camel, free, is_identifier, pascal, words
+from wsaction.asyncapi._client_names import camel, free, is_identifier, pascal, words
 from wsaction.codegen.types import Types, comment
 from wsaction.codegen.typescript import runtime, typescript
 from wsaction.consumers import AsyncAPIConsumer

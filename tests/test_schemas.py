@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field
 from typing_extensions import TypedDict
 
-from wsaction.schemas import Schemas, as_draft_7, json_of
+from wsaction.asyncapi._schemas import Schemas, as_draft_7, json_of
 from wsaction.serializers._models import json_encoder
 
 

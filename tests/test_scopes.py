@@ -1,4 +1,4 @@
-"""`wsaction.addresses`: a topic for each route of each connection path, and never one for two."""
+"""`wsaction.asyncapi._document._addresses`: a topic for each route of each connection path, and never one for two."""
 
 from typing import Any
 

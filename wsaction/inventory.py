@@ -7,7 +7,7 @@ from typing import Any
 from wsaction._handlers.action import Action
 from wsaction._handlers.mounts import MountedHandler
 from wsaction._handlers.route_table import RouteTable
-from wsaction.operations import permissions_of
+from wsaction.asyncapi._operations import permissions_of
 from wsaction.routing import Router
 from wsaction.routing._resolver import Leaf
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from wsaction.codegen.names import free, is_identifier, pascal
+from wsaction.asyncapi._client_names import free, is_identifier, pascal
 
 __all__ = ("Types", "comment", "key", "literal")
 

@@ -11,8 +11,8 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from wsaction.codegen.members import Group, Method, Route, groups_of
-from wsaction.codegen.names import pascal
+from wsaction.asyncapi._client_methods import Group, Method, Route, groups_of
+from wsaction.asyncapi._client_names import pascal
 from wsaction.codegen.types import Types, comment, key, literal
 
 __all__ = ("runtime", "typescript")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from wsaction.codegen.names import camel, free, pascal
+from wsaction.asyncapi._client_names import camel, free, pascal
 
 __all__ = ("Group", "Method", "Route", "groups_of")
 

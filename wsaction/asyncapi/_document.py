@@ -11,13 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from wsaction._handlers.mounts import MountedHandler, Plan
-from wsaction.addresses import Address, address_of
-from wsaction.authentication import BaseAuthentication, BearerAuthentication
-from wsaction.authentication._state import Authenticator
-from wsaction.codegen.members import groups_of
-from wsaction.exceptions import CATALOGUE
-from wsaction.limits import Limits
-from wsaction.operations import (
+from wsaction.asyncapi._addresses import Address, address_of
+from wsaction.asyncapi._client_methods import groups_of
+from wsaction.asyncapi._operations import (
     REQUEST_ID,
     Message,
     Place,
@@ -28,9 +24,13 @@ from wsaction.operations import (
     messages_of,
     text_of,
 )
+from wsaction.asyncapi._schemas import Schemas
+from wsaction.authentication import BaseAuthentication, BearerAuthentication
+from wsaction.authentication._state import Authenticator
+from wsaction.exceptions import CATALOGUE
+from wsaction.limits import Limits
 from wsaction.routing import Router
 from wsaction.routing._resolver import Leaf
-from wsaction.schemas import Schemas
 
 __all__ = ("describe",)
 

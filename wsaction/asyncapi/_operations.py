@@ -9,10 +9,10 @@ from typing import Any
 from wsaction._handlers.action import Action
 from wsaction._handlers.mounts import MountedHandler, Plan
 from wsaction._handlers.parameters import EMPTY, Input
-from wsaction.addresses import Address
+from wsaction.asyncapi._addresses import Address
+from wsaction.asyncapi._schemas import Schemas, json_of
 from wsaction.limits import Limits
 from wsaction.permissions._expressions import name_of
-from wsaction.schemas import Schemas, json_of
 from wsaction.serializers import output_model
 
 __all__ = (
