@@ -1,6 +1,6 @@
 """The TypeScript client of an app: one file without dependencies, written from its AsyncAPI document.
 
-In front stands the runtime, the same for all, put together from the ``.ts`` files beside this module. Behind it are the
+In front stands the runtime, the same for all, put together from the ``.ts`` files in `client/`. Behind it are the
 models, an interface for each object of the client, the client, and a table of what each of its methods asks.
 """
 
@@ -17,7 +17,17 @@ from wsaction.codegen.types import Types, comment, key, literal
 
 __all__ = ("runtime", "typescript")
 
-_PARTS = ("errors", "messages", "pacing", "links", "lines", "streams", "subscriptions", "audiences", "calls")
+_PARTS = (
+    "errors",
+    "messages",
+    "pacing",
+    "connection",
+    "reconnect",
+    "streams",
+    "subscriptions",
+    "event_routing",
+    "calls",
+)
 _HEAD = """\
 // Written by `wsaction codegen typescript`: the client of {title}, connection {address}. Do not edit.
 /* eslint-disable */
@@ -29,7 +39,7 @@ _RULE = "// " + "-" * (113 - len(" this app")) + " this app\n\n"
 @lru_cache(maxsize=1)
 def runtime() -> str:
     """What stands in front of every generated file."""
-    folder = files("wsaction") / "codegen"
+    folder = files("wsaction") / "codegen" / "client"
     return "".join((folder / f"{name}.ts").read_text("utf-8") for name in _PARTS)
 
 
