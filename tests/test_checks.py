@@ -1,4 +1,5 @@
-"""`wsaction.checks`, `wsaction.routing._unreachable`, `wsaction.inventory`: what is found in declarations, and what
+"""`wsaction.cli.check`, `wsaction.routing._unreachable`, `wsaction.cli._routes`: what is found in declarations, and
+what
 is not."""
 
 import math
@@ -11,13 +12,13 @@ from pydantic import BaseModel
 from tests.everything import everything
 from wsaction.applications import WSAction
 from wsaction.authentication import Credential, FirstFrameAuthentication, SessionAuthentication
-from wsaction.checks import Finding, check
+from wsaction.cli._routes import inventory
+from wsaction.cli.check import Finding, check
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.filters import FieldFilter, SearchFilter
 from wsaction.generics import ListAPIActionHandler
 from wsaction.handlers import AsyncAPIActionHandler
-from wsaction.inventory import inventory
 from wsaction.layers.redis import RedisLayer
 from wsaction.limits import Limits
 from wsaction.permissions import AllowAny, IsAuthenticated, IsAuthenticatedStrictly, IsOwner

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from examples.quickstart import app as quickstart
 from wsaction.cli import main
-from wsaction.cli_output import put, table
+from wsaction.cli._output import put, table
 from wsaction.codegen.typescript import runtime
 
 QUICKSTART = "examples.quickstart:app"
@@ -195,7 +195,7 @@ def test_a_module_that_cannot_be_imported_shows_its_own_traceback_and_none_of_ou
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.splitlines()[-1].startswith(last)
     assert "cli_bad.py" in result.stderr
-    assert "cli_loading.py" not in result.stderr
+    assert "_loading.py" not in result.stderr
     assert "importlib" not in result.stderr
 
 

@@ -30,7 +30,6 @@ BESIDE = {
 
 # What has yet to move: the package that a module goes to. It shrinks with each move, and is gone at the end.
 NOT_YET_MOVED = """
-cli: cli_call cli_codegen cli_inspect cli_loading cli_output checks inventory
 """
 MOVED_TO = {
     module: package

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from wsaction.applications import WSAction
-from wsaction.cli_loading import app_argument
-from wsaction.cli_output import output_option, put, read
+from wsaction.cli._loading import app_argument
+from wsaction.cli._output import output_option, put, read
 from wsaction.codegen.typescript import typescript as write_typescript
 
 __all__ = ("codegen",)

@@ -100,7 +100,7 @@ def check_served(found: Any, target: str, module: ModuleType) -> None:
 
 def told_where(exc: Exception) -> str:
     """What an exception says, in one line, and which line of whose code it is about, if any is."""
-    ours = str(Path(__file__).parent)
+    ours = str(Path(__file__).parents[1])
     frames = [one for one in traceback.extract_tb(exc.__traceback__) if Path(one.filename).is_file()]
     imported = [at for at, one in enumerate(frames) if one.filename == __file__]
     theirs = [one for one in frames[imported[-1] :] if not one.filename.startswith(ours)] if imported else []

@@ -10,10 +10,10 @@ except ImportError as exc:
     raise ImportError("the wsaction command needs click: pip install 'wsaction[standard]'") from exc
 
 import wsaction
-from wsaction.cli_call import call
-from wsaction.cli_codegen import codegen
-from wsaction.cli_inspect import asyncapi, check, routes
-from wsaction.cli_loading import check_factory, check_module, check_served, find, told_where
+from wsaction.cli._loading import check_factory, check_module, check_served, find, told_where
+from wsaction.cli.call import call
+from wsaction.cli.codegen import codegen
+from wsaction.cli.inspect import asyncapi, check, routes
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.server import run as run_app
 

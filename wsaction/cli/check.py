@@ -12,8 +12,8 @@ from wsaction._handlers.mounts import MountedHandler
 from wsaction._utils.hints import framework_names, is_code, user_attributes
 from wsaction.applications import WSAction
 from wsaction.authentication import SessionAuthentication
+from wsaction.cli._routes import Entry, inventory
 from wsaction.filters import FieldFilter, OrderingFilter, SearchFilter
-from wsaction.inventory import Entry, inventory
 from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
 from wsaction.permissions import BasePermission

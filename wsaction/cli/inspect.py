@@ -11,10 +11,10 @@ import click
 from wsaction._handlers.action import Action
 from wsaction._server.worker_count import count_workers
 from wsaction.applications import WSAction
-from wsaction.checks import check as check_app
-from wsaction.cli_loading import app_argument
-from wsaction.cli_output import output_option, put, table
-from wsaction.inventory import Entry, inventory
+from wsaction.cli._loading import app_argument
+from wsaction.cli._output import output_option, put, table
+from wsaction.cli._routes import Entry, inventory
+from wsaction.cli.check import check as check_app
 
 __all__ = ("asyncapi", "check", "routes")
 
