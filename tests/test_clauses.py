@@ -1,4 +1,5 @@
-"""`wsaction.contrib.clauses`, `.columns` and `.violations`: columns of every type, on SQLite and PostgreSQL."""
+"""`wsaction.contrib.sqlalchemy._clauses`, `.columns` and `.violations`: columns of every type, on SQLite and
+PostgreSQL."""
 
 import asyncio
 import datetime
@@ -20,9 +21,9 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
 
 from tests import shelves
-from wsaction.contrib.clauses import Condition, MappedFields, _behind
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
-from wsaction.contrib.violations import api_error
+from wsaction.contrib.sqlalchemy._clauses import Condition, MappedFields, _behind
+from wsaction.contrib.sqlalchemy._errors import api_error
 from wsaction.exceptions import Busy, Conflict, InvalidParameters, NotFound
 from wsaction.pagination import pages_of, total
 from wsaction.querysets import MemoryQuerySet

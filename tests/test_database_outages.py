@@ -17,8 +17,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tests import shelves
 from tests.driving import talking
-from wsaction.contrib import sessions
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
+from wsaction.contrib.sqlalchemy import _session as sessions
 from wsaction.decorators import async_action
 from wsaction.exceptions import DatabaseUnavailable
 from wsaction.generics import ModelAPIActionHandler

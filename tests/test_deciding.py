@@ -19,8 +19,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from tests import shelves
 from tests.schedules import SCHEDULES
-from wsaction.contrib.columns import ColumnValues
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
+from wsaction.contrib.sqlalchemy._columns import ColumnValues
 from wsaction.querysets._lookups import Combination, Condition, Q, name_of
 from wsaction.querysets._predicates import decide
 

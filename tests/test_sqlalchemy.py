@@ -34,8 +34,8 @@ from tests.conftest import Server
 from tests.driving import ask, talking
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
-from wsaction.contrib import sessions
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
+from wsaction.contrib.sqlalchemy import _session as sessions
 from wsaction.decorators import async_action
 from wsaction.exceptions import APIError, Busy, Conflict, ImproperlyConfigured, NotFound
 from wsaction.generics import ModelAPIActionHandler

@@ -16,8 +16,8 @@ from sqlalchemy.pool import NullPool
 from tests import shelves
 from tests.driving import talking
 from wsaction.applications import WSAction
-from wsaction.contrib import sessions
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
+from wsaction.contrib.sqlalchemy import _session as sessions
 from wsaction.decorators import async_action
 from wsaction.exceptions import Busy
 from wsaction.generics import ModelAPIActionHandler

@@ -9,7 +9,7 @@ from sqlalchemy import BinaryExpression, Column, ColumnElement, and_, func, lite
 from sqlalchemy.orm import MANYTOONE, ColumnProperty, Mapper, aliased
 from sqlalchemy.types import Enum, Float, Numeric, String, TypeDecorator, TypeEngine
 
-from wsaction.contrib.columns import ColumnValues, storable
+from wsaction.contrib.sqlalchemy._columns import ColumnValues, storable
 from wsaction.querysets._lookups import TEXT_LOOKUPS, Combination, Condition, FieldError
 from wsaction.querysets._predicates import Ordering
 

@@ -29,7 +29,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.pool import StaticPool
 
 from wsaction._protocol.frames import current_frame
-from wsaction.contrib.violations import api_error, is_aborted, is_away, is_refusal
+from wsaction.contrib.sqlalchemy._errors import api_error, is_aborted, is_away, is_refusal
 from wsaction.exceptions import Busy, Conflict, DatabaseUnavailable, NotFound, OutcomeUnknown
 from wsaction.transactions import UnitOfWork, finish, join_unit, unit_of_work
 

@@ -22,9 +22,9 @@ try:
 except ImportError as exc:
     raise ImportError('SQLAlchemyQuerySet needs SQLAlchemy: pip install "wsaction[sqlalchemy]"') from exc
 
-from wsaction.contrib.clauses import MappedFields, clause, ordering
-from wsaction.contrib.columns import refuse_container
-from wsaction.contrib.sessions import flush, session_under_way
+from wsaction.contrib.sqlalchemy._clauses import MappedFields, clause, ordering
+from wsaction.contrib.sqlalchemy._columns import refuse_container
+from wsaction.contrib.sqlalchemy._session import flush, session_under_way
 from wsaction.exceptions import Conflict, ImproperlyConfigured, InvalidParameters, NotFound
 from wsaction.querysets._base import NarrowingQuerySet
 from wsaction.querysets._lookups import Condition, UnknownKind, name_of
