@@ -39,12 +39,12 @@ from wsaction.client import (
     UnexpectedReply,
     connect,
 )
-from wsaction.client.buffers import Buffer, Flow
+from wsaction.client._buffers import Buffer, Flow
+from wsaction.client._connection import Link
+from wsaction.client._pacing import Pacer
+from wsaction.client._websocket import open_socket
 from wsaction.client.errors import action_error
-from wsaction.client.links import Link
 from wsaction.client.messages import Reply, encode_request, read
-from wsaction.client.pacing import Pacer
-from wsaction.client.sockets import open_socket
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import APIError

@@ -10,7 +10,7 @@ import pytest
 import wsaction
 from tests.node import node
 from wsaction._server.lifecycle import _close_code
-from wsaction.client.close_codes import PASSING_STATUSES, refuses, status_refuses
+from wsaction.client._close_codes import PASSING_STATUSES, refuses, status_refuses
 from wsaction.exceptions import CATALOGUE, APIError
 
 PACKAGE = Path(wsaction.__file__).parent

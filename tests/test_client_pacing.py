@@ -11,9 +11,9 @@ from tests.conftest import Server
 from tests.scripted import WAIT, Peer, client_at, relayed, scripted
 from wsaction.applications import WSAction
 from wsaction.client import CallTimeout, Client, ConnectionFailed, ConnectionLost, Overflow, Unavailable, connect
-from wsaction.client.links import Answer
+from wsaction.client._connection import Answer
+from wsaction.client._pacing import Pacer, Request, was_not_run
 from wsaction.client.messages import Reply
-from wsaction.client.pacing import Pacer, Request, was_not_run
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.handlers import AsyncAPIActionHandler
@@ -280,7 +280,7 @@ async def test_a_send_waits_for_its_turn_at_most_as_long_as_a_call() -> None:
 
 
 async def test_more_than_may_wait_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsaction.client.pacing.MOST_WAITING", 3)
+    monkeypatch.setattr("wsaction.client._pacing.MOST_WAITING", 3)
     async with scripted() as server, client_at(server, max_in_flight=1) as (client, _):
         calls = [asyncio.create_task(client.call("take", number=number)) for number in range(4)]
         await asyncio.sleep(0)

@@ -12,8 +12,10 @@ Needs the extra ``client``. Like `wsaction.testing`, this package's ``__init__``
 server's side.
 """
 
-from wsaction.client.audiences import Events
-from wsaction.client.clients import Client, connect
+from wsaction.client._client import Client, connect
+from wsaction.client._event_routing import Events
+from wsaction.client._reconnect import State
+from wsaction.client._subscriptions import Subscription, SubscriptionState
 from wsaction.client.errors import (
     ActionError,
     ActionNotAllowed,
@@ -35,9 +37,7 @@ from wsaction.client.errors import (
     Unavailable,
     UnexpectedReply,
 )
-from wsaction.client.lines import State
 from wsaction.client.messages import Event, Position, Resync
-from wsaction.client.subscriptions import Subscription, SubscriptionState
 
 __all__ = (
     "ActionError",

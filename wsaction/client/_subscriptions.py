@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
-from wsaction.client.backoff import Backoff
-from wsaction.client.buffers import Buffer
+from wsaction.client._backoff import Backoff
+from wsaction.client._buffers import Buffer
+from wsaction.client._connection import Link
+from wsaction.client._pacing import QUEUE_BOUNDS
 from wsaction.client.errors import (
     ActionError,
     CallTimeout,
@@ -23,9 +25,7 @@ from wsaction.client.errors import (
     UnexpectedReply,
     action_error,
 )
-from wsaction.client.links import Link
 from wsaction.client.messages import Event, Position, Reply, Resync, position_in
-from wsaction.client.pacing import QUEUE_BOUNDS
 
 __all__ = ("Line", "Registry", "SharedRoute", "Subscription", "SubscriptionState")
 

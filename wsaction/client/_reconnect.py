@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
-from wsaction.client.backoff import Backoff
-from wsaction.client.close_codes import NOT_AUTHENTICATED, refuses
-from wsaction.client.dialing import Dialer, refusal
+from wsaction.client._backoff import Backoff
+from wsaction.client._close_codes import NOT_AUTHENTICATED, refuses
+from wsaction.client._connection import Link
+from wsaction.client._handshake import Dialer, refusal
+from wsaction.client._pacing import Pacer
 from wsaction.client.errors import ConnectionFailed, ConnectionLost
-from wsaction.client.links import Link
 from wsaction.client.messages import Event
-from wsaction.client.pacing import Pacer
 
 __all__ = ("Hearer", "Line", "State")
 

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from wsaction.client.close_codes import refuses, status_refuses
+from wsaction.client._close_codes import refuses, status_refuses
+from wsaction.client._connection import Link
+from wsaction.client._pacing import Pacer
+from wsaction.client._websocket import open_socket
 from wsaction.client.errors import ActionError, ClientError, ConnectionFailed, ConnectionLost
-from wsaction.client.links import Link
 from wsaction.client.messages import Event, Reply
-from wsaction.client.pacing import Pacer
-from wsaction.client.sockets import open_socket
 
 __all__ = ("Dialer", "Token", "refusal")
 

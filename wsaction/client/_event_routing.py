@@ -2,12 +2,12 @@
 
 from weakref import WeakSet
 
-from wsaction.client.backoff import Backoff
-from wsaction.client.buffers import Buffer
+from wsaction.client._backoff import Backoff
+from wsaction.client._buffers import Buffer
+from wsaction.client._connection import Link
+from wsaction.client._subscriptions import Line, SharedRoute
 from wsaction.client.errors import ConnectionFailed
-from wsaction.client.links import Link
 from wsaction.client.messages import Event, Resync
-from wsaction.client.subscriptions import Line, SharedRoute
 
 __all__ = ("Audience", "Events")
 

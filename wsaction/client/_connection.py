@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wsaction.client.buffers import HARD, Flow, Outbox, StreamBuffer
-from wsaction.client.close_codes import refuses
+from wsaction.client._buffers import HARD, Flow, Outbox, StreamBuffer
+from wsaction.client._close_codes import refuses
+from wsaction.client._pacing import Asker, Pacer, Request, was_not_run
+from wsaction.client._websocket import Socket
 from wsaction.client.errors import ConnectionLost, Overflow, UnexpectedReply
 from wsaction.client.messages import Event, Reply, encode_request, read
-from wsaction.client.pacing import Asker, Pacer, Request, was_not_run
-from wsaction.client.sockets import Socket
 
 __all__ = ("Answer", "Items", "Link")
 

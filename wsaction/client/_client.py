@@ -7,15 +7,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
-from wsaction.client.audiences import Audience, Events
-from wsaction.client.backoff import Backoff
-from wsaction.client.dialing import Dialer, Token
+from wsaction.client._backoff import Backoff
+from wsaction.client._connection import Answer, Items
+from wsaction.client._event_routing import Audience, Events
+from wsaction.client._handshake import Dialer, Token
+from wsaction.client._pacing import Pacer, Request
+from wsaction.client._reconnect import Line, State
+from wsaction.client._subscriptions import Subscription
 from wsaction.client.errors import CallTimeout, ClientError
-from wsaction.client.lines import Line, State
-from wsaction.client.links import Answer, Items
 from wsaction.client.messages import Position, Reply, validated
-from wsaction.client.pacing import Pacer, Request
-from wsaction.client.subscriptions import Subscription
 
 __all__ = ("Client", "connect")
 

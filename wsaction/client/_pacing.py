@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from wsaction.client.backoff import Backoff
+from wsaction.client._backoff import Backoff
 from wsaction.client.errors import ConnectionFailed, ConnectionLost, Overflow
 from wsaction.client.messages import Reply, encode_request
 
