@@ -66,7 +66,7 @@ from wsaction.querysets import MemoryQuerySet
 from wsaction.routing import path
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import HandshakeRefused, connect
-from wsaction.testing.scopes import websocket_scope
+from wsaction.testing._scope import websocket_scope
 from wsaction.transactions import current_unit
 
 NOW = 1_000_000.0

@@ -24,7 +24,7 @@ from wsaction.limits import Limits
 from wsaction.routing import path
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import ConnectionClosed, connect
-from wsaction.testing.scopes import websocket_scope
+from wsaction.testing._scope import websocket_scope
 
 WAIT = 10.0
 MANY = 500  # times what a bound lets by

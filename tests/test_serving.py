@@ -18,7 +18,7 @@ from wsaction.limits import Limits
 from wsaction.permissions import AllowAny, BasePermission, DenyAll, IsAuthenticated
 from wsaction.routing import path
 from wsaction.testing import HandshakeRefused, connect
-from wsaction.testing.scopes import websocket_scope
+from wsaction.testing._scope import websocket_scope
 
 WAIT = 5.0  # seconds that a test waits at most, for anything
 NO_EXTENSION: dict[str, Any] = {"extensions": {}}

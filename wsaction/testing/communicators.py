@@ -11,10 +11,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from wsaction.testing._asgi import ASGIApp, Message, anything
+from wsaction.testing._scope import HeaderTypes, websocket_scope
+from wsaction.testing._transport import Transport
 from wsaction.testing.errors import ConnectionClosed, UnexpectedFrame
-from wsaction.testing.messages import ASGIApp, Message, anything
-from wsaction.testing.scopes import HeaderTypes, websocket_scope
-from wsaction.testing.transports import Transport
 
 __all__ = ("WebsocketCommunicator",)
 

@@ -23,7 +23,7 @@ from wsaction.exceptions import Conflict, NotFound
 from wsaction.querysets._base import MultipleObjectsReturned
 from wsaction.querysets._lookups import LOOKUPS as LOOKUP_NAMES
 from wsaction.querysets._lookups import FieldError, InvalidLookup, Q
-from wsaction.testing.things import LOOKUPS, NEW, NOWHERE, ORDERS, ROWS, UNASKABLE
+from wsaction.testing._queryset_cases import LOOKUPS, NEW, NOWHERE, ORDERS, ROWS, UNASKABLE
 from wsaction.transactions import unit_of_work
 
 __all__ = ("ROWS", "QuerySetContract")

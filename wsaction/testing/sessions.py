@@ -18,10 +18,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from wsaction.testing._asgi import ASGIApp, Message, Received, anything, is_frame
+from wsaction.testing._scope import HeaderTypes, decode_headers, websocket_scope
+from wsaction.testing._transport import ABNORMAL, CAPACITY, Transport
 from wsaction.testing.errors import ActionFailed, ConnectionClosed, HandshakeRefused, UnexpectedFrame
-from wsaction.testing.messages import ASGIApp, Message, Received, anything, is_frame
-from wsaction.testing.scopes import HeaderTypes, decode_headers, websocket_scope
-from wsaction.testing.transports import ABNORMAL, CAPACITY, Transport
 
 __all__ = ("Stream", "WebSocketSession", "connect")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from wsaction.testing.scopes import Scope
+from wsaction.testing._scope import Scope
 
 __all__ = ("ASGIApp", "Message", "Protocol", "Received", "Wanted", "anything", "is_frame")
 

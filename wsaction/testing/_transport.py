@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 from anyio import CancelScope
 
+from wsaction.testing._asgi import ASGIApp, Message, Protocol, Received, Wanted
+from wsaction.testing._scope import Scope
 from wsaction.testing.errors import ClientDisconnected, ConnectionClosed
-from wsaction.testing.messages import ASGIApp, Message, Protocol, Received, Wanted
-from wsaction.testing.scopes import Scope
 
 __all__ = ("ABNORMAL", "CAPACITY", "Transport")
 
