@@ -29,7 +29,7 @@ def test_the_rule(code: int, is_refused: bool) -> None:
     assert refuses(code) is is_refused
 
 
-@pytest.mark.parametrize("file", ["codegen/client/reconnect.ts", "explorer/socket.js"])
+@pytest.mark.parametrize("file", ["codegen/client/reconnect.ts", "_server/explorer/socket.js"])
 def test_every_client_has_the_same_rule(file: str) -> None:
     if shutil.which("node") is None:
         pytest.skip("node is needed: apt-get install nodejs")

@@ -266,7 +266,7 @@ def test_what_the_explorer_copies_is_what_the_client_has(tmp_path: Path) -> None
         snippets.append(
             ["ws://127.0.0.1/", frame, operations[operation]["x-wsaction"], messages[name]["payload"], captures]
         )
-    script = (HERE.parent / "wsaction" / "explorer" / "snippets.js").read_text()
+    script = (HERE.parent / "wsaction" / "_server" / "explorer" / "snippets.js").read_text()
     script += f"console.log(JSON.stringify({json.dumps(snippets)}.map((one) => typescriptSnippet(...one))));"
     texts: list[str] = json.loads(node("-e", script).stdout)
     calls = [text.splitlines()[3] for text in texts]
@@ -300,7 +300,7 @@ def test_what_the_explorer_copies_as_python_is_what_the_python_client_has() -> N
         ),
     ]
     snippets = [["ws://127.0.0.1/", frame, facts[operation]] for operation, frame, _ in asked]
-    script = (HERE.parent / "wsaction" / "explorer" / "snippets.js").read_text()
+    script = (HERE.parent / "wsaction" / "_server" / "explorer" / "snippets.js").read_text()
     script += f"console.log(JSON.stringify({json.dumps(snippets)}.map((one) => pythonSnippet(...one))));"
     for (_, _, wanted), text in zip(asked, json.loads(node("-e", script).stdout), strict=True):
         assert wanted in text

@@ -90,7 +90,7 @@ def _explorer(at: str, document: str) -> Page:
     """The explorer for these two paths, which it is told by the way from the one to the other."""
     from importlib.resources import files  # 1 ms, for the page alone
 
-    folder = files("wsaction") / "explorer"
+    folder = files("wsaction") / "_server" / "explorer"
     page, style = ((folder / name).read_text("utf-8") for name in ("page.html", "style.css"))
     script = "".join((folder / f"{name}.js").read_text("utf-8") for name in _SCRIPTS)
     here = posixpath.dirname(at)
