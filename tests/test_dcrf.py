@@ -13,7 +13,6 @@ from pydantic import BaseModel
 
 from tests.driving import talking
 from wsaction._events.event_types import history
-from wsaction._protocol.frames import encode_error
 from wsaction.applications import WSAction
 from wsaction.authentication import Credential, FirstFrameAuthentication
 from wsaction.consumers import AsyncAPIConsumer
@@ -26,6 +25,7 @@ from wsaction.limits import Limits
 from wsaction.querysets import MemoryQuerySet
 from wsaction.routers import SimpleRouter
 from wsaction.routing import path
+from wsaction.serializers._errors import encode_error
 from wsaction.subscriptions import SubscribeMixin
 from wsaction.testing import WebSocketSession, connect
 

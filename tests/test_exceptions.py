@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationEr
 from pydantic_core import PydanticCustomError
 
 from wsaction import exceptions
-from wsaction._protocol.frames import encode_error, new_frame
+from wsaction._protocol.frames import new_frame
 from wsaction.exceptions import (
     CATALOGUE,
     ActionNotAllowed,
@@ -41,6 +41,7 @@ from wsaction.exceptions import (
     validation_items,
 )
 from wsaction.routing import converters
+from wsaction.serializers._errors import encode_error
 
 TREE = [
     (InvalidJSON, 400, "invalid_json"),

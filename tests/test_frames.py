@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsaction._handlers.route_table import Call as RealCall
-from wsaction._protocol.frames import Frame, decode, encode_error, encode_reply, new_frame, reply_tail
+from wsaction._protocol.frames import Frame, decode, encode_reply, new_frame, reply_tail
 from wsaction.exceptions import APIError, Busy, NotFound
 from wsaction.limits import Limits
+from wsaction.serializers._errors import encode_error
 
 LIMITS = Limits()
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

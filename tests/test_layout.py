@@ -23,25 +23,9 @@ BANDS = (
     "applications server asyncapi codegen cli contrib __main__",
 )
 BAND = {name: number for number, line in enumerate(BANDS, 1) for name in line.split()}
-BESIDE = {
+BESIDE: dict[str, set[str]] = {  # the bands, and what each may import of them
     "client": set(),
     "testing": {"querysets", "serializers", "transactions", "layers", "exceptions"},
-}  # and what they may import
-
-# What has yet to move: the package that a module goes to. It shrinks with each move, and is gone at the end.
-NOT_YET_MOVED = """
-"""
-MOVED_TO = {
-    module: package
-    for package, _, modules in (line.partition(":") for line in NOT_YET_MOVED.strip().splitlines())
-    for module in modules.split()
-}
-# Imports that are yet to be cut.
-NOT_YET_CUT = {
-    ("_protocol", "layers"),
-    ("_protocol", "serializers"),
-    ("_dispatch", "_server"),
-    ("_events", "_server"),
 }
 
 # Only these import what is not the standard library's; `routing` and the ground under it need nothing.
@@ -69,8 +53,7 @@ def tree_of(module: str) -> ast.Module:
 
 def package_of(module: str) -> str:
     """The package, or the module at the top, that a module belongs to: what has a band."""
-    first = module.partition(".")[0]
-    return MOVED_TO.get(first, first)
+    return module.partition(".")[0]
 
 
 def imports(module: str) -> Iterator[str]:
@@ -102,11 +85,11 @@ def edges() -> set[tuple[str, str]]:
 
 
 def test_every_package_has_a_band() -> None:
-    assert {package_of(module) for module in modules()} <= set(BAND) | set(BESIDE)
+    assert {package_of(module) for module in modules()} == set(BAND) | set(BESIDE)
 
 
 def test_imports_point_to_a_lower_band_or_sideways() -> None:
-    for above, below in edges() - NOT_YET_CUT:
+    for above, below in edges():
         if above in BESIDE:
             assert below in BESIDE[above], f"{above} imports {below}"
         elif below == "client":
@@ -117,7 +100,7 @@ def test_imports_point_to_a_lower_band_or_sideways() -> None:
 
 def test_packages_import_each_other_in_no_circle() -> None:
     graph: dict[str, set[str]] = {}
-    for above, below in edges() - NOT_YET_CUT:
+    for above, below in edges():
         graph.setdefault(above, set()).add(below)
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
-from wsaction._protocol.frames import Frame, current_frame, encode_error, encode_reply, reply_tail
+from wsaction._protocol.frames import Frame, current_frame, encode_reply, reply_tail
 from wsaction._utils.timer import Alarm
 from wsaction.authentication._state import AuthenticationState
 from wsaction.exceptions import Busy, NotAuthenticated, ShuttingDown, to_api_error
 from wsaction.limits import Limits, bound_in
+from wsaction.serializers._errors import encode_error
 
 __all__ = ("BlockingWatch", "Gate", "Shutter")
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from secrets import token_urlsafe
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsaction._connection.connection import Connection
 from wsaction._dispatch.broadcasts import Group, broadcast
@@ -22,7 +22,6 @@ from wsaction._protocol.frames import (
     Frame,
     Held,
     current_frame,
-    encode_error,
     encode_reply,
     is_answered,
     let_go,
@@ -31,14 +30,17 @@ from wsaction._protocol.frames import (
     size_of,
 )
 from wsaction._protocol.scope import connection_captures
-from wsaction._server.runtime import Runtime
 from wsaction._utils.tasks import is_closed_with
 from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
 from wsaction.limits import bound_in
 from wsaction.middleware import through, translated
 from wsaction.permissions._classes import raise_refusal, refuse_answer
+from wsaction.serializers._errors import encode_error
 from wsaction.throttling import MemoryThrottleStore, check_throttles
 from wsaction.transactions import COMMITTING, abandon, complete
+
+if TYPE_CHECKING:
+    from wsaction._server.runtime import Runtime
 
 __all__ = ("Session",)
 
@@ -68,7 +70,9 @@ class Session:
         "targets",
     )
 
-    def __init__(self, table: RouteTable, runtime: Runtime, scope: Any, connection: Connection, consumer: Any) -> None:
+    def __init__(
+        self, table: RouteTable, runtime: "Runtime", scope: Any, connection: Connection, consumer: Any
+    ) -> None:
         self.table, self.runtime, self.scope = table, runtime, scope
         self.direct = not runtime.middleware  # nothing stands before an action
         self.connection, self.consumer = connection, consumer

@@ -7,7 +7,7 @@ once. Where nobody knows whether the unit was committed, the subscribers are tol
 import asyncio
 import logging
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsaction._events.event_types import Announced, history
 from wsaction._handlers.route_table import Call, RouteTable, Targets
@@ -16,11 +16,13 @@ from wsaction._protocol.frames import new_frame
 from wsaction._protocol.scope import PATH_KEY, SESSION_KEY, connection_path, topic_as, topic_at, topic_of
 from wsaction._pubsub.hub import Hub
 from wsaction._pubsub.subscription import Subscriber
-from wsaction._server.runtime import Runtime
 from wsaction.exceptions import LayerUnavailable, RouteNotFound
 from wsaction.layers.base import History
 from wsaction.routing import Resolver404, ResolverMatch, Router
 from wsaction.transactions import COMMIT_ARRIVES, unit_to_wait_for
+
+if TYPE_CHECKING:
+    from wsaction._server.runtime import Runtime
 
 __all__ = (
     "Outsider",
@@ -140,12 +142,12 @@ class Outsider:
 
     __slots__ = ("connection", "runtime", "table", "targets")
 
-    def __init__(self, table: RouteTable, runtime: Runtime, match: ResolverMatch) -> None:
+    def __init__(self, table: RouteTable, runtime: "Runtime", match: ResolverMatch) -> None:
         self.table, self.runtime, self.connection = table, runtime, None
         self.targets = Targets(table, match.args, match.kwargs, 1)
 
 
-def handler_at(router: Router, runtime: Runtime, route: str, path: str | None, root: str = "") -> Any:
+def handler_at(router: Router, runtime: "Runtime", route: str, path: str | None, root: str = "") -> Any:
     """The handler of a route, for nobody's user, on the connections of ``path``.
 
     Raises ``ValueError`` where there is no such path or route, or no one path that is meant.

@@ -5,12 +5,14 @@ it, its *private* part, follows after a line feed, which compact JSON never hold
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
 from wsaction._protocol.frames import quote, size_of
-from wsaction.layers.base import Position
+
+if TYPE_CHECKING:
+    from wsaction.layers.base import Position
 
 __all__ = ("Event", "encode_body", "encode_event", "encode_notice", "is_body", "is_event", "reroute", "route_of")
 
@@ -76,7 +78,7 @@ def encode_event(event: str, route: str, data: str) -> str:
     return f'{{"event":{quote(event)},"route":{quote(route)},"data":{data}}}'
 
 
-def encode_notice(event: str, route: str, position: Position) -> str:
+def encode_notice(event: str, route: str, position: "Position") -> str:
     """A frame of the protocol's own, ``$position`` or ``$resync``, that moves a client to a position."""
     return encode_event(event, route, f'{{"epoch":{quote(position.epoch)},"offset":{position.offset}}}')
 

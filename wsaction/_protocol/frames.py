@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring as quote
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from wsaction.exceptions import APIError, InvalidFrame, InvalidJSON
 from wsaction.limits import Limits
-from wsaction.serializers._write_only import shown
 
 __all__ = (
     "Forgotten",
@@ -25,7 +24,6 @@ __all__ = (
     "Pending",
     "current_frame",
     "decode",
-    "encode_error",
     "encode_reply",
     "hold",
     "is_answered",
@@ -293,26 +291,11 @@ def encode_reply(tail: str, data: str, status: int, request_id: str | int | None
     return f'{{"errors":[],"data":{data}{tail}{status},"request_id":{told}}}'
 
 
-def encode_error(frame: Frame, error: APIError) -> str:
-    """The reply that says ``error``: its ``data`` is null."""
-    told = "" if frame.request_id is None else f',"request_id":{to_json(frame.request_id).decode()}'
-    return f'{{"errors":{encode_errors(error)},"data":null{tail_of(frame)}{error.status}{told}}}'
-
-
 def tail_of(frame: Frame) -> str:
     """`reply_tail` of any frame, also of one whose action could not be read."""
     if frame.action is None:
         return f',"action":null,"route":{quote(frame.route)},"status":'
     return reply_tail(frame.action, frame.route)
-
-
-def encode_errors(error: APIError) -> str:
-    """The items of ``errors`` as JSON."""
-    try:
-        return to_json(shown(error.errors), inf_nan_mode="null", fallback=str).decode()
-    except Exception:  # its ctx is no mapping, or no JSON whatever one does: the error is told without
-        told = {"type": error.type, "msg": error.msg}
-        return to_json([{key: str(text).encode(errors="replace") for key, text in told.items()}]).decode()
 
 
 def refused(body: dict[str, Any], error: APIError) -> Frame:

@@ -16,7 +16,7 @@ from wsaction._events.grants import may_connect
 from wsaction._events.users import recheck
 from wsaction._handlers.mounts import View
 from wsaction._handlers.route_table import RouteTable
-from wsaction._protocol.frames import Frame, encode_errors
+from wsaction._protocol.frames import Frame
 from wsaction._protocol.scope import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction._server.runtime import RESTARTING, Runtime
 from wsaction._utils.lifespan import living
@@ -36,6 +36,7 @@ from wsaction.exceptions import (
 from wsaction.hooks import ActionInfo
 from wsaction.limits import Limits, bound_in
 from wsaction.permissions._classes import refuse_answer
+from wsaction.serializers._errors import encode_errors
 
 __all__ = ("RootView", "refuse", "refuse_host", "serve", "upgrade_required")
 
