@@ -36,7 +36,7 @@ from wsaction.mixins import (
     rebuilt,
 )
 from wsaction.pagination import BasePagination, CursorPagination, Page, PageNumberPagination, paginator_of, total
-from wsaction.permissions._classes import refuse_answer
+from wsaction.permissions._classes import require
 from wsaction.querysets._lookups import FieldError
 from wsaction.serializers import ReadOnly, input_model, output_model
 from wsaction.serializers._core_schema import marked
@@ -150,7 +150,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         if (key := self._key()) is None:  # as a lookup, it would find what has no value there
             raise NotFound
         obj = await queryset.get(**{self.lookup_field: key})
-        refuse_answer(self, "check_object_permissions", await self.check_object_permissions(obj))  # type: ignore[func-returns-value]
+        await require(self, "check_object_permissions", obj)
         self.frame.asks_object = (), {}
         return obj
 

@@ -14,7 +14,7 @@ once, or is told that this cannot be had; never a part of them.
 
 from collections.abc import Awaitable, Callable, Mapping
 from json import loads
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, Strict
 
@@ -37,9 +37,14 @@ from wsaction._pubsub.subscription import Filter
 from wsaction.decorators import async_action
 from wsaction.exceptions import Busy, InvalidParameters, PermissionDenied, RouteNotFound, Throttled
 from wsaction.layers.base import Place, Position
-from wsaction.permissions._classes import refuse_answer
+from wsaction.permissions._classes import require
 from wsaction.throttling import MemoryThrottleStore, Rate
 from wsaction.transactions import release_reads
+
+if TYPE_CHECKING:
+    from wsaction._dispatch.session import Session
+    from wsaction.handlers import AsyncAPIActionHandler
+
 
 __all__ = ("COMINGS", "SharedTopic", "Since", "SubscribeMixin")
 
@@ -126,7 +131,13 @@ class SubscribeMixin:
         return showing_action(self)
 
 
-async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> dict[str, Any]:
+if TYPE_CHECKING:
+
+    class SubscribingHandler(SubscribeMixin, AsyncAPIActionHandler):
+        """What the mixin makes of a handler or a consumer."""
+
+
+async def _subscribe(handler: "SubscribingHandler", since: Position | None, snapshot: bool) -> dict[str, Any]:
     session, frame, key = session_of(handler), handler.frame, (_topic(handler), own_route(handler))
     hub, connection = session.runtime.hub, session.connection
     asked = _snapshot(handler) if snapshot else None
@@ -169,9 +180,9 @@ async def _subscribe(handler: Any, since: Position | None, snapshot: bool) -> di
     return reply.hold(go_on)
 
 
-async def granted(handler: Any, topic: str, route: str) -> Grant:
+async def granted(handler: "SubscribingHandler", topic: str, route: str) -> Grant:
     """The right to be told of a topic, and of who is there. Raises `PermissionDenied`, `NotFound`."""
-    refuse_answer(handler, "check_subscription", await handler.check_subscription())
+    await require(handler, "check_subscription")
     grant = Grant(session_of(handler), handler, topic, route, showing_calls(handler))
     await grant.check_shown(handler.frame)
     if handler.frame.call.name in ("subscribe", "presence"):  # of another action, the objects are still in use
@@ -179,7 +190,7 @@ async def granted(handler: Any, topic: str, route: str) -> Grant:
     return grant
 
 
-def _check_bound(session: Any, key: tuple[str, str]) -> None:
+def _check_bound(session: "Session", key: tuple[str, str]) -> None:
     most = session.connection.limits.max_subscriptions
     if key not in session.grants and len(session.grants) >= most:
         raise Busy(
@@ -188,7 +199,7 @@ def _check_bound(session: Any, key: tuple[str, str]) -> None:
         )
 
 
-def _slow_down(session: Any, topic: str) -> None:
+def _slow_down(session: "Session", topic: str) -> None:
     """Raises `Throttled` for a connection that comes and goes all the time: all who are there are told of it, and their
     history holds nothing else."""
     if session.comings is None:
@@ -197,7 +208,7 @@ def _slow_down(session: Any, topic: str) -> None:
         raise Throttled(wait=wait)
 
 
-def _topic(handler: Any) -> str:
+def _topic(handler: "SubscribingHandler") -> str:
     if not handler.frame.call.target.is_topic:
         raise RouteNotFound
     return topic_at(handler)
@@ -209,7 +220,7 @@ class _Reply:
 
     __slots__ = ("_answers", "_begun", "_frame", "_go_on", "_grant", "_key", "_session", "_told")
 
-    def __init__(self, session: Any, frame: Frame, grant: Grant, key: tuple[str, str]) -> None:
+    def __init__(self, session: "Session", frame: Frame, grant: Grant, key: tuple[str, str]) -> None:
         self._session, self._frame, self._grant, self._key = session, frame, grant, key
         waits = any(one.answer for one in frame.held or ())  # another call of this very action
         self._answers = frame.call.name == "subscribe" and frame is current_frame.get() and not waits
@@ -285,10 +296,10 @@ class _Reply:
 
 
 # ------------------------------------------------------------------------------------------------- snapshots
-def _snapshot(handler: Any) -> Callable[[], Awaitable[str]]:
+def _snapshot(handler: "SubscribingHandler") -> Callable[[], Awaitable[str]]:
     """What answers the snapshot. Raises `InvalidParameters` where nothing does."""
-    name = handler.get_snapshot_action()
-    plan = None if name is None else plan_of(handler, name)
+    name = handler.get_snapshot_action() or ""
+    plan = plan_of(handler, name)
     if plan is None:
         msg = "This route has nothing to take a snapshot of: neither list nor retrieve."
         raise InvalidParameters([{"type": "no_snapshot", "msg": msg, "loc": ["snapshot"]}])

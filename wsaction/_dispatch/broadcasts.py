@@ -14,7 +14,7 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
@@ -23,6 +23,10 @@ from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import Frame
 from wsaction._protocol.scope import PATTERN_KEY, connection_captures, connection_path, group_topic
 from wsaction.exceptions import ImproperlyConfigured
+
+if TYPE_CHECKING:
+    from wsaction._dispatch.session import Session
+    from wsaction.handlers import AsyncAPIActionHandler
 
 __all__ = ("GENERAL", "Group", "ReplyFirst", "broadcast", "is_grouped", "join_group", "method_name")
 
@@ -39,7 +43,7 @@ def method_name(kind: str) -> str:
     return kind.replace(".", "_")
 
 
-async def broadcast(handler: Any, kind: str | None, data: str, status: int) -> None:
+async def broadcast(handler: "AsyncAPIActionHandler", kind: str | None, data: str, status: int) -> None:
     """Tells an action's answer, ``data`` as JSON, to the group; after the commit where anything was changed."""
     session = session_of(handler)
     session.group.hold(handler.frame)
@@ -47,13 +51,13 @@ async def broadcast(handler: Any, kind: str | None, data: str, status: int) -> N
     await tell(session.runtime.hub, _topic(handler), text, None)
 
 
-def is_grouped(session: Any) -> bool:
+def is_grouped(session: "Session") -> bool:
     """Whether anything is ever told to the group of a connection's consumer."""
     grouped: bool = session.consumer.group_send_lookup_kwargs is not None or session.table.broadcasts
     return grouped
 
 
-async def join_group(session: Any, *, hears: bool) -> "Group | None":
+async def join_group(session: "Session", *, hears: bool) -> "Group | None":
     """Joins a connection to the group of its consumer, where anything is ever told to it. ``hears``: from now on, else
     once it is allowed to."""
     if not is_grouped(session):
@@ -63,7 +67,7 @@ async def join_group(session: Any, *, hears: bool) -> "Group | None":
     return group
 
 
-def _topic(handler: Any) -> str:
+def _topic(handler: "AsyncAPIActionHandler") -> str:
     """The group's: that of the connection path, or of all whose path matched the same pattern and captured the same by
     this name, whatever else it captured."""
     scope = handler.scope
@@ -87,7 +91,7 @@ class Group:
 
     __slots__ = ("_held", "_running", "_session", "_under_way", "_waiting", "hears", "place")
 
-    def __init__(self, session: Any, *, hears: bool) -> None:
+    def __init__(self, session: "Session", *, hears: bool) -> None:
         self._session, self.hears = session, hears
         self.place = _topic(session.consumer), ""  # its topic, and the route that nobody sees
         self._waiting: deque[dict[str, Any]] = deque()
@@ -194,7 +198,7 @@ class ReplyFirst:
 
     __slots__ = ("_session",)
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: "Session") -> None:
         self._session = session
 
     def route(self, frame: Frame) -> None:
@@ -203,14 +207,13 @@ class ReplyFirst:
 
     def timeout(self, frame: Frame) -> float:
         """As the session's."""
-        timeout: float = self._session.timeout(frame)
-        return timeout
+        return self._session.timeout(frame)
 
     async def run(self, frame: Frame) -> str | None:
         """The frame's reply; what it broadcasts is told to its client after it."""
-        self._session.group.begin(frame)
+        group: Group = self._session.group  # type: ignore[assignment]  # which it joined before its first frame
+        group.begin(frame)
         try:
-            reply: str | None = await self._session.run(frame)
+            return await self._session.run(frame)
         finally:
-            self._session.group.end(frame)
-        return reply
+            group.end(frame)

@@ -34,13 +34,15 @@ from wsaction._utils.tasks import is_closed_with
 from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
 from wsaction.limits import bound_in
 from wsaction.middleware import through, translated
-from wsaction.permissions._classes import raise_refusal, refuse_answer
+from wsaction.permissions._classes import raise_refusal, require
 from wsaction.serializers._errors import encode_error
 from wsaction.throttling import MemoryThrottleStore, check_throttles
 from wsaction.transactions import COMMITTING, abandon, complete
 
 if TYPE_CHECKING:
     from wsaction._server.runtime import Runtime
+    from wsaction.consumers import AsyncAPIConsumer
+    from wsaction.handlers import AsyncAPIActionHandler
 
 __all__ = ("Session",)
 
@@ -71,7 +73,7 @@ class Session:
     )
 
     def __init__(
-        self, table: RouteTable, runtime: "Runtime", scope: Any, connection: Connection, consumer: Any
+        self, table: RouteTable, runtime: "Runtime", scope: Any, connection: Connection, consumer: "AsyncAPIConsumer"
     ) -> None:
         self.table, self.runtime, self.scope = table, runtime, scope
         self.direct = not runtime.middleware  # nothing stands before an action
@@ -136,7 +138,7 @@ class Session:
 
     async def run(self, frame: Frame) -> str | None:
         """The frame's reply: permissions, throttles, parameters, action, encoding; or the error on the way."""
-        handler: Any = None
+        handler: AsyncAPIActionHandler | None = None
         try:
             if frame.error is not None:
                 raise frame.error
@@ -146,7 +148,7 @@ class Session:
             for mounted, ask, keywords in call.asked:
                 asked = handler if mounted is own else mounted.handler(frame, scope)
                 if ask is None:
-                    refuse_answer(asked, "check_permissions", await asked.check_permissions())
+                    await require(asked, "check_permissions")
                 elif (verdict := ask((scope, asked, call.name), frame.keywords if keywords else dict)) is not None:
                     await raise_refusal(verdict)
             if call.throttles:
@@ -250,7 +252,7 @@ class Session:
             asked = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
             if ask is None:
                 if decided or mounted is not call.mounted:
-                    refuse_answer(asked, "check_permissions", await asked.check_permissions())
+                    await require(asked, "check_permissions")
             elif (verdict := ask((self.scope, asked, call.name), frame.keywords)) is not None:
                 await raise_refusal(verdict)
         return handler
@@ -259,7 +261,7 @@ class Session:
         self,
         frame: Frame,
         action: Action,
-        handler: Any,
+        handler: "AsyncAPIActionHandler",
         binding: Binding,
         parameters: dict[str, Any],
         *,
@@ -273,13 +275,19 @@ class Session:
         if self.direct or frame.call.mounted is self.table.protocol:
             return await self._call(frame, action, handler, args, parameters, lent)
 
-        async def innermost(handler: Any) -> Any:
+        async def innermost(handler: "AsyncAPIActionHandler") -> Any:
             return await self._call(frame, action, handler, args, parameters, lent)
 
         return await through(self.runtime.middleware, innermost)(handler)
 
     async def _call(
-        self, frame: Frame, action: Action, handler: Any, args: tuple[Any, ...], parameters: dict[str, Any], lent: bool
+        self,
+        frame: Frame,
+        action: Action,
+        handler: "AsyncAPIActionHandler",
+        args: tuple[Any, ...],
+        parameters: dict[str, Any],
+        lent: bool,
     ) -> Any:
         """Runs a stream, a sync function, or a coroutine."""
         if action.streams:
@@ -295,7 +303,12 @@ class Session:
         return result
 
     async def _depend(
-        self, frame: Frame, action: Action, handler: Any, binding: Binding, dependencies: Dependencies
+        self,
+        frame: Frame,
+        action: Action,
+        handler: "AsyncAPIActionHandler",
+        binding: Binding,
+        dependencies: Dependencies,
     ) -> Any:
         """Runs an action with its dependencies. Its result is written while they live, as it may read from them."""
         if self.runtime.dependency_overrides:
@@ -310,7 +323,9 @@ class Session:
                 result = action.written(result)
         return result
 
-    async def _stream(self, frame: Frame, action: Action, handler: Any, items: AsyncGenerator[Any]) -> None:
+    async def _stream(
+        self, frame: Frame, action: Action, handler: "AsyncAPIActionHandler", items: AsyncGenerator[Any]
+    ) -> None:
         """Sends each item as a partial reply, as fast as the client reads; the generator is closed whatever happens."""
         stream = Stream(self, frame, always=getattr(handler, "recheck", False))
         self.streams[stream] = None
@@ -340,11 +355,11 @@ class Session:
                 if (sent := sent + 1) % ITEMS_IN_A_ROW == 0:
                     await asyncio.sleep(0)
 
-    async def _throttle(self, frame: Frame, call: Call, handler: Any) -> None:
+    async def _throttle(self, frame: Frame, call: Call, handler: "AsyncAPIActionHandler") -> None:
         for mounted, throttles in call.throttles:
             asked = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
             if throttles is None:
-                refuse_answer(asked, "check_throttles", await asked.check_throttles())
+                await require(asked, "check_throttles")
             else:
                 await check_throttles(throttles, self.scope, asked, call.name)
 
@@ -369,7 +384,7 @@ class Session:
         ctx = {"limit": "max_outbox_bytes", "value": most}
         return ReplyTooLarge(f"The reply has {size} bytes; max_outbox_bytes is {most}.", ctx)
 
-    async def _translated(self, handler: Any, exc: BaseException) -> BaseException:
+    async def _translated(self, handler: "AsyncAPIActionHandler", exc: BaseException) -> BaseException:
         """What the app's ``exception_handlers`` make of an exception."""
         try:
             return await translated(self.runtime.exception_handlers, handler, exc)

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
 from enum import Enum
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pydantic_core import from_json, to_json
 
@@ -32,7 +32,7 @@ from wsaction._protocol.event_frames import Event, encode_event
 from wsaction._pubsub.subscription import Filter, NotKnown
 from wsaction.exceptions import APIError, ImproperlyConfigured, NotFound
 from wsaction.filters import BaseFilterBackend, FieldFilter, OrderingFilter, SearchFilter
-from wsaction.permissions._classes import refuse_answer
+from wsaction.permissions._classes import require
 from wsaction.querysets._base import NarrowingQuerySet
 from wsaction.querysets._lookups import UnknownKind, name_of
 from wsaction.routers import lookup_name
@@ -40,6 +40,10 @@ from wsaction.serializers import output_model
 from wsaction.serializers._from_attributes import shown_as
 from wsaction.serializers._models import MAX_MODELS, json_encoder
 from wsaction.transactions import complete
+
+if TYPE_CHECKING:
+    from wsaction.generics import GenericAsyncAPIActionHandler
+    from wsaction.handlers import AsyncAPIActionHandler
 
 __all__ = (
     "asks_of_objects",
@@ -64,17 +68,17 @@ logger = logging.getLogger("wsaction")
 Json = Mapping[str, Any]
 
 
-def plan_of(handler: Any, name: str) -> Any:
+def plan_of(handler: "AsyncAPIActionHandler", name: str) -> Any:
     """The plan of an action by its declared name, where the route of a handler has it."""
     return next((plan for plan in handler.mounted.plans.values() if plan.name == name), None)
 
 
-def names_object(handler: Any) -> bool:
+def names_object(handler: "AsyncAPIActionHandler") -> bool:
     """Whether the route is that of one object."""
     return lookup_name(handler) in handler.kwargs
 
 
-def showing_action(handler: Any) -> str | None:
+def showing_action(handler: "AsyncAPIActionHandler") -> str | None:
     """The action that shows what a route has: ``list`` or ``retrieve``, whichever it has; None: neither."""
     known = [name for name in ("list", "retrieve") if plan_of(handler, name) is not None]
     if len(known) == 2:
@@ -82,26 +86,26 @@ def showing_action(handler: Any) -> str | None:
     return known[0] if known else None
 
 
-def asks_of_objects(handler: Any) -> bool:
+def asks_of_objects(handler: "AsyncAPIActionHandler") -> bool:
     """Whether who may see an object has to be asked."""
     return has_objects(handler) and (_asks_permissions(handler) or _is_scoped(handler))
 
 
-def has_objects(handler: Any) -> bool:
+def has_objects(handler: "AsyncAPIActionHandler") -> TypeGuard["GenericAsyncAPIActionHandler"]:
     """Whether a handler is one of objects."""
     return getattr(handler, "queryset", None) is not None or getattr(handler, "decides_queryset", False)
 
 
-def _asks_permissions(handler: Any) -> bool:
+def _asks_permissions(handler: "AsyncAPIActionHandler") -> bool:
     return any(_asks(handler, plan) for _, plan in _showing_plans(handler))
 
 
-def _asks(handler: Any, plan: Any) -> bool:
+def _asks(handler: "AsyncAPIActionHandler", plan: Any) -> bool:
     permissions = plan.permissions
     return permissions is None or permissions.on_object is not None or handler.decides_object_permissions
 
 
-def _showing_plans(handler: Any) -> list[tuple[str, Any]]:
+def _showing_plans(handler: "AsyncAPIActionHandler") -> list[tuple[str, Any]]:
     """The plans that an object is shown by, with their names: those of the route, or else of the handler's others.
     Where ``list`` is the handler's own, and may show less than events do, ``retrieve`` has a say too."""
     if (name := showing_action(handler)) is None:
@@ -113,7 +117,7 @@ def _showing_plans(handler: Any) -> list[tuple[str, Any]]:
     return [(one, plan_of(handler, one) or handler.mounted.plan_beside(one)) for one in names]
 
 
-def showing_calls(handler: Any) -> tuple[Call, ...]:
+def showing_calls(handler: "AsyncAPIActionHandler") -> tuple[Call, ...]:
     """The calls that show what a route has: what decides by ``self.action`` decides of its events as it does there."""
     if not has_objects(handler):
         return ()
@@ -121,14 +125,14 @@ def showing_calls(handler: Any) -> tuple[Call, ...]:
     return tuple(Call(target, name, handler.mounted, plan) for name, plan in plans if name != "subscribe")
 
 
-def _is_scoped(handler: Any) -> bool:
+def _is_scoped(handler: "GenericAsyncAPIActionHandler") -> bool:
     """Whether ``retrieve`` may not find an object that there is: for this user, or for anybody."""
     if isinstance(handler.queryset, NarrowingQuerySet) and handler.queryset.is_narrowed:
         return True
     return bool(handler.scopes_queryset) or _has_own_backends(handler)
 
 
-def _has_own_backends(handler: Any) -> bool:
+def _has_own_backends(handler: "GenericAsyncAPIActionHandler") -> bool:
     """Whether a filter backend may leave rows out without being asked to by the route's query."""
     kinds = (one if isinstance(one, type) else type(one) for one in handler.filter_backends)
     return any(getattr(kind, "filter_queryset", None) not in _BY_QUERY for kind in kinds)
@@ -137,7 +141,7 @@ def _has_own_backends(handler: Any) -> bool:
 _BY_QUERY = [one.filter_queryset for one in (BaseFilterBackend, FieldFilter, SearchFilter, OrderingFilter)]
 
 
-def source_of(handler: Any) -> Any:
+def source_of(handler: "GenericAsyncAPIActionHandler") -> Any:
     """The queryset whose objects a handler's events are about.
 
     Raises `ImproperlyConfigured` where only ``get_queryset()`` could say, and that fails as it has no user.
@@ -180,14 +184,14 @@ def event_filter(grant: Grant, recheck: bool) -> Filter:
     return told
 
 
-def _give_key(handler: Any, subject: Json) -> None:
+def _give_key(handler: "GenericAsyncAPIActionHandler", subject: Json) -> None:
     """Captures the object's key as its own route would."""
     values = subject["after"] or subject["before"] or {"text": {}, "exact": {}}
     key = {**values["text"], **values["exact"]}.get(handler.lookup_field, subject["pk"])
     handler.kwargs.setdefault(lookup_name(handler), key)
 
 
-def gone(handler: Any, pk: Any, obj: Any) -> str:
+def gone(handler: "GenericAsyncAPIActionHandler", pk: Any, obj: Any) -> str:
     """What is told of an object of which nothing is shown, as it is no more perhaps, as JSON: its key, and its version
     if it has one. ``obj`` is the object, or its values."""
     data, version = {"pk": pk}, getattr(handler, "version_field", None)
@@ -196,7 +200,7 @@ def gone(handler: Any, pk: Any, obj: Any) -> str:
     return to_json(data).decode()
 
 
-def _shown(handler: Any, event: Event, *, saw: bool | None, sees: bool) -> str | None:
+def _shown(handler: "GenericAsyncAPIActionHandler", event: Event, *, saw: bool | None, sees: bool) -> str | None:
     message, subject = event.message, event.subject
     if sees:
         if saw is False and subject["before"] is not None:
@@ -231,7 +235,7 @@ class _Shared:
 class _View:
     """One event as one recipient may see it."""
 
-    def __init__(self, grant: Grant, event: Event, handler: Any) -> None:
+    def __init__(self, grant: Grant, event: Event, handler: "GenericAsyncAPIActionHandler") -> None:
         if event.shared is None:
             event.shared = _Shared()
         self._grant, self._handler, self._shared = grant, handler, event.shared
@@ -305,7 +309,7 @@ class _View:
 
     async def _allows(self, method: str, *asked: Any) -> bool:
         try:
-            refuse_answer(self._handler, method, await getattr(self._handler, method)(*asked))
+            await require(self._handler, method, *asked)
         except APIError as exc:  # whatever its words, it is a no
             if exc.status >= 500:
                 raise
@@ -375,7 +379,7 @@ class _View:
         return True if _is_still(handler, self._source, obj, self._subject) else None
 
 
-def _scope(handler: Any) -> Any:
+def _scope(handler: "GenericAsyncAPIActionHandler") -> Any:
     """The objects that a handler has for its user, whatever the route's query: events are those of the whole route."""
     if not (call := handler.frame.call).query:
         return handler.filter_queryset(handler.get_queryset())
@@ -389,7 +393,7 @@ def _scope(handler: Any) -> Any:
         return handler.filter_queryset(handler.get_queryset())
 
 
-def _is_still(handler: Any, queryset: Any, row: Any, subject: Json) -> bool:
+def _is_still(handler: "GenericAsyncAPIActionHandler", queryset: Any, row: Any, subject: Json) -> bool:
     """Whether a row is the object that an event told of, with the values that it told."""
     if isinstance(queryset, NarrowingQuerySet):
         return isinstance(row, queryset.model) and queryset.is_still(row, subject["after"], subject["kind"])
@@ -403,13 +407,14 @@ def key_name(queryset: Any) -> str:
     return name
 
 
-def check_key(handler: Any) -> None:
+def check_key(handler: "AsyncAPIActionHandler") -> None:
     """Raises `NotFound` for an object's route whose key is written otherwise than its events are told: ``07`` for 7.
 
     Its events would never come. A capture by a converter that makes it a number has no such writings.
     """
-    queryset: Any = getattr(handler, "queryset", None)
-    key = handler.kwargs.get(lookup_name(handler))
+    if not has_objects(handler):
+        return
+    queryset, key = handler.queryset, handler.kwargs.get(lookup_name(handler))
     if not isinstance(key, str) or not hasattr(queryset, "coerce") or "__" in handler.lookup_field:
         return
     name: str = key_name(queryset) if handler.lookup_field == "pk" else handler.lookup_field
@@ -421,13 +426,13 @@ def check_key(handler: Any) -> None:
         raise NotFound(f"The events of this object are told where its key is {value}.")
 
 
-def values_of(handler: Any, obj: Any) -> dict[str, Any] | None:
+def values_of(handler: "GenericAsyncAPIActionHandler", obj: Any) -> dict[str, Any] | None:
     """An object's own values, as they are now; None where the queryset cannot say."""
     queryset = source_of(handler)
     return queryset.values_of(obj) if isinstance(queryset, NarrowingQuerySet) else None
 
 
-def json_of(handler: Any, obj: Any, values: Json | None = None) -> Json:
+def json_of(handler: "GenericAsyncAPIActionHandler", obj: Any, values: Json | None = None) -> Json:
     """An object's values as a subject carries them; of other querysets than ours, what is shown of it."""
     queryset = source_of(handler)
     if isinstance(queryset, NarrowingQuerySet):
@@ -435,7 +440,7 @@ def json_of(handler: Any, obj: Any, values: Json | None = None) -> Json:
     return {"exact": {}, "text": from_json(shown(handler, obj, getattr(obj, key_name(queryset))))}
 
 
-def shown(handler: Any, obj: Any, pk: Any) -> str:
+def shown(handler: "GenericAsyncAPIActionHandler", obj: Any, pk: Any) -> str:
     """The object as all may see it, as JSON; its key, where the handler has no one ``serializer_class``, or decides by
     the user what of an object is shown."""
     if handler.serializer_class is None or handler.decides_serializer:

@@ -12,7 +12,7 @@ with ``version_field``, the name of a field that every change makes greater, ``d
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wsaction._events.access import (
     asks_of_objects,
@@ -42,6 +42,9 @@ from wsaction.routing import NoReverseMatch
 from wsaction.serializers import output_model
 from wsaction.transactions import join_unit, unit_to_wait_for
 
+if TYPE_CHECKING:
+    from wsaction.generics import GenericAsyncAPIActionHandler
+
 __all__ = ("event_routes", "is_live", "note", "note_given", "watched")
 
 logger = logging.getLogger("wsaction")
@@ -51,7 +54,7 @@ T = TypeVar("T")
 EVENTS = ("created", "updated", "deleted")
 
 
-def is_live(handler: Any) -> bool:
+def is_live(handler: "GenericAsyncAPIActionHandler") -> bool:
     """Whether the changes that a handler makes are told: whether its routes can be subscribed to."""
     return hasattr(handler, "announced")
 
@@ -60,7 +63,7 @@ def is_live(handler: Any) -> bool:
 class _Place:
     """Where a change is told."""
 
-    handler: Any  # of that route
+    handler: "GenericAsyncAPIActionHandler"  # of that route
     hub: Hub
     topic: str
     route: str
@@ -203,7 +206,7 @@ _JOINED: Mapping[tuple[str, str], str | None] = {
 }
 
 
-async def watched(handler: Any, hook: Awaitable[T]) -> tuple[T, Mapping[Any, Any]]:
+async def watched(handler: "GenericAsyncAPIActionHandler", hook: Awaitable[T]) -> tuple[T, Mapping[Any, Any]]:
     """What a hook of an action returns, and the changes that were noted and told meanwhile, as where the hook is a unit
     of work by itself: for `note`, in case the hook notes nothing."""
     frame, noted = handler.frame, dict[Any, Any]()
@@ -215,7 +218,7 @@ async def watched(handler: Any, hook: Awaitable[T]) -> tuple[T, Mapping[Any, Any
 
 
 async def note(
-    handler: Any,
+    handler: "GenericAsyncAPIActionHandler",
     event: str,
     obj: Any,
     before: Mapping[str, Any] | None = None,
@@ -248,7 +251,7 @@ async def note(
     pending.add(change)
 
 
-async def note_given(handler: Any, event: str, obj: Any, before: Any) -> None:
+async def note_given(handler: "GenericAsyncAPIActionHandler", event: str, obj: Any, before: Any) -> None:
     """`note`, of what somebody else changed. ``before`` is an object, or values, or None.
 
     Raises ``ValueError`` where it is the changed object itself, ``TypeError`` for what is no object of the handler's.
@@ -270,7 +273,9 @@ async def note_given(handler: Any, event: str, obj: Any, before: Any) -> None:
     await note(handler, event, obj, before)
 
 
-async def _readable(handler: Any, queryset: Any, event: str, obj: Any, before: Mapping[str, Any] | None) -> Any:
+async def _readable(
+    handler: "GenericAsyncAPIActionHandler", queryset: Any, event: str, obj: Any, before: Mapping[str, Any] | None
+) -> Any:
     """The object with what is shown of it, read again where a commit has expired it."""
     output = None if handler.serializer_class is None else output_model(handler.serializer_class)
     shows = () if output is None or event == "deleted" else tuple(output.model_fields)
@@ -292,7 +297,7 @@ async def _readable(handler: Any, queryset: Any, event: str, obj: Any, before: M
     )
 
 
-def _check_object(handler: Any, what: str, obj: Any) -> None:
+def _check_object(handler: "GenericAsyncAPIActionHandler", what: str, obj: Any) -> None:
     model = getattr(source_of(handler), "model", None)
     if isinstance(model, type) and not isinstance(obj, model):
         raise TypeError(
@@ -300,7 +305,7 @@ def _check_object(handler: Any, what: str, obj: Any) -> None:
         )
 
 
-def _change(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | None) -> _Change:
+def _change(handler: "GenericAsyncAPIActionHandler", event: str, obj: Any, before: Mapping[str, Any] | None) -> _Change:
     if event not in EVENTS:
         raise ValueError(f"an object is {', '.join(EVENTS[:-1])} or {EVENTS[-1]}, not {event!r}")
     pk = getattr(obj, key_name(source_of(handler)))
@@ -332,7 +337,7 @@ def _change(handler: Any, event: str, obj: Any, before: Mapping[str, Any] | None
     return _Change(event, pk, name_of(type(obj)), was, now, *values, tuple(places.values()), told, key, noted)
 
 
-def _shows(there: Any, handler: Any, obj: Any) -> bool:
+def _shows(there: Any, handler: "GenericAsyncAPIActionHandler", obj: Any) -> bool:
     """Whether a handler whose route is told of a change shows such objects itself; else they are shown as by the one
     that has made the change."""
     if type(there) is type(handler):
@@ -346,7 +351,7 @@ def _shows(there: Any, handler: Any, obj: Any) -> bool:
     return not isinstance(model, type) or isinstance(obj, model)
 
 
-def _shown_at(there: Any, handler: Any, obj: Any, pk: Any) -> str:
+def _shown_at(there: Any, handler: "GenericAsyncAPIActionHandler", obj: Any, pk: Any) -> str:
     """The object as a route shows it; its key, where the object of another handler lacks what is shown there."""
     try:
         return shown(there, obj, pk)
@@ -357,7 +362,7 @@ def _shown_at(there: Any, handler: Any, obj: Any, pk: Any) -> str:
         return gone(there, pk, obj)
 
 
-def _place(handler: Any, route: str, obj: Any) -> _Place | None:
+def _place(handler: "GenericAsyncAPIActionHandler", route: str, obj: Any) -> _Place | None:
     """Where a route is told; None where nobody can be subscribed to it."""
     session = session_of(handler)
     target = session.targets.resolve(route)
@@ -405,7 +410,7 @@ def _shows_otherwise(one: MountedHandler, there: Any) -> bool:
     return shape != (there.serializer_class, there.decides_serializer)
 
 
-def event_routes(handler: Any, obj: Any) -> list[str]:
+def event_routes(handler: "GenericAsyncAPIActionHandler", obj: Any) -> list[str]:
     """The handler's own route and, where a `SimpleRouter` made it, those of the list and of the object."""
     target = handler.frame.call.target
     routes: dict[str, None] = {target.canonical: None}

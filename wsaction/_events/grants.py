@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from copy import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import Frame, current_frame, new_frame
@@ -13,8 +13,13 @@ from wsaction._protocol.scope import topic_at
 from wsaction._utils.tasks import is_being_cancelled
 from wsaction.exceptions import APIError, PermissionDenied
 from wsaction.layers.base import Place, Roster
-from wsaction.permissions._classes import compile_permissions, raise_refusal, refuse_answer
+from wsaction.permissions._classes import compile_permissions, raise_refusal, require
 from wsaction.transactions import abandon, complete
+
+if TYPE_CHECKING:
+    from wsaction._dispatch.session import Session
+    from wsaction.generics import GenericAsyncAPIActionHandler
+    from wsaction.handlers import AsyncAPIActionHandler
 
 __all__ = ("Begun", "Connecting", "Grant", "Right", "Stream", "may_connect", "release", "withdraw")
 
@@ -26,7 +31,7 @@ class Right:
 
     __slots__ = ("_body", "_call", "_session")
 
-    def __init__(self, session: Any, call: Any, body: dict[str, Any]) -> None:
+    def __init__(self, session: "Session", call: Any, body: dict[str, Any]) -> None:
         self._session, self._call, self._body = session, call, body
 
     @property
@@ -55,7 +60,7 @@ class Right:
                 raise
             return False
 
-    async def _allows(self, handler: Any) -> bool:
+    async def _allows(self, handler: "AsyncAPIActionHandler") -> bool:
         """May raise instead of False."""
         await self._session.allow(handler.frame)
         return True
@@ -84,7 +89,7 @@ class Connecting(Right):
 
     __slots__ = ()
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: "Session") -> None:
         super().__init__(session, None, {})
 
     @property
@@ -101,7 +106,7 @@ class Connecting(Right):
         return True
 
 
-async def may_connect(session: Any) -> None:
+async def may_connect(session: "Session") -> None:
     """Raises `PermissionDenied` where a permission of its consumer refuses a connection."""
     consumer = session.consumer
     permissions = consumer.mounted.no_such_action.permissions  # compiled before, unless the consumer decides them
@@ -121,7 +126,7 @@ class Stream(Right):
 
     __slots__ = ("_asking", "_free", "always", "frame")
 
-    def __init__(self, session: Any, frame: Frame, *, always: bool) -> None:
+    def __init__(self, session: "Session", frame: Frame, *, always: bool) -> None:
         super().__init__(session, frame.call, frame.body)
         self.frame, self.always = frame, always
         self._asking = 0
@@ -150,11 +155,11 @@ class Stream(Right):
         elif not await self.still_holds():
             raise PermissionDenied
 
-    async def _allows(self, handler: Any) -> bool:
+    async def _allows(self, handler: "AsyncAPIActionHandler") -> bool:
         await super()._allows(handler)
         if hasattr(self.frame, "asks_object"):
             args, kwargs = self.frame.asks_object
-            await handler.get_object(*args, **kwargs)
+            await cast("GenericAsyncAPIActionHandler", handler).get_object(*args, **kwargs)
         return True
 
 
@@ -174,7 +179,9 @@ class Grant(Right):
 
     __slots__ = ("_place", "_present", "_topic", "begun", "route", "shows")
 
-    def __init__(self, session: Any, handler: Any, topic: str, route: str, shows: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self, session: "Session", handler: "AsyncAPIActionHandler", topic: str, route: str, shows: tuple[Any, ...] = ()
+    ) -> None:
         super().__init__(session, handler.frame.call, {})
         self.shows = shows  # the calls that show what its events tell of
         self._topic, self.route = topic, route
@@ -233,12 +240,12 @@ class Grant(Right):
         """The connection's other subscriptions of this topic, under other routes."""
         return (one for one in self._session.grants.values() if one._topic == self._topic and one is not self)
 
-    async def _allows(self, handler: Any) -> bool:
+    async def _allows(self, handler: "AsyncAPIActionHandler") -> bool:
         """And of the same topic: ``get_topic()`` may depend on what ``$auth`` says."""
         await super()._allows(handler)
         if topic_at(handler) != self._topic:
             return False
-        refuse_answer(handler, "check_subscription", await handler.check_subscription())
+        await require(handler, "check_subscription")
         await self.check_shown(handler.frame)
         return True
 
@@ -263,7 +270,7 @@ class Grant(Right):
                     frame.unit = asked.unit
 
 
-def release(session: Any, topic: str, route: str) -> None:
+def release(session: "Session", topic: str, route: str) -> None:
     """Ends the subscription of a connection to a topic under a route, if there is one."""
     session.runtime.here.leave(session.connection, topic, route)
     session.connection.unsubscribed(route)
@@ -271,7 +278,7 @@ def release(session: Any, topic: str, route: str) -> None:
         grant.end()
 
 
-def withdraw(session: Any, topic: str, route: str) -> None:
+def withdraw(session: "Session", topic: str, route: str) -> None:
     """Ends a subscription whose right is lost, and tells its client."""
     release(session, topic, route)
     session.connection.put(encode_event("$unsubscribed", route, '{"reason":"permission_denied"}'))

@@ -23,6 +23,7 @@ from wsaction.transactions import COMMIT_ARRIVES, unit_to_wait_for
 
 if TYPE_CHECKING:
     from wsaction._server.runtime import Runtime
+    from wsaction.handlers import AsyncAPIActionHandler
 
 __all__ = (
     "Outsider",
@@ -40,7 +41,7 @@ __all__ = (
 logger = logging.getLogger("wsaction")
 
 
-def session_of(handler: Any) -> Any:
+def session_of(handler: "AsyncAPIActionHandler") -> Any:
     """What the frames of a handler's connection go through. Raises ``RuntimeError`` for a handler without one."""
     try:
         return handler.scope[SESSION_KEY]
@@ -51,7 +52,7 @@ def session_of(handler: Any) -> Any:
         ) from None
 
 
-def own_route(handler: Any) -> str:
+def own_route(handler: "AsyncAPIActionHandler") -> str:
     """The canonical route that a handler answers: the topic's, and that of event frames.
 
     Raises `RouteNotFound` for one that only its beginning matches, which is no topic.
@@ -65,13 +66,13 @@ def own_route(handler: Any) -> str:
     return route
 
 
-def own_topic(handler: Any) -> str:
+def own_topic(handler: "AsyncAPIActionHandler") -> str:
     """The topic of a handler's connection path and route."""
     return topic_of(connection_path(handler.scope), own_route(handler))
 
 
 async def publish_from(
-    handler: Any, event: str, data: Any, exclude: Subscriber | None = None, topic: str | None = None
+    handler: "AsyncAPIActionHandler", event: str, data: Any, exclude: Subscriber | None = None, topic: str | None = None
 ) -> None:
     """Publishes an event to the topic of a handler; see `wsaction.handlers.AsyncAPIActionHandler.publish`."""
     text = encode_event(event, own_route(handler), announced(handler).encode(event, data))
@@ -79,13 +80,13 @@ async def publish_from(
     await tell(session_of(handler).runtime.hub, topic, text, history(handler), exclude=exclude)
 
 
-async def push_to(handler: Any, event: str, data: Any) -> None:
+async def push_to(handler: "AsyncAPIActionHandler", event: str, data: Any) -> None:
     """Sends an event to the connection of a handler alone."""
     text = encode_event(event, own_route(handler), announced(handler).encode(event, data))
     handler.consumer.connection.put(text)
 
 
-def announced(handler: Any) -> Announced:
+def announced(handler: "AsyncAPIActionHandler") -> Announced:
     """What a handler declares."""
     known: Announced | None = getattr(handler, "announced", None)
     return known if known is not None else Announced(f"{type(handler).__name__}.events", {})

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
@@ -31,6 +31,9 @@ from wsaction.authentication._classes import is_authenticated
 from wsaction.exceptions import Cancelled, LayerUnavailable, PermissionDenied
 from wsaction.layers.base import History, Position
 from wsaction.transactions import COMMIT_ARRIVES
+
+if TYPE_CHECKING:
+    from wsaction._dispatch.session import Session
 
 __all__ = ("CONTROL", "MAX_UNTOLD", "PUSHES", "Users", "recheck")
 
@@ -71,7 +74,7 @@ class Users:
 
     # ------------------------------------------------------------------------------------------------ who is here
     @contextmanager
-    def arrival(self, session: Any) -> Iterator[None]:
+    def arrival(self, session: "Session") -> Iterator[None]:
         """Within the block it is found out whose a connection is, and at its end that is noted.
 
         Who is disconnected meanwhile may have been looked up before: the connection is closed as the others were.
@@ -86,7 +89,7 @@ class Users:
         if (reason := disconnected.get(self._keys.get(session, ""))) is not None:
             session.connection.close(4403, reason)
 
-    def _note(self, session: Any, since: float) -> None:
+    def _note(self, session: "Session", since: float) -> None:
         before, noted = self._keys.get(session), self._noted.get(session, since)
         self.forget(session)
         user = session.scope.get("user")
@@ -101,7 +104,7 @@ class Users:
         self._noted[session] = noted if key == before else since
         self._sessions.setdefault(key, set()).add(session)
 
-    def forget(self, session: Any) -> None:
+    def forget(self, session: "Session") -> None:
         """The connection has ended, or is nobody's."""
         if (key := self._keys.pop(session, None)) is not None:
             del self._noted[session]
@@ -109,7 +112,7 @@ class Users:
             if not self._sessions[key]:
                 del self._sessions[key]
 
-    def key(self, session: Any) -> str | None:
+    def key(self, session: "Session") -> str | None:
         """Whose a connection is; None: nobody's."""
         return self._keys.get(session)
 
@@ -309,7 +312,7 @@ def _not_told(what: str, user: str, why: str) -> None:
     logger.error("other processes are not told what is done with user %r (%s): %s", user, what, why)
 
 
-def _tell_missed(session: Any) -> None:
+def _tell_missed(session: "Session") -> None:
     """Tells a connection that something of what comes under the empty route is lost."""
     if any(grant.route == "" for grant in session.grants.values()):
         session.runtime.here.resync(session.connection, ("",))  # it has a position there, which moves
@@ -325,7 +328,7 @@ def _is_told(message: Any) -> bool:
     return what in _TOLD and all(isinstance(data.get(name), str) for name in _TOLD[what])
 
 
-def recheck(session: Any) -> asyncio.Task[None] | None:
+def recheck(session: "Session") -> asyncio.Task[None] | None:
     """Asks the permissions of all that a connection is subscribed to, and of its streams, again; what is lost ends, and
     it is told so. Where it hears broadcasts, for which nothing but the connection's own right is needed, that is asked,
     and without it the connection is closed, 4403.
@@ -349,7 +352,7 @@ async def _all_of(asking: Iterable[Callable[[], Awaitable[None]]]) -> None:
     await asyncio.gather(*(ask() for ask in asking))
 
 
-async def _ask_stream(session: Any, stream: Stream, go_on: Callable[[], None]) -> None:
+async def _ask_stream(session: "Session", stream: Stream, go_on: Callable[[], None]) -> None:
     try:
         if not await stream.still_holds() and stream in session.streams and not stream.frame.is_refused:
             session.connection.stop(stream.frame, PermissionDenied())
@@ -357,7 +360,7 @@ async def _ask_stream(session: Any, stream: Stream, go_on: Callable[[], None]) -
         go_on()
 
 
-async def _ask_connection(session: Any, group: Any, go_on: Callable[[], None]) -> None:
+async def _ask_connection(session: "Session", group: Any, go_on: Callable[[], None]) -> None:
     try:
         if await Connecting(session).still_holds():
             group.hears = True
@@ -367,7 +370,7 @@ async def _ask_connection(session: Any, group: Any, go_on: Callable[[], None]) -
         go_on()
 
 
-async def _ask_subscription(session: Any, key: tuple[str, str], grant: Grant, go_on: Callable[[], None]) -> None:
+async def _ask_subscription(session: "Session", key: tuple[str, str], grant: Grant, go_on: Callable[[], None]) -> None:
     try:
         holds = await grant.still_holds()
         if session.grants.get(key) is grant:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import UUID
 
 from pydantic import ValidationError
@@ -18,6 +18,9 @@ from wsaction._handlers.parameters import EMPTY, Input, Parameter, fill, fresh, 
 from wsaction._protocol.frames import Frame
 from wsaction.exceptions import InvalidParameters
 from wsaction.serializers._models import at_first
+
+if TYPE_CHECKING:
+    from wsaction.handlers import AsyncAPIActionHandler
 
 __all__ = ("FINAL_STATUS", "Action", "ActionOptions", "Binding", "Written", "is_final_status")
 
@@ -124,7 +127,7 @@ class Action:
         (name, validate, plain, _), function = parameter, self.function
         validate_first, first = None if validate is None else at_first(validate), not before
 
-        def start(handler: Any, frame: Frame) -> Any:
+        def start(handler: "AsyncAPIActionHandler", frame: Frame) -> Any:
             body = frame.body
             if name not in body:
                 return by_name(handler, frame)

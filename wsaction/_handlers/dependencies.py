@@ -26,7 +26,7 @@ import functools
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 
@@ -35,6 +35,9 @@ from wsaction._protocol.frames import Frame
 from wsaction._utils.threads import Threads
 from wsaction.exceptions import ImproperlyConfigured, validation_items
 from wsaction.transactions import drop_failed
+
+if TYPE_CHECKING:
+    from wsaction.handlers import AsyncAPIActionHandler
 
 __all__ = ("GIVEN", "Dependencies", "Depends", "Kind", "ModelStep", "Step", "name_of")
 
@@ -146,7 +149,12 @@ class Dependencies:
         return [step.bind(frame, errors) for step in self.steps]
 
     async def resolve(
-        self, bound: list[dict[str, Any]], frame: Frame, handler: Any, stack: AsyncExitStack, threads: Threads
+        self,
+        bound: list[dict[str, Any]],
+        frame: Frame,
+        handler: "AsyncAPIActionHandler",
+        stack: AsyncExitStack,
+        threads: Threads,
     ) -> dict[str, Any]:
         """Runs the steps and returns what they made for the action, by parameter; the stack finishes them.
 

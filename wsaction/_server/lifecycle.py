@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wsaction._connection.connection import Connection, Dispatcher, Receive, Send
 from wsaction._connection.gates import BlockingWatch, Gate
@@ -35,8 +35,11 @@ from wsaction.exceptions import (
 )
 from wsaction.hooks import ActionInfo
 from wsaction.limits import Limits, bound_in
-from wsaction.permissions._classes import refuse_answer
+from wsaction.permissions._classes import require
 from wsaction.serializers._errors import encode_errors
+
+if TYPE_CHECKING:
+    from wsaction.consumers import AsyncAPIConsumer
 
 __all__ = ("RootView", "refuse", "refuse_host", "serve", "upgrade_required")
 
@@ -150,11 +153,13 @@ async def _open(view: RootView, scope: Any, connection: Connection, runtime: Run
     if session.revised:  # since it was asked, perhaps
         await may_connect(session)
     with users.arrival(session):
-        refuse_answer(consumer, "connect", await consumer.connect())
+        await require(consumer, "connect")
     return consumer, dispatcher
 
 
-async def _serve_frames(consumer: Any, connection: Connection, dispatcher: Dispatcher, runtime: Runtime) -> int:
+async def _serve_frames(
+    consumer: "AsyncAPIConsumer", connection: Connection, dispatcher: Dispatcher, runtime: Runtime
+) -> int:
     """Serves an accepted connection to its end; gives the close code."""
     runtime.here.connections.add(connection)
     runtime.hooks.call("on_connect", consumer)
@@ -212,7 +217,7 @@ def _refusal(code: int, reason: str) -> APIError:
     return NotAuthenticated(reason or None) if code == 4401 else PermissionDenied(reason or None)
 
 
-async def _say_goodbye(consumer: Any, code: int, connection: Connection) -> None:
+async def _say_goodbye(consumer: "AsyncAPIConsumer", code: int, connection: Connection) -> None:
     now, most = asyncio.get_running_loop().time(), connection.limits.drain_timeout
     what = f"{type(consumer).__name__}.disconnect({code})"
     try:

@@ -6,7 +6,7 @@ import os
 import random
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from wsaction._connection.flusher import Flusher
@@ -27,6 +27,9 @@ from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
 from wsaction.middleware import ExceptionHandler, Middleware
 from wsaction.transactions import own_unit, tell_elsewhere
+
+if TYPE_CHECKING:
+    from wsaction._dispatch.session import Session
 
 __all__ = ("RESTARTING", "Runtime", "drain_all", "on_loop", "on_loops")
 
@@ -85,7 +88,7 @@ class Here:
         if self.hub is not None:
             self.hub.resync(connection, routes)
 
-    def forget(self, session: Any) -> None:
+    def forget(self, session: "Session") -> None:
         """Ends all subscriptions of a connection, which has ended, and forgets whose it was."""
         for topic, route in tuple(session.grants):
             release(session, topic, route)

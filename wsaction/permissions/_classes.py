@@ -73,8 +73,8 @@ __all__ = (
     "Refusal",
     "compile_permissions",
     "raise_refusal",
-    "refuse_answer",
     "refusing",
+    "require",
 )
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -323,9 +323,10 @@ class _Allowed(Coroutine[Any, Any, None]):
 _ALLOWED = _Allowed()
 
 
-def refuse_answer(handler: Any, method: str, answer: Any) -> None:
-    """Raises ``TypeError`` where a method that refuses by raising has refused otherwise, or has asked what it did not
-    await: nobody is let in by that."""
+async def require(handler: Any, method: str, *args: Any) -> None:
+    """Calls a method that refuses by raising. Raises ``TypeError`` where it refused otherwise, or did not await a check
+    that it began: a mistake lets nobody in."""
+    answer = await getattr(handler, method)(*args)
     frame = current_frame.get()
     if frame is not None and isinstance(frame.error, Forgotten):
         raise frame.error
