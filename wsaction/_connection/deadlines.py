@@ -3,16 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Collection
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from wsaction._connection.outbox import Outbox
 from wsaction._protocol.frames import Frame
 from wsaction._utils.timer import Alarm
-from wsaction.exceptions import ActionTimeout, APIError, one_line
-from wsaction.limits import Limits
+from wsaction.exceptions import ActionTimeout, one_line
 from wsaction.transactions import COMMITTING
 
-__all__ = ("Deadlines", "Timed")
+if TYPE_CHECKING:
+    from wsaction._connection.connection import Connection
+
+__all__ = ("Deadlines",)
 
 logger = logging.getLogger("wsaction")
 
@@ -20,27 +21,6 @@ NEVER = float("inf")
 STUBBORN = 1.0  # seconds that a cancelled action may take to end, before its frame is answered without it
 COMMIT = 30.0  # seconds that a commit may take beyond the action's own timeout, before the same happens
 BLOCKED = 1.0  # seconds without a turn for anybody, after which who is late has as many more
-
-
-class Timed(Protocol):
-    """What is asked of a connection."""
-
-    limits: Limits
-    outbox: Outbox
-
-    @property
-    def ended(self) -> bool: ...
-
-    def breach(self, code: int, limit: str, reason: str) -> None: ...
-
-    def timeout(self, frame: Frame) -> float:
-        """Seconds that a frame may take."""
-
-    def stop(self, frame: Frame, error: APIError) -> None:
-        """Cancels a frame under way, which is to be answered with the error."""
-
-    def disown(self, frame: Frame) -> None:
-        """Answers a frame with its error, although it goes on."""
 
 
 class Deadlines:
@@ -53,7 +33,7 @@ class Deadlines:
 
     __slots__ = ("_connection", "_loop", "_quiet_since", "_sent", "_under_way", "alarm", "heard")
 
-    def __init__(self, connection: Timed, under_way: Collection[Frame]) -> None:
+    def __init__(self, connection: "Connection", under_way: Collection[Frame]) -> None:
         self._connection, self._under_way = connection, under_way
         self._loop = asyncio.get_running_loop()
         self.alarm = Alarm(self._loop, self.look)

@@ -11,12 +11,15 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import copy_context
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from wsaction._protocol.frames import current_frame
 from wsaction._utils.tasks import is_being_cancelled, new_task
 
-__all__ = ("Fillable", "Flusher", "Message", "Send")
+if TYPE_CHECKING:
+    from wsaction._connection.outbox import Outbox
+
+__all__ = ("Flusher", "Message", "Send")
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -24,27 +27,6 @@ Send = Callable[[Message], Awaitable[None]]
 logger = logging.getLogger("wsaction")
 
 OUTBOXES_IN_A_ROW = 64  # that are emptied before the loop has its turn
-
-
-class Fillable(Protocol):
-    """An outbox that something waits in."""
-
-    asgi_send: Send
-
-    def next(self) -> str | None:
-        """The message to be sent now; None: there is none, and it is to be added again once there is."""
-
-    def failed(self, exc: BaseException) -> None:
-        """Is told that a send raised this."""
-
-    def pause(self) -> None:
-        """Is told that it is not being emptied any more."""
-
-    def adopt(self, task: "asyncio.Task[None]") -> None:
-        """Is told that this task does nothing any more but to empty it."""
-
-    def fail(self) -> None:
-        """Is told that emptying it was cancelled, or raised what it should not have."""
 
 
 class Flusher:
@@ -59,12 +41,12 @@ class Flusher:
         self._loop = asyncio.get_running_loop()
         self._base = copy_context()
         self._base.run(current_frame.set, None)
-        self._full: deque[Fillable] = deque()
+        self._full: deque[Outbox] = deque()
         self._leader: asyncio.Task[None] | None = None
-        self._at: Fillable | None = None  # what the leader empties
+        self._at: Outbox | None = None  # what the leader empties
         self._armed = False  # whether `_pass_on` is on its way
 
-    def add(self, outbox: Fillable) -> None:
+    def add(self, outbox: "Outbox") -> None:
         """Empties an outbox soon; to be added again only once it is emptied."""
         self._full.append(outbox)
         if self._leader is None or self._leader.done():  # done: cancelled by who cancels all tasks of the loop

@@ -8,14 +8,17 @@ import time
 import types
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from wsaction._protocol.frames import Frame, current_frame, encode_reply, reply_tail
 from wsaction._utils.timer import Alarm
 from wsaction.authentication._state import AuthenticationState
 from wsaction.exceptions import Busy, NotAuthenticated, ShuttingDown, to_api_error
-from wsaction.limits import Limits, bound_in
+from wsaction.limits import bound_in
 from wsaction.serializers._errors import encode_error
+
+if TYPE_CHECKING:
+    from wsaction._connection.connection import Connection, Dispatcher
 
 __all__ = ("BlockingWatch", "Gate", "Shutter")
 
@@ -24,29 +27,6 @@ logger = logging.getLogger("wsaction")
 _LONGEST = 3_600.0  # seconds that the alarm is set for; the clock that credentials expire by may be set meanwhile
 _NEVER = float("inf")
 _NO_VERDICT = (405, 408, 429)  # on a credential; any other refusal of its class's own counts as one that is bad
-
-
-class _Dispatcher(Protocol):
-    def route(self, frame: Frame) -> None: ...
-
-    def run(self, frame: Frame) -> Coroutine[Any, Any, str | None]: ...
-
-    def timeout(self, frame: Frame) -> float: ...
-
-
-class _Connection(Protocol):
-    @property
-    def ended(self) -> bool: ...
-
-    @property
-    def limits(self) -> Limits: ...
-
-    @property
-    def on_limit(self) -> Callable[[str, float], None]: ...
-
-    def close(self, code: int, reason: str) -> None: ...
-
-    def breach(self, code: int, limit: str, reason: str) -> None: ...
 
 
 class Gate:
@@ -68,8 +48,8 @@ class Gate:
     def __init__(
         self,
         state: AuthenticationState,
-        dispatcher: _Dispatcher,
-        connection: _Connection,
+        dispatcher: "Dispatcher",
+        connection: "Connection",
         arriving: Callable[[], AbstractContextManager[None]] = nullcontext,
         refreshed: Callable[[], asyncio.Task[None] | None] | None = None,
         observed: Callable[[Frame, float], None] | None = None,
@@ -177,7 +157,7 @@ class BlockingWatch:
 
     __slots__ = ("_dispatcher", "_known", "_longest", "route", "timeout")
 
-    def __init__(self, dispatcher: _Dispatcher, known: set[str]) -> None:
+    def __init__(self, dispatcher: "Dispatcher", known: set[str]) -> None:
         self._dispatcher, self._known = dispatcher, known
         self._longest: float = getattr(asyncio.get_running_loop(), "slow_callback_duration", 0.1)
         self.route, self.timeout = dispatcher.route, dispatcher.timeout
@@ -221,7 +201,7 @@ class Shutter:
 
     __slots__ = ("_dispatcher",)
 
-    def __init__(self, dispatcher: _Dispatcher) -> None:
+    def __init__(self, dispatcher: "Dispatcher") -> None:
         self._dispatcher = dispatcher
 
     def route(self, frame: Frame) -> None:

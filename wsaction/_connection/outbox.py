@@ -4,11 +4,14 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Set
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from wsaction._connection.flusher import Flusher, Message, Send
 from wsaction._protocol.event_frames import is_event, route_of
 from wsaction._protocol.frames import Frame, size_of
+
+if TYPE_CHECKING:
+    from wsaction._connection.connection import Connection
 
 __all__ = (
     "GONE",
@@ -16,7 +19,6 @@ __all__ = (
     "Outbox",
     "Receive",
     "Send",
-    "Sender",
     "cut_reason",
     "log_failed_send",
     "send_close",
@@ -28,24 +30,6 @@ logger = logging.getLogger("wsaction")
 
 MAX_LOST = 1_024  # routes of which events were dropped that are remembered, until there is room to say so
 NOTHING: Set[str] = frozenset()
-
-
-class Sender(Protocol):
-    """What an outbox asks of its connection."""
-
-    on_limit: Callable[[str, float], None]  # is told of a bound that was reached
-
-    def adopt(self, task: "asyncio.Task[None]") -> None:
-        """Makes a task that waits in a send the connection's own."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Ends the connection with a close frame."""
-
-    def breach(self, code: int, limit: str, reason: str) -> None:
-        """Closes the connection, which has reached a bound."""
-
-    def lost(self, code: int) -> None:
-        """Ends the connection, whose peer is gone."""
 
 
 class Outbox:
@@ -69,7 +53,7 @@ class Outbox:
     )  # fmt: skip
 
     def __init__(
-        self, asgi_send: Send, connection: Sender, max_bytes: int, flusher: Flusher, *, drop_events: bool = False
+        self, asgi_send: Send, connection: "Connection", max_bytes: int, flusher: Flusher, *, drop_events: bool = False
     ) -> None:
         self.asgi_send, self._connection, self._flusher = asgi_send, connection, flusher
         self._max_bytes, self._drop_events = max_bytes, drop_events

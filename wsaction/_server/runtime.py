@@ -6,7 +6,7 @@ import os
 import random
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from wsaction._connection.flusher import Flusher
@@ -29,6 +29,7 @@ from wsaction.middleware import ExceptionHandler, Middleware
 from wsaction.transactions import own_unit, tell_elsewhere
 
 if TYPE_CHECKING:
+    from wsaction._connection.connection import Connection
     from wsaction._dispatch.session import Session
 
 __all__ = ("RESTARTING", "Runtime", "drain_all", "on_loop", "on_loops")
@@ -37,20 +38,6 @@ RESTARTING = "the server is restarting"
 HAND_OVER_TIMEOUT = 10.0  # seconds that another event loop may take for what it is given
 
 logger = logging.getLogger("wsaction")
-
-
-class Drained(Protocol):
-    """What draining asks of a connection."""
-
-    @property
-    def busy(self) -> bool: ...
-
-    @property
-    def ended(self) -> bool: ...
-
-    def drain(self, end_by: float) -> None: ...
-
-    def close(self, code: int, reason: str) -> None: ...
 
 
 def _no_thread(most: int) -> None:
@@ -67,7 +54,7 @@ class Here:
 
     def __init__(self, limits: Limits, users: Users) -> None:
         self.threads = Threads(limits.max_threads, partial(_no_thread, limits.max_threads))
-        self.connections: set[Drained] = set()  # those that were accepted and whose `disconnect()` has not run
+        self.connections: set[Connection] = set()  # those that were accepted and whose `disconnect()` has not run
         self.draining = False
         self.serves = False  # whether connections are served here, or are about to be
         self.flusher = Flusher()

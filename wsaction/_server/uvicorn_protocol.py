@@ -16,7 +16,7 @@ import asyncio
 from collections import deque
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from wsaction._protocol.scope import SOCKET_EXTENSION
@@ -34,7 +34,10 @@ try:
 except ImportError:  # without its C extension
     from websockets.utils import apply_mask
 
-__all__ = ("Bounded", "FairProtocol", "Turns")
+if TYPE_CHECKING:
+    from wsaction._connection.connection import Connection
+
+__all__ = ("FairProtocol", "Turns")
 
 # A frame costs 8, a fragment that is not the last one 1, and each 128 bytes of it 1 more.
 SHARE = 64  # what one connection may cost before others have their turn
@@ -47,15 +50,6 @@ NO_HANDSHAKE = (
 LINGER = 1.0  # seconds that a client who broke the protocol has to take its close frame
 MAX_DISCARDED = 1_048_576  # bytes that it may send meanwhile before it is cut off
 MAX_UNTOLD = Limits().max_frame_bytes  # bytes of a message where neither the server nor the app has said how many
-
-
-class Bounded(Protocol):
-    """What the protocol asks of the `wsaction._connection.connection.Connection` that it carries."""
-
-    limits: Limits
-
-    def breach(self, code: int, limit: str, reason: str) -> None:
-        """Closes the connection, which has reached a bound."""
 
 
 class Turns:
@@ -148,17 +142,17 @@ class FairProtocol(WebSocketsSansIOProtocol):
         self._done = False  # whether what comes is discarded
         self._discarded = 0
         self._cutting: asyncio.TimerHandle | None = None
-        self._bounded: Bounded | None = None
+        self._connection: Connection | None = None
         self._timeout = Limits().message_timeout
         self._bound(self.config.ws_max_size or MAX_UNTOLD)
 
     def _bound(self, size: int) -> None:
         self._max_size = self.conn.max_message_size = size
 
-    def carry(self, connection: Bounded) -> None:
+    def carry(self, connection: "Connection") -> None:
         """From now on the bounds of this connection hold, and it is told when one is reached: for the app that serves
         it, before it accepts the handshake."""
-        self._bounded = connection
+        self._connection = connection
         limits, most = connection.limits, self.config.ws_max_size
         self._timeout = limits.message_timeout
         self._bound(min(limits.max_frame_bytes, most) if most else limits.max_frame_bytes)
@@ -255,7 +249,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
                 return at
             size = int.from_bytes(data[at + 2 : at + head], "big")
         if not first & 8 and (whole := size + len(self._parts or b"")) > self._max_size:
-            if self._bounded is not None and whole > self._bounded.limits.max_frame_bytes:
+            if self._connection is not None and whole > self._connection.limits.max_frame_bytes:
                 self._breach(1009, "max_frame_bytes", f"a frame of {whole} bytes")
             else:
                 self._fail(1009, f"a frame of {whole} bytes; --ws-max-size is {self._max_size}")
@@ -328,7 +322,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
     # ------------------------------------------------------------------------------------------------ what is wrong
     def _breach(self, code: int, limit: str, reason: str) -> None:
         """A bound is reached. A connection of ours closes itself by that, in its own words."""
-        connection = self._bounded
+        connection = self._connection
         if connection is None or self.close_sent:
             self._fail(code, reason)
         else:
@@ -447,5 +441,5 @@ class FairProtocol(WebSocketsSansIOProtocol):
         for timer in (self._cutting, self._looking):
             if timer is not None:
                 timer.cancel()
-        self._done, self._unparsed, self._parts, self._bounded = True, bytearray(), None, None
+        self._done, self._unparsed, self._parts, self._connection = True, bytearray(), None, None
         super().connection_lost(exc)
