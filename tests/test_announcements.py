@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from wsaction._events.event_types import Announced, history
+from wsaction._events.event_types import EventTypes, history
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.layers.base import History
 
@@ -17,7 +17,7 @@ class Move(BaseModel):
     note: str = ""
 
 
-DECLARED = Announced("Board.events", {"moved": Move, "counted": int})
+DECLARED = EventTypes("Board.events", {"moved": Move, "counted": int})
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ def test_what_a_model_hides_stays_hidden() -> None:
         pin: int
 
     with pytest.raises(ValidationError, match=r"Board\.events\['told'\]") as caught:
-        Announced("Board.events", {"told": Secret}).encode("told", {"pin": "hunter2"})
+        EventTypes("Board.events", {"told": Secret}).encode("told", {"pin": "hunter2"})
     assert "hunter2" not in str(caught.value)
 
 
 def test_where_nothing_is_declared_anything_may_be_said_but_the_protocols_own() -> None:
-    free = Announced("Board.events", {})
+    free = EventTypes("Board.events", {})
     assert free.encode("any", {"at": math.nan}) == '{"at":null}'
     assert free.encode("any", None) == "null"
     for name in ("$resync", "", 7):
@@ -68,7 +68,7 @@ def test_where_nothing_is_declared_anything_may_be_said_but_the_protocols_own() 
 @pytest.mark.parametrize("events", [("moved",), None, {"$moved": int}, {"": int}, {7: int}, {"moved": object()}])
 def test_what_cannot_be_declared_is_refused(events: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"Board\.events"):
-        Announced("Board.events", events)
+        EventTypes("Board.events", events)
 
 
 def test_a_history_is_kept_unless_one_of_its_bounds_is_zero() -> None:

@@ -277,7 +277,9 @@ class Entry(BaseModel):
 def schema(action: Any, name: str) -> set[str]:
     """The properties that an action announces: of its parameter, or of what it returns."""
     kind: Any = action
-    hints = {key: kind.stands_for(hint, {}) for key, hint in get_type_hints(kind.create, include_extras=True).items()}
+    hints = {
+        key: kind.resolve_annotation(hint, {}) for key, hint in get_type_hints(kind.create, include_extras=True).items()
+    }
     return set(
         TypeAdapter(hints[name]).json_schema(mode="validation" if name == "data" else "serialization")["properties"]
     )
@@ -295,12 +297,14 @@ def test_what_comes_and_goes_is_known_when_the_class_is_made() -> None:
     for kind in (Handler, Deciding):
         assert schema(kind, "data") == {"title"}
         assert schema(kind, "return") == {"id", "slug"}
-    page = TypeAdapter(Handler.stands_for(OutputList, {})).json_schema(mode="serialization")
+    page = TypeAdapter(Handler.resolve_annotation(OutputList, {})).json_schema(mode="serialization")
     assert page["properties"]["results"]["items"] == {"$ref": "#/$defs/Shown"}
     assert page["required"] == ["next", "previous", "results"]
-    whole = TypeAdapter(Handler.stands_for(OutputList, {"pagination_class": None})).json_schema(mode="serialization")
+    whole = TypeAdapter(Handler.resolve_annotation(OutputList, {"pagination_class": None})).json_schema(
+        mode="serialization"
+    )
     assert whole["items"] == {"$ref": "#/$defs/Shown"}
-    assert Handler.stands_for(int, {}) is int
+    assert Handler.resolve_annotation(int, {}) is int
 
 
 async def test_serializers_may_be_given_where_it_is_mounted() -> None:

@@ -337,7 +337,7 @@ async def test_closing_refuses_who_is_on_the_way_in_and_who_comes_later() -> Non
     for late in (join(one, ears), say(one), one.invalidate(TOPIC)):
         with pytest.raises(LayerUnavailable):
             await late
-    one.heal(TOPIC, HISTORY)
+    one.invalidate_later(TOPIC, HISTORY)
     layer.gate.set()
     await one.open()  # said anew, it opens again
     await join(one, ears)
@@ -724,7 +724,7 @@ async def test_healing_goes_on_until_it_is_done(
         layer.publish_failures = 2
         monkeypatch.setattr(hub, "MAX_SICK", 2)
         for topic in (TOPIC, "other/", "third/", TOPIC):
-            one.heal(topic, HISTORY)
+            one.invalidate_later(topic, HISTORY)
         assert "'third/' are not told" in caplog.text
         assert (await ears.hear(2))[1]["event"] == "$resync"
 
@@ -743,7 +743,7 @@ async def test_who_cannot_be_told_before_the_end_is_named(hangs: bool, caplog: p
     layer = Away()
     async with opened(layer) as one:
         for topic in (TOPIC, "other/"):
-            one.heal(topic, HISTORY)
+            one.invalidate_later(topic, HISTORY)
         await layer.asked.wait()
     for topic in (TOPIC, "other/"):
         assert f"subscribers of {topic!r} are not told that they missed something: the server ends" in caplog.text

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from wsaction._utils import lifespan as lifespans
-from wsaction._utils.lifespan import close_at_end, living
+from wsaction._utils.lifespan import app_running, close_at_end
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.routing import path
@@ -45,7 +45,7 @@ async def test_what_cannot_be_closed_is_logged_and_the_others_are(
     async def hangs() -> None:
         await asyncio.get_running_loop().create_future()
 
-    async with living():
+    async with app_running():
         for close in (store.close, fails, hangs):
             close_at_end(close)
     assert store.closed == 1

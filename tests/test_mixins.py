@@ -419,7 +419,7 @@ async def test_output_stands_for_the_serializer_within_other_types_too() -> None
             assert (reply["status"], reply["data"]) == (status, data)
         await ws.send_json({"action": "each"})
         assert (await ws.receive_json())["data"] == shown
-    assert Accounts.stands_for(JsonValue | None, {}) == JsonValue | None  # an alias of itself
+    assert Accounts.resolve_annotation(JsonValue | None, {}) == JsonValue | None  # an alias of itself
 
 
 def test_a_stream_has_to_be_one() -> None:

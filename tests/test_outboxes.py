@@ -37,7 +37,7 @@ class Peer:
     def close(self, code: int, reason: str) -> None:
         raise AssertionError(f"closed: {code}")
 
-    def breach(self, code: int, limit: str, reason: str) -> None:
+    def close_for_limit(self, code: int, limit: str, reason: str) -> None:
         self.outbox.end()
         self.breaches.append((code, limit, reason))
 

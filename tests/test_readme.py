@@ -291,11 +291,11 @@ async def test_the_examples_of_moving() -> None:
 
 def test_the_modules_and_tests_that_are_named_are_there() -> None:
     root = Path(__file__).parent.parent
-    (code,) = re.findall(r"^## The code$(.*?)^## ", README, re.MULTILINE | re.DOTALL)
-    for name in re.findall(r"`([a-z.]+)`", code):
-        of = root / "wsaction" / name.replace(".", "/")
-        assert of.is_dir() or of.with_suffix(".py").exists(), name
-    for name in set(re.findall(r"`((?:tests|examples)/[\w/.]+)`", README)):
+    house = (root / "wsaction" / "README.md").read_text()
+    for name in re.findall(r"`([a-z_/]+(?:\.py)?)`", "\n".join(re.findall(r"^\| (.*)$", house, re.MULTILINE))):
+        of = root / "wsaction" / name
+        assert of.exists() or of.with_suffix(".py").exists(), name
+    for name in set(re.findall(r"`((?:tests|examples|wsaction)/[\w/.]+)`", README + house)):
         assert (root / name).exists(), name
     attacks = (root / "tests" / "test_attacks.py").read_text()
     for name in set(re.findall(r"`(test_it_\w+)`", README)):

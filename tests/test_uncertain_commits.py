@@ -215,7 +215,7 @@ def test_who_is_subscribed_knows_what_is_kept_in_thousands_of_schedules(slice_: 
 
 def test_the_simulation_finds_what_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """It fails where nobody is told to load again, so that it can fail at all."""
-    monkeypatch.setattr(Hub, "heal", lambda *_: None)
+    monkeypatch.setattr(Hub, "invalidate_later", lambda *_: None)
     with pytest.raises(AssertionError, match="seed"):
         _simulate_all(range(25))
 

@@ -190,16 +190,16 @@ class World:
             await node.hub.publish(topic, encode_event("updated", route, json.dumps(data)), self.history)
         except LayerUnavailable as exc:
             self.count["uncertain" if exc.uncertain else "refused"] += 1
-            self.heal(node, topic)
+            self.invalidate_later(node, topic)
             await asyncio.sleep(0.02)
         else:
             self.count["acknowledged"] += 1
             self.acknowledged[topic][publisher, number] = begun
 
-    def heal(self, node: Node, topic: str) -> None:
+    def invalidate_later(self, node: Node, topic: str) -> None:
         node = node if node in self.nodes else self.nodes[0]
         node.healed.add(topic)
-        node.hub.heal(topic, self.history)
+        node.hub.invalidate_later(topic, self.history)
 
     # ------------------------------------------------------------------------------------------------ its life
     async def quiet(self) -> None:
@@ -230,7 +230,7 @@ class World:
         old, self.nodes[which] = self.nodes[which], await Node(self, **self.options()).start()
         await old.stop()
         for topic in sorted(old.healed):  # what the old one was about to heal
-            self.heal(self.nodes[which], topic)
+            self.invalidate_later(self.nodes[which], topic)
         self.count["node_restarts"] += 1
         self.paused = False
 
@@ -263,7 +263,7 @@ class World:
 
     def is_at_rest(self) -> bool:
         return all(client.is_at_rest for client in self.clients) and not any(
-            node.hub._sick
+            node.hub._pending_invalidation
             or node.hub._healing
             or any(topic.is_owing or not topic.ready.is_set() for topic in node.hub._topics.values())
             for node in self.nodes

@@ -11,7 +11,7 @@ from starlette.routing import Router as LifespanRouter
 
 from wsaction._connection.connection import Receive, Send
 from wsaction._events.crud import is_live
-from wsaction._events.event_types import Announced
+from wsaction._events.event_types import EventTypes
 from wsaction._events.publish import handler_at, publish_from
 from wsaction._handlers.mounts import check_captures
 from wsaction._protocol.event_frames import encode_event
@@ -20,7 +20,7 @@ from wsaction._server.http import Pages
 from wsaction._server.lifecycle import refuse, refuse_host
 from wsaction._server.origins import HostPolicy, OriginPolicy
 from wsaction._server.runtime import Runtime
-from wsaction._utils.lifespan import Lifespan, State, living
+from wsaction._utils.lifespan import Lifespan, State, app_running
 from wsaction.authentication._classes import user_id as id_of_user
 from wsaction.authentication._state import Authenticator
 from wsaction.exceptions import ImproperlyConfigured, RouteNotFound, to_api_error
@@ -171,7 +171,7 @@ class WSAction:
         self.runtime.reopen()
         if any(view.table.is_live for view in self._views()):
             self.runtime.warn_of_workers()
-        async with living():
+        async with app_running():
             self.runtime.here.users.listen()
             try:
                 if self._lifespan is None:
@@ -283,7 +283,7 @@ class WSAction:
 
         Waits for a commit, and raises, as `disconnect_user` does; ``ValueError`` for what is no event's name too.
         """
-        text = encode_event(event, "", Announced("push_user()", {}).encode(event, data))
+        text = encode_event(event, "", EventTypes("push_user()", {}).encode(event, data))
         await self._tell_user("push", user_id, text=text)
 
     async def _tell_user(self, what: str, user_id: Any, **details: Any) -> None:

@@ -259,11 +259,11 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
 
     # ---------------------------------------------------------------------------------------------- declared
     @classmethod
-    def stands_for(cls, annotation: Any, initkwargs: Mapping[str, Any]) -> Any:
+    def resolve_annotation(cls, annotation: Any, initkwargs: Mapping[str, Any]) -> Any:
         """An annotation with the serializers in the place of ``Input``, ``Output`` and the like, at any depth."""
         slots = [one for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Slot)]
         if not slots:
-            return rebuilt(annotation, lambda part: cls.stands_for(part, initkwargs))
+            return rebuilt(annotation, lambda part: cls.resolve_annotation(part, initkwargs))
         told = _Mounted(cls, initkwargs)
         try:
             return _input(told, slots[0]) if slots[0] in (Slot.INPUT, Slot.PARTIAL_INPUT) else _output(told, slots[0])

@@ -125,10 +125,10 @@ class AsyncAPIActionHandler:
     def actions_with(cls, initkwargs: Mapping[str, Any]) -> dict[str, Action]:
         """Its actions by name, as they are where it is mounted with these attributes."""
         hidden = _OWN | cls.reserved_names
-        return collect_actions(cls, hidden, lambda annotation: cls.stands_for(annotation, initkwargs))
+        return collect_actions(cls, hidden, lambda annotation: cls.resolve_annotation(annotation, initkwargs))
 
     @classmethod
-    def stands_for(cls, annotation: Any, initkwargs: Mapping[str, Any]) -> Any:
+    def resolve_annotation(cls, annotation: Any, initkwargs: Mapping[str, Any]) -> Any:
         """What an annotation of an action stands for in this class, mounted with these attributes: here, itself."""
         return annotation
 

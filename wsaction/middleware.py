@@ -54,7 +54,7 @@ def check_exception_handlers(
     return dict(handlers or {})
 
 
-def through(middleware: Sequence[Middleware], innermost: CallNext) -> CallNext:
+def wrap(middleware: Sequence[Middleware], innermost: CallNext) -> CallNext:
     """A function that runs the middleware, the first outermost, around ``innermost``."""
     call = _dropping(innermost)
     for one in reversed(middleware):
@@ -96,7 +96,7 @@ def _around(one: Middleware, call_next: CallNext) -> CallNext:
     return call
 
 
-async def translated(
+async def handle_exception(
     handlers: Mapping[type[BaseException], ExceptionHandler], handler: Any, exc: BaseException
 ) -> BaseException:
     """What the handler for the exception's nearest class makes of it; the exception itself where there is none.

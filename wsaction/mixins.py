@@ -56,12 +56,12 @@ OutputList: TypeAlias = Annotated[Any, Slot.LIST]  # a page of them as the pagin
 OutputPages: TypeAlias = Annotated[Any, Slot.PAGES]  # lists of them, of an async generator
 
 
-def rebuilt(annotation: Any, stands_for: Callable[[Any], Any]) -> Any:
+def rebuilt(annotation: Any, resolve_annotation: Callable[[Any], Any]) -> Any:
     """An annotation of others, ``list[Output] | None``, with what stands for these; itself where nothing does."""
     if _has_slots(getattr(annotation, "__value__", None)):  # `type Cards = list[Output]`
-        return stands_for(annotation.__value__)
+        return resolve_annotation(annotation.__value__)
     parts = get_args(annotation)
-    others = tuple(map(stands_for, parts))
+    others = tuple(map(resolve_annotation, parts))
     if all(map(operator.is_, others, parts)):
         return annotation
     origin: Any = get_origin(annotation)

@@ -27,7 +27,7 @@ from wsaction._events.access import (
     showing_action,
     showing_calls,
 )
-from wsaction._events.event_types import Announced, history
+from wsaction._events.event_types import EventTypes, history
 from wsaction._events.grants import Grant, release, withdraw
 from wsaction._events.publish import own_route, own_topic, session_of
 from wsaction._handlers.route_table import Call
@@ -77,19 +77,19 @@ class SubscribeMixin:
     recheck: ClassVar[bool] = False
     shows_presence: ClassVar[bool] = False  # whether subscribers are counted, see `wsaction.presence`
     decides_snapshot: ClassVar[bool] = False  # whether a subclass took over get_snapshot_action
-    _announced: ClassVar[Announced]
+    _announced: ClassVar[EventTypes]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._announced = Announced(f"{cls.__name__}.events", cls.events)
+        cls._announced = EventTypes(f"{cls.__name__}.events", cls.events)
         cls.decides_snapshot = cls.get_snapshot_action is not SubscribeMixin.get_snapshot_action
         history(cls)
 
     @property
-    def announced(self) -> Announced:
+    def announced(self) -> EventTypes:
         """Its events, ready to be encoded."""
         cls = type(self)
-        return cls._announced if self.events is cls.events else Announced(f"{cls.__name__}.events", self.events)
+        return cls._announced if self.events is cls.events else EventTypes(f"{cls.__name__}.events", self.events)
 
     @async_action
     async def subscribe(

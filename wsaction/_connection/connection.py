@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from wsaction._connection.deadlines import NEVER, Deadlines
 from wsaction._connection.flusher import Flusher
-from wsaction._connection.gates import Shutter
+from wsaction._connection.gates import DrainGate
 from wsaction._connection.ordering import Lanes
 from wsaction._connection.outbox import GONE, Message, Outbox, Receive, Send
 from wsaction._protocol.frames import Frame, current_frame, decode, set_since, size_of
@@ -133,7 +133,7 @@ class Connection:
             self.closing = code, reason
             self.lost(code)
 
-    def breach(self, code: int, limit: str, reason: str) -> None:
+    def close_for_limit(self, code: int, limit: str, reason: str) -> None:
         """Closes the connection because it has reached a bound; ``reason`` is told with the bound's value."""
         if not self._ended.done():
             self.on_limit(limit, value := getattr(self.limits, limit))
@@ -178,7 +178,7 @@ class Connection:
         of the event loop's clock.
         """
         self.end_by = end_by
-        self._dispatcher = Shutter(self._dispatcher)
+        self._dispatcher = DrainGate(self._dispatcher)
         if waiting := self._lanes.withdraw_all():
             self.spawn(self._answer_all, waiting)
 
@@ -232,12 +232,12 @@ class Connection:
             frame.task.cancel()
         self._deadlines.is_stopped(frame)
 
-    def disown(self, frame: Frame) -> None:
+    def answer_and_detach(self, frame: Frame) -> None:
         """Answers a frame whose action or commit does not end. It keeps its place under way until it does.
 
         As the frame has an error by now, what it answers itself is dropped by the dispatcher.
         """
-        self.spawn(self._answer, frame.disown())
+        self.spawn(self._answer, frame.answer_and_detach())
         self._lanes.release(frame)
         self._start_ready()
 
@@ -281,7 +281,7 @@ class Connection:
     async def _lead(self) -> None:
         """Reads frames and runs each; ends when one has suspended, since another task leads by then."""
         receive, read, limits, lanes, ended = self._receive, self.read, self.limits, self._lanes, self._ended.done
-        surely_small = limits.max_frame_bytes // 4  # characters
+        fast_path_size = limits.max_frame_bytes // 4  # characters
         reads, variables, deadlines = 0, len(self._base), self._deadlines
         while True:
             try:
@@ -296,7 +296,7 @@ class Connection:
             if (reads := reads + 1) % READS_IN_A_ROW == 0:
                 await asyncio.sleep(0)
             text: str | None = message.get("text")
-            if (text is None or len(text) > surely_small) and self._too_large(text, message):
+            if (text is None or len(text) > fast_path_size) and self._too_large(text, message):
                 return
             frame, dispatcher = read(text, limits), self._dispatcher
             dispatcher.route(frame)
@@ -343,7 +343,7 @@ class Connection:
         """Whether a message that may be too large is, and has closed the connection."""
         size = len(message.get("bytes") or b"") if text is None else size_of(text)
         if size > self.limits.max_frame_bytes:
-            self.breach(1009, "max_frame_bytes", f"a frame of {size} bytes")
+            self.close_for_limit(1009, "max_frame_bytes", f"a frame of {size} bytes")
         return self.ended
 
     # ------------------------------------------------------------------------------------------------ what suspends

@@ -65,7 +65,7 @@ class Deadlines:
         connection, limits, now = self._connection, self._connection.limits, self._loop.time()
         outbox, late = connection.outbox, self.alarm.late
         if outbox.stuck_for(now, late) >= limits.send_timeout:
-            connection.breach(1013, "send_timeout", "slow consumer")
+            connection.close_for_limit(1013, "send_timeout", "slow consumer")
         for frame in tuple(self._under_way):
             if frame.deadline is not None and frame.deadline <= now:
                 if late < BLOCKED:
@@ -78,7 +78,7 @@ class Deadlines:
         else:
             self._quiet_since += late
             if now - self._quiet_since >= limits.idle_timeout:
-                connection.breach(4408, "idle_timeout", "idle")
+                connection.close_for_limit(4408, "idle_timeout", "idle")
         if not connection.ended:
             step = min(limits.idle_timeout, limits.send_timeout if busy else NEVER) / 8
             self.alarm.by(min([now + step, *(frame.deadline or NEVER for frame in self._under_way)]))
@@ -92,8 +92,8 @@ class Deadlines:
         elif frame.unit is not COMMITTING:
             seconds, ctx = self._bound(frame)
             self._connection.stop(frame, ActionTimeout(f"This took longer than {seconds:g} s.", ctx))
-        elif frame.disowned is None:
-            frame.disowned = False  # it is too late to time out
+        elif frame.detached is None:
+            frame.detached = False  # it is too late to time out
             self._look_again(frame, COMMIT)
         else:
             _, ctx = self._bound(frame)
@@ -107,4 +107,4 @@ class Deadlines:
     def _give_up(self, frame: Frame, late: str) -> None:
         logger.error("%s goes on %s", one_line(f"{frame.action} {frame.route}"), late)
         frame.deadline = NEVER
-        self._connection.disown(frame)
+        self._connection.answer_and_detach(frame)

@@ -20,7 +20,7 @@ from wsaction.serializers._errors import encode_error
 if TYPE_CHECKING:
     from wsaction._connection.connection import Connection, Dispatcher
 
-__all__ = ("BlockingWatch", "Gate", "Shutter")
+__all__ = ("BlockingWatch", "DrainGate", "Gate")
 
 logger = logging.getLogger("wsaction")
 
@@ -84,7 +84,7 @@ class Gate:
         try:
             return await self._answer(frame)
         finally:
-            if not frame.disowned:
+            if not frame.detached:
                 observed(frame, self._loop.time() - started)
 
     async def _answer(self, frame: Frame) -> str | None:
@@ -98,7 +98,7 @@ class Gate:
         except (Exception, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError) and self._connection.ended:
                 raise
-            if frame.disowned:
+            if frame.detached:
                 return None
             error = to_api_error(frame.error or exc, what="$auth", debug=self._debug)
             frame.status = error.status
@@ -128,7 +128,7 @@ class Gate:
         self._failures += 1
         if self._failures >= self._connection.limits.max_auth_failures:
             why = "too many credentials were refused"
-            self._loop.call_soon(self._connection.breach, 1008, "max_auth_failures", why)
+            self._loop.call_soon(self._connection.close_for_limit, 1008, "max_auth_failures", why)
 
     def watch(self) -> None:
         """Sets the alarm by the state's deadline, or closes what is overdue. To be called once accepted."""
@@ -136,7 +136,7 @@ class Gate:
             return
         if (overdue := self._state.overdue) is not None:
             if self._state.awaited:
-                self._connection.breach(overdue[0], "auth_timeout", "no $auth came")
+                self._connection.close_for_limit(overdue[0], "auth_timeout", "no $auth came")
             else:
                 self._connection.close(*overdue)
         elif (left := self._state.time_left) is not None:
@@ -195,7 +195,7 @@ class BlockingWatch:
             )
 
 
-class Shutter:
+class DrainGate:
     """A `_connection.connection.Dispatcher` around another one, which starts no frame any more but for the
     protocol's own."""
 

@@ -184,7 +184,7 @@ class Outbox:
                 if not self._sending:  # it alone is larger than the bound
                     self._tell_lost()
                 return False
-        self._connection.breach(1013, "max_outbox_bytes", "slow consumer")
+        self._connection.close_for_limit(1013, "max_outbox_bytes", "slow consumer")
         return False
 
     def _drop_oldest(self, size: int) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from wsaction._dispatch.session import Session
     from wsaction.handlers import AsyncAPIActionHandler
 
-__all__ = ("GENERAL", "Group", "ReplyFirst", "broadcast", "is_grouped", "join_group", "method_name")
+__all__ = ("GENERAL", "BroadcastOrderGate", "Group", "broadcast", "is_grouped", "join_group", "method_name")
 
 logger = logging.getLogger("wsaction")
 
@@ -192,7 +192,7 @@ class Group:
             self._running = False
 
 
-class ReplyFirst:
+class BroadcastOrderGate:
     """A `_connection.connection.Dispatcher` around the session of a connection in a group, which learns of its
     frames."""
 

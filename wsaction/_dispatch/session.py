@@ -33,7 +33,7 @@ from wsaction._protocol.scope import connection_captures
 from wsaction._utils.tasks import is_closed_with
 from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
 from wsaction.limits import bound_in
-from wsaction.middleware import through, translated
+from wsaction.middleware import handle_exception, wrap
 from wsaction.permissions._classes import raise_refusal, require
 from wsaction.serializers._errors import encode_error
 from wsaction.throttling import MemoryThrottleStore, check_throttles
@@ -60,6 +60,7 @@ class Session:
         "connection",
         "consumer",
         "direct",
+        "fast_path_size",
         "grants",
         "group",
         "known",
@@ -67,7 +68,6 @@ class Session:
         "runtime",
         "scope",
         "streams",
-        "surely_small",
         "table",
         "targets",
     )
@@ -84,7 +84,7 @@ class Session:
         self.comings: MemoryThrottleStore | None = None  # how often it came to topics with presence
         self.streams: dict[Stream, None] = {}  # that run
         self.revised = False  # whether its user's rights have changed since it was opened
-        self.surely_small = connection.limits.max_outbox_bytes // 4  # characters
+        self.fast_path_size = connection.limits.max_outbox_bytes // 4  # characters
         args, captures = connection_captures(scope)
         own = args or captures
         self.targets = Targets(table, args, captures, MAX_CACHED_ROUTES_OF_A_CONNECTION) if own else table.targets
@@ -175,12 +175,12 @@ class Session:
                     reply = f'{{"errors":[],"data":{data}{call.end},"request_id":{quote(request_id)}}}'
                 else:
                     reply = encode_reply(call.tail, data, frame.status, request_id)
-                if len(reply) > self.surely_small and (error := self._too_large(reply)) is not None:
+                if len(reply) > self.fast_path_size and (error := self._too_large(reply)) is not None:
                     raise error
             unit, frame.unit = frame.unit, COMMITTING
             if unit is not None:
                 await unit.commit()
-                if frame.disowned:
+                if frame.detached:
                     let_go(frame, failed=True)
                     return None
             if frame.held is not None:
@@ -278,7 +278,7 @@ class Session:
         async def innermost(handler: "AsyncAPIActionHandler") -> Any:
             return await self._call(frame, action, handler, args, parameters, lent)
 
-        return await through(self.runtime.middleware, innermost)(handler)
+        return await wrap(self.runtime.middleware, innermost)(handler)
 
     async def _call(
         self,
@@ -346,7 +346,7 @@ class Session:
                     raise frame.error
                 frame.deadline = _NEVER  # a timeout bounds the first item
                 reply = encode_reply(frame.call.tail, action.write(item), 206, frame.request_id)
-                if len(reply) > self.surely_small and (error := self._too_large(reply)) is not None:
+                if len(reply) > self.fast_path_size and (error := self._too_large(reply)) is not None:
                     raise error
                 await complete(frame)
                 await self.connection.outbox.offer(reply)
@@ -374,7 +374,7 @@ class Session:
 
     def check_size(self, reply: str) -> None:
         """Raises `ReplyTooLarge` for a reply that no connection could be sent."""
-        if len(reply) > self.surely_small and (error := self._too_large(reply)) is not None:
+        if len(reply) > self.fast_path_size and (error := self._too_large(reply)) is not None:
             raise error
 
     def _too_large(self, reply: str) -> APIError | None:
@@ -387,7 +387,7 @@ class Session:
     async def _translated(self, handler: "AsyncAPIActionHandler", exc: BaseException) -> BaseException:
         """What the app's ``exception_handlers`` make of an exception."""
         try:
-            return await translated(self.runtime.exception_handlers, handler, exc)
+            return await handle_exception(self.runtime.exception_handlers, handler, exc)
         except (Exception, asyncio.CancelledError) as another:
             if self.connection.ended and isinstance(another, asyncio.CancelledError):
                 raise
@@ -395,7 +395,7 @@ class Session:
 
     def _failure(self, frame: Frame, exc: BaseException) -> str | None:
         """The reply for whatever was raised; it cannot fail, and is no larger than a reply may be."""
-        if frame.disowned:
+        if frame.detached:
             return None
         task = asyncio.current_task()
         while task is not None and task.cancelling():

@@ -26,7 +26,7 @@ from wsaction._events.access import (
     values_of,
 )
 from wsaction._events.event_types import history
-from wsaction._events.publish import heal, session_of
+from wsaction._events.publish import invalidate_later, session_of
 from wsaction._handlers.mounts import MountedHandler
 from wsaction._handlers.route_table import Call
 from wsaction._protocol.event_frames import encode_event
@@ -117,7 +117,7 @@ class _Change:
                 logger.error(
                     "%s was not told to %r, which will be told to load again: %r", self.event, place.topic, exc
                 )
-                place.hub.heal(place.topic, place.history)
+                place.hub.invalidate_later(place.topic, place.history)
 
     async def tell(self, place: _Place) -> None:
         text = encode_event(self.event, place.route, place.data)
@@ -181,10 +181,10 @@ class _Pending:
         finally:
             self._let_go()
 
-    def heal(self) -> None:
+    def invalidate_later(self) -> None:
         """Tells all who would be told of the changes to load again: whether these were committed is not known."""
         for place in {place.topic: place for change in self._changes.values() for place in change.places}.values():
-            heal(place.hub, place.topic, place.history)
+            invalidate_later(place.hub, place.topic, place.history)
 
     async def prepare(self) -> None:
         """Nothing can be in its way."""
@@ -247,7 +247,7 @@ async def note(
     pending = unit.held(_Pending)
     if not isinstance(pending, _Pending):
         pending = unit.resource(_Pending, _Pending)
-        unit.around_commit(pending.hold, pending.publish, pending.heal)
+        unit.around_commit(pending.hold, pending.publish, pending.invalidate_later)
     pending.add(change)
 
 

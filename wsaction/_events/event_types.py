@@ -10,10 +10,10 @@ from wsaction.exceptions import ImproperlyConfigured
 from wsaction.layers.base import History
 from wsaction.serializers._models import json_encoder, python_validator
 
-__all__ = ("Announced", "history")
+__all__ = ("EventTypes", "history")
 
 
-class Announced:
+class EventTypes:
     """Declared events by name; where none is declared, every name and all data is welcome.
 
     ``owner`` names them in errors (``"BoardHandler.events"``). Raises `ImproperlyConfigured` for what is no mapping of

@@ -9,7 +9,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wsaction._events.event_types import Announced, history
+from wsaction._events.event_types import EventTypes, history
 from wsaction._handlers.route_table import Call, RouteTable, Targets
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import new_frame
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from wsaction.handlers import AsyncAPIActionHandler
 
 __all__ = (
-    "Outsider",
+    "DetachedSession",
     "announced",
     "handler_at",
-    "heal",
+    "invalidate_later",
     "own_route",
     "own_topic",
     "publish_from",
@@ -86,10 +86,10 @@ async def push_to(handler: "AsyncAPIActionHandler", event: str, data: Any) -> No
     handler.consumer.connection.put(text)
 
 
-def announced(handler: "AsyncAPIActionHandler") -> Announced:
+def announced(handler: "AsyncAPIActionHandler") -> EventTypes:
     """What a handler declares."""
-    known: Announced | None = getattr(handler, "announced", None)
-    return known if known is not None else Announced(f"{type(handler).__name__}.events", {})
+    known: EventTypes | None = getattr(handler, "announced", None)
+    return known if known is not None else EventTypes(f"{type(handler).__name__}.events", {})
 
 
 async def tell(
@@ -111,7 +111,8 @@ async def tell(
         await publish()
     else:
         unit.on_commit(
-            partial(_publish_or_heal, publish, hub, topic, history), if_unknown=partial(heal, hub, topic, history)
+            partial(_publish_or_heal, publish, hub, topic, history),
+            if_unknown=partial(invalidate_later, hub, topic, history),
         )
 
 
@@ -120,25 +121,25 @@ async def _publish_or_heal(publish: Any, hub: Hub, topic: str, history: History 
         await publish()
     except LayerUnavailable as exc:
         logger.error("an event of %r was not told; its subscribers will be told to load again: %r", topic, exc)
-        hub.heal(topic, history)
+        hub.invalidate_later(topic, history)
 
 
-def heal(hub: Hub, topic: str, history: History | None) -> None:
+def invalidate_later(hub: Hub, topic: str, history: History | None) -> None:
     """Tells the subscribers of a topic to load again, where nobody knows whether a change of it was committed.
 
     They are told now, and once more when a commit that was still on its way to the database has surely arrived.
     """
-    hub.heal(topic, history)
+    hub.invalidate_later(topic, history)
     asyncio.get_running_loop().call_later(COMMIT_ARRIVES, _heal_again, hub, topic, history)
 
 
 def _heal_again(hub: Hub, topic: str, history: History | None) -> None:
     if not hub.is_closed:  # else there is nobody left to tell
-        hub.heal(topic, history)
+        hub.invalidate_later(topic, history)
 
 
 # ---------------------------------------------------------------------------------------------- from anywhere else
-class Outsider:
+class DetachedSession:
     """What stands for the `_dispatch.session.Session` of somebody who has no connection."""
 
     __slots__ = ("connection", "runtime", "table", "targets")
@@ -155,7 +156,7 @@ def handler_at(router: Router, runtime: "Runtime", route: str, path: str | None,
     """
     match = _connection(router, path)
     view: Any = match.func
-    session = Outsider(view.table, runtime, match)
+    session = DetachedSession(view.table, runtime, match)
     target = session.targets.resolve(route)
     if not target.is_topic or target.mounted is None:
         raise ValueError(f"{view.table.nearest(route)} ({view.handler_class.__name__} at {match.canonical!r})")

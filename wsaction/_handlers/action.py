@@ -17,7 +17,7 @@ from wsaction._handlers.dependencies import Dependencies
 from wsaction._handlers.parameters import EMPTY, Input, Parameter, fill, fresh, missing
 from wsaction._protocol.frames import Frame
 from wsaction.exceptions import InvalidParameters
-from wsaction.serializers._models import at_first
+from wsaction.serializers._models import fast_validate
 
 if TYPE_CHECKING:
     from wsaction.handlers import AsyncAPIActionHandler
@@ -125,7 +125,7 @@ class Action:
     ) -> Start:
         """Fills one parameter in a straight line; ``by_name`` takes what is wrong with it, and what is not there."""
         (name, validate, plain, _), function = parameter, self.function
-        validate_first, first = None if validate is None else at_first(validate), not before
+        validate_first, first = None if validate is None else fast_validate(validate), not before
 
         def start(handler: "AsyncAPIActionHandler", frame: Frame) -> Any:
             body = frame.body

@@ -128,13 +128,13 @@ def _is_action(value: Any) -> bool:
 
 
 def collect_actions(
-    cls: type, hidden: Collection[str], stands_for: Callable[[Any], Any] = lambda annotation: annotation
+    cls: type, hidden: Collection[str], resolve_annotation: Callable[[Any], Any] = lambda annotation: annotation
 ) -> dict[str, Action]:
     """The actions of a handler class by name: what it and its bases decorated, and what overrides that.
 
-    ``hidden`` are the attributes of the framework's own base, which an action must not hide. ``stands_for`` says what
-    an annotation of a signature stands for in this class. Raises
-    `ImproperlyConfigured` for a name that is taken or reserved and for a signature that cannot be filled.
+    ``hidden`` are the attributes of the framework's own base, which an action must not hide. ``resolve_annotation``
+    says what an annotation of a signature stands for in this class. Raises `ImproperlyConfigured` for a name that is
+    taken or reserved and for a signature that cannot be filled.
     """
     declared: dict[str, ActionOptions] = {}  # by method name
     for base in reversed(cls.__mro__):
@@ -147,7 +147,7 @@ def collect_actions(
                 del declared[attribute]  # `update = None` takes an inherited action away
     actions: dict[str, Action] = {}
     for attribute, options in declared.items():
-        action = read_action(cls, attribute, options, stands_for)
+        action = read_action(cls, attribute, options, resolve_annotation)
         if attribute in hidden:
             raise ImproperlyConfigured(
                 f"{cls.__name__}.{attribute} hides an attribute of the handler itself; name the method otherwise and "
@@ -186,14 +186,17 @@ def select_actions(
 
 
 def read_action(
-    cls: type, attribute: str, options: ActionOptions, stands_for: Callable[[Any], Any] = lambda annotation: annotation
+    cls: type,
+    attribute: str,
+    options: ActionOptions,
+    resolve_annotation: Callable[[Any], Any] = lambda annotation: annotation,
 ) -> Action:
     """One method as an `Action`. Raises `ImproperlyConfigured` where its signature cannot be filled from a frame."""
     where, function = f"{cls.__name__}.{attribute}", inspect.getattr_static(cls, attribute)
     streams, awaited = _kind(where, function, options)
     name = attribute if options.name is None else options.name
     _check_name(cls.__name__, name)
-    hints = {key: stands_for(hint) for key, hint in read_hints(where, function).items()}
+    hints = {key: resolve_annotation(hint) for key, hint in read_hints(where, function).items()}
     own, *rest = _parameters(where, function)
     named = [p for p in rest if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     marked = {p.name: mark for p in named if (mark := depends_of(where, p, hints.get(p.name))) is not None}
@@ -230,7 +233,7 @@ def read_action(
         returns=output,
         write=_once(encode) if marked else encode,
         options=options,
-        streamed=_streamed_by(cls, attribute, options, stands_for),
+        streamed=_streamed_by(cls, attribute, options, resolve_annotation),
     )
 
 
@@ -252,7 +255,9 @@ def _or_null(encode: Callable[[Any], str]) -> Callable[[Any], str]:
     return write
 
 
-def _streamed_by(cls: type, attribute: str, options: ActionOptions, stands_for: Callable[[Any], Any]) -> Action | None:
+def _streamed_by(
+    cls: type, attribute: str, options: ActionOptions, resolve_annotation: Callable[[Any], Any]
+) -> Action | None:
     """The stream that may answer in an action's place; None where a subclass has overridden the action alone."""
     if options.streamed_by is None:
         return None
@@ -266,7 +271,7 @@ def _streamed_by(cls: type, attribute: str, options: ActionOptions, stands_for: 
     if not issubclass(stream, definers[attribute]):
         return None
     told = replace(options, name=options.name or attribute, streamed_by=None)
-    return read_action(cls, options.streamed_by, told, stands_for)
+    return read_action(cls, options.streamed_by, told, resolve_annotation)
 
 
 def _kind(where: str, function: Any, options: ActionOptions) -> tuple[bool, bool]:

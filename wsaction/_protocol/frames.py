@@ -57,7 +57,7 @@ class Frame:
     """
 
     __slots__ = (
-        "_kwargs", "action", "asks_object", "body", "call", "consumer", "deadline", "disowned", "error", "held", "key",
+        "_kwargs", "action", "asks_object", "body", "call", "consumer", "deadline", "detached", "error", "held", "key",
         "noted", "request_id", "route", "size", "status", "task", "unit",
     )  # fmt: skip
 
@@ -70,7 +70,7 @@ class Frame:
     error: Exception | None  # why it is refused without being run, or fails whatever its action returns
     task: asyncio.Task[None] | None  # whose it is, once it has suspended, or begun after it had to wait
     deadline: float | None  # when it is cancelled, on the event loop's clock; None: its time is not counted yet
-    disowned: bool | None  # True: answered by another, since it does not end; False: late, but being committed
+    detached: bool | None  # True: answered by another, since it does not end; False: late, but being committed
     size: int  # characters of its text, where it had to wait
     held: "list[Held] | None"  # what waits for its reply
     noted: Any  # of a generic action: what its hook has done and told, see `_events.crud.watched`
@@ -94,11 +94,11 @@ class Frame:
         """Whether it is not to run, or not to go on: it is refused or cancelled."""
         return self.error is not None and not isinstance(self.error, Forgotten)
 
-    def disown(self) -> "Frame":
+    def answer_and_detach(self) -> "Frame":
         """A frame that is answered in the place of this one, with its error."""
         told = new_frame(self.body, self.action, self.route, self.request_id)
         told.error, told.consumer, told.call = self.error, self.consumer, self.call
-        self.disowned = True
+        self.detached = True
         return told
 
     def keywords(self) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def decode(text: str | None, limits: Limits) -> Frame:
     frame.action = action
     frame.route = route
     frame.request_id = request_id
-    frame.error = frame.task = frame.key = frame.deadline = frame.disowned = frame.unit = frame.held = None
+    frame.error = frame.task = frame.key = frame.deadline = frame.detached = frame.unit = frame.held = None
     if len(route) > limits.max_route_length:
         frame.error = _over(
             "max_route_length", limits.max_route_length, f"The route has {len(route)} characters", "route"
@@ -265,7 +265,7 @@ def new_frame(body: dict[str, Any], action: str | None, route: str, request_id: 
     """A frame that nothing is known of yet but what it says."""
     frame = Frame()
     frame.body, frame.action, frame.route, frame.request_id = body, action, route, request_id
-    frame.error = frame.task = frame.key = frame.deadline = frame.disowned = frame.unit = frame.held = None
+    frame.error = frame.task = frame.key = frame.deadline = frame.detached = frame.unit = frame.held = None
     return frame
 
 

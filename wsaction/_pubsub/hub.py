@@ -39,7 +39,8 @@ class Hub:
     """Topics of one process and one event loop, on a layer that it opens and closes.
 
     ``linger``, ``check_interval`` and ``join_timeout`` are in seconds, ``max_fill`` in events. ``on_event`` is told of
-    each event of the topics that are subscribed to here, ``on_sick`` of each topic that has to be healed.
+    each event of the topics that are subscribed to here, ``on_pending_invalidation`` of each topic that has to be
+    healed.
     """
 
     def __init__(
@@ -51,9 +52,9 @@ class Hub:
         join_timeout: float = JOIN_TIMEOUT,
         max_fill: int = MAX_FILL,
         on_event: OnEvent | None = None,
-        on_sick: Callable[[str], None] | None = None,
+        on_pending_invalidation: Callable[[str], None] | None = None,
     ) -> None:
-        self.layer, self._on_event, self._on_sick = layer, on_event, on_sick
+        self.layer, self._on_event, self._on_sick = layer, on_event, on_pending_invalidation
         self._linger, self._join_timeout = linger, join_timeout
         self._context = copy_context()
         self._context.run(current_frame.set, None)
@@ -64,7 +65,7 @@ class Hub:
         self._rings = Rings()
         self._joined: dict[Subscriber, dict[tuple[str, str], Subscription]] = {}  # by topic and route
         self._names: dict[Subscriber, str] = {}  # of those that have published to others only
-        self._sick: dict[str, History | None] = {}
+        self._pending_invalidation: dict[str, History | None] = {}
         self._healing = False
         self._published = 0
         self._is_open = self._is_closed = False
@@ -100,9 +101,9 @@ class Hub:
                 topic.ready.set()  # for those who wait to join, and find that they have left
                 self._let_go(topic)
             await self._tasks.stop()
-            for name in self._sick:
+            for name in self._pending_invalidation:
                 _not_healed(name, "the server ends before that could be done")
-            self._sick.clear()
+            self._pending_invalidation.clear()
             await self.layer.close()
 
     # ------------------------------------------------------------------------------------------------ what layers say
@@ -156,15 +157,15 @@ class Hub:
             await self._ensure_open()
         await self.layer.invalidate(topic, history)
 
-    def heal(self, topic: str, history: History | None = None) -> None:
+    def invalidate_later(self, topic: str, history: History | None = None) -> None:
         """Invalidates a topic as soon as that can be done: for one who could not publish what has happened already."""
         if self._on_sick is not None:
             self._on_sick(topic)
-        if self._is_closed or (len(self._sick) >= MAX_SICK and topic not in self._sick):
+        if self._is_closed or (len(self._pending_invalidation) >= MAX_SICK and topic not in self._pending_invalidation):
             why = "the server is about to end" if self._is_closed else f"{MAX_SICK} topics wait for that already"
             _not_healed(topic, why)
             return
-        self._sick[topic] = history
+        self._pending_invalidation[topic] = history
         if not self._healing:
             self._healing = True
             self._tasks.start(self._heal_all)
@@ -172,13 +173,13 @@ class Hub:
     async def _heal_all(self) -> None:
         backoff = Backoff()
         try:
-            while self._sick:
-                topic, history = next(iter(self._sick.items()))
-                del self._sick[topic]
+            while self._pending_invalidation:
+                topic, history = next(iter(self._pending_invalidation.items()))
+                del self._pending_invalidation[topic]
                 try:
                     await self.invalidate(topic, history)
                 except (LayerUnavailable, asyncio.CancelledError) as exc:
-                    self._sick[topic] = history
+                    self._pending_invalidation[topic] = history
                     if isinstance(exc, asyncio.CancelledError):
                         raise
                     await asyncio.sleep(backoff.seconds())

@@ -128,9 +128,9 @@ class Subscription:
         if len(self.collected) < MAX_COLLECTED:
             self.collected.append(event)
         else:
-            self.spoil()
+            self.restart()
 
-    def spoil(self) -> None:
+    def restart(self) -> None:
         """What was noted is no longer true."""
         if self.is_joining:
             self.state, self.collected = State.STALE, []

@@ -192,10 +192,10 @@ class Topic:
             self.forget_ring()
             self.resync()
         else:
-            misled = self._rename(at.epoch, page.shared) if at.epoch != self.epoch else []
+            ahead_of_loss = self._rename(at.epoch, page.shared) if at.epoch != self.epoch else []
             for offset, body in page.events:
                 self.apply(Event(offset, body))
-            for subscription in misled:
+            for subscription in ahead_of_loss:
                 subscription.take(encode_notice("$resync", subscription.route, self.position))
                 self.go_live(subscription)
 
@@ -219,17 +219,17 @@ class Topic:
         are gone: of the old epoch, after offset ``shared``."""
         self.epoch = epoch
         self.notify("$position")
-        misled = []
+        ahead_of_loss = []
         for subscription in tuple(self.joining):
             if subscription.state is not State.AHEAD:
-                subscription.spoil()
+                subscription.restart()
             elif subscription.cursor <= shared:
                 at = Position(epoch, subscription.cursor)
                 subscription.take(encode_notice("$position", subscription.route, at))
             else:
-                misled.append(subscription)
+                ahead_of_loss.append(subscription)
                 del self.joining[subscription]
-        return misled
+        return ahead_of_loss
 
     def resync(self) -> None:
         """Something was lost: who is subscribed loads again, who is being answered begins again.
@@ -243,7 +243,7 @@ class Topic:
             if subscription.state is State.AHEAD:
                 self.go_live(subscription)
             else:
-                subscription.spoil()
+                subscription.restart()
         loop = asyncio.get_running_loop()
         if self._timer is None and loop.time() >= self._resynced + self._pause:
             self._tell_resync(tuple(self.live))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from wsaction._connection.connection import Connection, Dispatcher, Receive, Send
 from wsaction._connection.gates import BlockingWatch, Gate
 from wsaction._connection.outbox import GONE, log_failed_send, send_close
-from wsaction._dispatch.broadcasts import ReplyFirst, is_grouped, join_group
+from wsaction._dispatch.broadcasts import BroadcastOrderGate, is_grouped, join_group
 from wsaction._dispatch.session import Session
 from wsaction._events.grants import may_connect
 from wsaction._events.users import recheck
@@ -19,7 +19,7 @@ from wsaction._handlers.route_table import RouteTable
 from wsaction._protocol.frames import Frame
 from wsaction._protocol.scope import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction._server.runtime import RESTARTING, Runtime
-from wsaction._utils.lifespan import living
+from wsaction._utils.lifespan import app_running
 from wsaction._utils.tasks import is_being_cancelled
 from wsaction.dialects.base import SpeakingConnection, choose
 from wsaction.exceptions import (
@@ -134,7 +134,7 @@ async def _open(view: RootView, scope: Any, connection: Connection, runtime: Run
     consumer.frame = session.no_frame()
     scope[SESSION_KEY] = session
     _check_origin(scope, runtime)
-    dispatcher: Dispatcher = ReplyFirst(session) if is_grouped(session) else session
+    dispatcher: Dispatcher = BroadcastOrderGate(session) if is_grouped(session) else session
     if runtime.debug:
         dispatcher = BlockingWatch(dispatcher, runtime.blocking)
     users, is_awaited = runtime.here.users, False
@@ -296,7 +296,7 @@ async def _answer_text(send: Send, status: int, body: bytes, headers: list[tuple
 async def _answer_lifespan(receive: Receive, send: Send, runtime: Runtime) -> None:
     await receive()
     runtime.reopen()
-    async with living():
+    async with app_running():
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await runtime.close()
@@ -313,7 +313,7 @@ class ObservedSession(Session):
         try:
             return await super().run(frame)
         finally:
-            if not frame.disowned:
+            if not frame.detached:
                 self.tell(frame, time.perf_counter() - started)
 
     def tell(self, frame: Frame, seconds: float) -> None:

@@ -47,7 +47,7 @@ def _no_thread(most: int) -> None:
         frame.error = Busy(f"No thread was free in time; max_threads is {most}.", ctx)
 
 
-class Here:
+class LoopState:
     """What belongs to one event loop."""
 
     __slots__ = ("connections", "draining", "flusher", "hub", "serves", "threads", "users")
@@ -122,17 +122,17 @@ class Runtime:
         self.app: Any = None  # the `WSAction` whose it is; None for a consumer served on its own
         self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._warned = self._is_alone = False
-        self._here: WeakKeyDictionary[asyncio.AbstractEventLoop, Here] = WeakKeyDictionary()
+        self._here: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopState] = WeakKeyDictionary()
         _runtimes.add(self)
 
     @property
-    def here(self) -> Here:
+    def here(self) -> LoopState:
         """What belongs to the running event loop."""
         loop = asyncio.get_running_loop()
         if (here := self._here.get(loop)) is None:
             note_process(loop)
             users = Users(lambda: self.hub, self.user_id, shared=self.layer is not None)
-            here = self._here[loop] = Here(self.limits, users)
+            here = self._here[loop] = LoopState(self.limits, users)
         return here
 
     @property
@@ -147,8 +147,10 @@ class Runtime:
         if here.hub is None:
             self.warn_of_workers()
             on_event = partial(self.hooks.call, "on_event") if self.hooks.has("on_event") else None
-            on_sick = partial(self.hooks.call, "on_unpublished")
-            here.hub = Hub(self.layer or MemoryLayer(), on_event=on_event, on_sick=on_sick)
+            on_pending_invalidation = partial(self.hooks.call, "on_unpublished")
+            here.hub = Hub(
+                self.layer or MemoryLayer(), on_event=on_event, on_pending_invalidation=on_pending_invalidation
+            )
         return here.hub
 
     def warn_of_workers(self) -> None:

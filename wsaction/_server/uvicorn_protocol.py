@@ -327,7 +327,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
             self._fail(code, reason)
         else:
             self._discard()
-            connection.breach(code, limit, reason)
+            connection.close_for_limit(code, limit, reason)
 
     def _fail(self, code: int, reason: str) -> None:
         self.conn.fail(code, reason)

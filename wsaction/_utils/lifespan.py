@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from wsaction._utils.tasks import new_task
 
-__all__ = ("Lifespan", "State", "close_at_end", "living")
+__all__ = ("Lifespan", "State", "app_running", "close_at_end")
 
 logger = logging.getLogger("wsaction")
 
@@ -102,7 +102,7 @@ def close_at_end(close: Close) -> None:
 
 
 @asynccontextmanager
-async def living() -> AsyncIterator[None]:
+async def app_running() -> AsyncIterator[None]:
     """An app lives on the running event loop for as long as the block takes."""
     here = _here()
     here.apps += 1

@@ -5,8 +5,8 @@
         title: str
         pin: Annotated[str, WriteOnly]  # never shown to one
 
-The model itself stays what it is. A `Shape` writes a pydantic core schema anew, for the way in or the way out; what
-`wsaction.serializers._write_only` does is for serializers. It is one thing: both ways walk the same schema.
+The model itself stays what it is. A `SchemaRewriter` writes a pydantic core schema anew, for the way in or the way out;
+what `wsaction.serializers._write_only` does is for serializers. It is one thing: both ways walk the same schema.
 """
 
 import re
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo  # whoever has a model has loaded it
 
 __all__ = (
-    "MAX_MODELS", "NO_SCHEMAS", "READ", "WRITTEN", "ReadOnly", "Shape", "WriteOnly", "build", "by_names", "check_class",
-    "check_unmarked", "checks_of_the_whole", "core_of", "fields_of", "ignoring", "marked", "marked_fields",
-    "marked_names", "optional", "whole_schema",
+    "MAX_MODELS", "NO_SCHEMAS", "READ", "WRITTEN", "ReadOnly", "SchemaRewriter", "WriteOnly", "build", "by_names",
+    "check_class", "check_unmarked", "checks_of_the_whole", "core_of", "fields_of", "ignoring", "marked",
+    "marked_fields", "marked_names", "optional", "whole_schema",
 )  # fmt: skip
 
 MAX_MODELS = 1_024  # that are kept: those of all handlers, and room for some made as one goes
@@ -86,7 +86,7 @@ def marked_fields(core: Node, marker: Any) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class SchemaRewriter:
     """How core schemas are written anew.
 
     ``name`` ends the names of the new schemas. ``without``: fields with this marker are left out, in nested models too.
@@ -271,7 +271,7 @@ def _passing(cls: type) -> Callable[[Any, Callable[[Any], Any]], Any]:
 
 
 def optional(root: Node) -> Node:
-    """For `Shape.of_outermost`: every field of the model may be absent."""
+    """For `SchemaRewriter.of_outermost`: every field of the model may be absent."""
     copy = _copied(root)
     if (core := core_of(copy)) is not None and (fields := fields_of(core)) is not None:
         fields["fields"] = {name: {**one, "schema": _absent(one["schema"])} for name, one in fields["fields"].items()}
@@ -313,7 +313,10 @@ def fields_of(core: Node) -> Node | None:
     return last if last.get("type") == "model-fields" else None
 
 
-READ, WRITTEN = Shape("", ReadOnly), Shape("", WriteOnly, by_name=True)  # of annotations: what comes in, and goes out
+READ, WRITTEN = (
+    SchemaRewriter("", ReadOnly),
+    SchemaRewriter("", WriteOnly, by_name=True),
+)  # of annotations: what comes in, and goes out
 
 _building = threading.Lock()
 

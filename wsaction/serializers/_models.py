@@ -25,7 +25,7 @@ from wsaction.serializers._core_schema import (
     READ,
     WRITTEN,
     ReadOnly,
-    Shape,
+    SchemaRewriter,
     WriteOnly,
     build,
     check_unmarked,
@@ -46,7 +46,7 @@ __all__ = (
     "InputModel",
     "ReadOnly",
     "WriteOnly",
-    "at_first",
+    "fast_validate",
     "input_model",
     "json_encoder",
     "json_validator",
@@ -87,13 +87,13 @@ def _json_validator(schema: Any, validator: Any) -> Callable[[Any], Any]:
 
     if _any_part(schema, _tells_json_apart):
         return as_json
-    as_parsed.at_first = validate_python  # type: ignore[attr-defined]
+    as_parsed.fast_validate = validate_python  # type: ignore[attr-defined]
     return as_parsed
 
 
-def at_first(validate: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def fast_validate(validate: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """What a `json_validator` tries first. Where it raises ``ValidationError``, only the validator itself can tell."""
-    first: Callable[[Any], Any] = getattr(validate, "at_first", validate)
+    first: Callable[[Any], Any] = getattr(validate, "fast_validate", validate)
     return first
 
 
@@ -215,7 +215,7 @@ class InputModel:
 
     def __init__(self, model: type[BaseModel], partial: bool) -> None:
         self.model, self.partial = model, partial
-        shape = Shape("Input", ReadOnly, _nested_input)
+        shape = SchemaRewriter("Input", ReadOnly, _nested_input)
         self.schema = shape.of_outermost(model, optional if partial else _unchanged, "Partial" if partial else "")
         self._defaults = {name: _default(info) for name, info in marked(model, ReadOnly).items()}
         self._validate = _fields_validator(self.schema)
@@ -354,7 +354,7 @@ def _output_model(model: type[BaseModel]) -> type[BaseModel]:
     return _stand_in(model, _OUTPUT) if _OUTPUT.changes(model) else model
 
 
-def _stand_in(model: type[BaseModel], shape: Shape) -> type[BaseModel]:
+def _stand_in(model: type[BaseModel], shape: SchemaRewriter) -> type[BaseModel]:
     """A subclass of a model with another schema, which is written when it is first needed: models may be cyclic."""
     if hasattr(model, "__table__"):
         raise ImproperlyConfigured(
@@ -378,13 +378,13 @@ def _stand_in(model: type[BaseModel], shape: Shape) -> type[BaseModel]:
 
 @lru_cache(MAX_MODELS)
 def _nested_input(model: type[BaseModel]) -> type[BaseModel]:
-    nested = _stand_in(model, Shape("Input", ReadOnly, _nested_input))
+    nested = _stand_in(model, SchemaRewriter("Input", ReadOnly, _nested_input))
     for name, info in marked(model, ReadOnly).items():
         setattr(nested, name, _default(info))  # for validators that look at it
     return nested
 
 
-_OUTPUT = Shape("Output", WriteOnly, output_model, by_name=True)
+_OUTPUT = SchemaRewriter("Output", WriteOnly, output_model, by_name=True)
 
 
 def _checked_model(model: Any) -> type[BaseModel]:
