@@ -3,9 +3,14 @@
 `wsaction.contrib.sqlalchemy` has the one for databases. Lookups are Django's: `filter(title__icontains="a")`, `Q`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from wsaction.querysets._base import MultipleObjectsReturned
 from wsaction.querysets._lookups import FieldError, InvalidLookup, Q
-from wsaction.querysets.memory import MemoryQuerySet, QuerySet
+from wsaction.querysets._protocol import QuerySet
+
+if TYPE_CHECKING:
+    from wsaction.querysets.memory import MemoryQuerySet
 
 __all__ = (
     "FieldError",
@@ -15,3 +20,12 @@ __all__ = (
     "Q",
     "QuerySet",
 )
+
+
+def __getattr__(name: str) -> Any:
+    """Loads `MemoryQuerySet` when it is asked for: an app on a database does without."""
+    if name == "MemoryQuerySet":
+        from wsaction.querysets.memory import MemoryQuerySet
+
+        return MemoryQuerySet
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
