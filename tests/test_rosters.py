@@ -16,7 +16,8 @@ from redis.asyncio import Redis
 
 from tests.redis_servers import RedisServer, needs_redis_server, redis_server
 from wsaction.exceptions import LayerUnavailable
-from wsaction.layers import _redis_presence as rosters
+from wsaction.layers import _redis_presence
+from wsaction.layers._presence_events import encode_join, encode_leave
 from wsaction.layers._redis_scripts import RENEW
 from wsaction.layers.base import History, Place
 from wsaction.layers.memory import MemoryLayer
@@ -336,7 +337,7 @@ async def test_nothing_is_kept_of_where_nobody_is_any_more(server: RedisServer, 
 async def test_too_many_changes_while_redis_is_away_are_written_anew(
     server: RedisServer, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rosters, "MAX_UNWRITTEN", 5)
+    monkeypatch.setattr(_redis_presence, "MAX_UNWRITTEN", 5)
     one, other, where = RedisLayer(server.url, lease=LEASE), RedisLayer(server.url, lease=LEASE), place()
     await opened(one)
     await opened(other)
@@ -355,5 +356,5 @@ async def test_too_many_changes_while_redis_is_away_are_written_anew(
 
 def test_events_of_presence_are_compact_and_not_ascii() -> None:
     place = Place("topic", "rooms/7/", None)
-    assert rosters._join(place, "ö\ud800").decode() == '{"event":"join","route":"rooms/7/","data":{"user":"ö?"}}'
-    assert rosters._leave(place, "1").decode() == '{"event":"leave","route":"rooms/7/","data":{"user":"1"}}'
+    assert encode_join(place, "ö\ud800").decode() == '{"event":"join","route":"rooms/7/","data":{"user":"ö?"}}'
+    assert encode_leave(place, "1").decode() == '{"event":"leave","route":"rooms/7/","data":{"user":"1"}}'

@@ -77,6 +77,7 @@ __all__ = (
     "ServerError",
     "ShuttingDown",
     "Throttled",
+    "bad_parameter",
     "from_starlette",
     "one_line",
     "to_api_error",
@@ -310,6 +311,12 @@ class InvalidParameters(APIError):
     @property
     def errors(self) -> list[dict[str, Any]]:
         return self.items
+
+
+def bad_parameter(name: str, type: str, msg: str, **ctx: Any) -> InvalidParameters:
+    """The 400 for a parameter of the route's query, at ``["route", name]``."""
+    item: dict[str, Any] = {"type": type, "msg": f"{msg}.", "loc": ["route", name]}
+    return InvalidParameters([{**item, "ctx": ctx} if ctx else item])
 
 
 def validation_items(error: ValidationError, *loc: str | int) -> list[dict[str, Any]]:

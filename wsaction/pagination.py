@@ -19,7 +19,7 @@ from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict  # which comes with pydantic, and which it asks for before Python 3.12
 
 from wsaction._utils.hints import refuse_misspelt
-from wsaction.exceptions import ImproperlyConfigured, InvalidParameters, NotFound
+from wsaction.exceptions import ImproperlyConfigured, NotFound, bad_parameter
 from wsaction.querysets._lookups import FieldError, InvalidLookup, Q
 from wsaction.serializers._write_only import check_fields
 
@@ -32,7 +32,6 @@ __all__ = (
     "PageReply",
     "all_of",
     "asked_size",
-    "bad_parameter",
     "number_of",
     "pages_of",
     "paginator_of",
@@ -133,12 +132,6 @@ def replace_query(route: str, **values: Any) -> str:
     kept = [(name, value) for name, value in _parsed(query) if name not in values]
     asked = urlencode([*kept, *((name, value) for name, value in values.items() if value is not None)], safe=",")
     return f"{path}?{asked}" if asked else path
-
-
-def bad_parameter(name: str, type: str, msg: str, **ctx: Any) -> InvalidParameters:
-    """The 400 for a parameter of the route's query, at ``["route", name]``."""
-    item: dict[str, Any] = {"type": type, "msg": f"{msg}.", "loc": ["route", name]}
-    return InvalidParameters([{**item, "ctx": ctx} if ctx else item])
 
 
 def number_of(text: str) -> int | None:

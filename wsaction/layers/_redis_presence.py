@@ -21,15 +21,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from wsaction._protocol.event_frames import encode_event
-from wsaction._protocol.frames import quote
 from wsaction._utils.backoff import Backoff
 from wsaction.exceptions import LayerUnavailable
+from wsaction.layers._presence_events import encode_join, encode_leave
 from wsaction.layers._redis_pipeline import Pipeline
 from wsaction.layers._redis_scripts import ALIVE, COUNT, RENEW
 from wsaction.layers.base import MAX_TOPIC_BYTES, META_TTL, History, Place, new_epoch
 
-__all__ = ("LEASE", "MemoryRoster", "RedisRoster", "people_key")
+__all__ = ("LEASE", "RedisRoster", "people_key")
 
 logger = logging.getLogger("wsaction")
 
@@ -44,49 +43,6 @@ Tell = Callable[[str, bytes, History | None], object]
 Keys = Callable[[str], tuple[str, str, str]]
 
 _Key = tuple[str, str]  # topic and user
-
-
-def _data(user: str) -> str:
-    return f'{{"user":{quote(user)}}}'
-
-
-def _join(place: Place, user: str) -> bytes:
-    return encode_event("join", place.route, _data(user)).encode(errors="replace")
-
-
-def _leave(place: Place, user: str) -> bytes:
-    return encode_event("leave", place.route, _data(user)).encode(errors="replace")
-
-
-class MemoryRoster:
-    """The roster of one process."""
-
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self._counts: dict[str, dict[str, int]] = {}
-
-    def change(self, place: Place, user: str, by: int) -> None:
-        """So many connections of the user more, or less."""
-        counts = self._counts.setdefault(place.topic, {})
-        before, after = counts.get(user, 0), counts.get(user, 0) + by
-        if after > 0:
-            counts[user] = after
-        else:
-            counts.pop(user, None)
-        if not counts:
-            del self._counts[place.topic]
-        if before <= 0 < after:
-            self._tell(place.topic, _join(place, user), place.history)
-        elif after <= 0 < before:
-            self._tell(place.topic, _leave(place, user), place.history)
-
-    async def who(self, topic: str) -> dict[str, int]:
-        """Users and their connections."""
-        return dict(self._counts.get(topic, {}))
-
-    def clear(self) -> None:
-        """Forgets all, and tells nobody."""
-        self._counts.clear()
 
 
 class RedisRoster:
@@ -323,7 +279,9 @@ class RedisRoster:
         if history is not None:
             kept = history.size, int(history.ttl * 1000), self._max_topic_bytes, int(history.always)
         told = [
-            item for user, n, was in counts for item in (user, n, int(was), _join(place, user), _leave(place, user))
+            item
+            for user, n, was in counts
+            for item in (user, n, int(was), encode_join(place, user), encode_leave(place, user))
         ]
         keys = self._keys(place.topic)
         about = process, int(stays), str(2 * self._lease)

@@ -3,18 +3,20 @@
 import asyncio
 import math
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from contextvars import Context
 from itertools import islice
 
 from wsaction._utils.threads import is_over
 from wsaction.exceptions import LayerUnavailable
-from wsaction.layers._redis_presence import MemoryRoster
+from wsaction.layers._presence_events import encode_join, encode_leave
 from wsaction.layers.base import (
     MAX_TOPIC_BYTES,
     META_TTL,
     UNUSED_TTL,
     History,
     Page,
+    Place,
     Position,
     Sink,
     check_bytes,
@@ -64,6 +66,37 @@ class _Log:
         """So many, where there are so many."""
         events = self.events or ()
         return tuple(islice(events, len(events) - count, None)) if count <= len(events) else None
+
+
+class MemoryRoster:
+    """The roster of one process."""
+
+    def __init__(self, tell: Callable[[str, bytes, History | None], object]) -> None:
+        self._tell = tell
+        self._counts: dict[str, dict[str, int]] = {}
+
+    def change(self, place: Place, user: str, by: int) -> None:
+        """So many connections of the user more, or less."""
+        counts = self._counts.setdefault(place.topic, {})
+        before, after = counts.get(user, 0), counts.get(user, 0) + by
+        if after > 0:
+            counts[user] = after
+        else:
+            counts.pop(user, None)
+        if not counts:
+            del self._counts[place.topic]
+        if before <= 0 < after:
+            self._tell(place.topic, encode_join(place, user), place.history)
+        elif after <= 0 < before:
+            self._tell(place.topic, encode_leave(place, user), place.history)
+
+    async def who(self, topic: str) -> dict[str, int]:
+        """Users and their connections."""
+        return dict(self._counts.get(topic, {}))
+
+    def clear(self) -> None:
+        """Forgets all, and tells nobody."""
+        self._counts.clear()
 
 
 class MemoryLayer:
