@@ -14,9 +14,8 @@ import wsaction
 PACKAGE = Path(wsaction.__file__).parent
 
 BANDS = (
-    "routing exceptions limits hooks _protocol _utils",
-    "permissions authentication throttling middleware transactions units querysets serializers filters pagination "
-    "routers layers",
+    "routing converters exceptions limits hooks _protocol _utils",
+    "permissions authentication throttling transactions units querysets serializers filters pagination routers layers",
     "_connection _pubsub dialects",
     "_handlers _dispatch _events _server",
     "handlers consumers decorators dependencies subscriptions presence mixins generics",

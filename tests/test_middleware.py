@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from wsaction.applications import WSAction
+from wsaction.applications import CallNext, WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import APIError, Conflict, ImproperlyConfigured, NotFound
-from wsaction.middleware import CallNext
 from wsaction.permissions import DenyAll
 from wsaction.routing import path
 from wsaction.testing import connect

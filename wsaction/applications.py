@@ -10,6 +10,13 @@ from typing import Any
 from starlette.routing import Router as LifespanRouter
 
 from wsaction._connection.connection import Receive, Send
+from wsaction._dispatch.middleware import (
+    CallNext,
+    ExceptionHandler,
+    Middleware,
+    check_exception_handlers,
+    check_middleware,
+)
 from wsaction._events.crud import is_live
 from wsaction._events.event_types import EventTypes
 from wsaction._events.publish import handler_at, publish_from
@@ -28,11 +35,10 @@ from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.hooks import HookList, Hooks
 from wsaction.layers.base import Layer
 from wsaction.limits import Limits
-from wsaction.middleware import ExceptionHandler, Middleware, check_exception_handlers, check_middleware
 from wsaction.routing import Resolver404, Router
 from wsaction.transactions import unit_to_wait_for
 
-__all__ = ("WSAction",)
+__all__ = ("CallNext", "ExceptionHandler", "Middleware", "WSAction")
 
 logger = logging.getLogger("wsaction")
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PUBLIC = {
     module: names.split()
     for module, names in {
-        "applications": "WSAction",
+        "applications": "CallNext ExceptionHandler Middleware WSAction",
         "asyncapi": "describe",
         "authentication": "BaseAuthentication BearerAuthentication Credential FirstFrameAuthentication "
         "SessionAuthentication",
@@ -22,6 +22,7 @@ PUBLIC = {
         "Unavailable UnexpectedReply connect",
         "consumers": "AsyncAPIConsumer",
         "contrib.sqlalchemy": "SQLAlchemyQuerySet",
+        "converters": "Converter ImproperlyConfigured get_converter register_converter",
         "decorators": "async_action",
         "dependencies": "Depends",
         "dialects.base": "Conversation Dialect Worded",
@@ -45,13 +46,12 @@ PUBLIC = {
         "layers.redis": "RedisLayer",
         "layers.throttles": "RedisThrottleStore",
         "limits": "Limits",
-        "middleware": "CallNext ExceptionHandler Middleware",
         "mixins": "CreateModelMixin DestroyModelMixin Input ListModelMixin Output OutputList OutputPages PartialInput "
         "RetrieveModelMixin UpdateModelMixin",
         "pagination": "BasePagination CursorPagination LimitOffsetPagination Page PageNumberPagination PageReply",
         "permissions": "AllowAny BasePermission Composition DenyAll IsAuthenticated IsAuthenticatedStrictly IsOwner",
         "presence": "PresenceMixin",
-        "querysets": "FieldError InvalidLookup MemoryQuerySet MultipleObjectsReturned Q QuerySet",
+        "querysets": "FieldError InvalidLookup MemoryQuerySet MultipleObjectsReturned NarrowingQuerySet Q QuerySet",
         "routers": "SimpleRouter",
         "routing": "ImproperlyConfigured NoReverseMatch Resolver404 ResolverMatch Router include path re_path "
         "register_converter",
@@ -77,6 +77,13 @@ def test_a_public_module_has_its_names_and_says_what_it_is(module: str) -> None:
     for name in PUBLIC[module]:
         thing = getattr(loaded, name)
         assert not isinstance(thing, type) or thing.__doc__, f"{module}.{name} has no docstring"
+
+
+def test_the_former_name_of_transactions_warns_and_works() -> None:
+    with pytest.warns(DeprecationWarning, match="wsaction.transactions"):
+        units = importlib.import_module("wsaction.units")
+    for name in units.__all__:
+        assert getattr(units, name) is getattr(importlib.import_module("wsaction.transactions"), name)
 
 
 def imported(source: str) -> Iterator[tuple[str, str]]:

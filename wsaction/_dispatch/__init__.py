@@ -1,4 +1,4 @@
 """A frame to its reply: `session` finds its handler, asks permissions, runs the action and writes the reply.
 
-`broadcasts` sends the replies of `mode="broadcast"` to the consumer's group.
+`middleware` runs around the action. `broadcasts` sends the replies of `mode="broadcast"` to the consumer's group.
 """

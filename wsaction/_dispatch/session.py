@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsaction._connection.connection import Connection
 from wsaction._dispatch.broadcasts import Group, broadcast
+from wsaction._dispatch.middleware import handle_exception, wrap
 from wsaction._events.grants import Stream
 from wsaction._handlers.action import Action, Binding
 from wsaction._handlers.dependencies import Dependencies
@@ -33,7 +34,6 @@ from wsaction._protocol.scope import connection_captures
 from wsaction._utils.tasks import is_closed_with
 from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
 from wsaction.limits import bound_in
-from wsaction.middleware import handle_exception, wrap
 from wsaction.permissions._classes import raise_refusal, require
 from wsaction.serializers._errors import encode_error
 from wsaction.throttling import MemoryThrottleStore, check_throttles

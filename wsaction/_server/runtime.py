@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from wsaction._connection.flusher import Flusher
+from wsaction._dispatch.middleware import ExceptionHandler, Middleware
 from wsaction._events.grants import release
 from wsaction._events.users import Users
 from wsaction._protocol.frames import current_frame
@@ -25,7 +26,6 @@ from wsaction.hooks import HookList
 from wsaction.layers.base import Layer
 from wsaction.layers.memory import MemoryLayer
 from wsaction.limits import Limits
-from wsaction.middleware import ExceptionHandler, Middleware
 from wsaction.transactions import own_unit, tell_elsewhere
 
 if TYPE_CHECKING:

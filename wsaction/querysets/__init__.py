@@ -5,7 +5,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from wsaction.querysets._base import MultipleObjectsReturned
+from wsaction.querysets._base import MultipleObjectsReturned, NarrowingQuerySet
 from wsaction.querysets._lookups import FieldError, InvalidLookup, Q
 from wsaction.querysets._protocol import QuerySet
 
@@ -17,6 +17,7 @@ __all__ = (
     "InvalidLookup",
     "MemoryQuerySet",
     "MultipleObjectsReturned",
+    "NarrowingQuerySet",
     "Q",
     "QuerySet",
 )
