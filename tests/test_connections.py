@@ -319,11 +319,11 @@ async def test_frames_that_do_not_suspend_need_no_task() -> None:
     async with link.serving():
         link.feed("echo", "", 1)
         await link.reply_to(1)
-        reader = link.connection._leader
+        reader = link.connection.leader
         for request_id in range(2, 50):
             link.feed("echo", "", request_id)
         await link.reply_to(49)
-        assert link.connection._leader is reader
+        assert link.connection.leader is reader
         assert link.connection._tasks == {reader}
 
 
@@ -338,7 +338,7 @@ async def test_frames_that_are_back_by_the_next_turn_need_no_task_either() -> No
     async with link.serving():
         link.feed("echo", "", 0)
         await link.reply_to(0)
-        reader = link.connection._leader
+        reader = link.connection.leader
         for request_id in range(1, 50):
             link.feed("turns", "", request_id, turns=1)
         await link.reply_to(49)
@@ -346,7 +346,7 @@ async def test_frames_that_are_back_by_the_next_turn_need_no_task_either() -> No
         assert link.connection._tasks == {reader}
         link.feed("turns", "", 50, turns=3)
         await link.reply_to(50)
-        assert link.connection._leader is not reader
+        assert link.connection.leader is not reader
 
 
 async def test_a_connection_is_busy_from_the_first_step_of_an_action() -> None:

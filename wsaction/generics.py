@@ -105,7 +105,6 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     decides_query: ClassVar[bool] = False  # whether a subclass took over filter_queryset or paginator
     decides_queryset: ClassVar[bool] = False  # whether a subclass took over get_queryset
     decides_object: ClassVar[bool] = False  # the same of get_object
-    decides_topic: ClassVar[bool] = False  # the same of get_topic
     decides_serializer: ClassVar[bool] = False  # the same of what retrieve shows, by frame or by user
     decides_list: ClassVar[bool] = False  # the same of what list shows, which may be less than retrieve does
     scopes_queryset: ClassVar[bool] = False  # whether a subclass says which objects there are: by any hook
@@ -128,7 +127,6 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         cls.decides_object = cls.get_object is not generic.get_object
         if cls.decides_object and iscoroutinefunction(cls.get_object) and not hasattr(cls.get_object, "is_noted"):
             cls.get_object = _noted(cls.get_object)  # type: ignore[method-assign]
-        cls.decides_topic = cls.get_topic is not AsyncAPIActionHandler.get_topic
         cls.decides_serializer = _decides_what_is_shown(cls)
         cls.decides_list = getattr(cls, "retrieve", None) is not None and _has_own(cls, _list_hooks())
         filters = cls.filter_queryset is not generic.filter_queryset
@@ -150,7 +148,10 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         if (key := self._key()) is None:  # as a lookup, it would find what has no value there
             raise NotFound
         obj = await queryset.get(**{self.lookup_field: key})
-        await require(self, "check_object_permissions", obj)
+        if self.decides_object_permissions:
+            await require(self, "check_object_permissions", obj)
+        else:
+            await self.check_object_permissions(obj)
         self.frame.asks_object = (), {}
         return obj
 
@@ -175,9 +176,9 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
 
     def _key(self) -> Any:
         name = self.lookup_url_kwarg or self.lookup_field
-        if name in self.kwargs:
-            return self.kwargs[name]
-        body = self.frame.body
+        captures, body = self.frame.kwargs, self.frame.body
+        if name in captures:
+            return captures[name]
         for key in (name, "pk"):
             if key in body:
                 return body[key]

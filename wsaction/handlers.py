@@ -70,6 +70,7 @@ class AsyncAPIActionHandler:
     decides_permissions: ClassVar[bool] = False  # whether a subclass took over get_permissions or check_permissions
     decides_object_permissions: ClassVar[bool] = False  # the same of check_object_permissions
     decides_throttles: ClassVar[bool] = False  # the same of get_throttles or check_throttles
+    decides_topic: ClassVar[bool] = False  # the same of get_topic
 
     consumer: Any  # the connection's root
     connection: Any  # the root's alone
@@ -94,6 +95,7 @@ class AsyncAPIActionHandler:
         cls.decides_object_permissions = (
             cls.check_object_permissions is not AsyncAPIActionHandler.check_object_permissions
         )
+        cls.decides_topic = cls.get_topic is not AsyncAPIActionHandler.get_topic
         cls.decides_throttles = (
             cls.get_throttles is not AsyncAPIActionHandler.get_throttles
             or cls.check_throttles is not AsyncAPIActionHandler.check_throttles

@@ -81,10 +81,10 @@ class CreateModelMixin:
     async def create(self: Any, data: Input) -> Output:
         """Makes an object."""
         values = self.validate(data)
+        if _is_noted(self, CreateModelMixin, "perform_create"):
+            return self.serialize(_returned(self, "perform_create", await self.perform_create(values)))
         obj, known = await watched(self, self.perform_create(values))
-        obj = _returned(self, "perform_create", obj)
-        if is_live(self):
-            await note(self, "created", obj, known=known)
+        await note(self, "created", _returned(self, "perform_create", obj), known=known)
         return self.serialize(obj)
 
     async def perform_create(self: Any, values: dict[str, Any]) -> Any:
@@ -173,10 +173,12 @@ class DestroyModelMixin:
     async def destroy(self: Any) -> None:
         """Deletes an object."""
         obj = await self.get_object()
-        before = values_of(self, obj) if is_live(self) else None
+        if _is_noted(self, DestroyModelMixin, "perform_destroy"):
+            await self.perform_destroy(obj)
+            return
+        before = values_of(self, obj)
         _, known = await watched(self, self.perform_destroy(obj))
-        if is_live(self):
-            await note(self, "deleted", obj, before, known=known)
+        await note(self, "deleted", obj, before, known=known)
 
     async def perform_destroy(self: Any, obj: Any) -> None:
         """Deletes the object."""
@@ -187,14 +189,19 @@ class DestroyModelMixin:
 
 
 async def _updated(handler: Any, obj: Any, values: dict[str, Any]) -> Any:
-    """The object after ``perform_update``, noted in case that has not done so: it may be anybody's."""
-    if not is_live(handler):
+    """The object after ``perform_update``; its change is noted."""
+    if _is_noted(handler, UpdateModelMixin, "perform_update"):
         return _returned(handler, "perform_update", await handler.perform_update(obj, values))
     before = values_of(handler, obj)
     obj, known = await watched(handler, handler.perform_update(obj, values))
     obj = _returned(handler, "perform_update", obj)
     await note(handler, "updated", obj, before, known=known)
     return obj
+
+
+def _is_noted(handler: Any, base: type, hook: str) -> bool:
+    """Whether what a hook does needs no noting: nobody subscribes here, or the hook is the mixin's own and notes it."""
+    return not is_live(handler) or getattr(type(handler), hook) is getattr(base, hook)
 
 
 def _returned(handler: Any, hook: str, obj: Any) -> Any:

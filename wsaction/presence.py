@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from wsaction._events.publish import own_route, session_of
+from wsaction._events.publish import own_route, session_of, topic_at
 from wsaction._protocol.frames import Held, hold
-from wsaction._protocol.scope import topic_at
 from wsaction.decorators import async_action
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.base import Roster

@@ -29,10 +29,10 @@ from wsaction._events.access import (
 )
 from wsaction._events.event_types import EventTypes, history
 from wsaction._events.grants import Grant, release, withdraw
-from wsaction._events.publish import own_route, own_topic, session_of
+from wsaction._events.publish import own_route, own_topic, session_of, topic_at
 from wsaction._handlers.route_table import Call
 from wsaction._protocol.frames import Frame, Held, current_frame, encode_reply, hold, new_frame, quote
-from wsaction._protocol.scope import SharedTopic, topic_at
+from wsaction._protocol.scope import SharedTopic
 from wsaction._pubsub.subscription import Filter
 from wsaction.decorators import async_action
 from wsaction.exceptions import Busy, InvalidParameters, PermissionDenied, RouteNotFound, Throttled
@@ -77,19 +77,13 @@ class SubscribeMixin:
     recheck: ClassVar[bool] = False
     shows_presence: ClassVar[bool] = False  # whether subscribers are counted, see `wsaction.presence`
     decides_snapshot: ClassVar[bool] = False  # whether a subclass took over get_snapshot_action
-    _announced: ClassVar[EventTypes]
+    _event_types: ClassVar[EventTypes]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._announced = EventTypes(f"{cls.__name__}.events", cls.events)
+        cls._event_types = EventTypes(f"{cls.__name__}.events", cls.events)
         cls.decides_snapshot = cls.get_snapshot_action is not SubscribeMixin.get_snapshot_action
         history(cls)
-
-    @property
-    def announced(self) -> EventTypes:
-        """Its events, ready to be encoded."""
-        cls = type(self)
-        return cls._announced if self.events is cls.events else EventTypes(f"{cls.__name__}.events", self.events)
 
     @async_action
     async def subscribe(
@@ -119,7 +113,7 @@ class SubscribeMixin:
         Asked after the permissions of the action, and whenever they are asked again. Of a generic handler's object it
         asks as ``retrieve`` does, where who may see it has to be asked at all.
         """
-        if asks_of_objects(self) and names_object(self):
+        if names_object(self) and asks_of_objects(self):
             await self.get_object()
 
     def get_event_filter(self: Any, grant: Grant) -> Filter | None:
@@ -141,7 +135,7 @@ async def _subscribe(handler: "SubscribingHandler", since: Position | None, snap
     session, frame, key = session_of(handler), handler.frame, (_topic(handler), own_route(handler))
     hub, connection = session.runtime.hub, session.connection
     asked = _snapshot(handler) if snapshot else None
-    if key[0] == own_topic(handler):
+    if not handler.decides_topic or key[0] == own_topic(handler):
         check_key(handler)
     grant = await granted(handler, *key)
     _check_bound(session, key)

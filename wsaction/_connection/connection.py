@@ -54,8 +54,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_armed", "_at_work", "_base", "_deadlines", "_dispatcher", "_ended", "_lanes", "_leader", "_loop", "_receive",
-        "_tasks", "_waiting", "closing", "end_by", "limits", "on_limit", "outbox",
+        "_armed", "_at_work", "_base", "_deadlines", "_dispatcher", "_ended", "_lanes", "_receive", "_tasks",
+        "_waiting", "closing", "end_by", "leader", "limits", "loop", "on_limit", "outbox",
     )  # fmt: skip
     read = staticmethod(decode)  # what a dialect takes over
 
@@ -65,13 +65,13 @@ class Connection:
         self._receive, self.limits = receive, limits
         self.on_limit: Callable[[str, float], None] = nobody  # is told of each bound that no frame is answered with
         self.outbox = Outbox(send, self, limits.max_outbox_bytes, flusher or Flusher(), drop_events=drop_events)
-        self._loop = asyncio.get_running_loop()
-        self._ended: asyncio.Future[int] = self._loop.create_future()
+        self.loop = asyncio.get_running_loop()  # which serves it
+        self._ended: asyncio.Future[int] = self.loop.create_future()
         self.closing: tuple[int, str] | None = None  # the close frame that we owe the client
         self._tasks: set[asyncio.Task[None]] = set()
         self._base: Context = copy_context()  # what every frame starts from; anew once it serves
         self._at_work: Frame | None = None  # what the leader runs
-        self._leader: asyncio.Task[None] | None = None  # who reads
+        self.leader: asyncio.Task[None] | None = None  # the task that reads, and runs each frame until it suspends
         self._armed = False  # whether `_pass_on` is on its way
         self._waiting: Frame | None = None  # what the leader ran when `_pass_on` last looked
         self._lanes = Lanes(limits)
@@ -92,16 +92,6 @@ class Connection:
         finally:
             self._deadlines.alarm.stop()
             await self._settle()
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that serves it."""
-        return self._loop
-
-    @property
-    def leader(self) -> "asyncio.Task[None] | None":
-        """The task that reads frames, and runs each until it suspends."""
-        return self._leader
 
     @property
     def capacity(self) -> int:
@@ -187,14 +177,14 @@ class Connection:
         if self._ended.cancelled():  # with whoever serves us, who waited for it
             self.closing = 1012, ""
             self.outbox.end()
-        now = self._loop.time()
+        now = self.loop.time()
         self.end_by = min(self.end_by, now + self.limits.drain_timeout)
         deadline = now + max(self.end_by - now, 0) / 2
         self._lanes.clear()
         await self._stop_tasks(deadline - now)
         if self.closing is not None:
             try:
-                async with asyncio.timeout_at(max(deadline, self._loop.time() + LAST_WORD)):
+                async with asyncio.timeout_at(max(deadline, self.loop.time() + LAST_WORD)):
                     await self.outbox.say_close(*self.closing)
             except TimeoutError:
                 logger.debug("the peer did not read its close frame, %s", self.closing[0])
@@ -204,7 +194,7 @@ class Connection:
         """Waits for what it cancels, but not for ever: a handler may swallow its cancellation."""
         # Where we say goodbye, a message that is half-way is sent before: what cancelling leaves of it, nobody knows.
         goodbye = self.closing is not None and self.closing[0] != 1013
-        spared = self.outbox.sender(self._leader) if goodbye else None
+        spared = self.outbox.sender(self.leader) if goodbye else None
         for task in self._tasks:
             if task is not spared:
                 task.cancel()
@@ -244,7 +234,7 @@ class Connection:
     # ------------------------------------------------------------------------------------------------ its tasks
     def spawn(self, work: Callable[..., Awaitable[None]], *args: Any) -> asyncio.Task[None]:
         """Starts a task of the connection's, in the context that every frame starts from."""
-        task = new_task(self._loop, self._watch(work, *args), self._base.copy())
+        task = new_task(self.loop, self._watch(work, *args), self._base.copy())
         self._tasks.add(task)
         return task
 
@@ -260,7 +250,7 @@ class Connection:
         try:
             await work(*args)
         except asyncio.CancelledError:
-            if task is self._leader:  # by an action that had kept its task: somebody has to read on
+            if task is self.leader:  # by an action that had kept its task: somebody has to read on
                 self._lead_on()
             raise
         except BaseException as exc:
@@ -275,7 +265,7 @@ class Connection:
 
     def _lead_on(self) -> None:
         if not self._ended.done():
-            self._leader = self.spawn(self._lead)
+            self.leader = self.spawn(self._lead)
 
     # ------------------------------------------------------------------------------------------------ reading
     async def _lead(self) -> None:
@@ -306,7 +296,7 @@ class Connection:
             self._at_work = frame
             if not self._armed:
                 self._armed = True
-                self._loop.call_soon(self._pass_on)
+                self.loop.call_soon(self._pass_on)
             try:
                 reply = await dispatcher.run(frame)
                 if reply is not None:
@@ -328,13 +318,13 @@ class Connection:
         frame = self._at_work
         if frame is not None and frame is not self._waiting:
             self._waiting = frame
-            self._loop.call_soon(self._pass_on)
+            self.loop.call_soon(self._pass_on)
             return
         self._armed, self._at_work, self._waiting = False, None, None
         if frame is not None:
             if self.outbox.is_sending(frame):
                 self.outbox.waits()
-            frame.task = self._leader
+            frame.task = self.leader
             self._lanes.start(frame)
             self._deadlines.begin(frame, self._dispatcher.timeout(frame))
             self._lead_on()

@@ -302,7 +302,7 @@ class Outbox:
         waiting: Any = self.waiting
         text: str = waiting.popleft()
         self._firm = max(self._firm - 1, 0)
-        self.size -= size_of(text)
+        self.size -= len(text) if text.isascii() else size_of(text)
         self.tell_room()
         if self._lost is not NOTHING and self.size <= self._max_bytes // 2:
             self._tell_lost()

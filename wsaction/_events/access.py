@@ -75,7 +75,7 @@ def plan_of(handler: "AsyncAPIActionHandler", name: str) -> Any:
 
 def names_object(handler: "AsyncAPIActionHandler") -> bool:
     """Whether the route is that of one object."""
-    return lookup_name(handler) in handler.kwargs
+    return lookup_name(handler) in handler.frame.kwargs
 
 
 def showing_action(handler: "AsyncAPIActionHandler") -> str | None:
@@ -188,7 +188,7 @@ def _give_key(handler: "GenericAsyncAPIActionHandler", subject: Json) -> None:
     """Captures the object's key as its own route would."""
     values = subject["after"] or subject["before"] or {"text": {}, "exact": {}}
     key = {**values["text"], **values["exact"]}.get(handler.lookup_field, subject["pk"])
-    handler.kwargs.setdefault(lookup_name(handler), key)
+    handler.frame.kwargs.setdefault(lookup_name(handler), key)
 
 
 def gone(handler: "GenericAsyncAPIActionHandler", pk: Any, obj: Any) -> str:
@@ -369,7 +369,7 @@ class _View:
         handler, own_key = self._handler, key_name(self._source)
         field = own_key if handler.lookup_field == "pk" else handler.lookup_field
         key = pk if field == own_key else {**after["text"], **after["exact"]}.get(field)
-        handler.kwargs.setdefault(lookup_name(handler), key)
+        handler.frame.kwargs.setdefault(lookup_name(handler), key)
         try:
             obj = await handler.get_object()
         except APIError as exc:
@@ -414,7 +414,7 @@ def check_key(handler: "AsyncAPIActionHandler") -> None:
     """
     if not has_objects(handler):
         return
-    queryset, key = handler.queryset, handler.kwargs.get(lookup_name(handler))
+    queryset, key = handler.queryset, handler.frame.kwargs.get(lookup_name(handler))
     if not isinstance(key, str) or not hasattr(queryset, "coerce") or "__" in handler.lookup_field:
         return
     name: str = key_name(queryset) if handler.lookup_field == "pk" else handler.lookup_field

@@ -26,12 +26,12 @@ from wsaction._events.access import (
     values_of,
 )
 from wsaction._events.event_types import history
-from wsaction._events.publish import invalidate_later, session_of
+from wsaction._events.publish import invalidate_later, session_of, topic_at
 from wsaction._handlers.mounts import MountedHandler
 from wsaction._handlers.route_table import Call
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import new_frame
-from wsaction._protocol.scope import is_named, is_shared, topic_at
+from wsaction._protocol.scope import is_named, is_shared
 from wsaction._pubsub.hub import Hub
 from wsaction._utils.locks import Held
 from wsaction.exceptions import ImproperlyConfigured, LayerUnavailable
@@ -56,7 +56,7 @@ EVENTS = ("created", "updated", "deleted")
 
 def is_live(handler: "GenericAsyncAPIActionHandler") -> bool:
     """Whether the changes that a handler makes are told: whether its routes can be subscribed to."""
-    return hasattr(handler, "announced")
+    return hasattr(type(handler), "_event_types")
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,7 +390,7 @@ def _sharing(there: Any, topic: str) -> Iterator[MountedHandler]:
         tables += [view.table for view in views if hasattr(view, "table") and view.table is not session.table]
     for one in (one for table in tables for one in table.mounted):
         cls = one.handler_class
-        decides = hasattr(cls, "announced") and getattr(cls, "decides_topic", False)
+        decides = hasattr(cls, "_event_types") and cls.decides_topic
         if decides and not one.is_like(there.mounted) and (everywhere or one.topic_space == there.mounted.topic_space):
             yield one
 

@@ -1,23 +1,26 @@
-"""Announcements: the events that a handler declares, each with the type of its data."""
+"""The events that a handler declares, each with the type of its data."""
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsaction._handlers.parameters import built
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.layers.base import History
 from wsaction.serializers._models import json_encoder, python_validator
 
-__all__ = ("EventTypes", "history")
+if TYPE_CHECKING:
+    from wsaction.handlers import AsyncAPIActionHandler
+
+__all__ = ("EventTypes", "event_types_of", "history")
 
 
 class EventTypes:
     """Declared events by name; where none is declared, every name and all data is welcome.
 
     ``owner`` names them in errors (``"BoardHandler.events"``). Raises `ImproperlyConfigured` for what is no mapping of
-    names to types. ``Announced("H.events", {"moved": int}).encode("moved", 7)`` is ``"7"``.
+    names to types. ``EventTypes("H.events", {"moved": int}).encode("moved", 7)`` is ``"7"``.
     """
 
     def __init__(self, owner: str, events: Any) -> None:
@@ -48,6 +51,15 @@ class EventTypes:
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self._ways)}"
             raise ValueError(f"{self.owner} declares no event {event!r}; {hint}")
         return _write_anything()(data)
+
+
+def event_types_of(handler: "AsyncAPIActionHandler") -> EventTypes:
+    """The events of a handler, ready to be encoded; any, where it has no `SubscribeMixin`."""
+    cls: Any = type(handler)
+    if (known := getattr(cls, "_event_types", None)) is None:
+        return EventTypes(f"{cls.__name__}.events", {})
+    events: Any = handler.events  # type: ignore[attr-defined]  # as it was mounted with, perhaps
+    return known if events is cls.events else EventTypes(f"{cls.__name__}.events", events)
 
 
 def _check_name(owner: str, name: Any, error: type[Exception]) -> None:

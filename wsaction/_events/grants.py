@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Any, cast
 
+from wsaction._events.publish import topic_at
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import Frame, current_frame, new_frame
-from wsaction._protocol.scope import topic_at
 from wsaction._utils.tasks import is_being_cancelled
 from wsaction.exceptions import APIError, PermissionDenied
 from wsaction.layers.base import Place, Roster

@@ -9,11 +9,11 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wsaction._events.event_types import EventTypes, history
+from wsaction._events.event_types import event_types_of, history
 from wsaction._handlers.route_table import Call, RouteTable, Targets
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import new_frame
-from wsaction._protocol.scope import PATH_KEY, SESSION_KEY, connection_path, topic_as, topic_at, topic_of
+from wsaction._protocol.scope import PATH_KEY, SESSION_KEY, route_topic, topic_as
 from wsaction._pubsub.hub import Hub
 from wsaction._pubsub.subscription import Subscriber
 from wsaction.exceptions import LayerUnavailable, RouteNotFound
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = (
     "DetachedSession",
-    "announced",
     "handler_at",
     "invalidate_later",
     "own_route",
@@ -36,6 +35,7 @@ __all__ = (
     "push_to",
     "session_of",
     "tell",
+    "topic_at",
 )
 
 logger = logging.getLogger("wsaction")
@@ -68,28 +68,27 @@ def own_route(handler: "AsyncAPIActionHandler") -> str:
 
 def own_topic(handler: "AsyncAPIActionHandler") -> str:
     """The topic of a handler's connection path and route."""
-    return topic_of(connection_path(handler.scope), own_route(handler))
+    return route_topic(handler.scope, own_route(handler))
+
+
+def topic_at(handler: "AsyncAPIActionHandler") -> str:
+    """The topic of a handler and its route, as its ``get_topic()`` says. Raises ``TypeError`` for what is no string."""
+    return topic_as(handler, handler.get_topic()) if handler.decides_topic else own_topic(handler)
 
 
 async def publish_from(
     handler: "AsyncAPIActionHandler", event: str, data: Any, exclude: Subscriber | None = None, topic: str | None = None
 ) -> None:
     """Publishes an event to the topic of a handler; see `wsaction.handlers.AsyncAPIActionHandler.publish`."""
-    text = encode_event(event, own_route(handler), announced(handler).encode(event, data))
+    text = encode_event(event, own_route(handler), event_types_of(handler).encode(event, data))
     topic = topic_at(handler) if topic is None else topic_as(handler, topic)
     await tell(session_of(handler).runtime.hub, topic, text, history(handler), exclude=exclude)
 
 
 async def push_to(handler: "AsyncAPIActionHandler", event: str, data: Any) -> None:
     """Sends an event to the connection of a handler alone."""
-    text = encode_event(event, own_route(handler), announced(handler).encode(event, data))
+    text = encode_event(event, own_route(handler), event_types_of(handler).encode(event, data))
     handler.consumer.connection.put(text)
-
-
-def announced(handler: "AsyncAPIActionHandler") -> EventTypes:
-    """What a handler declares."""
-    known: EventTypes | None = getattr(handler, "announced", None)
-    return known if known is not None else EventTypes(f"{type(handler).__name__}.events", {})
 
 
 async def tell(

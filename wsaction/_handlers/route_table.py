@@ -60,11 +60,10 @@ class Target:
     query: str = ""
     match: ResolverMatch | None = None  # None too where only its beginning matches, as it may without strict routing
     calls: dict[Any, Call] = field(default_factory=dict)  # of actions that exist, so that there is an end to it
+    is_topic: bool = field(init=False)  # whether it may be subscribed to: a matched route, or the root's own
 
-    @property
-    def is_topic(self) -> bool:
-        """Whether it may be subscribed to: a matched route, or the root's own."""
-        return self.match is not None or self.canonical == ""
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_topic", self.match is not None or self.canonical == "")
 
     def call(self, action: str, table: "RouteTable", frame: Frame) -> Call:
         """The call of an action here; of one that does not exist, one that only asks the permissions.
@@ -103,7 +102,7 @@ class RouteTable:
         spaces: dict[Any, str] = {}
         for one, pattern in zip(mounted, ("", *(leaf.route for leaf in self.router.leaves)), strict=True):
             one.topic_space = spaces.setdefault(one.attribute("get_topic"), pattern)
-        self.is_live = any(hasattr(one.handler_class, "announced") for one in mounted)  # can be subscribed to
+        self.is_live = any(hasattr(one.handler_class, "_event_types") for one in mounted)  # can be subscribed to
         self.broadcasts = any(one.options.mode == "broadcast" for each in mounted for one in each.actions.values())
         self._strict = view.handler_class.strict_routing
         self._prefixes = Router(() if self._strict else tuple(as_prefixes(patterns)))

@@ -20,7 +20,7 @@ from typing import Any
 __all__ = (
     "PATH_KEY", "PATTERN_KEY", "RUNTIME_KEY", "SESSION_KEY", "SOCKET_EXTENSION", "USER_ID_KEY", "RouteTopic",
     "SharedTopic", "captured_root", "connection_captures", "connection_path", "group_topic", "is_loaded", "is_named",
-    "is_shared", "topic_as", "topic_at", "topic_of",
+    "is_shared", "route_topic", "topic_as", "topic_of",
 )  # fmt: skip
 
 MAX_NAME = 512  # characters of a name in a topic; a longer one is replaced by its hash
@@ -43,6 +43,11 @@ def topic_of(path: str, route: str) -> str:
     return _escaped(path) + "?" + route
 
 
+def route_topic(scope: Mapping[str, Any], route: str) -> str:
+    """The topic of a route on a connection."""
+    return topic_of(connection_path(scope), route)
+
+
 class RouteTopic(str):
     """The topic of a route: what ``get_topic()`` returns unless it is overridden."""
 
@@ -60,11 +65,6 @@ class SharedTopic(str):
     """
 
     __slots__ = ()
-
-
-def topic_at(handler: Any) -> str:
-    """The topic of a handler and its route, as its ``get_topic()`` says. Raises ``TypeError`` for what is no string."""
-    return topic_as(handler, handler.get_topic())
 
 
 def is_named(topic: str) -> bool:

@@ -118,7 +118,7 @@ def _reply(told: str, status: int | None, data: Schema) -> Message:
 # events
 def is_live(place: Place) -> bool:
     """Whether a route can be subscribed to, by `SubscribeMixin`."""
-    return place.mounted.attribute("announced") is not None
+    return place.mounted.attribute("_event_types") is not None
 
 
 def _snapshot(place: Place, schemas: Schemas) -> Schema:

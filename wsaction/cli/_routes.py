@@ -37,7 +37,7 @@ class Entry:
     @property
     def is_live(self) -> bool:
         """Whether clients may subscribe to it."""
-        live = self.mounted is not None and self.mounted.attribute("announced") is not None
+        live = self.mounted is not None and self.mounted.attribute("_event_types") is not None
         return live and any(action.name == "subscribe" for action in self.actions.values())
 
 

@@ -194,7 +194,7 @@ _READERS: Mapping[str, Any] = {
 def _unused(handlers: Mapping[Any, tuple[str, MountedHandler]]) -> Iterator[Finding]:
     """Attributes that nothing reads, for want of what would."""
     for cls, (place, mounted) in handlers.items():
-        if mounted.attribute("events") and not hasattr(cls, "announced"):
+        if mounted.attribute("events") and not hasattr(cls, "_event_types"):
             msg = f"{cls.__name__} has events, and nobody can subscribe to it"
             yield Finding("warning", "no_subscribe", place, msg, "put SubscribeMixin first among its bases")
         backends = [one if isinstance(one, type) else type(one) for one in mounted.attribute("filter_backends") or ()]
