@@ -1,0 +1,714 @@
+"""`wsaction.client`: lost connections, reconnecting, credentials, and what ends it for good."""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.client.test_client import app as worker_app
+from tests.client.test_client import client_of
+from tests.conftest import Server
+from tests.connection.test_server import WSACTION, started
+from tests.support.restarts import kept_port
+from tests.support.scripted import WAIT, Peer, client_at, relayed, scripted
+from wsaction.applications import WSAction
+from wsaction.authentication import BearerAuthentication, Credential
+from wsaction.client import ConnectionFailed, ConnectionLost, Event, Resync, connect
+from wsaction.client import NotAuthenticated as NotAuthenticatedReply
+from wsaction.client._backoff import Backoff
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.exceptions import NotAuthenticated
+from wsaction.limits import Limits
+from wsaction.permissions import IsAuthenticated
+from wsaction.routing import path
+
+SOON = {"first_wait": 0.01, "longest_wait": 0.02, "proxy": None}
+
+
+class States:
+    """What ``on_state`` was told."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+        self.causes: list[Exception | None] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, state: str, cause: Exception | None) -> None:
+        self.all.append(state)
+        self.causes.append(cause)
+        self._changed.set()
+
+    async def reach(self, state: str) -> None:
+        async with asyncio.timeout(WAIT):
+            while self.all[-1] != state:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+# -------------------------------------------------------------------------------------------------------- drops
+async def test_what_is_in_flight_at_a_drop_is_lost_and_never_sent_again(serve: Callable[..., Server]) -> None:
+    server, states = serve(worker_app), States()
+    async with relayed(server.port) as relay:
+        async with connect(relay.url("/ws/"), on_state=states, **SOON) as client:
+            hanging = [asyncio.create_task(client.call("hang")) for _ in range(3)]
+            await client.call("echo")
+            stream = client.stream("endless", size=10)
+            assert await anext(stream) == "x" * 10
+            relay.cut()
+            for call in hanging:
+                with pytest.raises(ConnectionLost, match="what was under way may have been carried out") as caught:
+                    await call
+                assert caught.value.code == 1006
+            with pytest.raises(ConnectionLost):
+                async for _ in stream:
+                    pass
+            waiting = asyncio.create_task(client.call("echo", text="later"))  # not sent yet: it waits
+            await states.reach("waiting")
+            relay.is_open = True
+            assert await waiting == "later"
+            assert states.all[:3] == ["connecting", "connected", "waiting"]
+            assert states.all[-1] == "connected"
+        assert states.all[-1] == "closed"
+
+
+async def test_a_server_that_is_stopped_and_another_one_in_its_place(serve: Callable[..., Server]) -> None:
+    states = States()
+    with Server(worker_app).running() as first:
+        async with relayed(first.port) as relay, connect(relay.url("/ws/"), on_state=states, **SOON) as client:
+            hanging = asyncio.create_task(client.call("hang"))
+            await client.call("echo")
+            first.should_exit = True
+            with pytest.raises(ConnectionLost) as caught:
+                await hanging
+            assert caught.value.code == 1012
+            relay.target = (await asyncio.to_thread(serve, worker_app)).port
+            assert await client.call("echo", text="again") == "again"
+
+
+@pytest.mark.slow
+async def test_a_server_that_is_killed_and_started_again() -> None:
+    async with (
+        started(*WSACTION[:-1], str(kept_port())) as server,
+        connect(f"ws://127.0.0.1:{server.port}/ws/", **SOON) as client,
+    ):
+        numbers = client.stream("numbers")
+        assert await anext(numbers) == 1
+        working = asyncio.create_task(client.call("work", seconds=60))
+        server.kill()
+        with pytest.raises(ConnectionLost):
+            await anext(numbers)
+        with pytest.raises(ConnectionLost) as caught:
+            await working
+        assert caught.value.code == 1006
+        waiting = asyncio.create_task(client.call("work", seconds=0))
+        async with started(*WSACTION[:-1], str(server.port)):
+            assert await waiting == "done"
+
+
+async def test_a_call_that_waits_for_a_connection_has_its_timeout() -> None:
+    given, states = iter(["a-token"]), States()
+
+    async def token() -> str:
+        return next(given, None) or await asyncio.get_running_loop().create_future()
+
+    async with scripted() as server, client_at(server, token=token, on_state=states) as (client, peer):
+        peer.drop()
+        await states.reach("waiting")
+        with pytest.raises(TimeoutError, match=r"echo: no reply in 0.1 s"):
+            await client.call("echo", timeout=0.1)
+
+
+async def test_a_client_that_shall_not_reconnect() -> None:
+    async with scripted() as server, client_at(server, reconnect=False) as (client, peer):
+        events = client.events()
+        await peer.close(1012, "restarting")
+        with pytest.raises(ConnectionFailed, match=r"code 1012, 'restarting'"):
+            await anext(events)
+        with pytest.raises(ConnectionFailed) as caught:
+            await client.call("echo")
+        assert (caught.value.code, caught.value.is_final) == (1012, False)
+        with pytest.raises(ConnectionFailed):
+            await anext(client.events())
+
+
+@pytest.mark.parametrize("code", [1008, 4400, 4401, 4403, 4404, 4499])
+async def test_a_close_that_says_no_is_final(code: int) -> None:
+    states = States()
+    async with scripted() as server, client_at(server, on_state=states, token="t") as (client, peer):
+        hanging = asyncio.create_task(client.call("hang"))
+        await peer.frame("hang")
+        await peer.close(code, "no")
+        with pytest.raises(ConnectionLost, match=f"code {code}, 'no'"):
+            await hanging
+        await states.reach("closed")
+        with pytest.raises(ConnectionFailed) as caught:
+            await client.call("echo")
+        assert (caught.value.code, caught.value.is_final, server.count) == (code, True, 1)
+    assert states.all == ["connecting", "connected", "closed"]
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1002, 1009, 1011, 1012, 1013, 3000, 4000, 4408, 4425, 4429, 4500])
+async def test_other_closes_are_not(code: int) -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        await peer.close(code)
+        peer = await server.accepted()
+        answer = asyncio.create_task(client.call("echo"))
+        await peer.reply(await peer.frame("echo"), "again")
+        assert await answer == "again"
+
+
+class Numbered:
+    """A `token` function that counts: "token-1", "token-2", ..."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> str:
+        self.count += 1
+        return f"token-{self.count}"
+
+
+def token_of(peer: Peer) -> str:
+    """The token that a client has offered."""
+    offered: str = peer.socket.request.headers["Sec-WebSocket-Protocol"]
+    return offered.rpartition("bearer.")[2]
+
+
+async def test_a_credential_that_expires_is_renewed_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsaction.client._reconnect.AT_ONCE", 0.0)
+    states = States()
+    options: dict[str, Any] = {"first_wait": 60, "longest_wait": 60}  # so that a wait would be seen
+    async with (
+        scripted() as server,
+        connect(server.url, proxy=None, token=Numbered(), on_state=states, **options) as client,
+    ):
+        for number in range(1, 6):
+            peer = await server.accepted()
+            assert token_of(peer) == f"token-{number}"
+            await peer.close(4401, "the credential has expired")
+        answer = asyncio.create_task(client.call("echo"))
+        peer = await server.accepted()
+        await peer.reply(await peer.frame("echo"), "still here")
+        assert await answer == "still here"
+        assert "waiting" not in states.all
+
+
+async def test_a_credential_that_expires_at_once_is_renewed_after_a_wait() -> None:
+    states = States()
+    options: dict[str, Any] = {"token": Numbered(), "on_state": states}
+    async with scripted() as server, client_at(server, **options) as (_, peer):
+        for number in (2, 3, 4):
+            await peer.close(4401, "the credential has expired")
+            peer = await server.accepted()
+            assert token_of(peer) == f"token-{number}"
+        await states.reach("connected")
+        assert states.all.count("waiting") == 3
+
+
+async def test_a_token_that_was_fetched_anew_and_is_refused_twice_is_final() -> None:
+    states = States()
+    async with scripted() as server, client_at(server, on_state=states, token=Numbered()) as (client, peer):
+        server.greets = False
+        await peer.close(4401, "the credential has expired")
+        for number in (2, 3):
+            peer = await server.accepted()
+            assert token_of(peer) == f"token-{number}"
+            await peer.close(4401, "This token is not valid.")
+        await states.reach("closed")
+        assert server.count == 3
+        for _ in range(2):
+            with pytest.raises(ConnectionFailed, match=r"code 4401, 'This token is not valid.'"):
+                await client.call("echo")
+
+
+async def test_refusals_with_a_connection_that_was_let_in_between_are_not_in_a_row() -> None:
+    """As of short tokens on a bad network: each drop may come as the token that is at hand has just expired."""
+    async with scripted() as server, client_at(server, token=Numbered()) as (client, peer):
+        for number in (2, 4, 6):
+            server.greets = False
+            peer.drop()
+            peer = await server.accepted()
+            assert token_of(peer) == f"token-{number}"
+            server.greets = True
+            await peer.close(4401, "This token is not valid.")
+            peer = await server.accepted()
+        answer = asyncio.create_task(client.call("echo"))
+        await peer.reply(await peer.frame("echo"), "still here")
+        assert await answer == "still here"
+
+
+async def test_a_client_that_is_let_in_and_sent_away_twice_stays_away() -> None:
+    states = States()
+    async with scripted() as server, client_at(server, on_state=states, token=Numbered()) as (_, peer):
+        await peer.close(4403, "no")
+        await (await server.accepted()).close(4403, "no")
+        await states.reach("closed")
+        assert server.count == 2
+
+
+@pytest.mark.parametrize("code", [1008, 4400, 4401, 4403, 4404, 4422, 4499])
+async def test_a_refusal_after_the_handshake_is_told_on_entering(code: int) -> None:
+    async with scripted(greets=False) as server:
+        connecting = asyncio.create_task(connect(server.url, token="bad", proxy=None).__aenter__())
+        await (await server.accepted()).close(code, "no")
+        with pytest.raises(ConnectionFailed, match=f"refused the connection: code {code}, 'no'") as caught:
+            await connecting
+        assert (caught.value.code, caught.value.is_final, server.count) == (code, True, 1)
+
+
+async def test_a_call_that_waits_as_the_credential_is_refused_fails_and_was_not_sent() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        server.greets = False
+        peer.drop()
+        peer = await server.accepted()
+        waiting = asyncio.create_task(client.call("echo"))
+        assert (await peer.frame())["action"] == "$ping"
+        await peer.close(4403, "no")
+        with pytest.raises(ConnectionFailed, match="code 4403, 'no'"):
+            await waiting
+        assert await peer.gone() == 4403  # and nothing was sent before
+
+
+async def test_a_server_that_waits_for_auth_lets_a_client_send_it_by_itself() -> None:
+    async with scripted(greets=False) as server:
+        connecting = asyncio.create_task(connect(server.url, proxy=None).__aenter__())
+        peer = await server.accepted()
+        await peer.reply(
+            await peer.frame("$ping"), None, 401, {"type": "not_authenticated", "msg": "Authenticate first"}
+        )
+        client = await connecting
+        signing_in = asyncio.create_task(client.call("$auth", data="good"))
+        await peer.reply(await peer.frame("$auth"), {"expires_at": None})
+        assert await signing_in == {"expires_at": None}
+        await client.__aexit__(None, None, None)
+
+
+async def test_events_that_come_before_the_first_answer_are_told_to_who_listens_from_the_start() -> None:
+    async with scripted(greets=False) as server:
+
+        async def welcome() -> None:
+            peer = await server.accepted()
+            asked = await peer.frame("$ping")
+            await peer.event(None, "hello", route="", event="welcome")
+            await peer.reply(asked)
+
+        welcoming = asyncio.create_task(welcome())
+        async with connect(server.url, proxy=None) as client:
+            assert await anext(client.events()) == Event("welcome", "", "hello")
+        await welcoming
+
+
+async def test_waits_are_of_random_length_and_grow() -> None:
+    always = Backoff(0.5, 30, lambda: 1.0)
+    assert [always.seconds() for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    always.reset()
+    assert always.seconds() == 0.5
+    half = Backoff(1, 8, lambda: 0.5)
+    assert [half.seconds() for _ in range(5)] == [0.5, 1, 2, 4, 4]
+    for first, most in ((0, 1), (2, 1), (-1, 1)):
+        with pytest.raises(ValueError, match="expected 0 < first <= most"):
+            Backoff(first, most)
+
+
+async def test_trying_again_waits_by_the_backoff() -> None:
+    states, chances = States(), iter([0.0] * 50)
+    async with scripted() as server, relayed(int(server.url.split(":")[2].strip("/"))) as relay:
+        options: dict[str, Any] = {"proxy": None, "on_state": states, "chance": lambda: next(chances)}
+        async with connect(relay.url("/"), **options) as client:
+            await server.accepted()
+            relay.cut()
+            async with asyncio.timeout(WAIT):
+                while states.all.count("waiting") < 4:
+                    states._changed.clear()
+                    await states._changed.wait()
+            assert isinstance(states.causes[-1], ConnectionFailed)
+            relay.is_open = True
+            peer = await server.accepted()
+            answer = asyncio.create_task(client.call("echo"))
+            await peer.reply(await peer.frame("echo"), 1)
+            assert await answer == 1
+
+
+async def test_a_stable_connection_starts_the_backoff_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsaction.client._reconnect.STABLE", 0.0)
+    async with scripted() as server, client_at(server, chance=lambda: 0.0) as (client, peer):
+        for _ in range(3):
+            peer.drop()
+            peer = await server.accepted()
+        assert client._line._backoff._next == 0.02  # one wait since the last reset
+
+
+async def test_an_on_state_that_fails_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def on_state(state: str, cause: Exception | None) -> None:
+        raise ZeroDivisionError
+
+    async with scripted() as server, client_at(server, on_state=on_state) as (client, peer):
+        answer = asyncio.create_task(client.call("echo"))
+        await peer.reply(await peer.frame("echo"), 1)
+        assert await answer == 1
+    assert "on_state('connected', ...) failed" in caplog.text
+
+
+async def test_a_failure_of_the_clients_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def failing(self: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    async with scripted() as server:
+        monkeypatch.setattr("wsaction.client._connection.Link.run", failing)
+        states = States()
+        client = connect(server.url, proxy=None, on_state=states)
+        await client.__aenter__()
+        await states.reach("closed")
+        with pytest.raises(ConnectionFailed, match="the client failed: ZeroDivisionError"):
+            await client.call("echo")
+        with pytest.raises(ZeroDivisionError):
+            await client.__aexit__(None, None, None)
+
+
+# -------------------------------------------------------------------------------------------------------- connecting
+async def test_the_first_connection_is_not_tried_twice(serve: Callable[..., Server]) -> None:
+    with pytest.raises(ConnectionFailed, match=r"cannot connect to ws://127.0.0.1:1/") as caught:
+        async with connect("ws://127.0.0.1:1/", proxy=None):
+            pass
+    assert not caught.value.is_final
+    states = States()
+    with pytest.raises(ZeroDivisionError):
+        async with connect("ws://127.0.0.1:1/", token=lambda: 1 / 0, on_state=states):  # type: ignore[return-value]
+            pass
+    assert states.all == ["connecting", "closed"]
+    with pytest.raises(ConnectionFailed, match="is no WebSocket address"):
+        async with connect("http://127.0.0.1/"):
+            pass
+    server = serve(worker_app)
+    with pytest.raises(ConnectionFailed, match="refused the handshake: HTTP 404") as caught:
+        async with connect(server.url("/nowhere/"), proxy=None):
+            pass
+    assert (caught.value.status, caught.value.is_final) == (404, True)
+
+
+async def test_no_redirect_is_followed() -> None:
+    async with scripted() as server:
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(f"HTTP/1.1 302 Found\r\nLocation: {server.url}\r\nContent-Length: 0\r\n\r\n".encode())
+            await writer.drain()
+            writer.close()
+
+        redirecting = await asyncio.start_server(handle, "127.0.0.1", 0)
+        port = redirecting.sockets[0].getsockname()[1]
+        with pytest.raises(ConnectionFailed, match="HTTP 302"):
+            async with connect(f"ws://127.0.0.1:{port}/", token="secret", proxy=None):
+                pass
+        redirecting.close()
+        assert server.count == 0
+
+
+async def test_a_server_that_does_not_answer_the_handshake_or_auth() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    mute = await asyncio.start_server(handle, "127.0.0.1", 0)
+    port = mute.sockets[0].getsockname()[1]
+    with pytest.raises(ConnectionFailed, match="timed out during opening handshake"):
+        async with connect(f"ws://127.0.0.1:{port}/", open_timeout=0.1, proxy=None):
+            pass
+    mute.close()
+    async with scripted() as server:
+        with pytest.raises(ConnectionFailed, match=r"did not answer \$auth in 0.1 s"):
+            async with connect(server.url, open_timeout=0.1, auth="me", proxy=None):
+                pass
+
+
+async def test_closing_is_bounded() -> None:
+    async with scripted(close_timeout=20) as server:
+        client = connect(server.url, proxy=None, close_timeout=0.2)
+        await client.__aenter__()
+        peer = await server.accepted()
+        peer.socket.transport.pause_reading()
+        began = time.monotonic()
+        await client.__aexit__(None, None, None)
+        assert time.monotonic() - began < 5
+        peer.drop()
+
+
+async def test_closing_that_is_cancelled_drops_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "wsaction.client")
+    before = asyncio.all_tasks()
+    async with scripted(close_timeout=20) as server:
+        during = asyncio.all_tasks()
+        client = connect(server.url, proxy=None, close_timeout=30)
+        await client.__aenter__()
+        peer = await server.accepted()
+        await asyncio.sleep(0)
+        peer.socket.transport.pause_reading()
+        closing = asyncio.create_task(client.__aexit__(None, None, None))
+        asyncio.get_running_loop().call_later(0.1, closing.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait_for(closing, 5)
+        assert closing.cancelled()
+        peer.drop()
+        assert not [task for task in asyncio.all_tasks() - during - before if "client" in repr(task.get_coro())]
+
+
+async def test_an_idle_client_pings_so_that_it_is_not_closed() -> None:
+    async with scripted() as server, client_at(server, heartbeat=0.05) as (_, peer):
+        for _ in range(2):
+            assert await peer.frame() == {"action": "$ping"}
+            await peer.say(errors=[], data=None, action="$ping", route="", status=200)
+
+
+async def test_a_server_that_answers_no_ping_is_left() -> None:
+    options = {"ping_interval": 0.05, "ping_timeout": 0.05, "close_timeout": 0.1}
+    async with scripted() as server, client_at(server, **options) as (client, peer):
+        hanging = asyncio.create_task(client.call("hang"))
+        await peer.frame("hang")
+        peer.socket.transport.pause_reading()
+        with pytest.raises(ConnectionLost, match="code 1011, 'keepalive ping timeout'"):
+            await hanging
+        peer.drop()
+        await server.accepted()
+
+
+# -------------------------------------------------------------------------------------------------------- credentials
+class User:
+    is_authenticated = True
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+
+
+class Tokens(BearerAuthentication):
+    """A token is ``name-number``; it is good for 1.5 s where it is short."""
+
+    first_frame = True
+    seen: list[str] = []
+
+    def verify(self, token: str) -> Credential:
+        self.seen.append(token)
+        if token.startswith("bad"):
+            raise NotAuthenticated("This token is not valid.")
+        expires = time.time() + 4.0 if token.startswith("short") else None
+        return Credential(User("ada"), expires_at=expires)
+
+
+class Me(AsyncAPIConsumer):
+    permission_classes = (IsAuthenticated,)
+
+    @async_action
+    async def whoami(self) -> str:
+        return self.user.id
+
+
+@pytest.fixture
+def guarded(serve: Callable[..., Server]) -> Server:
+    Tokens.seen.clear()
+    app = WSAction([path("ws/", Me.as_asgi())], authentication_classes=[Tokens], limits=Limits(auth_timeout=5))
+    return serve(app)
+
+
+async def test_a_token_by_sub_protocol_or_header(guarded: Server) -> None:
+    async with client_of(guarded, token="good-1") as client:
+        assert await client.call("whoami") == "ada"
+
+    async def fetch() -> str:
+        return "good-2"
+
+    async with client_of(guarded, token=fetch) as client:
+        assert await client.call("whoami") == "ada"
+    options: dict[str, Any] = {"token_in": "header", "additional_headers": {"X-Other": "1"}}
+    async with client_of(guarded, token="good/3==", **options) as client:
+        assert await client.call("whoami") == "ada"
+    assert Tokens.seen == ["good-1", "good-2", "good/3=="]
+    with pytest.raises(ValueError, match="pass token_in='header'"):
+        async with client_of(guarded, token="good/3=="):
+            pass
+    with pytest.raises(ValueError, match="expected 'subprotocol' or 'header', got 'url'"):
+        connect("ws://127.0.0.1/", token_in="url")  # type: ignore[arg-type]
+
+
+async def test_a_token_that_is_refused(guarded: Server) -> None:
+    with pytest.raises(ConnectionFailed, match=r"HTTP 401 .*This token is not valid") as caught:
+        async with client_of(guarded, token="bad"):
+            pass
+    assert (caught.value.status, caught.value.is_final) == (401, True)
+
+
+async def test_auth_comes_before_anything_else(guarded: Server) -> None:
+    async with client_of(guarded, auth="good") as client:
+        assert await client.call("whoami") == "ada"
+    async with client_of(guarded, auth=lambda: {"token": "good"}) as client:
+        assert await client.call("whoami") == "ada"
+    with pytest.raises(ConnectionFailed, match=r"refused \$auth: 401 not_authenticated") as caught:
+        async with client_of(guarded, auth="bad"):
+            pass
+    assert (caught.value.status, caught.value.is_final) == (401, True)
+
+
+@pytest.mark.slow
+async def test_auth_is_refreshed_before_it_expires(guarded: Server) -> None:
+    numbers = iter(range(100))
+    states = States()
+    async with client_of(guarded, auth=lambda: f"short-{next(numbers)}", on_state=states) as client:
+        async with asyncio.timeout(WAIT):
+            while len(Tokens.seen) < 4:  # by then the first one, which held for 1.5 s, has expired
+                assert await client.call("whoami") == "ada"
+        assert states.all == ["connecting", "connected"]
+    assert Tokens.seen == [f"short-{number}" for number in range(4)]
+
+
+@pytest.mark.slow
+async def test_a_refresh_that_fails_is_logged_and_the_next_connection_asks_again(
+    guarded: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    states = States()
+
+    def auth() -> str:
+        if not Tokens.seen:
+            return "short"
+        return "good" if "waiting" in states.all else "bad"
+
+    async with client_of(guarded, auth=auth, on_state=states, first_wait=0.01) as client:
+        await states.reach("waiting")
+        assert await client.call("whoami") == "ada"
+    assert "the credential could not be refreshed" in caplog.text
+    assert isinstance(states.causes[2], ConnectionLost)
+    assert states.causes[2].code == 4401
+
+
+async def test_a_credential_that_does_not_expire_any_more_is_not_refreshed(guarded: Server) -> None:
+    given = iter(["short-0", "good-1"])
+    async with client_of(guarded, auth=lambda: next(given)) as client:
+        async with asyncio.timeout(WAIT):
+            while Tokens.seen != ["short-0", "good-1"]:
+                await client.call("whoami")
+        assert await client.call("whoami") == "ada"
+
+
+async def test_a_client_whose_clock_is_ahead_asks_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsaction.client._reconnect.MIN_REFRESH", 0.01)
+    loop = asyncio.get_running_loop()
+    async with scripted() as server:
+        connecting = asyncio.create_task(connect(server.url, auth=lambda: "me", **SOON).__aenter__())
+        peer = await server.accepted()
+        asked: list[float] = []
+        for _ in range(6):
+            frame = await peer.frame("$auth")
+            asked.append(loop.time())
+            await peer.reply(frame, {"expires_at": time.time() - 600})
+        gaps = [after - before for before, after in itertools.pairwise(asked)]
+        assert sum(gaps) >= 0.01 + 0.02 + 0.04 + 0.08 + 0.16
+        await (await connecting).__aexit__(None, None, None)
+
+
+async def test_a_connection_that_is_lost_during_a_refresh() -> None:
+    async with scripted() as server:
+        connecting = asyncio.create_task(connect(server.url, auth=lambda: "me", **SOON).__aenter__())
+        for _ in range(2):
+            peer = await server.accepted()
+            await peer.reply(await peer.frame("$auth"), {"expires_at": time.time()})
+            client = await connecting
+            await peer.frame("$auth")
+            peer.drop()
+        await client.__aexit__(None, None, None)
+
+
+async def test_credentials_that_cannot_be_had_are_asked_for_again(caplog: pytest.LogCaptureFixture) -> None:
+    given = iter(["one", OSError("no token today"), asyncio.CancelledError("who fetches it for all"), "two"])
+
+    def token() -> str:
+        value = next(given)
+        if isinstance(value, BaseException):
+            raise value
+        return value
+
+    async with scripted() as server, client_at(server, token=token) as (_, peer):
+        peer.drop()
+        peer = await server.accepted()
+        assert "bearer.two" in peer.socket.request.headers["Sec-WebSocket-Protocol"]
+    assert "no credential to connect with" in caplog.text
+
+
+async def test_auth_refused_for_now_is_tried_again_and_a_close_instead_of_an_answer_tells() -> None:
+    async with scripted() as server:
+        for status, final in ((503, False), (403, True)):
+            connecting = asyncio.create_task(connect(server.url, auth="me", proxy=None).__aenter__())
+            peer = await server.accepted()
+            await peer.event(None, route="", event="early")
+            asked = await peer.frame("$auth")
+            await peer.reply(asked, None, status, {"type": "x", "msg": "no"})
+            with pytest.raises(ConnectionFailed) as caught:
+                await connecting
+            assert (caught.value.status, caught.value.is_final) == (status, final)
+        connecting = asyncio.create_task(connect(server.url, auth="me", proxy=None).__aenter__())
+        peer = await server.accepted()
+        await peer.close(4401, "no")
+        with pytest.raises(ConnectionFailed, match="code 4401, 'no'") as caught:
+            await connecting
+        assert caught.value.is_final
+
+
+async def test_a_refusal_while_reconnecting_is_final() -> None:
+    refuse = False
+
+    def process_request(connection: Any, request: Any) -> Any:
+        return connection.respond(403, "go away\n") if refuse else None
+
+    async with scripted(process_request=process_request) as server, client_at(server) as (client, peer):
+        events = client.events()
+        refuse = True
+        peer.drop()
+        with pytest.raises(ConnectionFailed, match="HTTP 403 go away"):
+            await anext(events)
+        assert client.state == "closed"
+
+
+async def test_events_tell_of_a_reconnect() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        events = client.events()
+        peer.drop()
+        await server.accepted()
+        assert await anext(events) == Resync()
+
+
+# -------------------------------------------------------------------------------------------------------- real servers
+async def test_a_token_that_a_server_accepts_to_refuse_is_a_failure_on_entering(serve: Callable[..., Server]) -> None:
+    routes = [path("ws/", Me.as_asgi())]
+    server = serve(WSAction(routes, authentication_classes=[Tokens], accept_refused=True))
+    for _ in range(3):
+        with pytest.raises(ConnectionFailed, match=r"code 4401, 'This token is not valid.'") as caught:
+            async with client_of(server, token="bad"):
+                pass
+        assert caught.value.is_final
+
+
+class ShortTokens(BearerAuthentication):
+    """A token says when it ends."""
+
+    def verify(self, token: str) -> Credential:
+        return Credential(User("ada"), expires_at=float(token))
+
+
+async def test_calls_go_on_over_tokens_that_live_for_a_second_or_less(serve: Callable[..., Server]) -> None:
+    server, states = serve(WSAction([path("ws/", Me.as_asgi())], authentication_classes=[ShortTokens])), States()
+    async with (
+        client_of(server, token=lambda: str(time.time() + 0.5), on_state=states, first_wait=0.01) as client,
+        asyncio.timeout(WAIT),
+    ):
+        answered = 0
+        while states.all.count("connected") < 4:
+            try:
+                answered += await client.call("whoami") == "ada"
+            except ConnectionLost:
+                continue  # it was under way as a token ended
+            except NotAuthenticatedReply:
+                continue  # it came after the token's end, and before the close
+        assert answered > 4
+        assert "closed" not in states.all

@@ -1,0 +1,287 @@
+"""`wsaction.client`: several subscriptions of one route share one of the server's."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.client.test_client_subscriptions import ROUTE, Boards, all_read, following, position, subscribed, told
+from tests.conftest import Server
+from tests.support.scripted import WAIT, Peer, client_at, relayed, scripted
+from wsaction.applications import WSAction
+from wsaction.client import (
+    Client,
+    ConnectionFailed,
+    Event,
+    InvalidRequest,
+    PermissionDenied,
+    Position,
+    Resync,
+    Subscription,
+    connect,
+)
+from wsaction.routing import path
+
+
+async def entered(client: Client, route: str = ROUTE, **options: Any) -> Subscription:
+    """A subscription that the server need not be asked for."""
+    return await asyncio.wait_for(client.subscribe(route, **options).__aenter__(), WAIT)
+
+
+async def nothing_asked(client: Client, peer: Peer) -> None:
+    """The next frame of the client's is the one that this sends."""
+    await all_read_of(client, peer)
+
+
+async def all_read_of(client: Client, peer: Peer) -> None:
+    asking = asyncio.create_task(client.call("sync"))
+    await peer.reply(await peer.frame("sync"))
+    await asking
+
+
+async def test_a_second_subscription_asks_nothing_and_both_are_told() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        one, _ = await subscribed(client, peer, position(3))
+        await peer.event(4)
+        assert await following(one) == told(4)
+        two = await entered(client)
+        assert (two.position, two.recovered, two.snapshot) == (Position("e1", 4), None, None)
+        three = await entered(client, since=Position("e1", 4))
+        assert three.recovered is True
+        await nothing_asked(client, peer)
+        await peer.event(5)
+        for each in (one, two, three):
+            assert await following(each) == told(5)
+
+
+async def test_the_last_one_that_leaves_unsubscribes() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        one, _ = await subscribed(client, peer, position(3))
+        two = await entered(client)
+        one.close()
+        one.close()
+        await nothing_asked(client, peer)
+        await peer.event(4)
+        assert await following(two) == told(4)
+        assert [item async for item in one] == []
+        two.close()
+        assert (await peer.frame("unsubscribe"))["route"] == ROUTE
+
+
+async def test_one_that_is_left_and_subscribed_again_at_once() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        first = client.subscribe(ROUTE)
+        entering = asyncio.create_task(first.__aenter__())
+        asked = [await peer.frame("subscribe")]
+        first.close()  # before the server has answered
+        again = asyncio.create_task(client.subscribe(ROUTE).__aenter__())
+        asked += [await peer.frame("unsubscribe"), await peer.frame("subscribe")]
+        await peer.reply(asked[0], position(3))
+        await peer.event(4)  # of the one that was left
+        await peer.reply(asked[1], None, 204)
+        await peer.reply(asked[2], position(5))
+        await peer.event(6)
+        assert await following(await again) == told(6)
+        entering.cancel()
+
+
+async def test_a_snapshot_is_a_fresh_one_and_costs_the_others_nothing() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        one, _ = await subscribed(client, peer, position(3))
+        two, asked = await subscribed(client, peer, {**position(5), "snapshot": ["now"]}, snapshot=True)
+        assert ("since" in asked, two.snapshot, two.position) == (False, ["now"], Position("e1", 5))
+        asked = await peer.frame("subscribe")  # 4 and 5 may not have come before the server began anew
+        assert asked["since"] == position(3)
+        assert "snapshot" not in asked
+        await peer.reply(asked, {**position(3), "recovered": True})
+        for offset in (4, 5, 6):
+            await peer.event(offset)
+        assert [await following(one) for _ in range(3)] == [told(4), told(5), told(6)]
+        assert await following(two) == told(6)
+
+
+async def test_snapshots_of_other_queries_are_other_snapshots() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        done, _ = await subscribed(
+            client, peer, {**position(3), "snapshot": ["done"]}, ROUTE + "?done=1", snapshot=True
+        )
+        todo, asked = await subscribed(
+            client, peer, {**position(3), "snapshot": ["to do"]}, ROUTE + "?done=0", snapshot=True
+        )
+        assert (asked["route"], done.snapshot, todo.snapshot) == (ROUTE + "?done=0", ["done"], ["to do"])
+        await peer.say(event="$resync", route=ROUTE, data=position(9, "e2"))
+        for _ in range(2):
+            asked = await peer.frame("subscribe")
+            assert "since" not in asked
+            await peer.reply(asked, {**position(9, "e2"), "snapshot": [asked["route"]]})
+        assert await following(done) == Resync(Position("e2", 9), [ROUTE + "?done=1"])
+        assert await following(todo) == Resync(Position("e2", 9), [ROUTE + "?done=0"])
+
+
+async def test_after_a_lost_connection_all_are_asked_for_once() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        one, _ = await subscribed(client, peer, position(3))
+        two = await entered(client)
+        await peer.event(4)
+        await all_read(one, peer)
+        peer.drop()
+        peer = await server.accepted()
+        asked = await peer.frame("subscribe")
+        assert asked["since"] == position(4)
+        await peer.reply(asked, {**position(4), "recovered": True})
+        await nothing_asked(client, peer)
+        await peer.event(5)
+        for each in (one, two):
+            assert [await following(each), await following(each)] == [told(4), told(5)]
+        peer.drop()
+        peer = await server.accepted()
+        await peer.reply(await peer.frame("subscribe"), {**position(8, "e2"), "recovered": False})
+        for each in (one, two):
+            assert await following(each) == Resync(Position("e2", 8))
+
+
+async def test_a_slow_one_keeps_no_other_waiting_and_catches_up_by_itself() -> None:
+    async with scripted() as server, client_at(server, buffer=200) as (client, peer):
+        fast, _ = await subscribed(client, peer, position(0))
+        slow = await entered(client)
+        for offset in range(1, 9):
+            await peer.event(offset)
+            assert await following(fast) == told(offset)
+        assert (fast.state, slow.state) == ("live", "recovering")
+        came = [(await following(slow)).offset]
+        while slow.is_behind and not slow.is_drained:
+            came.append((await following(slow)).offset)
+        asked = await peer.frame("subscribe")
+        assert asked["since"] == position(came[-1])
+        await peer.reply(asked, {**position(came[-1]), "recovered": True})
+        for offset in range(came[-1] + 1, 10):
+            await peer.event(offset)
+            came.append((await following(slow)).offset)
+        assert came == [*range(1, 10)]
+        assert await following(fast) == told(9)
+        assert slow.state == "live"
+
+
+async def test_a_refusal_concerns_those_who_asked() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        one, _ = await subscribed(client, peer, position(3))
+        entering = asyncio.create_task(client.subscribe(ROUTE + "?nonsense=1", snapshot=True).__aenter__())
+        await peer.reply(await peer.frame("subscribe"), None, 400, {"type": "extra_forbidden", "msg": "."})
+        with pytest.raises(InvalidRequest):
+            await entering
+        await peer.event(4)
+        assert await following(one) == told(4)
+
+
+async def test_a_right_that_is_lost_and_the_end_of_the_client_end_all_of_them() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        one, _ = await subscribed(client, peer, position(3))
+        two = await entered(client)
+        await peer.say(event="$unsubscribed", route=ROUTE, data={"reason": "permission_denied"})
+        for each in (one, two):
+            with pytest.raises(PermissionDenied):
+                await following(each)
+        one, _ = await subscribed(client, peer, position(3))
+        two = await entered(client)
+        await peer.close(4403, "kicked")
+        for each in (one, two):
+            with pytest.raises(ConnectionFailed, match="kicked"):
+                await following(each)
+            assert each.state == "closed"
+
+
+async def test_states_are_told_of() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        connection: list[str] = []
+        stop = client.on_state(lambda state, cause: connection.append(state))
+        one, _ = await subscribed(client, peer, position(3))
+        states: list[str] = []
+        one.on_state(states.append)
+        one.on_state(lambda state: 1 // 0)  # ends nothing
+        peer.drop()
+        peer = await server.accepted()
+        await peer.reply(await peer.frame("subscribe"), {**position(3), "recovered": True})
+        await all_read(one, peer)
+        assert (connection, states) == (["waiting", "connecting", "connected"], ["recovering", "live"])
+        stop()
+        stop()
+        one.close()
+        assert states == ["recovering", "live", "closed"]
+        stopped: list[Any] = []
+        one.on_state(stopped.append)()
+    assert (connection[3:], stopped) == ([], [])
+
+
+async def test_an_event_of_another_route_moves_no_position() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        one, _ = await subscribed(client, peer, position(3))
+        elsewhere = client.events()
+        await peer.event(9, route="boards/8/")
+        await peer.say(event="$position", route="boards/8/", data=position(9))
+        await peer.event(4)
+        assert await following(one) == told(4)
+        assert (await anext(elsewhere)).route == "boards/8/"  # type: ignore[union-attr]
+        peer.drop()
+        assert (await (await server.accepted()).frame("subscribe"))["since"] == position(4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_they_do_each_hears_every_event_once_and_in_order(
+    serve: Callable[..., Server], seed: int
+) -> None:
+    """Many come and go, fast and slow, with and without snapshots, while the connection is cut again and again."""
+    chance, server = random.Random(seed), serve(WSAction([path("ws/", Boards.as_asgi())]))
+    options: dict[str, Any] = {"first_wait": 0.001, "longest_wait": 0.005, "proxy": None, "buffer": 1_000}
+    async with (
+        relayed(server.port) as relay,
+        connect(server.url("/ws/"), proxy=None) as writer,
+        connect(relay.url("/ws/"), **options) as client,
+    ):
+        heard: dict[Subscription, list[int]] = {}
+        consuming: dict[Subscription, asyncio.Task[None]] = {}
+        came = asyncio.Event()
+
+        async def consume(one: Subscription) -> None:
+            async for item in one:
+                assert isinstance(item, Event), "the history of 50 reaches across every cut"
+                heard[one].append(item.data)
+                came.set()
+                for _ in range(chance.randrange(4)):
+                    await asyncio.sleep(0)
+
+        async def join() -> None:
+            last = client.subscribe(ROUTE, snapshot=chance.random() < 0.4)
+            await asyncio.wait_for(last.__aenter__(), WAIT)
+            heard[last] = []
+            consuming[last] = asyncio.create_task(consume(last))
+
+        await join()
+        at = 0
+        for _ in range(40):
+            match chance.choice(["join", "leave", "publish", "publish", "cut"]):
+                case "join":
+                    await join()
+                case "leave" if len(consuming) > 1:
+                    gone = chance.choice([*consuming])
+                    gone.close()
+                    await consuming.pop(gone)
+                case "cut":
+                    relay.cut()
+                    relay.is_open = True
+                case _:
+                    for _ in range(chance.randrange(12)):
+                        at += 1
+                        await writer.call("move", ROUTE, to=at)
+        at += 1
+        await writer.call("move", ROUTE, to=at)
+        async with asyncio.timeout(WAIT):
+            while any(not heard[one] or heard[one][-1] != at for one in consuming):
+                came.clear()
+                await came.wait()
+        for numbers in heard.values():
+            assert numbers == [*range(numbers[0], numbers[-1] + 1)] if numbers else True
+        for one, task in consuming.items():
+            one.close()
+            await task

@@ -1,0 +1,721 @@
+"""`wsaction.client`: subscriptions, against a server that speaks DESIGN 2.6 as the test says."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.client.test_client_reconnect import States
+from tests.conftest import Server
+from tests.support.redis_servers import RedisServer, needs_redis_server
+from tests.support.restarts import kept_port, listening, serving
+from tests.support.scripted import WAIT, Peer, ScriptedServer, client_at, relayed, scripted
+from wsaction.applications import WSAction
+from wsaction.client import (
+    CallTimeout,
+    Client,
+    ClientError,
+    ConnectionFailed,
+    Event,
+    NotFound,
+    PermissionDenied,
+    Position,
+    Resync,
+    Subscription,
+    Unavailable,
+    UnexpectedReply,
+    connect,
+)
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.routing import path
+from wsaction.subscriptions import SubscribeMixin
+
+ROUTE = "boards/7/"
+
+
+def position(offset: int, epoch: str = "e1") -> dict[str, Any]:
+    return {"epoch": epoch, "offset": offset}
+
+
+def told(offset: int, data: Any = None) -> Event:
+    return Event("moved", ROUTE, data, offset)
+
+
+async def subscribed(
+    client: Client, peer: Peer, data: dict[str, Any], route: str = ROUTE, **options: Any
+) -> tuple[Subscription, dict[str, Any]]:
+    """A subscription that was answered with ``data``, and the frame that asked for it."""
+    entering = asyncio.create_task(client.subscribe(route, **options).__aenter__())
+    asked = await peer.frame("subscribe")
+    await peer.reply(asked, data)
+    return await asyncio.wait_for(entering, WAIT), asked
+
+
+async def left(subscription: Subscription, peer: Peer, status: int = 204, **errors: Any) -> dict[str, Any]:
+    leaving = asyncio.create_task(subscription.__aexit__(None, None, None))
+    asked = await peer.frame("unsubscribe")
+    await peer.reply(asked, None, status, *([errors] if errors else []))
+    await leaving
+    return asked
+
+
+@contextlib.asynccontextmanager
+async def subscription(**options: Any) -> AsyncIterator[tuple[Subscription, Peer, ScriptedServer]]:
+    """One at offset 3 of epoch e1."""
+    buffer = options.pop("buffer", 1_000_000)
+    async with scripted() as server, client_at(server, buffer=buffer) as (client, peer):
+        entered, _ = await subscribed(client, peer, {**position(3), "recovered": None}, **options)
+        yield entered, peer, server
+
+
+async def following(entered: Subscription) -> Event | Resync:
+    return await asyncio.wait_for(anext(entered), WAIT)
+
+
+# -------------------------------------------------------------------------------------------------------- live
+async def test_events_come_once_and_in_order_and_move_the_position() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        entered, asked = await subscribed(client, peer, {**position(3), "recovered": None})
+        assert {key: asked[key] for key in asked if key != "request_id"} == {"action": "subscribe", "route": ROUTE}
+        assert (entered.position, entered.recovered, entered.snapshot) == (Position("e1", 3), None, None)
+        for offset in (4, 4, 3, 6, 5, 9):  # a gap is somebody else's event
+            await peer.event(offset, {"at": offset})
+        for offset in (4, 6, 9):
+            assert await following(entered) == told(offset, {"at": offset})
+            assert entered.position == Position("e1", offset)
+        await left(entered, peer)
+        assert [item async for item in entered] == []
+
+
+async def test_one_that_was_not_entered_says_so_and_waits_for_nothing() -> None:
+    async with scripted() as server, client_at(server) as (client, _):
+        with pytest.raises(RuntimeError, match=rf"not entered; enter it: async with client.subscribe\('{ROUTE}'\) as"):
+            async for _ in client.subscribe(ROUTE):
+                pass
+
+
+async def test_entering_it_asks_and_leaving_it_unsubscribes() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+
+        async def use() -> list[Any]:
+            async with client.subscribe(ROUTE, since=Position("e1", 2), snapshot=True) as board:
+                assert (board.recovered, board.position) == (True, Position("e1", 2))
+                return [await anext(board), await anext(board)]
+
+        using = asyncio.create_task(use())
+        asked = await peer.frame("subscribe")
+        assert (asked["since"], asked["snapshot"]) == (position(2), True)
+        await peer.reply(asked, {**position(2), "recovered": True})
+        await peer.event(3)
+        await peer.event(4)
+        asked = await peer.frame("unsubscribe")
+        assert asked["route"] == ROUTE
+        elsewhere = client.events()
+        await peer.event(5)  # dropped: nobody listens, and it is no push either
+        await peer.reply(asked, None, 204)
+        assert await asyncio.wait_for(using, WAIT) == [told(3), told(4)]
+        await peer.event(6)
+        assert await anext(elsewhere) == told(6)
+
+
+async def test_a_route_without_history() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        entered, _ = await subscribed(client, peer, {**position(0, ""), "recovered": None})
+        await peer.event(None, 1)
+        await peer.event(None, 1)
+        assert [await following(entered), await following(entered)] == [Event("moved", ROUTE, 1)] * 2
+        peer.drop()
+        peer = await server.accepted()
+        await peer.reply(await peer.frame("subscribe"), {**position(0, ""), "recovered": False})
+        assert await following(entered) == Resync(Position("", 0))
+
+
+async def test_the_snapshot_is_had_with_the_answer() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        entered, asked = await subscribed(
+            client, peer, {**position(3), "recovered": None, "snapshot": [1]}, snapshot=True
+        )
+        assert asked["snapshot"] is True
+        assert entered.snapshot == [1]
+        await peer.event(4)
+        assert await following(entered) == told(4)
+
+
+async def test_since_that_could_not_be_honoured_is_told_first() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        answer = {**position(9, "e2"), "recovered": False, "snapshot": ["all"]}
+        entered, _ = await subscribed(client, peer, answer, since=Position("e1", 2), snapshot=True)
+        assert entered.recovered is False
+        assert await following(entered) == Resync(Position("e2", 9), ["all"])
+        assert entered.position == Position("e2", 9)
+
+
+async def test_subscriptions_of_several_routes_and_pushes_are_told_apart() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        pushed = client.events()
+        one, _ = await subscribed(client, peer, position(0), "boards/1/?expand=cards")
+        two, _ = await subscribed(client, peer, position(0), "boards/2/")
+        await peer.event(1, "two", "boards/2/")
+        await peer.event(1, "one", "boards/1/")
+        await peer.event(None, "pushed", "boards/3/")
+        assert (await following(one)).data == "one"
+        assert (await following(two)).data == "two"
+        assert (await anext(pushed)).data == "pushed"
+        assert (await left(one, peer))["route"] == "boards/1/?expand=cards"
+
+
+async def test_the_server_may_say_under_which_route_events_come() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        one, _ = await subscribed(client, peer, {**position(0), "route": ROUTE}, "boards/07/")
+        await peer.event(1)
+        assert await following(one) == told(1)
+        other, _ = await subscribed(client, peer, {**position(1), "route": ROUTE}, "boards/007/")
+        await peer.event(2)
+        assert await following(one) == await following(other) == told(2)
+        other.close()
+        await peer.event(3)
+        assert await following(one) == told(3)
+        assert (await left(one, peer))["route"] in ("boards/07/", "boards/007/")
+
+
+async def test_one_that_leaves_before_it_is_answered_ends_none_that_is_written_otherwise() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        one, _ = await subscribed(client, peer, position(0), ROUTE)
+        await peer.event(1)
+        assert await following(one) == told(1)
+        entering = asyncio.ensure_future(client.subscribe("boards/07/").__aenter__())
+        asked = await peer.frame("subscribe")
+        entering.cancel()
+        leaving = await peer.frame("unsubscribe")
+        await peer.reply(asked, {**position(1), "route": ROUTE})
+        await peer.reply(leaving, None)
+        again = await peer.frame("subscribe")
+        assert (again["route"], again["since"]) == (ROUTE, position(1))
+        await peer.reply(again, {**position(1), "recovered": True})
+        await peer.event(2)
+        assert await following(one) == told(2)
+        assert (await left(one, peer))["route"] == ROUTE
+
+
+# -------------------------------------------------------------------------------------------------------- drops
+async def test_after_a_drop_what_was_missed_comes_and_nothing_twice() -> None:
+    async with subscription() as (entered, peer, server):
+        await peer.event(4)
+        await peer.event(5)
+        assert await following(entered) == told(4)
+        await all_read(entered, peer)
+        peer.drop()
+        peer = await server.accepted()
+        asked = await peer.frame("subscribe")
+        assert asked["since"] == position(5)
+        await peer.event(6)  # before the answer: not ours yet
+        await peer.reply(asked, {**position(5), "recovered": True})
+        for offset in (5, 6, 7):
+            await peer.event(offset)
+        assert [await following(entered) for _ in range(3)] == [told(5), told(6), told(7)]
+        assert entered.position == Position("e1", 7)
+
+
+async def all_read(entered: Subscription, peer: Peer) -> None:
+    """Waits until the client has read all that was said: a reply comes after it."""
+    link = await entered._line.connected()
+    asking = asyncio.create_task(link.call("sync", "", {}))
+    await peer.reply(await peer.frame("sync"))
+    await asking
+
+
+async def test_after_a_drop_that_the_history_does_not_reach_across() -> None:
+    for snapshot in (False, True):
+        async with subscription(snapshot=snapshot) as (entered, peer, server):
+            peer.drop()
+            peer = await server.accepted()
+            asked = await peer.frame("subscribe")
+            assert (asked["since"], asked.get("snapshot", False)) == (position(3), snapshot)
+            new = {"snapshot": [1, 2]} if snapshot else {}
+            await peer.reply(asked, {**position(40, "e2"), "recovered": False, **new})
+            await peer.event(41)
+            assert await following(entered) == Resync(Position("e2", 40), [1, 2] if snapshot else None)
+            assert await following(entered) == told(41)
+            assert entered.position == Position("e2", 41)
+
+
+async def test_a_renamed_epoch_counts_on() -> None:
+    async with subscription() as (entered, peer, server):
+        peer.drop()
+        peer = await server.accepted()
+        await peer.reply(await peer.frame("subscribe"), {**position(3, "e2"), "recovered": True})
+        await peer.event(4)
+        assert await following(entered) == told(4)
+        assert entered.position == Position("e2", 4)
+
+
+async def test_one_drop_after_the_other_before_any_answer() -> None:
+    async with subscription() as (entered, peer, server):
+        for _ in range(3):
+            peer.drop()
+            peer = await server.accepted()
+            asked = await peer.frame("subscribe")
+            assert asked["since"] == position(3)
+        await peer.reply(asked, {**position(3), "recovered": True})
+        await peer.event(4)
+        assert await following(entered) == told(4)
+
+
+async def test_one_that_may_no_longer_see_it_is_told() -> None:
+    async with subscription() as (entered, peer, server):
+        await peer.event(4)
+        await all_read(entered, peer)
+        peer.drop()
+        peer = await server.accepted()
+        error = {"type": "permission_denied", "msg": "no more"}
+        await peer.reply(await peer.frame("subscribe"), None, 403, error)
+        assert await following(entered) == told(4)
+        with pytest.raises(PermissionDenied, match="no more"):
+            await following(entered)
+        await entered.__aexit__(None, None, None)  # the server does not know of it: nothing is sent
+
+
+async def test_a_server_that_is_busy_is_asked_again() -> None:
+    async with subscription() as (entered, peer, server):
+        peer.drop()
+        peer = await server.accepted()
+        await peer.reply(await peer.frame("subscribe"), None, 503, {"type": "busy", "msg": "later"})
+        error = {"type": "throttled", "msg": "later", "ctx": {"retry_after": 0.01}}
+        await peer.reply(await peer.frame("subscribe"), None, 429, error)
+        await peer.reply(await peer.frame("subscribe"), {**position(3), "recovered": True})
+        await peer.event(4)
+        assert await following(entered) == told(4)
+
+
+async def test_no_answer_to_subscribing_again_is_asked_for_again() -> None:
+    async with subscription(timeout=0.3) as (entered, peer, server):
+        peer.drop()
+        peer = await server.accepted()
+        first = await peer.frame("subscribe")
+        second = await peer.frame("subscribe")
+        await peer.reply(first, {**position(3), "recovered": True})  # too late: the second one's counts
+        await peer.event(4)
+        await peer.reply(second, {**position(3), "recovered": True})
+        await peer.event(4)
+        await peer.event(5)
+        assert [await following(entered), await following(entered)] == [told(4), told(5)]
+
+
+# -------------------------------------------------------------------------------------------------------- notices
+async def test_entering_one_while_there_is_no_connection() -> None:
+    states = States()
+    async with scripted() as server, client_at(server, on_state=states) as (client, peer):
+        peer.drop()
+        await states.reach("waiting")
+        entering = asyncio.create_task(client.subscribe(ROUTE).__aenter__())
+        peer = await server.accepted()
+        await peer.reply(await peer.frame("subscribe"), position(3))
+        entered = await entering
+        await peer.event(4)
+        assert await following(entered) == told(4)
+
+
+async def test_one_that_has_ended_is_not_subscribed_again() -> None:
+    async with subscription() as (entered, peer, server):
+        peer.drop()
+        peer = await server.accepted()
+        await peer.reply(await peer.frame("subscribe"), None, 404, {"type": "not_found", "msg": "gone"})
+        await all_read(entered, peer)
+        peer.drop()
+        peer = await server.accepted()
+        await all_read(entered, peer)  # the first frame is not another `subscribe`
+        with pytest.raises(NotFound):
+            await following(entered)
+
+
+async def test_leaving_waits_for_nothing() -> None:
+    async with subscription() as (entered, peer, _):
+        await entered.__aexit__(None, None, None)
+        assert (entered.state, [item async for item in entered]) == ("closed", [])
+        await peer.frame("unsubscribe")
+
+
+async def test_a_position_is_moved_without_an_item() -> None:
+    async with subscription() as (entered, peer, server):
+        await peer.say(event="$position", route=ROUTE, data=position(8))
+        await all_read(entered, peer)
+        assert entered.position == Position("e1", 8)
+        await peer.event(9)
+        await peer.say(event="$position", route=ROUTE, data=position(12))
+        await all_read(entered, peer)
+        assert entered.position == Position("e1", 8)
+        assert await following(entered) == told(9)
+        assert entered.position == Position("e1", 12)
+        peer.drop()
+        assert (await (await server.accepted()).frame("subscribe"))["since"] == position(12)
+
+
+async def test_a_resync_is_told_and_counted_from() -> None:
+    async with subscription() as (entered, peer, server):
+        await peer.event(4)
+        for offset in (7, 8):  # one right after another is one
+            await peer.say(event="$resync", route=ROUTE, data=position(offset, "e2"))
+        await peer.event(9)
+        assert [await following(entered) for _ in range(3)] == [told(4), Resync(Position("e2", 8)), told(9)]
+        assert entered.position == Position("e2", 9)
+        peer.drop()
+        assert (await (await server.accepted()).frame("subscribe"))["since"] == position(9, "e2")
+
+
+async def test_a_right_that_is_lost_ends_it_after_what_came_before() -> None:
+    async with subscription() as (entered, peer, server):
+        await peer.event(4)
+        await peer.say(event="$unsubscribed", route=ROUTE, data={"reason": "permission_denied"})
+        assert await following(entered) == told(4)
+        with pytest.raises(PermissionDenied, match="403 permission_denied: The right to this was lost"):
+            await following(entered)
+        peer.drop()
+        await server.accepted()
+        with pytest.raises(PermissionDenied):
+            await following(entered)
+
+
+async def test_a_resync_where_there_are_snapshots_brings_a_new_one() -> None:
+    async with subscription(snapshot=True) as (entered, peer, server):
+        await peer.say(event="$resync", route=ROUTE, data=position(7, "e2"))
+        await peer.event(8)
+        asked = await peer.frame("subscribe")
+        assert (asked["snapshot"], asked.get("since")) == (True, None)
+        peer.drop()  # and that one is not answered either
+        peer = await server.accepted()
+        asked = await peer.frame("subscribe")
+        assert (asked["snapshot"], asked.get("since")) == (True, None)
+        await peer.event(9)
+        await peer.reply(asked, {**position(9, "e2"), "recovered": None, "snapshot": ["new"]})
+        await peer.event(10)
+        assert [await following(entered), await following(entered)] == [Resync(Position("e2", 9), ["new"]), told(10)]
+
+
+async def test_notices_that_say_nothing_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with subscription() as (entered, peer, _):
+        await peer.say(event="$resync", route=ROUTE, data=None)
+        await peer.event(4)
+        assert await following(entered) == told(4)
+    assert "$resync of boards/7/: expected an epoch and an offset, came None" in caplog.text
+
+
+# ---------------------------------------------------------------------------------------------------- slow consumers
+async def test_a_slow_consumer_gets_what_did_not_fit_from_the_history() -> None:
+    async with subscription(buffer=200) as (entered, peer, _):
+        for offset in range(4, 12):
+            await peer.event(offset)
+        await all_read(entered, peer)
+        first = [await following(entered)]
+        while entered._buffer:
+            first.append(await following(entered))
+        asked = await peer.frame("subscribe")
+        last = first[-1].offset
+        assert asked["since"] == position(last)
+        await peer.event(12)
+        await peer.reply(asked, {**position(last), "recovered": True})
+        rest = []
+        for offset in range(last + 1, 13):
+            await peer.event(offset)
+            rest.append(await following(entered))
+        assert [item.offset for item in first + rest] == list(range(4, 13))
+
+
+async def test_one_event_larger_than_the_buffer_comes_all_the_same() -> None:
+    async with subscription(buffer=10) as (entered, peer, _):
+        await peer.event(4, "x" * 1_000)
+        assert await following(entered) == told(4, "x" * 1_000)
+
+
+async def test_one_that_is_behind_when_the_connection_is_lost() -> None:
+    async with subscription(buffer=200) as (entered, peer, server):
+        for offset in range(4, 12):
+            await peer.event(offset)
+        await all_read(entered, peer)
+        peer.drop()
+        peer = await server.accepted()
+        asked = await peer.frame("subscribe")
+        since = asked["since"]["offset"]
+        await peer.reply(asked, {**position(since), "recovered": True})
+        items = [await following(entered) for _ in range(4, since + 1)]
+        for offset in range(since + 1, 12):
+            await peer.event(offset)
+            items.append(await following(entered))
+        assert [item.offset for item in items] == list(range(4, 12))
+
+
+# ---------------------------------------------------------------------------------------------------- entering, leaving
+async def test_a_refusal_is_raised_on_entering() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        for status, kind in ((403, PermissionDenied), (503, Unavailable)):
+            entering = asyncio.create_task(client.subscribe(ROUTE).__aenter__())
+            await peer.reply(await peer.frame("subscribe"), None, status, {"type": "x", "msg": "no"})
+            with pytest.raises(kind):
+                await entering
+        entered, _ = await subscribed(client, peer, position(1))  # nothing is left of it
+        assert entered.position == Position("e1", 1)
+
+
+async def test_an_answer_without_a_position_is_refused() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        with pytest.raises(UnexpectedReply, match="expected an epoch and an offset"):
+            await subscribed(client, peer, {"joined": True})
+
+
+async def test_no_answer_in_time() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        with pytest.raises(CallTimeout, match=r"subscribe boards/7/: no reply in 0.1 s"):
+            await client.subscribe(ROUTE, timeout=0.1).__aenter__()
+        await peer.frame("subscribe")
+        late = await peer.frame()
+        assert late["action"] in ("subscribe", "unsubscribe")
+
+
+async def test_entering_that_is_cancelled_unsubscribes() -> None:
+    async with scripted() as server, client_at(server) as (client, peer):
+        entering = asyncio.create_task(client.subscribe(ROUTE).__aenter__())
+        asked = await peer.frame("subscribe")
+        entering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        await peer.frame("unsubscribe")
+        await peer.reply(asked, position(3))
+        entered, _ = await subscribed(client, peer, position(4))  # in the place of the one that leaves
+        await peer.event(5)
+        assert await following(entered) == told(5)
+
+
+async def test_a_subscription_is_entered_once() -> None:
+    async with subscription() as (entered, _, _):
+        with pytest.raises(RuntimeError, match="entered before; make a new one"):
+            await entered.__aenter__()
+
+
+async def test_leaving_while_there_is_no_connection_or_none_comes(caplog: pytest.LogCaptureFixture) -> None:
+    async with subscription() as (entered, peer, server):
+        peer.drop()
+        await entered.__aexit__(None, None, None)
+        peer = await server.accepted()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(peer.socket.recv(), 0.1)
+    async with subscription() as (entered, peer, server):
+        entered.close()
+        await peer.frame("unsubscribe")
+        peer.drop()
+        await all_read(entered, await server.accepted())  # the first frame is not another `subscribe`
+    async with subscription() as (entered, peer, server):
+        await left(entered, peer, 500, type="server_error", msg="a bug")
+        await all_read(entered, peer)
+    assert "500 server_error: a bug (unsubscribe boards/7/)" in caplog.text
+
+
+async def test_the_end_of_the_client_ends_it() -> None:
+    async with scripted() as server:
+        async with client_at(server) as (client, peer):
+            entered, _ = await subscribed(client, peer, position(3))
+            waiting = asyncio.create_task(list_of(entered))
+        assert await waiting == []
+        async with client_at(server) as (client, peer):
+            entered, _ = await subscribed(client, peer, position(3))
+            await peer.event(4)
+            await all_read(entered, peer)
+            await peer.close(4403, "kicked")
+            assert await following(entered) == told(4)
+            with pytest.raises(ConnectionFailed, match="code 4403, 'kicked'"):
+                await following(entered)
+        async with client_at(server) as (client, peer):
+            entering = asyncio.create_task(client.subscribe(ROUTE).__aenter__())
+            await peer.frame("subscribe")
+        with pytest.raises(ClientError, match="the client is closed"):
+            await entering
+
+
+async def list_of(entered: Subscription) -> list[Any]:
+    return [item async for item in entered]
+
+
+# -------------------------------------------------------------------------------------------------------- the promise
+class History:
+    """A server that speaks 2.6 on one route: events of one epoch, of which it remembers the newest ``kept``."""
+
+    def __init__(self, kept: int) -> None:
+        self.kept, self.offset = kept, 0
+        self.live: list[Peer] = []
+
+    def publish(self) -> None:
+        self.offset += 1
+        for peer in self.live:
+            self.send(peer, self.message(self.offset))
+
+    def message(self, offset: int) -> dict[str, Any]:
+        return {"event": "moved", "route": ROUTE, "data": offset, "offset": offset}
+
+    def send(self, peer: Peer, message: dict[str, Any]) -> None:
+        peer.socket.protocol.send_text(json.dumps(message).encode())
+        peer.socket.send_data()
+
+    async def serve(self, peer: Peer) -> None:
+        """Answers subscribe frames until the connection is lost."""
+        try:
+            async for text in peer.socket:
+                frame = json.loads(text)
+                if peer in self.live:
+                    self.live.remove(peer)
+                since, data = frame.get("since"), {**position(self.offset), "recovered": None}
+                missed: range = range(0)
+                if since is not None:
+                    whole = since["epoch"] == "e1" and self.offset - self.kept <= since["offset"]
+                    missed = range(since["offset"] + 1, self.offset + 1) if whole else missed
+                    data = {**position(since["offset"] if whole else self.offset), "recovered": whole}
+                reply = {"errors": [], "data": data, "action": "subscribe", "route": ROUTE, "status": 200}
+                self.send(peer, {**reply, "request_id": frame["request_id"]})
+                for offset in missed:
+                    self.send(peer, self.message(offset))
+                self.live.append(peer)
+        except Exception as exc:
+            assert "close" in repr(exc).lower()  # noqa: PT017
+        finally:
+            if peer in self.live:
+                self.live.remove(peer)
+
+
+@settings(max_examples=25, deadline=None)
+@given(steps=st.lists(st.sampled_from(["publish", "publish", "burst", "drop", "take", "turn"]), max_size=60))
+async def test_whatever_happens_every_event_comes_once_and_in_order_or_a_resync_says_so(steps: list[str]) -> None:
+    history = History(kept=10)
+    async with scripted() as server, asyncio.TaskGroup() as serving:
+        peers: list[Peer] = []
+
+        async def accept() -> None:
+            while True:
+                peers.append(await server._peers.get())
+                serving.create_task(history.serve(peers[-1]))
+
+        accepting = asyncio.create_task(accept())
+        came: list[Event | Resync] = []
+        options: dict[str, Any] = {"first_wait": 0.001, "longest_wait": 0.002, "proxy": None, "buffer": 300}
+        async with connect(server.url, **options) as client, client.subscribe(ROUTE) as entered:
+            for step in steps:
+                if step == "publish":
+                    history.publish()
+                elif step == "burst":
+                    for _ in range(8):
+                        history.publish()
+                elif step == "drop":
+                    peers[-1].drop()
+                elif step == "take" and entered._buffer:
+                    came.append(await following(entered))
+                else:
+                    for _ in range(5):
+                        await asyncio.sleep(0)
+            history.publish()
+            async with asyncio.timeout(WAIT):
+                while not came or entered.position != Position("e1", history.offset):
+                    came.append(await anext(entered))
+            peers[-1].drop()  # leaving is not answered by this server
+        accepting.cancel()
+    at = 0
+    for item in came:
+        if isinstance(item, Resync):
+            assert item.position is not None
+            assert item.position.offset >= at
+            at = item.position.offset
+        else:
+            assert item.offset == at + 1 == item.data
+            at += 1
+    assert at == history.offset
+
+
+# ---------------------------------------------------------------------------------------------------- our own server
+class Board(SubscribeMixin, AsyncAPIActionHandler):
+    history_size = 50
+
+    @async_action
+    async def move(self, to: int) -> None:
+        await self.publish("moved", to)
+
+    @async_action
+    async def retrieve(self) -> str:
+        return "all of it"
+
+    @async_action(mode="none")
+    async def poke(self) -> None:
+        await self.consumer.push("poked", 1)
+
+
+class Boards(AsyncAPIConsumer):
+    routepatterns = [path("boards/<int:pk>/", Board.as_aaah())]
+
+
+async def test_our_own_server_recovers_what_was_published_meanwhile(serve: Callable[..., Server]) -> None:
+    server = serve(WSAction([path("ws/", Boards.as_asgi())]))
+    options: dict[str, Any] = {"first_wait": 0.01, "longest_wait": 0.02, "proxy": None}
+    async with (
+        relayed(server.port) as relay,
+        connect(server.url("/ws/"), proxy=None) as writer,
+        connect(relay.url("/ws/"), **options) as client,
+        client.subscribe(ROUTE, snapshot=True) as board,
+    ):
+        assert board.snapshot == "all of it"
+        await writer.call("move", ROUTE, to=1)
+        assert (await following(board)).data == 1
+        relay.cut()
+        for to in range(2, 12):
+            await writer.call("move", ROUTE, to=to)
+        relay.is_open = True
+        assert [(await following(board)).data for _ in range(10)] == list(range(2, 12))
+        relay.cut()
+        for to in range(80):  # more than the history of 50 and the process's ring of 64 hold
+            await writer.call("move", ROUTE, to=to)
+        relay.is_open = True
+        assert await following(board) == Resync(board.position, "all of it")
+        await writer.call("move", ROUTE, to=99)
+        assert (await following(board)).data == 99
+        async with client.subscribe("boards/08/") as other:  # told as boards/8/
+            await writer.call("move", "boards/8/", to=1)
+            assert (await following(other)).data == 1
+        elsewhere = client.events()
+        await client.send("poke", "boards/8/")
+        assert (await anext(elsewhere)).event == "poked"
+
+
+@pytest.mark.slow
+@needs_redis_server
+async def test_a_server_that_is_killed_and_started_again_costs_no_event(tmp_path: Path) -> None:
+    ports = kept_port(), kept_port()
+    redis, states = RedisServer(tmp_path), States()
+    options: dict[str, Any] = {"first_wait": 0.05, "longest_wait": 0.1, "proxy": None, "on_state": states}
+    redis.start()
+    try:
+        with serving(ports[0], redis.url) as first, serving(ports[1], redis.url):
+            for port in ports:
+                await listening(port)
+            async with (
+                connect(f"ws://127.0.0.1:{ports[1]}/ws/", proxy=None) as publisher,
+                connect(f"ws://127.0.0.1:{ports[0]}/ws/", **options) as client,
+                client.subscribe(ROUTE) as board,
+            ):
+
+                async def publish(*numbers: int) -> None:
+                    for number in numbers:
+                        await publisher.call("move", ROUTE, data={"card": number})
+
+                await publish(1, 2)
+                first.kill()
+                await states.reach("waiting")
+                await publish(*range(3, 40))
+                with serving(ports[0], redis.url):
+                    await publish(40)
+                    items = [await following(board) for _ in range(40)]
+                    await publish(41)
+                    items.append(await following(board))
+        assert [item.data["card"] if isinstance(item, Event) else item for item in items] == [*range(1, 42)]
+    finally:
+        redis.kill()

@@ -1,0 +1,1457 @@
+"""`wsaction.dependencies`: what is made for an action before it runs, and finished after it."""
+
+import asyncio
+import contextlib
+import contextvars
+import dataclasses
+import functools
+import inspect
+import random
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Annotated, Any, NamedTuple, NewType, Optional
+
+import fastapi
+import pydantic
+import pytest
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, field_serializer, model_validator
+from typing_extensions import TypeAliasType
+
+from tests.support.driving import ask, talking, types_and_locs
+from wsaction._handlers.parameters import EMPTY, Input
+from wsaction._handlers.signatures import depends_of
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.dependencies import Depends
+from wsaction.exceptions import APIError, ImproperlyConfigured, NotFound
+from wsaction.handlers import ActionView, AsyncAPIActionHandler
+from wsaction.limits import Limits
+from wsaction.permissions import IsAuthenticated
+from wsaction.routing import path, re_path
+from wsaction.testing import connect
+
+WAIT = 5.0  # seconds that a thread waits for what the test does
+
+
+def view_of(function: Callable[..., Any], *patterns: str, **options: Any) -> ActionView:
+    """A consumer whose action ``act`` is ``function``; also at the patterns, those with a "^" as regexes."""
+    act = async_action(name="act", **options)(function)
+    handler: Any = type("Handler", (AsyncAPIActionHandler,), {"act": act})
+    view = handler.as_aaah()
+    routes = [re_path(text, view) if text.startswith("^") else path(text, view) for text in patterns]
+    consumer: Any = type("Consumer", (AsyncAPIConsumer,), {"act": act, "routepatterns": routes})
+    served: ActionView = consumer.as_asgi()
+    return served
+
+
+async def act(function: Callable[..., Any], **parameters: Any) -> Any:
+    """What the action answers to one frame; it must not be an error."""
+    reply = await ask(view_of(function), "act", **parameters)
+    assert reply["errors"] == []
+    return reply["data"]
+
+
+async def refused_frame(function: Callable[..., Any], **parameters: Any) -> list[tuple[str, list[Any]]]:
+    return types_and_locs(await ask(view_of(function), "act", **parameters))
+
+
+def refused(function: Callable[..., Any]) -> str:
+    """Why a class with this action cannot be made."""
+    with pytest.raises(ImproperlyConfigured) as caught:
+        type("Cards", (AsyncAPIActionHandler,), {"act": async_action(function)})
+    return str(caught.value)
+
+
+class Book:
+    """What happened, in order."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> str:
+        self.lines.append(line)
+        return line
+
+    def lender(self, name: str, *needs: Callable[..., Any]) -> Callable[..., Any]:
+        """An async generator that lends ``name`` and notes how it ended."""
+
+        async def lend(below: Any = None) -> AsyncIterator[str]:
+            self.note(f"open {name}")
+            try:
+                yield name
+            except BaseException as exc:
+                self.note(f"{name} sees {type(exc).__name__}")
+                raise
+            finally:
+                self.note(f"close {name}")
+
+        if needs:
+            lend.__annotations__["below"] = Annotated[str, Depends(needs[0])]
+            lend.__defaults__ = None
+        return lend
+
+
+# ------------------------------------------------------------------------------------------------- what may be one
+async def by_coroutine() -> str:
+    await asyncio.sleep(0)
+    return "coroutine"
+
+
+def by_function() -> str:
+    return "function"
+
+
+async def by_async_generator() -> AsyncIterator[str]:
+    yield "async generator"
+
+
+def by_generator() -> Iterator[str]:
+    yield "generator"
+
+
+class Called:
+    def __call__(self, times: int = 1) -> str:
+        return "called" * times
+
+
+class AwaitedWhenCalled:
+    async def __call__(self) -> str:
+        return "awaited when called"
+
+
+class GeneratorWhenCalled:
+    async def __call__(self) -> AsyncIterator[str]:
+        yield "entered when called"
+
+
+@dataclasses.dataclass
+class Unhashable:
+    word: str
+
+    def __call__(self) -> str:
+        return self.word
+
+
+class Methods:
+    def method(self, word: str = "method") -> str:
+        return word
+
+    @classmethod
+    async def of_class(cls) -> str:
+        return cls.__name__
+
+    @staticmethod
+    async def static() -> str:
+        return "static"
+
+
+def traced(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+async def collected() -> str:
+    return "".join([item async for item in by_async_generator()])
+
+
+collected.__wrapped__ = by_async_generator  # type: ignore[attr-defined]  # as functools.wraps leaves it
+
+
+def dynamic(**kwargs: Any) -> str:
+    return kwargs["below"]
+
+
+dynamic.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [inspect.Parameter("below", inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[str, Depends(by_coroutine)])]
+)
+
+
+@pytest.mark.parametrize(
+    ("fn", "value"),
+    [
+        (by_coroutine, "coroutine"),
+        (by_function, "function"),
+        (by_async_generator, "async generator"),
+        (by_generator, "generator"),
+        (Called(), "called"),
+        (AwaitedWhenCalled(), "awaited when called"),
+        (GeneratorWhenCalled(), "entered when called"),
+        (Unhashable("unhashable"), "unhashable"),
+        (Methods().method, "method"),
+        (Methods.of_class, "Methods"),
+        (Methods.static, "static"),
+        (functools.partial(by_coroutine), "coroutine"),
+        (functools.partial(by_generator), "generator"),
+        (functools.partial(Methods().method, "given"), "given"),
+        (functools.partial(Methods().method, word="set"), "set"),
+        (functools.lru_cache(by_function), "function"),
+        (traced(by_coroutine), "coroutine"),
+        (traced(by_async_generator), "async generator"),
+        (traced(by_generator), "generator"),
+        (lambda: "lambda", "lambda"),
+        (collected, "async generator"),
+        (dynamic, "coroutine"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_whatever_can_be_called_may_be_a_dependency(fn: Any, value: str) -> None:
+    async def action(self, made: Annotated[str, Depends(fn)]) -> str:
+        return made
+
+    assert await act(action) == value
+    assert await act(action, made="by the client", below="by the client") == value
+
+
+async def test_what_a_partial_has_set_is_not_the_clients_to_say() -> None:
+    async def allowed(role: str, word: str = "none") -> str:
+        return f"{role} {word}"
+
+    async def action(self, made: Annotated[str, Depends(functools.partial(allowed, role="user"))]) -> str:
+        return made
+
+    assert await act(action, role="admin", word="yes") == "user yes"
+
+
+class Common:
+    def __init__(self, skip: int = 0, limit: Annotated[int, Field(le=100)] = 10) -> None:
+        self.skip, self.limit = skip, limit
+
+
+@dataclasses.dataclass
+class CommonDataclass:
+    limit: "int"
+    skip: int = 0
+
+
+class CommonTuple(NamedTuple):
+    limit: int
+    skip: int = 0
+
+
+class CommonModel(BaseModel):
+    model_config = ConfigDict(strict=True)
+    limit: int
+    skip: int = 0
+    tags: list[str] = Field(default_factory=list)
+    data: int = 1
+
+    @model_validator(mode="after")
+    def in_order(self) -> "CommonModel":
+        if self.skip > self.limit:
+            raise ValueError("skip is past the limit")
+        return self
+
+
+class Bare:
+    skip, limit = 0, 5
+
+
+@pytest.mark.parametrize("cls", [Common, CommonDataclass, CommonTuple, CommonModel])
+async def test_a_class_is_made_from_what_its_init_asks_for(cls: Any) -> None:
+    async def named(self, page: Annotated[Any, Depends(cls)]) -> list[int]:
+        return [page.skip, page.limit]
+
+    async def itself(self, page: Annotated[cls, Depends()]) -> list[int]:
+        return [type(page) is cls, page.limit]
+
+    assert await act(named, limit=7) == [0, 7]
+    assert await act(named, limit=7, skip=3) == [3, 7]
+    assert await act(itself, limit=7) == [True, 7]
+    wrong = "int_type" if cls is CommonModel else "int_parsing"  # the model is strict
+    assert sorted(await refused_frame(named, limit="7x", skip="x")) == [(wrong, ["limit"]), (wrong, ["skip"])]
+
+
+async def test_a_class_without_an_init_is_made_too() -> None:
+    async def action(self, page: Annotated[Bare, Depends()]) -> int:
+        return page.limit
+
+    assert await act(action) == 5
+
+
+class Search(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    words: str = Field(alias="q")
+    page: int = Field(1, validation_alias=AliasChoices("p", AliasPath("at", 0)))
+    user: str = "anybody"
+
+
+@pydantic.dataclasses.dataclass
+class SearchDataclass:
+    words: str
+
+
+async def test_a_model_is_filled_by_its_aliases_from_its_own_keys_alone() -> None:
+    class Cards(AsyncAPIConsumer):
+        @async_action
+        async def act(self, search: Annotated[Search, Depends()]) -> list[Any]:
+            return [search.words, search.page, search.user]
+
+    view = Cards.as_asgi()
+    assert (await ask(view, "act", q="a", p=2, more=1))["data"] == ["a", 2, "anybody"]
+    assert (await ask(view, "act", q="a", at=[3], user="ada"))["data"] == ["a", 3, "ada"]
+    assert types_and_locs(await ask(view, "act", q=1, p="x")) == [("string_type", ["q"]), ("int_parsing", ["p"])]
+    assert Cards.available_actions["act"].inputs == (
+        Input("q", str),
+        Input("p", int, 1, required=False),
+        Input("user", str, "anybody", required=False),
+    )
+
+
+async def test_a_pydantic_dataclass_is_validated_as_a_whole_too() -> None:
+    async def action(self, search: Annotated[SearchDataclass, Depends()]) -> str:
+        return search.words
+
+    assert await act(action, words="a") == "a"
+    assert await refused_frame(action) == [("missing", ["words"])]
+
+
+async def test_a_models_captures_are_the_routes() -> None:
+    async def action(self, page: Annotated[CommonModel, Depends()]) -> int:
+        return page.limit
+
+    async with talking(view_of(action, "first/<int:limit>/")) as ws:
+        assert (await ws.call("act", "first/5/", limit=9))["data"] == 5
+
+
+async def test_what_a_model_says_of_its_fields_together_is_the_clients_error() -> None:
+    async def action(self, page: Annotated[CommonModel, Depends()]) -> dict[str, Any]:
+        return page.model_dump()
+
+    assert await act(action, limit=1) == {"limit": 1, "skip": 0, "tags": [], "data": 1}
+    assert await act(action, limit=1, tags=["a"], data=2) == {"limit": 1, "skip": 0, "tags": ["a"], "data": 2}
+    assert await refused_frame(action) == [("missing", ["limit"])]
+    reply = await ask(view_of(action), "act", limit=1, skip=2)
+    assert (reply["status"], reply["errors"][0]["msg"]) == (400, "Value error, skip is past the limit")
+
+
+async def test_a_model_that_a_class_makes_of_its_own_data_is_a_bug_when_it_is_wrong(caplog: Any) -> None:
+    class Settings:
+        def __init__(self) -> None:
+            CommonModel(limit="no number")  # type: ignore[arg-type]
+
+    async def action(self, settings: Annotated[Settings, Depends()]) -> None: ...
+
+    assert (await ask(view_of(action), "act"))["status"] == 500
+    assert "ValidationError" in caplog.text
+
+
+async def test_a_class_is_made_on_the_loop_and_a_function_runs_in_a_thread() -> None:
+    class Made:
+        def __init__(self) -> None:
+            self.thread = threading.get_ident()
+
+    async def action(
+        self,
+        made: Annotated[Made, Depends()],
+        called: Annotated[int, Depends(lambda: threading.get_ident())],
+    ) -> list[bool]:
+        return [made.thread == threading.get_ident(), called == threading.get_ident()]
+
+    assert await act(action) == [True, False]
+
+
+async def test_functions_run_in_the_bounded_threads_of_the_app() -> None:
+    loop, gate = asyncio.get_running_loop(), threading.Event()
+    begun: asyncio.Queue[None] = asyncio.Queue()
+
+    def work() -> None:
+        loop.call_soon_threadsafe(begun.put_nowait, None)
+        assert gate.wait(WAIT)
+
+    async def action(self, made: Annotated[None, Depends(work)]) -> None: ...
+
+    async with talking(view_of(action, ordered=False), limits=Limits(max_threads=2)) as ws:
+        calls = [asyncio.create_task(ws.call("act")) for _ in range(5)]
+        for _ in range(2):
+            await asyncio.wait_for(begun.get(), WAIT)
+        for _ in range(20):  # time enough for a thread that should not be
+            await asyncio.to_thread(int)
+        assert begun.empty()
+        gate.set()
+        assert [(await call)["status"] for call in calls] == [200] * 5
+
+
+# ------------------------------------------------------------------------------------------------- what it may ask for
+class User:
+    is_authenticated = True
+    pk = id = 7
+
+
+async def test_it_is_given_the_scope_the_handler_the_user_and_the_protocols_own() -> None:
+    async def asked(scope, handler, user, action: str, route: str, request_id: int) -> list[Any]:
+        return [scope["path"], type(handler).__name__, user.pk, action, route, request_id]
+
+    async def action(self, made: Annotated[list[Any], Depends(asked)]) -> list[Any]:
+        return made
+
+    async with talking(view_of(action, "cards/<int:pk>/"), "/", user=User()) as ws:
+        reply = await ws.call("act", "cards/7/?page=2", request_id=5, scope={}, handler="h", user="admin")
+        assert reply["data"] == ["/", "Handler", 7, "act", "cards/7/?page=2", 5]
+        assert (await ws.call("act", request_id=6))["data"] == ["/", "Consumer", 7, "act", "", 6]
+
+
+async def test_a_parameter_named_user_may_be_a_dependency_everywhere() -> None:
+    async def current(user) -> str:
+        return f"user {user.pk}"
+
+    async def board(user: Annotated[str, Depends(current)], action: Annotated[str, Depends(current)]) -> str:
+        return f"board of {user}, {action}"
+
+    async def action(
+        self,
+        user: Annotated[str, Depends(current)],
+        board: Annotated[str, Depends(board)],
+        request_id: Annotated[str, Depends(current)],
+        **kwargs: Any,
+    ) -> list[Any]:
+        return [user, board, request_id, sorted(kwargs)]
+
+    async with talking(view_of(action), user=User()) as ws:
+        reply = await ws.call("act", user="admin", board=1, more=2)
+    assert reply["data"] == ["user 7", "board of user 7, user 7", "user 7", ["action", "more"]]
+
+
+async def get_row(pk: int, title: str = "untitled") -> str:
+    return f"{pk} {title}"
+
+
+async def test_its_parameters_are_the_routes_captures_then_the_frames_keys() -> None:
+    async def action(self, row: Annotated[str, Depends(get_row)], pk: int) -> list[Any]:
+        return [row, pk]
+
+    async with talking(view_of(action, "cards/<int:pk>/", r"^old/(?P<pk>\w+)/$")) as ws:
+        assert (await ws.call("act", "cards/7/", pk=8, title="a"))["data"] == ["7 a", 7]
+        assert (await ws.call("act", "old/7/", pk=8))["data"] == ["7 untitled", 7]
+        assert (await ws.call("act", pk="8"))["data"] == ["8 untitled", 8]
+        assert types_and_locs(await ws.call("act", "old/x/")) == [("int_parsing", ["pk"])]
+
+
+async def test_a_captured_parameter_that_only_a_dependency_has_is_validated() -> None:
+    async def action(self, row: Annotated[str, Depends(get_row)]) -> str:
+        return row
+
+    async with talking(view_of(action, r"^old/(?P<pk>\w+)/$")) as ws:
+        assert (await ws.call("act", "old/7/", pk=8))["data"] == "7 untitled"
+        assert types_and_locs(await ws.call("act", "old/x/", pk=8)) == [("int_parsing", ["pk"])]
+
+
+async def test_unnamed_captures_go_to_the_actions_own_parameters() -> None:
+    async def action(self, row: Annotated[str, Depends(get_row)], first: int, *args: Any) -> list[Any]:
+        return [row, first, args]
+
+    async with talking(view_of(action, r"^old/(\d)/(\d)/$")) as ws:
+        assert (await ws.call("act", "old/1/2/", pk=8))["data"] == ["8 untitled", 1, ["2"]]
+
+
+async def test_the_parameter_data_is_the_frames_data() -> None:
+    async def title(data: CommonDataclass) -> int:
+        return data.limit
+
+    async def action(self, made: Annotated[int, Depends(title)]) -> int:
+        return made
+
+    assert await act(action, data={"limit": "3"}) == 3
+    assert await refused_frame(action, data={}) == [("missing", ["data", "limit"])]
+    assert await refused_frame(action) == [("missing", ["data"])]
+
+
+async def test_all_that_is_wrong_is_told_at_once_and_nothing_runs() -> None:
+    book = Book()
+
+    async def checked(limit: int, done: bool) -> AsyncIterator[None]:
+        book.note("ran")
+        yield
+
+    async def more(checked: Annotated[None, Depends(checked)], limit: int, page: int = 1) -> None:
+        book.note("ran")
+
+    async def action(self, title: str, limit: int, made: Annotated[None, Depends(more)]) -> None:
+        book.note("ran")
+
+    assert await refused_frame(action, limit="x", page="y") == [
+        ("missing", ["title"]),
+        ("int_parsing", ["limit"]),
+        ("missing", ["done"]),
+        ("int_parsing", ["page"]),
+    ]
+    assert book.lines == []
+
+
+async def test_permissions_come_first() -> None:
+    async def action(self, made: Annotated[str, Depends(get_row)]) -> None: ...
+
+    view = view_of(action, permission_classes=(IsAuthenticated,))
+    assert (await ask(view, "act"))["status"] == 403
+
+
+def test_an_action_tells_all_that_clients_send_for_it() -> None:
+    Limit = Annotated[int, Field(le=9)]
+
+    async def session(handler: Any) -> None: ...
+    async def board(pk: int, session: Annotated[None, Depends(session)]) -> None: ...
+    async def page(pk: int, limit: Limit = 5) -> None: ...
+    async def loose(pk, route: str) -> None: ...
+
+    class Cards(AsyncAPIActionHandler):
+        @async_action
+        async def act(
+            self,
+            title: str,
+            board: Annotated[None, Depends(board)],
+            page: Annotated[None, Depends(page)],
+            loose: Annotated[None, Depends(loose)],
+            request_id: int,
+        ) -> None: ...
+
+    inputs = Cards.available_actions["act"].inputs
+    assert inputs == (
+        Input("title", str),
+        Input("pk", int),
+        Input("limit", Limit, 5, required=False),
+        Input("pk", Any, EMPTY),
+    )
+    assert [one.required for one in inputs] == [True, True, False, True]
+
+
+# ------------------------------------------------------------------------------------------------- nested, and once
+async def test_the_same_function_runs_once_for_an_action_and_again_for_the_next() -> None:
+    made: list[int] = []
+
+    async def session() -> int:
+        made.append(len(made))
+        return made[-1]
+
+    async def left(session: Annotated[int, Depends(session)]) -> int:
+        return session
+
+    async def right(left: Annotated[int, Depends(left)], session: Annotated[int, Depends(session)]) -> list[int]:
+        return [left, session]
+
+    async def action(
+        self, right: Annotated[list[int], Depends(right)], session: Annotated[int, Depends(session)]
+    ) -> list[Any]:
+        return [*right, session]
+
+    async with talking(view_of(action)) as ws:
+        assert (await ws.call("act"))["data"] == [0, 0, 0]
+        assert (await ws.call("act"))["data"] == [1, 1, 1]
+
+
+async def test_without_the_cache_it_runs_for_this_parameter_alone() -> None:
+    made: list[int] = []
+
+    async def number() -> int:
+        made.append(len(made))
+        return made[-1]
+
+    async def action(
+        self,
+        one: Annotated[int, Depends(number, use_cache=False)],
+        two: Annotated[int, Depends(number)],
+        three: Annotated[int, Depends(number, use_cache=False)],
+        four: Annotated[int, Depends(number)],
+    ) -> list[int]:
+        return [one, two, three, four]
+
+    assert await act(action) == [0, 1, 2, 1]
+
+
+async def test_equal_but_unhashable_functions_are_different_ones() -> None:
+    async def action(
+        self, one: Annotated[str, Depends(Unhashable("a"))], two: Annotated[str, Depends(Unhashable("b"))]
+    ) -> list[str]:
+        return [one, two]
+
+    assert await act(action) == ["a", "b"]
+
+
+async def test_two_actions_at_once_share_nothing() -> None:
+    both = asyncio.Barrier(2)
+
+    async def session() -> AsyncIterator[object]:
+        made = object()
+        await both.wait()
+        yield made
+        await both.wait()
+
+    async def inner(session: Annotated[object, Depends(session)]) -> object:
+        await both.wait()
+        return session
+
+    async def action(
+        self, inner: Annotated[object, Depends(inner)], session: Annotated[object, Depends(session)]
+    ) -> list[Any]:
+        assert inner is session
+        await both.wait()
+        return [id(session)]
+
+    async with talking(view_of(action, ordered=False)) as ws:
+        first, second = await asyncio.gather(ws.call("act"), ws.call("act"))
+    assert first["errors"] == second["errors"] == []
+    assert first["data"] != second["data"]
+
+
+async def test_an_error_of_a_dependency_is_the_reply_and_what_is_open_sees_it() -> None:
+    book = Book()
+
+    async def missing(below: Annotated[str, Depends(book.lender("session"))]) -> None:
+        raise NotFound("No such board.", loc=("pk",))
+
+    async def action(self, made: Annotated[None, Depends(missing)]) -> None:
+        book.note("ran")
+
+    reply = await ask(view_of(action), "act")
+    assert (reply["status"], reply["errors"]) == (
+        404,
+        [{"type": "not_found", "msg": "No such board.", "loc": ["pk"]}],
+    )
+    assert book.lines == ["open session", "session sees NotFound", "close session"]
+
+
+async def test_a_bug_in_a_dependency_is_a_500_in_the_log(caplog: Any) -> None:
+    def bug() -> None:
+        raise ZeroDivisionError
+
+    async def action(self, made: Annotated[None, Depends(bug)]) -> None: ...
+
+    assert (await ask(view_of(action), "act"))["errors"][0]["type"] == "server_error"
+    assert "ZeroDivisionError" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------------- finished
+async def test_generators_are_finished_last_first_after_the_result_is_written_and_before_the_reply() -> None:
+    book = Book()
+
+    class Out(BaseModel):
+        title: str
+
+        @field_serializer("title")
+        def written(self, title: str) -> str:
+            return book.note("written")
+
+    inner = book.lender("inner")
+
+    async def action(self, outer: Annotated[str, Depends(book.lender("outer", inner))]) -> Out:
+        book.note(f"run with {outer}")
+        return Out(title="a card")
+
+    async with talking(view_of(action)) as ws:
+        assert (await ws.call("act"))["data"] == {"title": "written"}
+        assert book.lines == [
+            "open inner", "open outer", "run with outer", "written", "close outer", "close inner",
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["returned", "announced"])
+async def test_a_status_beside_the_value_stays_one(how: str) -> None:
+    async def returned(self, made: Annotated[str, Depends(by_coroutine)]):
+        return made, 201
+
+    async def announced(self, made: Annotated[str, Depends(by_coroutine)]) -> tuple[str, int]:
+        return made, 201
+
+    reply = await ask(view_of({"returned": returned, "announced": announced}[how]), "act")
+    assert (reply["status"], reply["data"]) == (201, "coroutine")
+
+
+async def test_a_result_that_cannot_be_written_is_an_error_that_they_see(caplog: Any) -> None:
+    book = Book()
+
+    async def action(self, session: Annotated[str, Depends(book.lender("session"))]) -> Any:
+        return object()
+
+    assert (await ask(view_of(action), "act"))["status"] == 500
+    assert book.lines == ["open session", "session sees TypeError", "close session"]
+    assert "cannot be written as JSON" in caplog.text
+
+
+async def test_an_error_of_the_action_is_thrown_in_and_cannot_be_swallowed() -> None:
+    seen: list[str] = []
+
+    async def swallows() -> AsyncIterator[None]:
+        try:
+            yield
+        except NotFound:
+            seen.append("async")
+
+    def swallows_too() -> Iterator[None]:
+        try:
+            yield
+        except NotFound:
+            seen.append("sync")
+
+    async def action(
+        self, one: Annotated[None, Depends(swallows)], two: Annotated[None, Depends(swallows_too)]
+    ) -> None:
+        raise NotFound("No such card.")
+
+    reply = await ask(view_of(action), "act")
+    assert (reply["status"], reply["errors"][0]["msg"]) == (404, "No such card.")
+    assert seen == ["sync", "async"]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_an_error_may_be_turned_into_another_one(kind: str) -> None:
+    async def by_loop() -> AsyncIterator[None]:
+        try:
+            yield
+        except LookupError as exc:
+            raise NotFound("Not here.") from exc
+
+    def by_thread() -> Iterator[None]:
+        try:
+            yield
+        except LookupError as exc:
+            raise NotFound("Not here.") from exc
+
+    async def action(self, made: Annotated[None, Depends({"async": by_loop, "sync": by_thread}[kind])]) -> None:
+        raise KeyError("card")
+
+    reply = await ask(view_of(action), "act")
+    assert (reply["status"], reply["errors"][0]["msg"]) == (404, "Not here.")
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_an_error_of_the_end_is_the_one_reply(kind: str) -> None:
+    book = Book()
+
+    async def by_loop() -> AsyncIterator[None]:
+        yield
+        raise APIError(409, "stale", "It changed meanwhile.")
+
+    def by_thread() -> Iterator[None]:
+        yield
+        raise APIError(409, "stale", "It changed meanwhile.")
+
+    async def action(
+        self,
+        session: Annotated[str, Depends(book.lender("session"))],
+        unit: Annotated[None, Depends({"async": by_loop, "sync": by_thread}[kind])],
+    ) -> str:
+        return "never told"
+
+    async with talking(view_of(action)) as ws:
+        reply = await ws.call("act")
+        assert (reply["status"], reply["data"], reply["errors"][0]["type"]) == (409, None, "stale")
+        await ws.nothing()
+    assert book.lines == ["open session", "session sees APIError", "close session"]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_one_that_does_not_yield_once_is_a_bug(kind: str, caplog: Any) -> None:
+    async def never() -> AsyncIterator[None]:
+        if kind == "neither":
+            yield
+
+    def twice() -> Iterator[None]:
+        yield
+        yield
+
+    async def action(self, made: Annotated[None, Depends({"async": never, "sync": twice}[kind])]) -> None: ...
+
+    assert (await ask(view_of(action), "act"))["status"] == 500
+    assert {"async": "didn't yield", "sync": "didn't stop"}[kind] in caplog.text
+
+
+async def test_a_silent_action_has_dependencies_too() -> None:
+    book = Book()
+
+    async def action(self, session: Annotated[str, Depends(book.lender("session"))]) -> str:
+        return book.note(f"run with {session}")
+
+    async with talking(view_of(action, mode="none")) as ws:
+        await ws.send_json({"action": "act"})
+        await ws.call("$ping")
+    assert book.lines == ["open session", "run with session", "close session"]
+
+
+async def test_a_sync_action_has_dependencies_too() -> None:
+    book = Book()
+
+    def action(self, session: Annotated[str, Depends(book.lender("session"))]) -> bool:
+        book.note(f"run with {session}")
+        return threading.current_thread() is threading.main_thread()
+
+    assert await act(action) is False
+    assert book.lines == ["open session", "run with session", "close session"]
+
+
+async def test_the_two_ends_of_a_sync_generator_run_in_threads_with_the_same_context_variables() -> None:
+    variable = contextvars.ContextVar("variable", default="unset")
+    ends: list[Any] = []
+
+    def lend() -> Iterator[str]:
+        token = variable.set("lent")
+        ends.append(threading.current_thread() is threading.main_thread())
+        yield variable.get()
+        ends.append(threading.current_thread() is threading.main_thread())
+        variable.reset(token)
+
+    async def action(self, made: Annotated[str, Depends(lend)]) -> list[str]:
+        return [made, variable.get()]
+
+    assert await act(action) == ["lent", "unset"]
+    assert ends == [False, False]
+
+
+async def test_what_an_async_generator_sets_in_its_context_the_action_sees_and_the_next_frame_does_not() -> None:
+    variable = contextvars.ContextVar("variable", default="unset")
+    before: list[str] = []
+
+    async def set_it() -> AsyncIterator[None]:
+        before.append(variable.get())
+        token = variable.set("set")
+        yield
+        variable.reset(token)
+
+    async def action(self, made: Annotated[None, Depends(set_it)]) -> str:
+        return variable.get()
+
+    async with talking(view_of(action)) as ws:
+        assert [(await ws.call("act"))["data"] for _ in range(3)] == ["set"] * 3
+    assert before == ["unset"] * 3
+
+
+async def test_one_slot_is_enough_for_generators_that_wait_for_each_other() -> None:
+    """What gives back needs no slot: who holds one may wait for just that."""
+    pool = threading.Semaphore(1)
+
+    def connection() -> Iterator[None]:
+        assert pool.acquire(timeout=WAIT)
+        try:
+            yield
+        finally:
+            pool.release()
+
+    async def action(self, made: Annotated[None, Depends(connection)]) -> str:
+        return "done"
+
+    async with talking(view_of(action, ordered=False), limits=Limits(max_threads=1)) as ws:
+        replies = await asyncio.gather(*(ws.call("act") for _ in range(8)))
+    assert [reply["data"] for reply in replies] == ["done"] * 8
+
+
+# ------------------------------------------------------------------------------------------------- streams
+async def test_a_streams_dependencies_are_finished_when_it_ends() -> None:
+    book = Book()
+
+    async def action(self, session: Annotated[str, Depends(book.lender("session"))], fail: bool = False) -> Any:
+        for number in (1, 2):
+            yield book.note(f"{session} {number}")
+        if fail:
+            raise NotFound
+
+    async with talking(view_of(action)) as ws:
+        assert [item async for item in ws.stream("act")] == ["session 1", "session 2"]
+        assert book.lines == ["open session", "session 1", "session 2", "close session"]
+        book.lines.clear()
+        await ws.send_json({"action": "act", "fail": True})
+        assert [(await ws.receive_json())["status"] for _ in range(3)] == [206, 206, 404]
+    assert book.lines[2:] == ["session 2", "session sees NotFound", "close session"]
+
+
+async def test_a_cancelled_stream_finishes_its_dependencies_before_its_final_reply() -> None:
+    book = Book()
+
+    async def action(self, session: Annotated[str, Depends(book.lender("session"))]) -> Any:
+        try:
+            yield "first"
+            await asyncio.Event().wait()
+        finally:
+            book.note("stream closed")
+
+    async with talking(view_of(action)) as ws:
+        await ws.send_json({"action": "act", "request_id": 1})
+        assert (await ws.receive_json())["data"] == "first"
+        assert (await ws.call("$cancel", data=1))["status"] == 200
+        assert (await ws.receive_json())["status"] == 499
+        assert book.lines == ["open session", "stream closed", "session sees CancelledError", "close session"]
+
+
+# ------------------------------------------------------------------------------------------------- cancelled
+class Waiting(AsyncAPIConsumer):
+    """Actions that wait at various places; the test says when they go on."""
+
+    async def connect(self) -> None:
+        self.book, self.begun = Book(), asyncio.Event()
+        self.loop, self.gate = asyncio.get_running_loop(), threading.Event()
+
+    def wait_in_thread(self) -> None:
+        self.loop.call_soon_threadsafe(self.begun.set)
+        assert self.gate.wait(WAIT)
+
+    async def wait(self) -> None:
+        self.begun.set()
+        await asyncio.Event().wait()
+
+    async def lent(handler: Any) -> AsyncIterator[str]:
+        try:
+            yield "lent"
+        finally:
+            handler.book.note("close lent")
+
+    async def seeing(handler: Any) -> AsyncIterator[None]:
+        try:
+            yield
+        except APIError as exc:
+            handler.book.note(f"saw {exc.type}")
+            raise
+
+    def lent_by_thread(handler: Any) -> Iterator[str]:
+        try:
+            yield "lent"
+        finally:
+            handler.book.note("close lent by thread")
+
+    async def opens_slowly(handler: Any, below: Annotated[str, Depends(lent)]) -> AsyncIterator[None]:
+        try:
+            await handler.wait()
+            yield
+        finally:
+            handler.book.note("close slow")
+
+    def opens_slowly_by_thread(handler: Any, below: Annotated[str, Depends(lent)]) -> Iterator[None]:
+        try:
+            handler.wait_in_thread()
+            yield
+        except asyncio.CancelledError:
+            handler.book.note("cancelled")
+            raise
+        finally:
+            handler.book.note("close slow")
+            handler.loop.call_soon_threadsafe(handler.begun.set)
+
+    def closes_slowly_by_thread(handler: Any) -> Iterator[None]:
+        yield
+        handler.wait_in_thread()
+        handler.book.note("close slow")
+
+    def blocks(handler: Any, below: Annotated[str, Depends(lent)]) -> None:
+        handler.wait_in_thread()
+        handler.book.note("used lent")
+
+    def blocks_alone(handler: Any) -> None:
+        handler.wait_in_thread()
+
+    @async_action
+    async def in_opening(self, made: Annotated[None, Depends(opens_slowly)]) -> None: ...
+
+    @async_action
+    async def in_opening_by_thread(self, made: Annotated[None, Depends(opens_slowly_by_thread)]) -> None: ...
+
+    @async_action
+    async def in_closing_by_thread(
+        self, lent: Annotated[str, Depends(lent)], made: Annotated[None, Depends(closes_slowly_by_thread)]
+    ) -> None: ...
+
+    @async_action
+    async def in_action(self, one: Annotated[str, Depends(lent)], two: Annotated[str, Depends(lent_by_thread)]) -> None:
+        await self.wait()
+
+    @async_action
+    async def swallowed(self, one: Annotated[None, Depends(seeing)]) -> str:
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.wait()
+        return "swallowed"
+
+    @async_action
+    async def in_function(self, made: Annotated[None, Depends(blocks)]) -> None: ...
+
+    @async_action
+    async def in_function_alone(self, made: Annotated[None, Depends(blocks_alone)]) -> None: ...
+
+    @async_action
+    def in_sync_action(self, lent: Annotated[str, Depends(lent)]) -> None:
+        self.wait_in_thread()
+        self.book.note(f"used {lent}")
+
+
+@contextlib.asynccontextmanager
+async def waiting_in(action: str) -> AsyncIterator[tuple[Any, Waiting]]:
+    """A connection with this action under way, request_id 1, which waits where its name says."""
+    met: list[Waiting] = []
+
+    class Met(Waiting):
+        async def connect(self) -> None:
+            await super().connect()
+            met.append(self)
+
+    async with talking(Met.as_asgi()) as ws:
+        await ws.send_json({"action": action, "request_id": 1})
+        (consumer,) = met
+        await asyncio.wait_for(consumer.begun.wait(), WAIT)
+        consumer.begun.clear()
+        yield ws, consumer
+
+
+@pytest.mark.parametrize(
+    ("action", "noted"),
+    [
+        ("in_opening", ["close slow", "close lent"]),
+        ("in_action", ["close lent by thread", "close lent"]),
+        ("swallowed", ["saw cancelled"]),
+        ("in_function_alone", []),
+    ],
+)
+async def test_cancelled_where_it_waits_all_that_is_open_is_finished(action: str, noted: list[str]) -> None:
+    async with waiting_in(action) as (ws, consumer):
+        assert (await ws.call("$cancel", data=1))["status"] == 200
+        assert (await ws.receive_json())["status"] == 499
+        assert consumer.book.lines == noted
+        consumer.gate.set()
+
+
+async def test_cancelled_while_a_thread_opens_what_it_opened_is_closed_by_the_thread() -> None:
+    async with waiting_in("in_opening_by_thread") as (ws, consumer):
+        assert (await ws.call("$cancel", data=1))["status"] == 200
+        assert (await ws.receive_json())["status"] == 499
+        assert consumer.book.lines == ["close lent"]
+        consumer.gate.set()
+        await asyncio.wait_for(consumer.begun.wait(), WAIT)
+        assert consumer.book.lines == ["close lent", "cancelled", "close slow"]
+
+
+@pytest.mark.parametrize("action", ["in_function", "in_sync_action"])
+async def test_what_a_thread_uses_is_not_taken_away_from_it(action: str) -> None:
+    async with waiting_in(action) as (ws, consumer):
+        assert (await ws.call("$cancel", data=1))["status"] == 200
+        assert consumer.book.lines == []
+        consumer.gate.set()
+        assert (await ws.receive_json())["status"] == 499
+        assert consumer.book.lines == ["used lent", "close lent"]
+
+
+async def test_cancelled_while_a_thread_closes_it_is_closed_to_the_end() -> None:
+    async with waiting_in("in_closing_by_thread") as (ws, consumer):
+        assert (await ws.call("$cancel", data=1))["status"] == 200
+        assert consumer.book.lines == []
+        consumer.gate.set()
+        assert (await ws.receive_json())["status"] == 499
+        assert consumer.book.lines == ["close slow", "close lent"]
+
+
+@pytest.mark.parametrize("action", ["in_opening", "in_action"])
+async def test_a_client_that_leaves_has_its_dependencies_finished(action: str) -> None:
+    async with waiting_in(action) as (ws, consumer):
+        ws.drop()
+    assert consumer.book.lines[-1] == "close lent"
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_whenever_calls_are_cancelled_all_that_was_opened_is_closed(seed: int) -> None:
+    dice, counted = random.Random(seed), threading.Condition()
+    count = {"opened": 0, "closed": 0}
+
+    def note(what: str) -> None:
+        with counted:
+            count[what] += 1
+            counted.notify_all()
+
+    def by_thread() -> Iterator[str]:
+        note("opened")
+        try:
+            yield "thread"
+        finally:
+            note("closed")
+
+    async def by_loop(below: Annotated[str, Depends(by_thread)]) -> AsyncIterator[str]:
+        note("opened")
+        try:
+            await asyncio.sleep(0)
+            yield below
+            await asyncio.sleep(0)
+        finally:
+            note("closed")
+
+    def used(below: Annotated[str, Depends(by_loop)]) -> str:
+        with counted:
+            assert count["closed"] < count["opened"]
+        return below
+
+    async def action(
+        self,
+        turns: int,
+        used: Annotated[str, Depends(used)],
+        again: Annotated[str, Depends(by_thread, use_cache=False)],
+    ) -> str:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return used + again
+
+    async with talking(view_of(action, ordered=False), limits=Limits(max_threads=3, max_concurrency=8)) as ws:
+        for number in range(40):
+            await ws.send_json({"action": "act", "turns": dice.randrange(4), "request_id": number})
+            for _ in range(dice.randrange(30)):
+                await asyncio.sleep(0)
+            if dice.random() < 0.7:
+                await ws.send_json({"action": "$cancel", "data": dice.randint(max(0, number - 4), number)})
+        answered: list[int] = []
+        while len(answered) < 30:
+            reply = await ws.receive_json()
+            if reply["action"] == "act":
+                assert reply["status"] in (200, 499)
+                answered.append(reply["request_id"])
+        assert len(set(answered)) == 30
+        ws.drop()
+
+    def all_is_closed() -> bool:  # at once, or once the threads that were abandoned have ended
+        with counted:
+            return counted.wait_for(lambda: count["opened"] == count["closed"] > 0, WAIT)
+
+    assert await asyncio.to_thread(all_is_closed)
+
+
+# ------------------------------------------------------------------------------------------------- where
+async def test_every_handler_of_a_tree_and_the_consumer_have_them() -> None:
+    async def whose(handler: Any, board: int = 0, card: int = 0) -> list[Any]:
+        return [type(handler).__name__, board, card]
+
+    Whose = Annotated[list[Any], Depends(whose)]
+
+    class Card(AsyncAPIActionHandler):
+        @async_action
+        async def act(self, whose: Whose) -> list[Any]:
+            return whose
+
+    class Board(AsyncAPIActionHandler):
+        routepatterns = [path("cards/<int:card>/", Card.as_aaah())]
+
+        @async_action
+        async def act(self, whose: Whose) -> list[Any]:
+            return whose
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = [path("boards/<int:board>/", Board.as_aaah())]
+
+        @async_action
+        async def act(self, whose: Whose) -> list[Any]:
+            return whose
+
+    async with talking(Root.as_asgi(), "/3/", at="<int:board>/") as ws:
+        assert (await ws.call("act"))["data"] == ["Root", 3, 0]
+        assert (await ws.call("act", "boards/7/"))["data"] == ["Board", 7, 0]
+        assert (await ws.call("act", "boards/7/cards/1/"))["data"] == ["Card", 7, 1]
+    assert (await ask(Card.as_aaah(), "act", card=2))["data"] == ["Card", 0, 2]
+
+
+async def test_an_overridden_action_has_the_dependencies_that_it_declares() -> None:
+    class Base(AsyncAPIConsumer):
+        @async_action
+        async def act(self, made: Annotated[str, Depends(by_coroutine)]) -> str:
+            return made
+
+    class Without(Base):
+        async def act(self, made: str = "default") -> str:  # type: ignore[override]
+            return made
+
+    assert (await ask(Base.as_asgi(), "act", made="x"))["data"] == "coroutine"
+    assert (await ask(Without.as_asgi(), "act", made="x"))["data"] == "x"
+
+
+async def test_an_alias_is_written_once() -> None:
+    Made = Annotated[str, Depends(by_coroutine)]
+    Named = TypeAliasType("Named", Annotated[str, Depends(by_function)])
+
+    async def action(self, one: Made, two: Named) -> list[str]:
+        return [one, two]
+
+    assert await act(action, one="x", two="x") == ["coroutine", "function"]
+
+
+async def test_middleware_sees_the_value_and_stands_between_an_action_and_its_dependencies() -> None:
+    book = Book()
+
+    async def middleware(handler: Any, call_next: Any) -> Any:
+        book.note("before")
+        result = await call_next(handler)
+        book.note(f"saw {result}")
+        return [*result, "more"]
+
+    async def action(self, session: Annotated[str, Depends(book.lender("session"))]) -> list[str]:
+        return [session]
+
+    app = WSAction([path("", view_of(action))], middleware=[middleware])
+    async with connect(app, "/") as ws:
+        assert (await ws.call("act"))["data"] == ["session", "more"]
+    assert book.lines == ["open session", "before", "saw ['session']", "close session"]
+
+
+@pytest.mark.parametrize("where", ["action", "dependency"])
+async def test_a_timeout_finishes_what_is_open_before_it_is_told(where: str) -> None:
+    book = Book()
+
+    async def waits(wait: bool, below: Annotated[str, Depends(book.lender("session"))]) -> None:
+        if wait:
+            await asyncio.Event().wait()
+
+    async def action(self, wait: bool, waits: Annotated[None, Depends(waits)]) -> None:
+        await asyncio.Event().wait()
+
+    async with talking(view_of(action), limits=Limits(action_timeout=0.05)) as ws:
+        assert (await ws.call("act", wait=where == "dependency"))["status"] == 408
+        assert book.lines == ["open session", "session sees CancelledError", "close session"]
+
+
+@pytest.mark.parametrize("error", [ValueError("of the end"), NotFound("told already")])
+async def test_what_fails_while_it_is_cancelled_is_logged(error: Exception, caplog: Any) -> None:
+    async def fails() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            raise error
+
+    async def action(self, fails: Annotated[None, Depends(fails)]) -> None:
+        await asyncio.Event().wait()
+
+    async with talking(view_of(action), limits=Limits(action_timeout=0.05)) as ws:
+        assert (await ws.call("act"))["status"] == 408
+    logged = [record.exc_info[1] for record in caplog.records if record.exc_info]
+    assert logged == ([error] if isinstance(error, ValueError) else [])
+
+
+# ------------------------------------------------------------------------------------------------- overrides
+async def real(pk: int) -> str:
+    return f"real {pk}"
+
+
+async def test_an_app_may_put_another_function_in_a_dependencys_place() -> None:
+    book = Book()
+
+    async def outer(inner: Annotated[str, Depends(real)]) -> str:
+        return f"outer of {inner}"
+
+    async def action(self, made: Annotated[str, Depends(outer)]) -> str:
+        return made
+
+    async def fake(user: Any, word: str = "fake") -> AsyncIterator[str]:
+        yield f"{word} for {type(user).__name__}"
+        book.note("finished")
+
+    app = WSAction([path("", view_of(action))])
+    other = WSAction([path("", view_of(action))])
+    async with connect(app, "/") as ws, connect(other, "/") as untouched:
+        assert (await ws.call("act", pk=7))["data"] == "outer of real 7"
+        app.dependency_overrides[real] = fake
+        assert (await ws.call("act"))["data"] == "outer of fake for UnauthenticatedUser"
+        assert (await ws.call("act", word="other"))["data"] == "outer of other for UnauthenticatedUser"
+        assert types_and_locs(await ws.call("act", word=1)) == [("string_type", ["word"])]
+        assert book.lines == ["finished"] * 2
+        assert (await untouched.call("act", pk=7))["data"] == "outer of real 7"
+        app.dependency_overrides = {outer: lambda: "all of it"}
+        assert (await ws.call("act"))["data"] == "all of it"
+        app.dependency_overrides.clear()
+        assert (await ws.call("act", pk=8))["data"] == "outer of real 8"
+
+
+async def test_a_class_and_what_makes_itself_may_be_overridden() -> None:
+    async def action(
+        self, page: Annotated[Common, Depends()], word: Annotated[str, Depends(Unhashable("real"))]
+    ) -> list[Any]:
+        return [page.limit, word]
+
+    app = WSAction([path("", view_of(action))])
+    app.dependency_overrides[Common] = lambda: Common(limit=1)
+    async with connect(app, "/") as ws:
+        assert (await ws.call("act"))["data"] == [1, "real"]
+
+
+async def test_an_override_that_cannot_be_filled_is_a_bug(caplog: Any) -> None:
+    async def action(self, made: Annotated[str, Depends(real)]) -> str:
+        return made
+
+    async def again(made: Annotated[str, Depends(real)]) -> str:
+        return made
+
+    app = WSAction([path("", view_of(action))])
+    app.dependency_overrides[real] = again
+    async with connect(app, "/") as ws:
+        assert (await ws.call("act", pk=7))["status"] == 500
+    assert "Consumer.act → again → again depends on itself" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------------- refused
+def test_depends_takes_something_that_can_be_called() -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"takes the function itself, as in Depends\(get_session\), not 7"):
+        Depends(7)  # type: ignore[arg-type]
+
+
+def test_it_says_what_it_is() -> None:
+    assert repr(Depends(get_row)) == "Depends(get_row)"
+    assert repr(Depends(functools.partial(get_row, pk=1))) == "Depends(get_row)"
+    assert repr(Depends(Called())) == "Depends(Called)"
+    assert repr(Depends()) == "Depends()"
+
+
+def test_it_stands_in_annotated_and_nowhere_else() -> None:
+    async def default(self, row: str = Depends(get_row)) -> None: ...  # type: ignore[assignment]
+    async def bare(self, row: Depends(get_row)) -> None: ...  # type: ignore[valid-type]
+    async def deep(self, row: Optional[Annotated[str, Depends(get_row)]]) -> None: ...  # noqa: UP045
+    async def deeper(self, row: Callable[[Annotated[str, Depends(get_row)]], str]) -> None: ...
+    async def twice(self, row: Annotated[str, Depends(get_row), Depends(real)]) -> None: ...
+    async def both(self, row: Annotated[str, Depends(get_row)] = "") -> None: ...
+
+    assert refused(default) == (
+        "Cards.act: row has a Depends for its default; write row: Annotated[..., Depends(get_row)], without one, with "
+        "Depends from wsaction.dependencies"
+    )
+    for function in (bare, deep, deeper, twice):
+        assert "Depends stands there once, in the outermost Annotated, as in row: Annotated" in refused(function)
+    assert refused(both) == "Cards.act: row has a default, which would not count beside Depends(get_row); leave it out"
+
+
+def test_another_frameworks_is_refused_since_it_would_leave_the_parameter_to_the_client() -> None:
+    async def foreign(self, row: Annotated[str, fastapi.Depends(get_row)]) -> None: ...
+    async def security(self, row: Annotated[str, fastapi.Security(get_row)]) -> None: ...
+    async def default(self, row: str = fastapi.Depends(get_row)) -> None: ...
+
+    assert refused(foreign) == (
+        "Cards.act: the Depends of row is that of fastapi; import it from wsaction.dependencies"
+    )
+    assert "the Security of row is that of fastapi" in refused(security)
+    assert "write row: Annotated[..., Depends(get_row)], without one, with Depends from wsaction" in refused(default)
+
+
+def test_it_is_called() -> None:
+    async def itself(self, row: Annotated[str, Depends]) -> None: ...
+    async def default(self, row: str = Depends) -> None: ...  # type: ignore[assignment]
+
+    assert refused(itself) == (
+        "Cards.act: row is annotated with Depends itself, which marks nothing; write Depends(fn), with the function "
+        "that makes it, or Depends() for the class that is annotated"
+    )
+    assert "write row: Annotated[..., Depends()], without one" in refused(default)
+
+
+def test_a_function_that_nothing_calls_is_refused_since_it_would_leave_the_parameter_to_the_client() -> None:
+    new_type = NewType("new_type", Annotated[str, Depends(get_row)])  # type: ignore[valid-newtype]
+
+    async def function(self, row: Annotated[str, get_row]) -> None: ...
+    async def partly(self, row: Annotated[str, functools.partial(get_row, pk=1)]) -> None: ...
+    async def within(self, row: new_type) -> None: ...
+
+    for one in (function, partly):
+        assert refused(one) == (
+            "Cards.act: row is annotated with get_row itself, which nothing calls, so that row is whatever the client "
+            "sends; write Depends(get_row)"
+        )
+    assert "Depends stands there once, in the outermost Annotated" in refused(within)
+
+
+async def test_a_default_that_can_be_changed_is_a_new_one_for_each_action() -> None:
+    def collected(seen: list[int] = []) -> list[int]:  # noqa: B006  # as FastAPI users write it
+        seen.append(1)
+        return seen
+
+    class Lists(AsyncAPIConsumer):
+        @async_action
+        async def add(
+            self,
+            seen: Annotated[list[int], Depends(collected)],
+            to: list[int] = [],  # noqa: B006
+        ) -> list[list[int]]:
+            to.append(2)
+            return [seen, to]
+
+    async with connect(Lists.as_asgi(), "/") as ws:
+        for _ in range(2):
+            assert (await ws.call("add"))["data"] == [[1], [2]]
+
+
+def test_what_makes_itself_is_a_class() -> None:
+    async def union(self, row: Annotated[str | None, Depends()]) -> None: ...
+    async def anything(self, row: Annotated[Any, Depends()]) -> None: ...
+
+    for function in (union, anything):
+        assert "makes the class that is annotated, but" in refused(function)
+
+    class Abstract(ABC):
+        @abstractmethod
+        def method(self) -> None: ...
+
+    async def abstract(self, row: Annotated[Abstract, Depends()]) -> None: ...
+
+    assert refused(abstract) == "Cards.act → Abstract is an abstract class; depend on one that can be made"
+
+
+def test_what_cannot_be_filled_by_name_is_refused_with_the_way_to_it() -> None:
+    def positional(pk: int, /) -> None: ...
+    def args(*args: int) -> None: ...
+    def kwargs(**kwargs: int) -> None: ...
+
+    for bad, told in ((positional, "pk: int"), (args, "*args: int"), (kwargs, "**kwargs: int")):
+
+        async def middle(below: Annotated[None, Depends(bad)]) -> None: ...
+        async def action(self, row: Annotated[None, Depends(middle)]) -> None: ...
+
+        assert refused(action) == (
+            f"Cards.act → middle → {bad.__name__}: {told} cannot be filled by name; "
+            "give it parameters with names of their own, without /"
+        )
+
+
+def test_what_does_not_tell_its_parameters_is_refused() -> None:
+    async def action(self, row: Annotated[dict[str, int], Depends(dict)]) -> None: ...
+
+    assert refused(action).startswith("Cards.act → dict does not tell its parameters (")
+    assert refused(action).endswith("; wrap it in a function that names them")
+
+
+def test_annotations_that_cannot_be_evaluated_or_validated_are_refused() -> None:
+    async def unknown(row: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+    async def odd(row: threading.Thread) -> None: ...
+    async def field(row: int = Field(1)) -> None: ...
+
+    for bad, told in (
+        (unknown, "the annotations of Cards.act → unknown cannot be read (NameError"),
+        (odd, "Cards.act → odd: parameter row is annotated <class 'threading.Thread'>, which pydantic cannot handle"),
+        (field, "Cards.act → field: the default of row is a pydantic Field()"),
+    ):
+
+        async def action(self, made: Annotated[None, Depends(bad)]) -> None: ...
+
+        assert refused(action).startswith(told)
+
+
+def test_a_circle_is_refused() -> None:
+    async def first(below: "Annotated[None, Depends(second)]") -> None: ...
+    async def second(below: Annotated[None, Depends(first)]) -> None: ...
+    async def itself(below: Any) -> None: ...
+
+    first.__annotations__["below"] = Annotated[None, Depends(second)]
+    itself.__annotations__["below"] = Annotated[None, Depends(itself, use_cache=False)]
+
+    async def action(self, made: Annotated[None, Depends(first)]) -> None: ...
+    async def again(self, made: Annotated[None, Depends(itself)]) -> None: ...
+
+    end = "depends on itself; take one of them out of the circle"
+    assert refused(action) == f"Cards.act → first → second → first {end}"
+    assert refused(again) == f"Cards.act → itself → itself {end}"
+
+
+def test_a_context_manager_function_is_refused_since_what_yields_is_one_already() -> None:
+    for bad in (
+        contextlib.asynccontextmanager(by_async_generator),
+        contextlib.contextmanager(by_generator),
+        contextlib.contextmanager(by_async_generator),  # type: ignore[arg-type]
+    ):
+
+        async def action(self, made: Annotated[str, Depends(bad)]) -> None: ...
+
+        assert "leave out @contextmanager and @asynccontextmanager" in refused(action)
+
+
+def test_a_type_that_contains_itself_is_looked_through_once() -> None:
+    class Json:
+        """As Python 3.12 makes of ``type Json = dict[str, Json]``."""
+
+    Json.__value__ = dict[str, Json]  # type: ignore[attr-defined]
+    parameter = inspect.Parameter("tree", inspect.Parameter.KEYWORD_ONLY)
+    assert depends_of("Cards.act", parameter, Json) is None
+    Json.__value__ = dict[str, Json | Annotated[str, Depends(get_row)]]  # type: ignore[attr-defined]
+    with pytest.raises(ImproperlyConfigured, match="once, in the outermost Annotated"):
+        depends_of("Cards.act", parameter, Json)

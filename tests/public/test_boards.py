@@ -1,0 +1,416 @@
+"""`examples/boards`: who sees what, live; moves at once; HTTP beside the socket. Its page is in test_boards_page."""
+
+import asyncio
+import functools
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from examples.boards import positions, sample, sign_in, tables
+from examples.boards.app import app
+from examples.boards.live import live
+from tests.conftest import Server
+from wsaction.cli import main
+from wsaction.testing import WebSocketSession, connect
+from wsaction.throttling import MemoryThrottleStore, SimpleRateThrottle
+
+CARDS = "boards/1/cards/"
+HASHED = functools.cache(sign_in.hashed)  # the sample's people have the passwords that they have in every test
+CODEGEN = "wsaction codegen typescript examples.boards.live:live -o examples/boards/page/client.ts"
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """One event loop is enough for an example: the package itself is tested on both."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(autouse=True)
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A database of its own for each test, which begins with the sample data; and nobody has guessed passwords yet."""
+    path = tmp_path / "boards.db"
+    monkeypatch.setattr(SimpleRateThrottle, "store", MemoryThrottleStore())
+    monkeypatch.setattr(sample, "hashed", HASHED)
+    monkeypatch.setenv("BOARDS_DB", str(path))
+    return path
+
+
+@asynccontextmanager
+async def signed_in(*names: str) -> AsyncIterator[list[WebSocketSession]]:
+    """Connections of these users to the app as it starts."""
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(live.lifespan())
+        yield [await stack.enter_async_context(user(name)) for name in names]
+
+
+@asynccontextmanager
+async def user(name: str) -> AsyncIterator[WebSocketSession]:
+    token = sign_in.token_for(await tables.USERS.get(name=name))
+    async with connect(live, "/ws/", subprotocols=["wsaction.v1", f"bearer.{token}"]) as ws:
+        yield ws
+
+
+async def told(ws: WebSocketSession, action: str, route: str, data: Any = None, **parameters: Any) -> Any:
+    """The data of a call that succeeds."""
+    reply = await ws.call(action, route, **({} if data is None else {"data": data}), **parameters)
+    assert reply["errors"] == [], reply
+    return reply["data"]
+
+
+async def refused(
+    ws: WebSocketSession, action: str, route: str, data: Any = None, **parameters: Any
+) -> tuple[Any, ...]:
+    reply = await ws.call(action, route, **({} if data is None else {"data": data}), **parameters)
+    return reply["status"], reply["errors"][0]["type"]
+
+
+# ------------------------------------------------------------------------------------------------ signing in
+async def test_signing_in_gives_a_token_that_the_socket_takes() -> None:
+    async with live.lifespan(), connect(live, "/ws/") as ws:
+        assert await refused(ws, "whoami", "") == (403, "permission_denied")
+        assert await refused(ws, "list", "users/1/boards/") == (403, "permission_denied")
+        for name, password in (("ada", "grace"), ("nobody", "nobody"), ("ada", "")):
+            assert await refused(ws, "sign_in", "", name=name, password=password) == (403, "permission_denied")
+        found = await told(ws, "sign_in", "", name="ada", password="ada")
+        assert found["user"] == {"id": 1, "name": "ada"}
+        assert (await ws.call("$auth", data=found["token"]))["status"] == 200
+        assert await told(ws, "whoami", "") == {"id": 1, "name": "ada"}
+
+
+async def test_guessing_passwords_has_an_end() -> None:
+    async with live.lifespan(), connect(live, "/ws/") as ws:
+        async with asyncio.TaskGroup() as group:
+            calls = [group.create_task(ws.call("sign_in")) for _ in range(31)]  # wrong ones count too
+        assert [call.result()["status"] for call in calls] == [400] * 30 + [429]
+
+
+async def test_tokens_are_forged_by_nobody() -> None:
+    async with signed_in():
+        ada, grace = [await tables.USERS.get(name=name) for name in ("ada", "grace")]
+        good, late = sign_in.token_for(ada), sign_in.token_for(ada, lifetime=-1)
+        _, until, signature = good.split(".")
+        forged = [
+            late,
+            f"{grace.id}.{until}.{signature}",
+            f"{ada.id}.{int(until) + 1}.{signature}",
+            f"9.{until}.{signature}",
+        ]
+        for token in (*forged, good[:-1], "x", "...", f"{ada.id}..", f"{good}\u00e9"):
+            async with connect(live, "/ws/") as ws:
+                assert (await ws.call("$auth", data=token))["status"] == 401, token
+        await tables.USERS.update(ada, {"password": sign_in.hashed("another")})
+        async with connect(live, "/ws/") as ws:
+            assert (await ws.call("$auth", data=good))["status"] == 401  # a new password ends all tokens
+
+
+# ------------------------------------------------------------------------------------------------ who sees what
+async def test_the_sample_data_is_there_once() -> None:
+    for _ in range(2):
+        async with signed_in("ada", "grace", "linus") as (ada, grace, linus):
+            boards = await told(ada, "list", "users/1/boards/")
+            assert [(one["title"], len(one["members"])) for one in boards] == [("First steps", 2), ("Ada's own", 1)]
+            assert await told(grace, "list", "users/2/boards/") == boards[:1]
+            assert await told(linus, "list", "users/3/boards/") == []
+            columns = await told(grace, "list", "boards/1/columns/")
+            assert [one["title"] for one in columns] == ["Ideas", "In progress", "Done"]
+            assert len(await told(grace, "list", CARDS)) == 6
+
+
+@pytest.mark.parametrize(
+    ("action", "route", "keys"),
+    [
+        ("retrieve", "boards/1/", {}),
+        ("subscribe", "boards/1/", {}),
+        ("presence", "boards/1/", {}),
+        ("destroy", "boards/1/", {}),
+        ("invite", "boards/1/", {"name": "linus"}),
+        ("list", "boards/1/columns/", {}),
+        ("list", CARDS, {}),
+        ("subscribe", CARDS, {"snapshot": True}),
+        ("create", CARDS, {"data": {"column_id": 1, "title": "Mine"}}),
+        ("move", f"{CARDS}1/", {"data": {"column_id": 1}}),
+        ("list", f"{CARDS}1/comments/", {}),
+        ("list", "users/1/boards/", {}),
+        ("create", "users/1/boards/", {"data": {"title": "Hers"}}),
+        ("nothing", f"{CARDS}1/", {}),
+        ("retrieve", "boards/99/", {}),
+    ],
+)
+async def test_a_stranger_sees_nothing_not_even_that_there_is_something(action: str, route: str, keys: Any) -> None:
+    async with signed_in("linus") as (linus,):
+        reply = await linus.call(action, route, **keys)
+        assert (reply["status"], reply["data"]) == (403, None)
+
+
+async def test_members_do_all_but_what_is_the_owners() -> None:
+    async with signed_in("ada", "grace") as (ada, grace):
+        for action, keys in (
+            ("partial_update", {"data": {"title": "Grace's"}}),
+            ("update", {"data": {"title": "Grace's"}}),
+            ("invite", {"name": "linus"}),
+            ("dismiss", {"user_id": 2}),
+            ("destroy", {}),
+        ):
+            assert await refused(grace, action, "boards/1/", **keys) == (403, "permission_denied")
+        card = await told(grace, "create", CARDS, {"column_id": 1, "title": "Hers", "notes": "a"})
+        assert (card["column_id"], card["comment_count"]) == (1, 0)
+        route = f"{CARDS}{card['id']}/"
+        assert (await told(ada, "partial_update", route, {"title": "Ours", "position": 1, "column_id": 2})) == {
+            **card,
+            "title": "Ours",
+        }
+        assert await told(ada, "destroy", route) is None
+        column = await told(grace, "create", "boards/1/columns/", {"title": "Later"})
+        assert (await told(ada, "partial_update", f"boards/1/columns/{column['id']}/", {"title": "Never"}))["id"] == 4
+        assert await told(grace, "destroy", "boards/1/columns/4/") is None
+        assert (await told(ada, "partial_update", "boards/1/", {"title": "First"}))["title"] == "First"
+        assert await refused(ada, "dismiss", "boards/1/", user_id=1) == (409, "conflict")
+        assert await refused(ada, "invite", "boards/1/", name="grace") == (409, "conflict")
+        assert await refused(ada, "invite", "boards/1/", name="nobody") == (404, "not_found")
+
+
+async def test_a_board_that_is_shown_whole_has_a_bound() -> None:
+    async with signed_in("ada") as (ada,):
+        longest = "\N{GRINNING FACE}" * 2_000
+        for number in range(294):
+            card = {"board_id": 1, "column_id": 1, "position": -1 - number, "title": "a", "notes": longest}
+            await tables.CARDS.create({**card, "comment_count": 0})
+        assert await refused(ada, "create", CARDS, {"column_id": 1, "title": "One more"}) == (409, "conflict")
+        assert len((await told(ada, "subscribe", CARDS, snapshot=True))["snapshot"]) == 300
+        await told(ada, "destroy", f"{CARDS}1/")
+        await told(ada, "create", CARDS, {"column_id": 1, "title": "One more"})
+
+
+async def test_a_boards_routes_lead_to_nothing_of_another_board() -> None:
+    async with signed_in("ada") as (ada,):
+        column = await told(ada, "create", "boards/2/columns/", {"title": "Mine"})
+        here = {"column_id": column["id"]}
+        for action, route, data in (
+            ("retrieve", "boards/2/cards/1/", None),
+            ("move", "boards/2/cards/1/", here),
+            ("create", "boards/2/cards/", {"column_id": 1, "title": "a"}),
+            ("move", f"{CARDS}1/", here),
+            ("create", "boards/2/cards/1/comments/", {"text": "a"}),
+            ("destroy", "boards/2/columns/1/", None),
+        ):
+            assert await refused(ada, action, route, data) == (404, "not_found"), route
+        assert await told(ada, "list", "boards/2/cards/4/comments/") == []
+
+
+async def test_comments_are_their_authors_and_counted() -> None:
+    async with signed_in("ada", "grace") as (ada, grace):
+        await told(ada, "subscribe", f"{CARDS}4/comments/")
+        await told(ada, "subscribe", CARDS)
+        before = int(time.time())
+        comment = await told(grace, "create", f"{CARDS}4/comments/", {"text": "Both of us"})
+        assert comment["author"] == {"id": 2, "name": "grace"}
+        assert before <= comment["written_at"] <= time.time()
+        assert (await ada.event("created"))["data"] == comment
+        assert (await ada.event("updated"))["data"]["comment_count"] == 2
+        route = f"{CARDS}4/comments/{comment['id']}/"
+        assert await refused(ada, "destroy", route) == (403, "permission_denied")
+        assert await refused(ada, "partial_update", route, {"text": "Hers"}) == (403, "permission_denied")
+        assert await told(grace, "destroy", route) is None
+        assert (await ada.event("deleted"))["data"] == {"pk": comment["id"]}
+        assert (await ada.event("updated"))["data"]["comment_count"] == 1
+
+
+# ------------------------------------------------------------------------------------------------ live
+async def test_a_move_is_told_with_the_card_and_by_whom() -> None:
+    async with signed_in("ada", "grace") as (ada, grace):
+        at = await told(ada, "subscribe", CARDS, snapshot=True)
+        await told(grace, "move", f"{CARDS}6/", {"column_id": 1, "before": 2})
+        card = (await ada.event("updated"))["data"]
+        moved = await ada.event("moved")
+        assert moved["data"] == {"card_id": 6, "column_id": 1, "by": {"id": 2, "name": "grace"}}
+        cards = {one["id"]: one for one in at["snapshot"]} | {6: card}
+        first = sorted((one for one in cards.values() if one["column_id"] == 1), key=lambda one: one["position"])
+        assert [one["id"] for one in first] == [1, 6, 2, 3]
+        async with user("ada") as again:
+            back = await told(again, "subscribe", CARDS, since={"epoch": at["epoch"], "offset": at["offset"]})
+            assert back["recovered"] is True
+            assert [(await again.event())["event"] for _ in range(2)] == ["updated", "moved"]
+
+
+async def test_who_is_invited_sees_the_board_and_who_is_dismissed_nothing_more() -> None:
+    async with signed_in("ada", "grace", "linus") as (ada, grace, linus):
+        for ws, own in ((ada, "users/1/boards/"), (grace, "users/2/boards/"), (linus, "users/3/boards/")):
+            await told(ws, "subscribe", own)
+        await told(ada, "subscribe", "boards/1/")
+        board = await told(ada, "invite", "boards/1/", name="linus")
+        assert [one["name"] for one in board["members"]] == ["ada", "grace", "linus"]
+        for ws in (ada, grace, linus):
+            assert (await ws.event("updated"))["data"] == board
+        snapshot = (await told(linus, "subscribe", "boards/1/", snapshot=True))["snapshot"]
+        assert snapshot == board
+        await told(linus, "subscribe", CARDS)
+        assert [(await ada.event("join"))["data"] for _ in range(2)] == [{"user": "1"}, {"user": "3"}]
+        assert (await linus.event("join"))["data"] == {"user": "3"}
+        assert await told(ada, "presence", "boards/1/") == {"1": 1, "3": 1}
+        await told(ada, "dismiss", "boards/1/", user_id=3)
+        seen = set[tuple[str, str]]()
+        must = {("deleted", "users/3/boards/"), ("$unsubscribed", "boards/1/"), ("$unsubscribed", CARDS)}
+        while not must <= seen:
+            event = await linus.event()
+            seen.add((event["event"], event["route"]))
+        assert seen - must <= {("deleted", "boards/1/")}  # unless that he may not see it any more is found out first
+        assert (await ada.event("leave"))["data"] == {"user": "3"}
+        await told(grace, "move", f"{CARDS}1/", {"column_id": 3})
+        assert await refused(linus, "list", CARDS) == (403, "permission_denied")
+        await linus.nothing()
+
+
+async def test_a_board_comes_and_goes_in_the_lists_of_its_members_alone() -> None:
+    async with signed_in("ada", "linus") as (ada, linus):
+        await told(ada, "subscribe", "users/1/boards/")
+        await told(linus, "subscribe", "users/3/boards/")
+        board = await told(linus, "create", "users/3/boards/", {"title": "Penguins", "owner_id": 1})
+        assert (board["owner_id"], [one["id"] for one in board["members"]]) == (3, [3])
+        assert (await linus.event())["data"] == board
+        await told(linus, "create", f"boards/{board['id']}/columns/", {"title": "Ice"})
+        await told(linus, "destroy", f"boards/{board['id']}/")
+        assert (await linus.event())["data"] == {"pk": board["id"]}
+        await ada.nothing()
+
+
+async def test_after_a_restart_a_page_is_told_to_load_again() -> None:
+    async with signed_in("ada") as (ada,):
+        at = await told(ada, "subscribe", CARDS, snapshot=True)
+        await told(ada, "move", f"{CARDS}1/", {"column_id": 3})
+    async with signed_in("ada") as (ada,):
+        since = {"epoch": at["epoch"], "offset": at["offset"]}
+        back = await told(ada, "subscribe", CARDS, since=since, snapshot=True)
+        assert back["recovered"] is False
+        assert next(one for one in back["snapshot"] if one["id"] == 1)["column_id"] == 3
+
+
+# ------------------------------------------------------------------------------------------------ moves
+async def order(ws: WebSocketSession, column: int) -> list[int]:
+    cards = [one for one in await told(ws, "list", CARDS) if one["column_id"] == column]
+    found = sorted(cards, key=lambda one: one["position"])
+    assert len({one["position"] for one in found}) == len(found)
+    return [one["id"] for one in found]
+
+
+async def test_cards_go_where_they_are_moved() -> None:
+    async with signed_in("ada") as (ada,):
+        for move, wanted in (
+            ({"column_id": 1, "before": 1}, [3, 1, 2]),
+            ({"column_id": 1, "before": 2}, [1, 3, 2]),
+            ({"column_id": 1}, [1, 2, 3]),
+            ({"column_id": 1, "before": 99}, [1, 2, 3]),
+            ({"column_id": 1, "before": 3}, [1, 2, 3]),
+            ({"column_id": 3, "before": 6}, [1, 2]),
+        ):
+            await told(ada, "move", f"{CARDS}3/", move)
+            assert await order(ada, 1) == wanted, move
+        assert await order(ada, 3) == [3, 6]
+        assert await refused(ada, "move", f"{CARDS}3/", {"column_id": 99}) == (404, "not_found")
+
+
+async def test_where_there_is_no_room_cards_are_numbered_anew_and_all_are_told() -> None:
+    async with signed_in("ada", "grace") as (ada, grace):
+        snapshot = (await told(grace, "subscribe", CARDS, snapshot=True))["snapshot"]
+        cards = {one["id"]: one for one in snapshot}
+        for number in range(45):  # each time between 1 and what was put there before
+            one, other = (2, 3) if number % 2 else (3, 2)
+            await told(ada, "move", f"{CARDS}{one}/", {"column_id": 1, "before": other})
+        await told(ada, "move", f"{CARDS}1/", {"column_id": 2})
+        while cards[1]["column_id"] == 1:
+            event = await grace.event("updated")
+            cards[event["data"]["id"]] = event["data"]
+        assert list(cards.values()) == sorted(cards.values(), key=lambda one: one["id"])
+        assert {one["id"]: one for one in await told(ada, "list", CARDS)} == cards
+        assert await order(ada, 1) == [3, 2]
+
+
+async def test_moves_at_once_leave_every_card_in_one_place_and_all_pages_the_same() -> None:
+    async with signed_in("ada", "grace", "ada", "grace") as (one, two, three, four):
+        sockets = (one, two, three, four)
+        cards = {card["id"]: card for card in (await told(four, "subscribe", CARDS, snapshot=True))["snapshot"]}
+        async with asyncio.TaskGroup() as group:
+            calls = [
+                group.create_task(
+                    sockets[number % 3].call(
+                        "move", f"{CARDS}{number % 6 + 1}/", {"column_id": 2, "before": (number * 5 + 1) % 6 + 1}
+                    )
+                )
+                for number in range(48)
+            ]
+        assert {call.result()["status"] for call in calls} == {200}
+        found = await order(one, 2)
+        assert sorted(found) == [1, 2, 3, 4, 5, 6]
+        for _ in range(48):
+            await four.event("moved")
+        seen = [event["data"] for event in [await four.event("updated") for _ in range(48)]]
+        cards |= {card["id"]: card for card in seen}
+        assert sorted(cards, key=lambda pk: cards[pk]["position"]) == found  # who only listened knows the same
+
+
+def test_positions() -> None:
+    step = positions.STEP
+    assert [positions.between(*ends) for ends in ((None, None), (10, None), (10, 20), (10, 11), (None, 5))] == [
+        step,
+        10 + step,
+        15,
+        None,
+        5 - step,
+    ]
+    assert list(positions.anew(2, above=7)) == [7 + step, 7 + 2 * step]
+
+
+# ------------------------------------------------------------------------------------------------ over the network
+async def test_a_card_that_is_changed_by_http_is_seen_on_the_socket(serve: Callable[..., Server]) -> None:
+    server = serve(app)
+    async with server.connect("/ws/") as ws, httpx.AsyncClient(base_url=server.url("", "http")) as http:
+
+        async def call(action: str, route: str = "", **keys: Any) -> Any:
+            await ws.send(json.dumps({"action": action, "route": route, **keys}))
+            return json.loads(await ws.recv())["data"]
+
+        token = (await call("sign_in", name="ada", password="ada"))["token"]
+        await call("$auth", data=token)
+        card = (await call("subscribe", CARDS, snapshot=True))["snapshot"][0]
+        bearer = {"Authorization": f"Bearer {token}"}
+        changed = await http.patch("/api/boards/1/cards/1", json={"title": "By HTTP"}, headers=bearer)
+        assert (changed.status_code, changed.json()) == (200, {**card, "title": "By HTTP"})
+        event = json.loads(await ws.recv())
+        assert (event["event"], event["route"], event["data"]) == ("updated", CARDS, changed.json())
+        for path, headers, status in (
+            ("/api/boards/1/cards/1", {}, 401),
+            ("/api/boards/1/cards/1", {"Authorization": "Bearer 1.2.3"}, 401),
+            ("/api/boards/2/cards/1", bearer, 404),
+            ("/api/boards/9/cards/1", bearer, 404),
+        ):
+            refusal = await http.patch(path, json={"title": "No"}, headers=headers)
+            assert refusal.status_code == status
+        assert (await http.patch("/api/boards/1/cards/1", json={"title": ""}, headers=bearer)).status_code == 422
+
+
+def test_the_pages_client_is_what_the_app_declares() -> None:
+    client = str(Path(__file__).parents[2] / "examples/boards/page/client.ts")
+    done = CliRunner().invoke(main, ["codegen", "typescript", "examples.boards.live:live", "-o", client, "--check"])
+    assert done.exit_code == 0, f"{done.output}make it again with: {CODEGEN}"
+
+
+async def test_what_is_served_beside_the_socket(serve: Callable[..., Server]) -> None:
+    server = serve(app)
+    async with httpx.AsyncClient(base_url=server.url("", "http")) as http:
+        for path, kind, has in (
+            ("/", "text/html", "<title>Boards</title>"),
+            ("/page/style.css", "text/css", "prefers-color-scheme"),
+            ("/docs", "text/html", "<title>Explorer</title>"),
+            ("/asyncapi.json", "application/json", "boards/{board}/cards/{pk}/"),
+            ("/api/openapi.json", "application/json", "/api/boards/{board}/cards/{pk}"),
+        ):
+            answer = await http.get(path)
+            assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, kind)
+            assert has in answer.text
+        assert (await http.get("/ws/")).status_code == 426

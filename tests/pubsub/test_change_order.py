@@ -1,0 +1,185 @@
+"""The events of one object are told in the order of its commits, whoever changes it; and versions say what is newer."""
+
+import asyncio
+import json
+import random
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from tests.pubsub.test_crud_events import LIVE, Owner, cards, shown, user
+from tests.pubsub.test_subscriptions import position
+from tests.support.cards import KINDS, Card
+from wsaction.decorators import async_action
+from wsaction.exceptions import ImproperlyConfigured
+from wsaction.generics import ModelAPIActionHandler
+from wsaction.layers.base import History, Position
+from wsaction.layers.memory import MemoryLayer
+from wsaction.querysets import MemoryQuerySet
+from wsaction.subscriptions import SubscribeMixin
+from wsaction.testing import connect
+from wsaction.transactions import join_unit, unit_of_work
+
+WAIT = 10.0
+
+
+class Gated(MemoryLayer):
+    """Its first publication waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.gate, self.count = asyncio.Event(), asyncio.Event(), 0
+
+    async def publish(self, topic: str, body: bytes, history: History | None) -> Position | None:
+        self.count += 1
+        if self.count == 1:
+            self.reached.set()
+            await self.gate.wait()
+        return await super().publish(topic, body, history)
+
+
+class Uneven(MemoryLayer):
+    """Publishing takes some turns of the loop, now more, now less."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__()
+        self._rng = rng
+
+    async def publish(self, topic: str, body: bytes, history: History | None) -> Position | None:
+        for _ in range(self._rng.randrange(6)):
+            await asyncio.sleep(0)
+        return await super().publish(topic, body, history)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_change_is_not_committed_before_the_one_before_it_is_told(kind: str) -> None:
+    layer = Gated()
+    async with (
+        cards(kind, layer=layer) as (app, _),
+        connect(app, "/ws/") as one,
+        connect(app, "/ws/") as two,
+        connect(app, "/ws/") as reader,
+    ):
+        await position(reader, "cards/")
+        await position(reader, "cards/1/")
+        first = asyncio.create_task(one.call("partial_update", "cards/1/", {"title": "first"}))
+        await asyncio.wait_for(layer.reached.wait(), WAIT)
+        second = asyncio.create_task(two.call("partial_update", "cards/1/", {"title": "second"}))
+        assert (await two.call("partial_update", "cards/2/", {"title": "other"}))[
+            "status"
+        ] == 200  # that waits for none
+        if kind == "memory":  # the SQLite here has one connection for all
+            assert (await reader.call("retrieve", "cards/1/"))["data"]["title"] == "first"
+        assert not second.done()
+        layer.gate.set()
+        assert [(await reply)["status"] for reply in (first, second)] == [200, 200]
+        told = [shown(await reader.event()) for _ in range(5)]
+        for route in ("cards/", "cards/1/"):
+            assert [data["title"] for _, to, data in told if to == route and data["id"] == 1] == ["first", "second"]
+        assert len(app.runtime.hub.locks) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_last_event_of_an_object_is_what_the_store_has(kind: str) -> None:
+    async with AsyncExitStack() as stack:
+        app, queryset = await stack.enter_async_context(cards(kind, layer=Uneven(random.Random(11))))
+        reader, *writers = [await stack.enter_async_context(connect(app, "/ws/")) for _ in range(5)]
+        await position(reader, "cards/")
+        for turn in range(15):
+            changes = (
+                ws.call("partial_update", "cards/1/", {"title": f"{turn}.{at}"}) for at, ws in enumerate(writers)
+            )
+            assert {reply["status"] for reply in await asyncio.gather(*changes)} == {200}
+            told = [(await reader.event())["data"]["title"] for _ in writers]
+            assert told[-1] == (await queryset.get(pk=1)).title
+        assert len(app.runtime.hub.locks) == 0
+
+
+async def test_what_follows_a_commit_may_change_the_object_again() -> None:
+    class Twice(ModelAPIActionHandler):
+        @async_action(detail=True)
+        async def twice(self) -> None:
+            card = await self.get_object()
+
+            async def again() -> None:
+                async with unit_of_work():
+                    await self.perform_update(await self.get_queryset().get(pk=1), {"title": "then"})
+
+            unit = join_unit()
+            assert unit is not None
+            unit.on_commit(again)
+            await self.perform_update(card, {"title": "now"})
+
+    async with cards("memory", bases=(SubscribeMixin, Twice)) as (app, _), connect(app, "/ws/") as ws:
+        await position(ws, "cards/1/")
+        assert (await ws.call("twice", "cards/1/"))["status"] == 200
+        assert [(await ws.event())["data"]["title"] for _ in range(2)] == ["now", "then"]
+        assert len(app.runtime.hub.locks) == 0
+
+
+class Broken:
+    """Keeps its unit from being committed, at the last moment."""
+
+    instant = True
+
+    async def prepare(self) -> None:
+        raise RuntimeError("not now")
+
+    async def commit(self) -> None: ...
+
+    async def rollback(self) -> None: ...
+
+
+async def test_a_commit_that_fails_lets_others_go_on() -> None:
+    class Failing(ModelAPIActionHandler):
+        @async_action(detail=True)
+        async def fail(self) -> None:
+            await self.perform_update(await self.get_object(), {"title": "no"})
+            unit = join_unit()
+            assert unit is not None
+            unit.resource("broken", Broken)
+
+    async with cards("memory", bases=(SubscribeMixin, Failing)) as (app, _), connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        assert (await ws.call("fail", "cards/1/"))["status"] == 500
+        assert len(app.runtime.hub.locks) == 0
+        assert (await ws.call("partial_update", "cards/1/", {"title": "yes"}))["status"] == 200
+        assert (await ws.event())["data"]["title"] == "yes"
+
+
+# ------------------------------------------------------------------------------------------------- versions
+async def test_what_is_deleted_has_its_version() -> None:
+    async with (
+        cards("memory", version_field="due", permission_classes=(Owner,)) as (app, queryset),
+        connect(app, "/ws/", user=user(1)) as ws,
+    ):
+        await queryset.update(await queryset.get(pk=1), {"owner_id": 1, "due": 1})
+        await queryset.update(await queryset.get(pk=2), {"owner_id": 1, "due": 1})
+        await position(ws, "cards/")
+        card = await queryset.get(pk=1)
+        given = await queryset.update(card, {"owner_id": 2, "due": 7})
+        await app.publish_object("cards/", "updated", given, before=Card(id=1, owner_id=1, title="card 1"))
+        assert (await ws.event("deleted"))["data"] == {"pk": 1, "due": 7}  # for whom it was taken from
+        assert (await ws.call("destroy", "cards/2/"))["status"] == 204
+        assert (await ws.event("deleted"))["data"] == {"pk": 2, "due": 1}
+        assert '"required": ["pk", "due"]' in json.dumps(app.asyncapi())
+
+
+@pytest.mark.parametrize(
+    ("attributes", "told"),
+    [({"version_field": "revision"}, "version_field: "), ({"version_field": "secret"}, "Shown does not show")],
+)
+def test_a_version_that_nobody_can_see_is_refused(attributes: Any, told: str) -> None:
+    class Kept(Card):
+        secret: int = 0
+
+    class Shown(Card): ...
+
+    class Handler(*LIVE):  # type: ignore[misc]
+        queryset = MemoryQuerySet(Kept)
+        serializer_class = Shown
+        version_field = attributes["version_field"]
+
+    with pytest.raises(ImproperlyConfigured, match=told):
+        Handler.as_aaah()

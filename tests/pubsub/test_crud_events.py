@@ -1,0 +1,611 @@
+"""`wsaction._events.crud` and `wsaction._events.access`: what happens to objects is told to who may know."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.pubsub.test_subscriptions import Away, position
+from tests.support.cards import KINDS, Card, numbered, served, stored
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.exceptions import APIError, PermissionDenied
+from wsaction.generics import ListAPIActionHandler, ModelAPIActionHandler, ModelAPIConsumer
+from wsaction.limits import Limits
+from wsaction.permissions import BasePermission, IsOwner
+from wsaction.querysets import MemoryQuerySet
+from wsaction.routers import SimpleRouter
+from wsaction.routing import include, path
+from wsaction.subscriptions import SubscribeMixin
+from wsaction.testing import WebSocketSession, connect
+from wsaction.transactions import unit_of_work
+
+LIVE = (SubscribeMixin, ModelAPIActionHandler)
+
+
+class Owner(IsOwner):
+    lookup_field = "owner_id"
+
+
+def user(pk: int) -> Any:
+    return SimpleNamespace(is_authenticated=True, pk=pk, id=pk)
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@asynccontextmanager
+async def cards(
+    kind: str, count: int = 3, layer: Any = None, seconds: float = 30, **attributes: Any
+) -> AsyncIterator[tuple[WSAction, Any]]:
+    """An app with live cards, and their queryset."""
+    async with stored(kind, numbered(count)) as queryset:
+        app = WSAction(
+            [path("ws/", served(queryset, **{"bases": LIVE, **attributes}))],
+            layer=layer,
+            limits=Limits(action_timeout=seconds),
+        )
+        async with app.lifespan():
+            yield app, queryset
+
+
+def shown(event: Any) -> Any:
+    return event["event"], event["route"], event["data"]
+
+
+async def told(ws: WebSocketSession, count: int) -> list[Any]:
+    return [shown(await ws.event()) for _ in range(count)]
+
+
+# ------------------------------------------------------------------------------------------------- what is told
+async def test_changes_are_told_to_the_list_and_to_the_object(kind: str) -> None:
+    async with cards(kind) as (app, _), connect(app, "/ws/") as one, connect(app, "/ws/") as two:
+        await position(one, "cards/")
+        await position(two, "cards/1/")
+        await position(two, "cards/4/")
+        card = (await one.call("create", "cards/", {"title": "new"}))["data"]
+        assert (await one.call("partial_update", "cards/1/", {"title": "first"}))["status"] == 200
+        assert (await one.call("destroy", "cards/1/"))["status"] == 204
+        first = Card(id=1, title="first").model_dump()
+        assert await told(one, 3) == [
+            ("created", "cards/", card),
+            ("updated", "cards/", first),
+            ("deleted", "cards/", {"pk": 1}),
+        ]
+        assert await told(two, 3) == [
+            ("created", "cards/4/", card),
+            ("updated", "cards/1/", first),
+            ("deleted", "cards/1/", {"pk": 1}),
+        ]
+
+
+async def test_a_key_is_subscribed_to_as_its_events_are_told(kind: str) -> None:
+    async with cards(kind) as (app, _), connect(app, "/ws/") as ws:
+        for key in ("01", "+1", "1.0", " 1"):
+            assert (await ws.call("retrieve", f"cards/{key}/"))["status"] == 200
+            reply = await ws.call("subscribe", f"cards/{key}/")
+            assert (reply["status"], reply["errors"][0]["msg"]) == (
+                404,
+                "The events of this object are told where its key is 1.",
+            )
+        assert (await ws.call("subscribe", "cards/x/"))["status"] == 404
+        assert (await ws.call("subscribe", "cards/1/"))["status"] == 200
+        assert (await ws.call("subscribe", "cards/99/"))["status"] == 200  # where one may come to be
+    for own in ({"lookup_field": "title"}, {"get_topic": lambda self: "all"}):
+        async with cards(kind, **own) as (app, _), connect(app, "/ws/") as ws:
+            assert (await ws.call("subscribe", "cards/01/"))["status"] == 200
+
+
+async def test_what_fails_is_not_told(kind: str) -> None:
+    class Failing(ModelAPIActionHandler):
+        async def perform_update(self, obj: Any, values: Any) -> Any:
+            await super().perform_update(obj, values)
+            raise PermissionDenied
+
+    async with cards(kind, bases=(SubscribeMixin, Failing)) as (app, _), connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        assert (await ws.call("update", "cards/1/", {"title": "no"}))["status"] == 403
+        assert (await ws.call("create", "cards/", {"title": "yes"}))["status"] == 201
+        assert (await ws.event())["event"] == "created"
+
+
+async def test_one_action_tells_one_event_of_each_object(kind: str) -> None:
+    class Busy(ModelAPIActionHandler):
+        @async_action(detail=False)
+        async def several(self) -> None:
+            one = await self.perform_create({"title": "one"})
+            await self.perform_update(one, {"title": "two"})
+            gone = await self.perform_create({"title": "gone"})
+            await self.perform_destroy(gone)
+            known = await self.get_queryset().get(pk=1)
+            await self.perform_update(known, {"due": 1})
+            await self.perform_update(await self.get_queryset().get(pk=1), {"due": 2})
+
+    async with cards(kind, bases=(SubscribeMixin, Busy)) as (app, _), connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        assert (await ws.call("several", "cards/"))["status"] == 200
+        names = [(name, data["id"], data["title"], data["due"]) for name, _, data in await told(ws, 2)]
+        assert names == [("created", 4, "two", None), ("updated", 1, "card 1", 2)]
+        await ws.nothing()
+
+
+async def test_objects_of_two_querysets_of_one_handler_are_two_though_their_keys_are_one() -> None:
+    drafts, sent = (MemoryQuerySet(Card, rows=rows) for rows in (numbered(1), []))
+
+    class CardHandler(*LIVE):  # type: ignore[misc]
+        queryset, serializer_class = drafts, Card
+
+        @async_action(detail=True)
+        async def send(self) -> None:
+            card = await self.get_object()
+            await self.perform_destroy(card)
+            await self.app.publish_object("sent/", "created", await sent.create(card.model_dump()))
+
+    class Cards(AsyncAPIConsumer):
+        router = SimpleRouter()
+        router.register("drafts", CardHandler)
+        routepatterns = (*router.urls, path("sent/", CardHandler.as_aaah(queryset=sent)))
+
+    async with connect(WSAction([path("ws/", Cards.as_asgi())]), "/ws/") as ws:
+        await position(ws, "drafts/")
+        await position(ws, "sent/")
+        assert (await ws.call("send", "drafts/1/"))["status"] == 200
+        assert await told(ws, 2) == [
+            ("deleted", "drafts/", {"pk": 1}),
+            ("created", "sent/", numbered(1)[0].model_dump()),
+        ]
+
+
+@pytest.mark.parametrize(("route", "other"), [("mine/", "all/"), ("all/", "mine/")])
+async def test_an_event_of_two_places_is_asked_about_where_one_of_them_asks(kind: str, route: str, other: str) -> None:
+    class CardHandler(*LIVE):  # type: ignore[misc]
+        serializer_class = Card
+
+        @async_action(name="add")
+        async def add_card(self) -> None:
+            card = await self.perform_create({"title": "new"})
+            await self.app.publish_object(other, "created", card)
+
+        @async_action
+        async def rename(self) -> None:
+            card = await self.get_object()
+            before = self.queryset.values_of(card)
+            card = await self.perform_update(card, {"title": "renamed"})
+            await self.app.publish_object(other, "updated", card, before=before)
+
+    async with stored(kind) as queryset:
+
+        class Cards(AsyncAPIConsumer):
+            routepatterns = (
+                path("mine/", CardHandler.as_aaah(queryset=queryset, permission_classes=(Owner,))),
+                path("all/", CardHandler.as_aaah(queryset=queryset)),
+            )
+
+        app = WSAction([path("ws/", Cards.as_asgi())])
+        async with connect(app, "/ws/", user=user(1)) as one, connect(app, "/ws/", user=user(2)) as two:
+            await position(one, "mine/")
+            await position(two, "mine/")
+            await position(two, "all/")
+            for action, event in (("add", "created"), ("rename", "updated")):
+                assert (await one.call(action, route, pk=1))["status"] == 200
+                assert (await one.event())["event"] == event
+                assert (await two.event())["route"] == "all/"
+                await two.nothing()
+
+
+async def test_perform_hooks_of_ones_own_are_told_too() -> None:
+    class Own(ModelAPIActionHandler):
+        async def perform_create(self, values: Any) -> Any:
+            return await self.get_queryset().create({**values, "owner_id": 7})
+
+        async def perform_update(self, obj: Any, values: Any) -> Any:
+            return await self.get_queryset().update(obj, values)
+
+        async def perform_destroy(self, obj: Any) -> None:
+            await self.get_queryset().delete(obj)
+
+    async with cards("memory", bases=(SubscribeMixin, Own)) as (app, _), connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        await ws.call("create", "cards/", {"title": "a"})
+        await ws.call("update", "cards/4/", {"title": "b"})
+        await ws.call("destroy", "cards/4/")
+        assert [name for name, _, _ in await told(ws, 3)] == ["created", "updated", "deleted"]
+
+
+async def test_a_hook_that_is_a_unit_of_work_by_itself_is_told_once(kind: str) -> None:
+    class Whole(ModelAPIActionHandler):
+        async def perform_create(self, values: Any) -> Any:
+            async with self.unit_of_work():
+                return await super().perform_create(values)
+
+        async def perform_update(self, obj: Any, values: Any) -> Any:
+            async with self.unit_of_work():
+                obj = await super().perform_update(obj, values)
+            return await self.queryset.update(obj, {"due": 7}) if values.get("done") else obj
+
+        async def perform_destroy(self, obj: Any) -> None:
+            async with self.unit_of_work():
+                await super().perform_destroy(obj)
+
+    async with cards(kind, count=1, bases=(SubscribeMixin, Whole)) as (app, _), connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        card = (await ws.call("create", "cards/", {"title": "new"}))["data"]
+        assert await told(ws, 1) == [("created", "cards/", card)]
+        await ws.call("partial_update", "cards/2/", {"title": "renamed"})
+        card["title"] = "renamed"
+        assert await told(ws, 1) == [("updated", "cards/", card)]
+        await ws.call("partial_update", "cards/2/", {"done": True})
+        card["done"] = True
+        assert await told(ws, 2) == [("updated", "cards/", card), ("updated", "cards/", {**card, "due": 7})]
+        assert (await ws.call("destroy", "cards/2/"))["status"] == 204
+        assert await told(ws, 1) == [("deleted", "cards/", {"pk": 2})]
+        await ws.nothing()
+
+
+async def test_what_a_hook_does_is_told_and_not_what_its_action_is_called(kind: str) -> None:
+    class Basket(ModelAPIActionHandler):
+        async def perform_create(self, values: Any) -> Any:
+            known = await self.get_queryset().filter(title=values["title"]).first()
+            return await (super().perform_create(values) if known is None else self.perform_update(known, values))
+
+        async def perform_update(self, obj: Any, values: Any) -> Any:
+            if values.get("done"):
+                await self.perform_destroy(obj)
+                return obj
+            return await super().perform_update(obj, values)
+
+    async with cards(kind, count=1, bases=(SubscribeMixin, Basket)) as (app, _), connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        assert (await ws.call("create", "cards/", {"title": "card 1", "due": 7}))["status"] == 201
+        assert await told(ws, 1) == [("updated", "cards/", Card(id=1, title="card 1", due=7).model_dump())]
+        assert (await ws.call("partial_update", "cards/1/", {"done": True}))["status"] == 200
+        assert await told(ws, 1) == [("deleted", "cards/", {"pk": 1})]
+        await ws.nothing()
+
+
+async def test_who_cannot_be_subscribed_to_is_not_told_and_costs_nothing() -> None:
+    async with cards("memory", bases=(ModelAPIActionHandler,)) as (app, _), connect(app, "/ws/") as ws:
+        for action, route, data in (
+            ("create", "", {"title": "a"}),
+            ("update", "4/", {"title": "b"}),
+            ("destroy", "4/", 0),
+        ):
+            assert (await ws.call(action, f"cards/{route}", data))["status"] in (200, 201, 204)
+        assert app.runtime.here.hub is None
+
+
+async def test_a_layer_that_is_away_changes_no_reply(caplog: pytest.LogCaptureFixture) -> None:
+    layer = Away()
+    async with cards("memory", layer=layer) as (app, _), connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        layer.away = True
+        assert (await ws.call("create", "cards/", {"title": "a"}))["status"] == 201
+        assert (await ws.event())["event"] == "$resync"
+    assert "created was not told to 'ws/?cards/'" in caplog.text
+
+
+async def test_a_snapshot_is_a_page_of_the_list_or_the_object(kind: str) -> None:
+    async with cards(kind) as (app, _), connect(app, "/ws/") as ws:
+        listed = (await ws.call("list", "cards/?page_size=2"))["data"]
+        assert (await position(ws, "cards/?page_size=2", snapshot=True))["snapshot"] == listed
+        one = (await ws.call("retrieve", "cards/2/"))["data"]
+        assert (await position(ws, "cards/2/", snapshot=True))["snapshot"] == one
+        assert (await ws.call("subscribe", "cards/9/", snapshot=True))["status"] == 404
+
+
+async def test_namespaces_other_keys_and_outer_captures_are_kept() -> None:
+    class Handler(*LIVE):  # type: ignore[misc]
+        queryset = MemoryQuerySet(Card, rows=numbered(1))
+        serializer_class = Card
+        lookup_field = "title"
+        lookup_url_kwarg = "name"
+
+    class Consumer(AsyncAPIConsumer):
+        router = SimpleRouter()
+        router.register("cards", Handler)
+        routepatterns = [path("in/<int:board>/", include((router.urls, "app"), namespace="deep"))]
+
+    app = WSAction([path("ws/", Consumer.as_asgi())])
+    async with app.lifespan(), connect(app, "/ws/") as ws:
+        for route in ("in/7/cards/", "in/7/cards/card 1/", "in/8/cards/"):
+            await position(ws, route)
+        assert (await ws.call("partial_update", "in/7/cards/card 1/", {"due": 5}))["status"] == 200
+        assert sorted(route for _, route, _ in await told(ws, 2)) == ["in/7/cards/", "in/7/cards/card 1/"]
+        await ws.nothing()
+
+
+async def test_a_route_that_no_router_made_is_told_alone_and_others_where_it_says_so() -> None:
+    class Handler(*LIVE):  # type: ignore[misc]
+        queryset = MemoryQuerySet(Card, rows=numbered(1))
+        serializer_class = None
+
+        def get_serializer_class(self) -> Any:
+            return Card
+
+        def get_event_routes(self, event: str, obj: Any) -> list[str]:
+            return [*super().get_event_routes(event, obj), "other/", "silent/", "nowhere/"]
+
+    class Consumer(AsyncAPIConsumer):
+        routepatterns = [
+            path("cards/<int:pk>/", Handler.as_aaah(), name="card-detail"),
+            path("other/", Handler.as_aaah()),
+            path("silent/", ListAPIActionHandler.as_aaah(queryset=Handler.queryset, serializer_class=Card)),
+        ]
+
+    app = WSAction([path("ws/", Consumer.as_asgi())])
+    async with app.lifespan(), connect(app, "/ws/") as ws:
+        for route in ("cards/1/", "other/"):
+            await position(ws, route)
+        assert (await ws.call("update", "cards/1/", {"title": "b"}))["status"] == 200
+        assert await told(ws, 2) == [("updated", "cards/1/", {"pk": 1}), ("updated", "other/", {"pk": 1})]
+
+
+async def test_a_consumer_may_be_live_itself() -> None:
+    class Cards(SubscribeMixin, ModelAPIConsumer):
+        queryset = MemoryQuerySet(Card, rows=numbered(2, owner_id=1))
+        serializer_class = Card
+        permission_classes = (Owner,)
+
+    app = WSAction([path("ws/", Cards.as_asgi())])
+    async with app.lifespan(), connect(app, "/ws/", user=user(1)) as one, connect(app, "/ws/", user=user(2)) as two:
+        for ws in (one, two):
+            assert len((await position(ws, "", snapshot=True))["snapshot"]["results"]) == 2
+        assert (await one.call("partial_update", data={"due": 1}, pk=1))["status"] == 200
+        assert (await one.event())["data"]["due"] == 1
+        await two.nothing()
+
+
+# ------------------------------------------------------------------------------------------------- from elsewhere
+async def test_what_is_changed_elsewhere_is_told_by_one_call(kind: str) -> None:
+    async with cards(kind) as (app, queryset), connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        await position(ws, "cards/1/")
+        before = await queryset.get(pk=1)
+        async with unit_of_work():
+            card = await queryset.update(await queryset.get(pk=1), {"due": 9})
+            await app.publish_object("cards/", "updated", card, before=before)
+        assert sorted(route for _, route, data in await told(ws, 2) if data["due"] == 9) == ["cards/", "cards/1/"]
+        await app.publish_object("cards/1/", "deleted", card)
+        assert [name for name, _, _ in await told(ws, 2)] == ["deleted", "deleted"]
+        with pytest.raises(ValueError, match="created, updated or deleted, not 'moved'"):
+            await app.publish_object("cards/", "moved", card)
+
+
+async def test_who_tells_no_changes_says_so() -> None:
+    async with cards("memory", bases=(ModelAPIActionHandler,)) as (app, _):
+        with pytest.raises(ValueError, match="CardHandler tells no changes"):
+            await app.publish_object("cards/", "updated", Card(id=1, title="a"))
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_who_may_see_it_no_longer_is_told_with_and_without_the_values_before(kind: str, keeps: bool) -> None:
+    async with (
+        cards(kind, 1, permission_classes=(Owner,)) as (app, queryset),
+        connect(app, "/ws/", user=user(1)) as old,
+        connect(app, "/ws/", user=user(2)) as new,
+        connect(app, "/ws/", user=user(3)) as other,
+    ):
+        await queryset.update(await queryset.get(pk=1), {"owner_id": 1})
+        for ws in (old, new, other):
+            await position(ws, "cards/")
+        async with unit_of_work():
+            card = await queryset.get(pk=1)
+            before = queryset.values_of(card) if keeps else None
+            card = await queryset.update(card, {"owner_id": 2})
+        await app.publish_object("cards/", "updated", card, before=before)
+        assert shown(await old.event()) == ("deleted", "cards/", {"pk": 1})
+        name, _, data = shown(await new.event())
+        assert (name, data["owner_id"]) == ("created" if keeps else "updated", 2)
+        if keeps:
+            await other.nothing()
+        else:  # whoever does not see it may have seen it
+            assert shown(await other.event()) == ("deleted", "cards/", {"pk": 1})
+
+
+async def test_the_changed_object_is_not_as_it_was(kind: str) -> None:
+    async with cards(kind) as (app, queryset):
+        card = await queryset.get(pk=1)
+        with pytest.raises(ValueError, match=r"very \w+ that was changed.*before = queryset\.values_of\(obj\)"):
+            await app.publish_object("cards/", "updated", card, before=card)
+        await app.publish_object("cards/", "deleted", card, before=card)
+
+
+async def test_other_objects_are_refused(kind: str) -> None:
+    async with cards(kind) as (app, queryset):
+        card, other = await queryset.get(pk=1), SimpleNamespace(id=1)
+        expected = f"expected a {type(card).__name__}, got"
+        with pytest.raises(TypeError, match=rf"CardHandler: the object: {expected} {{'id': 1}}"):
+            await app.publish_object("cards/", "updated", {"id": 1})
+        with pytest.raises(TypeError, match=rf"before=: {expected} namespace"):
+            await app.publish_object("cards/", "updated", card, before=other)
+
+
+# ------------------------------------------------------------------------------------------------- who may know
+async def test_only_who_may_see_an_object_is_told_of_it(kind: str) -> None:
+    attributes = {"permission_classes": (Owner,)}
+    async with cards(kind, 0, **attributes) as (app, queryset):
+        await queryset.create({"title": "a", "owner_id": 1})
+        async with connect(app, "/ws/", user=user(1)) as one, connect(app, "/ws/", user=user(2)) as two:
+            for ws in (one, two):
+                await position(ws, "cards/")
+            await position(one, "cards/1/")
+            assert (await two.call("subscribe", "cards/1/"))["status"] == 403
+            assert (await one.call("subscribe", "cards/9/"))["status"] == 404
+            assert (await one.call("partial_update", "cards/1/", {"due": 1}))["status"] == 200
+            assert [name for name, _, _ in await told(one, 2)] == ["updated", "updated"]
+            before = await queryset.get(pk=1)
+            before = (
+                Card.model_validate(before, from_attributes=True)
+                if kind == "memory"
+                else queryset.object_of(queryset.values_of(before))
+            )
+            given = await queryset.update(await queryset.get(pk=1), {"owner_id": 2})
+            await app.publish_object("cards/", "updated", given, before=before)
+            assert [(name, data) for name, _, data in await told(one, 2)] == [("deleted", {"pk": 1})] * 2
+            assert [(name, data["owner_id"]) for name, _, data in await told(two, 1)] == [("created", 2)]
+            assert (await two.call("destroy", "cards/1/"))["status"] == 204
+            assert await told(two, 1) == [("deleted", "cards/", {"pk": 1})]
+            await one.nothing()
+
+
+async def test_a_narrowed_queryset_narrows_what_is_told(kind: str) -> None:
+    class Own(ModelAPIActionHandler):
+        def get_queryset(self) -> Any:
+            return super().get_queryset().filter(owner_id=self.user.pk)
+
+        async def perform_create(self, values: Any) -> Any:
+            return await super().perform_create({**values, "owner_id": self.user.pk})
+
+    async with (
+        cards(kind, 0, bases=(SubscribeMixin, Own)) as (app, _),
+        connect(app, "/ws/", user=user(1)) as one,
+        connect(app, "/ws/", user=user(2)) as two,
+    ):
+        for ws in (one, two):
+            await position(ws, "cards/")
+        await one.call("create", "cards/", {"title": "one's"})
+        await two.call("create", "cards/", {"title": "two's"})
+        assert [data["title"] for _, _, data in await told(one, 1)] == ["one's"]
+        assert [data["title"] for _, _, data in await told(two, 1)] == ["two's"]
+        await one.call("destroy", "cards/1/")
+        assert (await one.event())["event"] == "deleted"
+        await two.nothing()
+        assert (await two.call("subscribe", "cards/1/"))["status"] == 404
+
+
+async def test_where_values_do_not_decide_the_row_is_asked_for(kind: str) -> None:
+    class Newest(ModelAPIActionHandler):
+        def get_queryset(self) -> Any:
+            return Asked(super().get_queryset().filter(owner_id=self.user.pk))
+
+    class Asked:
+        """A queryset that says nothing of objects but by a query."""
+
+        def __init__(self, queryset: Any) -> None:
+            self.filter, self.get = queryset.filter, queryset.get
+            self.update, self.create, self.delete = queryset.update, queryset.create, queryset.delete
+
+    async with (
+        cards(kind, 2, bases=(SubscribeMixin, Newest)) as (app, _),
+        connect(app, "/ws/", user=user(1)) as one,
+        connect(app, "/ws/", user=user(2)) as two,
+    ):
+        for ws in (one, two):
+            await position(ws, "cards/")
+        assert (await one.call("update", "cards/1/", {"title": "b"}))["status"] == 200
+        assert (await one.event())["event"] == "updated"
+        assert shown(await two.event()) == ("deleted", "cards/", {"pk": 1})  # it may have been there before
+
+
+async def test_a_topic_of_ones_own_needs_no_filter() -> None:
+    class Own(ModelAPIActionHandler):
+        def get_topic(self) -> str:
+            return f"{self.user.pk}:{super().get_topic()}"
+
+    async with cards("memory", bases=(SubscribeMixin, Own)) as (app, _), connect(app, "/ws/", user=user(1)) as ws:
+        await position(ws, "cards/")
+        assert (await ws.call("update", "cards/1/", {"title": "b"}))["status"] == 200
+        assert (await ws.event())["event"] == "updated"
+        [subscription] = [one for topics in app.runtime.hub._joined.values() for one in topics.values()]
+        assert type(subscription).__name__ == "Subscription"
+
+
+async def _found(self: Any) -> Any:
+    return await self.queryset.get(pk=self.kwargs["pk"], owner_id=self.user.pk)
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        {"get_queryset": lambda self: self.queryset.filter(owner_id=self.user.pk)},
+        {"filter_queryset": lambda self, queryset: queryset.filter(owner_id=self.user.pk)},
+        {"get_object": _found},
+    ],
+    ids=lambda scope: next(iter(scope)),
+)
+async def test_a_topic_that_routes_share_is_told_to_those_whose_scope_has_the_object(kind: str, scope: Any) -> None:
+    """A ``get_topic()`` says where events are told, and not that all who are there may see them."""
+    own = type("Own", (ModelAPIActionHandler,), {**scope, "get_topic": lambda self: "cards"})
+    async with (
+        cards(kind, 2, bases=(SubscribeMixin, own)) as (app, _),
+        connect(app, "/ws/", user=user(1)) as one,
+        connect(app, "/ws/", user=user(2)) as two,
+    ):
+        for ws in (one, two):
+            await position(ws, "cards/")
+        assert (await one.call("update", "cards/1/", {"title": "b"}))["status"] == 200
+        assert (await one.event())["event"] == "updated"
+        if "get_object" in scope:  # what it said before is not known
+            assert shown(await two.event()) == ("deleted", "cards/", {"pk": 1})
+        await two.nothing()
+
+
+async def test_recheck_asks_at_each_event() -> None:
+    allowed = {1}
+
+    class Allowed(BasePermission):
+        def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+            return action != "subscribe" or handler.user.pk in allowed
+
+    attributes = {"permission_classes": (Allowed,), "recheck": True}
+    async with cards("memory", **attributes) as (app, _), connect(app, "/ws/", user=user(1)) as ws:
+        await position(ws, "cards/")
+        for grant in ({1}, set(), {1}):
+            allowed.clear()
+            allowed.update(grant)
+            assert (await ws.call("update", "cards/1/", {"title": f"b{len(grant)}"}))["status"] == 200
+            await app.publish("cards/", "said", len(grant))
+        names = [name for name, _, _ in await told(ws, 4)]
+        assert names == ["updated", "said", "updated", "said"]
+        await ws.nothing()
+
+
+async def test_what_an_object_permission_says_by_an_error_of_its_own_is_a_no(caplog: pytest.LogCaptureFixture) -> None:
+    class Paid(BasePermission):
+        def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
+            if action == "list" and obj.title == "dear" and handler.user.pk == 1:
+                raise APIError(402, "payment_required", "Pay first.")
+            return True
+
+    async with (
+        cards("memory", permission_classes=(Paid,)) as (app, _),
+        connect(app, "/ws/", user=user(1)) as ws,
+        connect(app, "/ws/", user=user(2)) as other,
+    ):
+        await position(ws, "cards/")
+        for title in ("dear", "still dear", "dear"):
+            assert (await other.call("update", "cards/1/", {"title": title}))["status"] == 200
+        assert [name for name, *_ in await told(ws, 3)] == ["deleted", "created", "deleted"]
+        await ws.nothing()
+    assert not caplog.records
+
+
+async def test_a_permission_that_hangs_is_given_up_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    class Hangs(BasePermission):
+        async def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
+            if action == "list" and obj.title == "hang" and handler.user.pk == 1:
+                await asyncio.get_running_loop().create_future()
+            return True
+
+    async with (
+        cards("memory", seconds=0.2, permission_classes=(Hangs,)) as (app, _),
+        connect(app, "/ws/", user=user(1)) as ws,
+        connect(app, "/ws/", user=user(2)) as other,
+    ):
+        for one in (ws, other):
+            await position(one, "cards/")
+        for title in ("hang", "on"):
+            assert (await other.call("update", "cards/1/", {"title": title}))["status"] == 200
+        assert [name for name, _, _ in await told(other, 2)] == ["updated", "updated"]
+        # neither the event of which it is not known, nor the next one, whose past is that
+        assert [(await ws.event())["event"] for _ in range(2)] == ["$resync", "$resync"]
+        assert (await other.call("update", "cards/1/", {"title": "b"}))["status"] == 200
+        assert (await ws.event())["event"] == "updated"
+    assert "TimeoutError" in caplog.text

@@ -1,0 +1,921 @@
+"""The object that an event's permission is asked of is the one that the recipient would load, or nothing is shown."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import sqlalchemy
+from pydantic import BaseModel
+from sqlalchemy import JSON, ForeignKey, LargeBinary, String, event, select
+from sqlalchemy.ext.asyncio import AsyncAttrs, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import (
+    ColumnProperty,
+    DeclarativeBase,
+    Mapped,
+    Session,
+    column_property,
+    mapped_column,
+    relationship,
+    selectinload,
+    with_loader_criteria,
+)
+
+from tests.pubsub.test_crud_events import user
+from tests.pubsub.test_subscriptions import position
+from tests.support import shelves
+from tests.support.cards import Card
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
+from wsaction.decorators import async_action
+from wsaction.exceptions import APIError, NotFound
+from wsaction.generics import ModelAPIActionHandler
+from wsaction.permissions import BasePermission
+from wsaction.querysets import MemoryQuerySet
+from wsaction.routers import SimpleRouter
+from wsaction.routing import path
+from wsaction.serializers import ReadOnly
+from wsaction.subscriptions import SharedTopic, SubscribeMixin
+from wsaction.testing import WebSocketSession, connect
+
+OWNER, STRANGER = 1, 2
+
+
+class Base(AsyncAttrs, DeclarativeBase):
+    pass
+
+
+class Member(Base):
+    __tablename__ = "member"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int]
+    task_id: Mapped[int] = mapped_column(ForeignKey("task.id", ondelete="CASCADE"))
+
+
+class Project(Base):
+    __tablename__ = "project"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[int]
+
+
+class Hexed(sqlalchemy.types.TypeDecorator[int]):
+    """A type of the application's own, which JSON says nothing of."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        return None if value is None else hex(value)
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        return None if value is None else int(value, 16)
+
+
+class Task(Base):
+    __tablename__ = "task"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    archived: Mapped[bool] = mapped_column(default=False)
+    tags: Mapped[Any] = mapped_column(JSON, default=lambda: ["a", {"b": 1}])
+    digest: Mapped[bytes] = mapped_column(LargeBinary, default=b"\xff\x00")
+    mask: Mapped[int] = mapped_column(Hexed, default=OWNER)
+    project_id: Mapped[int | None] = mapped_column(ForeignKey("project.id"))
+    project: Mapped[Project | None] = relationship()
+    members: Mapped[list[Member]] = relationship(passive_deletes=True, cascade="all, delete-orphan")
+
+
+class AnyCase(ColumnProperty.Comparator[str]):
+    def __eq__(self, other: Any) -> Any:
+        return sqlalchemy.func.lower(self.__clause_element__()) == sqlalchemy.func.lower(other)
+
+
+class Folded(Base):
+    """The same tasks, whose title is compared in any case."""
+
+    __table__ = Task.__table__
+    title = column_property(Task.__table__.c.title, comparator_factory=AnyCase)
+
+
+class TaskOut(BaseModel):
+    id: Annotated[int, ReadOnly]
+    title: str
+    archived: bool = False
+
+
+class Document(Base):
+    __tablename__ = "document"
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "document", "with_polymorphic": "*"}
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    title: Mapped[str]
+
+
+class Letter(Document):
+    __tablename__ = "letter"
+    __mapper_args__ = {"polymorphic_identity": "letter"}
+
+    id: Mapped[int] = mapped_column(ForeignKey("document.id"), primary_key=True)
+    owner: Mapped[int]
+
+
+class DocumentOut(BaseModel):
+    id: Annotated[int, ReadOnly]
+    title: str
+
+
+class Database:
+    """Sessions of a SQLite database with one task of one project, and one letter; ``reads`` are its SELECTs."""
+
+    def __init__(self, engine: Any) -> None:
+        self.sessions = async_sessionmaker(engine)
+        self.reads: list[str] = []
+        event.listen(engine.sync_engine, "before_cursor_execute", self._note)
+
+    def _note(self, connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT"):
+            self.reads.append(statement)
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    async with shelves.sqlite(tmp_path, Base.metadata) as engine:
+        made = Database(engine)
+        async with made.sessions.begin() as session:
+            session.add_all([Project(id=1, owner=OWNER), Project(id=2, owner=STRANGER)])
+            await session.flush()
+            session.add(Task(id=1, title="old", project_id=1, members=[Member(id=1, user_id=OWNER)]))
+            session.add(Letter(id=1, title="old", owner=OWNER))
+        yield made
+
+
+@asynccontextmanager
+async def told(queryset: Any, **attributes: Any) -> AsyncIterator[Any]:
+    """The app, and the owner and a stranger, who listen to ``items/``."""
+    bases = attributes.pop("bases", (SubscribeMixin, ModelAPIActionHandler))
+    handler = type("Items", bases, {"queryset": queryset, "serializer_class": TaskOut, **attributes})
+    router = SimpleRouter()
+    router.register("items", handler, basename="item")
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls})
+    app = WSAction([path("ws/", root.as_asgi())])
+    async with (
+        app.lifespan(),
+        connect(app, "/ws/", user=user(OWNER)) as owner,
+        connect(app, "/ws/", user=user(STRANGER)) as stranger,
+    ):
+        for ws in (owner, stranger):
+            await position(ws, "items/")
+        yield app, owner, stranger
+
+
+def asked(rule: Any) -> type[BasePermission]:
+    """A permission of objects: what a function of a user's key and the object says."""
+
+    class Asked(BasePermission):
+        async def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
+            verdict = rule(scope["user"].pk, obj)
+            return bool(await verdict if hasattr(verdict, "__await__") else verdict)
+
+    return Asked
+
+
+async def until_mark(app: Any, *sockets: Any) -> list[list[Any]]:
+    """What each socket was told up to now."""
+    await app.publish("items/", "mark")
+    told = []
+    for ws in sockets:
+        found: list[Any] = []
+        while (one := await ws.event())["event"] != "mark":
+            found.append((one["event"], one["data"]))
+        told.append(found)
+    return told
+
+
+NEW = {"id": 1, "title": "secret", "archived": False}
+
+
+# ------------------------------------------------------------------------------------------------- what is asked
+async def test_a_relation_is_read_as_the_queryset_loads_it(database: Database) -> None:
+    rule = asked(lambda pk, task: task.project is None or task.project.owner == pk)
+    rows = select(Task).options(selectinload(Task.project))
+    queryset = SQLAlchemyQuerySet(rows, database.sessions)
+    async with told(queryset, permission_classes=(rule,)) as (app, owner, stranger):
+        assert (await stranger.call("retrieve", "items/1/"))["status"] == 403
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        assert await until_mark(app, owner, stranger) == [[("updated", NEW)], []]
+        async with database.sessions.begin() as session:
+            task = await session.get(Task, 1)
+            before, task.project_id = queryset.values_of(task), 2
+        await app.publish_object("items/", "updated", task, before=before)
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})], [("created", NEW)]]
+        assert (await stranger.call("destroy", "items/1/"))["status"] == 204
+        assert await until_mark(app, owner, stranger) == [[], [("deleted", {"pk": 1})]]
+
+
+async def test_a_subclass_is_asked_as_itself(database: Database) -> None:
+    rule = asked(lambda pk, document: not isinstance(document, Letter) or document.owner == pk)
+    queryset = SQLAlchemyQuerySet(Document, database.sessions)
+    attributes = {"permission_classes": (rule,), "serializer_class": DocumentOut}
+    async with told(queryset, **attributes) as (app, owner, stranger):
+        assert (await stranger.call("retrieve", "items/1/"))["status"] == 403
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        assert await until_mark(app, owner, stranger) == [[("updated", {"id": 1, "title": "secret"})], []]
+
+
+async def test_what_a_permission_awaits_of_its_object_is_loaded_for_each(database: Database) -> None:
+    async def may(pk: int, task: Any) -> bool:
+        return (await task.awaitable_attrs.project).owner == pk
+
+    queryset = SQLAlchemyQuerySet(Task, database.sessions)
+    async with told(queryset, permission_classes=(asked(may),)) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        # of the past nothing can be awaited, so that the stranger may have seen it
+        assert await until_mark(app, owner, stranger) == [[("updated", NEW)], [("deleted", {"pk": 1})]]
+
+
+async def test_a_collection_is_that_of_now_and_unknown_before(database: Database) -> None:
+    rule = asked(lambda pk, task: any(member.user_id == pk for member in task.members))
+    queryset = SQLAlchemyQuerySet(select(Task).options(selectinload(Task.members)), database.sessions)
+    async with told(queryset, permission_classes=(rule,)) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        assert await until_mark(app, owner, stranger) == [[("updated", NEW)], [("deleted", {"pk": 1})]]
+        async with database.sessions.begin() as session:
+            task = await session.get(Task, 1)
+            before, task.title = queryset.values_of(task), "not for the owner any more"
+            await session.delete(await session.get(Member, 1))
+        await app.publish_object("items/", "updated", task, before=before)
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
+
+
+async def test_values_that_json_does_not_carry_are_not_made_up(database: Database) -> None:
+    """The rule's column is of a type of its own, and there are bytes and a list in JSON beside it."""
+    rule = asked(lambda pk, task: task.digest == b"\xff\x00" and task.tags == ["a", {"b": 1}] and task.mask == pk)
+    queryset = SQLAlchemyQuerySet(Task, database.sessions)
+    async with told(queryset, permission_classes=(rule,)) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        assert await until_mark(app, owner, stranger) == [[("updated", NEW)], [("deleted", {"pk": 1})]]
+
+
+@pytest.mark.parametrize("rows", ["select", "filter"])
+async def test_what_the_queryset_leaves_out_is_not_shown(rows: str, database: Database) -> None:
+    plain = SQLAlchemyQuerySet(Task, database.sessions)
+    live = SQLAlchemyQuerySet(select(Task).where(~Task.archived), database.sessions)
+    queryset = live if rows == "select" else plain.filter(archived=False)
+    async with told(queryset) as (app, owner, stranger):
+        changes = {"title": "secret", "archived": True}
+        if rows == "select":
+            assert (await owner.call("partial_update", "items/1/", changes))["status"] == 200
+        else:
+            task = await plain.get(pk=1)
+            before = plain.values_of(task)
+            await app.publish_object("items/", "updated", await plain.update(task, changes), before=before)
+        assert (await owner.call("retrieve", "items/1/"))["status"] == 404
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
+
+
+class SoftSession(Session):
+    """One that hides archived tasks, as SQLAlchemy's recipe for soft deletion does."""
+
+
+@event.listens_for(SoftSession, "do_orm_execute")
+def _hide(state: Any) -> None:
+    if state.is_select and not state.is_column_load:
+        state.statement = state.statement.options(LIVE)
+
+
+LIVE = with_loader_criteria(Task, ~Task.archived)
+
+
+@pytest.mark.parametrize("by", ["option", "session"])
+async def test_what_criteria_hide_is_not_shown(by: str, database: Database) -> None:
+    soft = async_sessionmaker(database.sessions.kw["bind"], sync_session_class=SoftSession)
+    queryset: Any = SQLAlchemyQuerySet(Task, soft)
+    if by == "option":
+        queryset = SQLAlchemyQuerySet(select(Task).options(LIVE), database.sessions)
+    async with told(queryset) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        assert await until_mark(app, owner, stranger) == [[("updated", NEW)]] * 2
+        await owner.call("partial_update", "items/1/", {"title": "hidden", "archived": True})
+        assert (await owner.call("retrieve", "items/1/"))["status"] == 404
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
+
+
+async def test_none_that_a_column_keeps_as_a_value_is_not_null(database: Database) -> None:
+    plain = SQLAlchemyQuerySet(Task, database.sessions)
+    async with told(plain.filter(tags__isnull=True)) as (app, owner, stranger):
+        task = await plain.get(pk=1)
+        before = plain.values_of(task)
+        task = await plain.update(task, {"title": "secret", "tags": None})  # which JSON has a null of its own for
+        await app.publish_object("items/", "updated", task, before=before)
+        assert (await owner.call("retrieve", "items/1/"))["status"] == 404
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
+
+
+async def test_a_comparison_of_an_attributes_own_is_the_databases_to_decide(database: Database) -> None:
+    plain = SQLAlchemyQuerySet(Folded, database.sessions)
+    async with told(plain.filter(title="OLD")) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"archived": True}))["status"] == 200
+        shown = {"id": 1, "title": "old", "archived": True}
+        assert await until_mark(app, owner, stranger) == [[("updated", shown)]] * 2
+
+
+async def test_the_same_in_memory() -> None:
+    cards = MemoryQuerySet(Card, rows=[Card(id=1, title="old")])
+    async with told(cards.filter(done=False), serializer_class=Card) as (app, owner, stranger):
+        card = await cards.update(await cards.get(pk=1), {"title": "secret", "done": True})
+        await app.publish_object("items/", "updated", card, before={"pk": 1, "done": False})
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
+
+
+async def _hidden(read: Any) -> Any:
+    if (found := await read).archived:
+        raise NotFound
+    return found
+
+
+class HidingTasks(SQLAlchemyQuerySet[Task]):
+    async def get(self, *conditions: Any, **lookups: Any) -> Task:
+        found: Task = await _hidden(super().get(*conditions, **lookups))
+        return found
+
+
+class HidingCards(MemoryQuerySet[TaskOut]):
+    async def _at(self, key: Any) -> TaskOut | None:
+        found: TaskOut | None = await super()._at(key)
+        return None if found is None or found.archived else found
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlalchemy"])
+async def test_what_a_querysets_own_reading_leaves_out_is_not_shown(store: str, database: Database) -> None:
+    queryset: Any = HidingTasks(Task, database.sessions)
+    if store == "memory":
+        queryset = HidingCards(TaskOut, rows=[TaskOut(id=1, title="old")])
+    async with told(queryset) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        assert await until_mark(app, owner, stranger) == [[("updated", NEW)]] * 2
+        assert (await owner.call("partial_update", "items/1/", {"archived": True}))["status"] == 200
+        assert (await owner.call("retrieve", "items/1/"))["status"] == 404
+        assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
+
+
+async def test_a_scope_counts_where_there_is_no_queryset_beside_it(database: Database) -> None:
+    class Own(SubscribeMixin, ModelAPIActionHandler):
+        def get_queryset(self) -> Any:
+            return SQLAlchemyQuerySet(Task, database.sessions).filter(project__owner=self.user.pk)
+
+    async with told(None, bases=(Own,)) as (app, owner, stranger):
+        assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
+        # whether it was the stranger's before, the database would have had to say then
+        assert await until_mark(app, owner, stranger) == [[("updated", NEW)], [("deleted", {"pk": 1})]]
+
+
+async def test_a_scope_is_the_databases_where_it_folds_case_otherwise(database: Database) -> None:
+    class Accented(SubscribeMixin, ModelAPIActionHandler):
+        def get_queryset(self) -> Any:
+            rows = super().get_queryset()
+            return rows.filter(title__icontains="É") if self.user.pk == STRANGER else rows
+
+    async with told(SQLAlchemyQuerySet(Task, database.sessions), bases=(Accented,)) as (app, owner, stranger):
+        for title in ("é", "É"):
+            assert (await owner.call("create", "items/", {"title": title}))["status"] == 201
+        listed = (await stranger.call("list", "items/"))["data"]["results"]
+        assert [task["title"] for task in listed] == ["É"]
+        created = [data["title"] for _, data in (await until_mark(app, owner, stranger))[1]]
+        assert created == ["É"]
+
+
+async def test_objects_of_another_class_are_not_judged_by_a_namesake_of_their_key(database: Database) -> None:
+    """A task that is told on the route of letters is none of them, though there is a letter of its key."""
+
+    class Letters(SubscribeMixin, ModelAPIActionHandler):
+        queryset = SQLAlchemyQuerySet(Document, database.sessions)
+        serializer_class = DocumentOut
+        permission_classes = (asked(lambda pk, document: document.title == "old"),)
+
+    class Tasks(SubscribeMixin, ModelAPIActionHandler):
+        queryset = SQLAlchemyQuerySet(Task, database.sessions)
+        serializer_class = TaskOut
+
+        def get_event_routes(self, event: str, obj: Any) -> list[str]:
+            return ["items/"]
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = [path("items/", Letters.as_aaah()), path("tasks/<int:pk>/", Tasks.as_aaah())]
+
+    app = WSAction([path("ws/", Root.as_asgi())])
+    async with app.lifespan(), connect(app, "/ws/", user=user(OWNER)) as ws:
+        await position(ws, "items/")
+        assert (await ws.call("partial_update", "tasks/1/", {"title": "secret"}))["status"] == 200
+        [[(name, data)]] = await until_mark(app, ws)
+        assert name == "$resync"
+        assert data.keys() == {"epoch", "offset"}
+
+
+# ------------------------------------------------------------------------------------------------- what it costs
+async def reads_of_one_event(database: Database, watchers: int, **attributes: Any) -> tuple[int, int]:
+    """How many SELECTs an event costs whose change was made elsewhere, and how many recipients see it."""
+    queryset = SQLAlchemyQuerySet(select(Task).options(selectinload(Task.project)), database.sessions)
+    handler = type("Items", attributes.pop("bases", (SubscribeMixin, ModelAPIActionHandler)), {
+        "queryset": queryset, "serializer_class": TaskOut, **attributes,
+    })  # fmt: skip
+    router = SimpleRouter()
+    router.register("items", handler, basename="item")
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls})
+    app = WSAction([path("ws/", root.as_asgi())])
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(app.lifespan())
+        sockets = [
+            await stack.enter_async_context(connect(app, "/ws/", user=user(number % 2 + 1)))
+            for number in range(watchers)
+        ]
+        for ws in sockets:
+            await position(ws, "items/")
+        task = await queryset.get(pk=1)
+        before = queryset.values_of(task)
+        task = await queryset.update(task, {"title": "secret"})
+        database.reads.clear()
+        await app.publish_object("items/", "updated", task, before=before)
+        told = await until_mark(app, *sockets)
+        return len(database.reads), sum(("updated", NEW) in one for one in told)
+
+
+@pytest.mark.parametrize("watchers", [2, 20])
+async def test_an_event_is_read_once_for_all_who_load_alike(watchers: int, database: Database) -> None:
+    rule = asked(lambda pk, task: task.project.owner == pk)
+    reads, shown_to = await reads_of_one_event(database, watchers, permission_classes=(rule,))
+    assert shown_to == watchers // 2
+    assert reads == 2  # the row and its project, for all of them
+
+
+class Mine(SubscribeMixin, ModelAPIActionHandler):
+    def get_queryset(self) -> Any:
+        return super().get_queryset().filter(project_id=self.user.pk)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"bases": (Mine,)}])
+async def test_nothing_is_read_where_values_say_who_sees_it(attributes: Any, database: Database) -> None:
+    reads, shown_to = await reads_of_one_event(database, 4, **attributes)
+    assert (reads, shown_to) == (0, 2 if attributes else 4)
+
+
+async def test_a_backend_that_insists_on_its_parameters_gets_those_of_the_subscription(database: Database) -> None:
+    class OfProject:
+        def parameters(self, handler: Any) -> tuple[str, ...]:
+            return ("project",)
+
+        def check(self, handler: Any) -> None: ...
+
+        def filter_queryset(self, queryset: Any, handler: Any) -> Any:
+            if "project" not in handler.query_params:
+                raise APIError(400, "no_project", "Say which project.")
+            return queryset.filter(project_id=handler.query_params["project"])
+
+    class Items(SubscribeMixin, ModelAPIActionHandler):
+        queryset = SQLAlchemyQuerySet(Task, database.sessions)
+        serializer_class = TaskOut
+        filter_backends = (OfProject,)
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = [path("items/", Items.as_aaah())]
+
+    app = WSAction([path("ws/", Root.as_asgi())])
+    async with app.lifespan(), connect(app, "/ws/") as one, connect(app, "/ws/") as two:
+        await position(one, "items/?project=1")
+        await position(two, "items/?project=2")
+        task = await Items.queryset.get(pk=1)
+        before = Items.queryset.values_of(task)
+        task = await Items.queryset.update(task, {"title": "secret"})
+        await app.publish_object("items/", "updated", task, before=before)
+        assert await until_mark(app, one, two) == [[("updated", NEW)], []]
+
+
+class Secretive(BaseModel):
+    id: Annotated[int, ReadOnly] = 0
+    title: str = ""
+    secret: str = "SECRET"
+
+
+class Brief(BaseModel):
+    id: int
+    title: str
+
+
+def _serializer_by_user(self: Any) -> type[BaseModel]:
+    return Secretive if self.user.is_authenticated else Brief
+
+
+def _shown_by_user(self: Any, obj: Any) -> BaseModel:
+    return Brief(id=obj.id, title=obj.title)
+
+
+@async_action
+async def _by_itself(self: Any) -> Any:
+    return _shown_by_user(self, await self.get_object())
+
+
+HOOKS: list[dict[str, Any]] = [
+    {"get_serializer_class": _serializer_by_user},
+    {"serialize": _shown_by_user},
+    {"retrieve": _by_itself},
+    {"retrieve": None, "list": _by_itself},
+    {"retrieve": None, "serialize_many": lambda self, objs: [_shown_by_user(self, one) for one in objs]},
+]
+
+
+@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: "-".join(hook))
+async def test_an_event_shows_the_key_alone_where_the_handler_decides_what_a_user_is_shown(hook: Any) -> None:
+    rows = MemoryQuerySet(Secretive, rows=[Secretive(id=1)])
+    members = {"queryset": rows, "serializer_class": Secretive, "input_serializer_class": Brief, **hook}
+    router = SimpleRouter()
+    router.register("notes", type("Notes", (SubscribeMixin, ModelAPIActionHandler), members))
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls})
+    async with connect(WSAction([path("ws/", root.as_asgi())]), "/ws/") as ws:
+        await ws.call("subscribe", "notes/1/")
+        reply = await ws.call("partial_update", "notes/1/", data={"title": "new"})
+        told = await ws.event("updated")
+    assert (told["event"], told["data"]) == ("updated", {"pk": 1})
+    assert "retrieve" in hook or "SECRET" not in str(reply)
+
+
+class Bare(BaseModel):
+    id: int
+    page: int  # which a note has not
+
+
+@pytest.mark.parametrize(
+    ("shows", "data"), [(Brief, {"id": 1, "title": "new"}), (Secretive, None), (Bare, {"pk": 1})], ids=str
+)
+async def test_an_event_shows_at_each_route_what_retrieve_shows_there(shows: Any, data: Any) -> None:
+    class Notes(SubscribeMixin, ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Secretive, rows=[Secretive(id=1)])
+        serializer_class = Secretive
+
+        def get_event_routes(self, event: str, obj: Any) -> list[str]:
+            return [f"staff/{obj.id}/", f"notes/{obj.id}/"]
+
+    patterns = [
+        path("staff/<int:pk>/", Notes.as_aaah()),
+        path("notes/<int:pk>/", Notes.as_aaah(serializer_class=shows)),
+    ]
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": patterns})
+    async with connect(WSAction([path("ws/", root.as_asgi())]), "/ws/") as ws:
+        await ws.call("subscribe", "notes/1/")
+        reply = await ws.call("partial_update", "staff/1/", data={"title": "new"})
+        told = await ws.event("updated")
+    assert told["data"] == (data or reply["data"])
+
+
+class Known(BasePermission):
+    async def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+        return bool(await handler.queryset.count())
+
+    async def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
+        return bool(await handler.queryset.count())
+
+
+class Nobody(BasePermission):
+    def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+        return False
+
+
+class Stranger(BasePermission):
+    def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
+        return action not in ("list", "retrieve")
+
+
+SHOWS = ("list", "retrieve")
+BY_ACTION: dict[str, Any] = {  # as Django REST framework's users write it, who know of no subscribe
+    "get_queryset": lambda self: self.queryset.filter(title="x") if self.action in SHOWS else self.queryset,
+    "get_permissions": lambda self: (Nobody,) if self.action in SHOWS else (),
+    "permission_classes": (Stranger,),
+}
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+@pytest.mark.parametrize("route", ["notes/", "notes/1/"])
+@pytest.mark.parametrize("hook", BY_ACTION)
+async def test_what_decides_by_the_action_decides_as_where_objects_are_shown(
+    hook: str, route: str, hidden: bool
+) -> None:
+    members: dict[str, Any] = {
+        "queryset": MemoryQuerySet(Brief, rows=[Brief(id=1, title="old")]),
+        "serializer_class": Brief,
+        "__module__": __name__,
+    }
+    if hidden:
+        members[hook] = BY_ACTION[hook]
+    router = SimpleRouter()
+    router.register("notes", type("Notes", (SubscribeMixin, ModelAPIActionHandler), members))
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls})
+    async with connect(WSAction([path("ws/", root.as_asgi())]), "/ws/") as ws:
+        await ws.call("subscribe", route)
+        assert (await ws.call("partial_update", "notes/1/", data={"title": "new"}))["status"] == 200
+        shown = await ws.call("retrieve", "notes/1/")
+        if hidden:
+            assert shown["status"] in (403, 404)
+            await ws.nothing()
+        else:
+            assert (await ws.event("updated"))["data"] == shown["data"]
+
+
+class ByAction(BasePermission):
+    def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+        return action not in SHOWS
+
+
+class ByHandlersAction(BasePermission):
+    def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+        return handler.action not in SHOWS
+
+
+@async_action(permission_classes=(Nobody,))
+async def refused_list(self: Any) -> list[dict[str, Any]]:
+    return []
+
+
+@pytest.mark.parametrize(
+    ("route", "members"),
+    [
+        ("notes/", {"permission_classes": (ByAction,)}),
+        ("notes/1/", {"permission_classes": (ByAction,)}),
+        ("notes/1/", {"permission_classes": (ByHandlersAction,)}),
+        ("notes/", {"list": refused_list}),
+    ],
+)
+async def test_events_are_for_those_who_may_ask_for_what_they_show(route: str, members: dict[str, Any]) -> None:
+    async with connect(_notes(members), "/ws/") as ws:
+        assert (await ws.call("list" if route == "notes/" else "retrieve", route))["status"] == 403
+        assert (await ws.call("subscribe", route))["status"] == 403
+        assert (await ws.call("partial_update", "notes/1/", data={"title": "new"}))["status"] == 200
+        await ws.nothing()
+
+
+@async_action
+async def change(self: Any) -> None:
+    note = await self.queryset.get(pk=1)
+    before = self.queryset.values_of(note)
+    await self.publish_object("updated", await self.queryset.update(note, {"title": "new"}), before=before)
+
+
+async def test_those_above_who_decide_for_each_frame_have_a_say_in_what_events_show() -> None:
+    app = _notes({}, get_permissions=lambda self: (Nobody,) if self.action in SHOWS else ())
+    async with connect(app, "/ws/") as ws:
+        for action in ("list", "subscribe"):
+            assert (await ws.call(action, "notes/"))["status"] == 403
+
+
+@async_action
+async def keys(self: Any) -> list[dict[str, Any]]:
+    return [{"id": note.id} async for note in self.get_queryset()]
+
+
+@async_action(permission_classes=())
+async def open_list(self: Any) -> list[dict[str, Any]]:
+    return [{"id": note.id} async for note in self.get_queryset()]
+
+
+RESTRICTED: dict[str, Any] = {  # in retrieve alone
+    "get_queryset": lambda self: self.queryset.filter(title="x") if self.action == "retrieve" else self.queryset,
+    "get_permissions": lambda self: (Nobody,) if self.action == "retrieve" else (),
+    "permission_classes": (type("Nobodys", (BasePermission,), {"has_object_permission": lambda *_: False}),),
+}
+
+
+@pytest.mark.parametrize("own", [keys, open_list])
+@pytest.mark.parametrize("hook", RESTRICTED)
+async def test_where_list_shows_less_the_content_is_for_those_who_may_retrieve_it(hook: str, own: Any) -> None:
+    members = {"list": own, hook: RESTRICTED[hook], "change": change}
+    async with connect(_notes(members), "/ws/") as ws:
+        assert (await ws.call("list", "notes/"))["data"] == [{"id": 1}]
+        assert (await ws.call("retrieve", "notes/1/"))["status"] in (403, 404)
+        assert (await ws.call("subscribe", "notes/"))["status"] == 200
+        assert (await ws.call("change", "notes/"))["status"] == 200
+        await ws.nothing()
+
+
+@pytest.mark.parametrize("hook", RESTRICTED)
+async def test_where_nothing_shows_an_object_it_is_shown_as_at_the_handlers_other_routes(hook: str) -> None:
+    async with connect(_notes({"list": None, hook: RESTRICTED[hook], "change": change}), "/ws/") as ws:
+        assert (await ws.call("retrieve", "notes/1/"))["status"] in (403, 404)
+        assert (await ws.call("subscribe", "notes/"))["status"] == 200
+        assert (await ws.call("change", "notes/"))["status"] == 200
+        await ws.nothing()
+
+
+async def test_a_list_of_ones_own_has_whole_events_for_those_who_may_retrieve_them() -> None:
+    def get_queryset(self: Any) -> Any:
+        return self.queryset.filter(pk=self.kwargs["pk"]) if self.action == "retrieve" else self.queryset
+
+    async with connect(_notes({"list": keys, "get_queryset": get_queryset, "change": change}), "/ws/") as ws:
+        await ws.call("subscribe", "notes/")
+        assert (await ws.call("change", "notes/"))["status"] == 200
+        assert (await ws.event("updated"))["data"] == {"id": 1, "title": "new"}
+
+
+def _notes(members: dict[str, Any], **above: Any) -> WSAction:
+    members = {
+        "queryset": MemoryQuerySet(Brief, rows=[Brief(id=1, title="old")]),
+        "serializer_class": Brief,
+        "__module__": __name__,
+        **members,
+    }
+    router = SimpleRouter()
+    router.register("notes", type("Notes", (SubscribeMixin, ModelAPIActionHandler), members))
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls, **above})
+    return WSAction([path("ws/", root.as_asgi())])
+
+
+class Long(BaseModel):
+    id: int
+    title: str
+    secret: str = "s"
+
+
+class ThatOwn(BasePermission):
+    def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
+        return bool(obj.title == "mine")
+
+
+async def test_handlers_with_one_get_topic_whose_routes_are_apart_show_what_they_show() -> None:
+    class Base(SubscribeMixin, ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Long, rows=[Long(id=1, title="old")])
+
+        def get_topic(self) -> str:
+            return super().get_topic()
+
+    router = SimpleRouter()
+    for name, shows in (("notes", Brief), ("staff", Long)):
+        router.register(name, type(name.title(), (Base,), {"serializer_class": shows}), basename=name)
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = router.urls
+
+    async with connect(WSAction([path("ws/", Root.as_asgi())]), "/ws/") as ws:
+        await ws.call("subscribe", "staff/")
+        await ws.call("partial_update", "staff/1/", data={"title": "new"})
+        assert (await ws.event("updated"))["data"] == {"id": 1, "title": "new", "secret": "s"}
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(
+    ("members", "title", "told"),
+    [
+        ({}, "new", {"pk": 1}),
+        ({"serializer_class": Long}, "new", {"id": 1, "title": "new", "secret": "s"}),
+        ({"serializer_class": Long, "permission_classes": (ThatOwn,)}, "new", None),
+        (
+            {"serializer_class": Long, "permission_classes": (ThatOwn,)},
+            "mine",
+            {"id": 1, "title": "mine", "secret": "s"},
+        ),
+        (
+            {"queryset": MemoryQuerySet(Card), "permission_classes": (ThatOwn,)},
+            "new",
+            {"id": 1, "title": "new", "secret": "s"},
+        ),
+    ],
+)
+async def test_handlers_that_share_a_topic_show_what_each_of_them_shows(
+    shared: bool, members: dict[str, Any], title: str, told: Any
+) -> None:
+    class Base(SubscribeMixin, ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Long, rows=[Long(id=1, title="old")])
+
+        def get_topic(self) -> str:
+            return SharedTopic("notes") if shared else "notes"
+
+    class Staff(Base):
+        serializer_class = Long
+
+    router = SimpleRouter()
+    router.register("staff", Staff, basename="staff")
+    router.register("notes", type("Public", (Base,), {"serializer_class": Brief, **members}), basename="notes")
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = router.urls
+
+    async with connect(WSAction([path("ws/", Root.as_asgi())]), "/ws/") as ws:
+        await ws.call("subscribe", "notes/")
+        await ws.call("partial_update", "staff/1/", data={"title": title})
+        if told is None:
+            await ws.nothing()
+        else:
+            assert (await ws.receive_json())["data"] == told
+
+
+@pytest.mark.parametrize(("title", "told"), [("new", None), ("mine", {"id": 1, "title": "mine", "secret": "s"})])
+async def test_one_handler_that_is_mounted_with_permissions_and_without_asks_them(title: str, told: Any) -> None:
+    class Notes(SubscribeMixin, ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Long, rows=[Long(id=1, title="old")])
+        serializer_class = Long
+
+        def get_topic(self) -> str:
+            return "notes"
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = [
+            path("staff/<int:pk>/", Notes.as_aaah()),
+            path("notes/", Notes.as_aaah(permission_classes=(ThatOwn,))),
+        ]
+
+    async with connect(WSAction([path("ws/", Root.as_asgi())]), "/ws/") as ws:
+        await ws.call("subscribe", "notes/")
+        await ws.call("partial_update", "staff/1/", data={"title": title})
+        if told is None:
+            await ws.nothing()
+        else:
+            assert (await ws.receive_json())["data"] == told
+
+
+class IsNamed(BasePermission):
+    def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
+        return action == "partial_update" or obj.title == "ann"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [("ann", "ann", "updated"), ("bob", "ann", "created"), ("ann", "bob", "deleted"), ("bob", "bob", None)],
+)
+async def test_what_leaves_for_a_route_that_asks_nobody_is_asked_about_where_it_was(
+    before: str, after: str, told: str | None
+) -> None:
+    """Both changes are one event, and only the first is told where somebody is asked."""
+
+    class Public(SubscribeMixin, ModelAPIActionHandler):
+        queryset = MemoryQuerySet(Long, rows=[Long(id=1, title=before)])
+        serializer_class = Long
+
+        def get_event_routes(self, event: str, obj: Long) -> list[str]:
+            return ["public/"] if obj.secret == "public" else ["drafts/"]
+
+    class Drafts(Public):
+        permission_classes = (IsNamed,)
+
+        async def perform_update(self, obj: Any, values: dict[str, Any]) -> Any:
+            obj = await super().perform_update(obj, {"title": after})
+            return await super().perform_update(obj, {"secret": "public"})
+
+    router = SimpleRouter()
+    router.register("drafts", Drafts)
+
+    class Root(AsyncAPIConsumer):
+        routepatterns = [*router.urls, path("public/", Public.as_aaah())]
+
+    async with connect(WSAction([path("ws/", Root.as_asgi())]), "/ws/") as ws:
+        await ws.call("subscribe", "drafts/")
+        await ws.call("partial_update", "drafts/1/", data={})
+        if told is None:
+            await ws.nothing()
+        else:
+            shown = {"pk": 1} if told == "deleted" else {"id": 1, "title": after, "secret": "public"}
+            assert (await ws.event(told))["data"] == shown
+
+
+async def test_what_events_show_is_asked_in_the_unit_of_work_under_way() -> None:
+    """A database with one connection has no other."""
+    async with _projects({"permission_classes": (Known,)}) as ws:
+        assert (await ws.call("subscribe", "projects/1/"))["status"] == 200
+        assert (await ws.call("enter", "projects/"))["status"] == 200
+
+
+@pytest.mark.parametrize("members", [{"permission_classes": (Known,)}, {"get_permissions": lambda self: (Known,)}])
+async def test_who_asks_of_an_event_holds_no_connection_while_it_is_read(members: dict[str, Any]) -> None:
+    async with _projects(members) as ws:
+        await ws.call("subscribe", "projects/")
+        await ws.call("partial_update", "projects/1/", data={"owner": 2})
+        assert (await ws.event("updated"))["data"] == {"id": 1, "owner": 2}
+
+
+@asynccontextmanager
+async def _projects(members: dict[str, Any]) -> AsyncIterator[WebSocketSession]:
+    """Projects in a database that has one connection."""
+    engine = create_async_engine("sqlite+aiosqlite://")
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    projects = SQLAlchemyQuerySet(Project, async_sessionmaker(engine))
+    await projects.create({"id": 1, "owner": 1})
+
+    class Out(BaseModel):
+        id: int
+        owner: int
+
+    class Projects(SubscribeMixin, ModelAPIActionHandler):
+        queryset = projects
+        serializer_class = Out
+
+        @async_action
+        async def enter(self) -> None:
+            await projects.create({"id": 2, "owner": 1})
+            await self.subscribe()
+
+    router = SimpleRouter()
+    router.register("projects", type("Asked", (Projects,), members))
+    root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls})
+    async with connect(WSAction([path("ws/", root.as_asgi())]), "/ws/") as ws:
+        yield ws
+    await engine.dispose()

@@ -1,0 +1,343 @@
+"""`wsaction._events.grants`: rights that change while somebody subscribes, is subscribed, or is about to be
+connected."""
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.pubsub.test_presence import Room
+from tests.pubsub.test_subscriptions import Board, position
+from wsaction.applications import WSAction
+from wsaction.authentication import Credential, FirstFrameAuthentication
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.exceptions import APIError, LayerUnavailable
+from wsaction.limits import Limits
+from wsaction.permissions import BasePermission
+from wsaction.presence import PresenceMixin
+from wsaction.routing import path
+from wsaction.testing import WebSocketSession, connect
+from wsaction.testing.errors import HandshakeRefused
+
+LOST = {"reason": "permission_denied"}
+
+
+class Rights:
+    """What a test's permission answers, by route; and what it waits for in `check_subscription`."""
+
+    def __init__(self) -> None:
+        self.allowed = True
+        self.hangs: set[str] = set()
+        self.raises: dict[str, BaseException] = {}
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
+
+
+class May(BasePermission):
+    async def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+        rights: Rights = scope["rights"]
+        if (error := rights.raises.get(handler.route)) is not None and action == "subscribe":
+            raise error
+        if handler.route in rights.hangs and action == "subscribe":
+            await asyncio.get_running_loop().create_future()
+        return action != "subscribe" or rights.allowed
+
+
+class Guarded(Board):
+    permission_classes = (May,)
+
+
+class Slow(Guarded):
+    """Between its permissions and the subscription, something is waited for."""
+
+    async def check_subscription(self) -> None:
+        rights: Rights = self.scope["rights"]
+        rights.asked.set()
+        await rights.go.wait()
+
+
+class Twice(Guarded):
+    """The second time it is asked, something is waited for."""
+
+    times = 0
+
+    async def check_subscription(self) -> None:
+        Twice.times += 1
+        if Twice.times == 2:
+            rights: Rights = self.scope["rights"]
+            rights.asked.set()
+            await rights.go.wait()
+
+
+class TwiceRoom(PresenceMixin, Twice):
+    """The same, and who is there."""
+
+
+class Root(AsyncAPIConsumer):
+    routepatterns = [
+        path("guarded/<int:pk>/", Guarded.as_aaah()),
+        path("slow/", Slow.as_aaah()),
+        path("twice/", Twice.as_aaah()),
+        path("twice/room/", TwiceRoom.as_aaah()),
+    ]
+
+
+def user(pk: Any, **more: Any) -> Any:
+    return SimpleNamespace(is_authenticated=True, pk=pk, **more)
+
+
+def opened(app: WSAction, rights: Rights) -> Any:
+    return connect(app, "/ws/", user=user("ada"), scope={"rights": rights})
+
+
+def served(**options: Any) -> WSAction:
+    return WSAction([path("ws/", Root.as_asgi())], **options)
+
+
+async def lost(ws: WebSocketSession, route: str) -> None:
+    assert await ws.event() == {"event": "$unsubscribed", "route": route, "data": LOST}
+
+
+async def test_a_right_that_is_lost_between_the_permission_and_the_subscription() -> None:
+    app, rights = served(), Rights()
+    async with app.lifespan(), opened(app, rights) as ws:
+        await ws.send_json({"action": "subscribe", "route": "slow/", "request_id": 1})
+        await asyncio.wait_for(rights.asked.wait(), 5)
+        rights.allowed = False
+        await app.revoke_user("ada")
+        rights.go.set()
+        assert (await ws.receive_json())["status"] == 403
+        await ws.call("tell", "slow/", 1)
+        await ws.nothing()
+        rights.allowed = True
+        await position(ws, "slow/")
+
+
+async def test_a_right_that_is_lost_while_it_is_asked_for_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Twice, "times", 0)
+    app, rights = served(), Rights()
+    async with app.lifespan(), opened(app, rights) as ws:
+        await app.revoke_user("ada")  # from now on it is asked for once more
+        await ws.send_json({"action": "subscribe", "route": "twice/", "request_id": 1})
+        await asyncio.wait_for(rights.asked.wait(), 5)
+        rights.allowed = False
+        await app.revoke_user("ada")
+        await lost(ws, "twice/")
+        rights.go.set()  # what was asked before says yes
+        assert (await ws.receive_json())["status"] == 403
+        await ws.call("tell", "twice/", 1)
+        await ws.nothing()
+
+
+async def test_who_is_stopped_as_he_subscribes_again_is_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Twice, "times", 0)
+    app, rights, room = served(), Rights(), "twice/room/"
+    async with app.lifespan(), opened(app, rights) as ws:
+        await app.revoke_user("ada")
+        rights.go.set()
+        await position(ws, room)
+        await ws.event("join")
+        rights.go.clear()
+        rights.asked.clear()
+        Twice.times = 0
+        await ws.send_json({"action": "subscribe", "route": room, "request_id": 1})
+        await asyncio.wait_for(rights.asked.wait(), 5)
+        await ws.call("$cancel", data=1)
+        assert (await ws.receive_json())["status"] == 499
+        assert (await ws.call("presence", room))["data"] == {"ada": 1}
+        await app.publish(room, "told", 1)
+        assert (await ws.event("told"))["data"] == 1
+        assert (await ws.call("unsubscribe", room))["status"] == 204
+        assert (await ws.call("presence", room))["data"] == {}
+
+
+async def test_nothing_is_told_while_the_right_to_it_is_asked_again() -> None:
+    app, rights = served(limits=Limits(action_timeout=0.3)), Rights()
+    async with app.lifespan(), opened(app, rights) as ws:
+        await position(ws, "guarded/1/")
+        for allowed in (True, False):
+            rights.allowed = allowed
+            await app.revoke_user("ada")
+            await app.revoke_user("ada")
+            await app.publish("guarded/1/", "told", 1)
+            if allowed:
+                at = (await ws.call("subscribe", "guarded/1/"))["data"]
+                assert (at["offset"], (await ws.event("told"))["offset"]) == (1, 1)
+        await lost(ws, "guarded/1/")
+        await ws.nothing()
+
+
+async def test_who_asks_for_more_and_has_lost_the_right_meanwhile_keeps_nothing() -> None:
+    app, rights = served(), Rights()
+    rights.go.set()
+    async with app.lifespan(), opened(app, rights) as ws:
+        at = await position(ws, "slow/")
+        rights.asked.clear()
+        rights.go.clear()
+        since = {"epoch": at["epoch"], "offset": 0}
+        await ws.send_json({"action": "subscribe", "route": "slow/", "request_id": 1, "since": since})
+        await asyncio.wait_for(rights.asked.wait(), 5)
+        rights.allowed = False
+        rights.go.set()
+        await app.revoke_user("ada")
+        await lost(ws, "slow/")
+        assert (await ws.receive_json())["status"] == 403
+        await ws.call("tell", "slow/", 1)
+        await ws.nothing()
+
+
+@pytest.mark.parametrize("error", [None, asyncio.CancelledError(), ZeroDivisionError(), LayerUnavailable()])
+async def test_a_permission_that_hangs_or_fails_keeps_no_other_from_being_asked(error: BaseException | None) -> None:
+    app, rights = served(limits=Limits(action_timeout=0.5)), Rights()
+    async with app.lifespan(), opened(app, rights) as ws:
+        for pk in (1, 2):
+            await position(ws, f"guarded/{pk}/")
+        rights.allowed = False
+        if error is None:
+            rights.hangs.add("guarded/1/")
+        else:
+            rights.raises["guarded/1/"] = error
+        await app.revoke_user("ada")
+        routes = [(await ws.event("$unsubscribed"))["route"] for _ in range(2)]
+        assert sorted(routes) == ["guarded/1/", "guarded/2/"]
+        assert error is not None or routes[0] == "guarded/2/"
+
+
+async def test_who_leaves_while_permissions_are_asked_again_is_told_nothing() -> None:
+    app, rights = served(limits=Limits(action_timeout=0.3)), Rights()
+    async with app.lifespan(), opened(app, rights) as ws:
+        for pk in (1, 2):
+            await position(ws, f"guarded/{pk}/")
+            rights.hangs.add(f"guarded/{pk}/")
+        await app.revoke_user("ada")
+        assert (await ws.call("unsubscribe", "guarded/1/"))["status"] == 204
+        await lost(ws, "guarded/2/")
+        await ws.nothing()
+
+
+async def test_who_ends_while_permissions_are_asked_again_leaves_nothing_behind() -> None:
+    app, rights = served(), Rights()
+    async with app.lifespan():
+        async with opened(app, rights) as ws:
+            await position(ws, "guarded/1/")
+            rights.hangs.add("guarded/1/")
+            await app.revoke_user("ada")
+            assert (await ws.call("$ping"))["status"] == 200
+        assert not app.runtime.here.users._keys
+
+
+async def test_what_a_permission_says_by_an_error_of_its_own_is_a_no(caplog: pytest.LogCaptureFixture) -> None:
+    app, rights = served(), Rights()
+    async with app.lifespan(), opened(app, rights) as ws:
+        await position(ws, "guarded/1/")
+        rights.raises["guarded/1/"] = APIError(402, "payment_required", "Pay first.")
+        await app.revoke_user("ada")
+        await lost(ws, "guarded/1/")
+    assert not caplog.records
+
+
+class Team(Board):
+    def get_topic(self) -> str:
+        return f"team:{getattr(self.user, 'team', None)}"
+
+
+def teams(verify: Callable[[Any], Credential], **options: Any) -> WSAction:
+    class Auth(FirstFrameAuthentication):
+        first_frame = False
+
+        async def authenticate_data(self, data: Any) -> Credential | None:
+            return verify(data)
+
+    class Teams(AsyncAPIConsumer):
+        routepatterns = [
+            path("team/", Team.as_aaah()),
+            path("rooms/<int:pk>/", Room.as_aaah()),
+            path("guarded/<int:pk>/", Guarded.as_aaah()),
+        ]
+
+    return WSAction([path("ws/", Teams.as_asgi())], authentication_classes=[Auth], **options)
+
+
+async def test_a_topic_that_is_another_after_auth_is_told_no_more() -> None:
+    app = teams(lambda data: Credential(user("ada", team=data)))
+    async with app.lifespan(), connect(app, "/ws/") as ws, connect(app, "/ws/") as red:
+        for one in (ws, red):
+            assert (await one.call("$auth", data="red"))["status"] == 200
+            await position(one, "team/")
+        assert (await ws.call("$auth", data="red"))["status"] == 200
+        await ws.send_json({"action": "$auth", "data": "blue", "request_id": 1})
+        assert (await ws.receive_json())["event"] == "$unsubscribed"
+        assert (await ws.receive_json())["status"] == 200
+        await red.call("tell", "team/", "of the reds")
+        await ws.nothing()
+        await position(ws, "team/")
+
+
+async def test_who_authenticates_after_subscribing_is_present_from_then_on() -> None:
+    app = teams(lambda data: Credential(user(data)))
+    async with app.lifespan(), connect(app, "/ws/") as ws:
+        await position(ws, "rooms/7/")
+        for _ in range(2):
+            assert (await ws.call("$auth", data="ada"))["status"] == 200
+            assert (await ws.call("presence", "rooms/7/"))["data"] == {"ada": 1}
+        assert (await ws.event())["event"] == "join"
+        assert (await ws.call("unsubscribe", "rooms/7/"))["status"] == 204
+        assert (await ws.call("presence", "rooms/7/"))["data"] == {}
+
+
+async def test_cancelling_auth_does_not_keep_what_it_takes_away() -> None:
+    app, rights = teams(lambda data: Credential(user(data)), limits=Limits(action_timeout=0.5)), Rights()
+    async with app.lifespan(), connect(app, "/ws/", scope={"rights": rights}) as ws:
+        await position(ws, "guarded/1/")
+        rights.hangs.add("guarded/1/")
+        await ws.send_json({"action": "$auth", "data": "ada", "request_id": 1})
+        await ws.send_json({"action": "$cancel", "data": 1, "request_id": 2})
+        statuses = {(await ws.receive_json())["status"] for _ in range(2)}
+        assert statuses == {499, 200}
+        await lost(ws, "guarded/1/")
+
+
+class Entrance(AsyncAPIConsumer):
+    async def connect(self) -> None:
+        self.scope["entered"].set()
+        await self.scope["go"].wait()
+
+    async def disconnect(self, code: int) -> None:
+        self.scope["code"].append(code)
+
+
+async def test_who_is_disconnected_while_connecting_is_refused() -> None:
+    app = WSAction([path("ws/", Entrance.as_asgi())])
+    entered, go, codes = asyncio.Event(), asyncio.Event(), list[int]()
+    scope = {"entered": entered, "go": go, "code": codes}
+
+    async def enter() -> int:
+        with pytest.raises(HandshakeRefused) as refused:
+            async with connect(app, "/ws/", user=user("ada"), scope=scope):
+                raise AssertionError("it was accepted")
+        return refused.value.status
+
+    async with app.lifespan():
+        entering = asyncio.create_task(enter())
+        await asyncio.wait_for(entered.wait(), 5)
+        await app.disconnect_user("ada", "banned")
+        go.set()
+        assert await asyncio.wait_for(entering, 5) == 403
+        assert codes == [4403]
+        assert not app.runtime.here.users._keys
+
+
+class Leaver(Board, AsyncAPIConsumer):
+    async def disconnect(self, code: int) -> None:
+        await self.publish("left", self.user.pk)
+
+
+async def test_disconnect_may_tell_the_others() -> None:
+    app = WSAction([path("ws/", Leaver.as_asgi())])
+    async with app.lifespan(), connect(app, "/ws/", user=user("bob")) as stays:
+        await position(stays, "")
+        async with connect(app, "/ws/", user=user("ada")) as goes:
+            await position(goes, "")
+        event = await stays.event()
+        assert (event["event"], event["data"]) == ("left", "ada")

@@ -1,0 +1,309 @@
+"""What is published on another event loop than the one that serves: done there and awaited, or an error; never told to
+nobody in silence."""
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any
+
+import anyio
+import pytest
+from pydantic import BaseModel
+
+from tests.pubsub.test_subscriptions import position
+from tests.support.redis_servers import needs_redis_server, redis_server
+from wsaction._server import runtime
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.exceptions import LayerUnavailable, OutcomeUnknown
+from wsaction.generics import ModelAPIActionHandler
+from wsaction.layers.redis import RedisLayer
+from wsaction.querysets import MemoryQuerySet
+from wsaction.routing import path
+from wsaction.serializers import ReadOnly
+from wsaction.subscriptions import SubscribeMixin
+from wsaction.testing import connect
+from wsaction.transactions import unit_of_work
+
+
+class Card(BaseModel):
+    id: Annotated[int, ReadOnly]
+    text: str = ""
+
+
+class Cards(SubscribeMixin, ModelAPIActionHandler):
+    queryset = MemoryQuerySet(Card, [Card(id=1)])
+    serializer_class = Card
+
+    @async_action
+    def in_a_thread(self, what: str) -> None:
+        """A sync action: it runs in a thread, where an event loop is one of its own."""
+        card = Card(id=1, text="new")
+        works: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "publish": lambda: self.publish("told", 1),
+            "push": lambda: self.push("told", 1),
+            "publish_object": lambda: self.publish_object("updated", card),
+            "app.publish": lambda: self.app.publish("cards/", "told", 1),
+        }
+        asyncio.run(works[what]())
+
+    @async_action
+    def in_a_child(self) -> None:
+        """Its unit of work has begun, and is none of the process that is forked here."""
+        anyio.from_thread.run(self.queryset.create, {"text": "new"})
+        asyncio.run(forked(lambda: self.app.publish("cards/", "told", 1)))
+
+
+class Root(AsyncAPIConsumer):
+    routepatterns = [path("cards/", Cards.as_aaah())]
+
+
+def served(**options: Any) -> WSAction:
+    return WSAction([path("ws/", Root.as_asgi())], **options)
+
+
+ada = SimpleNamespace(is_authenticated=True, pk="ada")
+
+WAYS: dict[str, Callable[[WSAction], Coroutine[Any, Any, None]]] = {
+    "publish": lambda app: app.publish("cards/", "told", 1),
+    "publish_object": lambda app: app.publish_object("cards/", "updated", Card(id=1, text="new")),
+    "push_user": lambda app: app.push_user("ada", "told", 1),
+    "disconnect_user": lambda app: app.disconnect_user("ada", "bye"),
+    "revoke_user": lambda app: app.revoke_user("ada"),
+}
+
+
+def elsewhere(work: Callable[[], Coroutine[Any, Any, None]]) -> Coroutine[Any, Any, None]:
+    """Runs something on an event loop of its own, in a thread."""
+    return asyncio.to_thread(asyncio.run, work())
+
+
+@contextlib.asynccontextmanager
+async def layer(kind: str, tmp_path: Path) -> AsyncIterator[Any]:
+    if kind == "memory":
+        yield None
+    else:
+        with redis_server(tmp_path) as server:
+            yield RedisLayer(server.url)
+
+
+@pytest.mark.parametrize("kind", ["memory", pytest.param("redis", marks=needs_redis_server)])
+@pytest.mark.parametrize("living", [True, False])
+async def test_it_is_done_where_the_app_is_served(kind: str, living: bool, tmp_path: Path) -> None:
+    async with layer(kind, tmp_path) as known, contextlib.AsyncExitStack() as stack:
+        app = served(layer=known)
+        if living:
+            await stack.enter_async_context(app.lifespan())
+        ws = await stack.enter_async_context(connect(app, "/ws/", user=ada))
+        await position(ws, "cards/")
+        for _ in range(2):
+            for way in ("publish", "publish_object", "push_user"):
+                await elsewhere(lambda way=way: WAYS[way](app))  # type: ignore[misc]  # mypy knows no such lambdas
+                assert (await ws.event())["event"] == ("updated" if way == "publish_object" else "told")
+        await elsewhere(lambda: WAYS["revoke_user"](app))
+        await elsewhere(lambda: WAYS["publish"](app))
+        await ws.event("told")
+        await elsewhere(lambda: WAYS["disconnect_user"](app))
+        assert await ws.wait_closed() == (4403, "bye")
+        await app.runtime.close()
+
+
+@pytest.mark.parametrize("what", ["publish", "push", "publish_object", "app.publish"])
+async def test_from_a_sync_action(what: str) -> None:
+    async with connect(served(), "/ws/") as ws:
+        await position(ws, "cards/")
+        await ws.send_json({"action": "in_a_thread", "route": "cards/", "what": what, "request_id": 1})
+        frames = [await ws.receive_json() for _ in range(2)]
+        assert {frame.get("event") for frame in frames} == {None, "updated" if what == "publish_object" else "told"}
+        assert [frame["status"] for frame in frames if "status" in frame] == [200]
+
+
+async def test_what_is_wrong_is_raised_where_it_was_called() -> None:
+    app = served()
+    async with connect(app, "/ws/"):
+        with pytest.raises(ValueError, match="None of the 1 patterns"):
+            await elsewhere(lambda: app.publish("nowhere/", "told"))
+        with pytest.raises(ValueError, match="None"):
+            await elsewhere(lambda: app.push_user(None, "told"))
+
+
+async def test_two_loops_that_serve_are_both_told() -> None:
+    """And one that has ended is not waited for."""
+    app, up, heard = served(), threading.Event(), asyncio.Event()
+    loop, told = asyncio.get_running_loop(), list[Any]()
+
+    async def serve() -> None:
+        async with connect(app, "/ws/", user=ada) as ws:
+            await position(ws, "cards/")
+            up.set()
+            told.append(await ws.event("told"))
+            loop.call_soon_threadsafe(heard.set)
+
+    thread = asyncio.create_task(asyncio.to_thread(asyncio.run, serve()))
+    await asyncio.to_thread(up.wait, 5)
+    async with connect(app, "/ws/", user=ada) as ws:
+        await position(ws, "cards/")
+        await elsewhere(lambda: WAYS["publish"](app))
+        assert (await ws.event("told"))["data"] == 1
+        await asyncio.wait_for(heard.wait(), 5)
+        await thread
+        await elsewhere(lambda: WAYS["publish"](app))
+        assert (await ws.event("told"))["data"] == 1
+    assert len(told) == 1
+
+
+async def test_a_loop_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "HAND_OVER_TIMEOUT", 0.05)
+    app, gate = served(), asyncio.Event()
+
+    async def never(*args: Any, **options: Any) -> None:
+        await gate.wait()
+
+    async with connect(app, "/ws/"):
+        monkeypatch.setattr(app, "_publish", never)
+        with pytest.raises(LayerUnavailable, match="did not do it within") as caught:
+            await elsewhere(lambda: WAYS["publish"](app))
+        assert caught.value.uncertain
+
+        async def late(*args: Any, **options: Any) -> None:
+            raise TimeoutError("its own")
+
+        monkeypatch.setattr(app, "_publish", late)
+        with pytest.raises(TimeoutError, match="its own"):
+            await elsewhere(lambda: WAYS["publish"](app))
+
+
+async def test_a_loop_that_was_closed_is_an_error() -> None:
+    loop = asyncio.new_event_loop()
+    loop.close()
+
+    async def work() -> None:
+        raise AssertionError
+
+    with pytest.raises(LayerUnavailable, match="has ended"):
+        await runtime.on_loop(loop, work)
+
+
+async def test_where_nobody_serves_yet_it_is_done_here() -> None:
+    app = served()
+    await elsewhere(lambda: WAYS["publish"](app))
+    async with connect(app, "/ws/") as ws:
+        assert (await position(ws, "cards/"))["offset"] == 0
+        await app.publish("cards/", "told", 1)
+        assert (await ws.event("told"))["data"] == 1
+
+
+@pytest.mark.parametrize("way", ["publish", "publish_object", "push_user"])
+async def test_what_a_unit_of_another_loop_tells_waits_for_its_commit(way: str) -> None:
+    app = served()
+
+    async def job(fail: bool) -> None:
+        async with unit_of_work():
+            await WAYS[way](app)
+            if fail:
+                raise ZeroDivisionError
+            told.append("committed")
+
+    told: list[str] = []
+    async with connect(app, "/ws/", user=ada) as ws:
+        await position(ws, "cards/")
+        with pytest.raises(ZeroDivisionError):
+            await elsewhere(lambda: job(fail=True))
+        assert (await ws.call("$ping"))["status"] == 200
+        await elsewhere(lambda: job(fail=False))
+        event = await ws.event()
+        assert (event["event"], told) == ("updated" if way == "publish_object" else "told", ["committed"])
+        assert (await ws.call("list", "cards/"))["status"] == 200
+        await ws.nothing()
+
+
+async def test_a_commit_of_another_loop_whose_outcome_nobody_knows_is_a_resync() -> None:
+    app = served()
+
+    class Lost:
+        instant = True
+
+        async def prepare(self) -> None: ...
+
+        async def commit(self) -> bool:
+            raise OutcomeUnknown
+
+        async def rollback(self) -> None: ...
+
+    async def job() -> None:
+        async with unit_of_work() as unit:
+            unit.resource(1, Lost)
+            await app.publish("cards/", "told", 1)
+
+    async with connect(app, "/ws/") as ws:
+        await position(ws, "cards/")
+        with pytest.raises(OutcomeUnknown):
+            await elsewhere(job)
+        await ws.event("$resync")
+
+
+# ------------------------------------------------------------------------------------------------ other processes
+async def forked(work: Callable[[], Coroutine[Any, Any, None]], *refused: type[Exception]) -> None:
+    """Does something in a process that is forked here, on an event loop of its own."""
+
+    def child() -> None:
+        with pytest.raises(refused) if refused else contextlib.nullcontext():
+            asyncio.run(work())
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    await asyncio.to_thread(process.join, 5)
+    assert process.exitcode == 0
+
+
+@needs_redis_server
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+async def test_a_forked_process_publishes_by_itself(tmp_path: Path) -> None:
+    """As that of a `ProcessPoolExecutor`: the event loop that it has from its parent says that it runs."""
+    async with layer("redis", tmp_path) as known:
+        app = served(layer=known)
+        async with app.lifespan(), connect(app, "/ws/") as ws:
+            await position(ws, "cards/")
+            await forked(lambda: app.publish("cards/", "told", 1))
+            assert (await ws.event("told"))["data"] == 1
+            await app.publish("cards/", "told", 2)
+            assert (await ws.event("told"))["data"] == 2
+
+
+@needs_redis_server
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+async def test_what_a_process_publishes_that_is_forked_in_an_action_waits_for_no_commit(tmp_path: Path) -> None:
+    async with layer("redis", tmp_path) as known:
+        app = served(layer=known)
+        async with app.lifespan(), connect(app, "/ws/") as ws:
+            await position(ws, "cards/")
+            assert (await ws.call("in_a_child", "cards/"))["status"] == 200
+            assert (await ws.event("told"))["data"] == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+async def test_a_connection_of_the_parent_process_is_no_place_to_publish_from() -> None:
+    loop, app = asyncio.get_running_loop(), served()
+    async with connect(app, "/ws/"):
+        await forked(lambda: runtime.on_loop(loop, lambda: WAYS["publish"](app)), LayerUnavailable)
+
+
+async def test_a_process_that_serves_nobody_says_so_without_a_layer(caplog: pytest.LogCaptureFixture) -> None:
+    app = served()
+    for _ in range(2):
+        await app.publish("cards/", "told", 1)
+    assert [one.getMessage().partition(",")[0] for one in caplog.records] == [f"process {os.getpid()} serves nobody"]
+    caplog.clear()
+    app = served()
+    async with app.lifespan():
+        await app.publish("cards/", "told", 1)
+    app = served()
+    async with connect(app, "/ws/"):
+        await app.publish("cards/", "told", 1)
+    assert not caplog.records

@@ -1,0 +1,580 @@
+"""`wsaction._events.users`: what is done with a user's connections, here and in every process."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.pubsub.test_subscriptions import Away, Board, Row, position
+from tests.support.redis_servers import RedisServer, needs_redis_server, redis_server
+from wsaction._events import users
+from wsaction._events.users import CONTROL, PUSHES
+from wsaction._pubsub.hub import Hub
+from wsaction.applications import WSAction
+from wsaction.authentication import BaseAuthentication, BearerAuthentication, Credential, FirstFrameAuthentication
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.exceptions import Cancelled, ImproperlyConfigured, LayerUnavailable, PermissionDenied
+from wsaction.layers.memory import MemoryLayer
+from wsaction.layers.redis import RedisLayer
+from wsaction.permissions import BasePermission, IsAuthenticated
+from wsaction.querysets import MemoryQuerySet
+from wsaction.routing import path
+from wsaction.testing import ConnectionClosed, HandshakeRefused, connect
+
+ALLOWED: set[str] = set()
+
+
+class Allowed(BasePermission):
+    def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+        if (user := handler.user) is not None and user.pk == "odd" and action == "subscribe" and "odd" not in ALLOWED:
+            raise ZeroDivisionError("its permissions cannot be asked")
+        return action != "subscribe" or handler.user.pk in ALLOWED
+
+
+class Guarded(Board):
+    permission_classes = (Allowed,)
+
+
+class Root(AsyncAPIConsumer):
+    routepatterns = [path("guarded/", Guarded.as_aaah()), path("open/", Board.as_aaah())]
+
+
+@pytest.fixture(autouse=True)
+def allowed() -> Iterator[None]:
+    ALLOWED.update({"ada", "bob", "odd", "7"})
+    yield
+    ALLOWED.clear()
+
+
+def user(pk: Any) -> Any:
+    return SimpleNamespace(is_authenticated=True, pk=pk)
+
+
+@asynccontextmanager
+async def started(**options: Any) -> AsyncIterator[WSAction]:
+    app = WSAction([path("ws/", Root.as_asgi())], **options)
+    async with app.lifespan():
+        yield app
+
+
+async def test_a_users_connections_are_closed_and_no_others() -> None:
+    async with started() as app:
+        async with (
+            connect(app, "/ws/", user=user("ada")) as one,
+            connect(app, "/ws/", user=user("ada")) as two,
+            connect(app, "/ws/", user=user("bob")) as other,
+            connect(app, "/ws/") as nobody,
+            connect(app, "/ws/", user=SimpleNamespace(is_authenticated=True)) as nameless,
+        ):
+            await app.disconnect_user("ada", "bye")
+            assert await one.wait_closed() == await two.wait_closed() == (4403, "bye")
+            for ws in (other, nobody, nameless):
+                assert (await ws.call("$ping"))["status"] == 200
+        assert not app.runtime.here.users._keys
+        assert not app.runtime.here.users._sessions
+        await app.disconnect_user("ada")
+        with pytest.raises(ValueError, match="a user's id is wanted"):
+            await app.disconnect_user(None)
+
+
+class Slow(BaseAuthentication):
+    """Looks a user up, and answers later."""
+
+    def __init__(self) -> None:
+        self.looked_up, self.answers = asyncio.Event(), asyncio.Event()
+
+    async def authenticate(self, scope: Any) -> Credential | None:
+        return None if scope["query_string"] else await self.authenticate_data("ada")
+
+    async def authenticate_data(self, data: Any) -> Credential | None:
+        self.looked_up.set()
+        await self.answers.wait()
+        return Credential(user(data))
+
+
+@pytest.mark.parametrize("url", ["/ws/", "/ws/?later"])
+@pytest.mark.parametrize("who", ["ada", "bob"])
+async def test_who_is_disconnected_while_looked_up_is_not_let_in(who: str, url: str) -> None:
+    slow = Slow()
+    async with started(authentication_classes=[slow]) as app:
+
+        async def come() -> int:
+            async with connect(app, url) as ws:
+                if url == "/ws/":
+                    return int((await ws.call("$ping"))["status"])
+                await ws.send_json({"action": "$auth", "data": "ada", "request_id": 1})
+                if who == "ada":
+                    return (await ws.wait_closed())[0]
+                return int((await ws.receive_json())["status"])
+
+        coming = asyncio.create_task(come())
+        await slow.looked_up.wait()
+        await app.disconnect_user(who)
+        slow.answers.set()
+        if (who, url) == ("ada", "/ws/"):
+            with pytest.raises(HandshakeRefused, match="HTTP 403"):
+                await coming
+        else:
+            assert await coming == (4403 if who == "ada" else 200)
+        assert not app.runtime.here.users._arriving
+
+
+@pytest.mark.parametrize("while_looked_up", [True, False])
+async def test_a_second_auth_keeps_nobody_from_being_disconnected(while_looked_up: bool) -> None:
+    slow = Slow()
+    async with started(authentication_classes=[slow]) as app, connect(app, "/ws/?later") as ws:
+        for request_id in (1, 2):
+            await ws.send_json({"action": "$auth", "data": "ada", "request_id": request_id})
+        assert (await ws.receive_json())["errors"][0]["type"] == "busy"
+        if while_looked_up:
+            await app.disconnect_user("ada")
+        slow.answers.set()
+        if not while_looked_up:
+            assert (await ws.receive_json())["status"] == 200
+            await app.disconnect_user("ada")
+        assert (await ws.wait_closed())[0] == 4403
+
+
+class MayConnect(BasePermission):
+    async def can_connect(self, scope: Any, handler: Any) -> bool:
+        may = scope["user"].pk in ALLOWED
+        if scope["user"].pk == "odd":  # its right is lost as it is asked for
+            ALLOWED.discard("odd")
+            await handler.app.revoke_user("odd")
+        return may
+
+
+class Hall(AsyncAPIConsumer):
+    permission_classes = (MayConnect,)
+
+    async def connect(self) -> None:
+        if self.user.pk == "7":  # its right is lost as it comes
+            ALLOWED.discard("7")
+            await self.app.revoke_user("7")
+
+    @async_action(mode="broadcast")
+    async def cast(self) -> str:
+        return "told"
+
+
+async def test_who_may_connect_no_more_hears_no_broadcast() -> None:
+    app = WSAction([path("ws/", Hall.as_asgi())])
+    async with (
+        app.lifespan(),
+        connect(app, "/ws/", user=user("ada")) as ada,
+        connect(app, "/ws/", user=user("bob")) as bob,
+    ):
+        await app.revoke_user("ada")
+        ALLOWED.discard("bob")
+        revoked = asyncio.create_task(app.revoke_user("bob"))
+        await ada.send_json({"action": "cast"})
+        await revoked
+        assert await bob.wait_closed() == (4403, "permission denied")
+        with pytest.raises(ConnectionClosed):
+            await bob.receive_json()
+        assert (await ada.receive_json())["data"] == "told"
+        async with connect(app, "/ws/", user=user("7")) as late:
+            assert (await late.wait_closed())[0] == 4403
+        with pytest.raises(HandshakeRefused, match="HTTP 403"):
+            async with connect(app, "/ws/", user=user("odd")):
+                pass
+
+
+async def test_a_user_is_told_on_each_connection() -> None:
+    async with (
+        started(user_id=lambda one: one.pk) as app,
+        connect(app, "/ws/", user=user(7)) as one,
+        connect(app, "/ws/", user=user(7)) as two,
+        connect(app, "/ws/", user=user("bob")) as other,
+    ):
+        await app.push_user(7, "news", {"é": 1})
+        for ws in (one, two):
+            assert await ws.event() == {"event": "news", "route": "", "data": {"é": 1}}
+        await other.nothing()
+        with pytest.raises(ValueError, match="begin with"):
+            await app.push_user(7, "$resync")
+
+
+async def test_what_an_action_does_with_users_is_done_after_its_commit() -> None:
+    rows = MemoryQuerySet(Row, rows=[Row(id=1)])
+
+    class Reads(BasePermission):
+        async def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
+            return action != "subscribe" or not await rows.filter(text=handler.user.pk).exists()
+
+    class Guard(AsyncAPIConsumer):
+        routepatterns = [path("guarded/", Board.as_aaah(permission_classes=(Reads,)))]
+
+        @async_action
+        async def forbid(self, name: str, fails: bool = False) -> None:
+            await rows.update(await rows.get(pk=1), {"text": name})
+            await self.app.revoke_user(name)
+            await self.app.push_user(name, "forbidden")
+            await self.app.disconnect_user("bob")
+            if fails:
+                raise PermissionDenied
+
+    app = WSAction([path("ws/", Guard.as_asgi())])
+    async with (
+        app.lifespan(),
+        connect(app, "/ws/", user=user("ada")) as ada,
+        connect(app, "/ws/", user=user("bob")) as bob,
+    ):
+        await position(ada, "guarded/")
+        assert (await bob.call("forbid", name="ada", fails=True))["status"] == 403
+        await ada.nothing()
+        assert (await bob.call("$ping"))["status"] == 200
+        await bob.send_json({"action": "forbid", "name": "ada"})
+        assert {(await ada.event())["event"] for _ in range(2)} == {"$unsubscribed", "forbidden"}
+        assert (await bob.wait_closed())[0] == 4403
+        assert (await rows.get(pk=1)).text == "ada"
+
+
+async def test_who_has_lost_a_right_is_told_and_gets_nothing_more() -> None:
+    async with started() as app, connect(app, "/ws/", user=user("ada")) as ws:
+        for route in ("guarded/", "open/"):
+            await position(ws, route)
+        await app.revoke_user("ada")
+        await ws.call("$ping")
+        ALLOWED.discard("ada")
+        await app.revoke_user("bob")
+        await app.revoke_user("ada")
+        assert await ws.event() == {
+            "event": "$unsubscribed",
+            "route": "guarded/",
+            "data": {"reason": "permission_denied"},
+        }
+        for route in ("guarded/", "open/"):
+            await ws.call("tell", route, route)
+        assert (await ws.event())["data"] == "open/"
+        assert (await ws.call("subscribe", "guarded/"))["status"] == 403
+        ALLOWED.add("ada")
+        await position(ws, "guarded/")
+
+
+async def test_a_permission_that_cannot_be_asked_ends_it(caplog: pytest.LogCaptureFixture) -> None:
+    async with started() as app, connect(app, "/ws/", user=user("odd")) as ws:
+        await position(ws, "guarded/")
+        ALLOWED.discard("odd")
+        await app.revoke_user("odd")
+        assert (await ws.event())["event"] == "$unsubscribed"
+    assert "the permissions of a subscription to 'guarded/' could not be asked" in caplog.text
+
+
+async def test_authenticating_again_asks_again_and_says_who_it_is() -> None:
+    class Tokens(BearerAuthentication):
+        async def verify(self, token: str) -> Credential | None:
+            return Credential(user(token))
+
+    class In(Guarded):
+        permission_classes = (IsAuthenticated, Allowed)
+
+    class Consumer(AsyncAPIConsumer):
+        routepatterns = [path("in/", In.as_aaah())]
+
+    classes = [Tokens, FirstFrameAuthentication]
+    app = WSAction([path("ws/", Consumer.as_asgi())], authentication_classes=classes)
+    async with app.lifespan(), connect(app, "/ws/") as ws:
+        assert not app.runtime.here.users._keys
+        assert (await ws.call("$auth", data="ada"))["status"] == 200
+        assert [key for key, _ in app.runtime.here.users._sessions.items()] == ["ada"]
+        await position(ws, "in/")
+        ALLOWED.discard("ada")
+        await ws.send_json({"action": "$auth", "data": "ada"})
+        assert (await ws.receive_json())["event"] == "$unsubscribed"
+        assert (await ws.receive_json())["status"] == 200
+
+
+async def test_where_others_cannot_be_told_it_is_done_here_and_said() -> None:
+    layer = Away()
+    async with started(layer=layer) as app, connect(app, "/ws/", user=user("ada")) as ws:
+        layer.away = True
+        with pytest.raises(LayerUnavailable):
+            await app.disconnect_user("ada")
+        assert (await ws.wait_closed())[0] == 4403
+
+
+async def test_what_could_not_be_told_after_a_commit_is_told_later(caplog: pytest.LogCaptureFixture) -> None:
+    class Guard(AsyncAPIConsumer):
+        routepatterns = [path("open/", Board.as_aaah())]
+
+        @async_action
+        async def ban(self, name: str) -> None:
+            await rows.update(await rows.get(pk=1), {"text": name})
+            await self.app.disconnect_user(name, "banned")
+            await self.app.push_user(name, "news")
+
+    rows, layer, told = MemoryQuerySet(Row, rows=[Row(id=1)]), Away(), list[str]()
+    publish = layer.publish
+
+    async def publish_and_note(topic: str, body: bytes, history: Any) -> Any:
+        at = await publish(topic, body, history)
+        told.append(json.loads(body.partition(b"\n")[0])["event"])
+        return at
+
+    layer.publish = publish_and_note  # type: ignore[method-assign]
+    app = WSAction([path("ws/", Guard.as_asgi())], layer=layer)
+    async with app.lifespan(), connect(app, "/ws/", user=user("bob")) as bob:
+        await listening(app)
+        layer.away = True
+        assert (await bob.call("ban", name="ada"))["status"] == 200
+        assert told == []
+        assert caplog.text.count("and will be told") == 2
+        layer.away = False
+        async with asyncio.timeout(5):
+            while told != ["disconnect", "missed"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert app.runtime.here.users._untold == {}
+        layer.away = True
+        assert (await bob.call("ban", name="eve"))["status"] == 200
+    assert caplog.text.count("the server ends before that could be done") == 2
+
+
+async def test_what_waits_to_be_told_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(users, "MAX_UNTOLD", 2)
+    layer = Away()
+    async with started(layer=layer) as app:
+        layer.away = True
+        for name in ("a", "b", "b", "c"):
+            await app.runtime.here.users.tell_surely("disconnect", name, reason="")
+        assert [name for _, name in app.runtime.here.users._untold] == ["a", "b"]
+        assert "not told what is done with user 'c' (disconnect): 2 things wait for that already" in caplog.text
+        layer.away = False
+
+
+async def test_who_may_have_missed_a_push_is_told_and_nobody_is_closed() -> None:
+    async with started(layer=MemoryLayer()) as app:
+        await listening(app)
+        here = app.runtime.here.users
+        async with connect(app, "/ws/", user=user("ada")) as ws, connect(app, "/ws/") as nobody:
+            app.runtime.hub._topics[PUSHES].confirmed_at = asyncio.get_running_loop().time()  # it was lost until now
+            here.put(f'{{"event":"$resync","route":"{PUSHES}","data":{{}}}}')
+            assert await ws.event() == {"event": "$resync", "route": "", "data": {"epoch": "", "offset": 0}}
+            await here.tell("missed", "ada")
+            assert (await ws.event("$resync"))["route"] == ""
+            await nobody.nothing()
+            assert (await ws.call("$ping"))["status"] == 200
+
+
+async def test_who_was_here_before_what_was_told_was_lost_is_closed_and_no_others() -> None:
+    async with started(layer=MemoryLayer()) as app:
+        await listening(app)
+        here, loop = app.runtime.here.users, asyncio.get_running_loop()
+        async with connect(app, "/ws/", user=user("ada")) as before:
+            app.runtime.hub._topics[CONTROL].confirmed_at = loop.time()
+            await later()
+            async with connect(app, "/ws/", user=user("bob")) as after:
+                for _ in range(2):  # as where a store evicts again and again
+                    here.put(f'{{"event":"$resync","route":"{CONTROL}","data":{{}}}}')
+                assert (await before.wait_closed())[0] == 1012
+                assert (await after.call("$ping"))["status"] == 200
+
+
+async def listening(app: WSAction) -> None:
+    """Waits until an app hears what others tell of users."""
+    await asyncio.wait_for(app.runtime.here.users.is_told.wait(), 5)
+    await later()
+
+
+async def later() -> None:
+    """Waits until it is later by the loop's clock; uvloop's has milliseconds."""
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    while loop.time() == now:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
+async def test_who_may_have_missed_something_asks_everybody_again(caplog: pytest.LogCaptureFixture) -> None:
+    layer = Away()
+    async with started(layer=layer) as app, connect(app, "/ws/", user=user("ada")) as ws:
+        await position(ws, "guarded/")
+        await listening(app)
+        ALLOWED.discard("ada")
+        await app.runtime.hub.invalidate(CONTROL, None)
+        app.runtime.here.users.put('{"event":"$resync","route":"","data":{}}')
+        assert (await ws.event("$unsubscribed"))["route"] == "guarded/"
+    assert "may have been missed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        '"event":"strange","data":{"user":"ada"}',
+        '"event":"disconnect","data":7',
+        '"event":"disconnect","data":{"user":["ada"],"reason":""}',
+        '"event":"disconnect","data":{"user":"ada","reason":5}',
+        '"event":"disconnect","data":{"user":"ada"}',
+        '"event":"push","data":{"user":"ada","text":{}}',
+        '"event":["push"],"data":{"user":"ada","text":""}',
+    ],
+)
+async def test_what_no_process_of_ours_tells_is_logged_and_ignored(told: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with started(layer=MemoryLayer()) as app, connect(app, "/ws/", user=user("ada")) as ws:
+        app.runtime.here.users.put(f"{{{told}}}")
+        app.runtime.here.users.put('{"event":"$position","route":"","data":{"epoch":"a","offset":1}}')
+        assert (await ws.call("$ping"))["status"] == 200
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "ignoring what no process of ours tells of users" in caplog.text
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_server(tmp_path) as one:
+        yield one
+
+
+@needs_redis_server
+async def test_other_processes_do_it_too(server: RedisServer) -> None:
+    async with (
+        started(layer=RedisLayer(server.url)) as here,
+        started(layer=RedisLayer(server.url)) as there,
+        connect(there, "/ws/", user=user("ada")) as ws,
+        connect(here, "/ws/", user=user("ada")) as own,
+    ):
+        await position(ws, "guarded/")
+        for app in (here, there):
+            await listening(app)
+        await here.push_user("ada", "news", 1)
+        for one in (ws, own):
+            assert (await one.event("news"))["data"] == 1
+        ALLOWED.discard("ada")
+        await here.revoke_user("ada")
+        assert (await ws.event("$unsubscribed"))["route"] == "guarded/"
+        await here.disconnect_user("ada")
+        assert (await ws.wait_closed())[0] == (await own.wait_closed())[0] == 4403
+
+
+@needs_redis_server
+async def test_a_process_hears_of_users_before_its_first_one_comes(server: RedisServer) -> None:
+    async with started(layer=RedisLayer(server.url)) as here, started(layer=RedisLayer(server.url)) as there:
+        await listening(there)
+        async with connect(there, "/ws/", user=user("ada")) as ws:
+            await here.disconnect_user("ada")
+            assert (await ws.wait_closed())[0] == 4403
+
+
+async def test_a_layer_that_is_away_is_listened_to_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = [LayerUnavailable(), LayerUnavailable()]
+    join = Hub.join
+
+    async def joins_later(self: Hub, *args: Any, **options: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await join(self, *args, **options)
+
+    async with started(layer=MemoryLayer()) as app:
+        await listening(app)
+        async with connect(app, "/ws/", user=user("ada")) as ws:
+            await position(ws, "guarded/")
+            await app.runtime.here.users.stop()
+            ALLOWED.discard("ada")  # of which another process tells, that we do not hear
+            monkeypatch.setattr(Hub, "join", joins_later)
+            async with connect(app, "/ws/", user=user("bob")):
+                assert (await ws.event("$unsubscribed"))["route"] == "guarded/"
+                await listening(app)
+    assert caplog.text.count("cannot be heard yet") == 2
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_who_comes_before_other_processes_are_heard_is_not_missed(
+    waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not waits:
+        monkeypatch.setattr(users, "PATIENCE", 0.01)
+
+    class Late(MemoryLayer):
+        asked, go = asyncio.Event(), asyncio.Event()
+
+        def subscribe(self, topic: str) -> None:
+            self.asked.set()
+            asyncio.ensure_future(self._later(topic))  # noqa: RUF006  # it ends before the test does
+
+        async def _later(self, topic: str) -> None:
+            await self.go.wait()
+            super().subscribe(topic)
+
+    layer, slow = Late(), Slow()
+    slow.answers.set()
+    async with started(layer=layer, authentication_classes=[slow]) as app:
+        await layer.asked.wait()
+
+        async def come() -> int:
+            async with connect(app, "/ws/") as ws:
+                layer.go.set()
+                return int((await ws.call("$ping"))["status"]) if waits else (await ws.wait_closed())[0]
+
+        coming = asyncio.create_task(come())
+        if waits:  # nobody is looked up before
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not slow.looked_up.is_set()
+            layer.go.set()
+        assert await coming == (200 if waits else 1012)  # who may have been disconnected meanwhile
+
+
+async def test_a_hub_that_has_ended_is_listened_to_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = asyncio.Event()
+
+    async def ended(self: Hub, *args: Any, **options: Any) -> None:
+        tried.set()
+        raise Cancelled
+
+    monkeypatch.setattr(Hub, "join", ended)
+    async with started(layer=MemoryLayer()) as app, connect(app, "/ws/", user=user("ada")) as ws:
+        await asyncio.wait_for(tried.wait(), 5)
+        assert (await ws.call("$ping"))["status"] == 200
+        assert not app.runtime.here.users.is_told.is_set()
+
+
+async def test_a_layer_that_cannot_be_opened_is_tried_again_for_the_next(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried, join = asyncio.Event(), Hub.join
+
+    async def wrong(self: Hub, *args: Any, **options: Any) -> None:
+        tried.set()
+        raise ImproperlyConfigured("Redis refuses the password")
+
+    monkeypatch.setattr(Hub, "join", wrong)
+    async with started(layer=MemoryLayer()) as app:
+        await asyncio.wait_for(tried.wait(), 5)
+        monkeypatch.setattr(Hub, "join", join)
+        async with connect(app, "/ws/", user=user("ada")):
+            await listening(app)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "Redis refuses the password" in caplog.text
+
+
+# -- losses that follow each other ------------------------------------------------------------------------------------
+async def test_who_is_disconnected_between_two_losses_is() -> None:
+    layer = MemoryLayer()
+    async with started(layer=layer) as app:
+        await asyncio.wait_for(app.runtime.here.users.is_told.wait(), 5)
+        for _ in range(3):
+            await layer.invalidate(CONTROL, users.HISTORY)
+            await asyncio.wait_for(app.runtime.hub._topics[CONTROL].ready.wait(), 5)
+        async with connect(app, "/ws/", user=user("ada")) as ws:
+            text = '{"event":"disconnect","route":"","data":{"user":"ada","reason":"bye"}}'
+            await layer.publish(CONTROL, text.encode(), users.HISTORY)  # as another process does
+            assert await ws.wait_closed() == (4403, "bye")
+
+
+async def test_who_was_here_before_a_loss_is_closed_though_it_is_told_while_the_layer_is_away() -> None:
+    layer = MemoryLayer()
+    async with started(layer=layer) as app:
+        await asyncio.wait_for(app.runtime.here.users.is_told.wait(), 5)
+        async with connect(app, "/ws/", user=user("ada")) as ws:
+            app.runtime.hub._topics[CONTROL].confirmed_at = asyncio.get_running_loop().time()
+            app.runtime.hub.lost()
+            app.runtime.here.users.put(f'{{"event":"$resync","route":"{CONTROL}","data":{{}}}}')
+            assert (await ws.wait_closed())[0] == 1012

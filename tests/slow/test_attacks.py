@@ -1,0 +1,290 @@
+"""What one client can do to another: each row of the README's table, on uvicorn in a process of its own.
+
+A well-behaved client keeps calling while an attacker is at work and while it is not, in turns. Its p99, the server's
+memory, its log, and what is left of the attack afterwards are looked at.
+"""
+
+import re
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.server import ServerProtocol
+
+from tests.support import dos_client as attacking
+from tests.support.dos_client import PLAIN, RUN, UNREADING, WAIT, Server, attacked_by, counts, left_of, p99
+from wsaction.layers.memory import MAX_BYTES
+from wsaction.limits import Limits
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="a process's peak is read in /proc"),
+    pytest.mark.timeout(180),  # a few seconds each, on a machine that has nothing else to do
+]
+
+CALLS = 150  # of the well-behaved client, in each phase
+ROUNDS = 3  # of a quiet phase and one under attack, that have to go well
+MOST_ROUNDS = 6  # in how many: what else runs on the machine is slow now and then, a server that is slow always
+
+FLOOR = 0.005  # seconds; a p99 below is a turn of the system's scheduler, whatever the server does
+READ = 262_144  # bytes that uvicorn takes in at once at the most; it holds them as they came and as messages
+TRANSPORT = 65_536  # bytes that a transport takes before it says that it is full
+ALLOCATOR = 8_000_000  # bytes: what is first used under attack, and what the allocator keeps for itself
+
+
+@dataclass
+class Seen:
+    """What was seen of a server under attack; times in seconds, sizes in bytes."""
+
+    quiet: list[float] = field(default_factory=list)
+    hit: list[float] = field(default_factory=list)
+    busy: int = 0  # rounds that tell nothing, as others had the processor for longer than the server
+    told: list[dict[str, Any]] = field(default_factory=list)  # by the attackers
+    grown: int = 0
+    complaints: list[str] = field(default_factory=list)
+    left: dict[str, int] = field(default_factory=dict)
+
+    def kept(self, allowed: float) -> int:
+        """In how many rounds the p99 stayed within three times the quiet one, or within what is allowed."""
+        most = max(3 * statistics.median(self.quiet), allowed)
+        return sum(hit <= most for hit in self.hit)
+
+    def undecided(self, allowed: float) -> bool:
+        """Whether the machine was too busy to tell how fast the server was."""
+        return self.kept(allowed) < ROUNDS <= self.kept(allowed) + self.busy
+
+    def problems(self, may_hold: int, allowed: float = FLOOR, may_log: str = r"(?!)") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        if self.kept(allowed) < ROUNDS and not self.undecided(allowed):
+            found["slow"] = f"p99 was {self.quiet} without the attack, and {self.hit} under it"
+        if self.grown > may_hold:
+            found["memory"] = f"{self.grown} bytes more; the bounds add up to {may_hold}"
+        if log := [line for line in self.complaints if not re.search(may_log, line)]:
+            found["log"] = log
+        if self.left:
+            found["left"] = self.left
+        return found
+
+
+def look_at(
+    server: Server,
+    attack: str,
+    *,
+    allowed: float = FLOOR,
+    ends_it: bool = False,
+    most: int = MOST_ROUNDS,
+    calls: int = CALLS,
+    within: float = WAIT,
+) -> Seen:
+    """Alternates quiet phases and ones under attack until the client was served well in three, ``most`` at the most.
+
+    ``ends_it``: the server has to let go what the attacker opened while the attacker still holds it; else when it is
+    gone, in so many seconds.
+    """
+    seen = Seen()
+    p99(server, calls)  # warm up
+    before = counts(server)
+    memory = server.memory()
+    server.forget_peak()
+    while not seen.left and len(seen.hit) < most and (not seen.hit or seen.kept(allowed) < ROUNDS):
+        seen.quiet.append(p99(server, calls)[0])
+        with attacked_by(attack, server.port) as end:
+            hit, stretch = p99(server, calls)
+            seen.hit.append(hit)
+            seen.busy += stretch > 2
+            if ends_it:
+                seen.left = left_of(server, before, within)
+            seen.told.append(end())
+        seen.left = seen.left or left_of(server, before, within)
+    seen.grown = server.memory(peak=True) - memory
+    seen.complaints = server.complaints
+    return seen
+
+
+def may_hold(*, connections: int = 1, frame: int = 0, item: int = 0, asks: bool = True) -> int:
+    """The bytes that attacking connections may make a server hold: the sum of their bounds.
+
+    ``frame``: of each that waits or is under way; ``item``: of each stream, which waits with one encoded. One that
+    ``asks`` for nothing is sent nothing.
+    """
+    limits = Limits()
+    if not asks:
+        return connections * (limits.max_frame_bytes + 2 * READ) + ALLOCATOR
+    sending = 3 * limits.max_outbox_bytes + TRANSPORT  # what waits; the one on its way, as text and as bytes
+    frames = (limits.max_queued_actions + limits.max_concurrency) * frame + limits.max_concurrency * item
+    return connections * (sending + frames + 2 * READ) + ALLOCATOR
+
+
+def seconds_to_parse(frames: bytes) -> float:
+    """What one read full of such frames costs plain uvicorn, which parses all of it before anybody else has a turn."""
+    protocol = ServerProtocol()
+    protocol.receive_data(attacking.handshake(0))
+    (greeting,) = protocol.events_received()
+    protocol.send_response(protocol.accept(greeting))
+    started = time.perf_counter()
+    protocol.receive_data(frames[:READ])
+    assert len([event.data.decode() for event in protocol.events_received()]) > 100
+    return time.perf_counter() - started
+
+
+# ------------------------------------------------------------------------------------------------ the rows
+
+
+def survives(
+    attack: str, how: str, *flags: str, limits: dict[str, float] | None = None, may_log: str = r"(?!)",
+    ends_it: bool = False, allowed: float = FLOOR, app: str = "tests.support.dos_app:app", kept: int = 0, **held: Any,
+) -> Seen:  # fmt: skip
+    """Attacks a server, and checks what was seen. ``kept``: bytes that its app may keep beside its connections."""
+    with Server(how, *flags, app=app, **{"drain_timeout": 0.2, **(limits or {})}) as server:
+        seen = look_at(server, attack, ends_it=ends_it, allowed=allowed)
+    assert seen.problems(may_hold(**held) + kept, allowed, may_log) == {}
+    if seen.undecided(allowed):
+        pytest.skip("the machine is too busy to tell how fast a server is; all else was well")
+    return seen
+
+
+on_both = pytest.mark.parametrize("how", [RUN, PLAIN])
+
+
+@on_both
+def test_it_never_reads(how: str) -> None:
+    survives("never_reads", how, connections=UNREADING, ends_it=True)
+
+
+@on_both
+def test_it_sends_ten_megabytes_a_second(how: str) -> None:
+    seen = survives("bulk", how, frame=60_000)
+    assert all(told["sent"] > 0.8 * 10_000_000 * told["seconds"] for told in seen.told)  # it was not the slow one
+
+
+@on_both
+def test_it_sends_brackets(how: str) -> None:
+    survives("brackets", how)
+
+
+@on_both
+def test_it_sends_a_hundred_thousand_frames_at_once(how: str) -> None:
+    reading = 0.0 if how == RUN else 3 * seconds_to_parse(attacking.request("echo", data=1) * 10_000)
+    survives("pipelined", how, allowed=max(FLOOR, reading))
+
+
+@on_both
+def test_it_has_a_thousand_routes_in_flight(how: str) -> None:
+    reading = 0.0 if how == RUN else 3 * seconds_to_parse(attacking.a_thousand_routes())
+    survives("routes", how, frame=4_000, allowed=max(FLOOR, reading))
+
+
+@on_both
+def test_it_opens_and_aborts_two_thousand_connections(how: str) -> None:
+    seen = survives("aborts", how, connections=8)
+    assert sum(told["opened"] for told in seen.told) >= 2_000
+
+
+def test_it_sends_headers_without_end() -> None:
+    """Only as `wsaction run` starts uvicorn: by its default, httptools, memory grows with them."""
+    seen = survives("headers", RUN, may_log="Invalid HTTP request received", connections=4)
+    assert all(told["longest"] < 20 * 300_000 for told in seen.told)  # each was cut off
+
+
+PINGS = ("--ws-ping-interval", "0.3", "--ws-ping-timeout", "0.3")
+
+
+@on_both
+def test_it_is_gone_without_a_word(how: str) -> None:
+    survives("half_open", how, *PINGS, ends_it=True)
+
+
+@pytest.mark.parametrize("how", [RUN])
+def test_it_is_gone_without_a_word_in_a_stream(how: str) -> None:
+    survives("endless", how, *PINGS, ends_it=True, connections=UNREADING, item=60_000)
+
+
+@on_both
+def test_it_opens_a_hundred_connections_and_says_nothing(how: str) -> None:
+    survives("silent", how, ends_it=True, limits={"idle_timeout": 2.0}, connections=100)
+
+
+@on_both
+def test_it_asks_for_endless_streams_and_does_not_read(how: str) -> None:
+    survives("endless", how, connections=UNREADING, item=60_000, limits={"send_timeout": 0.4}, ends_it=True)
+
+
+@on_both
+def test_it_calls_what_swallows_its_cancellation(how: str) -> None:
+    survives("stubborn", how, connections=UNREADING, may_log=r"(still runs|goes on) \S+ s after it was cancelled")
+
+
+@on_both
+def test_it_blocks_every_thread(how: str) -> None:
+    survives("threads", how, connections=2)
+
+
+FLOODED = 0.02  # seconds; what a few iterations of the loop take when each parses and answers its share
+
+one_and_forty = pytest.mark.parametrize("sockets", [1, 40])
+
+
+@one_and_forty
+def test_it_holds_a_message_of_65_000_fragments(sockets: int) -> None:
+    survives(f"fragments:{sockets}", RUN, allowed=FLOODED, connections=sockets, asks=False)
+
+
+@one_and_forty
+def test_it_holds_a_message_for_longer_than_message_timeout(sockets: int) -> None:
+    limits = {"message_timeout": 0.5}
+    survives(f"fragments:{sockets}", RUN, limits=limits, ends_it=True, connections=sockets, asks=False)
+
+
+@one_and_forty
+@pytest.mark.parametrize("kind", ["texts", "pings", "pongs", "empty_fragments"])
+def test_it_floods_with_the_smallest_frames(kind: str, sockets: int) -> None:
+    seen = survives(f"{kind}:{sockets}", RUN, allowed=FLOODED, connections=sockets, asks=kind == "texts")
+    assert all(told["sent"] > 100_000 for told in seen.told)
+
+
+@one_and_forty
+def test_it_floods_with_frames_that_end_its_sockets(sockets: int) -> None:
+    survives(f"unknown_opcodes:{sockets}", RUN, allowed=FLOODED, connections=sockets, asks=False)
+
+
+@one_and_forty
+def test_it_says_much_in_thousands_of_rooms_where_nobody_is(sockets: int) -> None:
+    seen = survives(f"says:{sockets}", RUN, allowed=FLOODED, connections=sockets, frame=4_000)
+    assert all(told["sent"] > 1_000_000 for told in seen.told)
+
+
+@one_and_forty
+def test_it_says_much_in_thousands_of_rooms_that_are_kept(sockets: int) -> None:
+    kept = 2 * MAX_BYTES  # the bodies, and what the allocator has around them
+    survives(f"says_to_be_kept:{sockets}", RUN, allowed=FLOODED, kept=kept, connections=sockets, frame=4_000)
+
+
+# Seconds, by sockets: a read has its turn at the pool, as fast as the disk is; it waits for no writer (5 s, then 503).
+READING = {1: 1.0, 40: 4.0}
+PATIENT = ("--ws-ping-interval", "600")  # where a round takes long, as a disk is slow: the attackers answer no pings
+
+
+@one_and_forty
+@pytest.mark.timeout(600)
+def test_it_writes_all_the_time_where_others_read(sockets: int) -> None:
+    app = "tests.support.dos_database_app:app"
+    survives(f"writes:{sockets}", RUN, *PATIENT, app=app, allowed=READING[sockets], connections=sockets, frame=4_000)
+
+
+# ------------------------------------------------------------------------------------------------ that they can fail
+
+
+@pytest.mark.parametrize(("attack", "problem"), [("hoards", "memory"), ("fails", "log"), ("leaves_a_task", "left")])
+def test_and_an_app_that_does_it_wrong_is_noticed(attack: str, problem: str) -> None:
+    with Server(PLAIN) as server:
+        seen = look_at(server, attack, most=1, calls=50, within=0.2)
+    assert problem in seen.problems(may_hold())
+
+
+def test_and_one_that_blocks_the_loop_is_noticed() -> None:
+    with Server(PLAIN) as server:
+        seen = look_at(server, "blocks_the_loop", most=1, calls=20)
+    assert seen.kept(FLOOR) == 0

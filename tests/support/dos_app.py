@@ -1,0 +1,176 @@
+"""The app that test_attacks.py attacks. uvicorn runs it in a process of its own: ``uvicorn
+tests.support.dos_app:app``."""
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, ClassVar
+
+from wsaction._connection.connection import Connection
+from wsaction._dispatch.session import Session
+from wsaction._protocol.frames import Frame
+from wsaction.applications import WSAction
+from wsaction.consumers import AsyncAPIConsumer
+from wsaction.decorators import async_action
+from wsaction.handlers import AsyncAPIActionHandler
+from wsaction.limits import Limits
+from wsaction.routing import path
+from wsaction.subscriptions import SubscribeMixin
+
+hoarded: list[bytes] = []
+left: list[asyncio.Task[None]] = []
+
+
+class Mishap(Exception):
+    """Whose traceback the log may have."""
+
+
+async def take(step: str) -> None:
+    """One step of an action of the randomised test."""
+    if step == "turn":
+        await asyncio.sleep(0)
+    elif step == "pause":
+        await asyncio.sleep(0.002)
+    elif step == "swallow":
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.002)
+    elif step == "fail":
+        raise Mishap
+
+
+class Room(AsyncAPIActionHandler):
+    """One route among many."""
+
+    @async_action
+    async def wait(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    # What the randomised test calls: each goes through ``steps`` and tells how many there were.
+
+    @async_action
+    async def act(self, steps: list[str]) -> int:
+        for step in steps:
+            await take(step)
+        return len(steps)
+
+    @async_action(ordered=False)
+    async def act_any_time(self, steps: list[str]) -> int:
+        return await self.act(steps)
+
+    @async_action
+    async def stream(self, steps: list[str]) -> AsyncIterator[int]:
+        for number, step in enumerate(steps):
+            await take(step)
+            yield number
+
+    @async_action
+    def act_in_a_thread(self, steps: list[str]) -> int:
+        if "fail" in steps:
+            raise Mishap
+        time.sleep(0.001 * steps.count("pause"))
+        return len(steps)
+
+
+class Talk(SubscribeMixin, AsyncAPIActionHandler):
+    """A route whose events are kept for those who come back: while somebody is there, or always."""
+
+    @async_action
+    async def say(self, text: str) -> None:
+        await self.publish("said", text)
+
+
+class Target(AsyncAPIConsumer):
+    """What attackers and well-behaved clients are served by alike."""
+
+    routepatterns: ClassVar[Sequence[Any]] = [
+        path("rooms/<int:pk>/", Room.as_aaah()),
+        path("talks/<int:pk>/", Talk.as_aaah()),
+        path("kept/<int:pk>/", Talk.as_aaah(history_always=True)),
+    ]
+
+    @async_action
+    async def echo(self, data: Any = None) -> Any:
+        return data
+
+    @async_action
+    async def suspend(self, data: Any = None) -> Any:
+        await asyncio.sleep(0)
+        return data
+
+    @async_action(ordered=False)
+    async def large(self, size: int) -> str:
+        return "x" * size
+
+    @async_action
+    async def endless(self) -> AsyncIterator[str]:
+        while True:
+            yield "x" * 60_000
+
+    @async_action(ordered=False)
+    async def stubborn(self) -> None:
+        """Swallows its cancellation again and again, but not for ever."""
+        until = time.monotonic() + 1.6  # longer than a cancelled action is waited for
+        while (left := until - time.monotonic()) > 0:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(left)
+
+    @async_action(ordered=False)
+    def block_a_thread(self) -> None:
+        self.consumer.released.wait(60)
+
+    @async_action(ordered=False)
+    def block_a_thread_for_a_moment(self) -> None:
+        time.sleep(0.001)
+
+    async def connect(self) -> None:
+        self.released = threading.Event()
+
+    async def disconnect(self, code: int) -> None:
+        self.released.set()
+
+    # What a server must not do, to show that the tests notice.
+
+    @async_action
+    async def block_the_loop(self) -> None:
+        time.sleep(0.2)  # noqa: ASYNC251  # that is the point
+
+    @async_action
+    async def hoard(self, size: int) -> None:
+        hoarded.append(b"x" * size)
+
+    @async_action
+    async def fail(self) -> None:
+        raise ZeroDivisionError
+
+    @async_action
+    async def leave_a_task(self) -> None:
+        left.append(asyncio.create_task(asyncio.sleep(3_600)))
+
+
+class Watch(AsyncAPIConsumer):
+    """Tells what there is in the process."""
+
+    @async_action
+    async def counts(self) -> dict[str, int]:
+        kinds = (Connection, Session, Frame, Target)
+        gc.collect()
+        alive = Counter(type(one).__name__ for one in gc.get_objects() if isinstance(one, kinds))
+        return {"tasks": len(asyncio.all_tasks()), **alive}
+
+
+@contextlib.asynccontextmanager
+async def lifespan(_: Any) -> AsyncIterator[None]:
+    await app.publish(
+        "talks/0/", "said", "", path="ws/"
+    )  # so that all which publishing needs is there before anybody counts
+    yield
+
+
+limits = Limits(**json.loads(os.environ.get("ATTACKED_LIMITS", "{}")))
+app = WSAction([path("ws/", Target.as_asgi()), path("watch/", Watch.as_asgi())], limits=limits, lifespan=lifespan)
