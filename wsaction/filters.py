@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from wsaction._utils.hints import refuse_misspelt
+from wsaction._utils.misspellings import refuse_misspelt
 from wsaction.exceptions import ImproperlyConfigured, bad_parameter
 from wsaction.querysets._lookups import LOOKUPS, FieldError, InvalidLookup, Q
 from wsaction.serializers._write_only import check_fields

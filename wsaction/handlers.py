@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from difflib import get_close_matches
 from functools import cache
 from typing import Any, ClassVar, Literal
 
@@ -26,7 +25,8 @@ from wsaction._handlers.route_table import RouteTable
 from wsaction._protocol.scope import RouteTopic
 from wsaction._server.lifecycle import serve
 from wsaction._server.runtime import Runtime, on_loop, on_loops
-from wsaction._utils.hints import framework_names, is_code, is_ours
+from wsaction._utils.hints import did_you_mean
+from wsaction._utils.misspellings import framework_names, is_code, is_ours
 from wsaction.decorators import async_action
 from wsaction.dialects.base import Dialect
 from wsaction.exceptions import ImproperlyConfigured, NotFound
@@ -359,8 +359,7 @@ _CLOSE_CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5
 def _check_initkwargs(cls: type, initkwargs: Mapping[str, Any]) -> None:
     for name in initkwargs:
         if name not in (known := _settable(cls)):
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+            hint = did_you_mean(name, known, "it has")
             raise ImproperlyConfigured(
                 f"{cls.__name__} is mounted with attributes of the class, no actions or hooks, not {name!r}; {hint}"
             )

@@ -3,10 +3,10 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from inspect import iscoroutinefunction
 from typing import Any
 
+from wsaction._utils.hints import did_you_mean
 from wsaction.routing.converters import ImproperlyConfigured
 
 __all__ = ("ActionInfo", "HookList", "Hooks", "nobody")
@@ -50,8 +50,7 @@ class Hooks:
         known = [name for name in vars(Hooks) if name.startswith("on_")]
         for name in vars(cls):
             if name.startswith("on_") and name not in known:
-                near = get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+                hint = did_you_mean(name, known, "there are")
                 raise ImproperlyConfigured(f"{cls.__name__}.{name} is no hook, and would never be called; {hint}")
 
     def on_connect(self, consumer: Any) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlencode
 from pydantic_core import to_jsonable_python
 from typing_extensions import TypedDict  # which comes with pydantic, and which it asks for before Python 3.12
 
-from wsaction._utils.hints import refuse_misspelt
+from wsaction._utils.misspellings import refuse_misspelt
 from wsaction.exceptions import ImproperlyConfigured, NotFound, bad_parameter
 from wsaction.querysets._lookups import FieldError, InvalidLookup, Q
 from wsaction.serializers._write_only import check_fields

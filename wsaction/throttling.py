@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar, Protocol, TypeAlias
 
-from wsaction._utils.hints import defined_by_user, refuse_misspelt
+from wsaction._utils.misspellings import defined_by_user, refuse_misspelt
 from wsaction.authentication._classes import counted_id
 from wsaction.exceptions import ImproperlyConfigured, Throttled
 from wsaction.permissions import IsAuthenticated

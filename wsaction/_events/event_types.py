@@ -1,11 +1,11 @@
 """The events that a handler declares, each with the type of its data."""
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from wsaction._handlers.parameters import built
+from wsaction._utils.hints import did_you_mean
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.layers.base import History
 from wsaction.serializers._models import json_encoder, python_validator
@@ -47,8 +47,7 @@ class EventTypes:
             return write(validate(data))
         _check_name(self.owner, event, ValueError)
         if self._ways:
-            near = get_close_matches(event, self._ways, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self._ways)}"
+            hint = did_you_mean(event, self._ways, "there are")
             raise ValueError(f"{self.owner} declares no event {event!r}; {hint}")
         return _write_anything()(data)
 

@@ -5,13 +5,13 @@ import inspect
 import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 from wsaction._handlers.action import OPTIONS_ATTRIBUTE, Action, ActionOptions, Written
 from wsaction._handlers.parameters import PROTOCOL_KEYS, Input, Parameter, built, read_hints, read_parameter
 from wsaction._handlers.signatures import depends_of, read_dependencies
-from wsaction._utils.hints import is_ours, refuse_misspelt, user_attributes
+from wsaction._utils.hints import did_you_mean
+from wsaction._utils.misspellings import is_ours, refuse_misspelt, user_attributes
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.serializers._models import json_encoder
 
@@ -178,8 +178,7 @@ def select_actions(
     names = dict(wanted) if isinstance(wanted, Mapping) else {name: name for name in wanted}
     for told, name in names.items():
         if name not in actions:
-            near = get_close_matches(str(name), actions, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(actions)) or 'none'}"
+            hint = did_you_mean(name, sorted(actions), "it has")
             raise ImproperlyConfigured(f"{cls_name} has no action {name!r} for as_aaah(actions=...); {hint}")
         _check_name(cls_name, told)
     return {told: actions[name] for told, name in names.items()}

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 from wsaction._handlers.action import Action
 from wsaction._protocol.frames import Frame
-from wsaction._utils.hints import defined_by_user
+from wsaction._utils.misspellings import defined_by_user
 from wsaction.exceptions import ActionNotAllowed, APIError, ImproperlyConfigured
 from wsaction.permissions import BasePermission
 from wsaction.permissions._classes import Permissions, compile_permissions

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from wsaction._protocol.scope import USER_ID_KEY
-from wsaction._utils.hints import refuse_misspelt
+from wsaction._utils.misspellings import refuse_misspelt
 from wsaction.exceptions import ImproperlyConfigured, NotAuthenticated
 
 __all__ = (

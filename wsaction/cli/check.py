@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from wsaction._handlers.action import ActionOptions
 from wsaction._handlers.mounts import MountedHandler
-from wsaction._utils.hints import framework_names, is_code, user_attributes
+from wsaction._utils.misspellings import framework_names, is_code, user_attributes
 from wsaction.applications import WSAction
 from wsaction.authentication import SessionAuthentication
 from wsaction.cli._routes import Entry, inventory

@@ -41,7 +41,7 @@ from typing import Any, TypeAlias
 
 from wsaction._protocol.frames import Forgotten, Pending, current_frame
 from wsaction._protocol.scope import USER_ID_KEY
-from wsaction._utils.hints import refuse_misspelt
+from wsaction._utils.misspellings import refuse_misspelt
 from wsaction.exceptions import PermissionDenied
 from wsaction.permissions._expressions import (
     Ask,

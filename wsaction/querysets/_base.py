@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar
 
 from pydantic_core import from_json, to_json
 
-from wsaction._utils.hints import defined_by_user, is_ours
+from wsaction._utils.misspellings import defined_by_user, is_ours
 from wsaction.exceptions import NotFound
 from wsaction.querysets._lookups import (
     Combination,

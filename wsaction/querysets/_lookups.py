@@ -30,8 +30,9 @@ Every queryset keeps to this:
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Literal, Protocol, TypeAlias
+
+from wsaction._utils.hints import did_you_mean
 
 __all__ = (
     "LOOKUPS",
@@ -280,8 +281,7 @@ def _named(word: str, fields: Fields) -> str | None:
 
 def _unknown(key: str, word: str, fields: Fields, path: list[str], names: Collection[str]) -> FieldError:
     known = [*names, *(LOOKUPS if path else ())]
-    near = get_close_matches(word[:100], known, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    hint = did_you_mean(word, known, "there are")
     what = "lookup" if path and not names else "field"
     where = "__".join(path) or fields.name
     told = "" if key == word else f", as {key[:100]!r} asks of {fields.name}"

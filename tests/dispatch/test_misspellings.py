@@ -1,4 +1,4 @@
-"""`wsaction._utils.hints`, and every policy that a mistake could switch off: refused, with what was meant."""
+"""`wsaction._utils.misspellings`, and every policy that a mistake could switch off: refused, with what was meant."""
 
 import asyncio
 import functools
