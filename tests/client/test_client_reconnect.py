@@ -16,11 +16,11 @@ from tests.conftest import Server
 from tests.connection.test_server import WSACTION, started
 from tests.support.restarts import kept_port
 from tests.support.scripted import WAIT, Peer, client_at, relayed, scripted
+from wsaction._utils.backoff import Backoff
 from wsaction.applications import WSAction
 from wsaction.authentication import BearerAuthentication, Credential
 from wsaction.client import ConnectionFailed, ConnectionLost, Event, Resync, connect
 from wsaction.client import NotAuthenticated as NotAuthenticatedReply
-from wsaction.client._backoff import Backoff
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import NotAuthenticated
@@ -305,11 +305,11 @@ async def test_events_that_come_before_the_first_answer_are_told_to_who_listens_
 
 
 async def test_waits_are_of_random_length_and_grow() -> None:
-    always = Backoff(0.5, 30, lambda: 1.0)
+    always = Backoff(0.5, 30, lambda: 1.0, least=0.0)
     assert [always.seconds() for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
     always.reset()
     assert always.seconds() == 0.5
-    half = Backoff(1, 8, lambda: 0.5)
+    half = Backoff(1, 8, lambda: 0.5, least=0.0)
     assert [half.seconds() for _ in range(5)] == [0.5, 1, 2, 4, 4]
     for first, most in ((0, 1), (2, 1), (-1, 1)):
         with pytest.raises(ValueError, match="expected 0 < first <= most"):

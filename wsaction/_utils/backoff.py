@@ -1,24 +1,38 @@
 """How long to wait before the next try."""
 
 import random
+from collections.abc import Callable
 
 __all__ = ("Backoff",)
 
 
 class Backoff:
-    """Waits that double from ``first`` to ``most`` seconds, each cut by up to a half at random, so that many who lost
-    the same server do not come back at once."""
+    """Waits whose bound doubles from ``first`` to ``most`` seconds. Each is random, so that many who lost the same
+    server do not come back at once: from ``least`` of its bound (0.0: "full jitter") up to all of it.
 
-    __slots__ = ("_first", "_most", "_next")
+    ``chance`` gives a float from 0 to 1. ``Backoff(0.5, 30, lambda: 1.0).seconds()`` is 0.5, then 1, 2, 4, 8, 16, 30.
+    Raises ``ValueError`` unless 0 < first <= most.
+    """
 
-    def __init__(self, first: float = 0.05, most: float = 1.0) -> None:
-        self._first = self._next = first
-        self._most = most
+    __slots__ = ("_chance", "_first", "_least", "_most", "_next")
+
+    def __init__(
+        self,
+        first: float = 0.05,
+        most: float = 1.0,
+        chance: Callable[[], float] = random.random,
+        *,
+        least: float = 0.5,
+    ) -> None:
+        if not 0 < first <= most:
+            raise ValueError(f"a back-off's first and longest wait: expected 0 < first <= most, got {first} and {most}")
+        self._first, self._most, self._chance, self._least = first, most, chance, least
+        self._next = first
 
     def seconds(self) -> float:
-        """What to wait now: ``Backoff(1.0, 8.0)`` gives at most 1, 2, 4, 8, 8... and at least half of that."""
-        wait, self._next = self._next, min(self._next * 2, self._most)
-        return wait * random.uniform(0.5, 1.0)  # noqa: S311  # nothing secret
+        """What to wait now."""
+        bound, self._next = self._next, min(self._next * 2, self._most)
+        return bound * (self._least + (1 - self._least) * self._chance())
 
     def reset(self) -> None:
         """It went well: the next wait is a first one."""

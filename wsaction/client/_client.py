@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
-from wsaction.client._backoff import Backoff
+from wsaction._utils.backoff import Backoff
 from wsaction.client._connection import Answer, Items
 from wsaction.client._event_routing import Audience, Events
 from wsaction.client._handshake import Dialer, Token
@@ -92,7 +92,7 @@ class Client:
         self._close_timeout = close_timeout
         self._pacer = Pacer(max_in_flight)
         self._audience = Audience()
-        self._line = Line(dialer, self._audience, Backoff(*self._waits), reconnect, heartbeat, self._pacer)
+        self._line = Line(dialer, self._audience, Backoff(*self._waits, least=0.0), reconnect, heartbeat, self._pacer)
         self._audience.line = self._line
         if on_state is not None:
             self._line.watch(on_state)
@@ -240,7 +240,7 @@ class Client:
             snapshot=snapshot,
             timeout=timeout,
             buffer=self._buffer,
-            backoff=Backoff(*self._waits),
+            backoff=Backoff(*self._waits, least=0.0),
         )
 
     def events(self) -> Events:

@@ -2,7 +2,7 @@
 
 from weakref import WeakSet
 
-from wsaction.client._backoff import Backoff
+from wsaction._utils.backoff import Backoff
 from wsaction.client._buffers import Buffer
 from wsaction.client._connection import Link
 from wsaction.client._subscriptions import Line, SharedRoute

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from wsaction.client._backoff import Backoff
+from wsaction._utils.backoff import Backoff
 from wsaction.client.errors import ConnectionFailed, ConnectionLost, Overflow
 from wsaction.client.messages import Reply, encode_request
 
@@ -114,7 +114,7 @@ class Pacer:
         self._waiting = 0  # in the queue, and not withdrawn
         self._sends = 0  # that are not known to be done
         self._flushes: set[asyncio.Future[None]] = set()
-        self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
+        self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT, least=0.0)
         self._pause: asyncio.TimerHandle | None = None
 
     # ------------------------------------------------------------------------------------------------ asking

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
-from wsaction.client._backoff import Backoff
+from wsaction._utils.backoff import Backoff
 from wsaction.client._close_codes import NOT_AUTHENTICATED, refuses
 from wsaction.client._connection import Link
 from wsaction.client._handshake import Dialer, refusal

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Protocol
 
-from wsaction.client._backoff import Backoff
+from wsaction._utils.backoff import Backoff
 from wsaction.client._buffers import Buffer
 from wsaction.client._connection import Link
 from wsaction.client._pacing import QUEUE_BOUNDS
