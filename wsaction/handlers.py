@@ -20,8 +20,9 @@ from wsaction._handlers.declarations import (
     is_changed,
     select_actions,
 )
-from wsaction._handlers.mounts import Plan
+from wsaction._handlers.mounts import MountedHandler, Plan
 from wsaction._handlers.route_table import RouteTable
+from wsaction._protocol.frames import Frame
 from wsaction._protocol.scope import RouteTopic
 from wsaction._server.lifecycle import serve
 from wsaction._server.runtime import Runtime, on_loop, on_loops
@@ -72,11 +73,11 @@ class AsyncAPIActionHandler:
     decides_throttles: ClassVar[bool] = False  # the same of get_throttles or check_throttles
     decides_topic: ClassVar[bool] = False  # the same of get_topic
 
-    consumer: Any  # the connection's root
-    connection: Any  # the root's alone
+    consumer: Any  # the connection's root, of the application's own class
+    connection: Any  # the root's alone; None of one that serves no connection
     scope: Any  # the connection's ASGI scope
-    mounted: Any  # its own place in the table of routes
-    frame: Any  # what is being answered
+    mounted: MountedHandler  # its own place in the table of routes
+    frame: Frame  # what is being answered
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -66,7 +66,7 @@ class Gate:
     def route(self, frame: Frame) -> None:
         frame.error = self._state.gate(frame.action) or frame.error
         if frame.action == "$auth":
-            frame.consumer = frame.call = None  # in no order, of no handler
+            frame.consumer = frame.call = None  # type: ignore[assignment]  # in no order, of no handler
         else:
             self._dispatcher.route(frame)
 

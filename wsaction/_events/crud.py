@@ -413,7 +413,7 @@ def _shows_otherwise(one: MountedHandler, there: Any) -> bool:
 def event_routes(handler: "GenericAsyncAPIActionHandler", obj: Any) -> list[str]:
     """The handler's own route and, where a `SimpleRouter` made it, those of the list and of the object."""
     target = handler.frame.call.target
-    routes: dict[str, None] = {target.canonical: None}
+    routes: dict[Any, None] = {target.canonical: None}
     match = target.match
     name, _, kind = (match.url_name or "" if match is not None else "").rpartition("-")
     if match is None or not name or kind not in ("list", "detail"):

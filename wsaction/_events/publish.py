@@ -62,8 +62,7 @@ def own_route(handler: "AsyncAPIActionHandler") -> str:
     target = handler.frame.call.target
     if not target.is_topic:
         raise RouteNotFound
-    route: str = target.canonical
-    return route
+    return target.canonical or ""  # a topic has one
 
 
 def own_topic(handler: "AsyncAPIActionHandler") -> str:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from wsaction._handlers.action import Action
 from wsaction._protocol.frames import Frame
@@ -16,6 +16,9 @@ from wsaction.permissions._expressions import Ask
 from wsaction.routing import re_path
 from wsaction.routing._urlconf import Endpoint, Include, adopt_all, nest
 from wsaction.throttling import BaseThrottle, Throttles, compile_throttles
+
+if TYPE_CHECKING:
+    from wsaction.handlers import AsyncAPIActionHandler
 
 __all__ = ("MountedHandler", "Plan", "View", "as_prefixes", "check_captures", "mount")
 
@@ -82,12 +85,12 @@ class MountedHandler:
         """Whether it is of the same class, mounted with the same attributes: permissions, a serializer."""
         return self.handler_class is other.handler_class and self._initkwargs == other._initkwargs
 
-    def handler(self, frame: Frame, scope: Any) -> Any:
+    def handler(self, frame: Frame, scope: Any) -> "AsyncAPIActionHandler":
         """The handler for a frame: the consumer itself, or a new instance."""
         if self.is_consumer:
             return frame.consumer
         make = self.handler_class
-        handler = self.instance() if self._initkwargs else make()
+        handler: AsyncAPIActionHandler = self.instance() if self._initkwargs else make()
         handler.consumer = frame.consumer
         handler.scope = scope
         handler.frame = frame

@@ -10,12 +10,17 @@ from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
 from json.encoder import encode_basestring as quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
 from wsaction.exceptions import APIError, InvalidFrame, InvalidJSON
 from wsaction.limits import Limits
+
+if TYPE_CHECKING:
+    from wsaction._handlers.route_table import Call
+    from wsaction.consumers import AsyncAPIConsumer
+    from wsaction.transactions import UnitOfWork
 
 __all__ = (
     "Forgotten",
@@ -76,9 +81,9 @@ class Frame:
     noted: Any  # of a generic action: what its hook has done and told, see `_events.crud.watched`
     status: int  # of its final reply, once it is made
     key: str | None  # frames with the same key run in order; None: in no order
-    consumer: Any  # the root of its connection
-    call: Any  # the `_handlers.route_table.Call` that it makes, once it is routed
-    unit: Any  # its unit of work, see `units`; None: nothing needs one yet
+    consumer: "AsyncAPIConsumer"  # the root of its connection
+    call: "Call"  # that it makes, once it is routed
+    unit: "UnitOfWork | None"  # None: nothing needs one yet
 
     @property
     def kwargs(self) -> dict[str, Any]:

@@ -271,11 +271,13 @@ class Permissions:
         """The verdict on opening this connection."""
         return None if self.on_connect is None else self.on_connect((scope, handler), kwargs)
 
-    def action_refusal(self, scope: Scope, handler: Any, action: str, kwargs: Kwargs = dict) -> Verdict:
+    def action_refusal(self, scope: Scope, handler: Any, action: str | None, kwargs: Kwargs = dict) -> Verdict:
         """The verdict on calling this action."""
         return None if self.on_action is None else self.on_action((scope, handler, action), kwargs)
 
-    def object_refusal(self, scope: Scope, handler: Any, action: str, obj: Any, kwargs: Kwargs = dict) -> Verdict:
+    def object_refusal(
+        self, scope: Scope, handler: Any, action: str | None, obj: Any, kwargs: Kwargs = dict
+    ) -> Verdict:
         """The verdict on this object, for an action that was allowed: what that settled is not asked again."""
         return None if self.on_object is None else self.on_object((scope, handler, action, obj), kwargs)
 
