@@ -46,7 +46,8 @@ def method_name(kind: str) -> str:
 async def broadcast(handler: "AsyncAPIActionHandler", kind: str | None, data: str, status: int) -> None:
     """Tells an action's answer, ``data`` as JSON, to the group; after the commit where anything was changed."""
     session = session_of(handler)
-    session.group.hold(handler.frame)
+    if session.group is not None:
+        session.group.hold(handler.frame)
     text = encode_event(kind or GENERAL, "", f'{{"data":{data},"status":{status}}}')
     await tell(session.runtime.hub, _topic(handler), text, None)
 

@@ -44,6 +44,7 @@ from wsaction.transactions import join_unit, unit_to_wait_for
 
 if TYPE_CHECKING:
     from wsaction.generics import GenericAsyncAPIActionHandler
+    from wsaction.handlers import AsyncAPIActionHandler
 
 __all__ = ("event_routes", "is_live", "note", "note_given", "watched")
 
@@ -54,7 +55,7 @@ T = TypeVar("T")
 EVENTS = ("created", "updated", "deleted")
 
 
-def is_live(handler: "GenericAsyncAPIActionHandler") -> bool:
+def is_live(handler: "AsyncAPIActionHandler") -> bool:
     """Whether the changes that a handler makes are told: whether its routes can be subscribed to."""
     return hasattr(type(handler), "_event_types")
 
@@ -370,13 +371,13 @@ def _place(handler: "GenericAsyncAPIActionHandler", route: str, obj: Any) -> _Pl
         return None
     frame = new_frame({}, None, route, None)
     frame.consumer, frame.call = handler.consumer, Call(target, "", target.mounted, target.mounted.no_such_action)
-    there = target.mounted.handler(frame, handler.scope)
+    there: Any = target.mounted.handler(frame, handler.scope)
     if not is_live(there):
         return None
     topic = topic_at(there)
     sharing = tuple(one for one in _sharing(there, topic) if _is_of(one, obj))
     asks = bool(sharing) or asks_of_objects(there)  # theirs may ask
-    return _Place(there, session.runtime.hub, topic, target.canonical, history(there), asks, sharing)
+    return _Place(there, session.runtime.hub, topic, target.canonical or "", history(there), asks, sharing)
 
 
 def _sharing(there: Any, topic: str) -> Iterator[MountedHandler]:

@@ -22,6 +22,7 @@ from wsaction.routing import Resolver404, ResolverMatch, Router
 from wsaction.transactions import COMMIT_ARRIVES, unit_to_wait_for
 
 if TYPE_CHECKING:
+    from wsaction._dispatch.session import Session
     from wsaction._server.runtime import Runtime
     from wsaction.handlers import AsyncAPIActionHandler
 
@@ -41,15 +42,16 @@ __all__ = (
 logger = logging.getLogger("wsaction")
 
 
-def session_of(handler: "AsyncAPIActionHandler") -> Any:
+def session_of(handler: "AsyncAPIActionHandler") -> "Session":
     """What the frames of a handler's connection go through. Raises ``RuntimeError`` for a handler without one."""
     try:
-        return handler.scope[SESSION_KEY]
+        session: Session = handler.scope[SESSION_KEY]
     except (AttributeError, KeyError):
         raise RuntimeError(
             f"this {type(handler).__name__} serves no connection, or not any more; "
             "publish from elsewhere with app.publish(route, ...)"
         ) from None
+    return session
 
 
 def own_route(handler: "AsyncAPIActionHandler") -> str:
