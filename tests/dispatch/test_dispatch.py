@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.driving import ask, talking, untold
 from wsaction._handlers.route_table import MAX_CACHED_ROUTES, MAX_CACHED_ROUTES_OF_A_CONNECTION, Targets
+from wsaction._protocol.frames import encode_reply, reply_tail
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.exceptions import ActionNotAllowed, APIError, NotFound, RouteNotFound, ServerError
@@ -465,3 +466,20 @@ def test_what_ends_the_process_is_not_swallowed(how: type[BaseException]) -> Non
         runner.get_loop().set_exception_handler(lambda loop, context: None)
         with pytest.raises(how):
             runner.run(ask(Consumer.as_asgi(), "leave"))
+
+
+@pytest.mark.parametrize("status", [200, 202])
+@pytest.mark.parametrize("request_id", [None, 7, "seven", 'é"\\\n😀'])
+async def test_a_reply_is_written_as_encode_reply_does(request_id: Any, status: int) -> None:
+    """`Session.run` has a copy of it, for speed."""
+
+    class Boards(AsyncAPIActionHandler):
+        @async_action
+        async def tell(self) -> tuple[str, int]:
+            return "ö", status
+
+    route = 'boards/é"/?q=1'
+    frame = {"action": "tell", "route": route, **({} if request_id is None else {"request_id": request_id})}
+    async with talking(consumer_of(re_path("^boards/", Boards.as_aaah()))) as ws:
+        await ws.send_json(frame)
+        assert await ws.receive_text() == encode_reply(reply_tail("tell", route), '"ö"', status, request_id)

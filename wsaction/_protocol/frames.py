@@ -1,7 +1,7 @@
 """Action frames: JSON text in, one `Frame` on its way down, JSON text out.
 
-A frame's way is decode (here) → route → permissions → parameters → action (`dispatch`) → encode (here) → send
-(`connections`). Nothing here raises on what a client sends: what is wrong with a frame is noted on it as ``error`` and
+A frame's way is decode (here) → route → permissions → parameters → action (`_dispatch`) → encode (here) → send
+(`_connection`). Nothing here raises on what a client sends: what is wrong with a frame is noted on it as ``error`` and
 answered like everything else.
 """
 
@@ -286,6 +286,8 @@ def reply_tail(action: str, route: str) -> str:
 
 def encode_reply(tail: str, data: str, status: int, request_id: str | int | None) -> str:
     """The reply around ``data``, which is JSON already: the keys and their order are the protocol's.
+
+    `_dispatch.session.Session.run` writes the same text by itself, for speed: change both.
 
     ``encode_reply(reply_tail("list", ""), "[]", 200, 7)`` is
     ``{"errors":[],"data":[],"action":"list","route":"","status":200,"request_id":7}``.

@@ -8,7 +8,8 @@ anything else          connect again, after a wait
 =====================  ==========================================================================================
 
 A client that has a function for its credential may try once more after a refusal, since that may give another one. The
-TypeScript client (``codegen/lines.ts``) and the explorer (``explorer/socket.js``) have the same rule; a test compares.
+TypeScript client (``codegen/client/reconnect.ts``) and the explorer (``_server/explorer/socket.js``) have the same
+rule; a test compares.
 """
 
 __all__ = ("NOT_AUTHENTICATED", "PASSING_STATUSES", "POLICY", "refuses", "status_refuses")
