@@ -1,5 +1,8 @@
-"""What stands before a connection's dispatcher: the gate of who has to authenticate, the shutter of who is leaving, the
-watch of debug mode over what blocks the event loop."""
+"""What stands before a connection's dispatcher.
+
+`Gate` refuses frames until the client has authenticated, `DrainGate` once the server is stopping. `BlockingWatch`
+warns, in debug mode, of actions that block the event loop.
+"""
 
 import asyncio
 import json
