@@ -3,8 +3,8 @@
     python -m benchmarks.fanout [--quick]
 
 In process first, where `send` does next to nothing: what it takes to get an event to every connection. Then over
-uvicorn, a server process and its sockets, see `benchmarks.crowd`. One client that does not read is to cost the others
-nothing.
+uvicorn, a server process and its sockets, see `benchmarks.fanout_over_uvicorn`. One client that does not read is to
+cost the others nothing.
 """
 
 import argparse
@@ -13,10 +13,10 @@ import statistics
 from collections.abc import Sequence
 from functools import partial
 
-from benchmarks import crowd
+from benchmarks import fanout_over_uvicorn
 from benchmarks.contestants import Contestant
 from benchmarks.driver import Unfit
-from benchmarks.hall import Hall, Talk, json_talk, lifespan, open_hall
+from benchmarks.fanout_in_process import Hall, Talk, json_talk, lifespan, open_hall
 from benchmarks.job import JSON, SOCKET_IO
 from benchmarks.load import percentile
 from benchmarks.report import Aim, Answer, Row, rounded
@@ -115,7 +115,7 @@ async def events(contestant: Contestant, talk: Talk, rounds: int, size: int) -> 
 def over_sockets(contestant: Contestant, talk: Talk, quick: bool, notes: list[str]) -> dict[str, float | None]:
     """What is measured over uvicorn; nothing for a peer that cannot do it."""
     try:
-        return crowd.figures(contestant, talk, BY_HAND, TALKS[BY_HAND], quick)
+        return fanout_over_uvicorn.figures(contestant, talk, BY_HAND, TALKS[BY_HAND], quick)
     except Unfit as exc:
         if contestant in (OURS, BY_HAND):
             raise

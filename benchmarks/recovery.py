@@ -25,8 +25,8 @@ from typing import Any
 
 from benchmarks.contestants.feed import ROUTE, make
 from benchmarks.driver import Unfit
-from benchmarks.fleet import Follower, Ledger
 from benchmarks.load import may_open, percentile
+from benchmarks.reconnecting_clients import Follower, Ledger
 from benchmarks.redis_server import PROGRAM, RedisServer, free_port, redis_server
 from benchmarks.report import Aim, Answer, Row, rounded
 from wsaction.exceptions import LayerUnavailable

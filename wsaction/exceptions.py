@@ -51,7 +51,7 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from wsaction.routing.converters import ImproperlyConfigured
+from wsaction.routing.exceptions import ImproperlyConfigured
 
 __all__ = (
     "CATALOGUE",
@@ -369,7 +369,8 @@ def from_starlette(exc: BaseException) -> APIError | None:
     if "HTTPException" in kinds:
         return _from_http(told.status_code, told.detail, told.headers or {})
     if "WebSocketException" in kinds:
-        return _from_http({4401: 401, 4404: 404, 1013: 503}.get(told.code, 403), told.reason, {})
+        statuses = {4401: 401, 4404: 404, 1013: 503}  # `_protocol.close_codes`, which is above this module
+        return _from_http(statuses.get(told.code, 403), told.reason, {})
     return None
 
 

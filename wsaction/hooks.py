@@ -7,7 +7,7 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from wsaction._utils.hints import did_you_mean
-from wsaction.routing.converters import ImproperlyConfigured
+from wsaction.routing.exceptions import ImproperlyConfigured
 
 __all__ = ("ActionInfo", "HookList", "Hooks", "nobody")
 

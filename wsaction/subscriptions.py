@@ -28,8 +28,8 @@ from wsaction._events.access import (
     showing_calls,
 )
 from wsaction._events.event_types import EventTypes, history
-from wsaction._events.grants import Grant, release, withdraw
 from wsaction._events.publish import own_route, own_topic, session_of, topic_at
+from wsaction._events.reauthorization import Grant, release, withdraw
 from wsaction._handlers.route_table import Call
 from wsaction._protocol.frames import Frame, Held, current_frame, encode_reply, hold, new_frame, quote
 from wsaction._protocol.scope import SharedTopic
@@ -269,8 +269,10 @@ class _Reply:
             raise PermissionDenied
 
         def reply(*told: Any) -> str:
-            worded: str = session.connection.outbox.word(self._text(*told) if own is None else own, self._frame)
-            return worded
+            translated: str = session.connection.outbox.translate(
+                self._text(*told) if own is None else own, self._frame
+            )
+            return translated
 
         if self._go_on is not None and grant.begun is self._begun:
             session.connection.put(reply(*self._told))

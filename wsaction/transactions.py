@@ -384,7 +384,7 @@ def join_unit() -> UnitOfWork | None:
 
 def _is_over(frame: Frame) -> bool:
     """Whether only clean-up is left of a frame's action: it was cancelled, or its connection has ended."""
-    return frame.is_refused or frame.consumer.connection.ended is True
+    return frame.is_refused or frame.consumer.connection.is_closed is True
 
 
 @asynccontextmanager

@@ -9,8 +9,8 @@ import pytest
 
 import wsaction
 from tests.support.node import node
+from wsaction._protocol.close_codes import PASSING_STATUSES, refuses, status_refuses
 from wsaction._server.lifecycle import _close_code
-from wsaction.client._close_codes import PASSING_STATUSES, refuses, status_refuses
 from wsaction.exceptions import CATALOGUE, APIError
 
 PACKAGE = Path(wsaction.__file__).parent

@@ -803,12 +803,12 @@ async def test_what_an_auth_changed_is_asked_about_once_at_a_time() -> None:
 
 async def test_the_gate_of_a_connection_that_has_ended_sets_no_alarm() -> None:
     state = await opened(Tokens(short=short), **bearer("short"))
-    connection = types.SimpleNamespace(ended=False)
+    connection = types.SimpleNamespace(is_closed=False)
     gate = Gate(state, None, connection, debug=False)  # type: ignore[arg-type]  # it dispatches nothing here
     gate.watch()
     assert gate._alarm._at < math.inf
     gate.stop()
-    connection.ended = True
+    connection.is_closed = True
     gate.watch()  # as by a $auth whose verification went on
     assert gate._alarm._at == math.inf
 

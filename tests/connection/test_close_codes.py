@@ -61,7 +61,7 @@ class Closing(AsyncAPIConsumer):
         for _ in range(2_000):
             self.connection.put("x" * 50_000)
             await asyncio.sleep(0)
-            if self.connection.ended:
+            if self.connection.is_closed:
                 return
 
 

@@ -183,7 +183,7 @@ class Link:
         await asyncio.sleep(0)  # it begins
         try:
             yield task
-            if not self.connection.ended:
+            if not self.connection.is_closed:
                 self.leave()
         finally:
             await asyncio.wait({task}, timeout=WAIT)
@@ -198,7 +198,7 @@ class Link:
 
     def assert_nothing_left(self) -> None:
         connection = self.connection
-        assert connection.ended
+        assert connection.is_closed
         assert not connection._tasks
         assert lanes_are_empty(connection)
         assert not connection._lanes.under_way
@@ -739,7 +739,7 @@ async def test_the_outbox_is_bounded_in_bytes() -> None:
         await link.until(lambda: link.sending)  # it waits in the server and not in the outbox
         link.connection.put("x" * 60)
         link.connection.put("é" * 20)
-        assert not link.connection.ended
+        assert not link.connection.is_closed
         link.writable.set()
         await link.until(lambda: len(link.texts) == 3)
         link.writable.clear()
@@ -747,7 +747,7 @@ async def test_the_outbox_is_bounded_in_bytes() -> None:
         await link.until(lambda: link.sending)
         link.connection.put("€" * 33)
         link.connection.put("x")
-        assert not link.connection.ended
+        assert not link.connection.is_closed
         link.connection.put("y")
         link.connection.put("z")  # nothing is kept any more
         assert link.connection.closing is not None
@@ -892,7 +892,7 @@ async def test_the_first_close_counts() -> None:
         link.connection.close(4401, "first")
         link.connection.close(4403, "second")
         link.leave(1001)
-        assert link.connection.ended
+        assert link.connection.is_closed
         assert link.connection.closing == (4401, "first")
         assert await link.code(task) == 4401
     assert link.sent == [{"type": "websocket.close", "code": 4401, "reason": "first"}]
@@ -981,7 +981,7 @@ async def test_queued_replies_are_sent_before_the_close_frame() -> None:
             link.feed("echo", f"{request_id}/", request_id)
         await link.until(lambda: len(link.finished) == 5)
         link.connection.close(4000, "bye")
-        await link.until(lambda: link.connection.ended)
+        await link.until(lambda: link.connection.is_closed)
         link.writable.set()
         assert await link.code(task) == 4000
     assert link.answered() == [0, 1, 2, 3, 4]
@@ -1163,7 +1163,7 @@ async def test_the_apps_task_being_cancelled_ends_everything() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert link.connection.ended
+        assert link.connection.is_closed
         link.connection.put("too late")
         link.connection.close(4000)
         link.assert_nothing_left()
@@ -1284,7 +1284,7 @@ class RandomLink(Link):
             reply = await super().run(frame)
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if self.connection.ended or frame.error is None or task is None:
+            if self.connection.is_closed or frame.error is None or task is None:
                 raise
             while task.cancelling():
                 task.uncancel()

@@ -44,7 +44,7 @@ class Peer:
     def on_limit(self, limit: str, value: float) -> None:
         self.reached.append((limit, value))
 
-    def lost(self, code: int) -> None:
+    def peer_disconnected(self, code: int) -> None:
         raise AssertionError("nobody left")
 
     async def read_all(self) -> list[str]:
@@ -290,10 +290,10 @@ def test_a_reason_is_cut_to_what_a_close_frame_holds(reason: str, cut: str) -> N
 
 async def test_room_is_waited_for_until_half_of_it_is_free() -> None:
     peer = await blocked(10)
-    await peer.outbox.room(100)  # nothing waits: one message may be as large as it likes
+    await peer.outbox.wait_for_space(100)  # nothing waits: one message may be as large as it likes
     peer.outbox.put("123")
-    await peer.outbox.room(2)
-    waiting = [asyncio.ensure_future(peer.outbox.room(size)) for size in (3, 4)]
+    await peer.outbox.wait_for_space(2)
+    waiting = [asyncio.ensure_future(peer.outbox.wait_for_space(size)) for size in (3, 4)]
     await asyncio.sleep(0)
     assert not any(one.done() for one in waiting)
     await peer.read_all()
@@ -304,9 +304,9 @@ async def test_room_is_waited_for_until_half_of_it_is_free() -> None:
 async def test_nobody_waits_for_room_once_it_has_ended() -> None:
     peer = await blocked(10)
     peer.outbox.put("12345")
-    waiting = asyncio.ensure_future(peer.outbox.room(5))
+    waiting = asyncio.ensure_future(peer.outbox.wait_for_space(5))
     await asyncio.sleep(0)
     peer.outbox.end()
     await asyncio.wait_for(waiting, WAIT)
-    await peer.outbox.room(100)
+    await peer.outbox.wait_for_space(100)
     await peer.read_all()

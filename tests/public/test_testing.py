@@ -949,7 +949,7 @@ async def test_a_transport_ends_with_the_code_of_a_client_that_gave_none() -> No
     transport = Transport(Script(ACCEPT), websocket_scope("/"))
     transport.disconnect({"type": "websocket.disconnect"})
 
-    assert await transport.ended(1) == (1005, "")
+    assert await transport.wait_closed(1) == (1005, "")
     await transport.finish(1)
 
 

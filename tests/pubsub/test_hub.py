@@ -678,7 +678,7 @@ async def test_replies_that_are_held_back_are_bounded_too(monkeypatch: pytest.Mo
         one.hold(me, TOPIC, TOPIC)
         for _ in range(3):
             await join(one, me)
-        assert not me.ended
+        assert not me.is_closed
         await join(one, me)
         assert me.code == 1013
 
@@ -722,7 +722,7 @@ async def test_healing_goes_on_until_it_is_done(
         ears = Ears()
         await join(one, ears)
         layer.publish_failures = 2
-        monkeypatch.setattr(hub, "MAX_SICK", 2)
+        monkeypatch.setattr(hub, "MAX_PENDING_INVALIDATIONS", 2)
         for topic in (TOPIC, "other/", "third/", TOPIC):
             one.invalidate_later(topic, HISTORY)
         assert "'third/' are not told" in caplog.text

@@ -671,12 +671,12 @@ async def test_two_hubs_hear_each_other(server: RedisServer) -> None:
     heard: asyncio.Queue[str] = asyncio.Queue()
 
     class Ears:
-        capacity, ended = 1 << 20, False
+        capacity, is_closed = 1 << 20, False
 
         def put(self, text: str) -> None:
             heard.put_nowait(text)
 
-        async def room(self, size: int) -> None: ...
+        async def wait_for_space(self, size: int) -> None: ...
 
         def close(self, code: int, reason: str) -> None: ...
 

@@ -5,7 +5,8 @@ import uuid
 import pytest
 
 from wsaction.routing import Router, converters, path
-from wsaction.routing.converters import ImproperlyConfigured, get_converter, is_pure, register_converter
+from wsaction.routing.converters import get_converter, is_pure, register_converter
+from wsaction.routing.exceptions import ImproperlyConfigured
 
 
 class EvenConverter:

@@ -50,11 +50,11 @@ async def test_publishing_to_one_of_ten_thousand_routes_is_as_fast_as_to_the_onl
 
 
 class Listener:
-    capacity, ended = 1 << 20, False
+    capacity, is_closed = 1 << 20, False
 
     def put(self, text: str) -> None: ...
 
-    async def room(self, size: int) -> None: ...
+    async def wait_for_space(self, size: int) -> None: ...
 
     def close(self, code: int, reason: str) -> None: ...
 

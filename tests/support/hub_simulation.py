@@ -36,7 +36,7 @@ class FakeSubscriber:
         self._writer = asyncio.create_task(self._write())
 
     @property
-    def ended(self) -> bool:
+    def is_closed(self) -> bool:
         return bool(self.code)
 
     @property
@@ -53,7 +53,7 @@ class FakeSubscriber:
         self._outbox.append(text)
         self._wake.set()
 
-    async def room(self, size: int) -> None:
+    async def wait_for_space(self, size: int) -> None:
         while self.size and self.size + size > self.capacity // 2 and not self.code:
             self._room.clear()
             await self._room.wait()
@@ -264,7 +264,7 @@ class World:
     def is_at_rest(self) -> bool:
         return all(client.is_at_rest for client in self.clients) and not any(
             node.hub._pending_invalidation
-            or node.hub._healing
+            or node.hub._invalidating
             or any(topic.is_owing or not topic.ready.is_set() for topic in node.hub._topics.values())
             for node in self.nodes
         )
@@ -375,7 +375,7 @@ class Client:
     @property
     def is_at_rest(self) -> bool:
         subscriber = self.subscriber
-        if subscriber is None or subscriber.ended or self.to_reload or self.tasks or not subscriber.is_empty:
+        if subscriber is None or subscriber.is_closed or self.to_reload or self.tasks or not subscriber.is_empty:
             return False
         subscriptions = self.node.hub._joined.get(subscriber, {})
         return len(subscriptions) == len(self.routes) and not any(
@@ -389,7 +389,7 @@ class Client:
             if self.subscriber is None:
                 await asyncio.sleep(rng.random() ** 3 * 2.0)
                 self.connect()
-            elif self.subscriber.ended:
+            elif self.subscriber.is_closed:
                 self.world.count[f"closed_{self.subscriber.code}"] += 1
                 self.drop()
             elif self.asks_twice and rng.random() < 0.02 and not self.world.over:
@@ -462,7 +462,7 @@ class Client:
 
         is_indirect = self.is_indirect and not again  # another action that subscribes, and goes on for a while
         async with self.orders[route]:  # frames of one route are handled in order
-            if subscriber.ended:
+            if subscriber.is_closed:
                 return
             try:
                 go_on = await self.node.hub.join(

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import crowd, hall
+from benchmarks import fanout_in_process, fanout_over_uvicorn
 from benchmarks.driver import Unfit
 from benchmarks.fanout import BY_HAND, OURS, TALKS, in_process
-from benchmarks.hall import Hall, Talk, number_in, open_hall, payload
+from benchmarks.fanout_in_process import Hall, Talk, number_in, open_hall, payload
 
 WAIT = 20.0
 
@@ -26,7 +26,7 @@ async def test_who_is_timed_tells_everybody(contestant: Any) -> None:
 
 
 async def test_one_who_does_not_read_keeps_the_others_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hall, "PATIENCE", 0.2)
+    monkeypatch.setattr(fanout_in_process, "PATIENCE", 0.2)
     for contestant in (OURS, BY_HAND):
         async with open_hall(contestant, TALKS[contestant], 50) as full:
             full.listeners[7].deaf = True
@@ -75,7 +75,7 @@ def test_an_event_has_its_number() -> None:
 async def test_what_cannot_be_had_at_a_size_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.fanout.TURN", 0.0)
     monkeypatch.setattr("benchmarks.fanout.LISTENERS", 20)
-    monkeypatch.setattr(hall, "PATIENCE", 0.3)
+    monkeypatch.setattr(fanout_in_process, "PATIENCE", 0.3)
     notes: list[str] = []
     figures = await in_process(BY_HAND, TALKS[BY_HAND], 1, (20,), notes)
     assert set(figures) == {"in process at 20", "events/s at 20", "p50", "p99", "p99 beside a deaf client"}
@@ -85,11 +85,11 @@ async def test_what_cannot_be_had_at_a_size_is_said(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_sockets_are_told_by_a_real_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crowd, "LISTENERS", 30)
-    with crowd.Crowd.of(OURS, TALKS[OURS]) as sockets:
+    monkeypatch.setattr(fanout_over_uvicorn, "LISTENERS", 30)
+    with fanout_over_uvicorn.Crowd.of(OURS, TALKS[OURS]) as sockets:
         seconds, cpu = sockets.turn(50)
         assert seconds > 0
         assert cpu >= 0
         assert sockets.number == 55
     with pytest.raises(Unfit, match="its server ended with 1"):
-        crowd.Crowd.of(crowd.Contestant("nobody", "nobody"), TALKS[OURS]).__enter__()
+        fanout_over_uvicorn.Crowd.of(fanout_over_uvicorn.Contestant("nobody", "nobody"), TALKS[OURS]).__enter__()

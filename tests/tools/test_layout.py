@@ -23,7 +23,7 @@ BANDS = (
 )
 BAND = {name: number for number, line in enumerate(BANDS, 1) for name in line.split()}
 BESIDE: dict[str, set[str]] = {  # the bands, and what each may import of them
-    "client": {"_utils"},
+    "client": {"_protocol", "_utils"},
     "testing": {"querysets", "serializers", "transactions", "layers", "exceptions"},
 }
 

@@ -18,6 +18,7 @@ from wsaction._connection.flusher import Flusher
 from wsaction._connection.gates import DrainGate
 from wsaction._connection.ordering import Lanes
 from wsaction._connection.outbox import GONE, Message, Outbox, Receive, Send
+from wsaction._protocol.close_codes import INTERNAL_ERROR, NO_CLOSE_FRAME, NO_STATUS, NORMAL, TRY_AGAIN_LATER
 from wsaction._protocol.frames import Frame, current_frame, decode, set_since, size_of
 from wsaction._utils.tasks import is_closed_with, new_task
 from wsaction.exceptions import APIError, Cancelled
@@ -98,9 +99,9 @@ class Connection:
         """Bytes that may wait to be sent."""
         return self.limits.max_outbox_bytes
 
-    async def room(self, size: int) -> None:
-        """As `Outbox.room`."""
-        await self.outbox.room(size)
+    async def wait_for_space(self, size: int) -> None:
+        """As `Outbox.wait_for_space`."""
+        await self.outbox.wait_for_space(size)
 
     @property
     def put(self) -> Callable[[str], None]:
@@ -108,7 +109,7 @@ class Connection:
         return self.outbox.put
 
     @property
-    def ended(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether it is over: nothing more is read, and what runs is being cancelled."""
         return self._ended.done()
 
@@ -117,11 +118,11 @@ class Connection:
         """Whether a frame is under way or a message on its way."""
         return self._at_work is not None or bool(self._lanes.under_way) or self.outbox.busy
 
-    def close(self, code: int = 1000, reason: str = "") -> None:
+    def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Ends the connection: what runs is cancelled, then the close frame is sent. The first call counts."""
         if not self._ended.done():
             self.closing = code, reason
-            self.lost(code)
+            self.peer_disconnected(code)
 
     def close_for_limit(self, code: int, limit: str, reason: str) -> None:
         """Closes the connection because it has reached a bound; ``reason`` is told with the bound's value."""
@@ -129,7 +130,7 @@ class Connection:
             self.on_limit(limit, value := getattr(self.limits, limit))
             self.close(code, f"{reason}; {limit} is {value}" + (" s" if limit.endswith("timeout") else ""))
 
-    def lost(self, code: int) -> None:
+    def peer_disconnected(self, code: int) -> None:
         """Ends the connection without a close frame: its peer is gone."""
         if not self._ended.done():
             self._ended.set_result(code)
@@ -193,17 +194,17 @@ class Connection:
     async def _stop_tasks(self, timeout: float) -> None:
         """Waits for what it cancels, but not for ever: a handler may swallow its cancellation."""
         # Where we say goodbye, a message that is half-way is sent before: what cancelling leaves of it, nobody knows.
-        goodbye = self.closing is not None and self.closing[0] != 1013
-        spared = self.outbox.sender(self.leader) if goodbye else None
+        goodbye = self.closing is not None and self.closing[0] != TRY_AGAIN_LATER
+        sending_task = self.outbox.sender(self.leader) if goodbye else None
         for task in self._tasks:
-            if task is not spared:
+            if task is not sending_task:
                 task.cancel()
         if not self._tasks:
             return
-        ended, stubborn = await asyncio.wait(self._tasks, timeout=timeout)
+        ended, unfinished = await asyncio.wait(self._tasks, timeout=timeout)
         self._tasks -= ended  # those that were cancelled before they began do not leave by themselves
-        for task in stubborn:
-            if task is spared:  # the client does not read
+        for task in unfinished:
+            if task is sending_task:  # the client does not read
                 task.cancel()
             else:
                 self.on_limit("drain_timeout", most := self.limits.drain_timeout)
@@ -257,7 +258,7 @@ class Connection:
             if is_closed_with(exc, task):
                 raise
             logger.critical("a connection failed; this is a bug of wsaction", exc_info=exc)
-            self.close(1011, "internal error")
+            self.close(INTERNAL_ERROR, "internal error")
             if not isinstance(exc, Exception):
                 raise
         finally:
@@ -278,7 +279,7 @@ class Connection:
                 message = await receive()
             except Exception as exc:
                 logger.log(logging.DEBUG if isinstance(exc, GONE) else logging.WARNING, "receive() raised %r", exc)
-                self.lost(1006)
+                self.peer_disconnected(NO_CLOSE_FRAME)
                 return
             if message["type"] != "websocket.receive" or ended():
                 break
@@ -311,7 +312,7 @@ class Connection:
             if len(copy_context()) != variables or (variables > 1 and set_since(self._base)):
                 self._lead_on()  # the action set a context variable, which the next frame must not see
                 return
-        self.lost(message.get("code", 1005))
+        self.peer_disconnected(message.get("code", NO_STATUS))
 
     def _pass_on(self) -> None:
         """The loop has its turn. If the leader waits within the same frame at the second one, another task reads on."""
@@ -334,7 +335,7 @@ class Connection:
         size = len(message.get("bytes") or b"") if text is None else size_of(text)
         if size > self.limits.max_frame_bytes:
             self.close_for_limit(1009, "max_frame_bytes", f"a frame of {size} bytes")
-        return self.ended
+        return self.is_closed
 
     # ------------------------------------------------------------------------------------------------ what suspends
     def _finished(self, frame: Frame) -> None:

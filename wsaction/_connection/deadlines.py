@@ -5,6 +5,7 @@ import logging
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from wsaction._protocol.close_codes import IDLE, TRY_AGAIN_LATER
 from wsaction._protocol.frames import Frame
 from wsaction._utils.timer import Alarm
 from wsaction.exceptions import ActionTimeout, one_line
@@ -65,7 +66,7 @@ class Deadlines:
         connection, limits, now = self._connection, self._connection.limits, self._loop.time()
         outbox, late = connection.outbox, self.alarm.late
         if outbox.stuck_for(now, late) >= limits.send_timeout:
-            connection.close_for_limit(1013, "send_timeout", "slow consumer")
+            connection.close_for_limit(TRY_AGAIN_LATER, "send_timeout", "slow consumer")
         for frame in tuple(self._under_way):
             if frame.deadline is not None and frame.deadline <= now:
                 if late < BLOCKED:
@@ -78,8 +79,8 @@ class Deadlines:
         else:
             self._quiet_since += late
             if now - self._quiet_since >= limits.idle_timeout:
-                connection.close_for_limit(4408, "idle_timeout", "idle")
-        if not connection.ended:
+                connection.close_for_limit(IDLE, "idle_timeout", "idle")
+        if not connection.is_closed:
             step = min(limits.idle_timeout, limits.send_timeout if busy else NEVER) / 8
             self.alarm.by(min([now + step, *(frame.deadline or NEVER for frame in self._under_way)]))
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from wsaction._protocol.close_codes import POLICY_VIOLATION
 from wsaction._protocol.frames import Frame, current_frame, encode_reply, reply_tail
 from wsaction._utils.timer import Alarm
 from wsaction.authentication._state import AuthenticationState
@@ -99,7 +100,7 @@ class Gate:
             if self._following is not None:  # to its end, although the frame be cancelled
                 await asyncio.shield(self._following)
         except (Exception, asyncio.CancelledError) as exc:
-            if isinstance(exc, asyncio.CancelledError) and self._connection.ended:
+            if isinstance(exc, asyncio.CancelledError) and self._connection.is_closed:
                 raise
             if frame.detached:
                 return None
@@ -122,7 +123,7 @@ class Gate:
         with self._arriving():
             told = await self._state.present(data)
         self.watch()
-        if self._refreshed is not None and not self._connection.ended:
+        if self._refreshed is not None and not self._connection.is_closed:
             self._following = self._refreshed()
         return told
 
@@ -131,11 +132,11 @@ class Gate:
         self._failures += 1
         if self._failures >= self._connection.limits.max_auth_failures:
             why = "too many credentials were refused"
-            self._loop.call_soon(self._connection.close_for_limit, 1008, "max_auth_failures", why)
+            self._loop.call_soon(self._connection.close_for_limit, POLICY_VIOLATION, "max_auth_failures", why)
 
     def watch(self) -> None:
         """Sets the alarm by the state's deadline, or closes what is overdue. To be called once accepted."""
-        if self._connection.ended:  # by a verification that went on although it was cancelled
+        if self._connection.is_closed:  # by a verification that went on although it was cancelled
             return
         if (overdue := self._state.overdue) is not None:
             if self._state.awaited:

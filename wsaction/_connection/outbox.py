@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Set
 from typing import TYPE_CHECKING, Any
 
 from wsaction._connection.flusher import Flusher, Message, Send
+from wsaction._protocol.close_codes import INTERNAL_ERROR, NO_CLOSE_FRAME, TRY_AGAIN_LATER
 from wsaction._protocol.event_frames import is_event, route_of
 from wsaction._protocol.frames import Frame, size_of
 
@@ -48,7 +49,7 @@ class Outbox:
 
     __slots__ = (
         "_connection", "_direct", "_drop_events", "_firm", "_flusher", "_lost", "_max_bytes", "_next", "_offering",
-        "_seen", "_seen_at", "_sending", "_shrunk", "asgi_send", "dropped", "ended", "on_lost", "sent", "size",
+        "_seen", "_seen_at", "_sending", "_shrunk", "asgi_send", "dropped", "is_closed", "on_lost", "sent", "size",
         "waiting",
     )  # fmt: skip
 
@@ -71,7 +72,7 @@ class Outbox:
         self.dropped = 0  # events
         self._lost: Set[str] | None = NOTHING  # the routes of those; None: of too many
         self.on_lost: Callable[[Set[str] | None], None] | None = None
-        self.ended = False  # nothing more is taken
+        self.is_closed = False  # nothing more is taken
 
     @property
     def busy(self) -> bool:
@@ -113,13 +114,13 @@ class Outbox:
 
     def open(self) -> None:
         """Sends what has waited; from now on messages go straight through."""
-        self._sending = bool(self.waiting or self._lost is not NOTHING) and not self.ended
+        self._sending = bool(self.waiting or self._lost is not NOTHING) and not self.is_closed
         if self._sending:
             self._flusher.add(self)
         else:
             self._let_offer()
 
-    def word(self, text: str, by: Frame | None = None) -> str:
+    def translate(self, text: str, by: Frame | None = None) -> str:
         """A message as the client is to get it: here, as it is. ``by`` is the frame whose reply it is."""
         return text
 
@@ -130,7 +131,7 @@ class Outbox:
         Only the application can cancel it half-way, by a task that it kept: then the connection is closed, 1011.
         """
         # Nobody overtakes what waits for the close frame to be sent behind it.
-        if self._sending or not self._direct or (self.ended and self.waiting):
+        if self._sending or not self._direct or (self.is_closed and self.waiting):
             self.put(text)
             return
         self._sending = by
@@ -151,7 +152,7 @@ class Outbox:
 
     def put(self, text: str) -> None:
         """Sends a message without ever waiting: behind what waits. Past the bound the policy says what happens."""
-        if self.ended:
+        if self.is_closed:
             return
         if not self._sending and len(text) * 4 <= self._max_bytes:  # a character is 4 bytes at most
             self._sending, self._next = True, text
@@ -184,7 +185,7 @@ class Outbox:
                 if not self._sending:  # it alone is larger than the bound
                     self._tell_lost()
                 return False
-        self._connection.close_for_limit(1013, "max_outbox_bytes", "slow consumer")
+        self._connection.close_for_limit(TRY_AGAIN_LATER, "max_outbox_bytes", "slow consumer")
         return False
 
     def _drop_oldest(self, size: int) -> None:
@@ -240,12 +241,12 @@ class Outbox:
                 raise
         self.put(text)
 
-    async def room(self, size: int) -> None:
+    async def wait_for_space(self, size: int) -> None:
         """Waits until ``size`` more bytes fill no more than half of it, or nothing waits, or its connection has ended.
 
         Who waits is an action of the connection, so that there are no more of them than ``max_concurrency``.
         """
-        while self.size and self.size + size > self._max_bytes // 2 and not self.ended:
+        while self.size and self.size + size > self._max_bytes // 2 and not self.is_closed:
             self._shrunk = self._shrunk or asyncio.Event()
             await self._shrunk.wait()
 
@@ -257,7 +258,7 @@ class Outbox:
 
     def end(self) -> None:
         """Its connection is over: nothing more is taken, and nobody waits for room."""
-        self.ended = True
+        self.is_closed = True
         if (text := self._next) is not None:  # the flusher has yet to take it: it is sent before the close frame
             self._next = None
             self.waiting = self.waiting or deque()
@@ -276,7 +277,7 @@ class Outbox:
     async def say_close(self, code: int, reason: str) -> None:
         """Sends what still waits, unless the client is too slow for it, then the close frame."""
         try:
-            while self.waiting and code != 1013:
+            while self.waiting and code != TRY_AGAIN_LATER:
                 await self.asgi_send({"type": "websocket.send", "text": self.waiting.popleft()})
         except Exception as exc:
             log_failed_send("a message", exc)
@@ -287,7 +288,7 @@ class Outbox:
         """The message to be sent now, for the flusher; None: there is none, and it is idle."""
         if (text := self._next) is not None:
             self._next = None
-        elif (self.waiting or self._lost is not NOTHING) and not self.ended:
+        elif (self.waiting or self._lost is not NOTHING) and not self.is_closed:
             if not self.waiting:
                 self._tell_lost()  # which waits from now on, unless there is no room for that either
             text = self._pop() if self.waiting else None
@@ -327,12 +328,12 @@ class Outbox:
 
     def fail(self) -> None:
         """Emptying it failed, or was cancelled: what became of the message that was on its way, nobody knows."""
-        self._connection.close(1011, "internal error")
+        self._connection.close(INTERNAL_ERROR, "internal error")
 
     def _failed(self, exc: BaseException) -> None:
         log_failed_send("a message", exc)
         if isinstance(exc, GONE):
-            self._connection.lost(1006)
+            self._connection.peer_disconnected(NO_CLOSE_FRAME)
         else:
             self.fail()
 

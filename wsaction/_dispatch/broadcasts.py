@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json
 
 from wsaction._events.publish import session_of, tell
+from wsaction._protocol.close_codes import TRY_AGAIN_LATER
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import Frame
 from wsaction._protocol.scope import PATTERN_KEY, connection_captures, connection_path, group_topic
@@ -107,14 +108,14 @@ class Group:
         return capacity
 
     @property
-    def ended(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether the connection is over."""
-        ended: bool = self._session.connection.ended
+        ended: bool = self._session.connection.is_closed
         return ended
 
-    async def room(self, size: int) -> None:
+    async def wait_for_space(self, size: int) -> None:
         """Waits until so much more may be put."""
-        await self._session.connection.room(size)
+        await self._session.connection.wait_for_space(size)
 
     def close(self, code: int, reason: str) -> None:
         """Ends the connection."""
@@ -168,18 +169,18 @@ class Group:
             self._close()
             return
         self._waiting.append(event)
-        if not self._running and not self.ended:
+        if not self._running and not self.is_closed:
             self._running = True
             self._session.connection.spawn(self._work_off)
 
     def _close(self) -> None:
-        self.close(1013, f"slow consumer; {MAX_WAITING} broadcasts wait for it")
+        self.close(TRY_AGAIN_LATER, f"slow consumer; {MAX_WAITING} broadcasts wait for it")
 
     async def _work_off(self) -> None:
         """Gives the events to the consumer's methods, one after the other."""
         consumer = self._session.consumer
         try:
-            while self._waiting and not self.ended:
+            while self._waiting and not self.is_closed:
                 event = self._waiting.popleft()
                 method = getattr(consumer, method_name(event["type"]), None)
                 try:

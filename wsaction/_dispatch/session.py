@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from wsaction._connection.connection import Connection
 from wsaction._dispatch.broadcasts import Group, broadcast
 from wsaction._dispatch.middleware import handle_exception, wrap
-from wsaction._events.grants import Stream
+from wsaction._events.reauthorization import Stream
 from wsaction._handlers.action import Action, Binding
 from wsaction._handlers.dependencies import Dependencies
 from wsaction._handlers.route_table import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
@@ -160,7 +160,7 @@ class Session:
                 start = binding.start  # of a slot, faster than as if it were a method; so is `write`
                 result = await start(handler, frame)
             elif action.dependencies is None:
-                result = await self._perform(frame, action, handler, binding, action.bind(binding, frame))
+                result = await self._perform(frame, action, handler, binding, action.bind_frame(binding, frame))
             else:
                 result = await self._depend(frame, action, handler, binding, action.dependencies)
             if frame.error is not None:  # cancelled, which the action swallowed; or something was asked and not awaited
@@ -193,7 +193,7 @@ class Session:
                 raise
             let_go(frame, failed=True)
             await abandon(frame)
-            if self.connection.ended and isinstance(exc, asyncio.CancelledError):
+            if self.connection.is_closed and isinstance(exc, asyncio.CancelledError):
                 raise
             if self.runtime.exception_handlers and frame.error is None and call.mounted is not self.table.protocol:
                 exc = await self._translated(handler or self.consumer, exc)
@@ -207,7 +207,7 @@ class Session:
         if (answer := next((one.answer for one in held if one.answer is not None), None)) is not None:
             answer(reply)
         elif reply is not None:
-            self.connection.put(self.connection.outbox.word(reply, frame))
+            self.connection.put(self.connection.outbox.translate(reply, frame))
         let_go(frame)
 
     async def answer(self, frame: Frame) -> str:
@@ -225,7 +225,7 @@ class Session:
                 await self._throttle(frame, call, handler)
             binding = call.fixed(action)
             if action.dependencies is None:
-                result = await self._perform(frame, action, handler, binding, action.bind(binding, frame))
+                result = await self._perform(frame, action, handler, binding, action.bind_frame(binding, frame))
             else:
                 result = await self._depend(frame, action, handler, binding, action.dependencies)
             if action.returns_status is not False:
@@ -389,7 +389,7 @@ class Session:
         try:
             return await handle_exception(self.runtime.exception_handlers, handler, exc)
         except (Exception, asyncio.CancelledError) as another:
-            if self.connection.ended and isinstance(another, asyncio.CancelledError):
+            if self.connection.is_closed and isinstance(another, asyncio.CancelledError):
                 raise
             return another
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from pydantic_core import from_json, to_json
 
-from wsaction._events.grants import Grant
+from wsaction._events.reauthorization import Grant
 from wsaction._handlers.route_table import Call
 from wsaction._protocol.event_frames import Event, encode_event
 from wsaction._pubsub.subscription import Filter, NotKnown

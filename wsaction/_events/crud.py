@@ -108,7 +108,7 @@ class _Change:
         for place in self.places:
             await self.tell(place)
 
-    async def publish_or_heal(self) -> None:
+    async def publish_or_invalidate(self) -> None:
         """Tells it everywhere; what fails is logged, and who is subscribed there is told to load again."""
         self._note_told()
         for place in self.places:
@@ -178,7 +178,7 @@ class _Pending:
         """Tells them all, in the order in which their objects were touched last."""
         try:
             for change in self._changes.values():
-                await change.publish_or_heal()
+                await change.publish_or_invalidate()
         finally:
             self._let_go()
 
@@ -243,7 +243,7 @@ async def note(
         if (ended := unit_to_wait_for()) is None:
             await change.publish()
         else:
-            ended.on_commit(change.publish_or_heal)
+            ended.on_commit(change.publish_or_invalidate)
         return
     pending = unit.held(_Pending)
     if not isinstance(pending, _Pending):

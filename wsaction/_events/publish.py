@@ -111,12 +111,12 @@ async def tell(
         await publish()
     else:
         unit.on_commit(
-            partial(_publish_or_heal, publish, hub, topic, history),
+            partial(_publish_or_invalidate, publish, hub, topic, history),
             if_unknown=partial(invalidate_later, hub, topic, history),
         )
 
 
-async def _publish_or_heal(publish: Any, hub: Hub, topic: str, history: History | None) -> None:
+async def _publish_or_invalidate(publish: Any, hub: Hub, topic: str, history: History | None) -> None:
     try:
         await publish()
     except LayerUnavailable as exc:
@@ -130,10 +130,10 @@ def invalidate_later(hub: Hub, topic: str, history: History | None) -> None:
     They are told now, and once more when a commit that was still on its way to the database has surely arrived.
     """
     hub.invalidate_later(topic, history)
-    asyncio.get_running_loop().call_later(COMMIT_ARRIVES, _heal_again, hub, topic, history)
+    asyncio.get_running_loop().call_later(COMMIT_ARRIVES, _invalidate_once_more, hub, topic, history)
 
 
-def _heal_again(hub: Hub, topic: str, history: History | None) -> None:
+def _invalidate_once_more(hub: Hub, topic: str, history: History | None) -> None:
     if not hub.is_closed:  # else there is nobody left to tell
         hub.invalidate_later(topic, history)
 

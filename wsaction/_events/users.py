@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
-from wsaction._events.grants import Connecting, Grant, Stream, withdraw
+from wsaction._events.reauthorization import Connecting, Grant, Stream, withdraw
+from wsaction._protocol.close_codes import FORBIDDEN
 from wsaction._protocol.event_frames import encode_event, encode_notice
 from wsaction._protocol.frames import current_frame
 from wsaction._pubsub.hub import Hub
@@ -57,7 +58,7 @@ class Users:
     """
 
     capacity = 1 << 20  # never reached: what is put is acted on at once
-    ended = False
+    is_closed = False
 
     def __init__(self, hub: Callable[[], Hub], user_id: Callable[[Any], Any], *, shared: bool) -> None:
         self._hub, self._user_id, self._shared = hub, user_id, shared
@@ -87,7 +88,7 @@ class Users:
             del self._arriving[asked]
         self._note(session, since)
         if (reason := disconnected.get(self._keys.get(session, ""))) is not None:
-            session.connection.close(4403, reason)
+            session.connection.close(FORBIDDEN, reason)
 
     def _note(self, session: "Session", since: float) -> None:
         before, noted = self._keys.get(session), self._noted.get(session, since)
@@ -207,7 +208,7 @@ class Users:
                 disconnected[data["user"]] = data["reason"]
         for session in self.sessions(data["user"]):
             if what == "disconnect":
-                session.connection.close(4403, data["reason"])
+                session.connection.close(FORBIDDEN, data["reason"])
             elif what == "push":
                 session.connection.put(data["text"])
             elif what == "missed":
@@ -298,7 +299,7 @@ class Users:
                 session.connection.close(1012, MISSED)
             await asyncio.sleep(PAUSE)
 
-    async def room(self, size: int) -> None:
+    async def wait_for_space(self, size: int) -> None:
         """There always is."""
 
     def close(self, code: int, reason: str) -> None:
@@ -365,7 +366,7 @@ async def _ask_connection(session: "Session", group: Any, go_on: Callable[[], No
         if await Connecting(session).still_holds():
             group.hears = True
         else:
-            session.connection.close(4403, "permission denied")
+            session.connection.close(FORBIDDEN, "permission denied")
     finally:
         go_on()
 

@@ -1,7 +1,7 @@
 """Actions: what a handler declares, ready to be called with a frame.
 
-An `Action` knows how to fill its function's parameters, first from a route's captures (`fix`), then from a frame
-(`bind`), and how to write what it returned (`write`); it does neither by inspecting anything at run time.
+An `Action` fills its function's parameters, first from a route's captures (`bind_captures`), then from a frame
+(`bind_frame`), and writes what the function returned (`write`). Nothing is inspected at run time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -81,7 +81,7 @@ class Action:
         inputs = (*self.own_inputs, *below)
         return tuple(one for at, one in enumerate(inputs) if one not in inputs[:at])
 
-    def fix(self, args: tuple[Any, ...], captures: Mapping[str, Any]) -> "Binding":
+    def bind_captures(self, args: tuple[Any, ...], captures: Mapping[str, Any]) -> "Binding":
         """What a route's captures decide. Unnamed ones fill the first parameters in turn; ``*args`` takes the rest.
 
         Raises `InvalidParameters` for a capture that is not what its parameter says.
@@ -143,7 +143,7 @@ class Action:
 
         return start
 
-    def bind(self, binding: "Binding", frame: Frame) -> dict[str, Any]:
+    def bind_frame(self, binding: "Binding", frame: Frame) -> dict[str, Any]:
         """The keyword arguments for ``function``: what the captures decided, then ``data`` and the frame's other keys.
 
         Raises `InvalidParameters`, one item of ``errors`` for each parameter that is missing or wrong.
@@ -178,14 +178,14 @@ class Action:
     def bind_all(
         self, binding: "Binding", frame: Frame, dependencies: Dependencies
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """As ``bind``, with what its dependencies take; what is wrong with either is raised together."""
+        """As ``bind_frame``, with what its dependencies take; what is wrong with either is raised together."""
         errors: list[dict[str, Any]] = []
         bound: dict[str, Any] = {}
         try:
-            bound = self.bind(binding, frame)
+            bound = self.bind_frame(binding, frame)
         except InvalidParameters as exc:
             errors += exc.items
-        below = dependencies.bind(frame, errors)
+        below = dependencies.bind_frame(frame, errors)
         if errors:
             raise InvalidParameters(list({repr(item): item for item in errors}.values()))  # one for all who ask for it
         return bound, below

@@ -76,7 +76,7 @@ class Step:
     given: tuple[str, ...]  # of its parameters, those that the framework fills
     needs: tuple[tuple[str, int], ...]  # those that earlier steps make, and the numbers of these
 
-    def bind(self, frame: Frame, errors: list[dict[str, Any]]) -> dict[str, Any]:
+    def bind_frame(self, frame: Frame, errors: list[dict[str, Any]]) -> dict[str, Any]:
         """What the captures and the frame fill, and the defaults of what neither has."""
         captures, body, bound = frame.call.captures, frame.body, dict[str, Any]()
         for name, validate, plain, default in self.parameters:
@@ -115,7 +115,7 @@ class ModelStep:
     needs: tuple[tuple[str, int], ...] = ()
     kind: Literal["model"] = "model"
 
-    def bind(self, frame: Frame, errors: list[dict[str, Any]]) -> dict[str, Any]:
+    def bind_frame(self, frame: Frame, errors: list[dict[str, Any]]) -> dict[str, Any]:
         """The model as ``made``."""
         captures, body = frame.call.captures, frame.body
         values = {
@@ -143,10 +143,10 @@ class Dependencies:
     inputs: tuple[Input, ...]  # what the steps take from clients
     finishes: bool  # whether some have to be finished: threads that may use them are waited for
 
-    def bind(self, frame: Frame, errors: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def bind_frame(self, frame: Frame, errors: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """What the steps take from the route and the frame; adds to the errors, one for each that is missing or
         wrong."""
-        return [step.bind(frame, errors) for step in self.steps]
+        return [step.bind_frame(frame, errors) for step in self.steps]
 
     async def resolve(
         self,

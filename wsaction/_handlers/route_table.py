@@ -42,7 +42,7 @@ class Call:
 
         Raises `InvalidParameters`.
         """
-        binding = action.fix(self.args, self.captures)
+        binding = action.bind_captures(self.args, self.captures)
         if binding.shareable:
             self.binding = binding
         return binding

@@ -25,13 +25,13 @@ from wsaction._utils.tasks import Tasks
 from wsaction.exceptions import Cancelled, LayerUnavailable
 from wsaction.layers.base import History, Layer, Position
 
-__all__ = ("JOIN_TIMEOUT", "LINGER", "MAX_SICK", "Hub")
+__all__ = ("JOIN_TIMEOUT", "LINGER", "MAX_PENDING_INVALIDATIONS", "Hub")
 
 logger = logging.getLogger("wsaction")
 
 JOIN_TIMEOUT = 10.0  # seconds that a join may take, its snapshot included
 LINGER = 2.0  # seconds that a topic is kept after its last subscriber has left
-MAX_SICK = 10_000  # topics whose publication failed and that wait to be invalidated
+MAX_PENDING_INVALIDATIONS = 10_000  # topics whose publication failed and that wait to be invalidated
 PUBLICATIONS_IN_A_ROW = 32  # without the loop having had a turn
 
 
@@ -54,7 +54,7 @@ class Hub:
         on_event: OnEvent | None = None,
         on_pending_invalidation: Callable[[str], None] | None = None,
     ) -> None:
-        self.layer, self._on_event, self._on_sick = layer, on_event, on_pending_invalidation
+        self.layer, self._on_event, self._on_pending_invalidation = layer, on_event, on_pending_invalidation
         self._linger, self._join_timeout = linger, join_timeout
         self._context = copy_context()
         self._context.run(current_frame.set, None)
@@ -66,7 +66,7 @@ class Hub:
         self._joined: dict[Subscriber, dict[tuple[str, str], Subscription]] = {}  # by topic and route
         self._names: dict[Subscriber, str] = {}  # of those that have published to others only
         self._pending_invalidation: dict[str, History | None] = {}
-        self._healing = False
+        self._invalidating = False
         self._published = 0
         self._is_open = self._is_closed = False
         self._opening = asyncio.Lock()
@@ -102,7 +102,7 @@ class Hub:
                 self._let_go(topic)
             await self._tasks.stop()
             for name in self._pending_invalidation:
-                _not_healed(name, "the server ends before that could be done")
+                _log_missed_invalidation(name, "the server ends before that could be done")
             self._pending_invalidation.clear()
             await self.layer.close()
 
@@ -159,18 +159,20 @@ class Hub:
 
     def invalidate_later(self, topic: str, history: History | None = None) -> None:
         """Invalidates a topic as soon as that can be done: for one who could not publish what has happened already."""
-        if self._on_sick is not None:
-            self._on_sick(topic)
-        if self._is_closed or (len(self._pending_invalidation) >= MAX_SICK and topic not in self._pending_invalidation):
-            why = "the server is about to end" if self._is_closed else f"{MAX_SICK} topics wait for that already"
-            _not_healed(topic, why)
-            return
-        self._pending_invalidation[topic] = history
-        if not self._healing:
-            self._healing = True
-            self._tasks.start(self._heal_all)
+        if self._on_pending_invalidation is not None:
+            self._on_pending_invalidation(topic)
+        pending = self._pending_invalidation
+        if self._is_closed:
+            _log_missed_invalidation(topic, "the server is about to end")
+        elif len(pending) >= MAX_PENDING_INVALIDATIONS and topic not in pending:
+            _log_missed_invalidation(topic, f"{MAX_PENDING_INVALIDATIONS} topics wait for that already")
+        else:
+            pending[topic] = history
+            if not self._invalidating:
+                self._invalidating = True
+                self._tasks.start(self._invalidate_pending)
 
-    async def _heal_all(self) -> None:
+    async def _invalidate_pending(self) -> None:
         backoff = Backoff()
         try:
             while self._pending_invalidation:
@@ -186,7 +188,7 @@ class Hub:
                 else:
                     backoff.reset()
         finally:
-            self._healing = False
+            self._invalidating = False
 
     def _name(self, subscriber: Subscriber) -> str | None:
         """What a subscriber is called where it is excluded; None for one that is told nothing anyway."""
@@ -227,7 +229,7 @@ class Hub:
         """
         if not self._is_open:
             await self._ensure_open()
-        if subscriber.ended:
+        if subscriber.is_closed:
             raise Cancelled("The connection has ended.")
         if since is None and snapshot is None and self._is_told_again(subscriber, topic, route, reply, filter):
             return None
@@ -356,5 +358,5 @@ class Hub:
         self.layer.unsubscribe(topic.name)
 
 
-def _not_healed(topic: str, why: str) -> None:
+def _log_missed_invalidation(topic: str, why: str) -> None:
     logger.error("subscribers of %r are not told that they missed something: %s", topic, why)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Protocol
 
+from wsaction._protocol.close_codes import TRY_AGAIN_LATER
 from wsaction._protocol.event_frames import Event, encode_notice, reroute
 from wsaction._utils.tasks import Tasks, is_being_cancelled
 from wsaction._utils.timer import Alarm
@@ -46,13 +47,13 @@ class Subscriber(Protocol):
         """Bytes that may wait to be sent to it."""
 
     @property
-    def ended(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether it is over."""
 
     def put(self, text: str) -> None:
         """Sends a message without ever waiting, in order. Past `capacity` it closes, 1013. Raises nothing."""
 
-    async def room(self, size: int) -> None:
+    async def wait_for_space(self, size: int) -> None:
         """Waits until ``size`` more bytes fit well, or nothing waits any more, or it has ended."""
 
     def close(self, code: int, reason: str) -> None:
@@ -173,7 +174,8 @@ class Subscription:
     def _keep_back(self, what: Any) -> None:
         hold, is_reply = self._hold, isinstance(what, _Reply)
         if hold is None or (is_reply and len(hold.kept) >= hold.most):
-            self.subscriber.close(1013, f"slow consumer; {MAX_HELD} replies and events wait for a subscription")
+            why = f"slow consumer; {MAX_HELD} replies and events wait for a subscription"
+            self.subscriber.close(TRY_AGAIN_LATER, why)
         elif is_reply or (len(hold.kept) < hold.most and not hold.overrun):
             hold.kept.append(what)
         elif not hold.overrun:
@@ -259,7 +261,7 @@ class FilteredSubscription(Subscription):
             self.subscriber.put(item)
             return
         if len(self._queue) >= MAX_UNFILTERED:
-            self.subscriber.close(1013, f"slow consumer; {MAX_UNFILTERED} events wait for its permissions")
+            self.subscriber.close(TRY_AGAIN_LATER, f"slow consumer; {MAX_UNFILTERED} events wait for its permissions")
             return
         self._queue.append(item)
         if self._filtering is None:

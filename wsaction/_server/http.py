@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from wsaction._connection.connection import Send
+from wsaction._protocol.close_codes import MEANINGS
 from wsaction._server.lifecycle import upgrade_required
 from wsaction.exceptions import ImproperlyConfigured
 
@@ -92,7 +93,8 @@ def _explorer(at: str, document: str) -> Page:
 
     folder = files("wsaction") / "_server" / "explorer"
     page, style = ((folder / name).read_text("utf-8") for name in ("page.html", "style.css"))
-    script = "".join((folder / f"{name}.js").read_text("utf-8") for name in _SCRIPTS)
+    script = f"const CLOSE_CODES = {json.dumps(MEANINGS)};\n"
+    script += "".join((folder / f"{name}.js").read_text("utf-8") for name in _SCRIPTS)
     here = posixpath.dirname(at)
     for name, way in (("asyncapi", posixpath.relpath(document, here)), ("root", posixpath.relpath("/", here) + "/")):
         page = page.replace(f"{{{name}}}", html.escape(way))

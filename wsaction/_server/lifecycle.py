@@ -12,10 +12,19 @@ from wsaction._connection.gates import BlockingWatch, Gate
 from wsaction._connection.outbox import GONE, log_failed_send, send_close
 from wsaction._dispatch.broadcasts import BroadcastOrderGate, is_grouped, join_group
 from wsaction._dispatch.session import Session
-from wsaction._events.grants import may_connect
+from wsaction._events.reauthorization import may_connect
 from wsaction._events.users import recheck
 from wsaction._handlers.mounts import View
 from wsaction._handlers.route_table import RouteTable
+from wsaction._protocol.close_codes import (
+    INTERNAL_ERROR,
+    NO_CLOSE_FRAME,
+    NOT_AUTHENTICATED,
+    POLICY_VIOLATION,
+    SERVICE_RESTART,
+    TRY_AGAIN_LATER,
+    code_for_status,
+)
 from wsaction._protocol.frames import Frame
 from wsaction._protocol.scope import RUNTIME_KEY, SESSION_KEY, SOCKET_EXTENSION
 from wsaction._server.runtime import RESTARTING, Runtime
@@ -81,7 +90,7 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
         async with asyncio.timeout(limits.action_timeout) as deadline:
             consumer, dispatcher = await _open(view, scope, connection, runtime)
     except (Exception, asyncio.CancelledError) as exc:  # whatever a hook raises becomes an answer
-        connection.lost(1006)
+        connection.peer_disconnected(NO_CLOSE_FRAME)
         _forget(scope, runtime)
         scope.pop(SESSION_KEY, None)
         _unless_cancelled(exc)
@@ -104,7 +113,7 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
     finally:
         if connection.closing is not None:  # by us, as we are cancelled
             code, _ = connection.closing
-        connection.lost(code)  # unless it has been told already: it never began
+        connection.peer_disconnected(code)  # unless it has been told already: it never began
         _forget(scope, runtime)
         try:
             await _say_goodbye(consumer, code, connection)
@@ -212,9 +221,9 @@ def _too_slow(limits: Limits) -> APIError:
 
 def _refusal(code: int, reason: str) -> APIError:
     """What the handshake is answered where ``connect()`` closed: the status that its close code stands for."""
-    if code == 1013:  # by sending more than the outbox holds
+    if code == TRY_AGAIN_LATER:  # by sending more than the outbox holds
         return Busy(reason or None)
-    return NotAuthenticated(reason or None) if code == 4401 else PermissionDenied(reason or None)
+    return NotAuthenticated(reason or None) if code == NOT_AUTHENTICATED else PermissionDenied(reason or None)
 
 
 async def _say_goodbye(consumer: "AsyncAPIConsumer", code: int, connection: Connection) -> None:
@@ -260,14 +269,14 @@ async def refuse(
             log_failed_send("websocket.http.response", exc)
             if isinstance(exc, GONE):
                 return
-    await send_close(send, {401: 4401, 403: 4403}.get(error.status, 1008), "")
+    await send_close(send, code_for_status(error.status) if error.status in (401, 403) else POLICY_VIOLATION, "")
 
 
 def _close_code(error: APIError) -> int:
     """4401 for 401, 4404 for 404; 1012 where the server is being stopped, 1011 for its own faults."""
     if error.status < 500:
-        return 4000 + error.status
-    return 1012 if isinstance(error, ShuttingDown) else 1011
+        return code_for_status(error.status)
+    return SERVICE_RESTART if isinstance(error, ShuttingDown) else INTERNAL_ERROR
 
 
 async def _answer_http(send: Send, error: APIError) -> None:

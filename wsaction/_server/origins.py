@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 from typing import Any
 
-from wsaction.routing.converters import ImproperlyConfigured
+from wsaction.routing.exceptions import ImproperlyConfigured
 
 __all__ = ("HostPolicy", "OriginPolicy")
 

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from wsaction._connection.flusher import Flusher
 from wsaction._dispatch.middleware import ExceptionHandler, Middleware
-from wsaction._events.grants import release
+from wsaction._events.reauthorization import release
 from wsaction._events.users import Users
 from wsaction._protocol.frames import current_frame
 from wsaction._pubsub.hub import Hub
@@ -207,7 +207,7 @@ class Runtime:
             connection.drain(end_by)
         pause = min(LONGEST_PAUSE, seconds / 4 / (1 + len(here.connections) / BATCH))
         while here.connections and (left := end_by - seconds / 5 - loop.time()) > 0:
-            idle = [one for one in here.connections if not one.ended and not one.busy]
+            idle = [one for one in here.connections if not one.is_closed and not one.busy]
             random.shuffle(idle)
             for connection in idle[:BATCH]:
                 connection.close(1012, RESTARTING)

@@ -19,6 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from wsaction._protocol.close_codes import POLICY_VIOLATION
 from wsaction._protocol.scope import SOCKET_EXTENSION
 from wsaction.limits import Limits
 
@@ -226,7 +227,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
         if left > 0:  # or another message than the one that it was set for
             self._looking = self.loop.call_later(left, self._look)
         else:
-            self._breach(1008, "message_timeout", "a message that is not whole")
+            self._breach(POLICY_VIOLATION, "message_timeout", "a message that is not whole")
 
     def _parse_frame(self, at: int) -> int:
         """Parses one frame. Returns where it ends, or ``at`` if it is not there yet, or the connection ends by it."""

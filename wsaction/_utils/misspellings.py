@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from wsaction.routing.converters import ImproperlyConfigured
+from wsaction.routing.exceptions import ImproperlyConfigured
 
 __all__ = ("defined_by_user", "framework_names", "is_code", "is_ours", "refuse_misspelt", "user_attributes")
 

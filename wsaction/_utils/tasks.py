@@ -37,8 +37,8 @@ class Tasks:
         for task in self._running:
             task.cancel()
         if self._running:
-            _, stubborn = await asyncio.wait(self._running, timeout=STOP_TIMEOUT)
-            for task in stubborn:
+            _, unfinished = await asyncio.wait(self._running, timeout=STOP_TIMEOUT)
+            for task in unfinished:
                 logger.error("a task still runs %s s after it was cancelled: %r", STOP_TIMEOUT, task)
         self._running.clear()
 

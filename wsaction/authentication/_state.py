@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from wsaction._protocol.close_codes import NOT_AUTHENTICATED
 from wsaction._utils.tasks import is_being_cancelled
 from wsaction.authentication._classes import (
     BaseAuthentication,
@@ -191,7 +192,7 @@ class AuthenticationState:
         if (left := self.time_left) is None or left > 0:
             return None
         expired = "the credential has expired"
-        return 4401, f"no $auth came; auth_timeout is {self._timeout} s" if self.awaited else expired
+        return NOT_AUTHENTICATED, f"no $auth came; auth_timeout is {self._timeout} s" if self.awaited else expired
 
     def gate(self, action: str | None) -> APIError | None:
         """Why a frame must not be looked at; None: it may. To be asked for each, malformed ones (None) too, before

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from wsaction._protocol.close_codes import refuses
 from wsaction.client._buffers import HARD, Flow, Outbox, StreamBuffer
-from wsaction.client._close_codes import refuses
 from wsaction.client._pacing import Asker, Pacer, Request, was_not_run
 from wsaction.client._websocket import Socket
 from wsaction.client.errors import ConnectionLost, Overflow, UnexpectedReply

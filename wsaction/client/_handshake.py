@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from wsaction.client._close_codes import refuses, status_refuses
+from wsaction._protocol.close_codes import refuses, status_refuses
 from wsaction.client._connection import Link
 from wsaction.client._pacing import Pacer
 from wsaction.client._websocket import open_socket

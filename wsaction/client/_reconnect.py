@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
+from wsaction._protocol.close_codes import NOT_AUTHENTICATED, refuses
 from wsaction._utils.backoff import Backoff
-from wsaction.client._close_codes import NOT_AUTHENTICATED, refuses
 from wsaction.client._connection import Link
 from wsaction.client._handshake import Dialer, refusal
 from wsaction.client._pacing import Pacer

@@ -13,7 +13,7 @@ try:
 except ImportError as exc:
     raise ImportError("wsaction.client needs websockets: pip install 'wsaction[client]'") from exc
 
-from wsaction.client._close_codes import status_refuses
+from wsaction._protocol.close_codes import status_refuses
 from wsaction.client.errors import ConnectionFailed, ConnectionLost
 
 __all__ = ("Socket", "open_socket")

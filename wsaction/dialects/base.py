@@ -43,9 +43,9 @@ class Worded(str):
     is_event: bool
 
     def __new__(cls, text: str, then: Callable[[], None] | None = None) -> "Worded":
-        worded = super().__new__(cls, text)
-        worded.then, worded.is_event = then, False
-        return worded
+        translated = super().__new__(cls, text)
+        translated.then, translated.is_event = then, False
+        return translated
 
 
 class Conversation(Protocol):
@@ -112,31 +112,31 @@ class SpeakingOutbox(Outbox):
         super().__init__(*args, **options)
         self._talk = talk
 
-    def word(self, text: str, by: Frame | None = None) -> str:
+    def translate(self, text: str, by: Frame | None = None) -> str:
         if type(text) is Worded or not text.startswith('{"errors":['):
             return text
         frame = by or current_frame.get()
         return text if frame is None else self._talk.reply(frame, text)
 
     async def send(self, text: str, by: Frame) -> None:
-        text = self.word(text, by)
+        text = self.translate(text, by)
         if type(text) is Worded:
             _given(text)
         await super().send(text, by)
 
     def put(self, text: str) -> None:
         if type(text) is Worded or not is_event(text):
-            text = self.word(text)
+            text = self.translate(text)
             super().put(text)
             _given(text)
             return
         if (told := self._talk.event(text)) is None:
             self._connection.close(1012, "events were lost; connect again")
             return
-        for worded in told:
-            worded.is_event = True
-            super().put(worded)
-            _given(worded)
+        for translated in told:
+            translated.is_event = True
+            super().put(translated)
+            _given(translated)
 
     def is_event(self, text: str) -> bool:
         return type(text) is Worded and text.is_event

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from wsaction._utils.backoff import Backoff
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers._redis_scripts import Script
-from wsaction.routing.converters import ImproperlyConfigured
+from wsaction.routing.exceptions import ImproperlyConfigured
 
 __all__ = ("Connect", "Demoted", "Link", "Pipeline", "Refused", "encode_command", "encoded", "greet", "refusal")
 

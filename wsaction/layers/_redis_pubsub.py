@@ -12,7 +12,7 @@ from typing import Any
 from wsaction._utils.backoff import Backoff
 from wsaction.layers._redis_pipeline import Connect, Link, Refused, encode_command, greet, refusal
 from wsaction.layers.base import MAX_OFFSET, Sink
-from wsaction.routing.converters import ImproperlyConfigured
+from wsaction.routing.exceptions import ImproperlyConfigured
 
 __all__ = ("PING_INTERVAL", "Channels", "parse_message")
 

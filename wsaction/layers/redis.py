@@ -45,7 +45,7 @@ from wsaction.layers.base import (
     check_bytes,
     new_epoch,
 )
-from wsaction.routing.converters import ImproperlyConfigured
+from wsaction.routing.exceptions import ImproperlyConfigured
 
 try:
     from redis.asyncio.connection import Connection, ConnectionPool

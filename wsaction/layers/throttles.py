@@ -6,7 +6,7 @@ from weakref import WeakKeyDictionary
 
 from wsaction._utils.lifespan import close_at_end
 from wsaction.exceptions import LayerUnavailable
-from wsaction.routing.converters import ImproperlyConfigured
+from wsaction.routing.exceptions import ImproperlyConfigured
 
 try:
     from redis.asyncio import BlockingConnectionPool, Redis

@@ -59,7 +59,7 @@ from wsaction.permissions._expressions import (
     series,
     single,
 )
-from wsaction.routing.converters import ImproperlyConfigured
+from wsaction.routing.exceptions import ImproperlyConfigured
 
 __all__ = (
     "AllowAny",

@@ -7,10 +7,10 @@ The package imports the standard library alone, so that the router can be used w
     router.reverse("board", kwargs={"pk": 7})  # "boards/7/"
 """
 
-from wsaction.routing._resolver import Resolver404, ResolverMatch
-from wsaction.routing._reverse import NoReverseMatch
+from wsaction.routing._resolver import ResolverMatch
 from wsaction.routing._urlconf import Router, include, path, re_path
-from wsaction.routing.converters import Converter, ImproperlyConfigured, register_converter
+from wsaction.routing.converters import Converter, register_converter
+from wsaction.routing.exceptions import ImproperlyConfigured, NoReverseMatch, Resolver404
 
 __all__ = (
     "Converter",

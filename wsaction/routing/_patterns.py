@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Union
 
-from wsaction.routing.converters import Converter, ImproperlyConfigured, check_regex, decoder, get_converter, is_pure
+from wsaction.routing.converters import Converter, check_regex, decoder, get_converter, is_pure
+from wsaction.routing.exceptions import ImproperlyConfigured
 
 __all__ = ("Endpoint", "Include", "Pattern", "compile_regex", "compile_route")
 

@@ -4,15 +4,14 @@ A tree of patterns is laid out as its leaves, in the order in which a depth-firs
 includes above it. A match of a leaf is checked level by level, as the patterns are declared.
 """
 
-import difflib
-import heapq
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from wsaction.routing._patterns import Endpoint, Include, Pattern, Step
+from wsaction.routing.exceptions import Resolver404
 
-__all__ = ("Leaf", "Resolver404", "ResolverMatch", "leaves")
+__all__ = ("Leaf", "ResolverMatch", "leaves")
 
 
 class Level:
@@ -216,38 +215,6 @@ class ResolverMatch:
     def __repr__(self) -> str:
         shown = ("func", "args", "kwargs", "url_name", "app_names", "namespaces", "route")
         return f"ResolverMatch({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
-
-
-class Resolver404(Exception):
-    """No pattern matches ``route``. ``tried`` has the text of every pattern there is, in the order of their
-    declaration; ``str()`` names the nearest ones. Both are made when asked for: raising this is cheap."""
-
-    def __init__(self, route: str, forest: "Sequence[Leaf]") -> None:
-        super().__init__(route)
-        self.route = route
-        self._forest = forest
-
-    @property
-    def tried(self) -> list[str]:
-        return [leaf.route for leaf in self._forest]
-
-    def nearest(self) -> list[str]:
-        """The texts of at most three patterns like the route, best first. The work is bounded: of the route and of each
-        pattern the first 200 characters count, and only the 50 patterns that share most segments are compared."""
-        route = self.route[:200]
-        segments = set(route.split("/"))
-        texts = dict.fromkeys(leaf.route[:200] for leaf in self._forest)
-        likely = heapq.nlargest(50, texts, key=lambda text: len(segments.intersection(text.lstrip("^").split("/"))))
-        return difflib.get_close_matches(route, likely, n=3, cutoff=0.4)
-
-    def __str__(self) -> str:
-        shown = repr(self.route) if len(self.route) <= 200 else f"{self.route[:200]!r}..."
-        near = ", ".join(map(repr, self.nearest()))
-        return (
-            f"None of the {len(self._forest)} patterns matches the route {shown}."
-            + (f" Did you mean one of {near}?" if near else "")
-            + (" Routes have no leading slash." if self.route.startswith("/") else "")
-        )
 
 
 def leaves(patterns: Sequence[Endpoint | Include], resolve: "Resolve") -> list[Leaf]:

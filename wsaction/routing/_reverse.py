@@ -14,13 +14,9 @@ from typing import Any
 from wsaction.routing._expansion import Form, forms
 from wsaction.routing._patterns import Endpoint, Include
 from wsaction.routing.converters import Converter
+from wsaction.routing.exceptions import NoReverseMatch
 
-__all__ = ("NoReverseMatch", "Reverser")
-
-
-class NoReverseMatch(Exception):
-    """No pattern of that name takes these arguments. The message lists the patterns that were tried and what they take,
-    or the names that are near an unknown one."""
+__all__ = ("Reverser",)
 
 
 class Reverser:

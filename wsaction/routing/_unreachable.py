@@ -8,8 +8,9 @@ from itertools import chain, islice, product
 from wsaction.routing._expansion import forms
 from wsaction.routing._patterns import Pattern
 from wsaction.routing._resolver import Leaf
-from wsaction.routing._urlconf import Resolver404, Router
+from wsaction.routing._urlconf import Router
 from wsaction.routing.converters import Converter
+from wsaction.routing.exceptions import Resolver404
 
 __all__ = ("Shadow", "shadows")
 

@@ -28,10 +28,11 @@ from types import MethodType, ModuleType
 from typing import Any, NamedTuple, overload
 
 from wsaction.routing._patterns import Endpoint, Include, Pattern, compile_regex, compile_route
-from wsaction.routing._resolver import Leaf, Memo, Resolver404, ResolverMatch, leaves
-from wsaction.routing._reverse import NoReverseMatch, Reverser
+from wsaction.routing._resolver import Leaf, Memo, ResolverMatch, leaves
+from wsaction.routing._reverse import Reverser
 from wsaction.routing._trie import Outline, Trie, outline
-from wsaction.routing.converters import ImproperlyConfigured, register_converter
+from wsaction.routing.converters import register_converter
+from wsaction.routing.exceptions import ImproperlyConfigured, NoReverseMatch, Resolver404
 
 __all__ = (
     "Endpoint",

@@ -4,8 +4,7 @@ A converter is a class with three members: ``regex``, the text it matches; ``to_
 and raises ValueError for "no match"; ``to_url(value)``, which gives the text and raises ValueError for "this pattern
 does not fit". The built-in ones are ``str`` (the default), ``int``, ``slug``, ``uuid`` and ``path``.
 
-This is the lowest module of the router, so ``ImproperlyConfigured``, which all of wsaction raises for a wrong
-declaration, lives here. Standard library only.
+Standard library only.
 """
 
 import difflib
@@ -14,12 +13,9 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ("Converter", "ImproperlyConfigured", "get_converter", "is_pure", "register_converter")
+from wsaction.routing.exceptions import ImproperlyConfigured
 
-
-class ImproperlyConfigured(Exception):
-    """A declaration is wrong. Raised while declaring, never while serving; the message says what was expected, what
-    came, and the cure."""
+__all__ = ("Converter", "get_converter", "is_pure", "register_converter")
 
 
 class Converter(Protocol):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from wsaction.routing.converters import ImproperlyConfigured
+from wsaction.routing.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo  # whoever has a model has loaded it

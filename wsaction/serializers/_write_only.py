@@ -20,7 +20,7 @@ from uuid import UUID
 from pydantic import AliasChoices, BaseModel
 from pydantic_core import SchemaSerializer
 
-from wsaction.routing.converters import ImproperlyConfigured
+from wsaction.routing.exceptions import ImproperlyConfigured
 from wsaction.serializers._core_schema import (
     MAX_MODELS,
     NO_SCHEMAS,

@@ -101,7 +101,7 @@ class Transport:
             return None
         return next(filter(wanted, self._unread), None)
 
-    async def ended(self, seconds: float) -> tuple[int, str]:
+    async def wait_closed(self, seconds: float) -> tuple[int, str]:
         """Wait until either side has closed or the app has ended; code and reason. Unread messages stay."""
         await self._wait(lambda: self.closed is not None, "the end of the connection", seconds)
         return self.closed or (ABNORMAL, "")

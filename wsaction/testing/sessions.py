@@ -223,7 +223,7 @@ class WebSocketSession:
 
     async def wait_closed(self) -> tuple[int, str]:
         """Wait until the server closes or the app ends; code and reason. Unread frames stay."""
-        return await self._transport.ended(self.timeout)
+        return await self._transport.wait_closed(self.timeout)
 
     def pause_reading(self) -> None:
         """Become a client that does not read: from now on ``await send()`` of the app waits, for ``close`` too."""

@@ -96,8 +96,7 @@ class Explorer {
   }
 
   closed(code, reason) {
-    const told = { 1000: "normal", 1006: "no closing handshake", 1011: "server fault", 1012: "restart", 1013: "too slow", 4401: "not authenticated", 4403: "forbidden", 4408: "idle" };
-    this.event({ event: "closed", route: "", data: { code, reason: reason || told[code] || "" }, ours: true });
+    this.event({ event: "closed", route: "", data: { code, reason: reason || CLOSE_CODES[code] || "" }, ours: true });
     if (code === 4401 && !byId("signin").hidden) this.askForCredential();
   }
 

@@ -8,7 +8,7 @@ const LONGEST_PAUSE = 30_000;
 const PING_EVERY = 60_000; // so that the server does not find it idle
 const PASSING_STATUSES = [408, 425, 429];
 
-/** Whether a close code says that connecting again changes nothing: the rule of wsaction/client/_close_codes.py. */
+/** Whether a close code says that connecting again changes nothing: the rule of wsaction/_protocol/close_codes.py. */
 function refuses(code) {
   return code === 1008 || (code >= 4400 && code < 4500 && !PASSING_STATUSES.includes(code - 4000));
 }

@@ -1,6 +1,6 @@
 """The fan-out over uvicorn: a server in a process of its own, and a thousand sockets here.
 
-python -m benchmarks.crowd MODULE      serves one contestant, for `figures`
+python -m benchmarks.fanout_over_uvicorn MODULE      serves one contestant, for `figures`
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import uvicorn
 
 from benchmarks.contestants import Contestant
 from benchmarks.driver import Unfit
-from benchmarks.hall import Talk, number_in, payload
+from benchmarks.fanout_in_process import Talk, number_in, payload
 from benchmarks.load import Client, cpu_of, masked, may_open
 from benchmarks.report import rounded
 from benchmarks.server import OPTIONS, pin
@@ -72,7 +72,13 @@ class Crowd:
     @contextlib.contextmanager
     def of(cls, contestant: Contestant, talk: Talk) -> "Iterator[Crowd]":
         """Its server and its clients; both are gone after the block. Raises `Unfit`."""
-        command = [sys.executable, "-m", "benchmarks.crowd", contestant.module, "on" if talk.lifespan else "off"]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.fanout_over_uvicorn",
+            contestant.module,
+            "on" if talk.lifespan else "off",
+        ]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
                 line = "" if process.stdout is None else process.stdout.readline()

@@ -1,4 +1,4 @@
-"""Grants: what a subscription was allowed, kept so that it can be asked again while it lasts."""
+"""Reauthorization: what a subscription, a stream or a connection was allowed, asked again while it lasts."""
 
 import asyncio
 import logging

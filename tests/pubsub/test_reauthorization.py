@@ -1,4 +1,4 @@
-"""`wsaction._events.grants`: rights that change while somebody subscribes, is subscribed, or is about to be
+"""`wsaction._events.reauthorization`: rights that change while somebody subscribes, is subscribed, or is about to be
 connected."""
 
 import asyncio
