@@ -1,6 +1,6 @@
-"""What the connections of an app share: from a handshake to the end of a connection.
+"""Serves the connections of an app, from the handshake to the close.
 
-`lifecycle` serves one connection; read it first. `runtime` is what all of them share, `origins` refuses foreign pages
-and hosts, `http` answers requests that are no WebSocket, `uvicorn_protocol` is the protocol class of `wsaction run`,
-`worker_count` warns of several processes without a layer.
+Read `lifecycle` first: it serves one connection. `runtime` holds what all connections of an app share. `origins` checks
+the Host and Origin headers. `http` answers HTTP requests. `uvicorn_protocol` is the protocol class of `wsaction run`.
+`worker_count` warns if several processes run without a layer.
 """

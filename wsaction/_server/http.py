@@ -1,7 +1,8 @@
-"""What an app answers to HTTP: its AsyncAPI document, the explorer, and 426 elsewhere.
+"""HTTP responses of an app: its AsyncAPI document, the explorer, and 426 for every other path.
 
-The explorer is static: it knows where the document is and where connections are from its own address, so that it works
-wherever the app is mounted. Its policy lets it load what comes with it and connect to its own origin, and nothing else.
+The explorer is a static page. It derives the addresses of the document and of the socket from its own address, so it
+works wherever the app is mounted. Its content security policy allows only its own script and style, and connections to
+its own origin.
 """
 
 import base64
@@ -35,11 +36,11 @@ _ALWAYS = [
 
 
 class Pages:
-    """The pages of an app, made when they are first asked for.
+    """The pages of an app, each rendered at its first request.
 
-    ``document`` gives the AsyncAPI document. Paths are below the app's root path and begin with a slash; where one is
-    None, there is no such page, and without a document there is no explorer. Raises `ImproperlyConfigured` for a path
-    that does not begin with a slash, and for two that are the same.
+    ``document`` returns the AsyncAPI document. Both paths begin with a slash and are relative to the app's root path;
+    None disables the page. The explorer needs the document. Raises `ImproperlyConfigured` if a path does not begin with
+    a slash, or if both paths are the same.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Pages:
             self._add("docs_url", docs_url, lambda: _explorer(docs_url, asyncapi_url))
 
     async def serve(self, scope: Any, path: str, send: Send) -> None:
-        """Answers an HTTP request for ``path``, which is below the app's root path."""
+        """Answers an HTTP request for ``path``, which is relative to the app's root path."""
         page = self._pages.get(path)
         if page is None:
             await upgrade_required(send)
@@ -64,9 +65,9 @@ class Pages:
 
     def _add(self, name: str, path: Any, page: Callable[[], Page]) -> None:
         if not isinstance(path, str) or not path.startswith("/"):
-            raise ImproperlyConfigured(f"{name}: expected a path that begins with a slash, as in '/docs', got {path!r}")
+            raise ImproperlyConfigured(f"{name}: expected a path that begins with a slash, as in '/docs', not {path!r}")
         if path in self._pages:
-            raise ImproperlyConfigured(f"{name} is {path!r}, and so is asyncapi_url; give each a path of its own")
+            raise ImproperlyConfigured(f"{name} and asyncapi_url are both {path!r}; give each a path of its own")
         self._pages[path] = page
 
 
@@ -88,8 +89,8 @@ def _as_json(document: Mapping[str, Any]) -> Page:
 
 @lru_cache(maxsize=16)
 def _explorer(at: str, document: str) -> Page:
-    """The explorer for these two paths, which it is told by the way from the one to the other."""
-    from importlib.resources import files  # 1 ms, for the page alone
+    """The explorer's page; it gets the paths of the document and of the root relative to its own."""
+    from importlib.resources import files  # imported here: it takes 1 ms, and only this page needs it
 
     folder = files("wsaction") / "_server" / "explorer"
     page, style = ((folder / name).read_text("utf-8") for name in ("page.html", "style.css"))
