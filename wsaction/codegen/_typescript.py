@@ -13,7 +13,7 @@ from typing import Any
 
 from wsaction.asyncapi._client_methods import Group, Method, Route, groups_of
 from wsaction.asyncapi._client_names import pascal
-from wsaction.codegen.types import Types, comment, key, literal
+from wsaction.codegen._types import Types, comment, key, literal
 
 __all__ = ("runtime", "typescript")
 
