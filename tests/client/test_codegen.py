@@ -157,7 +157,7 @@ def test_it_is_the_same_each_time_and_names_are_told_apart() -> None:
 def test_the_head_and_the_address() -> None:
     document = everything().asyncapi()
     text = typescript(document, "ws.tenant")
-    assert text.startswith("// Written by `wsaction codegen typescript`: the client of Everything, connection /ws/{tenant}/.")
+    assert text.startswith("// Written by `wsaction codegen`: the client of Everything, connection /ws/{tenant}/.")
     assert "static address(server: string, captures: { tenant: number }): string {" in text
     with pytest.raises(KeyError):
         typescript(document, "nowhere")

@@ -29,7 +29,7 @@ _PARTS = (
     "calls",
 )
 _HEAD = """\
-// Written by `wsaction codegen typescript`: the client of {title}, connection {address}. Do not edit.
+// Written by `wsaction codegen`: the client of {title}, connection {address}. Do not edit.
 /* eslint-disable */
 
 """
