@@ -1,10 +1,11 @@
 """The whole site, one FastAPI app: a page, an HTTP endpoint that changes a card, and the socket with its explorer."""
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
@@ -13,6 +14,7 @@ from examples.boards import models
 from examples.boards.live import live
 from examples.boards.sign_in import TokenAuthentication
 from examples.boards.tables import BOARDS, CARDS, User
+from wsaction.codegen import erase_types, typescript
 from wsaction.exceptions import APIError, NotFound
 from wsaction.transactions import unit_of_work
 
@@ -57,6 +59,21 @@ async def as_http(request: Request, error: APIError) -> JSONResponse:
 @app.get("/", include_in_schema=False)
 async def index() -> FileResponse:
     return FileResponse(PAGE / "index.html")
+
+
+@cache
+def scripts() -> dict[str, str]:
+    """The page's JavaScript by name: the TypeScript in `page/`, and the client of `live`, without their types."""
+    sources = {file.stem: file.read_text("utf-8") for file in PAGE.glob("*.ts")}
+    sources["client"] = typescript(live.asyncapi(), "ws")
+    return {name: erase_types(source, f"{name}.ts") for name, source in sources.items()}
+
+
+@app.get("/page/{name}.js", include_in_schema=False)
+async def script(name: str) -> Response:
+    if name not in scripts():
+        raise NotFound
+    return Response(scripts()[name], media_type="text/javascript")
 
 
 app.mount("/page", StaticFiles(directory=PAGE))

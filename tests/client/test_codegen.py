@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 from tests.support.kitchen_sink_app import everything
 from wsaction.applications import WSAction
 from wsaction.asyncapi._client_names import camel, free, is_identifier, pascal, words
-from wsaction.codegen.types import Types, comment
-from wsaction.codegen.typescript import runtime, typescript
+from wsaction.codegen._types import Types, comment
+from wsaction.codegen._typescript import runtime, typescript
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
 from wsaction.generics import ModelAPIActionHandler
@@ -157,9 +157,7 @@ def test_it_is_the_same_each_time_and_names_are_told_apart() -> None:
 def test_the_head_and_the_address() -> None:
     document = everything().asyncapi()
     text = typescript(document, "ws.tenant")
-    assert text.startswith(
-        "// Written by `wsaction codegen typescript`: the client of Everything, connection /ws/{tenant}/."
-    )
+    assert text.startswith("// Written by `wsaction codegen`: the client of Everything, connection /ws/{tenant}/.")
     assert "static address(server: string, captures: { tenant: number }): string {" in text
     with pytest.raises(KeyError):
         typescript(document, "nowhere")

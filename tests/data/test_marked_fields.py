@@ -34,7 +34,7 @@ from typing_extensions import TypeAliasType, TypedDict
 from tests.support import shelves
 from tests.support.driving import ask
 from wsaction.applications import WSAction
-from wsaction.codegen.typescript import typescript
+from wsaction.codegen._typescript import typescript
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.decorators import async_action

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,19 +12,17 @@ from typing import Any
 
 import httpx
 import pytest
-from click.testing import CliRunner
 
 from examples.boards import positions, sample, sign_in, tables
 from examples.boards.app import app
 from examples.boards.live import live
 from tests.conftest import Server
-from wsaction.cli import main
 from wsaction.testing import WebSocketSession, connect
 from wsaction.throttling import MemoryThrottleStore, SimpleRateThrottle
 
 CARDS = "boards/1/cards/"
+PAGE = Path(__file__).parents[2] / "examples" / "boards" / "page"
 HASHED = functools.cache(sign_in.hashed)  # the sample's people have the passwords that they have in every test
-CODEGEN = "wsaction codegen typescript examples.boards.live:live -o examples/boards/page/client.ts"
 
 
 @pytest.fixture
@@ -394,10 +393,19 @@ async def test_a_card_that_is_changed_by_http_is_seen_on_the_socket(serve: Calla
         assert (await http.patch("/api/boards/1/cards/1", json={"title": ""}, headers=bearer)).status_code == 422
 
 
-def test_the_pages_client_is_what_the_app_declares() -> None:
-    client = str(Path(__file__).parents[2] / "examples/boards/page/client.ts")
-    done = CliRunner().invoke(main, ["codegen", "typescript", "examples.boards.live:live", "-o", client, "--check"])
-    assert done.exit_code == 0, f"{done.output}make it again with: {CODEGEN}"
+async def test_the_page_gets_its_javascript_without_a_build_step() -> None:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+        needed, served = ["main"], set()
+        while needed:
+            served.add(name := needed.pop())
+            answer = await http.get(f"/page/{name}.js")
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "text/javascript; charset=utf-8")
+            needed += [one for one in re.findall(r'from "\./(\w+)\.js"', answer.text) if one not in served]
+        assert served == {"client", *(path.stem for path in PAGE.glob("*.ts"))}
+        assert "class Client extends BaseClient" in (await http.get("/page/client.js")).text
+        for name in ("other", "..%2Fapp", "main.ts"):
+            assert (await http.get(f"/page/{name}.js")).status_code == 404
 
 
 async def test_what_is_served_beside_the_socket(serve: Callable[..., Server]) -> None:

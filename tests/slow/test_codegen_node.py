@@ -23,7 +23,7 @@ from tests.support.redis_servers import RedisServer, needs_redis_server
 from tests.support.restarts import kept_port, listening, serving
 from tests.support.scripted import WAIT, Peer, relayed, scripted
 from wsaction.client import connect
-from wsaction.codegen.typescript import typescript
+from wsaction.codegen._typescript import typescript
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # npm may have to install first
 

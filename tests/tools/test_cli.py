@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 from examples.quickstart import app as quickstart
 from wsaction.cli import main
 from wsaction.cli._output import put, table
-from wsaction.codegen.typescript import runtime
+from wsaction.codegen import erase_types
+from wsaction.codegen._typescript import runtime
 
 QUICKSTART = "examples.quickstart:app"
 EVERYTHING = ("tests.support.kitchen_sink_app:everything", "--factory")
@@ -96,7 +97,7 @@ def test_each_command_by_its_entry(arguments: list[str], code: int, told: str) -
         ["run"],
         *(
             pytest.param(c, marks=pytest.mark.slow)
-            for c in (["routes"], ["asyncapi"], ["check"], ["codegen", "typescript"])
+            for c in (["routes"], ["asyncapi"], ["check"], ["codegen", "typescript"], ["codegen", "javascript"])
         ),
     ],
 )
@@ -111,7 +112,8 @@ def test_wrong_use_by_the_entry_is_2_and_one_helpful_line(command: list[str]) ->
 
 
 def test_every_command_explains_itself() -> None:
-    for command in (["routes"], ["asyncapi"], ["check"], ["codegen"], ["codegen", "typescript"], ["run"], ["call"]):
+    codegen = (["codegen"], ["codegen", "typescript"], ["codegen", "javascript"])
+    for command in (["routes"], ["asyncapi"], ["check"], *codegen, ["run"], ["call"]):
         told = run(*command, "--help")
         assert told.exit_code == 0
         assert "Usage: " in told.stdout
@@ -407,6 +409,39 @@ def test_codegen_writes_a_file_whole_and_only_if_it_has_to(tmp_path: Path) -> No
     assert file.read_text() == "old"
     run(*command)
     assert (file.stat().st_mode & 0o777, runtime() in file.read_text()) == (0o600, True)
+
+
+def test_codegen_writes_javascript_and_its_types_beside_it(tmp_path: Path) -> None:
+    script, types = tmp_path / "client.js", tmp_path / "client.ts"
+    command = ("codegen", "javascript", QUICKSTART, "-o", str(script))
+    result = run(*command, "--check")
+    again = "run the command without --check"
+    assert (result.exit_code, result.stderr) == (1, f"{script} is missing; {again}\n{types} is missing; {again}\n")
+    assert run(*command).stderr == f"wrote {script}\nwrote {types}\n"
+    assert script.read_text() == run("codegen", "javascript", QUICKSTART).stdout == erase_types(types.read_text())
+    assert types.read_text() == run("codegen", "typescript", QUICKSTART).stdout
+    assert run(*command, "--check").exit_code == 0
+    types.write_text("old")
+    assert run(*command, "--check").stderr == f"{types} is out of date; {again}\n"
+    assert run("codegen", "javascript", QUICKSTART, "-o", str(tmp_path / "a.mjs")).exit_code == 0
+    assert (tmp_path / "a.mts").read_text() == run("codegen", "typescript", QUICKSTART).stdout
+
+
+def test_codegen_of_javascript_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(source: str) -> str:
+        raise ImportError("JavaScript needs tree-sitter")
+
+    monkeypatch.setattr(
+        sys.modules["wsaction.cli.codegen"], "erase_types", fails
+    )  # the package has a group of that name
+    result = run("codegen", "javascript", QUICKSTART)
+    assert (result.exit_code, result.stderr) == (1, "Error: JavaScript needs tree-sitter\n")
+
+
+def test_wrong_use_of_codegen_of_javascript() -> None:
+    result = run("codegen", "javascript", QUICKSTART, "-o", "client.ts")
+    assert (result.exit_code, "client.ts does not end in .js or .mjs" in result.stderr) == (2, True)
+    assert run("codegen", "javascript", QUICKSTART, "--check").exit_code == 2
 
 
 def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,8 @@ THIRD_PARTY = {
     "redis": "layers",
     "sqlalchemy": "contrib",
     "starlette": "applications handlers",
+    "tree_sitter": "codegen",
+    "tree_sitter_typescript": "codegen",
     "uvicorn": "server _server",
     "websockets": "client _server",
 }

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import click
 from wsaction.applications import WSAction
 from wsaction.cli._loading import app_argument
 from wsaction.cli._output import output_option, put, read
-from wsaction.codegen.typescript import typescript as write_typescript
+from wsaction.codegen import erase_types
+from wsaction.codegen import typescript as write_typescript
 
 __all__ = ("codegen",)
 
@@ -20,12 +22,22 @@ def codegen() -> None:
     """Write typed clients from what an app declares."""
 
 
+_path_option = click.option(
+    "--path",
+    "path",
+    metavar="PATH",
+    help="The connection, ws/<slug:tenant>/ for example, where the app has more than one.",
+)
+_check_option = click.option(
+    "--check", is_flag=True, help="Write nothing; exit with 1 where FILE is not what would be written."
+)
+
+
 @codegen.command(short_help="Write a TypeScript client.")
 @app_argument
-@click.option("--path", "path", metavar="PATH", help="The connection, ws/<slug:tenant>/ for example, where the app has "
-              "more than one.")  # fmt: skip
+@_path_option
 @output_option
-@click.option("--check", is_flag=True, help="Write nothing; exit with 1 where FILE is not what would be written.")
+@_check_option
 def typescript(app: WSAction, path: str | None, output: Path | None, check: bool) -> None:
     """Write a TypeScript client: one file without dependencies, for browsers and Node.
 
@@ -35,15 +47,67 @@ def typescript(app: WSAction, path: str | None, output: Path | None, check: bool
 
     Exit codes: 0 fine, 1 --check found FILE out of date, 2 wrong use.
     """
-    if check and output is None:
-        raise click.UsageError("--check compares with a file; say which one with -o FILE")
+    text = _client(app, path)
+    if output is None:
+        _print(text, check)
+    else:
+        _write({output: text}, check)
+
+
+@codegen.command(short_help="Write a JavaScript client.")
+@app_argument
+@_path_option
+@output_option
+@_check_option
+def javascript(app: WSAction, path: str | None, output: Path | None, check: bool) -> None:
+    """Write the same client as JavaScript, for pages without a build step.
+
+    With -o its types come too: web/client.ts is written beside web/client.js, and editors find it there.
+
+    \b
+    wsaction codegen javascript main:app -o web/client.js
+    wsaction codegen javascript main:app -o web/client.js --check   # in CI
+
+    Exit codes: 0 fine, 1 --check found a file out of date, 2 wrong use.
+    """
+    text = _client(app, path)
+    try:
+        script = erase_types(text)
+    except ImportError as exc:
+        raise click.ClickException(str(exc)) from exc
+    if output is None:
+        _print(script, check)
+    elif output.suffix not in _TYPES:
+        raise click.BadParameter(f"{output} does not end in .js or .mjs", param_hint="-o")
+    else:
+        _write({output: script, output.with_suffix(_TYPES[output.suffix]): text}, check)
+
+
+_TYPES = {".js": ".ts", ".mjs": ".mts"}  # where a module's types are looked for
+
+
+def _client(app: WSAction, path: str | None) -> str:
     document = app.asyncapi()
-    text = write_typescript(document, _channel(document, path))
-    if not check or output is None:
-        put(text, output)
-    elif (known := read(output)) != text:
+    return write_typescript(document, _channel(document, path))
+
+
+def _print(text: str, check: bool) -> None:
+    if check:
+        raise click.UsageError("--check compares with a file; say which one with -o FILE")
+    put(text, None)
+
+
+def _write(files: Mapping[Path, str], check: bool) -> None:
+    """Puts the texts in their files, or says which of them are not there, and ends with 1."""
+    if not check:
+        for file, text in files.items():
+            put(text, file)
+        return
+    stale = {file: known for file, text in files.items() if (known := read(file)) != text}
+    for file, known in stale.items():
         told = "missing" if known is None else "out of date"
-        click.echo(f"{output} is {told}; run the command without --check", err=True)
+        click.echo(f"{file} is {told}; run the command without --check", err=True)
+    if stale:
         sys.exit(1)
 
 

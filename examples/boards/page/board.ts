@@ -26,6 +26,9 @@ export async function showBoard(view: HTMLElement, session: Session, id: number)
 
 /** What a board's page knows and does; dialogs are given it. */
 export class BoardPage {
+  readonly view: HTMLElement;
+  readonly session: Session;
+  readonly id: number;
   board: Board | undefined;
   readonly cards: LiveList<Card, ServerEvent<"moved", Moved>>;
   readonly columns: LiveList<Column>;
@@ -50,11 +53,10 @@ export class BoardPage {
   #isHeld = false; // while a card is dragged
   #isClosed = false;
 
-  constructor(
-    readonly view: HTMLElement,
-    readonly session: Session,
-    readonly id: number,
-  ) {
+  constructor(view: HTMLElement, session: Session, id: number) {
+    this.view = view;
+    this.session = session;
+    this.id = id;
     const gone = (error: unknown): void => this.#ended(error);
     this.cards = new LiveList(() => this.#render(), gone, ({ data }) => this.#heard(data));
     this.columns = new LiveList(() => this.#render(), gone);

@@ -23,6 +23,11 @@ export function draggable(board: HTMLElement, held: (isHeld: boolean) => void, d
 }
 
 class Drag {
+  readonly #board: HTMLElement;
+  readonly #card: HTMLElement;
+  readonly #down: PointerEvent;
+  readonly #held: (isHeld: boolean) => void;
+  readonly #drop: (drop: Drop) => void;
   readonly #ends = new AbortController();
   readonly #gap = h("li", { class: "gap", "aria-hidden": true });
   readonly #offset: { readonly x: number; readonly y: number };
@@ -30,12 +35,17 @@ class Drag {
   #timer: number | undefined;
 
   constructor(
-    readonly board: HTMLElement,
-    readonly card: HTMLElement,
-    readonly down: PointerEvent,
-    readonly held: (isHeld: boolean) => void,
-    readonly drop: (drop: Drop) => void,
+    board: HTMLElement,
+    card: HTMLElement,
+    down: PointerEvent,
+    held: (isHeld: boolean) => void,
+    drop: (drop: Drop) => void,
   ) {
+    this.#board = board;
+    this.#card = card;
+    this.#down = down;
+    this.#held = held;
+    this.#drop = drop;
     const box = card.getBoundingClientRect();
     this.#offset = { x: down.clientX - box.left, y: down.clientY - box.top };
     const until = { signal: this.#ends.signal };
@@ -49,22 +59,22 @@ class Drag {
   }
 
   #begin(at: PointerEvent): void {
-    const { width, height } = this.card.getBoundingClientRect();
-    const ghost = this.card.cloneNode(true) as HTMLElement;
+    const { width, height } = this.#card.getBoundingClientRect();
+    const ghost = this.#card.cloneNode(true) as HTMLElement;
     ghost.classList.add("ghost");
     ghost.removeAttribute("data-id");
     ghost.style.width = `${width}px`;
     this.#gap.style.height = `${height}px`;
-    this.card.after(this.#gap);
-    this.card.hidden = true;
+    this.#card.after(this.#gap);
+    this.#card.hidden = true;
     document.body.append(ghost);
     this.#ghost = ghost;
-    this.held(true);
+    this.#held(true);
     this.#follow(at);
   }
 
   #move(event: PointerEvent): void {
-    const far = Math.hypot(event.clientX - this.down.clientX, event.clientY - this.down.clientY) > FAR;
+    const far = Math.hypot(event.clientX - this.#down.clientX, event.clientY - this.#down.clientY) > FAR;
     if (this.#ghost !== undefined) this.#follow(event);
     else if (far && this.#timer !== undefined) this.#end(false); // a finger that scrolls
     else if (far) this.#begin(event);
@@ -74,7 +84,7 @@ class Drag {
     const ghost = this.#ghost as HTMLElement;
     ghost.style.translate = `${event.clientX - this.#offset.x}px ${event.clientY - this.#offset.y}px`;
     const side = event.clientX > innerWidth - EDGE ? 1 : event.clientX < EDGE ? -1 : 0;
-    if (side !== 0) this.board.scrollBy({ left: side * 16 });
+    if (side !== 0) this.#board.scrollBy({ left: side * 16 });
     const list = this.#listAt(event.clientX);
     if (list === null) return;
     const cards = [...list.querySelectorAll<HTMLElement>(".card:not([hidden])")];
@@ -87,7 +97,7 @@ class Drag {
 
   /** The list whose column is at, or next to, this place. */
   #listAt(x: number): HTMLElement | null {
-    const lists = [...this.board.querySelectorAll<HTMLElement>(".cards")];
+    const lists = [...this.#board.querySelectorAll<HTMLElement>(".cards")];
     const away = (one: HTMLElement): number => {
       const { left, right } = one.getBoundingClientRect();
       return Math.max(left - x, x - right, 0);
@@ -103,13 +113,13 @@ class Drag {
     addEventListener("click", swallow, { capture: true });
     setTimeout(() => removeEventListener("click", swallow, { capture: true }));
     let before = this.#gap.nextElementSibling as HTMLElement | null;
-    if (before === this.card) before = before.nextElementSibling as HTMLElement | null;
+    if (before === this.#card) before = before.nextElementSibling as HTMLElement | null;
     const list = this.#gap.parentElement as HTMLElement;
     this.#ghost.remove();
     this.#gap.remove();
-    this.card.hidden = false;
-    const stays = list === this.card.parentElement && before === this.card.nextElementSibling;
-    if (isDropped && !stays) this.drop({ card: this.card, list, before });
-    this.held(false);
+    this.#card.hidden = false;
+    const stays = list === this.#card.parentElement && before === this.#card.nextElementSibling;
+    if (isDropped && !stays) this.#drop({ card: this.#card, list, before });
+    this.#held(false);
   }
 }

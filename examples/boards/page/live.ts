@@ -13,15 +13,22 @@ type Change<Item> = ServerEvent<"created", Item> | ServerEvent<"updated", Item> 
  */
 export class LiveList<Item extends Row, Other extends ServerEvent = never> {
   readonly rows = new Map<number, Item>();
+  readonly #changed: () => void;
+  readonly #refused: (error: unknown) => void;
+  readonly #heard: (event: Other) => void;
   #subscription: Subscription<Change<Item> | Other, Item[]> | undefined;
   #isClosed = false;
 
   /** `changed` is called after each change, `refused` where it ends, `heard` with the events that are no change. */
   constructor(
-    readonly changed: () => void,
-    readonly refused: (error: unknown) => void,
-    readonly heard: (event: Other) => void = () => undefined,
-  ) {}
+    changed: () => void,
+    refused: (error: unknown) => void,
+    heard: (event: Other) => void = () => undefined,
+  ) {
+    this.#changed = changed;
+    this.#refused = refused;
+    this.#heard = heard;
+  }
 
   /** Begins, with what subscribes; resolves once the snapshot is there. */
   async open(subscribing: Promise<Subscription<Change<Item> | Other, Item[]>>): Promise<void> {
@@ -40,14 +47,14 @@ export class LiveList<Item extends Row, Other extends ServerEvent = never> {
   /** Shows a row otherwise than the server has it, until the server says something of it. */
   set(item: Item): void {
     this.rows.set(item.id, item);
-    this.changed();
+    this.#changed();
   }
 
   async #follow(subscription: Subscription<Change<Item> | Other, Item[]>): Promise<void> {
     try {
       for await (const event of subscription) this.#apply(event);
     } catch (error) {
-      if (!this.#isClosed) this.refused(error);
+      if (!this.#isClosed) this.#refused(error);
     }
   }
 
@@ -56,13 +63,13 @@ export class LiveList<Item extends Row, Other extends ServerEvent = never> {
     if (told.event === "$resync") return this.#load(told.snapshot);
     else if (told.event === "created" || told.event === "updated") this.rows.set(told.data.id, told.data);
     else if (told.event === "deleted") this.rows.delete(told.data.pk);
-    else return this.heard(event as Other);
-    this.changed();
+    else return this.#heard(event as Other);
+    this.#changed();
   }
 
   #load(items: readonly Item[]): void {
     this.rows.clear();
     for (const item of items) this.rows.set(item.id, item);
-    this.changed();
+    this.#changed();
   }
 }

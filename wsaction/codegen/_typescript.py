@@ -13,7 +13,7 @@ from typing import Any
 
 from wsaction.asyncapi._client_methods import Group, Method, Route, groups_of
 from wsaction.asyncapi._client_names import pascal
-from wsaction.codegen.types import Types, comment, key, literal
+from wsaction.codegen._types import Types, comment, key, literal
 
 __all__ = ("runtime", "typescript")
 
@@ -29,7 +29,7 @@ _PARTS = (
     "calls",
 )
 _HEAD = """\
-// Written by `wsaction codegen typescript`: the client of {title}, connection {address}. Do not edit.
+// Written by `wsaction codegen`: the client of {title}, connection {address}. Do not edit.
 /* eslint-disable */
 
 """

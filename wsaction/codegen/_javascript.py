@@ -1,0 +1,264 @@
+"""JavaScript from TypeScript, without a build step: the types are erased, and what is left is the program.
+
+TypeScript that is *erasable* (the compiler's own option is ``erasableSyntaxOnly``) is JavaScript with types written
+into it, so nothing is translated. The grammar of tree-sitter says where the types are. This module has the list of what
+goes, and the few places where the code beside a type would mean something else without it.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from tree_sitter import Language, Node, Query
+
+__all__ = ("erase_types",)
+
+# In tree-sitter's query language, `@name` names the node in front of it.
+_QUERY = """
+; what is erased: `_edit` has a function for each name
+[(type_annotation) (type_predicate_annotation) (asserts_annotation) (type_parameters) (type_arguments)] @type
+[(as_expression) (satisfies_expression)] @cast
+
+(non_null_expression "!" @type)
+(variable_declarator "!" @type)
+(public_field_definition ["?" "!"] @type)
+(method_definition "?" @type)
+(optional_parameter "?" @type)
+
+(public_field_definition [(accessibility_modifier) (override_modifier) "readonly"] @word)
+(method_definition [(accessibility_modifier) (override_modifier)] @word)
+(implements_clause) @word
+(abstract_class_declaration "abstract" @word)
+
+[(interface_declaration) (type_alias_declaration) (ambient_declaration) (function_signature)] @whole
+(export_statement [(interface_declaration) (type_alias_declaration) (ambient_declaration) (function_signature)]) @whole
+(export_statement "type") @whole
+(import_statement "type") @whole
+(class_body [(method_signature) (abstract_method_signature) (index_signature)] @whole)
+(public_field_definition ["declare" "abstract"]) @whole
+
+(import_specifier "type") @item
+(export_specifier "type") @item
+(formal_parameters (required_parameter pattern: (this)) @item)
+
+; what is refused, since it makes code of its own: `_REFUSED` has a message for each name
+(enum_declaration) @enum
+[(internal_module) (module)] @namespace
+[(import_alias) (import_require_clause)] @import
+(export_statement ["=" "namespace"] @export)
+(required_parameter [(accessibility_modifier) (override_modifier) "readonly"] @property)
+(optional_parameter [(accessibility_modifier) (override_modifier) "readonly"] @property)
+(decorator) @proposal
+(public_field_definition "accessor" @proposal)
+
+; what is refused, since the compiler reads it in another way than this grammar, or than JavaScript without the types
+(type_assertion) @assertion
+(binary_expression left: (binary_expression operator: "<") operator: ">") @comparison
+(call_expression function: [(as_expression) (satisfies_expression)] @bound)
+(member_expression object: [(as_expression) (satisfies_expression)] @bound)
+(subscript_expression object: [(as_expression) (satisfies_expression)] @bound)
+(binary_expression left: [(as_expression) (satisfies_expression)] @bound
+                   operator: ["+" "-" "*" "/" "%" "**" "<<" ">>" ">>>"])
+(lookup_type "[" @bracket)
+(array_type "[" @bracket)
+"""
+_REFUSED = {
+    "enum": "an enum makes code; write an object `as const`",
+    "namespace": "a namespace makes code; write a module",
+    "import": "`import =` makes code; write `import ... from`",
+    "export": "this makes code; write `export` as JavaScript has it",
+    "property": "a parameter property makes code; declare a field, and assign it in the constructor",
+    "proposal": "decorators and `accessor` are not JavaScript yet",
+    "assertion": "a type in front of a value is not erased; write `value as Type`",
+    "comparison": "this may compare or have type arguments; write parentheses",
+    "bound": "what follows this type would belong to its value; write parentheses, or end the line with `;`",
+    "bracket": "a bracket on the next line does not belong to the type; end the line with `;`",
+}
+_MODIFIERS = ("accessibility_modifier", "override_modifier", "readonly")
+
+# Without a type, the line before it could go on with the line after it. This byte stands where that may happen, and
+# becomes a semicolon if the next token could go on. UTF-8 does not have it.
+_END = b"\xff"
+_GOES_ON = re.compile(rb"\xff(?=(?:\s|//[^\n]*|/\*.*?\*/)*+[(\[`+\-*/])", re.DOTALL)
+
+
+class _Edit(NamedTuple):
+    """Bytes that are replaced."""
+
+    start: int
+    end: int
+    by: bytes
+
+
+def erase_types(source: str, name: str = "source.ts") -> str:
+    """TypeScript without its types, which is JavaScript, line for line.
+
+    Comments stay, but for those that document a type. The source has to be erasable (``erasableSyntaxOnly``) and to say
+    ``import type`` where it imports one (``verbatimModuleSyntax``). ``name`` is that of the file, for errors.
+
+    Raises ``ValueError``, which names the place, for what cannot be read or erased, and ``ImportError`` without the
+    extra ``javascript``.
+
+    ``erase_types("const first = (cards: Card[]) => cards[0]!;")`` is ``"const first = (cards) => cards[0];"``.
+    """
+    text = source.encode()
+    root, found = _read(text)
+    if root.has_error:
+        raise _error(_first_error(root), "this is not read as TypeScript", name, text)
+    edits, refused = [], []
+    for kind, nodes in found.items():
+        if kind in _REFUSED:
+            refused += [(kind, node) for node in nodes if kind != "bracket" or _is_on_a_new_line(node)]
+        else:
+            edits += [_edit(kind, node, text) for node in nodes]
+    kept = list(_outermost(edits))
+    for kind, node in sorted(refused, key=lambda one: one[1].start_byte):
+        if kind == "bracket" or not any(edit.start <= node.start_byte and node.end_byte <= edit.end for edit in kept):
+            raise _error(node, _REFUSED[kind], name, text)
+    return _GOES_ON.sub(b";", b"".join(_parts(text, kept))).replace(_END, b"").decode()
+
+
+def _read(text: bytes) -> "tuple[Node, dict[str, list[Node]]]":
+    """A program as a tree, and the nodes in it that the query names, by their names."""
+    language, query = _grammar()
+    from tree_sitter import Parser, QueryCursor
+
+    root = Parser(language).parse(text).root_node
+    return root, QueryCursor(query).captures(root)
+
+
+@lru_cache(maxsize=1)
+def _grammar() -> "tuple[Language, Query]":
+    try:
+        from tree_sitter import Language, Query
+        from tree_sitter_typescript import language_typescript
+    except ImportError as exc:
+        raise ImportError("JavaScript needs tree-sitter: pip install 'wsaction[javascript]'") from exc
+    language = Language(language_typescript())
+    return language, Query(language, _QUERY)
+
+
+def _first_error(node: "Node") -> "Node":
+    """What the parser could not read, or misses."""
+    while not (node.is_error or node.is_missing):
+        node = next(child for child in node.children if child.has_error)
+    return node
+
+
+def _error(node: "Node", message: str, name: str, text: bytes) -> ValueError:
+    row, column = node.start_point
+    before = text[node.start_byte - column : node.start_byte].decode()
+    return ValueError(f"{name}:{row + 1}:{len(before) + 1}: {message}")
+
+
+def _is_on_a_new_line(node: "Node") -> bool:
+    before = node.prev_sibling
+    return before is not None and before.end_point.row < node.start_point.row
+
+
+def _outermost(edits: list[_Edit]) -> Iterator[_Edit]:
+    """The edits in order, without those inside another one."""
+    end = 0
+    for edit in sorted(edits, key=lambda one: (one.start, -one.end)):
+        if edit.start >= end:
+            end = edit.end
+            yield edit
+
+
+def _parts(text: bytes, edits: list[_Edit]) -> Iterator[bytes]:
+    """What stays of a text, and what stands for the rest."""
+    end = 0
+    for edit in edits:
+        yield text[end : edit.start]
+        yield edit.by
+        end = edit.end
+    yield text[end:]
+
+
+# ---------------------------------------------------------------------------------------------------- each kind of type
+def _edit(kind: str, node: "Node", text: bytes) -> _Edit:
+    """What goes with a node that the query found."""
+    return {"type": _type, "cast": _cast, "word": _word, "whole": _whole, "item": _item}[kind](node, text)
+
+
+def _erased(text: bytes, start: int, end: int, before: bytes = b"") -> _Edit:
+    """An edit that leaves nothing but the ends of the lines."""
+    return _Edit(start, end, before + re.sub(rb"[^\r\n]+", b"", text[start:end]))
+
+
+def _type(node: "Node", text: bytes) -> _Edit:
+    """An annotation, parameters or arguments, or a mark."""
+    parent = node.parent
+    if parent is not None and parent.type == "arrow_function":
+        return _type_of_arrow(parent, node, text)
+    before = b""
+    if parent is not None and parent.type == "public_field_definition" and parent.children[-1] == node:
+        # `get: string` and a method on the next line would be a getter.
+        follows = parent.next_sibling
+        before = b"" if follows is not None and follows.type == ";" else b";"
+    return _erased(text, node.start_byte, node.end_byte, before)
+
+
+def _type_of_arrow(arrow: "Node", node: "Node", text: bytes) -> _Edit:
+    """The same, where a line must not end: before the arrow, and between `async` or `return` and the parameters."""
+    tokens = {child.type: child for child in arrow.children}
+    parameters, token = tokens["formal_parameters"], tokens["=>"]
+    if node.type == "type_parameters":
+        start, end, first = node.start_byte, parameters.start_byte + 1, b"("
+    else:
+        start, end, first = parameters.end_byte, token.end_byte, b" =>"
+    if b"\n" in text[start:end]:
+        return _erased(text, start, end, first)
+    return _erased(text, node.start_byte, node.end_byte)
+
+
+def _cast(node: "Node", text: bytes) -> _Edit:
+    """``as`` or ``satisfies`` and the type, behind the value."""
+    return _erased(text, node.children[0].end_byte, node.end_byte)
+
+
+def _word(node: "Node", text: bytes) -> _Edit:
+    """A modifier, with the blanks behind it."""
+    end = node.end_byte + len(_blanks(text[node.end_byte :]))
+    before = node.prev_sibling
+    is_first = before is None or before.type in _MODIFIERS
+    return _erased(text, node.start_byte, end, _END if is_first else b"")
+
+
+def _whole(node: "Node", text: bytes) -> _Edit:
+    """A declaration or a member of a class, with its semicolon, its documentation and its indentation."""
+    start, end = node.start_byte, node.end_byte
+    before, after = node.prev_sibling, node.next_sibling
+    if after is not None and after.type == ";":
+        end = after.end_byte
+    if before is not None and not _is_overload(node) and _documents(before, node, text):
+        start = before.start_byte
+    line = text.rfind(b"\n", 0, start) + 1
+    if not text[line:start].strip() and text[end : end + 1] in (b"", b"\n", b"\r"):
+        start = line
+    return _erased(text, start, end, _END)
+
+
+def _is_overload(node: "Node") -> bool:
+    """Whether a function or a method goes on, so that the comment is about that too."""
+    declared = node.child_by_field_name("declaration") or node
+    return declared.type in ("function_signature", "method_signature")
+
+
+def _documents(comment: "Node", node: "Node", text: bytes) -> bool:
+    between = text[comment.end_byte : node.start_byte]
+    return comment.type == "comment" and text.startswith(b"/**", comment.start_byte) and between.count(b"\n") == 1
+
+
+def _item(node: "Node", text: bytes) -> _Edit:
+    """One of several, with the comma behind it: the last one may have one in front of it."""
+    end, after = node.end_byte, node.next_sibling
+    if after is not None and after.type == ",":
+        end = after.end_byte + len(_blanks(text[after.end_byte :]))
+    return _erased(text, node.start_byte, end)
+
+
+def _blanks(text: bytes) -> bytes:
+    return text[: len(text) - len(text.lstrip(b" \t"))]
