@@ -156,13 +156,13 @@ def test_an_entry_lets_in_what_it_says_and_no_more(entry: str, origin: str, allo
     ],
 )
 def test_an_entry_that_cannot_be_meant_is_refused_at_once(entry: str, cure: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match=rf"not {re.escape(repr(entry))}; .*{re.escape(cure)}"):
+    with pytest.raises(ImproperlyConfigured, match=rf"expected .* got {re.escape(repr(entry))}; .*{re.escape(cure)}"):
         OriginPolicy(["https://example.com", entry])
 
 
 @pytest.mark.parametrize("entries", ["https://example.com", [b"https://example.com"], [None]])
 def test_entries_are_a_list_of_strings(entries: Any) -> None:
-    with pytest.raises(ImproperlyConfigured, match="allowed_origins must be a list of strings"):
+    with pytest.raises(ImproperlyConfigured, match="allowed_origins: expected a list of strings"):
         OriginPolicy(entries)
 
 

@@ -65,7 +65,7 @@ class Pages:
 
     def _add(self, name: str, path: Any, page: Callable[[], Page]) -> None:
         if not isinstance(path, str) or not path.startswith("/"):
-            raise ImproperlyConfigured(f"{name}: expected a path that begins with a slash, as in '/docs', not {path!r}")
+            raise ImproperlyConfigured(f"{name}: expected a path that begins with a slash, as in '/docs', got {path!r}")
         if path in self._pages:
             raise ImproperlyConfigured(f"{name} and asyncapi_url are both {path!r}; give each a path of its own")
         self._pages[path] = page

@@ -56,7 +56,7 @@ class HostPolicy:
         entries = self.allowed_hosts
         if isinstance(entries, str) or not all(isinstance(entry, str) for entry in entries):
             raise ImproperlyConfigured(
-                f"allowed_hosts must be a list of strings such as ['example.com'], not {entries!r}"
+                f"allowed_hosts: expected a list of strings such as ['example.com'], got {entries!r}"
             )
         named = [entry for entry in entries if entry != "*"]
         parents = [entry for entry in named if entry.startswith(("*.", "."))]
@@ -88,7 +88,7 @@ def _host_entry(entry: str) -> str:
     if (host := _served(f"[{text}]" if ":" in text and "[" not in text else text, rf"{_NAME}\.?")) is None:
         expected = "'example.com', '*.example.com', '.example.com', an address or '*'"
         cure = "leave out scheme, port and path, and write an internationalized host in its xn-- form"
-        raise ImproperlyConfigured(f"an entry of allowed_hosts is {expected}, not {entry!r}; {cure}")
+        raise ImproperlyConfigured(f"expected {expected} in allowed_hosts, got {entry!r}; {cure}")
     return host
 
 
@@ -164,7 +164,7 @@ class OriginPolicy:
         entries = self.allowed_origins
         if isinstance(entries, str) or not all(isinstance(entry, str) for entry in entries):
             raise ImproperlyConfigured(
-                f"allowed_origins must be a list of strings such as ['https://a.example'], not {entries!r}"
+                f"allowed_origins: expected a list of strings such as ['https://a.example'], got {entries!r}"
             )
         named = [entry for entry in entries if entry != "*"]
         wildcards = {entry: entry.replace("://*.", "://", 1) for entry in named if "://*." in entry}
@@ -210,9 +210,7 @@ def _entry(entry: str, text: str) -> _Origin:
     scheme, separator, authority = text.partition("://")
     origin = _parse(f"{scheme}{separator}{_to_ascii(authority)}")
     if origin is None or origin[0] in ("ws", "wss") or (text != entry and _is_address(origin[1])):
-        raise ImproperlyConfigured(
-            f"an entry of allowed_origins is {_EXPECTED}, not {entry!r}; {_cure(scheme.lower())}"
-        )
+        raise ImproperlyConfigured(f"expected {_EXPECTED} in allowed_origins, got {entry!r}; {_cure(scheme.lower())}")
     return origin
 
 
