@@ -64,58 +64,56 @@ class _Reader:
     """One walk over a regex from left to right. An escape is read as the character it stands for."""
 
     def __init__(self, regex: str) -> None:
-        self._characters = _characters(regex)
-        self._pushed: tuple[str, bool] | None = None
+        self._characters = _unescape(regex)
+        self._pushed_back: tuple[str, bool] | None = None
         self._items: list[_Item] = []
         self._opened: list[int] = []
         self._unnamed = 0
 
     def read(self) -> list[_Item]:
         try:
-            while self._step(*self._next()):
-                pass
+            while True:
+                self._step(*self._next())
         except _End:
-            pass
-        return self._items
+            return self._items
 
     def _next(self) -> tuple[str, bool]:
-        if self._pushed is not None:
-            character, self._pushed = self._pushed, None
+        if self._pushed_back is not None:
+            character, self._pushed_back = self._pushed_back, None
             return character
         for character in self._characters:
             return character
         raise _End
 
-    def _step(self, character: str, is_escaped: bool) -> bool:
-        """Read one step; False where the text ends."""
+    def _step(self, character: str, is_escaped: bool) -> None:
+        """Read one step."""
         if is_escaped:
             self._add_literal(character)
         elif character == "|":
             self._items = []
-            return False
+            raise _End
         elif character == "$":
-            return False
+            raise _End
         elif character == "(":
-            self._group()
+            self._read_group()
         elif character == ")":
-            self._close()
+            self._close_group()
         elif character == "[":
-            self._class()
+            self._read_class()
         elif character in "*?+{":
             self._quantify(character)
         elif character != "^":
             self._add_literal(character)
-        return True
 
     def _add_literal(self, character: str) -> None:
         self._items.append(_Item((Form((character,), ()),)))
 
-    def _class(self) -> None:
+    def _read_class(self) -> None:
         self._add_literal(self._next()[0])
         while self._next() != ("]", False):
             pass
 
-    def _group(self) -> None:
+    def _read_group(self) -> None:
         character, is_escaped = self._next()
         if character != "?" or is_escaped:
             self._add_parameter(f"_{self._unnamed}")
@@ -128,11 +126,11 @@ class _Reader:
         elif character in "!=<":
             self._skip_group(character)
         elif character == "P":
-            self._named_group()
+            self._read_named_group()
         else:
             raise _NotReversible
 
-    def _named_group(self) -> None:
+    def _read_named_group(self) -> None:
         kind = self._next()[0]
         if kind not in "<=":
             raise _NotReversible
@@ -154,7 +152,7 @@ class _Reader:
             if not is_escaped:
                 depth += {"(": 1, ")": -1}.get(character, 0)
 
-    def _close(self) -> None:
+    def _close_group(self) -> None:
         if not self._opened:
             raise _NotReversible
         start = self._opened.pop()
@@ -162,21 +160,21 @@ class _Reader:
         self._items[start:] = [_Item(_product(inner), any(item.has_group for item in inner))]
 
     def _quantify(self, character: str) -> None:
-        least = self._least() if character == "{" else int(character == "+")
+        minimum = self._read_minimum() if character == "{" else int(character == "+")
         follower = next(self._characters, ("?", False))[0]
         if follower != "?":  # what makes a quantifier lazy says nothing of the text
-            self._pushed = follower, False
-        if least == 1:
+            self._pushed_back = follower, False
+        if minimum == 1:
             return
         if not self._items:
             raise _NotReversible
         item = self._items.pop()
-        if least:
-            self._items += [item] * least
+        if minimum:
+            self._items += [item] * minimum
         elif item.has_group:
             self._items.append(_Item((_EMPTY, *item.choices)))
 
-    def _least(self) -> int:
+    def _read_minimum(self) -> int:
         text = ""
         while (character := self._next()[0]) != "}":
             text += character
@@ -188,10 +186,10 @@ class _Reader:
 
 def _product(items: list[_Item]) -> tuple[Form, ...]:
     """Every sequence of one choice of each item; the first item's choices change last."""
-    return tuple(map(_joined, product(*(item.choices for item in items))))
+    return tuple(map(_concatenate, product(*(item.choices for item in items))))
 
 
-def _joined(parts: Iterable[Form]) -> Form:
+def _concatenate(parts: Iterable[Form]) -> Form:
     pieces, parameters = list[str | tuple[str]](), list[str]()
     for part in parts:
         pieces += part.pieces
@@ -199,7 +197,7 @@ def _joined(parts: Iterable[Form]) -> Form:
     return Form(tuple(pieces), tuple(parameters))
 
 
-def _characters(regex: str) -> Iterator[tuple[str, bool]]:
+def _unescape(regex: str) -> Iterator[tuple[str, bool]]:
     """The characters of a regex, each with whether it was escaped; those that stand for nothing are left out."""
     characters = iter(regex)
     for character in characters:

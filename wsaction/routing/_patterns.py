@@ -14,10 +14,10 @@ from wsaction.routing.exceptions import ImproperlyConfigured
 
 __all__ = ("Endpoint", "Include", "Pattern", "compile_regex", "compile_route")
 
-_ANGLES = r"<([^>]+)>"
+_PARAMETER = r"<([^>]+)>"
 _ASCII_SPACE = frozenset(" \t\n\r\x0b\x0c")
 
-Step = tuple[re.Match[str], tuple[Any, ...], dict[str, Any]]
+PatternMatch = tuple[re.Match[str], tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +38,7 @@ class Pattern:
     def __str__(self) -> str:
         return self.source
 
-    def match(self, text: str) -> Step | None:
+    def match(self, text: str) -> PatternMatch | None:
         """Match the beginning of ``text`` (all of it at an endpoint): ``(match, args, kwargs)``, or None.
 
         ``<int:pk>/`` on ``07/x`` gives ``(<re.Match '07/'>, (), {"pk": 7})``.
@@ -65,7 +65,7 @@ class Pattern:
         """
         if self.is_regex:
             return found.group()
-        return "".join(self._written(found, captured))
+        return "".join(self._canonical_parts(found, captured))
 
     def prefix(self) -> "Pattern":
         r"""This pattern as the beginning of others, not the end of a route: of a regex without its ``$`` or ``\Z``."""
@@ -74,7 +74,7 @@ class Pattern:
         end = re.search(r"(?<!\\)(?:\\\\)*(\$|\\Z)\Z", self.source)
         return compile_regex(self.source[: end.start(1)] if end else self.source, False)
 
-    def _written(self, found: re.Match[str], captured: Mapping[str, Any]) -> Iterator[str]:
+    def _canonical_parts(self, found: re.Match[str], captured: Mapping[str, Any]) -> Iterator[str]:
         for literal, name in self.template:
             yield literal
             if name:
@@ -131,7 +131,7 @@ def compile_route(route: str, is_endpoint: bool, converters: Mapping[str, Conver
     used: dict[str, Converter] = {}
     template: list[tuple[str, str]] = []
     end = 0
-    for bracket in re.finditer(_ANGLES, route):
+    for bracket in re.finditer(_PARAMETER, route):
         name, converter = _parameter(route, bracket, converters)
         if name in used:
             raise ImproperlyConfigured(f"Route {route!r} uses the parameter {name!r} twice; give each its own name.")
@@ -139,11 +139,11 @@ def compile_route(route: str, is_endpoint: bool, converters: Mapping[str, Conver
         template.append((route[end : bracket.start()], name))
         end = bracket.end()
     template.append((route[end:], ""))
-    text = "^" + "".join(re.escape(literal) + _group(name, used) for literal, name in template)
+    text = "^" + "".join(re.escape(literal) + _group_regex(name, used) for literal, name in template)
     regex = _compile(text + r"\Z" if is_endpoint else text)
     decoders = tuple((name, to_python) for name in used if (to_python := decoder(used[name])) is not None)
-    pure = all(map(is_pure, used.values()))
-    return Pattern(route, regex, False, is_endpoint, regex.match, used, decoders, tuple(template), pure)
+    all_pure = all(map(is_pure, used.values()))
+    return Pattern(route, regex, False, is_endpoint, regex.match, used, decoders, tuple(template), all_pure)
 
 
 def compile_regex(regex: str, is_endpoint: bool) -> Pattern:
@@ -169,22 +169,22 @@ def _compile(regex: str) -> re.Pattern[str]:
 
 
 def _parameter(route: str, bracket: re.Match[str], converters: Mapping[str, Converter] | None) -> tuple[str, Converter]:
-    kind, colon, name = bracket[1].partition(":")
+    type_name, colon, name = bracket[1].partition(":")
     if not _ASCII_SPACE.isdisjoint(bracket[1]):
         raise ImproperlyConfigured(f"Route {route!r} cannot contain whitespace in angle brackets, got {bracket[0]!r}.")
     if not colon:
-        kind, name = "str", kind
+        type_name, name = "str", type_name
     if not name.isidentifier():
         raise ImproperlyConfigured(
             f"Route {route!r} uses the parameter name {name!r} which isn't a valid Python identifier; "
             "write <converter:parameter> or <parameter>."
         )
     if converters is None:
-        return name, get_converter(kind, route)
+        return name, get_converter(type_name, route)
     converter = converters[name]
     check_regex(converter.regex, type(converter).__qualname__)
     return name, converter
 
 
-def _group(name: str, converters: Mapping[str, Converter]) -> str:
+def _group_regex(name: str, converters: Mapping[str, Converter]) -> str:
     return f"(?P<{name}>{converters[name].regex})" if name else ""

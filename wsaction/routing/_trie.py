@@ -54,18 +54,18 @@ def outline(pattern: Pattern) -> Outline:
     text = pattern.regex.pattern
     is_full_match = pattern.is_endpoint and pattern.is_regex and text.endswith("$")
     steps = re.findall(_STEP, text.removeprefix("^"))
-    is_whole = is_full_match or (pattern.is_endpoint and steps[-1:] == [r"\Z"])
-    if is_whole and steps[-1] in ("$", r"\Z"):
+    is_anchored_at_end = is_full_match or (pattern.is_endpoint and steps[-1:] == [r"\Z"])
+    if is_anchored_at_end and steps[-1] in ("$", r"\Z"):
         steps.pop()
     scan = _Scan(steps)
     # Flags change what a literal means; comments and conditions break the count of parentheses.
-    is_odd = pattern.regex.flags != re.UNICODE or "(?#" in text or "(?(" in text
-    if scan.has_alternatives or is_odd:
+    is_unsupported = pattern.regex.flags != re.UNICODE or "(?#" in text or "(?(" in text
+    if scan.has_alternatives or is_unsupported:
         return Outline((), True)
-    tail = scan.tail if is_whole else ""
+    tail = scan.tail if is_anchored_at_end else ""
     if not (is_full_match or text.startswith("^")):
         return Outline((), True, tail)
-    return Outline(tuple(scan.pieces), scan.is_cut or (pattern.is_endpoint and not is_whole), tail)
+    return Outline(tuple(scan.pieces), scan.is_cut or (pattern.is_endpoint and not is_anchored_at_end), tail)
 
 
 class Trie:
@@ -77,14 +77,14 @@ class Trie:
         self._root = _Node()
         self._depth = 0
 
-    def add(self, shape: Outline, index: int) -> None:
-        """Let ``candidates`` name ``index`` for every route that fits ``shape``."""
-        segments = list(_segments(shape.pieces))
-        last = segments.pop() if shape.is_open else None
+    def add(self, pattern_outline: Outline, index: int) -> None:
+        """Let ``candidates`` name ``index`` for every route that fits ``pattern_outline``."""
+        segments = list(_segments(pattern_outline.pieces))
+        last = segments.pop() if pattern_outline.is_open else None
         node = self._root
         for segment in segments:
             node = node.child(segment)
-        (node.here if last is None else node.opening(last, shape.tail)).append(index)
+        (node.ending if last is None else node.open_child(last, pattern_outline.tail)).append(index)
         self._depth = max(self._depth, len(segments))
 
     def candidates(self, route: str) -> list[int]:
@@ -94,28 +94,28 @@ class Trie:
         size = len(segments)
         found: list[int] = []
         pending: list[tuple[_Node, int]] = []
-        node, at = self._root, 0
+        node, depth = self._root, 0
         while True:
-            while at < size:
-                segment = segments[at]
-                at += 1
+            while depth < size:
+                segment = segments[depth]
+                depth += 1
                 if node.has_literals:
-                    pending += [(child, at) for child in _fitting(node.mixed, segment, segment)]
-                    for indexes in _fitting(node.opened, segment, route):
+                    pending += [(child, depth) for child in _matching(node.mixed, segment, segment)]
+                    for indexes in _matching(node.open_ended, segment, route):
                         found += indexes
                 child, hole = node.exact.get(segment), node.hole
                 if child is None:
                     child = hole
                 elif hole is not None:
-                    pending.append((hole, at))
+                    pending.append((hole, depth))
                 if child is None:
                     break
                 node = child
             else:
-                found += node.here
+                found += node.ending
             if not pending:
                 break
-            node, at = pending.pop()
+            node, depth = pending.pop()
         if len(found) > 1:
             found.sort()
         return found
@@ -124,32 +124,32 @@ class Trie:
 class _Node:
     """One level of the trie: where each kind of segment leads, and the patterns that end or open here."""
 
-    __slots__ = ("exact", "has_literals", "here", "hole", "mixed", "opened")
+    __slots__ = ("ending", "exact", "has_literals", "hole", "mixed", "open_ended")
 
     def __init__(self) -> None:
         self.exact: dict[str, _Node] = {}
         self.hole: _Node | None = None  # a segment that is all hole
-        self.mixed: _Ends[_Node] = []  # a segment with literals around its holes
-        self.opened: _Ends[list[int]] = []  # a segment's beginning, then anything
+        self.mixed: _AffixTables[_Node] = []  # a segment with literals around its holes
+        self.open_ended: _AffixTables[list[int]] = []  # a segment's beginning, then anything
         self.has_literals = False  # there is something in mixed or opened
-        self.here: list[int] = []
+        self.ending: list[int] = []
 
     def child(self, segment: Sequence[str]) -> "_Node":
         """The node below this one for ``segment``, made if there is none."""
-        head, tail = _ends(segment)
+        head, tail = _affixes(segment)
         if _HOLE not in segment:
             return self.exact.setdefault(head, _Node())
         if not head and not tail:
             self.hole = self.hole or _Node()
             return self.hole
         self.has_literals = True
-        return _table(self.mixed, len(head), len(tail)).setdefault((head, tail), _Node())
+        return _table_for(self.mixed, len(head), len(tail)).setdefault((head, tail), _Node())
 
-    def opening(self, segment: Sequence[str], tail: str) -> list[int]:
+    def open_child(self, segment: Sequence[str], tail: str) -> list[int]:
         """The patterns that open here after the head of ``segment`` and end with ``tail``."""
-        head = _ends(segment)[0]
+        head = _affixes(segment)[0]
         self.has_literals = True
-        return _table(self.opened, len(head), len(tail)).setdefault((head, tail), [])
+        return _table_for(self.open_ended, len(head), len(tail)).setdefault((head, tail), [])
 
 
 class _Scan:
@@ -205,19 +205,19 @@ class _Scan:
 
 _T = TypeVar("_T")
 # For each length of head and tail that occurs, what each head and tail of these lengths leads to.
-_Ends = list[tuple[int, int, dict[tuple[str, str], _T]]]
+_AffixTables = list[tuple[int, int, dict[tuple[str, str], _T]]]
 
 
-def _table(ends: _Ends[_T], head: int, tail: int) -> dict[tuple[str, str], _T]:
-    for head_size, tail_size, table in ends:
+def _table_for(tables: _AffixTables[_T], head: int, tail: int) -> dict[tuple[str, str], _T]:
+    for head_size, tail_size, table in tables:
         if (head_size, tail_size) == (head, tail):
             return table
-    ends.append((head, tail, {}))
-    return ends[-1][2]
+    tables.append((head, tail, {}))
+    return tables[-1][2]
 
 
-def _fitting(ends: _Ends[_T], start: str, end: str) -> Iterator[_T]:
-    for head_size, tail_size, table in ends:
+def _matching(tables: _AffixTables[_T], start: str, end: str) -> Iterator[_T]:
+    for head_size, tail_size, table in tables:
         value = table.get((start[:head_size], end[len(end) - tail_size :]))
         if value is not None:
             yield value
@@ -234,7 +234,7 @@ def _segments(pieces: Iterable[str]) -> Iterator[list[str]]:
     yield segment
 
 
-def _ends(segment: Sequence[str]) -> tuple[str, str]:
+def _affixes(segment: Sequence[str]) -> tuple[str, str]:
     """The literals before the first hole, and those after the last."""
     if _HOLE not in segment:
         return "".join(segment), ""

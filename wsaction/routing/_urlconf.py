@@ -28,7 +28,7 @@ from types import MethodType, ModuleType
 from typing import Any, NamedTuple, overload
 
 from wsaction.routing._patterns import Endpoint, Include, Pattern, compile_regex, compile_route
-from wsaction.routing._resolver import Leaf, Memo, ResolverMatch, leaves
+from wsaction.routing._resolver import Leaf, Memo, ResolverMatch, flatten
 from wsaction.routing._reverse import Reverser
 from wsaction.routing._trie import Outline, Trie, outline
 from wsaction.routing.converters import register_converter
@@ -52,7 +52,7 @@ __all__ = (
     "register_converter",
 )
 
-_MOUNTS = ("as_asgi", "as_aaah", "as_view")  # a consumer has the second too, which is not meant
+_MOUNT_METHODS = ("as_asgi", "as_aaah", "as_view")  # a consumer has the second too, which is not meant
 
 
 class Included(NamedTuple):
@@ -72,7 +72,7 @@ class Router:
 
     def __init__(self, patterns: Iterable[Any]) -> None:
         self.patterns = adopt_all(patterns, "Router()")
-        self.leaves: list[Leaf] = leaves(self.patterns, self.resolve)
+        self.leaves: list[Leaf] = flatten(self.patterns, self.resolve)
         self._trie = Trie()
         outlines = {pattern: outline(pattern) for leaf in self.leaves for pattern in leaf.patterns}
         for leaf in self.leaves:
@@ -217,10 +217,10 @@ def adopt(pattern: Any) -> Endpoint | Include:
 
     ``adopt(django.urls.path("boards/<int:pk>/", view)).pattern.source`` is ``"boards/<int:pk>/"``.
     """
-    return pattern if isinstance(pattern, Endpoint | Include) else _adopt_foreign(pattern, ())
+    return pattern if isinstance(pattern, Endpoint | Include) else _adopt_django_pattern(pattern, ())
 
 
-def _adopt_foreign(pattern: Any, within: tuple[Any, ...]) -> Endpoint | Include:
+def _adopt_django_pattern(pattern: Any, ancestors: tuple[Any, ...]) -> Endpoint | Include:
     text: Any = getattr(pattern, "pattern", None)
     is_endpoint = not hasattr(pattern, "url_patterns")
     if hasattr(text, "_route"):
@@ -231,10 +231,10 @@ def _adopt_foreign(pattern: Any, within: tuple[Any, ...]) -> Endpoint | Include:
         raise ImproperlyConfigured(f"A pattern is what path() or re_path() returns, got {pattern!r}.")
     if is_endpoint:
         return Endpoint(compiled, _checked_view(pattern.callback), dict(pattern.default_args), pattern.name)
-    if any(outer is pattern for outer in within):
+    if any(outer is pattern for outer in ancestors):
         raise ImproperlyConfigured(f"The include {compiled.source!r} includes itself; a router's patterns are finite.")
     children = tuple(
-        child if isinstance(child, Endpoint | Include) else _adopt_foreign(child, (*within, pattern))
+        child if isinstance(child, Endpoint | Include) else _adopt_django_pattern(child, (*ancestors, pattern))
         for child in pattern.url_patterns
     )
     return Include(compiled, children, dict(pattern.default_kwargs), pattern.app_name, pattern.namespace)
@@ -288,14 +288,14 @@ def _checked_view(view: Any) -> Any:
 
     :raises TypeError: it cannot; the message says what to write instead.
     """
-    kind = view if isinstance(view, type) else type(view)
-    mount = next((mount for mount in _MOUNTS if callable(getattr(kind, mount, None))), None)
-    if mount is not None and (isinstance(view, type) or not callable(view)):
+    view_class = view if isinstance(view, type) else type(view)
+    method = next((method for method in _MOUNT_METHODS if callable(getattr(view_class, method, None))), None)
+    if method is not None and (isinstance(view, type) or not callable(view)):
         raise TypeError(
-            f"The view must be a callable: pass {kind.__name__}.{mount}(), "
-            f"not {kind.__name__}{'' if kind is view else '()'}."
+            f"The view must be a callable: pass {view_class.__name__}.{method}(), "
+            f"not {view_class.__name__}{'' if view_class is view else '()'}."
         )
-    if isinstance(view, MethodType) and view.__name__ in _MOUNTS:
+    if isinstance(view, MethodType) and view.__name__ in _MOUNT_METHODS:
         raise TypeError(f"The view must be what {view.__qualname__}() returns: call it.")
     if isinstance(view, str):
         raise TypeError(f"The view must be a callable, got the string {view!r}: import it and pass the object.")

@@ -99,12 +99,12 @@ def register_converter(converter: type[Converter], type_name: str) -> None:
     """
     if not re.fullmatch(r"[^\s<>:]+", type_name):
         raise ImproperlyConfigured(f"A converter's name has no white space and none of '<>:', got {type_name!r}.")
-    held = _BUILT_IN.get(type_name) or _registered.get(type_name)
-    if held is None:
-        _registered[type_name] = _instance(converter)
-    elif type(held) is not converter:
+    existing = _BUILT_IN.get(type_name) or _registered.get(type_name)
+    if existing is None:
+        _registered[type_name] = _instantiate(converter)
+    elif type(existing) is not converter:
         raise ImproperlyConfigured(
-            f"Converter {type_name!r} is already registered, as {type(held).__qualname__}; choose another name."
+            f"Converter {type_name!r} is already registered, as {type(existing).__qualname__}; choose another name."
         )
 
 
@@ -113,14 +113,14 @@ def get_converter(type_name: str, route: str) -> Converter:
 
     :raises ImproperlyConfigured: nothing is registered by that name; near names are suggested.
     """
-    held = _BUILT_IN.get(type_name) or _registered.get(type_name)
-    if held is not None:
-        return held
+    existing = _BUILT_IN.get(type_name) or _registered.get(type_name)
+    if existing is not None:
+        return existing
     known = sorted({*_BUILT_IN, *_registered})
-    near = difflib.get_close_matches(type_name[:100], known, n=1)
+    close_names = difflib.get_close_matches(type_name[:100], known, n=1)
     raise ImproperlyConfigured(
         f"Route {route!r} uses the invalid converter {type_name!r}."
-        + (f" Did you mean {near[0]!r}?" if near else "")
+        + (f" Did you mean {close_names[0]!r}?" if close_names else "")
         + f" There are {', '.join(known)}; register_converter() adds one."
     )
 
@@ -158,7 +158,7 @@ def check_regex(regex: object, owner: str) -> None:
         raise ImproperlyConfigured(f"Converter {owner} has a named group in its regex {regex!r}: write it as (?:...).")
 
 
-def _instance(converter: type[Converter]) -> Converter:
+def _instantiate(converter: type[Converter]) -> Converter:
     if not isinstance(converter, type):
         raise ImproperlyConfigured(f"register_converter() takes a class, got {converter!r}: pass the class itself.")
     for member in ("to_python", "to_url"):

@@ -23,21 +23,21 @@ class Resolver404(Exception):
     """No pattern matches ``route``. ``tried`` has the text of every pattern there is, in the order of their
     declaration; ``str()`` names the nearest ones. Both are made when asked for: raising this is cheap."""
 
-    def __init__(self, route: str, forest: "Sequence[Leaf]") -> None:
+    def __init__(self, route: str, leaves: "Sequence[Leaf]") -> None:
         super().__init__(route)
         self.route = route
-        self._forest = forest
+        self._leaves = leaves
 
     @property
     def tried(self) -> list[str]:
-        return [leaf.route for leaf in self._forest]
+        return [leaf.route for leaf in self._leaves]
 
     def nearest(self) -> list[str]:
         """The texts of at most three patterns like the route, best first. The work is bounded: of the route and of each
         pattern the first 200 characters count, and only the 50 patterns that share most segments are compared."""
         route = self.route[:200]
         segments = set(route.split("/"))
-        texts = dict.fromkeys(leaf.route[:200] for leaf in self._forest)
+        texts = dict.fromkeys(leaf.route[:200] for leaf in self._leaves)
         likely = heapq.nlargest(50, texts, key=lambda text: len(segments.intersection(text.lstrip("^").split("/"))))
         return difflib.get_close_matches(route, likely, n=3, cutoff=0.4)
 
@@ -45,7 +45,7 @@ class Resolver404(Exception):
         shown = repr(self.route) if len(self.route) <= 200 else f"{self.route[:200]!r}..."
         near = ", ".join(map(repr, self.nearest()))
         return (
-            f"None of the {len(self._forest)} patterns matches the route {shown}."
+            f"None of the {len(self._leaves)} patterns matches the route {shown}."
             + (f" Did you mean one of {near}?" if near else "")
             + (" Routes have no leading slash." if self.route.startswith("/") else "")
         )
