@@ -340,12 +340,12 @@ class TellingLock:
 async def test_what_was_entered_just_before_its_caller_was_cancelled_is_left_by_the_caller() -> None:
     door = Door()
     managed: Any = Threads(1).managed(door)
-    managed._taken = TellingLock()
+    managed._claimed = TellingLock()
     door.gate.clear()
     task = asyncio.create_task(managed.__aenter__())
     await door.begun.wait()
     door.gate.set()
-    assert managed._taken.is_taken.wait(TIMEOUT)  # the loop cannot hear of it meanwhile
+    assert managed._claimed.is_taken.wait(TIMEOUT)  # the loop cannot hear of it meanwhile
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

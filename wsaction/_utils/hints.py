@@ -12,5 +12,5 @@ def did_you_mean(name: object, known: Iterable[str], otherwise: str) -> str:
     ``did_you_mean("titel", ["title"], "there are")`` is ``"did you mean 'title'?"``; of ``"x"``, ``"there are title"``.
     """
     names = list(known)
-    near = get_close_matches(str(name)[:100], names, 1)
-    return f"did you mean {near[0]!r}?" if near else f"{otherwise} {', '.join(names) or 'none'}"
+    closest = get_close_matches(str(name)[:100], names, 1)
+    return f"did you mean {closest[0]!r}?" if closest else f"{otherwise} {', '.join(names) or 'none'}"

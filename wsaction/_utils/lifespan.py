@@ -28,18 +28,18 @@ class Lifespan:
 
     def __init__(self, enter: Enter) -> None:
         self._enter = enter
-        self._lives: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[State] | None] = WeakKeyDictionary()
+        self._states: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[State] | None] = WeakKeyDictionary()
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[State | None]:
         """The lifespan, run by whoever enters this; gives the state that it yields."""
         loop = asyncio.get_running_loop()
-        self._lives[loop] = None
+        self._states[loop] = None
         try:
             async with self._enter() as state:
                 yield state
         finally:
-            self._lives.pop(loop, None)
+            self._states.pop(loop, None)
 
     async def ensure(self) -> State:
         """Waits until the lifespan has started here, and starts it where nobody did; gives its state then.
@@ -47,29 +47,29 @@ class Lifespan:
         Raises what the lifespan raised as it started.
         """
         loop = asyncio.get_running_loop()
-        if loop not in self._lives:
-            starting = self._lives[loop] = loop.create_future()
-            task = new_task(loop, self._live(starting))
+        if loop not in self._states:
+            started = self._states[loop] = loop.create_future()
+            task = new_task(loop, self._run_until_loop_ends(started))
             _running.add(task)
             task.add_done_callback(_running.discard)
-        life = self._lives[loop]
-        return {} if life is None else await asyncio.shield(life)
+        state_future = self._states[loop]
+        return {} if state_future is None else await asyncio.shield(state_future)
 
-    async def _live(self, starting: asyncio.Future[State]) -> None:
+    async def _run_until_loop_ends(self, state_future: asyncio.Future[State]) -> None:
         """The lifespan where nobody runs it."""
         loop = asyncio.get_running_loop()
         try:
             async with self._enter() as state:
-                starting.set_result(state or {})
+                state_future.set_result(state or {})
                 await loop.create_future()  # until the loop ends
         except (Exception, asyncio.CancelledError) as exc:
-            if starting.done():
+            if state_future.done():
                 raise
-            told = exc if isinstance(exc, Exception) else RuntimeError("the lifespan was cancelled as it started")
-            starting.set_exception(told)  # to those who wait for it
+            error = exc if isinstance(exc, Exception) else RuntimeError("the lifespan was cancelled as it started")
+            state_future.set_exception(error)  # to those who wait for it
         finally:
-            if self._lives.get(loop) is starting:
-                del self._lives[loop]
+            if self._states.get(loop) is state_future:
+                del self._states[loop]
 
 
 # ---------------------------------------------------------------------------------- what ends with the last app
@@ -78,19 +78,19 @@ CLOSE_TIMEOUT = 5.0  # seconds that closing one of them may take
 Close = Callable[[], Awaitable[None]]
 
 
-class _Loop:
+class _LoopApps:
     """What is known of one event loop."""
 
     def __init__(self) -> None:
-        self.apps = 0
-        self.closing: dict[Close, None] = {}
+        self.running = 0
+        self.to_close: dict[Close, None] = {}
 
 
-_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
+_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopApps] = WeakKeyDictionary()
 
 
-def _here() -> _Loop:
-    return _loops.setdefault(asyncio.get_running_loop(), _Loop())
+def _apps_of_running_loop() -> _LoopApps:
+    return _loops.setdefault(asyncio.get_running_loop(), _LoopApps())
 
 
 def close_at_end(close: Close) -> None:
@@ -98,24 +98,24 @@ def close_at_end(close: Close) -> None:
 
     Where none does, nobody awaits it: an app whose lifespan nobody runs has no end.
     """
-    _here().closing[close] = None
+    _apps_of_running_loop().to_close[close] = None
 
 
 @asynccontextmanager
 async def app_running() -> AsyncIterator[None]:
     """An app lives on the running event loop for as long as the block takes."""
-    here = _here()
-    here.apps += 1
+    loop_apps = _apps_of_running_loop()
+    loop_apps.running += 1
     try:
         yield
     finally:
-        here.apps -= 1
-        while here.closing and not here.apps:
-            close, _ = here.closing.popitem()
-            await _closed(close)
+        loop_apps.running -= 1
+        while loop_apps.to_close and not loop_apps.running:
+            close, _ = loop_apps.to_close.popitem()
+            await _close_logged(close)
 
 
-async def _closed(close: Close) -> None:
+async def _close_logged(close: Close) -> None:
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT):
             await close()

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 __all__ = ("Held", "Locks")
 
 
-class _Lock:
+class _Entry:
     __slots__ = ("lock", "users")
 
     def __init__(self) -> None:
-        self.lock, self.users = asyncio.Lock(), 0
+        self.lock = asyncio.Lock()
+        self.users = 0
 
 
 class Locks:
@@ -20,7 +21,7 @@ class Locks:
     __slots__ = ("_locks",)
 
     def __init__(self) -> None:
-        self._locks: dict[str, _Lock] = {}
+        self._locks: dict[str, _Entry] = {}
 
     def __len__(self) -> int:
         return len(self._locks)
@@ -38,25 +39,25 @@ class Locks:
         return held
 
     async def _acquire(self, name: str) -> None:
-        if (known := self._locks.get(name)) is None:
-            known = self._locks[name] = _Lock()
-        known.users += 1
+        if (entry := self._locks.get(name)) is None:
+            entry = self._locks[name] = _Entry()
+        entry.users += 1
         try:
-            await known.lock.acquire()
+            await entry.lock.acquire()
         except BaseException:
-            self._leave(name, known)
+            self._remove_user(name, entry)
             raise
 
-    def _leave(self, name: str, known: _Lock) -> None:
-        known.users -= 1
-        if not known.users:
+    def _remove_user(self, name: str, entry: _Entry) -> None:
+        entry.users -= 1
+        if not entry.users:
             del self._locks[name]
 
     def release(self, name: str) -> None:
         """Gives one up."""
-        known = self._locks[name]
-        known.lock.release()
-        self._leave(name, known)
+        entry = self._locks[name]
+        entry.lock.release()
+        self._remove_user(name, entry)
 
 
 class Held:
@@ -65,7 +66,8 @@ class Held:
     __slots__ = ("_locks", "names")
 
     def __init__(self, locks: Locks) -> None:
-        self._locks, self.names = locks, list[str]()
+        self._locks = locks
+        self.names: list[str] = []
 
     def release(self) -> None:
         """Gives all of it up; the second time nothing happens."""

@@ -27,7 +27,7 @@ class Tasks:
 
     def start(self, work: Callable[..., Awaitable[None]], *args: Any) -> asyncio.Task[None]:
         """Starts ``work(*args)``. What it raises is logged: nobody else looks at it."""
-        task = new_task(asyncio.get_running_loop(), _watched(work, *args), self._context.copy())
+        task = new_task(asyncio.get_running_loop(), _run_logged(work, *args), self._context.copy())
         self._running.add(task)
         task.add_done_callback(self._running.discard, context=self._context)  # not in that of whoever starts it
         return task
@@ -68,7 +68,7 @@ def is_closed_with(exc: BaseException, task: "asyncio.Task[Any] | None") -> bool
         return True
 
 
-async def _watched(work: Callable[..., Awaitable[None]], *args: Any) -> None:
+async def _run_logged(work: Callable[..., Awaitable[None]], *args: Any) -> None:
     try:
         await work(*args)
     except Exception as exc:

@@ -63,26 +63,28 @@ class Threads:
 
     A slot is held until the function has returned, even when the task that asked was cancelled meanwhile: a thread
     cannot be stopped, and one that goes on unseen still counts. ``await Threads(16).run(math.factorial, 5)`` is 120.
-    ``starved`` is called in the context of whoever is cancelled while waiting for a slot: nothing of it has been run.
+    ``on_cancelled_wait`` is called in the context of whoever is cancelled while waiting for a slot: nothing of it has
+    been run.
     """
 
-    def __init__(self, limit: int, starved: Callable[[], None] = lambda: None) -> None:
-        self._slots, self._starved = anyio.CapacityLimiter(limit), starved
-        self._ends = anyio.CapacityLimiter(limit)
-        self._unlimited = anyio.CapacityLimiter(
-            math.inf
-        )  # anyio's own would give a cancelled caller's slot back at once
+    def __init__(self, limit: int, on_cancelled_wait: Callable[[], None] = lambda: None) -> None:
+        self._slots = anyio.CapacityLimiter(limit)
+        self._exit_slots = anyio.CapacityLimiter(limit)
+        # anyio's own limiter would give a cancelled caller's slot back at once.
+        self._unlimited = anyio.CapacityLimiter(math.inf)
+        self._on_cancelled_wait = on_cancelled_wait
 
     async def run(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """What ``function`` returns or raises. Context variables are copied in; cancelling abandons the thread."""
-        return await self._go(await self._admit(functools.partial(function, *args, **kwargs)))
+        return await self._run_in_thread(await self._acquire_slot(functools.partial(function, *args, **kwargs)))
 
     async def run_to_end(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         """As `run`, but cancelling waits until a function that has begun has returned, since what it uses is in use.
 
         Cancelling once more abandons the thread.
         """
-        return await _to_end(self._go(await self._admit(functools.partial(function, *args, **kwargs))))
+        work = await self._acquire_slot(functools.partial(function, *args, **kwargs))
+        return await _wait_to_end(self._run_in_thread(work))
 
     def managed(self, manager: AbstractContextManager[T]) -> AbstractAsyncContextManager[T]:
         """A sync context manager as an async one. Both its ends run in threads, in one copy of the context variables.
@@ -95,25 +97,25 @@ class Threads:
     async def leave(self, function: Callable[..., T], /, *args: Any) -> T:
         """Runs the end of something, in slots of its own; once asked for, it is run even where we are cancelled."""
         work = functools.partial(function, *args)
-        return await _to_end(anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._ends))
+        return await _wait_to_end(anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._exit_slots))
 
-    async def _admit(self, function: Callable[[], T]) -> "_Work[T]":
+    async def _acquire_slot(self, function: Callable[[], T]) -> "_Work[T]":
         slot = object()
         try:
             await self._slots.acquire_on_behalf_of(slot)
         except asyncio.CancelledError:
-            self._starved()
+            self._on_cancelled_wait()
             raise
         return _Work(function, lambda: self._slots.release_on_behalf_of(slot))
 
-    async def _go(self, work: "_Work[T]") -> T:
+    async def _run_in_thread(self, work: "_Work[T]") -> T:
         try:
             return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._unlimited)
         finally:
             work.abandon()
 
 
-async def _to_end(work: Coroutine[Any, Any, T]) -> T:
+async def _wait_to_end(work: Coroutine[Any, Any, T]) -> T:
     """What ``work`` returns or raises. Cancelling waits for its end first; cancelling once more leaves it to itself."""
     task = asyncio.ensure_future(work)
     try:
@@ -127,25 +129,26 @@ class _Managed(AbstractAsyncContextManager[T]):
     """A sync context manager whose ends run in threads."""
 
     def __init__(self, threads: Threads, manager: AbstractContextManager[T]) -> None:
-        self._threads, self._manager = threads, manager
+        self._threads = threads
+        self._manager = manager
         self._context = copy_context()
         self._context.run(caller.set, asyncio.current_task())
-        self._taken = threading.Lock()  # by the thread that has entered it, or by who gave up waiting for that before
+        self._claimed = threading.Lock()  # by the thread that has entered it, or by who gave up waiting for that before
 
     async def __aenter__(self) -> T:
         try:
             return await self._threads.run(self._enter)
         except asyncio.CancelledError as exc:
-            if not self._taken.acquire(blocking=False):  # it has been entered meanwhile
+            if not self._claimed.acquire(blocking=False):  # it has been entered meanwhile
                 await self.__aexit__(type(exc), exc, exc.__traceback__)
             raise
 
     def _enter(self) -> T:
         value = self._context.run(self._manager.__enter__)
-        if not self._taken.acquire(blocking=False):  # nobody waits for it any more
-            gone = asyncio.CancelledError()
+        if not self._claimed.acquire(blocking=False):  # nobody waits for it any more
+            cancelled = asyncio.CancelledError()
             try:
-                self._context.run(self._manager.__exit__, type(gone), gone, None)
+                self._context.run(self._manager.__exit__, type(cancelled), cancelled, None)
             except BaseException as exc:
                 logger.error("%r failed as it was left after its caller was cancelled", self._manager, exc_info=exc)
         return value
@@ -158,13 +161,14 @@ class _Work(Generic[T]):
     """One function on its way through a thread; gives its slot back exactly once, on the loop."""
 
     def __init__(self, function: Callable[[], T], release: Callable[[], None]) -> None:
-        self._function, self._release = function, release
+        self._function = function
+        self._release = release
         self._loop = asyncio.get_running_loop()
         self._caller = asyncio.current_task()
-        self._taken = threading.Lock()  # by the thread that runs it, or by who abandons it before
+        self._claimed = threading.Lock()  # by the thread that runs it, or by who abandons it before
 
     def __call__(self) -> T:
-        if not self._taken.acquire(blocking=False):
+        if not self._claimed.acquire(blocking=False):
             raise RuntimeError("abandoned before a thread was free")
         caller.set(self._caller)  # in the thread's own copy of the context
         try:
@@ -174,5 +178,5 @@ class _Work(Generic[T]):
                 self._loop.call_soon_threadsafe(self._release)
 
     def abandon(self) -> None:
-        if self._taken.acquire(blocking=False):
+        if self._claimed.acquire(blocking=False):
             self._release()

@@ -7,7 +7,7 @@ __all__ = ("Alarm",)
 
 
 class Alarm:
-    """Calls ``ring()`` once the earliest of the times that it was told has come; then it is told of the next.
+    """Calls ``callback()`` once the earliest of the times that it was told has come; then it is told of the next.
 
     Deadlines are timestamps kept where they belong. Most are never reached, so none has a timer of its own: ``by`` is a
     comparison unless the time is earlier than all before it. Times are those of the event loop's clock, in seconds.
@@ -16,10 +16,11 @@ class Alarm:
     >>> alarm.by(loop.time() + 30)
     """
 
-    __slots__ = ("_at", "_loop", "_ring", "_timer", "late")
+    __slots__ = ("_at", "_callback", "_loop", "_timer", "late")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
-        self._loop, self._ring = loop, ring
+    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+        self._loop = loop
+        self._callback = callback
         self._at = _NEVER
         self._timer: asyncio.TimerHandle | None = None
         self.late = 0.0  # seconds between when it should have rung last and when it did
@@ -30,7 +31,7 @@ class Alarm:
             if self._timer is not None:
                 self._timer.cancel()
             self._at = at
-            self._timer = self._loop.call_at(at, self._due)
+            self._timer = self._loop.call_at(at, self._fire)
 
     def stop(self) -> None:
         """Forgets what it was told."""
@@ -39,10 +40,11 @@ class Alarm:
             self._timer = None
         self._at = _NEVER
 
-    def _due(self) -> None:
+    def _fire(self) -> None:
         self.late = max(self._loop.time() - self._at, 0.0)
-        self._timer, self._at = None, _NEVER
-        self._ring()
+        self._timer = None
+        self._at = _NEVER
+        self._callback()
 
 
 _NEVER = float("inf")
