@@ -114,7 +114,7 @@ async def test_wrong_passwords_and_rights_are_refused_when_opened(tmp_path: Path
         await layer.close()
 
 
-class Link:
+class RedisConnection:
     """One connection whose answers are written beforehand."""
 
     def __init__(self, *answers: Any) -> None:
@@ -148,7 +148,7 @@ class Link:
     ],
 )
 async def test_a_server_that_cannot_be_used_is_told(answer: Any, error: type[Exception], told: str) -> None:
-    link = Link(answer)
+    link = RedisConnection(answer)
 
     async def connect() -> Any:
         return link
@@ -272,7 +272,7 @@ async def test_flushed_scripts_are_loaded_again_and_nothing_is_done_twice(server
 async def test_a_script_that_stays_unknown_is_refused() -> None:
     async def connect() -> Any:
         info = b"redis_version:7.0.0\r\nrun_id:x\r\n"
-        return Link(info, b"sha", Refused("no matching script", "NOSCRIPT"))
+        return RedisConnection(info, b"sha", Refused("no matching script", "NOSCRIPT"))
 
     pipeline = Pipeline(connect, (PUBLISH,))
     answer = pipeline.run(PUBLISH, ("a", "b", "c"), "epoch")
@@ -291,7 +291,7 @@ async def test_who_asked_before_a_break_is_uncertain_and_who_waits_is_served_by_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(links, "MAX_BATCH", 2)
-    made = [Link(INFO, b"one"), Link(INFO, b"three")]
+    made = [RedisConnection(INFO, b"one"), RedisConnection(INFO, b"three")]
 
     async def connect() -> Any:
         return made.pop(0)
@@ -307,7 +307,7 @@ async def test_who_asked_before_a_break_is_uncertain_and_who_waits_is_served_by_
 
 
 async def test_who_gave_up_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    link = Link(INFO, b"2")
+    link = RedisConnection(INFO, b"2")
 
     async def connect() -> Any:
         return link
@@ -343,7 +343,7 @@ async def test_commands_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -
 async def test_a_server_that_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links, "ANSWER_TIMEOUT", 0.01)
 
-    class Silent(Link):
+    class Silent(RedisConnection):
         async def receive(self) -> Any:
             return await (super().receive() if self.answers else asyncio.get_running_loop().create_future())
 
@@ -373,7 +373,7 @@ async def test_whatever_fails_who_asks_is_answered(caplog: pytest.LogCaptureFixt
 
 
 async def test_what_is_under_way_as_it_closes_is_uncertain() -> None:
-    class Hanging(Link):
+    class Hanging(RedisConnection):
         async def receive(self) -> Any:
             return await (super().receive() if self.answers else asyncio.get_running_loop().create_future())
 
@@ -445,8 +445,8 @@ async def test_a_server_that_stops_answering_is_a_loss(server: RedisServer, open
     sink = await opened(layer)
     await subscribe(layer, sink, topic)
     async with asyncio.timeout(5):  # a PONG comes
-        heard = layer._open.channels._heard
-        while layer._open.channels._heard == heard:  # noqa: ASYNC110
+        heard = layer._open_layer.pubsub._last_heard
+        while layer._open_layer.pubsub._last_heard == heard:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     losses = sink.losses
     assert server.process is not None
@@ -474,7 +474,7 @@ async def test_a_sink_that_fails_does_not_end_the_layer(server: RedisServer, ope
 
 async def test_many_channels_go_out_in_few_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channels, "MAX_NAMES", 2)
-    one = channels.Channels(None, Recorder(), bool, lambda: None, 1.0)  # type: ignore[arg-type]
+    one = channels.PubSub(None, Recorder(), bool, lambda: None, 1.0)  # type: ignore[arg-type]
     one.subscribe("early", "early")
     one._is_up = True
     for name in "abc":
@@ -483,7 +483,7 @@ async def test_many_channels_go_out_in_few_commands(monkeypatch: pytest.MonkeyPa
     one.unsubscribe("unknown")
     one.subscribe("d", "d")
     commands = []
-    while one._wishes:
+    while one._pending:
         commands.append(one._next_command())
     assert commands == [
         encode_command(b"SUBSCRIBE", b"b", b"c"),
@@ -584,14 +584,14 @@ async def test_what_is_acknowledged_is_remembered_within_bounds(
     await opened(layer)
     for number in range(6):
         await layer.publish(f"t{number}", event_body(1), HISTORY)
-    noted = layer._open._acknowledged
+    noted = layer._open_layer._recent_positions
     assert [keys[0] for keys in noted] == [layer.keys(f"t{number}")[0] for number in (3, 4, 5)]
     monkeypatch.setattr(redis, "ACKNOWLEDGED_FOR", -1.0)
-    layer._open.acknowledge(layer.keys("t9"), Position("e", 1))
+    layer._open_layer.acknowledge(layer.keys("t9"), Position("e", 1))
     assert not noted
-    session = layer._open
+    session = layer._open_layer
     session._doubtful = {layer.keys(f"d{number}"): Position("e", 1) for number in range(5)}
-    session._connected(b"another", b"one")
+    session._on_connected(b"another", b"one")
     assert [keys[0] for keys in session._doubtful] == [layer.keys(f"d{number}")[0] for number in (2, 3, 4)]
 
 

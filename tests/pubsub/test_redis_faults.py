@@ -320,7 +320,7 @@ async def test_who_was_in_a_killed_process_leaves_even_where_its_keys_are_lost(s
         one.roster.change(where, "ada", 1)
         dead.roster.change(where, "bob", 1)
         await until_there(one, "room/", {"ada": 1, "bob": 1})
-        session, dead._session = dead._session, None
+        session, dead._opened = dead._opened, None
         assert session is not None
         await session._tasks.stop()  # as kill -9 does
         name = session.roster.process
@@ -491,12 +491,12 @@ def test_options_that_would_change_how_the_layer_talks_to_redis_are_refused(opti
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("redis://host/0?ssl_cert_reqs=none", "this kind of url does not take.*ssl_cert_reqs"),
+        ("redis://host/0?ssl_cert_reqs=none", "its scheme does not take.*ssl_cert_reqs"),
         ("rediss://host/0?ssl_cert_reqs=perhaps", "an ssl_ option that cannot be used.*perhaps"),
         ("rediss://host/0?ssl_ca_certs=/nowhere/ca.pem", "an ssl_ option that cannot be used.*No such file"),
         ("rediss://host/0?ssl_certfile=/nowhere/cert.pem", "an ssl_ option that cannot be used.*No such file"),
         ("rediss://host/0?ssl_ciphers=NONE-OF-THESE", "an ssl_ option that cannot be used"),
-        ("rediss://host/0?ssl_unknown=1", "this kind of url does not take.*ssl_unknown"),
+        ("rediss://host/0?ssl_unknown=1", "its scheme does not take.*ssl_unknown"),
         ("redis://host/staging", "redis://user:password@host:6379/0"),
         ("redis://host/0?db=one", "redis://user:password@host:6379/0"),
         ("unix:///tmp/redis.sock?db=one", "redis://user:password@host:6379/0"),

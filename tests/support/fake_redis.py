@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.support.virtual_time import now
-from wsaction.layers._redis_pipeline import Demoted, Link
+from wsaction.layers._redis_pipeline import Demoted, RedisConnection
 from wsaction.layers._redis_scripts import ALIVE, COUNT, INVALIDATE, PUBLISH, READ, RENEW, TELL, Script
 from wsaction.layers.redis import RedisLayer
 
@@ -342,10 +342,10 @@ class FakeRedisLayer(RedisLayer):
         super().__init__("redis://fake", ping_interval=ping_interval, **options)
         self._server = server
 
-    async def _rehearse(self, link: Link, run_id: bytes) -> None:
+    async def _check_rights(self, link: RedisConnection, run_id: bytes) -> None:
         """A fake refuses nothing."""
 
-    async def _connect(self) -> Link:
+    async def _connect(self) -> RedisConnection:
         link = FakeLink(self._server)
         await asyncio.sleep(0.001 + link._latency())
         if not self._server.is_up:

@@ -15,7 +15,17 @@ from wsaction.exceptions import LayerUnavailable
 from wsaction.layers._redis_scripts import Script
 from wsaction.routing.exceptions import ImproperlyConfigured
 
-__all__ = ("Connect", "Demoted", "Link", "Pipeline", "Refused", "encode_command", "encoded", "greet", "refusal")
+__all__ = (
+    "Connect",
+    "Demoted",
+    "Pipeline",
+    "RedisConnection",
+    "Refused",
+    "check_server",
+    "encode_command",
+    "encoded",
+    "error_for_refusal",
+)
 
 logger = logging.getLogger("wsaction")
 
@@ -42,7 +52,7 @@ class Demoted(ConnectionError):
     """The server is a replica. It refuses writes, and what is published on it is not heard elsewhere."""
 
 
-class Link(Protocol):
+class RedisConnection(Protocol):
     """One connection. What breaks it raises ``OSError``; it is closed then and not used again."""
 
     async def send(self, data: bytes) -> None:
@@ -55,19 +65,21 @@ class Link(Protocol):
         """Ends it. Raises nothing."""
 
 
-Connect = Callable[[], Awaitable[Link]]
+Connect = Callable[[], Awaitable[RedisConnection]]
 """Makes a connection. Raises ``OSError`` where that cannot be had now, ``ImproperlyConfigured`` where never."""
 
 
 class _Command:
     """A command on its way: ``args`` without the run id, which a script is given of the server that it runs on."""
 
-    __slots__ = ("answer", "args", "keys", "repeated", "script")
+    __slots__ = ("answer", "args", "is_retried", "keys", "script")
 
     def __init__(self, script: Script | None, keys: int, args: list[bytes]) -> None:
-        self.script, self.keys, self.args = script, keys, args
+        self.script = script
+        self.keys = keys
+        self.args = args
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.repeated = False
+        self.is_retried = False
 
     def encode(self, run_id: bytes) -> bytes:
         if self.script is None:
@@ -85,9 +97,9 @@ class _Command:
 class Pipeline:
     """One connection for requests, made when it is needed: in order, all that wait in one write.
 
-    ``rehearse(link, run_id)`` tries on each new connection whether all can be done that will be asked, and raises what
-    `refusal` returns. ``on_connect(run_id, last_run_id)`` is told of every connection made, ``last_run_id`` None for
-    the first one; ``on_demoted()`` of a server that is found to be a replica.
+    ``check_rights(connection, run_id)`` tries on each new connection whether all can be done that will be asked, and
+    raises what `error_for_refusal` returns. ``on_connect(run_id, last_run_id)`` is told of every connection made,
+    ``last_run_id`` None for the first one; ``on_demoted()`` of a server that is found to be a replica.
     """
 
     def __init__(
@@ -95,29 +107,33 @@ class Pipeline:
         connect: Connect,
         scripts: Sequence[Script],
         on_connect: Callable[[bytes, bytes | None], None] | None = None,
-        rehearse: Callable[[Link, bytes], Awaitable[None]] | None = None,
+        check_rights: Callable[[RedisConnection, bytes], Awaitable[None]] | None = None,
         on_demoted: Callable[[], None] | None = None,
     ) -> None:
-        self._connect_link, self._scripts, self._on_connect = connect, scripts, on_connect
-        self._rehearse, self._on_demoted = rehearse, on_demoted
+        self._make_connection = connect
+        self._scripts = scripts
+        self._on_connect = on_connect
+        self._check_rights = check_rights
+        self._on_demoted = on_demoted
         self._queue: deque[_Command] = deque()
         self._wake = asyncio.Event()
-        self._link: Link | None = None
+        self._connection: RedisConnection | None = None
         self.run_id: bytes | None = None  # of the server that it was last connected to
-        self._told = ""  # why Redis cannot be used, as was last logged
-        self._backoff, self._not_before = Backoff(), 0.0
-        self._used = 0.0
-        self.good_until = 0.0  # when the last connection that broke was last known to work
+        self._logged_error = ""  # why Redis cannot be used, as was last logged
+        self._backoff = Backoff()
+        self._not_before = 0.0
+        self._last_used = 0.0
+        self.working_until = 0.0  # when the last connection that broke was last known to work
         self.suspect = False  # whether the connection is to be tried before it is used
 
     # ------------------------------------------------------------------------------------------------ asking
     def run(self, script: Script, keys: Sequence[str], *args: str | bytes | int) -> asyncio.Future[Any]:
         """Runs a script; see `Script` for what it is given. Raises as `call` does."""
-        return self._add(_Command(script, len(keys), [encoded(one) for one in (*keys, *args)]))
+        return self._add(_Command(script, len(keys), [encoded(value) for value in (*keys, *args)]))
 
     def call(self, *args: str | bytes | int) -> asyncio.Future[Any]:
         """Sends a command, and gives what will be its answer. Raises ``LayerUnavailable``, now or then."""
-        return self._add(_Command(None, 0, [encoded(one) for one in args]))
+        return self._add(_Command(None, 0, [encoded(value) for value in args]))
 
     def _add(self, command: _Command) -> asyncio.Future[Any]:
         if len(self._queue) >= MAX_COMMANDS:
@@ -137,19 +153,20 @@ class Pipeline:
                 except Exception as exc:  # whatever it is, who asks later is to be answered
                     logger.exception("serving requests to Redis failed")
                     self._refuse_all(exc)
-                    await self.drop()
+                    await self.disconnect()
         finally:
             self._refuse_all(ConnectionError("the layer was closed"))
-            await self.drop()
+            await self.disconnect()
 
-    def look(self) -> None:
+    def recheck_if_connected(self) -> None:
         """Has the connection tried soon, if there is one."""
-        if self._link is not None:
+        if self._connection is not None:
             self.recheck()
 
     def recheck(self) -> None:
         """Has the connection tried soon, and made anew if need be."""
-        self.suspect, self._not_before = True, 0.0
+        self.suspect = True
+        self._not_before = 0.0
         self._wake.set()
 
     async def serve(self) -> None:
@@ -157,14 +174,15 @@ class Pipeline:
         try:
             await self.ensure()
         except (OSError, ImproperlyConfigured) as exc:
-            if isinstance(exc, ImproperlyConfigured) and str(exc) != self._told:
-                self._told = str(exc)
+            if isinstance(exc, ImproperlyConfigured) and str(exc) != self._logged_error:
+                self._logged_error = str(exc)
                 logger.error("Redis cannot be used, and is tried again: %s", exc)
             self._refuse_all(exc)
             return
-        while self._queue and self._link is not None:
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
-            await self._exchange([command for command in batch if not command.answer.done()])
+        while self._queue and self._connection is not None:
+            popped = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+            if batch := [command for command in popped if not command.answer.done()]:
+                await self._exchange(batch)
         if not self._queue:
             self._wake.clear()
 
@@ -172,12 +190,12 @@ class Pipeline:
         """Connects, or tries the connection if it was not used lately: a dead one that is found before anything is sent
         makes nobody uncertain. Raises ``OSError`` and ``ImproperlyConfigured``."""
         loop = asyncio.get_running_loop()
-        if self._link is not None and (self.suspect or loop.time() - self._used > FRESH):
+        if self._connection is not None and (self.suspect or loop.time() - self._last_used > FRESH):
             try:
-                await self._try(self._link)
+                await self._probe(self._connection)
             except (OSError, Refused, ImproperlyConfigured) as exc:
                 await self._lose(exc)
-        if self._link is None:
+        if self._connection is None:
             if loop.time() < self._not_before:
                 raise ConnectionError("Redis is away; it is tried again in a moment")
             try:
@@ -187,84 +205,86 @@ class Pipeline:
                 logger.debug("no connection to Redis: %r", exc)
                 raise
             self._backoff.reset()
-        self._used = loop.time()
+        self._last_used = loop.time()
 
-    async def _try(self, link: Link) -> None:
+    async def _probe(self, connection: RedisConnection) -> None:
         """Whether the connection still leads to the server that it was made to, and that is still a master."""
         if not self.suspect:
-            await _ask(link, b"PING")
+            await _request(connection, b"PING")
             return
         self.suspect = False
-        if await greet(link) != self.run_id:
+        if await check_server(connection) != self.run_id:
             raise ConnectionError("another server answers on this connection")
 
     async def _connect(self) -> None:
-        link = await self._connect_link()
+        connection = await self._make_connection()
         try:
-            run_id = await greet(link)
+            run_id = await check_server(connection)
             for script in self._scripts:
-                await _ask(link, b"SCRIPT", b"LOAD", script.text)
-            if self._rehearse is not None:
+                await _request(connection, b"SCRIPT", b"LOAD", script.text)
+            if self._check_rights is not None:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
-                    await self._rehearse(link, run_id)
+                    await self._check_rights(connection, run_id)
         except Refused as exc:
-            await link.close()
-            raise refusal(exc) from exc
+            await connection.close()
+            raise error_for_refusal(exc) from exc
         except BaseException:
-            await link.close()
+            await connection.close()
             raise
-        self._link, last = link, self.run_id
-        self.run_id, self.suspect, self._told = run_id, False, ""
+        last_run_id = self.run_id
+        self._connection = connection
+        self.run_id = run_id
+        self.suspect = False
+        self._logged_error = ""
         if self._on_connect is not None:
-            self._on_connect(run_id, last)
+            self._on_connect(run_id, last_run_id)
 
     async def _lose(self, cause: BaseException) -> None:
         """The connection is of no use any more."""
-        await self.drop()
+        await self.disconnect()
         if isinstance(cause, Demoted) and self._on_demoted is not None:
             logger.warning("Redis has become a replica; looking for the master at the same address")
             self._on_demoted()
 
-    async def drop(self) -> None:
+    async def disconnect(self) -> None:
         """Lets the connection go, if there is one."""
-        link, self._link = self._link, None
-        if link is not None:
-            self.good_until = self._used
-            await link.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self.working_until = self._last_used
+            await connection.close()
 
     # ------------------------------------------------------------------------------------------------ the exchange
     async def _exchange(self, batch: list[_Command]) -> None:
-        if self._link is None or self.run_id is None:
+        if self._connection is None or self.run_id is None:
             raise RuntimeError("a pipeline exchanges once it has connected")
-        left, unknown = deque(batch), list[_Command]()
-        if not batch:
-            return
+        unanswered = deque(batch)
+        not_loaded: list[_Command] = []
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                await self._link.send(b"".join([command.encode(self.run_id) for command in batch]))
-                while left:
-                    if not await self._take_answer(self._link, left[0]):
-                        unknown.append(left[0])
-                    left.popleft()
+                await self._connection.send(b"".join([command.encode(self.run_id) for command in batch]))
+                while unanswered:
+                    if not await self._take_answer(self._connection, unanswered[0]):
+                        not_loaded.append(unanswered[0])
+                    unanswered.popleft()
         except OSError as exc:  # TimeoutError is one
             logger.warning("the connection to Redis broke: %r", exc)
             await self._lose(exc)
-            _fail(left, exc, uncertain=True)
+            _fail_all(unanswered, exc, uncertain=True)
         except BaseException as exc:
-            _fail(left, exc, uncertain=True)
+            _fail_all(unanswered, exc, uncertain=True)
             raise
-        self._used = asyncio.get_running_loop().time()
-        if unknown:  # somebody flushed the scripts: nothing was done, so these are asked again, once, in their order
-            await self.drop()
-            self._queue.extendleft(reversed(unknown))
+        self._last_used = asyncio.get_running_loop().time()
+        if not_loaded:  # somebody flushed the scripts: nothing was done, so these are asked again, once, in their order
+            await self.disconnect()
+            self._queue.extendleft(reversed(not_loaded))
 
-    async def _take_answer(self, link: Link, command: _Command) -> bool:
+    async def _take_answer(self, connection: RedisConnection, command: _Command) -> bool:
         """Passes the next answer on; False where the server does not know the script any more."""
         try:
-            answer = await link.receive()
+            answer = await connection.receive()
         except Refused as exc:
-            if exc.code == "NOSCRIPT" and not command.repeated:
-                command.repeated = True
+            if exc.code == "NOSCRIPT" and not command.is_retried:
+                command.is_retried = True
                 return False
             logger.error("Redis refused a command: %s", exc)
             command.fail(exc, uncertain=False)
@@ -276,28 +296,28 @@ class Pipeline:
     def _refuse_all(self, cause: BaseException) -> None:
         waiting, self._queue = self._queue, deque()
         self._wake.clear()
-        _fail(waiting, cause, uncertain=False)
+        _fail_all(waiting, cause, uncertain=False)
 
 
-def _fail(commands: Sequence[_Command] | deque[_Command], cause: BaseException, *, uncertain: bool) -> None:
+def _fail_all(commands: Sequence[_Command] | deque[_Command], cause: BaseException, *, uncertain: bool) -> None:
     for command in commands:
         command.fail(cause, uncertain=uncertain)
 
 
-async def greet(link: Link) -> bytes:
+async def check_server(connection: RedisConnection) -> bytes:
     """Asks a server what it is, and returns its run id.
 
     Raises `Demoted` for a replica, ``ImproperlyConfigured`` for what a layer cannot work with, `Refused`, ``OSError``.
     """
-    info = _fields(await _ask(link, b"INFO"))
+    info = _parse_info(await _request(connection, b"INFO"))
     version, run_id, mode = info.get(b"redis_version", b"0"), info.get(b"run_id"), info.get(b"redis_mode")
     if tuple(int(part) for part in version.split(b".")[:2] if part.isdigit()) < OLDEST_REDIS or not run_id:
-        wanted = ".".join(map(str, OLDEST_REDIS))
-        raise ImproperlyConfigured(f"RedisLayer needs Redis {wanted} or newer, not {version.decode()}; upgrade it")
+        oldest = ".".join(map(str, OLDEST_REDIS))
+        raise ImproperlyConfigured(f"RedisLayer needs Redis {oldest} or newer, not {version.decode()}; upgrade it")
     if mode not in (None, b"standalone"):
-        what = {b"cluster": "a node of a cluster", b"sentinel": "a Sentinel"}.get(mode, f"{mode.decode()!r}")
+        server_kind = {b"cluster": "a node of a cluster", b"sentinel": "a Sentinel"}.get(mode, f"{mode.decode()!r}")
         raise ImproperlyConfigured(
-            f"RedisLayer needs one Redis that keeps all topics, and its url leads to {what} "
+            f"RedisLayer needs one Redis that keeps all topics, and its url leads to {server_kind} "
             f"(redis_mode:{mode.decode()}); give it the address of a standalone Redis"
         )
     if info.get(b"role", b"master") != b"master":
@@ -305,37 +325,28 @@ async def greet(link: Link) -> bytes:
     return run_id
 
 
-async def _ask(link: Link, *args: bytes) -> Any:
+async def _request(connection: RedisConnection, *args: bytes) -> Any:
     async with asyncio.timeout(CONNECT_TIMEOUT):
-        await link.send(encode_command(*args))
-        return await link.receive()
+        await connection.send(encode_command(*args))
+        return await connection.receive()
 
 
-_PASSING = frozenset(
-    {
-        "BUSY",
-        "CLUSTERDOWN",
-        "LOADING",
-        "MASTERDOWN",
-        "MISCONF",
-        "NOREPLICAS",
-        "OOM",
-        "READONLY",
-        "TRYAGAIN",
-    }
-)  # codes of refusals that may end by themselves
+# Codes of refusals that may end by themselves.
+_TRANSIENT_CODES = frozenset(
+    {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY", "TRYAGAIN"}
+)
 
 
-def refusal(refused: Refused) -> Exception:
+def error_for_refusal(refused: Refused) -> Exception:
     """What is raised where Redis refuses what a layer always needs: ``ConnectionError`` where that may pass."""
-    if refused.code in _PASSING:
+    if refused.code in _TRANSIENT_CODES:
         return ConnectionError(f"Redis refuses to work for now: {refused}")
     return ImproperlyConfigured(f"Redis does not let RedisLayer do what it has to: {refused}")
 
 
 def encode_command(*args: bytes) -> bytes:
     """A command as Redis reads it: ``encode_command(b"PING")`` is ``b"*1\\r\\n$4\\r\\nPING\\r\\n"``."""
-    return b"*%d\r\n%b" % (len(args), b"".join([b"$%d\r\n%b\r\n" % (len(one), one) for one in args]))
+    return b"*%d\r\n%b" % (len(args), b"".join([b"$%d\r\n%b\r\n" % (len(value), value) for value in args]))
 
 
 def encoded(value: str | bytes | int) -> bytes:
@@ -343,7 +354,7 @@ def encoded(value: str | bytes | int) -> bytes:
     return value if type(value) is bytes else str(value).encode(errors="surrogatepass")
 
 
-def _fields(info: Any) -> dict[bytes, bytes]:
+def _parse_info(info: Any) -> dict[bytes, bytes]:
     """The lines of ``INFO``."""
     lines = bytes(info).splitlines()
     return {name: value for name, colon, value in (line.partition(b":") for line in lines) if colon}

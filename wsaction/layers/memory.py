@@ -35,11 +35,14 @@ SWEEP_INTERVAL = 30.0  # seconds after which what has expired is let go, at the 
 class _Log:
     """The past of one topic."""
 
-    __slots__ = ("asked", "epoch", "events", "history", "offset", "size", "used")
+    __slots__ = ("epoch", "events", "history", "last_asked", "last_used", "offset", "size")
 
     def __init__(self, history: History, now: float) -> None:
-        self.epoch, self.offset, self.history, self.used = new_epoch(), 0, history, now
-        self.asked = now  # when somebody last asked for its position, as subscribers do, or left
+        self.epoch = new_epoch()
+        self.offset = 0
+        self.history = history
+        self.last_used = now
+        self.last_asked = now  # when somebody last asked for its position, as subscribers do, or left
         self.size = 0  # bytes of its events
         self.events: deque[tuple[int, bytes]] | None = None  # None: there are none, which takes no memory
 
@@ -48,7 +51,7 @@ class _Log:
         return Position(self.epoch, self.offset)
 
     def is_expired(self, now: float) -> bool:
-        return self.events is not None and now - self.used > self.history.ttl
+        return self.events is not None and now - self.last_used > self.history.ttl
 
     def append(self, body: bytes, max_bytes: int) -> int:
         """The next one; the oldest go where that is too much. By how many bytes it has grown."""
@@ -71,14 +74,15 @@ class _Log:
 class MemoryRoster:
     """The roster of one process."""
 
-    def __init__(self, tell: Callable[[str, bytes, History | None], object]) -> None:
-        self._tell = tell
+    def __init__(self, publish: Callable[[str, bytes, History | None], object]) -> None:
+        self._publish = publish
         self._counts: dict[str, dict[str, int]] = {}
 
     def change(self, place: Place, user: str, by: int) -> None:
         """So many connections of the user more, or less."""
         counts = self._counts.setdefault(place.topic, {})
-        before, after = counts.get(user, 0), counts.get(user, 0) + by
+        before = counts.get(user, 0)
+        after = before + by
         if after > 0:
             counts[user] = after
         else:
@@ -86,9 +90,9 @@ class MemoryRoster:
         if not counts:
             del self._counts[place.topic]
         if before <= 0 < after:
-            self._tell(place.topic, encode_join(place, user), place.history)
+            self._publish(place.topic, encode_join(place, user), place.history)
         elif after <= 0 < before:
-            self._tell(place.topic, encode_leave(place, user), place.history)
+            self._publish(place.topic, encode_leave(place, user), place.history)
 
     async def who(self, topic: str) -> dict[str, int]:
         """Users and their connections."""
@@ -112,12 +116,13 @@ class MemoryLayer:
 
     def __init__(self, *, max_bytes: int = MAX_BYTES, max_topic_bytes: int = MAX_TOPIC_BYTES) -> None:
         check_bytes("MemoryLayer", max_bytes=max_bytes, max_topic_bytes=max_topic_bytes)
-        self._max_bytes, self._max_topic_bytes = max_bytes, max_topic_bytes
+        self._max_bytes = max_bytes
+        self._max_topic_bytes = max_topic_bytes
         self._size = 0  # bytes of all events
         self._sink: Sink | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeper: asyncio.TimerHandle | None = None
-        self._wanted: set[str] = set()
+        self._subscribed: set[str] = set()
         self._logs: dict[str, _Log] = {}  # all of them
         self._filled: dict[float, OrderedDict[str, _Log]] = {}  # by ttl, published to longest ago first
         self._idle: OrderedDict[str, _Log] = OrderedDict()  # those without events, the one used longest ago first
@@ -128,7 +133,8 @@ class MemoryLayer:
         if self._sink is not None and self._loop is not None and not is_over(self._loop):
             raise RuntimeError("this MemoryLayer is open already; give each app a layer of its own")
         await self.close()
-        self._sink, self._loop = sink, asyncio.get_running_loop()
+        self._sink = sink
+        self._loop = asyncio.get_running_loop()
 
     async def close(self) -> None:
         """Forgets everything."""
@@ -136,7 +142,7 @@ class MemoryLayer:
             self._sweeper.cancel()
         self._sink = self._loop = self._sweeper = None
         self._size = 0
-        self._wanted.clear()
+        self._subscribed.clear()
         self._logs.clear()
         self._filled.clear()
         self._idle.clear()
@@ -145,15 +151,15 @@ class MemoryLayer:
     def subscribe(self, topic: str) -> None:
         """Tells what is published to the topic from now on."""
         if self._sink is not None:
-            self._wanted.add(topic)
+            self._subscribed.add(topic)
             self._sink.subscribed(topic)
 
     def unsubscribe(self, topic: str) -> None:
         """Tells it no more."""
-        if topic in self._wanted:
-            self._wanted.discard(topic)
+        if topic in self._subscribed:
+            self._subscribed.discard(topic)
             if (log := self._logs.get(topic)) is not None and self._loop is not None:
-                log.asked = self._loop.time()
+                log.last_asked = self._loop.time()
 
     async def publish(self, topic: str, body: bytes, history: History | None) -> Position | None:
         """Tells the sink, where it is subscribed, and keeps the body; returns its position."""
@@ -161,34 +167,34 @@ class MemoryLayer:
 
     def _publish(self, topic: str, body: bytes, history: History | None) -> Position | None:
         if self._loop is None:
-            raise _closed()
+            raise _not_open_error()
         if history is None:
-            self._tell(topic, "", 0, body)
+            self._deliver(topic, "", 0, body)
             return None
         now = self._loop.time()
-        is_kept = history.always or topic in self._wanted
+        is_kept = history.always or topic in self._subscribed
         if not is_kept and topic not in self._logs:
             return None  # nobody is there, or was
         log = self._log(topic, history, now)
-        if is_kept or now - log.asked <= max(history.ttl, UNUSED_TTL):
-            self._keep(topic, log, body, now)
+        if is_kept or now - log.last_asked <= max(history.ttl, UNUSED_TTL):
+            self._append_to_log(topic, log, body, now)
         else:
             log.offset += 1
-            self._forget_events(log)
-        position = log.position
-        self._tell(topic, log.epoch, log.offset, body)
+            self._clear_events(log)
+        position = log.position  # before the sink, which may publish too
+        self._deliver(topic, log.epoch, log.offset, body)
         return position
 
     async def read(self, topic: str, since: Position | None, limit: int, history: History, own: bool = False) -> Page:
         """Where the topic stands, and what came after ``since``. What was acknowledged is never lost, so that ``own``
         says nothing new."""
         if self._loop is None:
-            raise _closed()
+            raise _not_open_error()
         now = self._loop.time()
         log = self._log(topic, history, now)
-        log.asked = now
+        log.last_asked = now
         if log.is_expired(now):
-            self._forget_events(log)
+            self._clear_events(log)
         if since is None or since.epoch != log.epoch or not 0 <= since.offset <= log.offset:
             return Page(log.position, None)
         missed = log.offset - since.offset
@@ -198,28 +204,28 @@ class MemoryLayer:
     async def invalidate(self, topic: str, history: History | None) -> None:
         """Begins a new epoch without a past, and tells the sink."""
         if self._loop is None:
-            raise _closed()
+            raise _not_open_error()
         if history is None:
-            self._tell(topic, "", 0, b"")
+            self._deliver(topic, "", 0, b"")
             return
         log = self._log(topic, history, self._loop.time())
         log.epoch = new_epoch()
-        self._forget_events(log)
-        self._tell(topic, log.epoch, log.offset, b"")
+        self._clear_events(log)
+        self._deliver(topic, log.epoch, log.offset, b"")
 
-    def _tell(self, topic: str, epoch: str, offset: int, body: bytes) -> None:
-        if topic in self._wanted and self._sink is not None:
+    def _deliver(self, topic: str, epoch: str, offset: int, body: bytes) -> None:
+        if topic in self._subscribed and self._sink is not None:
             self._sink.message(topic, epoch, offset, body)
 
     # ------------------------------------------------------------------------------------------------ what is kept
     def _log(self, topic: str, history: History, now: float) -> _Log:
         if (log := self._logs.get(topic)) is None:
             log = self._logs[topic] = self._idle[topic] = _Log(history, now)
-            self._forget_past_bound()
+            self._trim_idle()
             if self._sweeper is None:
-                self._sweep_later()
+                self._schedule_sweep()
         elif topic in self._idle:
-            log.used = now
+            log.last_used = now
             self._idle.move_to_end(topic)
         if log.history is not history and log.history != history:
             self._change_history(topic, log, history)
@@ -232,22 +238,23 @@ class MemoryLayer:
             self._filled.setdefault(history.ttl, OrderedDict())[topic] = log
         log.history = history
 
-    def _keep(self, topic: str, log: _Log, body: bytes, now: float) -> None:
+    def _append_to_log(self, topic: str, log: _Log, body: bytes, now: float) -> None:
         if log.is_expired(now):
-            self._forget_events(log)
+            self._clear_events(log)
         self._size += log.append(body, self._max_topic_bytes)
-        self._file_as_filled(topic, log, now)
+        self._mark_filled(topic, log, now)
         while self._size > self._max_bytes:
-            self._empty(min(self._filled.values(), key=_oldest), now)
-        self._forget_past_bound()
+            self._drop_oldest_events(min(self._filled.values(), key=_oldest_use), now)
+        self._trim_idle()
 
-    def _forget_events(self, log: _Log) -> None:
+    def _clear_events(self, log: _Log) -> None:
         self._size -= log.size
-        log.events, log.size = None, 0
+        log.events = None
+        log.size = 0
 
-    def _file_as_filled(self, topic: str, log: _Log, now: float) -> None:
+    def _mark_filled(self, topic: str, log: _Log, now: float) -> None:
         """It was published to just now."""
-        log.used = now
+        log.last_used = now
         filled = self._filled.get(log.history.ttl)
         if filled is None:
             filled = self._filled[log.history.ttl] = OrderedDict()
@@ -257,36 +264,36 @@ class MemoryLayer:
             self._idle.pop(topic, None)
             filled[topic] = log
             if sum(map(len, self._filled.values())) > MAX_FILLED:
-                self._empty(min(self._filled.values(), key=_oldest), now)
+                self._drop_oldest_events(min(self._filled.values(), key=_oldest_use), now)
 
-    def _empty(self, filled: "OrderedDict[str, _Log]", now: float) -> None:
+    def _drop_oldest_events(self, filled: "OrderedDict[str, _Log]", now: float) -> None:
         """Lets go the events of the topic that was published to longest ago; its position is remembered."""
         topic, log = filled.popitem(last=False)
-        self._forget_events(log)
-        log.used = now
+        self._clear_events(log)
+        log.last_used = now
         self._idle[topic] = log
 
     def _sweep(self) -> None:
         """Lets go what has expired, and comes again while there is anything."""
         now = asyncio.get_running_loop().time()
         for ttl, filled in list(self._filled.items()):
-            while filled and now - _oldest(filled) > ttl:
-                self._empty(filled, now)
+            while filled and now - _oldest_use(filled) > ttl:
+                self._drop_oldest_events(filled, now)
             if not filled:
                 del self._filled[ttl]
-        while self._idle and now - next(iter(self._idle.values())).used > META_TTL:
+        while self._idle and now - next(iter(self._idle.values())).last_used > META_TTL:
             self._forget_oldest()
-        self._forget_past_bound()
+        self._trim_idle()
         self._sweeper = None
         if self._logs:
-            self._sweep_later()
+            self._schedule_sweep()
 
-    def _sweep_later(self) -> None:
+    def _schedule_sweep(self) -> None:
         """In a context of its own: that of whoever published first would keep their connection for as long."""
         loop = asyncio.get_running_loop()
         self._sweeper = loop.call_later(SWEEP_INTERVAL, self._sweep, context=Context())
 
-    def _forget_past_bound(self) -> None:
+    def _trim_idle(self) -> None:
         while len(self._idle) > MAX_IDLE:
             self._forget_oldest()
 
@@ -296,12 +303,12 @@ class MemoryLayer:
         del self._logs[topic]
 
 
-def _oldest(filled: "OrderedDict[str, _Log]") -> float:
+def _oldest_use(filled: "OrderedDict[str, _Log]") -> float:
     """When the topic was published to that was so longest ago."""
-    return next((log.used for log in filled.values()), math.inf)
+    return next((log.last_used for log in filled.values()), math.inf)
 
 
-def _closed() -> LayerUnavailable:
+def _not_open_error() -> LayerUnavailable:
     error = LayerUnavailable()
     error.__cause__ = RuntimeError("the layer is not open")
     return error

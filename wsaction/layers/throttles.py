@@ -51,7 +51,8 @@ class RedisThrottleStore:
     """
 
     def __init__(self, url: str, prefix: str = "wsaction:throttle:") -> None:
-        self._url, self._prefix = url, prefix
+        self._url = url
+        self._prefix = prefix
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
         try:
             self._client()
