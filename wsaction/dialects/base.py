@@ -43,9 +43,10 @@ class Worded(str):
     is_event: bool
 
     def __new__(cls, text: str, then: Callable[[], None] | None = None) -> "Worded":
-        translated = super().__new__(cls, text)
-        translated.then, translated.is_event = then, False
-        return translated
+        message = super().__new__(cls, text)
+        message.then = then
+        message.is_event = False
+        return message
 
 
 class Conversation(Protocol):
@@ -86,66 +87,81 @@ class Dialect(Protocol):
 class SpeakingConnection(Connection):
     """A connection on which a dialect is spoken. Its clients may use a ``request_id`` again while it is in flight."""
 
-    __slots__ = ("_talk", "read")
+    __slots__ = ("_conversation", "read")
 
     def __init__(
-        self, talk: Conversation, receive: Receive, send: Send, limits: Limits, flusher: Flusher, *, drop_events: bool
+        self,
+        conversation: Conversation,
+        receive: Receive,
+        send: Send,
+        limits: Limits,
+        flusher: Flusher,
+        *,
+        drop_events: bool,
     ) -> None:
         super().__init__(receive, send, limits, flusher, drop_events=drop_events)
-        self._talk, self.read = talk, talk.read
+        self._conversation = conversation
+        self.read = conversation.read
         self._lanes.unique_ids = False
-        self.outbox = SpeakingOutbox(talk, send, self, limits.max_outbox_bytes, flusher, drop_events=drop_events)
+        self.outbox = SpeakingOutbox(
+            conversation, send, self, limits.max_outbox_bytes, flusher, drop_events=drop_events
+        )
 
     def subscribed(self, route: str, frame: Frame) -> None:
-        self._talk.subscribed(route, frame, self.limits.max_subscriptions)
+        self._conversation.subscribed(route, frame, self.limits.max_subscriptions)
 
     def unsubscribed(self, route: str) -> None:
-        self._talk.unsubscribed(route)
+        self._conversation.unsubscribed(route)
 
 
 class SpeakingOutbox(Outbox):
     """An outbox whose messages are worded by a conversation; what is neither reply nor event is sent as it is."""
 
-    __slots__ = ("_talk",)
+    __slots__ = ("_conversation",)
 
-    def __init__(self, talk: Conversation, *args: Any, **options: Any) -> None:
+    def __init__(self, conversation: Conversation, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._talk = talk
+        self._conversation = conversation
 
     def translate(self, text: str, by: Frame | None = None) -> str:
         if type(text) is Worded or not text.startswith('{"errors":['):
             return text
         frame = by or current_frame.get()
-        return text if frame is None else self._talk.reply(frame, text)
+        return text if frame is None else self._conversation.reply(frame, text)
 
     async def send(self, text: str, by: Frame) -> None:
         text = self.translate(text, by)
         if type(text) is Worded:
-            _given(text)
+            _call_then(text)
         await super().send(text, by)
 
     def put(self, text: str) -> None:
         if type(text) is Worded or not is_event(text):
             text = self.translate(text)
             super().put(text)
-            _given(text)
+            _call_then(text)
             return
-        if (told := self._talk.event(text)) is None:
+        messages = self._conversation.event(text)
+        if messages is None:
             self._connection.close(1012, "events were lost; connect again")
             return
-        for translated in told:
-            translated.is_event = True
-            super().put(translated)
-            _given(translated)
+        for message in messages:
+            message.is_event = True
+            super().put(message)
+            _call_then(message)
 
     def is_event(self, text: str) -> bool:
         return type(text) is Worded and text.is_event
 
 
-def _given(text: str) -> None:
+def _call_then(text: str) -> None:
     if type(text) is Worded and text.then is not None:
         then, text.then = text.then, None
         then()
+
+
+def _all_dialects(dialect: Any, dialects: Sequence[Any]) -> Sequence[Any]:
+    return dialects if dialect is None else (*dialects, dialect)
 
 
 def choose(
@@ -155,7 +171,7 @@ def choose(
 
     The first one offered that is known decides; none: ``dialect``, the consumer's own.
     """
-    known = {one.subprotocol: one for one in (*dialects, *(() if dialect is None else (dialect,)))}
+    known = {each.subprotocol: each for each in _all_dialects(dialect, dialects)}
     for name in offered:
         if name == SUBPROTOCOL:
             return None, name
@@ -169,9 +185,9 @@ def check_dialects(owner: str, dialect: Any, dialects: Any) -> None:
     if not isinstance(dialects, Sequence):
         raise ImproperlyConfigured(f"{owner}.dialects: expected a sequence, as in (DCRF(),), got {dialects!r}")
     names = [SUBPROTOCOL]
-    for one in (*dialects, *(() if dialect is None else (dialect,))):
-        if isinstance(one, type) or not hasattr(one, "converse"):
-            raise ImproperlyConfigured(f"{owner}: a dialect is an object, as in dialect = DCRF(), not {one!r}")
-        if one.subprotocol in names:
-            raise ImproperlyConfigured(f"{owner}: two dialects have the sub-protocol {one.subprotocol!r}")
-        names.append(one.subprotocol)
+    for candidate in _all_dialects(dialect, dialects):
+        if isinstance(candidate, type) or not hasattr(candidate, "converse"):
+            raise ImproperlyConfigured(f"{owner}: a dialect is an object, as in dialect = DCRF(), not {candidate!r}")
+        if candidate.subprotocol in names:
+            raise ImproperlyConfigured(f"{owner}: two dialects have the sub-protocol {candidate.subprotocol!r}")
+        names.append(candidate.subprotocol)
