@@ -29,7 +29,8 @@ class Event:
 
     def __init__(self, offset: int, body: bytes) -> None:
         public, _, private = body.partition(b"\n")
-        self.offset, self.size = offset, len(public) + 27
+        self.offset = offset
+        self.size = len(public) + 27
         self.frame = self.numbered(public.decode())
         self.excludes: str | None = None  # who is not told
         self.subject: Any = None  # what it is about, for those who ask whether a recipient may see it
@@ -38,8 +39,9 @@ class Event:
         self._route: str | None = None
         self._frames: dict[str, str] | None = None  # under other routes
         if private:
-            known = from_json(private)
-            self.excludes, self.subject = known.get("excludes"), known.get("subject")
+            private_data = from_json(private)
+            self.excludes = private_data.get("excludes")
+            self.subject = private_data.get("subject")
 
     @property
     def message(self) -> Mapping[str, Any]:
@@ -52,11 +54,13 @@ class Event:
         """The frame under one of its topic's routes, made once for all who are subscribed to that route."""
         if self._route is None:
             self._route = _quoted_route(self.frame) or ""
-        if self._route == (quoted := quote(route)):
+        quoted = quote(route)
+        if self._route == quoted:
             return self.frame
         if self._frames is None:
             self._frames = {}
-        if (text := self._frames.get(route)) is None:
+        text = self._frames.get(route)
+        if text is None:
             text = self._frames[route] = reroute(self.frame, route, quoted)
         return text
 
@@ -112,9 +116,11 @@ def reroute(text: str, route: str, quoted: str | None = None) -> str:
 
     ``reroute('{"event":"a","route":"inbox/1/","data":1}', "inbox/")`` is ``{"event":"a","route":"inbox/","data":1}``.
     """
-    if (known := _quoted_route(text)) is None or known == (quoted := quoted or quote(route)):
+    current = _quoted_route(text)
+    quoted = quoted or quote(route)
+    if current is None or current == quoted:
         return text
-    head, _, rest = text.partition(f'","route":{known},"data":')
+    head, _, rest = text.partition(f'","route":{current},"data":')
     return f'{head}","route":{quoted},"data":{rest}'
 
 

@@ -18,18 +18,31 @@ from hashlib import sha256
 from typing import Any
 
 __all__ = (
-    "PATH_KEY", "PATTERN_KEY", "RUNTIME_KEY", "SESSION_KEY", "SOCKET_EXTENSION", "USER_ID_KEY", "RouteTopic",
-    "SharedTopic", "captured_root", "connection_captures", "connection_path", "group_topic", "is_loaded", "is_named",
-    "is_shared", "route_topic", "topic_as", "topic_of",
-)  # fmt: skip
+    "PATH_KEY",
+    "PATTERN_KEY",
+    "RUNTIME_KEY",
+    "SESSION_KEY",
+    "SOCKET_EXTENSION",
+    "USER_ID_KEY",
+    "RouteTopic",
+    "SharedTopic",
+    "captured_root",
+    "connection_captures",
+    "connection_path",
+    "group_topic",
+    "is_loaded",
+    "is_named",
+    "is_shared",
+    "route_topic",
+    "topic_as",
+    "topic_of",
+)
 
 MAX_NAME = 512  # characters of a name in a topic; a longer one is replaced by its hash
 
 RUNTIME_KEY = "wsaction.runtime"  # where an app leaves its runtime in the scope of a connection
 SESSION_KEY = "wsaction.session"  # where a connection's scope has what its frames go through
-SOCKET_EXTENSION = (
-    "wsaction.socket"  # the ASGI extension in a connection's scope: its `_server.uvicorn_protocol.FairProtocol`
-)
+SOCKET_EXTENSION = "wsaction.socket"  # an ASGI extension in the scope: `_server.uvicorn_protocol.FairProtocol`
 PATTERN_KEY = "wsaction.pattern"  # where an app leaves the pattern that a connection's path matched, and its root
 PATH_KEY = "wsaction.path"  # where an app leaves the canonical path of a connection in its scope
 USER_ID_KEY = "wsaction.user_id"  # and what says who a user is, where it was given something that does
@@ -40,7 +53,7 @@ def topic_of(path: str, route: str) -> str:
 
     ``topic_of("ws/acme/", "boards/7/")`` is ``"ws/acme/?boards/7/"``.
     """
-    return _escaped(path) + "?" + route
+    return _escape(path) + "?" + route
 
 
 def route_topic(scope: Mapping[str, Any], route: str) -> str:
@@ -82,19 +95,19 @@ def topic_as(handler: Any, name: Any) -> str:
     if isinstance(name, RouteTopic):
         return str(name)
     if isinstance(name, SharedTopic):
-        return _topic("", "s", "", name)
+        return _make_topic("", "s", "", name)
     if not isinstance(name, str):
         raise TypeError(
             f"{type(handler).__name__}.get_topic() returned {name!r:.100}; expected a string, as in "
             'f"inbox:{self.user.id}"'
         )
-    return _topic(connection_path(handler.scope), "n", _escaped(handler.mounted.topic_space) + "?", name)
+    return _make_topic(connection_path(handler.scope), "n", _escape(handler.mounted.topic_space) + "?", name)
 
 
 def group_topic(path: Any, *names: Any) -> str:
     """The topic of a group of broadcasts: that of a connection path; with ``names``, of all connections whose path
     matched one pattern below one root, ``path``, and who have these."""
-    return _topic("", "l", "", repr((path, *names))) if names else _topic(path, "g", "", "")
+    return _make_topic("", "l", "", repr((path, *names))) if names else _make_topic(path, "g", "", "")
 
 
 def is_loaded(topic: str) -> bool:
@@ -103,13 +116,13 @@ def is_loaded(topic: str) -> bool:
     return not (topic.startswith("$") or topic.partition("?")[2].startswith(("?g", "?G", "?l", "?L")))
 
 
-def _topic(path: str, kind: str, space: str, name: str) -> str:
+def _make_topic(path: str, kind: str, space: str, name: str) -> str:
     if len(name) > MAX_NAME:
         kind, name = kind.upper(), sha256(name.encode(errors="surrogatepass")).hexdigest()
-    return f"{_escaped(path)}??{kind}{space}{name}"
+    return f"{_escape(path)}??{kind}{space}{name}"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("%", "%25").replace("?", "%3F")
 
 
@@ -129,27 +142,27 @@ def captured_root(scope: Mapping[str, Any]) -> str:
     if not captured:
         return ""
     router, host = scope.get("router"), _host(scope)
-    named = (host if _is_captured(getattr(router, "routes", ()), host, captured) else "", scope.get("root_path", ""))
-    return "".join(f"{one.strip('/')}/" for one in named if one.strip("/"))
+    captured_host = host if _is_host_captured(getattr(router, "routes", ()), host, captured) else ""
+    return "".join(f"{part}/" for text in (captured_host, scope.get("root_path", "")) if (part := text.strip("/")))
 
 
-def _is_captured(routes: Any, host: str, captured: Mapping[str, Any]) -> bool:
+def _is_host_captured(routes: Any, host: str, captured: Mapping[str, Any]) -> bool:
     """Whether the host is one that something was captured of."""
-    for one in routes or ():
-        if (regex := getattr(one, "host_regex", None)) is not None:
-            if (found := regex.match(host)) is None:
+    for route in routes or ():
+        if (regex := getattr(route, "host_regex", None)) is not None:
+            if (match := regex.match(host)) is None:
                 continue
-            if not captured.keys().isdisjoint(found.groupdict()):
+            if not captured.keys().isdisjoint(match.groupdict()):
                 return True
-        if _is_captured(getattr(one, "routes", ()), host, captured):
+        if _is_host_captured(getattr(route, "routes", ()), host, captured):
             return True
     return False
 
 
 def _host(scope: Mapping[str, Any]) -> str:
     """The Host header without its port, in lower case, as Starlette compares it."""
-    told: bytes = next((value for name, value in scope.get("headers", ()) if name == b"host"), b"")
-    return told.decode("latin-1").partition(":")[0].lower()
+    header: bytes = next((value for name, value in scope.get("headers", ()) if name == b"host"), b"")
+    return header.decode("latin-1").partition(":")[0].lower()
 
 
 def connection_captures(scope: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
