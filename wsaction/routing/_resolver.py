@@ -1,7 +1,7 @@
-"""Matches: what resolving a route gives, and the error where nothing matches.
+"""Resolve a route against a tree of patterns: `ResolverMatch` and the leaves of the tree.
 
-A tree of patterns is laid out as its leaves, in the order in which a depth-first search meets them; each leaf knows the
-includes above it. A match of a leaf is checked level by level, as the patterns are declared.
+The tree is flattened into its leaves, the endpoints, in depth-first order. Each leaf knows the includes above it, and
+matches a route level by level from the top.
 """
 
 import re
@@ -15,7 +15,7 @@ __all__ = ("Leaf", "ResolverMatch", "flatten")
 
 
 class Level:
-    """One include, at one place in the tree."""
+    """An include at one place in the tree."""
 
     __slots__ = ("include", "kwargs", "match_text", "pattern")
 
@@ -31,7 +31,7 @@ Resolve = Callable[[str], "ResolverMatch"]
 
 
 class Leaf:
-    """One endpoint at one place in the tree, and all that is known of it before a route comes."""
+    """An endpoint at one place in the tree, with all that can be computed before a route comes."""
 
     __slots__ = (
         "app_names",
@@ -70,9 +70,9 @@ class Leaf:
         self.cacheable = all(pattern.is_pure for pattern in self.patterns)
 
     def match(self, route: str, memo: Memo) -> "ResolverMatch | None":
-        """Match ``route`` from its beginning through every level, or None.
+        """Match ``route`` through every level. Returns None if it does not match.
 
-        :param memo: what includes gave for this same route, so that each is asked once for all its leaves.
+        :param memo: the matches of includes for this route, so that each include is matched once for all its leaves.
         """
         if self.levels:
             return self._match_nested(route, memo)
@@ -83,7 +83,7 @@ class Leaf:
         return ResolverMatch(self, args, {**captured, **self.kwargs}, captured, found, ())
 
     def is_first_match(self, route: str) -> bool:
-        """Whether a route leads here, and to no leaf before this one."""
+        """Whether a route resolves to this leaf, and not to an earlier one."""
         try:
             return self.resolve(route)._leaf is self
         except Resolver404:
@@ -114,7 +114,7 @@ class Leaf:
         return ResolverMatch(self, args, kwargs, captured, found, include_matches)
 
     def _prepend_include_args(self, include_matches: Sequence[PatternMatch], args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Unnamed groups of an include count as long as it and all below it have no keyword argument."""
+        """Unnamed groups of an include count only if neither it nor anything below it has keyword arguments."""
         for level, (_, above, named) in zip(reversed(self.levels), reversed(include_matches), strict=True):
             if named or level.kwargs:
                 break
@@ -123,15 +123,9 @@ class Leaf:
 
 
 class ResolverMatch:
-    """What a route resolved to; unpacks as ``func, args, kwargs = match``.
+    """The view that a route resolved to, and its arguments; unpacks as ``func, args, kwargs = match``.
 
-    ``func`` is the view, ``args`` and ``kwargs`` what to call it with, ``captured_kwargs`` what the endpoint's own
-    pattern captured, ``extra_kwargs`` the defaults of the declaration; ``url_name``, ``app_names``, ``namespaces`` and
-    ``view_name`` say how to reverse it; ``route`` is the text of the patterns, ``tried`` those of all that were
-    considered, this one last. ``canonical`` is the matched route with each ``path()`` capture written back through its
-    converter (``boards/07/`` gives ``boards/7/``) and each ``re_path()`` part as the text it matched; where that would
-    lead elsewhere, to a ``boards/7/`` of its own, it is the text as it came. ``cacheable`` says that the same route
-    always gives equal results, so that the match may be kept.
+    Call the view with ``args`` and ``kwargs``. ``captured_kwargs`` holds what the endpoint's own pattern captured.
     """
 
     __slots__ = ("_canonical", "_found", "_include_matches", "_leaf", "args", "captured_kwargs", "kwargs")
@@ -155,50 +149,66 @@ class ResolverMatch:
 
     @property
     def func(self) -> Any:
+        """The view."""
         return self._leaf.endpoint.view
 
     @property
     def url_name(self) -> str | None:
+        """The name of the pattern, for ``Router.reverse()``; None if it has none."""
         return self._leaf.endpoint.name
 
     @property
     def route(self) -> str:
+        """The text of the matched patterns, such as ``boards/<int:pk>/``."""
         return self._leaf.route
 
     @property
     def extra_kwargs(self) -> dict[str, Any]:
+        """The ``kwargs`` that the matched patterns were declared with."""
         return dict(self._leaf.extra_kwargs)
 
     @property
     def app_names(self) -> list[str]:
+        """The app names of the includes, outermost first."""
         return list(self._leaf.app_names)
 
     @property
     def app_name(self) -> str:
+        """The app names, joined by colons."""
         return ":".join(self._leaf.app_names)
 
     @property
     def namespaces(self) -> list[str]:
+        """The namespaces of the includes, outermost first."""
         return list(self._leaf.namespaces)
 
     @property
     def namespace(self) -> str:
+        """The namespaces, joined by colons."""
         return ":".join(self._leaf.namespaces)
 
     @property
     def view_name(self) -> str:
+        """The name to reverse: ``namespace:url_name``, or the dotted name of the view if the pattern has no name."""
         return ":".join([*self._leaf.namespaces, self.url_name or _dotted_name(self.func)])
 
     @property
     def tried(self) -> list[str]:
+        """The texts of the patterns up to the one that matched, in the order of their declaration."""
         return [leaf.route for leaf in self._leaf.leaves[: self._leaf.index + 1]]
 
     @property
     def cacheable(self) -> bool:
+        """Whether the same route always gives an equal match, so that you may cache it."""
         return self._leaf.cacheable
 
     @property
     def canonical(self) -> str:
+        """The matched route in canonical form: ``boards/07/`` becomes ``boards/7/``.
+
+        Each ``path()`` capture is written back by its converter; a ``re_path()`` part stays as it was. If the result
+        resolves to another pattern, the text stays as it was too.
+        """
         if self._canonical is None:
             above = zip(self._leaf.levels, self._include_matches, strict=True)
             parts = [level.pattern.canonical(found, captured) for level, (found, _, captured) in above]
@@ -219,8 +229,10 @@ class ResolverMatch:
 
 
 def flatten(patterns: Sequence[Endpoint | Include], resolve: "Resolve") -> list[Leaf]:
-    """The leaves of a tree of patterns, in the order in which they are tried. ``resolve`` finds the first that matches
-    a route, or raises `Resolver404`."""
+    """The leaves of a tree of patterns, in the order in which they are tried.
+
+    ``resolve`` returns the first match of a route, or raises `Resolver404`.
+    """
     leaves: list[Leaf] = []
     _add_leaves(leaves, patterns, (), resolve)
     return leaves
@@ -237,7 +249,7 @@ def _add_leaves(
 
 
 def _join_sources(patterns: Sequence[Pattern]) -> str:
-    """The texts one after the other, each without its "^" where something stands before it."""
+    """The texts of the patterns, joined. A text after another one loses its ``^``."""
     route = patterns[-1].source
     for pattern in reversed(patterns[:-1]):
         if pattern.source:
@@ -246,7 +258,7 @@ def _join_sources(patterns: Sequence[Pattern]) -> str:
 
 
 def _dotted_name(view: Any) -> str:
-    """The dotted name of a view: of its class where it says ``view_class`` or has no name itself."""
+    """The dotted name of a view, or of its class if it has a ``view_class`` or no name."""
     named = getattr(view, "view_class", view)
     if not hasattr(named, "__name__"):
         named = type(named)

@@ -1,8 +1,8 @@
-"""Reversing: from a name and its arguments back to a route.
+"""Reverse a name and its arguments to a route.
 
-Every pattern has forms (``wsaction.routing._expansion``), texts with parameters in them. The last declared pattern of a
-name comes first; the first of its forms that takes just these arguments is filled in, and is the route if the pattern
-matches it.
+Every pattern expands to forms (``wsaction.routing._expansion``): texts with parameters in them. The pattern declared
+last under a name is tried first. Its first form that takes exactly these arguments is filled in. The text is the route
+if the pattern matches it.
 """
 
 import difflib
@@ -20,9 +20,9 @@ __all__ = ("Reverser",)
 
 
 class Reverser:
-    """The names in a tree of patterns, and those in the namespaces below it, made when they are first asked for.
+    """The names of a tree of patterns. Namespaces below it are read when they are first needed.
 
-    Patterns in includes without an app name are known here; those in a namespace by ``namespace:name``.
+    A pattern in an include without an app name is found by its name, one in a namespace by ``namespace:name``.
     """
 
     def __init__(self, patterns: Sequence[Endpoint | Include]) -> None:
@@ -44,7 +44,7 @@ class Reverser:
     def reverse(self, name: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """The route of ``name`` with these arguments.
 
-        :raises NoReverseMatch: unknown name or namespace, or none of the name's patterns takes the arguments.
+        :raises NoReverseMatch: if the name or a namespace is unknown, or no pattern of the name takes the arguments.
         """
         candidates = self._candidates_by_name.get(name) if isinstance(name, str) else self._candidates_of(name)
         if candidates is None:
@@ -95,7 +95,7 @@ class Reverser:
         return found
 
     def _find(self, name: str) -> "list[Candidate]":
-        """What ``a:b:name`` stands for: each namespace may be an app name, which means its default instance."""
+        """The candidates of ``a:b:name``, where ``a`` and ``b`` are namespaces or app names."""
         *path, last = name.split(":")
         reverser, prefix, converters = self, "", dict[str, Converter]()
         for depth, wanted in enumerate(path):
@@ -113,8 +113,10 @@ class Reverser:
         return [candidate.with_prefix(prefix, converters, {}) for candidate in found] if prefix else found
 
     def namespace(self, wanted: str) -> "Namespace | None":
-        """The namespace ``wanted``, or the default instance of the app of that name: the instance named as the app is,
-        or else the last declared."""
+        """The namespace ``wanted``, or the default instance of that app.
+
+        The default instance is the one named like the app, or else the one declared last.
+        """
         instances = self.apps.get(wanted)
         if instances is None or wanted in instances:
             return self.namespaces.get(wanted)
@@ -122,7 +124,7 @@ class Reverser:
 
 
 class Namespace:
-    """A namespace: the regex of all that stands before its patterns, the converters in that, and its names."""
+    """A namespace: the regex before its patterns, the converters in that prefix, and the names in the namespace."""
 
     def __init__(self, prefix: str, converters: Mapping[str, Converter], include: Include) -> None:
         self.prefix = prefix
@@ -135,7 +137,7 @@ class Namespace:
 
 
 class Candidate:
-    """One pattern with all that stands before it, as one regex."""
+    """A pattern and the prefixes before it, as one regex."""
 
     def __init__(self, regex: str, defaults: Mapping[str, Any], converters: Mapping[str, Converter]) -> None:
         self.regex = regex
@@ -147,7 +149,7 @@ class Candidate:
         return Candidate(prefix + self.regex, {**self.defaults, **defaults}, {**converters, **self.converters})
 
     def reverse_with(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
-        """The route with these arguments in it, or None if they do not fit."""
+        """The route with these arguments, or None if they do not fit."""
         for form in self._forms:
             if args:
                 if len(args) != len(form.parameters):
@@ -172,11 +174,11 @@ class Candidate:
     def _compiled(self) -> re.Pattern[str] | None:
         try:
             return re.compile("^" + self.regex)
-        except re.error:  # an include and a pattern below it have a parameter of the same name, or flags
+        except re.error:  # an include and a pattern below it share a parameter name, or one of them has flags
             return None
 
     def _accepts(self, form: Form, kwargs: Mapping[str, Any]) -> bool:
-        """All parameters are given and nothing else is, except for what equals its default."""
+        """Whether just the form's parameters are given. A default may be given too, if its value is the same."""
         if set(kwargs).symmetric_difference(form.parameters).difference(self.defaults):
             return False
         rest = (name for name in self.defaults if name not in form.parameters)

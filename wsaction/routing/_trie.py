@@ -1,13 +1,13 @@
-"""Tries: which of many patterns could match a route, found without asking each one.
+"""A trie that finds the patterns that could match a route, without trying every pattern.
 
-A ``Trie`` is a filter. Of every pattern it knows an *outline*: the literals that any text it matches must have, and
-holes between them. For a route it names all patterns whose outline fits (never too few, sometimes too many), lowest
-index first; whether one does match, only its compiled regex says. So nothing here decides what matches, and all that
-could make a filter wrong is a claim about a literal; where a regex is not understood, nothing is claimed.
+A ``Trie`` is a filter. It knows the *outline* of each pattern: the literals that every matching text must have, and the
+holes between them. For a route it returns all patterns whose outline fits, lowest index first. It may return too many,
+never too few: only the compiled regex decides whether a pattern matches. So the filter is wrong only if an outline
+claims a literal that a match can lack. Where a regex is not understood, the outline claims nothing.
 
-An outline is cut at slashes, and the trie has one level for each segment. A hole never holds a slash: whatever may
-(``<path:rest>``, a converter or regex that is not proven otherwise) ends the outline, which is then *open*; of what
-follows only the literal at the very end is kept.
+An outline is cut at slashes, and the trie has one level per segment. A hole never holds a slash. A part that may hold
+one (``<path:rest>``, or any converter or regex not proven otherwise) ends the outline, which is then *open*: of what
+follows, only the literal at the very end is kept.
 """
 
 import re
@@ -19,8 +19,8 @@ from wsaction.routing._patterns import Pattern
 
 __all__ = ("Outline", "Trie", "outline")
 
-# Regexes are compiled when they are first needed, here and elsewhere: nothing is when we are imported.
-# One step of a regex: an escape, a class, what opens a group, or a single character.
+# One step of a regex: an escape, a class, the opening of a group, or a single character. It is compiled on first use,
+# to keep the import cheap.
 _STEP = (
     r"(?s)\\(?:x..|u.{4}|U.{8}|N\{[^}]*\}|[0-9]{1,3}|.)"
     r"|\[\^?+\]?+(?:\\.|[^\]\\])*+\]"
@@ -33,8 +33,11 @@ _HOLE = ""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outline:
-    """What any text that a pattern (or a chain of them) matches must look like: ``pieces`` in this order, where "" is
-    a hole without slashes; then, if ``is_open``, anything; and at the very end ``tail``."""
+    """The shape of every text that a pattern, or a chain of patterns, matches.
+
+    The text has the ``pieces`` in this order, where "" is a hole without slashes. If ``is_open``, any text may follow.
+    The text ends with ``tail``.
+    """
 
     pieces: tuple[str, ...]
     is_open: bool
@@ -49,7 +52,7 @@ class Outline:
 def outline(pattern: Pattern) -> Outline:
     r"""The outline of one pattern. ``^a/(?P<pk>\d+)/$`` has the pieces ``a``, ``/``, a hole and ``/``.
 
-    Everything is possible (no pieces, open) for a regex that may begin anywhere or has alternatives at its top level.
+    A regex that may begin anywhere, or has alternatives at its top level, is open and has no pieces.
     """
     text = pattern.regex.pattern
     is_full_match = pattern.is_endpoint and pattern.is_regex and text.endswith("$")
@@ -78,7 +81,7 @@ class Trie:
         self._depth = 0
 
     def add(self, pattern_outline: Outline, index: int) -> None:
-        """Let ``candidates`` name ``index`` for every route that fits ``pattern_outline``."""
+        """Add a pattern: ``candidates`` returns ``index`` for every route that fits ``pattern_outline``."""
         segments = list(_segments(pattern_outline.pieces))
         last = segments.pop() if pattern_outline.is_open else None
         node = self._root
@@ -88,8 +91,11 @@ class Trie:
         self._depth = max(self._depth, len(segments))
 
     def candidates(self, route: str) -> list[int]:
-        """The indexes of all patterns that could match ``route``, ascending. Takes time for each segment and each
-        candidate, not for each pattern; never recurses."""
+        """The indexes of all patterns that could match ``route``, ascending.
+
+        The time grows with the segments of the route and with the candidates, not with the number of patterns. There
+        is no recursion, because a client chooses the route.
+        """
         segments = route.split("/", self._depth)
         size = len(segments)
         found: list[int] = []
@@ -122,7 +128,7 @@ class Trie:
 
 
 class _Node:
-    """One level of the trie: where each kind of segment leads, and the patterns that end or open here."""
+    """One level of the trie: the next nodes by kind of segment, and the patterns that end or open here."""
 
     __slots__ = ("ending", "exact", "has_literals", "hole", "mixed", "open_ended")
 
@@ -131,11 +137,11 @@ class _Node:
         self.hole: _Node | None = None  # a segment that is all hole
         self.mixed: _AffixTables[_Node] = []  # a segment with literals around its holes
         self.open_ended: _AffixTables[list[int]] = []  # a segment's beginning, then anything
-        self.has_literals = False  # there is something in mixed or opened
+        self.has_literals = False  # whether mixed or open_ended has entries
         self.ending: list[int] = []
 
     def child(self, segment: Sequence[str]) -> "_Node":
-        """The node below this one for ``segment``, made if there is none."""
+        """The node below this one for ``segment``. It is made if missing."""
         head, tail = _affixes(segment)
         if _HOLE not in segment:
             return self.exact.setdefault(head, _Node())
@@ -153,7 +159,7 @@ class _Node:
 
 
 class _Scan:
-    """One walk over the steps of a regex that compiles, to find its pieces, where they are cut, and the tail."""
+    """Scans the steps of a valid regex once, for its pieces, its tail and whether it is cut."""
 
     def __init__(self, steps: Iterable[str]) -> None:
         self.pieces: list[str] = []
@@ -161,7 +167,7 @@ class _Scan:
         self.is_cut = False
         self.has_alternatives = False
         self._depth = 0
-        self._is_safe = True  # the group we are in cannot match a slash
+        self._is_safe = True  # whether the current group cannot match a slash
         for step in steps:
             self._step(step)
 
@@ -192,7 +198,7 @@ class _Scan:
             self._add_hole(step not in ".^$}" and not _may_be_slash(step))
 
     def _quantify(self, step: str) -> None:
-        """What is repeated becomes a hole. A brace may also be a literal, and numbers follow it: too much to claim."""
+        """A repeated literal becomes a hole. A brace, which may be a literal or begin a count, cuts the outline."""
         repeated = self.pieces.pop() if self.pieces and not self.is_cut else _HOLE
         self._add_hole(repeated != "/" and step != "{")
 
@@ -204,7 +210,7 @@ class _Scan:
 
 
 _T = TypeVar("_T")
-# For each length of head and tail that occurs, what each head and tail of these lengths leads to.
+# (length of head, length of tail, the values by head and tail of these lengths)
 _AffixTables = list[tuple[int, int, dict[tuple[str, str], _T]]]
 
 
@@ -243,7 +249,7 @@ def _affixes(segment: Sequence[str]) -> tuple[str, str]:
 
 
 def _literal(step: str) -> str:
-    """The character that ``step`` stands for, or "" if it is anything else than a literal."""
+    """The character that ``step`` stands for, or "" if it is not a literal."""
     if len(step) == 1:
         return "" if step in r".^$*+?{}[]\|()" else step
     is_literal = len(step) == 2 and step[0] == "\\" and not (step.isascii() and step[1].isalnum())
@@ -251,10 +257,10 @@ def _literal(step: str) -> str:
 
 
 def _may_be_slash(step: str) -> bool:
-    """Whether a step inside a group could match a slash. What cannot be told alone (a back reference) could."""
+    """Whether a step inside a group could match a slash; yes if the step does not compile alone."""
     if len(step) == 1:
         return step in "./"
-    if step[0] == "\\" and step[1].isdigit():  # a group, or a character in octal
+    if step[0] == "\\" and step[1].isdigit():  # a back reference, or a character in octal
         return True
     try:
         return re.match(step, "/") is not None

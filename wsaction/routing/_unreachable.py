@@ -1,4 +1,4 @@
-"""Shadows: routes that are never reached, because those declared before them match whatever they do."""
+"""Find unreachable routes: routes that earlier patterns always match first."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from wsaction.routing.exceptions import Resolver404
 __all__ = ("Shadow", "shadows")
 
 _UUID = "6f1b2c3d-0000-4000-8000-00000000000a"
-# Captures to try: each converter of ours takes one of them that those which it does not include do not take.
+# Captures to try. Each built-in converter accepts one that no narrower converter accepts.
 _CAPTURES = ["~!", "7", "40213", "x", "Ab-c_1", "2024", "x/~!", _UUID, "en", "2024-11-23"]
 _MAX_EXAMPLES = 64  # routes for one pattern
 _MAX_TRIED = 1_000  # texts that are tried to find them
@@ -23,7 +23,7 @@ _MAX_TRIED = 1_000  # texts that are tried to find them
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """``hidden`` is never reached: ``by``, which was declared before it, matches what it does, as ``example`` shows."""
+    """``hidden`` is unreachable: ``by``, declared before it, matches its routes too, such as ``example``."""
 
     hidden: Leaf
     by: Leaf
@@ -31,17 +31,17 @@ class Shadow:
 
     @property
     def is_duplicate(self) -> bool:
-        """Whether both are written the same."""
+        """Whether both have the same text."""
         return self.hidden.route == self.by.route
 
 
 def shadows(router: Router) -> Iterator[Shadow]:
-    """The routes of a router that are never reached.
+    """The unreachable routes of a router.
 
-    Found by trying: routes are made from a pattern, and where other patterns take all of them, it is told. A regex for
-    which none can be made is passed over.
+    They are found by example: routes are made from each pattern, and a pattern is reported if earlier ones match all of
+    them. A regex that no example can be made from is skipped.
 
-    Of ``[path("<str:pk>/", a), path("new/", b)]`` it is the second, hidden by the first, with ``"new/"``.
+    Of ``[path("<str:pk>/", a), path("new/", b)]`` the second is hidden by the first; the example is ``"new/"``.
     """
     for leaf in router.leaves:
         resolved = [(found, route) for route in _examples(leaf) if (found := _resolved_leaf(router, route)) is not None]
@@ -52,12 +52,12 @@ def shadows(router: Router) -> Iterator[Shadow]:
 def _resolved_leaf(router: Router, route: str) -> Leaf | None:
     try:
         return router.resolve(route)._leaf
-    except Resolver404:  # a converter that says no the second time
+    except Resolver404:  # the converter now refuses what it accepted before
         return None
 
 
 def _examples(leaf: Leaf) -> Iterator[str]:
-    """Routes that a pattern matches by itself."""
+    """Routes that a leaf matches."""
     choices = [list(islice(_texts_of(pattern), _MAX_TRIED)) for pattern in leaf.patterns]
     texts = ("".join(parts) for parts in islice(product(*choices), _MAX_TRIED))
     yield from islice((route for route in dict.fromkeys(texts) if leaf.match(route, {}) is not None), _MAX_EXAMPLES)
@@ -66,7 +66,7 @@ def _examples(leaf: Leaf) -> Iterator[str]:
 def _texts_of(pattern: Pattern) -> Iterator[str]:
     if pattern.is_regex:
         for form in forms(pattern.source):
-            count = len(form.parameters)  # what fits one may fit all; their product is tried as far as it goes
+            count = len(form.parameters)  # first the same capture for all parameters, which often fits, then others
             for values in chain(([text] * count for text in _CAPTURES), product(_CAPTURES, repeat=count)):
                 yield form.fill(dict(zip(form.parameters, values, strict=True))) or ""
         return
