@@ -321,7 +321,7 @@ async def test_what_is_entered_after_its_caller_was_cancelled_is_left_by_the_thr
     await asyncio.wait_for(door.has_closed.wait(), TIMEOUT)
     assert await threads.run(lambda: "free") == "free"
     assert door.left_with == [asyncio.CancelledError]
-    assert "failed as it was left after its caller was cancelled" in caplog.text
+    assert "failed on exit after its caller was cancelled" in caplog.text
     assert "the door is stuck" in caplog.text
 
 

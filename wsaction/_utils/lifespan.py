@@ -1,4 +1,4 @@
-"""An app's lifespan, whoever starts it: a server, an app around it, or its first connection; and what ends with it."""
+"""The lifespan of an app, whether a server, an outer app or the first connection starts it; and cleanup at its end."""
 
 import asyncio
 import logging
@@ -16,14 +16,14 @@ logger = logging.getLogger("wsaction")
 State: TypeAlias = Mapping[str, Any]
 Enter: TypeAlias = Callable[[], AbstractAsyncContextManager[State | None]]
 
-_running: set[asyncio.Task[None]] = set()  # the loop itself would let a waiting task be collected
+_running: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
 
 class Lifespan:
-    """Runs ``enter()`` at most once at a time on each event loop.
+    """Runs the lifespan ``enter()`` at most once at a time on each event loop.
 
-    What a server or an outer app `run`s is theirs to end. What nobody runs is started by `ensure` and ends with its
-    loop, which cancels what is left on it; one that fails to start is tried again by the next who asks.
+    A server or an outer app starts and ends it by `run`. If neither does, `ensure` starts it; then it ends when the
+    event loop cancels its remaining tasks. If it fails to start, the next `ensure` tries again.
     """
 
     def __init__(self, enter: Enter) -> None:
@@ -32,7 +32,7 @@ class Lifespan:
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[State | None]:
-        """The lifespan, run by whoever enters this; gives the state that it yields."""
+        """Runs the lifespan while the block runs; yields its state."""
         loop = asyncio.get_running_loop()
         self._states[loop] = None
         try:
@@ -42,9 +42,9 @@ class Lifespan:
             self._states.pop(loop, None)
 
     async def ensure(self) -> State:
-        """Waits until the lifespan has started here, and starts it where nobody did; gives its state then.
+        """Starts the lifespan on this event loop unless it runs, waits until it has started, and returns its state.
 
-        Raises what the lifespan raised as it started.
+        Raises the lifespan's exception if it fails to start.
         """
         loop = asyncio.get_running_loop()
         if loop not in self._states:
@@ -56,7 +56,7 @@ class Lifespan:
         return {} if state_future is None else await asyncio.shield(state_future)
 
     async def _run_until_loop_ends(self, state_future: asyncio.Future[State]) -> None:
-        """The lifespan where nobody runs it."""
+        """Runs the lifespan until the event loop ends."""
         loop = asyncio.get_running_loop()
         try:
             async with self._enter() as state:
@@ -65,21 +65,21 @@ class Lifespan:
         except (Exception, asyncio.CancelledError) as exc:
             if state_future.done():
                 raise
-            error = exc if isinstance(exc, Exception) else RuntimeError("the lifespan was cancelled as it started")
-            state_future.set_exception(error)  # to those who wait for it
+            error = exc if isinstance(exc, Exception) else RuntimeError("the lifespan was cancelled while it started")
+            state_future.set_exception(error)  # for the callers of `ensure`
         finally:
             if self._states.get(loop) is state_future:
                 del self._states[loop]
 
 
-# ---------------------------------------------------------------------------------- what ends with the last app
-CLOSE_TIMEOUT = 5.0  # seconds that closing one of them may take
+# ---------------------------------------------------------------------------------- cleanup when the last app ends
+CLOSE_TIMEOUT = 5.0  # seconds that one ``close()`` may take
 
 Close = Callable[[], Awaitable[None]]
 
 
 class _LoopApps:
-    """What is known of one event loop."""
+    """How many apps run on an event loop, and what to close after the last one."""
 
     def __init__(self) -> None:
         self.running = 0
@@ -94,16 +94,16 @@ def _apps_of_running_loop() -> _LoopApps:
 
 
 def close_at_end(close: Close) -> None:
-    """Has ``close()`` awaited, once, when the last app that lives on the running event loop ends.
+    """Awaits ``close()`` once, when the last app on the running event loop ends.
 
-    Where none does, nobody awaits it: an app whose lifespan nobody runs has no end.
+    If no lifespan is run there, ``close()`` is never awaited, because such an app has no end.
     """
     _apps_of_running_loop().to_close[close] = None
 
 
 @asynccontextmanager
 async def app_running() -> AsyncIterator[None]:
-    """An app lives on the running event loop for as long as the block takes."""
+    """Marks an app as running on the event loop while the block runs."""
     loop_apps = _apps_of_running_loop()
     loop_apps.running += 1
     try:
@@ -120,4 +120,4 @@ async def _close_logged(close: Close) -> None:
         async with asyncio.timeout(CLOSE_TIMEOUT):
             await close()
     except Exception:
-        logger.exception("%r failed, as the last app of its event loop ended", close)
+        logger.exception("%r failed when the last app of its event loop ended", close)

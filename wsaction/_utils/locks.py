@@ -1,4 +1,4 @@
-"""Locks by name: each is there only while somebody has it or wants it."""
+"""Locks by name. Each exists only while a task holds it or waits for it."""
 
 import asyncio
 from collections.abc import Iterable
@@ -15,8 +15,7 @@ class _Entry:
 
 
 class Locks:
-    """Who comes first has a name's lock first. Several names are asked for in their order, so that nobody waits in a
-    circle."""
+    """Fair locks by name. Several names are acquired in sorted order, so that tasks cannot deadlock."""
 
     __slots__ = ("_locks",)
 
@@ -27,7 +26,7 @@ class Locks:
         return len(self._locks)
 
     async def acquire(self, names: Iterable[str]) -> "Held":
-        """Waits until all names are ours."""
+        """Waits until this task holds the locks of all names. Release them by `Held.release`."""
         held = Held(self)
         try:
             for name in sorted(set(names)):
@@ -54,14 +53,14 @@ class Locks:
             del self._locks[name]
 
     def release(self, name: str) -> None:
-        """Gives one up."""
+        """Releases one lock."""
         entry = self._locks[name]
         entry.lock.release()
         self._remove_user(name, entry)
 
 
 class Held:
-    """What was acquired together."""
+    """The locks that one `Locks.acquire` returned."""
 
     __slots__ = ("_locks", "names")
 
@@ -70,7 +69,7 @@ class Held:
         self.names: list[str] = []
 
     def release(self) -> None:
-        """Gives all of it up; the second time nothing happens."""
+        """Releases all of them. A second call does nothing."""
         names, self.names = self.names, []
         for name in names:
             self._locks.release(name)

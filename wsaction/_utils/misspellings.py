@@ -1,9 +1,9 @@
-"""Attributes that are almost those that the framework reads, and would count for nothing.
+"""Refuse misspelt attributes of classes that users write, when the class is created.
 
-A misspelt policy opens an endpoint: whoever writes ``has_permision`` or ``permission_class`` guards nothing. So a class
-with such an attribute is refused where it is created. Only what is hardly anything else is refused: the name differs by
-a letter or two, or by case and underscores; it stands for the same kind of thing, of a method one that could be called
-in its place; and nobody has overridden what is meant. ``wsaction check`` reports what can only be guessed.
+A misspelt policy opens an endpoint: ``has_permision`` or ``permission_class`` guards nothing. To refuse no attribute
+that is meant, three things must hold. The name differs by a letter or two, or by case and underscores. The value is of
+the same kind: a method could be called in the other's place. No class of the user defines the attribute with the right
+name. ``wsaction check`` reports less certain cases.
 """
 
 import inspect
@@ -14,41 +14,41 @@ from wsaction.routing.exceptions import ImproperlyConfigured
 
 __all__ = ("defined_by_user", "framework_names", "is_code", "is_ours", "refuse_misspelt", "user_attributes")
 
-_POLICIES = ("class", "classes", "backends", "patterns")  # of which the singular or plural is a mistake too
-# Settings which open something where they count for nothing; of methods, any may refuse.
+_POLICIES = ("class", "classes", "backends", "patterns")  # settings whose singular or plural is a mistake too
+# Settings that leave something open if they have no effect. Any method may refuse, so all methods count too.
 _GUARDS = ("permission_classes", "throttle_classes", "filter_backends", "recheck", "limits", "lookup_field")
-# Of these a singular is a mistake too, where it takes the same arguments.
+# Methods whose singular is a mistake too, if it takes the same arguments.
 _GUARD_METHODS = {"getpermissions", "checkpermissions", "checkobjectpermissions", "getthrottles", "checkthrottles"}
 
 
 def is_ours(cls: type) -> bool:
-    """Whether a class is the framework's own."""
+    """Whether a class is wsaction's own."""
     return cls.__module__.partition(".")[0] == "wsaction"
 
 
 def framework_names(cls: type) -> dict[str, Any]:
-    """The public attributes of the framework's classes that a class derives from, by name."""
+    """The public attributes that a class inherits from wsaction's classes, by name."""
     ours = [base for base in reversed(cls.__mro__) if is_ours(base)]
     return {name: value for base in ours for name, value in vars(base).items() if not name.startswith("_")}
 
 
 def user_attributes(cls: type) -> Iterator[tuple[type, str, Any]]:
-    """The public attributes that the user's classes among its bases define: each class, name and value."""
+    """The public attributes that a class and its bases outside wsaction define: each class, name and value."""
     for base in cls.__mro__:
         if not is_ours(base) and base.__module__ not in ("builtins", "typing", "abc"):
             yield from ((base, name, value) for name, value in vars(base).items() if not name.startswith("_"))
 
 
 def defined_by_user(cls: type, name: str) -> bool:
-    """Whether it is a class of the user's that says what an attribute is, and not the framework."""
+    """Whether an attribute comes from a class outside wsaction."""
     definer = next((base for base in cls.__mro__ if name in vars(base)), None)
     return definer is not None and not is_ours(definer)
 
 
 def refuse_misspelt(cls: type, is_exempt: Callable[[Any], bool] = lambda value: False) -> None:
-    """Raises `ImproperlyConfigured` for an attribute of a user's class that is misspelt.
+    """Raises `ImproperlyConfigured` if a user's class has a misspelt attribute.
 
-    ``is_exempt`` tells values that are never meant for the framework's attributes, actions for example.
+    ``is_exempt`` returns whether a value is never meant for an attribute of the framework, as an action is not.
     """
     if is_ours(cls):
         return
@@ -68,13 +68,15 @@ def refuse_misspelt(cls: type, is_exempt: Callable[[Any], bool] = lambda value: 
             if _is_misspelt(normalized, value, normalized_target, framework_value):
                 raise ImproperlyConfigured(
                     f"{base.__qualname__}.{name} is an attribute that nothing reads; did you mean {target!r}? If it is "
-                    "your own, give it a name that cannot be mistaken"
+                    "your own attribute, give it a name that is less similar"
                 )
 
 
 def _refuse_hidden(cls: type, framework_attributes: dict[str, Any]) -> None:
-    """Raises for what a user's class says and the framework's own hides, as its class comes first among the bases: a
-    guard opens nothing so in silence, whichever hook it stands in."""
+    """Raises if a class of wsaction hides an attribute of a user's class, because it comes first among the bases.
+
+    A guard in any hook would otherwise be switched off silently.
+    """
     for name in (name for name, value in framework_attributes.items() if name in _GUARDS or is_code(value)):
         first, *others = (base for base in cls.__mro__ if name in vars(base))
         hidden_class = next((cls for cls in others if not (is_ours(cls) or cls is object or _is_protocol(cls))), None)
@@ -87,23 +89,22 @@ def _refuse_hidden(cls: type, framework_attributes: dict[str, Any]) -> None:
 
 
 def _is_protocol(cls: type) -> bool:
-    """Whether it is a ``Protocol``, which says nothing but for type checkers."""
+    """Whether it is a ``Protocol``, which only type checkers read."""
     return bool(vars(cls).get("_is_protocol"))
 
 
 def _refuse_unset(cls: type, framework_attributes: dict[str, Any]) -> None:
-    """Raises for a setting that is given a value as if that were its type: ``permission_classes: (IsOwner,)``."""
+    """Raises if a setting's value was written as its type: ``permission_classes: (IsOwner,)``."""
     for base in (base for base in cls.__mro__ if not is_ours(base)):
         for name, annotation in vars(base).get("__annotations__", {}).items():
             if _is_value(annotation) and name in framework_attributes and name not in vars(base):
                 raise ImproperlyConfigured(
-                    f"{base.__qualname__}.{name} is annotated and has no value, so that it would count for nothing; "
-                    f"write {name} = ..."
+                    f"{base.__qualname__}.{name} is annotated and has no value, so it has no effect; write {name} = ..."
                 )
 
 
 def _is_value(annotation: Any) -> bool:
-    """Whether an annotation is a list or a tuple, and so no type."""
+    """Whether an annotation is a list or a tuple instead of a type."""
     if isinstance(annotation, str):
         return annotation.lstrip().startswith(("(", "["))
     return isinstance(annotation, list | tuple)
@@ -122,7 +123,7 @@ def _is_misspelt(name: str, value: Any, target: str, framework_value: Any) -> bo
         return False
     if name == target:
         return True
-    if target in name or name in target:  # a plural, or another name that begins or ends so
+    if target in name or name in target:  # a plural, or another name that contains this one
         if target in _GUARD_METHODS:
             return _accepts_only(value, arguments)
         if is_code(framework_value) and arguments < 3:
@@ -133,7 +134,7 @@ def _is_misspelt(name: str, value: Any, target: str, framework_value: Any) -> bo
 
 
 def is_code(value: Any) -> bool:
-    """Whether an attribute is a method, a property or the like, and no setting."""
+    """Whether an attribute is a method, a property or another descriptor, and not a setting."""
     return hasattr(type(value), "__get__")
 
 
@@ -142,16 +143,16 @@ def _function(value: Any) -> Any:
 
 
 def _required(method: Any) -> int:
-    """How many arguments a method has to be given, itself among them."""
+    """The number of arguments that a method requires, ``self`` included."""
     try:
         parameters = inspect.signature(_function(method)).parameters.values()
-    except (TypeError, ValueError):  # a descriptor that is no function
+    except (TypeError, ValueError):  # a descriptor that is not a function
         return 0
     return sum(p.default is p.empty and p.kind <= p.POSITIONAL_OR_KEYWORD for p in parameters)
 
 
 def _accepts(method: Any, arguments: int) -> bool:
-    """Whether a method could be called with so many arguments."""
+    """Whether a method can be called with this number of arguments."""
     try:
         inspect.signature(_function(method)).bind(*[None] * arguments)
     except (TypeError, ValueError):
@@ -160,7 +161,7 @@ def _accepts(method: Any, arguments: int) -> bool:
 
 
 def _accepts_only(method: Any, arguments: int) -> bool:
-    """Whether a method takes so many arguments, and no others."""
+    """Whether a method takes exactly this number of arguments."""
     try:
         return len(inspect.signature(_function(method)).parameters) == arguments and _accepts(method, arguments)
     except (TypeError, ValueError):
@@ -168,7 +169,7 @@ def _accepts_only(method: Any, arguments: int) -> bool:
 
 
 def _distance(name: str, target: str) -> int:
-    """How many letters were left out, added, replaced or swapped with the next."""
+    """The edit distance: letters left out, added, replaced, or swapped with their neighbour."""
     before_previous: list[int] = []
     previous: list[int] = [*range(len(target) + 1)]
     for i, left in enumerate(name, 1):

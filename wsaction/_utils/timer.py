@@ -1,4 +1,4 @@
-"""`Alarm`: one timer for all the deadlines of a connection."""
+"""`Alarm`: one timer for many deadlines."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,10 +7,11 @@ __all__ = ("Alarm",)
 
 
 class Alarm:
-    """Calls ``callback()`` once the earliest of the times that it was told has come; then it is told of the next.
+    """Calls ``callback()`` once, at the earliest of the requested times, and then forgets them all.
 
-    Deadlines are timestamps kept where they belong. Most are never reached, so none has a timer of its own: ``by`` is a
-    comparison unless the time is earlier than all before it. Times are those of the event loop's clock, in seconds.
+    The callback looks at its deadlines and requests the next time by ``by``. Most deadlines are never reached, so none
+    has a timer of its own: ``by`` only compares, unless the time is the earliest so far. Times are in seconds, by the
+    event loop's clock.
 
     >>> alarm = Alarm(loop, look_at_deadlines)
     >>> alarm.by(loop.time() + 30)
@@ -23,10 +24,10 @@ class Alarm:
         self._callback = callback
         self._at = _NEVER
         self._timer: asyncio.TimerHandle | None = None
-        self.late = 0.0  # seconds between when it should have rung last and when it did
+        self.late = 0.0  # seconds that the last call came too late
 
     def by(self, at: float) -> None:
-        """Rings no later than ``at``; ``inf`` asks for nothing."""
+        """Calls back at ``at`` or earlier; ``inf`` does nothing."""
         if at < self._at:
             if self._timer is not None:
                 self._timer.cancel()
@@ -34,7 +35,7 @@ class Alarm:
             self._timer = self._loop.call_at(at, self._fire)
 
     def stop(self) -> None:
-        """Forgets what it was told."""
+        """Forgets the requested times."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
