@@ -1,7 +1,7 @@
-"""Connections to Redis for requests: pipelined, never retried, minded.
+"""A connection for requests to Redis: pipelined, monitored, without retries.
 
-A request whose connection breaks before its answer has come may have been carried out or not; only who asked can know
-what to do then. So nothing is sent twice: whoever waits is told ``uncertain``.
+If the connection breaks before an answer comes, the request may or may not have been carried out, and only its caller
+can know what to do then. So no request is sent twice: the caller gets ``LayerUnavailable`` with ``uncertain``.
 """
 
 import asyncio
@@ -29,18 +29,18 @@ __all__ = (
 
 logger = logging.getLogger("wsaction")
 
-MAX_COMMANDS = 10_000  # that wait to be sent; past it they are refused
-MAX_BATCH = 256  # commands that are sent in one write
+MAX_COMMANDS = 10_000  # commands that wait to be sent; more are refused
+MAX_BATCH = 256  # commands in one write
 ANSWER_TIMEOUT = 5.0  # seconds for the answers to a batch
 CONNECT_TIMEOUT = 2.0  # seconds
-FRESH = 1.0  # seconds that a connection is trusted for after it was used
+FRESH = 1.0  # seconds after its last use in which a connection is used without a test
 OLDEST_REDIS = (6, 0)
 
 
 class Refused(Exception):
-    """The server answered with an error: it did not do what it was asked.
+    """Redis answered a command with an error, and did not carry it out.
 
-    ``code`` is the error's first word as Redis has it: ``NOSCRIPT``, ``NOPERM``, ``MOVED``, ``ERR``.
+    ``code`` is the first word of the error, such as ``NOSCRIPT``, ``NOPERM``, ``MOVED`` or ``ERR``.
     """
 
     def __init__(self, msg: str, code: str = "") -> None:
@@ -49,28 +49,28 @@ class Refused(Exception):
 
 
 class Demoted(ConnectionError):
-    """The server is a replica. It refuses writes, and what is published on it is not heard elsewhere."""
+    """The server is a replica: it refuses writes, and what is published on it does not reach the master."""
 
 
 class RedisConnection(Protocol):
-    """One connection. What breaks it raises ``OSError``; it is closed then and not used again."""
+    """One connection to Redis. If it breaks, a method raises ``OSError``; it is then closed and not used again."""
 
     async def send(self, data: bytes) -> None:
-        """Writes encoded commands."""
+        """Sends encoded commands."""
 
     async def receive(self) -> Any:
-        """The next answer, text as bytes. Raises `Refused` where that is an error, `Demoted` for a replica's."""
+        """The next answer, text as bytes. Raises `Refused` for an error, `Demoted` for the refusal of a replica."""
 
     async def close(self) -> None:
-        """Ends it. Raises nothing."""
+        """Closes the connection. Raises nothing."""
 
 
 Connect = Callable[[], Awaitable[RedisConnection]]
-"""Makes a connection. Raises ``OSError`` where that cannot be had now, ``ImproperlyConfigured`` where never."""
+"""Connects to Redis. Raises ``OSError`` if that fails now, ``ImproperlyConfigured`` if it can never succeed."""
 
 
 class _Command:
-    """A command on its way: ``args`` without the run id, which a script is given of the server that it runs on."""
+    """A command and its future answer. ``args`` lack the run id; a script gets it when it is sent."""
 
     __slots__ = ("answer", "args", "is_retried", "keys", "script")
 
@@ -95,11 +95,11 @@ class _Command:
 
 
 class Pipeline:
-    """One connection for requests, made when it is needed: in order, all that wait in one write.
+    """Sends requests over one connection, in order, with all waiting requests in one write. It connects when needed.
 
-    ``check_rights(connection, run_id)`` tries on each new connection whether all can be done that will be asked, and
-    raises what `error_for_refusal` returns. ``on_connect(run_id, last_run_id)`` is told of every connection made,
-    ``last_run_id`` None for the first one; ``on_demoted()`` of a server that is found to be a replica.
+    ``check_rights(connection, run_id)`` runs on each new connection. It checks that Redis allows all commands, and
+    raises what `error_for_refusal` returns. ``on_connect(run_id, last_run_id)`` is called after each connection;
+    ``last_run_id`` is None the first time. ``on_demoted()`` is called when the server turns out to be a replica.
     """
 
     def __init__(
@@ -118,21 +118,21 @@ class Pipeline:
         self._queue: deque[_Command] = deque()
         self._wake = asyncio.Event()
         self._connection: RedisConnection | None = None
-        self.run_id: bytes | None = None  # of the server that it was last connected to
-        self._logged_error = ""  # why Redis cannot be used, as was last logged
+        self.run_id: bytes | None = None  # of the last server that it was connected to
+        self._logged_error = ""  # the last one, to log it once
         self._backoff = Backoff()
         self._not_before = 0.0
         self._last_used = 0.0
-        self.working_until = 0.0  # when the last connection that broke was last known to work
-        self.suspect = False  # whether the connection is to be tried before it is used
+        self.working_until = 0.0  # when the last broken connection was last known to work
+        self.suspect = False  # whether to test the connection before its next use
 
-    # ------------------------------------------------------------------------------------------------ asking
+    # ------------------------------------------------------------------------------------------------ requests
     def run(self, script: Script, keys: Sequence[str], *args: str | bytes | int) -> asyncio.Future[Any]:
-        """Runs a script; see `Script` for what it is given. Raises as `call` does."""
+        """Runs a script; `Script` says which arguments it gets. Raises as `call` does."""
         return self._add(_Command(script, len(keys), [encoded(value) for value in (*keys, *args)]))
 
     def call(self, *args: str | bytes | int) -> asyncio.Future[Any]:
-        """Sends a command, and gives what will be its answer. Raises ``LayerUnavailable``, now or then."""
+        """Sends a command and returns the future of its answer. Both may raise ``LayerUnavailable``."""
         return self._add(_Command(None, 0, [encoded(value) for value in args]))
 
     def _add(self, command: _Command) -> asyncio.Future[Any]:
@@ -142,15 +142,15 @@ class Pipeline:
         self._wake.set()
         return command.answer
 
-    # ------------------------------------------------------------------------------------------------ its life
+    # ------------------------------------------------------------------------------------------------ the connection
     async def run_forever(self) -> None:
-        """Serves what is asked, until it is cancelled; what waits then is refused."""
+        """Serves requests until it is cancelled; requests that wait then are refused."""
         try:
             while True:
                 await self._wake.wait()
                 try:
                     await self.serve()
-                except Exception as exc:  # whatever it is, who asks later is to be answered
+                except Exception as exc:  # a bug must not stop later requests
                     logger.exception("serving requests to Redis failed")
                     self._refuse_all(exc)
                     await self.disconnect()
@@ -159,18 +159,18 @@ class Pipeline:
             await self.disconnect()
 
     def recheck_if_connected(self) -> None:
-        """Has the connection tried soon, if there is one."""
+        """Tests the connection soon, if there is one."""
         if self._connection is not None:
             self.recheck()
 
     def recheck(self) -> None:
-        """Has the connection tried soon, and made anew if need be."""
+        """Tests the connection soon, and reconnects if necessary."""
         self.suspect = True
         self._not_before = 0.0
         self._wake.set()
 
     async def serve(self) -> None:
-        """Sends all that waits and takes the answers; where there is no server, all is refused."""
+        """Sends all waiting requests and takes the answers. If there is no server, it refuses them."""
         try:
             await self.ensure()
         except (OSError, ImproperlyConfigured) as exc:
@@ -187,8 +187,10 @@ class Pipeline:
             self._wake.clear()
 
     async def ensure(self) -> None:
-        """Connects, or tries the connection if it was not used lately: a dead one that is found before anything is sent
-        makes nobody uncertain. Raises ``OSError`` and ``ImproperlyConfigured``."""
+        """Connects, or tests a connection that was not used lately. Raises ``OSError`` and ``ImproperlyConfigured``.
+
+        If a dead connection is found before a request is sent, the request's outcome is not uncertain.
+        """
         loop = asyncio.get_running_loop()
         if self._connection is not None and (self.suspect or loop.time() - self._last_used > FRESH):
             try:
@@ -197,7 +199,7 @@ class Pipeline:
                 await self._lose(exc)
         if self._connection is None:
             if loop.time() < self._not_before:
-                raise ConnectionError("Redis is away; it is tried again in a moment")
+                raise ConnectionError("Redis is unavailable; the next try is in a moment")
             try:
                 await self._connect()
             except (OSError, ImproperlyConfigured) as exc:
@@ -208,7 +210,7 @@ class Pipeline:
         self._last_used = loop.time()
 
     async def _probe(self, connection: RedisConnection) -> None:
-        """Whether the connection still leads to the server that it was made to, and that is still a master."""
+        """Tests a connection; if it is suspect, also that the server is still the same one and a master."""
         if not self.suspect:
             await _request(connection, b"PING")
             return
@@ -240,23 +242,23 @@ class Pipeline:
             self._on_connect(run_id, last_run_id)
 
     async def _lose(self, cause: BaseException) -> None:
-        """The connection is of no use any more."""
+        """Drops a broken connection."""
         await self.disconnect()
         if isinstance(cause, Demoted) and self._on_demoted is not None:
-            logger.warning("Redis has become a replica; looking for the master at the same address")
+            logger.warning("Redis has become a replica; trying to reach the master at the same address")
             self._on_demoted()
 
     async def disconnect(self) -> None:
-        """Lets the connection go, if there is one."""
+        """Closes the connection, if there is one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self.working_until = self._last_used
             await connection.close()
 
-    # ------------------------------------------------------------------------------------------------ the exchange
+    # ------------------------------------------------------------------------------------------------ exchange
     async def _exchange(self, batch: list[_Command]) -> None:
         if self._connection is None or self.run_id is None:
-            raise RuntimeError("a pipeline exchanges once it has connected")
+            raise RuntimeError("a pipeline must connect before it sends")
         unanswered = deque(batch)
         not_loaded: list[_Command] = []
         try:
@@ -274,12 +276,12 @@ class Pipeline:
             _fail_all(unanswered, exc, uncertain=True)
             raise
         self._last_used = asyncio.get_running_loop().time()
-        if not_loaded:  # somebody flushed the scripts: nothing was done, so these are asked again, once, in their order
+        if not_loaded:  # scripts were flushed, nothing was done: send these again, once, in order
             await self.disconnect()
             self._queue.extendleft(reversed(not_loaded))
 
     async def _take_answer(self, connection: RedisConnection, command: _Command) -> bool:
-        """Passes the next answer on; False where the server does not know the script any more."""
+        """Takes the next answer for a command. Returns False if the server no longer knows the script."""
         try:
             answer = await connection.receive()
         except Refused as exc:
@@ -305,9 +307,10 @@ def _fail_all(commands: Sequence[_Command] | deque[_Command], cause: BaseExcepti
 
 
 async def check_server(connection: RedisConnection) -> bytes:
-    """Asks a server what it is, and returns its run id.
+    """Checks a server's version, mode and role by ``INFO``, and returns its run id.
 
-    Raises `Demoted` for a replica, ``ImproperlyConfigured`` for what a layer cannot work with, `Refused`, ``OSError``.
+    Raises `Demoted` for a replica, ``ImproperlyConfigured`` for a server that a layer cannot use, `Refused` and
+    ``OSError``.
     """
     info = _parse_info(await _request(connection, b"INFO"))
     version, run_id, mode = info.get(b"redis_version", b"0"), info.get(b"run_id"), info.get(b"redis_mode")
@@ -317,7 +320,7 @@ async def check_server(connection: RedisConnection) -> bytes:
     if mode not in (None, b"standalone"):
         server_kind = {b"cluster": "a node of a cluster", b"sentinel": "a Sentinel"}.get(mode, f"{mode.decode()!r}")
         raise ImproperlyConfigured(
-            f"RedisLayer needs one Redis that keeps all topics, and its url leads to {server_kind} "
+            f"RedisLayer needs one Redis that keeps all topics, but its url leads to {server_kind} "
             f"(redis_mode:{mode.decode()}); give it the address of a standalone Redis"
         )
     if info.get(b"role", b"master") != b"master":
@@ -331,21 +334,21 @@ async def _request(connection: RedisConnection, *args: bytes) -> Any:
         return await connection.receive()
 
 
-# Codes of refusals that may end by themselves.
+# Error codes of refusals that may end without a change of the configuration.
 _TRANSIENT_CODES = frozenset(
     {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY", "TRYAGAIN"}
 )
 
 
 def error_for_refusal(refused: Refused) -> Exception:
-    """What is raised where Redis refuses what a layer always needs: ``ConnectionError`` where that may pass."""
+    """The exception for a refused command that a layer always needs: ``ConnectionError`` if that may be temporary."""
     if refused.code in _TRANSIENT_CODES:
-        return ConnectionError(f"Redis refuses to work for now: {refused}")
-    return ImproperlyConfigured(f"Redis does not let RedisLayer do what it has to: {refused}")
+        return ConnectionError(f"Redis refuses commands for now: {refused}")
+    return ImproperlyConfigured(f"Redis refuses a command that RedisLayer needs: {refused}")
 
 
 def encode_command(*args: bytes) -> bytes:
-    """A command as Redis reads it: ``encode_command(b"PING")`` is ``b"*1\\r\\n$4\\r\\nPING\\r\\n"``."""
+    """A command in Redis' protocol: ``encode_command(b"PING")`` is ``b"*1\\r\\n$4\\r\\nPING\\r\\n"``."""
     return b"*%d\r\n%b" % (len(args), b"".join([b"$%d\r\n%b\r\n" % (len(value), value) for value in args]))
 
 
@@ -355,6 +358,6 @@ def encoded(value: str | bytes | int) -> bytes:
 
 
 def _parse_info(info: Any) -> dict[bytes, bytes]:
-    """The lines of ``INFO``."""
+    """The fields of ``INFO``, by name."""
     lines = bytes(info).splitlines()
     return {name: value for name, colon, value in (line.partition(b":") for line in lines) if colon}

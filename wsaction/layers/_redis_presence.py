@@ -1,16 +1,16 @@
-"""Who is where: the users that are subscribed to a topic, with their connections counted, across processes.
+"""Presence over Redis: the users in each topic, with their connections counted across processes.
 
-A process writes how many connections of a user it has, as an absolute number, so that writing it twice changes nothing.
-The first connection of a user anywhere is told to the topic as a ``join``, the end of the last one as a ``leave``:
-ordinary events, with offsets where the topic keeps history.
+A process writes how many connections a user has in it. This is an absolute number, so writing it twice is harmless. The
+user's first connection in any process publishes ``join`` to the topic, the end of the last one ``leave``. These are
+ordinary events, with offsets if the topic keeps history.
 
-On Redis every process has a *lease*, by the server's clock, which it renews four times as often as it runs out. Whoever
-renews looks for leases that have run out, takes what those processes had written away, and tells who has left. So a
-process that was killed is forgotten within a lease and a quarter. A process that finds its own lease gone, because it
-was paused or Redis was wiped, takes another one and writes everything anew.
+Every process has a *lease* in Redis, by the server's clock, and renews it four times per lease. Each renewal also looks
+for expired leases; the counts of those processes are removed, and ``leave`` is published for their users. So a killed
+process is removed within a lease and a quarter. A process may lose its own lease, because it was paused or Redis was
+wiped. Then it takes a new lease, under a new name, and writes all its counts again.
 
-Redis may lose any of these keys. So once in a lease each process looks whether what it wrote is still there, and writes
-it again if not; and whether a topic's hash names processes that nobody knows any more, whose counts it takes away.
+Redis may lose any of these keys. So once per lease each process checks that what it wrote is still there, and writes it
+again if not. It also removes, in its topics, the counts of processes that Redis no longer knows.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ __all__ = ("LEASE", "RedisRoster", "presence_key")
 
 logger = logging.getLogger("wsaction")
 
-LEASE = 10.0  # seconds that a process is believed to live for without a word
-MAX_UNWRITTEN = 100_000  # users whose count has changed, before a new lease is taken instead
-MAX_REAPED = 10  # processes that are forgotten in one go
-RENEWALS = 4  # of a lease, before it would run out; once in a lease it is looked for what was lost
-CHECK_BATCH = 256  # topics that are looked at in one go
+LEASE = 10.0  # seconds that a process counts as alive after a renewal
+MAX_UNWRITTEN = 100_000  # unwritten changes; beyond that, a new lease is taken and all is written again
+MAX_REAPED = 10  # expired processes that one renewal returns
+RENEWALS = 4  # per lease
+CHECK_BATCH = 256  # topics that are checked at once
 META_TTL_MS = int(META_TTL * 1000)
 
 Tell = Callable[[str, bytes, History | None], object]
@@ -46,10 +46,10 @@ _Key = tuple[str, str]  # topic and user
 
 
 class RedisRoster:
-    """The roster of all processes on one Redis.
+    """Counts the connections of users in topics, for all processes on one Redis.
 
-    ``keys`` names a topic's keys, ``shared`` begins the names of those that are no topic's; ``lease`` is in seconds,
-    ``max_topic_bytes`` the bound of a topic's history.
+    ``keys`` returns the keys of a topic; all other keys begin with ``shared``. ``lease`` is in seconds,
+    ``max_topic_bytes`` bounds a topic's history.
     """
 
     def __init__(
@@ -61,19 +61,19 @@ class RedisRoster:
         self._lease = lease
         self._max_topic_bytes = max_topic_bytes
         self._counts: dict[_Key, tuple[int, Place]] = {}
-        self._users: dict[str, set[str]] = {}  # those of them by topic
-        self._written: set[_Key] = set()  # what Redis has of this process, as far as it knows
+        self._users: dict[str, set[str]] = {}  # the users in _counts, by topic
+        self._written: set[_Key] = set()  # the counts that Redis should have of this process
         self._unwritten: dict[_Key, Place] = {}
-        self._deferred: dict[_Key, Place] = {}  # users who have left a topic that is healing
+        self._deferred: dict[_Key, Place] = {}  # users whose ``leave`` Redis deferred; see COUNT
         self._wake = asyncio.Event()
-        self._known_processes: set[str] = set()  # of all processes, none where they are not known
-        self._expired: set[str] = set()  # whose lease has run out, until they are forgotten
+        self._known_processes: set[str] = set()  # those in Redis; empty if its list may be incomplete
+        self._expired: set[str] = set()  # processes whose lease has expired, until they are removed
         self._has_expired = asyncio.Event()
-        self.process = ""  # the name that this process has leased, while it has one
+        self.process = ""  # the name of this process, while it has a lease
 
     def change(self, place: Place, user: str, by: int) -> None:
-        """So many connections of the user more, or less, in this process; written soon."""
-        key = place.topic, user  # several routes may be of one topic, and count together
+        """Adds ``by`` to the user's connections in this process. The count is written soon."""
+        key = place.topic, user  # routes of the same topic count together
         if (count := self._count(key) + by) > 0:
             self._users.setdefault(place.topic, set()).add(user)
             self._counts[key] = count, place
@@ -83,7 +83,7 @@ class RedisRoster:
                 del self._users[place.topic]
         self._unwritten[key] = place
         if len(self._unwritten) > MAX_UNWRITTEN:
-            self._drop_lease()  # what it had written runs out; under the next lease all is written anew
+            self._drop_lease()  # its counts expire; under the next lease all are written again
         self._wake.set()
 
     def _count(self, key: _Key) -> int:
@@ -91,32 +91,32 @@ class RedisRoster:
         return count
 
     async def who(self, topic: str) -> dict[str, int]:
-        """Users and their connections, in all processes. Raises ``LayerUnavailable``."""
+        """The users in a topic, with their connections in all processes. Raises ``LayerUnavailable``."""
         by_user = await self._counts_by_user(topic)
         return {user: total for user, counts in by_user.items() if (total := sum(counts.values()))}
 
     async def _counts_by_user(self, topic: str) -> dict[str, dict[str, int]]:
-        """How many connections each process has, by user."""
+        """For each user, the connections in each process."""
         answer = await self._requests.call("HGETALL", presence_key(self._keys(topic)[0]))
         pairs = [(name.decode(errors="surrogatepass"), value) for name, value in zip(*[iter(answer)] * 2, strict=True)]
         return {name[1:]: _parse_counts(value) for name, value in pairs if name.startswith(":")}
 
     def rewrite(self) -> None:
-        """Has everything written anew: for a Redis that may have lost some of it."""
+        """Writes all counts again, because Redis may have lost some."""
         if self._counts:
             self._unwritten.update({key: place for key, (_, place) in self._counts.items()})
             self._wake.set()
 
     def _drop_lease(self) -> None:
-        """Nothing is written under the name of the next lease."""
+        """Gives up the lease. Under the next name, nothing is written yet."""
         self.process = ""
         self._written.clear()
         self._unwritten.clear()
         self._deferred.clear()
 
-    # ------------------------------------------------------------------------------------------------ its life
+    # ------------------------------------------------------------------------------------------------ leases
     async def run_forever(self) -> None:
-        """Leases, renews, and forgets processes that did not, from the first who is here on."""
+        """Renews the lease, removes expired processes and writes counts, once there is a first user."""
         await self._wake.wait()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._repeat(self._renew, self._lease / RENEWALS))
@@ -125,7 +125,7 @@ class RedisRoster:
             tasks.create_task(self._write_forever())
 
     async def withdraw(self) -> None:
-        """Takes everything of this process away, as it ends. Raises ``LayerUnavailable``."""
+        """Removes all counts of this process, at its end. Raises ``LayerUnavailable``."""
         if self.process:
             process = self.process
             self._drop_lease()
@@ -135,7 +135,7 @@ class RedisRoster:
             await self._requests.call("ZREM", f"{self._shared}:processes", process)
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], seconds: float) -> None:
-        """Does something every so many seconds, counted from its beginning: an answer that is late delays no lease."""
+        """Runs ``work`` at this interval, counted from its start, so that a late answer delays no renewal."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + seconds
@@ -143,38 +143,38 @@ class RedisRoster:
             await asyncio.sleep(due - loop.time())
 
     async def _remove_expired_forever(self) -> None:
-        """Apart from renewing: who was in many topics takes longer to forget than a lease."""
+        """Removes expired processes. A task of its own, since a process in many topics may take longer than a lease."""
         while True:
             await self._has_expired.wait()
             self._has_expired.clear()
             for process in tuple(self._expired):
-                self._expired.discard(process)  # if it cannot be forgotten, the next renewal names it again
+                self._expired.discard(process)  # if this fails, the next renewal returns it again
                 await self._run_logged(partial(self._remove_process, process))
 
     async def _run_logged(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except LayerUnavailable as exc:
-            logger.debug("presence could not be kept up: %r", exc)
-        except Exception:  # what others wrote into Redis may be anything
-            logger.exception("processes whose lease has run out could not be forgotten")
+            logger.debug("presence could not be updated: %r", exc)
+        except Exception:  # other programs may have written anything into Redis
+            logger.exception("expired processes could not be removed from presence")
 
     async def _request_lease(self, process: str, new: bool) -> tuple[bool, list[str], set[str]]:
-        """Renews a lease, or takes one. Whether it is had, those that have run out, and all names, if known."""
+        """Renews or takes a lease. Returns whether it has it, expired processes, and all processes if known."""
         keys = f"{self._shared}:processes", f"{self._shared}:ended"
         lease = str(self._lease), int(new), MAX_REAPED, META_TTL_MS
         alive, expired, names = await self._requests.run(RENEW, keys, process, *lease)
         return bool(alive), [name.decode() for name in expired], {name.decode() for name in names}
 
     async def _renew(self) -> None:
-        """Renews the lease, or takes one; forgets those whose lease has run out."""
+        """Renews or takes the lease, and notes the processes whose lease has expired."""
         new = not self.process
         name = self.process or secrets.token_urlsafe(9)
         alive, expired, self._known_processes = await self._request_lease(name, new)
         if not alive:
             self._drop_lease()
             await self._renew()
-            # Another may have done so before what was on its way under that name was there.
+            # Another process may have removed the old name too early: before the last writes under it arrived.
             await self._remove_process(name)
             return
         self.process = name
@@ -184,11 +184,11 @@ class RedisRoster:
             self._expired.update(expired)
             self._has_expired.set()
 
-    # ------------------------------------------------------------------------------------------------ what was lost
+    # ------------------------------------------------------------------------------------------------ lost keys
     async def _restore_lost(self) -> None:
-        """Writes again what Redis has lost of this process, and forgets processes that nobody knows."""
+        """Writes counts again that Redis has lost, and removes counts of processes that it no longer knows."""
         if not self.process:
-            return  # all is written anew with the next lease
+            return  # all is written with the next lease
         names = self._known_processes
         if self._deferred:
             self._unwritten = {**self._deferred, **self._unwritten}
@@ -205,11 +205,12 @@ class RedisRoster:
                     self._write_again(topic)
                 if names and (unknown := processes - names):
                     unknown_processes[topic] = unknown
-        if unknown_processes:  # what is there has a lease already, so a list that is read now has it too, if it lives
+        # A process takes its lease before it writes counts. So a live one is in a list that is read after its counts.
+        if unknown_processes:
             _, _, names = await self._request_lease(self.process, False)
             for topic, unknown in unknown_processes.items():
                 for process in unknown - names if names else ():
-                    logger.warning("taking away what an unknown process has written of who is in %r", topic)
+                    logger.warning("removing the presence counts of an unknown process from %r", topic)
                     await self._remove_from_topic(topic, process)
 
     async def _processes_in(self, topic: str) -> set[str]:
@@ -218,7 +219,7 @@ class RedisRoster:
         return set((processes or b"").decode(errors="replace").split())
 
     def _write_again(self, topic: str) -> None:
-        """Has what was written of a topic written again."""
+        """Writes again what was written of a topic."""
         lost = [key for user in self._users.get(topic, ()) if (key := (topic, user)) in self._written]
         if lost:
             self._unwritten.update({key: self._counts[key][1] for key in lost})
@@ -231,7 +232,7 @@ class RedisRoster:
             await self._wake.wait()
             self._wake.clear()
             if not self.process:
-                continue  # written by whoever takes the lease
+                continue  # `_renew` writes all counts when it takes the lease
             batch, self._unwritten = self._unwritten, {}
             process = self.process
             try:
@@ -248,7 +249,7 @@ class RedisRoster:
         for key, place in batch.items():
             places.setdefault(place, []).append((key[1], self._count(key)))
         encoded_places = [item for place in places for item in (place.topic, _encode_place(place))]
-        if encoded_places:  # before the counts, so that whoever forgets this process finds them
+        if encoded_places:  # before the counts, so that whichever process removes this one finds them
             writes: list[Awaitable[Any]] = [
                 self._requests.call("HSET", self._places(process), *encoded_places),
                 self._requests.call("PEXPIRE", self._places(process), META_TTL_MS),
@@ -264,7 +265,7 @@ class RedisRoster:
         if process != self.process:
             return
         if not was_there:
-            self._write_again(place.topic)  # the others, that were written before and are lost
+            self._write_again(place.topic)  # the topic's other users were written before, and are lost
         for user, count in counts:
             key = place.topic, user
             if count or user in deferred:
@@ -277,8 +278,11 @@ class RedisRoster:
     async def _run_count(
         self, process: str, place: Place, counts: list[tuple[str, int, bool]], stays: bool
     ) -> tuple[bool, set[str]]:
-        """Writes counts; for each user also whether the process had written one. Returns whether the process was known
-        there, and those whose leaving is told once the topic has healed, and who are to be written again then."""
+        """Writes counts of users in a topic, each with whether the process had written one before.
+
+        Returns whether the topic's hash named the process before, and the users whose ``leave`` is deferred. Those must
+        be written again.
+        """
         history = place.history
         limits: tuple[int, ...] = (0, 0, 0, 0)
         if history is not None:
@@ -296,7 +300,7 @@ class RedisRoster:
         return bool(was_there), {user.decode(errors="surrogatepass") for user in deferred}
 
     async def _remove_process(self, process: str) -> None:
-        """Takes away what a process had written; whoever is cut off half-way leaves the rest to the next."""
+        """Removes the counts of a process. If interrupted, another process removes the rest."""
         encoded_places = await self._requests.call("HGETALL", self._places(process))
         done = True
         for topic, encoded_place in zip(encoded_places[::2], encoded_places[1::2], strict=True):
@@ -307,8 +311,8 @@ class RedisRoster:
             await self._requests.call("ZREM", f"{self._shared}:ended", process)
 
     async def _remove_from_topic(self, topic: str, process: str, place: Place | None = None) -> bool:
-        """Takes away what a process had written of a topic; False where that has to be done again."""
-        if place is None:  # a topic where this process has users, told as they are
+        """Removes the counts of a process from a topic. Returns False if a leave was deferred: then repeat it."""
+        if place is None:  # this process has users in the topic too, so it knows the place
             place = next(known for (name, _), (_, known) in self._counts.items() if name == topic)
         counts = [(user, 0, True) for user, counts in (await self._counts_by_user(topic)).items() if process in counts]
         _, deferred = await self._run_count(process, place, counts, False)
@@ -319,7 +323,7 @@ class RedisRoster:
 
 
 def presence_key(meta: str) -> str:
-    """The key of a topic's users, by that of its meta."""
+    """The key of a topic's users, from the key of its meta."""
     return meta.removesuffix(":meta") + ":people"
 
 

@@ -1,7 +1,7 @@
-"""The connection that Redis tells what is published on: one per process, minded, its losses told.
+"""The connection that receives published events from Redis: one per process, monitored.
 
-A client library's own pub/sub reconnects by itself and says nothing, and what was published meanwhile is lost unseen.
-Here every loss is told, and so is every subscription that is confirmed, after each connection again.
+The pub/sub of a client library reconnects by itself without a notice, so what was published meanwhile is lost unseen.
+This one reports every loss to the sink, and every confirmed subscription, again after each reconnection.
 """
 
 import asyncio
@@ -25,15 +25,16 @@ __all__ = ("PING_INTERVAL", "PubSub", "parse_message")
 logger = logging.getLogger("wsaction")
 
 PING_INTERVAL = 5.0  # seconds
-SILENCE = 2.5  # intervals without a word after which the connection is lost
+SILENCE = 2.5  # ping intervals without a message after which the connection counts as lost
 MAX_NAMES = 512  # channels in one command
-MESSAGES_IN_A_ROW = 32  # without the loop having had a turn
+MESSAGES_IN_A_ROW = 32  # messages before other tasks of the event loop get a turn
 
 
 class PubSub:
-    """Subscribes to channels, tells ``sink`` what comes, and connects again whenever that breaks.
+    """Subscribes to channels, passes their messages to ``sink``, and reconnects whenever the connection breaks.
 
-    ``is_body`` says whether a message's body may be told; ``on_change`` is called at every connection and loss.
+    ``is_body`` returns whether bytes are an event's body; other messages are ignored. ``on_change`` is called at every
+    connection and loss.
     """
 
     def __init__(
@@ -49,53 +50,55 @@ class PubSub:
         self._is_body = is_body
         self._on_change = on_change
         self._ping_interval = ping_interval
-        self._topics: dict[str, str] = {}  # by channel: what is wished for
-        self._pending: dict[str, bytes] = {}  # what is yet to be sent, by channel: the last one counts
+        self._topics: dict[str, str] = {}  # the subscribed topics, by channel
+        self._pending: dict[str, bytes] = {}  # the last command that is yet to be sent, by channel
         self._wake = asyncio.Event()
         self._last_heard = 0.0
         self._is_up = False
-        self._reconnect_reason = ""  # why the connection is not to be relied on
-        self.run_id: bytes | None = None  # of the server that it is connected to
+        self._reconnect_reason = ""  # if not empty, the connection is replaced
+        self.run_id: bytes | None = None  # of the connected server
 
     def subscribe(self, channel: str, topic: str) -> None:
-        """Wishes for a channel; never waits."""
+        """Subscribes to a channel without waiting."""
         self._topics[channel] = topic
         self._enqueue(channel, b"SUBSCRIBE")
 
     def unsubscribe(self, channel: str) -> None:
-        """Takes the wish back; never waits."""
+        """Ends a subscription without waiting."""
         if self._topics.pop(channel, None) is not None:
             self._enqueue(channel, b"UNSUBSCRIBE")
 
     def _enqueue(self, channel: str, verb: bytes) -> None:
-        if self._is_up:  # else all wishes are told when it is
-            self._pending.pop(channel, None)  # so that it stands last
+        if self._is_up:  # if not, all topics are subscribed once connected
+            self._pending.pop(channel, None)  # so that the new command comes last
             self._pending[channel] = verb
             self._wake.set()
 
     def reconnect(self, reason: str) -> None:
-        """Has the connection made anew: it may tell nothing, or not all, of what is published."""
+        """Replaces the connection, because it may not receive everything that is published."""
         self._reconnect_reason = reason
         self._wake.set()
 
-    # ------------------------------------------------------------------------------------------------ its life
+    # ------------------------------------------------------------------------------------------------ the connection
     async def run_forever(self) -> None:
-        """Connects, and connects again, until it is cancelled."""
+        """Connects, and reconnects after each loss, until it is cancelled."""
         backoff = Backoff()
         is_logged = False
         while True:
             try:
                 connection = await self._connect_to_master()
             except (OSError, ImproperlyConfigured) as exc:
-                logger.log(logging.DEBUG if is_logged else logging.WARNING, "Redis is away: %s", exc)
+                logger.log(logging.DEBUG if is_logged else logging.WARNING, "Redis is unavailable: %s", exc)
                 is_logged = True
             else:
                 try:
                     await self._serve(connection)
-                except Exception as exc:  # whatever it is, it has to be connected again
+                except Exception as exc:  # whatever failed, reconnect
                     expected = isinstance(exc, (OSError, Refused))
                     reason = f"{type(exc).__name__}: {exc}"
-                    logger.warning("Redis tells nothing any more (%s); connecting again", reason, exc_info=not expected)
+                    logger.warning(
+                        "the connection for events from Redis is lost (%s); reconnecting", reason, exc_info=not expected
+                    )
                     is_logged = False
                     if self._last_heard:
                         backoff.reset()
@@ -120,7 +123,7 @@ class PubSub:
         return connection
 
     async def _serve(self, connection: RedisConnection) -> None:
-        """Reads and writes until one of both breaks, and raises that."""
+        """Reads and writes until one of them fails, and raises its exception."""
         self._last_heard = 0.0
         self._is_up = True
         self._reconnect_reason = ""
@@ -146,7 +149,7 @@ class PubSub:
                     await self._wake.wait()
             except TimeoutError:
                 if loop.time() - max(self._last_heard, connected) > SILENCE * self._ping_interval:
-                    raise ConnectionError(f"nothing heard for {SILENCE * self._ping_interval} s") from None
+                    raise ConnectionError(f"no message for {SILENCE * self._ping_interval} s") from None
                 await connection.send(encode_command(b"PING"))
                 continue
             self._wake.clear()
@@ -156,7 +159,7 @@ class PubSub:
                 await connection.send(self._next_command())
 
     def _next_command(self) -> bytes:
-        """As many wishes as one command holds; the order of those for one channel is that of its last one."""
+        """The next command: as many pending channels in a row as have the same verb, up to MAX_NAMES."""
         verb = next(iter(self._pending.values()))
         names = list[str]()
         for channel, pending_verb in self._pending.items():
@@ -173,7 +176,7 @@ class PubSub:
             reply = await connection.receive()
             self._last_heard = loop.time()
             if not isinstance(reply, list) or len(reply) < 2 or not isinstance(reply[1], bytes):
-                continue  # a PONG, where nothing is subscribed to
+                continue  # a PONG while nothing is subscribed
             topic = self._topics.get(reply[1].decode(errors="replace"))
             if topic is None:
                 continue
@@ -193,9 +196,10 @@ class PubSub:
 
 
 def parse_message(payload: bytes) -> tuple[str, int, bytes] | None:
-    """Epoch, offset and body of what came on a channel; None for what no layer has sent.
+    """The epoch, offset and body of a message on a channel; None if no layer can have sent it.
 
-    ``parse_message(b"k3Jx 7\\n{}")`` is ``("k3Jx", 7, b"{}")``; one of no history has ``- 0``, and "" for its epoch.
+    ``parse_message(b"k3Jx 7\\n{}")`` is ``("k3Jx", 7, b"{}")``. Without history a message begins with ``- 0``, and
+    its epoch is "".
     """
     head, newline, body = payload.partition(b"\n")
     epoch, space, offset = head.partition(b" ")

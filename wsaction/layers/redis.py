@@ -1,8 +1,8 @@
-"""The layer of several processes: Redis carries the events and keeps their history.
+"""The Redis layer, for apps of several processes: Redis carries the events and keeps their history.
 
-Three connections a process: one that Redis tells on, one to publish, one to read, so that a long history never delays a
-publication. redis-py makes them; its own pub/sub and its retries are not used, see `wsaction.layers._redis_pubsub` and
-`wsaction.layers._redis_pipeline`. What is kept is bounded by each topic's history, and JSON: nothing is unpickled.
+Each process has three connections: one receives events, one publishes and one reads, so that a long history never
+delays a publication. redis-py opens them. Its pub/sub and its retries are not used; `wsaction.layers._redis_pubsub` and
+`wsaction.layers._redis_pipeline` say why. Bodies are JSON; nothing is unpickled.
 """
 
 import asyncio
@@ -72,19 +72,19 @@ __all__ = ("RedisLayer",)
 
 logger = logging.getLogger("wsaction")
 
-MAX_KNOWN_KEYS = 10_000  # topics whose keys are not made anew each time
+MAX_KNOWN_KEYS = 10_000  # topics whose keys are cached
 MAX_ACKNOWLEDGED = 10_000  # topics whose last acknowledged position is remembered
-ACKNOWLEDGED_FOR = 60.0  # seconds before a loss, in which what was acknowledged may be gone after it
+ACKNOWLEDGED_FOR = 60.0  # seconds before a loss; what was acknowledged then may be lost too
 
-VERIFIED_AT_ONCE = 128
+VERIFIED_AT_ONCE = 128  # positions
 WITHDRAW_TIMEOUT = 1.0  # seconds
 
 _Keys = tuple[str, str, str]  # of a topic: meta, stream, channel
-_Acknowledged = tuple[float, Position]  # when, and what
+_Acknowledged = tuple[float, Position]  # the time and the position
 
-OPTIONS = ("db", "username", "password", "client_name", "socket_keepalive", "ssl_*")  # that a url may have
+OPTIONS = ("db", "username", "password", "client_name", "socket_keepalive", "ssl_*")  # the options of a url
 
-# What redis-py leaves out of an error's text where it has a class for it.
+# The error codes that redis-py strips from an error's text, because it has a class for them.
 _CODES: dict[type[Exception], str] = {
     AuthenticationError: "WRONGPASS",
     ClusterCrossSlotError: "CROSSSLOT",
@@ -99,14 +99,14 @@ _CODES: dict[type[Exception], str] = {
 
 
 def _to_refused(exc: ResponseError | AuthenticationError) -> Refused:
-    """What the server answered, with its code."""
+    """A `Refused` with the server's answer and its code."""
     text = str(exc)
     code = _CODES.get(type(exc)) or text.partition(" ")[0]
     return Refused(text if text.startswith(code) else f"{code} {text}", code)
 
 
 class _RedisPyConnection:
-    """A connection of redis-py's, its errors made into those of `RedisConnection`."""
+    """A connection of redis-py, with its errors converted to those of `RedisConnection`."""
 
     __slots__ = ("_connection",)
 
@@ -114,17 +114,17 @@ class _RedisPyConnection:
         self._connection = connection
 
     async def send(self, data: bytes) -> None:
-        if not self._connection.is_connected:  # redis-py would connect it again, and say nothing
+        if not self._connection.is_connected:  # redis-py would silently reconnect
             raise ConnectionError("the connection was closed")
         try:
             await self._connection.send_packed_command([data], check_health=False)
-        except (RedisError, AttributeError) as exc:  # AttributeError: it was closed by what broke it
+        except (RedisError, AttributeError) as exc:  # AttributeError: it was closed meanwhile
             raise ConnectionError(str(exc)) from exc
 
     async def receive(self) -> Any:
         try:
             return await self._connection.read_response()
-        except ReadOnlyError as exc:  # it is no master any more: who is, is found by connecting again
+        except ReadOnlyError as exc:  # no longer the master, which is found by reconnecting
             raise Demoted(str(exc)) from exc
         except (ResponseError, AuthenticationError) as exc:
             raise _to_refused(exc) from exc
@@ -132,23 +132,27 @@ class _RedisPyConnection:
             raise ConnectionError(str(exc)) from exc
 
     async def close(self) -> None:
-        with suppress(RedisError, OSError):  # it is over anyway
+        with suppress(RedisError, OSError):  # the connection is dropped anyway
             await self._connection.disconnect(nowait=True)
 
 
 class RedisLayer:
-    """Carries events between processes by one Redis (6.0 or newer), and keeps their history there.
+    """Carries events between processes through one Redis server (6.0 or newer), and keeps their history there.
 
-    ``url`` is ``redis://``, ``rediss://`` (TLS) or ``unix://``, with ``user:password@`` where Redis asks for it, and
-    ``?client_name=``, ``socket_keepalive=`` or redis-py's ``ssl_...`` options. All keys and channels begin with
-    ``prefix``; channels also name the database, because Redis itself does not keep them apart. Of a topic's history at
-    most ``max_topic_bytes`` are kept, the newest ones; in all, Redis' own ``maxmemory`` is the bound. ``lease`` is how
-    many seconds a process counts as alive without a word, ``ping_interval`` how often the connections are looked at.
+    :param url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with ``user:password@`` if Redis needs it, and the
+        options ``?client_name=``, ``socket_keepalive=`` or redis-py's ``ssl_...``.
+    :param prefix: the beginning of all keys and channels, without braces. Channels also name the database, because
+        Redis shares channels between databases.
+    :param max_topic_bytes: bytes of a topic's history that are kept, the newest events. Redis' own ``maxmemory`` bounds
+        the whole.
+    :param ping_interval: seconds between two tests of the connections.
+    :param lease: seconds that a process counts as alive, for presence, after its last sign of life.
+    :raises ImproperlyConfigured: if one of them cannot be used.
 
-    Raises ``ImproperlyConfigured`` for what cannot be used. ``RedisLayer("redis://127.0.0.1:6379/0")``.
+    ``WSAction(..., layer=RedisLayer("redis://127.0.0.1:6379/0"))`` shares events between all workers.
 
-    While Redis is away, publishing and reading raise ``LayerUnavailable``, and it is looked for again and again. Who
-    can write to that Redis can send events to everybody: keep it to yourself.
+    While Redis is unavailable, publishing and reading raise ``LayerUnavailable``; the layer keeps trying to connect.
+    Anyone who can write to this Redis can send events to every client, so restrict access to it.
     """
 
     def __init__(
@@ -161,7 +165,9 @@ class RedisLayer:
         lease: float = LEASE,
     ) -> None:
         if set("{}") & set(prefix):
-            raise ImproperlyConfigured(f"a prefix has no braces, which name the slot of a key; not {prefix!r}")
+            raise ImproperlyConfigured(
+                f"a prefix has no braces, which Redis would take for the slot of a key; got {prefix!r}"
+            )
         check_bytes("RedisLayer", max_topic_bytes=max_topic_bytes)
         self._pool = _make_pool(url)
         self._database: int = self._pool.connection_kwargs.get("db") or 0
@@ -172,15 +178,16 @@ class RedisLayer:
         self._known_keys = lru_cache(MAX_KNOWN_KEYS)(self._make_keys)
         self._opened: _OpenLayer | None = None
 
-    # ------------------------------------------------------------------------------------------------ its life
+    # ------------------------------------------------------------------------------------------------ open and close
     async def open(self, sink: Sink) -> None:
-        """Begins to tell ``sink``; a Redis that is away is logged and looked for.
+        """Starts to deliver to ``sink``. If Redis is unavailable, that is logged, and the layer keeps trying.
 
-        Raises ``ImproperlyConfigured`` where it is too old, a node of a cluster, or refuses the password or anything
-        that the layer has to do, with what it said; ``RuntimeError`` when the layer is open already.
+        Raises ``ImproperlyConfigured`` if Redis is too old, is a node of a cluster, or refuses the password or a
+        command that the layer needs; the message holds Redis' answer. Raises ``RuntimeError`` if the layer is open
+        already.
         """
         if self._opened is not None and not is_over(self._opened.loop):
-            raise RuntimeError("this RedisLayer is open already; give each app, and each event loop, one of its own")
+            raise RuntimeError("this RedisLayer is open already; give each app and each event loop its own layer")
         session = _OpenLayer(self._connect, self._check_rights, sink, self._ping_interval)
         shared = f"{self._prefix}{{}}"
         session.roster = RedisRoster(session.requests, self.keys, shared, self._lease, self._max_topic_bytes)
@@ -188,7 +195,7 @@ class RedisLayer:
         self._opened = session
 
     async def close(self) -> None:
-        """Ends its connections and tasks."""
+        """Closes the connections and ends the tasks."""
         session, self._opened = self._opened, None
         if session is not None:
             await session.stop()
@@ -201,13 +208,13 @@ class RedisLayer:
         except AuthenticationError as exc:
             await _RedisPyConnection(connection).close()
             raise ImproperlyConfigured(f"Redis refuses the user or password of RedisLayer's url: {exc}") from exc
-        except ResponseError as exc:  # of what redis-py asks first: SELECT, CLIENT SETNAME
+        except ResponseError as exc:  # to redis-py's first commands: SELECT, CLIENT SETNAME
             await _RedisPyConnection(connection).close()
             raise error_for_refusal(_to_refused(exc)) from exc
         except (RedisError, OSError) as exc:
             await _RedisPyConnection(connection).close()
             if isinstance(exc, ssl.SSLError) or isinstance(exc.__cause__ or exc.__context__, ssl.SSLError):
-                raise ImproperlyConfigured(f"no TLS connection can be made by RedisLayer's url: {exc}") from exc
+                raise ImproperlyConfigured(f"no TLS connection is possible with RedisLayer's url: {exc}") from exc
             raise ConnectionError(str(exc) or "no answer in time") from exc
         except BaseException:
             await _RedisPyConnection(connection).close()
@@ -222,11 +229,11 @@ class RedisLayer:
 
     @property
     def roster(self) -> Roster:
-        """Who is where. Raises ``LayerUnavailable`` while the layer is not open."""
+        """The users in each topic. Raises ``LayerUnavailable`` while the layer is not open."""
         return self._open_layer.roster
 
     def keys(self, topic: str) -> _Keys:
-        """The names of the topic's meta, stream and channel, all in one slot."""
+        """The names of a topic's meta, stream and channel, all in one slot."""
         return self._known_keys(topic)
 
     def _make_keys(self, topic: str) -> _Keys:
@@ -234,7 +241,7 @@ class RedisLayer:
         return f"{base}:meta", f"{base}:stream", f"{base}:channel:{self._database}"
 
     async def _check_rights(self, connection: RedisConnection, run_id: bytes) -> None:
-        """Does once, on a topic of its own, all that Redis may refuse: a right that is missing is found out now.
+        """Runs every command that the layer needs once, on a topic of its own, to find a missing right at the start.
 
         Raises what `error_for_refusal` returns.
         """
@@ -272,22 +279,22 @@ class RedisLayer:
                 await connection.receive()
             except Refused as exc:
                 if exc.code == "OOM":
-                    continue  # what keeps nothing works all the same, and for the rest it is told as it is asked
-                raise error_for_refusal(Refused(f"{exc} (it was asked to {command[0]!s})", exc.code)) from exc
+                    continue  # what stores nothing still works; other commands fail when they are needed
+                raise error_for_refusal(Refused(f"{exc} (the command was {command[0]!s})", exc.code)) from exc
 
-    # ------------------------------------------------------------------------------------------------ carrying
+    # ------------------------------------------------------------------------------------------------ events
     def subscribe(self, topic: str) -> None:
-        """Wishes to be told what is published; never waits."""
+        """Subscribes to a topic without waiting."""
         if self._opened is not None:
             self._opened.pubsub.subscribe(self.keys(topic)[2], topic)
 
     def unsubscribe(self, topic: str) -> None:
-        """Takes the wish back; never waits."""
+        """Ends the subscription to a topic without waiting."""
         if self._opened is not None:
             self._opened.pubsub.unsubscribe(self.keys(topic)[2])
 
     async def publish(self, topic: str, body: bytes, history: History | None) -> Position | None:
-        """Tells everybody who is subscribed in any process, and keeps it; returns its position."""
+        """Delivers a body in all processes, and keeps it as ``history`` says. Returns its position."""
         session, keys = self._open_layer, self.keys(topic)
         if history is None:
             await session.requests.run(TELL, keys, body)
@@ -301,7 +308,7 @@ class RedisLayer:
         return position
 
     async def read(self, topic: str, since: Position | None, limit: int, history: History, own: bool = False) -> Page:
-        """Where the topic stands, and what came after ``since``, whole or not at all."""
+        """The position of a topic, and all events after ``since`` if they are at most ``limit``."""
         if since is None or not since.is_sane:
             since = Position("", 0)
         unused = int(max(history.ttl, UNUSED_TTL) * 1000)
@@ -312,7 +319,7 @@ class RedisLayer:
         return Page(Position(epoch.decode(), offset), _to_events(entries, since.offset), shared)
 
     async def invalidate(self, topic: str, history: History | None) -> None:
-        """Begins a new epoch without a past, and tells everybody."""
+        """Begins a new epoch without history, and tells all subscribers."""
         session, keys = self._open_layer, self.keys(topic)
         if history is None:
             await session.requests.run(TELL, keys, b"")
@@ -322,7 +329,7 @@ class RedisLayer:
 
 
 class _OpenLayer:
-    """An open layer: what runs, and what it has been told."""
+    """The connections, tasks and state of an open layer."""
 
     def __init__(
         self,
@@ -346,7 +353,7 @@ class _OpenLayer:
         try:
             await self.requests.ensure()
         except OSError as exc:
-            logger.warning("Redis is away: %s; looking for it", exc)
+            logger.warning("Redis is unavailable: %s; trying to connect", exc)
         self._tasks.start(self.requests.run_forever)
         self._tasks.start(self.reads.run_forever)
         self._tasks.start(self.pubsub.run_forever)
@@ -354,21 +361,23 @@ class _OpenLayer:
         self._tasks.start(self._watch)
 
     async def stop(self) -> None:
-        with suppress(LayerUnavailable, TimeoutError):  # others find out when the lease has run out
+        with suppress(LayerUnavailable, TimeoutError):  # other processes remove it when the lease expires
             async with asyncio.timeout(WITHDRAW_TIMEOUT):
                 await self.roster.withdraw()
         await self._tasks.stop()
-        await self.requests.disconnect()  # its task may have been ended before it began
+        await self.requests.disconnect()  # its task may have been cancelled before it began
 
     def _on_pubsub_change(self) -> None:
-        """The server went away or came back: whether others are asked anything or not, what was acknowledged is."""
+        """Redis was lost or came back: tests the other connections now, so that acknowledged positions are verified."""
         self.requests.recheck()
         self.reads.recheck()
 
-    # ------------------------------------------------------------------------------------------------ a failover
+    # ------------------------------------------------------------------------------------------------ failover
     async def _watch(self) -> None:
-        """Looks, for ever, whether Redis is still the master, and whether both connections lead to the same one: what
-        is published elsewhere never comes, and nothing says so."""
+        """Checks, until cancelled, that Redis is still the master and that events come from the server published to.
+
+        If they were different servers, published events would be lost without an error.
+        """
         while True:
             await asyncio.sleep(self._ping_interval)
             self.requests.recheck_if_connected()
@@ -381,11 +390,11 @@ class _OpenLayer:
     def _compare_servers(self) -> None:
         subscribed, requested = self.pubsub.run_id, self.requests.run_id
         if subscribed is not None and requested is not None and subscribed != requested:
-            self.pubsub.reconnect("events are published on another Redis than the one that is listened to")
+            self.pubsub.reconnect("events are published on another Redis than the one they are received from")
 
-    # ------------------------------------------------------------------------------------------------ a restart
+    # ------------------------------------------------------------------------------------------------ restart
     def acknowledge(self, keys: _Keys, position: Position) -> None:
-        """Notes what Redis has acknowledged, for a while."""
+        """Remembers a position that Redis has acknowledged, for ACKNOWLEDGED_FOR seconds."""
         now = self.loop.time()
         recent = self._recent_positions
         recent[keys] = now, position
@@ -394,16 +403,17 @@ class _OpenLayer:
             recent.popitem(last=False)
 
     def _on_connected(self, run_id: bytes, last_run_id: bytes | None) -> None:
-        """Another server process may have lost what the last one acknowledged; asked for as our own, a loss is told to
-        all. What could not be asked is asked at the next connection."""
+        """After a restart of Redis, verifies the positions that it had acknowledged before.
+
+        The new server process may have lost them. To read a position as ``own`` announces a loss to all subscribers. A
+        position that cannot be read now is verified at the next connection.
+        """
         self._compare_servers()
         if last_run_id not in (None, run_id):
             since = self.requests.working_until - ACKNOWLEDGED_FOR
             recent = {keys: position for keys, (time, position) in self._recent_positions.items() if time > since}
             self._doubtful.update(recent)
-            for keys in list(self._doubtful)[
-                :-MAX_ACKNOWLEDGED
-            ]:  # of restarts before, that it could not be asked about
+            for keys in list(self._doubtful)[:-MAX_ACKNOWLEDGED]:  # the oldest, of earlier restarts
                 del self._doubtful[keys]
             self._recent_positions.clear()
             self.roster.rewrite()
@@ -412,7 +422,7 @@ class _OpenLayer:
 
     async def _verify(self) -> None:
         doubtful = list(self._doubtful.items())
-        with suppress(LayerUnavailable):  # what was not asked stays doubtful
+        with suppress(LayerUnavailable):  # the rest stays in _doubtful
             for start in range(0, len(doubtful), VERIFIED_AT_ONCE):
                 batch = doubtful[start : start + VERIFIED_AT_ONCE]
                 await asyncio.gather(*(self._verify_one(keys, position) for keys, position in batch))
@@ -426,25 +436,25 @@ class _OpenLayer:
 
 
 def _to_events(entries: Any, since: int) -> list[tuple[int, bytes]] | None:
-    """The entries of a stream as events; None unless all are ours, and each follows the one before."""
+    """The entries of a stream as events; None if an entry is not wsaction's, or the offsets have a hole."""
     if entries is None:
         return None
     events = []
     for offset, (name, fields) in enumerate(entries, since + 1):
         if name != b"%d-0" % offset or len(fields) != 2 or not is_body(fields[1]):
-            logger.warning("the history in Redis holds what is none of wsaction's, and is not used")
+            logger.warning("a history in Redis holds entries that are not wsaction's; it is not used")
             return None
         events.append((offset, fields[1]))
     return events
 
 
 def meta_ttl_ms(history: History | None) -> int:
-    """For how long a topic is remembered after its last use."""
+    """How long a topic is remembered after its last use, in milliseconds."""
     return int(max(META_TTL, history.ttl if history is not None else 0) * 1000)
 
 
 def _make_pool(url: str) -> ConnectionPool:
-    """What connections are made by; one is made, and not connected, so that a wrong option is found now."""
+    """The pool that makes connections. One is made here, but not connected, to find wrong options now."""
     options: dict[str, Any] = {"protocol": 2, "retry": Retry(NoBackoff(), 0), "health_check_interval": 0}
     try:
         _check_options(url)
@@ -456,7 +466,7 @@ def _make_pool(url: str) -> ConnectionPool:
         raise ImproperlyConfigured(f"RedisLayer's url has an option that its scheme does not take: {exc}") from exc
     except (RedisError, OSError) as exc:  # ssl.SSLError is one
         raise ImproperlyConfigured(f"RedisLayer's url has an ssl_ option that cannot be used: {exc}") from exc
-    except (ValueError, AttributeError):  # what they say may hold the password
+    except (ValueError, AttributeError):  # their text may hold the password
         raise ImproperlyConfigured(
             "RedisLayer's url is redis://, rediss:// or unix://, as in redis://user:password@host:6379/0, "
             f"not {str(url).partition(':')[0]!r} with what followed it"
@@ -465,16 +475,16 @@ def _make_pool(url: str) -> ConnectionPool:
 
 
 def _check_options(url: str) -> None:
-    """Refuses what would change how the layer talks to Redis, and what would be without effect."""
+    """Refuses options that would change how the layer talks to Redis, or would have no effect."""
     if not isinstance(url, str):
-        raise ValueError("a url is text")
+        raise ValueError("a url is a string")
     parts = urlsplit(url)
     for name in parse_qs(parts.query):
         if name not in OPTIONS and not name.startswith("ssl_"):
             raise ImproperlyConfigured(
-                f"RedisLayer's url takes the options {', '.join(OPTIONS)}, not {name!r}: the layer makes, minds and "
+                f"RedisLayer's url takes the options {', '.join(OPTIONS)}, not {name!r}: the layer makes, tests and "
                 "retries its connections itself; leave it out"
             )
     database = parts.path.strip("/")
     if parts.scheme in ("redis", "rediss") and database and not database.isdecimal():
-        raise ValueError("the path is no number of a database")  # it may be the rest of a password
+        raise ValueError("the path is not the number of a database")  # it may be the rest of a password
