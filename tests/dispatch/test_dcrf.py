@@ -466,7 +466,7 @@ def test_streams_are_where_routes_begin() -> None:
 
 @pytest.mark.parametrize("streams", [{"cards": "/cards/"}, {"cards": None}, {7: "cards/"}])
 def test_streams_that_are_none_are_refused(streams: Any) -> None:
-    with pytest.raises(ImproperlyConfigured, match="streams says where routes begin"):
+    with pytest.raises(ImproperlyConfigured, match="streams maps each stream to the beginning"):
         DCRF(streams)
 
 
