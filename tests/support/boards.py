@@ -1,4 +1,4 @@
-"""Boards: an app whose generated client `codegen_scenarios.ts` uses. With BOARDS_REDIS, events go through a Redis."""
+"""The app of `codegen_scenarios.ts`, which uses its generated client. With BOARDS_REDIS, it has a RedisLayer."""
 
 import asyncio
 import os
