@@ -269,7 +269,7 @@ async def test_what_others_wrote_into_the_roster_does_not_end_it(
         one.roster.change(where, "ada", 1)
         await until_there(one, where, {"ada": 1})
         async with asyncio.timeout(10):
-            while caplog.text.count("could not be removed") < 2:  # noqa: ASYNC110
+            while caplog.text.count("presence in Redis could not be updated") < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         await foreign.delete("wsaction:{}:places:foreign")
         await until_gone(server, one)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.support import routing_trees as trees
 from tests.support.routing_trees import VIEWS, Spec
+from wsaction import routing
 from wsaction.routing import ImproperlyConfigured, Resolver404, Router
-from wsaction.routing import _urlconf as routing
 from wsaction.routing._expansion import forms
 
 bounded = settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))

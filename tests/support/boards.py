@@ -44,7 +44,7 @@ class Board(SubscribeMixin, AsyncAPIActionHandler):
 
     @async_action
     async def move(self, pk: int, data: Moved) -> int:
-        """Moves a card, and tells everybody."""
+        """Moves a card and publishes `moved`."""
         await self.publish("moved", data)
         return pk
 

@@ -13,7 +13,7 @@ from django.urls.converters import get_converters as django_converters
 from django.utils.http import RFC3986_SUBDELIMS, escape_leading_slashes
 from hypothesis import strategies as st
 
-from wsaction.routing import _urlconf as routing
+from wsaction import routing
 
 if not settings.configured:
     settings.configure(USE_I18N=False)

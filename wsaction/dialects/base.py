@@ -21,15 +21,7 @@ from wsaction._protocol.frames import Frame, current_frame
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.limits import Limits
 
-__all__ = (
-    "SUBPROTOCOL",
-    "Conversation",
-    "Dialect",
-    "SpeakingOutbox",
-    "Worded",
-    "check_dialects",
-    "choose",
-)
+__all__ = ("SUBPROTOCOL", "Conversation", "Dialect", "SpeakingOutbox", "Worded", "check_dialects", "choose")
 
 SUBPROTOCOL = "wsaction.v1"
 

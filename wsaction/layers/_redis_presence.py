@@ -39,7 +39,6 @@ RENEWALS = 4  # per lease
 CHECK_BATCH = 256  # topics that are checked at once
 META_TTL_MS = int(META_TTL * 1000)
 
-Tell = Callable[[str, bytes, History | None], object]
 Keys = Callable[[str], tuple[str, str, str]]
 
 _Key = tuple[str, str]  # topic and user
@@ -157,7 +156,7 @@ class RedisRoster:
         except LayerUnavailable as exc:
             logger.debug("presence could not be updated: %r", exc)
         except Exception:  # other programs may have written anything into Redis
-            logger.exception("expired processes could not be removed from presence")
+            logger.exception("presence in Redis could not be updated")
 
     async def _request_lease(self, process: str, new: bool) -> tuple[bool, list[str], set[str]]:
         """Renews or takes a lease. Returns whether it has it, expired processes, and all processes if known."""
@@ -189,7 +188,7 @@ class RedisRoster:
         """Writes counts again that Redis has lost, and removes counts of processes that it no longer knows."""
         if not self.process:
             return  # all is written with the next lease
-        names = self._known_processes
+        known = self._known_processes
         if self._deferred:
             self._unwritten = {**self._deferred, **self._unwritten}
             self._deferred.clear()
@@ -203,13 +202,13 @@ class RedisRoster:
             for topic, processes in zip(batch, await asyncio.gather(*map(self._processes_in, batch)), strict=True):
                 if self.process not in processes:
                     self._write_again(topic)
-                if names and (unknown := processes - names):
+                if known and (unknown := processes - known):
                     unknown_processes[topic] = unknown
         # A process takes its lease before it writes counts. So a live one is in a list that is read after its counts.
         if unknown_processes:
-            _, _, names = await self._request_lease(self.process, False)
+            _, _, known = await self._request_lease(self.process, False)
             for topic, unknown in unknown_processes.items():
-                for process in unknown - names if names else ():
+                for process in unknown - known if known else ():
                     logger.warning("removing the presence counts of an unknown process from %r", topic)
                     await self._remove_from_topic(topic, process)
 
@@ -276,7 +275,7 @@ class RedisRoster:
                 self._deferred[key] = place
 
     async def _run_count(
-        self, process: str, place: Place, counts: list[tuple[str, int, bool]], stays: bool
+        self, process: str, place: Place, counts: list[tuple[str, int, bool]], has_users: bool
     ) -> tuple[bool, set[str]]:
         """Writes counts of users in a topic, each with whether the process had written one before.
 
@@ -293,7 +292,7 @@ class RedisRoster:
             for item in (user, count, int(was_written), encode_join(place, user), encode_leave(place, user))
         ]
         keys = self._keys(place.topic)
-        args = process, int(stays), str(2 * self._lease)
+        args = process, int(has_users), str(2 * self._lease)
         was_there, deferred = await self._requests.run(
             COUNT, (*keys, presence_key(keys[0])), new_epoch(), META_TTL_MS, *limits, *args, *per_user
         )
@@ -313,7 +312,7 @@ class RedisRoster:
     async def _remove_from_topic(self, topic: str, process: str, place: Place | None = None) -> bool:
         """Removes the counts of a process from a topic. Returns False if a leave was deferred: then repeat it."""
         if place is None:  # this process has users in the topic too, so it knows the place
-            place = next(known for (name, _), (_, known) in self._counts.items() if name == topic)
+            place = next(place for (name, _), (_, place) in self._counts.items() if name == topic)
         counts = [(user, 0, True) for user, counts in (await self._counts_by_user(topic)).items() if process in counts]
         _, deferred = await self._run_count(process, place, counts, False)
         return not deferred

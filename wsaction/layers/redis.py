@@ -188,38 +188,36 @@ class RedisLayer:
         """
         if self._opened is not None and not is_over(self._opened.loop):
             raise RuntimeError("this RedisLayer is open already; give each app and each event loop its own layer")
-        session = _OpenLayer(self._connect, self._check_rights, sink, self._ping_interval)
+        layer = _OpenLayer(self._connect, self._check_rights, sink, self._ping_interval)
         shared = f"{self._prefix}{{}}"
-        session.roster = RedisRoster(session.requests, self.keys, shared, self._lease, self._max_topic_bytes)
-        await session.start()
-        self._opened = session
+        layer.roster = RedisRoster(layer.requests, self.keys, shared, self._lease, self._max_topic_bytes)
+        await layer.start()
+        self._opened = layer
 
     async def close(self) -> None:
         """Closes the connections and ends the tasks."""
-        session, self._opened = self._opened, None
-        if session is not None:
-            await session.stop()
+        layer, self._opened = self._opened, None
+        if layer is not None:
+            await layer.stop()
 
     async def _connect(self) -> RedisConnection:
-        connection: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        redis_py: Connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        connection = _RedisPyConnection(redis_py)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await connection.connect()  # type: ignore[no-untyped-call]
-        except AuthenticationError as exc:
-            await _RedisPyConnection(connection).close()
-            raise ImproperlyConfigured(f"Redis refuses the user or password of RedisLayer's url: {exc}") from exc
-        except ResponseError as exc:  # to redis-py's first commands: SELECT, CLIENT SETNAME
-            await _RedisPyConnection(connection).close()
-            raise error_for_refusal(_to_refused(exc)) from exc
-        except (RedisError, OSError) as exc:
-            await _RedisPyConnection(connection).close()
+                await redis_py.connect()  # type: ignore[no-untyped-call]
+        except BaseException as exc:
+            await connection.close()
+            if isinstance(exc, AuthenticationError):
+                raise ImproperlyConfigured(f"Redis refuses the user or password of RedisLayer's url: {exc}") from exc
+            if isinstance(exc, ResponseError):  # to redis-py's first commands: SELECT, CLIENT SETNAME
+                raise error_for_refusal(_to_refused(exc)) from exc
+            if not isinstance(exc, RedisError | OSError):
+                raise
             if isinstance(exc, ssl.SSLError) or isinstance(exc.__cause__ or exc.__context__, ssl.SSLError):
                 raise ImproperlyConfigured(f"no TLS connection is possible with RedisLayer's url: {exc}") from exc
             raise ConnectionError(str(exc) or "no answer in time") from exc
-        except BaseException:
-            await _RedisPyConnection(connection).close()
-            raise
-        return _RedisPyConnection(connection)
+        return connection
 
     @property
     def _open_layer(self) -> "_OpenLayer":
@@ -295,16 +293,16 @@ class RedisLayer:
 
     async def publish(self, topic: str, body: bytes, history: History | None) -> Position | None:
         """Delivers a body in all processes, and keeps it as ``history`` says. Returns its position."""
-        session, keys = self._open_layer, self.keys(topic)
+        layer, keys = self._open_layer, self.keys(topic)
         if history is None:
-            await session.requests.run(TELL, keys, body)
+            await layer.requests.run(TELL, keys, body)
             return None
         limits = history.size, int(history.ttl * 1000), self._max_topic_bytes, int(history.always)
-        answer = await session.requests.run(PUBLISH, keys, new_epoch(), meta_ttl_ms(history), body, *limits)
+        answer = await layer.requests.run(PUBLISH, keys, new_epoch(), meta_ttl_ms(history), body, *limits)
         if answer is None:
             return None
         position = Position(answer[0].decode(), answer[1])
-        session.acknowledge(keys, position)
+        layer.acknowledge(keys, position)
         return position
 
     async def read(self, topic: str, since: Position | None, limit: int, history: History, own: bool = False) -> Page:
@@ -320,12 +318,12 @@ class RedisLayer:
 
     async def invalidate(self, topic: str, history: History | None) -> None:
         """Begins a new epoch without history, and tells all subscribers."""
-        session, keys = self._open_layer, self.keys(topic)
+        layer, keys = self._open_layer, self.keys(topic)
         if history is None:
-            await session.requests.run(TELL, keys, b"")
+            await layer.requests.run(TELL, keys, b"")
             return
-        epoch, offset = await session.requests.run(INVALIDATE, keys, new_epoch(), meta_ttl_ms(history))
-        session.acknowledge(keys, Position(epoch.decode(), offset))
+        epoch, offset = await layer.requests.run(INVALIDATE, keys, new_epoch(), meta_ttl_ms(history))
+        layer.acknowledge(keys, Position(epoch.decode(), offset))
 
 
 class _OpenLayer:

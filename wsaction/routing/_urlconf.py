@@ -31,26 +31,9 @@ from wsaction.routing._patterns import Endpoint, Include, Pattern, compile_regex
 from wsaction.routing._resolver import Leaf, Memo, ResolverMatch, flatten
 from wsaction.routing._reverse import Reverser
 from wsaction.routing._trie import Outline, Trie, outline
-from wsaction.routing.converters import register_converter
-from wsaction.routing.exceptions import ImproperlyConfigured, NoReverseMatch, Resolver404
+from wsaction.routing.exceptions import ImproperlyConfigured, Resolver404
 
-__all__ = (
-    "Endpoint",
-    "ImproperlyConfigured",
-    "Include",
-    "Included",
-    "NoReverseMatch",
-    "Resolver404",
-    "ResolverMatch",
-    "Router",
-    "adopt",
-    "adopt_all",
-    "include",
-    "nest",
-    "path",
-    "re_path",
-    "register_converter",
-)
+__all__ = ("Endpoint", "Include", "Included", "Router", "adopt", "adopt_all", "include", "nest", "path", "re_path")
 
 _MOUNT_METHODS = ("as_asgi", "as_aaah", "as_view")  # as_asgi first: a consumer has as_aaah too
 
