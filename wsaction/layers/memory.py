@@ -124,8 +124,8 @@ class MemoryLayer:
         self._sweeper: asyncio.TimerHandle | None = None
         self._subscribed: set[str] = set()
         self._logs: dict[str, _Log] = {}  # of all topics: those in _filled and those in _idle
-        self._filled: dict[float, OrderedDict[str, _Log]] = {}  # with events, by ttl; published to longest ago first
-        self._idle: OrderedDict[str, _Log] = OrderedDict()  # without events; used longest ago first
+        self._filled: dict[float, OrderedDict[str, _Log]] = {}  # had events, by ttl; published to longest ago first
+        self._idle: OrderedDict[str, _Log] = OrderedDict()  # have no events; used longest ago first
         self.roster = MemoryRoster(self._publish)
 
     async def open(self, sink: Sink) -> None:
@@ -166,12 +166,10 @@ class MemoryLayer:
         return self._publish(topic, body, history)
 
     def _publish(self, topic: str, body: bytes, history: History | None) -> Position | None:
-        if self._loop is None:
-            raise _not_open_error()
+        now = self._now()
         if history is None:
             self._deliver(topic, "", 0, body)
             return None
-        now = self._loop.time()
         is_kept = history.always or topic in self._subscribed
         if not is_kept and topic not in self._logs:
             return None  # the topic has, and had, no subscribers
@@ -190,9 +188,7 @@ class MemoryLayer:
 
         ``own`` makes no difference, because this layer never loses acknowledged events.
         """
-        if self._loop is None:
-            raise _not_open_error()
-        now = self._loop.time()
+        now = self._now()
         log = self._log(topic, history, now)
         log.last_asked = now
         if log.is_expired(now):
@@ -205,15 +201,19 @@ class MemoryLayer:
 
     async def invalidate(self, topic: str, history: History | None) -> None:
         """Begins a new epoch without history, and tells the sink."""
-        if self._loop is None:
-            raise _not_open_error()
+        now = self._now()
         if history is None:
             self._deliver(topic, "", 0, b"")
             return
-        log = self._log(topic, history, self._loop.time())
+        log = self._log(topic, history, now)
         log.epoch = new_epoch()
         self._clear_events(log)
         self._deliver(topic, log.epoch, log.offset, b"")
+
+    def _now(self) -> float:
+        if self._loop is None:
+            raise LayerUnavailable() from RuntimeError("the layer is not open")
+        return self._loop.time()
 
     def _deliver(self, topic: str, epoch: str, offset: int, body: bytes) -> None:
         if topic in self._subscribed and self._sink is not None:
@@ -308,9 +308,3 @@ class MemoryLayer:
 def _oldest_use(filled: "OrderedDict[str, _Log]") -> float:
     """When the first of these topics, published to longest ago, was last used."""
     return next((log.last_used for log in filled.values()), math.inf)
-
-
-def _not_open_error() -> LayerUnavailable:
-    error = LayerUnavailable()
-    error.__cause__ = RuntimeError("the layer is not open")
-    return error
