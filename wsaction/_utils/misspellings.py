@@ -79,12 +79,11 @@ def _refuse_hidden(cls: type, framework_attributes: dict[str, Any]) -> None:
     """
     for name in (name for name, value in framework_attributes.items() if name in _GUARDS or is_code(value)):
         first, *others = (base for base in cls.__mro__ if name in vars(base))
-        hidden_class = next((cls for cls in others if not (is_ours(cls) or cls is object or _is_protocol(cls))), None)
-        if is_ours(first) and hidden_class is not None:
+        hidden = next((base for base in others if not (is_ours(base) or base is object or _is_protocol(base))), None)
+        if is_ours(first) and hidden is not None:
             raise ImproperlyConfigured(
-                f"{hidden_class.__qualname__}.{name} would count for nothing in {cls.__qualname__}, where "
-                f"{first.__qualname__} comes before it and has its own; put {hidden_class.__qualname__} first among "
-                "the bases"
+                f"{hidden.__qualname__}.{name} has no effect in {cls.__qualname__}, because {first.__qualname__} comes "
+                f"before it and has its own; put {hidden.__qualname__} first among the bases"
             )
 
 
