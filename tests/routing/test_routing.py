@@ -186,8 +186,12 @@ def test_includes_of_modules_objects_and_routers(monkeypatch: pytest.MonkeyPatch
     for route in ("1/x", "2/y", "3/y", "4/z", "5/t", "6/x"):
         assert router.resolve(route).func is view
     assert [router.reverse(name) for name in ("first:x", "y", "tuple:y", "three:t", "app:x")] == [
-        "1/x", "2/y", "3/y", "5/t", "6/x",
-    ]  # fmt: skip
+        "1/x",
+        "2/y",
+        "3/y",
+        "5/t",
+        "6/x",
+    ]
 
 
 def test_an_endpoint_and_what_is_below_it() -> None:

@@ -466,13 +466,15 @@ class Client:
                 return
             try:
                 go_on = await self.node.hub.join(
-                    subscriber, topic, route,
+                    subscriber,
+                    topic,
+                    route,
                     reply=reply,
                     history=world.history,
                     since=None if again else self.position[route],
                     snapshot=snapshot if self.has_snapshot else None,
                     filter=only_even if self.is_filtered else None,
-                )  # fmt: skip
+                )
             except (LayerUnavailable, Cancelled):
                 world.count["join_refused"] += 1
                 if self.subscriber is subscriber:

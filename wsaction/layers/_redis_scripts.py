@@ -97,7 +97,7 @@ local function publish(body, size, ttl, most, always)
   offset = offset + 1
   remember()
   local added = redis.pcall('XADD', stream, offset .. '-0', 'd', body)
-  if type(added) == 'table' and added.err then  -- something else stands there: the past is lost, and shows as a hole
+  if type(added) == 'table' and added.err then  -- written by another program: the past is lost, which shows as a hole
     redis.call('DEL', stream)
     redis.call('XADD', stream, offset .. '-0', 'd', body)
   end
