@@ -32,7 +32,7 @@ class Worded(str):
     __slots__ = ("is_event", "then")
 
     then: Callable[[], None] | None
-    """Called once, when the message is queued or sent behind all earlier ones."""
+    """Called once, when the message is handed over for sending, after all earlier ones."""
     is_event: bool
     """Whether the message is an event; set by the outbox."""
 
