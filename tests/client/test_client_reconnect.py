@@ -312,7 +312,7 @@ async def test_waits_are_of_random_length_and_grow() -> None:
     half = Backoff(1, 8, lambda: 0.5, least=0.0)
     assert [half.seconds() for _ in range(5)] == [0.5, 1, 2, 4, 4]
     for first, most in ((0, 1), (2, 1), (-1, 1)):
-        with pytest.raises(ValueError, match="expected 0 < first <= most"):
+        with pytest.raises(ValueError, match="needs 0 < first <= longest"):
             Backoff(first, most)
 
 

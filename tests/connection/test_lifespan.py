@@ -49,4 +49,4 @@ async def test_what_cannot_be_closed_is_logged_and_the_others_are(
         for close in (store.close, fails, hangs):
             close_at_end(close)
     assert store.closed == 1
-    assert caplog.text.count("failed, as the last app of its event loop ended") == 2
+    assert caplog.text.count("failed when the last app of its event loop ended") == 2

@@ -52,7 +52,7 @@ async def test_it_may_be_set_while_it_rings() -> None:
         if len(bell.rang) < 3:
             bell.alarm.by(bell.loop.time())
 
-    bell.alarm._ring = again
+    bell.alarm._callback = again
     bell.alarm.by(bell.loop.time())
     while len(bell.rang) < 3:
         await bell.until_it_rings()

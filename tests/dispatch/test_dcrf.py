@@ -17,7 +17,7 @@ from wsaction.applications import WSAction
 from wsaction.authentication import Credential, FirstFrameAuthentication
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
-from wsaction.dialects.dcrf import DCRF, Talk
+from wsaction.dialects.dcrf import DCRF, DCRFConversation
 from wsaction.exceptions import ImproperlyConfigured, PermissionDenied, RouteNotFound
 from wsaction.generics import ModelAPIActionHandler
 from wsaction.handlers import AsyncAPIActionHandler
@@ -433,7 +433,7 @@ async def test_who_missed_something_is_closed_to_come_back() -> None:
 
 
 def test_a_subscription_that_the_server_ended_is_forgotten() -> None:
-    talk = Talk(DCRF())
+    talk = DCRFConversation(DCRF())
     frame = talk.read('{"stream":"cards","payload":{"action":"subscribe_instance","pk":7,"request_id":1}}', Limits())
     frame.key = "cards/7/"
     text = '{"errors":[],"data":{},"action":"subscribe","route":"cards/7/","status":200,"request_id":1}'
@@ -466,14 +466,14 @@ def test_streams_are_where_routes_begin() -> None:
 
 @pytest.mark.parametrize("streams", [{"cards": "/cards/"}, {"cards": None}, {7: "cards/"}])
 def test_streams_that_are_none_are_refused(streams: Any) -> None:
-    with pytest.raises(ImproperlyConfigured, match="streams says where routes begin"):
+    with pytest.raises(ImproperlyConfigured, match="streams maps each stream to the beginning"):
         DCRF(streams)
 
 
 @given(st.text() | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x)))
 def test_any_key_is_a_route_of_the_stream_or_refused(key: Any) -> None:
     text = json.dumps({"stream": "cards", "payload": {"action": "retrieve", "pk": key, "request_id": 1}})
-    frame = Talk(DCRF()).read(text, Limits())
+    frame = DCRFConversation(DCRF()).read(text, Limits())
     assert frame.error is not None or frame.route.startswith("cards/")
     assert frame.route.count("/") <= 2
     assert "?" not in frame.route
@@ -492,7 +492,7 @@ MESSAGES = ANYTHING | PAYLOADS | st.fixed_dictionaries({"stream": ANYTHING, "pay
 
 @given(MESSAGES.map(json.dumps) | st.text() | st.none(), st.sampled_from([BY_RULE, DCRF({"": "", "a": "b/"})]))
 def test_any_message_is_a_frame_or_an_error_that_is_worded(text: str | None, spoken: DCRF) -> None:
-    talk = Talk(spoken)
+    talk = DCRFConversation(spoken)
     frame = talk.read(text, Limits())
     reply = json.loads(talk.reply(frame, encode_error(frame, frame.error or RouteNotFound())))
     if "payload" in reply:

@@ -321,7 +321,7 @@ async def test_what_is_entered_after_its_caller_was_cancelled_is_left_by_the_thr
     await asyncio.wait_for(door.has_closed.wait(), TIMEOUT)
     assert await threads.run(lambda: "free") == "free"
     assert door.left_with == [asyncio.CancelledError]
-    assert "failed as it was left after its caller was cancelled" in caplog.text
+    assert "failed on exit after its caller was cancelled" in caplog.text
     assert "the door is stuck" in caplog.text
 
 
@@ -340,12 +340,12 @@ class TellingLock:
 async def test_what_was_entered_just_before_its_caller_was_cancelled_is_left_by_the_caller() -> None:
     door = Door()
     managed: Any = Threads(1).managed(door)
-    managed._taken = TellingLock()
+    managed._claimed = TellingLock()
     door.gate.clear()
     task = asyncio.create_task(managed.__aenter__())
     await door.begun.wait()
     door.gate.set()
-    assert managed._taken.is_taken.wait(TIMEOUT)  # the loop cannot hear of it meanwhile
+    assert managed._claimed.is_taken.wait(TIMEOUT)  # the loop cannot hear of it meanwhile
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

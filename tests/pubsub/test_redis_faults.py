@@ -122,7 +122,7 @@ async def test_where_redis_is_a_replica_now_nothing_is_published_in_silence(
                 reply = await speaker.call("say", text="after")
                 assert (reply["status"], reply["errors"][0]["type"]) == (503, "layer_unavailable")
                 async with asyncio.timeout(10):  # its process, which asks Redis for nothing, finds it too
-                    while caplog.text.count("Redis is away: it is a replica") < 2:  # noqa: ASYNC110
+                    while caplog.text.count("Redis is unavailable: it is a replica") < 2:  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
                 assert (await speaker.call("say", text="after"))["status"] == 503
                 await admin.execute_command("REPLICAOF", "NO", "ONE")
@@ -185,7 +185,7 @@ async def test_where_two_servers_answer_at_one_address_it_is_noticed(
             await sink.until(lambda: sink.losses == 1 and sink.confirmed == ["t", "t"])
             await layer.publish("t", event_body(1), None)
             assert await sink.bodies("t", 1) == [event_body(1)]
-    assert "on another Redis than the one that is listened to" in caplog.text
+    assert "on another Redis than the one they are received from" in caplog.text
 
 
 # -- what a cut off worker has missed ----------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ async def test_who_was_in_a_killed_process_leaves_even_where_its_keys_are_lost(s
         one.roster.change(where, "ada", 1)
         dead.roster.change(where, "bob", 1)
         await until_there(one, "room/", {"ada": 1, "bob": 1})
-        session, dead._session = dead._session, None
+        session, dead._opened = dead._opened, None
         assert session is not None
         await session._tasks.stop()  # as kill -9 does
         name = session.roster.process
@@ -398,7 +398,7 @@ async def test_each_right_that_is_missing_is_told_when_the_app_starts(server: Re
         told = await refused(server, keys, channels, *RIGHTS, f"-{right[1:]}", database=1)
         command = right[1:].partition("|")[0]
         assert "NOPERM" in told or "ACL failure" in told or "can't run this command" in told, (right, told)
-        assert "does not let" in told
+        assert "refuses a command" in told
         if command in ("info", "evalsha", "subscribe", "unsubscribe", "hgetall", "select"):
             assert command in told.lower()
     for what, rights in (
@@ -491,12 +491,12 @@ def test_options_that_would_change_how_the_layer_talks_to_redis_are_refused(opti
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("redis://host/0?ssl_cert_reqs=none", "this kind of url does not take.*ssl_cert_reqs"),
+        ("redis://host/0?ssl_cert_reqs=none", "its scheme does not take.*ssl_cert_reqs"),
         ("rediss://host/0?ssl_cert_reqs=perhaps", "an ssl_ option that cannot be used.*perhaps"),
         ("rediss://host/0?ssl_ca_certs=/nowhere/ca.pem", "an ssl_ option that cannot be used.*No such file"),
         ("rediss://host/0?ssl_certfile=/nowhere/cert.pem", "an ssl_ option that cannot be used.*No such file"),
         ("rediss://host/0?ssl_ciphers=NONE-OF-THESE", "an ssl_ option that cannot be used"),
-        ("rediss://host/0?ssl_unknown=1", "this kind of url does not take.*ssl_unknown"),
+        ("rediss://host/0?ssl_unknown=1", "its scheme does not take.*ssl_unknown"),
         ("redis://host/staging", "redis://user:password@host:6379/0"),
         ("redis://host/0?db=one", "redis://user:password@host:6379/0"),
         ("unix:///tmp/redis.sock?db=one", "redis://user:password@host:6379/0"),

@@ -79,7 +79,7 @@ async def until_there(layer: Any, where: Place, who: dict[str, int]) -> None:
 
 async def kill(layer: RedisLayer) -> None:
     """As ``kill -9`` does: nothing is said."""
-    session, layer._session = layer._session, None
+    session, layer._opened = layer._opened, None
     assert session is not None
     await session._tasks.stop()
 
@@ -203,7 +203,7 @@ async def test_what_was_on_its_way_under_a_lease_that_is_gone_is_taken_away(
         async def run_and_be_late(script: Any, keys: Any, *args: Any) -> Any:
             answer = await run(script, keys, *args)
             if script is RENEW and args[0] == name and not answer[0]:
-                await roster._forget(name)  # another process has been quick
+                await roster._remove_process(name)  # another process has been quick
                 await roster._write(name, {(where.topic, "bob"): where})
             return answer
 
@@ -269,7 +269,7 @@ async def test_what_others_wrote_into_the_roster_does_not_end_it(
         one.roster.change(where, "ada", 1)
         await until_there(one, where, {"ada": 1})
         async with asyncio.timeout(10):
-            while caplog.text.count("could not be forgotten") < 2:  # noqa: ASYNC110
+            while caplog.text.count("presence in Redis could not be updated") < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         await foreign.delete("wsaction:{}:places:foreign")
         await until_gone(server, one)
@@ -286,7 +286,7 @@ async def test_the_lease_is_renewed_while_somebody_who_was_in_many_topics_is_for
         await asyncio.Event().wait()  # it takes longer
 
     await opened(one)
-    monkeypatch.setattr(one.roster, "_forget", forget)
+    monkeypatch.setattr(one.roster, "_remove_process", forget)
     one.roster.change(where, "ada", 1)
     await until_there(one, where, {"ada": 1})
     async with Redis.from_url(server.url) as foreign, asyncio.timeout(20):

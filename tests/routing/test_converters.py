@@ -1,4 +1,4 @@
-"""Path converters: what they match, both ways, and how registering them can go wrong."""
+"""Path converters: matching, reversing and wrong registrations."""
 
 import uuid
 
@@ -44,7 +44,7 @@ def view(**kwargs: object) -> None: ...
 def test_a_registered_converter_is_used_and_may_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(converters, "_registered", {})
     register_converter(EvenConverter, "even")
-    register_converter(EvenConverter, "even")  # the same again is no harm
+    register_converter(EvenConverter, "even")  # registering the same class again is allowed
     router = Router([path("<even:n>", view), path("<str:n>", view)])
     assert router.resolve("4").kwargs == {"n": 4}
     assert router.resolve("5").kwargs == {"n": "5"}

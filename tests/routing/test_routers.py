@@ -1,4 +1,4 @@
-"""`wsaction.routers`: two routes for each handler."""
+"""`wsaction.routers`: a router makes two routes for each handler."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The router's own surface: what django.urls has not, what is refused, and what its errors say."""
+"""The router: features that django.urls lacks, refused declarations, and error messages."""
 
 import subprocess
 import sys
@@ -126,7 +126,7 @@ def _year(monkeypatch: pytest.MonkeyPatch) -> None:
         ("years/in/13/07", "years/in/13/7", False),
         ("overridden/07", "overridden/7", True),
         ("names/a b?c", "names/a b?c", True),
-        ("apart/07/", "apart/07/", True),  # apart/7/ is another one's
+        ("apart/07/", "apart/07/", True),  # apart/7/ is the route of another pattern
         ("apart/08/", "apart/8/", True),
         ("apart/in/0/1", "apart/in/0/", True),
         ("apart/in/00/1", "apart/in/00/1", True),
@@ -186,8 +186,12 @@ def test_includes_of_modules_objects_and_routers(monkeypatch: pytest.MonkeyPatch
     for route in ("1/x", "2/y", "3/y", "4/z", "5/t", "6/x"):
         assert router.resolve(route).func is view
     assert [router.reverse(name) for name in ("first:x", "y", "tuple:y", "three:t", "app:x")] == [
-        "1/x", "2/y", "3/y", "5/t", "6/x",
-    ]  # fmt: skip
+        "1/x",
+        "2/y",
+        "3/y",
+        "5/t",
+        "6/x",
+    ]
 
 
 def test_an_endpoint_and_what_is_below_it() -> None:
@@ -250,7 +254,7 @@ def test_what_includes_itself_is_refused() -> None:
 
 
 class Broken:
-    """A converter that somebody registered with Django only."""
+    """A converter that is registered with Django only."""
 
     regex = "(?P<inner>a)"
 

@@ -1,4 +1,4 @@
-"""The router against django.urls itself, on trees of patterns and routes that Hypothesis makes, and on tables."""
+"""The router compared with django.urls, on tables and on trees of patterns and routes from Hypothesis."""
 
 import random
 import re
@@ -13,20 +13,20 @@ from hypothesis import strategies as st
 
 from tests.support import routing_trees as trees
 from tests.support.routing_trees import VIEWS, Spec
+from wsaction import routing
 from wsaction.routing import ImproperlyConfigured, Resolver404, Router
-from wsaction.routing import _urlconf as routing
 from wsaction.routing._expansion import forms
 
 bounded = settings(deadline=None, max_examples=80, suppress_health_check=list(HealthCheck))
 chances = st.builds(random.Random, st.integers(0, 9999))
 ALPHABET = ["a", "b", "/", "7", "é", "\n", "-", "", "A"]
 VALUES = ["a", "a/b", 7, "7", "07", "b", "é", (1, 2), "", "B", "A", None, "075194d3-6885-417e-a8a8-6c931e272f00"]
-# What django.urls itself trips over while reversing: it says neither a URL nor NoReverseMatch.
+# Errors of django.urls itself while reversing: it neither returns a URL nor raises NoReverseMatch.
 DJANGO_TRIPS = (re.error, django.core.exceptions.ImproperlyConfigured, ValueError, KeyError, IndexError)
 
 
 def declared(tree: tuple[Spec, ...]) -> Router:
-    """The router of a tree, unless it is refused for a regex that no library compiles."""
+    """The router of a tree; trees with a regex that does not compile are skipped."""
     try:
         return Router(trees.build(tree, routing))
     except ImproperlyConfigured:
@@ -301,7 +301,7 @@ def test_patterns_made_by_django_are_taken(tree: tuple[Spec, ...]) -> None:
 
 
 def test_the_trie_never_hides_a_pattern_from_its_regex() -> None:
-    """Odd regexes, one router for all: the winner is the first that matches when each is asked alone."""
+    """With many unusual regexes in one router, the first regex that matches by itself wins."""
     chance = random.Random(7)
     specs = [
         leaf(

@@ -1,4 +1,4 @@
-"""Outlines and tries: what is claimed of a pattern, and how little is asked of 1,000 of them."""
+"""Outlines and tries: what an outline claims of a pattern, and how few of 1,000 patterns are tried."""
 
 from collections.abc import Callable
 

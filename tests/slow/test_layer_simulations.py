@@ -22,7 +22,7 @@ from wsaction._protocol.event_frames import encode_event
 from wsaction._pubsub import topic as topics
 from wsaction._pubsub.hub import Hub
 from wsaction.exceptions import LayerUnavailable
-from wsaction.layers._redis_pipeline import Link
+from wsaction.layers._redis_pipeline import RedisConnection
 from wsaction.layers.base import History, Place, Position
 from wsaction.layers.memory import MemoryLayer
 
@@ -150,7 +150,7 @@ class Cuttable(FakeRedisLayer):
 
     is_cut = False
 
-    async def _connect(self) -> Link:
+    async def _connect(self) -> RedisConnection:
         if self.is_cut:
             raise ConnectionError("cut off")
         link: Any = await super()._connect()

@@ -1,4 +1,4 @@
-"""Boards: an app whose generated client `codegen_scenarios.ts` uses. With BOARDS_REDIS, events go through a Redis."""
+"""The app of `codegen_scenarios.ts`, which uses its generated client. With BOARDS_REDIS, it has a RedisLayer."""
 
 import asyncio
 import os
@@ -44,7 +44,7 @@ class Board(SubscribeMixin, AsyncAPIActionHandler):
 
     @async_action
     async def move(self, pk: int, data: Moved) -> int:
-        """Moves a card, and tells everybody."""
+        """Moves a card and publishes `moved`."""
         await self.publish("moved", data)
         return pk
 

@@ -1,4 +1,4 @@
-"""What the tests of generic handlers share: the same cards in memory and in SQLite, and an app around a handler."""
+"""For the tests of generic handlers: the same cards in memory and in SQLite, and an app around a handler."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -44,7 +44,7 @@ class CardRow(Base):
 
 @asynccontextmanager
 async def stored(kind: str, rows: Iterable[Card] = ()) -> AsyncIterator[Any]:
-    """A queryset of these rows, in memory or in a SQLite of its own."""
+    """A queryset of these rows, in memory or in a new SQLite database."""
     if kind == "memory":
         yield MemoryQuerySet(Card, rows=list(rows))
         return
@@ -58,7 +58,7 @@ async def stored(kind: str, rows: Iterable[Card] = ()) -> AsyncIterator[Any]:
 
 
 def served(queryset: Any, **attributes: Any) -> Any:
-    """A consumer whose ``cards/`` and ``cards/<pk>/`` are those of a model handler with these attributes."""
+    """A consumer with ``cards/`` and ``cards/<pk>/``, served by a model handler with these attributes."""
     attributes = {"queryset": queryset, "serializer_class": Card, **attributes}
     bases = attributes.pop("bases", (ModelAPIActionHandler,))
     router = SimpleRouter()
@@ -68,7 +68,7 @@ def served(queryset: Any, **attributes: Any) -> Any:
 
 
 def asking(route: str = "cards/", **attributes: Any) -> Any:
-    """A handler as a paginator or filter sees it, with the query of ``route``."""
+    """A handler with the query of ``route``, as a paginator or filter sees it."""
     from starlette.datastructures import QueryParams
 
     own = {"route": route, "query_params": QueryParams(route.partition("?")[2]), "get_ordering": lambda: ()}

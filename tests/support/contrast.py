@@ -1,4 +1,4 @@
-"""What can hardly be seen on a page, by the contrasts that WCAG 2.2 asks for (1.4.3 and 1.4.11)."""
+"""Finds low contrasts on a page, by WCAG 2.2 (1.4.3 and 1.4.11)."""
 
 from typing import Any
 
@@ -45,6 +45,6 @@ return [...found];
 
 
 def faint(driver: Any) -> list[str]:
-    """Of the page that is shown, the texts of less than 4.5 : 1 and the edges of inputs of less than 3 : 1."""
+    """The texts below 4.5 : 1 and the borders of inputs below 3 : 1 on the current page."""
     seen: list[str] = driver.execute_script(_FAINT)
     return seen

@@ -1,5 +1,4 @@
-"""The app that test_attacks.py attacks. uvicorn runs it in a process of its own: ``uvicorn
-tests.support.dos_app:app``."""
+"""The app that test_attacks.py attacks, in a process of its own: ``uvicorn tests.support.dos_app:app``."""
 
 import asyncio
 import contextlib
@@ -28,11 +27,11 @@ left: list[asyncio.Task[None]] = []
 
 
 class Mishap(Exception):
-    """Whose traceback the log may have."""
+    """An error whose traceback the log may contain."""
 
 
 async def take(step: str) -> None:
-    """One step of an action of the randomised test."""
+    """Runs one step of an action of the randomised test."""
     if step == "turn":
         await asyncio.sleep(0)
     elif step == "pause":
@@ -45,13 +44,13 @@ async def take(step: str) -> None:
 
 
 class Room(AsyncAPIActionHandler):
-    """One route among many."""
+    """A handler with many routes."""
 
     @async_action
     async def wait(self) -> None:
         await asyncio.get_running_loop().create_future()
 
-    # What the randomised test calls: each goes through ``steps`` and tells how many there were.
+    # The actions of the randomised test. Each runs its ``steps`` and returns their number.
 
     @async_action
     async def act(self, steps: list[str]) -> int:
@@ -78,7 +77,7 @@ class Room(AsyncAPIActionHandler):
 
 
 class Talk(SubscribeMixin, AsyncAPIActionHandler):
-    """A route whose events are kept for those who come back: while somebody is there, or always."""
+    """A route with history: while it has subscribers, or always."""
 
     @async_action
     async def say(self, text: str) -> None:
@@ -86,7 +85,7 @@ class Talk(SubscribeMixin, AsyncAPIActionHandler):
 
 
 class Target(AsyncAPIConsumer):
-    """What attackers and well-behaved clients are served by alike."""
+    """The consumer that serves attackers and well-behaved clients."""
 
     routepatterns: ClassVar[Sequence[Any]] = [
         path("rooms/<int:pk>/", Room.as_aaah()),
@@ -114,8 +113,8 @@ class Target(AsyncAPIConsumer):
 
     @async_action(ordered=False)
     async def stubborn(self) -> None:
-        """Swallows its cancellation again and again, but not for ever."""
-        until = time.monotonic() + 1.6  # longer than a cancelled action is waited for
+        """Ignores its cancellation for a while."""
+        until = time.monotonic() + 1.6  # longer than the server waits for a cancelled action
         while (left := until - time.monotonic()) > 0:
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(left)
@@ -134,11 +133,11 @@ class Target(AsyncAPIConsumer):
     async def disconnect(self, code: int) -> None:
         self.released.set()
 
-    # What a server must not do, to show that the tests notice.
+    # Faults that the tests must notice.
 
     @async_action
     async def block_the_loop(self) -> None:
-        time.sleep(0.2)  # noqa: ASYNC251  # that is the point
+        time.sleep(0.2)  # noqa: ASYNC251  # it blocks the loop on purpose
 
     @async_action
     async def hoard(self, size: int) -> None:
@@ -154,7 +153,7 @@ class Target(AsyncAPIConsumer):
 
 
 class Watch(AsyncAPIConsumer):
-    """Tells what there is in the process."""
+    """Counts the objects in the process."""
 
     @async_action
     async def counts(self) -> dict[str, int]:
@@ -168,7 +167,7 @@ class Watch(AsyncAPIConsumer):
 async def lifespan(_: Any) -> AsyncIterator[None]:
     await app.publish(
         "talks/0/", "said", "", path="ws/"
-    )  # so that all which publishing needs is there before anybody counts
+    )  # so that publishing has created its objects before the first count
     yield
 
 

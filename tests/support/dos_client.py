@@ -1,7 +1,7 @@
-"""What the tests of attacks share: uvicorn in a process of its own, attackers in another, a well-behaved client here.
+"""For the tests of attacks: uvicorn in one process, attackers in another, a well-behaved client in the test.
 
-``python -m tests.support.dos_client NAME PORT`` is one attacker: it says "begun" once it is at it, and ends with its
-input. ``NAME:40`` is one with forty sockets.
+``python -m tests.support.dos_client NAME PORT`` runs one attacker. It prints "begun" once it attacks, and ends when its
+standard input closes. ``NAME:40`` uses forty sockets.
 """
 
 import contextlib
@@ -20,16 +20,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-WAIT = 20.0  # seconds that anything is waited for
+WAIT = 20.0  # seconds; the longest wait for anything
 ROOT = Path(__file__).parents[2]
-RUN = "wsaction run"  # as `make run` does
-PLAIN = "uvicorn"  # as others start it
+RUN = "wsaction run"  # as in `make run`
+PLAIN = "uvicorn"  # without wsaction's protocol class
 
-# ------------------------------------------------------------------------------------------------ a client by hand
+# ------------------------------------------------------------------------------------------------ a raw client
 
 
 def ws_frame(payload: bytes, opcode: int = 1) -> bytes:
-    """One masked WebSocket frame. Its mask is zero, which leaves the payload as it is and costs an attacker nothing."""
+    """A masked WebSocket frame. Its mask is zero, which leaves the payload unchanged and is cheap for an attacker."""
     size = len(payload)
     if size < 126:
         told = struct.pack("!B", 0x80 | size)
@@ -43,9 +43,9 @@ def request(action: str, route: str = "", **keys: Any) -> bytes:
 
 
 class Client:
-    """A blocking WebSocket without a thread or a loop, so that what is measured is the server.
+    """A blocking WebSocket client without threads or an event loop, so that measurements show only the server.
 
-    ``receive_buffer``, in bytes, is what its kernel takes in while it does not read.
+    ``receive_buffer`` is how many bytes its kernel accepts while it does not read.
     """
 
     def __init__(self, port: int, path: str = "/ws/", receive_buffer: int | None = None) -> None:
@@ -68,7 +68,7 @@ class Client:
         self.socket.sendall(frames)
 
     def receive(self) -> tuple[int, bytes]:
-        """The next message's opcode and payload; pings are answered on the way. Raises `ConnectionError` at the end."""
+        """The opcode and payload of the next message; answers pings. Raises `ConnectionError` at the end."""
         while True:
             head = self._in.read(2)
             if len(head) < 2:
@@ -93,13 +93,13 @@ class Client:
         return self.reply()
 
     def swallow(self) -> None:
-        """Reads and forgets what there is now."""
+        """Reads and discards what has arrived."""
         with contextlib.suppress(BlockingIOError):
             while self.socket.recv(1 << 20, socket.MSG_DONTWAIT):
                 pass
 
     def abort(self) -> None:
-        """Ends by RST, in the middle of whatever it is."""
+        """Ends the connection with RST."""
         if self.socket.fileno() < 0:
             return
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -118,7 +118,7 @@ def handshake(port: int, path: str = "/ws/") -> bytes:
 
 
 class Server:
-    """`tests.support.dos_app`, or another app, on uvicorn, in a process of its own; its log is kept."""
+    """`tests.support.dos_app`, or another app, on uvicorn in a process of its own. Keeps the log."""
 
     def __init__(self, how: str, *flags: str, app: str = "tests.support.dos_app:app", **limits: float) -> None:
         command = ["wsaction", "run", app, "--port", "0", *flags]
@@ -167,7 +167,7 @@ class Server:
             self.process.stderr.close()  # type: ignore[union-attr]
 
     def memory(self, peak: bool = False) -> int:
-        """The resident bytes of the process now, or the most since `forget_peak`."""
+        """The resident bytes of the process, or their peak since `forget_peak`."""
         name = "VmHWM:" if peak else "VmRSS:"
         (line,) = (line for line in self._proc("status").read_text().splitlines() if line.startswith(name))
         return int(line.split()[1]) * 1024
@@ -176,7 +176,7 @@ class Server:
         self._proc("clear_refs").write_text("5")
 
     def processor(self) -> tuple[float, float]:
-        """The seconds that its loop's thread has run, and those that it could have run but others did."""
+        """The seconds that the loop's thread has run, and the seconds that it waited for a processor."""
         ran, waited, _ = self._proc("schedstat").read_text().split()
         return int(ran) / 1e9, int(waited) / 1e9
 
@@ -185,12 +185,12 @@ class Server:
 
     @property
     def complaints(self) -> list[str]:
-        """What the log says that is no plain information."""
+        """The lines of the log that are not INFO."""
         return [line for line in self.log if not line.startswith("INFO:")]
 
 
 def counts(server: Server) -> dict[str, int]:
-    """What there is in the server's process, with the one connection that asks."""
+    """The counts of objects in the server's process, with this one connection."""
     watch = Client(server.port, "/watch/")
     data: dict[str, int] = watch.call("counts")["data"]
     watch.abort()
@@ -198,7 +198,7 @@ def counts(server: Server) -> dict[str, int]:
 
 
 def left_of(server: Server, before: dict[str, int], within: float = WAIT) -> dict[str, int]:
-    """What there is more of than before: nothing soon, or what still is after so many seconds."""
+    """The counts above ``before``: empty as soon as there are none, or those left after this many seconds."""
     deadline = time.monotonic() + within
     while True:
         now = counts(server)
@@ -211,7 +211,7 @@ def left_of(server: Server, before: dict[str, int], within: float = WAIT) -> dic
 
 
 class Attack:
-    """An attacker's view of its own process."""
+    """The context of an attack, in the attacker's process."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -221,14 +221,14 @@ class Attack:
 
     @property
     def over(self) -> bool:
-        """Whether the test has had enough."""
+        """Whether the test has ended the attack."""
         return bool(select.select([sys.stdin], [], [], 0)[0])
 
     def until_over(self) -> None:
         select.select([sys.stdin], [], [])
 
     def flood(self, frames: bytes, per_second: float | None = None, reads: bool = True) -> None:
-        """Sends the same again and again, as fast as the server takes it or so many bytes per second."""
+        """Sends the same data repeatedly, as fast as the server takes it or at this many bytes per second."""
         client = Client(self.port)
         client.send(frames)
         self.begun()
@@ -247,7 +247,7 @@ class Attack:
         client.abort()
 
     def flood_all(self, sockets: int, frames: bytes) -> None:
-        """Sends the same again and again over so many sockets, as fast as the server takes it from each."""
+        """Sends the same data repeatedly over several sockets, as fast as the server takes it from each."""
         clients = {client.socket: client for client in (Client(self.port) for _ in range(sockets))}
         rest = dict.fromkeys(clients, memoryview(frames))
         sent, last = 0, dict[Any, bytes | None]()
@@ -273,14 +273,14 @@ class Attack:
 
 
 def fragment(payload: bytes, opcode: int = 0) -> bytes:
-    """A frame of a message that goes on."""
+    """A continuation frame that does not end its message."""
     frame = bytearray(ws_frame(payload, opcode))
     frame[0] &= 0x7F
     return bytes(frame)
 
 
 def fragments(attack: Attack, sockets: int) -> None:
-    """Each socket begins a message, continues it by 65,000 fragments of one byte, and holds it open."""
+    """Each socket begins a message, continues it with 65,000 fragments of one byte, and never ends it."""
     clients = [Client(attack.port) for _ in range(sockets)]
     left = {client.socket: memoryview(fragment(b"x", 1) + fragment(b"x") * 65_000) for client in clients}
     for one in left:
@@ -290,7 +290,7 @@ def fragments(attack: Attack, sockets: int) -> None:
         for one in select.select([], left, [], 0.1)[1]:
             try:
                 left[one] = left[one][one.send(left[one]) :]
-            except ConnectionError:  # it took too long
+            except ConnectionError:  # the server closed it after its time limit
                 left[one] = memoryview(b"")
             if not left[one]:
                 del left[one]
@@ -316,7 +316,7 @@ def empty_fragments(attack: Attack, sockets: int) -> None:
 
 
 def unknown_opcodes(attack: Attack, sockets: int) -> None:
-    """Frames that end the socket, and another socket at once."""
+    """Sends frames with unknown opcodes, which end the socket, and reconnects at once."""
     attack.begun()
     opened = 0
     frames = ws_frame(b"x", 3) * 1_000
@@ -331,17 +331,17 @@ def unknown_opcodes(attack: Attack, sockets: int) -> None:
 
 
 def says(attack: Attack, sockets: int) -> None:
-    """4 KB in each of 3,000 rooms where nobody is, again and again."""
+    """Publishes 4 KB in each of 3,000 rooms without subscribers, repeatedly."""
     attack.flood_all(sockets, b"".join(request("say", f"talks/{room}/", text="x" * 4_000) for room in range(3_000)))
 
 
 def says_to_be_kept(attack: Attack, sockets: int) -> None:
-    """The same in rooms whose handler keeps what is said."""
+    """Publishes the same in rooms whose handler always keeps events."""
     attack.flood_all(sockets, b"".join(request("say", f"kept/{room}/", text="x" * 4_000) for room in range(3_000)))
 
 
 def writes(attack: Attack, sockets: int) -> None:
-    """Changes 16 rows, each by an action of its own, again and again."""
+    """Changes 16 rows repeatedly, each by an action of its own."""
     changes = (request("partial_update", f"items/{row}/", data={"title": "new"}) for row in range(1, 17))
     attack.flood_all(sockets, b"".join(changes) * 50)
 
@@ -363,7 +363,7 @@ def a_thousand_routes() -> bytes:
 
 
 def routes(attack: Attack) -> None:
-    """A thousand routes in flight, again and again."""
+    """Keeps a thousand routes in flight."""
     told = False
     while not attack.over:
         client = Client(attack.port)
@@ -378,17 +378,17 @@ def routes(attack: Attack) -> None:
 
 
 def aborts(attack: Attack) -> None:
-    """Opens 700 connections at the least, and ends each by RST at another place."""
+    """Opens at least 700 connections and ends each with RST, at different points."""
     attack.begun()
     opened = 0
     greeting = handshake(attack.port)
     while opened < 700 or not attack.over:
         way = opened % 4
-        if way == 0:  # in the middle of the handshake
+        if way == 0:  # during the handshake request
             with socket.create_connection(("127.0.0.1", attack.port)) as half:
                 half.sendall(greeting[:50])
                 half.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        elif way == 1:  # before the handshake is answered
+        elif way == 1:  # before the answer to the handshake
             with socket.create_connection(("127.0.0.1", attack.port)) as early:
                 early.sendall(greeting)
                 early.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -396,7 +396,7 @@ def aborts(attack: Attack) -> None:
             client = Client(attack.port)
             if way == 2:  # in the middle of a frame
                 client.send(request("echo", data="x" * 1_000)[:500])
-            else:  # with one action under way, one behind it and one in a thread
+            else:  # with one action running, one queued and one in a thread
                 client.send(request("wait", "rooms/1/") * 2 + request("block_a_thread_for_a_moment"))
             client.abort()
         opened += 1
@@ -404,7 +404,7 @@ def aborts(attack: Attack) -> None:
 
 
 def hold(attack: Attack, *clients: Client) -> None:
-    """Keeps connections as they are until it is over, then drops them."""
+    """Keeps connections unchanged until the attack ends, then drops them."""
     attack.begun()
     attack.until_over()
     for client in clients:
@@ -412,7 +412,7 @@ def hold(attack: Attack, *clients: Client) -> None:
 
 
 def headers(attack: Attack) -> None:
-    """Handshakes whose headers never end."""
+    """Sends handshakes whose headers never end."""
     attack.begun()
     lines, longest = b"X: 1\r\n" * 50_000, 0
     while not attack.over:
@@ -424,12 +424,12 @@ def headers(attack: Attack) -> None:
     print(json.dumps({"longest": longest}), flush=True)
 
 
-CLOSED_WINDOW = 4_096  # bytes that the kernel of one who does not read takes in, at the most a few times that
-UNREADING = 4  # connections of one who does not read
+CLOSED_WINDOW = 4_096  # receive buffer, in bytes, of a client that does not read; the kernel may use a few times that
+UNREADING = 4  # connections of a client that does not read
 
 
 def never_reads(attack: Attack) -> None:
-    """Asks for large replies and reads none."""
+    """Requests large replies and reads none."""
     clients = [Client(attack.port, receive_buffer=CLOSED_WINDOW) for _ in range(UNREADING)]
     for client in clients:
         client.send(request("large", size=60_000) * 100)
@@ -437,7 +437,7 @@ def never_reads(attack: Attack) -> None:
 
 
 def endless(attack: Attack) -> None:
-    """Endless streams, as many as there may be, and reads none of them."""
+    """Starts as many endless streams as allowed and reads none."""
     clients = [Client(attack.port, receive_buffer=CLOSED_WINDOW) for _ in range(UNREADING)]
     for client in clients:
         client.send(request("endless") * 16)
@@ -445,7 +445,7 @@ def endless(attack: Attack) -> None:
 
 
 def half_open(attack: Attack) -> None:
-    """Connections whose peer is gone without a word: no pong, no FIN."""
+    """Leaves connections half open: no pong, no FIN."""
     clients = [Client(attack.port) for _ in range(UNREADING)]
     for client in clients:
         client.send(request("wait", "rooms/1/"))
@@ -453,12 +453,12 @@ def half_open(attack: Attack) -> None:
 
 
 def silent(attack: Attack) -> None:
-    """Opens a hundred connections and says nothing."""
+    """Opens a hundred connections and sends nothing."""
     hold(attack, *[Client(attack.port) for _ in range(100)])
 
 
 def stubborn(attack: Attack) -> None:
-    """Starts what swallows its cancellation, cancels it, starts it again and leaves."""
+    """Starts an action that ignores its cancellation, cancels it, starts it again and disconnects."""
     clients = [Client(attack.port) for _ in range(UNREADING)]
     for client in clients:
         for number in range(16):
@@ -476,14 +476,14 @@ def stubborn(attack: Attack) -> None:
 
 
 def threads(attack: Attack) -> None:
-    """Twice as many sync actions as there are threads."""
+    """Runs twice as many sync actions as there are threads."""
     clients = [Client(attack.port) for _ in range(2)]
     for client in clients:
         client.send(request("block_a_thread") * 16)
     hold(attack, *clients)
 
 
-# What a server must not do, to show that the tests notice.
+# Faults that the tests must notice.
 
 
 def blocks_the_loop(attack: Attack) -> None:
@@ -514,9 +514,9 @@ def leaves_a_task(attack: Attack) -> None:
 
 @contextlib.contextmanager
 def attacked_by(name: str, port: int) -> Iterator[Callable[[], dict[str, Any]]]:
-    """An attacker at work, in a process that gives way to others: on a network it would have a machine of its own.
+    """Runs an attacker in a process with low priority, because in reality it has a machine of its own.
 
-    Gives a function that ends the attack and returns what it tells of itself. Raises what it wrote where it failed.
+    Yields a function that ends the attack and returns its output. Raises an error with that output if it fails.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.support.dos_client", name, str(port)],
@@ -549,16 +549,16 @@ def attacked_by(name: str, port: int) -> Iterator[Callable[[], dict[str, Any]]]:
             pipe.close()  # type: ignore[union-attr]
 
 
-# ------------------------------------------------------------------------------------------------ what is measured
+# ------------------------------------------------------------------------------------------------ measurements
 
 PACE = 0.001  # seconds between two calls of a well-behaved client
 
 
 def call_paced(client: Client, count: int) -> list[float]:
-    """The seconds that each of ``count`` calls took, made one after the other at a steady pace."""
+    """The seconds of each of ``count`` calls, one after the other at a steady pace."""
     took = []
     for number in range(count):
-        time.sleep(PACE)  # a client that thinks; it waits for nothing here
+        time.sleep(PACE)  # the pace, not a wait for anything
         started = time.perf_counter()
         if client.call("echo", data=number)["data"] != number:
             raise RuntimeError("a reply to somebody else's call")
@@ -567,10 +567,10 @@ def call_paced(client: Client, count: int) -> list[float]:
 
 
 def p99(server: Server, count: int) -> tuple[float, float]:
-    """The p99 of a new client's calls in seconds, as it were if the server's loop had run whenever it could.
+    """The p99 of a new client's calls, in seconds, corrected for a busy machine; and the factor of that correction.
 
-    A machine that is busy with other things, as with other tests, stretches all that a busy server does; by how much
-    comes with it.
+    Other processes, such as other tests, slow the server down. The p99 is what it would be if the server's loop had run
+    whenever it could.
     """
     client = Client(server.port)
     ran, waited = server.processor()

@@ -1,4 +1,4 @@
-"""The app of test_attacks.py whose clients write to one SQLite file; its ``echo`` reads from it."""
+"""The app of test_attacks.py with a database: clients write to one SQLite file, and ``echo`` reads from it."""
 
 import tempfile
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from wsaction.generics import ModelAPIActionHandler
 from wsaction.routing import path
 from wsaction.serializers import ReadOnly
 
-ROWS = 16  # each changed by an action of its own: as many as one connection may have under way
+ROWS = 16  # each is changed by its own action: as many as one connection may run at once
 
 FOLDER = tempfile.TemporaryDirectory()
 ENGINE = create_async_engine(f"sqlite+aiosqlite:///{Path(FOLDER.name) / 'items.db'}")

@@ -1,4 +1,4 @@
-"""The app that tests stop: what it serves, and, as it ends, what is left of it."""
+"""An app for the tests of shutdown. When it ends, it reports what is left of it."""
 
 import asyncio
 import json

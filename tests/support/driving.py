@@ -1,4 +1,4 @@
-"""What the tests of handlers share: one view, served in process and asked one frame at a time."""
+"""For the tests of handlers: serve one view in process, and send it one frame at a time."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,14 +14,14 @@ from wsaction.testing import WebSocketSession, connect
 async def talking(
     view: Any, url: str = "/", *, at: str = "", debug: bool = False, limits: Limits | None = None, **options: Any
 ) -> AsyncIterator[WebSocketSession]:
-    """A connection to ``view``, which a running app has at ``path(at)``; ``options`` are those of ``connect``."""
+    """A connection to ``view``, which a running app serves at ``path(at)``; ``options`` are those of ``connect``."""
     app = WSAction([path(at, view)], debug=debug, limits=limits)
     async with app.lifespan(), connect(app, url, **options) as ws:
         yield ws
 
 
 async def ask(view: Any, action: str, route: str = "", *, debug: bool = False, **parameters: Any) -> dict[str, Any]:
-    """The reply to one frame on a connection of its own; its ``request_id`` is left out."""
+    """The reply to one frame, on a new connection, without its ``request_id``."""
     async with talking(view, debug=debug) as ws:
         return untold(await ws.call(action, route, **parameters))
 
@@ -32,6 +32,6 @@ def untold(reply: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def types_and_locs(reply: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
-    """Of each error its type and place; the status must be 400."""
+    """The type and ``loc`` of each error of a reply, whose status must be 400."""
     assert (reply["status"], reply["data"]) == (400, None)
     return [(error["type"], error["loc"]) for error in reply["errors"]]

@@ -1,4 +1,4 @@
-"""A task factory whose tasks begin within ``create_task``, as Python 3.12 makes them: `asyncio.eager_task_factory`."""
+"""A task factory that runs tasks within ``create_task``, like `asyncio.eager_task_factory` of Python 3.12."""
 
 import asyncio
 import sys
@@ -12,7 +12,7 @@ __all__ = ("eager_task_factory",)
 
 @coroutine
 def _go_on(work: Coroutine[Any, Any, Any], first: Any) -> Generator[Any, Any, Any]:
-    """The rest of a coroutine that has waited for ``first`` already."""
+    """Runs the rest of a coroutine whose first step waits for ``first``."""
     waits_for = first
     while True:
         try:
@@ -36,7 +36,7 @@ async def _ended(value: Any, exc: BaseException | None) -> Any:
 def _emulated(
     loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], context: Context | None = None, **options: Any
 ) -> asyncio.Task[Any]:
-    """Runs the first step at once, as a task that goes on with the rest."""
+    """Runs the first step at once, and the rest as a task."""
     own = copy_context() if context is None else context
     rest: list[Any] = []
 

@@ -1,6 +1,6 @@
-"""Redis as far as `RedisLayer` uses it, in virtual time, with every fault that a seed can draw.
+"""A fake of Redis for `RedisLayer`, in virtual time, with random faults.
 
-The scripts are written once more, in Python: what the real ones do is checked against a real server elsewhere.
+It implements the scripts in Python. Other tests check the real scripts on a real server.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.support.virtual_time import now
-from wsaction.layers._redis_pipeline import Demoted, Link
+from wsaction.layers._redis_pipeline import Demoted, RedisConnection
 from wsaction.layers._redis_scripts import ALIVE, COUNT, INVALIDATE, PUBLISH, READ, RENEW, TELL, Script
 from wsaction.layers.redis import RedisLayer
 
@@ -22,7 +22,7 @@ SCRIPTS = {script.sha: script for script in (ALIVE, COUNT, INVALIDATE, PUBLISH, 
 
 @dataclass
 class Kept:
-    """What is kept of one topic."""
+    """The meta and the stream of one topic."""
 
     epoch: str = ""
     offset: int = 0
@@ -36,23 +36,25 @@ class Kept:
 
 @dataclass
 class People:
-    """Who is in one topic."""
+    """The users of one topic."""
 
-    counts: dict[bytes, dict[bytes, int]] = field(default_factory=dict)  # by user and process; empty: about to leave
+    counts: dict[bytes, dict[bytes, int]] = field(default_factory=dict)  # by user, process; empty: leave deferred
     by: list[bytes] = field(default_factory=list)
     heal: float = 0.0
 
 
 class FakeServer:
-    """``stop`` and ``start`` restart it; what was written last may be lost by that. ``demote`` makes it a replica for
-    those who are connected, while who connects anew reaches the new master."""
+    """A server. ``stop`` and ``start`` restart it, which may lose the last writes.
+
+    ``demote`` makes it a replica for its present connections; new connections reach the new master.
+    """
 
     def __init__(self, rng: random.Random) -> None:
         self.rng, self.links, self.topics = rng, set[FakeLink](), dict[bytes, Kept]()
         self.people: dict[bytes, People] = {}
         self.hashes: dict[bytes, dict[bytes, bytes]] = {}
         self.leases: dict[bytes, dict[bytes, float]] = {}  # sorted sets
-        self.quiet_loss = 0.0  # how much of what is published is lost without a word
+        self.quiet_loss = 0.0  # the fraction of publications that is lost silently
         self._undo: list[tuple[float, bytes, Kept | None]] = []
         self._starts = itertools.count(1)
         self.start()
@@ -78,7 +80,7 @@ class FakeServer:
             kept.clear()
 
     def demote(self) -> None:
-        """A failover: all that is kept is on the new master too."""
+        """A failover. The new master has all the data."""
         for link in self.sorted_links():
             link.is_on_replica = True
         self.start()
@@ -264,8 +266,10 @@ class FakeServer:
 
 
 class FakeLink:
-    """A connection that takes its time, keeps the order in each direction, and can be cut: loudly, or so that nothing
-    comes any more."""
+    """A connection with latency, which keeps the order in each direction.
+
+    It can be cut: with an error, or silently, so that nothing arrives any more.
+    """
 
     numbers = itertools.count()
 
@@ -279,7 +283,7 @@ class FakeLink:
     def _latency(self) -> float:
         rng = self.server.rng
         if rng.random() < 0.002:
-            return 0.5  # a hiccup, longer than a reconnection takes
+            return 0.5  # longer than a reconnection takes
         return rng.choice((0.0, 0.0005, 0.002, 0.002, 0.03)) * rng.random()
 
     async def send(self, data: bytes) -> None:
@@ -304,14 +308,14 @@ class FakeLink:
             self._came.put_nowait(answer)
 
     def cut(self, *, silent: bool = False) -> None:
-        """What is under way in either direction is gone."""
+        """Cuts the connection. Data in transit is lost, in both directions."""
         self.server.links.discard(self)
         self.is_cut, self.is_silent = True, silent
         if not silent:
             self._came.put_nowait(ConnectionError("cut"))
 
     async def receive(self) -> Any:
-        """The next answer; an error is raised."""
+        """The next answer. Raises it if it is an error."""
         answer = await self._came.get()
         if isinstance(answer, Exception):
             raise answer
@@ -342,10 +346,10 @@ class FakeRedisLayer(RedisLayer):
         super().__init__("redis://fake", ping_interval=ping_interval, **options)
         self._server = server
 
-    async def _rehearse(self, link: Link, run_id: bytes) -> None:
-        """A fake refuses nothing."""
+    async def _check_rights(self, link: RedisConnection, run_id: bytes) -> None:
+        """Does nothing, because a fake refuses nothing."""
 
-    async def _connect(self) -> Link:
+    async def _connect(self) -> RedisConnection:
         link = FakeLink(self._server)
         await asyncio.sleep(0.001 + link._latency())
         if not self._server.is_up:

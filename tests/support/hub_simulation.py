@@ -1,8 +1,8 @@
-"""A small world around the hub: clients that come and go, publishers, a store, and what each client must have seen.
+"""Simulates clients, publishers and a store around the hub, and checks what each client received.
 
-A topic has several routes; a client subscribes to some of them, and asks who is there. Every client keeps a log of what
-it was told under each route. `World.faults` reconciles each log with what was acknowledged: every event once and in
-order, or the client was told.
+A topic has several routes. A client subscribes to some of them and asks who is present. It keeps a log of each route.
+`World.faults` compares the logs with the acknowledged events: a client must get every event once and in order, or a
+notice of the loss.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def now() -> float:
 
 
 class FakeSubscriber:
-    """A connection with a byte-bounded outbox, whose client is told by one task."""
+    """A connection with a byte-bounded outbox, which one task delivers to the client."""
 
     def __init__(self, receive: Callable[[str], Awaitable[None] | None], capacity: int = 1 << 20) -> None:
         self.capacity, self.code, self.size = capacity, 0, 0
@@ -79,7 +79,7 @@ class FakeSubscriber:
 
 @dataclass
 class Joined:
-    """A reply came."""
+    """A reply to a subscription, in a log."""
 
     at: float
     position: Position
@@ -88,7 +88,7 @@ class Joined:
 
 @dataclass
 class Told:
-    """A notice came."""
+    """A notice, in a log."""
 
     at: float
     event: str
@@ -97,7 +97,7 @@ class Told:
 
 @dataclass
 class Got:
-    """An event came: the ``number``-th of a publisher on this topic."""
+    """An event, in a log: the ``number``-th of a publisher on this topic."""
 
     at: float
     offset: int
@@ -107,7 +107,7 @@ class Got:
 
 @dataclass
 class Segment:
-    """What followed a fresh start: nothing in it may be missing."""
+    """The events after a fresh start. None of them may be missing."""
 
     head: Joined | Told
     events: list[Got] = field(default_factory=list)
@@ -133,7 +133,7 @@ class Node:
 
 
 class World:
-    """``options`` are the hubs'."""
+    """The whole simulation. ``options`` are those of the hubs."""
 
     def __init__(
         self,
@@ -151,12 +151,12 @@ class World:
         self.count: Counter[str] = Counter()
         self.topics = [f"boards/{number}/" for number in range(topics)]
         self.topic_of = {route: topic for topic in self.topics for route in (topic, f"{topic}1/", f"{topic}2/")}
-        self.there: dict[str, dict[str, int]] = {topic: {} for topic in self.topics}  # what `presence` answers
+        self.there: dict[str, dict[str, int]] = {topic: {} for topic in self.topics}  # the data of `presence`
         self.history = History(history, 60)
         self.rows: dict[str, dict[str, int]] = {topic: {} for topic in self.topics}  # the store
-        self.acknowledged: dict[str, dict[tuple[int, int], float]] = {topic: {} for topic in self.topics}  # begun when
+        self.acknowledged: dict[str, dict[tuple[int, int], float]] = {topic: {} for topic in self.topics}  # start times
         self.nodes: list[Node] = []
-        self.is_apart = apart  # whether publishers are in a process that nobody is subscribed in
+        self.is_apart = apart  # whether the publishers have a process without subscribers
         self.over, self.paused, self.publishing = False, False, 0
         self.clients = [Client(self, number) for number in range(clients)]
 
@@ -201,9 +201,9 @@ class World:
         node.healed.add(topic)
         node.hub.invalidate_later(topic, self.history)
 
-    # ------------------------------------------------------------------------------------------------ its life
+    # ------------------------------------------------------------------------------------------------ running
     async def quiet(self) -> None:
-        """Until nobody publishes."""
+        """Waits until no publication is under way."""
         self.paused = True
         while self.publishing:  # noqa: ASYNC110  # virtual time
             await asyncio.sleep(0.005)
@@ -215,7 +215,7 @@ class World:
                 self.count["drops"] += 1
 
     def hold_one(self) -> None:
-        """As while somebody's permissions are asked again."""
+        """Holds the events of a client, as while its permissions are checked again."""
         client = self.rng.choice(self.clients)
         if client.subscriber is not None:
             for route in client.routes:
@@ -224,12 +224,12 @@ class World:
             self.count["held"] += 1
 
     async def restart_node(self) -> None:
-        if self.gentle:  # a drain waits for what is being published
+        if self.gentle:  # a drain waits for publications
             await self.quiet()
         which = self.rng.randrange(2)
         old, self.nodes[which] = self.nodes[which], await Node(self, **self.options()).start()
         await old.stop()
-        for topic in sorted(old.healed):  # what the old one was about to heal
+        for topic in sorted(old.healed):  # invalidations that the old node had pending
             self.invalidate_later(self.nodes[which], topic)
         self.count["node_restarts"] += 1
         self.paused = False
@@ -237,7 +237,7 @@ class World:
     async def live(
         self, chaos: Callable[[World], Awaitable[None]], *, publishers: int = 3, pause: float = 0.02
     ) -> None:
-        """Runs until the chaos is over and all has come to rest."""
+        """Runs until the faults have ended and all clients are at rest."""
         self.nodes = [await Node(self, **self.options()).start() for _ in range(3 if self.is_apart else 2)]
         clients = [asyncio.create_task(client.live()) for client in self.clients]
         at_work = [asyncio.create_task(self.publish(number, pause)) for number in range(publishers)]
@@ -246,7 +246,7 @@ class World:
             self.over = True
             await asyncio.gather(*at_work)
             await self.rest()
-            await asyncio.sleep(2.0)  # positions are compared
+            await asyncio.sleep(2.0)  # the hubs compare their positions
             await self.rest()
         finally:
             for task in (*clients, *at_work):
@@ -256,7 +256,7 @@ class World:
                 await node.stop()
 
     async def rest(self) -> None:
-        """Until everybody is there and has been told everything."""
+        """Waits until every client is connected and up to date."""
         async with asyncio.timeout(60):
             while not self.is_at_rest():  # noqa: ASYNC110  # virtual time
                 await asyncio.sleep(0.2)
@@ -269,9 +269,9 @@ class World:
             for node in self.nodes
         )
 
-    # ------------------------------------------------------------------------------------------------ the reckoning
+    # ------------------------------------------------------------------------------------------------ checks
     def faults(self) -> list[Any]:
-        """What is wrong with what the clients were told: nothing, if all is well."""
+        """The faults in the clients' logs; empty if there are none."""
         return [
             *(
                 (client.number, "under a route that it has not", client.strays)
@@ -295,7 +295,7 @@ class World:
                 seen[entry.publisher, entry.number] += 1
             elif (entry.event == "$resync") if isinstance(entry, Told) else entry.recovered is not True:
                 segments.append(Segment(entry))
-                if isinstance(entry, Joined) and entry.recovered is None:  # it began afresh
+                if isinstance(entry, Joined) and entry.recovered is None:  # a fresh start
                     faults += [("twice", key) for key, times in seen.items() if times > 1]
                     seen.clear()
         faults += [("twice", key) for key, times in seen.items() if times > 1]
@@ -342,12 +342,12 @@ class World:
 
 
 def _told_soon(holes: list[int], got: list[Got], last: float) -> bool:
-    """What Redis acknowledged and then lost is found out once it is back: nobody goes on for 2 s untold."""
+    """Whether a notice came within 2 s of each hole, of events that Redis had acknowledged and then lost."""
     return all(last - next(event.at for event in got if event.number > hole) < 2.0 for hole in holes)
 
 
 class Client:
-    """One that comes, goes, comes back with ``since``, reloads when it is told to, and notes everything."""
+    """A client that connects, disconnects, returns with ``since``, reloads after a `$resync`, and logs everything."""
 
     def __init__(self, world: World, number: int) -> None:
         rng = world.rng
@@ -362,7 +362,7 @@ class Client:
         self.there: dict[str, dict[str, int]] = {route: {} for route in self.routes}
         self.strays: set[str] = set()
         self.overtaken: list[Any] = []
-        self.doubts, self.settled = Counter[str](), Counter[str]()  # how often it had to ask who is there, and was told
+        self.doubts, self.settled = Counter[str](), Counter[str]()  # requests for presence, and their replies
         self.to_reload: set[str] = set()
         self.subscriber: FakeSubscriber | None = None
         self.node: Node
@@ -427,7 +427,7 @@ class Client:
         task.add_done_callback(self.tasks.discard)
 
     async def ask_who(self, route: str) -> None:
-        """As the action `presence` does, with a layer and a middleware that take their time."""
+        """Asks for presence like the action, with a slow layer and a slow middleware."""
         subscriber, world, topic = self.subscriber, self.world, self.world.topic_of[route]
         if subscriber is None:
             return
@@ -460,19 +460,21 @@ class Client:
             replies.append(json.dumps([route, position.epoch, position.offset, recovered, rows]))
             return None if is_indirect else replies[0]
 
-        is_indirect = self.is_indirect and not again  # another action that subscribes, and goes on for a while
+        is_indirect = self.is_indirect and not again  # another action subscribes and keeps running
         async with self.orders[route]:  # frames of one route are handled in order
             if subscriber.is_closed:
                 return
             try:
                 go_on = await self.node.hub.join(
-                    subscriber, topic, route,
+                    subscriber,
+                    topic,
+                    route,
                     reply=reply,
                     history=world.history,
                     since=None if again else self.position[route],
                     snapshot=snapshot if self.has_snapshot else None,
                     filter=only_even if self.is_filtered else None,
-                )  # fmt: skip
+                )
             except (LayerUnavailable, Cancelled):
                 world.count["join_refused"] += 1
                 if self.subscriber is subscriber:
@@ -502,13 +504,13 @@ class Client:
             self.got(message["route"], message["offset"], message["data"])
 
     def answered(self, route: str, there: dict[str, int], doubts: int) -> None:
-        """The reply to `presence` came, which may not be older than the events before it."""
+        """Takes a reply to `presence`, which must not be older than the events before it."""
         if older := {by: n for by, n in self.there[route].items() if n > there.get(by, 0) and by != "-1"}:
             self.overtaken.append((route, older, there))
         self.there[route], self.settled[route] = there, doubts
 
     def doubt(self, route: str) -> None:
-        """What it knows of who is there is of no position until it is told anew, over lost connections too."""
+        """Asks for presence again. Until the reply, even over lost connections, the known presence has no position."""
         self.doubts[route] += 1
         self.begin(self.ask_who(route))
 
@@ -533,7 +535,7 @@ class Client:
         if event == "$resync" and self.asks_who:
             self.doubt(route)
         if event == "$resync" and self.has_snapshot:
-            self.position[route] = None  # what it has is the state of no position, until the next snapshot
+            self.position[route] = None  # until the next snapshot, the state has no position
             self.to_reload.add(route)
             self.start(route, again=True)
 

@@ -1,4 +1,4 @@
-"""An app that declares a little of everything, for what reads declarations."""
+"""An app with every kind of declaration, for the tests of tools that read declarations."""
 
 import datetime
 import enum
@@ -206,7 +206,7 @@ class Root(AsyncAPIConsumer):
         re_path(r"^by/(\d+)/([a-z]+)/$", Sub.as_aaah(actions=["grow"])),
         re_path(r"^(?:a|b)/(?P<rest>x|y)$|^c$", Sub.as_aaah(actions=["grow"])),
         path("with/kwargs/", Sub.as_aaah(actions=["grow"]), {"pk": 1}),
-        path("with/kwargs/", Sub.as_aaah(actions=["rings"])),  # never reached
+        path("with/kwargs/", Sub.as_aaah(actions=["rings"])),  # unreachable
         django.urls.path("django/<uuid:key>/", Sub.as_aaah(actions=["grow"])),
         path("live/<int:pk>/", Live.as_aaah()),
         path("watched/", Watched.as_aaah()),
@@ -248,7 +248,7 @@ async def plain_asgi(scope: Any, receive: Any, send: Any) -> None:
 
 
 def everything() -> WSAction:
-    """The app; without authentication its connections are open."""
+    """The app, without authentication."""
     return WSAction(
         [
             path("", Root.as_asgi()),

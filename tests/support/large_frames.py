@@ -1,4 +1,4 @@
-"""The apps that test_message_sizes.py serves: one bound, in every place where it may be said."""
+"""The apps of test_message_sizes.py: one bound, in every place where it can be set."""
 
 from fastapi import FastAPI
 from starlette.applications import Starlette

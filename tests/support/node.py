@@ -1,4 +1,4 @@
-"""Node and npm packages for tests, installed once for this machine: in WSACTION_NODE_CACHE or the temporary folder."""
+"""Node and npm packages for tests, installed once per machine, in WSACTION_NODE_CACHE or the temporary folder."""
 
 import os
 import shutil
@@ -13,9 +13,9 @@ __all__ = ("node", "packages")
 
 
 def packages(name: str, *wanted: str) -> Path:
-    """The ``node_modules`` with packages, ``"ws@8.23.0"`` for example, in a folder of that name.
+    """A ``node_modules`` folder with packages such as ``"ws@8.23.0"``.
 
-    Skips the test where there is no Node or npm, and says so.
+    Skips the test if there is no Node or npm.
     """
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip(f"node and npm are needed for {', '.join(wanted)}: apt-get install nodejs npm")
@@ -31,5 +31,5 @@ def packages(name: str, *wanted: str) -> Path:
 
 
 def node(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
-    """Runs Node to its end, at most 100 seconds."""
+    """Runs Node until it ends, at most 100 seconds."""
     return subprocess.run(["node", *arguments], capture_output=True, text=True, check=False, timeout=100, **options)

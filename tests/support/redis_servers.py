@@ -1,4 +1,4 @@
-"""Which tests need a Redis, and a redis-server of the tests' own: see `benchmarks.redis_server`."""
+"""Marks for tests that need Redis, and a redis-server for tests; see `benchmarks.redis_server`."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""`tests.support.boards` in a process of its own, to be killed and started again on the same port."""
+"""Runs `tests.support.boards` in a process that tests kill and start again on the same port."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ __all__ = ("kept_port", "listening", "serving")
 
 
 def kept_port() -> int:
-    """A free port below those that a system gives to outgoing connections: while the server is down, nobody gets it."""
+    """A free port below the range for outgoing connections, so that it stays free while the server is down."""
     while True:
         port = 20_000 + secrets.randbelow(10_000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
@@ -24,7 +24,7 @@ def kept_port() -> int:
 
 @contextmanager
 def serving(port: int, redis: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """``wsaction run`` of the boards, until it answers; killed at the end."""
+    """Runs ``wsaction run`` with the boards; waits until it answers; kills it at the end."""
     command = [
         sys.executable,
         "-m",

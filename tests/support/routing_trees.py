@@ -1,4 +1,4 @@
-"""Trees of patterns for the router's tests: each is built twice, with wsaction and with django.urls, its oracle."""
+"""Trees of patterns for the router's tests. Each is built twice: with wsaction, and with django.urls as the oracle."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from django.urls.converters import get_converters as django_converters
 from django.utils.http import RFC3986_SUBDELIMS, escape_leading_slashes
 from hypothesis import strategies as st
 
-from wsaction.routing import _urlconf as routing
+from wsaction import routing
 
 if not settings.configured:
     settings.configure(USE_I18N=False)
@@ -31,7 +31,7 @@ VIEWS = [_view(f"view{number}") for number in range(4)]
 
 
 class PairConverter:
-    """Matches across a slash, and refuses some of what it matches."""
+    """Matches across a slash, and refuses some matches."""
 
     regex = "[0-9]+/[0-9]+"
 
@@ -48,7 +48,7 @@ class PairConverter:
 
 
 class MaybeConverter:
-    """Matches nothing too, and has alternatives and groups."""
+    """Also matches the empty text, and has alternatives and groups."""
 
     regex = "(?:(a)|b|)"
     pure = True
@@ -63,7 +63,7 @@ class MaybeConverter:
 
 
 class AnythingConverter:
-    """Matches what no other does: newlines and slashes."""
+    """Matches newlines and slashes, unlike the others."""
 
     regex = r"(?s:.*)"
 
@@ -82,7 +82,7 @@ for _name, _converter in {"pair": PairConverter, "maybe": MaybeConverter, "anyth
 
 @dataclass(frozen=True)
 class Spec:
-    """One pattern, as both libraries declare it: ``kind`` is "path" or "re_path"; children make it an include."""
+    """A pattern to declare in both libraries. ``kind`` is "path" or "re_path"; with children it is an include."""
 
     kind: str
     text: str
@@ -107,7 +107,7 @@ def build(specs: tuple[Spec, ...], library: Any) -> list[Any]:
     return [spec.build(library) for spec in specs]
 
 
-# What pieces patterns are made of, each with texts that it is likely to match. {} is a parameter's name.
+# The pieces of patterns, each with texts that it probably matches. {} is a parameter's name.
 LITERALS = ["a", "b", "ab", "/", "a/", "b/", "a/b/", "é", "\n", "-", ".", "$", "^", "x1", "(", "\\", "", "日本/"]
 CAPTURES = {
     "<int:{}>": ["7", "07", "0", "x"],
@@ -176,7 +176,7 @@ REGEXES = {
     r"\Z": [""],
     r"a++": ["a", "aa"],
 }
-# How regexes begin. Django reverses nothing at all where one pattern begins with flags.
+# The beginnings of regexes. If one pattern begins with flags, Django cannot reverse any pattern.
 STARTS = ["^", "^", "^", "^", ""]
 FLAGS = ["(?i)", "(?s)^"]
 NAMES = ["x", "y", "z", "w"]
@@ -184,7 +184,7 @@ NAMES = ["x", "y", "z", "w"]
 
 @st.composite
 def texts(draw: st.DrawFn, is_endpoint: bool, starts: list[str]) -> tuple[str, str, tuple[str, ...]]:
-    """The kind and the text of a pattern, and texts it is likely to match."""
+    """The kind and the text of a pattern, and texts that it probably matches."""
     kind = draw(st.sampled_from(["path", "path", "re_path"]))
     names = list(draw(st.permutations(NAMES)))
     pieces: list[tuple[str, list[str]]] = []
@@ -208,7 +208,7 @@ defaults = st.none() | st.dictionaries(st.sampled_from([*NAMES, "k"]), st.sample
 
 @st.composite
 def specs(draw: st.DrawFn, starts: list[str], depth: int = 3) -> tuple[Spec, ...]:
-    """A list of patterns, some of which include others."""
+    """A list of patterns, some of them with includes."""
     found = []
     for _ in range(draw(st.integers(0 if depth < 3 else 1, 4))):
         is_endpoint = depth == 0 or draw(st.booleans())
@@ -235,7 +235,7 @@ def likely_routes(tree: tuple[Spec, ...], prefix: str = "") -> Iterator[str]:
 
 
 def names(tree: tuple[Spec, ...]) -> Iterator[str]:
-    """Every name and every way to say it, right and wrong ones."""
+    """The names in a tree, with right and wrong namespaces."""
     for spec in tree:
         if spec.name:
             yield spec.name
@@ -254,7 +254,7 @@ def seen(match: Any) -> dict[str, Any]:
 
 @dataclass
 class Oracle:
-    """What Django says of the same patterns."""
+    """The results of Django for the same patterns."""
 
     patterns: list[Any]
     module: ModuleType = field(default_factory=lambda: ModuleType("oracle"))
@@ -270,8 +270,8 @@ class Oracle:
             return None
 
     def reverse(self, name: Any, args: Any = None, kwargs: Any = None) -> str | None:
-        """The URL without its leading slash, or None; whatever else Django raises passes."""
-        base._prefixes.value = ""  # routes have none, and a pattern may look for it: ^(?<=/)$
+        """The URL without its leading slash, or None for NoReverseMatch. Raises Django's other errors."""
+        base._prefixes.value = ""  # routes have no leading slash, and a pattern may look for it: ^(?<=/)$
         try:
             return django.urls.reverse(name, self.module, args, kwargs)
         except django.urls.NoReverseMatch:
@@ -281,14 +281,14 @@ class Oracle:
 
 
 def oracle(tree: tuple[Spec, ...]) -> Oracle:
-    """Django writes the converters of an include into dicts that all patterns of the same text share: start afresh."""
+    """An oracle with fresh caches: Django adds the converters of an include to dicts that equal patterns share."""
     clear_url_caches()
     resolvers._route_to_regex.cache_clear()
     return Oracle(build(tree, django.urls))
 
 
 def as_url(route: str) -> str:
-    """A route as Django would write it."""
+    """A route, quoted as Django would quote it."""
     return escape_leading_slashes(quote(route, safe=RFC3986_SUBDELIMS + "/~:@"))
 
 

@@ -1,4 +1,4 @@
-"""How many schedules the slow simulations play: `WSACTION_SCHEDULES=10000` for the whole set, less by default."""
+"""The number of schedules in the slow simulations: 2,000, or `WSACTION_SCHEDULES`; the whole set has 10,000."""
 
 import os
 

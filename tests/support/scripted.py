@@ -1,4 +1,4 @@
-"""A WebSocket server that does what a test tells it, frame by frame, and a relay that cuts connections."""
+"""A WebSocket server that a test controls frame by frame, and a relay that cuts connections."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ from websockets.exceptions import ConnectionClosed
 
 from wsaction.client import Client, connect
 
-WAIT = 10.0  # seconds that a test waits at most, for anything
+WAIT = 10.0  # seconds; the longest wait for anything
 
 
 class Peer:
-    """One connection, from the server's side."""
+    """A connection, on the side of the server."""
 
     def __init__(self, socket: ServerConnection) -> None:
         self.socket = socket
@@ -24,7 +24,7 @@ class Peer:
         self._first: str | bytes | None = None
 
     async def greeted(self) -> None:
-        """Answers the `$ping` with which a client begins, unless it begins otherwise."""
+        """Answers the `$ping` that a client begins with, if it does."""
         with contextlib.suppress(ConnectionClosed):
             first = await asyncio.wait_for(self.socket.recv(), WAIT)
             frame = json.loads(first)
@@ -34,7 +34,7 @@ class Peer:
                 self._first = first
 
     async def frame(self, action: str | None = None) -> dict[str, Any]:
-        """The next frame of the client's, which has to be of this action."""
+        """The client's next frame, which must have this action."""
         first, self._first = self._first, None
         frame = json.loads(first or await asyncio.wait_for(self.socket.recv(), WAIT))
         assert action is None or frame["action"] == action, frame
@@ -56,12 +56,12 @@ class Peer:
         self.over.set()
 
     def drop(self) -> None:
-        """The cable is pulled."""
+        """Aborts the connection without a close frame."""
         self.socket.transport.abort()
         self.over.set()
 
     async def gone(self) -> int | None:
-        """Waits until the client has closed; its code."""
+        """Waits until the client has closed; returns the close code."""
         with contextlib.suppress(ConnectionClosed):
             while True:
                 await asyncio.wait_for(self.socket.recv(), WAIT)
@@ -69,7 +69,7 @@ class Peer:
 
 
 class ScriptedServer:
-    """Where clients connect to: `accepted` gives their connections one after the other."""
+    """The server that clients connect to. `accepted` returns their connections, one after the other."""
 
     def __init__(self, greets: bool = True) -> None:
         self.greets = greets
@@ -95,7 +95,7 @@ class ScriptedServer:
 
 @contextlib.asynccontextmanager
 async def scripted(greets: bool = True, **options: Any) -> AsyncIterator[ScriptedServer]:
-    """``greets``: the first `$ping` of each connection is answered before the test has it."""
+    """A scripted server. With ``greets`` it answers the first `$ping` of each connection before the test gets it."""
     server = ScriptedServer(greets)
     options = {"subprotocols": ["wsaction.v1"], "ping_interval": None, "close_timeout": 1, **options}
     async with websockets_serve(server.handle, "127.0.0.1", 0, **options) as listening:
@@ -110,7 +110,7 @@ async def client_at(server: ScriptedServer, **options: Any) -> AsyncIterator[tup
 
 
 class Relay:
-    """Stands between a client and a server on a port of this machine, and can be cut."""
+    """A proxy between a client and a server on this machine, which can be cut."""
 
     def __init__(self, port: int) -> None:
         self.target = port
@@ -123,7 +123,7 @@ class Relay:
         return f"ws://127.0.0.1:{self.port}{path}"
 
     def cut(self) -> None:
-        """Aborts every connection, and each that is made until ``is_open`` is set again."""
+        """Aborts every connection, and each new one until ``is_open`` is set again."""
         self.is_open = False
         for writer in self._writers:
             writer.transport.abort()
@@ -135,7 +135,7 @@ class Relay:
             return
         try:
             upstream, downstream = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:  # nobody is there
+        except OSError:  # the server is down
             writer.transport.abort()
             return
         self._writers.add(downstream)

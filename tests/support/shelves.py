@@ -1,4 +1,4 @@
-"""The things of the queryset contract, as pydantic models and as mapped classes."""
+"""The objects of the queryset contract, as pydantic models and as mapped classes."""
 
 import datetime
 import os
@@ -84,8 +84,8 @@ class SQLModelThing(SQLModel, table=True):
 
 @asynccontextmanager
 async def sqlite(path: Path, metadata: MetaData, **options: Any) -> AsyncIterator[AsyncEngine]:
-    """An engine of a new database in a file, with the tables. No connection of it may be left checked out."""
-    # SQLAlchemy before 2.0.38 has no pool for files unless it is told to
+    """An engine of a new database in a file, with the tables. At the end, no connection may be checked out."""
+    # SQLAlchemy before 2.0.38 has no pool for files by default
     options.setdefault("poolclass", sqlalchemy.AsyncAdaptedQueuePool)
     engine = create_async_engine(f"sqlite+aiosqlite:///{path / uuid.uuid4().hex}.db", **options)
     async with engine.begin() as connection:
@@ -99,7 +99,7 @@ async def sqlite(path: Path, metadata: MetaData, **options: Any) -> AsyncIterato
 
 @asynccontextmanager
 async def postgres(metadata: MetaData) -> AsyncIterator[AsyncEngine | None]:
-    """An engine of a new schema with the tables, dropped afterwards; None where no server answers."""
+    """An engine of a new schema with the tables, dropped afterwards; None if no server answers."""
     schema = f"wsaction_{uuid.uuid4().hex}"
     engine = create_async_engine(POSTGRES, connect_args={"server_settings": {"search_path": schema}})
     try:
@@ -124,7 +124,7 @@ async def postgres(metadata: MetaData) -> AsyncIterator[AsyncEngine | None]:
 async def fill(
     engine: AsyncEngine, owner: Any, thing: Any, rows: Sequence[Mapping[str, Any]]
 ) -> async_sessionmaker[Any]:
-    """Puts the contract's rows into mapped tables, and the next key behind them."""
+    """Inserts the contract's rows into the mapped tables, and sets the next key after them."""
     sessions = async_sessionmaker(engine)
     async with sessions.begin() as session:
         owners = {row["owner"]["id"]: owner(**row["owner"]) for row in rows if row["owner"]}

@@ -1,4 +1,4 @@
-"""An event loop on which time costs nothing: it jumps to the next timer when nothing is ready."""
+"""An event loop with virtual time: when nothing is ready, it jumps to the next timer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Ten seconds of an application's life take as long as its callbacks, in the same order every time."""
+    """An event loop that never sleeps. Callbacks run in the same order every time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,14 +20,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         loop: Any = self
         if not loop._ready and loop._scheduled:
             first = loop._scheduled[0]
-            if first.cancelled():  # the loop drops it, and would really wait for the next one
+            if first.cancelled():  # the loop drops it, and would then sleep until the next one
                 first = min((one for one in loop._scheduled if not one.cancelled()), default=first)
             self._now = max(self._now, first._when)
         super()._run_once()  # type: ignore[misc]
 
 
 def run(main: Any) -> Any:
-    """What ``main`` returns, in virtual time."""
+    """Runs ``main`` in virtual time and returns its result."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
 

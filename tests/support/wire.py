@@ -1,4 +1,4 @@
-"""`FairProtocol` in memory: a client writes bytes by hand, in whatever pieces, and reads what the server writes."""
+"""`FairProtocol` in memory: the client writes bytes in any pieces, and reads what the server writes."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ WAIT = 10.0
 
 
 class Transport(asyncio.Transport):
-    """A socket whose other end is the test."""
+    """A transport whose other end is the test."""
 
     def __init__(self, wire: "Wire") -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Transport(asyncio.Transport):
 
 
 class Wire:
-    """One connection to an ASGI app."""
+    """A connection to an ASGI app."""
 
     def __init__(self, app: Any, **options: Any) -> None:
         options = {"ws_max_size": None, "ws_per_message_deflate": False, "ws_ping_interval": None, **options}
@@ -89,13 +89,13 @@ class Wire:
                 await self._changed.wait()
 
     async def feed(self, data: bytes) -> None:
-        """Sends bytes as soon as the server reads; drops them once it has closed the socket."""
+        """Sends bytes when the server reads; drops them if it has closed the socket."""
         await self.until(lambda: not self.transport.paused or self.transport.closed)
         if not self.transport.closed:
             self.protocol.data_received(data)
 
     async def connect(self, path: str = "/") -> None:
-        """The handshake, which must be accepted."""
+        """Does the handshake, which the server must accept."""
         await self.feed(handshake(8_000, path))
         await self.until(lambda: b"\r\n\r\n" in self.written)
         head, _, rest = bytes(self.written).partition(b"\r\n\r\n")
@@ -103,7 +103,7 @@ class Wire:
         self.written[:] = rest
 
     def frames(self) -> list[tuple[int, bytes]]:
-        """The opcode and payload of each whole frame that the server has written."""
+        """The opcode and payload of each complete frame that the server has written."""
         found, data = [], bytes(self.written)
         while len(data) > 1:
             size, head = data[1], 2
@@ -121,7 +121,7 @@ class Wire:
         return self.frames()
 
     async def close_frame(self) -> tuple[int, str]:
-        """The code and reason of the close frame, which is the last."""
+        """The code and reason of the close frame, which must be the last frame."""
         await self.until(lambda: any(opcode == 8 for opcode, _ in self.frames()))
         opcode, payload = self.frames()[-1]
         assert opcode == 8
@@ -130,7 +130,7 @@ class Wire:
 
 @contextlib.asynccontextmanager
 async def wired(app: Any, path: str = "/", **options: Any) -> AsyncIterator[Wire]:
-    """An accepted connection, whose client is gone at the end; the app has ended then."""
+    """An accepted connection. At the end the client disconnects, and the app ends."""
     wire = Wire(app, **options)
     await wire.connect(path)
     try:

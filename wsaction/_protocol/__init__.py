@@ -1,5 +1,6 @@
-"""The protocol `wsaction.v1` as text: frames and events, read and written.
+"""The protocol `wsaction.v1`: reads and writes its frames.
 
-`frames` reads a request and writes its reply, and has the frame that is being handled. `event_frames` writes what the
-server sends unasked. `scope` names what wsaction keeps in ASGI scopes, topics among it. Read `frames` first.
+`frames` reads requests and writes replies, and holds the current frame. `event_frames` writes the events that the
+server sends. `close_codes` has the close codes. `scope` names the keys in ASGI scopes, and the topics. Read `frames`
+first.
 """

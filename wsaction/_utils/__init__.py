@@ -1,4 +1,4 @@
-"""Helpers of asyncio and Python that know nothing of WebSockets.
+"""Helpers for asyncio and Python that know nothing of WebSockets.
 
-Tasks, threads, locks, timers, back-off and lifespans; hints in error messages, and attributes that are misspelt.
+Tasks, threads, locks, timers, back-off and lifespans; suggestions in error messages; the check for misspelt attributes.
 """

@@ -1,4 +1,4 @@
-"""Hints at the end of error messages: "did you mean 'title'?"."""
+"""Suggestions at the end of error messages: "did you mean 'title'?"."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -7,10 +7,11 @@ __all__ = ("did_you_mean",)
 
 
 def did_you_mean(name: object, known: Iterable[str], otherwise: str) -> str:
-    """The known name that is nearest to ``name``, or all of them where none is near.
+    """Suggests the known name that is most like ``name``, or lists all names after ``otherwise`` if none is similar.
 
-    ``did_you_mean("titel", ["title"], "there are")`` is ``"did you mean 'title'?"``; of ``"x"``, ``"there are title"``.
+    ``did_you_mean("titel", ["title"], "there are")`` is ``"did you mean 'title'?"``; for ``"x"`` it is
+    ``"there are title"``.
     """
     names = list(known)
-    near = get_close_matches(str(name)[:100], names, 1)
-    return f"did you mean {near[0]!r}?" if near else f"{otherwise} {', '.join(names) or 'none'}"
+    closest = get_close_matches(str(name)[:100], names, 1)
+    return f"did you mean {closest[0]!r}?" if closest else f"{otherwise} {', '.join(names) or 'none'}"

@@ -1,4 +1,4 @@
-"""An app's lifespan, whoever starts it: a server, an app around it, or its first connection; and what ends with it."""
+"""The lifespan of an app, whether a server, an outer app or the first connection starts it; and cleanup at its end."""
 
 import asyncio
 import logging
@@ -16,108 +16,108 @@ logger = logging.getLogger("wsaction")
 State: TypeAlias = Mapping[str, Any]
 Enter: TypeAlias = Callable[[], AbstractAsyncContextManager[State | None]]
 
-_running: set[asyncio.Task[None]] = set()  # the loop itself would let a waiting task be collected
+_running: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
 
 class Lifespan:
-    """Runs ``enter()`` at most once at a time on each event loop.
+    """Runs the lifespan ``enter()`` at most once at a time on each event loop.
 
-    What a server or an outer app `run`s is theirs to end. What nobody runs is started by `ensure` and ends with its
-    loop, which cancels what is left on it; one that fails to start is tried again by the next who asks.
+    A server or an outer app starts and ends it by `run`. If neither does, `ensure` starts it; then it ends when the
+    event loop cancels its remaining tasks. If it fails to start, the next `ensure` tries again.
     """
 
     def __init__(self, enter: Enter) -> None:
         self._enter = enter
-        self._lives: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[State] | None] = WeakKeyDictionary()
+        self._states: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[State] | None] = WeakKeyDictionary()
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[State | None]:
-        """The lifespan, run by whoever enters this; gives the state that it yields."""
+        """Runs the lifespan while the block runs; yields its state."""
         loop = asyncio.get_running_loop()
-        self._lives[loop] = None
+        self._states[loop] = None
         try:
             async with self._enter() as state:
                 yield state
         finally:
-            self._lives.pop(loop, None)
+            self._states.pop(loop, None)
 
     async def ensure(self) -> State:
-        """Waits until the lifespan has started here, and starts it where nobody did; gives its state then.
+        """Starts the lifespan on this event loop unless it runs, waits until it has started, and returns its state.
 
-        Raises what the lifespan raised as it started.
+        Raises the lifespan's exception if it fails to start.
         """
         loop = asyncio.get_running_loop()
-        if loop not in self._lives:
-            starting = self._lives[loop] = loop.create_future()
-            task = new_task(loop, self._live(starting))
+        if loop not in self._states:
+            started = self._states[loop] = loop.create_future()
+            task = new_task(loop, self._run_until_loop_ends(started))
             _running.add(task)
             task.add_done_callback(_running.discard)
-        life = self._lives[loop]
-        return {} if life is None else await asyncio.shield(life)
+        state_future = self._states[loop]
+        return {} if state_future is None else await asyncio.shield(state_future)
 
-    async def _live(self, starting: asyncio.Future[State]) -> None:
-        """The lifespan where nobody runs it."""
+    async def _run_until_loop_ends(self, state_future: asyncio.Future[State]) -> None:
+        """Runs the lifespan until the event loop ends."""
         loop = asyncio.get_running_loop()
         try:
             async with self._enter() as state:
-                starting.set_result(state or {})
+                state_future.set_result(state or {})
                 await loop.create_future()  # until the loop ends
         except (Exception, asyncio.CancelledError) as exc:
-            if starting.done():
+            if state_future.done():
                 raise
-            told = exc if isinstance(exc, Exception) else RuntimeError("the lifespan was cancelled as it started")
-            starting.set_exception(told)  # to those who wait for it
+            error = exc if isinstance(exc, Exception) else RuntimeError("the lifespan was cancelled while it started")
+            state_future.set_exception(error)  # for the callers of `ensure`
         finally:
-            if self._lives.get(loop) is starting:
-                del self._lives[loop]
+            if self._states.get(loop) is state_future:
+                del self._states[loop]
 
 
-# ---------------------------------------------------------------------------------- what ends with the last app
-CLOSE_TIMEOUT = 5.0  # seconds that closing one of them may take
+# ---------------------------------------------------------------------------------- cleanup when the last app ends
+CLOSE_TIMEOUT = 5.0  # seconds that one ``close()`` may take
 
 Close = Callable[[], Awaitable[None]]
 
 
-class _Loop:
-    """What is known of one event loop."""
+class _LoopApps:
+    """How many apps run on an event loop, and what to close after the last one."""
 
     def __init__(self) -> None:
-        self.apps = 0
-        self.closing: dict[Close, None] = {}
+        self.running = 0
+        self.to_close: dict[Close, None] = {}
 
 
-_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
+_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopApps] = WeakKeyDictionary()
 
 
-def _here() -> _Loop:
-    return _loops.setdefault(asyncio.get_running_loop(), _Loop())
+def _apps_of_running_loop() -> _LoopApps:
+    return _loops.setdefault(asyncio.get_running_loop(), _LoopApps())
 
 
 def close_at_end(close: Close) -> None:
-    """Has ``close()`` awaited, once, when the last app that lives on the running event loop ends.
+    """Awaits ``close()`` once, when the last app on the running event loop ends.
 
-    Where none does, nobody awaits it: an app whose lifespan nobody runs has no end.
+    If no lifespan is run there, ``close()`` is never awaited, because such an app has no end.
     """
-    _here().closing[close] = None
+    _apps_of_running_loop().to_close[close] = None
 
 
 @asynccontextmanager
 async def app_running() -> AsyncIterator[None]:
-    """An app lives on the running event loop for as long as the block takes."""
-    here = _here()
-    here.apps += 1
+    """Marks an app as running on the event loop while the block runs."""
+    loop_apps = _apps_of_running_loop()
+    loop_apps.running += 1
     try:
         yield
     finally:
-        here.apps -= 1
-        while here.closing and not here.apps:
-            close, _ = here.closing.popitem()
-            await _closed(close)
+        loop_apps.running -= 1
+        while loop_apps.to_close and not loop_apps.running:
+            close, _ = loop_apps.to_close.popitem()
+            await _close_logged(close)
 
 
-async def _closed(close: Close) -> None:
+async def _close_logged(close: Close) -> None:
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT):
             await close()
     except Exception:
-        logger.exception("%r failed, as the last app of its event loop ended", close)
+        logger.exception("%r failed when the last app of its event loop ended", close)

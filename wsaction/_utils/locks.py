@@ -1,4 +1,4 @@
-"""Locks by name: each is there only while somebody has it or wants it."""
+"""Locks by name. Each exists only while a task holds it or waits for it."""
 
 import asyncio
 from collections.abc import Iterable
@@ -6,27 +6,27 @@ from collections.abc import Iterable
 __all__ = ("Held", "Locks")
 
 
-class _Lock:
+class _Entry:
     __slots__ = ("lock", "users")
 
     def __init__(self) -> None:
-        self.lock, self.users = asyncio.Lock(), 0
+        self.lock = asyncio.Lock()
+        self.users = 0
 
 
 class Locks:
-    """Who comes first has a name's lock first. Several names are asked for in their order, so that nobody waits in a
-    circle."""
+    """Fair locks by name. Several names are acquired in sorted order, so that tasks cannot deadlock."""
 
     __slots__ = ("_locks",)
 
     def __init__(self) -> None:
-        self._locks: dict[str, _Lock] = {}
+        self._locks: dict[str, _Entry] = {}
 
     def __len__(self) -> int:
         return len(self._locks)
 
     async def acquire(self, names: Iterable[str]) -> "Held":
-        """Waits until all names are ours."""
+        """Waits until this task holds the locks of all names. Release them by `Held.release`."""
         held = Held(self)
         try:
             for name in sorted(set(names)):
@@ -38,37 +38,38 @@ class Locks:
         return held
 
     async def _acquire(self, name: str) -> None:
-        if (known := self._locks.get(name)) is None:
-            known = self._locks[name] = _Lock()
-        known.users += 1
+        if (entry := self._locks.get(name)) is None:
+            entry = self._locks[name] = _Entry()
+        entry.users += 1
         try:
-            await known.lock.acquire()
+            await entry.lock.acquire()
         except BaseException:
-            self._leave(name, known)
+            self._remove_user(name, entry)
             raise
 
-    def _leave(self, name: str, known: _Lock) -> None:
-        known.users -= 1
-        if not known.users:
+    def _remove_user(self, name: str, entry: _Entry) -> None:
+        entry.users -= 1
+        if not entry.users:
             del self._locks[name]
 
     def release(self, name: str) -> None:
-        """Gives one up."""
-        known = self._locks[name]
-        known.lock.release()
-        self._leave(name, known)
+        """Releases one lock."""
+        entry = self._locks[name]
+        entry.lock.release()
+        self._remove_user(name, entry)
 
 
 class Held:
-    """What was acquired together."""
+    """The locks that one `Locks.acquire` returned."""
 
     __slots__ = ("_locks", "names")
 
     def __init__(self, locks: Locks) -> None:
-        self._locks, self.names = locks, list[str]()
+        self._locks = locks
+        self.names: list[str] = []
 
     def release(self) -> None:
-        """Gives all of it up; the second time nothing happens."""
+        """Releases all of them. A second call does nothing."""
         names, self.names = self.names, []
         for name in names:
             self._locks.release(name)

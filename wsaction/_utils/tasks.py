@@ -1,4 +1,4 @@
-"""Tasks that somebody owns: kept while they run, their failures logged, stopped before their owner goes."""
+"""Background tasks with an owner, which keeps them while they run, logs their failures and stops them."""
 
 import asyncio
 import logging
@@ -10,11 +10,11 @@ __all__ = ("Tasks", "is_being_cancelled", "is_closed_with", "new_task")
 
 logger = logging.getLogger("wsaction")
 
-STOP_TIMEOUT = 10.0  # seconds that `stop` waits for what it cancelled
+STOP_TIMEOUT = 10.0  # seconds that `Tasks.stop` waits for cancelled tasks
 
 
 class Tasks:
-    """The tasks of one owner. Each starts in a copy of ``context``: what an action set in its own does not reach it."""
+    """The tasks of one owner. Each starts in a copy of ``context``, so it sees no context variables of an action."""
 
     __slots__ = ("_context", "_running")
 
@@ -26,14 +26,14 @@ class Tasks:
         return len(self._running)
 
     def start(self, work: Callable[..., Awaitable[None]], *args: Any) -> asyncio.Task[None]:
-        """Starts ``work(*args)``. What it raises is logged: nobody else looks at it."""
-        task = new_task(asyncio.get_running_loop(), _watched(work, *args), self._context.copy())
+        """Starts ``work(*args)`` as a task. Its exceptions are logged, because nothing awaits it."""
+        task = new_task(asyncio.get_running_loop(), _run_logged(work, *args), self._context.copy())
         self._running.add(task)
-        task.add_done_callback(self._running.discard, context=self._context)  # not in that of whoever starts it
+        task.add_done_callback(self._running.discard, context=self._context)  # the caller's would be kept alive
         return task
 
     async def stop(self) -> None:
-        """Cancels all and waits until they have ended, for 10 s; one that still runs then is logged and let go."""
+        """Cancels all tasks and waits until they end, at most 10 s. One that still runs then is logged and dropped."""
         for task in self._running:
             task.cancel()
         if self._running:
@@ -46,20 +46,24 @@ class Tasks:
 def new_task(
     loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None], context: Context | None = None
 ) -> asyncio.Task[None]:
-    """A task that begins at the loop's next turn at the earliest, whatever the loop's task factory does: what starts it
-    notes it first. (``asyncio.eager_task_factory`` runs a task within ``create_task``.)"""
+    """A task that begins at the loop's next turn at the earliest, so that its creator can note it first.
+
+    It does not use the loop's task factory: ``asyncio.eager_task_factory`` runs a task within ``create_task``.
+    """
     return asyncio.Task(work, loop=loop, context=context)
 
 
 def is_being_cancelled() -> bool:
-    """Whether a ``CancelledError`` is the running task's own, and not that of something which it awaited."""
+    """Whether the running task itself is being cancelled, and not only something that it awaited."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def is_closed_with(exc: BaseException, task: "asyncio.Task[Any] | None") -> bool:
-    """Whether an exception is what a task's coroutine is closed with, as its loop was under it: nothing may be awaited
-    then. A ``GeneratorExit`` that is raised while the task runs is somebody's own."""
+    """Whether a task's coroutine is being closed with this exception because its event loop is gone.
+
+    Nothing may be awaited then. A ``GeneratorExit`` raised while the task runs is something else.
+    """
     if not isinstance(exc, GeneratorExit):
         return False
     try:
@@ -68,7 +72,7 @@ def is_closed_with(exc: BaseException, task: "asyncio.Task[Any] | None") -> bool
         return True
 
 
-async def _watched(work: Callable[..., Awaitable[None]], *args: Any) -> None:
+async def _run_logged(work: Callable[..., Awaitable[None]], *args: Any) -> None:
     try:
         await work(*args)
     except Exception as exc:

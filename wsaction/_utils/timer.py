@@ -1,4 +1,4 @@
-"""`Alarm`: one timer for all the deadlines of a connection."""
+"""`Alarm`: one timer for many deadlines."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,42 +7,45 @@ __all__ = ("Alarm",)
 
 
 class Alarm:
-    """Calls ``ring()`` once the earliest of the times that it was told has come; then it is told of the next.
+    """Calls ``callback()`` once, at the earliest of the requested times, and then forgets them all.
 
-    Deadlines are timestamps kept where they belong. Most are never reached, so none has a timer of its own: ``by`` is a
-    comparison unless the time is earlier than all before it. Times are those of the event loop's clock, in seconds.
+    The callback looks at its deadlines and requests the next time by ``by``. Most deadlines are never reached, so none
+    has a timer of its own: ``by`` only compares, unless the time is the earliest so far. Times are in seconds, by the
+    event loop's clock.
 
     >>> alarm = Alarm(loop, look_at_deadlines)
     >>> alarm.by(loop.time() + 30)
     """
 
-    __slots__ = ("_at", "_loop", "_ring", "_timer", "late")
+    __slots__ = ("_at", "_callback", "_loop", "_timer", "late")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
-        self._loop, self._ring = loop, ring
+    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+        self._loop = loop
+        self._callback = callback
         self._at = _NEVER
         self._timer: asyncio.TimerHandle | None = None
-        self.late = 0.0  # seconds between when it should have rung last and when it did
+        self.late = 0.0  # seconds that the last call came too late
 
     def by(self, at: float) -> None:
-        """Rings no later than ``at``; ``inf`` asks for nothing."""
+        """Calls back at ``at`` or earlier; ``inf`` does nothing."""
         if at < self._at:
             if self._timer is not None:
                 self._timer.cancel()
             self._at = at
-            self._timer = self._loop.call_at(at, self._due)
+            self._timer = self._loop.call_at(at, self._fire)
 
     def stop(self) -> None:
-        """Forgets what it was told."""
+        """Forgets the requested times."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._at = _NEVER
 
-    def _due(self) -> None:
+    def _fire(self) -> None:
         self.late = max(self._loop.time() - self._at, 0.0)
-        self._timer, self._at = None, _NEVER
-        self._ring()
+        self._timer = None
+        self._at = _NEVER
+        self._callback()
 
 
 _NEVER = float("inf")

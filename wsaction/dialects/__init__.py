@@ -1,4 +1,4 @@
-"""Dialects: other protocols that clients may speak, translated to `wsaction.v1` and back.
+"""Dialects translate the protocol of another framework to `wsaction.v1` and back, so that its clients can connect.
 
-`base` has what a dialect of your own subclasses, `dcrf` speaks that of djangochannelsrestframework.
+`dcrf` speaks the protocol of djangochannelsrestframework. To write your own dialect, implement the protocols in `base`.
 """

@@ -1,13 +1,13 @@
-"""What it takes to speak with clients of another framework: a `Dialect`, chosen when a connection is opened.
+"""Serve clients of another framework: a `Dialect` translates their messages.
 
-A dialect stands at both ends of a connection. It reads messages into frames, which routes, handlers and hooks see as
-any others, and words replies and events as its clients know them. A consumer says which it speaks::
+A dialect is chosen when a connection opens. It reads messages into frames, which routes, handlers and hooks treat like
+any others, and translates replies and events into the client's protocol. A consumer declares its dialects::
 
     class Cards(AsyncAPIConsumer):
-        dialect = DCRF()          # to clients that offer no sub-protocol
-        dialects = (JSONRPC(),)   # to clients that offer its sub-protocol
+        dialect = DCRF()          # for clients that offer no known sub-protocol
+        dialects = (JSONRPC(),)   # for clients that offer its sub-protocol
 
-``wsaction.v1`` is spoken to all others, and to who offers it.
+Without a ``dialect``, and for clients that offer it, the protocol is ``wsaction.v1``.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,141 +21,162 @@ from wsaction._protocol.frames import Frame, current_frame
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.limits import Limits
 
-__all__ = (
-    "SUBPROTOCOL",
-    "Conversation",
-    "Dialect",
-    "SpeakingOutbox",
-    "Worded",
-    "check_dialects",
-    "choose",
-)
+__all__ = ("SUBPROTOCOL", "Conversation", "Dialect", "SpeakingOutbox", "Worded", "check_dialects", "choose")
 
 SUBPROTOCOL = "wsaction.v1"
 
 
 class Worded(str):
-    """A message as the client is to get it. ``then`` is called when it is given to be sent, behind all before it."""
+    """The text of a message in the client's protocol."""
 
     __slots__ = ("is_event", "then")
 
     then: Callable[[], None] | None
+    """Called once, when the message is handed over for sending, after all earlier ones."""
     is_event: bool
+    """Whether the message is an event; set by the outbox."""
 
     def __new__(cls, text: str, then: Callable[[], None] | None = None) -> "Worded":
-        translated = super().__new__(cls, text)
-        translated.then, translated.is_event = then, False
-        return translated
+        message = super().__new__(cls, text)
+        message.then = then
+        message.is_event = False
+        return message
 
 
 class Conversation(Protocol):
-    """A dialect as it is spoken on one connection, where it may keep what it has to remember of it."""
+    """A dialect on one connection. It may keep state of that connection."""
 
     def read(self, text: str | None, limits: Limits) -> Frame:
-        """The frame that a message holds; None stands for a binary one. Raises nothing: what is wrong with it is its
-        ``error``."""
+        """The frame of a message; ``text`` is None for a binary message.
+
+        Must not raise: set ``error`` of the frame if the message is malformed.
+        """
 
     def reply(self, frame: Frame, text: str) -> Worded:
-        """A reply to the frame, partial ones too. ``text`` is that of ``wsaction.v1``."""
+        """Translates a reply to the frame, final or partial. ``text`` is the reply in ``wsaction.v1``."""
 
     def event(self, text: str) -> Iterable[Worded] | None:
-        """What the client is told of an event, in one message, several or none. ``text`` is as above.
+        """Translates an event to one message, several or none. ``text`` is the event in ``wsaction.v1``.
 
-        None: it has missed something, and its language has no word for that. It is closed, 1012, to come back.
+        Return None if the client has missed events and its protocol cannot say so. The connection then closes with
+        1012, so that the client reconnects.
         """
 
     def subscribed(self, route: str, frame: Frame, most: int) -> None:
-        """An action that is not ``subscribe`` has subscribed to a route; what is remembered of such frames is at most
-        ``most``, and one for each route."""
+        """An action other than ``subscribe`` has subscribed to a route.
+
+        A dialect that remembers such frames keeps at most ``most`` subscriptions in all, but at least one per route.
+        """
 
     def unsubscribed(self, route: str) -> None:
         """The subscription to a route has ended."""
 
 
 class Dialect(Protocol):
-    """How clients of another framework speak; one object serves all connections."""
+    """The protocol of another framework. One object serves all connections."""
 
     @property
     def subprotocol(self) -> str:
-        """What a client offers to choose it."""
+        """The name that a client offers to choose this dialect."""
 
     def converse(self) -> Conversation:
-        """Begins to speak it, on a new connection."""
+        """Returns the conversation for a new connection."""
 
 
 class SpeakingConnection(Connection):
-    """A connection on which a dialect is spoken. Its clients may use a ``request_id`` again while it is in flight."""
+    """A connection with a dialect. Its client may reuse a ``request_id`` that is still in flight."""
 
-    __slots__ = ("_talk", "read")
+    __slots__ = ("_conversation", "read")
 
     def __init__(
-        self, talk: Conversation, receive: Receive, send: Send, limits: Limits, flusher: Flusher, *, drop_events: bool
+        self,
+        conversation: Conversation,
+        receive: Receive,
+        send: Send,
+        limits: Limits,
+        flusher: Flusher,
+        *,
+        drop_events: bool,
     ) -> None:
         super().__init__(receive, send, limits, flusher, drop_events=drop_events)
-        self._talk, self.read = talk, talk.read
+        self._conversation = conversation
+        self.read = conversation.read
         self._lanes.unique_ids = False
-        self.outbox = SpeakingOutbox(talk, send, self, limits.max_outbox_bytes, flusher, drop_events=drop_events)
+        self.outbox = SpeakingOutbox(
+            conversation, send, self, limits.max_outbox_bytes, flusher, drop_events=drop_events
+        )
 
     def subscribed(self, route: str, frame: Frame) -> None:
-        self._talk.subscribed(route, frame, self.limits.max_subscriptions)
+        """Tells the dialect that an action other than ``subscribe`` has subscribed."""
+        self._conversation.subscribed(route, frame, self.limits.max_subscriptions)
 
     def unsubscribed(self, route: str) -> None:
-        self._talk.unsubscribed(route)
+        """Tells the dialect that a subscription has ended."""
+        self._conversation.unsubscribed(route)
 
 
 class SpeakingOutbox(Outbox):
-    """An outbox whose messages are worded by a conversation; what is neither reply nor event is sent as it is."""
+    """An outbox that translates replies and events. Other messages are sent unchanged."""
 
-    __slots__ = ("_talk",)
+    __slots__ = ("_conversation",)
 
-    def __init__(self, talk: Conversation, *args: Any, **options: Any) -> None:
+    def __init__(self, conversation: Conversation, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._talk = talk
+        self._conversation = conversation
 
     def translate(self, text: str, by: Frame | None = None) -> str:
+        """A reply to ``by``, or else to the current frame, in the client's protocol; other text unchanged."""
         if type(text) is Worded or not text.startswith('{"errors":['):
             return text
         frame = by or current_frame.get()
-        return text if frame is None else self._talk.reply(frame, text)
+        return text if frame is None else self._conversation.reply(frame, text)
 
     async def send(self, text: str, by: Frame) -> None:
+        """Translates a reply to the frame ``by`` and sends it."""
         text = self.translate(text, by)
         if type(text) is Worded:
-            _given(text)
+            _call_then(text)
         await super().send(text, by)
 
     def put(self, text: str) -> None:
+        """Translates a message and queues it."""
         if type(text) is Worded or not is_event(text):
             text = self.translate(text)
             super().put(text)
-            _given(text)
+            _call_then(text)
             return
-        if (told := self._talk.event(text)) is None:
+        messages = self._conversation.event(text)
+        if messages is None:
             self._connection.close(1012, "events were lost; connect again")
             return
-        for translated in told:
-            translated.is_event = True
-            super().put(translated)
-            _given(translated)
+        for message in messages:
+            message.is_event = True
+            super().put(message)
+            _call_then(message)
 
     def is_event(self, text: str) -> bool:
+        """Whether a queued message is an event."""
         return type(text) is Worded and text.is_event
 
 
-def _given(text: str) -> None:
+def _call_then(text: str) -> None:
     if type(text) is Worded and text.then is not None:
         then, text.then = text.then, None
         then()
 
 
+def _all_dialects(dialect: Any, dialects: Sequence[Any]) -> Sequence[Any]:
+    return dialects if dialect is None else (*dialects, dialect)
+
+
 def choose(
     dialect: Dialect | None, dialects: Sequence[Dialect], offered: Sequence[str]
 ) -> tuple[Dialect | None, str | None]:
-    """The dialect to be spoken, None for ``wsaction.v1``, and the sub-protocol to be echoed.
+    """Chooses the dialect of a connection: None for ``wsaction.v1``, and the sub-protocol to accept, if any.
 
-    The first one offered that is known decides; none: ``dialect``, the consumer's own.
+    The first known sub-protocol of ``offered`` decides. If none is known, it is ``dialect``, the consumer's default.
     """
-    known = {one.subprotocol: one for one in (*dialects, *(() if dialect is None else (dialect,)))}
+    known = {each.subprotocol: each for each in _all_dialects(dialect, dialects)}
     for name in offered:
         if name == SUBPROTOCOL:
             return None, name
@@ -165,13 +186,13 @@ def choose(
 
 
 def check_dialects(owner: str, dialect: Any, dialects: Any) -> None:
-    """Raises `ImproperlyConfigured` for what are no dialects, and for a sub-protocol that is two dialects'."""
+    """Raises `ImproperlyConfigured` for objects that are not dialects, or share a sub-protocol."""
     if not isinstance(dialects, Sequence):
         raise ImproperlyConfigured(f"{owner}.dialects: expected a sequence, as in (DCRF(),), got {dialects!r}")
     names = [SUBPROTOCOL]
-    for one in (*dialects, *(() if dialect is None else (dialect,))):
-        if isinstance(one, type) or not hasattr(one, "converse"):
-            raise ImproperlyConfigured(f"{owner}: a dialect is an object, as in dialect = DCRF(), not {one!r}")
-        if one.subprotocol in names:
-            raise ImproperlyConfigured(f"{owner}: two dialects have the sub-protocol {one.subprotocol!r}")
-        names.append(one.subprotocol)
+    for candidate in _all_dialects(dialect, dialects):
+        if isinstance(candidate, type) or not hasattr(candidate, "converse"):
+            raise ImproperlyConfigured(f"{owner}: a dialect is an object, as in dialect = DCRF(), not {candidate!r}")
+        if candidate.subprotocol in names:
+            raise ImproperlyConfigured(f"{owner}: two dialects have the sub-protocol {candidate.subprotocol!r}")
+        names.append(candidate.subprotocol)

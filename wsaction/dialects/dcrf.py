@@ -1,10 +1,10 @@
-"""The dialect of djangochannelsrestframework, which the npm package ``dcrf-client`` speaks.
+"""The protocol of djangochannelsrestframework, for clients such as the npm package ``dcrf-client``.
 
     client  {"stream": "cards", "payload": {"action": "patch", "pk": 7, "data": {"done": true}, "request_id": "a"}}
     server  {"stream":"cards","payload":{"errors":[],"data":{},"action":"patch","response_status":200,"request_id":"a"}}
 
-A stream is the beginning of a route, and ``pk`` is its end: the frame above is ``partial_update`` of ``cards/7/``. Who
-sends payloads bare, without the envelope, is answered so.
+A stream is the beginning of a route and ``pk`` its end: the frame above is ``partial_update`` on ``cards/7/``. A client
+that sends payloads without the envelope gets replies without it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,100 +26,105 @@ ACTIONS: Mapping[str, str] = {
     "subscribe_instance": "subscribe",
     "unsubscribe_instance": "unsubscribe",
 }
-"""What its actions are called here; all others have the same name."""
+"""The names of its actions in wsaction; other actions have the same name."""
 
 EVENTS: Mapping[str, tuple[str, int]] = {
     "created": ("create", 201),
     "updated": ("update", 200),
     "deleted": ("delete", 204),
 }
-"""What events are called there, and their status; all others have the same name, and 200."""
+"""The names and statuses of wsaction's events there; other events have the same name, and status 200."""
 
-OF_LISTS = frozenset({"create", "list"})  # these go to the stream's own route, whatever `pk` says
-KEYS = ("pk", "id")  # what the key is called in the data of events
+OF_LISTS = frozenset({"create", "list"})  # actions on the stream's own route, whatever `pk` is
+KEYS = ("pk", "id")  # names of the key in the data of events
 
 
 class DCRF:
-    """The dialect; see the module. Made once, for all connections of a consumer.
+    """Serves clients of djangochannelsrestframework: ``dialect = DCRF()`` on a consumer.
 
-    ``streams`` says where each stream's route begins, ``{"cards": "v1/cards/"}``; a stream that it does not name is
-    answered 404, and ``""`` stands for bare payloads. Without it stream ``cards`` is ``cards/``, what
-    ``SimpleRouter().register("cards", ...)`` makes, and bare payloads go to ``""``. ``subprotocol`` is what clients may
-    offer to choose it. Raises `ImproperlyConfigured` for streams that are no such mapping.
+    :param streams: the beginning of each stream's route, such as ``{"cards": "v1/cards/"}``; the key ``""`` is for
+        payloads without an envelope. Other streams get 404. By default, stream ``cards`` has the routes of ``cards/``,
+        as ``SimpleRouter().register("cards", ...)`` makes them, and payloads without an envelope go to ``""``.
+    :param subprotocol: the sub-protocol that clients may offer to choose this dialect.
+    :raises ImproperlyConfigured: if ``streams`` is not such a mapping.
     """
 
     def __init__(self, streams: Mapping[str, str] | None = None, subprotocol: str = "dcrf") -> None:
-        told: Mapping[Any, Any] = streams or {}
-        for stream, begin in told.items():
-            if not isinstance(stream, str) or not isinstance(begin, str) or begin.startswith("/"):
+        prefixes: Mapping[Any, Any] = streams or {}
+        for stream, prefix in prefixes.items():
+            if not isinstance(stream, str) or not isinstance(prefix, str) or prefix.startswith("/"):
                 raise ImproperlyConfigured(
-                    f"DCRF: streams says where routes begin, as in {{'cards': 'cards/'}}, without a leading slash; "
-                    f"not {{{stream!r}: {begin!r}}}"
+                    f"DCRF: streams maps each stream to the beginning of its route, without a leading slash, as in "
+                    f"{{'cards': 'cards/'}}; not {{{stream!r}: {prefix!r}}}"
                 )
-        self.streams, self.subprotocol = streams, subprotocol
+        self.streams = streams
+        self.subprotocol = subprotocol
 
-    def converse(self) -> "Talk":
-        """Begins to speak it, on a new connection."""
-        return Talk(self)
+    def converse(self) -> "DCRFConversation":
+        """Returns the conversation for a new connection."""
+        return DCRFConversation(self)
 
     def route(self, stream: str | None, key: str | None) -> str:
-        """The route of a stream, None for bare payloads, or of one of its objects.
+        """The route of a stream, or of one of its objects. ``stream`` is None for payloads without an envelope.
 
-        ``DCRF().route("cards", "7") == "cards/7/"``. Raises `RouteNotFound`.
+        ``DCRF().route("cards", "7") == "cards/7/"``. Raises `RouteNotFound` for an unknown stream.
         """
         if self.streams is not None:
-            if (begin := self.streams.get(stream or "")) is None:
+            if (prefix := self.streams.get(stream or "")) is None:
                 raise RouteNotFound("There is no such stream.")
         else:
-            begin = f"{stream}/" if stream else ""
-        return begin if key is None else f"{begin}{key}/"
+            prefix = f"{stream}/" if stream else ""
+        return prefix if key is None else f"{prefix}{key}/"
 
     def stream(self, route: str) -> str | None:
-        """The stream that a route belongs to; None: that of bare payloads."""
+        """The stream that a route belongs to; None for payloads without an envelope."""
         if self.streams is None:
             return route.partition("/")[0] or None
-        found = [(len(begin), stream) for stream, begin in self.streams.items() if route.startswith(begin)]
-        return max(found)[1] or None if found else None
+        matches = [(len(prefix), stream) for stream, prefix in self.streams.items() if route.startswith(prefix)]
+        return max(matches)[1] or None if matches else None
 
 
 class Payload(dict[str, Any]):
-    """A frame's body, and what its answer has to say of where it came from."""
+    """The body of a frame, with what its reply must repeat."""
 
-    __slots__ = ("action", "enveloped", "key", "request_id", "stream", "subscribes")
+    __slots__ = ("action", "is_enveloped", "is_pending_subscription", "key", "request_id", "stream")
 
-    action: str | None  # as the client called it
-    enveloped: bool
+    action: str | None  # the client's name for it
+    is_enveloped: bool
     stream: str | None
-    key: str | int | None  # its `pk`, with its JSON type
-    request_id: str  # as JSON, which may be any
-    subscribes: bool  # and is yet to be answered
+    key: str | int | None  # `pk`, with its JSON type
+    request_id: str  # as JSON, of any type
+    is_pending_subscription: bool  # whether it subscribes and has no reply yet
 
-    def __init__(self, body: Mapping[str, Any], stream: str | None = None, *, enveloped: bool = False) -> None:
+    def __init__(self, body: Mapping[str, Any], stream: str | None = None, *, is_enveloped: bool = False) -> None:
         super().__init__(body)
-        self.stream, self.enveloped, self.subscribes = stream, enveloped, False
+        self.stream = stream
+        self.is_enveloped = is_enveloped
+        self.is_pending_subscription = False
         action, key = self.get("action"), self.get("pk")
         self.action = action if type(action) is str else None
         self.key = key if type(key) in (str, int) else None
         self.request_id = to_json(self.get("request_id")).decode()
 
 
-class Talk:
-    """The dialect on one connection, with its subscriptions: by route, and then by ``request_id`` as JSON."""
+class DCRFConversation:
+    """The dialect on one connection, with its subscriptions by route and then by ``request_id`` as JSON."""
 
-    __slots__ = ("_asked", "_bare", "_dialect", "_subscribed")
+    __slots__ = ("_dialect", "_is_bare", "_pending_subscriptions", "_subscribed")
 
     def __init__(self, dialect: DCRF) -> None:
         self._dialect = dialect
-        self._bare = True  # until an envelope comes
-        self._asked = 0  # subscriptions that are yet to be answered
+        self._is_bare = True  # until the first envelope
+        self._pending_subscriptions = 0  # subscriptions without a reply yet
         self._subscribed: dict[str, dict[str, Payload]] = {}
 
     # ------------------------------------------------------------------------------------------------ requests
     def read(self, text: str | None, limits: Limits) -> Frame:
-        """The frame of a message, enveloped or bare."""
+        """The frame of a message, with or without an envelope."""
         body, error = read_object(text, limits)
-        payload, told = self._open(body)
-        if (error := error or told) is not None:
+        payload, envelope_error = self._read_envelope(body)
+        error = error or envelope_error
+        if error is not None:
             return refused(payload, error)
         if payload.action is None:
             return refused(payload, malformed(payload))
@@ -128,104 +133,111 @@ class Talk:
         try:
             frame.route = self._route(payload, limits)
             if payload.action == "subscribe_instance":
-                self._check_room(limits)
-                self._asked, payload.subscribes = self._asked + 1, True
+                self._check_max_subscriptions(limits)
+                self._pending_subscriptions += 1
+                payload.is_pending_subscription = True
         except APIError as exc:
             frame.error = exc
         return frame
 
-    def _open(self, body: dict[str, Any]) -> tuple[Payload, APIError | None]:
+    def _read_envelope(self, body: dict[str, Any]) -> tuple[Payload, APIError | None]:
         if "payload" not in body:
             return Payload(body), None
         stream, payload = body.get("stream"), body["payload"]
         if type(stream) is not str or not stream:
-            return Payload({}), InvalidFrame("stream is a name.", loc=("stream",))
+            return Payload({}), InvalidFrame("stream must be a name.", loc=("stream",))
         if type(payload) is not dict:
-            return Payload({}, stream, enveloped=True), InvalidFrame("payload is an object.", loc=("payload",))
-        self._bare = False
-        return Payload(payload, stream, enveloped=True), None
+            return Payload({}, stream, is_enveloped=True), InvalidFrame("payload must be an object.", loc=("payload",))
+        self._is_bare = False
+        return Payload(payload, stream, is_enveloped=True), None
 
     def _route(self, payload: Payload, limits: Limits) -> str:
         action: str = payload.action or ""
         if action.startswith("$"):
             return ""
-        key = None if action in OF_LISTS or payload.get("pk") is None else _segment(payload["pk"])
+        key = None if action in OF_LISTS or payload.get("pk") is None else _route_segment(payload["pk"])
         route = self._dialect.route(payload.stream, key)
-        if len(route) > (most := limits.max_route_length):
-            ctx = {"limit": "max_route_length", "value": most}
-            raise InvalidFrame(f"The route has {len(route)} characters; max_route_length is {most}.", ctx)
+        maximum = limits.max_route_length
+        if len(route) > maximum:
+            ctx = {"limit": "max_route_length", "value": maximum}
+            raise InvalidFrame(f"The route has {len(route)} characters; max_route_length is {maximum}.", ctx)
         return route
 
-    def _check_room(self, limits: Limits) -> None:
-        most = limits.max_subscriptions
-        if self._asked + sum(map(len, self._subscribed.values())) >= most:
-            raise Busy(
-                "This connection has as many subscriptions as it may.", {"limit": "max_subscriptions", "value": most}
-            )
+    def _check_max_subscriptions(self, limits: Limits) -> None:
+        maximum = limits.max_subscriptions
+        if self._pending_subscriptions + self._count_subscriptions() >= maximum:
+            ctx = {"limit": "max_subscriptions", "value": maximum}
+            raise Busy("This connection has the maximum number of subscriptions.", ctx)
+
+    def _count_subscriptions(self) -> int:
+        return sum(map(len, self._subscribed.values()))
 
     # ------------------------------------------------------------------------------------------------ replies
     def reply(self, frame: Frame, text: str) -> Worded:
-        """The reply with its names for action and status; that to a subscription has no data, and 201."""
+        """The reply with the client's names for action and status. A subscription gets 201 without data."""
         payload: Any = frame.body
         head, _, rest = text.rpartition(tail_of(frame))
         action = "null" if payload.action is None else quote(payload.action)
-        done, then = rest.startswith("2"), None
-        if payload.subscribes:
-            self._asked, payload.subscribes = self._asked - 1, False
-        if done and payload.action == "subscribe_instance":
+        then = None
+        if payload.is_pending_subscription:
+            self._pending_subscriptions -= 1
+            payload.is_pending_subscription = False
+        if rest.startswith("2") and payload.action == "subscribe_instance":
             head, rest = '{"errors":[],"data":null', f"201{rest[3:]}"
             then = partial(self._subscribe, str(frame.key), frame)
         if frame.request_id is None:
             rest = f'{rest[:-1]},"request_id":{payload.request_id}}}'
-        return Worded(_enveloped(payload.stream, f'{head},"action":{action},"response_status":{rest}'), then)
+        return Worded(_envelope(payload.stream, f'{head},"action":{action},"response_status":{rest}'), then)
 
     def _subscribe(self, route: str, frame: Frame) -> None:
-        """From here on events of the route are told with this frame's ``request_id``, and its key as it came."""
+        """From now on, events of the route carry this frame's ``request_id`` and the key as the client wrote it."""
         payload: Any = frame.body
         self._subscribed.setdefault(route, {})[payload.request_id] = payload
 
     def subscribed(self, route: str, frame: Frame, most: int) -> None:
-        """As `_subscribe`, by an action of the application's own; past the bound in the place of the route's oldest."""
+        """Subscribes like `_subscribe`, for another action. Beyond the bound it replaces the route's oldest frame."""
         if isinstance(frame.body, Payload):
             known = self._subscribed.get(route)
-            if known and sum(map(len, self._subscribed.values())) >= most:
+            if known and self._count_subscriptions() >= most:
                 known.pop(frame.body.request_id, None) or known.pop(next(iter(known)))
             self._subscribe(route, frame)
 
     def unsubscribed(self, route: str) -> None:
-        """From here on nothing that is told of the route has the ids that had subscribed to it."""
+        """Forgets the ``request_id``s that subscribed to the route."""
         self._subscribed.pop(route, None)
 
     # ------------------------------------------------------------------------------------------------ events
     def event(self, text: str) -> Iterable[Worded] | None:
-        """An event, once for each ``request_id`` that subscribed to its route; of the protocol's, `$resync` alone says
-        something to these clients: that they have to come back."""
-        told = from_json(text)
-        event, route, data = told["event"], told["route"], told["data"]
+        """Translates an event, once for each ``request_id`` that subscribed to its route.
+
+        Of the protocol's own events only `$resync` has an effect: None, so that the client reconnects.
+        """
+        message = from_json(text)
+        event, route, data = message["event"], message["route"], message["data"]
         if event.startswith("$"):
             if event == "$unsubscribed":
                 self.unsubscribed(route)
             return None if event == "$resync" else ()
         subscribed = self._subscribed.get(route)
-        if not subscribed:  # it was pushed
-            return (_event(None if self._bare else self._dialect.stream(route), event, data, "null"),)
+        if not subscribed:  # the server pushed it, without a subscription by the client
+            return (_encode_event(None if self._is_bare else self._dialect.stream(route), event, data, "null"),)
         return [
-            _event(payload.stream, event, _keyed(event, route, data, payload.key), request_id)
+            _encode_event(payload.stream, event, _with_client_key(event, route, data, payload.key), request_id)
             for request_id, payload in subscribed.items()
         ]
 
 
-def _segment(key: Any) -> str:
-    """The part of a route that a ``pk`` is. Raises `InvalidFrame`."""
+def _route_segment(key: Any) -> str:
+    """The segment of a route for a ``pk``. Raises `InvalidFrame`."""
     if type(key) is int:
         return str(key)
     if type(key) is not str or not key or "/" in key or "?" in key:
-        raise InvalidFrame("pk is a number, or text without / and ?.", loc=("pk",))
+        raise InvalidFrame("pk must be a number, or a string without / and ?.", loc=("pk",))
     return key
 
 
-def _keyed(event: str, route: str, data: Any, key: str | int | None) -> Any:
-    """The data of an event with its key as the client wrote it, by which it finds who waits for it."""
+def _with_client_key(event: str, route: str, data: Any, key: str | int | None) -> Any:
+    """The data of an event with the key as the client wrote it; the client finds its listeners by that key."""
     if key is None or type(data) is not dict:
         return data
     if event == "deleted":
@@ -234,11 +246,11 @@ def _keyed(event: str, route: str, data: Any, key: str | int | None) -> Any:
     return {name: key if name in KEYS and str(value) == canonical else value for name, value in data.items()}
 
 
-def _event(stream: str | None, event: str, data: Any, request_id: str) -> Worded:
+def _encode_event(stream: str | None, event: str, data: Any, request_id: str) -> Worded:
     action, status = EVENTS.get(event, (event, 200))
-    told = to_json({"errors": [], "data": data, "action": action, "response_status": status}).decode()
-    return Worded(_enveloped(stream, f'{told[:-1]},"request_id":{request_id}}}'))
+    payload = to_json({"errors": [], "data": data, "action": action, "response_status": status}).decode()
+    return Worded(_envelope(stream, f'{payload[:-1]},"request_id":{request_id}}}'))
 
 
-def _enveloped(stream: str | None, payload: str) -> str:
+def _envelope(stream: str | None, payload: str) -> str:
     return payload if stream is None else f'{{"stream":{quote(stream)},"payload":{payload}}}'

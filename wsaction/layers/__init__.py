@@ -1,5 +1,5 @@
 """Layers carry events between the processes of an app and keep their history.
 
-`wsaction.layers.memory.MemoryLayer` serves one process, `wsaction.layers.redis.RedisLayer` many. `base` has the
-protocol that a layer of your own implements; `wsaction.testing.layers` tests it.
+Use `wsaction.layers.memory.MemoryLayer` for one process and `wsaction.layers.redis.RedisLayer` for several. To write
+your own, implement the protocol in `wsaction.layers.base` and test it with `wsaction.testing.layers`.
 """

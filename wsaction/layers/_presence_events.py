@@ -1,4 +1,4 @@
-"""The events `join` and `leave`, which tell a topic's subscribers who came and who went."""
+"""The presence events `join` and `leave`, published when a user's presence in a topic begins or ends."""
 
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import quote
@@ -8,12 +8,12 @@ __all__ = ("encode_join", "encode_leave")
 
 
 def encode_join(place: Place, user: str) -> bytes:
-    """The body of the event that a user has come."""
+    """The body of a `join` event."""
     return _encode("join", place, user)
 
 
 def encode_leave(place: Place, user: str) -> bytes:
-    """The body of the event that a user has gone."""
+    """The body of a `leave` event."""
     return _encode("leave", place, user)
 
 

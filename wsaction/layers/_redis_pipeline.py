@@ -1,7 +1,7 @@
-"""Connections to Redis for requests: pipelined, never retried, minded.
+"""A connection for requests to Redis: pipelined, monitored, without retries.
 
-A request whose connection breaks before its answer has come may have been carried out or not; only who asked can know
-what to do then. So nothing is sent twice: whoever waits is told ``uncertain``.
+If the connection breaks before an answer comes, the request may or may not have been carried out, and only its caller
+can know what to do then. So no request is sent twice: the caller gets ``LayerUnavailable`` with ``uncertain``.
 """
 
 import asyncio
@@ -15,22 +15,32 @@ from wsaction.exceptions import LayerUnavailable
 from wsaction.layers._redis_scripts import Script
 from wsaction.routing.exceptions import ImproperlyConfigured
 
-__all__ = ("Connect", "Demoted", "Link", "Pipeline", "Refused", "encode_command", "encoded", "greet", "refusal")
+__all__ = (
+    "Connect",
+    "Demoted",
+    "Pipeline",
+    "RedisConnection",
+    "Refused",
+    "check_server",
+    "encode_command",
+    "encoded",
+    "error_for_refusal",
+)
 
 logger = logging.getLogger("wsaction")
 
-MAX_COMMANDS = 10_000  # that wait to be sent; past it they are refused
-MAX_BATCH = 256  # commands that are sent in one write
+MAX_COMMANDS = 10_000  # commands that wait to be sent; more are refused
+MAX_BATCH = 256  # commands in one write
 ANSWER_TIMEOUT = 5.0  # seconds for the answers to a batch
 CONNECT_TIMEOUT = 2.0  # seconds
-FRESH = 1.0  # seconds that a connection is trusted for after it was used
+FRESH = 1.0  # seconds after its last use in which a connection is used without a test
 OLDEST_REDIS = (6, 0)
 
 
 class Refused(Exception):
-    """The server answered with an error: it did not do what it was asked.
+    """Redis answered a command with an error, and did not carry it out.
 
-    ``code`` is the error's first word as Redis has it: ``NOSCRIPT``, ``NOPERM``, ``MOVED``, ``ERR``.
+    ``code`` is the first word of the error, such as ``NOSCRIPT``, ``NOPERM``, ``MOVED`` or ``ERR``.
     """
 
     def __init__(self, msg: str, code: str = "") -> None:
@@ -39,35 +49,37 @@ class Refused(Exception):
 
 
 class Demoted(ConnectionError):
-    """The server is a replica. It refuses writes, and what is published on it is not heard elsewhere."""
+    """The server is a replica: it refuses writes, and what is published on it does not reach the master."""
 
 
-class Link(Protocol):
-    """One connection. What breaks it raises ``OSError``; it is closed then and not used again."""
+class RedisConnection(Protocol):
+    """One connection to Redis. If it breaks, a method raises ``OSError``; it is then closed and not used again."""
 
     async def send(self, data: bytes) -> None:
-        """Writes encoded commands."""
+        """Sends encoded commands."""
 
     async def receive(self) -> Any:
-        """The next answer, text as bytes. Raises `Refused` where that is an error, `Demoted` for a replica's."""
+        """The next answer, text as bytes. Raises `Refused` for an error, `Demoted` for the refusal of a replica."""
 
     async def close(self) -> None:
-        """Ends it. Raises nothing."""
+        """Closes the connection. Raises nothing."""
 
 
-Connect = Callable[[], Awaitable[Link]]
-"""Makes a connection. Raises ``OSError`` where that cannot be had now, ``ImproperlyConfigured`` where never."""
+Connect = Callable[[], Awaitable[RedisConnection]]
+"""Connects to Redis. Raises ``OSError`` if that fails now, ``ImproperlyConfigured`` if it can never succeed."""
 
 
 class _Command:
-    """A command on its way: ``args`` without the run id, which a script is given of the server that it runs on."""
+    """A command and its future answer. ``args`` lack the run id; a script gets it when it is sent."""
 
-    __slots__ = ("answer", "args", "keys", "repeated", "script")
+    __slots__ = ("answer", "args", "is_retried", "keys", "script")
 
     def __init__(self, script: Script | None, keys: int, args: list[bytes]) -> None:
-        self.script, self.keys, self.args = script, keys, args
+        self.script = script
+        self.keys = keys
+        self.args = args
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.repeated = False
+        self.is_retried = False
 
     def encode(self, run_id: bytes) -> bytes:
         if self.script is None:
@@ -83,11 +95,11 @@ class _Command:
 
 
 class Pipeline:
-    """One connection for requests, made when it is needed: in order, all that wait in one write.
+    """Sends requests over one connection, in order, with all waiting requests in one write. It connects when needed.
 
-    ``rehearse(link, run_id)`` tries on each new connection whether all can be done that will be asked, and raises what
-    `refusal` returns. ``on_connect(run_id, last_run_id)`` is told of every connection made, ``last_run_id`` None for
-    the first one; ``on_demoted()`` of a server that is found to be a replica.
+    ``check_rights(connection, run_id)`` runs on each new connection. It checks that Redis allows all commands, and
+    raises what `error_for_refusal` returns. ``on_connect(run_id, last_run_id)`` is called after each connection;
+    ``last_run_id`` is None the first time. ``on_demoted()`` is called when the server turns out to be a replica.
     """
 
     def __init__(
@@ -95,29 +107,33 @@ class Pipeline:
         connect: Connect,
         scripts: Sequence[Script],
         on_connect: Callable[[bytes, bytes | None], None] | None = None,
-        rehearse: Callable[[Link, bytes], Awaitable[None]] | None = None,
+        check_rights: Callable[[RedisConnection, bytes], Awaitable[None]] | None = None,
         on_demoted: Callable[[], None] | None = None,
     ) -> None:
-        self._connect_link, self._scripts, self._on_connect = connect, scripts, on_connect
-        self._rehearse, self._on_demoted = rehearse, on_demoted
+        self._make_connection = connect
+        self._scripts = scripts
+        self._on_connect = on_connect
+        self._check_rights = check_rights
+        self._on_demoted = on_demoted
         self._queue: deque[_Command] = deque()
         self._wake = asyncio.Event()
-        self._link: Link | None = None
-        self.run_id: bytes | None = None  # of the server that it was last connected to
-        self._told = ""  # why Redis cannot be used, as was last logged
-        self._backoff, self._not_before = Backoff(), 0.0
-        self._used = 0.0
-        self.good_until = 0.0  # when the last connection that broke was last known to work
-        self.suspect = False  # whether the connection is to be tried before it is used
+        self._connection: RedisConnection | None = None
+        self.run_id: bytes | None = None  # of the last server that it was connected to
+        self._logged_error = ""  # the last one, to log it once
+        self._backoff = Backoff()
+        self._not_before = 0.0
+        self._last_used = 0.0
+        self.working_until = 0.0  # when the last broken connection was last known to work
+        self.suspect = False  # whether to test the connection before its next use
 
-    # ------------------------------------------------------------------------------------------------ asking
+    # ------------------------------------------------------------------------------------------------ requests
     def run(self, script: Script, keys: Sequence[str], *args: str | bytes | int) -> asyncio.Future[Any]:
-        """Runs a script; see `Script` for what it is given. Raises as `call` does."""
-        return self._add(_Command(script, len(keys), [encoded(one) for one in (*keys, *args)]))
+        """Runs a script; `Script` says which arguments it gets. Raises as `call` does."""
+        return self._add(_Command(script, len(keys), [encoded(value) for value in (*keys, *args)]))
 
     def call(self, *args: str | bytes | int) -> asyncio.Future[Any]:
-        """Sends a command, and gives what will be its answer. Raises ``LayerUnavailable``, now or then."""
-        return self._add(_Command(None, 0, [encoded(one) for one in args]))
+        """Sends a command and returns the future of its answer. Both may raise ``LayerUnavailable``."""
+        return self._add(_Command(None, 0, [encoded(value) for value in args]))
 
     def _add(self, command: _Command) -> asyncio.Future[Any]:
         if len(self._queue) >= MAX_COMMANDS:
@@ -126,60 +142,64 @@ class Pipeline:
         self._wake.set()
         return command.answer
 
-    # ------------------------------------------------------------------------------------------------ its life
+    # ------------------------------------------------------------------------------------------------ the connection
     async def run_forever(self) -> None:
-        """Serves what is asked, until it is cancelled; what waits then is refused."""
+        """Serves requests until it is cancelled; requests that wait then are refused."""
         try:
             while True:
                 await self._wake.wait()
                 try:
                     await self.serve()
-                except Exception as exc:  # whatever it is, who asks later is to be answered
+                except Exception as exc:  # a bug must not stop later requests
                     logger.exception("serving requests to Redis failed")
                     self._refuse_all(exc)
-                    await self.drop()
+                    await self.disconnect()
         finally:
             self._refuse_all(ConnectionError("the layer was closed"))
-            await self.drop()
+            await self.disconnect()
 
-    def look(self) -> None:
-        """Has the connection tried soon, if there is one."""
-        if self._link is not None:
+    def recheck_if_connected(self) -> None:
+        """Tests the connection soon, if there is one."""
+        if self._connection is not None:
             self.recheck()
 
     def recheck(self) -> None:
-        """Has the connection tried soon, and made anew if need be."""
-        self.suspect, self._not_before = True, 0.0
+        """Tests the connection soon, and reconnects if necessary."""
+        self.suspect = True
+        self._not_before = 0.0
         self._wake.set()
 
     async def serve(self) -> None:
-        """Sends all that waits and takes the answers; where there is no server, all is refused."""
+        """Sends all waiting requests and takes the answers. If there is no server, it refuses them."""
         try:
             await self.ensure()
         except (OSError, ImproperlyConfigured) as exc:
-            if isinstance(exc, ImproperlyConfigured) and str(exc) != self._told:
-                self._told = str(exc)
+            if isinstance(exc, ImproperlyConfigured) and str(exc) != self._logged_error:
+                self._logged_error = str(exc)
                 logger.error("Redis cannot be used, and is tried again: %s", exc)
             self._refuse_all(exc)
             return
-        while self._queue and self._link is not None:
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
-            await self._exchange([command for command in batch if not command.answer.done()])
+        while self._queue and self._connection is not None:
+            popped = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+            if batch := [command for command in popped if not command.answer.done()]:
+                await self._exchange(batch)
         if not self._queue:
             self._wake.clear()
 
     async def ensure(self) -> None:
-        """Connects, or tries the connection if it was not used lately: a dead one that is found before anything is sent
-        makes nobody uncertain. Raises ``OSError`` and ``ImproperlyConfigured``."""
+        """Connects, or tests a connection that was not used lately. Raises ``OSError`` and ``ImproperlyConfigured``.
+
+        If a dead connection is found before a request is sent, the request's outcome is not uncertain.
+        """
         loop = asyncio.get_running_loop()
-        if self._link is not None and (self.suspect or loop.time() - self._used > FRESH):
+        if self._connection is not None and (self.suspect or loop.time() - self._last_used > FRESH):
             try:
-                await self._try(self._link)
+                await self._probe(self._connection)
             except (OSError, Refused, ImproperlyConfigured) as exc:
                 await self._lose(exc)
-        if self._link is None:
+        if self._connection is None:
             if loop.time() < self._not_before:
-                raise ConnectionError("Redis is away; it is tried again in a moment")
+                raise ConnectionError("Redis is unavailable; the next try is in a moment")
             try:
                 await self._connect()
             except (OSError, ImproperlyConfigured) as exc:
@@ -187,84 +207,86 @@ class Pipeline:
                 logger.debug("no connection to Redis: %r", exc)
                 raise
             self._backoff.reset()
-        self._used = loop.time()
+        self._last_used = loop.time()
 
-    async def _try(self, link: Link) -> None:
-        """Whether the connection still leads to the server that it was made to, and that is still a master."""
+    async def _probe(self, connection: RedisConnection) -> None:
+        """Tests a connection; if it is suspect, also that the server is still the same one and a master."""
         if not self.suspect:
-            await _ask(link, b"PING")
+            await _request(connection, b"PING")
             return
         self.suspect = False
-        if await greet(link) != self.run_id:
+        if await check_server(connection) != self.run_id:
             raise ConnectionError("another server answers on this connection")
 
     async def _connect(self) -> None:
-        link = await self._connect_link()
+        connection = await self._make_connection()
         try:
-            run_id = await greet(link)
+            run_id = await check_server(connection)
             for script in self._scripts:
-                await _ask(link, b"SCRIPT", b"LOAD", script.text)
-            if self._rehearse is not None:
+                await _request(connection, b"SCRIPT", b"LOAD", script.text)
+            if self._check_rights is not None:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
-                    await self._rehearse(link, run_id)
+                    await self._check_rights(connection, run_id)
         except Refused as exc:
-            await link.close()
-            raise refusal(exc) from exc
+            await connection.close()
+            raise error_for_refusal(exc) from exc
         except BaseException:
-            await link.close()
+            await connection.close()
             raise
-        self._link, last = link, self.run_id
-        self.run_id, self.suspect, self._told = run_id, False, ""
+        last_run_id = self.run_id
+        self._connection = connection
+        self.run_id = run_id
+        self.suspect = False
+        self._logged_error = ""
         if self._on_connect is not None:
-            self._on_connect(run_id, last)
+            self._on_connect(run_id, last_run_id)
 
     async def _lose(self, cause: BaseException) -> None:
-        """The connection is of no use any more."""
-        await self.drop()
+        """Drops a broken connection."""
+        await self.disconnect()
         if isinstance(cause, Demoted) and self._on_demoted is not None:
-            logger.warning("Redis has become a replica; looking for the master at the same address")
+            logger.warning("Redis has become a replica; trying to reach the master at the same address")
             self._on_demoted()
 
-    async def drop(self) -> None:
-        """Lets the connection go, if there is one."""
-        link, self._link = self._link, None
-        if link is not None:
-            self.good_until = self._used
-            await link.close()
+    async def disconnect(self) -> None:
+        """Closes the connection, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self.working_until = self._last_used
+            await connection.close()
 
-    # ------------------------------------------------------------------------------------------------ the exchange
+    # ------------------------------------------------------------------------------------------------ exchange
     async def _exchange(self, batch: list[_Command]) -> None:
-        if self._link is None or self.run_id is None:
-            raise RuntimeError("a pipeline exchanges once it has connected")
-        left, unknown = deque(batch), list[_Command]()
-        if not batch:
-            return
+        if self._connection is None or self.run_id is None:
+            raise RuntimeError("a pipeline must connect before it sends")
+        unanswered = deque(batch)
+        not_loaded: list[_Command] = []
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                await self._link.send(b"".join([command.encode(self.run_id) for command in batch]))
-                while left:
-                    if not await self._take_answer(self._link, left[0]):
-                        unknown.append(left[0])
-                    left.popleft()
+                await self._connection.send(b"".join([command.encode(self.run_id) for command in batch]))
+                while unanswered:
+                    if not await self._take_answer(self._connection, unanswered[0]):
+                        not_loaded.append(unanswered[0])
+                    unanswered.popleft()
         except OSError as exc:  # TimeoutError is one
             logger.warning("the connection to Redis broke: %r", exc)
             await self._lose(exc)
-            _fail(left, exc, uncertain=True)
+            _fail_all(unanswered, exc, uncertain=True)
         except BaseException as exc:
-            _fail(left, exc, uncertain=True)
+            _fail_all(unanswered, exc, uncertain=True)
             raise
-        self._used = asyncio.get_running_loop().time()
-        if unknown:  # somebody flushed the scripts: nothing was done, so these are asked again, once, in their order
-            await self.drop()
-            self._queue.extendleft(reversed(unknown))
+        self._last_used = asyncio.get_running_loop().time()
+        if not_loaded:  # scripts were flushed, nothing was done: send these again, once, in order
+            await self.disconnect()
+            self._queue.extendleft(reversed(not_loaded))
 
-    async def _take_answer(self, link: Link, command: _Command) -> bool:
-        """Passes the next answer on; False where the server does not know the script any more."""
+    async def _take_answer(self, connection: RedisConnection, command: _Command) -> bool:
+        """Takes the next answer for a command. Returns False if the server no longer knows the script."""
         try:
-            answer = await link.receive()
+            answer = await connection.receive()
         except Refused as exc:
-            if exc.code == "NOSCRIPT" and not command.repeated:
-                command.repeated = True
+            if exc.code == "NOSCRIPT" and not command.is_retried:
+                command.is_retried = True
                 return False
             logger.error("Redis refused a command: %s", exc)
             command.fail(exc, uncertain=False)
@@ -276,28 +298,29 @@ class Pipeline:
     def _refuse_all(self, cause: BaseException) -> None:
         waiting, self._queue = self._queue, deque()
         self._wake.clear()
-        _fail(waiting, cause, uncertain=False)
+        _fail_all(waiting, cause, uncertain=False)
 
 
-def _fail(commands: Sequence[_Command] | deque[_Command], cause: BaseException, *, uncertain: bool) -> None:
+def _fail_all(commands: Sequence[_Command] | deque[_Command], cause: BaseException, *, uncertain: bool) -> None:
     for command in commands:
         command.fail(cause, uncertain=uncertain)
 
 
-async def greet(link: Link) -> bytes:
-    """Asks a server what it is, and returns its run id.
+async def check_server(connection: RedisConnection) -> bytes:
+    """Checks a server's version, mode and role by ``INFO``, and returns its run id.
 
-    Raises `Demoted` for a replica, ``ImproperlyConfigured`` for what a layer cannot work with, `Refused`, ``OSError``.
+    Raises `Demoted` for a replica, ``ImproperlyConfigured`` for a server that a layer cannot use, `Refused` and
+    ``OSError``.
     """
-    info = _fields(await _ask(link, b"INFO"))
+    info = _parse_info(await _request(connection, b"INFO"))
     version, run_id, mode = info.get(b"redis_version", b"0"), info.get(b"run_id"), info.get(b"redis_mode")
     if tuple(int(part) for part in version.split(b".")[:2] if part.isdigit()) < OLDEST_REDIS or not run_id:
-        wanted = ".".join(map(str, OLDEST_REDIS))
-        raise ImproperlyConfigured(f"RedisLayer needs Redis {wanted} or newer, not {version.decode()}; upgrade it")
+        oldest = ".".join(map(str, OLDEST_REDIS))
+        raise ImproperlyConfigured(f"RedisLayer needs Redis {oldest} or newer, not {version.decode()}; upgrade it")
     if mode not in (None, b"standalone"):
-        what = {b"cluster": "a node of a cluster", b"sentinel": "a Sentinel"}.get(mode, f"{mode.decode()!r}")
+        server_kind = {b"cluster": "a node of a cluster", b"sentinel": "a Sentinel"}.get(mode, f"{mode.decode()!r}")
         raise ImproperlyConfigured(
-            f"RedisLayer needs one Redis that keeps all topics, and its url leads to {what} "
+            f"RedisLayer needs one Redis that keeps all topics, but its url leads to {server_kind} "
             f"(redis_mode:{mode.decode()}); give it the address of a standalone Redis"
         )
     if info.get(b"role", b"master") != b"master":
@@ -305,37 +328,28 @@ async def greet(link: Link) -> bytes:
     return run_id
 
 
-async def _ask(link: Link, *args: bytes) -> Any:
+async def _request(connection: RedisConnection, *args: bytes) -> Any:
     async with asyncio.timeout(CONNECT_TIMEOUT):
-        await link.send(encode_command(*args))
-        return await link.receive()
+        await connection.send(encode_command(*args))
+        return await connection.receive()
 
 
-_PASSING = frozenset(
-    {
-        "BUSY",
-        "CLUSTERDOWN",
-        "LOADING",
-        "MASTERDOWN",
-        "MISCONF",
-        "NOREPLICAS",
-        "OOM",
-        "READONLY",
-        "TRYAGAIN",
-    }
-)  # codes of refusals that may end by themselves
+# Error codes of refusals that may end without a change of the configuration.
+_TRANSIENT_CODES = frozenset(
+    {"BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY", "TRYAGAIN"}
+)
 
 
-def refusal(refused: Refused) -> Exception:
-    """What is raised where Redis refuses what a layer always needs: ``ConnectionError`` where that may pass."""
-    if refused.code in _PASSING:
-        return ConnectionError(f"Redis refuses to work for now: {refused}")
-    return ImproperlyConfigured(f"Redis does not let RedisLayer do what it has to: {refused}")
+def error_for_refusal(refused: Refused) -> Exception:
+    """The exception for a refused command that a layer always needs: ``ConnectionError`` if that may be temporary."""
+    if refused.code in _TRANSIENT_CODES:
+        return ConnectionError(f"Redis refuses commands for now: {refused}")
+    return ImproperlyConfigured(f"Redis refuses a command that RedisLayer needs: {refused}")
 
 
 def encode_command(*args: bytes) -> bytes:
-    """A command as Redis reads it: ``encode_command(b"PING")`` is ``b"*1\\r\\n$4\\r\\nPING\\r\\n"``."""
-    return b"*%d\r\n%b" % (len(args), b"".join([b"$%d\r\n%b\r\n" % (len(one), one) for one in args]))
+    """A command in Redis' protocol: ``encode_command(b"PING")`` is ``b"*1\\r\\n$4\\r\\nPING\\r\\n"``."""
+    return b"*%d\r\n%b" % (len(args), b"".join([b"$%d\r\n%b\r\n" % (len(value), value) for value in args]))
 
 
 def encoded(value: str | bytes | int) -> bytes:
@@ -343,7 +357,7 @@ def encoded(value: str | bytes | int) -> bytes:
     return value if type(value) is bytes else str(value).encode(errors="surrogatepass")
 
 
-def _fields(info: Any) -> dict[bytes, bytes]:
-    """The lines of ``INFO``."""
+def _parse_info(info: Any) -> dict[bytes, bytes]:
+    """The fields of ``INFO``, by name."""
     lines = bytes(info).splitlines()
     return {name: value for name, colon, value in (line.partition(b":") for line in lines) if colon}

@@ -1,33 +1,40 @@
-"""The connection that Redis tells what is published on: one per process, minded, its losses told.
+"""The connection that receives published events from Redis: one per process, monitored.
 
-A client library's own pub/sub reconnects by itself and says nothing, and what was published meanwhile is lost unseen.
-Here every loss is told, and so is every subscription that is confirmed, after each connection again.
+The pub/sub of a client library reconnects by itself without a notice, so what was published meanwhile is lost unseen.
+This one reports every loss to the sink, and every confirmed subscription, again after each reconnection.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 from wsaction._utils.backoff import Backoff
-from wsaction.layers._redis_pipeline import Connect, Link, Refused, encode_command, greet, refusal
+from wsaction.layers._redis_pipeline import (
+    Connect,
+    RedisConnection,
+    Refused,
+    check_server,
+    encode_command,
+    error_for_refusal,
+)
 from wsaction.layers.base import MAX_OFFSET, Sink
 from wsaction.routing.exceptions import ImproperlyConfigured
 
-__all__ = ("PING_INTERVAL", "Channels", "parse_message")
+__all__ = ("PING_INTERVAL", "PubSub", "parse_message")
 
 logger = logging.getLogger("wsaction")
 
 PING_INTERVAL = 5.0  # seconds
-SILENCE = 2.5  # intervals without a word after which the connection is lost
+SILENCE = 2.5  # ping intervals without a message after which the connection counts as lost
 MAX_NAMES = 512  # channels in one command
-MESSAGES_IN_A_ROW = 32  # without the loop having had a turn
+MESSAGES_IN_A_ROW = 32  # messages before other tasks of the event loop get a turn
 
 
-class Channels:
-    """Subscribes to channels, tells ``sink`` what comes, and connects again whenever that breaks.
+class PubSub:
+    """Subscribes to channels, passes their messages to ``sink``, and reconnects whenever the connection breaks.
 
-    ``is_body`` says whether a message's body may be told; ``on_change`` is called at every connection and loss.
+    ``is_body`` returns whether bytes are an event's body; other messages are ignored. ``on_change`` is called at every
+    connection and loss.
     """
 
     def __init__(
@@ -38,86 +45,102 @@ class Channels:
         on_change: Callable[[], None],
         ping_interval: float,
     ) -> None:
-        self._connect, self._sink, self._is_body, self._on_change = connect, sink, is_body, on_change
+        self._connect = connect
+        self._sink = sink
+        self._is_body = is_body
+        self._on_change = on_change
         self._ping_interval = ping_interval
-        self._topics: dict[str, str] = {}  # by channel: what is wished for
-        self._wishes: dict[str, bytes] = {}  # what is yet to be sent, by channel: the last one counts
+        self._topics: dict[str, str] = {}  # the subscribed topics, by channel
+        self._pending: dict[str, bytes] = {}  # the last command that is yet to be sent, by channel
         self._wake = asyncio.Event()
-        self._heard = 0.0
+        self._last_heard = 0.0
         self._is_up = False
-        self._doubt = ""  # why the connection is not to be relied on
-        self.run_id: bytes | None = None  # of the server that it is connected to
+        self._reconnect_reason = ""  # if not empty, the connection is replaced
+        self.run_id: bytes | None = None  # of the connected server
 
     def subscribe(self, channel: str, topic: str) -> None:
-        """Wishes for a channel; never waits."""
+        """Subscribes to a channel without waiting."""
         self._topics[channel] = topic
-        self._wish(channel, b"SUBSCRIBE")
+        self._enqueue(channel, b"SUBSCRIBE")
 
     def unsubscribe(self, channel: str) -> None:
-        """Takes the wish back; never waits."""
+        """Ends a subscription without waiting."""
         if self._topics.pop(channel, None) is not None:
-            self._wish(channel, b"UNSUBSCRIBE")
+            self._enqueue(channel, b"UNSUBSCRIBE")
 
-    def _wish(self, channel: str, verb: bytes) -> None:
-        if self._is_up:  # else all wishes are told when it is
-            self._wishes.pop(channel, None)  # so that it stands last
-            self._wishes[channel] = verb
+    def _enqueue(self, channel: str, verb: bytes) -> None:
+        if self._is_up:  # if not, all topics are subscribed once connected
+            self._pending.pop(channel, None)  # so that the new command comes last
+            self._pending[channel] = verb
             self._wake.set()
 
-    def doubt(self, why: str) -> None:
-        """Has the connection made anew: it may tell nothing, or not all, of what is published."""
-        self._doubt = why
+    def reconnect(self, reason: str) -> None:
+        """Replaces the connection, because it may not receive everything that is published."""
+        self._reconnect_reason = reason
         self._wake.set()
 
-    # ------------------------------------------------------------------------------------------------ its life
+    # ------------------------------------------------------------------------------------------------ the connection
     async def run_forever(self) -> None:
-        """Connects, and connects again, until it is cancelled."""
-        backoff, told = Backoff(), False
+        """Connects, and reconnects after each loss, until it is cancelled."""
+        backoff = Backoff()
+        is_logged = False
         while True:
             try:
-                link = await self._connect_to_master()
+                connection = await self._connect_to_master()
             except (OSError, ImproperlyConfigured) as exc:
-                logger.log(logging.DEBUG if told else logging.WARNING, "Redis is away: %s", exc)
-                told = True
+                logger.log(logging.DEBUG if is_logged else logging.WARNING, "Redis is unavailable: %s", exc)
+                is_logged = True
             else:
                 try:
-                    await self._mind(link)
-                except Exception as exc:  # whatever it is, it has to be connected again
+                    await self._serve(connection)
+                except Exception as exc:  # whatever failed, reconnect
                     expected = isinstance(exc, (OSError, Refused))
-                    why = f"{type(exc).__name__}: {exc}"
-                    logger.warning("Redis tells nothing any more (%s); connecting again", why, exc_info=not expected)
-                    told = False
-                    if self._heard:
+                    reason = f"{type(exc).__name__}: {exc}"
+                    logger.warning(
+                        "the connection for events from Redis is lost (%s); reconnecting", reason, exc_info=not expected
+                    )
+                    is_logged = False
+                    if self._last_heard:
                         backoff.reset()
                 finally:
-                    self._is_up, self.run_id = False, None
-                    await link.close()
+                    self._is_up = False
+                    self.run_id = None
+                    await connection.close()
                     self._sink.lost()
                     self._on_change()
             await asyncio.sleep(backoff.seconds())
 
-    async def _connect_to_master(self) -> Link:
-        link = await self._connect()
+    async def _connect_to_master(self) -> RedisConnection:
+        connection = await self._connect()
         try:
-            self.run_id = await greet(link)
+            self.run_id = await check_server(connection)
         except Refused as exc:
-            await link.close()
-            raise refusal(exc) from exc
+            await connection.close()
+            raise error_for_refusal(exc) from exc
         except BaseException:
-            await link.close()
+            await connection.close()
             raise
-        return link
+        return connection
 
-    async def _mind(self, link: Link) -> None:
-        """Reads and writes until one of both breaks, and raises that."""
-        self._heard, self._is_up, self._doubt = 0.0, True, ""
-        self._wishes = dict.fromkeys(self._topics, b"SUBSCRIBE")
+    async def _serve(self, connection: RedisConnection) -> None:
+        """Reads and writes until one of them fails, and raises its exception."""
+        self._last_heard = 0.0
+        self._is_up = True
+        self._reconnect_reason = ""
+        self._pending = dict.fromkeys(self._topics, b"SUBSCRIBE")
         self._wake.set()
         self._on_change()
-        async with _Both(self._read(link), self._write(link)) as both:
-            await both.first()
+        tasks = [asyncio.ensure_future(work) for work in (self._read(connection), self._write(connection))]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _write(self, link: Link) -> None:
+    async def _write(self, connection: RedisConnection) -> None:
         loop = asyncio.get_running_loop()
         connected = loop.time()
         while True:
@@ -125,41 +148,41 @@ class Channels:
                 async with asyncio.timeout(self._ping_interval):
                     await self._wake.wait()
             except TimeoutError:
-                if loop.time() - max(self._heard, connected) > SILENCE * self._ping_interval:
-                    raise ConnectionError(f"nothing heard for {SILENCE * self._ping_interval} s") from None
-                await link.send(encode_command(b"PING"))
+                if loop.time() - max(self._last_heard, connected) > SILENCE * self._ping_interval:
+                    raise ConnectionError(f"no message for {SILENCE * self._ping_interval} s") from None
+                await connection.send(encode_command(b"PING"))
                 continue
             self._wake.clear()
-            if self._doubt:
-                raise ConnectionError(self._doubt)
-            while self._wishes:
-                await link.send(self._next_command())
+            if self._reconnect_reason:
+                raise ConnectionError(self._reconnect_reason)
+            while self._pending:
+                await connection.send(self._next_command())
 
     def _next_command(self) -> bytes:
-        """As many wishes as one command holds; the order of those for one channel is that of its last one."""
-        verb = next(iter(self._wishes.values()))
+        """The next command: as many pending channels in a row as have the same verb, up to MAX_NAMES."""
+        verb = next(iter(self._pending.values()))
         names = list[str]()
-        for channel, wish in self._wishes.items():
-            if wish != verb or len(names) == MAX_NAMES:
+        for channel, pending_verb in self._pending.items():
+            if pending_verb != verb or len(names) == MAX_NAMES:
                 break
             names.append(channel)
         for channel in names:
-            del self._wishes[channel]
+            del self._pending[channel]
         return encode_command(verb, *(channel.encode() for channel in names))
 
-    async def _read(self, link: Link) -> None:
+    async def _read(self, connection: RedisConnection) -> None:
         loop, count = asyncio.get_running_loop(), 0
         while True:
-            told = await link.receive()
-            self._heard = loop.time()
-            if not isinstance(told, list) or len(told) < 2 or not isinstance(told[1], bytes):
-                continue  # a PONG, where nothing is subscribed to
-            topic = self._topics.get(told[1].decode(errors="replace"))
+            reply = await connection.receive()
+            self._last_heard = loop.time()
+            if not isinstance(reply, list) or len(reply) < 2 or not isinstance(reply[1], bytes):
+                continue  # a PONG while nothing is subscribed
+            topic = self._topics.get(reply[1].decode(errors="replace"))
             if topic is None:
                 continue
-            if told[0] == b"message":
-                self._pass_on(topic, told[2])
-            elif told[0] == b"subscribe":
+            if reply[0] == b"message":
+                self._pass_on(topic, reply[2])
+            elif reply[0] == b"subscribe":
                 self._sink.subscribed(topic)
             if (count := count + 1) % MESSAGES_IN_A_ROW == 0:
                 await asyncio.sleep(0)
@@ -173,35 +196,15 @@ class Channels:
 
 
 def parse_message(payload: bytes) -> tuple[str, int, bytes] | None:
-    """Epoch, offset and body of what came on a channel; None for what no layer has sent.
+    """The epoch, offset and body of a message on a channel; None if no layer can have sent it.
 
-    ``parse_message(b"k3Jx 7\\n{}")`` is ``("k3Jx", 7, b"{}")``; one of no history has ``- 0``, and "" for its epoch.
+    ``parse_message(b"k3Jx 7\\n{}")`` is ``("k3Jx", 7, b"{}")``. Without history a message begins with ``- 0``, and
+    its epoch is "".
     """
-    head, feed, body = payload.partition(b"\n")
+    head, newline, body = payload.partition(b"\n")
     epoch, space, offset = head.partition(b" ")
-    if not (feed and space and epoch and offset) or len(head) > 100 or not epoch.isascii() or not offset.isdigit():
+    if not (newline and space and epoch and offset) or len(head) > 100 or not epoch.isascii() or not offset.isdigit():
         return None
     if epoch == b"-":
         return ("", 0, body) if offset == b"0" else None
     return (epoch.decode(), int(offset), body) if int(offset) < MAX_OFFSET else None
-
-
-class _Both:
-    """Two tasks, both ended when the block is left."""
-
-    def __init__(self, *work: Coroutine[Any, Any, None]) -> None:
-        self._tasks = [asyncio.ensure_future(one) for one in work]
-
-    async def __aenter__(self) -> "_Both":
-        return self
-
-    async def first(self) -> None:
-        """Waits for the first to end, and raises what it raised."""
-        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-
-    async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)

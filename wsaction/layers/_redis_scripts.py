@@ -1,15 +1,20 @@
-"""What Redis is asked to do in one go, in Lua.
+"""The Lua scripts of the Redis layer: steps that Redis runs atomically.
 
-Every topic has three keys, in one hash slot: a hash, its *meta*; a *stream* of its newest bodies, whose ids are their
-offsets, so that a hole shows by counting; and a *channel*. The meta's fields: ``epoch``, ``offset``, ``run`` (the run
-id of the server that wrote last), ``bytes`` (of the bodies in the stream), ``read`` (when a subscriber last asked where
-the topic stands, in the server's seconds), ``people`` (set while a user is counted there) and, after a restart, ``old``
-and ``end``: the epoch before and where it ended.
+Every topic has three keys in one hash slot:
 
-All scripts begin with the same fence. No meta: the topic is new, or was evicted or wiped; nothing is known of its past.
-Another run id: the server was restarted and may have lost its last writes, so offsets above the one noted may have been
-given out before. A new epoch tells those apart; offsets count on. Each script writes before it publishes, because a
-replica refuses the write and would take the publication, which nobody hears.
+- *meta*, a hash with the fields ``epoch``, ``offset``, ``run`` (the run id of the server that wrote last), ``bytes``
+  (of the bodies in the stream), ``read`` (when a subscriber last read the position, in the server's seconds) and
+  ``people`` (set while a user is counted in the topic). After a restart, ``old`` and ``end`` are the previous epoch and
+  its last offset.
+- *stream*, the newest bodies. Their ids are the offsets, so counting them shows a hole.
+- *channel*.
+
+Most scripts begin with the same fence. If there is no meta, the topic is new, or its key was evicted or wiped; nothing
+is known of its past. If the run id differs, the server was restarted and may have lost its last writes. So offsets
+above the noted one may have been issued before. A new epoch tells them apart; the offsets count on.
+
+Each script writes before it publishes. A replica refuses the write; it would accept the publication, which nobody
+would receive.
 """
 
 import hashlib
@@ -18,14 +23,17 @@ __all__ = ("ALIVE", "COUNT", "INVALIDATE", "PUBLISH", "READ", "RENEW", "TELL", "
 
 
 class Script:
-    """A Lua script, called by the hash of its text. It is given the keys meta, stream and channel, and as arguments the
-    server's run id, a name for a new epoch, the meta's time to live in ms, and its own."""
+    """A Lua script, called by the hash of its text.
+
+    Unless noted at the script, its keys are meta, stream and channel. Its arguments are the server's run id, a name for
+    a new epoch, the meta's time to live in milliseconds, and then its own.
+    """
 
     __slots__ = ("sha", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text.encode()
-        self.sha = hashlib.sha1(self.text).hexdigest().encode()  # noqa: S324  # Redis names scripts so
+        self.sha = hashlib.sha1(self.text).hexdigest().encode()  # noqa: S324  # the name of a script in Redis
 
 
 _FENCE = """
@@ -56,9 +64,9 @@ _CUT = """
   redis.call('PUBLISH', channel, epoch .. ' ' .. offset .. '\\n')
 """
 
-# Tells a body, and keeps it where somebody is subscribed, or was within the history's time (a minute at least), or
-# `always` is '1'. Keeps at most `most` bytes of bodies, and at least the newest `size` of them where they fit. Returns
-# false where nothing is known of the topic and nobody is there.
+# Publishes a body. It is kept if the topic has subscribers, had some within the history's ttl (at least a minute), or
+# `always` is '1'. At most `most` bytes of bodies are kept, and at least the newest `size` bodies if they fit. Returns
+# false if nothing is known of the topic and it has no subscribers.
 _PUBLISH = """
 local function trim(bytes, size, most)
   local count = redis.call('XLEN', stream)
@@ -89,7 +97,7 @@ local function publish(body, size, ttl, most, always)
   offset = offset + 1
   remember()
   local added = redis.pcall('XADD', stream, offset .. '-0', 'd', body)
-  if type(added) == 'table' and added.err then  -- something else stands there: the past is lost, and shows as a hole
+  if type(added) == 'table' and added.err then  -- written by another program: the past is lost, which shows as a hole
     redis.call('DEL', stream)
     redis.call('XADD', stream, offset .. '-0', 'd', body)
   end
@@ -101,21 +109,21 @@ local function publish(body, size, ttl, most, always)
 end
 """
 
-# Tells a body, ARGV[2], of no history. The channel is no key: deleting it is a write that changes nothing.
+# Publishes a body, ARGV[2], without history. DEL is the write before the publication; it changes nothing, because the
+# channel is not a key.
 TELL = Script("redis.call('DEL', KEYS[3])\nreturn redis.call('PUBLISH', KEYS[3], '- 0\\n' .. ARGV[2])\n")
 
-# ARGV[4..8]: body, size and ttl (ms) of the history, how many bytes of it, '1' where it is kept in any case. Returns
-# the position, or nothing where there is none.
+# ARGV[4..8]: the body; the history's size, ttl (ms) and bytes; '1' to keep it without subscribers. Returns the
+# position, or nothing if there is none.
 PUBLISH = Script(
     _FENCE
     + _PUBLISH
     + "if publish(ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]) then return {epoch, offset} end\nreturn false\n"
 )
 
-# ARGV[4..8]: epoch and offset of the position asked from, how many events at most, '1' where who asks had all up to
-# there, and for how long (ms) a topic is remembered that never had an event, so that subscribing to one such route
-# after another does not fill Redis. Returns the position, the entries or false, and up to where the past is
-# shared.
+# ARGV[4..8]: the epoch and offset to read from; the most events; '1' if the caller had everything up to there; how long
+# (ms) a topic without events is remembered, so that subscribing to one unused route after another does not fill Redis.
+# Returns the position, the entries or false, and the offset up to which both epochs have the same past.
 READ = Script(
     _FENCE
     + """
@@ -141,19 +149,20 @@ return {epoch, offset, false, 0}
 
 INVALIDATE = Script(_FENCE + "remember()\n" + _CUT + "return {epoch, offset}\n")
 
-# Who is in a topic is one hash, KEYS[4]. Its fields: for each user ":<user>", how many connections each process has
-# ("<process> <count> ..."; empty: the user has left while the hash was healing); "by", the processes that have any; and
-# "heal", until when it is healing.
+# The users of a topic are one hash, KEYS[4]. Its fields:
+#   ":<user>"  the connections in each process, as "<process> <count> ..."; empty if the `leave` is deferred
+#   "by"       the processes that have users in the topic
+#   "heal"     until when the hash is being restored
 #
-# The hash may be lost, as any key may be. A process that knows of what is not there finds that out, and for as long as
-# the others may need to write theirs again nobody is said to have left: they may be counted by a process that has not
-# written yet.
+# Redis may lose the hash, as any key. That shows if "by" is missing although the meta has `people`, or if a count is
+# missing that a process had written. Then the hash is being restored, until all processes have had the time to write
+# their counts again. Meanwhile no `leave` is published: the user may have connections in a process that has not written
+# yet.
 #
-# ARGV[4..10]: size (0: none), ttl (ms), bytes and '1' where it is kept in any case, of the history; the process; '1'
-# where it has users here; for how long (s) a lost hash is healing. Then for each user: how many connections the process
-# has, '1' where it had written some, and what is told when the first one comes anywhere and when the last one goes.
-# Returns '1' where the hash named the process before, and the users that have left while the hash is healing, and have
-# to be written again.
+# ARGV[4..10]: the history's size (0: none), ttl (ms) and bytes; '1' to keep it without subscribers; the process; '1' if
+# it has users in the topic; how long (s) a lost hash is being restored. Then for each user: the name, the connections
+# in the process, '1' if the process had written a count before, and the bodies of `join` and `leave`. Returns '1' if
+# the hash named the process before, and the users whose `leave` is deferred, which must be written again.
 COUNT = Script(
     _FENCE
     + _PUBLISH
@@ -219,20 +228,22 @@ return {was_there, deferred}
 """
 )
 
-# KEYS[1..2]: a topic's hash of users, and its meta. ARGV[2]: for how long (ms) both are kept. Returns the processes
-# that have users there, or nothing where that is lost.
+# KEYS[1..2]: a topic's hash of users, and its meta. ARGV[2]: how long (ms) both are kept. Returns the processes that
+# have users in the topic, or nothing if that is lost.
 ALIVE = Script("""
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 return redis.call('HGET', KEYS[1], 'by')
 """)
 
-# KEYS: sorted sets of processes by the end of their lease, and of those whose lease has run out. ARGV[2..6]: the name
-# of a process, its lease in seconds, '1' where it is new, how many ended ones to return at most, and for how long (ms)
-# the sets are kept. The member "" says that the first set is known to be whole, from when its score, less a constant,
-# has passed: one that was lost is whole once every process has had the time to renew its lease. Until then a process
-# whose lease is not there goes on under its name. Returns '1' where the process has its lease, the ended ones, and the
-# names of all, where the set is whole.
+# KEYS[1..2]: sorted sets of processes: those with a lease, by its end, and those whose lease has expired. ARGV[2..6]:
+# the name of a process; its lease in seconds; '1' if it is new; the most expired processes to return; how long (ms) the
+# sets are kept.
+#
+# The score of the member "", less the constant `never`, is the time from which the first set is complete: a lost set is
+# complete again when every process has had the time to renew its lease. Until then, a process whose lease is missing
+# keeps its name. Returns '1' if the process has its lease, the expired processes, and the names of all processes if the
+# set is complete.
 RENEW = Script("""
 local time = redis.call('TIME')
 local now, never = time[1] + time[2] / 1e6, 1e12

@@ -1,4 +1,4 @@
-"""`RedisThrottleStore`: token buckets that all processes on one Redis share, so that a rate holds across workers."""
+"""`RedisThrottleStore`: rate limits that all worker processes share through Redis."""
 
 import asyncio
 from typing import Any, Protocol
@@ -17,9 +17,9 @@ except ImportError as exc:  # pragma: no cover
 __all__ = ("MAX_CONNECTIONS", "RedisThrottleStore")
 
 TIMEOUT = 1.0  # seconds that Redis has to answer
-MAX_CONNECTIONS = 8  # of one event loop; who asks while all are busy waits for his turn
+MAX_CONNECTIONS = 8  # of one event loop; while all are busy, requests wait
 
-# All that is to be known of a bucket is when it will be full again. The clock is Redis' own.
+# A bucket is one number: the time, by Redis' clock, when it will be full again.
 _TAKE = """
 local t = redis.call('TIME')
 local now, period, burst = t[1] + t[2] / 1000000, tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -40,29 +40,30 @@ class _Rate(Protocol):
 
 
 class RedisThrottleStore:
-    """A `wsaction.throttling.ThrottleStore` on Redis; full buckets are forgotten there.
+    """A `wsaction.throttling.ThrottleStore` that keeps its token buckets in Redis, so that rates hold across workers.
 
-    ``url`` is as for ``RedisLayer``, keys begin with ``prefix``. While Redis is away, what is throttled is refused with
-    `LayerUnavailable`, 503. Its connections end with the last app of their event loop, where a lifespan is run; else it
-    is yours to `close`. Raises `ImproperlyConfigured` for a URL that cannot be used.
+    ``url`` is as for ``RedisLayer``; keys begin with ``prefix``. While Redis is unavailable, throttled actions are
+    refused with `LayerUnavailable`, 503. If the app's lifespan runs, the connections close with the last app of their
+    event loop; otherwise call `close` yourself. Raises `ImproperlyConfigured` for a URL that cannot be used.
 
     >>> class Everybody(UserRateThrottle):
     ...     store = RedisThrottleStore("redis://127.0.0.1:6379/0")
     """
 
     def __init__(self, url: str, prefix: str = "wsaction:throttle:") -> None:
-        self._url, self._prefix = url, prefix
+        self._url = url
+        self._prefix = prefix
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
         try:
             self._client()
-        except (ValueError, AttributeError, TypeError):  # what they say may hold the password
+        except (ValueError, AttributeError, TypeError):  # their text may hold the password
             raise ImproperlyConfigured(
                 "RedisThrottleStore's url is redis://, rediss:// or unix://, as in redis://127.0.0.1:6379/0, "
                 f"not {str(url).partition(':')[0]!r} with what followed it"
             ) from None
 
     async def take(self, key: str, rate: _Rate) -> float:
-        """Takes a token, or says in how many seconds there will be one. Raises `LayerUnavailable`."""
+        """Takes a token and returns 0, or returns the seconds until there is one. Raises `LayerUnavailable`."""
         loop = asyncio.get_running_loop()
         if (script := self._clients.get(loop)) is None:
             script = self._clients[loop] = self._client().register_script(_TAKE)
@@ -71,10 +72,10 @@ class RedisThrottleStore:
             async with asyncio.timeout(TIMEOUT):
                 return float(await script(keys=[self._prefix + key], args=[rate.period, rate.burst]))
         except (RedisError, OSError) as exc:  # TimeoutError is one
-            raise LayerUnavailable("What counts how often this is done is away; try again later.") from exc
+            raise LayerUnavailable("The store of the rate limits is unavailable; try again later.") from exc
 
     async def close(self) -> None:
-        """Ends its connections on the running event loop; the next one who asks makes new ones."""
+        """Closes the connections of the running event loop. The next `take` opens new ones."""
         if (script := self._clients.pop(asyncio.get_running_loop(), None)) is not None:
             await script.registered_client.aclose()
 

@@ -1,6 +1,6 @@
-"""Routes like Django's: `path()`, `re_path()` and `include()` declare them, a `Router` resolves and reverses them.
+"""URL routing like Django's: declare routes with `path()`, `re_path()` and `include()`; resolve and reverse them.
 
-The package imports the standard library alone, so that the router can be used without the rest of wsaction::
+The package imports only the standard library, so you can use the `Router` without the rest of wsaction::
 
     router = Router([path("boards/<int:pk>/", get_board, name="board")])
     router.resolve("boards/7/").kwargs  # {"pk": 7}

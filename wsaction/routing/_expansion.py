@@ -1,8 +1,11 @@
-"""Forms: the texts with parameters in them that a regex may match, for reversing it.
+"""Expand a regex into the texts it matches, with parameters in them, to reverse a pattern.
 
-Not a decompiler. The rules are those of ``django.urls``, so that both reverse the same patterns to the same text: of
-what repeats the least number, an optional group with parameters once and not at all, of a class its first character,
-of look-arounds nothing, and of a regex with alternatives outside a group only the empty text.
+The rules are those of ``django.urls``, so that both reverse a pattern to the same text:
+
+- A repeated item stands as often as its minimum says.
+- An optional group with parameters stands once in one form and not at all in another.
+- A character class gives its first character. A look-around gives nothing.
+- A regex with alternatives outside a group gives only the empty text.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,19 +14,19 @@ from typing import NamedTuple
 
 __all__ = ("Form", "forms")
 
-# What an escape stands for in a text; None: for nothing. Any other escaped character stands for itself.
+# The text of an escape; None: no text. Any other escaped character stands for itself.
 _SAMPLES = {"A": None, "b": None, "B": None, "Z": None, "d": "0", "D": "x", "s": " ", "S": "x", "w": "x", "W": "!"}
 
 
 class Form(NamedTuple):
-    """A text with holes: ``pieces`` are literals and, as 1-tuples, the names of what goes in between; ``parameters``
-    are the arguments it takes, in order."""
+    """A text with holes. ``pieces`` are literals and, as 1-tuples, parameter names; ``parameters`` are the arguments
+    that the form takes, in order."""
 
     pieces: tuple[str | tuple[str], ...]
     parameters: tuple[str, ...]
 
     def fill(self, values: Mapping[str, object]) -> str | None:
-        """The text with ``values`` in its holes; None if one is missing."""
+        """The text with ``values`` in its holes, or None if a value is missing."""
         try:
             return "".join(piece if isinstance(piece, str) else str(values[piece[0]]) for piece in self.pieces)
         except KeyError:
@@ -34,24 +37,24 @@ _EMPTY = Form((), ())
 
 
 class _Item(NamedTuple):
-    """One step of a regex, as the forms it can take."""
+    """One item of a regex, with the forms it can take."""
 
     choices: tuple[Form, ...]
     has_group: bool = False
 
 
 class _End(Exception):
-    """The regex is read to its end."""
+    """The reader has reached the end of the regex."""
 
 
 class _NotReversible(Exception):
-    """A construct that has no form."""
+    """The regex has a construct that cannot be reversed."""
 
 
 def forms(regex: str) -> tuple[Form, ...]:
-    r"""The forms of a regex, the one with the least first; none if there is a construct that cannot be reversed.
+    r"""The forms of a regex, the shortest first; empty if the regex cannot be reversed.
 
-    ``a/(?:(?P<x>\d+)/)?`` has two: ``a/`` without parameters, and ``a/``, x and ``/``.
+    ``a/(?:(?P<x>\d+)/)?`` has two forms: ``a/`` without parameters, and ``a/``, x, ``/``.
     """
     try:
         items = _Reader(regex).read()
@@ -61,61 +64,59 @@ def forms(regex: str) -> tuple[Form, ...]:
 
 
 class _Reader:
-    """One walk over a regex from left to right. An escape is read as the character it stands for."""
+    """Reads a regex once from left to right. An escape counts as the character it stands for."""
 
     def __init__(self, regex: str) -> None:
-        self._characters = _characters(regex)
-        self._pushed: tuple[str, bool] | None = None
+        self._characters = _unescape(regex)
+        self._pushed_back: tuple[str, bool] | None = None
         self._items: list[_Item] = []
         self._opened: list[int] = []
         self._unnamed = 0
 
     def read(self) -> list[_Item]:
         try:
-            while self._step(*self._next()):
-                pass
+            while True:
+                self._step(*self._next())
         except _End:
-            pass
-        return self._items
+            return self._items
 
     def _next(self) -> tuple[str, bool]:
-        if self._pushed is not None:
-            character, self._pushed = self._pushed, None
+        if self._pushed_back is not None:
+            character, self._pushed_back = self._pushed_back, None
             return character
         for character in self._characters:
             return character
         raise _End
 
-    def _step(self, character: str, is_escaped: bool) -> bool:
-        """Read one step; False where the text ends."""
+    def _step(self, character: str, is_escaped: bool) -> None:
+        """Read one item."""
         if is_escaped:
             self._add_literal(character)
         elif character == "|":
             self._items = []
-            return False
+            raise _End
         elif character == "$":
-            return False
+            raise _End
         elif character == "(":
-            self._group()
+            self._read_group()
         elif character == ")":
-            self._close()
+            self._close_group()
         elif character == "[":
-            self._class()
+            self._read_class()
         elif character in "*?+{":
             self._quantify(character)
         elif character != "^":
             self._add_literal(character)
-        return True
 
     def _add_literal(self, character: str) -> None:
         self._items.append(_Item((Form((character,), ()),)))
 
-    def _class(self) -> None:
+    def _read_class(self) -> None:
         self._add_literal(self._next()[0])
         while self._next() != ("]", False):
             pass
 
-    def _group(self) -> None:
+    def _read_group(self) -> None:
         character, is_escaped = self._next()
         if character != "?" or is_escaped:
             self._add_parameter(f"_{self._unnamed}")
@@ -128,11 +129,11 @@ class _Reader:
         elif character in "!=<":
             self._skip_group(character)
         elif character == "P":
-            self._named_group()
+            self._read_named_group()
         else:
             raise _NotReversible
 
-    def _named_group(self) -> None:
+    def _read_named_group(self) -> None:
         kind = self._next()[0]
         if kind not in "<=":
             raise _NotReversible
@@ -154,7 +155,7 @@ class _Reader:
             if not is_escaped:
                 depth += {"(": 1, ")": -1}.get(character, 0)
 
-    def _close(self) -> None:
+    def _close_group(self) -> None:
         if not self._opened:
             raise _NotReversible
         start = self._opened.pop()
@@ -162,21 +163,21 @@ class _Reader:
         self._items[start:] = [_Item(_product(inner), any(item.has_group for item in inner))]
 
     def _quantify(self, character: str) -> None:
-        least = self._least() if character == "{" else int(character == "+")
+        minimum = self._read_minimum() if character == "{" else int(character == "+")
         follower = next(self._characters, ("?", False))[0]
-        if follower != "?":  # what makes a quantifier lazy says nothing of the text
-            self._pushed = follower, False
-        if least == 1:
+        if follower != "?":  # "?" only makes the quantifier lazy
+            self._pushed_back = follower, False
+        if minimum == 1:
             return
         if not self._items:
             raise _NotReversible
         item = self._items.pop()
-        if least:
-            self._items += [item] * least
+        if minimum:
+            self._items += [item] * minimum
         elif item.has_group:
             self._items.append(_Item((_EMPTY, *item.choices)))
 
-    def _least(self) -> int:
+    def _read_minimum(self) -> int:
         text = ""
         while (character := self._next()[0]) != "}":
             text += character
@@ -187,11 +188,11 @@ class _Reader:
 
 
 def _product(items: list[_Item]) -> tuple[Form, ...]:
-    """Every sequence of one choice of each item; the first item's choices change last."""
-    return tuple(map(_joined, product(*(item.choices for item in items))))
+    """Every combination of one choice for each item. The first item's choice changes last, as in Django."""
+    return tuple(map(_concatenate, product(*(item.choices for item in items))))
 
 
-def _joined(parts: Iterable[Form]) -> Form:
+def _concatenate(parts: Iterable[Form]) -> Form:
     pieces, parameters = list[str | tuple[str]](), list[str]()
     for part in parts:
         pieces += part.pieces
@@ -199,8 +200,8 @@ def _joined(parts: Iterable[Form]) -> Form:
     return Form(tuple(pieces), tuple(parameters))
 
 
-def _characters(regex: str) -> Iterator[tuple[str, bool]]:
-    """The characters of a regex, each with whether it was escaped; those that stand for nothing are left out."""
+def _unescape(regex: str) -> Iterator[tuple[str, bool]]:
+    """The characters of a regex, each with whether it was escaped. Escapes without text are left out."""
     characters = iter(regex)
     for character in characters:
         if character != "\\":

@@ -1,7 +1,7 @@
-"""Patterns: one ``path()`` or ``re_path()`` text, compiled, and the two things it can lead to.
+"""Compiled patterns: what ``path()`` and ``re_path()`` return.
 
-``Pattern`` is the text; ``Endpoint`` puts a view behind it, ``Include`` more patterns. All three are immutable, so that
-a pattern declared once can be mounted in many places.
+A ``Pattern`` is the compiled text. An ``Endpoint`` is a pattern with a view; an ``Include`` is a pattern with more
+patterns below it. All three are immutable, so the same pattern can be mounted in many places.
 """
 
 import re
@@ -14,15 +14,15 @@ from wsaction.routing.exceptions import ImproperlyConfigured
 
 __all__ = ("Endpoint", "Include", "Pattern", "compile_regex", "compile_route")
 
-_ANGLES = r"<([^>]+)>"
+_PARAMETER = r"<([^>]+)>"
 _ASCII_SPACE = frozenset(" \t\n\r\x0b\x0c")
 
-Step = tuple[re.Match[str], tuple[Any, ...], dict[str, Any]]
+PatternMatch = tuple[re.Match[str], tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pattern:
-    """One pattern text, compiled. Made by ``compile_route`` and ``compile_regex``; ``str(pattern)`` is the text."""
+    """One compiled pattern. ``compile_route`` and ``compile_regex`` make it; ``str(pattern)`` is its text."""
 
     source: str
     regex: re.Pattern[str]
@@ -32,14 +32,14 @@ class Pattern:
     converters: Mapping[str, Converter]
     decoders: tuple[tuple[str, Callable[[str], Any]], ...]
     template: tuple[tuple[str, str], ...]
-    """For a ``path()``: its literals, each with the parameter after it ("" at the end)."""
+    """The literals of a ``path()``, each with the parameter that follows it ("" at the end)."""
     is_pure: bool
 
     def __str__(self) -> str:
         return self.source
 
-    def match(self, text: str) -> Step | None:
-        """Match the beginning of ``text`` (all of it at an endpoint): ``(match, args, kwargs)``, or None.
+    def match(self, text: str) -> PatternMatch | None:
+        """Match the beginning of ``text``, or all of it at an endpoint. Returns ``(match, args, kwargs)``, or None.
 
         ``<int:pk>/`` on ``07/x`` gives ``(<re.Match '07/'>, (), {"pk": 7})``.
         """
@@ -59,22 +59,22 @@ class Pattern:
         return found, found.groups(), {}
 
     def canonical(self, found: re.Match[str], captured: Mapping[str, Any]) -> str:
-        """What ``found`` matched, each ``path()`` capture written back through its converter: ``07/`` is ``7/``.
+        """The matched text, with each ``path()`` capture written back by its converter: ``07/`` becomes ``7/``.
 
-        A capture that its converter refuses to write (ValueError) stays as it came.
+        If ``to_url`` raises ValueError, the capture stays as it was.
         """
         if self.is_regex:
             return found.group()
-        return "".join(self._written(found, captured))
+        return "".join(self._canonical_parts(found, captured))
 
     def prefix(self) -> "Pattern":
-        r"""This pattern as the beginning of others, not the end of a route: of a regex without its ``$`` or ``\Z``."""
+        r"""This pattern as a prefix of other patterns. A regex loses the ``$`` or ``\Z`` at its end."""
         if not self.is_regex:
             return compile_route(self.source, False, self.converters)
         end = re.search(r"(?<!\\)(?:\\\\)*(\$|\\Z)\Z", self.source)
         return compile_regex(self.source[: end.start(1)] if end else self.source, False)
 
-    def _written(self, found: re.Match[str], captured: Mapping[str, Any]) -> Iterator[str]:
+    def _canonical_parts(self, found: re.Match[str], captured: Mapping[str, Any]) -> Iterator[str]:
         for literal, name in self.template:
             yield literal
             if name:
@@ -86,9 +86,9 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Endpoint:
-    """A pattern with a view behind it: what ``path(route, view)`` returns.
+    """A pattern with a view: what ``path(route, view)`` returns.
 
-    ``view`` is whatever was given, ``kwargs`` its default keyword arguments, ``name`` what ``reverse`` finds it by.
+    ``kwargs`` are the view's default keyword arguments; ``reverse`` finds the endpoint by ``name``.
     """
 
     pattern: Pattern
@@ -97,13 +97,13 @@ class Endpoint:
     name: str | None
 
     def with_view(self, view: Any) -> "Endpoint":
-        """The same endpoint with another view."""
+        """A copy of this endpoint with another view."""
         return replace(self, view=view)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Include:
-    """A pattern with more patterns below it: what ``path(route, include(...))`` returns."""
+    """A pattern with patterns below it: what ``path(route, include(...))`` returns."""
 
     pattern: Pattern
     children: tuple[Union[Endpoint, "Include"], ...]
@@ -112,26 +112,27 @@ class Include:
     namespace: str | None
 
     def with_children(self, children: "tuple[Endpoint | Include, ...]") -> "Include":
-        """The same include with other patterns below it."""
+        """A copy of this include with other patterns below it."""
         return replace(self, children=children)
 
 
 def compile_route(route: str, is_endpoint: bool, converters: Mapping[str, Converter] | None = None) -> Pattern:
     """Compile the text of a ``path()``.
 
-    :param is_endpoint: whether all of a route has to match (else its beginning).
-    :param converters: the converter of each parameter; by default those registered by name.
-    :raises ImproperlyConfigured: white space in angle brackets, a parameter that is no identifier or stands twice, an
-        unknown converter.
+    :param is_endpoint: whether the pattern must match a whole route; if not, it matches the beginning.
+    :param converters: the converter of each parameter; by default, the registered ones.
+    :raises ImproperlyConfigured: if angle brackets contain white space, a parameter is not an identifier or is used
+        twice, or a converter is unknown.
+    :raises TypeError: if ``route`` is not a string.
 
     ``compile_route("a/<int:pk>", True)`` matches ``a/7`` and captures ``{"pk": 7}``.
     """
     if not isinstance(route, str):
-        raise TypeError(f"path() takes a string, as 'boards/<int:pk>/', got {type(route).__name__} {route!r}.")
+        raise TypeError(f"path() takes a string such as 'boards/<int:pk>/', got {type(route).__name__} {route!r}.")
     used: dict[str, Converter] = {}
     template: list[tuple[str, str]] = []
     end = 0
-    for bracket in re.finditer(_ANGLES, route):
+    for bracket in re.finditer(_PARAMETER, route):
         name, converter = _parameter(route, bracket, converters)
         if name in used:
             raise ImproperlyConfigured(f"Route {route!r} uses the parameter {name!r} twice; give each its own name.")
@@ -139,18 +140,21 @@ def compile_route(route: str, is_endpoint: bool, converters: Mapping[str, Conver
         template.append((route[end : bracket.start()], name))
         end = bracket.end()
     template.append((route[end:], ""))
-    text = "^" + "".join(re.escape(literal) + _group(name, used) for literal, name in template)
+    text = "^" + "".join(re.escape(literal) + _group_regex(name, used) for literal, name in template)
     regex = _compile(text + r"\Z" if is_endpoint else text)
     decoders = tuple((name, to_python) for name in used if (to_python := decoder(used[name])) is not None)
-    pure = all(map(is_pure, used.values()))
-    return Pattern(route, regex, False, is_endpoint, regex.match, used, decoders, tuple(template), pure)
+    all_pure = all(map(is_pure, used.values()))
+    return Pattern(route, regex, False, is_endpoint, regex.match, used, decoders, tuple(template), all_pure)
 
 
 def compile_regex(regex: str, is_endpoint: bool) -> Pattern:
-    """Compile the text of a ``re_path()``: an endpoint that ends with ``$`` has to match all of a route, any other
-    is searched for, so that without ``^`` it may begin anywhere and without ``$`` it ends where it likes.
+    """Compile the text of a ``re_path()``.
 
-    :raises ImproperlyConfigured: the regex does not compile.
+    An endpoint that ends with ``$`` must match a whole route. Any other regex is searched for: without ``^`` it may
+    begin anywhere, and without ``$`` any text may follow.
+
+    :raises ImproperlyConfigured: if the regex does not compile.
+    :raises TypeError: if ``regex`` is not a string.
 
     ``compile_regex(r"^a/(?P<pk>[0-9]+)$", True)`` matches ``a/7`` and captures ``{"pk": "7"}``.
     """
@@ -169,22 +173,22 @@ def _compile(regex: str) -> re.Pattern[str]:
 
 
 def _parameter(route: str, bracket: re.Match[str], converters: Mapping[str, Converter] | None) -> tuple[str, Converter]:
-    kind, colon, name = bracket[1].partition(":")
+    type_name, colon, name = bracket[1].partition(":")
     if not _ASCII_SPACE.isdisjoint(bracket[1]):
         raise ImproperlyConfigured(f"Route {route!r} cannot contain whitespace in angle brackets, got {bracket[0]!r}.")
     if not colon:
-        kind, name = "str", kind
+        type_name, name = "str", type_name
     if not name.isidentifier():
         raise ImproperlyConfigured(
             f"Route {route!r} uses the parameter name {name!r} which isn't a valid Python identifier; "
             "write <converter:parameter> or <parameter>."
         )
     if converters is None:
-        return name, get_converter(kind, route)
+        return name, get_converter(type_name, route)
     converter = converters[name]
     check_regex(converter.regex, type(converter).__qualname__)
     return name, converter
 
 
-def _group(name: str, converters: Mapping[str, Converter]) -> str:
+def _group_regex(name: str, converters: Mapping[str, Converter]) -> str:
     return f"(?P<{name}>{converters[name].regex})" if name else ""

@@ -1,8 +1,8 @@
-"""Reversing: from a name and its arguments back to a route.
+"""Reverse a name and its arguments to a route.
 
-Every pattern has forms (``wsaction.routing._expansion``), texts with parameters in them. The last declared pattern of a
-name comes first; the first of its forms that takes just these arguments is filled in, and is the route if the pattern
-matches it.
+Every pattern expands to forms (``wsaction.routing._expansion``): texts with parameters in them. The pattern declared
+last under a name is tried first. Its first form that takes exactly these arguments is filled in. The text is the route
+if the pattern matches it.
 """
 
 import difflib
@@ -20,96 +20,111 @@ __all__ = ("Reverser",)
 
 
 class Reverser:
-    """The names in a tree of patterns, and those in the namespaces below it, made when they are first asked for.
+    """The names of a tree of patterns. Namespaces below it are read when they are first needed.
 
-    Patterns in includes without an app name are known here; those in a namespace by ``namespace:name``.
+    A pattern in an include without an app name is found by its name, one in a namespace by ``namespace:name``.
     """
 
     def __init__(self, patterns: Sequence[Endpoint | Include]) -> None:
         self.candidates: dict[Any, list[Candidate]] = {}
-        self.spaces: dict[str | None, Space] = {}
+        self.namespaces: dict[str | None, Namespace] = {}
         self.apps: dict[str, list[str | None]] = {}
-        self._known: dict[Any, list[Candidate]] = {}
+        self._candidates_by_name: dict[Any, list[Candidate]] = {}
         for pattern in reversed(patterns):
             if isinstance(pattern, Endpoint):
                 self._add_endpoint(pattern)
             elif pattern.app_name:
                 self.apps.setdefault(pattern.app_name, []).append(pattern.namespace)
-                self.spaces[pattern.namespace] = Space(_anchorless(pattern), pattern.pattern.converters, pattern)
+                self.namespaces[pattern.namespace] = Namespace(
+                    _unanchored(pattern), pattern.pattern.converters, pattern
+                )
             else:
                 self._add_include(pattern)
 
     def reverse(self, name: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """The route of ``name`` with these arguments.
 
-        :raises NoReverseMatch: unknown name or namespace, or none of the name's patterns takes the arguments.
+        :raises NoReverseMatch: if the name or a namespace is unknown, or no pattern of the name takes the arguments.
         """
-        candidates = self._known.get(name) if isinstance(name, str) else self._own(name)
+        candidates = self._candidates_by_name.get(name) if isinstance(name, str) else self._candidates_of(name)
         if candidates is None:
-            candidates = self._known[name] = self._find(name)
+            candidates = self._candidates_by_name[name] = self._find(name)
         for candidate in candidates:
-            route = candidate.fill(args, kwargs)
+            route = candidate.reverse_with(args, kwargs)
             if route is not None:
                 return route
-        given = f"arguments {_brief(tuple(args))}" if args else f"keyword arguments {_brief(dict(kwargs))}"
+        given = (
+            f"arguments {_truncated_repr(tuple(args))}"
+            if args
+            else f"keyword arguments {_truncated_repr(dict(kwargs))}"
+        )
         given = given if args or kwargs else "no arguments"
         tried = "; ".join(dict.fromkeys(map(str, candidates)))
-        raise NoReverseMatch(f"Reverse for {_shown(name)} with {given} not found. Tried, in this order: {tried}.")
+        raise NoReverseMatch(
+            f"Reverse for {_display_name(name)} with {given} not found. Tried, in this order: {tried}."
+        )
 
     def _add_endpoint(self, endpoint: Endpoint) -> None:
-        candidate = Candidate(_anchorless(endpoint), endpoint.kwargs, endpoint.pattern.converters)
+        candidate = Candidate(_unanchored(endpoint), endpoint.kwargs, endpoint.pattern.converters)
         for key in (endpoint.view, endpoint.name):
             if key is not None and _is_hashable(key):
                 self.candidates.setdefault(key, []).append(candidate)
 
     def _add_include(self, include: Include) -> None:
         below = Reverser(include.children)
-        prefix, converters = _anchorless(include), include.pattern.converters
+        prefix, converters = _unanchored(include), include.pattern.converters
         for key, candidates in below.candidates.items():
             self.candidates.setdefault(key, []).extend(
-                candidate.below(prefix, converters, include.kwargs) for candidate in candidates
+                candidate.with_prefix(prefix, converters, include.kwargs) for candidate in candidates
             )
-        for namespace, space in below.spaces.items():
-            self.spaces[namespace] = Space(prefix + space.prefix, {**space.converters, **converters}, space.include)
+        for name, namespace in below.namespaces.items():
+            self.namespaces[name] = Namespace(
+                prefix + namespace.prefix, {**namespace.converters, **converters}, namespace.include
+            )
         for app_name, namespaces in below.apps.items():
             self.apps.setdefault(app_name, []).extend(namespaces)
 
-    def _own(self, key: Any) -> "list[Candidate]":
+    def _candidates_of(self, key: Any) -> "list[Candidate]":
         found = self.candidates.get(key) if _is_hashable(key) else None
         if found is None:
             names = [name for name in self.candidates if isinstance(name, str)]
             raise NoReverseMatch(
-                f"Reverse for {_shown(key)} not found: no pattern has that name or view." + _near(key, names)
+                f"Reverse for {_display_name(key)} not found: no pattern has that name or view."
+                + _did_you_mean(key, names)
             )
         return found
 
     def _find(self, name: str) -> "list[Candidate]":
-        """What ``a:b:name`` stands for: each namespace may be an app name, which means its default instance."""
+        """The candidates of ``a:b:name``, where ``a`` and ``b`` are namespaces or app names."""
         *path, last = name.split(":")
-        names, prefix, converters = self, "", dict[str, Converter]()
+        reverser, prefix, converters = self, "", dict[str, Converter]()
         for depth, wanted in enumerate(path):
-            space = names.space(wanted)
-            if space is None:
+            namespace = reverser.namespace(wanted)
+            if namespace is None:
                 inside = f" inside {':'.join(path[:depth])!r}" if depth else ""
-                known = [*filter(None, names.spaces), *names.apps]
-                raise NoReverseMatch(f"{wanted!r} is not a registered namespace{inside}." + _near(wanted, known))
-            prefix += space.prefix
-            converters.update(space.converters)
-            names = space.names
-        found = names._own(last)
-        return [candidate.below(prefix, converters, {}) for candidate in found] if prefix else found
+                known = [*filter(None, reverser.namespaces), *reverser.apps]
+                raise NoReverseMatch(
+                    f"{wanted!r} is not a registered namespace{inside}." + _did_you_mean(wanted, known)
+                )
+            prefix += namespace.prefix
+            converters.update(namespace.converters)
+            reverser = namespace.reverser
+        found = reverser._candidates_of(last)
+        return [candidate.with_prefix(prefix, converters, {}) for candidate in found] if prefix else found
 
-    def space(self, wanted: str) -> "Space | None":
-        """The namespace ``wanted``, or the default instance of the app of that name: the instance named as the app is,
-        or else the last declared."""
+    def namespace(self, wanted: str) -> "Namespace | None":
+        """The namespace ``wanted``, or the default instance of that app.
+
+        The default instance is the one named like the app, or else the one declared last.
+        """
         instances = self.apps.get(wanted)
         if instances is None or wanted in instances:
-            return self.spaces.get(wanted)
-        return self.spaces.get(instances[0])
+            return self.namespaces.get(wanted)
+        return self.namespaces.get(instances[0])
 
 
-class Space:
-    """A namespace: the regex of all that stands before its patterns, the converters in that, and its names."""
+class Namespace:
+    """A namespace: the regex before its patterns, the converters in that prefix, and the names in the namespace."""
 
     def __init__(self, prefix: str, converters: Mapping[str, Converter], include: Include) -> None:
         self.prefix = prefix
@@ -117,32 +132,32 @@ class Space:
         self.include = include
 
     @cached_property
-    def names(self) -> Reverser:
+    def reverser(self) -> Reverser:
         return Reverser(self.include.children)
 
 
 class Candidate:
-    """One pattern with all that stands before it, as one regex."""
+    """A pattern and the prefixes before it, as one regex."""
 
     def __init__(self, regex: str, defaults: Mapping[str, Any], converters: Mapping[str, Converter]) -> None:
         self.regex = regex
         self.defaults = defaults
         self.converters = converters
 
-    def below(self, prefix: str, converters: Mapping[str, Converter], defaults: Mapping[str, Any]) -> "Candidate":
+    def with_prefix(self, prefix: str, converters: Mapping[str, Converter], defaults: Mapping[str, Any]) -> "Candidate":
         """The same pattern with ``prefix`` before it."""
         return Candidate(prefix + self.regex, {**self.defaults, **defaults}, {**converters, **self.converters})
 
-    def fill(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
-        """The route with these arguments in it, or None if they do not fit."""
+    def reverse_with(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+        """The route with these arguments, or None if they do not fit."""
         for form in self._forms:
             if args:
                 if len(args) != len(form.parameters):
                     continue
                 kwargs = dict(zip(form.parameters, args, strict=True))
-            elif not self._takes(form, kwargs):
+            elif not self._accepts(form, kwargs):
                 continue
-            text = self._text(form, kwargs)
+            text = self._format(form, kwargs)
             if text is not None and self._compiled is not None and self._compiled.search(text):
                 return text
         return None
@@ -159,17 +174,17 @@ class Candidate:
     def _compiled(self) -> re.Pattern[str] | None:
         try:
             return re.compile("^" + self.regex)
-        except re.error:  # an include and a pattern below it have a parameter of the same name, or flags
+        except re.error:  # an include and a pattern below it share a parameter name, or one of them has flags
             return None
 
-    def _takes(self, form: Form, kwargs: Mapping[str, Any]) -> bool:
-        """All parameters are given and nothing else is, except for what equals its default."""
+    def _accepts(self, form: Form, kwargs: Mapping[str, Any]) -> bool:
+        """Whether just the form's parameters are given. A default may be given too, if its value is the same."""
         if set(kwargs).symmetric_difference(form.parameters).difference(self.defaults):
             return False
         rest = (name for name in self.defaults if name not in form.parameters)
         return all(kwargs.get(name, self.defaults[name]) == self.defaults[name] for name in rest)
 
-    def _text(self, form: Form, kwargs: Mapping[str, Any]) -> str | None:
+    def _format(self, form: Form, kwargs: Mapping[str, Any]) -> str | None:
         values = {}
         try:
             for name, value in kwargs.items():
@@ -179,7 +194,7 @@ class Candidate:
         return form.fill(values)
 
 
-def _anchorless(pattern: Endpoint | Include) -> str:
+def _unanchored(pattern: Endpoint | Include) -> str:
     return pattern.pattern.regex.pattern.removeprefix("^")
 
 
@@ -191,11 +206,11 @@ def _is_hashable(key: Any) -> bool:
     return True
 
 
-def _shown(name: Any) -> str:
+def _display_name(name: Any) -> str:
     return repr(name if isinstance(name, str) else getattr(name, "__qualname__", name))
 
 
-def _brief(value: object) -> str:
+def _truncated_repr(value: object) -> str:
     try:
         text = repr(value)
     except ValueError:  # an int of more than 4,300 digits
@@ -203,6 +218,6 @@ def _brief(value: object) -> str:
     return text if len(text) <= 200 else text[:200] + "..."
 
 
-def _near(name: Any, known: Iterable[str]) -> str:
+def _did_you_mean(name: Any, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name)[:100], list(dict.fromkeys(known)), n=3)
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""

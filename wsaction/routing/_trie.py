@@ -1,13 +1,13 @@
-"""Tries: which of many patterns could match a route, found without asking each one.
+"""A trie that finds the patterns that could match a route, without trying every pattern.
 
-A ``Trie`` is a filter. Of every pattern it knows an *outline*: the literals that any text it matches must have, and
-holes between them. For a route it names all patterns whose outline fits (never too few, sometimes too many), lowest
-index first; whether one does match, only its compiled regex says. So nothing here decides what matches, and all that
-could make a filter wrong is a claim about a literal; where a regex is not understood, nothing is claimed.
+A ``Trie`` is a filter. It knows the *outline* of each pattern: the literals that every matching text must have, and the
+holes between them. For a route it returns all patterns whose outline fits, lowest index first. It may return too many,
+never too few: only the compiled regex decides whether a pattern matches. So the filter is wrong only if an outline
+claims a literal that a match can lack. Where a regex is not understood, the outline claims nothing.
 
-An outline is cut at slashes, and the trie has one level for each segment. A hole never holds a slash: whatever may
-(``<path:rest>``, a converter or regex that is not proven otherwise) ends the outline, which is then *open*; of what
-follows only the literal at the very end is kept.
+An outline is cut at slashes, and the trie has one level per segment. A hole never holds a slash. A part that may hold
+one (``<path:rest>``, or any converter or regex not proven otherwise) ends the outline, which is then *open*: of what
+follows, only the literal at the very end is kept.
 """
 
 import re
@@ -19,8 +19,8 @@ from wsaction.routing._patterns import Pattern
 
 __all__ = ("Outline", "Trie", "outline")
 
-# Regexes are compiled when they are first needed, here and elsewhere: nothing is when we are imported.
-# One step of a regex: an escape, a class, what opens a group, or a single character.
+# One step of a regex: an escape, a class, the opening of a group, or a single character. It is compiled on first use,
+# to keep the import cheap.
 _STEP = (
     r"(?s)\\(?:x..|u.{4}|U.{8}|N\{[^}]*\}|[0-9]{1,3}|.)"
     r"|\[\^?+\]?+(?:\\.|[^\]\\])*+\]"
@@ -33,8 +33,11 @@ _HOLE = ""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outline:
-    """What any text that a pattern (or a chain of them) matches must look like: ``pieces`` in this order, where "" is
-    a hole without slashes; then, if ``is_open``, anything; and at the very end ``tail``."""
+    """The shape of every text that a pattern, or a chain of patterns, matches.
+
+    The text has the ``pieces`` in this order, where "" is a hole without slashes. If ``is_open``, any text may follow.
+    The text ends with ``tail``.
+    """
 
     pieces: tuple[str, ...]
     is_open: bool
@@ -49,23 +52,23 @@ class Outline:
 def outline(pattern: Pattern) -> Outline:
     r"""The outline of one pattern. ``^a/(?P<pk>\d+)/$`` has the pieces ``a``, ``/``, a hole and ``/``.
 
-    Everything is possible (no pieces, open) for a regex that may begin anywhere or has alternatives at its top level.
+    A regex that may begin anywhere, or has alternatives at its top level, is open and has no pieces.
     """
     text = pattern.regex.pattern
     is_full_match = pattern.is_endpoint and pattern.is_regex and text.endswith("$")
     steps = re.findall(_STEP, text.removeprefix("^"))
-    is_whole = is_full_match or (pattern.is_endpoint and steps[-1:] == [r"\Z"])
-    if is_whole and steps[-1] in ("$", r"\Z"):
+    is_anchored_at_end = is_full_match or (pattern.is_endpoint and steps[-1:] == [r"\Z"])
+    if is_anchored_at_end and steps[-1] in ("$", r"\Z"):
         steps.pop()
     scan = _Scan(steps)
     # Flags change what a literal means; comments and conditions break the count of parentheses.
-    is_odd = pattern.regex.flags != re.UNICODE or "(?#" in text or "(?(" in text
-    if scan.has_alternatives or is_odd:
+    is_unsupported = pattern.regex.flags != re.UNICODE or "(?#" in text or "(?(" in text
+    if scan.has_alternatives or is_unsupported:
         return Outline((), True)
-    tail = scan.tail if is_whole else ""
+    tail = scan.tail if is_anchored_at_end else ""
     if not (is_full_match or text.startswith("^")):
         return Outline((), True, tail)
-    return Outline(tuple(scan.pieces), scan.is_cut or (pattern.is_endpoint and not is_whole), tail)
+    return Outline(tuple(scan.pieces), scan.is_cut or (pattern.is_endpoint and not is_anchored_at_end), tail)
 
 
 class Trie:
@@ -77,83 +80,86 @@ class Trie:
         self._root = _Node()
         self._depth = 0
 
-    def add(self, shape: Outline, index: int) -> None:
-        """Let ``candidates`` name ``index`` for every route that fits ``shape``."""
-        segments = list(_segments(shape.pieces))
-        last = segments.pop() if shape.is_open else None
+    def add(self, pattern_outline: Outline, index: int) -> None:
+        """Add a pattern: ``candidates`` returns ``index`` for every route that fits ``pattern_outline``."""
+        segments = list(_segments(pattern_outline.pieces))
+        last = segments.pop() if pattern_outline.is_open else None
         node = self._root
         for segment in segments:
             node = node.child(segment)
-        (node.here if last is None else node.opening(last, shape.tail)).append(index)
+        (node.ending if last is None else node.open_child(last, pattern_outline.tail)).append(index)
         self._depth = max(self._depth, len(segments))
 
     def candidates(self, route: str) -> list[int]:
-        """The indexes of all patterns that could match ``route``, ascending. Takes time for each segment and each
-        candidate, not for each pattern; never recurses."""
+        """The indexes of all patterns that could match ``route``, ascending.
+
+        The time grows with the segments of the route and with the candidates, not with the number of patterns. There
+        is no recursion, because a client chooses the route.
+        """
         segments = route.split("/", self._depth)
         size = len(segments)
         found: list[int] = []
         pending: list[tuple[_Node, int]] = []
-        node, at = self._root, 0
+        node, depth = self._root, 0
         while True:
-            while at < size:
-                segment = segments[at]
-                at += 1
+            while depth < size:
+                segment = segments[depth]
+                depth += 1
                 if node.has_literals:
-                    pending += [(child, at) for child in _fitting(node.mixed, segment, segment)]
-                    for indexes in _fitting(node.opened, segment, route):
+                    pending += [(child, depth) for child in _matching(node.mixed, segment, segment)]
+                    for indexes in _matching(node.open_ended, segment, route):
                         found += indexes
                 child, hole = node.exact.get(segment), node.hole
                 if child is None:
                     child = hole
                 elif hole is not None:
-                    pending.append((hole, at))
+                    pending.append((hole, depth))
                 if child is None:
                     break
                 node = child
             else:
-                found += node.here
+                found += node.ending
             if not pending:
                 break
-            node, at = pending.pop()
+            node, depth = pending.pop()
         if len(found) > 1:
             found.sort()
         return found
 
 
 class _Node:
-    """One level of the trie: where each kind of segment leads, and the patterns that end or open here."""
+    """One level of the trie: the next nodes by kind of segment, and the patterns that end or open here."""
 
-    __slots__ = ("exact", "has_literals", "here", "hole", "mixed", "opened")
+    __slots__ = ("ending", "exact", "has_literals", "hole", "mixed", "open_ended")
 
     def __init__(self) -> None:
         self.exact: dict[str, _Node] = {}
         self.hole: _Node | None = None  # a segment that is all hole
-        self.mixed: _Ends[_Node] = []  # a segment with literals around its holes
-        self.opened: _Ends[list[int]] = []  # a segment's beginning, then anything
-        self.has_literals = False  # there is something in mixed or opened
-        self.here: list[int] = []
+        self.mixed: _AffixTables[_Node] = []  # a segment with literals around its holes
+        self.open_ended: _AffixTables[list[int]] = []  # a segment's beginning, then anything
+        self.has_literals = False  # whether mixed or open_ended has entries
+        self.ending: list[int] = []
 
     def child(self, segment: Sequence[str]) -> "_Node":
-        """The node below this one for ``segment``, made if there is none."""
-        head, tail = _ends(segment)
+        """The node below this one for ``segment``. It is made if missing."""
+        head, tail = _affixes(segment)
         if _HOLE not in segment:
             return self.exact.setdefault(head, _Node())
         if not head and not tail:
             self.hole = self.hole or _Node()
             return self.hole
         self.has_literals = True
-        return _table(self.mixed, len(head), len(tail)).setdefault((head, tail), _Node())
+        return _table_for(self.mixed, len(head), len(tail)).setdefault((head, tail), _Node())
 
-    def opening(self, segment: Sequence[str], tail: str) -> list[int]:
+    def open_child(self, segment: Sequence[str], tail: str) -> list[int]:
         """The patterns that open here after the head of ``segment`` and end with ``tail``."""
-        head = _ends(segment)[0]
+        head = _affixes(segment)[0]
         self.has_literals = True
-        return _table(self.opened, len(head), len(tail)).setdefault((head, tail), [])
+        return _table_for(self.open_ended, len(head), len(tail)).setdefault((head, tail), [])
 
 
 class _Scan:
-    """One walk over the steps of a regex that compiles, to find its pieces, where they are cut, and the tail."""
+    """Scans the steps of a valid regex once, for its pieces, its tail and whether it is cut."""
 
     def __init__(self, steps: Iterable[str]) -> None:
         self.pieces: list[str] = []
@@ -161,7 +167,7 @@ class _Scan:
         self.is_cut = False
         self.has_alternatives = False
         self._depth = 0
-        self._is_safe = True  # the group we are in cannot match a slash
+        self._is_safe = True  # whether the current group cannot match a slash
         for step in steps:
             self._step(step)
 
@@ -192,7 +198,7 @@ class _Scan:
             self._add_hole(step not in ".^$}" and not _may_be_slash(step))
 
     def _quantify(self, step: str) -> None:
-        """What is repeated becomes a hole. A brace may also be a literal, and numbers follow it: too much to claim."""
+        """A repeated literal becomes a hole. A brace, which may be a literal or begin a count, cuts the outline."""
         repeated = self.pieces.pop() if self.pieces and not self.is_cut else _HOLE
         self._add_hole(repeated != "/" and step != "{")
 
@@ -204,20 +210,20 @@ class _Scan:
 
 
 _T = TypeVar("_T")
-# For each length of head and tail that occurs, what each head and tail of these lengths leads to.
-_Ends = list[tuple[int, int, dict[tuple[str, str], _T]]]
+# (length of head, length of tail, the values by head and tail of these lengths)
+_AffixTables = list[tuple[int, int, dict[tuple[str, str], _T]]]
 
 
-def _table(ends: _Ends[_T], head: int, tail: int) -> dict[tuple[str, str], _T]:
-    for head_size, tail_size, table in ends:
+def _table_for(tables: _AffixTables[_T], head: int, tail: int) -> dict[tuple[str, str], _T]:
+    for head_size, tail_size, table in tables:
         if (head_size, tail_size) == (head, tail):
             return table
-    ends.append((head, tail, {}))
-    return ends[-1][2]
+    tables.append((head, tail, {}))
+    return tables[-1][2]
 
 
-def _fitting(ends: _Ends[_T], start: str, end: str) -> Iterator[_T]:
-    for head_size, tail_size, table in ends:
+def _matching(tables: _AffixTables[_T], start: str, end: str) -> Iterator[_T]:
+    for head_size, tail_size, table in tables:
         value = table.get((start[:head_size], end[len(end) - tail_size :]))
         if value is not None:
             yield value
@@ -234,7 +240,7 @@ def _segments(pieces: Iterable[str]) -> Iterator[list[str]]:
     yield segment
 
 
-def _ends(segment: Sequence[str]) -> tuple[str, str]:
+def _affixes(segment: Sequence[str]) -> tuple[str, str]:
     """The literals before the first hole, and those after the last."""
     if _HOLE not in segment:
         return "".join(segment), ""
@@ -243,7 +249,7 @@ def _ends(segment: Sequence[str]) -> tuple[str, str]:
 
 
 def _literal(step: str) -> str:
-    """The character that ``step`` stands for, or "" if it is anything else than a literal."""
+    """The character that ``step`` stands for, or "" if it is not a literal."""
     if len(step) == 1:
         return "" if step in r".^$*+?{}[]\|()" else step
     is_literal = len(step) == 2 and step[0] == "\\" and not (step.isascii() and step[1].isalnum())
@@ -251,10 +257,10 @@ def _literal(step: str) -> str:
 
 
 def _may_be_slash(step: str) -> bool:
-    """Whether a step inside a group could match a slash. What cannot be told alone (a back reference) could."""
+    """Whether a step inside a group could match a slash; yes if the step does not compile alone."""
     if len(step) == 1:
         return step in "./"
-    if step[0] == "\\" and step[1].isdigit():  # a group, or a character in octal
+    if step[0] == "\\" and step[1].isdigit():  # a back reference, or a character in octal
         return True
     try:
         return re.match(step, "/") is not None

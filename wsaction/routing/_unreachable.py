@@ -1,4 +1,4 @@
-"""Shadows: routes that are never reached, because those declared before them match whatever they do."""
+"""Find unreachable routes: routes that earlier patterns always match first."""
 
 import re
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from wsaction.routing.exceptions import Resolver404
 
 __all__ = ("Shadow", "shadows")
 
-# Captures to try: each converter of ours takes one of them that those which it does not include do not take.
-_CAPTURES = (
-    "~!", "7", "40213", "x", "Ab-c_1", "2024", "x/~!", "6f1b2c3d-0000-4000-8000-00000000000a", "en", "2024-11-23",
-)  # fmt: skip
-_MOST, _MOST_TRIED = 64, 1_000  # routes for one pattern, and those that are tried to find them
+_UUID = "6f1b2c3d-0000-4000-8000-00000000000a"
+# Captures to try. Each built-in converter accepts one that no narrower converter accepts.
+_CAPTURES = ["~!", "7", "40213", "x", "Ab-c_1", "2024", "x/~!", _UUID, "en", "2024-11-23"]
+_MAX_EXAMPLES = 64  # routes for one pattern
+_MAX_TRIED = 1_000  # texts that are tried to find them
 
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """``hidden`` is never reached: ``by``, which was declared before it, matches what it does, as ``example`` shows."""
+    """``hidden`` is unreachable: ``by``, declared before it, matches its routes too, such as ``example``."""
 
     hidden: Leaf
     by: Leaf
@@ -31,52 +31,52 @@ class Shadow:
 
     @property
     def is_duplicate(self) -> bool:
-        """Whether both are written the same."""
+        """Whether both have the same text."""
         return self.hidden.route == self.by.route
 
 
 def shadows(router: Router) -> Iterator[Shadow]:
-    """The routes of a router that are never reached.
+    """The unreachable routes of a router.
 
-    Found by trying: routes are made from a pattern, and where other patterns take all of them, it is told. A regex for
-    which none can be made is passed over.
+    They are found by example: routes are made from each pattern, and a pattern is reported if earlier ones match all of
+    them. A regex that no example can be made from is skipped.
 
-    Of ``[path("<str:pk>/", a), path("new/", b)]`` it is the second, hidden by the first, with ``"new/"``.
+    Of ``[path("<str:pk>/", a), path("new/", b)]`` the second is hidden by the first; the example is ``"new/"``.
     """
     for leaf in router.leaves:
-        winners = [(winner, route) for route in _examples(leaf) if (winner := _winner(router, route)) is not None]
-        if winners and all(winner is not leaf for winner, _ in winners):
-            yield Shadow(leaf, *winners[0])
+        resolved = [(found, route) for route in _examples(leaf) if (found := _resolved_leaf(router, route)) is not None]
+        if resolved and all(found is not leaf for found, _ in resolved):
+            yield Shadow(leaf, *resolved[0])
 
 
-def _winner(router: Router, route: str) -> Leaf | None:
+def _resolved_leaf(router: Router, route: str) -> Leaf | None:
     try:
-        return router.leaves[len(router.resolve(route).tried) - 1]
-    except Resolver404:  # a converter that says no the second time
+        return router.resolve(route)._leaf
+    except Resolver404:  # the converter now refuses what it accepted before
         return None
 
 
 def _examples(leaf: Leaf) -> Iterator[str]:
-    """Routes that a pattern matches by itself."""
-    choices = [list(islice(_of_pattern(pattern), _MOST_TRIED)) for pattern in leaf.patterns]
-    made = ("".join(parts) for parts in islice(product(*choices), _MOST_TRIED))
-    yield from islice((route for route in dict.fromkeys(made) if leaf.match(route, {}) is not None), _MOST)
+    """Routes that a leaf matches."""
+    choices = [list(islice(_texts_of(pattern), _MAX_TRIED)) for pattern in leaf.patterns]
+    texts = ("".join(parts) for parts in islice(product(*choices), _MAX_TRIED))
+    yield from islice((route for route in dict.fromkeys(texts) if leaf.match(route, {}) is not None), _MAX_EXAMPLES)
 
 
-def _of_pattern(pattern: Pattern) -> Iterator[str]:
+def _texts_of(pattern: Pattern) -> Iterator[str]:
     if pattern.is_regex:
         for form in forms(pattern.source):
-            count = len(form.parameters)  # what fits one may fit all; their product is tried as far as it goes
-            for values in chain(([one] * count for one in _CAPTURES), product(_CAPTURES, repeat=count)):
+            count = len(form.parameters)  # first the same capture for all parameters, which often fits, then others
+            for values in chain(([text] * count for text in _CAPTURES), product(_CAPTURES, repeat=count)):
                 yield form.fill(dict(zip(form.parameters, values, strict=True))) or ""
         return
     named = [name for _, name in pattern.template if name]
-    for values in product(*(_taken_by(pattern.converters[name]) for name in named)):
+    for values in product(*(_captures_for(pattern.converters[name]) for name in named)):
         filled = dict(zip(named, values, strict=True))
         yield "".join(literal + (filled[name] if name else "") for literal, name in pattern.template)
 
 
-def _taken_by(converter: Converter) -> Iterator[str]:
+def _captures_for(converter: Converter) -> Iterator[str]:
     for text in _CAPTURES:
         if not re.fullmatch(converter.regex, text):
             continue

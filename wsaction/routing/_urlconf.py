@@ -1,24 +1,24 @@
-"""Routing: which handler a route leads to, and which route leads to a handler.
+"""Declare, resolve and reverse routes: `path`, `re_path`, `include` and `Router`.
 
     router = Router([path("boards/<int:pk>/", view, name="board")])
     router.resolve("boards/7/").kwargs         # {"pk": 7}
     router.reverse("board", kwargs={"pk": 7})  # "boards/7/"
 
-The same results as ``django.urls`` (5.2), for routes that have no leading slash and are never percent-encoded. A ``?``
-means nothing here: who has queries splits them off first. Standard library only; Django is not imported, though its
-pattern objects are welcome. What else differs:
+The results are those of ``django.urls`` 5.2, but routes have no leading slash and are never percent-encoded. A ``?``
+has no meaning here: split off a query before you resolve. Django's pattern objects work too; Django itself is not
+imported. The differences:
 
-- Patterns are compiled, and an ``include()`` read, once, when declared: patterns cannot include themselves, nor depend
-  on the language. A parameter that stands twice in a route, a second converter of one name and a converter whose regex
-  names a group are refused then.
-- Where ``django.urls.reverse`` fails with another error than NoReverseMatch (a ``%`` in a route, flags or another
-  construct that cannot be reversed anywhere in the URLconf, a parameter of one name in an include and below it, a
-  parameter left to its default), only that pattern is passed over; a ``%`` is text as any other.
-- A pattern that cannot match by its literals is not asked, so a converter that raises anything else than ValueError is
-  heard of less often.
+- Patterns are compiled and includes are read once, when they are declared. So patterns cannot include themselves or
+  depend on the language. A parameter used twice in a route, a second converter of the same name, and a converter whose
+  regex has a named group are refused then.
+- Some patterns make ``django.urls.reverse`` fail with another error than NoReverseMatch: a ``%`` in a route, flags or
+  another irreversible construct anywhere in the URLconf, the same parameter in an include and below it, a parameter
+  left to its default. Here such a pattern is skipped, and a ``%`` is ordinary text.
+- A pattern whose literals do not fit is not tried. So a converter that raises an error other than ValueError is called
+  less often.
 
-Exceptions: ``ImproperlyConfigured`` and ``TypeError`` for what is declared wrongly, ``Resolver404`` for a route that no
-pattern matches, ``NoReverseMatch`` for a name or arguments that no pattern has.
+Wrong declarations raise ``ImproperlyConfigured`` or ``TypeError``. A route that no pattern matches raises
+``Resolver404``; a name or arguments that no pattern has raise ``NoReverseMatch``.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,35 +28,18 @@ from types import MethodType, ModuleType
 from typing import Any, NamedTuple, overload
 
 from wsaction.routing._patterns import Endpoint, Include, Pattern, compile_regex, compile_route
-from wsaction.routing._resolver import Leaf, Memo, ResolverMatch, leaves
+from wsaction.routing._resolver import Leaf, Memo, ResolverMatch, flatten
 from wsaction.routing._reverse import Reverser
 from wsaction.routing._trie import Outline, Trie, outline
-from wsaction.routing.converters import register_converter
-from wsaction.routing.exceptions import ImproperlyConfigured, NoReverseMatch, Resolver404
+from wsaction.routing.exceptions import ImproperlyConfigured, Resolver404
 
-__all__ = (
-    "Endpoint",
-    "ImproperlyConfigured",
-    "Include",
-    "Included",
-    "NoReverseMatch",
-    "Resolver404",
-    "ResolverMatch",
-    "Router",
-    "adopt",
-    "adopt_all",
-    "include",
-    "nest",
-    "path",
-    "re_path",
-    "register_converter",
-)
+__all__ = ("Endpoint", "Include", "Included", "Router", "adopt", "adopt_all", "include", "nest", "path", "re_path")
 
-_MOUNTS = ("as_asgi", "as_aaah", "as_view")  # a consumer has the second too, which is not meant
+_MOUNT_METHODS = ("as_asgi", "as_aaah", "as_view")  # as_asgi first: a consumer has as_aaah too
 
 
 class Included(NamedTuple):
-    """What ``include()`` returns, for ``path()`` to put below a route."""
+    """The result of ``include()``, for ``path()`` to mount below a route."""
 
     patterns: Sequence[Endpoint | Include]
     app_name: str | None
@@ -64,25 +47,26 @@ class Included(NamedTuple):
 
 
 class Router:
-    """Patterns, compiled once. Immutable; safe to share between tasks and threads.
+    """Resolves routes to views, and reverses names to routes. Immutable; safe to share between tasks and threads.
 
-    :param patterns: what ``path()`` and ``re_path()`` return, or Django's pattern objects.
-    :raises ImproperlyConfigured: something else is among them.
+    :param patterns: a list of ``path()`` and ``re_path()`` patterns, or of Django's pattern objects.
+    :raises ImproperlyConfigured: if the list holds something else.
     """
 
     def __init__(self, patterns: Iterable[Any]) -> None:
         self.patterns = adopt_all(patterns, "Router()")
-        self.leaves: list[Leaf] = leaves(self.patterns, self.resolve)
+        self.leaves: list[Leaf] = flatten(self.patterns, self.resolve)
         self._trie = Trie()
         outlines = {pattern: outline(pattern) for leaf in self.leaves for pattern in leaf.patterns}
         for leaf in self.leaves:
             self._trie.add(sum(map(outlines.__getitem__, leaf.patterns), Outline((), False)), leaf.index)
 
     def resolve(self, route: str) -> ResolverMatch:
-        """The first declared pattern that matches ``route``. The cost does not grow with the number of ``path()``
-        and ``^literal`` patterns.
+        """The match of the first declared pattern that matches ``route``.
 
-        :raises Resolver404: none matches.
+        The cost does not grow with the number of ``path()`` and ``^literal`` patterns.
+
+        :raises Resolver404: if no pattern matches.
         """
         memo: Memo = {}
         for index in self._trie.candidates(route):
@@ -92,13 +76,13 @@ class Router:
         raise Resolver404(route, self.leaves)
 
     def reverse(self, name: Any, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None) -> str:
-        """The route of the pattern called ``name``: the last declared one that takes these arguments.
+        """The route of the pattern called ``name``. The last declared pattern that takes these arguments wins.
 
         :param name: ``"name"``, ``"namespace:name"``, or a view.
-        :param args: values for its parameters, in order; or else
-        :param kwargs: values by name.
-        :raises NoReverseMatch: no pattern has that name or takes these arguments.
-        :raises ValueError: both ``args`` and ``kwargs`` are given.
+        :param args: the values of the parameters, in order.
+        :param kwargs: the values of the parameters by name, instead of ``args``.
+        :raises NoReverseMatch: if no pattern has that name or takes these arguments.
+        :raises ValueError: if both ``args`` and ``kwargs`` are given.
 
         ``reverse("board", kwargs={"pk": 7})`` is ``"boards/7/"``, as is ``reverse("board", [7])``.
         """
@@ -123,14 +107,16 @@ def path(
     route: str, view: Callable[..., Any], kwargs: Mapping[str, Any] | None = None, name: str | None = None
 ) -> Endpoint: ...
 def path(route: str, view: Any, kwargs: Mapping[str, Any] | None = None, name: str | None = None) -> Endpoint | Include:
-    """A pattern: ``route`` with ``<converter:parameter>`` in it, and the view that it leads to.
+    """Declare a route that leads to a view.
 
-    :param view: a callable, or ``include(...)`` for more patterns below this one.
-    :param kwargs: further keyword arguments for the view; they win over what this pattern captures.
-    :param name: what ``reverse`` finds it by; an include has none.
-    :raises ImproperlyConfigured: white space in angle brackets, an unknown converter, a parameter that is no
-        identifier or stands twice.
-    :raises TypeError: the view is neither callable nor an include, the route no string, ``kwargs`` no mapping.
+    :param route: the text to match, with parameters such as ``<pk>`` or ``<int:pk>``.
+    :param view: a callable, or ``include(...)`` for more patterns below this route.
+    :param kwargs: further keyword arguments for the view; they win over the captures of this pattern.
+    :param name: the name for ``Router.reverse()``; ignored for an include.
+    :raises ImproperlyConfigured: if angle brackets contain white space, a converter is unknown, or a parameter is not
+        an identifier or is used twice.
+    :raises TypeError: if the view is neither callable nor an include, the route is not a string, or ``kwargs`` is not
+        a mapping.
 
     ``path("boards/<int:pk>/", view, name="board")`` matches ``boards/7/``.
     """
@@ -151,12 +137,15 @@ def re_path(
 def re_path(
     route: str, view: Any, kwargs: Mapping[str, Any] | None = None, name: str | None = None
 ) -> Endpoint | Include:
-    r"""As ``path``, with a regular expression: named groups become keyword arguments, or else unnamed ones positional.
+    r"""Declare a route by a regular expression.
 
-    It is searched for: without ``^`` it matches anywhere in a route, without ``$`` whatever follows.
+    Named groups become keyword arguments. If there are none, unnamed groups become positional arguments. The regex is
+    searched for: without ``^`` it may match anywhere in a route, and without ``$`` any text may follow.
 
-    :raises ImproperlyConfigured: the regex does not compile.
-    :raises TypeError: as ``path`` does.
+    The parameters are those of ``path()``.
+
+    :raises ImproperlyConfigured: if the regex does not compile.
+    :raises TypeError: as ``path()`` does.
 
     ``re_path(r"^boards/(?P<pk>[0-9]+)/$", view)`` matches ``boards/7/`` and captures ``{"pk": "7"}``.
     """
@@ -164,14 +153,15 @@ def re_path(
 
 
 def include(source: Any, namespace: str | None = None) -> Included:
-    """Patterns to be put below a route: ``path("boards/", include([...]))``.
+    """Include patterns below a route: ``path("boards/", include([...]))``.
 
-    :param source: a list of patterns; ``(patterns, app_name)``; a ``Router``; a module, or its dotted name, that has
-        ``routepatterns`` (or ``urlpatterns``) and perhaps an ``app_name``.
-    :param namespace: the name of this instance of the app, by default the app name.
-    :raises ImproperlyConfigured: there are no patterns in it, a tuple of another length, a namespace without app name.
+    :param source: a list of patterns; a tuple ``(patterns, app_name)``; a ``Router``; or a module, or its dotted name,
+        with ``routepatterns`` (or ``urlpatterns``) and optionally an ``app_name``.
+    :param namespace: the name of this instance of the app; by default, the app name.
+    :raises ImproperlyConfigured: if ``source`` has no list of patterns, is a tuple of another length, or a namespace
+        comes without an app name.
 
-    With ``path("v1/", include((patterns, "boards")))``, ``reverse("boards:detail", [7])`` finds ``detail`` below it.
+    With ``path("v1/", include((patterns, "boards")))``, ``reverse("boards:detail", [7])`` finds the pattern ``detail``.
     """
     app_name = None
     if isinstance(source, tuple):
@@ -195,12 +185,11 @@ def include(source: Any, namespace: str | None = None) -> Included:
 
 
 def nest(pattern: Any, children: Iterable[Any]) -> tuple[Endpoint, Include]:
-    """An endpoint and, after it, patterns below it: what a handler that has patterns of its own stands for.
+    """An endpoint, and an include of more patterns below it: for a handler that has patterns of its own.
 
-    :param pattern: an endpoint, ours or Django's. Of a regex the ``$`` or ``\\Z`` at its end is left out for what is
-        below it.
-    :param children: the patterns below; they get what the endpoint captures, and its default kwargs.
-    :raises ImproperlyConfigured: something else is given.
+    :param pattern: an endpoint, wsaction's or Django's. For the include, a regex loses the ``$`` or ``\\Z`` at its end.
+    :param children: the patterns below; they get the endpoint's captures and its default kwargs.
+    :raises ImproperlyConfigured: if ``pattern`` is not an endpoint, or ``children`` is not a list of patterns.
 
     ``nest(path("boards/<int:pk>/", view), [path("cards/", cards)])`` matches ``boards/7/`` and ``boards/7/cards/``.
     """
@@ -211,16 +200,16 @@ def nest(pattern: Any, children: Iterable[Any]) -> tuple[Endpoint, Include]:
 
 
 def adopt(pattern: Any) -> Endpoint | Include:
-    """``pattern`` as ours: unchanged if it is, converted if Django's ``path()`` or ``re_path()`` made it.
+    """Convert a pattern of Django's ``path()`` or ``re_path()``. A pattern of wsaction's is returned unchanged.
 
-    :raises ImproperlyConfigured: it is no pattern, one that depends on the language, or includes itself.
+    :raises ImproperlyConfigured: if it is not a pattern, depends on the language, or includes itself.
 
     ``adopt(django.urls.path("boards/<int:pk>/", view)).pattern.source`` is ``"boards/<int:pk>/"``.
     """
-    return pattern if isinstance(pattern, Endpoint | Include) else _adopt_foreign(pattern, ())
+    return pattern if isinstance(pattern, Endpoint | Include) else _adopt_django_pattern(pattern, ())
 
 
-def _adopt_foreign(pattern: Any, within: tuple[Any, ...]) -> Endpoint | Include:
+def _adopt_django_pattern(pattern: Any, ancestors: tuple[Any, ...]) -> Endpoint | Include:
     text: Any = getattr(pattern, "pattern", None)
     is_endpoint = not hasattr(pattern, "url_patterns")
     if hasattr(text, "_route"):
@@ -231,22 +220,22 @@ def _adopt_foreign(pattern: Any, within: tuple[Any, ...]) -> Endpoint | Include:
         raise ImproperlyConfigured(f"A pattern is what path() or re_path() returns, got {pattern!r}.")
     if is_endpoint:
         return Endpoint(compiled, _checked_view(pattern.callback), dict(pattern.default_args), pattern.name)
-    if any(outer is pattern for outer in within):
+    if any(outer is pattern for outer in ancestors):
         raise ImproperlyConfigured(f"The include {compiled.source!r} includes itself; a router's patterns are finite.")
     children = tuple(
-        child if isinstance(child, Endpoint | Include) else _adopt_foreign(child, (*within, pattern))
+        child if isinstance(child, Endpoint | Include) else _adopt_django_pattern(child, (*ancestors, pattern))
         for child in pattern.url_patterns
     )
     return Include(compiled, children, dict(pattern.default_kwargs), pattern.app_name, pattern.namespace)
 
 
 def adopt_all(patterns: Any, where: str) -> tuple[Endpoint | Include, ...]:
-    """Patterns, each as `adopt` has it.
+    """Convert a list of patterns; see `adopt`.
 
-    :param where: who takes them, for the error.
-    :raises ImproperlyConfigured: they are no list of patterns.
+    :param where: the caller, for the error message.
+    :raises ImproperlyConfigured: if ``patterns`` is not a list of patterns.
 
-    ``adopt_all([path("boards/", view)], "Router()")`` is a tuple of that one.
+    ``adopt_all([path("boards/", view)], "Router()")`` is a tuple of that pattern.
     """
     if isinstance(patterns, Endpoint | Include):
         raise ImproperlyConfigured(f"{where} takes a list, and got one path(); put it in one: [path(...)].")
@@ -264,8 +253,8 @@ def _patterns_of(source: Any) -> tuple[Endpoint | Include, ...]:
     patterns = getattr(source, "routepatterns", getattr(source, "urlpatterns", source))
     if patterns is source and isinstance(source, ModuleType):
         raise ImproperlyConfigured(
-            f"The included module {source.__name__!r} has no routepatterns; if it is meant to have them, "
-            "two modules that import each other are the likely cause."
+            f"The included module {source.__name__!r} has no routepatterns; if it should have them, look for two "
+            "modules that import each other."
         )
     return adopt_all(patterns, "include()")
 
@@ -284,18 +273,18 @@ def _declare(
 
 
 def _checked_view(view: Any) -> Any:
-    """``view``, if it can be one.
+    """``view``, if it can be a view.
 
-    :raises TypeError: it cannot; the message says what to write instead.
+    :raises TypeError: if it cannot; the message says what to write instead.
     """
-    kind = view if isinstance(view, type) else type(view)
-    mount = next((mount for mount in _MOUNTS if callable(getattr(kind, mount, None))), None)
-    if mount is not None and (isinstance(view, type) or not callable(view)):
+    view_class = view if isinstance(view, type) else type(view)
+    method = next((method for method in _MOUNT_METHODS if callable(getattr(view_class, method, None))), None)
+    if method is not None and (isinstance(view, type) or not callable(view)):
         raise TypeError(
-            f"The view must be a callable: pass {kind.__name__}.{mount}(), "
-            f"not {kind.__name__}{'' if kind is view else '()'}."
+            f"The view must be a callable: pass {view_class.__name__}.{method}(), "
+            f"not {view_class.__name__}{'' if view_class is view else '()'}."
         )
-    if isinstance(view, MethodType) and view.__name__ in _MOUNTS:
+    if isinstance(view, MethodType) and view.__name__ in _MOUNT_METHODS:
         raise TypeError(f"The view must be what {view.__qualname__}() returns: call it.")
     if isinstance(view, str):
         raise TypeError(f"The view must be a callable, got the string {view!r}: import it and pass the object.")

@@ -1,10 +1,7 @@
-"""Path converters: what ``<int:pk>`` in a ``path()`` means, both ways.
+"""Path converters: the types of the parameters in a ``path()``, as in ``<int:pk>``.
 
-A converter is a class with three members: ``regex``, the text it matches; ``to_python(text)``, which gives the value
-and raises ValueError for "no match"; ``to_url(value)``, which gives the text and raises ValueError for "this pattern
-does not fit". The built-in ones are ``str`` (the default), ``int``, ``slug``, ``uuid`` and ``path``.
-
-Standard library only.
+The built-in converters are ``str`` (the default), ``int``, ``slug``, ``uuid`` and ``path``. Register your own with
+`register_converter`.
 """
 
 import difflib
@@ -19,18 +16,24 @@ __all__ = ("Converter", "get_converter", "is_pure", "register_converter")
 
 
 class Converter(Protocol):
-    """What a converter has to have. Declare ``pure = True`` on the class where ``to_python`` depends on its argument
-    alone and returns something immutable: only then may a caller keep the results of a match."""
+    """The members that a converter class needs.
+
+    Set ``pure = True`` on the class if ``to_python`` depends only on its argument and returns an immutable value. Only
+    then is the match of a route cached.
+    """
 
     regex: str
+    """The regular expression that the parameter's text matches, without named groups."""
 
-    def to_python(self, value: str) -> Any: ...
+    def to_python(self, value: str) -> Any:
+        """The value of a matched text. Raise ``ValueError`` if the pattern does not match after all."""
 
-    def to_url(self, value: Any) -> str: ...
+    def to_url(self, value: Any) -> str:
+        """The text of a value. Raise ``ValueError`` if the pattern cannot be reversed with it."""
 
 
 class IntConverter:
-    """``<int:pk>``: ASCII digits, as an int. ``07`` is 7; more digits than ``int()`` takes (4,300) do not match."""
+    """``<int:pk>``: ASCII digits, as an int. ``07`` is 7. Over 4,300 digits, the limit of ``int()``, do not match."""
 
     regex = "[0-9]+"
 
@@ -42,7 +45,7 @@ class IntConverter:
 
 
 class StringConverter:
-    """``<str:name>`` and ``<name>``: anything but a slash, at least one character."""
+    """``<str:name>`` or ``<name>``: at least one character, and no slash."""
 
     regex = "[^/]+"
 
@@ -50,7 +53,7 @@ class StringConverter:
         return value
 
     def to_url(self, value: Any) -> str:
-        return value  # type: ignore[no-any-return]  # whatever came, as in Django: what is not text is formatted later
+        return value  # type: ignore[no-any-return]  # unchanged, as in Django; the caller formats it
 
 
 class SlugConverter(StringConverter):
@@ -60,13 +63,13 @@ class SlugConverter(StringConverter):
 
 
 class PathConverter(StringConverter):
-    """``<path:rest>``: anything but a newline, slashes included."""
+    """``<path:rest>``: at least one character, slashes included, and no newline."""
 
     regex = ".+"
 
 
 class UUIDConverter:
-    """``<uuid:key>``: a UUID in lower case with its hyphens, as a ``uuid.UUID``."""
+    """``<uuid:key>``: a UUID in lower case with hyphens, as a ``uuid.UUID``."""
 
     regex = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
@@ -88,46 +91,52 @@ _registered: dict[str, Converter] = {}
 
 
 def register_converter(converter: type[Converter], type_name: str) -> None:
-    """Make ``<type_name:parameter>`` usable in every ``path()`` declared after this call.
+    """Register a converter: ``<type_name:parameter>`` works in every ``path()`` declared after this call.
 
-    :param converter: a class with ``regex``, ``to_python`` and ``to_url``, instantiated once, here.
-    :param type_name: the name in angle brackets, without a colon, a ``>`` or white space.
-    :raises ImproperlyConfigured: the class lacks a member, its regex does not compile or names a group, or the name is
-        taken by another class (registering the same class again does nothing).
+    Registering the same class again does nothing.
 
-    ``register_converter(YearConverter, "year")`` lets ``path("archive/<year:y>/", view)`` be declared.
+    :param converter: a class with ``regex``, ``to_python`` and ``to_url``; it is instantiated once.
+    :param type_name: the name in angle brackets, without colons, angle brackets and white space.
+    :raises ImproperlyConfigured: if the class lacks a member, its regex does not compile or has a named group, or
+        another class has the name.
+
+    After ``register_converter(YearConverter, "year")`` you can declare ``path("archive/<year:y>/", view)``.
     """
     if not re.fullmatch(r"[^\s<>:]+", type_name):
         raise ImproperlyConfigured(f"A converter's name has no white space and none of '<>:', got {type_name!r}.")
-    held = _BUILT_IN.get(type_name) or _registered.get(type_name)
-    if held is None:
-        _registered[type_name] = _instance(converter)
-    elif type(held) is not converter:
+    existing = _BUILT_IN.get(type_name) or _registered.get(type_name)
+    if existing is None:
+        _registered[type_name] = _instantiate(converter)
+    elif type(existing) is not converter:
         raise ImproperlyConfigured(
-            f"Converter {type_name!r} is already registered, as {type(held).__qualname__}; choose another name."
+            f"Converter {type_name!r} is already registered, as {type(existing).__qualname__}; choose another name."
         )
 
 
 def get_converter(type_name: str, route: str) -> Converter:
-    """The converter registered as ``type_name``, for ``route``, which is named in the error.
+    """The converter that is registered as ``type_name``.
 
-    :raises ImproperlyConfigured: nothing is registered by that name; near names are suggested.
+    :param route: the pattern that uses it, for the error message.
+    :raises ImproperlyConfigured: if no converter has that name; the message suggests a similar one.
     """
-    held = _BUILT_IN.get(type_name) or _registered.get(type_name)
-    if held is not None:
-        return held
+    existing = _BUILT_IN.get(type_name) or _registered.get(type_name)
+    if existing is not None:
+        return existing
     known = sorted({*_BUILT_IN, *_registered})
-    near = difflib.get_close_matches(type_name[:100], known, n=1)
+    close_names = difflib.get_close_matches(type_name[:100], known, n=1)
     raise ImproperlyConfigured(
         f"Route {route!r} uses the invalid converter {type_name!r}."
-        + (f" Did you mean {near[0]!r}?" if near else "")
+        + (f" Did you mean {close_names[0]!r}?" if close_names else "")
         + f" There are {', '.join(known)}; register_converter() adds one."
     )
 
 
 def is_pure(converter: Converter) -> bool:
-    """Whether what ``to_python`` returns may be kept: a built-in converter (ours or Django's own), or a class that
-    itself says ``pure = True``. A subclass says it anew, as it may have changed ``to_python``."""
+    """Whether the results of ``to_python`` may be cached.
+
+    True for the built-in converters, wsaction's and Django's, and for a class with ``pure = True`` of its own. A
+    subclass does not inherit it, because it may override ``to_python``.
+    """
     kind = type(converter)
     if kind.__module__ in (__name__, "django.urls.converters"):
         return True
@@ -135,7 +144,7 @@ def is_pure(converter: Converter) -> bool:
 
 
 def decoder(converter: Converter) -> Callable[[str], Any] | None:
-    """``to_python`` in its cheapest form: None where it returns its argument, ``int`` itself for ``<int:...>``."""
+    """The cheapest equivalent of ``to_python``: None if it returns its argument, ``int`` for ``<int:...>``."""
     function = getattr(converter.to_python, "__func__", None)
     if function is StringConverter.to_python:
         return None
@@ -143,10 +152,10 @@ def decoder(converter: Converter) -> Callable[[str], Any] | None:
 
 
 def check_regex(regex: object, owner: str) -> None:
-    """Refuse a converter's regex that cannot stand inside a pattern.
+    """Check that a converter's regex can stand inside a pattern.
 
-    :raises ImproperlyConfigured: not text, does not compile, or has a named group, which would be a parameter that
-        nobody declared.
+    :raises ImproperlyConfigured: if it is not a string, does not compile, or has a named group. A named group would
+        become a parameter that the route does not declare.
     """
     if not isinstance(regex, str):
         raise ImproperlyConfigured(f"Converter {owner} needs a 'regex' that is a string, got {regex!r}.")
@@ -158,7 +167,7 @@ def check_regex(regex: object, owner: str) -> None:
         raise ImproperlyConfigured(f"Converter {owner} has a named group in its regex {regex!r}: write it as (?:...).")
 
 
-def _instance(converter: type[Converter]) -> Converter:
+def _instantiate(converter: type[Converter]) -> Converter:
     if not isinstance(converter, type):
         raise ImproperlyConfigured(f"register_converter() takes a class, got {converter!r}: pass the class itself.")
     for member in ("to_python", "to_url"):

@@ -1,6 +1,6 @@
-"""What a router raises: `ImproperlyConfigured`, `Resolver404` and `NoReverseMatch`.
+"""The exceptions of the router: `ImproperlyConfigured`, `Resolver404` and `NoReverseMatch`.
 
-All of wsaction raises ``ImproperlyConfigured`` for a wrong declaration; `wsaction.exceptions` has it too.
+All of wsaction raises ``ImproperlyConfigured`` for a wrong declaration. `wsaction.exceptions` exports it too.
 """
 
 import difflib
@@ -15,29 +15,34 @@ __all__ = ("ImproperlyConfigured", "NoReverseMatch", "Resolver404")
 
 
 class ImproperlyConfigured(Exception):
-    """A declaration is wrong. Raised while declaring, never while serving; the message says what was expected, what
-    came, and the cure."""
+    """A declaration or a setting is wrong. The message says what was expected, what came, and the cure."""
 
 
 class Resolver404(Exception):
-    """No pattern matches ``route``. ``tried`` has the text of every pattern there is, in the order of their
-    declaration; ``str()`` names the nearest ones. Both are made when asked for: raising this is cheap."""
+    """No pattern matches ``route``. ``str()`` names the patterns that are most like it.
 
-    def __init__(self, route: str, forest: "Sequence[Leaf]") -> None:
+    The message and ``tried`` are built only when they are read, so raising this exception is cheap.
+    """
+
+    def __init__(self, route: str, leaves: "Sequence[Leaf]") -> None:
         super().__init__(route)
         self.route = route
-        self._forest = forest
+        self._leaves = leaves
 
     @property
     def tried(self) -> list[str]:
-        return [leaf.route for leaf in self._forest]
+        """The texts of all patterns, in the order of their declaration."""
+        return [leaf.route for leaf in self._leaves]
 
     def nearest(self) -> list[str]:
-        """The texts of at most three patterns like the route, best first. The work is bounded: of the route and of each
-        pattern the first 200 characters count, and only the 50 patterns that share most segments are compared."""
+        """The texts of at most three patterns like the route, the best first.
+
+        The work is bounded, because a client chooses the route: only the first 200 characters of each text count, and
+        only the 50 patterns that share most segments are compared.
+        """
         route = self.route[:200]
         segments = set(route.split("/"))
-        texts = dict.fromkeys(leaf.route[:200] for leaf in self._forest)
+        texts = dict.fromkeys(leaf.route[:200] for leaf in self._leaves)
         likely = heapq.nlargest(50, texts, key=lambda text: len(segments.intersection(text.lstrip("^").split("/"))))
         return difflib.get_close_matches(route, likely, n=3, cutoff=0.4)
 
@@ -45,12 +50,15 @@ class Resolver404(Exception):
         shown = repr(self.route) if len(self.route) <= 200 else f"{self.route[:200]!r}..."
         near = ", ".join(map(repr, self.nearest()))
         return (
-            f"None of the {len(self._forest)} patterns matches the route {shown}."
+            f"None of the {len(self._leaves)} patterns matches the route {shown}."
             + (f" Did you mean one of {near}?" if near else "")
             + (" Routes have no leading slash." if self.route.startswith("/") else "")
         )
 
 
 class NoReverseMatch(Exception):
-    """No pattern of that name takes these arguments. The message lists the patterns that were tried and what they take,
-    or the names that are near an unknown one."""
+    """No pattern of that name takes these arguments.
+
+    The message lists the patterns that were tried and the arguments they take. For an unknown name it suggests similar
+    names.
+    """
