@@ -28,9 +28,8 @@ __all__ = ("MultipleObjectsReturned", "NarrowingQuerySet")
 
 M = TypeVar("M")
 
-
-_READING = ("get", "_at", "_fetch", "filter")
-_NARROWED = {"_where", "_order", "_start", "_stop"}
+_READ_METHODS = ("get", "_at", "_fetch", "filter")
+_NARROWING_ATTRIBUTES = {"_where", "_order", "_start", "_stop"}
 
 
 class MultipleObjectsReturned(Exception):
@@ -50,13 +49,13 @@ class NarrowingQuerySet(ABC, Generic[M]):
     _order: tuple[Ordering, ...] = ()
     _start: int = 0
     _stop: int | None = None
-    _reads_otherwise: ClassVar[bool] = False  # whether the application's class takes over how one of ours reads
+    _overrides_reading: ClassVar[bool] = False  # whether the application's class takes over how one of ours reads
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         ours = next(base for base in cls.__mro__ if is_ours(base))
-        read = [name for name in _READING if not getattr(getattr(ours, name), "__isabstractmethod__", False)]
-        cls._reads_otherwise = any(defined_by_user(cls, name) for name in read)
+        read = [name for name in _READ_METHODS if not getattr(getattr(ours, name), "__isabstractmethod__", False)]
+        cls._overrides_reading = any(defined_by_user(cls, name) for name in read)
 
     # ---------------------------------------------------------------------------------------------- narrowing
     def all(self) -> Self:
@@ -68,12 +67,12 @@ class NarrowingQuerySet(ABC, Generic[M]):
 
         Raises `FieldError`, and `InvalidLookup` for a value that cannot be what its field holds.
         """
-        return self._narrowed(resolve(conditions, lookups, self._fields))
+        return self._narrow(resolve(conditions, lookups, self._fields))
 
     def exclude(self, *conditions: Q, **lookups: Any) -> Self:
         """Those that do not meet all the conditions. Raises as ``filter`` does."""
-        asked = resolve(conditions, lookups, self._fields)
-        return self._narrowed(Combination("AND", True, (asked,)) if asked.children else asked)
+        condition = resolve(conditions, lookups, self._fields)
+        return self._narrow(Combination("AND", True, (condition,)) if condition.children else condition)
 
     def order_by(self, *fields: str) -> Self:
         """Ordered by these fields, ``"-due"`` descending, and last by the primary key; without any, by that alone.
@@ -81,27 +80,29 @@ class NarrowingQuerySet(ABC, Generic[M]):
         Raises `FieldError`.
         """
         self._refuse_sliced("be ordered")
-        other, order = copy(self), dict[tuple[str, ...], bool]()
+        order: dict[tuple[str, ...], bool] = {}
         for name in fields:  # its second time decides nothing, and SQLite 3.40 can crash at 64 of them
             order.setdefault(field_path(name.removeprefix("-"), self._fields), name.startswith("-"))
+        other = copy(self)
         other._order = tuple(order.items())
         return other
 
-    def __getitem__(self, wanted: slice) -> Self:
+    def __getitem__(self, key: slice) -> Self:
         """The objects of a part: ``cards[20:30]``, of which ``[5:]`` is ``cards[25:30]``.
 
         Raises ``TypeError`` for what is no slice, ``ValueError`` for a negative one or one with a step.
         """
-        if not isinstance(wanted, slice):
-            raise TypeError(f"{self!r} takes slices, as in [{wanted!r}:], not {wanted!r}; or await .first()")
-        start, stop = wanted.start or 0, wanted.stop
-        if wanted.step not in (None, 1) or start < 0 or (stop is not None and stop < 0):
-            raise ValueError(f"a slice of a queryset is neither negative nor has it a step: {wanted!r}")
-        ends = [self._start + stop] if stop is not None else []
-        if self._stop is not None:
-            ends.append(self._stop)
+        if not isinstance(key, slice):
+            raise TypeError(f"{self!r} takes slices, as in [{key!r}:], not {key!r}; or await .first()")
+        start = key.start or 0
+        stop = key.stop
+        if key.step not in (None, 1) or start < 0 or (stop is not None and stop < 0):
+            raise ValueError(f"a slice of a queryset is neither negative nor has it a step: {key!r}")
         other = copy(self)
-        other._start, other._stop = self._start + start, min(ends, default=None)
+        other._start = self._start + start
+        if stop is not None:
+            stop += self._start
+            other._stop = stop if self._stop is None else min(stop, self._stop)
         return other
 
     def __iter__(self) -> NoReturn:
@@ -110,11 +111,11 @@ class NarrowingQuerySet(ABC, Generic[M]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.model.__name__}>"
 
-    def _narrowed(self, asked: Combination) -> Self:
+    def _narrow(self, condition: Combination) -> Self:
         self._refuse_sliced("be narrowed")
         other = copy(self)
-        if asked.children:
-            other._where = (*self._where, asked)
+        if condition.children:
+            other._where = (*self._where, condition)
         return other
 
     def _refuse_sliced(self, what: str) -> None:
@@ -144,10 +145,6 @@ class NarrowingQuerySet(ABC, Generic[M]):
         """
         return field_path(field, self._fields)
 
-    def _named(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values to be written, by their fields' names; raises `FieldError`."""
-        return {field_name(name, self._fields): value for name, value in values.items()}
-
     # ---------------------------------------------------------------------------------------------- reading
     @abstractmethod
     async def _fetch(self) -> list[M]:
@@ -176,10 +173,10 @@ class NarrowingQuerySet(ABC, Generic[M]):
         Raises `wsaction.exceptions.NotFound` where there is none, also where a value cannot be what its field holds;
         `FieldError`; `MultipleObjectsReturned`.
         """
-        if not conditions and (key := self._key_asked(lookups)) is not None:
-            if (one := await self._at(key)) is None:
+        if not conditions and (key := self._extract_key(lookups)) is not None:
+            if (obj := await self._at(key)) is None:
                 raise NotFound
-            return one
+            return obj
         try:
             narrowed = self.filter(*conditions, **lookups) if conditions or lookups else self
         except InvalidLookup:
@@ -188,8 +185,8 @@ class NarrowingQuerySet(ABC, Generic[M]):
         if not found:
             raise NotFound
         if len(found) > 1:
-            asked = ", ".join([*map(repr, conditions), *lookups])
-            raise MultipleObjectsReturned(f"{self!r}.get({asked}) found more than one; ask for a key, or for first()")
+            given = ", ".join([*map(repr, conditions), *lookups])
+            raise MultipleObjectsReturned(f"{self!r}.get({given}) found more than one; ask for a key, or for first()")
         return found[0]
 
     async def _at(self, key: Any) -> M | None:
@@ -197,12 +194,13 @@ class NarrowingQuerySet(ABC, Generic[M]):
         found = await self.filter(pk=key)[:1]._fetch()
         return found[0] if found else None
 
-    def _key_asked(self, lookups: Mapping[str, Any]) -> Any:
+    def _extract_key(self, lookups: Mapping[str, Any]) -> Any:
         """The key, coerced, where it alone is asked for; None where more is, or it is for lookups to say what it means.
 
         Raises `NotFound` for a value that no key can be.
         """
-        fields, pk = self._fields, self._fields.pk
+        fields = self._fields
+        pk = fields.pk
         if len(lookups) != 1 or pk is None or self._start or self._stop is not None:
             return None
         [(name, value)] = lookups.items()
@@ -214,8 +212,8 @@ class NarrowingQuerySet(ABC, Generic[M]):
             raise NotFound from None
 
     async def __aiter__(self) -> AsyncIterator[M]:
-        for found in await self._fetch():
-            yield found
+        for obj in await self._fetch():
+            yield obj
 
     # ---------------------------------------------------------------------------------------------- as values
     @abstractmethod
@@ -251,48 +249,49 @@ class NarrowingQuerySet(ABC, Generic[M]):
         """
         if self._start or self._stop is not None:
             return None
-        known = self._restored(values, kind)
+        known = self._coerce_values(values, kind)
         decided = decide(Combination("AND", False, self._where), partial(self._verdict, known))
-        return None if decided and self._reads_otherwise else decided
+        return None if decided and self._overrides_reading else decided
 
-    def _verdict(self, known: Mapping[str, Any], asked: Condition) -> bool | None:
+    def _verdict(self, known: Mapping[str, Any], condition: Condition) -> bool | None:
         """Whether an object with these values meets one condition, where that is known without the store."""
         return None
 
     def to_json(self, values: Mapping[str, Any], kind: str | None = None) -> "dict[str, dict[str, Any]]":
         """Values as JSON: ``exact`` are those that come back from it as they were, ``text`` the others."""
-        told = _as_json(values)
-        known = self._restored(told, kind)
-        exact = {name for name, value in values.items() if name in known and _is_same(value, known[name])}
+        plain = _as_json(values)
+        read_back = self._coerce_values(plain, kind)
+        exact = {name for name, value in values.items() if name in read_back and _is_same(value, read_back[name])}
         return {
-            "exact": {name: value for name, value in told.items() if name in exact},
-            "text": {name: value for name, value in told.items() if name not in exact},
+            "exact": {name: value for name, value in plain.items() if name in exact},
+            "text": {name: value for name, value in plain.items() if name not in exact},
         }
 
     def is_still(self, obj: M, told: Mapping[str, Mapping[str, Any]], kind: str) -> bool:
         """Whether an object has the class and the values that `to_json` told, as far as both are known."""
         if name_of(type(obj)) != kind:
             return False
-        now, text, exact = _as_json(self.values_of(obj)), told["text"], told["exact"]
+        text, exact = told["text"], told["exact"]
+        now = _as_json(self.values_of(obj))
         if any(now[name] != text[name] for name in now.keys() & text.keys()):
             return False
         differ = {name for name in now.keys() & exact.keys() if now[name] != exact[name]}
-        now, then = (self._restored({name: one[name] for name in differ}, kind) for one in (now, exact))
-        return all(name in now and name in then and now[name] == then[name] for name in differ)
+        now = self._coerce_values({name: now[name] for name in differ}, kind)
+        then = self._coerce_values({name: exact[name] for name in differ}, kind)
+        return now.keys() == then.keys() == differ and now == then
 
     def loads_like(self, other: Any) -> bool:
         """Whether both find their objects in the same place and load the same with them, however they are narrowed."""
         if type(other) is not type(self):
             return False
         mine, others = vars(self), vars(other)
-        return mine.keys() - _NARROWED == others.keys() - _NARROWED and all(
-            mine[name] is others[name] for name in mine.keys() - _NARROWED
-        )
+        names = mine.keys() - _NARROWING_ATTRIBUTES
+        return names == others.keys() - _NARROWING_ATTRIBUTES and all(mine[name] is others[name] for name in names)
 
     @property
     def is_narrowed(self) -> bool:
         """Whether it leaves out objects of its model."""
-        return self._reads_otherwise or bool(self._where or self._start) or self._stop is not None
+        return self._overrides_reading or bool(self._where or self._start) or self._stop is not None
 
     def key_of(self, obj: M) -> Any:
         """An object's key, also where its other values cannot be read any more."""
@@ -300,7 +299,7 @@ class NarrowingQuerySet(ABC, Generic[M]):
 
     def named(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Values by their fields' names, ``pk`` being one for the key's. Raises `FieldError`."""
-        return self._named(values)
+        return {field_name(name, self._fields): value for name, value in values.items()}
 
     def coerce(self, name: str, value: Any) -> Any:
         """A value as a field holds it. Raises ``ValueError``."""
@@ -312,15 +311,16 @@ class NarrowingQuerySet(ABC, Generic[M]):
             return self._fields
         raise UnknownKind(f"{self!r} knows no {kind}")
 
-    def _restored(self, values: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
+    def _coerce_values(self, values: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
         """Values as their fields hold them, without those that they cannot hold."""
-        fields, restored = self._fields_of(kind), dict[str, Any]()
+        fields = self._fields_of(kind)
+        coerced: dict[str, Any] = {}
         for name, value in values.items():
             try:
-                restored[name] = None if value is None else fields.coerce(name, value)
+                coerced[name] = None if value is None else fields.coerce(name, value)
             except (ValueError, TypeError, LookupError):
                 continue
-        return restored
+        return coerced
 
     # ---------------------------------------------------------------------------------------------- writing
     @abstractmethod
@@ -340,12 +340,12 @@ class NarrowingQuerySet(ABC, Generic[M]):
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    told: dict[str, Any] = from_json(to_json(values, inf_nan_mode="null", bytes_mode="base64", fallback=str))
-    return told
+    plain: dict[str, Any] = from_json(to_json(values, inf_nan_mode="null", bytes_mode="base64", fallback=str))
+    return plain
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(value: Any, other: Any) -> bool:
     try:
-        return type(one) is type(other) and bool(one == other)
+        return type(value) is type(other) and bool(value == other)
     except Exception:  # values of any type, which may compare to anything, or to nothing at all
         return False

@@ -71,7 +71,10 @@ class InvalidLookup(ValueError):
 
     def __init__(self, field: str, lookup: str, value: Any, msg: str) -> None:
         super().__init__(f"{field}__{lookup}: {msg}")
-        self.field, self.lookup, self.value, self.msg = field, lookup, value, msg
+        self.field = field
+        self.lookup = lookup
+        self.value = value
+        self.msg = msg
 
 
 class UnknownKind(LookupError):
@@ -101,42 +104,44 @@ class Q:
         self.negated = False
 
     def __and__(self, other: "Q") -> "Q":
-        return self._combined(other, "AND")
+        return self._combine(other, "AND")
 
     def __or__(self, other: "Q") -> "Q":
-        return self._combined(other, "OR")
+        return self._combine(other, "OR")
 
     def __invert__(self) -> "Q":
-        return _q((self,), "AND", True) if self else self
+        return _make_q((self,), "AND", True) if self else self
 
     def __bool__(self) -> bool:
         """Whether it asks for anything."""
         return bool(self.children)
 
     def __repr__(self) -> str:
-        told = [repr(child) if isinstance(child, Q) else f"{child[0]}={child[1]!r}" for child in self.children]
+        parts = [repr(child) if isinstance(child, Q) else f"{child[0]}={child[1]!r}" for child in self.children]
         if self.connector == "AND":
-            return f"{'~' * self.negated}Q({', '.join(told)})"
-        return f"({' | '.join(told)})"
+            return f"{'~' * self.negated}Q({', '.join(parts)})"
+        return f"({' | '.join(parts)})"
 
-    def _combined(self, other: "Q", connector: Connector) -> "Q":
+    def _combine(self, other: "Q", connector: Connector) -> "Q":
         if not isinstance(other, Q):
             raise TypeError(f"a Q is combined with another one, not with {other!r}")
         if not (self and other):
             return self or other
-        return _q((*self._parts(connector), *other._parts(connector)), connector, False)
+        return _make_q((*self._flatten(connector), *other._flatten(connector)), connector, False)
 
-    def _parts(self, connector: Connector) -> "tuple[Q | tuple[str, Any], ...]":
+    def _flatten(self, connector: Connector) -> "tuple[Q | tuple[str, Any], ...]":
         """Its children where they may stand among others, so that a long chain is flat; else itself."""
-        if self.negated or self.connector != connector:
-            return (self,) if len(self.children) > 1 or self.negated else self.children
+        if self.negated or (self.connector != connector and len(self.children) > 1):
+            return (self,)
         return self.children
 
 
-def _q(children: "tuple[Q | tuple[str, Any], ...]", connector: Connector, negated: bool) -> Q:
-    made = Q()
-    made.children, made.connector, made.negated = children, connector, negated
-    return made
+def _make_q(children: "tuple[Q | tuple[str, Any], ...]", connector: Connector, negated: bool) -> Q:
+    q = Q()
+    q.children = children
+    q.connector = connector
+    q.negated = negated
+    return q
 
 
 # ------------------------------------------------------------------------------------------------- resolved
@@ -210,12 +215,14 @@ def resolve(conditions: Iterable[Q], lookups: Mapping[str, Any], fields: Fields)
 
     Raises `FieldError` for a name that there is not, `InvalidLookup` for a value that cannot be what its field holds.
     """
-    return _resolved(Q(*conditions, **lookups), fields)
+    return _resolve(Q(*conditions, **lookups), fields)
 
 
-def _resolved(q: Q, fields: Fields) -> Combination:
-    resolved = (_resolved(one, fields) if isinstance(one, Q) else _condition(*one, fields) for one in q.children)
-    return Combination(q.connector, q.negated, tuple(resolved))
+def _resolve(q: Q, fields: Fields) -> Combination:
+    children = (
+        _resolve(child, fields) if isinstance(child, Q) else _make_condition(*child, fields) for child in q.children
+    )
+    return Combination(q.connector, q.negated, tuple(children))
 
 
 def field_path(key: str, fields: Fields) -> tuple[str, ...]:
@@ -223,7 +230,7 @@ def field_path(key: str, fields: Fields) -> tuple[str, ...]:
 
     Raises `FieldError`.
     """
-    path, _, lookup = _parsed(key, fields)
+    path, _, lookup = _parse_key(key, fields)
     if lookup is not None:
         raise FieldError(f"{fields.name} is ordered by fields, not by the lookup {key!r}")
     return path
@@ -231,78 +238,77 @@ def field_path(key: str, fields: Fields) -> tuple[str, ...]:
 
 def field_name(key: str, fields: Fields) -> str:
     """A field by the name that values are written to: ``field_name("pk", fields) == "id"``. Raises `FieldError`."""
-    name = _named(key, fields)
+    name = _find_name(key, fields)
     if name is None:
-        raise _unknown(key, key, fields, [], fields.names())
+        raise _unknown_name(key, key, fields, [], fields.names())
     return name
 
 
-def _condition(key: str, value: Any, fields: Fields) -> Condition:
-    path, owner, lookup = _parsed(key, fields)
+def _make_condition(key: str, value: Any, fields: Fields) -> Condition:
+    path, owner, lookup = _parse_key(key, fields)
     lookup = lookup or "exact"
     if value is None and lookup in ("exact", "iexact"):
         return Condition(path, "isnull", True)
     if lookup in TEXT_LOOKUPS and not owner.is_text(path[-1]):
         raise FieldError(f"{owner.name}.{path[-1]} is no text, which {key!r} asks for")
     try:
-        return Condition(path, lookup, _checked(lookup, value, owner, path[-1]))
+        return Condition(path, lookup, _coerce(lookup, value, owner, path[-1]))
     except FieldError:
         raise
     except (ValueError, TypeError) as exc:
         raise InvalidLookup("__".join(path), lookup, value, str(exc)) from None
 
 
-def _parsed(key: str, fields: Fields) -> tuple[tuple[str, ...], Fields, str | None]:
+def _parse_key(key: str, fields: Fields) -> tuple[tuple[str, ...], Fields, str | None]:
     """A key's path, whose last field it is, and the lookup where it names one."""
     path: list[str] = []
     owner = fields
-    below: Fields | None = fields  # where the next word is looked for; None: behind a value
+    target: Fields | None = fields  # where the next part is looked for; None: behind a value
     lookup: str | None = None
-    words = key.split("__")
-    for number, word in enumerate(words):
-        name = None if below is None else _named(word, below)
-        if below is not None and name is not None:
-            owner, below = below, below.related(name)
+    parts = key.split("__")
+    for number, part in enumerate(parts, 1):
+        name = None if target is None else _find_name(part, target)
+        if target is not None and name is not None:
+            owner, target = target, target.related(name)
             path.append(name)
-        elif path and word in LOOKUPS and number == len(words) - 1:
-            lookup = word
+        elif path and part in LOOKUPS and number == len(parts):
+            lookup = part
         else:
-            raise _unknown(key, word, fields, path, () if below is None else below.names())
-    if below is not None and below.pk is not None:  # a relation compares by the key of what is behind it
-        return (*path, below.pk), below, lookup
+            raise _unknown_name(key, part, fields, path, () if target is None else target.names())
+    if target is not None and target.pk is not None:  # a relation compares by the key of what is behind it
+        return (*path, target.pk), target, lookup
     return tuple(path), owner, lookup
 
 
-def _named(word: str, fields: Fields) -> str | None:
-    if word in fields.names():
-        return word
-    return fields.pk if word == "pk" else None
+def _find_name(name: str, fields: Fields) -> str | None:
+    if name in fields.names():
+        return name
+    return fields.pk if name == "pk" else None
 
 
-def _unknown(key: str, word: str, fields: Fields, path: list[str], names: Collection[str]) -> FieldError:
-    known = [*names, *(LOOKUPS if path else ())]
-    hint = did_you_mean(word, known, "there are")
-    what = "lookup" if path and not names else "field"
-    where = "__".join(path) or fields.name
-    told = "" if key == word else f", as {key[:100]!r} asks of {fields.name}"
-    return FieldError(f"{where} has no {what} {word[:100]!r}{told}; {hint}")
+def _unknown_name(key: str, part: str, fields: Fields, path: list[str], names: Collection[str]) -> FieldError:
+    hint = did_you_mean(part, [*names, *(LOOKUPS if path else ())], "there are")
+    kind = "lookup" if path and not names else "field"
+    owner = "__".join(path) or fields.name
+    context = "" if key == part else f", as {key[:100]!r} asks of {fields.name}"
+    return FieldError(f"{owner} has no {kind} {part[:100]!r}{context}; {hint}")
 
 
 # ------------------------------------------------------------------------------------------------- values
-def _checked(lookup: str, value: Any, owner: Fields, name: str) -> Any:
+def _coerce(lookup: str, value: Any, owner: Fields, name: str) -> Any:
     """The value coerced to what the lookup compares with; raises ``ValueError``, ``TypeError``."""
     if lookup == "isnull":
-        return _boolean(value)
+        return _parse_boolean(value)
     if value is None:
         raise ValueError("null is neither less nor greater, and no text; ask with isnull")
 
-    def coerce(one: Any) -> Any:
-        return owner.coerce(name, owner.key_of(one))
+    def coerce(item: Any) -> Any:
+        return owner.coerce(name, owner.key_of(item))
 
     if lookup == "in":
-        return tuple(coerce(one) for one in _listed(value) if one is not None)
+        return tuple(coerce(item) for item in _check_list(value) if item is not None)
     if lookup == "range":
-        return _ends(value, coerce)
+        return _coerce_range(value, coerce)
     if lookup in TEXT_LOOKUPS:
         if not isinstance(value, str):
             raise TypeError(f"expected a text, got {type(value).__name__}")
@@ -310,16 +316,16 @@ def _checked(lookup: str, value: Any, owner: Fields, name: str) -> Any:
     return coerce(value)
 
 
-def _boolean(value: Any) -> bool:
-    told = value.lower() if isinstance(value, str) else value
-    if told in (True, 1, "true", "1"):
+def _parse_boolean(value: Any) -> bool:
+    plain = value.lower() if isinstance(value, str) else value
+    if plain in (True, "true", "1"):  # 1 too, which equals True
         return True
-    if told in (False, 0, "false", "0"):
+    if plain in (False, "false", "0"):
         return False
     raise ValueError("expected true or false")
 
 
-def _listed(value: Any) -> Collection[Any]:
+def _check_list(value: Any) -> Collection[Any]:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise TypeError(f"expected a list of values, got {type(value).__name__}")
     values = value if isinstance(value, Collection) else tuple(value)
@@ -328,7 +334,7 @@ def _listed(value: Any) -> Collection[Any]:
     return values
 
 
-def _ends(value: Any, coerce: Callable[[Any], Any]) -> tuple[Any, Any]:
-    if len(ends := tuple(_listed(value))) != 2 or None in ends:
+def _coerce_range(value: Any, coerce: Callable[[Any], Any]) -> tuple[Any, Any]:
+    if len(ends := tuple(_check_list(value))) != 2 or None in ends:
         raise ValueError("expected two values, the least and the greatest")
     return coerce(ends[0]), coerce(ends[1])

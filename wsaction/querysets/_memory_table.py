@@ -15,6 +15,7 @@ from wsaction.querysets._model_fields import ModelFields, is_immutable, json_tex
 from wsaction.serializers._core_schema import MAX_MODELS, build, by_names, whole_schema
 
 __all__ = ("Draft", "Drafts", "Table")
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -26,9 +27,11 @@ class Table(Generic[M]):
     """
 
     def __init__(self, model: type[M], pk: str, unique: Iterable[str | Iterable[str]]) -> None:
-        self.model, self.pk, self.fields = model, pk, ModelFields(model, pk)
+        self.model = model
+        self.pk = pk
+        self.fields = ModelFields(model, pk)
         self._kinds: dict[str, tuple[type[M], ModelFields]] = {name_of(model): (model, self.fields)}
-        self.unique = tuple((one,) if isinstance(one, str) else tuple(one) for one in unique)
+        self.unique = tuple((names,) if isinstance(names, str) else tuple(names) for names in unique)
         for name in [pk, *(name for names in self.unique for name in names)]:
             if name not in model.model_fields:
                 raise ImproperlyConfigured(
@@ -37,15 +40,15 @@ class Table(Generic[M]):
         self.rows: dict[Any, M] = {}
         self.keys: list[Any] = []  # in order
         self.index: dict[tuple[str, ...], dict[tuple[Any, ...], Any]] = {names: {} for names in self.unique}
-        of_one_type = len(kinds := members(self.fields.types[pk])) == 1 and kinds[0] is not Any
-        self.comparable = None if of_one_type else _by_type
-        self._counts = kinds == (int,)
-        self._last = 0  # the largest number given out as a key
-        self._makes_uuids = kinds == (uuid.UUID,) and _is_required(model, pk)
-        self._deep = not all(map(is_immutable, self.fields.types.values()))
-        self._is_plain = not self._deep and _is_plain(model)
+        key_types = members(self.fields.types[pk])
+        self.sort_key = None if len(key_types) == 1 and key_types[0] is not Any else _sort_by_type
+        self._counts_keys = key_types == (int,)
+        self._last_key = 0  # the largest number given out as a key
+        self._makes_uuids = key_types == (uuid.UUID,) and _is_required(model, pk)
+        self._needs_deep_copy = not all(map(is_immutable, self.fields.types.values()))
+        self._is_plain = not self._needs_deep_copy and _is_plain(model)
         # Whether validation makes a row that nobody else has: there is nothing around the model's own schema.
-        self._makes_new = self._is_plain and _is_bare(model)
+        self._validation_copies = self._is_plain and _is_bare(model)
 
     # ---------------------------------------------------------------------------------------------- classes
     def model_named(self, kind: str | None) -> type[M]:
@@ -62,39 +65,40 @@ class Table(Generic[M]):
         return self._kinds[kind]
 
     # ---------------------------------------------------------------------------------------------- rows
-    def row_of(self, values: Mapping[str, Any]) -> M:
+    def new_row(self, values: Mapping[str, Any]) -> M:
         """A validated row with these values by field name, its key made where it is left out.
 
         Raises ``pydantic.ValidationError``.
         """
         if values.get(self.pk) is None:
-            if self._counts:
-                values = {**values, self.pk: self._last + 1}
+            if self._counts_keys:
+                values = {**values, self.pk: self._last_key + 1}
             elif self._makes_uuids:
                 values = {**values, self.pk: uuid.uuid4()}
-        row = self.validated(values)
-        key = getattr(row, self.pk)
-        if self._counts and type(key) is int:
-            self._last = max(self._last, key)
+        row = self.validate(values)
+        self._note_key(getattr(row, self.pk))
         return row
 
-    def keyed(self, row: M) -> M:
+    def with_key(self, row: M) -> M:
         """A copy of a row, with a key where it has none yet."""
         key = getattr(row, self.pk)
-        if key is None and self._counts:
-            key = self._last + 1
-        if self._counts and type(key) is int:
-            self._last = max(self._last, key)
-        kept = self.copy(row)
-        return kept if key is getattr(row, self.pk) else kept.model_copy(update={self.pk: key})
+        if key is None and self._counts_keys:
+            key = self._last_key + 1
+        self._note_key(key)
+        copied = self.copy(row)
+        return copied if key is getattr(row, self.pk) else copied.model_copy(update={self.pk: key})
 
-    def changed(self, row: M, values: Mapping[str, Any]) -> M:
+    def _note_key(self, key: Any) -> None:
+        if self._counts_keys and type(key) is int:
+            self._last_key = max(self._last_key, key)
+
+    def change(self, row: M, values: Mapping[str, Any]) -> M:
         """A validated row with these values changed. Raises ``pydantic.ValidationError``."""
-        changed = {**self._values(row), **values}
+        values = {**self._values(row), **values}
         if type(row) is self.model:
-            return self.validated(changed)
-        new: M = _validator(type(row))(changed)
-        return new
+            return self.validate(values)
+        changed: M = _validator(type(row))(values)
+        return changed
 
     def _values(self, row: M) -> dict[str, Any]:
         if type(row) is not self.model:
@@ -113,14 +117,13 @@ class Table(Generic[M]):
             if type(old := olds[name]) is not type(new) or old != new
         }
 
-    def validated(self, values: Mapping[str, Any]) -> M:
+    def validate(self, values: Mapping[str, Any]) -> M:
         """The values as a row that shares nothing with them."""
-        row: M
         try:
-            row = self._validate(values)
+            row: M = self._validate(values)
         except ValidationError as exc:
-            row = self._validate(_as_json(values, exc))
-        return row if self._makes_new else self.copy(row)
+            row = self._validate(_with_json_values(values, exc))
+        return row if self._validation_copies else self.copy(row)
 
     @cached_property
     def _validate(self) -> Callable[[Any], Any]:
@@ -129,14 +132,14 @@ class Table(Generic[M]):
     def copy(self, row: M) -> M:
         """A row that may be lent, or kept after it was lent."""
         if type(row) is not self.model or not self._is_plain:
-            return row.model_copy(deep=self._deep or type(row) is not self.model)
-        return _copied(self.model, row)
+            return row.model_copy(deep=self._needs_deep_copy or type(row) is not self.model)
+        return _copy(self.model, row)
 
-    def merged(self, row: M, changes: Mapping[str, Any]) -> M:
+    def merge(self, row: M, changes: Mapping[str, Any]) -> M:
         """A row with some of its values changed to validated ones."""
         if type(row) is not self.model or not self._is_plain:
             return row.model_copy(update=changes)
-        other = _copied(self.model, row)
+        other = _copy(self.model, row)
         other.__dict__.update(changes)
         other.__pydantic_fields_set__.update(changes)
         return other
@@ -148,7 +151,7 @@ class Table(Generic[M]):
             if None not in values:
                 yield names, values
 
-    def keys_behind(self, key: Any) -> list[Any]:
+    def keys_after(self, key: Any) -> list[Any]:
         """The keys that are greater, where all are of one type."""
         return self.keys[bisect_right(self.keys, key) :]
 
@@ -158,10 +161,11 @@ class Table(Generic[M]):
         if key in self.rows:
             self._unindex(key)
         else:
-            insort(self.keys, key, key=self.comparable)
+            insort(self.keys, key, key=self.sort_key)
         self.rows[key] = row
-        if type(row) is not self.model and name_of(type(row)) not in self._kinds:
-            self._kinds[name_of(type(row))] = type(row), ModelFields(type(row), self.pk)
+        kind = type(row)
+        if kind is not self.model and name_of(kind) not in self._kinds:
+            self._kinds[name_of(kind)] = kind, ModelFields(kind, self.pk)
         for names, values in self.unique_values(row):
             self.index[names][values] = key
 
@@ -169,18 +173,18 @@ class Table(Generic[M]):
         """Keeps a row no longer."""
         self._unindex(key)
         del self.rows[key]
-        at = _by_type(key) if self.comparable else key
-        del self.keys[bisect_left(self.keys, at, key=self.comparable)]
+        target = self.sort_key(key) if self.sort_key else key
+        del self.keys[bisect_left(self.keys, target, key=self.sort_key)]
 
     def _unindex(self, key: Any) -> None:
         for names, values in self.unique_values(self.rows[key]):
             if self.index[names].get(values) == key:
                 del self.index[names][values]
 
-    def clash(self, names: Iterable[str]) -> Conflict:
+    def conflict(self, names: Iterable[str]) -> Conflict:
         """What is told where another row has the same."""
-        told = " and ".join(names)
-        return Conflict(f"There is already a {self.model.__name__} with this {told}.", {"fields": list(names)})
+        taken = " and ".join(names)
+        return Conflict(f"There is already a {self.model.__name__} with this {taken}.", {"fields": list(names)})
 
 
 class Draft(Generic[M]):
@@ -202,14 +206,14 @@ class Draft(Generic[M]):
         if key in self.created:
             return self.created[key]
         row = None if key in self.deleted else self.table.rows.get(key)
-        return self.table.merged(row, self.changed[key]) if row is not None and key in self.changed else row
+        return self.table.merge(row, self.changed[key]) if row is not None and key in self.changed else row
 
     def rows(self) -> Iterator[M]:
         """All rows as the unit sees them, in the order of their keys."""
         keys = self.table.keys
         if self.created:
             new = (key for key in self.created if key not in self.table.rows)
-            keys = sorted([*keys, *new], key=self.table.comparable)
+            keys = sorted([*keys, *new], key=self.table.sort_key)
         for key in keys:
             if (row := self.row(key)) is not None:
                 yield row
@@ -219,7 +223,7 @@ class Draft(Generic[M]):
         """Adds a row. Raises `Conflict`."""
         key = getattr(row, self.table.pk)
         if self.row(key) is not None:
-            raise self.table.clash((self.table.pk,))
+            raise self.table.conflict((self.table.pk,))
         self._check_unique(key, row)
         self.created[key] = row
 
@@ -238,13 +242,13 @@ class Draft(Generic[M]):
             self.deleted.add(key)
 
     def _check_unique(self, key: Any, row: M) -> None:
-        wanted = list(self.table.unique_values(row))
-        for names, values in wanted:
+        unique = list(self.table.unique_values(row))
+        for names, values in unique:
             for holder in (self.table.index[names].get(values), self._taken.get((names, values))):
-                held = None if holder is None or holder == key else self.row(holder)
-                if held is not None and (names, values) in self.table.unique_values(held):
-                    raise self.table.clash(names)
-        self._taken.update(((names, values), key) for names, values in wanted)
+                other = None if holder is None or holder == key else self.row(holder)
+                if other is not None and (names, values) in self.table.unique_values(other):
+                    raise self.table.conflict(names)
+        self._taken.update(dict.fromkeys(unique, key))
 
     # ---------------------------------------------------------------------------------------------- keeping
     def check(self) -> None:
@@ -253,16 +257,16 @@ class Draft(Generic[M]):
         if any(key not in rows for key in touched):
             raise NotFound(f"This {self.table.model.__name__} was deleted meanwhile.")
         if any(key in rows and key not in self.deleted for key in self.created):
-            raise self.table.clash((self.table.pk,))
+            raise self.table.conflict((self.table.pk,))
         if not self.table.unique:
             return
-        own: set[tuple[Any, ...]] = set()
+        claimed: set[tuple[Any, ...]] = set()
         for key in (*self.changed, *self.created):
             for names, values in self.table.unique_values(self.row(key)):  # type: ignore[arg-type]  # it is there
                 holder = self.table.index[names].get(values, key)
-                if (names, values) in own or (holder != key and holder not in touched):
-                    raise self.table.clash(names)
-                own.add((names, values))
+                if (names, values) in claimed or (holder != key and holder not in touched):
+                    raise self.table.conflict(names)
+                claimed.add((names, values))
 
     def keep(self) -> None:
         """Has the table take it over. It was checked just before."""
@@ -315,13 +319,14 @@ _set_dict, _set_extra, _set_fields_set, _set_private = (
 @lru_cache(MAX_MODELS)
 def _validator(model: type[BaseModel]) -> Callable[[Any], Any]:
     """By the names of fields, whatever their aliases: what a client wrote into one field is never another one's."""
-    if (named := by_names(whole_schema(model))) is None:
+    schema = by_names(whole_schema(model))
+    if schema is None:
         return model.model_validate
-    validate: Callable[[Any], Any] = build(SchemaValidator, named).validate_python
+    validate: Callable[[Any], Any] = build(SchemaValidator, schema).validate_python
     return validate
 
 
-def _copied(model: type[M], row: M) -> M:
+def _copy(model: type[M], row: M) -> M:
     copied = model.__new__(model)
     _set_dict(copied, row.__dict__.copy())
     _set_extra(copied, None)
@@ -332,15 +337,15 @@ def _copied(model: type[M], row: M) -> M:
 
 def _is_plain(model: type[BaseModel]) -> bool:
     """Whether its objects are their fields alone, and copied in pydantic's own way."""
-    own = model.__private_attributes__ or model.model_config.get("extra") == "allow"
-    return not own and model.__copy__ is BaseModel.__copy__ and model.model_copy is BaseModel.model_copy
+    has_more = model.__private_attributes__ or model.model_config.get("extra") == "allow"
+    return not has_more and model.__copy__ is BaseModel.__copy__ and model.model_copy is BaseModel.model_copy
 
 
 def _is_bare(model: type[BaseModel]) -> bool:
     return model.__pydantic_complete__ and model.__pydantic_core_schema__["type"] == "model"
 
 
-def _as_json(values: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
+def _with_json_values(values: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
     """Values of which those that their fields do not take are as JSON has them: another model's, with other types.
 
     Raises the error where that is the same.
@@ -348,8 +353,8 @@ def _as_json(values: Mapping[str, Any], error: ValidationError) -> dict[str, Any
     wrong = {str(line["loc"][0]): line["type"] for line in error.errors(include_url=False) if line["loc"]}
     try:
         plain = {
-            name: json_text(values[name]) if kind == "string_type" else jsonable(values[name])
-            for name, kind in wrong.items()
+            name: json_text(values[name]) if error_type == "string_type" else jsonable(values[name])
+            for name, error_type in wrong.items()
             if name in values
         }
     except ValueError:
@@ -359,7 +364,7 @@ def _as_json(values: Mapping[str, Any], error: ValidationError) -> dict[str, Any
     return {**values, **plain}
 
 
-def _by_type(key: Any) -> tuple[str, Any]:
+def _sort_by_type(key: Any) -> tuple[str, Any]:
     """Keys of several types, which do not compare, are in the order of their types."""
     return type(key).__name__, key
 

@@ -38,7 +38,7 @@ def revealed(value: Any) -> Any:
     if isinstance(value, BaseModel):
         value = {**value.__dict__, **(value.__pydantic_extra__ or {})}
     if isinstance(value, dict):
-        return {revealed(key): revealed(one) for key, one in value.items()}
+        return {revealed(key): revealed(item) for key, item in value.items()}
     if type(value) in (list, tuple, set, frozenset):
         return type(value)(map(revealed, value))
     return value
@@ -68,7 +68,7 @@ def members(annotation: Any) -> tuple[Any, ...]:
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(part for one in get_args(annotation) for part in members(one) if one is not type(None))
+        return tuple(part for option in get_args(annotation) for part in members(option) if part is not type(None))
     return (annotation,)
 
 
@@ -78,10 +78,10 @@ _IMMUTABLE = (str, int, float, bytes, UUID, Decimal, date, datetime, time, timed
 def is_immutable(annotation: Any) -> bool:
     """Whether no value of a type can be changed by who holds it."""
     return all(
-        one is type(None)
-        or get_origin(one) is Literal
-        or (isinstance(one, type) and issubclass(one, _IMMUTABLE) and get_origin(one) is None)
-        for one in members(annotation)
+        part is type(None)
+        or get_origin(part) is Literal
+        or (isinstance(part, type) and issubclass(part, _IMMUTABLE) and get_origin(part) is None)
+        for part in members(annotation)
     )
 
 
@@ -93,7 +93,8 @@ class ModelFields:
     """
 
     def __init__(self, model: type[BaseModel], pk: str | None) -> None:
-        self.model, self.pk = model, pk
+        self.model = model
+        self.pk = pk
         if not model.__pydantic_complete__:  # it names classes that were declared after it
             model.model_rebuild(raise_errors=False)
         self.types: Mapping[str, Any] = {name: field.annotation for name, field in model.model_fields.items()}
@@ -126,8 +127,8 @@ class ModelFields:
 
     def is_text(self, name: str) -> bool:
         return any(
-            one is Any or get_origin(one) is Literal or (isinstance(one, type) and issubclass(one, str))
-            for one in members(self.types[name])
+            part is Any or get_origin(part) is Literal or (isinstance(part, type) and issubclass(part, str))
+            for part in members(self.types[name])
         )
 
     def coerce_text(self, name: str, value: str) -> str:

@@ -15,45 +15,45 @@ Predicate: TypeAlias = Callable[[Any], bool]
 Ordering: TypeAlias = tuple[tuple[str, ...], bool]  # the path of a field, and whether it descends
 
 
-def predicate(asked: Combination | Condition) -> Predicate:
+def predicate(condition: Combination | Condition) -> Predicate:
     """A function that says whether an object meets the conditions.
 
     ``predicate(resolve([], {"title__contains": "a"}, fields))(card)`` is ``"a" in card.title``.
     """
-    if isinstance(asked, Condition):
-        return _comparison(asked)
-    holds = [predicate(child) for child in asked.children]
-    if len(holds) == 1:
-        together = holds[0]
-    elif asked.connector == "AND":
+    if isinstance(condition, Condition):
+        return _make_comparison(condition)
+    children = [predicate(child) for child in condition.children]
+    if len(children) == 1:
+        combined = children[0]
+    elif condition.connector == "AND":
 
-        def together(row: Any) -> bool:
-            return all(one(row) for one in holds)
+        def combined(row: Any) -> bool:
+            return all(child(row) for child in children)
     else:
 
-        def together(row: Any) -> bool:
-            return any(one(row) for one in holds)
+        def combined(row: Any) -> bool:
+            return any(child(row) for child in children)
 
-    return (lambda row: not together(row)) if asked.negated else together
+    return (lambda row: not combined(row)) if condition.negated else combined
 
 
-def decide(asked: Combination | Condition, verdict: Callable[[Condition], bool | None]) -> bool | None:
+def decide(condition: Combination | Condition, verdict: Callable[[Condition], bool | None]) -> bool | None:
     """Whether the conditions hold, where ``verdict`` may not know of some: Kleene's three-valued logic.
 
     None where it depends on what is not known. ``false and unknown`` is false, so that one known condition may do.
     """
-    if isinstance(asked, Condition):
-        return verdict(asked)
-    decisive = asked.connector == "OR"
+    if isinstance(condition, Condition):
+        return verdict(condition)
+    decisive = condition.connector == "OR"
     known: bool | None = not decisive
-    for child in asked.children:
-        one = decide(child, verdict)
-        if one is decisive:
+    for child in condition.children:
+        decided = decide(child, verdict)
+        if decided is decisive:
             known = decisive
             break
-        if one is None:
+        if decided is None:
             known = None
-    return known if known is None or not asked.negated else not known
+    return known if known is None or not condition.negated else not known
 
 
 def reader(path: tuple[str, ...]) -> Callable[[Any], Any]:
@@ -71,51 +71,51 @@ def reader(path: tuple[str, ...]) -> Callable[[Any], Any]:
     return read
 
 
-def _comparison(asked: Condition) -> Predicate:
-    read, compare, value = reader(asked.path), _COMPARISONS[asked.lookup], asked.value
-    if asked.lookup in ("in", "range"):
+def _make_comparison(condition: Condition) -> Predicate:
+    read, compare, value = reader(condition.path), _COMPARISONS[condition.lookup], condition.value
+    if condition.lookup in ("in", "range"):
         if any(map(_is_ranked, value)):
-            read, value = _ranked(read), tuple(map(_rank, value))
+            read, value = _rank_reader(read), tuple(map(_rank, value))
     elif _is_ranked(value):
-        read, value = _ranked(read), _rank(value)
+        read, value = _rank_reader(read), _rank(value)
 
     def holds(row: Any) -> bool:
-        held = read(row)
-        if held is None:
+        actual = read(row)
+        if actual is None:
             return compare is _isnull and value is True
         try:
-            return bool(compare(held, value))
+            return bool(compare(actual, value))
         except TypeError:  # what cannot be compared is neither less nor greater, nor part of it
             return False
 
     return holds
 
 
-def _isnull(held: Any, value: bool) -> bool:
-    return (held is None) is value
+def _isnull(actual: Any, value: bool) -> bool:
+    return (actual is None) is value
 
 
 _COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
     "exact": operator.eq,
-    "in": lambda held, value: held in value,
+    "in": lambda actual, value: actual in value,
     "lt": operator.lt,
     "lte": operator.le,
     "gt": operator.gt,
     "gte": operator.ge,
-    "range": lambda held, value: value[0] <= held <= value[1],
+    "range": lambda actual, value: value[0] <= actual <= value[1],
     "isnull": _isnull,
-    "iexact": lambda held, value: _text(held).lower() == value.lower(),
-    "contains": lambda held, value: value in _text(held),
-    "icontains": lambda held, value: value.lower() in _text(held).lower(),
-    "startswith": lambda held, value: _text(held).startswith(value),
-    "endswith": lambda held, value: _text(held).endswith(value),
+    "iexact": lambda actual, value: _require_text(actual).lower() == value.lower(),
+    "contains": lambda actual, value: value in _require_text(actual),
+    "icontains": lambda actual, value: value.lower() in _require_text(actual).lower(),
+    "startswith": lambda actual, value: _require_text(actual).startswith(value),
+    "endswith": lambda actual, value: _require_text(actual).endswith(value),
 }
 
 
-def _text(held: Any) -> str:
-    if not isinstance(held, str):
-        raise TypeError(f"{held!r} is no text")
-    return held
+def _require_text(actual: Any) -> str:
+    if not isinstance(actual, str):
+        raise TypeError(f"{actual!r} is no text")
+    return actual
 
 
 def _is_ranked(value: Any) -> bool:
@@ -132,7 +132,7 @@ def _rank(value: Any) -> Any:
     if isinstance(value, float):
         return _NAN if value != value else value
     if isinstance(value, Enum):
-        return _places(type(value))[value]
+        return _positions(type(value))[value]
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value
 
 
@@ -156,33 +156,33 @@ _NAN = _Nan()
 _NO_ORDER = vars(object)["__lt__"]
 
 
-def _ranked(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _rank_reader(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda row: _rank(read(row))
 
 
 @lru_cache(256)
-def _places(kind: type[Enum]) -> Mapping[Enum, int]:
-    return {member: place for place, member in enumerate(kind)}
+def _positions(kind: type[Enum]) -> Mapping[Enum, int]:
+    return {member: position for position, member in enumerate(kind)}
 
 
 def sort_rows(rows: Iterable[Any], order: Iterable[Ordering]) -> list[Any]:
     """The rows in order: null is greater than every value."""
     ordered = list(rows)
     for path, descends in reversed(tuple(order)):  # a sort keeps what is equal as it was
-        held = list(map(reader(path), ordered))
-        if any(map(operator.ne, held, held)):  # NaN, by which a sort would leave the others in no order
-            held = list(map(_rank, held))
+        values = list(map(reader(path), ordered))
+        if any(map(operator.ne, values, values)):  # NaN, by which a sort would leave the others in no order
+            values = list(map(_rank, values))
         try:
-            ordered = _sorted(ordered, held, descends)
+            ordered = _sort_by(values, ordered, descends)
         except TypeError:  # members of an enumeration, or times with and without a zone
-            ordered = _sorted(ordered, map(_rank, held), descends)
+            ordered = _sort_by(map(_rank, values), ordered, descends)
     return ordered
 
 
-def _sorted(rows: list[Any], held: Iterable[Any], descends: bool) -> list[Any]:
-    return [row for _, row in sorted(zip(held, rows, strict=True), key=_null_last, reverse=descends)]
+def _sort_by(values: Iterable[Any], rows: list[Any], descends: bool) -> list[Any]:
+    return [row for _, row in sorted(zip(values, rows, strict=True), key=_null_last, reverse=descends)]
 
 
 def _null_last(pair: tuple[Any, Any]) -> tuple[bool, Any]:
-    held = pair[0]
-    return (True, 0) if held is None else (False, held)
+    value = pair[0]
+    return (True, 0) if value is None else (False, value)

@@ -31,7 +31,7 @@ class QuerySet(Protocol):
     def order_by(self, *fields: str) -> Self:
         """By these fields, ``"-due"`` descending, and last by the primary key. Raises `FieldError`."""
 
-    def __getitem__(self, wanted: slice, /) -> Self:
+    def __getitem__(self, key: slice, /) -> Self:
         """A part, as of a list; negative numbers and steps are a ``ValueError``. Narrowing it is a ``TypeError``."""
 
     def __aiter__(self) -> AsyncIterator[Any]:

@@ -155,12 +155,12 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
 
     def object_of(self, values: Mapping[str, Any], kind: str | None = None) -> M:
         fields = self._fields_of(kind)
-        made: M = _detached(fields.mapper, self._restored(values, kind))
+        made: M = _detached(fields.mapper, self._coerce_values(values, kind))
         return made
 
     async def restore(self, values: Mapping[str, Any], kind: str, row: M | None = None) -> M:
         fields = self._fields_of(kind)
-        relations, known = fields.mapper.relationships, self._restored(values, kind)
+        relations, known = fields.mapper.relationships, self._coerce_values(values, kind)
         now: Mapping[str, Any] = {} if row is None else inspect(row).dict
         related, wanted = dict[str, Any](), dict[str, Any]()
         for name, key in fields.foreign_keys():
@@ -277,7 +277,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
     def _stored(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Values to be written, by their fields' names; raises `FieldError`, `InvalidParameters`."""
         given, errors = dict[str, Any](), list[dict[str, Any]]()
-        for name, value in self._named(values).items():
+        for name, value in self.named(values).items():
             try:
                 given[name] = self._fields.stored(name, value)
             except ValueError as exc:
