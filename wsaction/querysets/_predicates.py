@@ -1,4 +1,4 @@
-"""Lookups and orders asked of Python objects: what the rows of a `MemoryQuerySet` are chosen and sorted by."""
+"""Lookups and orders on Python objects: how a `MemoryQuerySet` filters and sorts its rows."""
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +16,7 @@ Ordering: TypeAlias = tuple[tuple[str, ...], bool]  # the path of a field, and w
 
 
 def predicate(condition: Combination | Condition) -> Predicate:
-    """A function that says whether an object meets the conditions.
+    """A function that returns whether an object meets the conditions.
 
     ``predicate(resolve([], {"title__contains": "a"}, fields))(card)`` is ``"a" in card.title``.
     """
@@ -38,9 +38,9 @@ def predicate(condition: Combination | Condition) -> Predicate:
 
 
 def decide(condition: Combination | Condition, verdict: Callable[[Condition], bool | None]) -> bool | None:
-    """Whether the conditions hold, where ``verdict`` may not know of some: Kleene's three-valued logic.
+    """Whether the conditions hold; None if that depends on conditions whose ``verdict`` is None.
 
-    None where it depends on what is not known. ``false and unknown`` is false, so that one known condition may do.
+    This is Kleene's three-valued logic: ``false and unknown`` is false, so one known condition may be enough.
     """
     if isinstance(condition, Condition):
         return verdict(condition)
@@ -57,7 +57,7 @@ def decide(condition: Combination | Condition, verdict: Callable[[Condition], bo
 
 
 def reader(path: tuple[str, ...]) -> Callable[[Any], Any]:
-    """A function that reads what a path leads to; None where there is nothing on the way."""
+    """A function that reads the value at the end of a path; None if an object on the path is None."""
     if len(path) == 1:
         return operator.attrgetter(path[0])
 
@@ -85,7 +85,7 @@ def _make_comparison(condition: Condition) -> Predicate:
             return compare is _isnull and value is True
         try:
             return bool(compare(actual, value))
-        except TypeError:  # what cannot be compared is neither less nor greater, nor part of it
+        except TypeError:  # values that cannot be compared do not match
             return False
 
     return holds
@@ -114,19 +114,22 @@ _COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
 
 def _require_text(actual: Any) -> str:
     if not isinstance(actual, str):
-        raise TypeError(f"{actual!r} is no text")
+        raise TypeError(f"expected a text, got {actual!r}")
     return actual
 
 
 def _is_ranked(value: Any) -> bool:
-    """Whether values of its kind are compared by their rank."""
+    """Whether values of this type are compared by `_rank`."""
     kind: Any = type(value)
     return isinstance(value, datetime | time | float) or (isinstance(value, Enum) and kind.__lt__ is _NO_ORDER)
 
 
 def _rank(value: Any) -> Any:
-    """Of a member of an enumeration that do not compare, its place among them; of a time without a zone, that in UTC,
-    as it does not compare with those that have one; of NaN, what does compare; any other value as it is."""
+    """A value that can be compared, for those that Python cannot order.
+
+    An enumeration's member becomes its position in the declaration. A time without a zone is taken as UTC, because it
+    cannot be compared with one that has a zone. NaN becomes `_NAN`.
+    """
     if not _is_ranked(value):
         return value
     if isinstance(value, float):
@@ -137,7 +140,7 @@ def _rank(value: Any) -> Any:
 
 
 class _Nan:
-    """In the place of NaN: greater than every number, and equal to itself, so that rows with it have a place too."""
+    """Stands for NaN in comparisons: greater than every number and equal to itself, so that rows with it sort too."""
 
     def __lt__(self, other: Any) -> bool:
         return False
@@ -166,11 +169,11 @@ def _positions(kind: type[Enum]) -> Mapping[Enum, int]:
 
 
 def sort_rows(rows: Iterable[Any], order: Iterable[Ordering]) -> list[Any]:
-    """The rows in order: null is greater than every value."""
+    """The rows in order; null is greater than every value."""
     ordered = list(rows)
-    for path, descends in reversed(tuple(order)):  # a sort keeps what is equal as it was
+    for path, descends in reversed(tuple(order)):  # sorting is stable, so the most important field comes last
         values = list(map(reader(path), ordered))
-        if any(map(operator.ne, values, values)):  # NaN, by which a sort would leave the others in no order
+        if any(map(operator.ne, values, values)):  # a NaN, which would break the order of the other values
             values = list(map(_rank, values))
         try:
             ordered = _sort_by(values, ordered, descends)

@@ -1,7 +1,7 @@
-"""`MemoryQuerySet`: rows of any pydantic model, kept in this process.
+"""`MemoryQuerySet`: objects of any pydantic model, kept in this process.
 
-What lookups mean, what null is and how rows are ordered is said in `wsaction.querysets._lookups`; when changes are
-kept, in `wsaction.transactions`.
+`wsaction.querysets._lookups` documents lookups, null and order; `wsaction.transactions` documents when changes take
+effect.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,12 +26,15 @@ _NO_DRAFTS = Drafts()
 
 
 class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
-    """Objects of a pydantic model, kept in this process and found by primary key.
+    """Objects of a pydantic model, kept in this process.
 
-    ``rows`` are the first ones, ``pk`` the name of the key's field: an int that is left out of ``create`` counts on
-    from the largest there ever was, a UUID is made. ``unique`` are fields, or groups of fields, that no two objects
-    have alike. What is returned are copies: only ``create``, ``update`` and ``delete`` change what is kept. All that it
-    is narrowed to share the rows. Raises `ImproperlyConfigured`, and `Conflict` for first rows that clash.
+    ``rows`` are the initial objects. ``pk`` is the name of the primary key's field. If ``create`` gets no key, an int
+    key is one more than the largest so far, and a required UUID key is random. ``unique`` names fields, or groups of
+    fields, whose values no two objects may share. Methods return copies: only ``create``, ``update`` and ``delete``
+    change the stored objects. Querysets that ``filter`` and the like return share the objects.
+
+    Raises `ImproperlyConfigured` for a class that is not a pydantic model or has no such fields, `Conflict` for initial
+    objects with the same key or unique values.
 
     >>> cards = MemoryQuerySet(Card, rows=[Card(id=1, title="a")], unique=("title", ("board_id", "position")))
     >>> await cards.filter(title__startswith="a").get(pk="1")
@@ -67,8 +70,8 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
         if draft is None and not self._where and not self._order:
             return [self._table.copy(self._table.rows[key]) for key in self._table.keys[self._start : self._stop]]
         rows: Iterable[M] = self._matching_rows(draft)
-        if self._order and self._order != (((self.pk,), False),):  # which they are in already
-            rows = sort_rows(rows, self._order)  # those that are equal stay in the order of their keys
+        if self._order and self._order != (((self.pk,), False),):  # rows are in the order of their keys already
+            rows = sort_rows(rows, self._order)  # equal rows stay in that order
         return [self._table.copy(row) for row in islice(rows, self._start, self._stop)]
 
     async def _at(self, key: Any) -> M | None:
@@ -76,18 +79,18 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
         return None if row is None or not self._matches(row) else self._table.copy(row)
 
     def _matches(self, row: M) -> bool:
-        """Whether a row is among those that it is narrowed to."""
+        """Whether a row meets the conditions."""
         return all(predicate(condition)(row) for condition in self._where)
 
     def _matching_rows(self, draft: Draft[M] | None) -> Iterator[M]:
-        """The rows that it is narrowed to, in the order of their keys."""
+        """The rows that meet the conditions, in the order of their keys."""
         predicates = [predicate(condition) for condition in self._where]
         for row in self._candidate_rows(draft):
             if all(matches(row) for matches in predicates):
                 yield row
 
     def _candidate_rows(self, draft: Draft[M] | None) -> Iterator[M]:
-        """Those that may be among them: the one with the key, or those behind a key, where that is asked for."""
+        """The rows that may meet the conditions: a condition on the key is answered without a scan of all rows."""
         table = self._table
         for condition in chain.from_iterable(combination.required() for combination in self._where):
             if condition.path != (self.pk,):
@@ -102,11 +105,11 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
     def _find_row(self, draft: Draft[M] | None, key: Any) -> M | None:
         try:
             return self._table.rows.get(key) if draft is None else draft.row(key)
-        except TypeError:  # not hashable, which a key of any type may be asked for as
+        except TypeError:  # the value is not hashable; a key of type Any takes any value
             return None
 
     def _current_draft(self) -> Draft[M] | None:
-        """What the unit of work under way has changed of these rows."""
+        """The changes of the current unit of work to these rows, or None."""
         unit = current_unit()
         drafts = unit and unit.held(Drafts)
         return drafts.of(self._table) if isinstance(drafts, Drafts) else None
@@ -119,7 +122,7 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
         coerced = self._coerce_values(values, kind)
         obj: M = self._table.model_named(kind).model_construct(**coerced)
         for name in vars(obj).keys() - coerced.keys():
-            del vars(obj)[name]  # a default is not what the object had
+            del vars(obj)[name]  # a default that the model filled in, not a value of the object
         return obj
 
     def _fields_of(self, kind: str | None) -> Fields:
@@ -130,10 +133,10 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
 
     # ---------------------------------------------------------------------------------------------- writing
     async def create(self, values: Mapping[str, Any]) -> M:
-        """Keeps a new object and returns it, whatever the queryset is narrowed to.
+        """Creates an object, which need not meet the conditions.
 
-        Raises `Conflict` for a key or unique fields that are taken, `FieldError` for a field that the model does not
-        have, ``pydantic.ValidationError`` for bad values.
+        Raises `Conflict` if another object has the same key or unique values, `FieldError` for an unknown field,
+        ``pydantic.ValidationError`` for invalid values.
         """
         row = self._table.new_row(self.named(values))
         draft, immediate = self._open_draft()
@@ -146,7 +149,7 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
         key, row = self._find_own(draft, obj)
         new = self._table.change(row, self.named(values))
         if getattr(new, self.pk) != key:
-            raise Conflict(f"The {self.pk} of a {self.model.__name__} does not change.", {"fields": [self.pk]})
+            raise Conflict(f"The {self.pk} of a {self.model.__name__} cannot change.", {"fields": [self.pk]})
         draft.update(key, new, self._table.difference(row, new))
         immediate.keep()
         return self._table.copy(new)
@@ -157,7 +160,7 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
         immediate.keep()
 
     def _find_own(self, draft: Draft[M], obj: M) -> tuple[Any, M]:
-        """The key of an object and its row as it is now; raises `NotFound` where the queryset does not have it."""
+        """The key of an object and its current row. Raises `NotFound` if the queryset does not contain it."""
         self._refuse_sliced("be changed")
         key = getattr(obj, self.pk)
         row = draft.row(key)
@@ -166,8 +169,10 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
         return key, row
 
     def _open_draft(self) -> tuple[Draft[M], Drafts]:
-        """The draft of the unit of work under way, and what is to be kept at once: nothing of it, but all of a new
-        draft where there is no unit."""
+        """The draft to change, and the drafts that the caller stores right away.
+
+        In a unit of work the latter are empty: the unit stores its drafts when it commits.
+        """
         if (unit := join_unit()) is not None:
             return unit.resource(Drafts, Drafts).of(self._table), _NO_DRAFTS
         drafts = Drafts()
