@@ -202,14 +202,6 @@ class Combination:
                 else:
                     yield from child.required()
 
-    def paths(self) -> Iterator[tuple[str, ...]]:
-        """The path of each condition."""
-        for child in self.children:
-            if isinstance(child, Condition):
-                yield child.path
-            else:
-                yield from child.paths()
-
 
 def resolve(conditions: Iterable[Q], lookups: Mapping[str, Any], fields: Fields) -> Combination:
     """All conditions and lookups together, resolved for a model with these fields.
@@ -239,8 +231,7 @@ def field_path(key: str, fields: Fields) -> tuple[str, ...]:
 
 def field_name(key: str, fields: Fields) -> str:
     """The real name of a field: ``field_name("pk", fields) == "id"``. Raises `FieldError`."""
-    name = _find_name(key, fields)
-    if name is None:
+    if (name := _find_name(key, fields)) is None:
         raise _unknown_name(key, key, fields, [], fields.names())
     return name
 

@@ -3,7 +3,7 @@
 import uuid
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -47,7 +47,8 @@ class Table(Generic[M]):
         self._needs_deep_copy = not all(map(is_immutable, self.fields.types.values()))
         self._is_plain = not self._needs_deep_copy and _is_plain(model)
         # A bare model's validation makes a new object. A validator around the model may return one that others hold.
-        self._validation_copies = self._is_plain and _is_bare(model)
+        is_bare = model.__pydantic_complete__ and model.__pydantic_core_schema__["type"] == "model"
+        self._validation_copies = self._is_plain and is_bare
 
     # ---------------------------------------------------------------------------------------------- classes
     def model_named(self, kind: str | None) -> type[M]:
@@ -100,12 +101,10 @@ class Table(Generic[M]):
         return changed
 
     def _values(self, row: M) -> dict[str, Any]:
-        if type(row) is not self.model:
-            return {name: getattr(row, name) for name in type(row).model_fields}
-        if self._is_plain:
+        if type(row) is self.model and self._is_plain:
             values = row.__dict__
             return {name: values[name] for name in self.fields.types}
-        return {name: getattr(row, name) for name in self.fields.types}
+        return {name: getattr(row, name) for name in type(row).model_fields}
 
     def difference(self, before: M, after: M) -> dict[str, Any]:
         """The fields that differ, with their values in ``after``."""
@@ -118,15 +117,12 @@ class Table(Generic[M]):
 
     def validate(self, values: Mapping[str, Any]) -> M:
         """A validated row that shares no mutable object with the values."""
+        validate = _validator(self.model)
         try:
-            row: M = self._validate(values)
+            row: M = validate(values)
         except ValidationError as exc:
-            row = self._validate(_with_json_values(values, exc))
+            row = validate(_with_json_values(values, exc))
         return row if self._validation_copies else self.copy(row)
-
-    @cached_property
-    def _validate(self) -> Callable[[Any], Any]:
-        return _validator(self.model)
 
     def copy(self, row: M) -> M:
         """A copy of a row, so that the application and the table never hold the same object."""
@@ -341,11 +337,6 @@ def _is_plain(model: type[BaseModel]) -> bool:
     """Whether objects have nothing but their fields, and the model does not override how pydantic copies them."""
     has_more = model.__private_attributes__ or model.model_config.get("extra") == "allow"
     return not has_more and model.__copy__ is BaseModel.__copy__ and model.model_copy is BaseModel.model_copy
-
-
-def _is_bare(model: type[BaseModel]) -> bool:
-    """Whether no validator or serializer wraps the model's own schema."""
-    return model.__pydantic_complete__ and model.__pydantic_core_schema__["type"] == "model"
 
 
 def _with_json_values(values: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, time
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, total_ordering
 from typing import Any, TypeAlias
 
 from wsaction.querysets._lookups import Combination, Condition
@@ -82,17 +82,13 @@ def _make_comparison(condition: Condition) -> Predicate:
     def holds(row: Any) -> bool:
         actual = read(row)
         if actual is None:
-            return compare is _isnull and value is True
+            return condition.lookup == "isnull" and value is True
         try:
             return bool(compare(actual, value))
         except TypeError:  # values that cannot be compared do not match
             return False
 
     return holds
-
-
-def _isnull(actual: Any, value: bool) -> bool:
-    return (actual is None) is value
 
 
 _COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
@@ -103,7 +99,7 @@ _COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
     "gt": operator.gt,
     "gte": operator.ge,
     "range": lambda actual, value: value[0] <= actual <= value[1],
-    "isnull": _isnull,
+    "isnull": lambda actual, value: (actual is None) is value,
     "iexact": lambda actual, value: _require_text(actual).lower() == value.lower(),
     "contains": lambda actual, value: value in _require_text(actual),
     "icontains": lambda actual, value: value.lower() in _require_text(actual).lower(),
@@ -139,20 +135,12 @@ def _rank(value: Any) -> Any:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value
 
 
+@total_ordering
 class _Nan:
     """Stands for NaN in comparisons: greater than every number and equal to itself, so that rows with it sort too."""
 
     def __lt__(self, other: Any) -> bool:
         return False
-
-    def __le__(self, other: Any) -> bool:
-        return other is self
-
-    def __gt__(self, other: Any) -> bool:
-        return other is not self
-
-    def __ge__(self, other: Any) -> bool:
-        return True
 
 
 _NAN = _Nan()
@@ -183,9 +171,7 @@ def sort_rows(rows: Iterable[Any], order: Iterable[Ordering]) -> list[Any]:
 
 
 def _sort_by(values: Iterable[Any], rows: list[Any], descends: bool) -> list[Any]:
-    return [row for _, row in sorted(zip(values, rows, strict=True), key=_null_last, reverse=descends)]
+    def null_last(pair: tuple[Any, Any]) -> tuple[bool, Any]:
+        return (True, 0) if pair[0] is None else (False, pair[0])
 
-
-def _null_last(pair: tuple[Any, Any]) -> tuple[bool, Any]:
-    value = pair[0]
-    return (True, 0) if value is None else (False, value)
+    return [row for _, row in sorted(zip(values, rows, strict=True), key=null_last, reverse=descends)]
