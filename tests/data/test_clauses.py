@@ -22,7 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_colu
 
 from tests.support import shelves
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
-from wsaction.contrib.sqlalchemy._clauses import Condition, MappedFields, _behind
+from wsaction.contrib.sqlalchemy._clauses import Condition, MappedFields, _related_clause
 from wsaction.contrib.sqlalchemy._errors import api_error
 from wsaction.exceptions import Busy, Conflict, InvalidParameters, NotFound
 from wsaction.pagination import pages_of, total
@@ -438,7 +438,7 @@ async def test_a_narrowed_row_is_locked_until_the_unit_ends(sessions: Any) -> No
 # ------------------------------------------------------------------------------------------------- by themselves
 def test_what_is_no_relationship_is_followed_by_nobody() -> None:
     with pytest.raises(FieldError, match=r"Kind\.text is no relationship"):
-        _behind("text", [Condition(("text", "x"), "exact", 1)], Kind, MappedFields(inspect(Kind), str))
+        _related_clause("text", [Condition(("text", "x"), "exact", 1)], Kind, MappedFields(inspect(Kind), str))
 
 
 def test_a_key_of_several_columns_is_not_asked_for() -> None:

@@ -13,8 +13,9 @@ __all__ = ("api_error", "is_aborted", "is_away", "is_refusal")
 
 _SQLITE = re.compile(r"(?:UNIQUE|NOT NULL) constraint failed: (.+)")  # card.board_id, card.position
 _DETAIL = re.compile(r"Key \((.+?)\)=")  # PostgreSQL's: Key (board_id, "position")=(1, 2) already exists.
-_VALUES = ("22001", "22003", "22007", "22008", "22015", "22021", "22P02", "22P05")  # too long, out of range, ill-formed
-_AGAIN = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
+# too long, out of range, ill-formed
+_INVALID_VALUES = ("22001", "22003", "22007", "22008", "22015", "22021", "22P02", "22P05")
+_TRANSIENT = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
 # connection errors, resources used up (too many connections), shutting down; what a login or the database's name may be
 _AWAY = ("08", "53", "57P", "28", "3D")
 _NO_ANSWER = ("08", "40003", "57P")  # to a COMMIT: the connection ended, perhaps after it was carried out
@@ -31,11 +32,11 @@ def api_error(exc: DBAPIError, mapper: Mapper[Any]) -> APIError | None:
     """
     if isinstance(exc, IntegrityError):
         return _conflict(exc.orig, mapper)
-    if _sqlstate(exc.orig) in _AGAIN or "database is locked" in str(exc.orig) or "table is locked" in str(exc.orig):
+    if _sqlstate(exc.orig) in _TRANSIENT or "database is locked" in str(exc.orig) or "table is locked" in str(exc.orig):
         return Busy("The database is busy with other changes; nothing was done.")
-    if _is_of_values(exc):
-        told = "A value is too large, too long or ill-formed for where it is kept."
-        return InvalidParameters([{"type": "value_error", "msg": told}])
+    if _is_invalid_value(exc):
+        msg = "A value is too large, too long or ill-formed for where it is kept."
+        return InvalidParameters([{"type": "value_error", "msg": msg}])
     return None
 
 
@@ -84,23 +85,22 @@ def _sqlite_code(orig: Any) -> int | None:
     return code & 0xFF if isinstance(code, int) else None
 
 
-def _is_of_values(exc: DBAPIError) -> bool:
+def _is_invalid_value(exc: DBAPIError) -> bool:
     if (state := _sqlstate(exc.orig)) is not None:
-        return state in _VALUES
+        return state in _INVALID_VALUES
     cause = getattr(exc.orig, "__cause__", None)  # asyncpg's, of what it cannot even send
     return isinstance(exc, DataError) or (type(cause).__name__ == "DataError" and isinstance(cause, ValueError))
 
 
 def _conflict(orig: BaseException | None, mapper: Mapper[Any]) -> Conflict:
     text, state, fields = str(orig), _sqlstate(orig), _fields(orig, mapper)
-    ctx, told = ({"fields": fields}, " and ".join(fields)) if fields else (None, "")
+    ctx = {"fields": fields} if fields else None
+    names = " and ".join(fields)
     if state == "23503" or "FOREIGN KEY" in text:
         return Conflict("This refers to what is not there, or something refers to it.", ctx)
     if state == "23502" or "NOT NULL" in text:
-        return Conflict(f"This needs a value: {told}." if told else None, ctx)
-    if told:
-        return Conflict(f"There is already a {mapper.class_.__name__} with this {told}.", ctx)
-    return Conflict()
+        return Conflict(f"This needs a value: {names}." if fields else None, ctx)
+    return Conflict(f"There is already a {mapper.class_.__name__} with this {names}." if fields else None, ctx)
 
 
 def _sqlstate(orig: Any) -> str | None:
