@@ -176,7 +176,7 @@ async def test_what_is_asked_together_is_asked_of_one_related_object(cards: Any,
     assert await names(cards__board__cards__title="b") == ["one"]
     assert [card.title async for card in cards.exclude(board__cards__title="a")] == ["c"]
     assert [card.title async for card in cards.filter(board__in=[one, two.id])] == ["a", "b"]
-    with pytest.raises(FieldError, match="Board is not ordered by cards__title: cards is no single object"):
+    with pytest.raises(FieldError, match="Board cannot be ordered by cards__title: cards is not a single object"):
         await boards.order_by("cards__title").first()
 
 
@@ -256,9 +256,7 @@ async def test_what_is_not_loaded_is_told_with_the_cure(engine: AsyncEngine, act
 
 
 async def test_nested_data_is_no_object(cards: Any, boards: Any) -> None:
-    with pytest.raises(
-        FieldError, match=r"Card.board takes objects of Board, not a dict; write what is nested in perf"
-    ):
+    with pytest.raises(FieldError, match=r"Card.board takes objects of Board, not a dict; write nested data in perf"):
         await cards.create({"title": "a", "board": {"name": "one"}})
     with pytest.raises(FieldError, match=r"Board.cards takes objects of Card, not a dict"):
         await boards.create({"name": "a", "cards": [{"title": "one"}]})
@@ -277,17 +275,21 @@ async def test_a_constraint_is_told_without_sql(cards: Any, boards: Any) -> None
     for values, msg, ctx in (
         ({"title": "a"}, "There is already a Card with this title.", {"fields": ["title"]}),
         ({"title": None}, "This needs a value: title.", {"fields": ["title"]}),
-        ({"title": "b", "board_id": 99}, "This refers to what is not there, or something refers to it.", None),
+        (
+            {"title": "b", "board_id": 99},
+            "This refers to an object that does not exist, or another object refers to this one.",
+            None,
+        ),
         ({"title": "b", "n": 1000}, "This conflicts with what is already there.", None),
     ):
         with pytest.raises(Conflict) as told:
             await cards.create(values)
         assert (told.value.msg, told.value.ctx) == (msg, ctx)
-    with pytest.raises(Conflict, match="something refers to it"):
+    with pytest.raises(Conflict, match="another object refers to this one"):
         await boards.delete(board)
     async with unit_of_work():
         await cards.update(card, {"n": 1})
-        with pytest.raises(Conflict, match="something refers to it"):
+        with pytest.raises(Conflict, match="another object refers to this one"):
             await boards.delete(board)
         assert (card.board_id, board.name) == (1, "one")
     assert (await cards.get()).n == 1

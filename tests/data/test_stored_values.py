@@ -282,7 +282,7 @@ async def test_a_secret_is_kept_itself_and_not_its_mask(kind: str, tmp_path: Pat
 @pytest.mark.parametrize("annotation", [list[str], dict[str, int], set[int], Point, list[Point] | None])
 async def test_a_column_that_cannot_hold_a_field_is_refused_at_mounting(annotation: Any, tmp_path: Path) -> None:
     async with queryset_of("sqlite", tmp_path) as rows:
-        told = r"Rows: Row.\w+ is a column of \w+ and holds no \w+; make it a JSON column, or write"
+        told = r"Rows: Row.\w+ is a column of \w+ and cannot hold a \w+; make it a JSON column, or write"
         for field in ("text", "number", "day"):
             with pytest.raises(ImproperlyConfigured, match=told):
                 handler_of(rows, field, annotation)
@@ -300,7 +300,7 @@ async def test_a_column_that_cannot_hold_a_field_is_refused_at_mounting(annotati
 
 async def test_what_would_not_be_read_back_is_refused_with_the_cure(tmp_path: Path) -> None:
     async with queryset_of("sqlite", tmp_path) as rows:
-        with pytest.raises(FieldError, match="a column of text holds no list; make it a JSON column, or"):
+        with pytest.raises(FieldError, match="a text column cannot hold a list; make it a JSON column, or"):
             await rows.create({"text": ["a"]})
         with pytest.raises(InvalidParameters) as told:
             await rows.create({"document": {"a": b"\xff"}})

@@ -116,7 +116,7 @@ async def test_an_action_that_awaits_a_task_that_waits_for_its_commit_is_told_wh
 
         async with talking(Items.as_aaah()) as ws:
             assert (await ws.call("both"))["status"] == 408
-        assert "a task that the action 'both' began waits to write to SQLite" in caplog.text
+        assert "a task that the action 'both' started waits to write to SQLite" in caplog.text
         assert await items.count() == 0
 
 

@@ -1,4 +1,4 @@
-"""Lookups and orders as SQL: what an `SQLAlchemyQuerySet` is narrowed to."""
+"""Lookups and orders as SQL: the conditions and the ORDER BY of an `SQLAlchemyQuerySet`."""
 
 import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -19,10 +19,10 @@ Clause: TypeAlias = ColumnElement[bool]
 
 
 class MappedFields:
-    """A mapped class's columns and relationships; an implementation of `querysets._lookups.Fields`.
+    """The columns and relationships of a mapped class; implements `querysets._lookups.Fields`.
 
-    ``find_dialect`` tells the database's name, "" as long as there is none. A primary key of several columns is none
-    that could be asked for.
+    ``find_dialect`` returns the name of the database's dialect, or "" if no database is bound yet. ``pk`` is None for a
+    primary key of several columns.
     """
 
     def __init__(self, mapper: Mapper[Any], find_dialect: Callable[[], str]) -> None:
@@ -40,7 +40,7 @@ class MappedFields:
 
     @property
     def dialect(self) -> str:
-        """The database's name; sessions may be bound to one long after querysets are declared."""
+        """The dialect's name. It is looked up late: sessions may be bound long after querysets are declared."""
         if not self._dialect:
             self._dialect = self.find_dialect()
         return self._dialect
@@ -74,9 +74,10 @@ class MappedFields:
         return getattr(value, self.pk) if self.pk and isinstance(value, self.mapper.class_) else value
 
     def verdict(self, known: Mapping[str, Any], condition: Condition) -> bool | None:
-        """Whether a row with these values meets a condition; None where only the database can say.
+        """Whether a row with these values meets a condition; None if only the database can tell.
 
-        Of a relation, its foreign key says no where it is null or another's; that it leads to a row, the database says.
+        The foreign key of a relation can only rule a condition out, if it is null or another key. Only the database
+        can tell whether it leads to a row.
         """
         name = condition.path[0]
         related = self.related(name)
@@ -94,7 +95,7 @@ class MappedFields:
         return self._column_values(name).verdict(known[name], condition.lookup, condition.value)
 
     def _foreign_key(self, name: str) -> str | None:
-        """The column's attribute whose value is the key of what a relation leads to, where one is."""
+        """The attribute of the row that holds the primary key of a relation's object; None if there is none."""
         relation = self.mapper.relationships[name]
         if relation.direction is not MANYTOONE or len(relation.local_remote_pairs) != 1:
             return None
@@ -105,7 +106,7 @@ class MappedFields:
         return self.mapper.get_property_by_column(local).key
 
     def foreign_keys(self) -> Iterator[tuple[str, str]]:
-        """Each relation that a foreign key of the row leads to, with that key's attribute."""
+        """The name of each relation that follows a foreign key of the row, and the attribute of that key."""
         for name in self.mapper.relationships.keys():  # noqa: SIM118
             if (key := self._foreign_key(name)) is not None:
                 yield name, key
@@ -116,16 +117,16 @@ class MappedFields:
         return self.mapper.column_attrs[name].columns[0].type
 
     def prepare(self, name: str, value: Any) -> Any:
-        """A value to be written, as its column takes it.
+        """A value as its column stores it.
 
-        Raises ``ValueError`` for one that it cannot hold, `FieldError` for nested data in the place of an object.
+        Raises ``ValueError`` if the column cannot hold it, `FieldError` for nested data instead of a related object.
         """
         if name in self.mapper.column_attrs:
             return self._column_values(name).prepare(value)
         objects = value if isinstance(value, list | tuple | set) else (value,)
         if (related := self.related(name)) is not None and any(isinstance(obj, Mapping) for obj in objects):
             raise FieldError(
-                f"{self.name}.{name} takes objects of {related.name}, not a dict; write what is nested in "
+                f"{self.name}.{name} takes objects of {related.name}, not a dict; write nested data in "
                 f"perform_create() and perform_update(), or mark the serializer's {name} as ReadOnly"
             )
         return value
@@ -143,17 +144,17 @@ class MappedFields:
 def _no_single_key(name: str, fields: MappedFields, related: MappedFields) -> FieldError:
     known = ", ".join(f"{name}__{field}" for field in related.mapper.column_attrs.keys())  # noqa: SIM118
     return FieldError(
-        f"{fields.name}.{name} is a {related.name}, whose key is of several columns and compares with nothing; "
+        f"{fields.name}.{name} is a {related.name}, whose primary key has several columns and cannot be compared; "
         f"name one of {known}"
     )
 
 
 # ------------------------------------------------------------------------------------------------- conditions
 def clause(condition: Combination, entity: Any, fields: MappedFields, negated: bool = False) -> Clause:
-    """The conditions on a mapped class, or an alias of it.
+    """The SQL for conditions on ``entity``, a mapped class or an alias of one.
 
-    What is asked together of related objects is asked of the same one. A comparison is never NULL within a negation
-    (``negated``: whether it stands in one).
+    Conditions on one relation that are combined by AND must hold for the same related object. ``negated`` says that the
+    clause is inside a NOT: its comparisons are then false, not NULL, for null values.
     """
     negated = negated or condition.negated
     clauses = list(_child_clauses(condition, entity, fields, negated))
@@ -177,13 +178,13 @@ def _child_clauses(condition: Combination, entity: Any, fields: MappedFields, ne
 
 
 def _related_clause(name: str, conditions: list[Condition], entity: Any, fields: MappedFields) -> Clause:
-    """Whether there is a related object that meets the conditions; for null, that or none at all."""
+    """An EXISTS for a related object that meets the conditions; ``isnull=True`` also holds if there is no object."""
     relation, related = getattr(entity, name), fields.related(name)
     if related is None:
-        raise FieldError(f"{fields.name}.{name} is no relationship")
+        raise FieldError(f"{fields.name}.{name} is not a relationship")
     target = aliased(related.mapper.class_)
     exists = relation.of_type(target).any if relation.property.uselist else relation.of_type(target).has
-    if len(conditions[0].path) == 1:  # whether there is one, which has no key to be asked for that
+    if len(conditions[0].path) == 1:  # isnull of a relation whose objects have no single key
         return not_(exists()) if _is_null(conditions[0]) else exists()  # type: ignore[no-any-return]
     children = tuple(Condition(child.path[1:], child.lookup, child.value) for child in conditions)
     found: Clause = exists(clause(Combination("AND", False, children), target, related))
@@ -201,7 +202,7 @@ def _comparison(column: Any, condition: Condition, dialect: str, negated: bool) 
     if lookup in TEXT_LOOKUPS:
         holds = _text_comparison(column, lookup, value, dialect)
     else:
-        # else PostgreSQL would round the value to the column's decimal places
+        # with the column's own type, PostgreSQL would round the value to its decimal places
         if isinstance(column.type, Numeric) and not isinstance(column.type, Float):
             column = type_coerce(column, Numeric())
         holds = _COMPARISONS[lookup](column, _bind(column, lookup, value))
@@ -209,7 +210,7 @@ def _comparison(column: Any, condition: Condition, dialect: str, negated: bool) 
 
 
 def _bind(column: Any, lookup: str, value: Any) -> Any:
-    """The value as it may stand beside a column: SQLAlchemy has no true or false as such be less or greater."""
+    """The value of a comparison with a column. SQLAlchemy refuses a plain True or False in < and >."""
     if lookup == "range":
         return tuple(_bind(column, "lt", end) for end in value)
     ordered = lookup in ("lt", "lte", "gt", "gte")
@@ -223,14 +224,14 @@ _COMPARISONS: dict[str, Callable[[Any, Any], Clause]] = {
     "lte": lambda column, value: column <= value,
     "gt": lambda column, value: column > value,
     "gte": lambda column, value: column >= value,
-    "range": lambda column, value: and_(column >= value[0], column <= value[1]),  # of a collation, no BETWEEN is SQL
+    "range": lambda column, value: and_(column >= value[0], column <= value[1]),  # BETWEEN is invalid SQL with COLLATE
 }
 
 
 def _text_comparison(column: Any, lookup: str, value: str, dialect: str) -> Clause:
     if lookup == "iexact":
         return func.lower(column) == func.lower(value)
-    if not value:  # every text begins with it
+    if not value:  # every text contains the empty text
         return column.is_not(None)  # type: ignore[no-any-return]
     if dialect == "sqlite":
         return _sqlite_text(column, lookup, value)
@@ -239,7 +240,7 @@ def _text_comparison(column: Any, lookup: str, value: str, dialect: str) -> Clau
 
 
 def _sqlite_text(column: Any, lookup: str, value: str) -> Clause:
-    """SQLite's LIKE has no regard to case, and a bound on its patterns."""
+    """Functions instead of LIKE, which ignores case in SQLite and limits the length of its patterns."""
     if lookup == "contains":
         return func.instr(column, value) > 0
     if lookup == "icontains":
@@ -251,7 +252,7 @@ def _sqlite_text(column: Any, lookup: str, value: str) -> Clause:
 
 # ------------------------------------------------------------------------------------------------- order
 def ordering(order: Iterable[Ordering], entity: Any, fields: MappedFields) -> tuple[list[Any], list[Any]]:
-    """What to order by, and the relationships to outer joins on the way there, each once.
+    """The columns to order by, and the relationships to outer-join for them, each once.
 
     Raises `FieldError` for a path through a collection.
     """
@@ -265,7 +266,7 @@ def ordering(order: Iterable[Ordering], entity: Any, fields: MappedFields) -> tu
             owner, owner_fields = targets[path[: length - 1]]
             relation, related = getattr(owner, name), owner_fields.related(name)
             if related is None or relation.property.uselist:
-                raise FieldError(f"{fields.name} is not ordered by {'__'.join(path)}: {name} is no single object")
+                raise FieldError(f"{fields.name} cannot be ordered by {'__'.join(path)}: {name} is not a single object")
             target = aliased(related.mapper.class_)
             joins.append(relation.of_type(target))
             targets[path[:length]] = target, related
@@ -274,7 +275,7 @@ def ordering(order: Iterable[Ordering], entity: Any, fields: MappedFields) -> tu
             raise _no_single_key(path[-1], owner_fields, related)
         attribute = getattr(owner, path[-1])
         ordered = attribute.desc() if descends else attribute.asc()
-        column = owner_fields.mapper.column_attrs[path[-1]].columns[0]  # which an expression has no say of
+        column = owner_fields.mapper.column_attrs[path[-1]].columns[0]  # an SQL expression has no `nullable`
         if owner is not entity or getattr(column, "nullable", True):
             ordered = ordered.nulls_first() if descends else ordered.nulls_last()
         columns.append(ordered)

@@ -1,7 +1,7 @@
-"""What the columns of a database hold: values coerced to their types, and refused where the database would refuse them.
+"""The values of database columns: converted to the column's type, and refused if the database would refuse them.
 
-A database tells that a number is too large, or a text too long, in its own words and too late. What is asked for or
-written is looked at before.
+Values are checked before they are sent. The database would report a number that is too large, or a text that is too
+long, later and in its own words.
 """
 
 import enum
@@ -51,12 +51,10 @@ Check = Callable[[Any], Any]
 
 
 class ColumnValues:
-    """The values of a column of this type, in a database of this name.
+    """Converts and checks the values of a column of the type ``kind``, in a database with this dialect.
 
-    ``coerce`` makes a value one that may be compared with the column, ``prepare`` one that may be written to it; SQL
-    expressions are written as they are, values of other types than the column's as JSON has them; decimal places that
-    the column does not keep are rounded away. Both raise ``ValueError`` for what the column cannot hold:
-    ``ColumnValues(SmallInteger(), "postgresql").stored(40_000)``.
+    ``coerce`` converts the value of a lookup, ``prepare`` a value to write. Both raise ``ValueError`` for a value that
+    the column cannot hold: ``ColumnValues(SmallInteger(), "postgresql").prepare(40_000)``.
     """
 
     def __init__(self, kind: TypeEngine[Any], dialect: str, *, is_column: bool = True) -> None:
@@ -71,8 +69,8 @@ class ColumnValues:
         self._is_json = isinstance(plain, JSON)
         self._items = ColumnValues(plain.item_type, dialect) if isinstance(plain, ARRAY) else None
         self._enum_names = plain.enums if isinstance(plain, Enum) else None
-        self._is_opaque = plain is None  # what is written is another's to say
-        # JSON has a null of its own, and a type of one's own may keep anything in the place of None
+        self._is_opaque = plain is None  # a TypeDecorator converts the values itself
+        # JSON has its own null, and an application's own type may store anything for None
         self.keeps_null = plain is not None and not (kind.should_evaluate_none or kind._variant_mapping)
         self._coerce: Check | None = None
         if plain is not None and python_type is not None:
@@ -82,15 +80,16 @@ class ColumnValues:
                 self._coerce = coercer(python_type)
 
     def coerce(self, value: Any) -> Any:
-        """A value of a lookup."""
+        """The value of a lookup, as the column compares it."""
         for convert in (self._coerce, self._check):
             value = value if convert is None else convert(value)
         return value
 
     def prepare(self, value: Any) -> Any:
-        """A value to be written.
+        """A value as it is written to the column.
 
-        Of a type that drivers do not know it is what JSON has in its place: pydantic's URLs, secrets, paths, enums.
+        SQL expressions are written unchanged. A value of a type that drivers do not know (pydantic's URLs and secrets,
+        paths, enums) is written as JSON represents it. Decimal places that the column does not store are rounded away.
         """
         if value is None or self._is_opaque or isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
             return value
@@ -105,10 +104,10 @@ class ColumnValues:
         return self._check(value)
 
     def verdict(self, actual: Any, lookup: str, value: Any) -> bool | None:
-        """Whether a value that the column holds, not null, meets a lookup; None where only the database can say.
+        """Whether a value of the column, not null, meets a lookup; None if only the database can tell.
 
-        A database compares by collations, widths and locales that Python does not know. Of texts that it may fold or
-        pad, only the very same is known to be equal.
+        A database compares by collations, widths and locales that Python does not know. If it may fold or pad texts,
+        Python only knows that identical texts are equal.
         """
         if lookup == "in" and not value:
             return False
@@ -117,14 +116,14 @@ class ColumnValues:
             if lookup in ("iexact", "icontains") and not (folds(actual) and folds(value)):
                 return None
             if isinstance(actual, Decimal) and self._places is not None:
-                actual = _round(self._places, actual)  # as the column keeps what was written
+                actual = _round(self._places, actual)  # as the column stores it
             return predicate(Condition(("actual",), lookup, value))(SimpleNamespace(actual=actual))
         if "same" in self._decidable and (actual == value if lookup == "exact" else lookup == "in" and actual in value):
             return True
         return None
 
     def _convert(self, value: Any) -> Any:
-        """A value of another type than the column's, as one that it takes; raises ``ValueError``."""
+        """A value of another type, converted to the column's. Raises ``ValueError``."""
         if self._is_json:
             return _convert_json(value)
         if self._items is not None:
@@ -150,17 +149,17 @@ class ColumnValues:
     @staticmethod
     def _text(value: Any) -> str:
         if isinstance(value, _CONTAINERS):
-            raise FieldError(f"a column of text holds no {type(value).__name__}; {_CURE}")
+            raise FieldError(f"a text column cannot hold a {type(value).__name__}; {_CURE}")
         return json_text(value)
 
     def _convert_array(self, value: Any) -> Any:
-        """The items of an array, of several dimensions perhaps."""
+        """The items of an array, which may have several dimensions."""
         if isinstance(value, list | tuple | set | frozenset):
             return [self._convert_array(item) for item in value]
         return self._items.prepare(value)  # type: ignore[union-attr]  # it is an array
 
     def _convert_enum(self, value: Any) -> Any:
-        """A member of an enum by its value, or by its name as SQLAlchemy has it."""
+        """A member of an enum by its value, or else a text that is the name of one, which SQLAlchemy takes too."""
         try:
             return value if self._coerce is None else self._coerce(value)
         except ValueError:
@@ -177,10 +176,10 @@ _ASCII_BUT_I = frozenset(map(chr, range(128))) - {"I"}
 
 
 def _decidable_lookups(kind: TypeEngine[Any], dialect: str) -> frozenset[str]:
-    """The lookups of a column's type that Python decides as the database does; "same": that a value equals itself.
+    """The lookups on a column of this type that Python decides as the database does.
 
-    Anything that is not known to be decided alike is left to the database: types of one's own, JSON, floats (a REAL is
-    not as wide as Python's), and what a dialect or a collation compares in its own way.
+    "same" means only that identical values are equal. Everything else is left to the database: the application's own
+    types, JSON, floats (a REAL is narrower than Python's), and types that a dialect or collation compares differently.
     """
     known = dialect in ("sqlite", "postgresql")
     if type(kind).__module__ != sqltypes.__name__ or kind._variant_mapping:
@@ -199,7 +198,8 @@ def _decidable_lookups(kind: TypeEngine[Any], dialect: str) -> frozenset[str]:
 
 
 def _case_folding(dialect: str) -> Callable[[str], bool]:
-    """Whether the database's lower() of a text is Python's: of ASCII alone, in PostgreSQL but for the I of Turkish."""
+    """A test whether the database's lower() of a text equals Python's: ASCII texts; in PostgreSQL, without the I,
+    which a Turkish locale lowers differently."""
     return str.isascii if dialect == "sqlite" else _ASCII_BUT_I.issuperset
 
 
@@ -210,7 +210,7 @@ _CURE = "make it a JSON column, or write what it holds in perform_create() and p
 
 
 def refuse_container(where: str, kind: TypeEngine[Any], annotation: Any) -> None:
-    """Raises `FieldError` where a column of one plain value is to hold a list, a dict or a model."""
+    """Raises `FieldError` if a field's annotation is a list, a dict or a model and its column holds a single value."""
     plain = _plain_type(kind)
     python_type = None if plain is None or isinstance(plain, JSON | ARRAY) else _python_type(plain)
     if not isinstance(python_type, type) or not issubclass(python_type, _SCALARS):
@@ -218,16 +218,18 @@ def refuse_container(where: str, kind: TypeEngine[Any], annotation: Any) -> None
     for part in members(annotation):
         base = get_origin(part) or part
         if isinstance(base, type) and issubclass(base, (*_CONTAINERS, BaseModel, Mapping, Set)):
-            raise FieldError(f"{where} is a column of {python_type.__name__} and holds no {base.__name__}; {_CURE}")
+            raise FieldError(
+                f"{where} is a column of {python_type.__name__} and cannot hold a {base.__name__}; {_CURE}"
+            )
 
 
 def _convert_json(value: Any) -> Any:
-    """What a JSON column holds; what is none is left to the engine's own ``json_serializer``."""
+    """A value for a JSON column. If it is not JSON data, the engine's own ``json_serializer`` gets it."""
     try:
         return jsonable(value)
     except ValueError as exc:
         if "utf-8" in str(exc):
-            raise ValueError("expected bytes that are text; JSON holds no others") from None
+            raise ValueError("expected bytes that are UTF-8 text; JSON cannot hold others") from None
         return revealed(value)
 
 
@@ -236,7 +238,7 @@ def _is_unknown_to_drivers(value: Any) -> bool:
 
 
 def _plain_type(kind: TypeEngine[Any]) -> TypeEngine[Any] | None:
-    """What a type that only decorates another decorates; None where it makes something else of values."""
+    """The type itself, or the type that a `TypeDecorator` wraps; None if the decorator converts values."""
     if not isinstance(kind, TypeDecorator) or isinstance(kind, Interval):
         return kind
     cls = type(kind)
@@ -255,7 +257,7 @@ def _python_type(kind: TypeEngine[Any]) -> Any:
 
 
 def _make_check(kind: TypeEngine[Any], python_type: Any, dialect: str) -> Check | None:
-    """What a value of the column's Python type has to pass; it raises ``ValueError``."""
+    """A function that returns a value of the column's Python type, or raises ``ValueError`` if it does not fit."""
     if isinstance(kind, Enum):
         return None
     if python_type is str and isinstance(kind, String):
@@ -275,7 +277,7 @@ def _make_check(kind: TypeEngine[Any], python_type: Any, dialect: str) -> Check 
     return None
 
 
-# ------------------------------------------------------------------------------------------------- of each type
+# ------------------------------------------------------------------------------------------------- types
 def _enum_coercer(kind: Enum) -> Check:
     known: Collection[Any] = kind.enums
 
@@ -288,9 +290,9 @@ def _enum_coercer(kind: Enum) -> Check:
 
 
 def storable(text: str) -> str:
-    """A text as it is; raises ``ValueError`` for one that databases do not hold."""
+    """The text unchanged. Raises ``ValueError`` for a text that databases cannot store."""
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("a database holds neither NUL nor lone surrogates in a text")
+        raise ValueError("expected a text without NUL and lone surrogates, which a database cannot store")
     return text
 
 
@@ -308,20 +310,20 @@ def _check_range(limit: int, number: int) -> int:
 
 def _check_not_nan(number: float) -> float:
     if number != number:
-        raise ValueError("expected a number; SQLite keeps no NaN")
+        raise ValueError("expected a number; SQLite stores no NaN")
     return number
 
 
 def _max_digits(kind: Numeric[Any], dialect: str) -> int:
-    """How many digits there may be before the point; SQLite keeps numbers as floats."""
+    """The maximum number of digits before the decimal point. SQLite stores numbers as floats."""
     if dialect == "sqlite":
         return 308
     return 131_072 if kind.precision is None else kind.precision - (kind.scale or 0)
 
 
 def _places(kind: Numeric[Any], dialect: str) -> int | None:
-    """How many digits there may be behind the point; SQLite keeps any number, of which no more than these are read."""
-    if isinstance(kind, Float):  # which SQLAlchemy 2.0 has as a kind of these
+    """The number of digits after the decimal point, or None for any. SQLite stores more, but SQLAlchemy reads these."""
+    if isinstance(kind, Float):  # a subclass of Numeric in SQLAlchemy 2.0
         return None
     if kind.scale is not None:
         return kind.scale
@@ -331,32 +333,34 @@ def _places(kind: Numeric[Any], dialect: str) -> int | None:
 
 
 def _round(places: int, number: Decimal) -> Decimal:
-    """A number as databases round it, half away from zero: what is read again is then what was written, and the place
-    of an object in an order is the one that its own value says."""
-    if not number.is_finite() or number.as_tuple().exponent >= -places:  # type: ignore[operator]  # it is a number's
+    """A number rounded as databases do, half away from zero.
+
+    Reading it then gives the value that was written, and a cursor made from an object's value finds its place.
+    """
+    if not number.is_finite() or number.as_tuple().exponent >= -places:  # type: ignore[operator]  # an int if finite
         return number
     return number.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, Context(prec=MAX_PREC))
 
 
 def _check_digits(digits: int, number: Decimal) -> Decimal:
     if number.is_finite() and number.adjusted() >= max(digits, 1) and number:
-        raise ValueError(f"expected a number of at most {digits} digits before its point")
+        raise ValueError(f"expected a number of at most {digits} digits before the decimal point")
     return number
 
 
 def _to_utc(kind: DateTime, value: datetime) -> datetime:
-    """A point in time as its column compares it: without a zone it is taken for one in UTC."""
+    """A datetime as its column stores it. Without a zone it is taken as UTC."""
     try:
         aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     except OverflowError:
-        raise ValueError("expected a point in time of the years 1 to 9999, in UTC") from None
+        raise ValueError("expected a date and time of the years 1 to 9999, in UTC") from None
     return aware if kind.timezone else aware.replace(tzinfo=None)
 
 
 def _check_interval(kind: Interval, value: timedelta) -> timedelta:
-    """Where there is no type for them, they are kept as points in time from an epoch on."""
+    """Checks a duration for a database without a type for them, which stores an epoch plus the duration."""
     try:
         kind.epoch + value
     except OverflowError:
-        raise ValueError("expected a duration that ends between the years 1 and 9999, from 1970 on") from None
+        raise ValueError("expected a duration that, added to 1970, ends in the years 1 to 9999") from None
     return value

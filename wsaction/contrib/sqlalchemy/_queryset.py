@@ -1,9 +1,9 @@
 """`SQLAlchemyQuerySet`: the rows of a mapped class, or of a ``select()``, as the objects of generic handlers.
 
-Needs ``pip install "wsaction[sqlalchemy]"``. SQLModel's classes are mapped classes too.
+SQLModel's classes are mapped classes too.
 
-On SQLite, units of work that write queue within the process, so that none is told that the database is locked; where
-several processes write, give the engine a busy timeout that is long enough, as in
+On SQLite, units of work that write queue within the process, so that none fails because the database is locked. If
+several processes write, give the engine a long busy timeout:
 ``create_async_engine(url, connect_args={"timeout": 30})``.
 """
 
@@ -34,16 +34,18 @@ __all__ = ("SQLAlchemyQuerySet",)
 M = TypeVar("M")
 
 _KEY_PARAMETER = "wsaction_key"
-_EAGER = ("joined", "selectin", "subquery", "immediate")  # how relationships are loaded with their object
+_EAGER = ("joined", "selectin", "subquery", "immediate")  # loader strategies that load a relationship with its object
 
 
 class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
-    """The rows of a mapped class, or those of a ``select()`` of one, as its objects.
+    """The rows of a mapped class, or of a ``select()`` of one class, as its objects.
 
-    ``source`` is the class, or ``select(Card).options(selectinload(Card.author)).where(...)``: what is loaded along
-    with an object is the select's to say. ``sessionmaker`` is an ``async_sessionmaker``; each unit of work has one
-    session of it (see `wsaction.transactions`), which never expires what it loaded. Raises `ImproperlyConfigured` for
-    what is neither, for a select with a LIMIT or OFFSET, and for a primary key of several columns.
+    ``source`` is the class, or a select such as ``select(Card).options(selectinload(Card.author)).where(...)``, whose
+    options say which related objects are loaded. ``sessionmaker`` is an ``async_sessionmaker``; each unit of work has
+    one session (see `wsaction.transactions`), which does not expire objects on commit.
+
+    Raises `ImproperlyConfigured` for any other source or sessionmaker, for a select with LIMIT or OFFSET, and for a
+    primary key of several columns.
 
     >>> cards = SQLAlchemyQuerySet(Card, async_sessionmaker(create_async_engine("sqlite+aiosqlite:///cards.db")))
     >>> await cards.filter(author__name="Ada").order_by("-created").first()
@@ -64,11 +66,11 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         if self._fields.pk is None:
             keys = ", ".join(column.name for column in mapper.primary_key)
             raise ImproperlyConfigured(
-                f"{self.model.__name__} has the primary key ({keys}), and a queryset needs one of one column; "
+                f"{self.model.__name__} has the primary key ({keys}), and a queryset needs a key of one column; "
                 "add such a column, and a unique constraint for these"
             )
         self.pk: str = self._fields.pk
-        # made once: what is asked of all rows most of the time
+        # made once, because most requests use them
         has_key = self._key == bindparam(_KEY_PARAMETER)
         self._key_query = self._select.where(has_key)
         self._unfiltered_key_query = _without_where(self._select).where(has_key)
@@ -83,12 +85,16 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
     # ---------------------------------------------------------------------------------------------- the session
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
-        """The unit of work's session, for what lookups cannot say; to oneself within the block.
+        """The session of the current unit of work, for statements that lookups cannot express.
 
-        What is changed by it is kept or dropped with the unit. Outside of a unit the block is one. What may fail is
-        tried in ``async with session.begin_nested()``: ``commit()`` raises ``RuntimeError`` where the unit has changed
-        something before, and so does the unit's end after a ``rollback()``, or after a statement whose error was caught
-        where the database (PostgreSQL) keeps nothing after one.
+        No other task uses the session within the block. Changes are committed or rolled back with the unit; outside of
+        a unit, the block is a unit of its own. Put statements that may fail in ``async with session.begin_nested()``.
+
+        ``session.commit()`` raises ``RuntimeError`` if the unit has changed something before. The unit's end raises it
+        after a ``session.rollback()`` that dropped changes, and on PostgreSQL after an error of a statement was caught.
+
+        >>> async with cards.session() as session:
+        ...     await session.execute(update(Card).values(done=True))
         """
         async with self._current_session(writing=True, block=True) as unit_session:
             with unit_session.lend():
@@ -99,7 +105,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
 
     # ---------------------------------------------------------------------------------------------- reading
     def get_ordering(self) -> tuple[str, ...] | None:
-        """None too where it is the select that says."""
+        """As for every queryset; also None if the select has an order of its own."""
         is_selects = self._from_select and not self._order and not self._select.compare(self._select.order_by(None))
         return None if is_selects else super().get_ordering()
 
@@ -149,14 +155,14 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
 
     # ---------------------------------------------------------------------------------------------- as values
     def values_of(self, obj: M) -> dict[str, Any]:
-        """Those of its columns that are loaded. Raises ``ValueError`` where a commit has expired them."""
+        """The values of the columns that are loaded. Raises ``ValueError`` if a commit has expired them."""
         state = inspect(obj)
         known = state.dict
         columns = state.mapper.column_attrs.keys()
         if expired := state.expired_attributes & set(columns) - known.keys() if state.expired else None:
             raise ValueError(
-                f"the values of this {type(obj).__name__} have expired ({', '.join(sorted(expired))}), as its session "
-                "was committed; keep queryset.values_of(obj) before the change, or give the sessionmaker "
+                f"the values of this {type(obj).__name__} have expired ({', '.join(sorted(expired))}), because its "
+                "session was committed; keep queryset.values_of(obj) before the change, or give the sessionmaker "
                 "expire_on_commit=False"
             )
         return {name: known[name] for name in columns if name in known}
@@ -186,7 +192,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
                 for name, key in wanted.items():
                     options = _loader_options(relations[name].mapper, now.get(name))
                     found = await unit_session.session.get(relations[name].mapper.class_, key, options=options)
-                    if found is not None:  # else it is gone, which is not the same as that there was none
+                    if found is not None:  # else it is gone, which does not mean that it was null before
                         related[name] = found
         obj: M = _make_detached(fields.mapper, known, related)
         return obj
@@ -199,14 +205,14 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
                 known = self._fields if mapper is self._mapper else MappedFields(mapper, self._fields.find_dialect)
                 self._kinds[name_of(mapper.class_)] = known
         if kind not in self._kinds:
-            raise UnknownKind(f"{self!r} knows no {kind}")
+            raise UnknownKind(f"{self!r} has no class {kind}")
         return self._kinds[kind]
 
     def _verdict(self, known: Mapping[str, Any], condition: Condition) -> bool | None:
         return self._fields.verdict(known, condition)
 
     def decide(self, values: Mapping[str, Any], kind: str | None = None) -> bool | None:
-        """None too where its select leaves rows out, or its sessions may, unless another condition says no."""
+        """As for every queryset, but None instead of True if the select or the sessions may leave rows out."""
         decided = super().decide(values, kind)
         return None if decided and self._may_leave_out else decided
 
@@ -216,7 +222,9 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
 
     @property
     def _may_leave_out(self) -> bool:
-        return self._select_narrows or bool(self._session_events.do_orm_execute)  # which may add to all conditions
+        return self._select_narrows or bool(
+            self._session_events.do_orm_execute
+        )  # listeners may add conditions to any query
 
     def key_of(self, obj: M) -> Any:
         return _identity(obj, self.pk)
@@ -230,7 +238,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         if not expired and unread <= state.dict.keys():
             return obj
         async with self._current_session(writing=False) as unit_session:
-            # unfiltered: the object need not be one of the select's to be told of
+            # unfiltered: events are also published for objects that the select leaves out
             query = self._unfiltered_key_query
             found: M | None = await unit_session.session.run_sync(_fetch_one, query, {_KEY_PARAMETER: key})
             return found
@@ -252,7 +260,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         async with self._current_session(writing=True) as unit_session:
             row = await self._find_own(unit_session.session, obj)
             if prepared.get(self.pk, getattr(row, self.pk)) != getattr(row, self.pk):
-                raise Conflict(f"The {self.pk} of a {self.model.__name__} does not change.", {"fields": [self.pk]})
+                raise Conflict(f"The {self.pk} of a {self.model.__name__} cannot change.", {"fields": [self.pk]})
 
             async def change() -> None:
                 for name, value in prepared.items():
@@ -267,14 +275,14 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
             await flush(unit_session, lambda: unit_session.session.delete(row), self._mapper)
 
     def check_storable(self, name: str, annotation: Any) -> None:
-        """Raises `FieldError` for a field whose column cannot hold values of this type: a list in a column of text."""
+        """Raises `FieldError` if a field's column cannot hold values of this type, such as a list in a text column."""
         if name in self._mapper.column_attrs:
             refuse_container(
                 f"{self.model.__name__}.{name}", self._mapper.column_attrs[name].columns[0].type, annotation
             )
 
     def _construct(self, prepared: Mapping[str, Any]) -> M:
-        """A new object; what its constructor does not take, a dataclass's ``init=False``, is set on it."""
+        """A new object. Values that the constructor does not take (a dataclass's ``init=False``) are set afterwards."""
         keywords = _constructor_keywords(self._mapper)
         if keywords is None:
             return self.model(**prepared)
@@ -284,7 +292,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         return obj
 
     def _prepare(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values to be written, by their fields' names; raises `FieldError`, `InvalidParameters`."""
+        """The values as their columns store them, by field name. Raises `FieldError`, `InvalidParameters`."""
         prepared: dict[str, Any] = {}
         errors: list[dict[str, Any]] = []
         for name, value in self.named(values).items():
@@ -297,9 +305,9 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         return prepared
 
     async def _find_own(self, session: AsyncSession, obj: M, *, locked: bool = False) -> M:
-        """The object as the unit's session has it, locked until its end where the queryset is narrowed.
+        """The object in the unit's session. Its row is locked until the unit ends if the queryset has conditions.
 
-        Raises `NotFound` where the queryset does not have it.
+        Raises `NotFound` if the queryset does not contain the object.
         """
         self._refuse_sliced("be changed")
         narrowed = bool(self._where) or self._from_select
@@ -307,7 +315,8 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
             return obj
         rows = select(self.model).where(self._key == _identity(obj, self.pk))
         if narrowed:
-            keys = self._select_keys().correlate(None)  # else a subclass's tables are the outer ones
+            # uncorrelated, because SQLAlchemy would take a subclass's tables from the outer query
+            keys = self._select_keys().correlate(None)
             rows = rows.where(self._key.in_(keys))
         if tables := _always_there(self._mapper):
             rows = rows.with_for_update(of=tables)
@@ -317,9 +326,9 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         return row
 
     async def _reload(self, session: AsyncSession, row: M) -> M:
-        """The object after it was written, with all that the database made of it and the select loads with it.
+        """The written object, with the values that the database made and the related objects that the select loads.
 
-        An object need not be one of the select's to be written and shown, so that its conditions are left out.
+        It is read without the select's conditions, because a written object need not meet them.
         """
         related: set[str] = set()
         if self._loads_related:
@@ -330,7 +339,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
                 return row
         state = inspect(row)
         names = (state.unloaded & self._columns) | related
-        if state.expired_attributes:  # what the database has made of it, a subclass's columns too
+        if state.expired_attributes:  # values that the database made, also in a subclass's columns
             names |= state.expired_attributes & _loaded_columns(state.mapper)
         if names:
             await session.refresh(row, names)
@@ -338,7 +347,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
 
 
 def _mapped(source: Any) -> tuple[Any, Mapper[Any]]:
-    """The one class whose objects a source has, and how it is mapped."""
+    """The class of a source and its mapper. Raises `ImproperlyConfigured`."""
     entity = source
     if isinstance(source, Select):
         described = source.column_descriptions
@@ -349,25 +358,25 @@ def _mapped(source: Any) -> tuple[Any, Mapper[Any]]:
         mapper = None
     if not isinstance(mapper, Mapper):
         raise ImproperlyConfigured(
-            f"SQLAlchemyQuerySet takes a mapped class, or a select() of one alone as in select(Card), not {source!r}"
+            f"SQLAlchemyQuerySet takes a mapped class, or a select() of one class as in select(Card), not {source!r}"
         )
     if isinstance(source, Select) and source._has_row_limiting_clause:
         raise ImproperlyConfigured(
             f"SQLAlchemyQuerySet takes a select() without LIMIT and OFFSET: each {entity.__name__} that they leave out "
-            "would be found by its key all the same; slice the queryset, as in queryset.order_by('-sold')[:10]"
+            "could still be found by its key; slice the queryset, as in queryset.order_by('-sold')[:10]"
         )
     return entity, mapper
 
 
 @lru_cache(1_024)
 def _loaded_columns(mapper: Mapper[Any]) -> frozenset[str]:
-    """The attributes of a class that are columns and loaded with its objects."""
+    """The names of a class's columns that are loaded with its objects (not deferred)."""
     return frozenset(attribute.key for attribute in mapper.column_attrs if not attribute.deferred)
 
 
 @lru_cache(1_024)
 def _constructor_keywords(mapper: Mapper[Any]) -> frozenset[str] | None:
-    """The keywords that a class's constructor takes; None for any."""
+    """The keywords that a class's constructor takes; None if it takes any."""
     parameters = signature(mapper.class_.__init__).parameters.values()
     if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
         return None
@@ -376,8 +385,10 @@ def _constructor_keywords(mapper: Mapper[Any]) -> frozenset[str] | None:
 
 @lru_cache(1_024)
 def _always_there(mapper: Mapper[Any]) -> tuple[Table, ...]:
-    """The tables that have a row for each object of a class, and no null in its place: a subclass's, outer joined, may
-    have none. These alone can be locked, in PostgreSQL."""
+    """The tables that have a row for every object of a class; an outer-joined subclass table may have none.
+
+    PostgreSQL can lock only these.
+    """
     return tuple(table for source in select(mapper).get_final_froms() for table in _inner_tables(source))
 
 
@@ -391,7 +402,7 @@ def _inner_tables(source: FromClause) -> Iterator[Table]:
 
 
 def _without_where(rows: Select[Any]) -> Select[Any]:
-    """A select with the same joins and options; SQLAlchemy has no name for this."""
+    """A select without its WHERE, with the same joins and options. SQLAlchemy has no public method for this."""
     other = rows.where()
     other._where_criteria = ()
     return other
@@ -407,20 +418,20 @@ def _narrows(rows: Select[Any], model: Any) -> bool:
 
 
 def _make_detached(mapper: Mapper[Any], values: Mapping[str, Any], related: Mapping[str, Any]) -> Any:
-    """An object with these attributes: reading any other raises, as of an object whose session is closed."""
+    """A detached object with these attributes. Reading any other raises, as for an object whose session is closed."""
     mapper.relationships  # noqa: B018  # configures the mapper
     obj = mapper.class_manager.new_instance()
     for name, value in (*values.items(), *related.items()):
         set_committed_value(obj, name, value)
     keys = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
     if any(inspect(obj).dict.get(key) is None for key in keys):
-        raise ValueError(f"the values of a {mapper.class_.__name__} have its key, {' and '.join(keys)}")
+        raise ValueError(f"the values of a {mapper.class_.__name__} must include its key, {' and '.join(keys)}")
     make_transient_to_detached(obj)
     return obj
 
 
 def _loader_options(mapper: Mapper[Any], sample: Any, above: tuple[Any, ...] = ()) -> list[Any]:
-    """Loader options that load with an object of a class what is loaded with a sample."""
+    """Loader options that load the same related objects that ``sample`` has loaded."""
     if isinstance(sample, list | set | tuple):
         sample = next(iter(sample), None)
     if sample is None or any(parent is sample for parent in above):
@@ -440,11 +451,11 @@ def _fetch_one(session: Session, rows: Select[Any], parameters: Mapping[str, Any
 
 def _fetch_all(session: Session, rows: Select[Any], loads_related: bool) -> list[Any]:
     found = session.scalars(rows)
-    return list(found.unique() if loads_related else found)  # joined collections repeat their object
+    return list(found.unique() if loads_related else found)  # a joined collection repeats its object
 
 
 def _dialect(sessionmaker: async_sessionmaker[Any], mapper: Mapper[Any]) -> str:
-    """The database's name; "" where the sessions are bound to one later."""
+    """The name of the database's dialect; "" if the sessionmaker is not bound yet."""
     try:
         bind = sessionmaker().sync_session.get_bind(mapper)
     except UnboundExecutionError:

@@ -1,14 +1,13 @@
-"""The SQLAlchemy session of a unit of work: one for all that a unit does in a database, never used by two tasks at
-once.
+"""The SQLAlchemy session of a unit of work. A unit has one session for each engine; only one task uses it at a time.
 
-SQLite lets one connection write at a time, and one that waits polls. Units that write to a SQLite engine therefore
-queue within the process before they do, and hold no connection of the pool meanwhile; a ``:memory:`` engine, which has
-one connection for all, has one unit at a time.
+SQLite lets one connection write at a time, and a connection that waits polls. Units that write to a SQLite engine
+therefore queue in this process first, and hold no connection of the pool while they wait. A ``:memory:`` engine has a
+single connection, so its units run one at a time.
 
-A transaction ends with its unit and not before: what the application is lent commits nothing that the unit has written,
-and where it was rolled back all the same, or PostgreSQL has aborted it after an error that was caught, the unit fails.
+A transaction lasts as long as its unit. The application cannot commit earlier what the unit has written. The unit fails
+if the application rolls its changes back, or if PostgreSQL has aborted the transaction after an error that was caught.
 
-A database that is away is `DatabaseUnavailable` for each request and one line in the log for each outage.
+While the database is unavailable, each request gets `DatabaseUnavailable`; the log has one line for each outage.
 """
 
 import asyncio
@@ -39,15 +38,15 @@ logger = logging.getLogger("wsaction")
 
 T = TypeVar("T")
 
-WARN_AFTER = 1.0  # seconds that a task waits for the turn of the very action that began it, before that is logged
-QUEUE_TIMEOUT = 30.0  # seconds that a unit waits for its turn to write, before the client is told to try again
-QUIET = 60.0  # seconds in which a database that comes and goes is logged once
+WARN_AFTER = 1.0  # seconds that a task waits for the write lock of the action that started it, before a warning
+QUEUE_TIMEOUT = 30.0  # seconds that a unit waits for the write lock, before it fails with `Busy`
+QUIET = 60.0  # seconds after a logged outage in which another outage of the same engine is not logged
 
 
 class UnitSession:
-    """A session with its place in a unit of work: a `transactions.Resource`.
+    """The session of a unit of work; implements `transactions.Resource`.
 
-    ``wrote`` is whether the unit may have changed something.
+    ``wrote`` is true once the unit may have changed something.
     """
 
     instant = False
@@ -56,41 +55,41 @@ class UnitSession:
         self.unit = unit
         self.session: AsyncSession = sessionmaker(expire_on_commit=False)
         self.wrote = False
-        self.is_first = False  # whether nothing was to be written before the block under way
+        self.is_first = False  # whether the unit had written nothing, and had nothing to write, before this block
         self.mapper = mapper
         self.lock = asyncio.Lock()
-        self.owner: asyncio.Task[Any] | None = None  # who holds the lock
+        self.owner: asyncio.Task[Any] | None = None  # the task that holds the lock
         self.engine = self.session.sync_session.get_bind(mapper).engine
         self.is_sqlite = self.engine.dialect.name == "sqlite"
-        self.is_alone = self.is_sqlite and isinstance(self.engine.pool, StaticPool)  # one connection for all
+        self.is_alone = self.is_sqlite and isinstance(self.engine.pool, StaticPool)  # one connection for all units
         self._has_one_database = sessionmaker.kw.get("bind") is not None and not sessionmaker.kw.get("binds")
-        self._write_lock: _WriteLock | None = None  # to write, while this unit has it
-        self._lent: int | None = None  # blocks in which the application has it; None: it never had
-        self._changed_as_lent = False  # whether it has changed something in these
-        self._savepoints: WeakKeyDictionary[SessionTransaction, Callable[[], None]] = WeakKeyDictionary()  # since then
-        self.may_be_aborted = False  # whether a statement may have failed whose error was caught
-        self._written_in: SessionTransaction | None = None  # where there is something to keep
-        self._is_lost = False  # whether that has ended before its unit
+        self._write_lock: _WriteLock | None = None  # while this unit holds it
+        self._lent: int | None = None  # the number of open `lend` blocks; None before the first
+        self._changed_as_lent = False  # whether the application changed something in these blocks
+        # savepoint -> a function that drops the unit's callbacks added since
+        self._savepoints: WeakKeyDictionary[SessionTransaction, Callable[[], None]] = WeakKeyDictionary()
+        self.may_be_aborted = False  # whether a statement may have failed and its error was caught
+        self._written_in: SessionTransaction | None = None  # the transaction with changes to commit
+        self._is_lost = False  # whether such a transaction ended before the unit
 
     def use(self, *, writing: bool, lend: bool = False) -> "_SessionUse":
-        """The session to oneself; within its block once more where the same task asks. ``lend``: to `lend` it.
+        """A block in which this task alone uses the session; the same task may nest blocks.
 
-        Raises for what the database refuses what clients are told of it.
+        ``lend`` says that the caller calls `lend` in it. Database errors are raised as the `APIError` for the client.
         """
         return _SessionUse(self, writing, lend)
 
     async def is_transaction_open(self) -> bool:
-        """Whether something may have been written already, so that a savepoint is needed to take back one write."""
+        """Whether the unit may have written before, so that undoing one write needs a savepoint."""
         if self.is_first or not self.is_sqlite:
             return not self.is_first
-        # sqlite3 begins a transaction with the first write; a savepoint before would be one that ends with it
+        # sqlite3 begins a transaction at the first write; an earlier savepoint would itself be the transaction
         raw: Any = await (await self.session.connection()).get_raw_connection()
         return bool(raw.driver_connection.in_transaction)
 
     @contextmanager
     def lend(self) -> Iterator[None]:
-        """What is done within may be anything, the application has the session; but for a commit of what was written
-        before it."""
+        """A block in which the application uses the session. It may not commit what the unit wrote before."""
         if self._lent is None:
             self._lent = 0
             session = self.session.sync_session
@@ -109,7 +108,7 @@ class UnitSession:
             self._lent -= 1
             if self._changed_as_lent or self.is_dirty():
                 self.note_written()
-            else:  # it has read only, and may be rolled back by the next who has it
+            else:  # the application has only read: a later rollback() of this transaction loses nothing
                 self._note_lost()
 
     def _note_change(self) -> None:
@@ -126,33 +125,33 @@ class UnitSession:
     def _refuse_commit(self, session: Session) -> None:
         if self._lent and self._written_in is not None and not session.in_nested_transaction():
             raise RuntimeError(
-                "session.commit() would keep what this unit of work has changed whether or not it fails; leave it out, "
-                "the unit commits"
+                "session.commit() would keep what this unit of work has changed even if the unit fails; remove the "
+                "call, the unit commits"
             )
 
     def note_written(self) -> None:
-        """Something was written: from here on the transaction has to last until the unit ends."""
+        """Notes that something was written, so that the current transaction must last until the unit ends."""
         self._written_in = self._note_lost()
 
     def _note_lost(self) -> SessionTransaction | None:
-        """Notes whether what was written before is lost; returns the transaction of now."""
+        """Notes whether the transaction with earlier changes has ended; returns the current transaction."""
         transaction = self.session.sync_session.get_transaction()
         self._is_lost = self._is_lost or self._written_in not in (None, transaction)
         return transaction
 
     def forget_written(self) -> None:
-        """Nothing is written that would have to be kept."""
+        """Notes that there is nothing to commit."""
         self._written_in = None
 
     def is_dirty(self) -> bool:
-        """Whether it holds changes that are not written yet."""
+        """Whether the session holds changes that are not flushed."""
         session = self.session.sync_session
         return bool(session.new or session.dirty or session.deleted)
 
     async def acquire_write_lock(self) -> None:
-        """Waits until no other unit writes to the same SQLite database, and keeps others waiting until this one ends.
+        """Waits until no other unit writes to the same SQLite engine, and holds the lock until this unit ends.
 
-        Meanwhile the unit holds no connection: the one that it has read with is given back. Raises `Busy`.
+        While it waits, the unit gives the connection that it read with back to the pool. Raises `Busy`.
         """
         if not self.is_sqlite or self._write_lock is not None:
             return
@@ -162,19 +161,19 @@ class UnitSession:
         self._write_lock = write_lock
 
     async def _release_connection(self) -> bool:
-        """Gives the connection back to the pool, and keeps all objects; whether it could be.
+        """Gives the connection back to the pool, keeps all loaded objects, and returns whether that was possible.
 
-        It cannot where reading has begun a transaction, as some engines are set up: what was read would not be what the
-        changes are then based on. SQLAlchemy's own engines begin one with the first change.
+        By default SQLite begins a transaction with the first change. If an engine is set up to begin one with the first
+        read, the connection stays: the unit's changes must be based on what that transaction has read.
         """
         session = self.session
         if session.in_transaction():
             if await self.is_transaction_open():
                 return False
-            await finish(session.run_sync(_end_transaction))  # half-way, the connection would be lost
+            await finish(session.run_sync(_end_transaction))  # a cancellation in the middle would lose the connection
         return True
 
-    # ---------------------------------------------------------------------------------------------- its unit
+    # ---------------------------------------------------------------------------------------------- commit and rollback
     async def prepare(self) -> None:
         if self.lock.locked() or self.is_dirty():
             async with self.use(writing=False):
@@ -183,15 +182,16 @@ class UnitSession:
             self.note_written()
         if self._is_lost:
             raise RuntimeError(
-                "session.rollback() or close() has dropped what this unit of work had changed before; nothing is kept. "
-                "Try what may fail in `async with session.begin_nested()`"
+                "session.rollback() or close() has dropped earlier changes of this unit of work, so nothing is kept. "
+                "Put code that may fail in `async with session.begin_nested()`"
             )
-        may_have_written = self._written_in is not None or self._lent is not None  # it may have, by its connection
+        # the application may have written without the session's events, through session.connection()
+        may_have_written = self._written_in is not None or self._lent is not None
         if self.may_be_aborted and may_have_written and not self.is_sqlite:
             await self._check_aborted()
 
     async def _check_aborted(self) -> None:
-        """Raises where PostgreSQL would answer COMMIT with ROLLBACK, which drivers pass over."""
+        """Raises if PostgreSQL would answer COMMIT with ROLLBACK, because drivers do not report that."""
         try:
             async with self.use(writing=False):
                 await self.session.execute(select(1), bind_arguments={"mapper": self.mapper})
@@ -199,8 +199,8 @@ class UnitSession:
             if not is_aborted(exc):
                 raise
             raise RuntimeError(
-                "a statement of this unit of work failed and its error was caught, after which the database keeps "
-                "nothing; let it pass, or try in `async with session.begin_nested()`"
+                "a statement of this unit of work failed and its error was caught; after that the database keeps "
+                "nothing. Do not catch the error, or run the statement in `async with session.begin_nested()`"
             ) from exc
 
     async def commit(self) -> bool:
@@ -246,7 +246,7 @@ class UnitSession:
 
 
 def _end_transaction(session: Session) -> None:
-    """Ends what has only read, without a COMMIT that would write what is not written yet."""
+    """Ends a transaction that has only read. ``session.commit()`` would flush pending changes."""
     if (transaction := session.get_transaction()) is not None:
         transaction.close()
 
@@ -283,7 +283,7 @@ class _SessionUse:
 
     def _leave(self, exc: BaseException | None) -> None:
         unit_session = self._unit_session
-        if exc is None and self._writing and not self._lend:  # else `lend` has noted it
+        if exc is None and self._writing and not self._lend:  # `lend` notes it itself
             unit_session.note_written()
         if not self._is_nested:
             unit_session.owner = None
@@ -302,9 +302,9 @@ class _SessionUse:
             raise error from exc
 
 
-# ------------------------------------------------------------------------------------------------- turns to write
+# ------------------------------------------------------------------------------------------------- write lock
 class _WriteLock:
-    """The turn to write to one SQLite database: who comes first has it first."""
+    """The lock for writing to one SQLite engine; units get it in the order in which they ask."""
 
     def __init__(self, engine: Engine) -> None:
         self._lock = asyncio.Lock()
@@ -312,17 +312,18 @@ class _WriteLock:
         self._pinned = 0
         self._holder: UnitOfWork | None = None
         size = getattr(engine.pool, "size", None)
-        self._max_pinned = size() // 2 if callable(size) else None  # the others are for who has the turn
+        self._max_pinned = size() // 2 if callable(size) else None  # the other half is for the holder and for reads
 
     @property
     def is_wanted(self) -> bool:
-        """Whether somebody has it, or waits for it."""
+        """Whether a unit holds the lock or waits for it."""
         return self._wanted > 0
 
     async def acquire(self, unit: UnitOfWork, pinned: bool) -> None:
-        """Waits for it. ``pinned``: the unit holds a connection while it waits, as only half of the pool may.
+        """Waits for the lock. ``pinned`` says that the unit holds a connection meanwhile.
 
-        Raises `Busy`, at once where those who would have to give it back wait for what this unit has.
+        Raises `Busy` after `QUEUE_TIMEOUT`. Raises it at once if pinned units hold half of the pool, or if the holder
+        waits, perhaps through others, for a lock that this unit holds.
         """
         if pinned and self._max_pinned is not None and self._pinned >= self._max_pinned:
             raise Busy(_BUSY)
@@ -357,23 +358,23 @@ class _WriteLock:
                 raise Busy(_BUSY)
 
     def release(self) -> None:
-        """Passes it on."""
+        """Releases the lock to the next unit."""
         self._wanted -= 1
         self._holder = None
         self._lock.release()
 
 
 _OWN_TASK = (
-    "a task that the action %r began waits to write to SQLite until the action's unit of work has ended; if the action "
-    "awaits the task, neither goes on: bring it into the unit, await current_unit().include(...)"
+    "a task that the action %r started waits to write to SQLite until the action's unit of work ends. If the action "
+    "awaits the task, both are stuck; bring the task into the unit with await current_unit().include(...)"
 )
 _BUSY = "The database is busy with other changes; nothing was done."
-_waiting_for: dict[UnitOfWork, _WriteLock] = {}  # each unit that waits for a turn
+_waiting_for: dict[UnitOfWork, _WriteLock] = {}  # each unit that waits for a lock
 _write_locks: WeakKeyDictionary[Engine, WeakKeyDictionary[asyncio.AbstractEventLoop, _WriteLock]] = WeakKeyDictionary()
 
 
 def _write_lock_of(engine: Engine) -> _WriteLock:
-    """The turn to write to an engine, on this event loop."""
+    """The write lock of an engine, on this event loop."""
     loops = _write_locks.setdefault(engine, WeakKeyDictionary())
     loop = asyncio.get_running_loop()
     if loop not in loops:
@@ -382,12 +383,12 @@ def _write_lock_of(engine: Engine) -> _WriteLock:
 
 
 # ------------------------------------------------------------------------------------------------- outages
-_outages: WeakKeyDictionary[Engine, tuple[float, bool]] = WeakKeyDictionary()  # since when, and whether that was logged
-_last_logged: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()  # when an engine was last said to be away
+_outages: WeakKeyDictionary[Engine, tuple[float, bool]] = WeakKeyDictionary()  # its start, and whether it was logged
+_last_logged: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()  # when an outage was last logged
 
 
 def _log_outage(engine: Engine, exc: BaseException) -> None:
-    """Logs that a database is away, once for each outage."""
+    """Logs that a database is unavailable, once for each outage."""
     if engine in _outages:
         return
     now = time.monotonic()
@@ -397,7 +398,7 @@ def _log_outage(engine: Engine, exc: BaseException) -> None:
         _last_logged[engine] = now
         url = engine.url.render_as_string()
         cause = exc.orig if isinstance(exc, DBAPIError) else exc  # without the SQL and its values
-        logger.error("the database %s is away, and who needs it gets 503 until it is back: %r", url, cause)
+        logger.error("the database %s is away; requests that need it get 503 until it is back: %r", url, cause)
 
 
 def _log_recovery(engine: Engine) -> None:
@@ -408,12 +409,12 @@ def _log_recovery(engine: Engine) -> None:
             logger.warning("the database %s is back after %.1f s", url, seconds)
 
 
-# ------------------------------------------------------------------------------------------------- which session
+# ------------------------------------------------------------------------------------------------- current session
 class CurrentSession:
-    """The session of the unit of work under way, to oneself; where there is none, of one for this block.
+    """A block with the session of the current unit of work. Without a current unit, the block is a unit of its own.
 
-    ``block`` says that it is lent to the application, within whose block the unit must not end. It is no generator,
-    which costs several times as much.
+    ``block`` says that the application gets the session, so that the unit must not end within the block. This is a
+    class because `asynccontextmanager` costs several times as much.
     """
 
     __slots__ = ("_arguments", "_block", "_standalone", "_unit", "_use")
@@ -425,7 +426,7 @@ class CurrentSession:
     ) -> None:
         self._arguments = sessionmaker, mapper, writing
         self._block = block
-        self._standalone: AbstractAsyncContextManager[UnitSession] | None = None  # where no unit is under way
+        self._standalone: AbstractAsyncContextManager[UnitSession] | None = None  # if there is no current unit
 
     async def __aenter__(self) -> UnitSession:
         sessionmaker, mapper, writing = self._arguments
@@ -437,7 +438,7 @@ class CurrentSession:
                 self._unit = unit
                 unit.depth += self._block
                 return unit_session
-            await self._use.__aexit__(None, None, None)  # it has ended while this waited for the session
+            await self._use.__aexit__(None, None, None)  # the unit ended while we waited for the session
         self._standalone = _standalone_unit(*self._arguments)
         return await self._standalone.__aenter__()
 
@@ -460,16 +461,16 @@ async def _standalone_unit(
 
 
 def _session_of(unit: UnitOfWork, sessionmaker: async_sessionmaker[Any], mapper: Mapper[Any]) -> UnitSession:
-    """The unit's session, which all querysets of an engine share: one unit is one transaction."""
+    """The unit's session. All querysets of an engine share it, so that one unit is one transaction."""
     bind = sessionmaker.kw.get("bind")
     return unit.resource(sessionmaker if bind is None else bind, lambda: UnitSession(unit, sessionmaker, mapper))
 
 
 async def flush(unit_session: UnitSession, change: Callable[[], Awaitable[None]], mapper: Mapper[Any]) -> None:
-    """Makes one change and writes it. Where the database refuses it, it is taken back alone: the unit may go on, and
-    what was loaded stays readable.
+    """Makes one change and flushes it. If the database refuses it, only this change is undone: the unit may continue,
+    and loaded objects stay readable.
 
-    Raises ``DBAPIError``, `NotFound` where a row is gone, and `Conflict` where it may be another version by now.
+    Raises ``DBAPIError``, `NotFound` if the row is gone, `Conflict` if a versioned row is gone or was changed.
     """
     session = unit_session.session
     clean = [(obj, dict(inspect(obj).dict)) for obj in session.identity_map.values() if not inspect(obj).modified]
@@ -479,7 +480,7 @@ async def flush(unit_session: UnitSession, change: Callable[[], Awaitable[None]]
             await change()
             await session.flush()
     except (DBAPIError, StaleDataError) as exc:
-        if not nested:  # nothing else was written
+        if not nested:  # this was the first change of the unit
             session.expunge_all()
             await finish(session.rollback())
             unit_session.forget_written()
@@ -492,7 +493,7 @@ async def flush(unit_session: UnitSession, change: Callable[[], Awaitable[None]]
 
 
 def _restore(session: AsyncSession, loaded: list[tuple[Any, dict[str, Any]]]) -> None:
-    """Gives objects, which rolling back has expired, back to the session as they were."""
+    """Puts objects that the rollback has expired back into the session, with the values that they had."""
     for obj, values in loaded:
         for name in inspect(obj).attrs.keys() & values.keys():
             set_committed_value(obj, name, values[name])
