@@ -234,20 +234,18 @@ def _text_comparison(column: Any, lookup: str, value: str, dialect: str) -> Clau
     if not value:  # every text contains the empty text
         return column.is_not(None)  # type: ignore[no-any-return]
     if dialect == "sqlite":
-        return _sqlite_text(column, lookup, value)
+        return _SQLITE_TEXT_COMPARISONS[lookup](column, value)
     compare: Callable[..., Clause] = getattr(column, lookup)
     return compare(value, autoescape=True)
 
 
-def _sqlite_text(column: Any, lookup: str, value: str) -> Clause:
-    """Functions instead of LIKE, which ignores case in SQLite and limits the length of its patterns."""
-    if lookup == "contains":
-        return func.instr(column, value) > 0
-    if lookup == "icontains":
-        return func.instr(func.lower(column), func.lower(value)) > 0
-    if lookup == "startswith":
-        return func.substr(column, 1, len(value)) == value
-    return func.substr(column, -len(value)) == value
+# Functions instead of LIKE, which ignores case in SQLite and limits the length of its patterns.
+_SQLITE_TEXT_COMPARISONS: dict[str, Callable[[Any, str], Clause]] = {
+    "contains": lambda column, value: func.instr(column, value) > 0,
+    "icontains": lambda column, value: func.instr(func.lower(column), func.lower(value)) > 0,
+    "startswith": lambda column, value: func.substr(column, 1, len(value)) == value,
+    "endswith": lambda column, value: func.substr(column, -len(value)) == value,
+}
 
 
 # ------------------------------------------------------------------------------------------------- order

@@ -134,23 +134,20 @@ class ColumnValues:
         if self._enum_names is not None:
             return self._convert_enum(value)
         if self._type is None:
-            return jsonable(value) if _is_unknown_to_drivers(value) else value
+            is_unknown_to_drivers = isinstance(value, PurePath) or type(value).__module__.startswith("pydantic")
+            return jsonable(value) if is_unknown_to_drivers else value
         if isinstance(value, _BYTES if self._type is bytes else self._type):
             return value
         if self._type is str:
-            return self._text(value)
+            if isinstance(value, _CONTAINERS):
+                raise FieldError(f"a text column cannot hold a {type(value).__name__}; {_CURE}")
+            return json_text(value)
         if self._coerce is None:
             return value
         try:
             return self._coerce(value)
         except ValueError:
             return self._coerce(jsonable(value))
-
-    @staticmethod
-    def _text(value: Any) -> str:
-        if isinstance(value, _CONTAINERS):
-            raise FieldError(f"a text column cannot hold a {type(value).__name__}; {_CURE}")
-        return json_text(value)
 
     def _convert_array(self, value: Any) -> Any:
         """The items of an array, which may have several dimensions."""
@@ -231,10 +228,6 @@ def _convert_json(value: Any) -> Any:
         if "utf-8" in str(exc):
             raise ValueError("expected bytes that are UTF-8 text; JSON cannot hold others") from None
         return revealed(value)
-
-
-def _is_unknown_to_drivers(value: Any) -> bool:
-    return isinstance(value, PurePath) or type(value).__module__.startswith("pydantic")
 
 
 def _plain_type(kind: TypeEngine[Any]) -> TypeEngine[Any] | None:

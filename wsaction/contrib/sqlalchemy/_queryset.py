@@ -227,7 +227,8 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         )  # listeners may add conditions to any query
 
     def key_of(self, obj: M) -> Any:
-        return _identity(obj, self.pk)
+        state = inspect(obj)
+        return state.identity[0] if state.identity else getattr(obj, self.pk)
 
     async def loaded(self, obj: M, names: Collection[str]) -> M | None:
         state = inspect(obj)
@@ -313,7 +314,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         narrowed = bool(self._where) or self._from_select
         if obj in session and not (narrowed or locked):
             return obj
-        rows = select(self.model).where(self._key == _identity(obj, self.pk))
+        rows = select(self.model).where(self._key == self.key_of(obj))
         if narrowed:
             # uncorrelated, because SQLAlchemy would take a subclass's tables from the outer query
             keys = self._select_keys().correlate(None)
@@ -334,7 +335,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         if self._loads_related:
             related = inspect(row).dict.keys() & self._mapper.relationships.keys()
             session.expire(row)
-            parameters = {_KEY_PARAMETER: _identity(row, self.pk)}
+            parameters = {_KEY_PARAMETER: self.key_of(row)}
             if await session.run_sync(_fetch_one, self._unfiltered_key_query, parameters) is not None:
                 return row
         state = inspect(row)
@@ -461,8 +462,3 @@ def _dialect(sessionmaker: async_sessionmaker[Any], mapper: Mapper[Any]) -> str:
     except UnboundExecutionError:
         return ""
     return str(bind.dialect.name)
-
-
-def _identity(obj: Any, pk: str) -> Any:
-    state = inspect(obj)
-    return state.identity[0] if state.identity else getattr(obj, pk)

@@ -473,7 +473,7 @@ async def flush(unit_session: UnitSession, change: Callable[[], Awaitable[None]]
     Raises ``DBAPIError``, `NotFound` if the row is gone, `Conflict` if a versioned row is gone or was changed.
     """
     session = unit_session.session
-    clean = [(obj, dict(inspect(obj).dict)) for obj in session.identity_map.values() if not inspect(obj).modified]
+    loaded = [(obj, dict(inspect(obj).dict)) for obj in session.identity_map.values() if not inspect(obj).modified]
     nested = await unit_session.is_transaction_open()
     try:
         async with session.begin_nested() if nested else nullcontext():
@@ -484,17 +484,12 @@ async def flush(unit_session: UnitSession, change: Callable[[], Awaitable[None]]
             session.expunge_all()
             await finish(session.rollback())
             unit_session.forget_written()
-        _restore(session, clean)
+        for obj, values in loaded:  # the rollback has expired them
+            for name in inspect(obj).attrs.keys() & values.keys():
+                set_committed_value(obj, name, values[name])
+            session.add(obj)
         if isinstance(exc, StaleDataError):
             if mapper.version_id_col is None:
                 raise NotFound from exc
             raise Conflict(f"This {mapper.class_.__name__} was changed meanwhile; load it again.") from exc
         raise
-
-
-def _restore(session: AsyncSession, loaded: list[tuple[Any, dict[str, Any]]]) -> None:
-    """Puts objects that the rollback has expired back into the session, with the values that they had."""
-    for obj, values in loaded:
-        for name in inspect(obj).attrs.keys() & values.keys():
-            set_committed_value(obj, name, values[name])
-        session.add(obj)
