@@ -6,7 +6,7 @@ much. A `WriteOnly` field cannot be listed.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wsaction._utils.misspellings import refuse_misspelt
@@ -47,32 +47,33 @@ class FieldFilter(BaseFilterBackend):
     """
 
     def parameters(self, handler: Any) -> Sequence[str]:
-        return tuple(_lookups(handler.filter_fields))
+        return tuple(_parameter_lookups(handler.filter_fields))
 
     def check(self, handler: Any) -> None:
-        if not _lookups(handler.filter_fields):
+        lookups = _parameter_lookups(handler.filter_fields)
+        if not lookups:
             raise ImproperlyConfigured(
                 f"{handler.__name__} has a FieldFilter and lists no fields for it; set filter_fields = ('done',)"
             )
-        check_fields(handler, "filter_fields", _lookups(handler.filter_fields))
-        for name, lookup in _lookups(handler.filter_fields).items():
+        check_fields(handler, "filter_fields", lookups)
+        for name, lookup in lookups.items():
             if lookup not in LOOKUPS:
                 raise ImproperlyConfigured(
                     f"{handler.__name__}.filter_fields: {name} asks for the lookup {lookup!r}; there are "
                     f"{', '.join(LOOKUPS)}"
                 )
             value = ["0", "0"] if lookup in ("in", "range") else "0"
-            _probe(handler, "filter_fields", lambda queryset, asked: queryset.filter(**asked), {name: value})
+            _check_narrowing(handler, "filter_fields", "filter", **{name: value})
 
     def filter_queryset(self, queryset: Any, handler: Any) -> Any:
-        asked, lookups = handler.query_params, _lookups(handler.filter_fields)
-        for name, lookup in lookups.items():
-            if name in asked:
-                value: Any = asked[name].split(",") if lookup in ("in", "range") else asked[name]
+        params = handler.query_params
+        for name, lookup in _parameter_lookups(handler.filter_fields).items():
+            if name in params:
+                value: Any = params[name].split(",") if lookup in ("in", "range") else params[name]
                 try:
                     queryset = queryset.filter(**{name: value})
                 except InvalidLookup as exc:
-                    raise bad_parameter(name, "value_error", _sentence(exc.msg)) from None
+                    raise bad_parameter(name, "value_error", _to_sentence(exc.msg)) from None
         return queryset
 
 
@@ -95,19 +96,17 @@ class SearchFilter(BaseFilterBackend):
             raise ImproperlyConfigured(
                 f"{handler.__name__} has a SearchFilter and lists no fields for it; set search_fields = ('title',)"
             )
-        if bad := [name for name in fields if name[:1] in ("@", "$")]:
+        if invalid := [name for name in fields if name[:1] in ("@", "$")]:
             raise ImproperlyConfigured(
-                f"{handler.__name__}.search_fields: {', '.join(bad)}: a field begins with ^ or = or neither; full "
+                f"{handler.__name__}.search_fields: {', '.join(invalid)}: a field begins with ^ or = or neither; full "
                 "text and regular expressions are no lookups of every queryset"
             )
         check_fields(handler, "search_fields", [name.lstrip("^=") for name in fields])
         for name in fields:
-            _probe(
-                handler, "search_fields", lambda queryset, asked: queryset.filter(**asked), {_search_lookup(name): "0"}
-            )
+            _check_narrowing(handler, "search_fields", "filter", **{_search_lookup(name): "0"})
 
     def filter_queryset(self, queryset: Any, handler: Any) -> Any:
-        words = _words(handler.query_params.get(self.search_param, ""))
+        words = _split_words(handler.query_params.get(self.search_param, ""))
         if len(words) > self.max_words:
             raise bad_parameter(
                 self.search_param,
@@ -137,38 +136,33 @@ class OrderingFilter(BaseFilterBackend):
                 f"{handler.__name__}.ordering_fields takes names, as in ({handler.ordering_fields!r},), not a string"
             )
         for attribute in ("ordering_fields", "ordering"):
-            names = _names(getattr(handler, attribute))
+            names = _as_tuple(getattr(handler, attribute))
             check_fields(handler, attribute, [name.removeprefix("-") for name in names])
-        _probe(handler, "ordering_fields", lambda queryset, asked: queryset.order_by(*asked), handler.ordering_fields)
-        _probe(handler, "ordering", lambda queryset, asked: queryset.order_by(*asked), _names(handler.ordering))
+            _check_narrowing(handler, attribute, "order_by", *names)
 
     def get_ordering(self, handler: Any) -> Sequence[str]:
         """The order that a frame asks for; nothing, where none is asked for and the handler has none."""
-        asked = [name.strip() for name in handler.query_params.get(self.ordering_param, "").split(",")]
-        allowed, fields = tuple(handler.ordering_fields), dict[str, str]()
-        for name in filter(None, asked):
+        allowed = list(handler.ordering_fields)
+        fields: dict[str, str] = {}
+        for name in filter(None, map(str.strip, handler.query_params.get(self.ordering_param, "").split(","))):
             if name.removeprefix("-") not in allowed:
-                told = ", ".join(allowed) or "nothing"
-                raise bad_parameter(
-                    self.ordering_param, "literal_error", f"This list can be ordered by {told}", allowed=list(allowed)
-                )
+                msg = f"This list can be ordered by {', '.join(allowed) or 'nothing'}"
+                raise bad_parameter(self.ordering_param, "literal_error", msg, allowed=allowed)
             fields.setdefault(name.removeprefix("-"), name)  # once more, it would decide nothing
-        return tuple(fields.values()) or _names(handler.ordering)
+        return tuple(fields.values()) or _as_tuple(handler.ordering)
 
     def filter_queryset(self, queryset: Any, handler: Any) -> Any:
         ordering = self.get_ordering(handler)
         return queryset.order_by(*ordering) if ordering else queryset
 
 
-def check_query(asked: Iterable[tuple[str, str]], allowed: Sequence[str]) -> None:
+def check_query(parameters: Iterable[tuple[str, str]], allowed: Sequence[str]) -> None:
     """Raises `wsaction.exceptions.InvalidParameters` for a parameter that nothing reads, and for one given twice."""
     seen: set[str] = set()
-    for name, value in asked:
+    for name, value in parameters:
         if name not in allowed:
-            told = ", ".join(allowed) or "no parameters"
-            raise bad_parameter(
-                name[:100], "extra_forbidden", f"Not known here; there are {told}", allowed=list(allowed)
-            )
+            msg = f"Not known here; there are {', '.join(allowed) or 'no parameters'}"
+            raise bad_parameter(name[:100], "extra_forbidden", msg, allowed=list(allowed))
         if name in seen:
             raise bad_parameter(name, "value_error", "It is given more than once")
         if "\0" in value:
@@ -176,23 +170,23 @@ def check_query(asked: Iterable[tuple[str, str]], allowed: Sequence[str]) -> Non
         seen.add(name)
 
 
-def _probe(handler: Any, attribute: str, narrow: Callable[[Any, Any], Any], asked: Any) -> None:
+def _check_narrowing(handler: Any, attribute: str, method: str, /, *fields: str, **lookups: Any) -> None:
     """Raises `ImproperlyConfigured` where the handler's queryset does not know a field that is listed."""
     if handler.queryset is None:  # get_queryset() will tell
         return
     try:
-        narrow(handler.queryset, asked)
+        getattr(handler.queryset, method)(*fields, **lookups)
     except FieldError as exc:
         raise ImproperlyConfigured(f"{handler.__name__}.{attribute}: {exc}") from None
     except InvalidLookup:  # of the value that it is tried with
         return
 
 
-def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+def _as_tuple(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _lookups(fields: Any) -> Mapping[str, str]:
+def _parameter_lookups(fields: Any) -> Mapping[str, str]:
     """The lookup of each parameter: of ``{"title": ["exact", "lt"]}``, those of ``title`` and ``title__lt``."""
     if not isinstance(fields, Mapping):
         fields = dict.fromkeys((fields,) if isinstance(fields, str) else fields, ("exact",))
@@ -203,7 +197,7 @@ def _lookups(fields: Any) -> Mapping[str, str]:
     }
 
 
-def _words(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
     """``'milk "two bottles"'`` is two: a word, and what stands between quotes; commas are spaces."""
     return [quoted or word for quoted, word in re.findall(r'"([^"]+)"|([^\s,"]+)', text)]
 
@@ -213,5 +207,5 @@ def _search_lookup(field: str) -> str:
     return f"{field}__icontains" if lookup is None else f"{field[1:]}__{lookup}"
 
 
-def _sentence(text: str) -> str:
+def _to_sentence(text: str) -> str:
     return (text[:1].upper() + text[1:]).removesuffix(".")

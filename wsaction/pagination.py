@@ -31,11 +31,11 @@ __all__ = (
     "PageNumberPagination",
     "PageReply",
     "all_of",
-    "asked_size",
-    "number_of",
     "pages_of",
     "paginator_of",
+    "parse_number",
     "replace_query",
+    "requested_size",
     "total",
 )
 
@@ -80,8 +80,8 @@ class BasePagination:
             if name.startswith("_") or not hasattr(type(self), name) or callable(getattr(type(self), name)):
                 raise ImproperlyConfigured(f"{type(self).__name__} has no option {name!r}")
             setattr(self, name, value)
-        own = getattr(self, "default_limit", None)
-        for name, size in (("page_size", self.page_size), ("default_limit", 1 if own is None else own)):
+        limit = getattr(self, "default_limit", None)
+        for name, size in (("page_size", self.page_size), ("default_limit", 1 if limit is None else limit)):
             if type(size) is not int or size < 1:
                 raise ImproperlyConfigured(f"{type(self).__name__}.{name} is a number of 1 or more, not {size!r}")
 
@@ -103,23 +103,23 @@ class BasePagination:
 
     def get_paginated_response(self, page: Page, results: Sequence[Any]) -> Any:
         """What ``list`` answers; ``results`` are the page's objects, serialised."""
-        told = {} if page.count is None else {"count": page.count}
-        return {**told, "next": page.next, "previous": page.previous, "results": results}
+        count = {} if page.count is None else {"count": page.count}
+        return {**count, "next": page.next, "previous": page.previous, "results": results}
 
     def get_response_type(self, item: Any) -> Any:
         """The type of what `get_paginated_response` answers, of results of the type ``item``."""
-        is_own = type(self).get_paginated_response is not BasePagination.get_paginated_response
-        return Any if is_own else PageReply[item]
+        is_overridden = type(self).get_paginated_response is not BasePagination.get_paginated_response
+        return Any if is_overridden else PageReply[item]
 
 
 async def all_of(queryset: Any) -> list[Any]:
     """The objects of a queryset, at once where it can do that."""
-    found: list[Any] = await queryset.fetch() if hasattr(queryset, "fetch") else [one async for one in queryset]
-    return found
+    objects: list[Any] = await queryset.fetch() if hasattr(queryset, "fetch") else [obj async for obj in queryset]
+    return objects
 
 
 @lru_cache(256)
-def _parsed(query: str) -> tuple[tuple[str, str], ...]:
+def _parse_query(query: str) -> tuple[tuple[str, str], ...]:
     return tuple(parse_qsl(query, keep_blank_values=True))
 
 
@@ -129,24 +129,25 @@ def replace_query(route: str, **values: Any) -> str:
     ``replace_query("cards/?page=2&done=true", page=3)`` is ``"cards/?done=true&page=3"``.
     """
     path, _, query = route.partition("?")
-    kept = [(name, value) for name, value in _parsed(query) if name not in values]
-    asked = urlencode([*kept, *((name, value) for name, value in values.items() if value is not None)], safe=",")
-    return f"{path}?{asked}" if asked else path
+    kept = [(name, value) for name, value in _parse_query(query) if name not in values]
+    replaced = [(name, value) for name, value in values.items() if value is not None]
+    query = urlencode([*kept, *replaced], safe=",")
+    return f"{path}?{query}" if query else path
 
 
-def number_of(text: str) -> int | None:
+def parse_number(text: str) -> int | None:
     """Digits as a number; None for anything else, or more of them than any number here has."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
-def asked_size(handler: Any, name: str | None, default: int, most: int) -> int:
-    """What the query's parameter of this name asks for, of ``most`` at most. Raises `InvalidParameters`."""
-    if name is None or (asked := handler.query_params.get(name)) is None:
+def requested_size(handler: Any, name: str | None, default: int, maximum: int) -> int:
+    """What the query's parameter of this name asks for, of ``maximum`` at most. Raises `InvalidParameters`."""
+    if name is None or (text := handler.query_params.get(name)) is None:
         return default
-    size = number_of(asked)
-    if not size and not (asked.isascii() and asked.isdigit() and size is None):
+    size = parse_number(text)
+    if size == 0 or (size is None and not (text.isascii() and text.isdigit())):
         raise bad_parameter(name, "int_parsing", "Input should be a number of 1 or more")
-    return min(size or most, most)
+    return maximum if size is None else min(size, maximum)
 
 
 MAX_OFFSET = 2**63 - 1  # which databases can count to
@@ -169,23 +170,24 @@ class PageNumberPagination(BasePagination):
         return (self.page_query_param, *((self.page_size_query_param,) if self.page_size_query_param else ()))
 
     def get_page_size(self, handler: Any) -> int:
-        return asked_size(handler, self.page_size_query_param, self.page_size, self.max_page_size)
+        return requested_size(handler, self.page_size_query_param, self.page_size, self.max_page_size)
 
     async def paginate_queryset(self, queryset: Any, handler: Any) -> Page:
-        size, asked = self.get_page_size(handler), handler.query_params.get(self.page_query_param, "1")
-        is_last = asked in self.last_page_strings
+        size = self.get_page_size(handler)
+        page = handler.query_params.get(self.page_query_param, "1")
+        is_last = page in self.last_page_strings
         count = await queryset.count() if self.count or is_last else None
         last = None if count is None else max(1, -(-count // size))
-        number = last if is_last else number_of(asked)
+        number = last if is_last else parse_number(page)
         if number is None or number < 1 or (last is not None and number > last) or number * size > MAX_OFFSET:
-            raise NotFound(f"There is no page {asked[:40]}.", loc=("route", self.page_query_param))
+            raise NotFound(f"There is no page {page[:40]}.", loc=("route", self.page_query_param))
         start = (number - 1) * size
-        found = await all_of(queryset[start : start + size + (last is None)])
-        if not found and number > 1:
+        objects = await all_of(queryset[start : start + size + (last is None)])
+        if not objects and number > 1:
             raise NotFound(f"There is no page {number}.", loc=("route", self.page_query_param))
-        has_next = len(found) > size if last is None else number < last
+        has_next = len(objects) > size if last is None else number < last
         return Page(
-            items=found[:size],
+            items=objects[:size],
             next=self._route(handler, number + 1) if has_next else None,
             previous=self._route(handler, number - 1) if number > 1 else None,
             count=count if self.count else None,
@@ -211,23 +213,22 @@ class LimitOffsetPagination(BasePagination):
         return self.limit_query_param, self.offset_query_param
 
     def get_page_size(self, handler: Any) -> int:
-        return asked_size(handler, self.limit_query_param, self.default_limit or self.page_size, self.max_limit)
+        return requested_size(handler, self.limit_query_param, self.default_limit or self.page_size, self.max_limit)
 
     async def paginate_queryset(self, queryset: Any, handler: Any) -> Page:
         limit, offset = self.get_page_size(handler), self._offset(handler)
         count = await queryset.count() if self.count else None
-        found = await all_of(queryset[offset : offset + limit + (count is None)])
-        has_next = len(found) > limit if count is None else offset + limit < count
+        objects = await all_of(queryset[offset : offset + limit + (count is None)])
+        has_next = len(objects) > limit if count is None else offset + limit < count
         return Page(
-            items=found[:limit],
+            items=objects[:limit],
             next=self._route(handler, limit, offset + limit) if has_next else None,
             previous=self._route(handler, limit, max(0, offset - limit)) if offset else None,
             count=count,
         )
 
     def _offset(self, handler: Any) -> int:
-        asked = handler.query_params.get(self.offset_query_param, "0")
-        offset = number_of(asked)
+        offset = parse_number(handler.query_params.get(self.offset_query_param, "0"))
         if offset is None or offset > MAX_OFFSET - self.max_limit - 1:
             raise bad_parameter(self.offset_query_param, "int_parsing", "Input should be a number of 0 or more")
         return offset
@@ -242,12 +243,13 @@ def paginator_of(pagination_class: Any, owner: str = "") -> BasePagination | Non
     Raises `ImproperlyConfigured` for what is none; ``owner`` is whose it is, ``"CardHandler."``.
     ``paginator_of(PageNumberPagination(page_size=20)).page_size`` is 20.
     """
-    made: BasePagination | None = pagination_class() if isinstance(pagination_class, type) else pagination_class
-    if made is not None and not hasattr(made, "paginate_queryset"):
+    paginator: BasePagination | None = pagination_class() if isinstance(pagination_class, type) else pagination_class
+    if paginator is not None and not hasattr(paginator, "paginate_queryset"):
         raise ImproperlyConfigured(
-            f"{owner}pagination_class is a paginator, as in PageNumberPagination(page_size=20), or None, not {made!r}"
+            f"{owner}pagination_class is a paginator, as in PageNumberPagination(page_size=20), or None, "
+            f"not {paginator!r}"
         )
-    return made
+    return paginator
 
 
 TAG_SIZE = 16  # bytes of the HMAC that a cursor carries
@@ -285,7 +287,7 @@ class CursorPagination(BasePagination):
         return (self.cursor_query_param, *((self.page_size_query_param,) if self.page_size_query_param else ()))
 
     def get_page_size(self, handler: Any) -> int:
-        return asked_size(handler, self.page_size_query_param, self.page_size, self.max_page_size)
+        return requested_size(handler, self.page_size_query_param, self.page_size, self.max_page_size)
 
     def check(self, handler: Any) -> None:
         if not isinstance(self.secret_key, str) or len(self.secret_key) < 16:
@@ -308,69 +310,57 @@ class CursorPagination(BasePagination):
     async def paginate_queryset(self, queryset: Any, handler: Any) -> Page:
         ordering = total(handler.get_ordering() or self.ordering)
         size = self.get_page_size(handler)
-        cursor = self._read(handler, ordering)
+        cursor = self._decode(handler, ordering)
         try:
-            found = await fetch(queryset, ordering, cursor, size + 1)
+            objects = await fetch_from(queryset, ordering, cursor, size + 1)
         except InvalidLookup:  # made when a field had another type
-            raise self._refused() from None
-        more, items = len(found) > size, found[:size]
+            raise self._invalid_cursor() from None
+        has_more, items = len(objects) > size, objects[:size]
         if cursor.backwards:
             items.reverse()
-        return Page(
-            items=items,
-            next=self._next(queryset, handler, ordering, cursor, items, more),
-            previous=self._previous(queryset, handler, ordering, cursor, items, more),
-            count=await queryset.count() if self.count else None,
-        )
+        next_route = previous_route = None
+        if (
+            not items and cursor.backwards
+        ):  # all that was in front of the cursor is gone: the first page is what is left
+            next_route = replace_query(handler.route, **{self.cursor_query_param: None})
+        elif not items and cursor.position is not None:  # all that was behind it is gone: the last page is what is left
+            previous_route = self._route(handler, ordering, Cursor(True, None))
+        elif items:
+            if cursor.position is not None if cursor.backwards else has_more:
+                next_route = self._route(handler, ordering, Cursor(False, position(queryset, items[-1], ordering)))
+            if has_more if cursor.backwards else cursor.position is not None:
+                previous_route = self._route(handler, ordering, Cursor(True, position(queryset, items[0], ordering)))
+        count = await queryset.count() if self.count else None
+        return Page(items=items, next=next_route, previous=previous_route, count=count)
 
-    def _next(
-        self, queryset: Any, handler: Any, ordering: Sequence[str], cursor: Cursor, items: Sequence[Any], more: bool
-    ) -> str | None:
-        if not items:  # all that was in front of the cursor is gone: the first page is what is left
-            return self._route(handler, None) if cursor.backwards else None
-        if not (more if not cursor.backwards else cursor.position is not None):
-            return None
-        return self._route(handler, self._written(ordering, Cursor(False, position(queryset, items[-1], ordering))))
-
-    def _previous(
-        self, queryset: Any, handler: Any, ordering: Sequence[str], cursor: Cursor, items: Sequence[Any], more: bool
-    ) -> str | None:
-        if not items:  # all that was behind it is gone: the last page is what is left
-            is_behind = not cursor.backwards and cursor.position is not None
-            return self._route(handler, self._written(ordering, Cursor(True, None))) if is_behind else None
-        if not (more if cursor.backwards else cursor.position is not None):
-            return None
-        return self._route(handler, self._written(ordering, Cursor(True, position(queryset, items[0], ordering))))
-
-    def _route(self, handler: Any, text: str | None) -> str:
-        return replace_query(handler.route, **{self.cursor_query_param: text})
+    def _route(self, handler: Any, ordering: Sequence[str], cursor: Cursor) -> str:
+        return replace_query(handler.route, **{self.cursor_query_param: self._encode(ordering, cursor)})
 
     # ---------------------------------------------------------------------------------------------- as text
-    def _written(self, ordering: Sequence[str], cursor: Cursor) -> str:
+    def _encode(self, ordering: Sequence[str], cursor: Cursor) -> str:
         text = json.dumps([cursor.backwards, cursor.position], separators=(",", ":"), ensure_ascii=False)
-        told = text.encode("utf-8", "surrogatepass")  # as json.loads() reads it; escaped, it would be twice as long
-        return urlsafe_b64encode(self._tag(ordering, told) + told).decode().rstrip("=")
+        payload = text.encode("utf-8", "surrogatepass")  # as json.loads() reads it; escaped, it would be twice as long
+        return urlsafe_b64encode(self._tag(ordering, payload) + payload).decode().rstrip("=")
 
-    def _read(self, handler: Any, ordering: Sequence[str]) -> Cursor:
+    def _decode(self, handler: Any, ordering: Sequence[str]) -> Cursor:
         text = handler.query_params.get(self.cursor_query_param)
         if text is None:
             return Cursor(False, None)
         try:
             raw = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
         except ValueError:
-            raise self._refused() from None
-        tag, told = raw[:TAG_SIZE], raw[TAG_SIZE:]
-        if not hmac.compare_digest(tag, self._tag(ordering, told)):
-            raise self._refused()
-        backwards, place = json.loads(told)
-        return Cursor(backwards, place)
+            raise self._invalid_cursor() from None
+        tag, payload = raw[:TAG_SIZE], raw[TAG_SIZE:]
+        if not hmac.compare_digest(tag, self._tag(ordering, payload)):
+            raise self._invalid_cursor()
+        return Cursor(*json.loads(payload))
 
-    def _tag(self, ordering: Sequence[str], told: bytes) -> bytes:
+    def _tag(self, ordering: Sequence[str], payload: bytes) -> bytes:
         """A signature by the secret, of a cursor that is used with the order that it was made for."""
-        signed = b"\0".join((b"wsaction.cursor", *(name.encode() for name in ordering), told))
+        signed = b"\0".join((b"wsaction.cursor", *(name.encode() for name in ordering), payload))
         return hmac.digest(str(self.secret_key).encode(), signed, hashlib.sha256)[:TAG_SIZE]
 
-    def _refused(self) -> NotFound:
+    def _invalid_cursor(self) -> NotFound:
         return NotFound("This cursor is not one of ours, or of another order.", loc=("route", self.cursor_query_param))
 
 
@@ -388,13 +378,13 @@ def total(ordering: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(fields.values())
 
 
-async def fetch(queryset: Any, ordering: Sequence[str], cursor: Cursor, most: int) -> list[Any]:
+async def fetch_from(queryset: Any, ordering: Sequence[str], cursor: Cursor, limit: int) -> list[Any]:
     """The objects next to a place in an order, the nearest first, at most so many."""
     if cursor.backwards:
         ordering = [name[1:] if name.startswith("-") else f"-{name}" for name in ordering]
     if cursor.position is not None:
-        queryset = queryset.filter(behind(ordering, cursor.position))
-    return await all_of(queryset.order_by(*ordering)[:most])
+        queryset = queryset.filter(conditions_after(ordering, cursor.position))
+    return await all_of(queryset.order_by(*ordering)[:limit])
 
 
 async def pages_of(ask: Callable[[], Any], ordering: Sequence[str] | None, size: int) -> AsyncIterator[list[Any]]:
@@ -408,13 +398,14 @@ async def pages_of(ask: Callable[[], Any], ordering: Sequence[str] | None, size:
     while True:
         queryset = ask()
         if ordering is None:
-            found = await all_of(queryset[start : start + size])
+            objects = await all_of(queryset[start : start + size])
+            start += size
         else:
-            found = await fetch(queryset, ordering, Cursor(False, place), size)
-        if found:
-            start, place = start + size, None if ordering is None else position(queryset, found[-1], ordering)
-            yield found
-        if len(found) < size:
+            objects = await fetch_from(queryset, ordering, Cursor(False, place), size)
+            place = position(queryset, objects[-1], ordering) if objects else place
+        if objects:
+            yield objects
+        if len(objects) < size:
             return
 
 
@@ -426,31 +417,32 @@ def position(queryset: Any, obj: Any, ordering: Sequence[str]) -> list[Any]:
         for attribute in _path(queryset, field.removeprefix("-")):
             value = None if value is None else getattr(value, attribute)
         values.append(value)
-    told: list[Any] = to_jsonable_python(values)
-    return told
+    plain: list[Any] = to_jsonable_python(values)
+    return plain
 
 
 def _path(queryset: Any, field: str) -> Sequence[str]:
     """The attributes that lead to a field, as the queryset knows them or, where it does not tell, as they are named."""
     if hasattr(queryset, "path_of"):
-        known: Sequence[str] = queryset.path_of(field)
-        return known
+        path: Sequence[str] = queryset.path_of(field)
+        return path
     return [getattr(queryset, "pk", name) if name == "pk" else name for name in field.split("__")]
 
 
-def behind(ordering: Sequence[str], position: Sequence[Any]) -> Q:
+def conditions_after(ordering: Sequence[str], position: Sequence[Any]) -> Q:
     """What comes after a place in an order: ``-created`` less than there, or the same and ``pk`` greater.
 
     Null is greater than every value.
     """
-    found, same = None, Q()
+    result: Q | None = None
+    same = Q()
     for name, value in zip(ordering, position, strict=True):
         field = name.removeprefix("-")
         after = _after(field, name.startswith("-"), value)
         if after is not None:
-            found = same & after if found is None else found | (same & after)
+            result = same & after if result is None else result | (same & after)
         same &= Q(**{f"{field}__isnull": True}) if value is None else Q(**{field: value})
-    return Q(pk__in=[]) if found is None else found
+    return Q(pk__in=[]) if result is None else result
 
 
 def _after(field: str, descending: bool, value: Any) -> Q | None:

@@ -22,7 +22,7 @@ from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.exceptions import ImproperlyConfigured, InvalidParameters, NotFound
 from wsaction.filters import OrderingFilter
 from wsaction.limits import Limits
-from wsaction.pagination import CursorPagination, behind, pages_of, total
+from wsaction.pagination import CursorPagination, conditions_after, pages_of, total
 from wsaction.querysets import MemoryQuerySet
 from wsaction.testing.querysets import ROWS
 
@@ -211,8 +211,8 @@ def test_an_order_is_made_total(ordering: Any, wanted: Any) -> None:
 
 async def test_behind_the_last_there_is_nothing() -> None:
     async with stored("memory", [*numbered(2), Card(id=3, title="c", due=1)]) as cards:
-        assert await cards.filter(behind(("due",), [None])).count() == 0
-        assert await cards.filter(behind(("-due",), [None])).count() == 1
+        assert await cards.filter(conditions_after(("due",), [None])).count() == 0
+        assert await cards.filter(conditions_after(("-due",), [None])).count() == 1
 
 
 async def test_the_handlers_order_goes_before_the_paginators() -> None:
