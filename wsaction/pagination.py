@@ -1,8 +1,7 @@
-"""Pagination: a long list in parts, by DRF's names. A page is asked for in the route, ``cards/?page=4``.
+"""Pagination: long lists in pages, with DRF's names. The route asks for a page: ``cards/?page=4``.
 
-A paginator is an instance made once, or for each frame, and keeps nothing of either: what it finds is a `Page`.
-``pagination_class = PageNumberPagination`` and ``pagination_class = PageNumberPagination(page_size=20)`` are both
-welcome.
+A handler sets a class or an instance: ``pagination_class = PageNumberPagination`` or
+``pagination_class = PageNumberPagination(page_size=20)``. A paginator keeps no state of a frame: it returns a `Page`.
 """
 
 import hashlib
@@ -16,7 +15,7 @@ from typing import Any, Generic, NotRequired, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 from pydantic_core import to_jsonable_python
-from typing_extensions import TypedDict  # which comes with pydantic, and which it asks for before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 from wsaction._utils.misspellings import refuse_misspelt
 from wsaction.exceptions import ImproperlyConfigured, NotFound, bad_parameter
@@ -43,7 +42,7 @@ T = TypeVar("T")
 
 
 class PageReply(TypedDict, Generic[T]):
-    """What a paginated ``list`` answers; ``next`` and ``previous`` are routes; ``count`` may be off."""
+    """The ``data`` of a paginated ``list`` reply. ``next`` and ``previous`` are routes; ``count`` is optional."""
 
     count: NotRequired[int]
     next: str | None
@@ -53,7 +52,7 @@ class PageReply(TypedDict, Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One page: its objects, the routes of its neighbours, and how many objects there are on all pages, if known."""
+    """One page of a list: its objects, the routes of its neighbours, and the number of all objects, if known."""
 
     items: Sequence[Any]
     next: str | None = None
@@ -62,10 +61,10 @@ class Page:
 
 
 class BasePagination:
-    """A paginator. A subclass finds the page in `paginate_queryset` and names the query parameters that it reads.
+    """Base class of paginators. A subclass implements `paginate_queryset` and names the parameters that it reads.
 
-    ``page_size``: how many objects a page has. ``count``: whether their number on all pages is told, which costs a
-    query. Keyword arguments set attributes that the class has; others are refused with `ImproperlyConfigured`.
+    ``page_size`` is the number of objects on a page. ``count`` says whether replies have the number of all objects,
+    which costs a query. Keyword arguments set attributes of the class; unknown ones raise `ImproperlyConfigured`.
     """
 
     page_size: int = 100
@@ -87,33 +86,33 @@ class BasePagination:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The names of the query parameters that it reads."""
+        """The names of the query parameters that the paginator reads."""
         return ()
 
     def check(self, handler: Any) -> None:
-        """Raises `ImproperlyConfigured` where it lacks something; asked when a handler is mounted."""
+        """Raises `ImproperlyConfigured` if the paginator does not fit the handler. Called when it is mounted."""
 
     async def paginate_queryset(self, queryset: Any, handler: Any) -> Page:
-        """The page that the handler's frame asks for. Raises `NotFound`, `InvalidParameters`."""
+        """The page that ``handler.query_params`` ask for. Raises `NotFound`, `InvalidParameters`."""
         raise NotImplementedError(f"{type(self).__name__}.paginate_queryset")
 
     def get_page_size(self, handler: Any) -> int:
-        """How many objects the frame asks for at once."""
+        """The number of objects on the page that the frame asks for. Raises `InvalidParameters`."""
         return self.page_size
 
     def get_paginated_response(self, page: Page, results: Sequence[Any]) -> Any:
-        """What ``list`` answers; ``results`` are the page's objects, serialised."""
+        """The ``data`` of the ``list`` reply. ``results`` are the serialized objects of the page."""
         count = {} if page.count is None else {"count": page.count}
         return {**count, "next": page.next, "previous": page.previous, "results": results}
 
     def get_response_type(self, item: Any) -> Any:
-        """The type of what `get_paginated_response` answers, of results of the type ``item``."""
+        """The type of what `get_paginated_response` returns, if results have the type ``item``."""
         is_overridden = type(self).get_paginated_response is not BasePagination.get_paginated_response
         return Any if is_overridden else PageReply[item]
 
 
 async def all_of(queryset: Any) -> list[Any]:
-    """The objects of a queryset, at once where it can do that."""
+    """A list of the objects of a queryset, in one call if it has ``fetch()``."""
     objects: list[Any] = await queryset.fetch() if hasattr(queryset, "fetch") else [obj async for obj in queryset]
     return objects
 
@@ -124,7 +123,7 @@ def _parse_query(query: str) -> tuple[tuple[str, str], ...]:
 
 
 def replace_query(route: str, **values: Any) -> str:
-    """A route with some of its query's parameters replaced, or left out where they are None.
+    """The route with these query parameters replaced, or removed if the value is None.
 
     ``replace_query("cards/?page=2&done=true", page=3)`` is ``"cards/?done=true&page=3"``.
     """
@@ -136,12 +135,15 @@ def replace_query(route: str, **values: Any) -> str:
 
 
 def parse_number(text: str) -> int | None:
-    """Digits as a number; None for anything else, or more of them than any number here has."""
+    """The number that a text of at most 19 digits is; None for any other text."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def requested_size(handler: Any, name: str | None, default: int, maximum: int) -> int:
-    """What the query's parameter of this name asks for, of ``maximum`` at most. Raises `InvalidParameters`."""
+    """The number in the query parameter ``name``, at most ``maximum``; ``default`` without one.
+
+    Raises `InvalidParameters`.
+    """
     if name is None or (text := handler.query_params.get(name)) is None:
         return default
     size = parse_number(text)
@@ -150,14 +152,14 @@ def requested_size(handler: Any, name: str | None, default: int, maximum: int) -
     return maximum if size is None else min(size, maximum)
 
 
-MAX_OFFSET = 2**63 - 1  # which databases can count to
+MAX_OFFSET = 2**63 - 1  # the largest OFFSET that databases take
 
 
 class PageNumberPagination(BasePagination):
     """Pages by number: ``cards/?page=4&page_size=20``, ``?page=last``.
 
-    ``page_size_query_param = None`` leaves the size to the server; ``max_page_size`` caps what a client asks for. A
-    page that there is not is a 404, the first one of an empty list excepted.
+    ``page_size_query_param = None`` does not let clients choose the page size; ``max_page_size`` is the maximum. A page
+    that does not exist is a 404, but the first page of an empty list exists.
     """
 
     page_query_param: str = "page"
@@ -198,9 +200,10 @@ class PageNumberPagination(BasePagination):
 
 
 class LimitOffsetPagination(BasePagination):
-    """So many objects from there on: ``cards/?limit=20&offset=60``; ``limit`` is capped by ``max_limit``.
+    """Pages by limit and offset: ``cards/?limit=20&offset=60``.
 
-    ``default_limit``, or else ``page_size``, is the limit where none is asked for. Past the end, the list is empty.
+    ``max_limit`` is the maximum. The default limit is ``default_limit``, or else ``page_size``. An offset past the end
+    gives an empty list.
     """
 
     default_limit: int | None = None
@@ -238,10 +241,9 @@ class LimitOffsetPagination(BasePagination):
 
 
 def paginator_of(pagination_class: Any, owner: str = "") -> BasePagination | None:
-    """The paginator that a handler's ``pagination_class`` is or makes; None where that is None.
+    """The paginator of a handler's ``pagination_class``, a class, an instance or None.
 
-    Raises `ImproperlyConfigured` for what is none; ``owner`` is whose it is, ``"CardHandler."``.
-    ``paginator_of(PageNumberPagination(page_size=20)).page_size`` is 20.
+    Raises `ImproperlyConfigured` for anything else; its message begins with ``owner``, such as ``"CardHandler."``.
     """
     paginator: BasePagination | None = pagination_class() if isinstance(pagination_class, type) else pagination_class
     if paginator is not None and not hasattr(paginator, "paginate_queryset"):
@@ -257,22 +259,28 @@ TAG_SIZE = 16  # bytes of the HMAC that a cursor carries
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in an order: behind the object with these values, or in front of it; without values, an end."""
+    """A place in an order, to read from: after the object with these values, or, ``backwards``, before it.
+
+    Without values, it is the start of the list, or its end.
+    """
 
     backwards: bool
     position: Sequence[Any] | None
 
 
 class CursorPagination(BasePagination):
-    """Pages by place: ``next`` and ``previous`` are opaque, ``cards/?cursor=...``, and hold the values that the order
-    goes by, of the last or first object on the page; what is inserted meanwhile neither repeats nor hides another.
+    """Pages by cursor: ``cards/?cursor=...``. Objects that are inserted or deleted meanwhile do not shift the pages.
 
-    ``ordering``: by what, DRF's ``"-created"`` unless said otherwise; what the handler's `OrderingFilter` finds goes
-    before it. The primary key comes last by itself; what lies behind a relation has to be loaded with its object.
-    ``page_size_query_param``: where it is named, ``?page_size=20`` asks for a size, of ``max_page_size`` at most.
-    ``secret_key``: signs cursors, so that a changed one is a 404. It is the application's own secret of 16 characters
-    or more, the same in every worker, from its environment: one that each process draws for itself would end every
-    cursor at another worker, hence there is no default.
+    ``next`` and ``previous`` are opaque. They hold the values, in the order's fields, of the last or first object on
+    the page.
+
+    ``ordering`` is the order, by default DRF's ``"-created"``; the order of the handler's `OrderingFilter` takes
+    precedence. The primary key is added last. If the order uses a relation, its object must be loaded with each object.
+
+    ``page_size_query_param`` lets clients choose the page size, at most ``max_page_size``; by default they cannot.
+
+    ``secret_key`` signs cursors, so that a changed cursor is a 404. It has 16 characters or more and is required: all
+    workers must have the same key, or else a cursor is valid at one worker only. Read it from the environment.
     """
 
     cursor_query_param: str = "cursor"
@@ -297,14 +305,14 @@ class CursorPagination(BasePagination):
             )
         ordering = (handler.ordering,) if isinstance(handler.ordering, str) else handler.ordering
         for attribute, fields in (("ordering", ordering), ("pagination_class", total(self.ordering))):
-            check_fields(handler, attribute, [name.removeprefix("-") for name in fields])  # a cursor holds their values
-        if handler.queryset is None or handler.ordering:  # get_queryset() will tell, or the filter checks its own
+            check_fields(handler, attribute, [name.removeprefix("-") for name in fields])  # a cursor reveals values
+        if handler.queryset is None or handler.ordering:  # unknown before a frame, or checked by the OrderingFilter
             return
         try:
             handler.queryset.order_by(*total(self.ordering))
         except FieldError as exc:
             raise ImproperlyConfigured(
-                f"{handler.__name__}.pagination_class: {exc}; say by what, as in {type(self).__name__}(ordering='pk')"
+                f"{handler.__name__}.pagination_class: {exc}; set the order, as in {type(self).__name__}(ordering='pk')"
             ) from None
 
     async def paginate_queryset(self, queryset: Any, handler: Any) -> Page:
@@ -313,17 +321,15 @@ class CursorPagination(BasePagination):
         cursor = self._decode(handler, ordering)
         try:
             objects = await fetch_from(queryset, ordering, cursor, size + 1)
-        except InvalidLookup:  # made when a field had another type
+        except InvalidLookup:  # the field had another type when the cursor was made
             raise self._invalid_cursor() from None
         has_more, items = len(objects) > size, objects[:size]
         if cursor.backwards:
             items.reverse()
         next_route = previous_route = None
-        if (
-            not items and cursor.backwards
-        ):  # all that was in front of the cursor is gone: the first page is what is left
+        if not items and cursor.backwards:  # nothing is left before the cursor: go on with the first page
             next_route = replace_query(handler.route, **{self.cursor_query_param: None})
-        elif not items and cursor.position is not None:  # all that was behind it is gone: the last page is what is left
+        elif not items and cursor.position is not None:  # nothing is left after the cursor: go back to the last page
             previous_route = self._route(handler, ordering, Cursor(True, None))
         elif items:
             if cursor.position is not None if cursor.backwards else has_more:
@@ -339,7 +345,7 @@ class CursorPagination(BasePagination):
     # ---------------------------------------------------------------------------------------------- as text
     def _encode(self, ordering: Sequence[str], cursor: Cursor) -> str:
         text = json.dumps([cursor.backwards, cursor.position], separators=(",", ":"), ensure_ascii=False)
-        payload = text.encode("utf-8", "surrogatepass")  # as json.loads() reads it; escaped, it would be twice as long
+        payload = text.encode("utf-8", "surrogatepass")  # json.loads() reads this; escapes are longer
         return urlsafe_b64encode(self._tag(ordering, payload) + payload).decode().rstrip("=")
 
     def _decode(self, handler: Any, ordering: Sequence[str]) -> Cursor:
@@ -356,30 +362,30 @@ class CursorPagination(BasePagination):
         return Cursor(*json.loads(payload))
 
     def _tag(self, ordering: Sequence[str], payload: bytes) -> bytes:
-        """A signature by the secret, of a cursor that is used with the order that it was made for."""
+        """The signature of a cursor. It includes the order, so that a cursor is invalid with any other order."""
         signed = b"\0".join((b"wsaction.cursor", *(name.encode() for name in ordering), payload))
         return hmac.digest(str(self.secret_key).encode(), signed, hashlib.sha256)[:TAG_SIZE]
 
     def _invalid_cursor(self) -> NotFound:
-        return NotFound("This cursor is not one of ours, or of another order.", loc=("route", self.cursor_query_param))
+        return NotFound("This cursor is invalid, or of another order.", loc=("route", self.cursor_query_param))
 
 
 # ------------------------------------------------------------------------------------------------- places in an order
 def total(ordering: str | Sequence[str]) -> tuple[str, ...]:
-    """An order that no two objects share a place in: the fields, each once, and the primary key last.
+    """A total order, in which no two objects are equal: each field once, and the primary key last.
 
     ``total("-created") == ("-created", "pk")``.
     """
     fields: dict[str, str] = {}
     for name in (*((ordering,) if isinstance(ordering, str) else ordering), "pk"):
         fields.setdefault(name.removeprefix("-"), name)
-        if "pk" in fields:  # what comes behind it decides nothing
+        if "pk" in fields:  # fields after the primary key have no effect
             break
     return tuple(fields.values())
 
 
 async def fetch_from(queryset: Any, ordering: Sequence[str], cursor: Cursor, limit: int) -> list[Any]:
-    """The objects next to a place in an order, the nearest first, at most so many."""
+    """At most ``limit`` objects after the cursor's place, or before it if it is ``backwards``; the nearest first."""
     if cursor.backwards:
         ordering = [name[1:] if name.startswith("-") else f"-{name}" for name in ordering]
     if cursor.position is not None:
@@ -388,10 +394,10 @@ async def fetch_from(queryset: Any, ordering: Sequence[str], cursor: Cursor, lim
 
 
 async def pages_of(ask: Callable[[], Any], ordering: Sequence[str] | None, size: int) -> AsyncIterator[list[Any]]:
-    """All objects in lists of ``size``, each fetched when it is asked for, from the queryset that ``ask`` gives then.
+    """All objects in lists of ``size``. Each list is fetched when it is needed, from a new queryset of ``ask()``.
 
-    With an ``ordering`` they are walked by their place in it, so that nothing is left out or told twice by what is
-    inserted or deleted meanwhile; without one, by their number.
+    With an ``ordering``, each list starts after the last object before, so that inserts and deletes meanwhile neither
+    skip nor repeat objects. Without one, lists are slices.
     """
     place: Sequence[Any] | None = None
     start = 0
@@ -410,7 +416,7 @@ async def pages_of(ask: Callable[[], Any], ordering: Sequence[str] | None, size:
 
 
 def position(queryset: Any, obj: Any, ordering: Sequence[str]) -> list[Any]:
-    """The values that an order goes by, of an object; as JSON has them."""
+    """The values of an object in the fields of an order, as JSON data."""
     values = []
     for field in ordering:
         value = obj
@@ -422,7 +428,7 @@ def position(queryset: Any, obj: Any, ordering: Sequence[str]) -> list[Any]:
 
 
 def _path(queryset: Any, field: str) -> Sequence[str]:
-    """The attributes that lead to a field, as the queryset knows them or, where it does not tell, as they are named."""
+    """The attributes that lead to a field: from the queryset's ``path_of``, or else the parts of its name."""
     if hasattr(queryset, "path_of"):
         path: Sequence[str] = queryset.path_of(field)
         return path
@@ -430,9 +436,9 @@ def _path(queryset: Any, field: str) -> Sequence[str]:
 
 
 def conditions_after(ordering: Sequence[str], position: Sequence[Any]) -> Q:
-    """What comes after a place in an order: ``-created`` less than there, or the same and ``pk`` greater.
+    """The condition for objects after a place in an order; null is greater than every value.
 
-    Null is greater than every value.
+    For ``("-created", "pk")``: ``created`` is less, or it is equal and ``pk`` is greater.
     """
     result: Q | None = None
     same = Q()
@@ -448,7 +454,7 @@ def conditions_after(ordering: Sequence[str], position: Sequence[Any]) -> Q:
 def _after(field: str, descending: bool, value: Any) -> Q | None:
     if value is None:
         return Q(**{f"{field}__isnull": False}) if descending else None
-    if value is descending:  # true descending, false ascending: the other one follows; not all databases compare them
+    if value is descending:  # True descending, False ascending: the other follows; some databases cannot compare them
         return Q(**{field: not value}) if descending else Q(**{field: True}) | Q(**{f"{field}__isnull": True})
     if isinstance(value, bool):
         return None if descending else Q(**{f"{field}__isnull": True})
