@@ -14,32 +14,7 @@ from typing import Any, get_origin
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import ClauseElement
-from sqlalchemy.sql import sqltypes
-from sqlalchemy.types import (
-    ARRAY,
-    JSON,
-    NVARCHAR,
-    TEXT,
-    VARCHAR,
-    BigInteger,
-    Boolean,
-    Date,
-    DateTime,
-    Enum,
-    Float,
-    Integer,
-    Interval,
-    Numeric,
-    SmallInteger,
-    String,
-    Text,
-    TypeDecorator,
-    TypeEngine,
-    Unicode,
-    UnicodeText,
-    Uuid,
-)
+from sqlalchemy import ClauseElement, types
 
 from wsaction.querysets._lookups import Condition, FieldError
 from wsaction.querysets._model_fields import coercer, json_text, jsonable, members, revealed
@@ -57,7 +32,7 @@ class ColumnValues:
     the column cannot hold: ``ColumnValues(SmallInteger(), "postgresql").prepare(40_000)``.
     """
 
-    def __init__(self, kind: TypeEngine[Any], dialect: str, *, is_column: bool = True) -> None:
+    def __init__(self, kind: types.TypeEngine[Any], dialect: str, *, is_column: bool = True) -> None:
         plain = _plain_type(kind)
         self._decidable = _decidable_lookups(kind, dialect) if is_column else frozenset[str]()
         self._folds_like_python = _case_folding(dialect)
@@ -65,16 +40,16 @@ class ColumnValues:
         self._type: Any = python_type
         self._check: Check | None = None if plain is None else _make_check(plain, python_type, dialect)
         self._length = getattr(plain, "length", None) if python_type is str and dialect not in ("sqlite", "") else None
-        self._places = _places(plain, dialect) if isinstance(plain, Numeric) else None
-        self._is_json = isinstance(plain, JSON)
-        self._items = ColumnValues(plain.item_type, dialect) if isinstance(plain, ARRAY) else None
-        self._enum_names = plain.enums if isinstance(plain, Enum) else None
+        self._places = _places(plain, dialect) if isinstance(plain, types.Numeric) else None
+        self._is_json = isinstance(plain, types.JSON)
+        self._items = ColumnValues(plain.item_type, dialect) if isinstance(plain, types.ARRAY) else None
+        self._enum_names = plain.enums if isinstance(plain, types.Enum) else None
         self._is_opaque = plain is None  # a TypeDecorator converts the values itself
         # JSON has its own null, and an application's own type may store anything for None
         self.keeps_null = plain is not None and not (kind.should_evaluate_none or kind._variant_mapping)
         self._coerce: Check | None = None
         if plain is not None and python_type is not None:
-            if isinstance(plain, Enum) and plain.enum_class is None:
+            if isinstance(plain, types.Enum) and plain.enum_class is None:
                 self._coerce = _enum_coercer(plain)
             else:
                 self._coerce = coercer(python_type)
@@ -168,29 +143,29 @@ class ColumnValues:
 _EQUAL = frozenset({"exact", "in"})
 _ORDERED = _EQUAL | {"lt", "lte", "gt", "gte", "range"}
 _TEXT = _EQUAL | {"iexact", "contains", "icontains", "startswith", "endswith"}
-_PLAIN_TEXTS = (String, Text, Unicode, UnicodeText, VARCHAR, NVARCHAR, TEXT)
+_PLAIN_TEXTS = (types.String, types.Text, types.Unicode, types.UnicodeText, types.VARCHAR, types.NVARCHAR, types.TEXT)
 _ASCII_BUT_I = frozenset(map(chr, range(128))) - {"I"}
 
 
-def _decidable_lookups(kind: TypeEngine[Any], dialect: str) -> frozenset[str]:
+def _decidable_lookups(kind: types.TypeEngine[Any], dialect: str) -> frozenset[str]:
     """The lookups on a column of this type that Python decides as the database does.
 
     "same" means only that identical values are equal. Everything else is left to the database: the application's own
     types, JSON, floats (a REAL is narrower than Python's), and types that a dialect or collation compares differently.
     """
     known = dialect in ("sqlite", "postgresql")
-    if type(kind).__module__ != sqltypes.__name__ or kind._variant_mapping:
-        return frozenset({"same"} if isinstance(kind, String) and not isinstance(kind, Enum) else ())
-    if isinstance(kind, Boolean | Integer | Date):
+    if type(kind).__module__ != types.String.__module__ or kind._variant_mapping:
+        return frozenset({"same"} if isinstance(kind, types.String) and not isinstance(kind, types.Enum) else ())
+    if isinstance(kind, types.Boolean | types.Integer | types.Date):
         return _ORDERED
-    if isinstance(kind, DateTime):
+    if isinstance(kind, types.DateTime):
         return _ORDERED if known else frozenset()
-    if isinstance(kind, Numeric) and not isinstance(kind, Float):
+    if isinstance(kind, types.Numeric) and not isinstance(kind, types.Float):
         return _ORDERED if dialect == "postgresql" and kind.asdecimal else frozenset()
-    if isinstance(kind, Enum | Uuid):
+    if isinstance(kind, types.Enum | types.Uuid):
         return _EQUAL if known else frozenset()
     if type(kind) not in _PLAIN_TEXTS or kind.collation is not None or not known:  # type: ignore[attr-defined]
-        return frozenset({"same"} if isinstance(kind, String) else ())
+        return frozenset({"same"} if isinstance(kind, types.String) else ())
     return _TEXT | _ORDERED if dialect == "sqlite" else _TEXT
 
 
@@ -206,10 +181,10 @@ _SCALARS = (str, int, float, bool, bytes, Decimal, date, time, timedelta, UUID)
 _CURE = "make it a JSON column, or write what it holds in perform_create() and perform_update()"
 
 
-def refuse_container(where: str, kind: TypeEngine[Any], annotation: Any) -> None:
+def refuse_container(where: str, kind: types.TypeEngine[Any], annotation: Any) -> None:
     """Raises `FieldError` if a field's annotation is a list, a dict or a model and its column holds a single value."""
     plain = _plain_type(kind)
-    python_type = None if plain is None or isinstance(plain, JSON | ARRAY) else _python_type(plain)
+    python_type = None if plain is None or isinstance(plain, types.JSON | types.ARRAY) else _python_type(plain)
     if not isinstance(python_type, type) or not issubclass(python_type, _SCALARS):
         return
     for part in members(annotation):
@@ -230,48 +205,48 @@ def _convert_json(value: Any) -> Any:
         return revealed(value)
 
 
-def _plain_type(kind: TypeEngine[Any]) -> TypeEngine[Any] | None:
+def _plain_type(kind: types.TypeEngine[Any]) -> types.TypeEngine[Any] | None:
     """The type itself, or the type that a `TypeDecorator` wraps; None if the decorator converts values."""
-    if not isinstance(kind, TypeDecorator) or isinstance(kind, Interval):
+    if not isinstance(kind, types.TypeDecorator) or isinstance(kind, types.Interval):
         return kind
     cls = type(kind)
     converts = (
-        cls.process_bind_param is not TypeDecorator.process_bind_param
-        or cls.bind_processor is not TypeDecorator.bind_processor  # PickleType's
+        cls.process_bind_param is not types.TypeDecorator.process_bind_param
+        or cls.bind_processor is not types.TypeDecorator.bind_processor  # PickleType's
     )
     return None if converts else kind.impl_instance
 
 
-def _python_type(kind: TypeEngine[Any]) -> Any:
+def _python_type(kind: types.TypeEngine[Any]) -> Any:
     try:
         return kind.python_type
     except NotImplementedError:
         return None
 
 
-def _make_check(kind: TypeEngine[Any], python_type: Any, dialect: str) -> Check | None:
+def _make_check(kind: types.TypeEngine[Any], python_type: Any, dialect: str) -> Check | None:
     """A function that returns a value of the column's Python type, or raises ``ValueError`` if it does not fit."""
-    if isinstance(kind, Enum):
+    if isinstance(kind, types.Enum):
         return None
-    if python_type is str and isinstance(kind, String):
+    if python_type is str and isinstance(kind, types.String):
         return storable
-    if isinstance(kind, Integer):
+    if isinstance(kind, types.Integer):
         limit = 2 ** (_bits(kind, dialect) - 1)
         return lambda value: _check_range(limit, value)
-    if python_type is Decimal and isinstance(kind, Numeric):
+    if python_type is Decimal and isinstance(kind, types.Numeric):
         digits = _max_digits(kind, dialect)
         return lambda value: _check_digits(digits, value)
     if python_type is float and dialect == "sqlite":
         return _check_not_nan
-    if isinstance(kind, DateTime):
+    if isinstance(kind, types.DateTime):
         return lambda value: _to_utc(kind, value)
-    if isinstance(kind, Interval) and not (kind.native and dialect in ("postgresql", "oracle")):
+    if isinstance(kind, types.Interval) and not (kind.native and dialect in ("postgresql", "oracle")):
         return lambda value: _check_interval(kind, value)
     return None
 
 
 # ------------------------------------------------------------------------------------------------- types
-def _enum_coercer(kind: Enum) -> Check:
+def _enum_coercer(kind: types.Enum) -> Check:
     known: Collection[Any] = kind.enums
 
     def coerce(value: Any) -> Any:
@@ -289,10 +264,10 @@ def storable(text: str) -> str:
     return text
 
 
-def _bits(kind: Integer, dialect: str) -> int:
-    if dialect == "sqlite" or isinstance(kind, BigInteger):
+def _bits(kind: types.Integer, dialect: str) -> int:
+    if dialect == "sqlite" or isinstance(kind, types.BigInteger):
         return 64
-    return 16 if isinstance(kind, SmallInteger) else 32
+    return 16 if isinstance(kind, types.SmallInteger) else 32
 
 
 def _check_range(limit: int, number: int) -> int:
@@ -307,16 +282,16 @@ def _check_not_nan(number: float) -> float:
     return number
 
 
-def _max_digits(kind: Numeric[Any], dialect: str) -> int:
+def _max_digits(kind: types.Numeric[Any], dialect: str) -> int:
     """The maximum number of digits before the decimal point. SQLite stores numbers as floats."""
     if dialect == "sqlite":
         return 308
     return 131_072 if kind.precision is None else kind.precision - (kind.scale or 0)
 
 
-def _places(kind: Numeric[Any], dialect: str) -> int | None:
+def _places(kind: types.Numeric[Any], dialect: str) -> int | None:
     """The number of digits after the decimal point, or None for any. SQLite stores more, but SQLAlchemy reads these."""
-    if isinstance(kind, Float):  # a subclass of Numeric in SQLAlchemy 2.0
+    if isinstance(kind, types.Float):  # a subclass of Numeric in SQLAlchemy 2.0
         return None
     if kind.scale is not None:
         return kind.scale
@@ -341,7 +316,7 @@ def _check_digits(digits: int, number: Decimal) -> Decimal:
     return number
 
 
-def _to_utc(kind: DateTime, value: datetime) -> datetime:
+def _to_utc(kind: types.DateTime, value: datetime) -> datetime:
     """A datetime as its column stores it. Without a zone it is taken as UTC."""
     try:
         aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -350,7 +325,7 @@ def _to_utc(kind: DateTime, value: datetime) -> datetime:
     return aware if kind.timezone else aware.replace(tzinfo=None)
 
 
-def _check_interval(kind: Interval, value: timedelta) -> timedelta:
+def _check_interval(kind: types.Interval, value: timedelta) -> timedelta:
     """Checks a duration for a database without a type for them, which stores an epoch plus the duration."""
     try:
         kind.epoch + value
