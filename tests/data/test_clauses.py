@@ -1,5 +1,4 @@
-"""`wsaction.contrib.sqlalchemy._clauses`, `.columns` and `.violations`: columns of every type, on SQLite and
-PostgreSQL."""
+"""`wsaction.contrib.sqlalchemy`: lookups, values and errors with columns of every type, on SQLite and PostgreSQL."""
 
 import asyncio
 import datetime
@@ -40,7 +39,7 @@ class Colour(enum.Enum):
 
 
 class Reversed(sqlalchemy.types.TypeDecorator[str]):
-    """A text kept backwards."""
+    """A text that is stored backwards."""
 
     impl = sqlalchemy.String
     cache_ok = True
@@ -100,7 +99,7 @@ class Link(Base):
     __table_args__ = (sqlalchemy.UniqueConstraint("kind_id", "order"), sqlalchemy.CheckConstraint('"order" < 1000'))
     id: Mapped[int] = mapped_column(primary_key=True)
     kind_id: Mapped[int | None] = mapped_column(ForeignKey("kind.id"))
-    place: Mapped[int] = mapped_column("order")  # by another name in the database, which quotes it
+    place: Mapped[int] = mapped_column("order")  # the column has another name, which must be quoted
     kind: Mapped[Kind | None] = relationship(back_populates="links")
     pairs: Mapped[list["Pair"]] = relationship()
 
@@ -199,8 +198,8 @@ UNSTORABLE: list[tuple[str, Any, str, str]] = [  # field, value, message, which 
     ("naive", datetime.datetime.fromisoformat("0001-01-01T00:00:00+14:00"), "years 1 to 9999", "both"),
     ("span", datetime.timedelta(days=99_999_999), "in the years", "sqlite"),
     ("ratio", float("nan"), "SQLite stores no NaN", "sqlite"),
-    ("price", decimal.Decimal("99999999.999"), "at most 8 digits", "postgresql"),  # it has more once it is rounded
-    ("point", "x" * 300, "too large, too long", "postgresql"),  # a type of one's own is not looked into
+    ("price", decimal.Decimal("99999999.999"), "at most 8 digits", "postgresql"),  # it has 9 once it is rounded
+    ("point", "x" * 300, "too large, too long", "postgresql"),  # values of the application's own types are not checked
     ("doc", {"a\0": 1}, "ill-formed", "postgresql"),
 ]
 
@@ -237,7 +236,7 @@ async def test_a_number_is_rounded_to_the_places_of_its_column(sessions: Any) ->
     wanted = [one.quantize(unit, decimal.ROUND_HALF_UP) for one in written]
     assert [(await kinds.create({"price": one})).price for one in written] == wanted
     assert [one.price async for one in kinds] == wanted
-    for ordering in ("price", "-price"):  # a place that is not the objects' own would be walked to for ever
+    for ordering in ("price", "-price"):  # if a cursor missed its own object, this would not end
         whole = [one.id async for one in kinds.order_by(ordering)]
         walked: list[int] = []
         async for page in pages_of(lambda: kinds, total(ordering), 2):
@@ -246,7 +245,7 @@ async def test_a_number_is_rounded_to_the_places_of_its_column(sessions: Any) ->
         assert walked == whole
     found = {"price": "1.234", "price__gt": "1.235", "price__lte": "1.2349", "price__range": ("1.234", "1.239")}
     counts = [await kinds.filter(**{name: value}).count() for name, value in found.items()]
-    assert counts == [0, 3, 5, 0]  # what is asked for is not rounded
+    assert counts == [0, 3, 5, 0]  # the value of a lookup is not rounded
 
 
 async def test_nan_is_greater_than_every_number(tmp_path: Path) -> None:
@@ -291,9 +290,9 @@ async def test_a_value_that_a_column_cannot_hold_is_a_400_that_names_it(sessions
         with pytest.raises(InvalidParameters) as told:
             await kinds.create({"big": 2**63, "text": "\0", "ratio": 1.5})
         assert [item["loc"][1] for item in told.value.items] == ["big", "text"]
-        kind = await kinds.update(kind, {"small": 5})  # the unit goes on
+        kind = await kinds.update(kind, {"small": 5})  # the unit continues
     assert [(one.text, one.small) async for one in kinds] == [("kept", 5)]
-    assert (await kinds.update(kind, {"big": Kind.small + 1})).big == 6  # an expression is the database's to judge
+    assert (await kinds.update(kind, {"big": Kind.small + 1})).big == 6  # the database checks an expression
 
 
 async def test_the_first_write_of_a_unit_needs_no_savepoint(sessions: Any) -> None:
@@ -305,7 +304,7 @@ async def test_the_first_write_of_a_unit_needs_no_savepoint(sessions: Any) -> No
         held = await kinds.get(pk=kind.id)
         with pytest.raises(Conflict):
             await kinds.create({"key": KEY})
-        assert (held.text, names) == ("kept", [])  # what was loaded stays readable
+        assert (held.text, names) == ("kept", [])  # loaded objects stay readable
         held = await kinds.update(held, {"small": 1})
     del names[:]
     async with unit_of_work():
@@ -388,7 +387,7 @@ async def test_what_the_database_refuses(sessions: Any) -> None:
 
 async def test_what_the_database_refuses_at_the_commit(sessions: Any) -> None:
     if sessions.kw["bind"].dialect.name == "sqlite":
-        return  # without PRAGMA foreign_keys; with it, see test_sqlalchemy
+        return  # PRAGMA foreign_keys is off; test_sqlalchemy has it on
     later = SQLAlchemyQuerySet(Later, sessions)
     with pytest.raises(Conflict, match="This refers to an object that does not exist"):
         await later.create({"next_id": 99})
@@ -397,7 +396,7 @@ async def test_what_the_database_refuses_at_the_commit(sessions: Any) -> None:
 
 async def test_a_deadlock_is_busy(sessions: Any) -> None:
     if sessions.kw["bind"].dialect.name == "sqlite":
-        return  # units that write queue there
+        return  # units that write to SQLite queue
     kinds = SQLAlchemyQuerySet(Kind, sessions)
     one, two = await kinds.create({"small": 1}), await kinds.create({"small": 2})
     both = asyncio.Barrier(2)
@@ -459,14 +458,14 @@ async def test_sessions_may_be_bound_to_a_database_after_querysets_are_declared(
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     await kinds.create({"small": 2**40, "text": "abc"})
-    assert await kinds.filter(small=2**40).exists()  # as wide as SQLite has it
+    assert await kinds.filter(small=2**40).exists()  # SQLite integers have 64 bits
     assert await kinds.filter(text__contains="b").exists()
-    assert not await kinds.filter(text__contains="B").exists()  # though its LIKE has no regard to case
+    assert not await kinds.filter(text__contains="B").exists()  # although SQLite's LIKE ignores case
     await engine.dispose()
 
 
 class Diag(Exception):
-    """What psycopg says."""
+    """A unique violation as psycopg reports it."""
 
     sqlstate = "23505"
 
@@ -475,7 +474,7 @@ class Diag(Exception):
 
 
 class DivisionByZero(Exception):
-    """A mistake of the programmer's, though of the same class."""
+    """A bug in the application that SQLAlchemy raises as the same class of error."""
 
     sqlstate = "22012"
 

@@ -1,4 +1,4 @@
-"""`wsaction.pagination`: pages that stay where they are, and cursors that nobody changes."""
+"""`CursorPagination`: pages that do not shift, and cursors that cannot be changed."""
 
 import base64
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ def paginator(size: int = 3, ordering: Any = ("-due", "title"), **options: Any) 
 
 
 async def walk(cursors: CursorPagination, cards: Any, route: str | None, by: str) -> list[list[int]]:
-    """The keys on each page, from a route on by ``next`` or ``previous``."""
+    """The keys on each page, starting at a route and following ``next`` or ``previous``."""
     pages = []
     while route is not None:
         page = await cursors.paginate_queryset(cards, asking(route))
@@ -252,7 +252,7 @@ async def test_a_place_below_a_relation(kind: str, ordering: str, tmp_path: Path
 
 @asynccontextmanager
 async def things(kind: str, path: Path) -> AsyncIterator[Any]:
-    """Things with owners, of which some have none."""
+    """Things, some of them without an owner."""
     if kind == "memory":
         yield MemoryQuerySet(shelves.Thing, rows=[shelves.Thing(**row) for row in ROWS])
         return

@@ -1,4 +1,4 @@
-"""`wsaction.filters`: what may be asked of a list, and nothing else."""
+"""`wsaction.filters`: clients can filter, search and order by the listed fields, and by nothing else."""
 
 from typing import Any
 from uuid import UUID

@@ -1,5 +1,4 @@
-"""`wsaction.querysets._lookups`: names, values and Q; what random questions find in memory, in SQLite and by plain
-Python."""
+"""`wsaction.querysets._lookups`: names, values and `Q`. Random lookups find the same in every store."""
 
 import datetime
 from collections.abc import AsyncIterator, Callable
@@ -263,7 +262,7 @@ async def test_memory_sqlite_and_plain_python_agree(
 
 
 def _holds(q: Q, row: dict[str, Any]) -> bool:
-    """What Q means, once more and by itself."""
+    """The meaning of `Q`, implemented a second time."""
     children = (_holds(child, row) if isinstance(child, Q) else _compares(*child, row) for child in q.children)
     together = all(children) if q.connector == "AND" else any(children)
     return together is not q.negated

@@ -1,4 +1,4 @@
-"""`wsaction.querysets`: `MemoryQuerySet` finds by the values of fields, and lends copies."""
+"""`wsaction.querysets`: `MemoryQuerySet` finds objects by their fields and returns copies."""
 
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
