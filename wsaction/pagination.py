@@ -158,8 +158,8 @@ MAX_OFFSET = 2**63 - 1  # the largest OFFSET that databases take
 class PageNumberPagination(BasePagination):
     """Pages by number: ``cards/?page=4&page_size=20``, ``?page=last``.
 
-    ``page_size_query_param = None`` does not let clients choose the page size; ``max_page_size`` is the maximum. A page
-    that does not exist is a 404, but the first page of an empty list exists.
+    Clients choose the page size, at most ``max_page_size``, unless ``page_size_query_param`` is None. A page that does
+    not exist is a 404; the first page of an empty list exists.
     """
 
     page_query_param: str = "page"

@@ -146,7 +146,7 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
 
     async def update(self, obj: M, values: Mapping[str, Any]) -> M:
         draft, immediate = self._open_draft()
-        key, row = self._find_own(draft, obj)
+        key, row = self._get_for_update(draft, obj)
         new = self._table.change(row, self.named(values))
         if getattr(new, self.pk) != key:
             raise Conflict(f"The {self.pk} of a {self.model.__name__} cannot change.", {"fields": [self.pk]})
@@ -156,10 +156,10 @@ class MemoryQuerySet(NarrowingQuerySet[M], Generic[M]):
 
     async def delete(self, obj: M) -> None:
         draft, immediate = self._open_draft()
-        draft.delete(self._find_own(draft, obj)[0])
+        draft.delete(self._get_for_update(draft, obj)[0])
         immediate.keep()
 
-    def _find_own(self, draft: Draft[M], obj: M) -> tuple[Any, M]:
+    def _get_for_update(self, draft: Draft[M], obj: M) -> tuple[Any, M]:
         """The key of an object and its current row. Raises `NotFound` if the queryset does not contain it."""
         self._refuse_sliced("be changed")
         key = getattr(obj, self.pk)

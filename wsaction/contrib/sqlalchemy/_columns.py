@@ -56,9 +56,8 @@ class ColumnValues:
 
     def coerce(self, value: Any) -> Any:
         """The value of a lookup, as the column compares it."""
-        for convert in (self._coerce, self._check):
-            value = value if convert is None else convert(value)
-        return value
+        value = value if self._coerce is None else self._coerce(value)
+        return value if self._check is None else self._check(value)
 
     def prepare(self, value: Any) -> Any:
         """A value as it is written to the column.
@@ -170,8 +169,7 @@ def _decidable_lookups(kind: types.TypeEngine[Any], dialect: str) -> frozenset[s
 
 
 def _case_folding(dialect: str) -> Callable[[str], bool]:
-    """A test whether the database's lower() of a text equals Python's: ASCII texts; in PostgreSQL, without the I,
-    which a Turkish locale lowers differently."""
+    """A test whether the database's lower() of a text is Python's: only ASCII, on PostgreSQL without the Turkish I."""
     return str.isascii if dialect == "sqlite" else _ASCII_BUT_I.issuperset
 
 

@@ -126,8 +126,8 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         if self._where:
             return await super()._at(key)
         async with self._current_session(writing=False) as unit_session:
-            found: M | None = await unit_session.session.run_sync(_fetch_one, self._key_query, {_KEY_PARAMETER: key})
-            return found
+            row: M | None = await unit_session.session.run_sync(_fetch_one, self._key_query, {_KEY_PARAMETER: key})
+            return row
 
     @property
     def _key(self) -> Any:
@@ -135,10 +135,10 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
 
     def _sorted(self) -> Select[Any]:
         rows = self._select.order_by(None)
-        by, joins = ordering(self._ordering(), self.model, self._fields)
+        columns, joins = ordering(self._ordering(), self.model, self._fields)
         for target in joins:
             rows = rows.outerjoin(target)
-        return rows.order_by(*by)
+        return rows.order_by(*columns)
 
     def _filtered(self, rows: Select[Any]) -> Select[Any]:
         if not self._where:
@@ -176,7 +176,8 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         fields = self._fields_of(kind)
         relations, known = fields.mapper.relationships, self._coerce_values(values, kind)
         now: Mapping[str, Any] = {} if row is None else inspect(row).dict
-        related, wanted = dict[str, Any](), dict[str, Any]()
+        related: dict[str, Any] = {}
+        missing: dict[str, Any] = {}
         for name, key in fields.foreign_keys():
             loads = name in now if row is not None else self._from_select or relations[name].lazy in _EAGER
             if key not in known or not loads:
@@ -186,10 +187,10 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
             elif name in now and now.get(key) == known[key]:
                 related[name] = now[name]
             else:
-                wanted[name] = known[key]
-        if wanted:
+                missing[name] = known[key]
+        if missing:
             async with self._current_session(writing=False) as unit_session:
-                for name, key in wanted.items():
+                for name, key in missing.items():
                     options = _loader_options(relations[name].mapper, now.get(name))
                     found = await unit_session.session.get(relations[name].mapper.class_, key, options=options)
                     if found is not None:  # else it is gone, which does not mean that it was null before
@@ -222,9 +223,8 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
 
     @property
     def _may_leave_out(self) -> bool:
-        return self._select_narrows or bool(
-            self._session_events.do_orm_execute
-        )  # listeners may add conditions to any query
+        # a listener may add conditions to any query
+        return self._select_narrows or bool(self._session_events.do_orm_execute)
 
     def key_of(self, obj: M) -> Any:
         state = inspect(obj)
@@ -241,8 +241,8 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
         async with self._current_session(writing=False) as unit_session:
             # unfiltered: events are also published for objects that the select leaves out
             query = self._unfiltered_key_query
-            found: M | None = await unit_session.session.run_sync(_fetch_one, query, {_KEY_PARAMETER: key})
-            return found
+            row: M | None = await unit_session.session.run_sync(_fetch_one, query, {_KEY_PARAMETER: key})
+            return row
 
     # ---------------------------------------------------------------------------------------------- writing
     async def create(self, values: Mapping[str, Any]) -> M:
@@ -259,7 +259,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
     async def update(self, obj: M, values: Mapping[str, Any]) -> M:
         prepared = self._prepare(values)
         async with self._current_session(writing=True) as unit_session:
-            row = await self._find_own(unit_session.session, obj)
+            row = await self._get_for_update(unit_session.session, obj)
             if prepared.get(self.pk, getattr(row, self.pk)) != getattr(row, self.pk):
                 raise Conflict(f"The {self.pk} of a {self.model.__name__} cannot change.", {"fields": [self.pk]})
 
@@ -272,7 +272,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
 
     async def delete(self, obj: M) -> None:
         async with self._current_session(writing=True) as unit_session:
-            row = await self._find_own(unit_session.session, obj, locked=True)
+            row = await self._get_for_update(unit_session.session, obj, locked=True)
             await flush(unit_session, lambda: unit_session.session.delete(row), self._mapper)
 
     def check_storable(self, name: str, annotation: Any) -> None:
@@ -305,7 +305,7 @@ class SQLAlchemyQuerySet(NarrowingQuerySet[M], Generic[M]):
             raise InvalidParameters(errors)
         return prepared
 
-    async def _find_own(self, session: AsyncSession, obj: M, *, locked: bool = False) -> M:
+    async def _get_for_update(self, session: AsyncSession, obj: M, *, locked: bool = False) -> M:
         """The object in the unit's session. Its row is locked until the unit ends if the queryset has conditions.
 
         Raises `NotFound` if the queryset does not contain the object.

@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, event, inspect, select
@@ -35,8 +35,6 @@ from wsaction.transactions import UnitOfWork, finish, join_unit, unit_of_work
 __all__ = ("CurrentSession", "UnitSession", "flush")
 
 logger = logging.getLogger("wsaction")
-
-T = TypeVar("T")
 
 WARN_AFTER = 1.0  # seconds that a task waits for the write lock of the action that started it, before a warning
 QUEUE_TIMEOUT = 30.0  # seconds that a unit waits for the write lock, before it fails with `Busy`
