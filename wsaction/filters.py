@@ -112,12 +112,8 @@ class SearchFilter(BaseFilterBackend):
     def filter_queryset(self, queryset: Any, handler: Any) -> Any:
         words = _split_words(handler.query_params.get(self.search_param, ""))
         if len(words) > self.max_words:
-            raise bad_parameter(
-                self.search_param,
-                "too_long",
-                f"A search takes at most {self.max_words} words",
-                max_length=self.max_words,
-            )
+            msg = f"A search takes at most {self.max_words} words"
+            raise bad_parameter(self.search_param, "too_long", msg, max_length=self.max_words)
         for word in words:
             anywhere = Q()
             for field in handler.search_fields:

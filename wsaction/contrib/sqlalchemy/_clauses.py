@@ -134,9 +134,8 @@ class MappedFields:
     def _column_values(self, name: str) -> ColumnValues:
         if not self._dialect or name not in self._values:
             kind = self._type(name)
-            attribute = self.mapper.column_attrs[name]
-            is_plain = isinstance(attribute.columns[0], Column)
-            is_plain = is_plain and attribute.comparator_factory is ColumnProperty.Comparator
+            prop = self.mapper.column_attrs[name]
+            is_plain = isinstance(prop.columns[0], Column) and prop.comparator_factory is ColumnProperty.Comparator
             self._values[name] = ColumnValues(kind, self.dialect, is_column=is_plain)
         return self._values[name]
 
