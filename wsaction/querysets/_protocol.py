@@ -32,10 +32,7 @@ class QuerySet(Protocol):
         """The objects ordered by these fields, then by the primary key; ``"-due"`` descends. Raises `FieldError`."""
 
     def __getitem__(self, key: slice, /) -> Self:
-        """A slice of the objects. It cannot be filtered or ordered any more: that raises ``TypeError``.
-
-        Raises ``ValueError`` for negative numbers and steps.
-        """
+        """A slice; to filter or order it raises ``TypeError``. Negative numbers and steps raise ``ValueError``."""
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """The objects, in order."""
