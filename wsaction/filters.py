@@ -1,12 +1,12 @@
-"""Filters: what a client may ask of a list in the route, ``cards/?done=true&search=milk&ordering=-created,title``.
+"""Filter backends: the query parameters that filter, search and order a list.
 
-``filter_backends`` of a generic handler are asked in turn, each an instance or a class. Only what a handler lists may
-be asked for: a parameter that no filter and no paginator reads is a 400, since a list that ignored it would hold too
-much. A `WriteOnly` field cannot be listed.
+``cards/?done=true&search=milk&ordering=-created,title``. A generic handler calls its ``filter_backends``, instances or
+classes, in turn. Clients can use only the fields that the handler lists, and a `WriteOnly` field cannot be listed. A
+parameter that no filter and no paginator reads is a 400: a list that ignored it would return too much.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wsaction._utils.misspellings import refuse_misspelt
@@ -18,69 +18,74 @@ __all__ = ("BaseFilterBackend", "FieldFilter", "OrderingFilter", "SearchFilter",
 
 
 class BaseFilterBackend:
-    """Narrows or orders a queryset by what a frame asks for."""
+    """Base class of filter backends. A subclass implements `filter_queryset` and names its parameters."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         refuse_misspelt(cls)
 
     def parameters(self, handler: Any) -> Sequence[str]:
-        """The names of the query parameters that it reads, of a handler or what has its attributes."""
+        """The names of the query parameters that the backend reads for this handler."""
         return ()
 
     def check(self, handler: Any) -> None:
-        """Raises `ImproperlyConfigured` for attributes that cannot be; asked when a handler is mounted.
+        """Raises `ImproperlyConfigured` for invalid attributes of the handler. Called when the handler is mounted.
 
-        ``handler`` has the handler's attributes as they are where it is mounted, and its ``__name__``.
+        ``handler`` has the handler's attributes, with those that the mount sets, and its ``__name__``.
         """
 
     def filter_queryset(self, queryset: Any, handler: Any) -> Any:
-        """The queryset that the handler's frame asks for. Raises `wsaction.exceptions.InvalidParameters`."""
+        """The queryset, filtered or ordered by ``handler.query_params``.
+
+        Raises `wsaction.exceptions.InvalidParameters`.
+        """
         raise NotImplementedError(f"{type(self).__name__}.filter_queryset")
 
 
 class FieldFilter(BaseFilterBackend):
-    """By the fields that ``filter_fields`` lists: ``("done", "owner_id")``, or with the lookups that may be asked for,
-    ``{"title": ["exact", "icontains"]}``: ``?done=true&title__icontains=milk``.
+    """Filters by the fields in ``filter_fields``: ``?done=true&title__icontains=milk``.
 
-    ``in`` and ``range`` take values with commas between them.
+    ``filter_fields = ("done", "owner_id")`` allows ``exact`` alone; ``{"title": ["exact", "icontains"]}`` names the
+    lookups. ``in`` and ``range`` take values separated by commas.
     """
 
     def parameters(self, handler: Any) -> Sequence[str]:
-        return tuple(_lookups(handler.filter_fields))
+        return tuple(_parameter_lookups(handler.filter_fields))
 
     def check(self, handler: Any) -> None:
-        if not _lookups(handler.filter_fields):
+        lookups = _parameter_lookups(handler.filter_fields)
+        if not lookups:
             raise ImproperlyConfigured(
                 f"{handler.__name__} has a FieldFilter and lists no fields for it; set filter_fields = ('done',)"
             )
-        check_fields(handler, "filter_fields", _lookups(handler.filter_fields))
-        for name, lookup in _lookups(handler.filter_fields).items():
+        check_fields(handler, "filter_fields", lookups)
+        for name, lookup in lookups.items():
             if lookup not in LOOKUPS:
                 raise ImproperlyConfigured(
-                    f"{handler.__name__}.filter_fields: {name} asks for the lookup {lookup!r}; there are "
+                    f"{handler.__name__}.filter_fields: {name} names the unknown lookup {lookup!r}; there are "
                     f"{', '.join(LOOKUPS)}"
                 )
             value = ["0", "0"] if lookup in ("in", "range") else "0"
-            _probe(handler, "filter_fields", lambda queryset, asked: queryset.filter(**asked), {name: value})
+            _check_narrowing(handler, "filter_fields", "filter", **{name: value})
 
     def filter_queryset(self, queryset: Any, handler: Any) -> Any:
-        asked, lookups = handler.query_params, _lookups(handler.filter_fields)
-        for name, lookup in lookups.items():
-            if name in asked:
-                value: Any = asked[name].split(",") if lookup in ("in", "range") else asked[name]
+        params = handler.query_params
+        for name, lookup in _parameter_lookups(handler.filter_fields).items():
+            if name in params:
+                value: Any = params[name].split(",") if lookup in ("in", "range") else params[name]
                 try:
                     queryset = queryset.filter(**{name: value})
                 except InvalidLookup as exc:
-                    raise bad_parameter(name, "value_error", _sentence(exc.msg)) from None
+                    raise bad_parameter(name, "value_error", _to_sentence(exc.msg)) from None
         return queryset
 
 
 class SearchFilter(BaseFilterBackend):
-    """``?search=milk "two bottles"``: every word, or phrase in quotes, is in one of the ``search_fields``, in any case.
+    """Searches the fields in ``search_fields``: ``?search=milk "two bottles"``.
 
-    A field may begin with ``^``, for values that begin with the word in this very case, or ``=``, for those that are
-    the word in any case. ``search_param`` is the parameter's name; at most ``max_words`` are looked for.
+    Every word, and every phrase in quotes, must be in one of the fields, ignoring case. The prefix ``^`` of a field
+    means that its value begins with the word, case-sensitively; ``=`` means that it equals the word, ignoring case.
+    ``search_param`` is the parameter's name, ``max_words`` the maximum number of words.
     """
 
     search_param: str = "search"
@@ -95,26 +100,20 @@ class SearchFilter(BaseFilterBackend):
             raise ImproperlyConfigured(
                 f"{handler.__name__} has a SearchFilter and lists no fields for it; set search_fields = ('title',)"
             )
-        if bad := [name for name in fields if name[:1] in ("@", "$")]:
+        if invalid := [name for name in fields if name[:1] in ("@", "$")]:
             raise ImproperlyConfigured(
-                f"{handler.__name__}.search_fields: {', '.join(bad)}: a field begins with ^ or = or neither; full "
-                "text and regular expressions are no lookups of every queryset"
+                f"{handler.__name__}.search_fields: {', '.join(invalid)}: a field begins with ^, with = or with "
+                "neither; not every queryset can search full text or regular expressions"
             )
         check_fields(handler, "search_fields", [name.lstrip("^=") for name in fields])
         for name in fields:
-            _probe(
-                handler, "search_fields", lambda queryset, asked: queryset.filter(**asked), {_search_lookup(name): "0"}
-            )
+            _check_narrowing(handler, "search_fields", "filter", **{_search_lookup(name): "0"})
 
     def filter_queryset(self, queryset: Any, handler: Any) -> Any:
-        words = _words(handler.query_params.get(self.search_param, ""))
+        words = _split_words(handler.query_params.get(self.search_param, ""))
         if len(words) > self.max_words:
-            raise bad_parameter(
-                self.search_param,
-                "too_long",
-                f"At most {self.max_words} words are looked for",
-                max_length=self.max_words,
-            )
+            msg = f"A search takes at most {self.max_words} words"
+            raise bad_parameter(self.search_param, "too_long", msg, max_length=self.max_words)
         for word in words:
             anywhere = Q()
             for field in handler.search_fields:
@@ -124,7 +123,7 @@ class SearchFilter(BaseFilterBackend):
 
 
 class OrderingFilter(BaseFilterBackend):
-    """``?ordering=-created,title``, of the fields that ``ordering_fields`` lists; else by ``ordering``."""
+    """Orders by the fields in ``ordering_fields``: ``?ordering=-created,title``. The default is ``ordering``."""
 
     ordering_param: str = "ordering"
 
@@ -137,63 +136,58 @@ class OrderingFilter(BaseFilterBackend):
                 f"{handler.__name__}.ordering_fields takes names, as in ({handler.ordering_fields!r},), not a string"
             )
         for attribute in ("ordering_fields", "ordering"):
-            names = _names(getattr(handler, attribute))
+            names = _as_tuple(getattr(handler, attribute))
             check_fields(handler, attribute, [name.removeprefix("-") for name in names])
-        _probe(handler, "ordering_fields", lambda queryset, asked: queryset.order_by(*asked), handler.ordering_fields)
-        _probe(handler, "ordering", lambda queryset, asked: queryset.order_by(*asked), _names(handler.ordering))
+            _check_narrowing(handler, attribute, "order_by", *names)
 
     def get_ordering(self, handler: Any) -> Sequence[str]:
-        """The order that a frame asks for; nothing, where none is asked for and the handler has none."""
-        asked = [name.strip() for name in handler.query_params.get(self.ordering_param, "").split(",")]
-        allowed, fields = tuple(handler.ordering_fields), dict[str, str]()
-        for name in filter(None, asked):
+        """The fields to order by: those of the parameter, or else the handler's ``ordering``."""
+        allowed = list(handler.ordering_fields)
+        fields: dict[str, str] = {}
+        for name in filter(None, map(str.strip, handler.query_params.get(self.ordering_param, "").split(","))):
             if name.removeprefix("-") not in allowed:
-                told = ", ".join(allowed) or "nothing"
-                raise bad_parameter(
-                    self.ordering_param, "literal_error", f"This list can be ordered by {told}", allowed=list(allowed)
-                )
-            fields.setdefault(name.removeprefix("-"), name)  # once more, it would decide nothing
-        return tuple(fields.values()) or _names(handler.ordering)
+                msg = f"This list can be ordered by {', '.join(allowed) or 'nothing'}"
+                raise bad_parameter(self.ordering_param, "literal_error", msg, allowed=allowed)
+            fields.setdefault(name.removeprefix("-"), name)  # a repeated field has no effect
+        return tuple(fields.values()) or _as_tuple(handler.ordering)
 
     def filter_queryset(self, queryset: Any, handler: Any) -> Any:
         ordering = self.get_ordering(handler)
         return queryset.order_by(*ordering) if ordering else queryset
 
 
-def check_query(asked: Iterable[tuple[str, str]], allowed: Sequence[str]) -> None:
-    """Raises `wsaction.exceptions.InvalidParameters` for a parameter that nothing reads, and for one given twice."""
+def check_query(parameters: Iterable[tuple[str, str]], allowed: Sequence[str]) -> None:
+    """Raises `wsaction.exceptions.InvalidParameters` for unknown and repeated parameters, and for null characters."""
     seen: set[str] = set()
-    for name, value in asked:
+    for name, value in parameters:
         if name not in allowed:
-            told = ", ".join(allowed) or "no parameters"
-            raise bad_parameter(
-                name[:100], "extra_forbidden", f"Not known here; there are {told}", allowed=list(allowed)
-            )
+            msg = f"Unknown parameter; there are {', '.join(allowed) or 'none'}"
+            raise bad_parameter(name[:100], "extra_forbidden", msg, allowed=list(allowed))
         if name in seen:
-            raise bad_parameter(name, "value_error", "It is given more than once")
+            raise bad_parameter(name, "value_error", "The parameter is given more than once")
         if "\0" in value:
-            raise bad_parameter(name, "value_error", "A null character is no part of a text")
+            raise bad_parameter(name, "value_error", "The value must not contain a null character")
         seen.add(name)
 
 
-def _probe(handler: Any, attribute: str, narrow: Callable[[Any, Any], Any], asked: Any) -> None:
-    """Raises `ImproperlyConfigured` where the handler's queryset does not know a field that is listed."""
-    if handler.queryset is None:  # get_queryset() will tell
+def _check_narrowing(handler: Any, attribute: str, method: str, /, *fields: str, **lookups: Any) -> None:
+    """Raises `ImproperlyConfigured` if the handler's queryset does not know a listed field."""
+    if handler.queryset is None:  # get_queryset() makes it for each frame
         return
     try:
-        narrow(handler.queryset, asked)
+        getattr(handler.queryset, method)(*fields, **lookups)
     except FieldError as exc:
         raise ImproperlyConfigured(f"{handler.__name__}.{attribute}: {exc}") from None
-    except InvalidLookup:  # of the value that it is tried with
+    except InvalidLookup:  # the field exists; the value of this trial does not fit it
         return
 
 
-def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+def _as_tuple(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _lookups(fields: Any) -> Mapping[str, str]:
-    """The lookup of each parameter: of ``{"title": ["exact", "lt"]}``, those of ``title`` and ``title__lt``."""
+def _parameter_lookups(fields: Any) -> Mapping[str, str]:
+    """The lookup of each parameter: ``{"title": ["exact", "lt"]}`` has the parameters ``title`` and ``title__lt``."""
     if not isinstance(fields, Mapping):
         fields = dict.fromkeys((fields,) if isinstance(fields, str) else fields, ("exact",))
     return {
@@ -203,8 +197,8 @@ def _lookups(fields: Any) -> Mapping[str, str]:
     }
 
 
-def _words(text: str) -> list[str]:
-    """``'milk "two bottles"'`` is two: a word, and what stands between quotes; commas are spaces."""
+def _split_words(text: str) -> list[str]:
+    """The words and quoted phrases of a search: ``'milk "two bottles"'`` has two. Commas separate words too."""
     return [quoted or word for quoted, word in re.findall(r'"([^"]+)"|([^\s,"]+)', text)]
 
 
@@ -213,5 +207,5 @@ def _search_lookup(field: str) -> str:
     return f"{field}__icontains" if lookup is None else f"{field[1:]}__{lookup}"
 
 
-def _sentence(text: str) -> str:
+def _to_sentence(text: str) -> str:
     return (text[:1].upper() + text[1:]).removesuffix(".")

@@ -1,5 +1,4 @@
-"""`wsaction.contrib.sqlalchemy._clauses`, `.columns` and `.violations`: columns of every type, on SQLite and
-PostgreSQL."""
+"""`wsaction.contrib.sqlalchemy`: lookups, values and errors with columns of every type, on SQLite and PostgreSQL."""
 
 import asyncio
 import datetime
@@ -22,7 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_colu
 
 from tests.support import shelves
 from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
-from wsaction.contrib.sqlalchemy._clauses import Condition, MappedFields, _behind
+from wsaction.contrib.sqlalchemy._clauses import Condition, MappedFields, _related_clause
 from wsaction.contrib.sqlalchemy._errors import api_error
 from wsaction.exceptions import Busy, Conflict, InvalidParameters, NotFound
 from wsaction.pagination import pages_of, total
@@ -40,7 +39,7 @@ class Colour(enum.Enum):
 
 
 class Reversed(sqlalchemy.types.TypeDecorator[str]):
-    """A text kept backwards."""
+    """A text that is stored backwards."""
 
     impl = sqlalchemy.String
     cache_ok = True
@@ -100,7 +99,7 @@ class Link(Base):
     __table_args__ = (sqlalchemy.UniqueConstraint("kind_id", "order"), sqlalchemy.CheckConstraint('"order" < 1000'))
     id: Mapped[int] = mapped_column(primary_key=True)
     kind_id: Mapped[int | None] = mapped_column(ForeignKey("kind.id"))
-    place: Mapped[int] = mapped_column("order")  # by another name in the database, which quotes it
+    place: Mapped[int] = mapped_column("order")  # the column has another name, which must be quoted
     kind: Mapped[Kind | None] = relationship(back_populates="links")
     pairs: Mapped[list["Pair"]] = relationship()
 
@@ -178,12 +177,12 @@ FAILS: list[tuple[str, Any, str]] = [
     ("size", "xl", "expected one of s, m"),
     ("size", [], "expected one of"),
     ("key", "5", "valid UUID"),
-    ("text", "a\0b", "neither NUL nor"),
-    ("text__icontains", "\ud800", "neither NUL nor"),
-    ("text__in", ["a", "\0"], "neither"),
+    ("text", "a\0b", "without NUL and"),
+    ("text__icontains", "\ud800", "without NUL and"),
+    ("text__in", ["a", "\0"], "without NUL"),
     ("naive", "soon", "valid datetime"),
     ("price", "NaN", "finite number"),
-    ("price", "1e400", "digits before its point"),
+    ("price", "1e400", "digits before the decimal point"),
     ("naive", "0001-01-01T00:00:00+14:00", "years 1 to 9999"),
     ("aware__lt", "9999-12-31T23:59:59-14:00", "years 1 to 9999"),
     ("span", "soon", "valid timedelta"),
@@ -194,13 +193,13 @@ UNSTORABLE: list[tuple[str, Any, str, str]] = [  # field, value, message, which 
     ("small", 40_000, "expected a number from -32768 to 32767", "postgresql"),
     ("price", decimal.Decimal("1e999999"), "at most", "both"),
     ("price", decimal.Decimal("1e8"), "at most 8 digits", "postgresql"),
-    ("text", "a\0b", "neither NUL nor", "both"),
+    ("text", "a\0b", "without NUL and", "both"),
     ("text", "x" * 201, "at most 200 characters", "postgresql"),
     ("naive", datetime.datetime.fromisoformat("0001-01-01T00:00:00+14:00"), "years 1 to 9999", "both"),
-    ("span", datetime.timedelta(days=99_999_999), "between the years", "sqlite"),
-    ("ratio", float("nan"), "SQLite keeps no NaN", "sqlite"),
-    ("price", decimal.Decimal("99999999.999"), "at most 8 digits", "postgresql"),  # it has more once it is rounded
-    ("point", "x" * 300, "too large, too long", "postgresql"),  # a type of one's own is not looked into
+    ("span", datetime.timedelta(days=99_999_999), "in the years", "sqlite"),
+    ("ratio", float("nan"), "SQLite stores no NaN", "sqlite"),
+    ("price", decimal.Decimal("99999999.999"), "at most 8 digits", "postgresql"),  # it has 9 once it is rounded
+    ("point", "x" * 300, "too large, too long", "postgresql"),  # values of the application's own types are not checked
     ("doc", {"a\0": 1}, "ill-formed", "postgresql"),
 ]
 
@@ -224,7 +223,7 @@ async def test_columns_of_every_type(sessions: Any) -> None:
         "point__iexact",
         "links__id__contains",
     ):
-        with pytest.raises(FieldError, match="is no text"):
+        with pytest.raises(FieldError, match="is not a text field"):
             kinds.filter(**{name: "x"})
     kind = await kinds.update(kind, {"naive": NOON, "aware": LATER, "point": None})
     assert await kinds.filter(naive=NOON).exists()
@@ -237,7 +236,7 @@ async def test_a_number_is_rounded_to_the_places_of_its_column(sessions: Any) ->
     wanted = [one.quantize(unit, decimal.ROUND_HALF_UP) for one in written]
     assert [(await kinds.create({"price": one})).price for one in written] == wanted
     assert [one.price async for one in kinds] == wanted
-    for ordering in ("price", "-price"):  # a place that is not the objects' own would be walked to for ever
+    for ordering in ("price", "-price"):  # if a cursor missed its own object, this would not end
         whole = [one.id async for one in kinds.order_by(ordering)]
         walked: list[int] = []
         async for page in pages_of(lambda: kinds, total(ordering), 2):
@@ -246,7 +245,7 @@ async def test_a_number_is_rounded_to_the_places_of_its_column(sessions: Any) ->
         assert walked == whole
     found = {"price": "1.234", "price__gt": "1.235", "price__lte": "1.2349", "price__range": ("1.234", "1.239")}
     counts = [await kinds.filter(**{name: value}).count() for name, value in found.items()]
-    assert counts == [0, 3, 5, 0]  # what is asked for is not rounded
+    assert counts == [0, 3, 5, 0]  # the value of a lookup is not rounded
 
 
 async def test_nan_is_greater_than_every_number(tmp_path: Path) -> None:
@@ -266,7 +265,7 @@ async def test_nan_is_greater_than_every_number(tmp_path: Path) -> None:
 
     await check(MemoryQuerySet(Ratio, rows=[Ratio(id=n, ratio=ratio) for n, ratio in enumerate(rows, 1)]))
     async with shelves.sqlite(tmp_path, Base.metadata) as engine:
-        with pytest.raises(InvalidLookup, match="SQLite keeps no NaN"):
+        with pytest.raises(InvalidLookup, match="SQLite stores no NaN"):
             SQLAlchemyQuerySet(Kind, async_sessionmaker(engine)).exclude(ratio__gt=nan)
     async with shelves.postgres(Base.metadata) as found:
         if found is not None:
@@ -291,9 +290,9 @@ async def test_a_value_that_a_column_cannot_hold_is_a_400_that_names_it(sessions
         with pytest.raises(InvalidParameters) as told:
             await kinds.create({"big": 2**63, "text": "\0", "ratio": 1.5})
         assert [item["loc"][1] for item in told.value.items] == ["big", "text"]
-        kind = await kinds.update(kind, {"small": 5})  # the unit goes on
+        kind = await kinds.update(kind, {"small": 5})  # the unit continues
     assert [(one.text, one.small) async for one in kinds] == [("kept", 5)]
-    assert (await kinds.update(kind, {"big": Kind.small + 1})).big == 6  # an expression is the database's to judge
+    assert (await kinds.update(kind, {"big": Kind.small + 1})).big == 6  # the database checks an expression
 
 
 async def test_the_first_write_of_a_unit_needs_no_savepoint(sessions: Any) -> None:
@@ -305,7 +304,7 @@ async def test_the_first_write_of_a_unit_needs_no_savepoint(sessions: Any) -> No
         held = await kinds.get(pk=kind.id)
         with pytest.raises(Conflict):
             await kinds.create({"key": KEY})
-        assert (held.text, names) == ("kept", [])  # what was loaded stays readable
+        assert (held.text, names) == ("kept", [])  # loaded objects stay readable
         held = await kinds.update(held, {"small": 1})
     del names[:]
     async with unit_of_work():
@@ -338,9 +337,9 @@ async def test_a_relation_whose_objects_have_a_key_of_several_columns(sessions: 
         assert [one.id async for one in links.filter(**lookups)] == wanted
         assert [one.id async for one in links.exclude(**lookups)] == [3 - wanted[0]]
     for lookup, value in (("pairs", 1), ("pairs__in", [1]), ("pairs__contains", "x")):
-        with pytest.raises(FieldError, match=r"key is of several columns .* name one of pairs__link_id, pairs__number"):
+        with pytest.raises(FieldError, match=r"key has several columns .* name one of pairs__link_id, pairs__number"):
             links.filter(**{lookup: value})
-    with pytest.raises(FieldError, match="compares with nothing"):
+    with pytest.raises(FieldError, match="cannot be compared"):
         await links.order_by("pairs").first()
 
 
@@ -371,7 +370,7 @@ async def test_what_the_database_refuses(sessions: Any) -> None:
         (
             links,
             {"kind_id": 99, "place": 1},
-            "This refers to what is not there, or something refers to it.",
+            "This refers to an object that does not exist, or another object refers to this one.",
             ["kind_id"],
         ),
         (links, {"place": 1000}, "This conflicts with what is already there.", None),
@@ -381,23 +380,23 @@ async def test_what_the_database_refuses(sessions: Any) -> None:
                 await queryset.create(values)
             assert (told.value.msg, told.value.ctx) == (msg, fields and {"fields": fields})
     if enforced:
-        with pytest.raises(Conflict, match="something refers to it"):
+        with pytest.raises(Conflict, match="another object refers to this one"):
             await kinds.delete(kind)
     assert (await links.count(), await kinds.count()) == (1, 1)
 
 
 async def test_what_the_database_refuses_at_the_commit(sessions: Any) -> None:
     if sessions.kw["bind"].dialect.name == "sqlite":
-        return  # without PRAGMA foreign_keys; with it, see test_sqlalchemy
+        return  # PRAGMA foreign_keys is off; test_sqlalchemy has it on
     later = SQLAlchemyQuerySet(Later, sessions)
-    with pytest.raises(Conflict, match="This refers to what is not there"):
+    with pytest.raises(Conflict, match="This refers to an object that does not exist"):
         await later.create({"next_id": 99})
     assert await later.count() == 0
 
 
 async def test_a_deadlock_is_busy(sessions: Any) -> None:
     if sessions.kw["bind"].dialect.name == "sqlite":
-        return  # units that write queue there
+        return  # units that write to SQLite queue
     kinds = SQLAlchemyQuerySet(Kind, sessions)
     one, two = await kinds.create({"small": 1}), await kinds.create({"small": 2})
     both = asyncio.Barrier(2)
@@ -437,8 +436,8 @@ async def test_a_narrowed_row_is_locked_until_the_unit_ends(sessions: Any) -> No
 
 # ------------------------------------------------------------------------------------------------- by themselves
 def test_what_is_no_relationship_is_followed_by_nobody() -> None:
-    with pytest.raises(FieldError, match=r"Kind\.text is no relationship"):
-        _behind("text", [Condition(("text", "x"), "exact", 1)], Kind, MappedFields(inspect(Kind), str))
+    with pytest.raises(FieldError, match=r"Kind\.text is not a relationship"):
+        _related_clause("text", [Condition(("text", "x"), "exact", 1)], Kind, MappedFields(inspect(Kind), str))
 
 
 def test_a_key_of_several_columns_is_not_asked_for() -> None:
@@ -459,14 +458,14 @@ async def test_sessions_may_be_bound_to_a_database_after_querysets_are_declared(
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     await kinds.create({"small": 2**40, "text": "abc"})
-    assert await kinds.filter(small=2**40).exists()  # as wide as SQLite has it
+    assert await kinds.filter(small=2**40).exists()  # SQLite integers have 64 bits
     assert await kinds.filter(text__contains="b").exists()
-    assert not await kinds.filter(text__contains="B").exists()  # though its LIKE has no regard to case
+    assert not await kinds.filter(text__contains="B").exists()  # although SQLite's LIKE ignores case
     await engine.dispose()
 
 
 class Diag(Exception):
-    """What psycopg says."""
+    """A unique violation as psycopg reports it."""
 
     sqlstate = "23505"
 
@@ -475,7 +474,7 @@ class Diag(Exception):
 
 
 class DivisionByZero(Exception):
-    """A mistake of the programmer's, though of the same class."""
+    """A bug in the application that SQLAlchemy raises as the same class of error."""
 
     sqlstate = "22012"
 

@@ -1,5 +1,4 @@
-"""`wsaction.serializers._core_schema` and the input and output models of `wsaction.serializers`: one model, two
-ways."""
+"""`wsaction.serializers._core_schema`, and the input and output models that `wsaction.serializers` makes of a model."""
 
 import dataclasses
 import datetime as dt
@@ -48,7 +47,7 @@ FULL, PART = input_model(Card), input_model(Card, partial=True)
 
 
 def told(call: Any, *args: Any) -> list[tuple[str, list[Any]]]:
-    """Of each error its type and place."""
+    """The type and place of each error."""
     with pytest.raises(InvalidParameters) as raised:
         call(*args)
     return [(item["type"], item["loc"]) for item in raised.value.errors]
@@ -272,7 +271,7 @@ def test_of_partial_input_it_sees_the_rest_of_the_object() -> None:
     part = input_model(Span, partial=True)
     assert part.values({"start": 12}, ROW) == {"start": 12}
     assert part.values([11, 12], ROW) == {"start": 11, "end": 12}
-    assert part.values({"end": 5}) == {"end": 5}  # of no object, there is no whole
+    assert part.values({"end": 5}) == {"end": 5}  # without an object, nothing is checked as a whole
     with pytest.raises(InvalidParameters, match="7 of ada ends before it starts"):
         part.values({"end": 5}, ROW)
     with pytest.raises(InvalidParameters, match="7 of ada ends before it starts"):
@@ -571,7 +570,7 @@ def test_a_model_below_itself() -> None:
 
 
 class OwnSchema(BaseModel):
-    """A model whose schema is no model's."""
+    """A model whose schema is not a model schema."""
 
     text: str
 

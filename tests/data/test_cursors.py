@@ -1,4 +1,4 @@
-"""`wsaction.pagination`: pages that stay where they are, and cursors that nobody changes."""
+"""`CursorPagination`: pages that do not shift, and cursors that cannot be changed."""
 
 import base64
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ from wsaction.contrib.sqlalchemy import SQLAlchemyQuerySet
 from wsaction.exceptions import ImproperlyConfigured, InvalidParameters, NotFound
 from wsaction.filters import OrderingFilter
 from wsaction.limits import Limits
-from wsaction.pagination import CursorPagination, behind, pages_of, total
+from wsaction.pagination import CursorPagination, conditions_after, pages_of, total
 from wsaction.querysets import MemoryQuerySet
 from wsaction.testing.querysets import ROWS
 
@@ -34,7 +34,7 @@ def paginator(size: int = 3, ordering: Any = ("-due", "title"), **options: Any) 
 
 
 async def walk(cursors: CursorPagination, cards: Any, route: str | None, by: str) -> list[list[int]]:
-    """The keys on each page, from a route on by ``next`` or ``previous``."""
+    """The keys on each page, starting at a route and following ``next`` or ``previous``."""
     pages = []
     while route is not None:
         page = await cursors.paginate_queryset(cards, asking(route))
@@ -211,8 +211,8 @@ def test_an_order_is_made_total(ordering: Any, wanted: Any) -> None:
 
 async def test_behind_the_last_there_is_nothing() -> None:
     async with stored("memory", [*numbered(2), Card(id=3, title="c", due=1)]) as cards:
-        assert await cards.filter(behind(("due",), [None])).count() == 0
-        assert await cards.filter(behind(("-due",), [None])).count() == 1
+        assert await cards.filter(conditions_after(("due",), [None])).count() == 0
+        assert await cards.filter(conditions_after(("-due",), [None])).count() == 1
 
 
 async def test_the_handlers_order_goes_before_the_paginators() -> None:
@@ -252,7 +252,7 @@ async def test_a_place_below_a_relation(kind: str, ordering: str, tmp_path: Path
 
 @asynccontextmanager
 async def things(kind: str, path: Path) -> AsyncIterator[Any]:
-    """Things with owners, of which some have none."""
+    """Things, some of them without an owner."""
     if kind == "memory":
         yield MemoryQuerySet(shelves.Thing, rows=[shelves.Thing(**row) for row in ROWS])
         return

@@ -1,4 +1,4 @@
-"""A database that is away: 503 for each request, one line in the log for each outage and one when it is back."""
+"""A database that is unavailable: 503 for each request, one log line for each outage and one for its end."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ class ItemOut(BaseModel):
 
 
 class Gate:
-    """What stands between the app and PostgreSQL: it refuses, resets what is open, and lets pass again."""
+    """A proxy between the app and PostgreSQL that can refuse and reset connections, and accept them again."""
 
     def __init__(self, host: str, port: int) -> None:
         self.address = host, port
@@ -136,7 +136,7 @@ FRAMES: list[dict[str, Any]] = [
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What wsaction has logged since this was last asked, as words that say what it is."""
+    """The log lines of wsaction since the last call, shortened to "away" and "back"."""
     lines = [record.getMessage() for record in caplog.records if record.name == "wsaction"]
     caplog.clear()
     return ["away" if "is away" in line else "back" if "is back" in line else line for line in lines]
@@ -195,7 +195,7 @@ async def test_a_connection_that_is_reset_within_an_action(caplog: pytest.LogCap
             reply = await ws.call("change")
             assert (reply["status"], reply["errors"][0]["type"]) == (503, "database_unavailable")
             assert (await ws.call("retrieve"))["data"]["title"] == "a"
-            assert (await ws.call("read"))["data"] == "a"  # which has all that it wanted
+            assert (await ws.call("read"))["data"] == "a"  # the action had read everything before the outage
             assert (await ws.call("retrieve"))["status"] == 200
         assert set(told(caplog)) == {"away", "back"}
 
@@ -252,7 +252,7 @@ async def test_a_sqlite_file_that_cannot_be_opened_or_written(tmp_path: Path, ca
 
 @contextlib.asynccontextmanager
 async def _sqlite(folder: Path) -> AsyncIterator[AsyncEngine]:
-    """Each use opens the file anew."""
+    """An engine without a pool: each use opens the file again."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{folder}/items.db", poolclass=sqlalchemy.NullPool)
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)

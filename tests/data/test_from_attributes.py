@@ -1,4 +1,4 @@
-"""`wsaction.serializers._from_attributes`: objects as a model shows them, and nothing else of them."""
+"""`wsaction.serializers._from_attributes`: objects are shown with the fields of the model and no others."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""`wsaction.generics`: a queryset and a serializer, and the hooks between them."""
+"""`wsaction.generics`: handlers with a queryset and a serializer, and their hooks."""
 
 import re
 from types import SimpleNamespace
@@ -275,7 +275,7 @@ class Entry(BaseModel):
 
 
 def schema(action: Any, name: str) -> set[str]:
-    """The properties that an action announces: of its parameter, or of what it returns."""
+    """The properties in the schema of an action's parameter, or of its return value."""
     kind: Any = action
     hints = {
         key: kind.resolve_annotation(hint, {}) for key, hint in get_type_hints(kind.create, include_extras=True).items()

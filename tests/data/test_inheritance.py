@@ -1,4 +1,4 @@
-"""`SQLAlchemyQuerySet` of classes that inherit from each other: changed, deleted and shown through their base class."""
+"""`SQLAlchemyQuerySet` with inheritance: objects are changed, deleted and shown through their base class."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -38,7 +38,7 @@ class Team(Base):
 
 
 class Person(Base):
-    """Joined inheritance, all subclasses loaded with it."""
+    """Joined inheritance; subclasses are loaded with the base class."""
 
     __tablename__ = "person"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -58,7 +58,7 @@ class Manager(Person):
 
 
 class Animal(Base):
-    """Joined inheritance, subclasses loaded by themselves."""
+    """Joined inheritance; columns of subclasses are loaded separately."""
 
     __tablename__ = "animal"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -77,7 +77,7 @@ class Dog(Animal):
 
 
 class Vehicle(Base):
-    """One table for all."""
+    """Single-table inheritance."""
 
     __tablename__ = "vehicle"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -96,7 +96,7 @@ class Car(Vehicle):
 
 
 class Shape(ConcreteBase, Base):
-    """A table for each class, read as a union."""
+    """Concrete-table inheritance, read as a union."""
 
     __tablename__ = "shape"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -211,7 +211,7 @@ async def test_a_subclass_is_complete_after_it_was_changed_through_its_base(kind
         async with sessions.begin() as session:
             session.add_all([Manager(name="one"), Dog(name="one"), Car(name="one"), Circle(name="one")])
         for base, told in (
-            (Person, {"budget": 5, "changes": 0}),  # whose own table is not updated
+            (Person, {"budget": 5, "changes": 0}),  # the base class's table is not updated
             (Animal, {"tricks": 1, "doubled": 2}),
             (Vehicle, {"doors": 4, "checked": 1, "version": 2}),
             (Shape, {"radius": 1, "changes": 1}),

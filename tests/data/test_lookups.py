@@ -1,5 +1,4 @@
-"""`wsaction.querysets._lookups`: names, values and Q; what random questions find in memory, in SQLite and by plain
-Python."""
+"""`wsaction.querysets._lookups`: names, values and `Q`. Random lookups find the same in every store."""
 
 import datetime
 from collections.abc import AsyncIterator, Callable
@@ -80,7 +79,7 @@ def test_a_condition_is_a_q(other: Any) -> None:
     with pytest.raises(TypeError, match="a condition is a Q, as in Q"):
         Q(other)
     for combine in (lambda: Q(a=1) & other, lambda: Q(a=1) | other):
-        with pytest.raises(TypeError, match="a Q is combined with another one"):
+        with pytest.raises(TypeError, match="a Q is combined with another Q"):
             combine()
 
 
@@ -97,12 +96,12 @@ def test_what_must_hold_is_known() -> None:
         ("xyz", "Thing has no field 'xyz'; there are id, slug, title, rank, done, due, board, position, owner"),
         (
             "title__contain",
-            "title has no lookup 'contain', as 'title__contain' asks of Thing; did you mean 'contains'?",
+            "title has no lookup 'contain' ('title__contain' of Thing); did you mean 'contains'?",
         ),
-        ("owner__nam", "owner has no field 'nam', as 'owner__nam' asks of Thing; did you mean 'name'?"),
-        ("title__exact__in", "title has no lookup 'exact', as 'title__exact__in' asks of Thing; did you mean 'exact'?"),
-        ("rank__icontains", "Thing.rank is no text, which 'rank__icontains' asks for"),
-        ("owner__id__startswith", "Owner.id is no text, which 'owner__id__startswith' asks for"),
+        ("owner__nam", "owner has no field 'nam' ('owner__nam' of Thing); did you mean 'name'?"),
+        ("title__exact__in", "title has no lookup 'exact' ('title__exact__in' of Thing); did you mean 'exact'?"),
+        ("rank__icontains", "Thing.rank is not a text field, which 'rank__icontains' needs"),
+        ("owner__id__startswith", "Owner.id is not a text field, which 'owner__id__startswith' needs"),
     ],
 )
 def test_a_name_that_there_is_not(key: str, message: str) -> None:
@@ -126,7 +125,7 @@ def test_paths() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- values
-NULL = "null is neither less nor greater, and no text; ask with isnull"
+NULL = "expected a value, got null; use isnull to find null"
 
 
 @pytest.mark.parametrize(
@@ -139,7 +138,7 @@ NULL = "null is neither less nor greater, and no text; ask with isnull"
         ("rank__in", "12", ("rank", "in", "12", "expected a list of values, got str")),
         ("rank__in", 5, ("rank", "in", 5, "expected a list of values, got int")),
         ("rank__in", {1: 2}, ("rank", "in", {1: 2}, "expected a list of values, got dict")),
-        ("rank__range", [1], ("rank", "range", [1], "expected two values, the least and the greatest")),
+        ("rank__range", [1], ("rank", "range", [1], "expected two values, the smallest and the largest")),
         ("done__isnull", "maybe", ("done", "isnull", "maybe", "expected true or false")),
         ("owner__id__in", [[]], ("owner__id", "in", [[]], "Input should be a valid integer")),
     ],
@@ -164,7 +163,7 @@ def test_values_are_coerced() -> None:
     assert value(rank__isnull=1) is True
     assert value(rank__isnull="False") is False
     assert value(owner=shelves.Owner(id=3, name=None)) == 3
-    with pytest.raises(InvalidLookup, match=f"{MAX_IN + 1} values are more than {MAX_IN}"):
+    with pytest.raises(InvalidLookup, match=f"expected at most {MAX_IN} values, got {MAX_IN + 1}"):
         value(rank__in=range(MAX_IN + 1))
     with pytest.raises(ValueError, match="valid integer"):
         coercer(int)("x")
@@ -263,7 +262,7 @@ async def test_memory_sqlite_and_plain_python_agree(
 
 
 def _holds(q: Q, row: dict[str, Any]) -> bool:
-    """What Q means, once more and by itself."""
+    """The meaning of `Q`, implemented a second time."""
     children = (_holds(child, row) if isinstance(child, Q) else _compares(*child, row) for child in q.children)
     together = all(children) if q.connector == "AND" else any(children)
     return together is not q.negated

@@ -1,4 +1,4 @@
-"""What is `WriteOnly` leaves by no way, and what is `ReadOnly` comes in by none: every way by every kind of type."""
+"""`WriteOnly` fields are never sent and `ReadOnly` fields never read: every way in and out, with every kind of type."""
 
 import dataclasses
 import enum
@@ -83,7 +83,7 @@ def ada(model: Any) -> Any:
 # ------------------------------------------------------------------------------------------------- kinds of types
 @functools.cache
 def both_ways(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
-    """Annotations by what they are, and what puts an account, or its JSON, into the place that it has there."""
+    """Annotations by kind, each with a function that puts an account, or its JSON, into such a value."""
 
     class Holder(BaseModel):
         account: model
@@ -122,7 +122,7 @@ def both_ways(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
     alias = TypeAliasType("alias", list[model])  # type: ignore[valid-type]
 
     def held(by: Any) -> Callable[[Any], Any]:
-        """Of JSON, an object; of an account, an instance."""
+        """Makes an object of JSON data, and an instance of an account."""
         return lambda it: {"account": it} if isinstance(it, dict) else by(account=it)
 
     return {
@@ -161,7 +161,7 @@ def both_ways(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
 
 @functools.cache
 def ways_out_alone(model: Any) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
-    """The same of what only goes out: types that say less than what is returned, and serializers of one's own."""
+    """The same for output alone: types that are vaguer than the returned value, and custom serializers."""
 
     kept = model.model_fields["password"].rebuild_annotation()
 
@@ -258,7 +258,7 @@ OUT = [*both_ways(Account), *ways_out_alone(Account)]
 
 # ------------------------------------------------------------------------------------------------- ways out
 def telling(annotation: Any, value: Callable[[], Any]) -> type[AsyncAPIConsumer]:
-    """A consumer that tells a value in every way there is, each an action of its own."""
+    """A consumer that sends a value in every possible way, each an action."""
 
     def made() -> Any:
         return value()
@@ -327,7 +327,7 @@ def telling(annotation: Any, value: Callable[[], Any]) -> type[AsyncAPIConsumer]
 
 
 class Undeclared(SubscribeMixin, AsyncAPIConsumer):
-    """Its events may be anything."""
+    """A consumer that does not declare its events, so that they may have any type."""
 
 
 WAYS_OUT = [
@@ -348,7 +348,7 @@ WAYS_OUT = [
 
 
 async def said(app: WSAction, action: str) -> str:
-    """All that a subscriber is told of one call, and the caller is."""
+    """All frames that one call sends to the caller and to a subscriber."""
     async with app.lifespan(), connect(app, "/ws/") as ws:
         await ws.call("subscribe")
         await ws.send_json({"action": action, "request_id": "it"})
@@ -359,7 +359,7 @@ async def said(app: WSAction, action: str) -> str:
     return json.dumps(frames)
 
 
-TWICE = ("stream", "unannotated_stream", "event", "pushed", "broadcast", "sent")  # that tell more than the reply
+TWICE = ("stream", "unannotated_stream", "event", "pushed", "broadcast", "sent")  # they send more than the reply
 
 
 def replied(frames: list[Any], request_id: str) -> bool:
@@ -367,7 +367,7 @@ def replied(frames: list[Any], request_id: str) -> bool:
 
 
 def app_of(model: Any, kind: str) -> tuple[WSAction, Callable[[], Any]]:
-    """An app that tells a value of a kind, and what makes one."""
+    """An app that sends values of a kind, and a function that makes such a value."""
     annotation, put = (both_ways(model) | ways_out_alone(model))[kind]
 
     def value() -> Any:
@@ -412,7 +412,7 @@ async def test_nor_from_elsewhere_in_the_app(kind: str) -> None:
 
 
 def responses(document: Any) -> Iterator[Any]:
-    """The schemas of what goes out, with those that they refer to."""
+    """The schemas of everything that the server sends, with the schemas that they refer to."""
     for channel in document["channels"].values():
         for message in channel.get("messages", {}).values():
             properties = message.get("payload", {}).get("properties", {})
@@ -442,12 +442,12 @@ def test_the_document_tells_of_them_where_they_go_and_not_elsewhere(kind: str) -
     assert "is_admin" in told
     assert "password" not in told
     assert "password" in fields_told(Unmarked, kind)
-    assert SECRET not in json.dumps(app_of(Account, kind)[0].asyncapi())  # not as the default of a parameter either
+    assert SECRET not in json.dumps(app_of(Account, kind)[0].asyncapi())  # nor as the default of a parameter
 
 
 # ------------------------------------------------------------------------------------------------- ways in
 def taking(annotation: Any, got: list[Any]) -> type[AsyncAPIConsumer]:
-    """A consumer that keeps what comes in, in every way there is."""
+    """A consumer that collects what clients send, in every possible way."""
 
     async def found(it: annotation) -> Any:
         return it
@@ -528,7 +528,7 @@ def accounts(part: Any) -> Iterator[Any]:
 
 
 async def taken(model: Any, kind: str) -> dict[str, list[Any]]:
-    """The accounts that came in, by way."""
+    """The accounts that were received, by the way in which they were sent."""
     annotation, put = both_ways(model)[kind]
     sent = put({"name": "ada", "password": SECRET, "is_admin": True})
     got: list[Any] = []
@@ -581,7 +581,7 @@ async def test_the_document_asks_for_what_comes_in(kind: str) -> None:
 
 
 class Stamped(BaseModel):
-    """What an application gives its objects itself: an id, a time, a list."""
+    """A model with fields that the application itself sets."""
 
     id: Annotated[int, ReadOnly]
     tags: Annotated[list[str], ReadOnly] = []
@@ -613,7 +613,7 @@ def test_validators_of_the_whole_see_none_for_what_has_no_default() -> None:
 
 
 def other_ways(marker: Any) -> dict[str, Any]:
-    """Models whose field could be filled by another name than its own."""
+    """Models whose field could be filled under another name."""
     field = Annotated[bool, marker]
 
     class ByAlias(BaseModel):
@@ -674,7 +674,7 @@ def test_nor_by_another_name(kind: str, sent: dict[str, Any]) -> None:
     assert "is_admin" not in (made.model_extra or {})
     assert "admin" not in (made.model_extra or {})
     values = input_model(model).values(sent)
-    assert values.get("meta", sent.get("meta", {})) == sent.get("meta", {})  # what may be written is
+    assert values.get("meta", sent.get("meta", {})) == sent.get("meta", {})  # the writable fields arrive
     assert values.keys() <= {"meta"}
 
 
@@ -872,7 +872,7 @@ class Person(BaseModel):
 
 
 class OpenPerson(BaseModel):
-    """The same without marks."""
+    """The same model without markers."""
 
     id: int = 0
     name: str
@@ -887,7 +887,7 @@ class People(SubscribeMixin, ModelAPIActionHandler):
     @async_action
     async def me(self, pk: int) -> Person:
         found: Any = await self.queryset.get(pk=pk)
-        return found  # a row, which has the attributes of one
+        return found  # a row, which has the attributes of a Person
 
     @async_action
     async def everybody(self) -> list[Person]:
@@ -914,7 +914,7 @@ async def people(request: Any, tmp_path: Path) -> AsyncIterator[Any]:
 
 
 async def told_of_people(people: Any, serializer: Any) -> tuple[str, Any]:
-    """All that is told of a person who is created in two ways and read in every way; and how they are stored."""
+    """All frames about a person who is created in two ways and read in every way, and the stored person."""
     handler = People.as_aaah(queryset=people, serializer_class=serializer)
     root = type("Root", (AsyncAPIConsumer,), {"routepatterns": [path("people/", handler)]})
     app = WSAction([path("ws/", root.as_asgi())])
@@ -1049,7 +1049,7 @@ def test_clients_have_types_of_both_ways() -> None:
     assert "signUp(params: { data: AccountInput }, options?: CallOptions): Promise<Account[]>" in types
     assert 'ServerEvent<"joined", Account>' in types
     read = output_model(Account).model_validate_json('{"name": "ada", "kind": "account", "is_admin": true}')
-    assert read.is_admin  # what the Python client is given to read it
+    assert read.is_admin  # the Python client reads replies with this model
 
 
 class AllowingMore(BaseModel):

@@ -1,4 +1,4 @@
-"""`wsaction.querysets._memory_table`: keys, unique fields, and drafts that are merged when their unit is committed."""
+"""`wsaction.querysets._memory_table`: keys, unique fields, and drafts that are stored when their unit commits."""
 
 import asyncio
 import datetime
@@ -30,7 +30,7 @@ def deck(*rows: Card, **options: Any) -> MemoryQuerySet[Card]:
 
 
 async def apart(work: Any) -> Any:
-    """What it returns outside of the unit under way."""
+    """Runs work outside of the current unit of work."""
     return await asyncio.create_task(work, context=Context())
 
 
@@ -87,13 +87,13 @@ async def test_keys_of_several_types_have_an_order_too() -> None:
 async def test_a_key_does_not_change() -> None:
     cards = deck(Card(id=1))
     assert (await cards.update(await cards.get(pk=1), {"pk": "1", "title": "x"})).title == "x"
-    with pytest.raises(Conflict, match="The id of a Card does not change"):
+    with pytest.raises(Conflict, match="The id of a Card cannot change"):
         await cards.update(await cards.get(pk=1), {"id": 2})
 
 
 # ------------------------------------------------------------------------------------------------- declarations
 def test_unique_fields_are_fields() -> None:
-    with pytest.raises(ImproperlyConfigured, match="Card has no field 'slugg' to be a key; name one of id, slug"):
+    with pytest.raises(ImproperlyConfigured, match="Card has no field 'slugg' for a key; name one of id, slug"):
         MemoryQuerySet(Card, unique=["slugg"])
     with pytest.raises(Conflict) as told:
         deck(Card(slug="a"), Card(slug="a"))
@@ -181,7 +181,7 @@ async def test_unique_fields_within_a_unit() -> None:
     cards = deck(Card(id=1, slug="a"), Card(id=2, slug="b"))
     async with unit_of_work():
         await retitle(cards, 1, slug="c")
-        await retitle(cards, 2, slug="a")  # free by now
+        await retitle(cards, 2, slug="a")  # no other row has it any more
         for values in ({"slug": "c"}, {"slug": "a"}):
             with pytest.raises(Conflict):
                 await cards.create(values)
@@ -357,7 +357,7 @@ async def test_a_row_of_a_subclass_stays_one_when_it_is_changed() -> None:
     documents = MemoryQuerySet(Document, rows=[Letter(id=1, title="a", owner=7), Document(id=2, title="b")])
     letter = await documents.update(await documents.get(pk=1), {"title": "c"})
     assert letter == Letter(id=1, title="c", owner=7)
-    letter.readers.append(1)  # a copy's own
+    letter.readers.append(1)  # a list of the copy alone
     assert await documents.get(pk=1) == Letter(id=1, title="c", owner=7)
     kind = name_of(Letter)
     told = documents.to_json(documents.values_of(letter), kind)

@@ -1,4 +1,4 @@
-"""`wsaction.mixins`: actions to be mixed into a generic handler, and what their signatures stand for."""
+"""`wsaction.mixins`: the actions that are mixed into a generic handler, and the types in their signatures."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -111,7 +111,7 @@ async def test_update(kind: str) -> None:
         reply = await ws.call("update", "cards/1/", data={"title": "whole", "due": 1})
         assert (reply["status"], reply["data"]) == (200, {**CARD, "title": "whole", "due": 1})
         reply = await ws.call("update", "cards/1/", data={"title": "whole"})
-        assert reply["data"] == {**CARD, "title": "whole"}  # what is left out gets its default
+        assert reply["data"] == {**CARD, "title": "whole"}  # missing fields get their defaults
         assert types_and_locs(await ws.call("update", "cards/1/", data={"due": 1})) == [("missing", ["data", "title"])]
         assert types_and_locs(await ws.call("partial_update", "cards/1/")) == [("missing", ["data"])]
         assert (await ws.call("partial_update", "cards/9/", data={"title": "x"}))["status"] == 404
@@ -206,7 +206,7 @@ async def test_a_list_has_a_hundred_a_page_unless_said_otherwise(kind: str) -> N
 
 
 async def streamed(ws: Any, route: str, **parameters: Any) -> tuple[list[list[int]], dict[str, Any]]:
-    """The keys in each partial reply, and the final one."""
+    """The keys in each partial reply, and the final reply."""
     await ws.send_json({"action": "list", "route": route, "stream": True, "request_id": 1, **parameters})
     parts = []
     while (reply := await ws.receive_json())["status"] == 206:
@@ -246,7 +246,7 @@ async def test_a_list_as_a_stream(kind: str, route: str, attributes: Any, wanted
 
 
 class Shrinking(ModelAPIActionHandler):
-    """Deletes what it has told, page by page."""
+    """Deletes each page once it is sent."""
 
     async def list_pages(self) -> OutputPages:
         async for page in super().list_pages():
@@ -419,7 +419,7 @@ async def test_output_stands_for_the_serializer_within_other_types_too() -> None
             assert (reply["status"], reply["data"]) == (status, data)
         await ws.send_json({"action": "each"})
         assert (await ws.receive_json())["data"] == shown
-    assert Accounts.resolve_annotation(JsonValue | None, {}) == JsonValue | None  # an alias of itself
+    assert Accounts.resolve_annotation(JsonValue | None, {}) == JsonValue | None  # an alias that refers to itself
 
 
 def test_a_stream_has_to_be_one() -> None:

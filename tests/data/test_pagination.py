@@ -1,4 +1,4 @@
-"""`wsaction.pagination`: pages by number and by offset, and the routes of their neighbours."""
+"""`wsaction.pagination`: pages by number and by offset, and the routes of the next and previous page."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`wsaction.querysets`: `MemoryQuerySet` finds by the values of fields, and lends copies."""
+"""`wsaction.querysets`: `MemoryQuerySet` finds objects by their fields and returns copies."""
 
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -62,7 +62,7 @@ def test_it_takes_a_model_class(model: Any) -> None:
 
 
 def test_the_key_is_a_field() -> None:
-    with pytest.raises(ImproperlyConfigured, match=r"Key has no field 'id' to be a key; name one of key, n"):
+    with pytest.raises(ImproperlyConfigured, match=r"Key has no field 'id' for a key; name one of key, n"):
         MemoryQuerySet(Key)
     assert MemoryQuerySet(Key, pk="n").pk == "n"
 

@@ -1,4 +1,4 @@
-"""A queryset that is narrowed to the user: nothing that a client can say reaches another's row."""
+"""A queryset that is filtered by the user: no frame of a client reaches another user's row."""
 
 import json
 from types import SimpleNamespace
@@ -50,7 +50,7 @@ class Scoped(ModelAPIActionHandler):
 
 
 class Below(Scoped):
-    """The same row below a route that names a card."""
+    """The same rows, below a route that names a card."""
 
     lookup_url_kwarg = "inner"
 
@@ -105,7 +105,7 @@ async def test_no_list_shows_anothers_row(kind: str, pagination: Any) -> None:
         async with talking(app, user=user(MINE)) as ws:
             seen = set()
             for route in [f"{base}?{query}" for base in ("cards/", "cards/2/below/") for query in QUERIES]:
-                for _ in range(10):  # the pages that follow
+                for _ in range(10):  # the next pages
                     reply = await ws.call("list", route)
                     assert reply["status"] in (200, 400, 404)
                     assert '"theirs"' not in json.dumps(reply["data"])
@@ -138,7 +138,7 @@ async def test_no_key_reaches_anothers_row(kind: str) -> None:
                     told = {"pk": key, "id": key, "inner": key, "owner_id": THEIRS, "lookup_field": "title"}
                     for route in (f"cards/{key}/", f"cards/2/below/{key}/", "cards/2/?owner_id=2", "cards/2/?search=t"):
                         reply = await ws.call(action, route, **told, **parameters)
-                        if reply["status"] == 200:  # True is 1, which is theirs who ask
+                        if reply["status"] == 200:  # True equals 1, a row of this user
                             assert reply["data"]["owner_id"] == MINE
                             assert key is True
                         else:

@@ -1,4 +1,4 @@
-"""`wsaction.serializers`: pydantic's own verdict on JSON, and the announced shape on the way out."""
+"""`wsaction.serializers`: input is validated as pydantic does, and output has the declared type."""
 
 import dataclasses
 import datetime as dt
@@ -43,7 +43,7 @@ from wsaction.serializers._models import json_encoder, json_validator
 
 
 def shown(value: Any) -> str:
-    """A test's id, the same in every run: pytest-xdist's workers have to collect the same ones."""
+    """A test id that is the same in every process, because pytest-xdist's workers must collect the same tests."""
     return re.sub(r" at 0x[0-9a-f]+", "", ascii(value))[:60]
 
 
@@ -255,7 +255,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 
 def verdict(validate: Callable[[Any], Any], value: Any) -> Any:
-    """The value and its type; or of each error its type, place and words."""
+    """The value and its type, or the type, place and message of each error."""
     try:
         return shown(validate(value))
     except ValidationError as exc:
@@ -264,7 +264,7 @@ def verdict(validate: Callable[[Any], Any], value: Any) -> Any:
 
 def shown(value: Any) -> Any:
     text = re.sub(r"Decimal\('([^']+)'\)", lambda found: str(Decimal(found[1]).normalize()), repr(value))
-    return type(value), text  # decimals as numbers: whether 2.0 is "2" or "2.0" is no verdict
+    return type(value), text  # decimals as numbers: "2" and "2.0" are the same verdict
 
 
 @settings(max_examples=150)
@@ -299,7 +299,7 @@ ROWS_TOLD = '[{"id":1,"title":"row"},{"id":2,"title":"t"},{"id":3,"title":"d"},{
 @pytest.mark.parametrize(
     ("annotation", "value", "wanted"),
     [
-        # what is announced
+        # values of the declared type
         (Card, Card(id=1), '{"id":1,"title":"t"}'),
         (list[Card], [Card(id=1)], '[{"id":1,"title":"t"}]'),
         (Card | None, None, "null"),
@@ -316,7 +316,7 @@ ROWS_TOLD = '[{"id":1,"title":"row"},{"id":2,"title":"t"},{"id":3,"title":"d"},{
         (Annotated[int, PlainSerializer(lambda value: f"#{value}")], 5, '"#5"'),
         (float, math.nan, "null"),
         (list[float], [math.inf, -math.inf, 1.5], "[null,null,1.5]"),
-        # what is not, and becomes it
+        # values of other types, which become it
         (Card, Row(1), '{"id":1,"title":"row"}'),
         (Card, {"id": 1, "hidden": 2}, '{"id":1,"title":"t"}'),
         (Card, types.SimpleNamespace(id="7", title="ns"), '{"id":7,"title":"ns"}'),
@@ -329,7 +329,7 @@ ROWS_TOLD = '[{"id":1,"title":"row"},{"id":2,"title":"t"},{"id":3,"title":"d"},{
         (int, "5", "5"),
         (uuid.UUID, STRICT["id"], f'"{STRICT["id"]}"'),
         (Box, {"items": ["1"]}, '{"items":[1],"at":null}'),
-        # nothing announced
+        # no declared type
         (Any, None, "null"),
         (Any, Card(id=1), '{"id":1,"title":"t"}'),
         (Any, SecretCard(id=1), '{"id":1,"title":"t","secret":"s"}'),
@@ -453,7 +453,7 @@ def test_what_is_json_comes_out_as_it_is_compact_and_not_escaped(value: Any) -> 
 
 
 class _Lazy:
-    """A row of which not all is loaded: ``title`` is found by asking, not in its ``__dict__``."""
+    """A row that loads ``title`` at first use; until then it is not in its ``__dict__``."""
 
     def __init__(self) -> None:
         self.id = 1

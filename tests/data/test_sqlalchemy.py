@@ -1,4 +1,4 @@
-"""`wsaction.contrib.sqlalchemy`: what the contract does not say; many sockets at once on SQLite."""
+"""`wsaction.contrib.sqlalchemy`: behaviour beyond the contract, and many sockets at once on SQLite."""
 
 import asyncio
 import contextlib
@@ -169,14 +169,14 @@ async def test_what_is_asked_together_is_asked_of_one_related_object(cards: Any,
     assert await names(cards__title="a", cards__n=1) == ["one"]
     assert await names(cards__title="a", cards__n=2) == []
     assert await names(Q(cards__title="a"), Q(cards__n=2)) == ["one"]
-    assert await names(cards__n__gt=0) == ["one"]  # once, although two are
+    assert await names(cards__n__gt=0) == ["one"]  # once, although two cards match
     assert await names(Q(cards__title="z") | Q(cards__n=2)) == ["one"]
     assert await names(cards=None) == ["two"]
     assert await names(cards=(await cards.get(title="b"))) == ["one"]
     assert await names(cards__board__cards__title="b") == ["one"]
     assert [card.title async for card in cards.exclude(board__cards__title="a")] == ["c"]
     assert [card.title async for card in cards.filter(board__in=[one, two.id])] == ["a", "b"]
-    with pytest.raises(FieldError, match="Board is not ordered by cards__title: cards is no single object"):
+    with pytest.raises(FieldError, match="Board cannot be ordered by cards__title: cards is not a single object"):
         await boards.order_by("cards__title").first()
 
 
@@ -190,7 +190,7 @@ async def test_what_the_select_loads_is_there_after_writing_too(engine: AsyncEng
     full = SQLAlchemyQuerySet(select(Board).options(selectinload(Board.cards)), async_sessionmaker(engine))
     assert [len(board.cards) async for board in full.order_by("-id")] == [1, 0]
     narrow = SQLAlchemyQuerySet(select(Card).where(Card.n > 5).order_by(Card.n.desc()), async_sessionmaker(engine))
-    outside = await narrow.create({"title": "b"})  # which the select does not have
+    outside = await narrow.create({"title": "b"})  # the select leaves it out
     assert (outside.n, await narrow.count(), await cards.count()) == (0, 0, 2)
     for n, title in ((7, "c"), (8, "d")):
         await narrow.create({"title": title, "n": n})
@@ -212,7 +212,7 @@ async def test_what_the_select_loads_is_there_for_an_object_outside_of_it_too(en
     joined = select(Card).join(Card.board).options(contains_eager(Card.board))
     cards = SQLAlchemyQuerySet(joined.where(Board.name == "one"), async_sessionmaker(engine))
     async with unit_of_work():
-        card = await cards.update(await cards.get(title="a"), {"board_id": None})  # of which the join itself has none
+        card = await cards.update(await cards.get(title="a"), {"board_id": None})  # now the inner join leaves it out
     assert card.board is None
 
 
@@ -249,16 +249,14 @@ async def test_what_is_not_loaded_is_told_with_the_cure(engine: AsyncEngine, act
     await cards.create({"title": "a", "board_id": 1})
     view = type("Cards", (ModelAPIActionHandler,), {"queryset": cards, "serializer_class": CardOut}).as_aaah()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # SQLAlchemy leaves a coroutine of its own
+        warnings.simplefilter("ignore", RuntimeWarning)  # SQLAlchemy leaves a coroutine that is never awaited
         reply = await ask(view, action, debug=True, pk=1)
         gc.collect()
     assert "select(Card).options(selectinload(Card.board))" in reply["errors"][0]["ctx"]["exception"]
 
 
 async def test_nested_data_is_no_object(cards: Any, boards: Any) -> None:
-    with pytest.raises(
-        FieldError, match=r"Card.board takes objects of Board, not a dict; write what is nested in perf"
-    ):
+    with pytest.raises(FieldError, match=r"Card.board takes objects of Board, not a dict; write nested data in perf"):
         await cards.create({"title": "a", "board": {"name": "one"}})
     with pytest.raises(FieldError, match=r"Board.cards takes objects of Card, not a dict"):
         await boards.create({"name": "a", "cards": [{"title": "one"}]})
@@ -277,17 +275,21 @@ async def test_a_constraint_is_told_without_sql(cards: Any, boards: Any) -> None
     for values, msg, ctx in (
         ({"title": "a"}, "There is already a Card with this title.", {"fields": ["title"]}),
         ({"title": None}, "This needs a value: title.", {"fields": ["title"]}),
-        ({"title": "b", "board_id": 99}, "This refers to what is not there, or something refers to it.", None),
+        (
+            {"title": "b", "board_id": 99},
+            "This refers to an object that does not exist, or another object refers to this one.",
+            None,
+        ),
         ({"title": "b", "n": 1000}, "This conflicts with what is already there.", None),
     ):
         with pytest.raises(Conflict) as told:
             await cards.create(values)
         assert (told.value.msg, told.value.ctx) == (msg, ctx)
-    with pytest.raises(Conflict, match="something refers to it"):
+    with pytest.raises(Conflict, match="another object refers to this one"):
         await boards.delete(board)
     async with unit_of_work():
         await cards.update(card, {"n": 1})
-        with pytest.raises(Conflict, match="something refers to it"):
+        with pytest.raises(Conflict, match="another object refers to this one"):
             await boards.delete(board)
         assert (card.board_id, board.name) == (1, "one")
     assert (await cards.get()).n == 1
@@ -326,11 +328,11 @@ async def test_the_session_is_that_of_the_unit(cards: Any) -> None:
     async with unit_of_work() as unit:
         async with cards.session() as session:
             session.add(Card(title="a"))
-            assert await cards.count() == 2  # within the block, by the same task
+            assert await cards.count() == 2  # the same task may read within the block
         async with cards.session() as again:
             assert again is session
         await cards.create({"title": "b"})
-        (await cards.get(title="b")).n = 7  # kept with the unit
+        (await cards.get(title="b")).n = 7  # the unit would commit it
         await unit.rollback()
         unit.closed = False
         unit._resources.clear()
@@ -374,14 +376,14 @@ async def test_a_task_that_waited_for_a_session_that_is_gone_is_on_its_own(cards
             await held.lock.acquire()
             waiting.append(asyncio.create_task(cards.create({"title": "later"})))
             waiting.append(asyncio.create_task(cards.create({"title": "last"})))
-            await asyncio.sleep(0)  # both have joined the unit, and wait for its session
+            await asyncio.sleep(0)  # both have joined the unit and wait for its session
             asyncio.get_running_loop().call_soon(held.lock.release)
             raise APIError(418, "teapot", "no")
 
     waiting: list[asyncio.Task[Any]] = []
     assert (await ask(Consumer.as_asgi(), "change"))["status"] == 418
     await asyncio.gather(*waiting)
-    await cards.create({"title": "b"})  # nobody has kept the turn to write
+    await cards.create({"title": "b"})  # the write lock is free
     assert {card.title async for card in cards} == {"later", "last", "b"}
 
 
@@ -526,7 +528,7 @@ async def test_a_cancelled_action_leaks_no_connection(engine: AsyncEngine, cards
         async def change(self) -> None:
             await cards.create({"title": "a"})
             reached.set()
-            while True:  # cancelled anywhere within
+            while True:  # the cancellation arrives anywhere in here
                 await cards.get(title="a")
 
     async with talking(Consumer.as_asgi()) as ws, asyncio.TaskGroup() as tasks:
@@ -558,7 +560,7 @@ async def test_a_list_as_a_stream_holds_one_page_and_between_pages_no_connection
         serializer_class = Title
 
         def serialize_many(self, objs: Any) -> Any:
-            assert pool.checkedout() == 1  # this step's
+            assert pool.checkedout() == 1  # the connection of this step
             return super().serialize_many(objs)
 
         async def list_pages(self) -> OutputPages:
@@ -573,11 +575,11 @@ async def test_a_list_as_a_stream_holds_one_page_and_between_pages_no_connection
             pass
     assert len(held) == 4
     assert {connections for connections, _ in held} == {0}
-    assert max(rows for _, rows in held) <= 10  # the page, and the one that was asked for last
+    assert max(rows for _, rows in held) <= 10  # this page, and the one before
 
 
 async def _apart(work: Any) -> Any:
-    """What it returns outside of the unit under way."""
+    """Runs work outside of the current unit of work."""
     import contextvars
 
     return await asyncio.create_task(work, context=contextvars.Context())
@@ -589,7 +591,7 @@ SOCKETS, UPDATES = 20, 10
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """A file with the card that all change, and one for each socket."""
+    """A database with one card that all sockets change, and one card for each socket."""
     file = tmp_path / "cards.db"
     engine = sqlalchemy.create_engine(f"sqlite:///{file}")
     Base.metadata.create_all(engine)

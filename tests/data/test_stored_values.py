@@ -1,4 +1,4 @@
-"""Values of pydantic's types in columns of every kind: what is written is read again, whatever the driver knows."""
+"""Values of pydantic's types in columns of every type: a written value is read back, even if drivers do not know it."""
 
 import contextlib
 import enum
@@ -84,7 +84,7 @@ class Row(Base):
 
 
 class Memory(BaseModel):
-    """The same in memory."""
+    """The same fields, for a `MemoryQuerySet`."""
 
     id: int
     text: str | None = None
@@ -202,7 +202,7 @@ def handler_of(queryset: Any, field: str, kind: Any, **hooks: Any) -> Any:
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "postgresql"])
 async def test_what_is_written_is_read_again(kind: str, tmp_path: Path) -> None:
-    """Each column with each type that a serializer may have for it."""
+    """Each column is written with each type that a serializer may use for it."""
     failed = []
     async with queryset_of(kind, tmp_path) as queryset:
         router = SimpleRouter()
@@ -215,7 +215,7 @@ async def test_what_is_written_is_read_again(kind: str, tmp_path: Path) -> None:
         async with talking(Root.as_asgi(), debug=True) as ws:
             for number, (field, annotation, value) in enumerate(CASES):
                 if (kind, field) == ("sqlite", "at"):
-                    continue  # SQLite keeps no time zones
+                    continue  # SQLite stores no time zones
                 told = [await ws.call("create", f"{number}/", {field: value})]
                 key = (told[0]["data"] or {"id": 0})["id"]
                 told.append(await ws.call("retrieve", f"{number}/{key}/"))
@@ -225,7 +225,7 @@ async def test_what_is_written_is_read_again(kind: str, tmp_path: Path) -> None:
     assert not failed, "\n".join(map(repr, failed))
 
 
-# What a serializer has as text and a column as something else; told are the value that is read of the column.
+# Columns of other types whose serializer has a text: the column, the text, and the value that is read back.
 TEXT_FOR_OTHERS = [
     ("number", "5", 5),
     ("amount", "1.50", Decimal("1.50")),
@@ -249,7 +249,7 @@ async def test_text_is_what_its_column_says_or_a_400(kind: str, tmp_path: Path) 
             async with talking(handler_of(queryset, field, str)) as ws:
                 reply = await ws.call("create", data={field: "no such thing"})
                 if kind == "memory" and reply["status"] == 500:
-                    continue  # the row's model says what it takes
+                    continue  # the model of the row decides what it takes
                 assert (reply["status"] == 400) is (field != "raw"), (field, reply)
 
 
@@ -274,7 +274,7 @@ async def test_a_secret_is_kept_itself_and_not_its_mask(kind: str, tmp_path: Pat
             async with talking(handler_of(queryset, field, annotation), "/0/", at="<int:ignored>/", debug=True) as ws:
                 reply = await ws.call("create", data={field: value})
                 assert reply["status"] == 201, (field, annotation, reply)
-                assert reply["data"][field] != value  # is shown as its mask
+                assert reply["data"][field] != value  # a secret is shown masked
             found = getattr(await queryset.get(pk=reply["data"]["id"]), field)
             assert revealed(found) == kept or (kind == "memory" and jsonable(found) == jsonable(kept))
 
@@ -282,7 +282,7 @@ async def test_a_secret_is_kept_itself_and_not_its_mask(kind: str, tmp_path: Pat
 @pytest.mark.parametrize("annotation", [list[str], dict[str, int], set[int], Point, list[Point] | None])
 async def test_a_column_that_cannot_hold_a_field_is_refused_at_mounting(annotation: Any, tmp_path: Path) -> None:
     async with queryset_of("sqlite", tmp_path) as rows:
-        told = r"Rows: Row.\w+ is a column of \w+ and holds no \w+; make it a JSON column, or write"
+        told = r"Rows: Row.\w+ is a column of \w+ and cannot hold a \w+; make it a JSON column, or write"
         for field in ("text", "number", "day"):
             with pytest.raises(ImproperlyConfigured, match=told):
                 handler_of(rows, field, annotation)
@@ -300,7 +300,7 @@ async def test_a_column_that_cannot_hold_a_field_is_refused_at_mounting(annotati
 
 async def test_what_would_not_be_read_back_is_refused_with_the_cure(tmp_path: Path) -> None:
     async with queryset_of("sqlite", tmp_path) as rows:
-        with pytest.raises(FieldError, match="a column of text holds no list; make it a JSON column, or"):
+        with pytest.raises(FieldError, match="a text column cannot hold a list; make it a JSON column, or"):
             await rows.create({"text": ["a"]})
         with pytest.raises(InvalidParameters) as told:
             await rows.create({"document": {"a": b"\xff"}})
@@ -312,7 +312,7 @@ class Odd(DeclarativeBase):
 
 
 class Folded(sqlalchemy.TypeDecorator[str]):
-    """What it is written with is its own to say."""
+    """A type that converts its values itself."""
 
     impl = sqlalchemy.String
     cache_ok = True

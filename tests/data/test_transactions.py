@@ -1,4 +1,4 @@
-"""`wsaction.transactions`: one for each action, committed before its reply, rolled back on whatever goes wrong."""
+"""`wsaction.transactions`: each action has a unit, which commits before the reply and rolls back on any error."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ class Card(BaseModel):
 
 
 class Deck:
-    """A consumer, its rows, and what its actions waited for."""
+    """A consumer, its rows, and the events that its actions wait for."""
 
     def __init__(self) -> None:
         self.cards = cards = MemoryQuerySet(Card, rows=[Card(id=1, title="a")], unique=("title",))
@@ -319,7 +319,7 @@ async def test_what_is_included_too_late_keeps_nothing_and_says_so() -> None:
     assert await deck.titles() == ["a", "in time"]
 
 
-# Each begins work in another task, which has ended when the function returns.
+# Each function runs the work in another task, which has ended when the function returns.
 async def _create_task(work: Work) -> None:
     await _ended(lambda done: asyncio.create_task(_then(work, done)))
 
@@ -359,7 +359,7 @@ async def _task_of_a_task(work: Work) -> None:
 class Done(asyncio.Event):
     def __init__(self) -> None:
         super().__init__()
-        self.tasks: list[Any] = []  # so that they live
+        self.tasks: list[Any] = []  # so that they are not garbage-collected
 
 
 async def _then(work: Work, done: Done) -> None:
@@ -462,10 +462,10 @@ async def test_a_block_in_another_task_is_a_unit_of_its_own() -> None:
 
     async with unit_of_work() as outer:
         await deck.cards.create({"title": "c"})
-        await asyncio.gather(apart(), apart(), return_exceptions=True)  # the second one clashes
+        await asyncio.gather(apart(), apart(), return_exceptions=True)  # the second one raises Conflict
         assert outer not in deck.units
         assert current_unit() is outer
-    assert await deck.titles() == ["a", "c", "b"]  # by their keys
+    assert await deck.titles() == ["a", "c", "b"]  # in the order of their keys
 
 
 async def test_a_block_within_an_action_is_kept_at_its_end() -> None:
@@ -591,7 +591,7 @@ async def test_what_a_failed_action_changed_is_not_kept_by_its_dependencies(acti
 
 @pytest.mark.parametrize(("recovers", "kept"), [(False, ["audited"]), (True, ["audited"]), (None, [])])
 async def test_what_a_failed_action_changed_is_not_kept_by_middleware(recovers: bool | None, kept: list[str]) -> None:
-    """None: it recovers without a unit of its own."""
+    """With None, the middleware recovers without a unit of its own."""
     cards = MemoryQuerySet(Card)
 
     class Consumer(AsyncAPIConsumer):
@@ -623,7 +623,7 @@ async def test_what_a_failed_action_changed_is_not_kept_by_middleware(recovers: 
 async def test_middleware_goes_on_without_what_a_failed_action_changed(
     has_written: bool, fails: str, answers: str
 ) -> None:
-    """It may run the action again, which changes nothing twice, or none of it; or answer in its place."""
+    """Middleware may run the action again, so that nothing is changed twice, or reply itself."""
     cards = MemoryQuerySet(Card)
     failing = [fails]
 
@@ -662,7 +662,7 @@ async def test_middleware_goes_on_without_what_a_failed_action_changed(
 
 @pytest.mark.parametrize("fails", ["action", "middleware"])
 async def test_of_what_is_run_again_all_that_failed_is_dropped_and_no_more(fails: str) -> None:
-    """Middleware within may fail after its action, and may change something before it."""
+    """Inner middleware may change something before the action, and may fail after it."""
     cards = MemoryQuerySet(Card)
     tries: list[str] = []
 
@@ -694,7 +694,7 @@ async def test_of_what_is_run_again_all_that_failed_is_dropped_and_no_more(fails
     app = WSAction([path("", Consumer.as_asgi())], middleware=[again, within])
     async with app.lifespan(), connect(app, "/") as ws:
         assert (await ws.call("go"))["data"] == "done"
-        await ws.nothing()  # what failed has subscribed
+        await ws.nothing()  # the subscriptions of the failed tries are undone
     assert [card.title async for card in cards] == ["before 2", "action 2"]
 
 
@@ -705,7 +705,7 @@ async def test_a_unit_does_not_reach_over_a_yield() -> None:
 
 
 async def _final(deck: Deck, action: str, **parameters: Any) -> dict[str, Any]:
-    """The last reply to a stream."""
+    """The final reply to a stream."""
     async with talking(deck.view) as ws:
         await ws.send_json({"action": action, "request_id": 1, **parameters})
         while (reply := await ws.receive_json())["status"] == 206:
@@ -755,7 +755,7 @@ async def test_once_a_commit_begins_it_is_too_late_to_cancel() -> None:
         waiting = tasks.create_task(ws.call("change", request_id="x"))
         await slow.begun.wait()
         assert (await ws.call("$cancel", data="x"))["status"] == 404
-        assert (await ws.call("wait"))["status"] == 408  # by when the other one would have been, too
+        assert (await ws.call("wait"))["status"] == 408  # the other call would have timed out by now, too
         slow.go_on.set()
         assert (await waiting)["data"] == "changed"
     assert slow.calls == ["prepare", "commit"]
@@ -786,11 +786,11 @@ async def test_a_commit_that_hangs_is_answered_without_it_and_its_place_in_the_o
         reply = await ws.call("change", request_id="x")
         assert (reply["status"], reply["errors"][0]["type"]) == (408, "action_timeout")
         assert "not known" in reply["errors"][0]["msg"]
-        assert (await ws.call("next", request_id="x"))["status"] == 200  # the id and the lane are free
+        assert (await ws.call("next", request_id="x"))["status"] == 200  # the request_id and the route are free again
         slow.go_on.set()
         assert (await ws.call("$ping"))["status"] == 200
         assert slow.calls == ["prepare", "commit"]
-        assert (await ws.call("next"))["action"] == "next"  # nothing of the commit's was before it
+        assert (await ws.call("next"))["action"] == "next"  # the late commit sent nothing before it
     assert told == [408, 200, 200, 200]
     assert "change  goes on 0.05 s after its timeout, with its commit" in caplog.text
 
@@ -908,7 +908,7 @@ async def test_a_block_whose_inner_block_failed_keeps_nothing_and_says_so() -> N
 async def test_an_action_whose_block_failed_after_it_had_changed_something_fails_too(
     has_written: bool, then: str
 ) -> None:
-    """Nothing is lost in silence; where there was nothing to lose, it goes on."""
+    """The action fails if it had changed something; otherwise it continues."""
     cards = MemoryQuerySet(Card)
     called: list[str] = []
 
@@ -951,4 +951,4 @@ async def test_a_block_that_ends_after_its_unit_says_so() -> None:
 
 async def test_the_end_of_a_frame_is_the_end_of_its_unit() -> None:
     assert ENDED.closed
-    await ENDED.rollback()  # again is no harm
+    await ENDED.rollback()  # a second time is harmless

@@ -1,8 +1,8 @@
-"""Commits whose answer is lost: who is subscribed hears of each change, or loads again.
+"""Commits whose answer is lost: a subscriber gets each change, or a `$resync`.
 
-A seed draws units of work over memory and two databases whose commits are carried out, refused, or carried out and
-never answered. In virtual time, so that a seed that fails fails again the same way. On PostgreSQL and SQLite in
-`test_lost_answers`.
+A seed draws units of work over memory and two databases, whose commits are carried out, refused, or carried out and
+never answered. The simulation runs in virtual time, so that a failing seed fails the same way again.
+`test_lost_answers` tests PostgreSQL and SQLite.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Thing(BaseModel):
 
 
 class Database:
-    """A database far away: what a unit writes is there once its COMMIT arrives."""
+    """A remote database: it stores the writes of a unit when the COMMIT arrives."""
 
     def __init__(self, rng: random.Random) -> None:
         self.rng, self.rows = rng, dict[int, int]()
@@ -51,7 +51,7 @@ class Database:
 
 
 class Writes:
-    """A unit's writes in a database: a `transactions.Resource`."""
+    """The writes of a unit to a database; a `transactions.Resource`."""
 
     instant = False
 
@@ -71,7 +71,7 @@ class Writes:
             raise Conflict
         if self.outcome == "lost before":
             raise ConnectionResetError
-        if self.outcome == "late":  # the COMMIT is still on its way when the connection is given up
+        if self.outcome == "late":  # the COMMIT arrives after the connection is given up
             arrives = database.rng.random() * 2
             database.late.append(asyncio.get_running_loop().call_later(arrives, database.rows.update, rows))
             raise TimeoutError
@@ -91,7 +91,7 @@ class Writes:
 
 
 class Shop:
-    """What is kept, and the app that keeps it."""
+    """The stored values, and the app that changes them."""
 
     def __init__(self, rng: random.Random) -> None:
         self.databases = [Database(rng), Database(rng)]
@@ -116,7 +116,7 @@ class Shop:
         self.app = WSAction([path("", Root.as_asgi())], layer=MemoryLayer())
 
     async def step(self, handler: Any, what: str, value: int) -> None:
-        """One change of a unit, and how it is told."""
+        """One change of a unit, and its event."""
         key = next(self.keys)
         if what == "memory":
             await handler.perform_create({"id": key, "value": value})
@@ -134,13 +134,13 @@ class Shop:
                 await handler.publish("stored", {"id": key, "value": value})
 
     def kept(self) -> dict[int, int]:
-        """All that is kept now."""
+        """All stored values."""
         rows = {key: thing.value for key, thing in self.things._table.rows.items()}
         return rows | self.databases[0].rows | self.databases[1].rows
 
 
 class Reader:
-    """A client that is subscribed, applies events, and loads again where it is told to."""
+    """A subscriber that applies events, and loads everything again after a `$resync`."""
 
     def __init__(self, shop: Shop) -> None:
         self.shop, self.seen = shop, shop.kept()
@@ -155,7 +155,7 @@ class Reader:
 
 
 def simulate(seed: int) -> None:
-    """One shop's life."""
+    """Runs one seed."""
     rng = random.Random(seed)
 
     async def live() -> None:
@@ -165,7 +165,7 @@ def simulate(seed: int) -> None:
             reader = Reader(shop)
             reading = asyncio.create_task(reader.read(ws))
             await write(shop)
-            await asyncio.sleep(10)  # by when all that was late is there, and all have been told again
+            await asyncio.sleep(10)  # all late commits have arrived, and all $resync are sent
             reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reading
@@ -214,14 +214,14 @@ def test_who_is_subscribed_knows_what_is_kept_in_thousands_of_schedules(slice_: 
 
 
 def test_the_simulation_finds_what_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It fails where nobody is told to load again, so that it can fail at all."""
+    """Without `$resync` the simulation must fail."""
     monkeypatch.setattr(Hub, "invalidate_later", lambda *_: None)
     with pytest.raises(AssertionError, match="seed"):
         _simulate_all(range(25))
 
 
 class Lost:
-    """A `transactions.Resource` whose commit arrives two seconds after its connection was lost."""
+    """A `transactions.Resource` whose commit arrives two seconds after its connection is lost."""
 
     instant = False
 
@@ -309,7 +309,7 @@ def test_a_push_that_nobody_knows_of_is_told_as_something_missed() -> None:
     async def live() -> None:
         async with rights_app() as app, connect(app, "/", user=ADA, timeout=1e6) as ada, connect(app, "/") as admin:
             assert (await admin.call("tell"))["status"] == 500
-            for _ in range(2):  # at once, and when the commit has surely arrived
+            for _ in range(2):  # at once, and once the commit must have arrived
                 told = await ada.event()
                 assert (told["event"], told["route"]) == ("$resync", "")
 

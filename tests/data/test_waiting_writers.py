@@ -1,4 +1,4 @@
-"""SQLite: writers wait for each other, and hold no connection meanwhile that others could read with."""
+"""SQLite: units that write wait for each other, and hold no connection of the pool while they wait."""
 
 import asyncio
 import contextvars
@@ -54,14 +54,14 @@ async def _items(engine: Any, number: int = 20) -> SQLAlchemyQuerySet[Item]:
 
 
 def _apart(work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-    """A task that does the work outside of the unit under way."""
+    """A task that does the work outside of the current unit of work."""
     return asyncio.create_task(work, context=contextvars.Context())
 
 
 async def _until(condition: Any) -> None:
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  # who waits tells nobody
-            await asyncio.sleep(0.001)  # the drivers' threads get their turn
+        while not condition():  # noqa: ASYNC110  # there is no event for waiting
+            await asyncio.sleep(0.001)  # lets the drivers' threads run
 
 
 @pytest.mark.parametrize("action", ["partial_update", "destroy", "create"])
@@ -76,19 +76,19 @@ async def test_reads_go_on_beside_a_slow_write_and_those_that_wait_for_it(tmp_pa
             async def slow(self) -> None:
                 await self.perform_update(await self.get_object(), {"title": "slow"})
                 writing.set()
-                await go_on.wait()  # it asks another service, say
+                await go_on.wait()  # for example, a call to another service
 
         view = Items.as_aaah()
         async with talking(view, "/1/", at="<int:pk>/") as slow:
             await slow.send_json({"action": "slow", "request_id": 0})
             await writing.wait()
-            turn = sessions._turn_of(engine.sync_engine)
+            write_lock = sessions._write_lock_of(engine.sync_engine)
             async with asyncio.TaskGroup() as tasks:
                 work = []
                 for pk in range(2, 12):
                     frame = {"title": "new"}
                     work.append(tasks.create_task(_call(view, pk, action, frame)))
-                await _until(lambda: turn._wanted == 11)
+                await _until(lambda: write_lock._wanted == 11)
                 for _ in range(4):
                     assert await items.count() == 20
                 async with unit_of_work():
@@ -96,7 +96,7 @@ async def test_reads_go_on_beside_a_slow_write_and_those_that_wait_for_it(tmp_pa
                 go_on.set()
             assert {one.result() for one in work} <= {200, 201, 204}
             assert (await slow.receive_json())["status"] == 200
-            assert not turn.is_wanted
+            assert not write_lock.is_wanted
 
 
 async def test_an_action_that_awaits_a_task_that_waits_for_its_commit_is_told_why(
@@ -116,7 +116,7 @@ async def test_an_action_that_awaits_a_task_that_waits_for_its_commit_is_told_wh
 
         async with talking(Items.as_aaah()) as ws:
             assert (await ws.call("both"))["status"] == 408
-        assert "a task that the action 'both' began waits to write to SQLite" in caplog.text
+        assert "a task that the action 'both' started waits to write to SQLite" in caplog.text
         assert await items.count() == 0
 
 
@@ -150,7 +150,7 @@ async def test_nobody_waits_for_ever_with_one_connection_for_all() -> None:
 
 
 async def _work_together(items: SQLAlchemyQuerySet[Item]) -> None:
-    """Units that read, write, read first, and hold blocks within blocks, all at once."""
+    """Runs units at the same time that read, write, read first, and nest blocks."""
 
     async def read_and_write(number: int) -> None:
         async with unit_of_work():
@@ -162,7 +162,7 @@ async def _work_together(items: SQLAlchemyQuerySet[Item]) -> None:
 
     async def set_and_write(number: int) -> None:
         async with unit_of_work():
-            (await items.get(pk=1)).title = "set"  # is written with the next change
+            (await items.get(pk=1)).title = "set"  # flushed with the next change
             await items.create({"title": f"{number}"})
 
     async def in_the_session(number: int) -> None:
@@ -182,7 +182,7 @@ async def _work_together(items: SQLAlchemyQuerySet[Item]) -> None:
 async def test_what_was_loaded_and_changed_before_the_wait_is_still_so(tmp_path: Path) -> None:
     async with shelves.sqlite(tmp_path, Base.metadata, pool_size=2, max_overflow=0) as engine:
         items = await _items(engine, 3)
-        turn = sessions._turn_of(engine.sync_engine)
+        write_lock = sessions._write_lock_of(engine.sync_engine)
 
         async def change() -> None:
             async with unit_of_work():
@@ -195,7 +195,7 @@ async def test_what_was_loaded_and_changed_before_the_wait_is_still_so(tmp_path:
         async with unit_of_work():
             await items.create({"title": "first"})
             waiting = _apart(change())
-            await _until(lambda: turn._wanted == 2)
+            await _until(lambda: write_lock._wanted == 2)
             assert engine.pool.checkedout() == 1  # type: ignore[attr-defined]  # ours
         await waiting
         assert [item.title async for item in items] == ["set", "updated", "old", "first"]
@@ -204,21 +204,21 @@ async def test_what_was_loaded_and_changed_before_the_wait_is_still_so(tmp_path:
 async def test_who_is_cancelled_while_it_waits_is_in_nobodys_way(tmp_path: Path) -> None:
     async with shelves.sqlite(tmp_path, Base.metadata) as engine:
         items = await _items(engine, 1)
-        turn = sessions._turn_of(engine.sync_engine)
+        write_lock = sessions._write_lock_of(engine.sync_engine)
         async with unit_of_work():
             await items.create({"title": "first"})
             waiting = _apart(items.create({"title": "never"}))
-            await _until(lambda: turn._wanted == 2)
+            await _until(lambda: write_lock._wanted == 2)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
         await items.create({"title": "second"})
         assert [item.title async for item in items] == ["old", "first", "second"]
-        assert not turn.is_wanted
+        assert not write_lock.is_wanted
 
 
 async def test_a_transaction_that_reading_began_is_kept_by_half_of_the_pool_at_most(tmp_path: Path) -> None:
-    """What was read stays as it was until the unit writes: its connection is not given back."""
+    """The unit keeps its connection while it waits, so that its snapshot stays the same until it writes."""
     async with shelves.sqlite(tmp_path, Base.metadata, pool_size=4, max_overflow=0, pool_timeout=1) as engine:
 
         def connect(raw: Any, _: Any) -> None:
@@ -229,7 +229,7 @@ async def test_a_transaction_that_reading_began_is_kept_by_half_of_the_pool_at_m
         event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
         await engine.dispose()
         items = await _items(engine, 9)
-        turn = sessions._turn_of(engine.sync_engine)
+        write_lock = sessions._write_lock_of(engine.sync_engine)
 
         async def change(pk: int) -> None:
             async with unit_of_work():
@@ -248,17 +248,17 @@ async def test_a_transaction_that_reading_began_is_kept_by_half_of_the_pool_at_m
         first = _apart(write_nothing())
         await writing.wait()
         waiting = [_apart(change(pk)) for pk in range(2, 9)]
-        await _until(lambda: turn._wanted == 3 and sum(one.done() for one in waiting) == 5)
+        await _until(lambda: write_lock._wanted == 3 and sum(one.done() for one in waiting) == 5)
         assert await items.count() == 9
         go_on.set()
         await first
         found = await asyncio.gather(*waiting, return_exceptions=True)
-        assert sum(isinstance(one, Busy) for one in found) in (5, 6)  # the second one's reading may be outdated
-        assert not turn.is_wanted
+        assert sum(isinstance(one, Busy) for one in found) in (5, 6)  # the snapshot of the second one may be outdated
+        assert not write_lock.is_wanted
 
 
 async def test_two_databases_that_are_written_in_either_order(tmp_path: Path) -> None:
-    """Who would close the circle is told to try again at once; the other goes on."""
+    """The unit that would cause a deadlock gets `Busy` at once; the other continues."""
     async with shelves.sqlite(tmp_path, Base.metadata) as one, shelves.sqlite(tmp_path, Base.metadata) as two:
         both = [await _items(engine, 1) for engine in (one, two)]
         reached = [asyncio.Event(), asyncio.Event()]
@@ -277,7 +277,7 @@ async def test_two_databases_that_are_written_in_either_order(tmp_path: Path) ->
 
 
 class MuteLayer(MemoryLayer):
-    """It never says that anything arrives, as one whose server is away."""
+    """A layer that confirms no subscription, as if its server was unavailable."""
 
     def subscribe(self, topic: str) -> None:
         self.asked.set()

@@ -1,1 +1,1 @@
-"""What joins wsaction to other libraries: one module for each, which needs that library installed."""
+"""Integrations with other libraries, one package for each; the library must be installed."""

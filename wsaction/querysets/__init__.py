@@ -1,6 +1,7 @@
-"""Querysets: the small async protocol that generic handlers read and write through, and one that keeps rows in memory.
+"""Querysets: the async protocol that generic handlers read and write objects through.
 
-`wsaction.contrib.sqlalchemy` has the one for databases. Lookups are Django's: `filter(title__icontains="a")`, `Q`.
+`MemoryQuerySet` keeps its rows in this process; `wsaction.contrib.sqlalchemy.SQLAlchemyQuerySet` reads a database.
+Lookups are Django's: ``filter(title__icontains="a")``, `Q`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ __all__ = (
 
 
 def __getattr__(name: str) -> Any:
-    """Loads `MemoryQuerySet` when it is asked for: an app on a database does without."""
+    """Imports `MemoryQuerySet` at first use, because an app on a database does not need it."""
     if name == "MemoryQuerySet":
         from wsaction.querysets.memory import MemoryQuerySet
 

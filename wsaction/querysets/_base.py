@@ -1,4 +1,4 @@
-"""What every queryset does alike: it is narrowed by conditions, orders and slices, each time into a new one."""
+"""`NarrowingQuerySet`: the conditions, orders and slices that all querysets share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -28,20 +28,19 @@ __all__ = ("MultipleObjectsReturned", "NarrowingQuerySet")
 
 M = TypeVar("M")
 
-
-_READING = ("get", "_at", "_fetch", "filter")
-_NARROWED = {"_where", "_order", "_start", "_stop"}
+_READ_METHODS = ("get", "_at", "_fetch", "filter")
+_NARROWING_ATTRIBUTES = {"_where", "_order", "_start", "_stop"}
 
 
 class MultipleObjectsReturned(Exception):
-    """``get()`` was asked for the one object of several: a mistake of the programmer's."""
+    """``get()`` found more than one object. This is a bug in the application, not an error of the client."""
 
 
 class NarrowingQuerySet(ABC, Generic[M]):
-    """A base for querysets: it keeps what they are narrowed to, resolved and coerced, and leaves them to answer it.
+    """Base class of querysets. It keeps the conditions, order and slice, with names resolved and values coerced.
 
-    A subclass sets ``model`` and ``_fields``, and answers `_fetch`, `count`, `create`, `update` and `delete` from
-    ``_where``, ``_ordering()``, ``_start`` and ``_stop``.
+    A subclass sets ``model`` and ``_fields``. It implements the abstract methods from ``_where``, ``_ordering()``,
+    ``_start`` and ``_stop``.
     """
 
     model: type[M]
@@ -50,13 +49,13 @@ class NarrowingQuerySet(ABC, Generic[M]):
     _order: tuple[Ordering, ...] = ()
     _start: int = 0
     _stop: int | None = None
-    _reads_otherwise: ClassVar[bool] = False  # whether the application's class takes over how one of ours reads
+    _overrides_reading: ClassVar[bool] = False  # whether an application's subclass overrides one of _READ_METHODS
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         ours = next(base for base in cls.__mro__ if is_ours(base))
-        read = [name for name in _READING if not getattr(getattr(ours, name), "__isabstractmethod__", False)]
-        cls._reads_otherwise = any(defined_by_user(cls, name) for name in read)
+        read = [name for name in _READ_METHODS if not getattr(getattr(ours, name), "__isabstractmethod__", False)]
+        cls._overrides_reading = any(defined_by_user(cls, name) for name in read)
 
     # ---------------------------------------------------------------------------------------------- narrowing
     def all(self) -> Self:
@@ -64,44 +63,46 @@ class NarrowingQuerySet(ABC, Generic[M]):
         return copy(self)
 
     def filter(self, *conditions: Q, **lookups: Any) -> Self:
-        """Those that meet all the conditions.
+        """A new queryset of the objects that meet all the conditions.
 
-        Raises `FieldError`, and `InvalidLookup` for a value that cannot be what its field holds.
+        Raises `FieldError` for an unknown field or lookup, `InvalidLookup` for a value that does not fit its field.
         """
-        return self._narrowed(resolve(conditions, lookups, self._fields))
+        return self._narrow(resolve(conditions, lookups, self._fields))
 
     def exclude(self, *conditions: Q, **lookups: Any) -> Self:
-        """Those that do not meet all the conditions. Raises as ``filter`` does."""
-        asked = resolve(conditions, lookups, self._fields)
-        return self._narrowed(Combination("AND", True, (asked,)) if asked.children else asked)
+        """A new queryset of the objects that do not meet all the conditions. Raises as ``filter`` does."""
+        condition = resolve(conditions, lookups, self._fields)
+        return self._narrow(Combination("AND", True, (condition,)) if condition.children else condition)
 
     def order_by(self, *fields: str) -> Self:
-        """Ordered by these fields, ``"-due"`` descending, and last by the primary key; without any, by that alone.
+        """A new queryset ordered by these fields, then by the primary key; ``"-due"`` descends.
 
-        Raises `FieldError`.
+        Raises `FieldError` for an unknown field.
         """
         self._refuse_sliced("be ordered")
-        other, order = copy(self), dict[tuple[str, ...], bool]()
-        for name in fields:  # its second time decides nothing, and SQLite 3.40 can crash at 64 of them
+        order: dict[tuple[str, ...], bool] = {}
+        for name in fields:  # a repeated field has no effect, and SQLite 3.40 can crash at 64 of them
             order.setdefault(field_path(name.removeprefix("-"), self._fields), name.startswith("-"))
+        other = copy(self)
         other._order = tuple(order.items())
         return other
 
-    def __getitem__(self, wanted: slice) -> Self:
-        """The objects of a part: ``cards[20:30]``, of which ``[5:]`` is ``cards[25:30]``.
+    def __getitem__(self, key: slice) -> Self:
+        """A slice of the objects: ``cards[20:30]``. A slice of a slice counts from its start: ``cards[20:30][5:]``.
 
-        Raises ``TypeError`` for what is no slice, ``ValueError`` for a negative one or one with a step.
+        Raises ``TypeError`` for a number, ``ValueError`` for a slice with a negative number or a step.
         """
-        if not isinstance(wanted, slice):
-            raise TypeError(f"{self!r} takes slices, as in [{wanted!r}:], not {wanted!r}; or await .first()")
-        start, stop = wanted.start or 0, wanted.stop
-        if wanted.step not in (None, 1) or start < 0 or (stop is not None and stop < 0):
-            raise ValueError(f"a slice of a queryset is neither negative nor has it a step: {wanted!r}")
-        ends = [self._start + stop] if stop is not None else []
-        if self._stop is not None:
-            ends.append(self._stop)
+        if not isinstance(key, slice):
+            raise TypeError(f"{self!r} takes a slice, as in [{key!r}:], not {key!r}. For one object, await first()")
+        start = key.start or 0
+        stop = key.stop
+        if key.step not in (None, 1) or start < 0 or (stop is not None and stop < 0):
+            raise ValueError(f"a queryset takes a slice without a step and without negative numbers, not {key!r}")
         other = copy(self)
-        other._start, other._stop = self._start + start, min(ends, default=None)
+        other._start = self._start + start
+        if stop is not None:
+            stop += self._start
+            other._stop = stop if self._stop is None else min(stop, self._stop)
         return other
 
     def __iter__(self) -> NoReturn:
@@ -110,25 +111,26 @@ class NarrowingQuerySet(ABC, Generic[M]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.model.__name__}>"
 
-    def _narrowed(self, asked: Combination) -> Self:
+    def _narrow(self, condition: Combination) -> Self:
         self._refuse_sliced("be narrowed")
         other = copy(self)
-        if asked.children:
-            other._where = (*self._where, asked)
+        if condition.children:
+            other._where = (*self._where, condition)
         return other
 
     def _refuse_sliced(self, what: str) -> None:
         if self._start or self._stop is not None:
-            raise TypeError(f"{self!r} is a slice, which cannot {what}; slice last")
+            raise TypeError(f"{self!r} is a slice, which cannot {what}. Take the slice last")
 
     def _ordering(self) -> tuple[Ordering, ...]:
-        """Its order, which is total."""
+        """The order, with the primary key last, so that no two objects are equal in it."""
         key = (str(self._fields.pk),)
         return self._order if any(path == key for path, _ in self._order) else (*self._order, (key, False))
 
     def get_ordering(self) -> tuple[str, ...] | None:
-        """Its order by fields, the primary key last; None where it is not told by fields of the objects themselves.
+        """The names of the fields in the order, the primary key last.
 
+        None for a slice, and for an order that uses fields of related objects.
         ``cards.order_by("-due").get_ordering() == ("-due", "pk")``.
         """
         order = self._ordering()
@@ -138,15 +140,11 @@ class NarrowingQuerySet(ABC, Generic[M]):
         return tuple(f"-{name}" if descends else name for name, descends in names)
 
     def path_of(self, field: str) -> tuple[str, ...]:
-        """The attributes that lead from an object to what an order by a field goes by, of a relation to its key.
+        """The attributes that lead from an object to the value that an order by this field compares.
 
-        ``cards.path_of("author") == ("author", "id")``. Raises `FieldError`.
+        A relation is ordered by its key: ``cards.path_of("author") == ("author", "id")``. Raises `FieldError`.
         """
         return field_path(field, self._fields)
-
-    def _named(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values to be written, by their fields' names; raises `FieldError`."""
-        return {field_name(name, self._fields): value for name, value in values.items()}
 
     # ---------------------------------------------------------------------------------------------- reading
     @abstractmethod
@@ -154,32 +152,32 @@ class NarrowingQuerySet(ABC, Generic[M]):
         """The objects, in order."""
 
     async def fetch(self) -> list[M]:
-        """The objects, in order, all at once."""
+        """A list of the objects, in order."""
         return await self._fetch()
 
     @abstractmethod
     async def count(self) -> int:
-        """How many there are."""
+        """The number of objects."""
 
     async def exists(self) -> bool:
-        """Whether there are any."""
+        """Whether there is an object."""
         return await self[:1].count() > 0
 
     async def first(self) -> M | None:
-        """The first in order; None where there are none."""
+        """The first object in order; None if there is no object."""
         found = await self[:1]._fetch()
         return found[0] if found else None
 
     async def get(self, *conditions: Q, **lookups: Any) -> M:
         """The one object that meets the conditions: ``get(pk="7")``.
 
-        Raises `wsaction.exceptions.NotFound` where there is none, also where a value cannot be what its field holds;
-        `FieldError`; `MultipleObjectsReturned`.
+        Raises `wsaction.exceptions.NotFound` if there is no such object or if a value does not fit its field,
+        `FieldError` for an unknown field or lookup, `MultipleObjectsReturned` if there are several.
         """
-        if not conditions and (key := self._key_asked(lookups)) is not None:
-            if (one := await self._at(key)) is None:
+        if not conditions and (key := self._extract_key(lookups)) is not None:
+            if (obj := await self._at(key)) is None:
                 raise NotFound
-            return one
+            return obj
         try:
             narrowed = self.filter(*conditions, **lookups) if conditions or lookups else self
         except InvalidLookup:
@@ -188,21 +186,22 @@ class NarrowingQuerySet(ABC, Generic[M]):
         if not found:
             raise NotFound
         if len(found) > 1:
-            asked = ", ".join([*map(repr, conditions), *lookups])
-            raise MultipleObjectsReturned(f"{self!r}.get({asked}) found more than one; ask for a key, or for first()")
+            given = ", ".join([*map(repr, conditions), *lookups])
+            raise MultipleObjectsReturned(f"{self!r}.get({given}) found more than one object. Use a key, or first()")
         return found[0]
 
     async def _at(self, key: Any) -> M | None:
-        """The object with this key. Override it where one is found faster than by a condition."""
+        """The object with this key, or None. Override it if the store has a faster way than a condition."""
         found = await self.filter(pk=key)[:1]._fetch()
         return found[0] if found else None
 
-    def _key_asked(self, lookups: Mapping[str, Any]) -> Any:
-        """The key, coerced, where it alone is asked for; None where more is, or it is for lookups to say what it means.
+    def _extract_key(self, lookups: Mapping[str, Any]) -> Any:
+        """The coerced key if the lookups are one key and nothing else; None if they have to be resolved.
 
-        Raises `NotFound` for a value that no key can be.
+        Raises `NotFound` for a value that does not fit the key's field.
         """
-        fields, pk = self._fields, self._fields.pk
+        fields = self._fields
+        pk = fields.pk
         if len(lookups) != 1 or pk is None or self._start or self._stop is not None:
             return None
         [(name, value)] = lookups.items()
@@ -214,138 +213,144 @@ class NarrowingQuerySet(ABC, Generic[M]):
             raise NotFound from None
 
     async def __aiter__(self) -> AsyncIterator[M]:
-        for found in await self._fetch():
-            yield found
+        for obj in await self._fetch():
+            yield obj
 
     # ---------------------------------------------------------------------------------------------- as values
     @abstractmethod
     def values_of(self, obj: M) -> dict[str, Any]:
-        """An object's own values by field, as they are now."""
+        """The current values of an object's own fields, by field name."""
 
     @abstractmethod
     def object_of(self, values: Mapping[str, Any], kind: str | None = None) -> M:
-        """An object with these values, which may have been JSON meanwhile; it is not one that is kept.
+        """An object with these values, which may come from JSON. It does not belong to the store.
 
-        ``kind`` is the name of its class. Reading a value that is not among them raises.
+        ``kind`` is the name of its class. Reading a field that has no value here raises.
         """
 
     async def restore(self, values: Mapping[str, Any], kind: str, row: M | None = None) -> M:
-        """The object as it was with these values, of its own class, with the objects that its foreign keys led to.
+        """The object as it was with these values: of the class ``kind``, with the objects that its foreign keys named.
 
-        ``row`` is the object as it is now, where there is one. Reading what could not be had raises. Raises
-        `UnknownKind`.
+        ``row`` is the current object, if it still exists. Reading a field or relation that could not be restored
+        raises. Raises `UnknownKind`.
         """
         return self.object_of(values, kind)
 
     async def loaded(self, obj: M, names: Collection[str]) -> M | None:
-        """The object, read again by its key where its values or these fields cannot be read from it any more.
+        """The object. If its values or these fields are no longer loaded, it is read again by its key.
 
-        None where it is gone. Raises ``ValueError`` for an object that has no key yet.
+        None if the object is gone. Raises ``ValueError`` for an object that has no key yet.
         """
         return obj
 
     def decide(self, values: Mapping[str, Any], kind: str | None = None) -> bool | None:
-        """Whether an object with these values is among these; None where only the store can say.
+        """Whether an object with these values meets the conditions; None if only the store can tell.
 
-        It is decided here only where the store decides alike: a collation, a relation or a number's width may differ.
+        Python decides only comparisons that the store decides the same way. A collation, a relation or the width of a
+        number may give another result there.
         """
         if self._start or self._stop is not None:
             return None
-        known = self._restored(values, kind)
+        known = self._coerce_values(values, kind)
         decided = decide(Combination("AND", False, self._where), partial(self._verdict, known))
-        return None if decided and self._reads_otherwise else decided
+        return None if decided and self._overrides_reading else decided
 
-    def _verdict(self, known: Mapping[str, Any], asked: Condition) -> bool | None:
-        """Whether an object with these values meets one condition, where that is known without the store."""
+    def _verdict(self, known: Mapping[str, Any], condition: Condition) -> bool | None:
+        """Whether an object with these values meets one condition; None if only the store can tell."""
         return None
 
     def to_json(self, values: Mapping[str, Any], kind: str | None = None) -> "dict[str, dict[str, Any]]":
-        """Values as JSON: ``exact`` are those that come back from it as they were, ``text`` the others."""
-        told = _as_json(values)
-        known = self._restored(told, kind)
-        exact = {name for name, value in values.items() if name in known and _is_same(value, known[name])}
+        """Values as JSON: ``exact`` holds those that can be read back unchanged, ``text`` the others."""
+        plain = _as_json(values)
+        read_back = self._coerce_values(plain, kind)
+        exact = {name for name, value in values.items() if name in read_back and _is_same(value, read_back[name])}
         return {
-            "exact": {name: value for name, value in told.items() if name in exact},
-            "text": {name: value for name, value in told.items() if name not in exact},
+            "exact": {name: value for name, value in plain.items() if name in exact},
+            "text": {name: value for name, value in plain.items() if name not in exact},
         }
 
     def is_still(self, obj: M, told: Mapping[str, Mapping[str, Any]], kind: str) -> bool:
-        """Whether an object has the class and the values that `to_json` told, as far as both are known."""
+        """Whether an object still has the class ``kind`` and the values ``told``, which `to_json` made.
+
+        Only fields that both have are compared.
+        """
         if name_of(type(obj)) != kind:
             return False
-        now, text, exact = _as_json(self.values_of(obj)), told["text"], told["exact"]
+        text, exact = told["text"], told["exact"]
+        now = _as_json(self.values_of(obj))
         if any(now[name] != text[name] for name in now.keys() & text.keys()):
             return False
         differ = {name for name in now.keys() & exact.keys() if now[name] != exact[name]}
-        now, then = (self._restored({name: one[name] for name in differ}, kind) for one in (now, exact))
-        return all(name in now and name in then and now[name] == then[name] for name in differ)
+        now = self._coerce_values({name: now[name] for name in differ}, kind)
+        then = self._coerce_values({name: exact[name] for name in differ}, kind)
+        return now.keys() == then.keys() == differ and now == then
 
     def loads_like(self, other: Any) -> bool:
-        """Whether both find their objects in the same place and load the same with them, however they are narrowed."""
+        """Whether both read the same store and load the same related data; conditions, order and slice may differ."""
         if type(other) is not type(self):
             return False
         mine, others = vars(self), vars(other)
-        return mine.keys() - _NARROWED == others.keys() - _NARROWED and all(
-            mine[name] is others[name] for name in mine.keys() - _NARROWED
-        )
+        names = mine.keys() - _NARROWING_ATTRIBUTES
+        return names == others.keys() - _NARROWING_ATTRIBUTES and all(mine[name] is others[name] for name in names)
 
     @property
     def is_narrowed(self) -> bool:
-        """Whether it leaves out objects of its model."""
-        return self._reads_otherwise or bool(self._where or self._start) or self._stop is not None
+        """Whether the queryset may leave out objects of its model."""
+        return self._overrides_reading or bool(self._where or self._start) or self._stop is not None
 
     def key_of(self, obj: M) -> Any:
-        """An object's key, also where its other values cannot be read any more."""
+        """An object's primary key, even if its other values are no longer loaded."""
         return getattr(obj, str(self._fields.pk))
 
     def named(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values by their fields' names, ``pk`` being one for the key's. Raises `FieldError`."""
-        return self._named(values)
+        """The values by the real names of their fields, with ``pk`` replaced. Raises `FieldError`."""
+        return {field_name(name, self._fields): value for name, value in values.items()}
 
     def coerce(self, name: str, value: Any) -> Any:
-        """A value as a field holds it. Raises ``ValueError``."""
+        """A value converted to the type of a field. Raises ``ValueError``."""
         return self._fields.coerce(name, value)
 
     def _fields_of(self, kind: str | None) -> Fields:
-        """The fields of a class of its objects; raises `UnknownKind`."""
+        """The fields of the class with this name. Raises `UnknownKind`."""
         if kind is None or kind == name_of(self.model):
             return self._fields
-        raise UnknownKind(f"{self!r} knows no {kind}")
+        raise UnknownKind(f"{self!r} has no class {kind}")
 
-    def _restored(self, values: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
-        """Values as their fields hold them, without those that they cannot hold."""
-        fields, restored = self._fields_of(kind), dict[str, Any]()
+    def _coerce_values(self, values: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
+        """The values converted to the types of their fields, without those that do not fit."""
+        fields = self._fields_of(kind)
+        coerced: dict[str, Any] = {}
         for name, value in values.items():
             try:
-                restored[name] = None if value is None else fields.coerce(name, value)
+                coerced[name] = None if value is None else fields.coerce(name, value)
             except (ValueError, TypeError, LookupError):
                 continue
-        return restored
+        return coerced
 
     # ---------------------------------------------------------------------------------------------- writing
     @abstractmethod
     async def create(self, values: Mapping[str, Any]) -> M:
-        """A new object, whatever the queryset is narrowed to. Raises `Conflict`, `FieldError`."""
+        """Creates an object, which need not meet the conditions. Raises `Conflict`, `FieldError`."""
 
     @abstractmethod
     async def update(self, obj: M, values: Mapping[str, Any]) -> M:
-        """The object with these values changed and no others.
+        """Changes these values of the object and returns it.
 
-        Raises `NotFound` where the queryset does not have it (any more), `Conflict`, `FieldError`.
+        Raises `NotFound` if the queryset does not contain the object (any more), `Conflict`, `FieldError`.
         """
 
     @abstractmethod
     async def delete(self, obj: M) -> None:
-        """Removes the object. Raises `NotFound` where the queryset does not have it (any more), `Conflict`."""
+        """Deletes the object. Raises `NotFound` if the queryset does not contain it (any more), `Conflict`."""
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    told: dict[str, Any] = from_json(to_json(values, inf_nan_mode="null", bytes_mode="base64", fallback=str))
-    return told
+    plain: dict[str, Any] = from_json(to_json(values, inf_nan_mode="null", bytes_mode="base64", fallback=str))
+    return plain
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def _is_same(value: Any, other: Any) -> bool:
     try:
-        return type(one) is type(other) and bool(one == other)
-    except Exception:  # values of any type, which may compare to anything, or to nothing at all
+        return type(value) is type(other) and bool(value == other)
+    except Exception:  # a value's own __eq__ may raise anything
         return False

@@ -1,4 +1,4 @@
-"""The fields of pydantic models as lookups see them, and values coerced to a type as pydantic does."""
+"""The fields of pydantic models, as lookups use them, and conversion of values by pydantic's rules."""
 
 import types
 from collections.abc import Callable, Collection, Mapping
@@ -16,9 +16,9 @@ __all__ = ("ModelFields", "coercer", "is_immutable", "json_text", "jsonable", "m
 
 
 def coercer(annotation: Any) -> Callable[[Any], Any]:
-    """A function that makes a value one of a type; it raises ``ValueError`` with pydantic's message.
+    """A function that converts a value to a type: ``coercer(int)("7") == 7``.
 
-    ``coercer(int)("7") == 7``.
+    It raises ``ValueError`` with pydantic's message.
     """
     validate = TypeAdapter[Any](annotation).validator.validate_python
 
@@ -32,43 +32,43 @@ def coercer(annotation: Any) -> Callable[[Any], Any]:
 
 
 def revealed(value: Any) -> Any:
-    """A value with secrets in the place of what masks them, and dicts in the place of models."""
-    if hasattr(value, "get_secret_value"):  # pydantic's secrets, whose module takes long to load
+    """A value with pydantic's secrets replaced by their plain values, and models by dicts."""
+    if hasattr(value, "get_secret_value"):  # not isinstance: the module of pydantic's secrets is slow to import
         return revealed(value.get_secret_value())
     if isinstance(value, BaseModel):
         value = {**value.__dict__, **(value.__pydantic_extra__ or {})}
     if isinstance(value, dict):
-        return {revealed(key): revealed(one) for key, one in value.items()}
+        return {revealed(key): revealed(item) for key, item in value.items()}
     if type(value) in (list, tuple, set, frozenset):
         return type(value)(map(revealed, value))
     return value
 
 
 def jsonable(value: Any) -> Any:
-    """A value as JSON has it, a secret as itself: ``jsonable({"at": date(2024, 1, 31)}) == {"at": "2024-01-31"}``.
+    """A value as JSON data, secrets as plain values: ``jsonable({"at": date(2024, 1, 31)}) == {"at": "2024-01-31"}``.
 
-    Raises ``ValueError`` for what JSON does not have.
+    Raises ``ValueError`` for a value that JSON cannot represent.
     """
     return to_jsonable_python(revealed(value), inf_nan_mode="strings")
 
 
 def json_text(value: Any) -> str:
-    """A value that is no text as JSON writes it, for where a text is kept: ``json_text(True) == "true"``.
+    """A value of another type as the text that JSON has for it, for a text field: ``json_text(True) == "true"``.
 
-    Raises ``ValueError`` for a list or an object, which would not be read back.
+    Raises ``ValueError`` for a list or an object, because the text field would not read it back as one.
     """
     plain = jsonable(value)
     if isinstance(plain, list | dict):
-        raise ValueError(f"expected a value that a text can stand for, not a {type(value).__name__}")
+        raise ValueError(f"expected a value that can be stored as a text, not a {type(value).__name__}")
     return plain if isinstance(plain, str) else to_json(plain).decode()
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
-    """What a union, `Annotated` or not, is made of, None left out: ``members(int | None) == (int,)``."""
+    """The types in a union, without None: ``members(int | None) == (int,)``. `Annotated` is looked through."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, types.UnionType):
-        return tuple(part for one in get_args(annotation) for part in members(one) if one is not type(None))
+        return tuple(part for option in get_args(annotation) for part in members(option) if part is not type(None))
     return (annotation,)
 
 
@@ -76,25 +76,25 @@ _IMMUTABLE = (str, int, float, bytes, UUID, Decimal, date, datetime, time, timed
 
 
 def is_immutable(annotation: Any) -> bool:
-    """Whether no value of a type can be changed by who holds it."""
+    """Whether all values of a type are immutable."""
     return all(
-        one is type(None)
-        or get_origin(one) is Literal
-        or (isinstance(one, type) and issubclass(one, _IMMUTABLE) and get_origin(one) is None)
-        for one in members(annotation)
+        part is type(None)
+        or get_origin(part) is Literal
+        or (isinstance(part, type) and issubclass(part, _IMMUTABLE) and get_origin(part) is None)
+        for part in members(annotation)
     )
 
 
 class ModelFields:
-    """A pydantic model's fields, with those of the models that they hold; an implementation of
-    `querysets._lookups.Fields`.
+    """The fields of a pydantic model and of the models nested in it; implements `querysets._lookups.Fields`.
 
-    ``pk`` is the name of the key's field, None where objects have none.
+    ``pk`` is the name of the key's field, None if objects have no key.
     """
 
     def __init__(self, model: type[BaseModel], pk: str | None) -> None:
-        self.model, self.pk = model, pk
-        if not model.__pydantic_complete__:  # it names classes that were declared after it
+        self.model = model
+        self.pk = pk
+        if not model.__pydantic_complete__:  # it refers to classes that were declared after it
             model.model_rebuild(raise_errors=False)
         self.types: Mapping[str, Any] = {name: field.annotation for name, field in model.model_fields.items()}
         self._coercers: dict[str, Callable[[Any], Any]] = {}
@@ -108,7 +108,7 @@ class ModelFields:
 
     @cached_property
     def _related(self) -> "dict[str, ModelFields]":
-        """Made at first use, since a model may hold itself."""
+        """Made at first use, because a model may contain itself."""
         models = {name: members(annotation) for name, annotation in self.types.items()}
         return {
             name: ModelFields(found[0], "id" if "id" in found[0].model_fields else None)
@@ -126,8 +126,8 @@ class ModelFields:
 
     def is_text(self, name: str) -> bool:
         return any(
-            one is Any or get_origin(one) is Literal or (isinstance(one, type) and issubclass(one, str))
-            for one in members(self.types[name])
+            part is Any or get_origin(part) is Literal or (isinstance(part, type) and issubclass(part, str))
+            for part in members(self.types[name])
         )
 
     def coerce_text(self, name: str, value: str) -> str:

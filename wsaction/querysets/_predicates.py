@@ -1,10 +1,10 @@
-"""Lookups and orders asked of Python objects: what the rows of a `MemoryQuerySet` are chosen and sorted by."""
+"""Lookups and orders on Python objects: how a `MemoryQuerySet` filters and sorts its rows."""
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, time
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, total_ordering
 from typing import Any, TypeAlias
 
 from wsaction.querysets._lookups import Combination, Condition
@@ -15,49 +15,49 @@ Predicate: TypeAlias = Callable[[Any], bool]
 Ordering: TypeAlias = tuple[tuple[str, ...], bool]  # the path of a field, and whether it descends
 
 
-def predicate(asked: Combination | Condition) -> Predicate:
-    """A function that says whether an object meets the conditions.
+def predicate(condition: Combination | Condition) -> Predicate:
+    """A function that returns whether an object meets the conditions.
 
     ``predicate(resolve([], {"title__contains": "a"}, fields))(card)`` is ``"a" in card.title``.
     """
-    if isinstance(asked, Condition):
-        return _comparison(asked)
-    holds = [predicate(child) for child in asked.children]
-    if len(holds) == 1:
-        together = holds[0]
-    elif asked.connector == "AND":
+    if isinstance(condition, Condition):
+        return _make_comparison(condition)
+    children = [predicate(child) for child in condition.children]
+    if len(children) == 1:
+        combined = children[0]
+    elif condition.connector == "AND":
 
-        def together(row: Any) -> bool:
-            return all(one(row) for one in holds)
+        def combined(row: Any) -> bool:
+            return all(child(row) for child in children)
     else:
 
-        def together(row: Any) -> bool:
-            return any(one(row) for one in holds)
+        def combined(row: Any) -> bool:
+            return any(child(row) for child in children)
 
-    return (lambda row: not together(row)) if asked.negated else together
+    return (lambda row: not combined(row)) if condition.negated else combined
 
 
-def decide(asked: Combination | Condition, verdict: Callable[[Condition], bool | None]) -> bool | None:
-    """Whether the conditions hold, where ``verdict`` may not know of some: Kleene's three-valued logic.
+def decide(condition: Combination | Condition, verdict: Callable[[Condition], bool | None]) -> bool | None:
+    """Whether the conditions hold; None if that depends on conditions whose ``verdict`` is None.
 
-    None where it depends on what is not known. ``false and unknown`` is false, so that one known condition may do.
+    This is Kleene's three-valued logic: ``false and unknown`` is false, so one known condition may be enough.
     """
-    if isinstance(asked, Condition):
-        return verdict(asked)
-    decisive = asked.connector == "OR"
+    if isinstance(condition, Condition):
+        return verdict(condition)
+    decisive = condition.connector == "OR"
     known: bool | None = not decisive
-    for child in asked.children:
-        one = decide(child, verdict)
-        if one is decisive:
+    for child in condition.children:
+        decided = decide(child, verdict)
+        if decided is decisive:
             known = decisive
             break
-        if one is None:
+        if decided is None:
             known = None
-    return known if known is None or not asked.negated else not known
+    return known if known is None or not condition.negated else not known
 
 
 def reader(path: tuple[str, ...]) -> Callable[[Any], Any]:
-    """A function that reads what a path leads to; None where there is nothing on the way."""
+    """A function that reads the value at the end of a path; None if an object on the path is None."""
     if len(path) == 1:
         return operator.attrgetter(path[0])
 
@@ -71,118 +71,107 @@ def reader(path: tuple[str, ...]) -> Callable[[Any], Any]:
     return read
 
 
-def _comparison(asked: Condition) -> Predicate:
-    read, compare, value = reader(asked.path), _COMPARISONS[asked.lookup], asked.value
-    if asked.lookup in ("in", "range"):
+def _make_comparison(condition: Condition) -> Predicate:
+    read, compare, value = reader(condition.path), _COMPARISONS[condition.lookup], condition.value
+    if condition.lookup in ("in", "range"):
         if any(map(_is_ranked, value)):
-            read, value = _ranked(read), tuple(map(_rank, value))
+            read, value = _rank_reader(read), tuple(map(_rank, value))
     elif _is_ranked(value):
-        read, value = _ranked(read), _rank(value)
+        read, value = _rank_reader(read), _rank(value)
 
     def holds(row: Any) -> bool:
-        held = read(row)
-        if held is None:
-            return compare is _isnull and value is True
+        actual = read(row)
+        if actual is None:
+            return condition.lookup == "isnull" and value is True
         try:
-            return bool(compare(held, value))
-        except TypeError:  # what cannot be compared is neither less nor greater, nor part of it
+            return bool(compare(actual, value))
+        except TypeError:  # values that cannot be compared do not match
             return False
 
     return holds
 
 
-def _isnull(held: Any, value: bool) -> bool:
-    return (held is None) is value
-
-
 _COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
     "exact": operator.eq,
-    "in": lambda held, value: held in value,
+    "in": lambda actual, value: actual in value,
     "lt": operator.lt,
     "lte": operator.le,
     "gt": operator.gt,
     "gte": operator.ge,
-    "range": lambda held, value: value[0] <= held <= value[1],
-    "isnull": _isnull,
-    "iexact": lambda held, value: _text(held).lower() == value.lower(),
-    "contains": lambda held, value: value in _text(held),
-    "icontains": lambda held, value: value.lower() in _text(held).lower(),
-    "startswith": lambda held, value: _text(held).startswith(value),
-    "endswith": lambda held, value: _text(held).endswith(value),
+    "range": lambda actual, value: value[0] <= actual <= value[1],
+    "isnull": lambda actual, value: (actual is None) is value,
+    "iexact": lambda actual, value: _require_text(actual).lower() == value.lower(),
+    "contains": lambda actual, value: value in _require_text(actual),
+    "icontains": lambda actual, value: value.lower() in _require_text(actual).lower(),
+    "startswith": lambda actual, value: _require_text(actual).startswith(value),
+    "endswith": lambda actual, value: _require_text(actual).endswith(value),
 }
 
 
-def _text(held: Any) -> str:
-    if not isinstance(held, str):
-        raise TypeError(f"{held!r} is no text")
-    return held
+def _require_text(actual: Any) -> str:
+    if not isinstance(actual, str):
+        raise TypeError(f"expected a text, got {actual!r}")
+    return actual
 
 
 def _is_ranked(value: Any) -> bool:
-    """Whether values of its kind are compared by their rank."""
+    """Whether values of this type are compared by `_rank`."""
     kind: Any = type(value)
     return isinstance(value, datetime | time | float) or (isinstance(value, Enum) and kind.__lt__ is _NO_ORDER)
 
 
 def _rank(value: Any) -> Any:
-    """Of a member of an enumeration that do not compare, its place among them; of a time without a zone, that in UTC,
-    as it does not compare with those that have one; of NaN, what does compare; any other value as it is."""
+    """A value that can be compared, for those that Python cannot order.
+
+    An enumeration's member becomes its position in the declaration. A time without a zone is taken as UTC, because it
+    cannot be compared with one that has a zone. NaN becomes `_NAN`.
+    """
     if not _is_ranked(value):
         return value
     if isinstance(value, float):
         return _NAN if value != value else value
     if isinstance(value, Enum):
-        return _places(type(value))[value]
+        return _positions(type(value))[value]
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value
 
 
+@total_ordering
 class _Nan:
-    """In the place of NaN: greater than every number, and equal to itself, so that rows with it have a place too."""
+    """Stands for NaN in comparisons: greater than every number and equal to itself, so that rows with it sort too."""
 
     def __lt__(self, other: Any) -> bool:
         return False
-
-    def __le__(self, other: Any) -> bool:
-        return other is self
-
-    def __gt__(self, other: Any) -> bool:
-        return other is not self
-
-    def __ge__(self, other: Any) -> bool:
-        return True
 
 
 _NAN = _Nan()
 _NO_ORDER = vars(object)["__lt__"]
 
 
-def _ranked(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _rank_reader(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda row: _rank(read(row))
 
 
 @lru_cache(256)
-def _places(kind: type[Enum]) -> Mapping[Enum, int]:
-    return {member: place for place, member in enumerate(kind)}
+def _positions(kind: type[Enum]) -> Mapping[Enum, int]:
+    return {member: position for position, member in enumerate(kind)}
 
 
 def sort_rows(rows: Iterable[Any], order: Iterable[Ordering]) -> list[Any]:
-    """The rows in order: null is greater than every value."""
+    """The rows in order; null is greater than every value."""
     ordered = list(rows)
-    for path, descends in reversed(tuple(order)):  # a sort keeps what is equal as it was
-        held = list(map(reader(path), ordered))
-        if any(map(operator.ne, held, held)):  # NaN, by which a sort would leave the others in no order
-            held = list(map(_rank, held))
+    for path, descends in reversed(tuple(order)):  # sorting is stable, so the most important field comes last
+        values = list(map(reader(path), ordered))
+        if any(map(operator.ne, values, values)):  # a NaN, which would break the order of the other values
+            values = list(map(_rank, values))
         try:
-            ordered = _sorted(ordered, held, descends)
+            ordered = _sort_by(values, ordered, descends)
         except TypeError:  # members of an enumeration, or times with and without a zone
-            ordered = _sorted(ordered, map(_rank, held), descends)
+            ordered = _sort_by(map(_rank, values), ordered, descends)
     return ordered
 
 
-def _sorted(rows: list[Any], held: Iterable[Any], descends: bool) -> list[Any]:
-    return [row for _, row in sorted(zip(held, rows, strict=True), key=_null_last, reverse=descends)]
+def _sort_by(values: Iterable[Any], rows: list[Any], descends: bool) -> list[Any]:
+    def null_last(pair: tuple[Any, Any]) -> tuple[bool, Any]:
+        return (True, 0) if pair[0] is None else (False, pair[0])
 
-
-def _null_last(pair: tuple[Any, Any]) -> tuple[bool, Any]:
-    held = pair[0]
-    return (True, 0) if held is None else (False, held)
+    return [row for _, row in sorted(zip(values, rows, strict=True), key=null_last, reverse=descends)]

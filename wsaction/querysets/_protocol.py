@@ -1,4 +1,4 @@
-"""The `QuerySet` protocol: where the objects of a generic handler come from."""
+"""The `QuerySet` protocol: the methods that generic handlers call on their ``queryset``."""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol, Self
@@ -9,57 +9,57 @@ __all__ = ("QuerySet",)
 
 
 class QuerySet(Protocol):
-    """What a generic handler's ``queryset`` has to offer; any object that does is one.
+    """A set of objects that can be filtered, ordered, read and written: a generic handler's ``queryset``.
 
-    `wsaction.testing.querysets` has the tests that it must pass. Narrowing returns a new one and leaves the old as it
-    was.
+    Any object with these methods is one; it must pass `wsaction.testing.querysets.QuerySetContract`. ``filter``,
+    ``exclude``, ``order_by`` and slices return a new queryset and leave the old one unchanged.
     """
 
     @property
     def model(self) -> Any:
-        """The class of its objects."""
+        """The class of the objects."""
 
     def all(self) -> Self:
-        """The same objects."""
+        """A new queryset of the same objects."""
 
     def filter(self, *conditions: Q, **lookups: Any) -> Self:
-        """Those that meet all conditions. Raises `FieldError`, `InvalidLookup`."""
+        """The objects that meet all conditions. Raises `FieldError`, `InvalidLookup`."""
 
     def exclude(self, *conditions: Q, **lookups: Any) -> Self:
-        """Those that do not meet all conditions. Raises `FieldError`, `InvalidLookup`."""
+        """The objects that do not meet all conditions. Raises `FieldError`, `InvalidLookup`."""
 
     def order_by(self, *fields: str) -> Self:
-        """By these fields, ``"-due"`` descending, and last by the primary key. Raises `FieldError`."""
+        """The objects ordered by these fields, then by the primary key; ``"-due"`` descends. Raises `FieldError`."""
 
-    def __getitem__(self, wanted: slice, /) -> Self:
-        """A part, as of a list; negative numbers and steps are a ``ValueError``. Narrowing it is a ``TypeError``."""
+    def __getitem__(self, key: slice, /) -> Self:
+        """A slice; to filter or order it raises ``TypeError``. Negative numbers and steps raise ``ValueError``."""
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """The objects, in order."""
 
     async def count(self) -> int:
-        """How many objects there are."""
+        """The number of objects."""
 
     async def exists(self) -> bool:
-        """Whether there are any."""
+        """Whether there is an object."""
 
     async def first(self) -> Any:
-        """The first in order, or None."""
+        """The first object in order, or None."""
 
     async def get(self, *conditions: Q, **lookups: Any) -> Any:
-        """The one object that meets the conditions (``pk`` is the primary key).
+        """The one object that meets the conditions; ``pk`` is the primary key.
 
-        Raises `NotFound` when there is none, or a value cannot be what its field holds; `MultipleObjectsReturned`.
+        Raises `NotFound` if there is none, or if a value does not fit its field. Raises `MultipleObjectsReturned`.
         """
 
     async def create(self, values: Mapping[str, Any]) -> Any:
-        """A new object with these values, whatever it is narrowed to. Raises `Conflict`."""
+        """Creates an object with these values, which need not meet the conditions. Raises `Conflict`."""
 
     async def update(self, obj: Any, values: Mapping[str, Any]) -> Any:
-        """The object with these values changed and no others.
+        """Changes these values of the object and returns it.
 
-        Raises `NotFound` where it is not among these (any more), `Conflict`.
+        Raises `NotFound` if the queryset does not contain the object (any more), `Conflict`.
         """
 
     async def delete(self, obj: Any) -> None:
-        """Removes the object. Raises `NotFound` where it is not among these, `Conflict`."""
+        """Deletes the object. Raises `NotFound` if the queryset does not contain it (any more), `Conflict`."""

@@ -1,6 +1,6 @@
-"""SQLAlchemy: `SQLAlchemyQuerySet` reads and writes rows of a mapped class, in the unit of work of each action.
+"""SQLAlchemy support: `SQLAlchemyQuerySet` reads and writes rows of a mapped class in the unit of work of an action.
 
-It needs the extra `sqlalchemy`: `pip install "wsaction[sqlalchemy]"`.
+Install it with ``pip install "wsaction[sqlalchemy]"``.
 """
 
 from wsaction.contrib.sqlalchemy._queryset import SQLAlchemyQuerySet

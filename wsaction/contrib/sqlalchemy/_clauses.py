@@ -1,4 +1,4 @@
-"""Lookups and orders as SQL: what an `SQLAlchemyQuerySet` is narrowed to."""
+"""Lookups and orders as SQL: the conditions and the ORDER BY of an `SQLAlchemyQuerySet`."""
 
 import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -19,14 +19,16 @@ Clause: TypeAlias = ColumnElement[bool]
 
 
 class MappedFields:
-    """A mapped class's columns and relationships; an implementation of `querysets._lookups.Fields`.
+    """The columns and relationships of a mapped class; implements `querysets._lookups.Fields`.
 
-    ``find_dialect`` tells the database's name, "" as long as there is none. A primary key of several columns is none
-    that could be asked for.
+    ``find_dialect`` returns the name of the database's dialect, or "" if no database is bound yet. ``pk`` is None for a
+    primary key of several columns.
     """
 
     def __init__(self, mapper: Mapper[Any], find_dialect: Callable[[], str]) -> None:
-        self.mapper, self._find_dialect, self._dialect = mapper, find_dialect, ""
+        self.mapper = mapper
+        self.find_dialect = find_dialect
+        self._dialect = ""
         keys = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
         self.pk: str | None = keys[0] if len(keys) == 1 else None
         self._related: dict[str, MappedFields] = {}
@@ -38,9 +40,9 @@ class MappedFields:
 
     @property
     def dialect(self) -> str:
-        """The database's name; sessions may be bound to one long after querysets are declared."""
+        """The dialect's name. It is looked up late: sessions may be bound long after querysets are declared."""
         if not self._dialect:
-            self._dialect = self._find_dialect()
+            self._dialect = self.find_dialect()
         return self._dialect
 
     @cached_property
@@ -54,11 +56,11 @@ class MappedFields:
         if name not in self.mapper.relationships:
             return None
         if name not in self._related:
-            self._related[name] = MappedFields(self.mapper.relationships[name].mapper, self._find_dialect)
+            self._related[name] = MappedFields(self.mapper.relationships[name].mapper, self.find_dialect)
         return self._related[name]
 
     def coerce(self, name: str, value: Any) -> Any:
-        return self._values_of(name).coerce(value)
+        return self._column_values(name).coerce(value)
 
     def is_text(self, name: str) -> bool:
         kind = self._type(name)
@@ -71,27 +73,29 @@ class MappedFields:
     def key_of(self, value: Any) -> Any:
         return getattr(value, self.pk) if self.pk and isinstance(value, self.mapper.class_) else value
 
-    def verdict(self, known: Mapping[str, Any], asked: Condition) -> bool | None:
-        """Whether a row with these values meets a condition; None where only the database can say.
+    def verdict(self, known: Mapping[str, Any], condition: Condition) -> bool | None:
+        """Whether a row with these values meets a condition; None if only the database can tell.
 
-        Of a relation, its foreign key says no where it is null or another's; that it leads to a row, the database says.
+        The foreign key of a relation can only rule a condition out, if it is null or another key. Only the database
+        can tell whether it leads to a row.
         """
-        name = asked.path[0]
+        name = condition.path[0]
         related = self.related(name)
         key = name if related is None else self._foreign_key(name)
         if key is None or key not in known:
             return None
         if known[key] is None:
-            is_null = asked.lookup == "isnull" and asked.value is True
-            return is_null if self._values_of(key).keeps_null else None
+            is_null = condition.lookup == "isnull" and condition.value is True
+            return is_null if self._column_values(key).keeps_null else None
         if related is not None:
-            is_key = len(asked.path) == 2 and asked.path[1] == related.pk and asked.lookup in ("exact", "in")
-            refused = is_key and self._values_of(key).verdict(known[key], asked.lookup, asked.value) is False
-            return False if refused else None
-        return self._values_of(name).verdict(known[name], asked.lookup, asked.value)
+            if condition.path[1:] != (related.pk,) or condition.lookup not in ("exact", "in"):
+                return None
+            meets = self._column_values(key).verdict(known[key], condition.lookup, condition.value)
+            return False if meets is False else None
+        return self._column_values(name).verdict(known[name], condition.lookup, condition.value)
 
     def _foreign_key(self, name: str) -> str | None:
-        """The column's attribute whose value is the key of what a relation leads to, where one is."""
+        """The attribute of the row that holds the primary key of a relation's object; None if there is none."""
         relation = self.mapper.relationships[name]
         if relation.direction is not MANYTOONE or len(relation.local_remote_pairs) != 1:
             return None
@@ -102,177 +106,174 @@ class MappedFields:
         return self.mapper.get_property_by_column(local).key
 
     def foreign_keys(self) -> Iterator[tuple[str, str]]:
-        """Each relation that a foreign key of the row leads to, with that key's attribute."""
+        """The name of each relation that follows a foreign key of the row, and the attribute of that key."""
         for name in self.mapper.relationships.keys():  # noqa: SIM118
             if (key := self._foreign_key(name)) is not None:
                 yield name, key
 
     def _type(self, name: str) -> TypeEngine[Any]:
         if (related := self.related(name)) is not None:
-            raise _keyless(name, self, related)
+            raise _no_single_key(name, self, related)
         return self.mapper.column_attrs[name].columns[0].type
 
-    def stored(self, name: str, value: Any) -> Any:
-        """A value to be written, as its column takes it.
+    def prepare(self, name: str, value: Any) -> Any:
+        """A value as its column stores it.
 
-        Raises ``ValueError`` for one that it cannot hold, `FieldError` for nested data in the place of an object.
+        Raises ``ValueError`` if the column cannot hold it, `FieldError` for nested data instead of a related object.
         """
         if name in self.mapper.column_attrs:
-            return self._values_of(name).stored(value)
-        given = value if isinstance(value, list | tuple | set) else (value,)
-        if (related := self.related(name)) is not None and any(isinstance(one, Mapping) for one in given):
+            return self._column_values(name).prepare(value)
+        objects = value if isinstance(value, list | tuple | set) else (value,)
+        if (related := self.related(name)) is not None and any(isinstance(obj, Mapping) for obj in objects):
             raise FieldError(
-                f"{self.name}.{name} takes objects of {related.name}, not a dict; write what is nested in "
+                f"{self.name}.{name} takes objects of {related.name}, not a dict; write nested data in "
                 f"perform_create() and perform_update(), or mark the serializer's {name} as ReadOnly"
             )
         return value
 
-    def _values_of(self, name: str) -> ColumnValues:
+    def _column_values(self, name: str) -> ColumnValues:
         if not self._dialect or name not in self._values:
-            one = self.mapper.column_attrs.get(name)
-            is_column = one is not None and isinstance(one.columns[0], Column)
-            is_plain = is_column and one.comparator_factory is ColumnProperty.Comparator  # type: ignore[union-attr]
-            self._values[name] = ColumnValues(self._type(name), self.dialect, is_column=is_plain)
+            kind = self._type(name)
+            prop = self.mapper.column_attrs[name]
+            is_plain = isinstance(prop.columns[0], Column) and prop.comparator_factory is ColumnProperty.Comparator
+            self._values[name] = ColumnValues(kind, self.dialect, is_column=is_plain)
         return self._values[name]
 
 
-def _keyless(name: str, fields: MappedFields, related: MappedFields) -> FieldError:
+def _no_single_key(name: str, fields: MappedFields, related: MappedFields) -> FieldError:
     known = ", ".join(f"{name}__{field}" for field in related.mapper.column_attrs.keys())  # noqa: SIM118
     return FieldError(
-        f"{fields.name}.{name} is a {related.name}, whose key is of several columns and compares with nothing; "
+        f"{fields.name}.{name} is a {related.name}, whose primary key has several columns and cannot be compared; "
         f"name one of {known}"
     )
 
 
 # ------------------------------------------------------------------------------------------------- conditions
-def clause(asked: Combination, entity: Any, fields: MappedFields, negated: bool = False) -> Clause:
-    """The conditions on a mapped class, or an alias of it.
+def clause(condition: Combination, entity: Any, fields: MappedFields, negated: bool = False) -> Clause:
+    """The SQL for conditions on ``entity``, a mapped class or an alias of one.
 
-    What is asked together of related objects is asked of the same one. A comparison is never NULL within a negation
-    (``negated``: whether it stands in one).
+    Conditions on one relation that are combined by AND must hold for the same related object. ``negated`` says that the
+    clause is inside a NOT: its comparisons are then false, not NULL, for null values.
     """
-    negated = negated or asked.negated
-    parts = list(_parts(asked, entity, fields, negated))
-    whole = and_(true(), *parts) if asked.connector == "AND" else or_(*parts)
-    return not_(whole) if asked.negated else whole
+    negated = negated or condition.negated
+    clauses = list(_child_clauses(condition, entity, fields, negated))
+    combined = and_(true(), *clauses) if condition.connector == "AND" else or_(*clauses)
+    return not_(combined) if condition.negated else combined
 
 
-def _parts(asked: Combination, entity: Any, fields: MappedFields, negated: bool) -> Iterator[Clause]:
-    together: dict[str, list[Condition]] = {}
-    for child in asked.children:
+def _child_clauses(condition: Combination, entity: Any, fields: MappedFields, negated: bool) -> Iterator[Clause]:
+    by_relation: dict[str, list[Condition]] = {}
+    for child in condition.children:
         if isinstance(child, Combination):
             yield clause(child, entity, fields, negated)
         elif len(child.path) == 1 and fields.related(child.path[0]) is None:
             yield _comparison(getattr(entity, child.path[0]), child, fields.dialect, negated)
-        elif asked.connector == "AND" and not _is_null(child):
-            together.setdefault(child.path[0], []).append(child)
+        elif condition.connector == "AND" and not _is_null(child):
+            by_relation.setdefault(child.path[0], []).append(child)
         else:
-            yield _behind(child.path[0], [child], entity, fields)
-    for name, conditions in together.items():
-        yield _behind(name, conditions, entity, fields)
+            yield _related_clause(child.path[0], [child], entity, fields)
+    for name, conditions in by_relation.items():
+        yield _related_clause(name, conditions, entity, fields)
 
 
-def _behind(name: str, conditions: list[Condition], entity: Any, fields: MappedFields) -> Clause:
-    """Whether there is a related object that meets the conditions; for null, that or none at all."""
+def _related_clause(name: str, conditions: list[Condition], entity: Any, fields: MappedFields) -> Clause:
+    """An EXISTS for a related object that meets the conditions; ``isnull=True`` also holds if there is no object."""
     relation, related = getattr(entity, name), fields.related(name)
     if related is None:
-        raise FieldError(f"{fields.name}.{name} is no relationship")
+        raise FieldError(f"{fields.name}.{name} is not a relationship")
     target = aliased(related.mapper.class_)
     exists = relation.of_type(target).any if relation.property.uselist else relation.of_type(target).has
-    if len(conditions[0].path) == 1:  # whether there is one, which has no key to be asked for that
+    if len(conditions[0].path) == 1:  # isnull of a relation whose objects have no single key
         return not_(exists()) if _is_null(conditions[0]) else exists()  # type: ignore[no-any-return]
-    below = tuple(Condition(one.path[1:], one.lookup, one.value) for one in conditions)
-    found: Clause = exists(clause(Combination("AND", False, below), target, related))
+    children = tuple(Condition(child.path[1:], child.lookup, child.value) for child in conditions)
+    found: Clause = exists(clause(Combination("AND", False, children), target, related))
     return or_(found, not_(exists())) if _is_null(conditions[0]) else found
 
 
-def _is_null(asked: Condition) -> bool:
-    return asked.lookup == "isnull" and asked.value is True
+def _is_null(condition: Condition) -> bool:
+    return condition.lookup == "isnull" and condition.value is True
 
 
-def _comparison(column: Any, asked: Condition, dialect: str, negated: bool) -> Clause:
-    lookup, value = asked.lookup, asked.value
+def _comparison(column: Any, condition: Condition, dialect: str, negated: bool) -> Clause:
+    lookup, value = condition.lookup, condition.value
     if lookup == "isnull":
         return column.is_(None) if value else column.is_not(None)  # type: ignore[no-any-return]  # of any attribute
     if lookup in TEXT_LOOKUPS:
         holds = _text_comparison(column, lookup, value, dialect)
     else:
-        if isinstance(column.type, Numeric) and not isinstance(
-            column.type, Float
-        ):  # else PostgreSQL would round the value to the column's decimal places
+        # with the column's own type, PostgreSQL would round the value to its decimal places
+        if isinstance(column.type, Numeric) and not isinstance(column.type, Float):
             column = type_coerce(column, Numeric())
-        holds = _PLAIN[lookup](column, _compared(column, lookup, value))
+        holds = _COMPARISONS[lookup](column, _bind(column, lookup, value))
     return and_(column.is_not(None), holds) if negated else holds
 
 
-def _compared(column: Any, lookup: str, value: Any) -> Any:
-    """The value as it may stand beside a column: SQLAlchemy has no true or false as such be less or greater."""
+def _bind(column: Any, lookup: str, value: Any) -> Any:
+    """The value of a comparison with a column. SQLAlchemy refuses a plain True or False in < and >."""
     if lookup == "range":
-        return tuple(_compared(column, "lt", end) for end in value)
+        return tuple(_bind(column, "lt", end) for end in value)
     ordered = lookup in ("lt", "lte", "gt", "gte")
     return literal(value, column.type) if ordered and isinstance(value, bool) else value
 
 
-_PLAIN: dict[str, Callable[[Any, Any], Clause]] = {
+_COMPARISONS: dict[str, Callable[[Any, Any], Clause]] = {
     "exact": lambda column, value: column == value,
     "in": lambda column, value: column.in_(value),
     "lt": lambda column, value: column < value,
     "lte": lambda column, value: column <= value,
     "gt": lambda column, value: column > value,
     "gte": lambda column, value: column >= value,
-    "range": lambda column, value: and_(column >= value[0], column <= value[1]),  # of a collation, no BETWEEN is SQL
+    "range": lambda column, value: and_(column >= value[0], column <= value[1]),  # BETWEEN is invalid SQL with COLLATE
 }
 
 
 def _text_comparison(column: Any, lookup: str, value: str, dialect: str) -> Clause:
     if lookup == "iexact":
         return func.lower(column) == func.lower(value)
-    if not value:  # every text begins with it
+    if not value:  # every text contains the empty text
         return column.is_not(None)  # type: ignore[no-any-return]
     if dialect == "sqlite":
-        return _sqlite_text(column, lookup, value)
+        return _SQLITE_TEXT_COMPARISONS[lookup](column, value)
     compare: Callable[..., Clause] = getattr(column, lookup)
     return compare(value, autoescape=True)
 
 
-def _sqlite_text(column: Any, lookup: str, value: str) -> Clause:
-    """SQLite's LIKE has no regard to case, and a bound on its patterns."""
-    if lookup == "contains":
-        return func.instr(column, value) > 0
-    if lookup == "icontains":
-        return func.instr(func.lower(column), func.lower(value)) > 0
-    if lookup == "startswith":
-        return func.substr(column, 1, len(value)) == value
-    return func.substr(column, -len(value)) == value
+# Functions instead of LIKE, which ignores case in SQLite and limits the length of its patterns.
+_SQLITE_TEXT_COMPARISONS: dict[str, Callable[[Any, str], Clause]] = {
+    "contains": lambda column, value: func.instr(column, value) > 0,
+    "icontains": lambda column, value: func.instr(func.lower(column), func.lower(value)) > 0,
+    "startswith": lambda column, value: func.substr(column, 1, len(value)) == value,
+    "endswith": lambda column, value: func.substr(column, -len(value)) == value,
+}
 
 
 # ------------------------------------------------------------------------------------------------- order
 def ordering(order: Iterable[Ordering], entity: Any, fields: MappedFields) -> tuple[list[Any], list[Any]]:
-    """What to order by, and the relationships to outer joins on the way there, each once.
+    """The columns to order by, and the relationships to outer-join for them, each once.
 
     Raises `FieldError` for a path through a collection.
     """
-    by: list[Any] = []
-    ends: dict[tuple[str, ...], tuple[Any, MappedFields]] = {(): (entity, fields)}
+    columns: list[Any] = []
     joins: list[Any] = []
+    targets: dict[tuple[str, ...], tuple[Any, MappedFields]] = {(): (entity, fields)}
     for path, descends in order:
         for length, name in enumerate(path[:-1], 1):
-            if path[:length] in ends:
+            if path[:length] in targets:
                 continue
-            at, below = ends[path[: length - 1]]
-            relation, related = getattr(at, name), below.related(name)
+            owner, owner_fields = targets[path[: length - 1]]
+            relation, related = getattr(owner, name), owner_fields.related(name)
             if related is None or relation.property.uselist:
-                raise FieldError(f"{fields.name} is not ordered by {'__'.join(path)}: {name} is no single object")
+                raise FieldError(f"{fields.name} cannot be ordered by {'__'.join(path)}: {name} is not a single object")
             target = aliased(related.mapper.class_)
             joins.append(relation.of_type(target))
-            ends[path[:length]] = target, related
-        at, below = ends[path[:-1]]
-        if (related := below.related(path[-1])) is not None:
-            raise _keyless(path[-1], below, related)
-        column = getattr(at, path[-1])
-        ordered = column.desc() if descends else column.asc()
-        kept = below.mapper.column_attrs[path[-1]].columns[0]  # which an expression has no say of
-        if at is not entity or getattr(kept, "nullable", True):
+            targets[path[:length]] = target, related
+        owner, owner_fields = targets[path[:-1]]
+        if (related := owner_fields.related(path[-1])) is not None:
+            raise _no_single_key(path[-1], owner_fields, related)
+        attribute = getattr(owner, path[-1])
+        ordered = attribute.desc() if descends else attribute.asc()
+        column = owner_fields.mapper.column_attrs[path[-1]].columns[0]  # an SQL expression has no `nullable`
+        if owner is not entity or getattr(column, "nullable", True):
             ordered = ordered.nulls_first() if descends else ordered.nulls_last()
-        by.append(ordered)
-    return by, joins
+        columns.append(ordered)
+    return columns, joins

@@ -1,7 +1,7 @@
-"""What the columns of a database hold: values coerced to their types, and refused where the database would refuse them.
+"""The values of database columns: converted to the column's type, and refused if the database would refuse them.
 
-A database tells that a number is too large, or a text too long, in its own words and too late. What is asked for or
-written is looked at before.
+Values are checked before they are sent. The database would report a number that is too large, or a text that is too
+long, later and in its own words.
 """
 
 import enum
@@ -14,32 +14,7 @@ from typing import Any, get_origin
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import ClauseElement
-from sqlalchemy.sql import sqltypes
-from sqlalchemy.types import (
-    ARRAY,
-    JSON,
-    NVARCHAR,
-    TEXT,
-    VARCHAR,
-    BigInteger,
-    Boolean,
-    Date,
-    DateTime,
-    Enum,
-    Float,
-    Integer,
-    Interval,
-    Numeric,
-    SmallInteger,
-    String,
-    Text,
-    TypeDecorator,
-    TypeEngine,
-    Unicode,
-    UnicodeText,
-    Uuid,
-)
+from sqlalchemy import ClauseElement, types
 
 from wsaction.querysets._lookups import Condition, FieldError
 from wsaction.querysets._model_fields import coercer, json_text, jsonable, members, revealed
@@ -51,91 +26,96 @@ Check = Callable[[Any], Any]
 
 
 class ColumnValues:
-    """The values of a column of this type, in a database of this name.
+    """Converts and checks the values of a column of the type ``kind``, in a database with this dialect.
 
-    ``coerce`` makes a value one that may be compared with the column, ``stored`` one that may be written to it; SQL
-    expressions are written as they are, values of other types than the column's as JSON has them; decimal places that
-    the column does not keep are rounded away. Both raise ``ValueError`` for what the column cannot hold:
-    ``ColumnValues(SmallInteger(), "postgresql").stored(40_000)``.
+    ``coerce`` converts the value of a lookup, ``prepare`` a value to write. Both raise ``ValueError`` for a value that
+    the column cannot hold: ``ColumnValues(SmallInteger(), "postgresql").prepare(40_000)``.
     """
 
-    def __init__(self, kind: TypeEngine[Any], dialect: str, *, is_column: bool = True) -> None:
+    def __init__(self, kind: types.TypeEngine[Any], dialect: str, *, is_column: bool = True) -> None:
         plain = _plain_type(kind)
-        self._decides = _decided(kind, dialect) if is_column else frozenset[str]()
-        self._folds = _folds_alike(dialect)
-        python = None if plain is None else _python_type(plain)
-        self._type: Any = python
-        self._check: Check | None = None if plain is None else _check(plain, python, dialect)
-        self._length = getattr(plain, "length", None) if python is str and dialect not in ("sqlite", "") else None
-        self._places = _places(plain, dialect) if isinstance(plain, Numeric) else None
-        self._is_json = isinstance(plain, JSON)
-        self._items = ColumnValues(plain.item_type, dialect) if isinstance(plain, ARRAY) else None
-        self._is_enum = isinstance(plain, Enum)
-        self._names = plain.enums if isinstance(plain, Enum) else None
-        self._is_opaque = plain is None  # what is written is another's to say
-        # JSON has a null of its own, and a type of one's own may keep anything in the place of None
+        self._decidable = _decidable_lookups(kind, dialect) if is_column else frozenset[str]()
+        self._folds_like_python = _case_folding(dialect)
+        python_type = None if plain is None else _python_type(plain)
+        self._type: Any = python_type
+        self._check: Check | None = None if plain is None else _make_check(plain, python_type, dialect)
+        self._length = getattr(plain, "length", None) if python_type is str and dialect not in ("sqlite", "") else None
+        self._places = _places(plain, dialect) if isinstance(plain, types.Numeric) else None
+        self._is_json = isinstance(plain, types.JSON)
+        self._items = ColumnValues(plain.item_type, dialect) if isinstance(plain, types.ARRAY) else None
+        self._enum_names = plain.enums if isinstance(plain, types.Enum) else None
+        self._is_opaque = plain is None  # a TypeDecorator converts the values itself
+        # JSON has its own null, and an application's own type may store anything for None
         self.keeps_null = plain is not None and not (kind.should_evaluate_none or kind._variant_mapping)
         self._coerce: Check | None = None
-        if plain is not None and python is not None:
-            self._coerce = _one_of(plain) if isinstance(plain, Enum) and plain.enum_class is None else coercer(python)
+        if plain is not None and python_type is not None:
+            if isinstance(plain, types.Enum) and plain.enum_class is None:
+                self._coerce = _enum_coercer(plain)
+            else:
+                self._coerce = coercer(python_type)
 
     def coerce(self, value: Any) -> Any:
-        """A value of a lookup."""
+        """The value of a lookup, as the column compares it."""
         value = value if self._coerce is None else self._coerce(value)
         return value if self._check is None else self._check(value)
 
-    def stored(self, value: Any) -> Any:
-        """A value to be written.
+    def prepare(self, value: Any) -> Any:
+        """A value as it is written to the column.
 
-        Of a type that drivers do not know it is what JSON has in its place: pydantic's URLs, secrets, paths, enums.
+        SQL expressions are written unchanged. A value of a type that drivers do not know (pydantic's URLs and secrets,
+        paths, enums) is written as JSON represents it. Decimal places that the column does not store are rounded away.
         """
         if value is None or self._is_opaque or isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
             return value
         if type(value) is not self._type or self._is_json or self._items is not None:
-            value = self._adapted(value)
+            value = self._convert(value)
         if self._check is None or type(value) is not self._type:
             return value
         if self._length is not None and len(value) > self._length:
             raise ValueError(f"expected a text of at most {self._length} characters")
-        return self._check(
-            value if self._places is None or not isinstance(value, Decimal) else _rounded(self._places, value)
-        )
+        if self._places is not None and isinstance(value, Decimal):
+            value = _round(self._places, value)
+        return self._check(value)
 
-    def verdict(self, held: Any, lookup: str, value: Any) -> bool | None:
-        """Whether a value that the column holds, not null, meets a lookup; None where only the database can say.
+    def verdict(self, actual: Any, lookup: str, value: Any) -> bool | None:
+        """Whether a value of the column, not null, meets a lookup; None if only the database can tell.
 
-        A database compares by collations, widths and locales that Python does not know. Of texts that it may fold or
-        pad, only the very same is known to be equal.
+        A database compares by collations, widths and locales that Python does not know. If it may fold or pad texts,
+        Python only knows that identical texts are equal.
         """
         if lookup == "in" and not value:
             return False
-        if lookup in self._decides:
-            if lookup in ("iexact", "icontains") and not (self._folds(held) and self._folds(value)):
+        if lookup in self._decidable:
+            folds = self._folds_like_python
+            if lookup in ("iexact", "icontains") and not (folds(actual) and folds(value)):
                 return None
-            if isinstance(held, Decimal) and self._places is not None:
-                held = _rounded(self._places, held)  # as the column keeps what was written
-            return predicate(Condition(("held",), lookup, value))(SimpleNamespace(held=held))
-        if "same" in self._decides and (held == value if lookup == "exact" else lookup == "in" and held in value):
+            if isinstance(actual, Decimal) and self._places is not None:
+                actual = _round(self._places, actual)  # as the column stores it
+            return predicate(Condition(("actual",), lookup, value))(SimpleNamespace(actual=actual))
+        if "same" in self._decidable and (actual == value if lookup == "exact" else lookup == "in" and actual in value):
             return True
         return None
 
-    def _adapted(self, value: Any) -> Any:
-        """A value of another type than the column's, as one that it takes; raises ``ValueError``."""
+    def _convert(self, value: Any) -> Any:
+        """A value of another type, converted to the column's. Raises ``ValueError``."""
         if self._is_json:
-            return _document(value)
+            return _convert_json(value)
         if self._items is not None:
-            return self._listed(value)
+            return self._convert_array(value)
         value = revealed(value)
-        if isinstance(value, enum.Enum) and not (self._is_enum and type(value) is self._type):
+        if isinstance(value, enum.Enum) and not (self._enum_names is not None and type(value) is self._type):
             value = value.value
-        if self._is_enum:
-            return self._member(value)
+        if self._enum_names is not None:
+            return self._convert_enum(value)
         if self._type is None:
-            return jsonable(value) if _is_unknown_to_drivers(value) else value
+            is_unknown_to_drivers = isinstance(value, PurePath) or type(value).__module__.startswith("pydantic")
+            return jsonable(value) if is_unknown_to_drivers else value
         if isinstance(value, _BYTES if self._type is bytes else self._type):
             return value
         if self._type is str:
-            return self._text(value)
+            if isinstance(value, _CONTAINERS):
+                raise FieldError(f"a text column cannot hold a {type(value).__name__}; {_CURE}")
+            return json_text(value)
         if self._coerce is None:
             return value
         try:
@@ -143,24 +123,18 @@ class ColumnValues:
         except ValueError:
             return self._coerce(jsonable(value))
 
-    @staticmethod
-    def _text(value: Any) -> str:
-        if isinstance(value, _CONTAINERS):
-            raise FieldError(f"a column of text holds no {type(value).__name__}; {_CURE}")
-        return json_text(value)
-
-    def _listed(self, value: Any) -> Any:
-        """The items of an array, of several dimensions perhaps."""
+    def _convert_array(self, value: Any) -> Any:
+        """The items of an array, which may have several dimensions."""
         if isinstance(value, list | tuple | set | frozenset):
-            return [self._listed(one) for one in value]
-        return self._items.stored(value)  # type: ignore[union-attr]  # it is an array
+            return [self._convert_array(item) for item in value]
+        return self._items.prepare(value)  # type: ignore[union-attr]  # it is an array
 
-    def _member(self, value: Any) -> Any:
-        """A member of an enum by its value, or by its name as SQLAlchemy has it."""
+    def _convert_enum(self, value: Any) -> Any:
+        """A member of an enum by its value, or else a text that is the name of one, which SQLAlchemy takes too."""
         try:
             return value if self._coerce is None else self._coerce(value)
         except ValueError:
-            if isinstance(value, str) and self._names is not None and value in self._names:
+            if isinstance(value, str) and self._enum_names is not None and value in self._enum_names:
                 return value
             raise
 
@@ -168,34 +142,34 @@ class ColumnValues:
 _EQUAL = frozenset({"exact", "in"})
 _ORDERED = _EQUAL | {"lt", "lte", "gt", "gte", "range"}
 _TEXT = _EQUAL | {"iexact", "contains", "icontains", "startswith", "endswith"}
-_PLAIN_TEXTS = (String, Text, Unicode, UnicodeText, VARCHAR, NVARCHAR, TEXT)
+_PLAIN_TEXTS = (types.String, types.Text, types.Unicode, types.UnicodeText, types.VARCHAR, types.NVARCHAR, types.TEXT)
 _ASCII_BUT_I = frozenset(map(chr, range(128))) - {"I"}
 
 
-def _decided(kind: TypeEngine[Any], dialect: str) -> frozenset[str]:
-    """The lookups of a column's type that Python decides as the database does; "same": that a value equals itself.
+def _decidable_lookups(kind: types.TypeEngine[Any], dialect: str) -> frozenset[str]:
+    """The lookups on a column of this type that Python decides as the database does.
 
-    Anything that is not known to be decided alike is left to the database: types of one's own, JSON, floats (a REAL is
-    not as wide as Python's), and what a dialect or a collation compares in its own way.
+    "same" means only that identical values are equal. Everything else is left to the database: the application's own
+    types, JSON, floats (a REAL is narrower than Python's), and types that a dialect or collation compares differently.
     """
     known = dialect in ("sqlite", "postgresql")
-    if type(kind).__module__ != sqltypes.__name__ or kind._variant_mapping:
-        return frozenset({"same"} if isinstance(kind, String) and not isinstance(kind, Enum) else ())
-    if isinstance(kind, Boolean | Integer | Date):
+    if type(kind).__module__ != types.String.__module__ or kind._variant_mapping:
+        return frozenset({"same"} if isinstance(kind, types.String) and not isinstance(kind, types.Enum) else ())
+    if isinstance(kind, types.Boolean | types.Integer | types.Date):
         return _ORDERED
-    if isinstance(kind, DateTime):
+    if isinstance(kind, types.DateTime):
         return _ORDERED if known else frozenset()
-    if isinstance(kind, Numeric) and not isinstance(kind, Float):
+    if isinstance(kind, types.Numeric) and not isinstance(kind, types.Float):
         return _ORDERED if dialect == "postgresql" and kind.asdecimal else frozenset()
-    if isinstance(kind, Enum | Uuid):
+    if isinstance(kind, types.Enum | types.Uuid):
         return _EQUAL if known else frozenset()
     if type(kind) not in _PLAIN_TEXTS or kind.collation is not None or not known:  # type: ignore[attr-defined]
-        return frozenset({"same"} if isinstance(kind, String) else ())
+        return frozenset({"same"} if isinstance(kind, types.String) else ())
     return _TEXT | _ORDERED if dialect == "sqlite" else _TEXT
 
 
-def _folds_alike(dialect: str) -> Callable[[str], bool]:
-    """Whether the database's lower() of a text is Python's: of ASCII alone, in PostgreSQL but for the I of Turkish."""
+def _case_folding(dialect: str) -> Callable[[str], bool]:
+    """A test whether the database's lower() of a text is Python's: only ASCII, on PostgreSQL without the Turkish I."""
     return str.isascii if dialect == "sqlite" else _ASCII_BUT_I.issuperset
 
 
@@ -205,74 +179,72 @@ _SCALARS = (str, int, float, bool, bytes, Decimal, date, time, timedelta, UUID)
 _CURE = "make it a JSON column, or write what it holds in perform_create() and perform_update()"
 
 
-def refuse_container(where: str, kind: TypeEngine[Any], annotation: Any) -> None:
-    """Raises `FieldError` where a column of one plain value is to hold a list, a dict or a model."""
+def refuse_container(where: str, kind: types.TypeEngine[Any], annotation: Any) -> None:
+    """Raises `FieldError` if a field's annotation is a list, a dict or a model and its column holds a single value."""
     plain = _plain_type(kind)
-    python = None if plain is None or isinstance(plain, JSON | ARRAY) else _python_type(plain)
-    if not isinstance(python, type) or not issubclass(python, _SCALARS):
+    python_type = None if plain is None or isinstance(plain, types.JSON | types.ARRAY) else _python_type(plain)
+    if not isinstance(python_type, type) or not issubclass(python_type, _SCALARS):
         return
-    for one in members(annotation):
-        made = get_origin(one) or one
-        if isinstance(made, type) and issubclass(made, (*_CONTAINERS, BaseModel, Mapping, Set)):
-            raise FieldError(f"{where} is a column of {python.__name__} and holds no {made.__name__}; {_CURE}")
+    for part in members(annotation):
+        base = get_origin(part) or part
+        if isinstance(base, type) and issubclass(base, (*_CONTAINERS, BaseModel, Mapping, Set)):
+            raise FieldError(
+                f"{where} is a column of {python_type.__name__} and cannot hold a {base.__name__}; {_CURE}"
+            )
 
 
-def _document(value: Any) -> Any:
-    """What a JSON column holds; what is none is left to the engine's own ``json_serializer``."""
+def _convert_json(value: Any) -> Any:
+    """A value for a JSON column. If it is not JSON data, the engine's own ``json_serializer`` gets it."""
     try:
         return jsonable(value)
     except ValueError as exc:
         if "utf-8" in str(exc):
-            raise ValueError("expected bytes that are text; JSON holds no others") from None
+            raise ValueError("expected bytes that are UTF-8 text; JSON cannot hold others") from None
         return revealed(value)
 
 
-def _is_unknown_to_drivers(value: Any) -> bool:
-    return isinstance(value, PurePath) or type(value).__module__.startswith("pydantic")
-
-
-def _plain_type(kind: TypeEngine[Any]) -> TypeEngine[Any] | None:
-    """What a type that only decorates another decorates; None where it makes something else of values."""
-    if not isinstance(kind, TypeDecorator) or isinstance(kind, Interval):
+def _plain_type(kind: types.TypeEngine[Any]) -> types.TypeEngine[Any] | None:
+    """The type itself, or the type that a `TypeDecorator` wraps; None if the decorator converts values."""
+    if not isinstance(kind, types.TypeDecorator) or isinstance(kind, types.Interval):
         return kind
-    made = type(kind)
-    changes = (
-        made.process_bind_param is not TypeDecorator.process_bind_param
-        or made.bind_processor is not TypeDecorator.bind_processor  # PickleType's
+    cls = type(kind)
+    converts = (
+        cls.process_bind_param is not types.TypeDecorator.process_bind_param
+        or cls.bind_processor is not types.TypeDecorator.bind_processor  # PickleType's
     )
-    return None if changes else kind.impl_instance
+    return None if converts else kind.impl_instance
 
 
-def _python_type(kind: TypeEngine[Any]) -> Any:
+def _python_type(kind: types.TypeEngine[Any]) -> Any:
     try:
         return kind.python_type
     except NotImplementedError:
         return None
 
 
-def _check(kind: TypeEngine[Any], python: Any, dialect: str) -> Check | None:
-    """What a value of the column's Python type has to pass; it raises ``ValueError``."""
-    if isinstance(kind, Enum):
+def _make_check(kind: types.TypeEngine[Any], python_type: Any, dialect: str) -> Check | None:
+    """A function that returns a value of the column's Python type, or raises ``ValueError`` if it does not fit."""
+    if isinstance(kind, types.Enum):
         return None
-    if python is str and isinstance(kind, String):
+    if python_type is str and isinstance(kind, types.String):
         return storable
-    if isinstance(kind, Integer):
-        most = 2 ** (_bits(kind, dialect) - 1)
-        return lambda value: _within(most, value)
-    if python is Decimal and isinstance(kind, Numeric):
-        digits = _digits(kind, dialect)
-        return lambda value: _short(digits, value)
-    if python is float and dialect == "sqlite":
-        return _no_nan
-    if isinstance(kind, DateTime):
-        return lambda value: _in_utc(kind, value)
-    if isinstance(kind, Interval) and not (kind.native and dialect in ("postgresql", "oracle")):
-        return lambda value: _countable(kind, value)
+    if isinstance(kind, types.Integer):
+        limit = 2 ** (_bits(kind, dialect) - 1)
+        return lambda value: _check_range(limit, value)
+    if python_type is Decimal and isinstance(kind, types.Numeric):
+        digits = _max_digits(kind, dialect)
+        return lambda value: _check_digits(digits, value)
+    if python_type is float and dialect == "sqlite":
+        return _check_not_nan
+    if isinstance(kind, types.DateTime):
+        return lambda value: _to_utc(kind, value)
+    if isinstance(kind, types.Interval) and not (kind.native and dialect in ("postgresql", "oracle")):
+        return lambda value: _check_interval(kind, value)
     return None
 
 
-# ------------------------------------------------------------------------------------------------- of each type
-def _one_of(kind: Enum) -> Check:
+# ------------------------------------------------------------------------------------------------- types
+def _enum_coercer(kind: types.Enum) -> Check:
     known: Collection[Any] = kind.enums
 
     def coerce(value: Any) -> Any:
@@ -284,40 +256,40 @@ def _one_of(kind: Enum) -> Check:
 
 
 def storable(text: str) -> str:
-    """A text as it is; raises ``ValueError`` for one that databases do not hold."""
+    """The text unchanged. Raises ``ValueError`` for a text that databases cannot store."""
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("a database holds neither NUL nor lone surrogates in a text")
+        raise ValueError("expected a text without NUL and lone surrogates, which a database cannot store")
     return text
 
 
-def _bits(kind: Integer, dialect: str) -> int:
-    if dialect == "sqlite" or isinstance(kind, BigInteger):
+def _bits(kind: types.Integer, dialect: str) -> int:
+    if dialect == "sqlite" or isinstance(kind, types.BigInteger):
         return 64
-    return 16 if isinstance(kind, SmallInteger) else 32
+    return 16 if isinstance(kind, types.SmallInteger) else 32
 
 
-def _within(most: int, number: int) -> int:
-    if not -most <= number < most:
-        raise ValueError(f"expected a number from {-most} to {most - 1}")
+def _check_range(limit: int, number: int) -> int:
+    if not -limit <= number < limit:
+        raise ValueError(f"expected a number from {-limit} to {limit - 1}")
     return number
 
 
-def _no_nan(number: float) -> float:
+def _check_not_nan(number: float) -> float:
     if number != number:
-        raise ValueError("expected a number; SQLite keeps no NaN")
+        raise ValueError("expected a number; SQLite stores no NaN")
     return number
 
 
-def _digits(kind: Numeric[Any], dialect: str) -> int:
-    """How many digits there may be before the point; SQLite keeps numbers as floats."""
+def _max_digits(kind: types.Numeric[Any], dialect: str) -> int:
+    """The maximum number of digits before the decimal point. SQLite stores numbers as floats."""
     if dialect == "sqlite":
         return 308
     return 131_072 if kind.precision is None else kind.precision - (kind.scale or 0)
 
 
-def _places(kind: Numeric[Any], dialect: str) -> int | None:
-    """How many digits there may be behind the point; SQLite keeps any number, of which no more than these are read."""
-    if isinstance(kind, Float):  # which SQLAlchemy 2.0 has as a kind of these
+def _places(kind: types.Numeric[Any], dialect: str) -> int | None:
+    """The number of digits after the decimal point, or None for any. SQLite stores more, but SQLAlchemy reads these."""
+    if isinstance(kind, types.Float):  # a subclass of Numeric in SQLAlchemy 2.0
         return None
     if kind.scale is not None:
         return kind.scale
@@ -326,33 +298,35 @@ def _places(kind: Numeric[Any], dialect: str) -> int | None:
     return None if kind.precision is None else 0
 
 
-def _rounded(places: int, number: Decimal) -> Decimal:
-    """A number as databases round it, half away from zero: what is read again is then what was written, and the place
-    of an object in an order is the one that its own value says."""
-    if not number.is_finite() or number.as_tuple().exponent >= -places:  # type: ignore[operator]  # it is a number's
+def _round(places: int, number: Decimal) -> Decimal:
+    """A number rounded as databases do, half away from zero.
+
+    Reading it then gives the value that was written, and a cursor made from an object's value finds its place.
+    """
+    if not number.is_finite() or number.as_tuple().exponent >= -places:  # type: ignore[operator]  # an int if finite
         return number
     return number.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, Context(prec=MAX_PREC))
 
 
-def _short(digits: int, number: Decimal) -> Decimal:
+def _check_digits(digits: int, number: Decimal) -> Decimal:
     if number.is_finite() and number.adjusted() >= max(digits, 1) and number:
-        raise ValueError(f"expected a number of at most {digits} digits before its point")
+        raise ValueError(f"expected a number of at most {digits} digits before the decimal point")
     return number
 
 
-def _in_utc(kind: DateTime, value: datetime) -> datetime:
-    """A point in time as its column compares it: without a zone it is taken for one in UTC."""
+def _to_utc(kind: types.DateTime, value: datetime) -> datetime:
+    """A datetime as its column stores it. Without a zone it is taken as UTC."""
     try:
         aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
     except OverflowError:
-        raise ValueError("expected a point in time of the years 1 to 9999, in UTC") from None
+        raise ValueError("expected a date and time of the years 1 to 9999, in UTC") from None
     return aware if kind.timezone else aware.replace(tzinfo=None)
 
 
-def _countable(kind: Interval, value: timedelta) -> timedelta:
-    """Where there is no type for them, they are kept as points in time from an epoch on."""
+def _check_interval(kind: types.Interval, value: timedelta) -> timedelta:
+    """Checks a duration for a database without a type for them, which stores an epoch plus the duration."""
     try:
         kind.epoch + value
     except OverflowError:
-        raise ValueError("expected a duration that ends between the years 1 and 9999, from 1970 on") from None
+        raise ValueError("expected a duration that, added to 1970, ends in the years 1 to 9999") from None
     return value

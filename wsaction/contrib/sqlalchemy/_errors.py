@@ -1,5 +1,7 @@
-"""What the errors of databases say: what is refused, as clients may be told it, without SQL and values; whether the
-database is away; whether a COMMIT that failed was refused, or may be carried out all the same."""
+"""Classifies database errors: what the client gets, whether the database is unavailable, whether a COMMIT failed.
+
+Errors for clients contain neither SQL nor values.
+"""
 
 import re
 from typing import Any
@@ -13,34 +15,35 @@ __all__ = ("api_error", "is_aborted", "is_away", "is_refusal")
 
 _SQLITE = re.compile(r"(?:UNIQUE|NOT NULL) constraint failed: (.+)")  # card.board_id, card.position
 _DETAIL = re.compile(r"Key \((.+?)\)=")  # PostgreSQL's: Key (board_id, "position")=(1, 2) already exists.
-_VALUES = ("22001", "22003", "22007", "22008", "22015", "22021", "22P02", "22P05")  # too long, out of range, ill-formed
-_AGAIN = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
-# connection errors, resources used up (too many connections), shutting down; what a login or the database's name may be
+# too long, out of range, ill-formed
+_INVALID_VALUES = ("22001", "22003", "22007", "22008", "22015", "22021", "22P02", "22P05")
+_TRANSIENT = ("40001", "40P01", "55P03")  # serialization failure, deadlock, lock not available
+# connection error, out of resources (too many connections), shutting down, login refused, no such database
 _AWAY = ("08", "53", "57P", "28", "3D")
-_NO_ANSWER = ("08", "40003", "57P")  # to a COMMIT: the connection ended, perhaps after it was carried out
+_NO_ANSWER = ("08", "40003", "57P")  # the connection ended during a COMMIT, perhaps after the database carried it out
 # SQLite's primary result codes
 _SQLITE_AWAY = frozenset({8, 10, 13, 14})  # read-only, I/O error, disk full, cannot open
 _SQLITE_REFUSES = frozenset({5, 6, 8, 13, 19})  # busy, locked, read-only, disk full, constraint
 
 
 def api_error(exc: DBAPIError, mapper: Mapper[Any]) -> APIError | None:
-    """The error that clients are told, None where it is none of theirs.
+    """The error for the client; None if it is a server error.
 
-    A constraint that is violated is a `Conflict` whose ``ctx.fields`` are the fields at fault, as far as the database
-    says; a lock that was not to be had is `Busy`; a value that a column cannot hold is a 400.
+    A violated constraint becomes `Conflict`, with the fields in ``ctx.fields`` if the database names them. A lock that
+    was not available becomes `Busy`, a value that the column cannot hold `InvalidParameters`.
     """
     if isinstance(exc, IntegrityError):
         return _conflict(exc.orig, mapper)
-    if _sqlstate(exc.orig) in _AGAIN or "database is locked" in str(exc.orig) or "table is locked" in str(exc.orig):
+    if _sqlstate(exc.orig) in _TRANSIENT or "database is locked" in str(exc.orig) or "table is locked" in str(exc.orig):
         return Busy("The database is busy with other changes; nothing was done.")
-    if _is_of_values(exc):
-        told = "A value is too large, too long or ill-formed for where it is kept."
-        return InvalidParameters([{"type": "value_error", "msg": told}])
+    if _is_invalid_value(exc):
+        msg = "A value is too large, too long or ill-formed for its column."
+        return InvalidParameters([{"type": "value_error", "msg": msg}])
     return None
 
 
 def is_away(exc: BaseException) -> bool:
-    """Whether an error says that the database cannot be reached, or takes no work at all."""
+    """Whether an error says that the database cannot be reached or accepts no work at all."""
     if isinstance(exc, DBAPIError) and exc.connection_invalidated:
         return True
     orig = exc.orig if isinstance(exc, DBAPIError) else exc
@@ -52,7 +55,7 @@ def is_away(exc: BaseException) -> bool:
 
 
 def _came_from_sqlalchemy(exc: BaseException) -> bool:
-    """Whether SQLAlchemy let an error pass as it is: while it connects, it wraps the driver's own errors only."""
+    """Whether an error passed through SQLAlchemy, which wraps only the driver's own errors while it connects."""
     trace = exc.__traceback__
     while trace is not None:
         if str(trace.tb_frame.f_globals.get("__name__")).startswith("sqlalchemy."):
@@ -62,15 +65,16 @@ def _came_from_sqlalchemy(exc: BaseException) -> bool:
 
 
 def is_aborted(exc: DBAPIError) -> bool:
-    """Whether a statement was refused because one before it in the transaction had failed."""
+    """Whether the database refused a statement because an earlier one in the transaction had failed."""
     return _sqlstate(exc.orig) == "25P02"
 
 
 def is_refusal(exc: BaseException) -> bool:
-    """Whether an error of a commit says that the database did not carry it out; else nobody knows."""
+    """Whether an error of a commit proves that the database did not carry it out; if False, the outcome is unknown."""
     if not isinstance(exc, DBAPIError):
-        return isinstance(exc, SQLAlchemyError)  # SQLAlchemy's own, of what goes before the COMMIT
-    if exc.statement is not None or isinstance(exc, IntegrityError):  # a COMMIT is no statement to SQLAlchemy
+        return isinstance(exc, SQLAlchemyError)  # SQLAlchemy's own error, raised before the COMMIT
+    # a statement failed before the COMMIT, which has no statement in SQLAlchemy
+    if exc.statement is not None or isinstance(exc, IntegrityError):
         return True
     if exc.connection_invalidated:
         return False
@@ -84,23 +88,22 @@ def _sqlite_code(orig: Any) -> int | None:
     return code & 0xFF if isinstance(code, int) else None
 
 
-def _is_of_values(exc: DBAPIError) -> bool:
+def _is_invalid_value(exc: DBAPIError) -> bool:
     if (state := _sqlstate(exc.orig)) is not None:
-        return state in _VALUES
-    cause = getattr(exc.orig, "__cause__", None)  # asyncpg's, of what it cannot even send
+        return state in _INVALID_VALUES
+    cause = getattr(exc.orig, "__cause__", None)  # asyncpg's error for a value that it cannot send
     return isinstance(exc, DataError) or (type(cause).__name__ == "DataError" and isinstance(cause, ValueError))
 
 
 def _conflict(orig: BaseException | None, mapper: Mapper[Any]) -> Conflict:
     text, state, fields = str(orig), _sqlstate(orig), _fields(orig, mapper)
-    ctx, told = ({"fields": fields}, " and ".join(fields)) if fields else (None, "")
+    ctx = {"fields": fields} if fields else None
+    names = " and ".join(fields)
     if state == "23503" or "FOREIGN KEY" in text:
-        return Conflict("This refers to what is not there, or something refers to it.", ctx)
+        return Conflict("This refers to an object that does not exist, or another object refers to this one.", ctx)
     if state == "23502" or "NOT NULL" in text:
-        return Conflict(f"This needs a value: {told}." if told else None, ctx)
-    if told:
-        return Conflict(f"There is already a {mapper.class_.__name__} with this {told}.", ctx)
-    return Conflict()
+        return Conflict(f"This needs a value: {names}." if fields else None, ctx)
+    return Conflict(f"There is already a {mapper.class_.__name__} with this {names}." if fields else None, ctx)
 
 
 def _sqlstate(orig: Any) -> str | None:
@@ -109,7 +112,7 @@ def _sqlstate(orig: Any) -> str | None:
 
 
 def _fields(orig: Any, mapper: Mapper[Any]) -> list[str]:
-    """The mapped fields that the database's error names."""
+    """The mapped fields that a database error names."""
     cause = getattr(orig, "__cause__", None) or getattr(orig, "diag", None)  # asyncpg's; psycopg's
     detail = getattr(cause, "detail", None) or getattr(cause, "message_detail", None)
     named: str = getattr(cause, "column_name", None) or ""
