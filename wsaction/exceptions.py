@@ -86,8 +86,8 @@ __all__ = (
 
 logger = logging.getLogger("wsaction")
 
-MAX_ITEMS = 100  # of one parameter's validation errors in a reply
-MOST_ERRORS = 1_000  # beyond which none of them is listed: to list the first of 32,000 takes pydantic 50 ms
+_MAX_LISTED = 100  # of one parameter's validation errors in a reply
+_MAX_COLLECTED = 1_000  # beyond which none of them is listed: to list the first of 32,000 takes pydantic 50 ms
 _MAX_TRACEBACK = 16_384  # characters of it that a debug reply carries
 
 
@@ -105,9 +105,13 @@ class APIError(Exception):
     def __init__(
         self, status: int, type: str, msg: str, ctx: Mapping[str, Any] | None = None, *, loc: Sequence[str | int] = ()
     ) -> None:
-        status, ctx, loc = _checked(status, ctx, loc)
+        _check_arguments(status, ctx, loc)
         super().__init__(msg)
-        self.status, self.type, self.msg, self.ctx, self.loc = status, str(type), str(msg), ctx, loc
+        self.status = int(status)
+        self.type = str(type)
+        self.msg = str(msg)
+        self.ctx = ctx
+        self.loc = loc
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -130,15 +134,18 @@ class APIError(Exception):
         return [item]
 
 
-def _checked(status: Any, ctx: Any, loc: Any) -> tuple[int, Mapping[str, Any] | None, Sequence[str | int]]:
+def _check_arguments(status: Any, ctx: Any, loc: Any) -> None:
     """What an error is made of, refused where it is made: it cannot fail later, when a client waits for it."""
-    if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
+    if not _is_error_status(status):
         raise ValueError(f"an error's status is 400 to 599, not {status!r}; return (value, status) for success")
     if not isinstance(ctx, Mapping | None):
         raise TypeError(f"an error's ctx is a mapping, as in {{'plan': 'free'}}, or None, not {ctx!r}")
     if isinstance(loc, str) or not isinstance(loc, Sequence):
         raise TypeError(f"an error's loc is a sequence of keys, as in ('data', 'title'), not {loc!r}")
-    return int(status), ctx, loc
+
+
+def _is_error_status(status: Any) -> bool:
+    return isinstance(status, int) and not isinstance(status, bool) and 400 <= status <= 599
 
 
 class _Catalogued(APIError):
@@ -322,17 +329,17 @@ def bad_parameter(name: str, type: str, msg: str, **ctx: Any) -> InvalidParamete
 def validation_items(error: ValidationError, *loc: str | int) -> list[dict[str, Any]]:
     """pydantic's errors as items of ``errors``, their places below ``loc``: ``["data", "title"]``; the first 100 of
     them and how many more there are, or, of more than 1,000, just how many."""
-    if (count := error.error_count()) > MOST_ERRORS:
+    if (count := error.error_count()) > _MAX_COLLECTED:
         return [{"type": "too_many_errors", "msg": f"{count} errors, which are not listed.", "loc": [*loc]}]
     items = []
     lines = error.errors(include_url=False, include_input=False)
-    for line in lines[:MAX_ITEMS]:
+    for line in lines[:_MAX_LISTED]:
         item: dict[str, Any] = {"type": line["type"], "msg": line["msg"], "loc": [*loc, *line["loc"]]}
         if line.get("ctx"):
             item["ctx"] = {key: str(v) if isinstance(v, Exception) else v for key, v in line["ctx"].items()}
         items.append(item)
-    if len(lines) > MAX_ITEMS:
-        more = len(lines) - MAX_ITEMS
+    if len(lines) > _MAX_LISTED:
+        more = len(lines) - _MAX_LISTED
         items.append({"type": "too_many_errors", "msg": f"{more} more errors are not listed.", "loc": [*loc]})
     return items
 
@@ -364,18 +371,18 @@ def from_starlette(exc: BaseException) -> APIError | None:
     its ``ctx["detail"]``, and ``Retry-After`` its ``ctx["retry_after"]``. ``WebSocketException(1008)`` becomes a 403.
     A status that is no error's, a redirect for example, makes it a bug like any other exception: None.
     """
-    kinds = {cls.__name__ for cls in type(exc).__mro__ if cls.__module__ == "starlette.exceptions"}
-    told: Any = exc  # known by its name, as this module does not import Starlette
-    if "HTTPException" in kinds:
-        return _from_http(told.status_code, told.detail, told.headers or {})
-    if "WebSocketException" in kinds:
+    bases = {cls.__name__ for cls in type(exc).__mro__ if cls.__module__ == "starlette.exceptions"}
+    known: Any = exc  # known by its name, as this module does not import Starlette
+    if "HTTPException" in bases:
+        return _from_http(known.status_code, known.detail, known.headers or {})
+    if "WebSocketException" in bases:
         statuses = {4401: 401, 4404: 404, 1013: 503}  # `_protocol.close_codes`, which is above this module
-        return _from_http(statuses.get(told.code, 403), told.reason, {})
+        return _from_http(statuses.get(known.code, 403), known.reason, {})
     return None
 
 
 def _from_http(status: Any, detail: Any, headers: Mapping[str, str]) -> APIError | None:
-    if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
+    if not _is_error_status(status):
         return None
     phrase = http.client.responses.get(status, f"HTTP {status}")
     type = _TYPES.get(status) or re.sub(r"\W+", "_", phrase.replace("'", "").lower())

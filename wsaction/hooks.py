@@ -87,17 +87,17 @@ class HookList:
 
     def __init__(self, hooks: Sequence[Hooks] = ()) -> None:
         names = [name for name in vars(Hooks) if name.startswith("on_")]
-        told: Any = hooks
-        if not isinstance(told, Sequence) or not all(isinstance(one, Hooks) for one in told):
-            raise ImproperlyConfigured(f"hooks: expected a list of instances of Hooks, as in [Metrics()], got {told!r}")
-        for hook in (getattr(one, name) for one in hooks for name in names):
-            if iscoroutinefunction(hook):
+        raw: Any = hooks
+        if not isinstance(raw, Sequence) or not all(isinstance(item, Hooks) for item in raw):
+            raise ImproperlyConfigured(f"hooks: expected a list of instances of Hooks, as in [Metrics()], got {raw!r}")
+        for method in (getattr(hook, name) for hook in hooks for name in names):
+            if iscoroutinefunction(method):
                 raise ImproperlyConfigured(
-                    f"{hook.__qualname__} is a coroutine function, which nobody would await: expected a plain "
+                    f"{method.__qualname__} is a coroutine function, which nobody would await: expected a plain "
                     "function; write def, and let it start a task or fill a queue where something has to be awaited"
                 )
         self._by_name = {
-            name: tuple(getattr(one, name) for one in hooks if getattr(type(one), name) is not getattr(Hooks, name))
+            name: tuple(getattr(hook, name) for hook in hooks if getattr(type(hook), name) is not getattr(Hooks, name))
             for name in names
         }
 
@@ -107,8 +107,8 @@ class HookList:
 
     def call(self, name: str, *args: Any) -> None:
         """Tells all who want to know. Raises nothing."""
-        for hook in self._by_name[name]:
+        for method in self._by_name[name]:
             try:
-                hook(*args)
+                method(*args)
             except Exception:
-                logger.exception("the hook %s.%s failed", type(hook.__self__).__name__, name)
+                logger.exception("the hook %s.%s failed", type(method.__self__).__name__, name)

@@ -51,11 +51,11 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            kinds = (int, float) if field.type is float else (int,)
-            if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < float("inf"):
-                wanted = "a number of seconds" if field.type is float else "a whole number"
+            types = (int, float) if field.type is float else (int,)
+            if isinstance(value, bool) or not isinstance(value, types) or not 0 < value < float("inf"):
+                expected = "a number of seconds" if field.type is float else "a whole number"
                 raise ValueError(
-                    f"Limits.{field.name} must be {wanted} above 0, not {value!r}; leave it out for the default"
+                    f"Limits.{field.name} must be {expected} above 0, not {value!r}; leave it out for the default"
                 )
         if self.max_json_depth > 199:
             raise ValueError(
