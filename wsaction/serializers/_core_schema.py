@@ -12,7 +12,7 @@ what `wsaction.serializers._write_only` does is for serializers. It is one thing
 import re
 import threading
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -26,10 +26,26 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo  # whoever has a model has loaded it
 
 __all__ = (
-    "MAX_MODELS", "NO_SCHEMAS", "READ", "WRITTEN", "ReadOnly", "SchemaRewriter", "WriteOnly", "build", "by_names",
-    "check_class", "check_unmarked", "checks_of_the_whole", "core_of", "fields_of", "ignoring", "marked",
-    "marked_fields", "marked_names", "optional", "whole_schema",
-)  # fmt: skip
+    "MAX_MODELS",
+    "READ",
+    "WRITTEN",
+    "ReadOnly",
+    "SchemaRewriter",
+    "WriteOnly",
+    "build",
+    "by_names",
+    "check_class",
+    "check_unmarked",
+    "core_of",
+    "dropping",
+    "fields_of",
+    "map_member",
+    "marked",
+    "marked_fields",
+    "marked_names",
+    "model_validators",
+    "whole_schema",
+)
 
 MAX_MODELS = 1_024  # that are kept: those of all handlers, and room for some made as one goes
 
@@ -55,17 +71,17 @@ def marked(model: Model, marker: Marker) -> "dict[str, FieldInfo]":
     Raises `ImproperlyConfigured` where it marks less than a field, as in ``Annotated[int, WriteOnly] | None``, and
     where it is said in a way that nothing reads.
     """
-    _refuse_unread(model, marker)
+    _check_declarations(model, marker)
     for name, info in model.model_fields.items():
-        if any(_is(marker, one) for one in _metadata_within(info.annotation)):
+        if _has_marker(_metadata_within(info.annotation), marker):
             raise ImproperlyConfigured(
                 f"{model.__name__}.{name}: {marker.__name__} marks a whole field; write "
                 f"Annotated[..., {marker.__name__}] around all of its type"
             )
     for name, computed in model.model_computed_fields.items():
-        if marker is WriteOnly and any(_is(marker, one) for one in _metadata_within(computed.return_type)):
+        if marker is WriteOnly and _has_marker(_metadata_within(computed.return_type), marker):
             raise ImproperlyConfigured(f"{model.__name__}.{name} is computed to be shown, so that it is not WriteOnly")
-    found = {name: info for name, info in model.model_fields.items() if any(_is(marker, m) for m in info.metadata)}
+    found = {name: info for name, info in model.model_fields.items() if _has_marker(info.metadata, marker)}
     if found and getattr(model, "__pydantic_root_model__", False):
         raise ImproperlyConfigured(
             f"{model.__name__} is a RootModel, whose only field is all of it; mark the field that holds it"
@@ -106,30 +122,30 @@ class SchemaRewriter:
         Raises `ImproperlyConfigured` for a model that is not fully defined yet, and for markers where none can be.
         """
         root, definitions = _core_schema(model)
-        return _with_definitions(self._written(root), self._written(definitions))
+        return _with_definitions(self._rewrite(root), self._rewrite(definitions))
 
-    def of_outermost(self, model: Model, change: Callable[[Node], Node], name: str) -> Node:
-        """The new schema of ``model`` where it is the outermost one, ``name`` in its name: it needs no class to stand
-        for it, and ``change`` makes of its schema what it makes of it nowhere else.
+    def of_outermost(self, model: Model, *, partial: bool = False) -> Node:
+        """The new schema of ``model`` where it is the outermost one, which needs no class to stand for it. With
+        ``partial``, every field of it may be absent.
         """
         root, definitions = _core_schema(model)
-        root = _copied(_found(root, definitions))
+        root = _copy(_resolved(root, definitions))
         ref, core = root.pop("ref", None), core_of(root)
         if core is not None:
             core["outermost"] = True
-        written: Node = self._written(change(root))
+        written: Node = self._rewrite(_optional(root) if partial else root)
+        below = self._rewrite(definitions)
         if ref is not None:
-            ref = self._member("ref", re.sub(r"(:\d+)?$", rf"{name}\1", ref, count=1))
-        below = self._written(definitions)
-        if ref is not None and all(one["ref"] != ref for one in below):
-            written["ref"] = ref
+            ref = _renamed(ref, ("Partial" if partial else "") + self.name)
+            if all(definition["ref"] != ref for definition in below):
+                written["ref"] = ref
         return _with_definitions(written, below)
 
     def of_schema(self, schema: Any) -> Node | None:
         """A schema of any type, written anew; None, where no field in it bears the marker."""
         if not any(marked_fields(core, self.without) for core in _models_within(schema)):
             return None
-        written: Node = self._written(schema)
+        written: Node = self._rewrite(schema)
         return written
 
     def changes(self, model: Model) -> bool:
@@ -140,40 +156,34 @@ class SchemaRewriter:
         fields = fields_of(core)
         if fields is None:
             return False
-        aliased = self.by_name and any("validation_alias" in one for one in fields["fields"].values())
+        aliased = self.by_name and any("validation_alias" in field for field in fields["fields"].values())
         return aliased or bool(marked(core["cls"], self.without))
 
-    def _written(self, part: Any, within: bool = False) -> Any:
+    def _rewrite(self, part: Any, within: bool = False) -> Any:
         """A part of a schema, written anew, with all that is below it; ``within``: of the validators around a model."""
         if type(part) in (list, tuple):
-            return type(part)(map(self._written, part))
+            return type(part)(map(self._rewrite, part))
         if type(part) is not dict:
             return part
         core = core_of(part)
         node = {
-            key: self._written(value, True)
+            key: self._rewrite(value, True)
             if key == "schema" and core not in (None, part)
-            else self._member(key, value)
+            else self._rewrite_member(key, value)
             for key, value in part.items()
         }
         if core is None:
             return node
         if core is part:
-            node = self._model(node)
+            node = self._rewrite_model(node)
         elif part["type"] == "function-after":
-            node = self._unchecked(node, core["cls"])
-        return node if within or self.stand_in is not None else self._instance(node, core)
+            node = self._without_validator(node, core["cls"])
+        return node if within or self.stand_in is not None else self._as_instance(node, core)
 
-    def _member(self, key: str, value: Any) -> Any:
-        if key in NO_SCHEMAS:
-            return value
-        if key in ("ref", "schema_ref"):
-            return re.sub(r"(:\d+)?$", rf"{self.name}\1", value, count=1)
-        if key in ("fields", "choices") and type(value) is dict:  # schemas, by names that may be anything
-            return {name: self._written(member) for name, member in value.items()}
-        return self._written(value)
+    def _rewrite_member(self, key: str, value: Any) -> Any:
+        return _renamed(value, self.name) if key in ("ref", "schema_ref") else map_member(key, value, self._rewrite)
 
-    def _model(self, node: Node) -> Node:
+    def _rewrite_model(self, node: Node) -> Node:
         cls: Model = node["cls"]
         is_outermost = node.pop("outermost", False)
         if not self.changes(cls):
@@ -192,48 +202,48 @@ class SchemaRewriter:
 
     def _leave_out(self, cls: Model, node: Node, fields: Node) -> None:
         left_out, all_fields = marked(cls, self.without), fields["fields"]
-        fields["fields"] = {name: one for name, one in all_fields.items() if name not in left_out}
+        fields["fields"] = {name: field for name, field in all_fields.items() if name not in left_out}
         if self.by_name:
-            for name, one in fields["fields"].items():
-                if "validation_alias" in one:
-                    one["validation_alias"] = [[name], *_choices(one["validation_alias"])]
+            for name, field in fields["fields"].items():
+                if "validation_alias" in field:
+                    field["validation_alias"] = [[name], *_choices(field["validation_alias"])]
         if not left_out:
             return
         *_, holder, _ = (node, *_layers(node["schema"]))
         if cls.model_config.get("extra") in ("allow", "forbid"):  # which take notice of other keys
-            others = {key for name, one in fields["fields"].items() for key in _keys(name, one)}
+            others = {key for name, field in fields["fields"].items() for key in _keys(name, field)}
             keys = frozenset(key for name in left_out for key in _keys(name, all_fields[name])) - others
-            holder["schema"] = {"type": "function-before", "function": _no_info(ignoring(keys)), "schema": fields}
+            holder["schema"] = {"type": "function-before", "function": _no_info(dropping(keys)), "schema": fields}
         if self.stand_in is None:
-            fill = _filling(left_out, self.without is ReadOnly)
-            holder["schema"] = {"type": "function-after", "function": _no_info(fill), "schema": holder["schema"]}
+            fill = _no_info(_fill_defaults(left_out, self.without is ReadOnly))
+            holder["schema"] = {"type": "function-after", "function": fill, "schema": holder["schema"]}
 
-    def _unchecked(self, node: Node, cls: Model) -> Node:
+    def _without_validator(self, node: Node, cls: Model) -> Node:
         """On the way out, without the validator of a whole model that would look at what is left out."""
         if self.without is ReadOnly or not marked(cls, self.without):
             return node
         return {**node["schema"], **({"ref": node["ref"]} if "ref" in node else {})}
 
-    def _instance(self, node: Node, core: Node) -> Node:
+    def _as_instance(self, node: Node, core: Node) -> Node:
         """A model that is made, as the application gets it. On the way out, its own instances are left as they are."""
         cls: Model = core["cls"]
         if not self.changes(cls):
             return node
         function: Callable[..., Any]
         if self.without is WriteOnly:
-            function, kind = _passing(cls), "function-wrap"
+            function, kind = _pass_instances(cls), "function-wrap"
         elif required := [name for name, info in marked(cls, self.without).items() if info.is_required()]:
-            function, kind = _unsetting(required), "function-after"
+            function, kind = _unset_required(required), "function-after"
         else:
             return node
         ref = {"ref": node.pop("ref")} if "ref" in node else {}
         return {"type": kind, "function": _no_info(function), "schema": node, **ref}
 
 
-NO_SCHEMAS = frozenset({"metadata", "default", "config", "expected"})  # though they may look like some
+_NO_SCHEMAS = frozenset({"metadata", "default", "config", "expected"})  # though they may look like some
 
 
-def _filling(left_out: "Mapping[str, FieldInfo]", defaults: bool) -> Callable[[Any], Any]:
+def _fill_defaults(left_out: "Mapping[str, FieldInfo]", defaults: bool) -> Callable[[Any], Any]:
     """What gives a model's fields that were left out their defaults, or None. They count as not set."""
 
     def fill(parts: tuple[dict[str, Any], Any, set[str]]) -> tuple[dict[str, Any], Any, set[str]]:
@@ -253,7 +263,7 @@ def _default(info: "FieldInfo", values: dict[str, Any]) -> Any:
     return None if default is PydanticUndefined else default
 
 
-def _unsetting(names: list[str]) -> Callable[[Any], Any]:
+def _unset_required(names: list[str]) -> Callable[[Any], Any]:
     """What takes fields away again that have no default; validators of the whole model have seen None."""
 
     def unset(made: Any) -> Any:
@@ -266,24 +276,26 @@ def _unsetting(names: list[str]) -> Callable[[Any], Any]:
     return unset
 
 
-def _passing(cls: type) -> Callable[[Any, Callable[[Any], Any]], Any]:
+def _pass_instances(cls: type) -> Callable[[Any, Callable[[Any], Any]], Any]:
     return lambda value, validate: value if isinstance(value, cls) else validate(value)
 
 
-def optional(root: Node) -> Node:
-    """For `SchemaRewriter.of_outermost`: every field of the model may be absent."""
-    copy = _copied(root)
+def _optional(root: Node) -> Node:
+    """A model's schema, every field of which may be absent."""
+    copy = _copy(root)
     if (core := core_of(copy)) is not None and (fields := fields_of(core)) is not None:
-        fields["fields"] = {name: {**one, "schema": _absent(one["schema"])} for name, one in fields["fields"].items()}
+        fields["fields"] = {
+            name: {**field, "schema": _may_be_absent(field["schema"])} for name, field in fields["fields"].items()
+        }
     return copy
 
 
-def checks_of_the_whole(model: Model) -> Node | None:
+def model_validators(model: Model) -> Node | None:
     """A schema that runs a model's own ``after`` and ``wrap`` validators on an instance, and ``model_post_init``.
 
     None, where it has none of these.
     """
-    copy = _copied(_found(*_core_schema(model)))
+    copy = _copy(_resolved(*_core_schema(model)))
     *outer, core = _layers(copy)
     if core["type"] != "model" or not (outer or core.get("post_init")):
         return None
@@ -313,10 +325,8 @@ def fields_of(core: Node) -> Node | None:
     return last if last.get("type") == "model-fields" else None
 
 
-READ, WRITTEN = (
-    SchemaRewriter("", ReadOnly),
-    SchemaRewriter("", WriteOnly, by_name=True),
-)  # of annotations: what comes in, and goes out
+READ = SchemaRewriter("", ReadOnly)  # of annotations: what comes in
+WRITTEN = SchemaRewriter("", WriteOnly, by_name=True)  # what goes out
 
 _building = threading.Lock()
 
@@ -339,12 +349,12 @@ def build(kind: Callable[..., B], schema: Node, *config: Any) -> B:
 
 def _classes_within(part: Any) -> Iterator[Any]:
     if type(part) in (list, tuple):
-        for one in part:
-            yield from _classes_within(one)
+        for item in part:
+            yield from _classes_within(item)
     elif type(part) is dict:
         if part.get("type") in ("model", "dataclass") and "cls" in part:
             yield part["cls"]
-        yield from _classes_within([value for key, value in part.items() if key not in NO_SCHEMAS])
+        yield from _classes_within([value for key, value in part.items() if key not in _NO_SCHEMAS])
 
 
 # ------------------------------------------------------------------------------------------------- core schemas
@@ -353,11 +363,20 @@ def whole_schema(model: Model) -> Node:
     return _with_definitions(*_core_schema(model))
 
 
+def map_member(key: str, value: Any, change: Callable[[Any], Any]) -> Any:
+    """The value of a node's key, with ``change`` made to all schemas in it."""
+    if key in _NO_SCHEMAS:
+        return value
+    if key in ("fields", "choices") and type(value) is dict:  # schemas, by names that may be anything
+        return {name: change(member) for name, member in value.items()}
+    return change(value)
+
+
 def by_names(schema: Any) -> Node | None:
     """A schema, to be built by `build`, that finds the fields of models by their names, or an alias that is no other
     field's name: never within another field's value. None for one without aliases."""
-    fields = [one for core in _models_within(schema) if (one := fields_of(core)) is not None]
-    if not any("validation_alias" in member for one in fields for member in one["fields"].values()):
+    holders = [fields for core in _models_within(schema) if (fields := fields_of(core)) is not None]
+    if not any("validation_alias" in field for fields in holders for field in fields["fields"].values()):
         return None
     written: Node = _by_names(schema)
     return written
@@ -368,14 +387,14 @@ def _by_names(part: Any) -> Any:
         return type(part)(map(_by_names, part))
     if type(part) is not dict:
         return part
-    node = {key: value if key in NO_SCHEMAS else _by_names(value) for key, value in part.items()}
+    node = {key: value if key in _NO_SCHEMAS else _by_names(value) for key, value in part.items()}
     if node.get("type") == "model":
         node["custom_init"] = False  # which would validate by the model's own schema
     elif node.get("type") == "model-fields":
-        for name, one in node["fields"].items():
-            alias = one.pop("validation_alias", name)
+        for name, field in node["fields"].items():
+            alias = field.pop("validation_alias", name)
             if plain := [path for path in _choices(alias) if len(path) == 1 and path[0] not in node["fields"]]:
-                one["validation_alias"] = [[name], *plain]
+                field["validation_alias"] = [[name], *plain]
     return node
 
 
@@ -390,9 +409,9 @@ def _core_schema(model: Model) -> tuple[Node, list[Node]]:
     return (schema["schema"], schema["definitions"]) if schema["type"] == "definitions" else (schema, [])
 
 
-def _found(node: Node, definitions: list[Node]) -> Node:
+def _resolved(node: Node, definitions: list[Node]) -> Node:
     """A schema itself, where it may be the reference to one."""
-    return next((one for one in definitions if one["ref"] == node.get("schema_ref")), node)
+    return next((definition for definition in definitions if definition["ref"] == node.get("schema_ref")), node)
 
 
 def _models_within(part: Any) -> Iterator[Node]:
@@ -404,10 +423,10 @@ def _models_within(part: Any) -> Iterator[Node]:
             check_class(part["function"])
         if part.get("type") == "model" and "cls" in part:
             yield part
-        part = [value for key, value in part.items() if key not in NO_SCHEMAS or isinstance(value, dict)]
+        part = [value for key, value in part.items() if key not in _NO_SCHEMAS or isinstance(value, dict)]
     if isinstance(part, list | tuple):
-        for one in part:
-            yield from _models_within(one)
+        for item in part:
+            yield from _models_within(item)
 
 
 def _with_definitions(root: Node, definitions: list[Node]) -> Node:
@@ -422,21 +441,22 @@ def _layers(node: Node) -> Iterator[Node]:
         yield node
 
 
-def _copied(node: Node) -> Node:
+def _copy(node: Node) -> Node:
     """A copy as deep as the model's fields, which may be changed."""
     copy = dict(node)
     if isinstance(inner := copy.get("schema"), dict):
-        copy["schema"] = _copied(inner)
+        copy["schema"] = _copy(inner)
     return copy
 
 
-def _absent(schema: Node) -> Node:
+def _may_be_absent(schema: Node) -> Node:
     inner = schema["schema"] if schema["type"] == "default" else schema
-    return {"type": "default", "schema": inner, "default_factory": _nothing, "validate_default": False}
+    return {"type": "default", "schema": inner, "default_factory": lambda: None, "validate_default": False}
 
 
-def _nothing() -> None:
-    return None
+def _renamed(ref: str, suffix: str) -> str:
+    """A reference with a suffix on its name, before the class's id: pydantic writes ``module.Name:id``."""
+    return re.sub(r"(:\d+)?$", rf"{suffix}\1", ref, count=1)
 
 
 def _no_info(function: Callable[..., Any]) -> Node:
@@ -457,7 +477,7 @@ def _keys(name: str, model_field: Node) -> Iterator[Any]:
         yield path[0]
 
 
-def ignoring(keys: frozenset[Any]) -> Callable[[Any], Any]:
+def dropping(keys: frozenset[Any]) -> Callable[[Any], Any]:
     """What leaves keys out of a dict."""
 
     def ignore(value: Any) -> Any:
@@ -467,22 +487,22 @@ def ignoring(keys: frozenset[Any]) -> Callable[[Any], Any]:
 
 
 # ------------------------------------------------------------------------------------------------- misuse
-def _is(marker: type, one: Any) -> bool:
-    return isinstance(one, marker) or (isinstance(one, type) and issubclass(one, marker))
+def _has_marker(metadata: Iterable[Any], marker: Marker) -> bool:
+    return any(isinstance(item, marker) or (isinstance(item, type) and issubclass(item, marker)) for item in metadata)
 
 
-def _refuse_unread(model: Model, marker: Marker) -> None:
+def _check_declarations(model: Model, marker: Marker) -> None:
     """Raises for a mark that is a field's default, a word for its JSON schema, or in DRF's ``class Meta``."""
-    word = "read_only" if marker is ReadOnly else "write_only"
-    words, meta = {word, word.replace("_o", "O")}, getattr(model, "Meta", None)
-    told = {*getattr(meta, f"{word}_fields", ()), *(getattr(meta, "exclude", ()) if marker is WriteOnly else ())}
-    told |= {name for name, options in getattr(meta, "extra_kwargs", {}).items() if options.get(word)}
+    option = "read_only" if marker is ReadOnly else "write_only"
+    keys, meta = {option, option.replace("_o", "O")}, getattr(model, "Meta", None)
+    names = {*getattr(meta, f"{option}_fields", ()), *(getattr(meta, "exclude", ()) if marker is WriteOnly else ())}
+    names |= {name for name, options in getattr(meta, "extra_kwargs", {}).items() if options.get(option)}
     for name, info in model.model_fields.items():
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-        says = name in told or _is(marker, info.default) or any(extra.get(one) is True for one in words)
-        if says and not any(_is(marker, one) for one in info.metadata):
+        declared = name in names or _has_marker([info.default], marker) or any(extra.get(key) is True for key in keys)
+        if declared and not _has_marker(info.metadata, marker):
             raise ImproperlyConfigured(
-                f"{model.__name__}.{name} is said to be {word.replace('_', '-')} where nothing reads it; write "
+                f"{model.__name__}.{name} is said to be {option.replace('_', '-')} where nothing reads it; write "
                 f"{name}: Annotated[..., {marker.__name__}]"
             )
 
@@ -500,28 +520,28 @@ def _metadata_within(annotation: Any, seen: frozenset[int] = frozenset()) -> Ite
 
 def check_unmarked(annotation: Any) -> None:
     """Raises `ImproperlyConfigured` for a marker in an annotation, which is no field of a model."""
-    for one in _metadata_within(annotation):
-        if name := next((marker.__name__ for marker in (ReadOnly, WriteOnly) if _is(marker, one)), None):
+    for marker in (ReadOnly, WriteOnly):
+        if _has_marker(_metadata_within(annotation), marker):
             raise ImproperlyConfigured(
-                f"{name} marks a field of a pydantic model, which {annotation!r} is not; make it one of a BaseModel, "
-                f"or leave {name} out"
+                f"{marker.__name__} marks a field of a pydantic model, which {annotation!r} is not; make it one of a "
+                f"BaseModel, or leave {marker.__name__} out"
             )
 
 
 def check_class(cls: type) -> None:
     """Raises `ImproperlyConfigured` for a class, no model, that marks a field."""
-    told: Mapping[str, Any]
+    hints: Mapping[str, Any]
     try:
-        told = typing.get_type_hints(cls, include_extras=True)
+        hints = typing.get_type_hints(cls, include_extras=True)
     except Exception as exc:  # pydantic knows names that typing does not find, and annotations may raise anything
-        told = {name: one for base in cls.__mro__ for name, one in vars(base).get("__annotations__", {}).items()}
-        if any(marker.__name__ in str(one) for one in told.values() for marker in (ReadOnly, WriteOnly)):
+        hints = {name: hint for base in cls.__mro__ for name, hint in vars(base).get("__annotations__", {}).items()}
+        if any(marker.__name__ in str(hint) for hint in hints.values() for marker in (ReadOnly, WriteOnly)):
             raise ImproperlyConfigured(
                 f"the annotations of {cls.__name__} cannot be read: {exc}; define it first"
             ) from exc
-    for one in (one for hint in told.values() for one in _metadata_within(hint)):
-        if _is(ReadOnly, one) or _is(WriteOnly, one):
-            raise ImproperlyConfigured(
-                f"{cls.__name__} marks a field as ReadOnly or WriteOnly, which counts in pydantic models only; "
-                "make it a BaseModel"
-            )
+    metadata = [item for hint in hints.values() for item in _metadata_within(hint)]
+    if _has_marker(metadata, ReadOnly) or _has_marker(metadata, WriteOnly):
+        raise ImproperlyConfigured(
+            f"{cls.__name__} marks a field as ReadOnly or WriteOnly, which counts in pydantic models only; "
+            "make it a BaseModel"
+        )

@@ -33,7 +33,7 @@ def shown_as(output: Model, obj: Any) -> BaseModel:
             raise TypeError(
                 f"{output.__name__} shows an object, and got {obj.__qualname__}(); did you forget `await`?"
             ) from exc
-        _explain(exc, output, type(obj))
+        _explain_unloaded(exc, output, type(obj))
         raise
 
 
@@ -44,7 +44,7 @@ def many_shown_as(output: Model, objs: Sequence[Any]) -> Sequence[BaseModel]:
     try:
         shown: Sequence[BaseModel] = _list_of(output)(objs, from_attributes=True)
     except ValidationError as exc:
-        _explain(exc, output, type(objs[0]))
+        _explain_unloaded(exc, output, type(objs[0]))
         raise
     return shown
 
@@ -56,17 +56,17 @@ def _list_of(model: Model) -> Callable[..., Any]:
 
 def _as_parent(output: Model, obj: BaseModel) -> BaseModel:
     """An instance of a parent with the same values: pydantic would take the object itself for one."""
-    made = output.__new__(output)
+    parent = output.__new__(output)
     names, private = output.model_fields, getattr(obj, "__pydantic_private__", None)
-    _set(made, "__dict__", {name: getattr(obj, name) for name in names})
-    _set(made, "__pydantic_fields_set__", {name for name in obj.model_fields_set if name in names})
-    _set(made, "__pydantic_extra__", obj.__pydantic_extra__ if output.model_config.get("extra") == "allow" else None)
+    _set(parent, "__dict__", {name: getattr(obj, name) for name in names})
+    _set(parent, "__pydantic_fields_set__", {name for name in obj.model_fields_set if name in names})
+    _set(parent, "__pydantic_extra__", obj.__pydantic_extra__ if output.model_config.get("extra") == "allow" else None)
     _set(
-        made,
+        parent,
         "__pydantic_private__",
         private and {name: value for name, value in private.items() if name in output.__private_attributes__},
     )
-    return made
+    return parent
 
 
 _set = object.__setattr__
@@ -75,18 +75,18 @@ _set = object.__setattr__
 _NOT_LOADED = ("MissingGreenlet", "DetachedInstanceError", "lazy='raise'", "raiseload=True")  # as SQLAlchemy says it
 
 
-def _explain(exc: ValidationError, output: Model, kind: type) -> None:
+def _explain_unloaded(exc: ValidationError, output: Model, kind: type) -> None:
     """Raises what tells the cure where the error is one of attributes that cannot be read any more."""
     for line in exc.errors(include_url=False, include_input=False):
-        if line["type"] == "get_attribute_error" and any(one in line["msg"] for one in _NOT_LOADED):
-            path = [one for one in line["loc"] if isinstance(one, str)]
+        if line["type"] == "get_attribute_error" and any(text in line["msg"] for text in _NOT_LOADED):
+            path = [name for name in line["loc"] if isinstance(name, str)]
             raise ImproperlyConfigured(
                 f"{output.__name__} shows {'.'.join(path)}, which is not loaded with its object; have the queryset "
-                f"load it, as in select({kind.__name__}).options({_option(kind, path)})"
+                f"load it, as in select({kind.__name__}).options({_loader_option(kind, path)})"
             ) from exc
 
 
-def _option(kind: type, path: Sequence[str]) -> str:
+def _loader_option(kind: type, path: Sequence[str]) -> str:
     """The loader option that loads what a path of a mapped class's attributes leads to."""
     steps: list[str] = []
     for name in path:

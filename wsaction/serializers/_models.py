@@ -29,12 +29,11 @@ from wsaction.serializers._core_schema import (
     WriteOnly,
     build,
     check_unmarked,
-    checks_of_the_whole,
     core_of,
     fields_of,
     marked,
     marked_names,
-    optional,
+    model_validators,
 )
 from wsaction.serializers._write_only import hidden, shown
 
@@ -121,14 +120,14 @@ def _tells_json_apart(part: dict[str, Any]) -> bool:
     return part.get("type") in ("json-or-python", "bytes", "timedelta", "with-info", "union")
 
 
-def _any_part(schema: Any, says: Callable[[dict[str, Any]], bool]) -> bool:
+def _any_part(schema: Any, matches: Callable[[dict[str, Any]], bool]) -> bool:
     """Whether any part of a core schema says so."""
     if isinstance(schema, list | tuple):
-        return any(_any_part(part, says) for part in schema)
+        return any(_any_part(part, matches) for part in schema)
     if not isinstance(schema, dict):
         return False
     parts = (part for key, part in schema.items() if key not in ("metadata", "serialization"))
-    return says(schema) or any(_any_part(part, says) for part in parts)
+    return matches(schema) or any(_any_part(part, matches) for part in parts)
 
 
 def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
@@ -149,8 +148,8 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
         )
     schema = WRITTEN.of_schema(adapter.core_schema)
     validate = (adapter.validator if schema is None else build(SchemaValidator, schema)).validate_python
-    says_nothing = adapter.core_schema == {"type": "any"}
-    schema = None if says_nothing else hidden(adapter.core_schema)
+    is_any = adapter.core_schema == {"type": "any"}
+    schema = None if is_any else hidden(adapter.core_schema)
     to_json = (adapter.serializer if schema is None else build(SchemaSerializer, schema)).to_json
     announced = annotation if isinstance(annotation, type) else None
     # pydantic writes any object in the place of a model by its __dict__, whatever is missing there: a row that is not
@@ -161,7 +160,7 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
         try:
             if type(value) is announced:  # by default pydantic only warns where a field holds what it does not announce
                 return to_json(value, warnings="error").decode()
-            if says_nothing:
+            if is_any:
                 value = shown(value)
             if not holds_models:
                 return to_json(value, warnings="error").decode()
@@ -174,8 +173,8 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
         try:
             return to_json(validate(value, from_attributes=True), warnings="error").decode()
         except ValidationError as exc:
-            told = f"{type(value).__name__} was returned where {_name(annotation)} is announced"
-            raise TypeError(_unawaited(value) or f"{told}{_as_status(value, annotation)}: {exc}") from exc
+            message = f"{type(value).__name__} was returned where {_name(annotation)} is announced"
+            raise TypeError(_unawaited(value) or f"{message}{_status_hint(value, annotation)}: {exc}") from exc
         except (PydanticSerializationError, RecursionError) as exc:
             raise unwritable(value, exc) from exc
 
@@ -196,7 +195,7 @@ def _unawaited(value: Any) -> str | None:
     return f"the coroutine {value.__qualname__}() was returned, not what it returns; did you forget `await`?"
 
 
-def _as_status(value: Any, annotation: Any) -> str:
+def _status_hint(value: Any, annotation: Any) -> str:
     """What is said of a tuple that was meant as (value, status), and is not."""
     if type(value) is not tuple or len(value) != 2 or get_origin(annotation) is tuple:
         return ""
@@ -214,12 +213,13 @@ class InputModel:
     """What comes in of a model; made by `input_model`. Its values are told by the names of the model's fields."""
 
     def __init__(self, model: type[BaseModel], partial: bool) -> None:
-        self.model, self.partial = model, partial
-        shape = SchemaRewriter("Input", ReadOnly, _nested_input)
-        self.schema = shape.of_outermost(model, optional if partial else _unchanged, "Partial" if partial else "")
+        self.model = model
+        self.partial = partial
+        rewriter = SchemaRewriter("Input", ReadOnly, _nested_input)
+        self.schema = rewriter.of_outermost(model, partial=partial)
         self._defaults = {name: _default(info) for name, info in marked(model, ReadOnly).items()}
         self._validate = _fields_validator(self.schema)
-        check = checks_of_the_whole(model)
+        check = model_validators(model)
         self._check = None if check is None else SchemaValidator(check)
 
     def __repr__(self) -> str:
@@ -249,18 +249,18 @@ class InputModel:
             wanted = [name for name in fields if name not in self._defaults and (name in sent or not self.partial)]
             fields = {name: fields[name] for name in wanted}
             if self._check is not None and not (self.partial and obj is None):
-                fields = self._checked(fields, extra, sent, obj)
+                fields = self._run_model_validators(fields, extra, sent, obj)
         except ValidationError as exc:
             raise InvalidParameters(validation_items(exc, "data")) from None
-        return {name: _plain(value, _held(obj, name)) for name, value in fields.items()}
+        return {name: _to_plain(value, _current_value(obj, name)) for name, value in fields.items()}
 
-    def _checked(self, fields: dict[str, Any], extra: Any, sent: set[str], obj: Any) -> dict[str, Any]:
+    def _run_model_validators(self, fields: dict[str, Any], extra: Any, sent: set[str], obj: Any) -> dict[str, Any]:
         """The fields as the model's own validators of the whole leave them."""
-        others = [name for name in self.model.model_fields if name not in fields]
-        missing = object() if obj is None else obj
-        own = {name: getattr(missing, name, self._defaults.get(name)) for name in others}
+        absent = [name for name in self.model.model_fields if name not in fields]
+        source = object() if obj is None else obj
+        current = {name: getattr(source, name, self._defaults.get(name)) for name in absent}
         instance = self.model.__new__(self.model)
-        object.__setattr__(instance, "__dict__", {**own, **fields})
+        object.__setattr__(instance, "__dict__", {**current, **fields})
         object.__setattr__(instance, "__pydantic_fields_set__", set(sent))
         object.__setattr__(instance, "__pydantic_extra__", extra)
         object.__setattr__(instance, "__pydantic_private__", None)
@@ -282,10 +282,6 @@ def _fields_validator(schema: Any) -> Callable[[Any], Any]:
     return _json_validator({"schema": inner, "config": core.get("config")}, SchemaValidator(inner, core.get("config")))
 
 
-def _unchanged(root: Any) -> Any:
-    return root
-
-
 def _parts(instance: BaseModel) -> tuple[dict[str, Any], Any, set[str]]:
     return instance.__dict__, instance.__pydantic_extra__, instance.model_fields_set
 
@@ -295,22 +291,24 @@ def _default(info: "FieldInfo") -> Any:
     return None if default is PydanticUndefined else default
 
 
-def _plain(value: Any, before: Any = None) -> Any:
-    """A value with dicts in the place of models. What is `ReadOnly` in a model is that of the one ``before`` it."""
+def _to_plain(value: Any, current: Any = None) -> Any:
+    """A value with dicts in the place of models. What is `ReadOnly` in a model is that of the ``current`` one."""
     if isinstance(value, BaseModel):
-        hides, members = marked_names(type(value), ReadOnly), (value.__dict__, value.__pydantic_extra__ or {})
-        sent = {name: one for some in members for name, one in some.items() if name not in hides}
-        known = isinstance(before, BaseModel | Mapping)
-        kept = {name: one for name in hides if known and (one := _held(before, name)) is not None}
-        return {name: _plain(one, _held(before, name)) for name, one in sent.items()} | kept
+        read_only, members = marked_names(type(value), ReadOnly), {**value.__dict__, **(value.__pydantic_extra__ or {})}
+        sent = {
+            name: _to_plain(v, _current_value(current, name)) for name, v in members.items() if name not in read_only
+        }
+        if not isinstance(current, BaseModel | Mapping):
+            return sent
+        return sent | {name: v for name in read_only if (v := _current_value(current, name)) is not None}
     if type(value) in (list, tuple):
-        return type(value)(map(_plain, value))
+        return type(value)(map(_to_plain, value))
     if type(value) is dict:
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _to_plain(member) for key, member in value.items()}
     return value
 
 
-def _held(holder: Any, name: str) -> Any:
+def _current_value(holder: Any, name: str) -> Any:
     """What an object, or a dict in a column of JSON, has of a model's field; None where that cannot be read."""
     if isinstance(holder, Mapping):
         return holder.get(name)
@@ -351,10 +349,10 @@ def _input_model(model: type[BaseModel], partial: bool) -> InputModel:
 
 @lru_cache(MAX_MODELS)
 def _output_model(model: type[BaseModel]) -> type[BaseModel]:
-    return _stand_in(model, _OUTPUT) if _OUTPUT.changes(model) else model
+    return _make_stand_in(model, _OUTPUT) if _OUTPUT.changes(model) else model
 
 
-def _stand_in(model: type[BaseModel], shape: SchemaRewriter) -> type[BaseModel]:
+def _make_stand_in(model: type[BaseModel], rewriter: SchemaRewriter) -> type[BaseModel]:
     """A subclass of a model with another schema, which is written when it is first needed: models may be cyclic."""
     if hasattr(model, "__table__"):
         raise ImproperlyConfigured(
@@ -362,23 +360,23 @@ def _stand_in(model: type[BaseModel], shape: SchemaRewriter) -> type[BaseModel]:
         )
 
     def schema(cls: type[BaseModel], source: Any, handler: Any) -> Any:
-        return shape.of(model)
+        return rewriter.of(model)
 
     members = {
         "__module__": model.__module__,
-        "__qualname__": f"{model.__qualname__}{shape.name}",
+        "__qualname__": f"{model.__qualname__}{rewriter.name}",
         "__doc__": model.__doc__,
         "__get_pydantic_core_schema__": classmethod(schema),
         "model_config": ConfigDict(defer_build=True, title=model.model_config.get("title") or model.__name__),
     }
     metaclass: Any = type(model)
-    stand_in: type[BaseModel] = metaclass(f"{model.__name__}{shape.name}", (model,), members)
+    stand_in: type[BaseModel] = metaclass(f"{model.__name__}{rewriter.name}", (model,), members)
     return stand_in
 
 
 @lru_cache(MAX_MODELS)
 def _nested_input(model: type[BaseModel]) -> type[BaseModel]:
-    nested = _stand_in(model, SchemaRewriter("Input", ReadOnly, _nested_input))
+    nested = _make_stand_in(model, SchemaRewriter("Input", ReadOnly, _nested_input))
     for name, info in marked(model, ReadOnly).items():
         setattr(nested, name, _default(info))  # for validators that look at it
     return nested
