@@ -20,6 +20,7 @@ from pydantic import (
     TypeAdapter,
     ValidationInfo,
     computed_field,
+    create_model,
     field_serializer,
     field_validator,
     model_validator,
@@ -436,6 +437,23 @@ def test_nested_models_leave_out_what_is_write_only() -> None:
     assert "hidden" not in text
     assert "secret" not in text
     assert text.count('"text":"t"') == 6
+
+
+@pytest.mark.parametrize("name", ["config", "metadata", "default", "expected", "fields", "choices", "type", "cls"])
+def test_a_field_may_have_a_name_that_core_schemas_use(name: str) -> None:
+    """Its model is rewritten like any other: its `WriteOnly` field stays here, its `ReadOnly` field is not taken."""
+
+    class Nested(BaseModel):
+        id: Annotated[int, ReadOnly] = 7
+        pin: Annotated[str, WriteOnly] = "1234"
+
+    holder = create_model("Holder", **{name: (Nested, ...)})  # type: ignore[call-overload]
+    value = holder(**{name: Nested()})
+    for written in (json_encoder(holder)(value), json_encoder(list[holder])([value]), json_encoder()({"a": value})):
+        assert f'{{"{name}":{{"id":7}}}}' in written
+    taken = json_validator(holder)({name: {"id": 1, "pin": "x"}})
+    assert getattr(taken, name) == Nested(pin="x")
+    assert input_model(holder).values({name: {"id": 1, "pin": "x"}}) == {name: {"pin": "x"}}
 
 
 @pytest.mark.parametrize("extra", ["allow", "forbid", "ignore"])

@@ -337,7 +337,8 @@ def build(kind: Callable[..., B], schema: Node, *config: Any) -> B:
     For a class that is complete, pydantic takes what the class has built for itself, whatever the schema says.
     """
     with _building:
-        complete = [cls for cls in set(_classes_within(schema)) if vars(cls).get("__pydantic_complete__")]
+        nodes = (node for node in _nodes(schema) if node.get("type") in ("model", "dataclass") and "cls" in node)
+        complete = [cls for cls in {node["cls"] for node in nodes} if vars(cls).get("__pydantic_complete__")]
         try:
             for cls in complete:
                 cls.__pydantic_complete__ = False
@@ -345,16 +346,6 @@ def build(kind: Callable[..., B], schema: Node, *config: Any) -> B:
         finally:
             for cls in complete:
                 cls.__pydantic_complete__ = True
-
-
-def _classes_within(part: Any) -> Iterator[Any]:
-    if type(part) in (list, tuple):
-        for item in part:
-            yield from _classes_within(item)
-    elif type(part) is dict:
-        if part.get("type") in ("model", "dataclass") and "cls" in part:
-            yield part["cls"]
-        yield from _classes_within([value for key, value in part.items() if key not in _NO_SCHEMAS])
 
 
 # ------------------------------------------------------------------------------------------------- core schemas
@@ -387,7 +378,7 @@ def _by_names(part: Any) -> Any:
         return type(part)(map(_by_names, part))
     if type(part) is not dict:
         return part
-    node = {key: value if key in _NO_SCHEMAS else _by_names(value) for key, value in part.items()}
+    node = {key: map_member(key, value, _by_names) for key, value in part.items()}
     if node.get("type") == "model":
         node["custom_init"] = False  # which would validate by the model's own schema
     elif node.get("type") == "model-fields":
@@ -414,19 +405,29 @@ def _resolved(node: Node, definitions: list[Node]) -> Node:
     return next((definition for definition in definitions if definition["ref"] == node.get("schema_ref")), node)
 
 
-def _models_within(part: Any) -> Iterator[Node]:
-    """The nodes of all models in a schema. Raises `ImproperlyConfigured` for markers where they do not count."""
-    if isinstance(part, dict):
-        if part.get("type") in ("dataclass", "typed-dict", "named-tuple") and "cls" in part:
-            check_class(part["cls"])
-        if part.get("type") == "call" and isinstance(part["function"], type):  # a named tuple, of older pydantic
-            check_class(part["function"])
-        if part.get("type") == "model" and "cls" in part:
-            yield part
-        part = [value for key, value in part.items() if key not in _NO_SCHEMAS or isinstance(value, dict)]
-    if isinstance(part, list | tuple):
+def _nodes(part: Any) -> Iterator[Node]:
+    """All nodes of a schema, each before those in it."""
+    if type(part) in (list, tuple):
         for item in part:
-            yield from _models_within(item)
+            yield from _nodes(item)
+    elif type(part) is dict:
+        yield part
+        for key, value in part.items():
+            if key in ("fields", "choices") and type(value) is dict:  # schemas, by names that may be anything
+                yield from _nodes([*value.values()])
+            elif key not in _NO_SCHEMAS:
+                yield from _nodes(value)
+
+
+def _models_within(schema: Any) -> Iterator[Node]:
+    """The nodes of all models in a schema. Raises `ImproperlyConfigured` for markers where they do not count."""
+    for node in _nodes(schema):
+        if node.get("type") in ("dataclass", "typed-dict", "named-tuple") and "cls" in node:
+            check_class(node["cls"])
+        if node.get("type") == "call" and isinstance(node["function"], type):  # a named tuple, of older pydantic
+            check_class(node["function"])
+        if node.get("type") == "model" and "cls" in node:
+            yield node
 
 
 def _with_definitions(root: Node, definitions: list[Node]) -> Node:
