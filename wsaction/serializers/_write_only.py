@@ -1,7 +1,7 @@
-"""`WriteOnly` fields, left out of all that pydantic writes.
+"""Output without `WriteOnly` fields, whether or not it is annotated.
 
-`hidden` writes the core schema of an annotation anew, so that its serializer leaves them out. Where a schema does not
-say what a value is (``Any``, ``dict``, no annotation), `shown` looks at the value.
+`hidden` changes the core schema of an annotation so that its serializer leaves the fields out. If a schema does not
+describe a value (``Any``, ``dict``, no annotation), `shown` looks at the value itself.
 """
 
 import dataclasses
@@ -36,16 +36,15 @@ from wsaction.serializers._core_schema import (
 
 __all__ = ("check_fields", "hidden", "shown")
 
-Node = dict[str, Any]  # of a core schema
+Node = dict[str, Any]  # one dict of a core schema
 Model = type[BaseModel]
 
 
 def hidden(schema: Any, *, values: bool = True) -> Node | None:
-    """A copy of a core schema whose serializer, built by `build`, leaves out `WriteOnly` fields. None if nothing has to
-    change: the schema's own serializer is then the one to use.
+    """A copy of a core schema whose serializer, built by `build`, leaves out `WriteOnly` fields. None if nothing
+    changes: then use the schema's own serializer.
 
-    ``values``: also passes a value through `shown` where the schema does not say what it is. JSON Schema has no use for
-    that.
+    ``values``: pass a value through `shown` where the schema does not describe it. JSON Schema does not need that.
     """
     changed: list[Any] = []
     written: Node = _hide(schema, values, changed)
@@ -58,7 +57,7 @@ def _hide(part: Any, values: bool, changed: list[Any]) -> Any:
     if type(part) is not dict:
         return part
     kind, serialization = part.get("type"), part.get("serialization")
-    if values and _is_polymorphic(part):  # written by the class of the value
+    if values and _is_polymorphic(part):  # the class of the value decides how it is written
         changed.append(part)
         return {**_FILTERED, "ref": part["ref"]} if "ref" in part else _FILTERED
     if (
@@ -68,7 +67,7 @@ def _hide(part: Any, values: bool, changed: list[Any]) -> Any:
     ):
         node = {**part, "serialization": _hide_member("serialization", serialization, values, changed)}
     else:
-        unused = _UNUSED.get(kind) if isinstance(kind, str) else None  # by serializers
+        unused = _UNUSED.get(kind) if isinstance(kind, str) else None  # serializers do not use it
         node = {key: _hide_member(key, value, values and key != unused, changed) for key, value in part.items()}
     if kind == "model" and "cls" in node:
         _exclude(node, values, changed)
@@ -85,14 +84,14 @@ def _is_polymorphic(schema: Node) -> bool:
 def _hide_member(key: str, value: Any, values: bool, changed: list[Any]) -> Any:
     if key == "keys_schema":
         return value
-    if key == "serialization" and type(value) is dict:  # which is no schema, though it may hold some
+    if key == "serialization" and type(value) is dict:  # no schema itself, but it may hold some
         below = ("schema", "return_schema")
         return {name: _hide(member, values, changed) if name in below else member for name, member in value.items()}
     return map_member(key, value, lambda member: _hide(member, values, changed))
 
 
 def _exclude(node: Node, values: bool, changed: list[Any]) -> None:
-    """Excludes the marked fields of a model, and their keys from what a model_serializer returns."""
+    """Excludes the marked fields of a model, and their keys from the result of a ``model_serializer``."""
     names, fields = marked_fields(node, WriteOnly), fields_of(node)
     if fields is None or not names:
         return
@@ -107,10 +106,10 @@ def _exclude(node: Node, values: bool, changed: list[Any]) -> None:
 
 
 def _check_values(node: Node, kind: Any, changed: list[Any]) -> None:
-    """Passes values through `shown` wherever the schema does not say what they are."""
+    """Passes values through `shown` wherever the schema does not describe them."""
     items = _ITEMS.get(kind) if isinstance(kind, str) else None
     if items is not None and node.get(items, _ANY) in (_ANY, _FILTERED):
-        if kind in ("dict", "list"):  # as a whole, in one call
+        if kind in ("dict", "list"):  # one call for all items, which is faster
             whole = {key: value for key, value in node.items() if key != "ref"} | {items: _ANY}
             node.setdefault("serialization", {**_FILTERED["serialization"], "return_schema": whole})
         node[items] = _FILTERED
@@ -134,7 +133,7 @@ def _check_values(node: Node, kind: Any, changed: list[Any]) -> None:
 
 
 def _returns_anything(serialization: Node) -> bool:
-    """Whether a serializer function may return anything. pydantic's own functions return plain values."""
+    """Whether a serializer function may return models. pydantic's own functions return plain values."""
     module: str = getattr(serialization["function"], "__module__", None) or ""
     return "return_schema" not in serialization and module.partition(".")[0] != "pydantic"
 
@@ -149,9 +148,9 @@ _UNTYPED = frozenset({"any", "is-instance", "call", "callable", "function-plain"
 
 
 def shown(value: Any) -> Any:
-    """A value of unknown type, ready for pydantic to write: models in it will leave out their `WriteOnly` fields.
+    """Prepares a value of unknown type for pydantic's encoder, so that models in it leave out `WriteOnly` fields.
 
-    Returns the value itself if it holds no such model. Raises `ImproperlyConfigured` for a marked dataclass or named
+    Returns the value itself if it has no such model. Raises `ImproperlyConfigured` for a marker in a dataclass or named
     tuple.
     """
     kind: Any = type(value)
@@ -168,7 +167,7 @@ _FILTERED: Node = {
 
 @lru_cache(MAX_MODELS)
 def _filter_for(kind: Any) -> Callable[[Any], Any] | None:
-    """What `shown` does with the values of a type; None for types whose values stay as they are."""
+    """The function that `shown` applies to values of a type; None if they stay as they are."""
     if issubclass(kind, dict):
         return _filter_mapping
     if issubclass(kind, (list, tuple, set, frozenset, deque)):
@@ -182,7 +181,7 @@ def _filter_for(kind: Any) -> Callable[[Any], Any] | None:
         return (lambda member: shown(member.value)) if hides else None
     if hasattr(kind, "__pydantic_core_schema__"):
         schema = whole_schema(kind) if issubclass(kind, BaseModel) else kind.__pydantic_core_schema__
-        if _is_polymorphic(schema):  # it is this very class's
+        if _is_polymorphic(schema):  # the class of the value is known here
             schema = {**schema, "config": {**schema["config"], "polymorphic_serialization": False}}
         written = hidden(schema)
         return None if written is None else _WithSerializer.wrapper(written)
@@ -207,7 +206,7 @@ def _filter_items(values: Any) -> Any:
     if kinds <= _PLAIN:
         return values
     if kinds == {dict} and _PLAIN.issuperset(map(type, chain.from_iterable(map(dict.values, values)))):
-        return values  # many rows, in one go
+        return values  # the usual list of rows, without a call for each value
     checked = [shown(value) for value in values]
     return values if all(map(operator.is_, checked, values)) else checked
 
@@ -218,7 +217,7 @@ def _filter_dataclass(value: Any) -> Any:
 
 
 class _WithSerializer:
-    """An object that pydantic writes with another serializer than that of the object's class."""
+    """Wraps an object so that pydantic writes it with a serializer other than that of the object's class."""
 
     __slots__ = ("__pydantic_serializer__", "value")
 
@@ -236,20 +235,22 @@ class _WithSerializer:
 
 # ------------------------------------------------------------------------------------------------- lookups
 def check_fields(handler: Any, attribute: str, names: Iterable[str]) -> None:
-    """Raises `ImproperlyConfigured` where clients could find out a `WriteOnly` field by asking for its values or their
-    order. ``handler`` has a ``serializer_class`` and a ``queryset``; ``names`` are its ``attribute``."""
+    """Raises `ImproperlyConfigured` if clients could filter or order by a `WriteOnly` field and so find out its values.
+
+    ``handler`` has a ``serializer_class`` and a ``queryset``; ``names`` is the value of its ``attribute``.
+    """
     models = (getattr(handler, "serializer_class", None), getattr(handler.queryset, "model", None))
     for model in models:
         for name in names:
             if isinstance(model, type) and issubclass(model, BaseModel) and _is_hidden(model, name):
                 raise ImproperlyConfigured(
                     f"{handler.__name__}.{attribute} has {name}, which is WriteOnly in {model.__name__}: clients could "
-                    "find it out value by value; leave it out"
+                    "find out its values; leave it out"
                 )
 
 
 def _is_hidden(model: Model, field: str) -> bool:
-    """Whether a field is `WriteOnly`, by the path that lookups have: ``"owner__password"``."""
+    """Whether a lookup's path, ``"owner__password"`` for example, has a `WriteOnly` field."""
     models: set[Model] = {model}
     for name in field.split("__"):
         if any(name in _write_only_names(model) for model in models):
@@ -261,7 +262,7 @@ def _is_hidden(model: Model, field: str) -> bool:
 
 @lru_cache(MAX_MODELS)
 def _write_only_names(model: Model) -> frozenset[str]:
-    """What a row may call a model's `WriteOnly` fields: their names, and the aliases that they are read by."""
+    """The names of a model's `WriteOnly` fields and the aliases that they are read from."""
     names = marked_names(model, WriteOnly)
     aliases = [model.model_fields[name].validation_alias for name in names]
     choices = [path for alias in aliases for path in (alias.choices if isinstance(alias, AliasChoices) else [alias])]
