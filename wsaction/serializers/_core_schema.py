@@ -417,11 +417,10 @@ def _nodes(part: Any) -> Iterator[Node]:
             yield from _nodes(item)
     elif type(part) is dict:
         yield part
+        schemas: list[Any] = []
         for key, value in part.items():
-            if key in ("fields", "choices") and type(value) is dict:  # as in `map_member`
-                yield from _nodes([*value.values()])
-            elif key not in _NO_SCHEMAS:
-                yield from _nodes(value)
+            map_member(key, value, schemas.append)
+        yield from _nodes(schemas)
 
 
 def _models_within(schema: Any) -> Iterator[Node]:
