@@ -56,20 +56,21 @@ logger = logging.getLogger("wsaction")
 
 R = TypeVar("R", bound="Resource")
 T = TypeVar("T")
+Callback = Callable[[], Any]
 
 COMMIT_ARRIVES = 5.0  # seconds after which a COMMIT whose connection was lost has been carried out, or never is
 
-_TOO_LATE = (
+_UNIT_ENDED = (
     "this unit of work has ended: it was committed or rolled back before what include() brings into it had ended; its "
     "owner waits for that"
 )
 
-_FAILED_WITHIN = (
+_INNER_FAILED = (
     "a unit of work within this one failed, so that nothing is kept; let its error pass, or catch it where nothing was "
     "changed before"
 )
 
-_SAY_NOTHING = (OutcomeUnknown, OSError, asyncio.CancelledError)  # about what was committed
+_INCONCLUSIVE = (OutcomeUnknown, OSError, asyncio.CancelledError)  # about what was committed
 
 
 class Resource(Protocol):
@@ -99,18 +100,16 @@ class UnitOfWork:
     second of two fails, the first is kept: the outcome of the unit is then as unknown as if an answer was lost.
     """
 
-    __slots__ = (
-        "_around", "_callbacks", "_calling", "_resources", "closed", "depth", "failed", "is_blocks",
-    )  # fmt: skip
+    __slots__ = ("_before_commit", "_callbacks", "_pending", "_resources", "closed", "depth", "ends_in_block", "failed")
 
     def __init__(self) -> None:
         self._resources: dict[Any, Resource] = {}
-        self._around: list[Callable[[], Awaitable[None]]] = []
-        self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any] | None]] = []  # those of `_around` first
-        self._calling: deque[Callable[[], Any]] | None = None  # what is yet to be called, once it is
+        self._before_commit: list[Callable[[], Awaitable[None]]] = []
+        self._callbacks: list[tuple[Callback, Callback | None]] = []  # those of `around_commit` first
+        self._pending: deque[Callback] | None = None  # what is yet to be called, once it is
         self.closed = False  # once it begins to end: what asks for a unit now is outside
         self.depth = 0  # of `unit_of_work` blocks
-        self.is_blocks = False  # whether such a block of its owner's ends it, and not the action
+        self.ends_in_block = False  # whether such a block of its owner's ends it, and not the action
         self.failed = False  # in a block within, or its action has: whoever catches the error, nothing is kept
 
     def resource(self, key: Any, make: Callable[[], R]) -> R:
@@ -126,7 +125,8 @@ class UnitOfWork:
     @property
     def has_only_read(self) -> bool:
         """Whether there is nothing to keep, and nobody waits for its end."""
-        return not self._callbacks and not any(getattr(one, "wrote", True) for one in self._resources.values())
+        resources = self._resources.values()
+        return not self._callbacks and not any(getattr(resource, "wrote", True) for resource in resources)
 
     def on_commit(self, callback: Callable[[], Any], *, if_unknown: Callable[[], Any] | None = None) -> None:
         """Has a function called, or awaited, after the unit is committed and before the reply; in the order given.
@@ -136,8 +136,8 @@ class UnitOfWork:
         is rolled back, or a savepoint of it in which this was asked for. Where nobody knows whether it was committed,
         ``if_unknown`` is called in its place. Raises ``RuntimeError`` once the unit has ended.
         """
-        if self._calling is not None:  # by one of those that are called
-            self._calling.append(callback)
+        if self._pending is not None:  # by one of those that are called
+            self._pending.append(callback)
             return
         if self.closed:
             raise RuntimeError("this unit of work has ended; on_commit() is called while it is under way")
@@ -152,20 +152,20 @@ class UnitOfWork:
         """Has ``before`` awaited when all that may have to wait is prepared and nothing is committed yet, and ``after``
         right after the commit, before what `on_commit` calls; in its place ``if_unknown``, where nobody knows whether
         it was committed. What ``before`` raises prevents the commit."""
-        self._around.append(before)
-        self._callbacks.insert(len(self._around) - 1, (after, if_unknown))
+        self._before_commit.append(before)
+        self._callbacks.insert(len(self._before_commit) - 1, (after, if_unknown))
 
     def mark(self) -> Callable[[], None]:
         """Begins a part of the unit that may be taken back alone. Returns what forgets all that waits for the commit
         since."""
-        waiting = len(self._callbacks) - len(self._around)
-        known = {key: one.mark() for key, one in self._resources.items() if hasattr(one, "mark")}
+        waiting = len(self._callbacks) - len(self._before_commit)
+        marks = {key: resource.mark() for key, resource in self._resources.items() if hasattr(resource, "mark")}
 
         def back() -> None:
-            del self._callbacks[len(self._around) + waiting :]
-            for key, one in self._resources.items():
-                if hasattr(one, "mark"):  # it is of what is told
-                    one.back_to(known.get(key))  # type: ignore[attr-defined]
+            del self._callbacks[len(self._before_commit) + waiting :]
+            for key, resource in self._resources.items():
+                if hasattr(resource, "mark"):  # it is of what is told
+                    resource.back_to(marks.get(key))  # type: ignore[attr-defined]
 
         return back
 
@@ -178,12 +178,12 @@ class UnitOfWork:
         if self.closed:
             if isinstance(work, Coroutine):
                 work.close()
-            raise RuntimeError(_TOO_LATE)
-        before = _bound.set((self, asyncio.current_task()))
+            raise RuntimeError(_UNIT_ENDED)
+        before = _block_unit.set((self, asyncio.current_task()))
         try:
             return await work
         finally:
-            _bound.reset(before)
+            _block_unit.reset(before)
 
     async def commit(self) -> None:
         """Keeps everything, or raises what prevents it and keeps nothing; `OutcomeUnknown` where nobody knows.
@@ -200,7 +200,7 @@ class UnitOfWork:
             raise RuntimeError("this unit of work has ended before; nothing that was done in it since is kept")
         if self.failed:
             await self.rollback()
-            raise RuntimeError(_FAILED_WITHIN)
+            raise RuntimeError(_INNER_FAILED)
         self.closed = True
         await self._run(self._commit)
 
@@ -211,19 +211,19 @@ class UnitOfWork:
             await self._run(self._rollback)
 
     async def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        waits = bool(self._callbacks or self._around)
+        waits = bool(self._callbacks)
         for resource in self._resources.values():
             waits = waits or not resource.instant
         await (finish(work()) if waits else work())
 
     async def _commit(self) -> None:
-        slow = [one for one in self._resources.values() if not one.instant]
-        instant = [one for one in self._resources.values() if one.instant]
+        slow = [resource for resource in self._resources.values() if not resource.instant]
+        instant = [resource for resource in self._resources.values() if resource.instant]
         committing, kept = False, False
         try:
             for resource in slow:
                 await resource.prepare()
-            for before in self._around:
+            for before in self._before_commit:
                 await before()
             for resource in instant:
                 await resource.prepare()
@@ -232,29 +232,29 @@ class UnitOfWork:
                 kept = await resource.commit() is not False or kept
         except BaseException as exc:
             await self._rollback()
-            if committing and (kept or isinstance(exc, _SAY_NOTHING)):
-                await self._leave_unknown(exc)
+            if committing and (kept or isinstance(exc, _INCONCLUSIVE)):
+                await self._outcome_unknown(exc)
             raise
         await self._call_all([callback for callback, _ in self._callbacks])
 
-    async def _call_all(self, callbacks: list[Callable[[], Any]]) -> None:
+    async def _call_all(self, callbacks: list[Callback]) -> None:
         """Calls what waited for the end, and what each of them adds right after it: the next one may take long."""
-        self._calling = deque(callbacks)
-        before = _calling.set((self, asyncio.current_task()))
+        self._pending = deque(callbacks)
+        before = _calling_unit.set((self, asyncio.current_task()))
         try:
-            while self._calling:
-                callback, others = self._calling.popleft(), self._calling
-                self._calling = deque()
+            while self._pending:
+                callback, later = self._pending.popleft(), self._pending
+                self._pending = deque()
                 await _call(callback)
-                self._calling.extend(others)
+                self._pending.extend(later)
         finally:
-            self._calling = None
-            _calling.reset(before)
+            self._pending = None
+            _calling_unit.reset(before)
 
-    async def _leave_unknown(self, exc: BaseException) -> None:
+    async def _outcome_unknown(self, exc: BaseException) -> None:
         """Nobody knows what is kept: raises `OutcomeUnknown` for an error of one of the commits."""
         logger.error("a unit of work may be kept, or a part of it; nobody knows", exc_info=exc)
-        await self._call_all([one for _, one in self._callbacks if one is not None])
+        await self._call_all([callback for _, callback in self._callbacks if callback is not None])
         if isinstance(exc, Exception | asyncio.CancelledError):
             raise OutcomeUnknown from exc
 
@@ -266,7 +266,7 @@ class UnitOfWork:
                 logger.exception("a unit of work could not be rolled back; its connection is given up")
 
 
-async def _call(callback: Callable[[], Any]) -> None:
+async def _call(callback: Callback) -> None:
     task = asyncio.current_task()
     try:
         result = callback()
@@ -303,15 +303,15 @@ ENDED.closed = COMMITTING.closed = True
 
 
 # ------------------------------------------------------------------------------------------------- which one
-_NOTHING = (None, None)
-_bound: ContextVar[tuple[UnitOfWork | None, Any]] = ContextVar("wsaction.unit_of_work", default=_NOTHING)
+_NO_UNIT = (None, None)
+_block_unit: ContextVar[tuple[UnitOfWork | None, Any]] = ContextVar("wsaction.unit_of_work", default=_NO_UNIT)
 """The unit that was begun, or included, outside of a frame, and the task that it belongs to: tasks that are begun there
 inherit the variable, but not the unit."""
-_calling: ContextVar[tuple[UnitOfWork | None, Any]] = ContextVar("wsaction.calling_unit", default=_NOTHING)
+_calling_unit: ContextVar[tuple[UnitOfWork | None, Any]] = ContextVar("wsaction.calling_unit", default=_NO_UNIT)
 """The unit that calls what waited for its end, and the task that it does so in."""
 
 
-def _is_ours(owner: Any) -> bool:
+def _runs_in(owner: Any) -> bool:
     """Whether we run in this task, or in a thread that it waits for; not in a task that either has begun."""
     try:
         task = asyncio.current_task()
@@ -325,18 +325,19 @@ def _own_frame() -> Frame | None:
     frame = current_frame.get()
     if frame is None or frame.unit is ENDED or frame.unit is COMMITTING:
         return None
-    owner = frame.task
-    if owner is None:  # its action has not suspended yet, or just now
-        owner = frame.consumer.connection.leader
-    return frame if _is_ours(owner) else None
+    return frame if _runs_in(_task_of(frame)) else None
+
+
+def _task_of(frame: Frame) -> Any:
+    return frame.task or frame.consumer.connection.leader  # its action has not suspended yet, or just now
 
 
 def _bound_unit() -> UnitOfWork | None:
-    unit, owner = _bound.get()
-    if unit is None or not _is_ours(owner):
+    unit, owner = _block_unit.get()
+    if unit is None or not _runs_in(owner):
         return None
     if unit.closed:
-        raise RuntimeError(_TOO_LATE)
+        raise RuntimeError(_UNIT_ENDED)
     return unit
 
 
@@ -352,10 +353,10 @@ def current_unit() -> UnitOfWork | None:
 def own_unit() -> UnitOfWork | None:
     """The unit under way that belongs to this very task, and not to one that waits for our thread."""
     task = asyncio.current_task()
-    unit, owner = _bound.get()
+    unit, owner = _block_unit.get()
     if owner is not task:
         frame = _own_frame()
-        if frame is None or (frame.task or frame.consumer.connection.leader) is not task:
+        if frame is None or _task_of(frame) is not task:
             return None
         unit = frame.unit
     return None if unit is None or unit.closed else unit
@@ -366,8 +367,8 @@ def unit_to_wait_for() -> UnitOfWork | None:
     case nobody is there any more who could try again."""
     if (unit := current_unit()) is not None:
         return unit
-    unit, owner = _calling.get()
-    return unit if _is_ours(owner) else None
+    unit, owner = _calling_unit.get()
+    return unit if _runs_in(owner) else None
 
 
 def join_unit() -> UnitOfWork | None:
@@ -397,16 +398,16 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
     failed. Raises ``RuntimeError`` where a block within failed and its error was caught: nothing is kept then. An
     action fails alike whose block failed after it had changed something.
     """
-    is_bound = _bound_unit() is not None
-    frame = None if is_bound else _own_frame()
+    is_inner = _bound_unit() is not None
+    frame = None if is_inner else _own_frame()
     if frame is not None and frame.unit is not None and not frame.unit.depth and _is_over(frame):
         await frame.unit.rollback()
     unit = join_unit() or UnitOfWork()
     takes_over = frame is not None and not unit.has_only_read
-    before = _bound.get()
+    before = _block_unit.get()
     if frame is None:
-        _bound.set((unit, asyncio.current_task()))
-    unit.is_blocks = unit.is_blocks or not is_bound
+        _block_unit.set((unit, asyncio.current_task()))
+    unit.ends_in_block = unit.ends_in_block or not is_inner
     unit.depth += 1
     try:
         yield unit
@@ -416,18 +417,18 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
     finally:
         unit.depth -= 1
         if frame is None:
-            _bound.set(before)
+            _block_unit.set(before)
         if not unit.depth and unit.failed and takes_over:  # its action ends it, and fails
-            unit.is_blocks = False
-        if not unit.depth and unit.is_blocks:
+            unit.ends_in_block = False
+        if not unit.depth and unit.ends_in_block:
             if frame is not None and frame.unit is unit:
                 frame.unit = None
             if unit.failed:
                 await unit.rollback()
     if not unit.depth:
         if unit.failed:
-            raise RuntimeError(_FAILED_WITHIN)
-        if unit.is_blocks:
+            raise RuntimeError(_INNER_FAILED)
+        if unit.ends_in_block:
             await unit.commit()
 
 
@@ -474,8 +475,8 @@ async def drop_failed() -> None:
     """Drops what an action that fails has changed, and undoes what it subscribed to, before its error is seen by who is
     around it (a dependency, middleware), who may go on without that. Where they have a block of theirs around it, that
     block fails at its end."""
-    if (subscribing := current_frame.get()) is not None:
-        let_go(subscribing, failed=True)
+    if (current := current_frame.get()) is not None:
+        let_go(current, failed=True)
     frame = _own_frame()
     unit = None if frame is None else frame.unit
     if frame is None or unit is None:
