@@ -33,9 +33,9 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, ClassVar, Protocol, TypeAlias
 
+from wsaction._utils.hints import did_you_mean
 from wsaction._utils.misspellings import defined_by_user, refuse_misspelt
 from wsaction.authentication._classes import counted_id
 from wsaction.exceptions import ImproperlyConfigured, Throttled
@@ -59,8 +59,8 @@ __all__ = (
 _RATE = r"\s*([0-9]{1,9})\s*/\s*([0-9]{0,9})\s*([a-z]+)\s*"
 _NAMES = {1: "s sec second", 60: "m min minute", 3_600: "h hour", 86_400: "d day"}
 _UNITS = {name: seconds for seconds, names in _NAMES.items() for name in names.split()}
-_CLOSE = 1e-6  # seconds; a token that is this near is there, so that who waits for retry_after is not a rounding short
-_SWEPT = 4  # buckets looked at for each token taken, so that those which are full go faster than new ones come
+_TOLERANCE = 1e-6  # seconds; a token this near counts, so that rounding does not refuse who waited for retry_after
+_SWEEP = 4  # buckets looked at for each token taken, so that those which are full go faster than new ones come
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,9 @@ class MemoryThrottleStore:
     def __init__(self, max_keys: int = 10_000, *, clock: Callable[[], float] = time.monotonic) -> None:
         if type(max_keys) is not int or max_keys < 1:
             raise ValueError(f"MemoryThrottleStore(max_keys=...) is a whole number above 0, not {max_keys!r}")
-        self.max_keys, self._clock, self._lock = max_keys, clock, threading.Lock()
+        self.max_keys = max_keys
+        self._clock = clock
+        self._lock = threading.Lock()
         self._full_at: dict[str, float] = {}  # all that is to be known of a bucket of a known rate
         self._by_time: list[tuple[float, str]] = []  # a heap with each key once, its time as it once was or later is
 
@@ -115,13 +117,13 @@ class MemoryThrottleStore:
     def take(self, key: str, rate: Rate) -> float:
         with self._lock:
             now = self._clock()
-            for _ in range(_SWEPT):
+            for _ in range(_SWEEP):
                 if not self._by_time or self._by_time[0][0] > now:
                     break
                 self._forget_first()
             known = self._full_at.get(key)
             full_at = (now if known is None or known < now else known) + rate.period / rate.burst
-            if (wait := full_at - now - rate.period) > _CLOSE:
+            if (wait := full_at - now - rate.period) > _TOLERANCE:
                 return wait
             if known is None:
                 while len(self._full_at) >= self.max_keys:
@@ -179,8 +181,8 @@ def _check(owner: str, throttle: Any) -> None:
     if type(count := throttle.num_proxies) is not int or count < 0:
         raise ImproperlyConfigured(f"{owner}.num_proxies: expected a whole number, got {count!r}; 0 trusts none")
     if inspect.iscoroutinefunction(throttle.get_cache_key):
-        what = "expected a plain function, got a coroutine function; override wait(), which may be async"
-        raise ImproperlyConfigured(f"{owner}.get_cache_key: {what}")
+        what = "a plain function, got a coroutine function; override wait(), which may be async"
+        raise ImproperlyConfigured(f"{owner}.get_cache_key: expected {what}")
 
 
 class SimpleRateThrottle(BaseThrottle):
@@ -224,17 +226,16 @@ class SimpleRateThrottle(BaseThrottle):
             return self.rate
         if (scope := str(self.scope)) in self.THROTTLE_RATES:
             return self.THROTTLE_RATES[scope]
-        near = get_close_matches(scope, self.THROTTLE_RATES, 1)
-        hint = f"did you mean the scope {near[0]!r}?" if near else "as in rate = '100/min'"
         raise ImproperlyConfigured(
-            f"{type(self).__name__}: expected a rate, or THROTTLE_RATES[{self.scope!r}]; got neither; {hint}"
+            f"{type(self).__name__}: expected a rate, as in rate = '100/min', or THROTTLE_RATES[{self.scope!r}]; got "
+            f"neither; {did_you_mean(scope, self.THROTTLE_RATES, 'THROTTLE_RATES has')}"
         )
 
     def get_ident(self, scope: Any) -> str:
         """The client's address. Where the server tells none, as behind a Unix socket, all clients share one."""
         if self.num_proxies:
-            told = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
-            if addresses := [text for part in told.decode("latin-1").split(",") if (text := part.strip())]:
+            header = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+            if addresses := [text for part in header.decode("latin-1").split(",") if (text := part.strip())]:
                 return addresses[-min(self.num_proxies, len(addresses))]
         return str((scope.get("client") or ("unknown",))[0])
 
@@ -265,9 +266,8 @@ class UserRateThrottle(SimpleRateThrottle):
     scope: str | None = "user"
 
     def get_cache_key(self, scope: Any, handler: Any, action: str) -> str | None:
-        known = _AUTHENTICATED.has_permission(scope, handler, action)
-        who = counted_id(scope) if known else None
-        return f"addr:{self.get_ident(scope)}" if who is None else f"user:{who}"
+        user_id = counted_id(scope) if _AUTHENTICATED.has_permission(scope, handler, action) else None
+        return f"addr:{self.get_ident(scope)}" if user_id is None else f"user:{user_id}"
 
 
 class AnonRateThrottle(SimpleRateThrottle):
@@ -313,9 +313,9 @@ class ConnectionRateThrottle(SimpleRateThrottle):
     def wait(self, scope: Any, handler: Any, action: str) -> float:
         if (key := self.get_cache_key(scope, handler, action)) is None:
             return 0.0
-        kept = vars(handler.consumer)
-        if (store := kept.get("_throttle_store")) is None:
-            store = kept["_throttle_store"] = MemoryThrottleStore(64, clock=type(self).clock)
+        attributes = vars(handler.consumer)
+        if (store := attributes.get("_throttle_store")) is None:
+            store = attributes["_throttle_store"] = MemoryThrottleStore(64, clock=type(self).clock)
         return store.take(self._prefix + key, self.limit)  # type: ignore[no-any-return]  # a MemoryThrottleStore
 
 
@@ -347,10 +347,10 @@ def _throttle(entry: Any, owner: str) -> BaseThrottle:
 
 def _check_answers(owner: str, throttle: BaseThrottle) -> None:
     """Raises `ImproperlyConfigured` for a throttle without the method that is asked, or with one that cannot be."""
-    asked = ["wait"]
+    names = ["wait"]
     if isinstance(throttle, SimpleRateThrottle) and not defined_by_user(type(throttle), "wait"):
-        asked.append("get_cache_key")
-    for name in asked:
+        names.append("get_cache_key")
+    for name in names:
         method = getattr(throttle, name)
         expected = f"{type(throttle).__name__} to define {name}(scope, handler, action)"
         if method.__func__ in (BaseThrottle.wait, SimpleRateThrottle.get_cache_key):
