@@ -58,10 +58,10 @@ def async_action(function: F | None = None, /, **options: Any) -> F | Callable[[
         raise ImproperlyConfigured(f"@async_action takes a method with self; leave out @{type(function).__name__}")
     if function is not None and not callable(function):
         raise ImproperlyConfigured(f"@async_action takes its options by name, as in @async_action(name={function!r})")
-    told = _options(options)
+    action_options = _options(options)
 
     def mark(function: F) -> F:
-        setattr(function, OPTIONS_ATTRIBUTE, told)
+        setattr(function, OPTIONS_ATTRIBUTE, action_options)
         return function
 
     return mark if function is None else mark(function)
@@ -69,34 +69,34 @@ def async_action(function: F | None = None, /, **options: Any) -> F | Callable[[
 
 def _options(options: dict[str, Any]) -> ActionOptions:
     try:
-        told = ActionOptions(**options)
+        parsed = ActionOptions(**options)
     except TypeError:
         known = ", ".join(ActionOptions.__slots__)
         unknown = ", ".join(sorted(set(options) - set(ActionOptions.__slots__)))
         raise ImproperlyConfigured(f"@async_action has no option {unknown}; it has {known}") from None
-    if told.mode not in ("response", "broadcast", "none"):
-        raise ImproperlyConfigured(f"@async_action(mode=...) is 'response', 'broadcast' or 'none', not {told.mode!r}")
-    kind: Any = told.broadcast_type
+    if parsed.mode not in ("response", "broadcast", "none"):
+        raise ImproperlyConfigured(f"@async_action(mode=...) is 'response', 'broadcast' or 'none', not {parsed.mode!r}")
+    kind: Any = parsed.broadcast_type
     if kind is not None and not (isinstance(kind, str) and kind.replace(".", "_").isidentifier() and kind[0] != "_"):
         raise ImproperlyConfigured(
             f"@async_action(broadcast_type={kind!r}) names a method of the consumer, with dots for underscores, as in "
             "'card.moved'"
         )
-    if told.mode != "broadcast" and (kind is not None or told.send_response_in_broadcast is not True):
+    if parsed.mode != "broadcast" and (kind is not None or parsed.send_response_in_broadcast is not True):
         raise ImproperlyConfigured(
             "@async_action(broadcast_type=..., send_response_in_broadcast=...) count with mode='broadcast' only"
         )
-    timeout: Any = told.timeout
+    timeout: Any = parsed.timeout
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):
         raise ImproperlyConfigured(
             f"@async_action(timeout={timeout!r}): expected seconds above 0, math.inf for no timeout, or None for the "
             "limits' action_timeout"
         )
-    if told.detail not in (None, True, False):
+    if parsed.detail not in (None, True, False):
         raise ImproperlyConfigured(
             "@async_action(detail=...) is True for an action of one object, False for one of the list, "
-            f"not {told.detail!r}"
+            f"not {parsed.detail!r}"
         )
-    if not is_final_status(told.status):
-        raise ImproperlyConfigured(f"@async_action(status={told.status!r}): {FINAL_STATUS}")
-    return told
+    if not is_final_status(parsed.status):
+        raise ImproperlyConfigured(f"@async_action(status={parsed.status!r}): {FINAL_STATUS}")
+    return parsed

@@ -12,9 +12,9 @@ from wsaction.routing._urlconf import Endpoint, Include
 
 __all__ = ("SimpleRouter", "lookup_name")
 
-LIST_ACTIONS = ("list", "create")
-DETAIL_ACTIONS = ("retrieve", "update", "partial_update", "destroy")
-BOTH_ACTIONS = ("subscribe", "unsubscribe", "presence")
+_LIST_ACTIONS = ("list", "create")
+_DETAIL_ACTIONS = ("retrieve", "update", "partial_update", "destroy")
+_SHARED_ACTIONS = ("subscribe", "unsubscribe", "presence")
 
 
 class SimpleRouter:
@@ -49,9 +49,9 @@ class SimpleRouter:
         basename = basename or self.get_default_basename(handler)
         for known, other, name in self.registry:
             if prefix == known or basename == name:
-                what = f"prefix {prefix!r}" if prefix == known else f"basename {basename!r}"
+                taken = f"prefix {prefix!r}" if prefix == known else f"basename {basename!r}"
                 raise ImproperlyConfigured(
-                    f"the {what} is {other.__name__}'s already; register {handler.__name__} by another, as in "
+                    f"the {taken} is {other.__name__}'s already; register {handler.__name__} by another, as in "
                     f"register({prefix!r}, {handler.__name__}, basename='...')"
                 )
         self.registry.append((prefix, handler, basename))
@@ -84,42 +84,39 @@ class SimpleRouter:
 
     def _routes(self, prefix: str, handler: Any, basename: str) -> list[Endpoint | Include]:
         key = lookup_name(handler)
-        both = [name for name in handler.available_actions if name in BOTH_ACTIONS]
-        others = {name: action for name, action in handler.available_actions.items() if name not in both}
-        of_objects = [name for name, action in others.items() if is_detail(name, action, key)]
-        of_lists = [name for name in others if name not in of_objects]
-        of_lists = [*of_lists, *both] if of_lists or not of_objects else []
-        of_objects = [*of_objects, *both] if of_objects else []
+        shared = [name for name in handler.available_actions if name in _SHARED_ACTIONS]
+        actions = {name: action for name, action in handler.available_actions.items() if name not in shared}
+        detail_names = [name for name, action in actions.items() if _is_detail(name, action, key)]
+        list_names = [name for name in actions if name not in detail_names]
         routes: list[Endpoint | Include] = []
-        if of_lists:
+        if list_names or (shared and not detail_names):
             route = f"{prefix}{self.trailing_slash}" if prefix else ""
-            routes.append(path(route, handler.as_aaah(actions=of_lists), name=f"{basename}-list"))
-        if of_objects:
-            routes.append(self._detail(prefix, handler, key, handler.as_aaah(actions=of_objects), f"{basename}-detail"))
+            routes.append(path(route, handler.as_aaah(actions=list_names + shared), name=f"{basename}-list"))
+        if detail_names:
+            view = handler.as_aaah(actions=detail_names + shared)
+            routes.append(self._detail_route(prefix, handler, key, view, f"{basename}-detail"))
         return routes
 
-    def _detail(self, prefix: str, handler: Any, key: str, view: Any, name: str) -> Endpoint | Include:
+    def _detail_route(self, prefix: str, handler: Any, key: str, view: Any, name: str) -> Endpoint | Include:
         start = f"{prefix}/" if prefix else ""
         regex = getattr(handler, "lookup_value_regex", None)
         if regex is None:
             converter = getattr(handler, "lookup_value_converter", "str")
-            by_path: Endpoint = path(f"{start}<{converter}:{key}>{self.trailing_slash}", view, name=name)
-            return by_path
-        one: Endpoint = re_path(rf"^(?P<{key}>{regex}){self.trailing_slash}\Z", view, name=name)
-        return path(start, include([one])) if start else one
+            route: Endpoint = path(f"{start}<{converter}:{key}>{self.trailing_slash}", view, name=name)
+            return route
+        route = re_path(rf"^(?P<{key}>{regex}){self.trailing_slash}\Z", view, name=name)
+        return path(start, include([route])) if start else route
 
 
 def lookup_name(handler: Any) -> str:
     """What the key in the route is called: ``lookup_url_kwarg``, or ``lookup_field``, or ``"pk"``."""
-    own = getattr(handler, "lookup_url_kwarg", None)
-    return str(own or getattr(handler, "lookup_field", "pk"))
+    return str(getattr(handler, "lookup_url_kwarg", None) or getattr(handler, "lookup_field", "pk"))
 
 
-def is_detail(name: str, action: Any, key: str) -> bool:
+def _is_detail(name: str, action: Any, key: str) -> bool:
     """Whether an action belongs to the route of one object."""
     if action.options.detail is not None:
-        told: bool = action.options.detail
-        return told
-    if name in (*LIST_ACTIONS, *DETAIL_ACTIONS):
-        return name in DETAIL_ACTIONS
+        return bool(action.options.detail)
+    if name in (*_LIST_ACTIONS, *_DETAIL_ACTIONS):
+        return name in _DETAIL_ACTIONS
     return any(parameter[0] == key for parameter in action.parameters)

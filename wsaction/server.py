@@ -27,7 +27,7 @@ except ImportError as exc:
 
 __all__ = ("DrainingProtocol", "HTTPProtocol", "run")
 
-LAST_WORDS = 1.0  # seconds that a client has to take what was sent to it before its socket is cut
+_CLOSE_TIMEOUT = 1.0  # seconds that a client has to take what was sent to it before its socket is cut
 
 
 class DrainingProtocol(FairProtocol):
@@ -39,14 +39,14 @@ class DrainingProtocol(FairProtocol):
 
     def shutdown(self) -> None:
         if self.handshake_complete:
-            _drained(self.loop).add_done_callback(self._shut_down)
+            _drain(self.loop).add_done_callback(self._shut_down)
         else:
             super().shutdown()
 
     def _shut_down(self, drained: "asyncio.Task[None]") -> None:
         if not self.transport.is_closing():
             super().shutdown()
-        self.loop.call_later(LAST_WORDS, self.transport.abort)
+        self.loop.call_later(_CLOSE_TIMEOUT, self.transport.abort)
 
 
 class HTTPProtocol(H11Protocol):
@@ -76,14 +76,14 @@ class HTTPProtocol(H11Protocol):
 _draining: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]]" = WeakKeyDictionary()
 
 
-def _drained(loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
+def _drain(loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
     """The one task that drains the apps of this loop; another one where it is another server that stops."""
     if (task := _draining.get(loop)) is None or task.done():
         task = _draining[loop] = loop.create_task(drain_all())
     return task
 
 
-def _log_config(level: str | int | None) -> dict[str, Any]:
+def _logging_config(level: str | int | None) -> dict[str, Any]:
     """uvicorn's logging with our logger as one of its own; it is handed on to the processes that are started."""
     config: dict[str, Any] = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
     if isinstance(level, str):
@@ -108,7 +108,7 @@ def run(app: Any, **options: Any) -> None:
         "http": "wsaction.server:HTTPProtocol",
     }
     if not logging.getLogger("wsaction").hasHandlers():
-        settings["log_config"] = _log_config(options.get("log_level"))
+        settings["log_config"] = _logging_config(options.get("log_level"))
     if options.get("workers"):
         os.environ[WORKERS_VARIABLE] = str(options["workers"])  # for the processes that are started
     try:
