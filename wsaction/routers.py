@@ -1,8 +1,10 @@
-"""`SimpleRouter`: two routes for each handler, one of the list and one of a single object, by DRF's names.
+"""`SimpleRouter`: a list route and a detail route for each handler, as in Django REST framework.
 
-router = SimpleRouter()
-router.register("cards", CardHandler)
-router.urls  # cards/ is "card-list", cards/<pk>/ is "card-detail"
+Register handlers and use the router's routes::
+
+    router = SimpleRouter()
+    router.register("cards", CardHandler)
+    router.urls  # cards/ is "card-list", cards/<pk>/ is "card-detail"
 """
 
 from typing import Any
@@ -20,15 +22,16 @@ _SHARED_ACTIONS = ("subscribe", "unsubscribe", "presence")
 class SimpleRouter:
     """Routes for handlers: ``routepatterns = router.urls``, or ``path("v1/", include(router.urls))``.
 
-    The list's route has ``list`` and ``create``, an object's route ``retrieve``, ``update``, ``partial_update`` and
-    ``destroy``, as far as the handler has them. Any other action belongs where ``@async_action(detail=...)`` says:
-    True, to an object's route; False, to the list's. Where it says nothing, an action that has a parameter of the key's
-    name (``async def move(self, pk: int)``) belongs to an object's route, and every other to the list's. Those of
-    `wsaction.subscriptions` belong to both.
+    The list route has ``list`` and ``create``. The detail route has ``retrieve``, ``update``, ``partial_update`` and
+    ``destroy``. Both have the actions of `wsaction.subscriptions` and `wsaction.presence`.
 
-    The key is captured as the handler's ``lookup_url_kwarg`` or else ``lookup_field``, by the converter
-    ``lookup_value_converter`` (``"str"``: all but a slash) or by ``lookup_value_regex``. ``trailing_slash=False``
-    leaves out the slash at the end.
+    Another action is on the detail route with ``@async_action(detail=True)``, on the list route with ``detail=False``.
+    Without ``detail``, it is on the detail route if it has a parameter with the name of the captured key, as in
+    ``async def move(self, pk: int)``, else on the list route.
+
+    The key is captured as the handler's ``lookup_url_kwarg`` or ``lookup_field``. It is matched by
+    ``lookup_value_regex``, or by the converter ``lookup_value_converter`` (``"str"`` by default: anything but a slash).
+    ``trailing_slash=False`` leaves out the slash at the end.
     """
 
     def __init__(self, trailing_slash: bool = True) -> None:
@@ -36,10 +39,10 @@ class SimpleRouter:
         self.registry: list[tuple[str, Any, str]] = []
 
     def register(self, prefix: str, handler: Any, basename: str | None = None) -> None:
-        """Adds a handler's routes below ``prefix``, ``"cards"`` or ``"boards/<int:board_pk>/cards"``.
+        """Adds a handler's routes below ``prefix``, such as ``"cards"`` or ``"boards/<int:board_pk>/cards"``.
 
-        ``basename`` begins their names, by default that of the queryset's model in lower case. Raises
-        `ImproperlyConfigured` for a handler that is none, and for a prefix or a name that is registered already.
+        ``basename`` is the start of the routes' names; by default the name of the queryset's model in lower case.
+        Raises `ImproperlyConfigured` for anything but a handler class, and for a prefix or basename that is taken.
         """
         if not hasattr(handler, "as_aaah") or not isinstance(handler, type):
             raise ImproperlyConfigured(
@@ -57,7 +60,7 @@ class SimpleRouter:
         self.registry.append((prefix, handler, basename))
 
     def get_default_basename(self, handler: Any) -> str:
-        """The model's name in lower case. Raises `ImproperlyConfigured` for a handler without a queryset."""
+        """The name of the queryset's model in lower case. Raises `ImproperlyConfigured` if there is none."""
         queryset = getattr(handler, "queryset", None)
         model = getattr(queryset, "model", None)
         if queryset is not None and model is None:
@@ -74,12 +77,12 @@ class SimpleRouter:
 
     @property
     def urls(self) -> list[Endpoint | Include]:
-        """The routes of all that is registered, in this order."""
+        """The routes of all registered handlers, in the order of registration."""
         return [route for registered in self.registry for route in self._routes(*registered)]
 
     @property
     def routepatterns(self) -> list[Endpoint | Include]:
-        """The same, for ``include(router)``."""
+        """The same as `urls`, for ``include(router)``."""
         return self.urls
 
     def _routes(self, prefix: str, handler: Any, basename: str) -> list[Endpoint | Include]:
@@ -109,12 +112,12 @@ class SimpleRouter:
 
 
 def lookup_name(handler: Any) -> str:
-    """What the key in the route is called: ``lookup_url_kwarg``, or ``lookup_field``, or ``"pk"``."""
+    """The name of the captured key: the handler's ``lookup_url_kwarg`` or ``lookup_field``, or ``"pk"``."""
     return str(getattr(handler, "lookup_url_kwarg", None) or getattr(handler, "lookup_field", "pk"))
 
 
 def _is_detail(name: str, action: Any, key: str) -> bool:
-    """Whether an action belongs to the route of one object."""
+    """Whether an action is on the detail route."""
     if action.options.detail is not None:
         return bool(action.options.detail)
     if name in (*_LIST_ACTIONS, *_DETAIL_ACTIONS):
