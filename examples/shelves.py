@@ -97,8 +97,9 @@ class CardHandler(generics.ModelAPIActionHandler):
         return self.serialize(await self.perform_update(card, {"done": not card.done}))
 
 
-boards, cards = SimpleRouter(), SimpleRouter()
+boards = SimpleRouter()
 boards.register("boards", BoardHandler)
+cards = SimpleRouter()
 cards.register("cards", CardHandler)
 
 

@@ -70,7 +70,7 @@ PUBLIC = {
 
 
 @pytest.mark.parametrize("module", PUBLIC)
-def test_a_public_module_has_its_names_and_says_what_it_is(module: str) -> None:
+def test_a_public_module_has_a_docstring_and_its_names(module: str) -> None:
     loaded = importlib.import_module(f"wsaction.{module}")
     assert loaded.__doc__
     assert set(PUBLIC[module]) <= set(loaded.__all__)
@@ -102,7 +102,7 @@ def programs() -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("where", "source"), programs().items(), ids=list(programs()))
-def test_readme_and_examples_import_nothing_else(where: str, source: str) -> None:
+def test_readme_and_examples_import_public_names_only(where: str, source: str) -> None:
     for module, name in imported(source):
         assert module in PUBLIC, f"{where} imports wsaction.{module}"
         assert not name or name in PUBLIC[module], f"{where} imports {name} of wsaction.{module}"

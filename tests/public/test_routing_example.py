@@ -80,7 +80,7 @@ async def test_every_reply_byte_for_byte(server: Server) -> None:
             assert await ws.recv() == answered
 
 
-async def test_an_anonymous_user_is_told_403_and_no_more(server: Server) -> None:
+async def test_an_anonymous_user_gets_403_or_404(server: Server) -> None:
     async with server.connect("/ws/") as ws:
         for sent, _ in REPLIES:
             route = json.loads(sent)["route"]
