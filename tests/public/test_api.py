@@ -1,4 +1,4 @@
-"""The public API: every module and name that users import, as a table. A name that goes from here breaks somebody."""
+"""The public API: a table of every module and name that users import. Removing a name breaks an application."""
 
 import ast
 import importlib
@@ -87,7 +87,7 @@ def test_the_former_name_of_transactions_warns_and_works() -> None:
 
 
 def imported(source: str) -> Iterator[tuple[str, str]]:
-    """The modules of ours, and the names in them, that a program imports."""
+    """The modules of wsaction that a program imports, each with the names that it imports from them."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "wsaction":
             module = (node.module or "").removeprefix("wsaction").lstrip(".")

@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, and does what the text beside it says."""
+"""The Python examples of the README run unchanged and do what the text says."""
 
 import asyncio
 import re
@@ -30,12 +30,12 @@ class User:
 
 
 def block(containing: str) -> dict[str, Any]:
-    """What the one Python block with this text defines."""
+    """The names that a Python block defines; ``containing`` is a text in that block alone."""
     (source,) = (source for source in BLOCKS if containing in source)
     from prometheus_client import REGISTRY
 
     for collector in {collector for name, collector in REGISTRY._names_to_collectors.items() if name.startswith("ws_")}:
-        REGISTRY.unregister(collector)  # of the same block, run before
+        REGISTRY.unregister(collector)  # an earlier run of the block registered it
     namespace: dict[str, Any] = {"__name__": "readme"}
     exec(compile(source, "README.md", "exec"), namespace)
     return namespace
@@ -86,7 +86,7 @@ async def test_the_permissions_example() -> None:
 
 async def test_the_throttling_example() -> None:
     app = WSAction([path("ws/", block("class Invitations")["Invitations"].as_asgi())])
-    async with connect(app, "/ws/", user=User(object())) as ws:  # somebody new, on whichever loop
+    async with connect(app, "/ws/", user=User(object())) as ws:  # a new user for each run, with a bucket of their own
         assert [(await ws.call("invite", name=name))["status"] for name in ("ada", "grace")] == [200, 200]
         (error,) = (await ws.call("invite", name="alan"))["errors"]
         assert error["type"] == "throttled"

@@ -1,7 +1,7 @@
-"""What `rest_framework_channels` 0.0.7 tests of itself, each test by its name there, on wsaction.
+"""The test suite of `rest_framework_channels` 0.0.7 on wsaction; each test has its name from there.
 
-The consumers are those of its tests as they are after moving: a pydantic model for the serializer, `MemoryQuerySet` for
-the ORM's, and what the README's table says. Where wsaction answers differently on purpose, it says so at the line.
+The consumers are migrated as the README describes: a pydantic model replaces the serializer, and `MemoryQuerySet`
+replaces the ORM's. A comment marks each place where wsaction differs on purpose.
 """
 
 from types import SimpleNamespace
@@ -35,7 +35,7 @@ class Authored(BaseModel):
     id: int
     title: str
     content: str
-    author: Annotated[Any, PlainSerializer(lambda author: author.pk)]  # shown by its key, as a ModelSerializer does
+    author: Annotated[Any, PlainSerializer(lambda author: author.pk)]  # written as its key, as by a ModelSerializer
 
 
 class Pages(PageNumberPagination):
@@ -60,12 +60,12 @@ def row(number: int) -> Row:
 
 
 def parent(*patterns: Any, **attributes: Any) -> Any:
-    """A consumer with these routes, as the tests' ``ParentConsumer``."""
+    """A consumer with these routes: the ``ParentConsumer`` of the original tests."""
     return type("ParentConsumer", (AsyncAPIConsumer,), {"routepatterns": patterns, **attributes}).as_asgi()
 
 
 async def answer(ws: WebSocketSession, **frame: Any) -> dict[str, Any]:
-    """The next message after a frame as their tests send it: what it does not say is not sent."""
+    """Sends a frame with exactly these keys, as the original tests do, and returns the next message."""
     await ws.send_json(frame)
     reply = await ws.receive_json()
     assert list(reply) == ["errors", "data", "action", "route", "status"]
@@ -127,7 +127,7 @@ async def test_list_api_action_handler() -> None:
     class ChildActionHandler(generics.ListAPIActionHandler):
         serializer_class = Row
         queryset = rows(2)
-        pagination_class = None  # rfc's default; here it is pages of 100
+        pagination_class = None  # the default there; wsaction's default is pages of 100
 
     async with talking(parent(path("test_child_route/", ChildActionHandler.as_aaah()))) as ws:
         reply = await answer(ws, action="list", route="test_child_route/")
@@ -183,7 +183,7 @@ async def test_retrieve_api_action_handler() -> None:
     async with talking(parent(re_path(DETAIL_ROUTE, ChildActionHandler.as_aaah()))) as ws:
         reply = await answer(ws, action="retrieve", route="test_child_route/1/")
         assert reply == success(row(1).model_dump(), "retrieve", "test_child_route/1/")
-        # theirs answers 500
+        # rest_framework_channels replies with 500
         assert refused(
             await answer(ws, action="retrieve", route="test_child_route/3/"), "retrieve", "test_child_route/3/", 404
         )
@@ -231,7 +231,7 @@ async def test_destroy_api_action_handler() -> None:
 async def test_destroy_api_consumer() -> None:
     class ParentConsumer(generics.DestroyAPIConsumer):
         queryset = rows(1)
-        strict_routing = False  # a route that nothing matches runs here
+        strict_routing = False  # the consumer handles a route that no pattern matches
 
     async with talking(ParentConsumer.as_asgi(), "/testws/1/", at="testws/<int:pk>/") as ws:
         reply = await answer(ws, action="destroy", route="test_child_route/1/")
@@ -247,9 +247,9 @@ class Failing(AsyncAPIActionHandler):
 
 
 async def test_exception_debug() -> None:
-    """Theirs ends the connection with the exception; here it is told, with its traceback, and the next frame is served.
+    """wsaction replies with the exception and its traceback, and the connection stays open.
 
-    Else the two are alike: in debug mode whoever sits before it sees what went wrong.
+    In rest_framework_channels, the exception ends the connection. In both, a developer sees what went wrong.
     """
     route = "test_async_child_route/"
     async with talking(parent(path(route, Failing.as_aaah())), debug=True) as ws:
@@ -284,7 +284,7 @@ class Capturing(AsyncAPIActionHandler):
 
 async def test_decorator_sync_route() -> None:
     patterns = [path(f"test_{kind}_child_route/", Capturing.as_aaah()) for kind in ("async", "sync")]
-    async with talking(parent(*patterns, strict_routing=False)) as ws:  # as the routes have a tail
+    async with talking(parent(*patterns, strict_routing=False)) as ws:  # the sent routes are longer than the patterns
         route = "test_async_child_route/test_async_action/"
         reply = await answer(ws, action="test_async_action", pk=2, route=route)
         assert reply == success({"pk": 2}, "test_async_action", route)

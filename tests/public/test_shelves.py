@@ -1,4 +1,4 @@
-"""`examples/shelves.py`: the whole CRUD session over a real socket, on memory and on SQLite by changing one line."""
+"""`examples/shelves.py`: a CRUD session over a real socket, in memory and in SQLite."""
 
 import json
 import types
@@ -16,7 +16,7 @@ CARDS = "boards/1/cards/"
 
 @pytest.fixture(params=["memory", "sqlite"])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """The example, with its one line changed where it is to keep its rows in SQLite."""
+    """The example's app; for SQLite, with its one line changed."""
     line, changed = 'DATABASE = ""', f'DATABASE = "sqlite+aiosqlite:///{tmp_path}/shelves.db"'
     source = SOURCE.read_text()
     assert source.count(line) == 1
@@ -26,7 +26,7 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 class Client:
-    """Asks and tells what came back: the status with the data, or with the type and place of the first error."""
+    """Calls actions. A call returns the status and the data, or the status and the first error's type and ``loc``."""
 
     def __init__(self, socket: Any) -> None:
         self.socket = socket

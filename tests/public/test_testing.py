@@ -1,4 +1,4 @@
-"""The test client itself: against apps by hand on bare ASGI, and against Starlette."""
+"""The test client, tested with plain ASGI apps and with Starlette."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def text(value: Any) -> dict[str, Any]:
 
 
 class Script:
-    """An app that sends ``messages`` after the handshake's connect, receives until the disconnect, and notes it all."""
+    """An app that sends ``messages`` after ``websocket.connect``, and records all messages until the disconnect."""
 
     def __init__(self, *messages: dict[str, Any], error: Exception | None = None) -> None:
         self.messages = messages
@@ -76,7 +76,7 @@ class Script:
 
 
 async def answering(scope: Any, receive: Receive, send: Send) -> None:
-    """Answers each frame by the frames in its key ``answers``, in which ``$id`` is the frame's own request_id."""
+    """Replies to each frame with the frames in its key ``answers``; those with a status get its request_id."""
     await receive()
     await send(ACCEPT)
     while (message := await receive())["type"] == "websocket.receive":
@@ -92,7 +92,7 @@ async def never_ending(scope: Any, receive: Receive, send: Send) -> None:
 
 
 def tasks() -> set[asyncio.Task[Any]]:
-    """The apps that run."""
+    """The tasks of apps that still run."""
     return {task for task in asyncio.all_tasks() if task.get_name().startswith("wsaction.testing")}
 
 
@@ -342,7 +342,7 @@ async def test_calls_and_a_plain_receive_may_wait_at_once() -> None:
 
     async with connect(app) as ws:
         plain = asyncio.create_task(ws.receive_json())
-        await anyio.wait_all_tasks_blocked()  # it waits first, and still does not get what a call waits for
+        await anyio.wait_all_tasks_blocked()  # it waits first, but does not take the replies of the calls
         replies = await asyncio.gather(ws.call("a"), ws.call("b"))
         assert [reply["request_id"] for reply in replies] == ["test-1", "test-2"]
         assert await plain == {"event": "e"}
@@ -725,7 +725,7 @@ async def test_frames_that_the_app_does_not_receive_are_bounded() -> None:
         release.set()
 
 
-# What a server would not send.
+# Messages that a server would not send.
 
 
 @pytest.mark.parametrize(
@@ -761,7 +761,7 @@ async def test_headers_are_pairs_of_bytes_and_accept_comes_first() -> None:
     assert "expected headers as pairs of bytes in websocket.accept; came ('x', 'y')" in headers
 
 
-# Outside truths: uvicorn's own messages, and an app of Starlette's.
+# Comparisons: the messages of uvicorn, and an app of Starlette.
 
 
 async def test_an_app_receives_the_same_as_from_uvicorn() -> None:
@@ -956,7 +956,7 @@ async def test_a_transport_ends_with_the_code_of_a_client_that_gave_none() -> No
 def test_it_imports_the_standard_library_and_anyio_only() -> None:
     imported = set()
     for path in Path(testing.__file__).parent.glob("*.py"):
-        if path.name in ("layers.py", "querysets.py", "_queryset_cases.py"):  # contracts, by themselves
+        if path.name in ("layers.py", "querysets.py", "_queryset_cases.py"):  # the contract test suites are separate
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
