@@ -92,7 +92,7 @@ _MAX_TRACEBACK = 16_384  # characters of the traceback in a debug reply
 
 
 class APIError(Exception):
-    """An error that the client receives as it is raised.
+    """An error for the client: the status of the reply and one item of its ``errors``.
 
     Parameters: ``status``, 400 to 599; ``type``, a stable snake_case code for programs; ``msg``, a sentence for
     people; ``ctx``, machine-readable detail; ``loc``, the path of the value in the frame that is at fault. Raises
@@ -318,6 +318,7 @@ class InvalidParameters(APIError):
 
     @property
     def errors(self) -> list[dict[str, Any]]:
+        """The items of the reply's ``errors``."""
         return self.items
 
 
@@ -348,11 +349,11 @@ def validation_items(error: ValidationError, *loc: str | int) -> list[dict[str, 
 
 
 def to_api_error(exc: BaseException, *, what: str, debug: bool) -> APIError:
-    """The error that the client receives for an exception.
+    """Converts an exception to the error that the client receives.
 
-    An ``APIError`` is returned as it is, and a Starlette exception is converted. Any other exception is logged together
-    with ``what`` was running, and becomes a 500 whose ``ctx.error_id`` is in the log too. With ``debug``, ``ctx`` also
-    has the exception and its traceback.
+    An ``APIError`` is returned as it is, and `from_starlette` converts Starlette's. Any other exception is logged with
+    ``what``, a description of the work that failed. It becomes a 500 whose ``ctx.error_id`` is in the log too; with
+    ``debug``, ``ctx`` also has the exception and its traceback.
 
     ``to_api_error(ZeroDivisionError(), what="update boards/7/", debug=False)``
     """

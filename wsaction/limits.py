@@ -30,7 +30,7 @@ class Limits:
       closes with 1008.
     * ``send_timeout``: time for one message to be sent. Then the connection closes with 1013.
     * ``action_timeout``: time for an action, or for the first item of a stream. Then it is cancelled and gets a 408.
-      Everything before the handshake is answered, ``connect()`` included, has the same time.
+      All work before the response to the handshake, ``connect()`` included, has the same time in total.
     * ``auth_timeout``: time for a client to authenticate, where ``$auth`` is required.
     * ``idle_timeout``: time without a message in either direction and without a running action. Then the connection
       closes with 4408.

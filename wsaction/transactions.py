@@ -85,10 +85,11 @@ class Resource(Protocol):
         """Raises any error that can be found before the commit."""
 
     async def commit(self) -> bool | None:
-        """Commits the changes; returns False if there were none. Called once, as the last call.
+        """Commits the changes; returns False if there were none. Called at most once.
 
         Raises `OutcomeUnknown` if the changes may be committed all the same. An ``OSError`` (a lost connection, a
-        timeout) and a cancellation mean the same; any other error means that nothing is committed.
+        timeout) and a cancellation mean the same; any other error means that nothing is committed. If this or another
+        resource fails, `rollback` is called then.
         """
 
     async def rollback(self) -> None:
@@ -98,8 +99,8 @@ class Resource(Protocol):
 class UnitOfWork:
     """Changes that are committed together or not at all.
 
-    Resources are committed one after the other, those in memory last. If one fails, the others are rolled back. If
-    another one was committed before it, the outcome of the unit is unknown, as if an answer was lost.
+    Resources are committed one after the other, those in memory last. If one fails, those that are not committed yet
+    are rolled back. If some are committed, the outcome of the unit is unknown, as if an answer was lost.
     """
 
     __slots__ = ("_before_commit", "_callbacks", "_pending", "_resources", "closed", "depth", "ends_in_block", "failed")
@@ -370,8 +371,8 @@ def own_unit() -> UnitOfWork | None:
 
 
 def unit_to_wait_for() -> UnitOfWork | None:
-    """The unit that an event published now waits for: the open one, or the one whose callback is running. In both cases
-    no caller is left who could publish it again."""
+    """The unit that an event published now waits for: the open one, or the one whose callback is running. Once
+    it has ended, no caller is left who could publish the event again."""
     if (unit := current_unit()) is not None:
         return unit
     unit, owner = _calling_unit.get()
@@ -402,8 +403,9 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
     Inside another block, or in `UnitOfWork.include`, it joins that unit. In an action, it takes over the changes that
     the action made before the block; changes after the block are another unit.
 
-    If the action was cancelled, its changes are rolled back before the block begins. So a ``finally`` can still commit
-    something in a block. A dependency or middleware can do the same after its action failed.
+    If the action was cancelled or its connection has ended, its changes are rolled back before the block begins. So a
+    ``finally`` can still commit something in a block. A dependency or middleware can do the same after its action
+    failed.
 
     Raises ``RuntimeError`` if an inner block failed and its error was caught: nothing is committed then. An action also
     fails if it made changes, a block after them failed, and it caught the error.

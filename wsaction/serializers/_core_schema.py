@@ -84,7 +84,7 @@ def marked(model: Model, marker: Marker) -> "dict[str, FieldInfo]":
     found = {name: info for name, info in model.model_fields.items() if _has_marker(info.metadata, marker)}
     if found and getattr(model, "__pydantic_root_model__", False):
         raise ImproperlyConfigured(
-            f"{model.__name__} is a RootModel, which has no other field to leave; mark the field that holds it instead"
+            f"{model.__name__} is a RootModel, whose only field cannot be left out; mark the field that holds it"
         )
     return found
 
