@@ -187,11 +187,11 @@ class UnitOfWork:
             if isinstance(work, Coroutine):
                 work.close()
             raise RuntimeError(_UNIT_ENDED)
-        before = _block_unit.set((self, asyncio.current_task()))
+        token = _block_unit.set((self, asyncio.current_task()))
         try:
             return await work
         finally:
-            _block_unit.reset(before)
+            _block_unit.reset(token)
 
     async def commit(self) -> None:
         """Commits all changes, or rolls them back and raises the error; `OutcomeUnknown` if the outcome is unknown.
@@ -248,7 +248,7 @@ class UnitOfWork:
     async def _call_all(self, callbacks: list[Callback]) -> None:
         """Calls callbacks. Those that a callback adds run right after it, because the next one may take long."""
         self._pending = deque(callbacks)
-        before = _calling_unit.set((self, asyncio.current_task()))
+        token = _calling_unit.set((self, asyncio.current_task()))
         try:
             while self._pending:
                 callback, later = self._pending.popleft(), self._pending
@@ -257,7 +257,7 @@ class UnitOfWork:
                 self._pending.extend(later)
         finally:
             self._pending = None
-            _calling_unit.reset(before)
+            _calling_unit.reset(token)
 
     async def _outcome_unknown(self, exc: BaseException) -> None:
         """Calls the ``if_unknown`` callbacks and raises `OutcomeUnknown` for an error of a commit."""
@@ -416,7 +416,7 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
         await frame.unit.rollback()
     unit = join_unit() or UnitOfWork()
     takes_over = frame is not None and not unit.has_only_read
-    before = _block_unit.get()
+    previous = _block_unit.get()
     if frame is None:
         _block_unit.set((unit, asyncio.current_task()))
     unit.ends_in_block = unit.ends_in_block or not is_inner
@@ -429,7 +429,7 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
     finally:
         unit.depth -= 1
         if frame is None:
-            _block_unit.set(before)
+            _block_unit.set(previous)
         if not unit.depth and unit.failed and takes_over:  # the action ends it, and fails
             unit.ends_in_block = False
         if not unit.depth and unit.ends_in_block:
