@@ -247,7 +247,10 @@ class InputModel:
         ``input_model(Card, partial=True).values({"title": None})`` is ``{"title": None}``.
         """
         try:
-            fields, extra, sent = _parts(data) if isinstance(data, BaseModel) else self._validate(data)
+            if isinstance(data, BaseModel):
+                fields, extra, sent = data.__dict__, data.__pydantic_extra__, data.model_fields_set
+            else:
+                fields, extra, sent = self._validate(data)
             wanted = [name for name in fields if name not in self._defaults and (name in sent or not self.partial)]
             fields = {name: fields[name] for name in wanted}
             if self._check is not None and not (self.partial and obj is None):
@@ -282,10 +285,6 @@ def _fields_validator(schema: Any) -> Callable[[Any], Any]:
         {"type": "definitions", "schema": core["schema"], "definitions": definitions} if definitions else core["schema"]
     )
     return _json_validator({"schema": inner, "config": core.get("config")}, SchemaValidator(inner, core.get("config")))
-
-
-def _parts(instance: BaseModel) -> tuple[dict[str, Any], Any, set[str]]:
-    return instance.__dict__, instance.__pydantic_extra__, instance.model_fields_set
 
 
 def _default(info: "FieldInfo") -> Any:

@@ -56,16 +56,13 @@ def _hide(part: Any, values: bool, changed: list[Any]) -> Any:
         return type(part)(_hide(item, values, changed) for item in part)
     if type(part) is not dict:
         return part
-    kind, serialization = part.get("type"), part.get("serialization")
+    kind, custom = part.get("type"), part.get("serialization")
     if values and _is_polymorphic(part):  # the class of the value decides how it is written
         changed.append(part)
         return {**_FILTERED, "ref": part["ref"]} if "ref" in part else _FILTERED
-    if (
-        kind != "model"
-        and type(serialization) is dict
-        and (serialization["type"] not in _USING_THE_SCHEMA or "schema" in serialization)
-    ):
-        node = {**part, "serialization": _hide_member("serialization", serialization, values, changed)}
+    replaces = type(custom) is dict and (custom["type"] not in _USING_THE_SCHEMA or "schema" in custom)
+    if kind != "model" and replaces:
+        node = {**part, "serialization": _hide_member("serialization", custom, values, changed)}
     else:
         unused = _UNUSED.get(kind) if isinstance(kind, str) else None  # serializers do not use it
         node = {key: _hide_member(key, value, values and key != unused, changed) for key, value in part.items()}
