@@ -333,11 +333,8 @@ def _own_frame() -> Frame | None:
     frame = current_frame.get()
     if frame is None or frame.unit is ENDED or frame.unit is COMMITTING:
         return None
-    return frame if _runs_in(_task_of(frame)) else None
-
-
-def _task_of(frame: Frame) -> Any:
-    return frame.task or frame.consumer.connection.leader  # no task yet: the reading task runs the action
+    # As long as the frame has no task, the reading task of its connection runs the action.
+    return frame if _runs_in(frame.task or frame.consumer.connection.leader) else None
 
 
 def _bound_unit() -> UnitOfWork | None:
@@ -364,7 +361,7 @@ def own_unit() -> UnitOfWork | None:
     unit, owner = _block_unit.get()
     if owner is not task:
         frame = _own_frame()
-        if frame is None or _task_of(frame) is not task:
+        if frame is None or (frame.task or frame.consumer.connection.leader) is not task:
             return None
         unit = frame.unit
     return None if unit is None or unit.closed else unit
