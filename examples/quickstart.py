@@ -1,4 +1,4 @@
-"""The quickstart: an echo, and a few cards behind routes, permissions and a queryset."""
+"""Quickstart: an echo action, and cards behind routes and a queryset."""
 
 from pydantic import BaseModel
 
@@ -24,7 +24,7 @@ CARDS = MemoryQuerySet(Card, rows=[Card(id=1, title="Read the README"), Card(id=
 
 
 class CardHandler(generics.RetrieveAPIActionHandler):
-    """`retrieve` comes with the class; `create` is written by hand."""
+    """`retrieve` is inherited from the generic class; `create` is an action of its own."""
 
     queryset = CARDS
     serializer_class = Card
@@ -36,7 +36,7 @@ class CardHandler(generics.RetrieveAPIActionHandler):
 
 
 class Quickstart(AsyncAPIConsumer):
-    """The root of the connection: it answers the empty route, and leads to the cards."""
+    """The consumer. Its own actions are at the empty route; `routepatterns` has the others."""
 
     routepatterns = [
         path("cards/", CardHandler.as_aaah(actions=["create"])),
@@ -45,7 +45,7 @@ class Quickstart(AsyncAPIConsumer):
 
     @async_action
     async def echo(self, text: str) -> str:
-        """The text that was sent."""
+        """Returns the text."""
         return text
 
 

@@ -1,4 +1,4 @@
-"""The tables of shelves.py, for where it keeps boards and cards in a database."""
+"""Database tables for shelves.py, used if its `DATABASE` is set."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,7 +37,7 @@ class Card(Base):
 
 
 def tables(url: str) -> tuple[Any, Any, Any]:
-    """The boards and the cards of a database, and a lifespan that creates what tables are missing."""
+    """The querysets of boards and cards in a database, and a lifespan that creates missing tables."""
     engine = create_async_engine(url)
     sessions = async_sessionmaker(engine)
 

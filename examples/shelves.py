@@ -1,4 +1,4 @@
-"""Boards with cards, each with an owner: all of CRUD, on memory or on SQLite by changing one line."""
+"""CRUD for boards and cards with owners, in memory or in SQLite by changing one line."""
 
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from wsaction.routers import SimpleRouter
 from wsaction.routing import include, path
 from wsaction.serializers import ReadOnly
 
-DATABASE = ""  # in memory; "sqlite+aiosqlite:///shelves.db" keeps it on disk
+DATABASE = ""  # in memory; with "sqlite+aiosqlite:///shelves.db", on disk
 
 
 class Board(BaseModel):
@@ -36,7 +36,7 @@ class Card(BaseModel):
 
 
 def stores(database: str) -> tuple[Any, Any, Any]:
-    """Where boards and cards are kept, and the app's lifespan."""
+    """The querysets of boards and cards, and the app's lifespan."""
     if database:
         from examples.shelf_tables import tables
 
@@ -48,7 +48,7 @@ BOARDS, CARDS, lifespan = stores(DATABASE)
 
 
 class IsOwnerOrReads(BasePermission):
-    """Everybody looks; only the owner changes."""
+    """Everyone may read an object; only its owner may change it."""
 
     message = "Only the owner may do this."
 
@@ -57,7 +57,7 @@ class IsOwnerOrReads(BasePermission):
 
 
 class BoardHandler(generics.ModelAPIActionHandler):
-    """The boards that everybody sees."""
+    """Boards, which everyone may see."""
 
     queryset = BOARDS
     serializer_class = Board
@@ -72,7 +72,7 @@ class BoardHandler(generics.ModelAPIActionHandler):
 
 
 class CardHandler(generics.ModelAPIActionHandler):
-    """The cards of the board that the route names."""
+    """Cards of the board in the route."""
 
     queryset = CARDS
     serializer_class = Card
@@ -87,23 +87,24 @@ class CardHandler(generics.ModelAPIActionHandler):
         return super().get_queryset().filter(board_id=self.kwargs["board_pk"])
 
     async def perform_create(self, values: dict[str, Any]) -> Any:
-        board = await BOARDS.get(pk=self.kwargs["board_pk"])  # a 404 where there is none
+        board = await BOARDS.get(pk=self.kwargs["board_pk"])  # 404 if there is no such board
         return await super().perform_create({**values, "board_id": board.id, "owner": self.consumer.name})
 
     @async_action(detail=True)
     async def toggle(self) -> Output:
-        """Done, or not any more."""
+        """Marks a card as done, or as not done."""
         card = await self.get_object()
         return self.serialize(await self.perform_update(card, {"done": not card.done}))
 
 
-boards, cards = SimpleRouter(), SimpleRouter()
+boards = SimpleRouter()
 boards.register("boards", BoardHandler)
+cards = SimpleRouter()
 cards.register("cards", CardHandler)
 
 
 class Shelves(AsyncAPIConsumer):
-    """The root of a connection: who connects to ws/ada/ is Ada. An app of yours would ask for a token."""
+    """The consumer. A client at ws/ada/ is Ada; a real app would authenticate by a token instead."""
 
     routepatterns = [*boards.urls, path("boards/<int:board_pk>/", include(cards.urls))]
     name = ""

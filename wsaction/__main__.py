@@ -1,10 +1,10 @@
-"""``python -m wsaction``, and what the command ``wsaction`` runs."""
+"""The command line: ``python -m wsaction``, or the command ``wsaction``."""
 
 import sys
 
 
 def main() -> None:
-    """Runs the command line; where its extra is not installed, says so in one line."""
+    """Runs the command line. If its extra is not installed, exits with one line that says so."""
     try:
         from wsaction.cli import main as command
     except ImportError as exc:

@@ -1,4 +1,4 @@
-"""`async_action`: makes a method an action."""
+"""The `async_action` decorator, which makes a method an action that clients can call."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar, overload
@@ -34,22 +34,27 @@ def async_action(
 
 
 def async_action(function: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
-    """Makes a method an action of its handler; it stays an ordinary method.
+    """Makes a method an action of its handler. It can still be called as a method.
 
-    ``async def`` runs on the loop, ``def`` in a thread; an async generator is a stream, whose items are partial replies
-    and which waits for no other frame. ``name``: what clients call it, by default the method's name.
-    ``mode="none"``: silent on success; ``mode="broadcast"``: the answer is told to the consumer's group too, see
-    `wsaction._dispatch.broadcasts`, with ``broadcast_type`` and ``send_response_in_broadcast``. ``timeout``: seconds
-    that it may take, of a stream until its first item, instead of the limits' ``action_timeout``; ``math.inf`` for as
-    long as it likes. ``ordered=False``: does not wait for other frames of its route. ``permission_classes``,
-    ``throttle_classes``: asked instead of the handler's own, for this action. ``status``: of the reply when the method
-    returns none itself. ``summary``: one line for the documentation, by default the docstring's first. ``detail``:
-    whether it belongs to one object's route or the list's, for `wsaction.routers.SimpleRouter`. ``streamed_by``: the
-    name of the method, an async generator, that answers in its place where the frame says ``"stream": true``; a
-    subclass that overrides the action alone has no stream.
+    ``async def`` runs on the event loop, ``def`` in a thread. An async generator is a stream: each item is a partial
+    reply, and it does not wait for other frames.
 
-    Raises `ImproperlyConfigured` for an option that is unknown or cannot be; the signature is read when the class is
-    made.
+    * ``name``: the name that clients call; by default the method's name.
+    * ``mode``: ``"none"`` sends no reply on success. ``"broadcast"`` also sends the result to the consumer's group.
+    * ``broadcast_type``: in broadcast mode, calls this method of each consumer in the group, with dots for underscores,
+      instead of sending the result to its client.
+    * ``send_response_in_broadcast``: in broadcast mode, whether the caller also gets a reply.
+    * ``timeout``: seconds for the action, or for the first item of a stream, instead of the limits' ``action_timeout``;
+      ``math.inf`` for no timeout.
+    * ``ordered``: if False, the action does not wait for earlier frames of its route.
+    * ``permission_classes``, ``throttle_classes``: replace those of the handler for this action.
+    * ``status``: the reply's status, unless the method returns one.
+    * ``summary``: one line for the documentation; by default the first line of the docstring.
+    * ``detail``: whether `wsaction.routers.SimpleRouter` adds the action to the detail route or to the list route.
+    * ``streamed_by``: the name of an async generator method that answers instead if the frame has ``"stream": true``.
+      A subclass that overrides only the action has no stream.
+
+    Raises `ImproperlyConfigured` for an unknown or invalid option. The signature is read when the class is created.
 
     >>> @async_action(status=201)
     ... async def create(self, data: CardIn) -> Card: ...
@@ -58,10 +63,10 @@ def async_action(function: F | None = None, /, **options: Any) -> F | Callable[[
         raise ImproperlyConfigured(f"@async_action takes a method with self; leave out @{type(function).__name__}")
     if function is not None and not callable(function):
         raise ImproperlyConfigured(f"@async_action takes its options by name, as in @async_action(name={function!r})")
-    told = _options(options)
+    action_options = _options(options)
 
     def mark(function: F) -> F:
-        setattr(function, OPTIONS_ATTRIBUTE, told)
+        setattr(function, OPTIONS_ATTRIBUTE, action_options)
         return function
 
     return mark if function is None else mark(function)
@@ -69,34 +74,34 @@ def async_action(function: F | None = None, /, **options: Any) -> F | Callable[[
 
 def _options(options: dict[str, Any]) -> ActionOptions:
     try:
-        told = ActionOptions(**options)
+        parsed = ActionOptions(**options)
     except TypeError:
         known = ", ".join(ActionOptions.__slots__)
         unknown = ", ".join(sorted(set(options) - set(ActionOptions.__slots__)))
         raise ImproperlyConfigured(f"@async_action has no option {unknown}; it has {known}") from None
-    if told.mode not in ("response", "broadcast", "none"):
-        raise ImproperlyConfigured(f"@async_action(mode=...) is 'response', 'broadcast' or 'none', not {told.mode!r}")
-    kind: Any = told.broadcast_type
+    if parsed.mode not in ("response", "broadcast", "none"):
+        raise ImproperlyConfigured(f"@async_action(mode=...) is 'response', 'broadcast' or 'none', not {parsed.mode!r}")
+    kind: Any = parsed.broadcast_type
     if kind is not None and not (isinstance(kind, str) and kind.replace(".", "_").isidentifier() and kind[0] != "_"):
         raise ImproperlyConfigured(
             f"@async_action(broadcast_type={kind!r}) names a method of the consumer, with dots for underscores, as in "
             "'card.moved'"
         )
-    if told.mode != "broadcast" and (kind is not None or told.send_response_in_broadcast is not True):
+    if parsed.mode != "broadcast" and (kind is not None or parsed.send_response_in_broadcast is not True):
         raise ImproperlyConfigured(
-            "@async_action(broadcast_type=..., send_response_in_broadcast=...) count with mode='broadcast' only"
+            "@async_action(broadcast_type=..., send_response_in_broadcast=...) need mode='broadcast'"
         )
-    timeout: Any = told.timeout
+    timeout: Any = parsed.timeout
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0):
         raise ImproperlyConfigured(
             f"@async_action(timeout={timeout!r}): expected seconds above 0, math.inf for no timeout, or None for the "
             "limits' action_timeout"
         )
-    if told.detail not in (None, True, False):
+    if parsed.detail not in (None, True, False):
         raise ImproperlyConfigured(
             "@async_action(detail=...) is True for an action of one object, False for one of the list, "
-            f"not {told.detail!r}"
+            f"not {parsed.detail!r}"
         )
-    if not is_final_status(told.status):
-        raise ImproperlyConfigured(f"@async_action(status={told.status!r}): {FINAL_STATUS}")
-    return told
+    if not is_final_status(parsed.status):
+        raise ImproperlyConfigured(f"@async_action(status={parsed.status!r}): {FINAL_STATUS}")
+    return parsed

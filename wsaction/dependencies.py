@@ -1,4 +1,4 @@
-"""`Depends` makes a parameter of an action, as FastAPI's: `Annotated[Board, Depends(get_board)]`."""
+"""Dependency injection as in FastAPI: `Annotated[Board, Depends(get_board)]` for a parameter of an action."""
 
 from wsaction._handlers.dependencies import Depends
 

@@ -1,4 +1,4 @@
-"""Every error that reaches the wire, in one tree and one catalogue.
+"""Exceptions: every error that a client can receive, as one class tree and one catalogue.
 
 ::
 
@@ -24,21 +24,21 @@
     ├── 503  LayerUnavailable       layer_unavailable
     └── 503  DatabaseUnavailable    database_unavailable
 
-    ImproperlyConfigured            a declaration that cannot work; raised when declared, never on the wire
+    ImproperlyConfigured            a declaration is wrong; raised at declaration, never sent to a client
 
-Application code raises a subclass, or ``APIError`` itself for a code of its own::
+Application code raises a subclass, or ``APIError`` itself with a type of its own::
 
     raise NotFound("There is no card 7 on this board.")
     raise APIError(402, "payment_required", "The plan has no boards left.", {"plan": "free"})
 
-or a class of its own, which ``except`` and ``exception_handlers`` can tell apart::
+It can also define a class, which ``except`` and ``exception_handlers`` then tell apart::
 
     class TicketClosed(Conflict):
         code = 409, "ticket_closed", "This ticket is closed."
 
-Starlette's ``HTTPException`` and FastAPI's are answered with their status and detail. Anything else that an action
-raises is a bug: it is logged with its traceback under a correlation id, and the client is told that id in a 500
-``server_error``.
+The ``HTTPException`` of Starlette or FastAPI becomes a reply with its status and detail. Any other exception from an
+action is a bug: the server logs its traceback with a correlation id, and the client gets a 500 ``server_error`` with
+that id.
 """
 
 import http.client
@@ -86,17 +86,18 @@ __all__ = (
 
 logger = logging.getLogger("wsaction")
 
-MAX_ITEMS = 100  # of one parameter's validation errors in a reply
-MOST_ERRORS = 1_000  # beyond which none of them is listed: to list the first of 32,000 takes pydantic 50 ms
-_MAX_TRACEBACK = 16_384  # characters of it that a debug reply carries
+_MAX_LISTED = 100  # validation errors of one parameter in a reply
+_MAX_COLLECTED = 1_000  # with more errors, none is listed: for 32,000, pydantic takes 50 ms to list even the first
+_MAX_TRACEBACK = 16_384  # characters of the traceback in a debug reply
 
 
 class APIError(Exception):
-    """An error that is told to the client as it is.
+    """An error for the client: the status of the reply and one item of its ``errors``.
 
-    Parameters: ``status``, 400 to 599; ``type``, a stable snake_case code that programs compare; ``msg``, a sentence
-    for people; ``ctx``, machine-readable detail; ``loc``, the place in the frame that is at fault. Raises
-    ``ValueError`` for a status that says success, since the reply would contradict itself.
+    Parameters: ``status``, 400 to 599; ``type``, a stable snake_case code for programs; ``msg``, a sentence for
+    people; ``ctx``, machine-readable detail; ``loc``, the path of the value in the frame that is at fault. Raises
+    ``ValueError`` for any other status, and ``TypeError`` for a ``ctx`` that is no mapping or a ``loc`` that is no
+    sequence.
 
     ``APIError(409, "stale", "The card changed meanwhile.", {"version": 4})`` becomes the reply's
     ``"errors": [{"type": "stale", "msg": "The card changed meanwhile.", "ctx": {"version": 4}}]``.
@@ -105,23 +106,26 @@ class APIError(Exception):
     def __init__(
         self, status: int, type: str, msg: str, ctx: Mapping[str, Any] | None = None, *, loc: Sequence[str | int] = ()
     ) -> None:
-        status, ctx, loc = _checked(status, ctx, loc)
+        _check_arguments(status, ctx, loc)
         super().__init__(msg)
-        self.status, self.type, self.msg, self.ctx, self.loc = status, str(type), str(msg), ctx, loc
+        self.status = int(status)
+        self.type = str(type)
+        self.msg = str(msg)
+        self.ctx = ctx
+        self.loc = loc
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name in ("status", "type", "msg"):
             if isinstance(vars(cls).get(name), int | str):
                 raise ImproperlyConfigured(
-                    f"{cls.__name__}.{name} would not count; derive it from the error that it is like (Conflict, "
-                    'NotFound, ...) and write code = 409, "ticket_closed", "This ticket is closed."'
+                    f"{cls.__name__}.{name} would not count; subclass the nearest error (Conflict, NotFound, ...) and "
+                    'write code = 409, "ticket_closed", "This ticket is closed."'
                 )
 
     @property
     def errors(self) -> list[dict[str, Any]]:
-        """The items of the reply's ``errors``, each ``{"type", "msg"}`` and, where there is one, ``loc`` and
-        ``ctx``."""
+        """The items of the reply's ``errors``: each has ``type`` and ``msg``, and ``loc`` and ``ctx`` if given."""
         item: dict[str, Any] = {"type": self.type, "msg": self.msg}
         if self.loc:
             item["loc"] = list(self.loc)
@@ -130,19 +134,22 @@ class APIError(Exception):
         return [item]
 
 
-def _checked(status: Any, ctx: Any, loc: Any) -> tuple[int, Mapping[str, Any] | None, Sequence[str | int]]:
-    """What an error is made of, refused where it is made: it cannot fail later, when a client waits for it."""
-    if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
-        raise ValueError(f"an error's status is 400 to 599, not {status!r}; return (value, status) for success")
+def _check_arguments(status: Any, ctx: Any, loc: Any) -> None:
+    """Raises for arguments that could not be sent: here, and not later when a client waits for the reply."""
+    if not _is_error_status(status):
+        raise ValueError(f"an error's status is 400 to 599, not {status!r}; return (value, status) for a success")
     if not isinstance(ctx, Mapping | None):
         raise TypeError(f"an error's ctx is a mapping, as in {{'plan': 'free'}}, or None, not {ctx!r}")
     if isinstance(loc, str) or not isinstance(loc, Sequence):
         raise TypeError(f"an error's loc is a sequence of keys, as in ('data', 'title'), not {loc!r}")
-    return int(status), ctx, loc
+
+
+def _is_error_status(status: Any) -> bool:
+    return isinstance(status, int) and not isinstance(status, bool) and 400 <= status <= 599
 
 
 class _Catalogued(APIError):
-    """An ``APIError`` whose status and type are fixed by the catalogue."""
+    """An ``APIError`` whose class sets the status, the type and a default ``msg``."""
 
     code: ClassVar[tuple[int, str, str]]  # status, type, default msg
 
@@ -154,67 +161,67 @@ class _Catalogued(APIError):
 
 
 class InvalidJSON(_Catalogued):
-    """What came is not JSON."""
+    """400: the message is not JSON."""
 
     code = (400, "invalid_json", "A frame is one JSON object as a text message.")
 
 
 class InvalidFrame(_Catalogued):
-    """JSON, but not an action frame."""
+    """400: the message is JSON, but not an action frame."""
 
     code = (400, "invalid_frame", 'A frame is {"action": str, "route": str, "data": any, "request_id": str | int}.')
 
 
 class NotAuthenticated(_Catalogued):
-    """The first frame had to authenticate, and did not."""
+    """401: the credential is missing, wrong or expired."""
 
     code = (401, "not_authenticated", "Authentication is required.")
 
 
 class PermissionDenied(_Catalogued):
-    """A permission said no; told before it is told whether the action exists."""
+    """403: a permission refused. The reply does not reveal whether the action exists."""
 
     code = (403, "permission_denied", "You do not have permission to do this.")
 
 
 class RouteNotFound(_Catalogued):
-    """No pattern matches the route."""
+    """404: no pattern matches the route."""
 
     code = (404, "route_not_found", "No such route.")
 
 
 class NotFound(_Catalogued):
-    """No such object or page, or none that this user may see."""
+    """404: there is no such object or page, or the user may not see it."""
 
     code = (404, "not_found", "Not found.")
 
 
 class ActionNotAllowed(_Catalogued):
-    """The handler has no such action here."""
+    """405: the handler has no such action at this route."""
 
     code = (405, "action_not_allowed", "There is no such action here.")
 
 
 class ActionTimeout(_Catalogued):
-    """It took longer than its timeout, and was cancelled."""
+    """408: the action ran longer than its timeout and was cancelled."""
 
-    code = (408, "action_timeout", "This took too long.")
+    code = (408, "action_timeout", "The request took too long.")
 
 
 class Conflict(_Catalogued):
-    """A unique or foreign-key constraint was violated."""
+    """409: a unique or foreign-key constraint was violated."""
 
     code = (409, "conflict", "This conflicts with what is already there.")
 
 
 class DuplicateRequestID(_Catalogued):
-    """A ``request_id`` that is still in flight on this connection."""
+    """409: a request with this ``request_id`` is still in flight on the connection."""
 
     code = (409, "duplicate_request_id", "This request_id is still in flight on this connection.")
 
 
 class Throttled(_Catalogued):
-    """Too often; ``wait`` is told as ``ctx.retry_after``, the seconds until the same frame may be sent again."""
+    """429: too many requests. ``wait`` becomes ``ctx.retry_after``: seconds until the client may send it again."""
 
     code = (429, "throttled", "Too many requests; try again later.")
 
@@ -233,51 +240,52 @@ class Throttled(_Catalogued):
 
 
 class Cancelled(_Catalogued):
-    """The client cancelled it, with ``$cancel``."""
+    """499: the client cancelled the request, with ``$cancel``."""
 
-    code = (499, "cancelled", "This was cancelled by the client.")
+    code = (499, "cancelled", "The client cancelled this request.")
 
 
 class ServerError(_Catalogued):
-    """Anything else; ``ctx.error_id`` finds it in the log."""
+    """500: any other exception. ``ctx.error_id`` is the id of its traceback in the log."""
 
     code = (500, "server_error", "The server failed to answer this; the error is in its log.")
 
 
 class ReplyTooLarge(_Catalogued):
-    """The reply alone is larger than ``max_outbox_bytes``."""
+    """500: the reply alone is larger than ``max_outbox_bytes``."""
 
-    code = (500, "reply_too_large", "The reply is too large to be sent.")
+    code = (500, "reply_too_large", "The reply is too large to send.")
 
 
 class OutcomeUnknown(_Catalogued):
-    """A commit was sent and its answer never came, or only a part of the changes was committed.
+    """500: the answer to a commit was lost, or only a part of the changes was committed.
 
-    No 503: after a 503 the same frame may be sent again, since nothing was done. Here the client has to look first.
+    It is not a 503, after which a client may send the same frame again. Here the client has to check first.
     """
 
-    code = (500, "outcome_unknown", "Whether this was carried out is not known; look before you send it again.")
+    code = (500, "outcome_unknown", "The outcome of this request is unknown; check before you send it again.")
 
 
 class Busy(_Catalogued):
-    """A bound is reached; ``ctx.limit`` names the setting. Nothing was done: the same frame may be sent again later."""
+    """503: a limit is reached; ``ctx.limit`` names it. Nothing was changed: the client may send it again later."""
 
-    code = (503, "busy", "Too much is under way on this connection.")
+    code = (503, "busy", "Too many requests are under way on this connection.")
 
 
 class ShuttingDown(_Catalogued):
-    """The server is being stopped; what was sent has not been begun. Connect again, and send it there."""
+    """503: the server is stopping and did not run the request. The client should reconnect and send it again."""
 
     code = (503, "shutting_down", "The server is shutting down; connect again.")
 
 
 class LayerUnavailable(_Catalogued):
-    """What carries events between processes is away, Redis for one. It is logged why; the client is not told.
+    """503: the layer that carries events between processes (Redis, for example) is unavailable.
 
-    ``uncertain``: the request had been sent, so it may have been carried out all the same.
+    The log says why; the client does not learn it. ``uncertain``: the command was sent to the layer, and may have been
+    carried out.
     """
 
-    code = (503, "layer_unavailable", "What carries the events is away; try again later.")
+    code = (503, "layer_unavailable", "The layer that carries events is unavailable; try again later.")
 
     def __init__(
         self,
@@ -292,17 +300,17 @@ class LayerUnavailable(_Catalogued):
 
 
 class DatabaseUnavailable(_Catalogued):
-    """The database cannot be reached, or takes no work. Nothing was done: the same frame may be sent again later."""
+    """503: the database is unreachable or accepts no work. Nothing was changed: the client may send it again later."""
 
-    code = (503, "database_unavailable", "The database is away; nothing was done. Try again later.")
+    code = (503, "database_unavailable", "The database is unavailable; nothing was changed. Try again later.")
 
 
 CATALOGUE: Mapping[str, type[_Catalogued]] = {cls.code[1]: cls for cls in _Catalogued.__subclasses__()}
-"""Every ``type`` that wsaction itself sends, with its class; validation adds pydantic's own types."""
+"""The class of each error ``type`` that wsaction sends. Validation errors have pydantic's types, which are not here."""
 
 
 class InvalidParameters(APIError):
-    """Parameters that are missing or that pydantic refused: one item of ``errors`` for each, the input not echoed."""
+    """400: parameters are missing or invalid. ``errors`` has one item for each error, without the client's input."""
 
     def __init__(self, items: list[dict[str, Any]]) -> None:
         super().__init__(400, items[0]["type"], items[0]["msg"])
@@ -310,39 +318,44 @@ class InvalidParameters(APIError):
 
     @property
     def errors(self) -> list[dict[str, Any]]:
+        """The items of the reply's ``errors``."""
         return self.items
 
 
 def bad_parameter(name: str, type: str, msg: str, **ctx: Any) -> InvalidParameters:
-    """The 400 for a parameter of the route's query, at ``["route", name]``."""
+    """A 400 for a query parameter of the route; its ``loc`` is ``["route", name]``."""
     item: dict[str, Any] = {"type": type, "msg": f"{msg}.", "loc": ["route", name]}
     return InvalidParameters([{**item, "ctx": ctx} if ctx else item])
 
 
 def validation_items(error: ValidationError, *loc: str | int) -> list[dict[str, Any]]:
-    """pydantic's errors as items of ``errors``, their places below ``loc``: ``["data", "title"]``; the first 100 of
-    them and how many more there are, or, of more than 1,000, just how many."""
-    if (count := error.error_count()) > MOST_ERRORS:
+    """pydantic's errors as items of ``errors``, with ``loc`` before their own places, as in ``["data", "title"]``.
+
+    Lists the first 100 and counts the rest; of more than 1,000 it gives the count only.
+    """
+    if (count := error.error_count()) > _MAX_COLLECTED:
         return [{"type": "too_many_errors", "msg": f"{count} errors, which are not listed.", "loc": [*loc]}]
     items = []
     lines = error.errors(include_url=False, include_input=False)
-    for line in lines[:MAX_ITEMS]:
+    for line in lines[:_MAX_LISTED]:
         item: dict[str, Any] = {"type": line["type"], "msg": line["msg"], "loc": [*loc, *line["loc"]]}
         if line.get("ctx"):
             item["ctx"] = {key: str(v) if isinstance(v, Exception) else v for key, v in line["ctx"].items()}
         items.append(item)
-    if len(lines) > MAX_ITEMS:
-        more = len(lines) - MAX_ITEMS
+    if len(lines) > _MAX_LISTED:
+        more = len(lines) - _MAX_LISTED
         items.append({"type": "too_many_errors", "msg": f"{more} more errors are not listed.", "loc": [*loc]})
     return items
 
 
 def to_api_error(exc: BaseException, *, what: str, debug: bool) -> APIError:
-    """The error that the client is told for ``exc``. What is no ``APIError``, nor stands for one, is logged, with
-    ``what`` was under way.
+    """Converts an exception to the error that the client receives.
 
-    ``to_api_error(ZeroDivisionError(), what="update boards/7/", debug=False)`` gives a 500 whose ``ctx.error_id``
-    stands in the log beside the traceback; with ``debug``, ``ctx`` holds the exception and the traceback too.
+    An ``APIError`` is returned as it is, and `from_starlette` converts Starlette's. Any other exception is logged with
+    ``what``, a description of the work that failed. It becomes a 500 whose ``ctx.error_id`` is in the log too; with
+    ``debug``, ``ctx`` also has the exception and its traceback.
+
+    ``to_api_error(ZeroDivisionError(), what="update boards/7/", debug=False)``
     """
     if isinstance(exc, APIError):
         return exc
@@ -358,30 +371,31 @@ def to_api_error(exc: BaseException, *, what: str, debug: bool) -> APIError:
 
 
 def from_starlette(exc: BaseException) -> APIError | None:
-    """The error that an exception of Starlette's stands for, or of FastAPI's, which derive from them; None for others.
+    """The ``APIError`` for an exception of Starlette or FastAPI; None for other exceptions.
 
-    ``HTTPException(404, "No such card.")`` becomes a 404 ``not_found`` with that message; a detail that is no string is
-    its ``ctx["detail"]``, and ``Retry-After`` its ``ctx["retry_after"]``. ``WebSocketException(1008)`` becomes a 403.
-    A status that is no error's, a redirect for example, makes it a bug like any other exception: None.
+    ``HTTPException(404, "No such card.")`` becomes a 404 ``not_found`` with that message. A detail that is no string
+    becomes ``ctx["detail"]``, and ``Retry-After`` in seconds becomes ``ctx["retry_after"]``.
+    ``WebSocketException(1008)`` becomes a 403. None for a status outside 400 to 599, such as a redirect: raising it is
+    a bug like any other.
     """
-    kinds = {cls.__name__ for cls in type(exc).__mro__ if cls.__module__ == "starlette.exceptions"}
-    told: Any = exc  # known by its name, as this module does not import Starlette
-    if "HTTPException" in kinds:
-        return _from_http(told.status_code, told.detail, told.headers or {})
-    if "WebSocketException" in kinds:
-        statuses = {4401: 401, 4404: 404, 1013: 503}  # `_protocol.close_codes`, which is above this module
-        return _from_http(statuses.get(told.code, 403), told.reason, {})
+    bases = {cls.__name__ for cls in type(exc).__mro__ if cls.__module__ == "starlette.exceptions"}
+    known: Any = exc  # recognised by its class name, because this module does not import Starlette
+    if "HTTPException" in bases:
+        return _from_http(known.status_code, known.detail, known.headers or {})
+    if "WebSocketException" in bases:
+        statuses = {4401: 401, 4404: 404, 1013: 503}  # as in `_protocol.close_codes`; `_protocol` imports this module
+        return _from_http(statuses.get(known.code, 403), known.reason, {})
     return None
 
 
 def _from_http(status: Any, detail: Any, headers: Mapping[str, str]) -> APIError | None:
-    if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
+    if not _is_error_status(status):
         return None
     phrase = http.client.responses.get(status, f"HTTP {status}")
     type = _TYPES.get(status) or re.sub(r"\W+", "_", phrase.replace("'", "").lower())
     ctx = {} if detail is None or isinstance(detail, str) else {"detail": detail}
     seconds = {str(name).lower(): str(value) for name, value in headers.items()}.get("retry-after", "")
-    if seconds.isascii() and seconds.isdecimal():  # else it is a date
+    if seconds.isascii() and seconds.isdecimal():  # it may also be a date
         ctx["retry_after"] = float(seconds)
     return APIError(int(status), type, detail if isinstance(detail, str) and detail else phrase, ctx)
 
@@ -390,16 +404,19 @@ _TYPES = {cls.code[0]: cls.code[1] for cls in (NotAuthenticated, PermissionDenie
 
 
 def one_line(text: str) -> str:
-    """What a client says, fit for the log: it cannot forge a line of it. ``one_line("a\\nb") == "'a\\\\nb'"``."""
+    """A client's text for the log, on one line, so that it cannot forge log lines; cut to 300 characters.
+
+    ``one_line("a\\nb") == "'a\\\\nb'"``
+    """
     return text[:300] if text.isprintable() else ascii(text[:300])
 
 
 def _repr(exc: BaseException) -> str:
     try:
         return repr(exc)
-    except Exception:  # a __repr__ that fails must not keep the client from its reply
-        return f"{type(exc).__name__}, which has no repr"
+    except Exception:  # the client must get a reply even if __repr__ fails
+        return f"{type(exc).__name__}, whose repr() failed"
 
 
 def _encodable(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()  # a lone surrogate is no UTF-8
+    return text.encode(errors="backslashreplace").decode()  # UTF-8 has no lone surrogates

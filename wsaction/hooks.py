@@ -1,4 +1,4 @@
-"""Hooks: what an app tells those who count, measure and trace."""
+"""Hooks: callbacks for metrics, logs and traces."""
 
 import logging
 from collections.abc import Sequence
@@ -16,11 +16,12 @@ logger = logging.getLogger("wsaction")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionInfo:
-    """One frame that was answered.
+    """One frame and how it was answered: the argument of `Hooks.on_action`.
 
-    ``handler`` and ``action`` are the names of a class and of an action that it declares, or None where the frame found
-    none, so that there are few of them and they are fit to be labels. ``route`` is what the client wrote. ``status`` is
-    that of the final reply, sent or not; ``seconds`` passed since the frame was read, or since its turn came.
+    ``handler`` is the name of a handler class, ``action`` that of an action that it declares; each is None if the frame
+    found none. So they have few values and can be labels of a metric. ``route`` is the client's text and can be
+    anything. ``status`` is that of the final reply, even if no reply is sent. ``seconds`` is the time since the frame
+    was read, or since it left the queue.
     """
 
     consumer: Any
@@ -33,16 +34,16 @@ class ActionInfo:
 
 
 class Hooks:
-    """Override what you want to know of, and give an instance to the app: ``WSAction(routes, hooks=[Metrics()])``.
+    """Base class for hooks. Override some methods and pass an instance: ``WSAction(routes, hooks=[Metrics()])``.
 
-    Hooks are plain functions, called on the event loop in the midst of the work: they must be quick. What one raises is
-    logged, and changes nothing. One that is not overridden costs nothing.
+    Hooks are plain functions that run on the event loop, so they must be quick. An exception in a hook is logged and
+    changes nothing else. A method that is not overridden costs nothing.
 
     >>> class Metrics(Hooks):
     ...     def on_action(self, info):
     ...         SECONDS.labels(info.handler, info.action, info.status).observe(info.seconds)
 
-    Raises `ImproperlyConfigured` for a subclass with an ``on_...`` method that is none of these.
+    Raises `ImproperlyConfigured` for a subclass with an ``on_...`` method that is not a hook.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -51,64 +52,64 @@ class Hooks:
         for name in vars(cls):
             if name.startswith("on_") and name not in known:
                 hint = did_you_mean(name, known, "there are")
-                raise ImproperlyConfigured(f"{cls.__name__}.{name} is no hook, and would never be called; {hint}")
+                raise ImproperlyConfigured(f"{cls.__name__}.{name} is not a hook and would never be called; {hint}")
 
     def on_connect(self, consumer: Any) -> None:
         """A connection was accepted."""
 
     def on_disconnect(self, consumer: Any, code: int) -> None:
-        """It has ended, with this close code; ``disconnect()`` has run. Of one that was accepted, exactly once."""
+        """A connection ended with this close code, after ``disconnect()``. Called once for each accepted connection."""
 
     def on_action(self, info: ActionInfo) -> None:
-        """A frame was answered, be it with an error. A stream is told of once, when it has ended."""
+        """A frame was answered, with a success or an error. For a stream, called once, at its end."""
 
     def on_event(self, topic: str, event: str, recipients: int) -> None:
-        """An event was handed to so many subscribers of this process."""
+        """An event was delivered to the subscribers of this process; ``recipients`` is their number."""
 
     def on_unpublished(self, topic: str) -> None:
-        """What was changed could not be told: its event failed after the commit. All who are subscribed to the topic
-        are told to load again once that can be done; it is logged too."""
+        """An event could not be published after its commit. Subscribers of the topic get a ``$resync`` once that is
+        possible; the failure is logged too."""
 
     def on_limit(self, consumer: Any, limit: str, value: float) -> None:
-        """A bound of `wsaction.limits.Limits` was reached: by its name, with its value."""
+        """A limit was reached; ``limit`` is its name in `wsaction.limits.Limits`, ``value`` its value."""
 
 
 def nobody(limit: str, value: float) -> None:
-    """Whom a connection tells of a bound that was reached, where no hook wants to know."""
+    """Does nothing: the ``on_limit`` of a connection without such a hook."""
 
 
 class HookList:
-    """Calls the same hook of several `Hooks`; of those only that override it.
+    """The `Hooks` of an app. `call` calls one method of all that override it.
 
-    Raises `ImproperlyConfigured` for what are no `Hooks`, and for a hook that would have to be awaited.
+    Raises `ImproperlyConfigured` for items that are not instances of `Hooks`, and for a hook that is ``async def``.
     """
 
     __slots__ = ("_by_name",)
 
     def __init__(self, hooks: Sequence[Hooks] = ()) -> None:
         names = [name for name in vars(Hooks) if name.startswith("on_")]
-        told: Any = hooks
-        if not isinstance(told, Sequence) or not all(isinstance(one, Hooks) for one in told):
-            raise ImproperlyConfigured(f"hooks: expected a list of instances of Hooks, as in [Metrics()], got {told!r}")
-        for hook in (getattr(one, name) for one in hooks for name in names):
-            if iscoroutinefunction(hook):
+        raw: Any = hooks
+        if not isinstance(raw, Sequence) or not all(isinstance(item, Hooks) for item in raw):
+            raise ImproperlyConfigured(f"hooks: expected a list of instances of Hooks, as in [Metrics()], got {raw!r}")
+        for method in (getattr(hook, name) for hook in hooks for name in names):
+            if iscoroutinefunction(method):
                 raise ImproperlyConfigured(
-                    f"{hook.__qualname__} is a coroutine function, which nobody would await: expected a plain "
-                    "function; write def, and let it start a task or fill a queue where something has to be awaited"
+                    f"{method.__qualname__} is a coroutine function, which is never awaited: expected a plain "
+                    "function; write def, and start a task or fill a queue where the hook has to wait"
                 )
         self._by_name = {
-            name: tuple(getattr(one, name) for one in hooks if getattr(type(one), name) is not getattr(Hooks, name))
+            name: tuple(getattr(hook, name) for hook in hooks if getattr(type(hook), name) is not getattr(Hooks, name))
             for name in names
         }
 
     def has(self, name: str) -> bool:
-        """Whether anybody wants to be told."""
+        """Whether any of the `Hooks` overrides this method."""
         return bool(self._by_name[name])
 
     def call(self, name: str, *args: Any) -> None:
-        """Tells all who want to know. Raises nothing."""
-        for hook in self._by_name[name]:
+        """Calls the method of all `Hooks` that override it. Logs their exceptions and raises nothing."""
+        for method in self._by_name[name]:
             try:
-                hook(*args)
+                method(*args)
             except Exception:
-                logger.exception("the hook %s.%s failed", type(hook.__self__).__name__, name)
+                logger.exception("the hook %s.%s failed", type(method.__self__).__name__, name)

@@ -1,4 +1,4 @@
-"""Every bound by name, finite by default."""
+"""Limits: sizes, counts and timeouts of an app or a consumer, all finite by default."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -9,26 +9,34 @@ __all__ = ("Limits", "bound_in")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds of one app or consumer. Sizes in bytes, times in seconds; each is told by its name when it is reached.
+    """The limits of one app or consumer: ``Limits(max_concurrency=4)`` changes one and keeps the other defaults.
 
-    ``max_frame_bytes``: a larger message closes the socket, 1009, in however many fragments it comes; the protocol of
-    `wsaction.server` does not read it. ``max_json_depth``: arrays and objects within each other; ``max_route_length``:
-    characters; both are answered 400. ``max_concurrency``: actions of one connection under way at once.
-    ``max_queued_actions``, ``max_queued_bytes``: frames of one connection that wait their turn, how many and their
-    characters together; one more is answered 503 ``busy``. ``max_subscriptions``: routes that one connection is
-    subscribed to; one more is answered 503 ``busy``. ``max_outbox_bytes``: what waits to be sent; beyond it the client
-    is a slow consumer and is closed, 1013. ``max_threads``: threads that sync actions run in, for the whole app; one
-    that waited for a thread until its timeout is answered 503 ``busy``.
-    ``max_auth_failures``: credentials that one connection may have refused in ``$auth`` frames; the last of them closes
-    it, 1008.
-    ``message_timeout``: a message that is not whole so long after it began closes the socket, 1008, where the protocol
-    is that of `wsaction.server`. ``send_timeout``: a message that is on its way for longer closes the socket, 1013.
-    ``action_timeout``: an action that runs for longer is cancelled and answered 408; of a stream, the time to its first
-    item. ``connect()`` and what else is asked before a handshake is answered has as long. ``auth_timeout``: to
-    authenticate in, where that is required. ``idle_timeout``: a socket on which nothing came, went or ran for so long
-    is closed, 4408. ``drain_timeout``: what ends is waited for so long, then let go.
+    Sizes are in bytes, times in seconds. `wsaction.hooks.Hooks.on_limit` receives the name of a limit that is reached.
 
-    Raises ``ValueError`` for a bound that is not a positive number. ``Limits(max_concurrency=4)`` keeps all the others.
+    * ``max_frame_bytes``: size of an incoming message, over all its fragments. A larger one closes the connection with
+      1009; the protocol of `wsaction.server` does so before it has read the message.
+    * ``max_json_depth``: arrays and objects nested in each other. A deeper frame gets a 400.
+    * ``max_route_length``: characters of a route. A longer one gets a 400.
+    * ``max_concurrency``: actions of one connection that run at the same time. Others are queued.
+    * ``max_queued_actions``, ``max_queued_bytes``: queued frames of one connection, and their characters in total.
+      One more gets a 503 ``busy``.
+    * ``max_subscriptions``: routes that one connection is subscribed to. One more gets a 503 ``busy``.
+    * ``max_outbox_bytes``: data that waits to be sent to a client. A slower client is disconnected with 1013.
+    * ``max_threads``: threads for sync actions, for the whole app. An action that gets none before its timeout is
+      answered with a 503 ``busy``.
+    * ``max_auth_failures``: refused credentials in the ``$auth`` frames of one connection. The last one closes it with
+      1008.
+    * ``message_timeout``: time for one message to arrive, with the protocol of `wsaction.server`. Then the connection
+      closes with 1008.
+    * ``send_timeout``: time for one message to be sent. Then the connection closes with 1013.
+    * ``action_timeout``: time for an action, or for the first item of a stream. Then it is cancelled and gets a 408.
+      All work before the response to the handshake, ``connect()`` included, has the same time in total.
+    * ``auth_timeout``: time for a client to authenticate, where ``$auth`` is required.
+    * ``idle_timeout``: time without a message in either direction and without a running action. Then the connection
+      closes with 4408.
+    * ``drain_timeout``: time for connections and actions to end. Then the server stops waiting for them.
+
+    Raises ``ValueError`` for a limit that is not a positive number.
     """
 
     max_frame_bytes: int = 65_536
@@ -51,15 +59,15 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            kinds = (int, float) if field.type is float else (int,)
-            if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < float("inf"):
-                wanted = "a number of seconds" if field.type is float else "a whole number"
+            types = (int, float) if field.type is float else (int,)
+            if isinstance(value, bool) or not isinstance(value, types) or not 0 < value < float("inf"):
+                expected = "a number of seconds" if field.type is float else "a whole number"
                 raise ValueError(
-                    f"Limits.{field.name} must be {wanted} above 0, not {value!r}; leave it out for the default"
+                    f"Limits.{field.name} must be {expected} above 0, not {value!r}; leave it out for the default"
                 )
         if self.max_json_depth > 199:
             raise ValueError(
-                f"Limits.max_json_depth is at most 199, what the JSON parser itself goes to, not {self.max_json_depth}"
+                f"Limits.max_json_depth is at most 199, the limit of the JSON parser itself, not {self.max_json_depth}"
             )
 
 
@@ -67,8 +75,7 @@ _NAMES = tuple(field.name for field in fields(Limits))
 
 
 def bound_in(ctx: Any) -> tuple[str, float] | None:
-    """The bound that an error's ``ctx`` tells of, and its value. What else an application's own error has there is
-    its own."""
+    """The name and value of the limit in an error's ``ctx``; None for any other ``ctx``, such as an application's."""
     if not isinstance(ctx, Mapping) or "value" not in ctx or ctx.get("limit") not in _NAMES:
         return None
     return ctx["limit"], ctx["value"]

@@ -1,8 +1,10 @@
-"""`SimpleRouter`: two routes for each handler, one of the list and one of a single object, by DRF's names.
+"""`SimpleRouter`: a list route and a detail route for each handler, as in Django REST framework.
 
-router = SimpleRouter()
-router.register("cards", CardHandler)
-router.urls  # cards/ is "card-list", cards/<pk>/ is "card-detail"
+Register handlers and use the router's routes::
+
+    router = SimpleRouter()
+    router.register("cards", CardHandler)
+    router.urls  # cards/ is "card-list", cards/<pk>/ is "card-detail"
 """
 
 from typing import Any
@@ -12,23 +14,24 @@ from wsaction.routing._urlconf import Endpoint, Include
 
 __all__ = ("SimpleRouter", "lookup_name")
 
-LIST_ACTIONS = ("list", "create")
-DETAIL_ACTIONS = ("retrieve", "update", "partial_update", "destroy")
-BOTH_ACTIONS = ("subscribe", "unsubscribe", "presence")
+_LIST_ACTIONS = ("list", "create")
+_DETAIL_ACTIONS = ("retrieve", "update", "partial_update", "destroy")
+_SHARED_ACTIONS = ("subscribe", "unsubscribe", "presence")
 
 
 class SimpleRouter:
     """Routes for handlers: ``routepatterns = router.urls``, or ``path("v1/", include(router.urls))``.
 
-    The list's route has ``list`` and ``create``, an object's route ``retrieve``, ``update``, ``partial_update`` and
-    ``destroy``, as far as the handler has them. Any other action belongs where ``@async_action(detail=...)`` says:
-    True, to an object's route; False, to the list's. Where it says nothing, an action that has a parameter of the key's
-    name (``async def move(self, pk: int)``) belongs to an object's route, and every other to the list's. Those of
-    `wsaction.subscriptions` belong to both.
+    The list route has ``list`` and ``create``. The detail route has ``retrieve``, ``update``, ``partial_update`` and
+    ``destroy``. Both have the actions of `wsaction.subscriptions` and `wsaction.presence`.
 
-    The key is captured as the handler's ``lookup_url_kwarg`` or else ``lookup_field``, by the converter
-    ``lookup_value_converter`` (``"str"``: all but a slash) or by ``lookup_value_regex``. ``trailing_slash=False``
-    leaves out the slash at the end.
+    Another action is on the detail route with ``@async_action(detail=True)``, on the list route with ``detail=False``.
+    Without ``detail``, it is on the detail route if it has a parameter with the name of the captured key, as in
+    ``async def move(self, pk: int)``, else on the list route.
+
+    The key is captured as the handler's ``lookup_url_kwarg`` or ``lookup_field``. It is matched by
+    ``lookup_value_regex``, or by the converter ``lookup_value_converter`` (``"str"`` by default: anything but a slash).
+    ``trailing_slash=False`` leaves out the slash at the end.
     """
 
     def __init__(self, trailing_slash: bool = True) -> None:
@@ -36,10 +39,10 @@ class SimpleRouter:
         self.registry: list[tuple[str, Any, str]] = []
 
     def register(self, prefix: str, handler: Any, basename: str | None = None) -> None:
-        """Adds a handler's routes below ``prefix``, ``"cards"`` or ``"boards/<int:board_pk>/cards"``.
+        """Adds a handler's routes below ``prefix``, such as ``"cards"`` or ``"boards/<int:board_pk>/cards"``.
 
-        ``basename`` begins their names, by default that of the queryset's model in lower case. Raises
-        `ImproperlyConfigured` for a handler that is none, and for a prefix or a name that is registered already.
+        ``basename`` is the start of the routes' names; by default the name of the queryset's model in lower case.
+        Raises `ImproperlyConfigured` for anything but a handler class, and for a prefix or basename that is taken.
         """
         if not hasattr(handler, "as_aaah") or not isinstance(handler, type):
             raise ImproperlyConfigured(
@@ -49,15 +52,15 @@ class SimpleRouter:
         basename = basename or self.get_default_basename(handler)
         for known, other, name in self.registry:
             if prefix == known or basename == name:
-                what = f"prefix {prefix!r}" if prefix == known else f"basename {basename!r}"
+                taken = f"prefix {prefix!r}" if prefix == known else f"basename {basename!r}"
                 raise ImproperlyConfigured(
-                    f"the {what} is {other.__name__}'s already; register {handler.__name__} by another, as in "
+                    f"the {taken} is {other.__name__}'s already; register {handler.__name__} by another, as in "
                     f"register({prefix!r}, {handler.__name__}, basename='...')"
                 )
         self.registry.append((prefix, handler, basename))
 
     def get_default_basename(self, handler: Any) -> str:
-        """The model's name in lower case. Raises `ImproperlyConfigured` for a handler without a queryset."""
+        """The name of the queryset's model in lower case. Raises `ImproperlyConfigured` if there is none."""
         queryset = getattr(handler, "queryset", None)
         model = getattr(queryset, "model", None)
         if queryset is not None and model is None:
@@ -74,52 +77,49 @@ class SimpleRouter:
 
     @property
     def urls(self) -> list[Endpoint | Include]:
-        """The routes of all that is registered, in this order."""
+        """The routes of all registered handlers, in the order of registration."""
         return [route for registered in self.registry for route in self._routes(*registered)]
 
     @property
     def routepatterns(self) -> list[Endpoint | Include]:
-        """The same, for ``include(router)``."""
+        """The same as `urls`, for ``include(router)``."""
         return self.urls
 
     def _routes(self, prefix: str, handler: Any, basename: str) -> list[Endpoint | Include]:
         key = lookup_name(handler)
-        both = [name for name in handler.available_actions if name in BOTH_ACTIONS]
-        others = {name: action for name, action in handler.available_actions.items() if name not in both}
-        of_objects = [name for name, action in others.items() if is_detail(name, action, key)]
-        of_lists = [name for name in others if name not in of_objects]
-        of_lists = [*of_lists, *both] if of_lists or not of_objects else []
-        of_objects = [*of_objects, *both] if of_objects else []
+        shared = [name for name in handler.available_actions if name in _SHARED_ACTIONS]
+        actions = {name: action for name, action in handler.available_actions.items() if name not in shared}
+        detail_names = [name for name, action in actions.items() if _is_detail(name, action, key)]
+        list_names = [name for name in actions if name not in detail_names]
         routes: list[Endpoint | Include] = []
-        if of_lists:
+        if list_names or (shared and not detail_names):
             route = f"{prefix}{self.trailing_slash}" if prefix else ""
-            routes.append(path(route, handler.as_aaah(actions=of_lists), name=f"{basename}-list"))
-        if of_objects:
-            routes.append(self._detail(prefix, handler, key, handler.as_aaah(actions=of_objects), f"{basename}-detail"))
+            routes.append(path(route, handler.as_aaah(actions=list_names + shared), name=f"{basename}-list"))
+        if detail_names:
+            view = handler.as_aaah(actions=detail_names + shared)
+            routes.append(self._detail_route(prefix, handler, key, view, f"{basename}-detail"))
         return routes
 
-    def _detail(self, prefix: str, handler: Any, key: str, view: Any, name: str) -> Endpoint | Include:
+    def _detail_route(self, prefix: str, handler: Any, key: str, view: Any, name: str) -> Endpoint | Include:
         start = f"{prefix}/" if prefix else ""
         regex = getattr(handler, "lookup_value_regex", None)
         if regex is None:
             converter = getattr(handler, "lookup_value_converter", "str")
-            by_path: Endpoint = path(f"{start}<{converter}:{key}>{self.trailing_slash}", view, name=name)
-            return by_path
-        one: Endpoint = re_path(rf"^(?P<{key}>{regex}){self.trailing_slash}\Z", view, name=name)
-        return path(start, include([one])) if start else one
+            route: Endpoint = path(f"{start}<{converter}:{key}>{self.trailing_slash}", view, name=name)
+            return route
+        route = re_path(rf"^(?P<{key}>{regex}){self.trailing_slash}\Z", view, name=name)
+        return path(start, include([route])) if start else route
 
 
 def lookup_name(handler: Any) -> str:
-    """What the key in the route is called: ``lookup_url_kwarg``, or ``lookup_field``, or ``"pk"``."""
-    own = getattr(handler, "lookup_url_kwarg", None)
-    return str(own or getattr(handler, "lookup_field", "pk"))
+    """The name of the captured key: the handler's ``lookup_url_kwarg`` or ``lookup_field``, or ``"pk"``."""
+    return str(getattr(handler, "lookup_url_kwarg", None) or getattr(handler, "lookup_field", "pk"))
 
 
-def is_detail(name: str, action: Any, key: str) -> bool:
-    """Whether an action belongs to the route of one object."""
+def _is_detail(name: str, action: Any, key: str) -> bool:
+    """Whether an action is on the detail route."""
     if action.options.detail is not None:
-        told: bool = action.options.detail
-        return told
-    if name in (*LIST_ACTIONS, *DETAIL_ACTIONS):
-        return name in DETAIL_ACTIONS
+        return bool(action.options.detail)
+    if name in (*_LIST_ACTIONS, *_DETAIL_ACTIONS):
+        return name in _DETAIL_ACTIONS
     return any(parameter[0] == key for parameter in action.parameters)

@@ -1,7 +1,7 @@
-"""Running an app with uvicorn: its recommended settings, and a drain before it stops.
+"""Running an app with uvicorn, with safe settings and a graceful shutdown.
 
-uvicorn closes its connections, 1012, before it tells an app that it stops. `DrainingProtocol` lets the apps of the
-process drain first; uvicorn takes it as its WebSocket protocol, whatever starts it and with however many workers::
+When uvicorn stops, it closes its connections with 1012 before the app learns of it. `DrainingProtocol` lets the apps of
+the process drain first. It is a WebSocket protocol of uvicorn, for any way to start it and any number of workers::
 
     wsaction run main:app
     uvicorn main:app --ws wsaction.server:DrainingProtocol --http wsaction.server:HTTPProtocol
@@ -27,34 +27,39 @@ except ImportError as exc:
 
 __all__ = ("DrainingProtocol", "HTTPProtocol", "run")
 
-LAST_WORDS = 1.0  # seconds that a client has to take what was sent to it before its socket is cut
+_CLOSE_TIMEOUT = 1.0  # seconds for a client to read what was sent to it, before its socket is aborted
 
 
 class DrainingProtocol(FairProtocol):
-    """`wsaction._server.uvicorn_protocol.FairProtocol` that, told to shut down, waits until the apps have drained.
+    """A WebSocket protocol for uvicorn: ``--ws wsaction.server:DrainingProtocol``.
 
-    That takes no longer than their ``drain_timeout``. What is open then, because its client does not answer or another
-    app serves it, is closed as uvicorn does it, and cut off soon after.
+    On shutdown, it waits until the apps have drained, at most for their ``drain_timeout``. A connection that is still
+    open then, because its client does not answer or because another app serves it, is closed by uvicorn and aborted
+    after a second. All connections share the event loop fairly, and a message is bounded before it is read.
     """
 
     def shutdown(self) -> None:
+        """Drains the apps, then closes the connection. uvicorn calls this when it stops."""
         if self.handshake_complete:
-            _drained(self.loop).add_done_callback(self._shut_down)
+            _drain(self.loop).add_done_callback(self._shut_down)
         else:
             super().shutdown()
 
     def _shut_down(self, drained: "asyncio.Task[None]") -> None:
         if not self.transport.is_closing():
             super().shutdown()
-        self.loop.call_later(LAST_WORDS, self.transport.abort)
+        self.loop.call_later(_CLOSE_TIMEOUT, self.transport.abort)
 
 
 class HTTPProtocol(H11Protocol):
-    """uvicorn's on h11, which bounds the headers of a handshake at 64 KiB: by httptools they are not bounded.
+    """An HTTP protocol for uvicorn: ``--http wsaction.server:HTTPProtocol``. It handles WebSocket handshakes better.
 
-    A handshake is at least HTTP/1.1 (RFC 6455, 4.2.1); uvicorn hides from its WebSocket protocol which it was. Several
-    ``Connection`` headers, as some proxies send them, are one list (RFC 9110, 5.3); uvicorn takes the last of them.
-    Frames that come in one segment with the handshake are read; uvicorn loses them.
+    It is based on h11, which limits the headers of a handshake to 64 KiB; httptools has no limit. Other differences
+    from uvicorn's own:
+
+    * A handshake in HTTP/1.0 gets a 400 (RFC 6455, 4.2.1). uvicorn hides the version from its WebSocket protocol.
+    * Several ``Connection`` headers, which some proxies send, are one list (RFC 9110, 5.3). uvicorn reads the last one.
+    * Frames in the same TCP segment as the handshake are read. uvicorn loses them.
     """
 
     def _get_upgrade(self) -> bytes | None:
@@ -63,11 +68,12 @@ class HTTPProtocol(H11Protocol):
         return next((value.lower() for name, value in self.headers if asks and name == b"upgrade"), None)
 
     def handle_websocket_upgrade(self, event: Any) -> None:
+        """Refuses HTTP/1.0, and gives the bytes after the handshake to the WebSocket protocol."""
         if event.http_version < b"1.1":
             self.send_400_response("A WebSocket handshake is HTTP/1.1 or later.")
         else:
             super().handle_websocket_upgrade(event)
-            early, _ = self.conn.trailing_data  # of a client that does not wait for the answer
+            early, _ = self.conn.trailing_data  # from a client that did not wait for the response
             if early and not self.transport.is_closing():
                 protocol: Any = self.transport.get_protocol()
                 protocol.data_received(early)
@@ -76,15 +82,15 @@ class HTTPProtocol(H11Protocol):
 _draining: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]]" = WeakKeyDictionary()
 
 
-def _drained(loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
-    """The one task that drains the apps of this loop; another one where it is another server that stops."""
+def _drain(loop: asyncio.AbstractEventLoop) -> "asyncio.Task[None]":
+    """The task that drains the apps of this loop. All connections share it; a later shutdown gets a new one."""
     if (task := _draining.get(loop)) is None or task.done():
         task = _draining[loop] = loop.create_task(drain_all())
     return task
 
 
-def _log_config(level: str | int | None) -> dict[str, Any]:
-    """uvicorn's logging with our logger as one of its own; it is handed on to the processes that are started."""
+def _logging_config(level: str | int | None) -> dict[str, Any]:
+    """uvicorn's logging configuration with the logger ``wsaction``. uvicorn passes it to its worker processes."""
     config: dict[str, Any] = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
     if isinstance(level, str):
         level = uvicorn.config.LOG_LEVELS[level.lower()]
@@ -93,13 +99,15 @@ def _log_config(level: str | int | None) -> dict[str, Any]:
 
 
 def run(app: Any, **options: Any) -> None:
-    """Runs an app, or one named ``"module:app"``, until SIGTERM or Ctrl-C; connections are drained then.
+    """Runs an app until SIGTERM or Ctrl-C, then drains its connections: ``run("main:app", port=9000, workers=2)``.
 
-    ``options`` are those of ``uvicorn.run`` and go before what is set here: `DrainingProtocol`, `HTTPProtocol`, no
-    compression, and no bound of the server's for messages where there is the ``max_frame_bytes`` of what serves the
-    connection. An app that is not of wsaction is sent no larger ones than that is by default.
-    uvicorn's logging has the logger ``wsaction`` beside its own, at the same ``log_level``, unless the program has
-    given that logger, or the root, a handler. ``run("main:app", port=9000, workers=2)``.
+    ``app`` is an ASGI app, or ``"module:app"``. ``options`` are those of ``uvicorn.run``; they override these defaults:
+
+    * `DrainingProtocol` and `HTTPProtocol`.
+    * No compression of messages.
+    * No ``ws_max_size``: the limit is the ``max_frame_bytes`` of the consumer that serves the connection. For an app
+      that is not of wsaction, and with another ``ws``, it is the default of ``max_frame_bytes``.
+    * The logger ``wsaction`` has uvicorn's handler and ``log_level``, unless it or the root logger has a handler.
     """
     settings: dict[str, Any] = {
         "ws": "wsaction.server:DrainingProtocol",
@@ -108,9 +116,9 @@ def run(app: Any, **options: Any) -> None:
         "http": "wsaction.server:HTTPProtocol",
     }
     if not logging.getLogger("wsaction").hasHandlers():
-        settings["log_config"] = _log_config(options.get("log_level"))
+        settings["log_config"] = _logging_config(options.get("log_level"))
     if options.get("workers"):
-        os.environ[WORKERS_VARIABLE] = str(options["workers"])  # for the processes that are started
+        os.environ[WORKERS_VARIABLE] = str(options["workers"])  # for the worker processes
     try:
         uvicorn.run(app, **{**settings, **options})
     finally:

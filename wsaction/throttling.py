@@ -1,21 +1,21 @@
-"""How often: throttle classes, and the token buckets that they take from.
+"""Throttles: how often a user, an address or a connection may call actions, as token buckets.
 
-A throttle names whose bucket a frame takes a token from, and a rate. ``"100/min"`` is a bucket of 100 tokens that fills
-up evenly, one token each 0.6 s: 100 frames at once, then one each 0.6 s. A frame that finds its bucket empty is
-answered 429 ``throttled`` with ``ctx.retry_after``, the seconds after which the next token is there, and takes nothing.
+A throttle has a rate and a key, which selects a bucket. ``"100/min"`` is a bucket of 100 tokens that refills evenly: it
+allows 100 frames at once, then one every 0.6 s. A frame that finds its bucket empty takes no token and gets a 429
+``throttled``. Its ``ctx.retry_after`` is the time in seconds until the next token.
 
-``throttle_classes`` are asked after the permissions (who may not act takes no tokens) and before parameters are looked
-at, so that wrong frames count too, as do those for actions and routes that do not exist. The outermost handler's come
-first, each tuple from left to right, and the first refusal ends it. What earlier throttles took of a frame that a later
-one refuses is not given back: that would be a second question to a shared store, and could not be had at once with the
-first; so the one that refuses most often belongs first. A throttle that several handlers on the way to an action
-name (same class, scope and rate) is asked once, for the outermost of them.
+``throttle_classes`` are checked after the permissions, so that refused users take no tokens. They are checked before
+the parameters, so that invalid frames count too, as do those for unknown actions and routes. The outermost handler's
+throttles come first, then each tuple from left to right, until one refuses. Tokens that earlier throttles took are not
+given back: that would take a second request to a shared store, and could not be atomic. So put the throttle that
+refuses most often first. If several handlers on the way to an action have the same throttle (class, scope and rate), it
+is checked once, for the outermost of them.
 
 ============================  ==========================================================================
-`UserRateThrottle`            a bucket for each user; for each address where nobody is authenticated
-`AnonRateThrottle`            a bucket for each address, of those who are not authenticated only
-`ScopedRateThrottle`          as `UserRateThrottle`, the rate found by the handler's ``throttle_scope``
-`ConnectionRateThrottle`      a bucket for each connection, gone with it
+`UserRateThrottle`            a bucket for each user, or for each address of anonymous clients
+`AnonRateThrottle`            a bucket for each address, for anonymous clients only
+`ScopedRateThrottle`          as `UserRateThrottle`, with a rate for the handler's ``throttle_scope``
+`ConnectionRateThrottle`      a bucket for each connection, deleted with it
 ============================  ==========================================================================
 
 >>> class Chat(AsyncAPIConsumer):
@@ -33,9 +33,9 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, ClassVar, Protocol, TypeAlias
 
+from wsaction._utils.hints import did_you_mean
 from wsaction._utils.misspellings import defined_by_user, refuse_misspelt
 from wsaction.authentication._classes import counted_id
 from wsaction.exceptions import ImproperlyConfigured, Throttled
@@ -59,20 +59,23 @@ __all__ = (
 _RATE = r"\s*([0-9]{1,9})\s*/\s*([0-9]{0,9})\s*([a-z]+)\s*"
 _NAMES = {1: "s sec second", 60: "m min minute", 3_600: "h hour", 86_400: "d day"}
 _UNITS = {name: seconds for seconds, names in _NAMES.items() for name in names.split()}
-_CLOSE = 1e-6  # seconds; a token that is this near is there, so that who waits for retry_after is not a rounding short
-_SWEPT = 4  # buckets looked at for each token taken, so that those which are full go faster than new ones come
+_TOLERANCE = 1e-6  # seconds; without it, rounding could refuse a client that waited exactly retry_after
+_SWEEP = 4  # buckets to check for each token taken; more than one, so that full buckets go faster than new ones come
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A bucket of ``burst`` tokens, filled evenly within ``period`` seconds. ``Rate.parse("10/5s") == Rate(10, 5)``."""
+    """A rate: ``burst`` tokens, refilled evenly in ``period`` seconds. ``Rate.parse("10/5s") == Rate(10, 5)``."""
 
     burst: int
     period: float
 
     @classmethod
     def parse(cls, text: Any, *, owner: str = "a rate") -> "Rate":
-        """Reads ``"100/min"`` and ``"10/5s"``. Raises `ImproperlyConfigured` for anything else, naming ``owner``."""
+        """Parses ``"100/min"`` or ``"10/5s"``. Units are s, sec, second, m, min, minute, h, hour, d and day.
+
+        Raises `ImproperlyConfigured` for any other text; its message begins with ``owner``.
+        """
         match = re.fullmatch(_RATE, text) if isinstance(text, str) else None
         if match is None or match[3] not in _UNITS or 0 in (burst := int(match[1]), times := int(match[2] or 1)):
             expected = f"a rate such as '100/min' or '10/5s', numbers above 0, a unit of {', '.join(_UNITS)}"
@@ -81,22 +84,22 @@ class Rate:
 
 
 class ThrottleStore(Protocol):
-    """Where buckets are kept. One that several processes share awaits; one in the process answers at once."""
+    """Interface of a store of buckets. `MemoryThrottleStore` serves one process; Redis can serve several."""
 
     def take(self, key: str, rate: Rate) -> float | Awaitable[float]:
-        """Takes a token from the bucket ``key``, at once with looking whether there is one.
+        """Takes a token from the bucket ``key``, atomically.
 
-        0.0 where it was taken; else the seconds until there will be one, and nothing was taken. A bucket that was never
-        seen is full. One key always comes with the same rate. The clock is the store's own.
+        Returns 0.0 if it took one, else the seconds until there will be one. It may return an awaitable of that. A new
+        bucket is full. A key always comes with the same rate. The store uses its own clock.
         """
 
 
 class MemoryThrottleStore:
-    """The buckets of this process: at most ``max_keys``, and those that are full again are forgotten.
+    """The buckets of one process, at most ``max_keys``. A bucket that is full again is dropped.
 
-    Where more than that are not full, the one that would be soonest is forgotten: those who come from ever new
-    addresses push each other out, and not who used up a bucket. ``clock`` gives seconds that never go back. Threads may
-    share it. Raises ``ValueError`` for a ``max_keys`` below 1.
+    If too many buckets are not full, the one that would be full first is dropped. So a client that uses ever new
+    addresses does not drop the bucket of one that used up its tokens. ``clock`` returns seconds that never decrease.
+    The store is thread-safe. Raises ``ValueError`` for a ``max_keys`` below 1.
     """
 
     __slots__ = ("_by_time", "_clock", "_full_at", "_lock", "max_keys")
@@ -104,24 +107,27 @@ class MemoryThrottleStore:
     def __init__(self, max_keys: int = 10_000, *, clock: Callable[[], float] = time.monotonic) -> None:
         if type(max_keys) is not int or max_keys < 1:
             raise ValueError(f"MemoryThrottleStore(max_keys=...) is a whole number above 0, not {max_keys!r}")
-        self.max_keys, self._clock, self._lock = max_keys, clock, threading.Lock()
-        self._full_at: dict[str, float] = {}  # all that is to be known of a bucket of a known rate
-        self._by_time: list[tuple[float, str]] = []  # a heap with each key once, its time as it once was or later is
+        self.max_keys = max_keys
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._full_at: dict[str, float] = {}  # with the rate, it is the whole state of a bucket
+        self._by_time: list[tuple[float, str]] = []  # a heap with each key once; its time may be out of date: too early
 
     def __len__(self) -> int:
-        """How many buckets are kept."""
+        """The number of buckets in the store."""
         return len(self._full_at)
 
     def take(self, key: str, rate: Rate) -> float:
+        """Takes a token from the bucket ``key``; see `ThrottleStore.take`."""
         with self._lock:
             now = self._clock()
-            for _ in range(_SWEPT):
+            for _ in range(_SWEEP):
                 if not self._by_time or self._by_time[0][0] > now:
                     break
                 self._forget_first()
             known = self._full_at.get(key)
             full_at = (now if known is None or known < now else known) + rate.period / rate.burst
-            if (wait := full_at - now - rate.period) > _CLOSE:
+            if (wait := full_at - now - rate.period) > _TOLERANCE:
                 return wait
             if known is None:
                 while len(self._full_at) >= self.max_keys:
@@ -131,7 +137,7 @@ class MemoryThrottleStore:
             return 0.0
 
     def _forget_first(self) -> None:
-        """Forgets the bucket that is full first, or, where that took a token since, puts it where it belongs."""
+        """Drops the first bucket of the heap; if it lost a token since, moves it to its new place instead."""
         noted, key = self._by_time[0]
         if (full_at := self._full_at[key]) > noted:
             heapq.heapreplace(self._by_time, (full_at, key))
@@ -141,9 +147,9 @@ class MemoryThrottleStore:
 
 
 class BaseThrottle:
-    """How often something may be done. A subclass answers `wait`; its one instance serves all frames at once.
+    """Base class of all throttles. A subclass overrides `wait`; one instance serves all frames concurrently.
 
-    Raises `ImproperlyConfigured` for a subclass whose attributes are misspelt.
+    Raises `ImproperlyConfigured` for a subclass with a misspelt attribute.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -152,24 +158,24 @@ class BaseThrottle:
         if hasattr(cls, "allow_request") and not defined_by_user(cls, "wait"):
             raise ImproperlyConfigured(
                 f"{cls.__name__}.allow_request would never be called; expected wait(scope, handler, action), which "
-                "returns the seconds to wait, 0.0 where the action may be called"
+                "returns the seconds to wait, or 0.0 if the action may be called now"
             )
 
     def wait(self, scope: Any, handler: Any, action: str) -> float | Awaitable[float]:
-        """The seconds until this action may be called; 0.0: it may now, which is counted."""
+        """Counts the call and returns 0.0 if the action may be called now, else the seconds to wait. May be async."""
         raise NotImplementedError(f"{type(self).__name__}.wait(scope, handler, action) is missing")
 
     def bound(self, owner: str, throttle_scope: str | None) -> "BaseThrottle | None":
-        """This throttle as it is asked for a handler, ``owner`` in errors; None: it has no say there."""
+        """The throttle to use for a handler; None if it does not throttle there. ``owner`` names it in errors."""
         return self
 
     def counts_as(self) -> Hashable:
-        """What throttles have in common of which only the first is asked for a frame."""
+        """A key of the throttle: of several with the same key, only the first is checked for a frame."""
         return self
 
 
 def _check(owner: str, throttle: Any) -> None:
-    """Raises `ImproperlyConfigured` for attributes of a throttle, or of its class, that cannot work."""
+    """Raises `ImproperlyConfigured` for invalid attributes of a throttle or of its class."""
     rates = {f"THROTTLE_RATES[{scope!r}]": rate for scope, rate in throttle.THROTTLE_RATES.items()}
     for name, rate in {"rate": throttle.rate, **rates}.items():
         if rate is not None:
@@ -179,19 +185,21 @@ def _check(owner: str, throttle: Any) -> None:
     if type(count := throttle.num_proxies) is not int or count < 0:
         raise ImproperlyConfigured(f"{owner}.num_proxies: expected a whole number, got {count!r}; 0 trusts none")
     if inspect.iscoroutinefunction(throttle.get_cache_key):
-        what = "expected a plain function, got a coroutine function; override wait(), which may be async"
-        raise ImproperlyConfigured(f"{owner}.get_cache_key: {what}")
+        what = "a plain function, got a coroutine function; override wait(), which may be async"
+        raise ImproperlyConfigured(f"{owner}.get_cache_key: expected {what}")
 
 
 class SimpleRateThrottle(BaseThrottle):
-    """A throttle with a rate; a subclass says whose bucket a frame takes from, by `get_cache_key`.
+    """A throttle with a rate. A subclass overrides `get_cache_key`, which selects the bucket for a frame.
 
-    ``rate``, as an attribute or an argument, goes before ``THROTTLE_RATES[scope]``; None there throttles nothing.
-    ``scope`` keeps the buckets of one throttle from those of another. ``store`` has the buckets: set
-    ``SimpleRateThrottle.store`` once and for all. ``num_proxies``: how many proxies before this server add to
-    ``X-Forwarded-For``; with 0, nobody is believed but the server (``scope["client"]``).
+    * ``rate``: attribute or argument, such as ``"100/min"``. Without one, ``THROTTLE_RATES[scope]`` counts; None there
+      means no throttling.
+    * ``scope``: keeps the buckets of this throttle apart from those of others.
+    * ``store``: holds the buckets. Set ``SimpleRateThrottle.store`` to change it for all throttles.
+    * ``num_proxies``: the number of proxies in front of the server that append to ``X-Forwarded-For``. With 0, that
+      header is ignored and the address is ``scope["client"]``.
 
-    Raises `ImproperlyConfigured` when declared for what cannot work, and when mounted for a rate that is missing.
+    Raises `ImproperlyConfigured` for invalid attributes at declaration, and for a missing rate at mounting.
     """
 
     rate: str | None = None
@@ -200,7 +208,7 @@ class SimpleRateThrottle(BaseThrottle):
     num_proxies: ClassVar[int] = 0
     store: ClassVar[ThrottleStore] = MemoryThrottleStore()
 
-    limit: Rate  # once it is bound, as what is put before a key
+    limit: Rate  # this and the prefix of its keys are set by `bound`
     _prefix: str
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -215,35 +223,35 @@ class SimpleRateThrottle(BaseThrottle):
         _check(type(self).__name__, self)
 
     def get_cache_key(self, scope: Any, handler: Any, action: str) -> str | None:
-        """Whose bucket it is; None: not throttled. `wait` puts the throttle's own scope and rate before it."""
+        """The key of the bucket; None for no throttling. `wait` adds the throttle's scope and rate to it."""
         raise NotImplementedError(f"{type(self).__name__}.get_cache_key(scope, handler, action) is missing")
 
     def get_rate(self) -> str | None:
-        """The rate as it is declared; None: nothing is throttled. Asked when mounted."""
+        """The declared rate; None for no throttling. Called at mounting."""
         if self.rate is not None:
             return self.rate
         if (scope := str(self.scope)) in self.THROTTLE_RATES:
             return self.THROTTLE_RATES[scope]
-        near = get_close_matches(scope, self.THROTTLE_RATES, 1)
-        hint = f"did you mean the scope {near[0]!r}?" if near else "as in rate = '100/min'"
         raise ImproperlyConfigured(
-            f"{type(self).__name__}: expected a rate, or THROTTLE_RATES[{self.scope!r}]; got neither; {hint}"
+            f"{type(self).__name__}: expected a rate, as in rate = '100/min', or THROTTLE_RATES[{self.scope!r}]; got "
+            f"neither; {did_you_mean(scope, self.THROTTLE_RATES, 'THROTTLE_RATES has')}"
         )
 
     def get_ident(self, scope: Any) -> str:
-        """The client's address. Where the server tells none, as behind a Unix socket, all clients share one."""
+        """The client's address. If the server has none, as with a Unix socket, all clients share one bucket."""
         if self.num_proxies:
-            told = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
-            if addresses := [text for part in told.decode("latin-1").split(",") if (text := part.strip())]:
+            header = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+            if addresses := [text for part in header.decode("latin-1").split(",") if (text := part.strip())]:
                 return addresses[-min(self.num_proxies, len(addresses))]
         return str((scope.get("client") or ("unknown",))[0])
 
     def wait(self, scope: Any, handler: Any, action: str) -> float | Awaitable[float]:
-        """Takes a token from the bucket of `get_cache_key`."""
+        """Takes a token from the bucket of `get_cache_key`; returns 0.0, or the seconds to wait."""
         key = self.get_cache_key(scope, handler, action)
         return 0.0 if key is None else self.store.take(self._prefix + key, self.limit)
 
     def bound(self, owner: str, throttle_scope: str | None) -> "SimpleRateThrottle | None":
+        """A copy with its rate parsed; None if it has no rate."""
         if (rate := self.get_rate()) is None:
             return None
         throttle = copy.copy(self)
@@ -252,36 +260,39 @@ class SimpleRateThrottle(BaseThrottle):
         return throttle
 
     def counts_as(self) -> Hashable:
+        """The class, the scope and the rate."""
         return type(self), self._prefix
 
 
 class UserRateThrottle(SimpleRateThrottle):
-    """A bucket for each user, and for each address where nobody is authenticated.
+    """A bucket for each user; for anonymous clients, a bucket for each address.
 
-    A user is told by ``WSAction(user_id=...)``, else by ``pk``, ``id``, ``identity`` or ``username``, the first that
-    there is; ``TypeError`` for none.
+    ``WSAction(user_id=...)`` identifies a user; otherwise the first of ``pk``, ``id``, ``identity`` and ``username``
+    that the user has. Raises ``TypeError`` for a user without any of them.
     """
 
     scope: str | None = "user"
 
     def get_cache_key(self, scope: Any, handler: Any, action: str) -> str | None:
-        known = _AUTHENTICATED.has_permission(scope, handler, action)
-        who = counted_id(scope) if known else None
-        return f"addr:{self.get_ident(scope)}" if who is None else f"user:{who}"
+        """The user's id, or the client's address."""
+        user_id = counted_id(scope) if _AUTHENTICATED.has_permission(scope, handler, action) else None
+        return f"addr:{self.get_ident(scope)}" if user_id is None else f"user:{user_id}"
 
 
 class AnonRateThrottle(SimpleRateThrottle):
-    """A bucket for each address, of those who are not authenticated; all others are not throttled."""
+    """A bucket for each address of anonymous clients. Authenticated users are not throttled."""
 
     scope = "anon"
 
     def get_cache_key(self, scope: Any, handler: Any, action: str) -> str | None:
+        """The client's address; None for an authenticated user."""
         return None if _AUTHENTICATED.has_permission(scope, handler, action) else f"addr:{self.get_ident(scope)}"
 
 
 class ScopedRateThrottle(UserRateThrottle):
-    """As `UserRateThrottle`, its scope being the ``throttle_scope`` of the handler, and its rate found by that in
-    ``THROTTLE_RATES``. Handlers without a ``throttle_scope`` are not throttled.
+    """A `UserRateThrottle` whose scope is the handler's ``throttle_scope``, with its rate in ``THROTTLE_RATES``.
+
+    Handlers without a ``throttle_scope`` are not throttled.
 
     >>> class Scoped(ScopedRateThrottle):
     ...     THROTTLE_RATES = {"uploads": "20/day", "search": "10/5s"}
@@ -290,6 +301,7 @@ class ScopedRateThrottle(UserRateThrottle):
     scope: str | None = None
 
     def bound(self, owner: str, throttle_scope: str | None) -> SimpleRateThrottle | None:
+        """A copy with the handler's scope; None for a handler without one."""
         throttle = copy.copy(self)
         throttle.scope = throttle_scope if self.scope is None else self.scope
         if throttle.scope is None:
@@ -299,23 +311,25 @@ class ScopedRateThrottle(UserRateThrottle):
 
 
 class ConnectionRateThrottle(SimpleRateThrottle):
-    """A bucket for each connection: it is kept with the connection, never in ``store``, and gone when that ends.
+    """A bucket for each connection. It lives in the connection, not in ``store``, and is deleted with it.
 
-    A subclass may answer several keys, for a bucket for each route, say; 64 of them are kept.
+    A subclass may return several keys, to have a bucket for each route, for example; a connection keeps 64 of them.
     """
 
     scope = "connection"
     clock: ClassVar[Callable[[], float]] = time.monotonic
 
     def get_cache_key(self, scope: Any, handler: Any, action: str) -> str | None:
+        """The same key for all frames of a connection."""
         return ""
 
     def wait(self, scope: Any, handler: Any, action: str) -> float:
+        """Takes a token from a bucket of the connection; returns 0.0, or the seconds to wait."""
         if (key := self.get_cache_key(scope, handler, action)) is None:
             return 0.0
-        kept = vars(handler.consumer)
-        if (store := kept.get("_throttle_store")) is None:
-            store = kept["_throttle_store"] = MemoryThrottleStore(64, clock=type(self).clock)
+        attributes = vars(handler.consumer)
+        if (store := attributes.get("_throttle_store")) is None:
+            store = attributes["_throttle_store"] = MemoryThrottleStore(64, clock=type(self).clock)
         return store.take(self._prefix + key, self.limit)  # type: ignore[no-any-return]  # a MemoryThrottleStore
 
 
@@ -325,7 +339,7 @@ _AUTHENTICATED = IsAuthenticated()
 
 
 def compile_throttles(classes: Any, *, owner: str, throttle_scope: str | None = None) -> Throttles:
-    """Reads ``throttle_classes`` once: classes or instances, each bound to its rate; those without a say left out.
+    """Makes instances of ``throttle_classes`` with their rates, without those that do not throttle.
 
     ``owner`` names them in errors ("CardHandler.throttle_classes"). Raises `ImproperlyConfigured`.
     """
@@ -346,11 +360,11 @@ def _throttle(entry: Any, owner: str) -> BaseThrottle:
 
 
 def _check_answers(owner: str, throttle: BaseThrottle) -> None:
-    """Raises `ImproperlyConfigured` for a throttle without the method that is asked, or with one that cannot be."""
-    asked = ["wait"]
+    """Raises `ImproperlyConfigured` for a throttle whose method is missing or takes other arguments."""
+    names = ["wait"]
     if isinstance(throttle, SimpleRateThrottle) and not defined_by_user(type(throttle), "wait"):
-        asked.append("get_cache_key")
-    for name in asked:
+        names.append("get_cache_key")
+    for name in names:
         method = getattr(throttle, name)
         expected = f"{type(throttle).__name__} to define {name}(scope, handler, action)"
         if method.__func__ in (BaseThrottle.wait, SimpleRateThrottle.get_cache_key):
@@ -362,12 +376,12 @@ def _check_answers(owner: str, throttle: BaseThrottle) -> None:
 
 
 async def check_throttles(throttles: Throttles, scope: Any, handler: Any, action: Any) -> None:
-    """Raises `Throttled` where one of them, asked in order, says to wait. Suspends only where a store does."""
+    """Checks throttles in order; raises `Throttled` at the first that refuses. Suspends only if a store does."""
     for throttle in throttles:
         wait = throttle.wait(scope, handler, action)
         if not isinstance(wait, float | int):
             wait = await wait
-        if isinstance(wait, bool):  # of which False would let everyone through, who was meant to be refused
+        if isinstance(wait, bool):  # False counts as 0.0: a throttle that means to refuse would allow
             raise TypeError(f"{type(throttle).__name__}.wait returned {wait}; return the seconds to wait, or 0.0")
         if wait > 0:
             raise Throttled(wait=wait)

@@ -1,24 +1,27 @@
-"""The unit of work: what an action changes is kept as a whole, before its reply is sent, or not at all.
+"""Transactions: one unit of work for each action, committed before its reply is sent, or rolled back.
 
-Each frame has one of its own, made when a queryset first needs it. It is committed once the action has returned and its
-reply is written, so that a commit that fails is what the client is told; an error, a cancellation or a timeout rolls it
-back. Of a stream, each step between two yields is a unit, so that a paused stream holds no connection.
+Each frame has its own unit, which begins when a queryset first needs it. It is committed after the action has returned
+and the reply is encoded, and before the reply is sent. So if the commit fails, the client gets its error. An error, a
+cancellation or a timeout rolls the unit back. In a stream, each step between two yields is a unit, so that a paused
+stream holds no database connection.
 
 A unit belongs to the task that began it. Other tasks (``create_task``, ``gather``, a ``TaskGroup``) are outside of it,
-whoever began or awaits them: what they write is kept and told by itself, as with a database session of their own.
-`UnitOfWork.include` brings work in another task into the unit. What a sync action calls through `anyio.from_thread`
-is part of the action's unit; the tasks that it begins there are not.
+even if its task awaits them: their changes are committed and published on their own. `UnitOfWork.include` brings work
+in another task into the unit. What a sync action calls through `anyio.from_thread` is part of the action's unit; tasks
+that are started there are not.
 
-A commit may end in three ways. It is kept; it is refused, and nothing is kept; or nobody knows, since its answer was
-lost. Where nobody knows, the caller gets `OutcomeUnknown` and whatever waited for the commit is told so.
+A commit succeeds, fails, or has an unknown outcome because its answer was lost. If it fails, nothing is changed. If the
+outcome is unknown, the caller gets `OutcomeUnknown`, and ``if_unknown`` callbacks run.
 
-Outside of a frame (an HTTP endpoint, a job, a test) each operation of a queryset is a unit by itself, unless
-`unit_of_work` says otherwise::
+Outside of a frame (an HTTP endpoint, a job, a test), each operation of a queryset is a unit by itself. `unit_of_work`
+joins several::
 
     async with unit_of_work() as unit:
         card = await cards.create({"title": "a"})
         await logs.create({"card_id": card.id})
-        unit.on_commit(lambda: print("both are there"))
+        unit.on_commit(lambda: print("both are committed"))
+
+The module is one thing: a unit, and the rules by which a task finds its own.
 """
 
 import asyncio
@@ -56,88 +59,91 @@ logger = logging.getLogger("wsaction")
 
 R = TypeVar("R", bound="Resource")
 T = TypeVar("T")
+Callback = Callable[[], Any]
 
-COMMIT_ARRIVES = 5.0  # seconds after which a COMMIT whose connection was lost has been carried out, or never is
+COMMIT_ARRIVES = 5.0  # seconds after which a COMMIT whose connection was lost has run, or never will
 
-_TOO_LATE = (
-    "this unit of work has ended: it was committed or rolled back before what include() brings into it had ended; its "
-    "owner waits for that"
+_UNIT_ENDED = (
+    "this unit of work has ended: it was committed or rolled back before the work given to include() was done; await "
+    "that work before the unit ends"
 )
 
-_FAILED_WITHIN = (
-    "a unit of work within this one failed, so that nothing is kept; let its error pass, or catch it where nothing was "
+_INNER_FAILED = (
+    "a unit of work within this one failed, so nothing is committed; let its error pass, or catch it where nothing was "
     "changed before"
 )
 
-_SAY_NOTHING = (OutcomeUnknown, OSError, asyncio.CancelledError)  # about what was committed
+_INCONCLUSIVE = (OutcomeUnknown, OSError, asyncio.CancelledError)  # after these a commit may have succeeded
 
 
 class Resource(Protocol):
-    """What a unit commits or rolls back: a database session, the drafts of rows in memory."""
+    """What a unit of work commits or rolls back: a database session, or changed rows in memory."""
 
-    instant: bool  # whether nothing of it ever waits; such are committed last
+    instant: bool  # whether its methods never wait; such resources are committed last
 
     async def prepare(self) -> None:
-        """Raises what would keep it from committing, as far as that can be known before."""
+        """Raises any error that can be found before the commit."""
 
     async def commit(self) -> bool | None:
-        """Keeps what was changed; False says that there was nothing to keep. Called once; afterwards it is not used any
-        more.
+        """Commits the changes; returns False if there were none. Called at most once.
 
-        Raises `OutcomeUnknown` where it may be kept all the same. An ``OSError`` (a lost connection, a timeout) and a
-        cancellation mean the same; any other error means that nothing is kept.
+        Raises `OutcomeUnknown` if the changes may be committed all the same. An ``OSError`` (a lost connection, a
+        timeout) and a cancellation mean the same; any other error means that nothing is committed. If this or another
+        resource fails, `rollback` is called then.
         """
 
     async def rollback(self) -> None:
-        """Drops what was changed, also after a ``prepare`` or ``commit`` that failed."""
+        """Drops the changes, also after a ``prepare`` or ``commit`` that failed."""
 
 
 class UnitOfWork:
-    """Changes that are kept together or not at all.
+    """Changes that are committed together or not at all.
 
-    Resources are committed one after the other, those in memory last; after one that fails, no other is. Where the
-    second of two fails, the first is kept: the outcome of the unit is then as unknown as if an answer was lost.
+    Resources are committed one after the other, those in memory last. If one fails, those that are not committed yet
+    are rolled back. If some are committed, the outcome of the unit is unknown, as if an answer was lost.
     """
 
-    __slots__ = (
-        "_around", "_callbacks", "_calling", "_resources", "closed", "depth", "failed", "is_blocks",
-    )  # fmt: skip
+    __slots__ = ("_before_commit", "_callbacks", "_pending", "_resources", "closed", "depth", "ends_in_block", "failed")
 
     def __init__(self) -> None:
         self._resources: dict[Any, Resource] = {}
-        self._around: list[Callable[[], Awaitable[None]]] = []
-        self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any] | None]] = []  # those of `_around` first
-        self._calling: deque[Callable[[], Any]] | None = None  # what is yet to be called, once it is
-        self.closed = False  # once it begins to end: what asks for a unit now is outside
-        self.depth = 0  # of `unit_of_work` blocks
-        self.is_blocks = False  # whether such a block of its owner's ends it, and not the action
-        self.failed = False  # in a block within, or its action has: whoever catches the error, nothing is kept
+        self._before_commit: list[Callable[[], Awaitable[None]]] = []
+        self._callbacks: list[tuple[Callback, Callback | None]] = []  # of `around_commit` first
+        self._pending: deque[Callback] | None = None  # those yet to be called, while `_call_all` runs
+        self.closed = False  # since it begins to end: work that asks for a unit is outside of it from then on
+        self.depth = 0  # of nested `unit_of_work` blocks
+        self.ends_in_block = False  # whether such a block ends it, and not the end of its action
+        self.failed = False  # an inner block or the action raised: nothing is committed even if the error is caught
 
     def resource(self, key: Any, make: Callable[[], R]) -> R:
-        """What the unit holds under a key, made at first use."""
+        """The resource with this key, made at its first use."""
         if key not in self._resources:
             self._resources[key] = make()
         return cast(R, self._resources[key])
 
     def held(self, key: Any) -> Resource | None:
-        """What the unit holds under a key already."""
+        """The resource with this key; None if it has not been used yet."""
         return self._resources.get(key)
 
     @property
     def has_only_read(self) -> bool:
-        """Whether there is nothing to keep, and nobody waits for its end."""
-        return not self._callbacks and not any(getattr(one, "wrote", True) for one in self._resources.values())
+        """Whether there is nothing to commit and no callback waits for the commit."""
+        resources = self._resources.values()
+        return not self._callbacks and not any(getattr(resource, "wrote", True) for resource in resources)
 
     def on_commit(self, callback: Callable[[], Any], *, if_unknown: Callable[[], Any] | None = None) -> None:
-        """Has a function called, or awaited, after the unit is committed and before the reply; in the order given.
+        """Calls ``callback`` after the commit and before the reply. Callbacks run in the order of registration.
 
-        It is outside of the unit: what it changes is kept by itself, and what it publishes is told once it has
-        returned, before the next is called. What it raises is logged and changes nothing. Never called where the unit
-        is rolled back, or a savepoint of it in which this was asked for. Where nobody knows whether it was committed,
-        ``if_unknown`` is called in its place. Raises ``RuntimeError`` once the unit has ended.
+        The callback may be sync or async. It is outside of the unit: its changes are committed on their own, and its
+        events are published after it has returned and before the next callback. An exception in it is logged and
+        changes nothing.
+
+        If the unit is rolled back, or the savepoint in which the callback was registered, it is not called. If the
+        outcome of the commit is unknown, ``if_unknown`` is called instead. Raises ``RuntimeError`` once the unit has
+        ended.
         """
-        if self._calling is not None:  # by one of those that are called
-            self._calling.append(callback)
+        if self._pending is not None:  # called by another callback
+            self._pending.append(callback)
             return
         if self.closed:
             raise RuntimeError("this unit of work has ended; on_commit() is called while it is under way")
@@ -149,81 +155,83 @@ class UnitOfWork:
         after: Callable[[], Awaitable[None]],
         if_unknown: Callable[[], Any],
     ) -> None:
-        """Has ``before`` awaited when all that may have to wait is prepared and nothing is committed yet, and ``after``
-        right after the commit, before what `on_commit` calls; in its place ``if_unknown``, where nobody knows whether
-        it was committed. What ``before`` raises prevents the commit."""
-        self._around.append(before)
-        self._callbacks.insert(len(self._around) - 1, (after, if_unknown))
+        """Awaits ``before`` right before the commit, and ``after`` right after it, before the callbacks of `on_commit`.
+
+        When ``before`` runs, all resources that may have to wait are prepared, and nothing is committed. An error that
+        it raises prevents the commit. If the outcome is unknown, ``if_unknown`` is called instead of ``after``.
+        """
+        self._before_commit.append(before)
+        self._callbacks.insert(len(self._before_commit) - 1, (after, if_unknown))
 
     def mark(self) -> Callable[[], None]:
-        """Begins a part of the unit that may be taken back alone. Returns what forgets all that waits for the commit
-        since."""
-        waiting = len(self._callbacks) - len(self._around)
-        known = {key: one.mark() for key, one in self._resources.items() if hasattr(one, "mark")}
+        """Marks the start of a savepoint. Returns a function that drops the callbacks registered since then."""
+        waiting = len(self._callbacks) - len(self._before_commit)
+        marks = {key: resource.mark() for key, resource in self._resources.items() if hasattr(resource, "mark")}
 
         def back() -> None:
-            del self._callbacks[len(self._around) + waiting :]
-            for key, one in self._resources.items():
-                if hasattr(one, "mark"):  # it is of what is told
-                    one.back_to(known.get(key))  # type: ignore[attr-defined]
+            del self._callbacks[len(self._before_commit) + waiting :]
+            for key, resource in self._resources.items():
+                if hasattr(resource, "mark"):  # only resources that collect events have it
+                    resource.back_to(marks.get(key))  # type: ignore[attr-defined]
 
         return back
 
     async def include(self, work: Awaitable[T]) -> T:
-        """Awaits work as a part of this unit, in whichever task that is done; the unit's owner waits for it. Once the
-        unit has ended, ``RuntimeError`` is raised, here and by what the work changes or reads then.
+        """Awaits ``work`` as a part of this unit, in whichever task it runs. The unit's owner must wait for it.
+
+        Once the unit has ended, ``RuntimeError`` is raised, here and by each later read or change in ``work``.
 
         >>> await asyncio.gather(*(unit.include(cards.create({"title": title})) for title in titles))
         """
         if self.closed:
             if isinstance(work, Coroutine):
                 work.close()
-            raise RuntimeError(_TOO_LATE)
-        before = _bound.set((self, asyncio.current_task()))
+            raise RuntimeError(_UNIT_ENDED)
+        token = _block_unit.set((self, asyncio.current_task()))
         try:
             return await work
         finally:
-            _bound.reset(before)
+            _block_unit.reset(token)
 
     async def commit(self) -> None:
-        """Keeps everything, or raises what prevents it and keeps nothing; `OutcomeUnknown` where nobody knows.
+        """Commits all changes, or rolls them back and raises the error; `OutcomeUnknown` if the outcome is unknown.
 
-        Runs to its end even when it is cancelled, which is raised then.
+        Runs to its end even if it is cancelled, and raises the cancellation then.
         """
         if self.depth:
             await self.rollback()
             raise RuntimeError(
-                "a unit of work is left open: `async with unit_of_work()` may neither outlive its action nor reach "
-                "over a yield of a stream"
+                "a unit of work is left open: an `async with unit_of_work()` block must end before its action returns "
+                "and before its stream yields"
             )
         if self.closed:
-            raise RuntimeError("this unit of work has ended before; nothing that was done in it since is kept")
+            raise RuntimeError("this unit of work has ended before; changes since then are not committed")
         if self.failed:
             await self.rollback()
-            raise RuntimeError(_FAILED_WITHIN)
+            raise RuntimeError(_INNER_FAILED)
         self.closed = True
         await self._run(self._commit)
 
     async def rollback(self) -> None:
-        """Drops everything; what fails in this is logged. Runs to its end even when cancelled, which is raised then."""
+        """Drops all changes; logs errors. Runs to its end even if it is cancelled, and raises the cancellation then."""
         if not self.closed:
             self.closed = True
             await self._run(self._rollback)
 
     async def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        waits = bool(self._callbacks or self._around)
+        waits = bool(self._callbacks)
         for resource in self._resources.values():
             waits = waits or not resource.instant
         await (finish(work()) if waits else work())
 
     async def _commit(self) -> None:
-        slow = [one for one in self._resources.values() if not one.instant]
-        instant = [one for one in self._resources.values() if one.instant]
+        slow = [resource for resource in self._resources.values() if not resource.instant]
+        instant = [resource for resource in self._resources.values() if resource.instant]
         committing, kept = False, False
         try:
             for resource in slow:
                 await resource.prepare()
-            for before in self._around:
+            for before in self._before_commit:
                 await before()
             for resource in instant:
                 await resource.prepare()
@@ -232,29 +240,29 @@ class UnitOfWork:
                 kept = await resource.commit() is not False or kept
         except BaseException as exc:
             await self._rollback()
-            if committing and (kept or isinstance(exc, _SAY_NOTHING)):
-                await self._leave_unknown(exc)
+            if committing and (kept or isinstance(exc, _INCONCLUSIVE)):
+                await self._outcome_unknown(exc)
             raise
         await self._call_all([callback for callback, _ in self._callbacks])
 
-    async def _call_all(self, callbacks: list[Callable[[], Any]]) -> None:
-        """Calls what waited for the end, and what each of them adds right after it: the next one may take long."""
-        self._calling = deque(callbacks)
-        before = _calling.set((self, asyncio.current_task()))
+    async def _call_all(self, callbacks: list[Callback]) -> None:
+        """Calls callbacks. Those that a callback adds run right after it, because the next one may take long."""
+        self._pending = deque(callbacks)
+        token = _calling_unit.set((self, asyncio.current_task()))
         try:
-            while self._calling:
-                callback, others = self._calling.popleft(), self._calling
-                self._calling = deque()
+            while self._pending:
+                callback, later = self._pending.popleft(), self._pending
+                self._pending = deque()
                 await _call(callback)
-                self._calling.extend(others)
+                self._pending.extend(later)
         finally:
-            self._calling = None
-            _calling.reset(before)
+            self._pending = None
+            _calling_unit.reset(token)
 
-    async def _leave_unknown(self, exc: BaseException) -> None:
-        """Nobody knows what is kept: raises `OutcomeUnknown` for an error of one of the commits."""
-        logger.error("a unit of work may be kept, or a part of it; nobody knows", exc_info=exc)
-        await self._call_all([one for _, one in self._callbacks if one is not None])
+    async def _outcome_unknown(self, exc: BaseException) -> None:
+        """Calls the ``if_unknown`` callbacks and raises `OutcomeUnknown` for an error of a commit."""
+        logger.error("the outcome of a unit of work is unknown: it may be committed, or a part of it", exc_info=exc)
+        await self._call_all([callback for _, callback in self._callbacks if callback is not None])
         if isinstance(exc, Exception | asyncio.CancelledError):
             raise OutcomeUnknown from exc
 
@@ -263,10 +271,10 @@ class UnitOfWork:
             try:
                 await resource.rollback()
             except Exception:
-                logger.exception("a unit of work could not be rolled back; its connection is given up")
+                logger.exception("a unit of work could not be rolled back")
 
 
-async def _call(callback: Callable[[], Any]) -> None:
+async def _call(callback: Callback) -> None:
     task = asyncio.current_task()
     try:
         result = callback()
@@ -274,14 +282,14 @@ async def _call(callback: Callable[[], Any]) -> None:
             await result
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as exc:  # of what it awaited: this task itself is cancelled by nobody
+    except BaseException as exc:  # a CancelledError comes from what it awaited: nothing cancels this task itself
         if is_closed_with(exc, task):
             raise
-        logger.exception("%r failed, which was to be called after a commit", callback)
+        logger.exception("%r failed, which was called after a commit", callback)
 
 
 async def finish(work: Awaitable[None]) -> None:
-    """Awaits work to its end, whatever cancels us meanwhile; that is raised afterwards."""
+    """Awaits work to its end even if it is cancelled, and raises the cancellation afterwards."""
     task, cancelled = asyncio.ensure_future(work), None
     while not task.done():
         try:
@@ -290,29 +298,29 @@ async def finish(work: Awaitable[None]) -> None:
             cancelled = exc
     if cancelled is not None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a unit of work failed to end as it was cancelled", exc_info=error)
+            logger.error("a unit of work was cancelled, and failed as it ended", exc_info=error)
         raise cancelled
     task.result()
 
 
 ENDED = UnitOfWork()
-"""What a frame has for a unit once it has failed: its tasks are on their own."""
+"""The unit of a frame that failed: tasks that it started are outside of any unit."""
 COMMITTING = UnitOfWork()
-"""What a frame has for a unit once it is too late to cancel it: its unit is being committed, or it had none."""
+"""The unit of a frame that it is too late to cancel: its own unit is being committed, or it had none."""
 ENDED.closed = COMMITTING.closed = True
 
 
 # ------------------------------------------------------------------------------------------------- which one
-_NOTHING = (None, None)
-_bound: ContextVar[tuple[UnitOfWork | None, Any]] = ContextVar("wsaction.unit_of_work", default=_NOTHING)
-"""The unit that was begun, or included, outside of a frame, and the task that it belongs to: tasks that are begun there
-inherit the variable, but not the unit."""
-_calling: ContextVar[tuple[UnitOfWork | None, Any]] = ContextVar("wsaction.calling_unit", default=_NOTHING)
-"""The unit that calls what waited for its end, and the task that it does so in."""
+_NO_UNIT = (None, None)
+_block_unit: ContextVar[tuple[UnitOfWork | None, Any]] = ContextVar("wsaction.unit_of_work", default=_NO_UNIT)
+"""The unit of a block outside of a frame, or of `UnitOfWork.include`, and its task. A task that is started there
+inherits this variable but is outside of the unit, so the task is compared."""
+_calling_unit: ContextVar[tuple[UnitOfWork | None, Any]] = ContextVar("wsaction.calling_unit", default=_NO_UNIT)
+"""The unit whose callbacks are being called, and the task that calls them."""
 
 
-def _is_ours(owner: Any) -> bool:
-    """Whether we run in this task, or in a thread that it waits for; not in a task that either has begun."""
+def _runs_in(owner: Any) -> bool:
+    """Whether the caller runs in this task, or in a thread that it waits for; not in a task that either started."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # in a thread
@@ -321,27 +329,25 @@ def _is_ours(owner: Any) -> bool:
 
 
 def _own_frame() -> Frame | None:
-    """The frame whose action we are; None for other tasks, and where its unit has ended."""
+    """The frame whose action calls this; None in other tasks, and once the frame has failed or commits."""
     frame = current_frame.get()
     if frame is None or frame.unit is ENDED or frame.unit is COMMITTING:
         return None
-    owner = frame.task
-    if owner is None:  # its action has not suspended yet, or just now
-        owner = frame.consumer.connection.leader
-    return frame if _is_ours(owner) else None
+    # As long as the frame has no task, the reading task of its connection runs the action.
+    return frame if _runs_in(frame.task or frame.consumer.connection.leader) else None
 
 
 def _bound_unit() -> UnitOfWork | None:
-    unit, owner = _bound.get()
-    if unit is None or not _is_ours(owner):
+    unit, owner = _block_unit.get()
+    if unit is None or not _runs_in(owner):
         return None
     if unit.closed:
-        raise RuntimeError(_TOO_LATE)
+        raise RuntimeError(_UNIT_ENDED)
     return unit
 
 
 def current_unit() -> UnitOfWork | None:
-    """The unit under way in this task; None where none has begun, or it has ended."""
+    """The open unit of this task; None if none has begun or it has ended."""
     if (unit := _bound_unit()) is not None:
         return unit
     frame = _own_frame()
@@ -350,9 +356,9 @@ def current_unit() -> UnitOfWork | None:
 
 
 def own_unit() -> UnitOfWork | None:
-    """The unit under way that belongs to this very task, and not to one that waits for our thread."""
+    """The open unit of this very task, and not of a task that waits for the calling thread."""
     task = asyncio.current_task()
-    unit, owner = _bound.get()
+    unit, owner = _block_unit.get()
     if owner is not task:
         frame = _own_frame()
         if frame is None or (frame.task or frame.consumer.connection.leader) is not task:
@@ -362,16 +368,16 @@ def own_unit() -> UnitOfWork | None:
 
 
 def unit_to_wait_for() -> UnitOfWork | None:
-    """The unit that what is told now waits for: the one under way, or the one whose ``on_commit`` calls us. In either
-    case nobody is there any more who could try again."""
+    """The unit that an event published now waits for: the open one, or the one whose callback is running. Once
+    it has ended, no caller is left who could publish the event again."""
     if (unit := current_unit()) is not None:
         return unit
-    unit, owner = _calling.get()
-    return unit if _is_ours(owner) else None
+    unit, owner = _calling_unit.get()
+    return unit if _runs_in(owner) else None
 
 
 def join_unit() -> UnitOfWork | None:
-    """The unit under way, begun now where a frame has none yet; None outside of frame and `unit_of_work`."""
+    """The open unit; if a frame has none yet, begins one. None outside of frames and `unit_of_work` blocks."""
     if (unit := _bound_unit()) is not None:
         return unit
     if (frame := _own_frame()) is None:
@@ -383,30 +389,34 @@ def join_unit() -> UnitOfWork | None:
 
 
 def _is_over(frame: Frame) -> bool:
-    """Whether only clean-up is left of a frame's action: it was cancelled, or its connection has ended."""
+    """Whether a frame was cancelled or its connection has ended, so that its action only cleans up."""
     return frame.is_refused or frame.consumer.connection.is_closed is True
 
 
 @asynccontextmanager
 async def unit_of_work() -> AsyncIterator[UnitOfWork]:
-    """A unit of work, committed at the end of the block and rolled back on an error.
+    """A unit of work as an async context manager: committed at the end of the block, rolled back on an error.
 
-    Within another block, or what `UnitOfWork.include` brings in, it joins that one. Within an action it takes over what
-    the action has changed so far, and another unit may follow; once the action is cancelled, what it had changed is
-    rolled back first, so that a ``finally`` can keep something still; so can a dependency or middleware whose action
-    failed. Raises ``RuntimeError`` where a block within failed and its error was caught: nothing is kept then. An
-    action fails alike whose block failed after it had changed something.
+    Inside another block, or in `UnitOfWork.include`, it joins that unit. In an action, it takes over the changes that
+    the action made before the block; changes after the block are another unit.
+
+    If the action was cancelled or its connection has ended, its changes are rolled back before the block begins. So a
+    ``finally`` can still commit something in a block. A dependency or middleware can do the same after its action
+    failed.
+
+    Raises ``RuntimeError`` if an inner block failed and its error was caught: nothing is committed then. An action also
+    fails if it made changes, a block after them failed, and it caught the error.
     """
-    is_bound = _bound_unit() is not None
-    frame = None if is_bound else _own_frame()
+    is_inner = _bound_unit() is not None
+    frame = None if is_inner else _own_frame()
     if frame is not None and frame.unit is not None and not frame.unit.depth and _is_over(frame):
         await frame.unit.rollback()
     unit = join_unit() or UnitOfWork()
     takes_over = frame is not None and not unit.has_only_read
-    before = _bound.get()
+    previous = _block_unit.get()
     if frame is None:
-        _bound.set((unit, asyncio.current_task()))
-    unit.is_blocks = unit.is_blocks or not is_bound
+        _block_unit.set((unit, asyncio.current_task()))
+    unit.ends_in_block = unit.ends_in_block or not is_inner
     unit.depth += 1
     try:
         yield unit
@@ -416,38 +426,41 @@ async def unit_of_work() -> AsyncIterator[UnitOfWork]:
     finally:
         unit.depth -= 1
         if frame is None:
-            _bound.set(before)
-        if not unit.depth and unit.failed and takes_over:  # its action ends it, and fails
-            unit.is_blocks = False
-        if not unit.depth and unit.is_blocks:
+            _block_unit.set(previous)
+        if not unit.depth and unit.failed and takes_over:  # the action ends it, and fails
+            unit.ends_in_block = False
+        if not unit.depth and unit.ends_in_block:
             if frame is not None and frame.unit is unit:
                 frame.unit = None
             if unit.failed:
                 await unit.rollback()
     if not unit.depth:
         if unit.failed:
-            raise RuntimeError(_FAILED_WITHIN)
-        if unit.is_blocks:
+            raise RuntimeError(_INNER_FAILED)
+        if unit.ends_in_block:
             await unit.commit()
 
 
 class _InDoubt:
-    """A `Resource` of which nobody knows whether it is kept."""
+    """A `Resource` whose commit has an unknown outcome."""
 
     instant = True
 
     async def prepare(self) -> None:
-        """Nothing is in its way."""
+        """Does nothing."""
 
     async def commit(self) -> bool:
         raise OutcomeUnknown
 
     async def rollback(self) -> None:
-        """There is nothing of it."""
+        """Does nothing."""
 
 
 async def tell_elsewhere(work: Callable[[], Awaitable[None]], *, in_doubt: bool) -> None:
-    """Does what waited for the end of a unit on another event loop, as if that had been one of this loop."""
+    """Runs a callback of a unit on another event loop, as if the unit had been on this one.
+
+    ``in_doubt``: the outcome of that unit is unknown, so the new unit has an unknown outcome too.
+    """
     with suppress(OutcomeUnknown):
         async with unit_of_work() as unit:
             await work()
@@ -457,25 +470,27 @@ async def tell_elsewhere(work: Callable[[], Awaitable[None]], *, in_doubt: bool)
 
 # ------------------------------------------------------------------------------------------------- of frames
 async def complete(frame: Frame) -> None:
-    """Commits what a step of a frame's stream has changed, if anything."""
+    """Commits the unit of a frame, or of one step of its stream."""
     unit, frame.unit = frame.unit, None
     if unit is not None:
         await unit.commit()
 
 
 async def release_reads(frame: Frame) -> None:
-    """Ends the unit of a frame that has only read so far: it holds no connection while the frame waits for long."""
+    """Ends a unit that has only read, so that it holds no database connection while the frame waits for long."""
     unit = frame.unit
     if unit is not None and not unit.closed and not unit.depth and unit.has_only_read:
         await complete(frame)
 
 
 async def drop_failed() -> None:
-    """Drops what an action that fails has changed, and undoes what it subscribed to, before its error is seen by who is
-    around it (a dependency, middleware), who may go on without that. Where they have a block of theirs around it, that
-    block fails at its end."""
-    if (subscribing := current_frame.get()) is not None:
-        let_go(subscribing, failed=True)
+    """Rolls back the changes and the subscriptions of an action that failed.
+
+    That happens before a dependency or middleware around it sees the error, since they may catch it and go on. If they
+    have a `unit_of_work` block around the action, that block fails at its end.
+    """
+    if (current := current_frame.get()) is not None:
+        let_go(current, failed=True)
     frame = _own_frame()
     unit = None if frame is None else frame.unit
     if frame is None or unit is None:
@@ -487,7 +502,7 @@ async def drop_failed() -> None:
 
 
 async def abandon(frame: Frame) -> None:
-    """Ends the unit of a frame that failed: nothing is kept. Raises nothing."""
+    """Rolls back the unit of a frame that failed. Raises nothing."""
     unit, frame.unit = frame.unit, ENDED
     if unit is not None:
         with suppress(asyncio.CancelledError):  # the frame fails in any case

@@ -1,4 +1,4 @@
-"""The former name of `wsaction.transactions`; it goes with 0.4."""
+"""The former name of `wsaction.transactions`. Deprecated; 0.4 removes it."""
 
 import warnings
 
@@ -6,4 +6,4 @@ from wsaction.transactions import Resource, UnitOfWork, unit_of_work
 
 __all__ = ("Resource", "UnitOfWork", "unit_of_work")
 
-warnings.warn("wsaction.units is wsaction.transactions now; import from there", DeprecationWarning, stacklevel=2)
+warnings.warn("wsaction.units is deprecated; import from wsaction.transactions", DeprecationWarning, stacklevel=2)

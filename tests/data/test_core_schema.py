@@ -19,6 +19,7 @@ from pydantic import (
     TypeAdapter,
     ValidationInfo,
     computed_field,
+    create_model,
     field_serializer,
     field_validator,
     model_validator,
@@ -437,6 +438,23 @@ def test_nested_models_leave_out_what_is_write_only() -> None:
     assert text.count('"text":"t"') == 6
 
 
+@pytest.mark.parametrize("name", ["config", "metadata", "default", "expected", "fields", "choices", "type", "cls"])
+def test_a_field_may_have_a_name_that_core_schemas_use(name: str) -> None:
+    """Its model is rewritten like any other: its `WriteOnly` field stays here, its `ReadOnly` field is not taken."""
+
+    class Nested(BaseModel):
+        id: Annotated[int, ReadOnly] = 7
+        pin: Annotated[str, WriteOnly] = "1234"
+
+    holder = create_model("Holder", **{name: (Nested, ...)})  # type: ignore[call-overload]
+    value = holder(**{name: Nested()})
+    for written in (json_encoder(holder)(value), json_encoder(list[holder])([value]), json_encoder()({"a": value})):
+        assert f'{{"{name}":{{"id":7}}}}' in written
+    taken = json_validator(holder)({name: {"id": 1, "pin": "x"}})
+    assert getattr(taken, name) == Nested(pin="x")
+    assert input_model(holder).values({name: {"id": 1, "pin": "x"}}) == {name: {"pin": "x"}}
+
+
 @pytest.mark.parametrize("extra", ["allow", "forbid", "ignore"])
 def test_what_is_write_only_goes_out_as_no_extra_either(extra: Any) -> None:
     class Open(BaseModel):
@@ -590,7 +608,7 @@ class OutOfReach(BaseModel):
 
 def test_a_schema_of_ones_own_is_left_as_it_is() -> None:
     assert input_model(OutOfReach).values({"inner": "a"}) == {"inner": {"text": "a"}, "id": 0}
-    with pytest.raises(ImproperlyConfigured, match="or a model with a schema of its own, none"):
+    with pytest.raises(ImproperlyConfigured, match="or a model with a schema of its own, has none"):
         input_model(OwnSchema, partial=True)
 
 
@@ -618,7 +636,7 @@ def test_annotations_that_pydantic_can_read_and_typing_cannot() -> None:
         (lambda: output_model(Holds[Data]), "Data marks a field .* in pydantic models only; make it a BaseModel"),
         (lambda: output_model(Holds[Typed]), "Typed marks a field"),
         (lambda: input_model(Unfinished), "Unfinished is not fully defined"),
-        (lambda: input_model(RootModel[int]), "has fields; a RootModel, or a model with a schema of its own, none"),
+        (lambda: input_model(RootModel[int]), "needs fields; a RootModel, or a model with a schema of its own"),
         (
             lambda: input_model(int),
             "a serializer_class is a pydantic model, a subclass of BaseModel, not <class 'int'>",

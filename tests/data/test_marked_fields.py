@@ -754,18 +754,18 @@ class MarkedIds(BaseModel):
 BOTH_WAYS = [
     (Annotated[str, WriteOnly], "WriteOnly marks a field of a pydantic model, which .* is not"),
     (list[Annotated[int, ReadOnly]], "ReadOnly marks a field of a pydantic model"),
-    (MarkedData, "MarkedData marks a field as ReadOnly or WriteOnly, which counts in pydantic models only"),
+    (MarkedData, "MarkedData marks a field as ReadOnly or WriteOnly, which works in pydantic models only"),
     (list[MarkedTyped], "MarkedTyped marks a field"),
     (MarkedTuple, "MarkedTuple marks a field"),
 ]
 OUT_ALONE = [
     (MarkedByNewType, "MarkedByNewType.pin: WriteOnly marks a whole field"),
     *(
-        (one, f"{one.__name__}.pin is said to be write-only where nothing reads it; write pin: Annotated")
+        (one, f"{one.__name__}.pin is declared write-only in a way that wsaction does not read; write pin: Ann")
         for one in (MarkedByDefault, MarkedByWord, MarkedByMeta, MarkedByExclusion)
     ),
     (MarkedRoot, "MarkedRoot is a RootModel"),
-    (MarkedComputed, "MarkedComputed.password is computed to be shown"),
+    (MarkedComputed, "MarkedComputed.password is a computed field, which cannot be WriteOnly"),
 ]
 
 
@@ -808,7 +808,7 @@ def test_a_mark_where_it_would_not_count_is_refused(declares: Any, annotation: A
 
 
 def test_so_is_what_is_to_be_read_only_where_nothing_reads_it() -> None:
-    with pytest.raises(ImproperlyConfigured, match=r"MarkedIds\.id is said to be read-only where nothing reads it"):
+    with pytest.raises(ImproperlyConfigured, match=r"MarkedIds\.id is declared read-only in a way that wsaction"):
         type("Acting", (AsyncAPIConsumer,), {"act": taking_data(MarkedIds)})
     assert type("Telling", (AsyncAPIConsumer,), {"act": returning(MarkedIds)})
 

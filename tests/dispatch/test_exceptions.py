@@ -344,7 +344,7 @@ class SurrogateRepr(Exception):
 
 def test_debug_tells_an_exception_that_cannot_be_shown_too() -> None:
     (item,) = told(to_api_error(NoRepr(), what="x", debug=True))
-    assert item["ctx"]["exception"] == "NoRepr, which has no repr"
+    assert item["ctx"]["exception"] == "NoRepr, whose repr() failed"
     assert item["ctx"]["error_id"]
     assert item["ctx"]["traceback"]
     (item,) = told(to_api_error(SurrogateRepr(), what="x", debug=True))

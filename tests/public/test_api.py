@@ -1,4 +1,4 @@
-"""The public API: every module and name that users import, as a table. A name that goes from here breaks somebody."""
+"""The public API: a table of every module and name that users import. Removing a name breaks an application."""
 
 import ast
 import importlib
@@ -71,7 +71,7 @@ PUBLIC = {
 
 
 @pytest.mark.parametrize("module", PUBLIC)
-def test_a_public_module_has_its_names_and_says_what_it_is(module: str) -> None:
+def test_a_public_module_has_a_docstring_and_its_names(module: str) -> None:
     loaded = importlib.import_module(f"wsaction.{module}")
     assert loaded.__doc__
     assert set(PUBLIC[module]) <= set(loaded.__all__)
@@ -88,7 +88,7 @@ def test_the_former_name_of_transactions_warns_and_works() -> None:
 
 
 def imported(source: str) -> Iterator[tuple[str, str]]:
-    """The modules of ours, and the names in them, that a program imports."""
+    """The modules of wsaction that a program imports, each with the names that it imports from them."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "wsaction":
             module = (node.module or "").removeprefix("wsaction").lstrip(".")
@@ -103,7 +103,7 @@ def programs() -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("where", "source"), programs().items(), ids=list(programs()))
-def test_readme_and_examples_import_nothing_else(where: str, source: str) -> None:
+def test_readme_and_examples_import_public_names_only(where: str, source: str) -> None:
     for module, name in imported(source):
         assert module in PUBLIC, f"{where} imports wsaction.{module}"
         assert not name or name in PUBLIC[module], f"{where} imports {name} of wsaction.{module}"

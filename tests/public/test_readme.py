@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, and does what the text beside it says."""
+"""The Python examples of the README run unchanged and do what the text says."""
 
 import asyncio
 import re
@@ -30,12 +30,12 @@ class User:
 
 
 def block(containing: str) -> dict[str, Any]:
-    """What the one Python block with this text defines."""
+    """The names that a Python block defines; ``containing`` is a text in that block alone."""
     (source,) = (source for source in BLOCKS if containing in source)
     from prometheus_client import REGISTRY
 
-    for collector in {one for name, one in REGISTRY._names_to_collectors.items() if name.startswith("ws_")}:
-        REGISTRY.unregister(collector)  # of the same block, run before
+    for collector in {collector for name, collector in REGISTRY._names_to_collectors.items() if name.startswith("ws_")}:
+        REGISTRY.unregister(collector)  # an earlier run of the block registered it
     namespace: dict[str, Any] = {"__name__": "readme"}
     exec(compile(source, "README.md", "exec"), namespace)
     return namespace
@@ -64,7 +64,7 @@ async def test_the_routing_example() -> None:
         assert (await ws.call("nothing", "test_child_route"))["status"] == 403
 
 
-async def test_who_may_touch_a_ticket() -> None:
+async def test_the_permissions_example() -> None:
     app = WSAction([path("tickets/<int:pk>/", block("class TicketHandler")["TicketHandler"].as_aaah())])
 
     async def answer(action: str, **who: Any) -> tuple[int, str | None]:
@@ -84,9 +84,9 @@ async def test_who_may_touch_a_ticket() -> None:
     assert await answer("close", user=owner) == (200, None)
 
 
-async def test_how_often_somebody_is_invited() -> None:
+async def test_the_throttling_example() -> None:
     app = WSAction([path("ws/", block("class Invitations")["Invitations"].as_asgi())])
-    async with connect(app, "/ws/", user=User(object())) as ws:  # somebody new, on whichever loop
+    async with connect(app, "/ws/", user=User(object())) as ws:  # a new user for each run, with a bucket of their own
         assert [(await ws.call("invite", name=name))["status"] for name in ("ada", "grace")] == [200, 200]
         (error,) = (await ws.call("invite", name="alan"))["errors"]
         assert error["type"] == "throttled"
@@ -125,11 +125,11 @@ async def test_embedding(app: str, at: str) -> None:
 
 
 async def test_authentication() -> None:
-    told = block("class TokenAuthentication")
-    app, claims = told["app"], {"sub": "ada", "exp": time.time() + 60}
-    token = jwt.encode(claims, told["KEY"], "HS256")
+    defined = block("class TokenAuthentication")
+    app, claims = defined["app"], {"sub": "ada", "exp": time.time() + 60}
+    token = jwt.encode(claims, defined["KEY"], "HS256")
     forged = jwt.encode(claims, "another key, of 32 bytes as well", "HS256")
-    endless = jwt.encode({"sub": "ada"}, told["KEY"], "HS256")
+    endless = jwt.encode({"sub": "ada"}, defined["KEY"], "HS256")
     async with connect(app, "/ws/", subprotocols=["wsaction.v1", f"bearer.{token}"]) as ws:
         assert ws.subprotocol == "wsaction.v1"
         assert (await ws.call("whoami"))["data"] == "ada"
@@ -154,15 +154,15 @@ async def test_dependencies() -> None:
     assert defined["ROWS"] == {1: "Plans", 2: "Done"}
 
 
-async def test_watching() -> None:
-    told = block("class Prometheus")
-    async with connect(told["app"], "/ws/") as ws:
+async def test_the_hooks_example() -> None:
+    defined = block("class Prometheus")
+    async with connect(defined["app"], "/ws/") as ws:
         assert (await ws.call("title", pk=1))["data"] == "Read the README"
         reply = await ws.call("title", pk=2)
         assert (reply["status"], reply["errors"][0]["msg"]) == (404, "No card 2.")
-        assert told["CONNECTIONS"]._value.get() == 1
-    assert told["CONNECTIONS"]._value.get() == 0
-    assert told["SECONDS"].labels("Cards", "title", 404)._sum.get() > 0
+        assert defined["CONNECTIONS"]._value.get() == 1
+    assert defined["CONNECTIONS"]._value.get() == 0
+    assert defined["SECONDS"].labels("Cards", "title", 404)._sum.get() > 0
 
 
 async def test_sqlalchemy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,8 +189,8 @@ async def test_the_client(serve: Callable[..., Server]) -> None:
     from examples.quickstart import app
 
     defined = block("async def look")
-    card, told = await defined["look"](serve(app).url("/ws/"))
-    assert (card, told) == (defined["Card"](id=1, title="Read the README"), "not_found")
+    card, error = await defined["look"](serve(app).url("/ws/"))
+    assert (card, error) == (defined["Card"](id=1, title="Read the README"), "not_found")
     shown: asyncio.Queue[Any] = asyncio.Queue()
     async with scripted() as server, client_at(server) as (client, peer):
         following = asyncio.create_task(defined["follow"](client, shown.put_nowait))
@@ -212,28 +212,28 @@ def test_the_document_of_an_app() -> None:
 
 async def test_the_chat() -> None:
     chat = block("class ChatRoom")["chat"]
-    async with connect(chat, "/ws/", user=User(7)) as one, connect(chat, "/ws/") as two:
-        at = (await one.call("subscribe", "rooms/tea/"))["data"]
-        assert (await one.event("join"))["data"] == {"user": "7"}
-        await two.call("say", "rooms/tea/", text="hello")
-        event = await one.event("said")
+    async with connect(chat, "/ws/", user=User(7)) as first, connect(chat, "/ws/") as second:
+        at = (await first.call("subscribe", "rooms/tea/"))["data"]
+        assert (await first.event("join"))["data"] == {"user": "7"}
+        await second.call("say", "rooms/tea/", text="hello")
+        event = await first.event("said")
         assert event["data"] == {"author": "somebody", "text": "hello"}
-        assert (await two.call("presence", "rooms/tea/"))["data"] == {"7": 1}
-        back = await two.call("subscribe", "rooms/tea/", since={**at, "offset": event["offset"] - 1})
+        assert (await second.call("presence", "rooms/tea/"))["data"] == {"7": 1}
+        back = await second.call("subscribe", "rooms/tea/", since={**at, "offset": event["offset"] - 1})
         assert back["data"]["recovered"] is True
-        assert await two.event() == event
+        assert await second.event() == event
 
 
 async def test_the_live_list() -> None:
     notes = block("class NoteHandler")["notes"]
-    async with connect(notes, "/ws/", user=User(1)) as one, connect(notes, "/ws/", user=User(2)) as two:
-        for ws in (one, two):
+    async with connect(notes, "/ws/", user=User(1)) as first, connect(notes, "/ws/", user=User(2)) as second:
+        for ws in (first, second):
             assert (await ws.call("subscribe", "notes/", snapshot=True))["data"]["snapshot"]["results"] == []
-        assert (await one.call("create", "notes/", {"owner_id": 1, "text": "a"}))["status"] == 201
-        assert (await one.call("partial_update", "notes/1/", {"owner_id": 2}))["status"] == 200
-        assert [(await one.event())["event"] for _ in range(2)] == ["created", "deleted"]
-        assert (await two.event())["event"] == "created"
-        await two.nothing()
+        assert (await first.call("create", "notes/", {"owner_id": 1, "text": "a"}))["status"] == 201
+        assert (await first.call("partial_update", "notes/1/", {"owner_id": 2}))["status"] == 200
+        assert [(await first.event())["event"] for _ in range(2)] == ["created", "deleted"]
+        assert (await second.event())["event"] == "created"
+        await second.nothing()
 
 
 async def test_testing_an_app() -> None:
@@ -241,7 +241,7 @@ async def test_testing_an_app() -> None:
     await asyncio.wait_for(test(), 10)
 
 
-async def test_the_frames_shown_at_the_top_are_what_the_quickstart_says() -> None:
+async def test_the_frames_at_the_top_match_the_quickstart() -> None:
     from examples.quickstart import app
 
     sent, answered = re.findall(r"^(?:client|server)  (\{.*\})$", README, re.MULTILINE)
@@ -261,18 +261,18 @@ async def test_the_frames_to_type_are_answered() -> None:
             assert (await ws.receive_json())["errors"] == []
 
 
-def test_the_table_of_bounds_is_that_of_limits() -> None:
+def test_the_table_of_limits_matches_the_code() -> None:
     from dataclasses import fields
 
     from wsaction.limits import Limits
 
-    told = dict(re.findall(r"^\| `(\w+)` \| ([\d,]+)", README, re.MULTILINE))
-    assert {name: float(value.replace(",", "")) for name, value in told.items()} == {
+    documented = dict(re.findall(r"^\| `(\w+)` \| ([\d,]+)", README, re.MULTILINE))
+    assert {name: float(value.replace(",", "")) for name, value in documented.items()} == {
         field.name: float(getattr(Limits(), field.name)) for field in fields(Limits)
     }
 
 
-async def test_the_examples_of_moving() -> None:
+async def test_the_migration_examples() -> None:
     app = WSAction([path("ws/", block("class BoardConsumer(")["BoardConsumer"].as_asgi())])
     async with connect(app, "/ws/", user=User()) as ws:
         assert (await ws.call("archive", "cards/1/"))["data"] == {"archived": True}
@@ -281,15 +281,15 @@ async def test_the_examples_of_moving() -> None:
     async with connect(app, "/ws/") as ws:
         for payload in ({"action": "subscribe_instance"}, {"action": "archive"}):
             await ws.send_json({"stream": "cards", "payload": {**payload, "pk": 1, "request_id": payload["action"]}})
-        came = [(await ws.receive_json())["payload"] for _ in range(3)]
-        assert [(one["action"], one["response_status"], one["data"]) for one in came] == [
+        payloads = [(await ws.receive_json())["payload"] for _ in range(3)]
+        assert [(payload["action"], payload["response_status"], payload["data"]) for payload in payloads] == [
             ("subscribe_instance", 201, None),
             ("update", 200, {"id": 1, "title": "Move", "archived": True}),
             ("archive", 200, {"archived": True}),
         ]
 
 
-def test_the_modules_and_tests_that_are_named_are_there() -> None:
+def test_named_modules_and_tests_exist() -> None:
     root = Path(__file__).parents[2]
     house = (root / "wsaction" / "README.md").read_text()
     for name in re.findall(r"`([a-z_/]+(?:\.py)?)`", "\n".join(re.findall(r"^\| (.*)$", house, re.MULTILINE))):
@@ -302,18 +302,18 @@ def test_the_modules_and_tests_that_are_named_are_there() -> None:
         assert f"def {name}(" in attacks, name
 
 
-def test_the_catalogue_of_errors_is_told() -> None:
+def test_the_table_of_errors_matches_the_catalogue() -> None:
     from wsaction.exceptions import CATALOGUE
 
-    told = {
+    documented = {
         (int(status), name)
         for status, names in re.findall(r"^\| (\d{3}) \| ([^|]+) \|", README, re.MULTILINE)
         for name in re.findall(r"`(\w+)`", names)
     }
-    assert told == {cls.code[:2] for cls in CATALOGUE.values()}
+    assert documented == {cls.code[:2] for cls in CATALOGUE.values()}
 
 
-async def test_what_debug_mode_tells() -> None:
+async def test_the_debug_messages_are_those_sent() -> None:
     from wsaction.handlers import AsyncAPIActionHandler
 
     class Cards(AsyncAPIActionHandler):
@@ -329,5 +329,5 @@ async def test_what_debug_mode_tells() -> None:
     async with connect(WSAction([path("ws/", Root.as_asgi())], debug=True), "/ws/") as ws:
         for action, route in (("list", "card/"), ("archive", "cards/")):
             msg = (await ws.call(action, route))["errors"][0]["msg"]
-            told = msg.partition(". Did you mean")[0]
-            assert f"`{told}`" in README.replace("\n", " ")
+            sentence = msg.partition(". Did you mean")[0]
+            assert f"`{sentence}`" in README.replace("\n", " ")

@@ -1,7 +1,7 @@
-"""What `rest_framework_channels` 0.0.7 tests of itself, each test by its name there, on wsaction.
+"""The test suite of `rest_framework_channels` 0.0.7 on wsaction; each test has its name from there.
 
-The consumers are those of its tests as they are after moving: a pydantic model for the serializer, `MemoryQuerySet` for
-the ORM's, and what the README's table says. Where wsaction answers differently on purpose, it says so at the line.
+The consumers are migrated as the README describes: a pydantic model replaces the serializer, and `MemoryQuerySet`
+replaces the ORM's. A comment marks each place where wsaction differs on purpose.
 """
 
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ from wsaction.routing import path, re_path
 from wsaction.serializers import ReadOnly
 from wsaction.testing import WebSocketSession, connect
 
-ONE_OF_THEM = r"test_child_route/(?P<pk>[-\w]+)/$"
+DETAIL_ROUTE = r"test_child_route/(?P<pk>[-\w]+)/$"
 
 
 class Row(BaseModel):
@@ -35,7 +35,7 @@ class Authored(BaseModel):
     id: int
     title: str
     content: str
-    author: Annotated[Any, PlainSerializer(lambda author: author.pk)]  # shown by its key, as a ModelSerializer does
+    author: Annotated[Any, PlainSerializer(lambda author: author.pk)]  # written as its key, as by a ModelSerializer
 
 
 class Pages(PageNumberPagination):
@@ -60,19 +60,19 @@ def row(number: int) -> Row:
 
 
 def parent(*patterns: Any, **attributes: Any) -> Any:
-    """A consumer with these routes, as the tests' ``ParentConsumer``."""
+    """A consumer with these routes: the ``ParentConsumer`` of the original tests."""
     return type("ParentConsumer", (AsyncAPIConsumer,), {"routepatterns": patterns, **attributes}).as_asgi()
 
 
 async def answer(ws: WebSocketSession, **frame: Any) -> dict[str, Any]:
-    """The next message after a frame as their tests send it: what it does not say is not sent."""
+    """Sends a frame with exactly these keys, as the original tests do, and returns the next message."""
     await ws.send_json(frame)
     reply = await ws.receive_json()
     assert list(reply) == ["errors", "data", "action", "route", "status"]
     return reply
 
 
-def told(data: Any, action: str, route: str = "", status: int = 200) -> dict[str, Any]:
+def success(data: Any, action: str, route: str = "", status: int = 200) -> dict[str, Any]:
     return {"errors": [], "data": data, "action": action, "route": route, "status": status}
 
 
@@ -95,7 +95,7 @@ async def test_decorator_action() -> None:
             return {"pk": pk}, 200
 
     async with talking(ParentConsumer.as_asgi()) as ws:
-        assert await answer(ws, action="test_action", pk=2) == told({"pk": 2}, "test_action")
+        assert await answer(ws, action="test_action", pk=2) == success({"pk": 2}, "test_action")
 
 
 # ------------------------------------------------------------------------------------------------- test_generics
@@ -107,7 +107,7 @@ async def test_create_api_action_handler() -> None:
     async with talking(parent(path("test_child_route/", ChildActionHandler.as_aaah()))) as ws:
         data = {"title": "Title", "content": "Content"}
         reply = await answer(ws, action="create", data=data, route="test_child_route/")
-        assert reply == told({"id": 1, **data}, "create", "test_child_route/", 201)
+        assert reply == success({"id": 1, **data}, "create", "test_child_route/", 201)
         assert (await ChildActionHandler.queryset.get(pk=1)).model_dump() == reply["data"]
 
 
@@ -119,7 +119,7 @@ async def test_create_api_consumer() -> None:
     async with talking(ParentConsumer.as_asgi()) as ws:
         data = {"title": "Title", "content": "Content"}
         reply = await answer(ws, action="create", data=data)
-        assert reply == told({"id": 1, **data}, "create", "", 201)
+        assert reply == success({"id": 1, **data}, "create", "", 201)
         assert (await ParentConsumer.queryset.get(pk=1)).model_dump() == reply["data"]
 
 
@@ -127,11 +127,11 @@ async def test_list_api_action_handler() -> None:
     class ChildActionHandler(generics.ListAPIActionHandler):
         serializer_class = Row
         queryset = rows(2)
-        pagination_class = None  # rfc's default; here it is pages of 100
+        pagination_class = None  # the default there; wsaction's default is pages of 100
 
     async with talking(parent(path("test_child_route/", ChildActionHandler.as_aaah()))) as ws:
         reply = await answer(ws, action="list", route="test_child_route/")
-        assert reply == told([row(1).model_dump(), row(2).model_dump()], "list", "test_child_route/")
+        assert reply == success([row(1).model_dump(), row(2).model_dump()], "list", "test_child_route/")
 
 
 async def test_list_api_consumer() -> None:
@@ -141,18 +141,18 @@ async def test_list_api_consumer() -> None:
         pagination_class = None
 
     async with talking(ParentConsumer.as_asgi()) as ws:
-        assert await answer(ws, action="list") == told([row(1).model_dump(), row(2).model_dump()], "list")
+        assert await answer(ws, action="list") == success([row(1).model_dump(), row(2).model_dump()], "list")
 
 
 async def check_pages(ws: WebSocketSession, route: str) -> None:
     def page(number: int, following: str | None, previous: str | None) -> dict[str, Any]:
-        results = [row(one).model_dump() for one in range(10 * number - 9, 10 * number + 1)]
+        results = [row(n).model_dump() for n in range(10 * number - 9, 10 * number + 1)]
         return {"count": 100, "next": following, "previous": previous, "results": results}
 
     fourth = page(4, f"{route}?page=5", f"{route}?page=3")
-    assert await answer(ws, action="list", route=f"{route}?page=4") == told(fourth, "list", f"{route}?page=4")
+    assert await answer(ws, action="list", route=f"{route}?page=4") == success(fourth, "list", f"{route}?page=4")
     last = page(10, None, f"{route}?page=9")
-    assert await answer(ws, action="list", route=f"{route}?page=10") == told(last, "list", f"{route}?page=10")
+    assert await answer(ws, action="list", route=f"{route}?page=10") == success(last, "list", f"{route}?page=10")
 
 
 async def test_pagenated_list_api_action_handler() -> None:
@@ -180,10 +180,10 @@ async def test_retrieve_api_action_handler() -> None:
         serializer_class = Row
         queryset = rows(2)
 
-    async with talking(parent(re_path(ONE_OF_THEM, ChildActionHandler.as_aaah()))) as ws:
+    async with talking(parent(re_path(DETAIL_ROUTE, ChildActionHandler.as_aaah()))) as ws:
         reply = await answer(ws, action="retrieve", route="test_child_route/1/")
-        assert reply == told(row(1).model_dump(), "retrieve", "test_child_route/1/")
-        # theirs answers 500
+        assert reply == success(row(1).model_dump(), "retrieve", "test_child_route/1/")
+        # rest_framework_channels replies with 500
         assert refused(
             await answer(ws, action="retrieve", route="test_child_route/3/"), "retrieve", "test_child_route/3/", 404
         )
@@ -195,7 +195,7 @@ async def test_retrieve_api_consumer() -> None:
         queryset = rows(1)
 
     async with talking(ParentConsumer.as_asgi(), "/testws/1/", at="testws/<int:pk>/") as ws:
-        assert await answer(ws, action="retrieve") == told(row(1).model_dump(), "retrieve")
+        assert await answer(ws, action="retrieve") == success(row(1).model_dump(), "retrieve")
 
 
 async def test_update_api_action_handler() -> None:
@@ -204,9 +204,9 @@ async def test_update_api_action_handler() -> None:
         queryset = rows(2)
 
     route = "test_child_route/1/"
-    async with talking(parent(re_path(ONE_OF_THEM, ChildActionHandler.as_aaah()))) as ws:
+    async with talking(parent(re_path(DETAIL_ROUTE, ChildActionHandler.as_aaah()))) as ws:
         reply = await answer(ws, action="partial_update", data={"title": "titletitle"}, route=route)
-        assert reply == told({**row(1).model_dump(), "title": "titletitle"}, "partial_update", route)
+        assert reply == success({**row(1).model_dump(), "title": "titletitle"}, "partial_update", route)
         assert (await ChildActionHandler.queryset.get(pk=1)).model_dump() == reply["data"]
 
         assert refused(
@@ -214,7 +214,7 @@ async def test_update_api_action_handler() -> None:
         )
 
         whole = {"id": 1, "title": "titletitle", "content": "contentcontent"}
-        assert await answer(ws, action="update", data=whole, route=route) == told(whole, "update", route)
+        assert await answer(ws, action="update", data=whole, route=route) == success(whole, "update", route)
         assert (await ChildActionHandler.queryset.get(pk=1)).model_dump() == whole
 
 
@@ -222,20 +222,20 @@ async def test_destroy_api_action_handler() -> None:
     class ChildActionHandler(generics.DestroyAPIActionHandler):
         queryset = rows(2)
 
-    async with talking(parent(re_path(ONE_OF_THEM, ChildActionHandler.as_aaah()))) as ws:
+    async with talking(parent(re_path(DETAIL_ROUTE, ChildActionHandler.as_aaah()))) as ws:
         reply = await answer(ws, action="destroy", route="test_child_route/1/")
-        assert reply == told(None, "destroy", "test_child_route/1/", 204)
-        assert [one.id async for one in ChildActionHandler.queryset] == [2]
+        assert reply == success(None, "destroy", "test_child_route/1/", 204)
+        assert [item.id async for item in ChildActionHandler.queryset] == [2]
 
 
 async def test_destroy_api_consumer() -> None:
     class ParentConsumer(generics.DestroyAPIConsumer):
         queryset = rows(1)
-        strict_routing = False  # a route that nothing matches runs here
+        strict_routing = False  # the consumer handles a route that no pattern matches
 
     async with talking(ParentConsumer.as_asgi(), "/testws/1/", at="testws/<int:pk>/") as ws:
         reply = await answer(ws, action="destroy", route="test_child_route/1/")
-        assert reply == told(None, "destroy", "test_child_route/1/", 204)
+        assert reply == success(None, "destroy", "test_child_route/1/", 204)
         assert not await ParentConsumer.queryset.exists()
 
 
@@ -247,9 +247,9 @@ class Failing(AsyncAPIActionHandler):
 
 
 async def test_exception_debug() -> None:
-    """Theirs ends the connection with the exception; here it is told, with its traceback, and the next frame is served.
+    """wsaction replies with the exception and its traceback, and the connection stays open.
 
-    Else the two are alike: in debug mode whoever sits before it sees what went wrong.
+    In rest_framework_channels, the exception ends the connection. In both, a developer sees what went wrong.
     """
     route = "test_async_child_route/"
     async with talking(parent(path(route, Failing.as_aaah())), debug=True) as ws:
@@ -268,43 +268,43 @@ async def test_exception_production() -> None:
         assert refused(reply, "test_exception", route, 500)
 
 
-class Noting(AsyncAPIActionHandler):
-    noted: dict[str, Any] = {}
+class Capturing(AsyncAPIActionHandler):
+    captured: dict[str, Any] = {}
 
     @async_action()
     async def test_async_action(self, pk: Any = None, **kwargs: Any) -> Any:
-        self.noted["test_async_action"] = self.kwargs
+        self.captured["test_async_action"] = self.kwargs
         return {"pk": pk}, 200
 
     @async_action()
     def test_sync_action(self, pk: Any = None, **kwargs: Any) -> Any:
-        self.noted["test_sync_action"] = self.kwargs
+        self.captured["test_sync_action"] = self.kwargs
         return {"pk": pk, "sync": True}, 200
 
 
 async def test_decorator_sync_route() -> None:
-    patterns = [path(f"test_{kind}_child_route/", Noting.as_aaah()) for kind in ("async", "sync")]
-    async with talking(parent(*patterns, strict_routing=False)) as ws:  # as the routes have a tail
+    patterns = [path(f"test_{kind}_child_route/", Capturing.as_aaah()) for kind in ("async", "sync")]
+    async with talking(parent(*patterns, strict_routing=False)) as ws:  # the sent routes are longer than the patterns
         route = "test_async_child_route/test_async_action/"
         reply = await answer(ws, action="test_async_action", pk=2, route=route)
-        assert reply == told({"pk": 2}, "test_async_action", route)
+        assert reply == success({"pk": 2}, "test_async_action", route)
 
         route = "test_sync_child_route/test_sync_action/"
         reply = await answer(ws, action="test_sync_action", pk=3, route=route)
-        assert reply == told({"pk": 3, "sync": True}, "test_sync_action", route)
+        assert reply == success({"pk": 3, "sync": True}, "test_sync_action", route)
 
 
 async def test_decorator_async_route() -> None:
     tail = r"(?P<child_id>[-\w]+)/$"
-    patterns = [re_path(f"test_{kind}_child_route/{tail}", Noting.as_aaah()) for kind in ("async", "sync")]
+    patterns = [re_path(f"test_{kind}_child_route/{tail}", Capturing.as_aaah()) for kind in ("async", "sync")]
     async with talking(parent(*patterns)) as ws:
         reply = await answer(ws, action="test_async_action", pk=2, route="test_async_child_route/2/")
-        assert reply == told({"pk": 2}, "test_async_action", "test_async_child_route/2/")
-        assert Noting.noted["test_async_action"] == {"child_id": "2"}
+        assert reply == success({"pk": 2}, "test_async_action", "test_async_child_route/2/")
+        assert Capturing.captured["test_async_action"] == {"child_id": "2"}
 
         reply = await answer(ws, action="test_sync_action", pk=3, route="test_sync_child_route/3/")
-        assert reply == told({"pk": 3, "sync": True}, "test_sync_action", "test_sync_child_route/3/")
-        assert Noting.noted["test_sync_action"] == {"child_id": "3"}
+        assert reply == success({"pk": 3, "sync": True}, "test_sync_action", "test_sync_child_route/3/")
+        assert Capturing.captured["test_sync_action"] == {"child_id": "3"}
 
 
 async def test_broadcast() -> None:
@@ -333,7 +333,7 @@ async def test_broadcast() -> None:
 
         event = {"type": "test.called", "data": {"test": "content"}, "status": 200}
         await ada.send_json(frame)
-        assert await ada.receive_json() == told({"test": "content"}, frame["action"], frame["route"])
+        assert await ada.receive_json() == success({"test": "content"}, frame["action"], frame["route"])
         assert await ada.receive_json() == event
         assert await anonymous.receive_json() == event
         await elsewhere.nothing()
@@ -348,7 +348,7 @@ async def test_parent_is_authenticated() -> None:
         assert refused(await answer(ws, action="test_action", pk=2, route=route), "test_action", route)
     async with talking(view, user=ADA) as ws:
         reply = await answer(ws, action="test_action", pk=3, route=route)
-        assert reply == told({"pk": 3}, "test_action", route)
+        assert reply == success({"pk": 3}, "test_action", route)
 
 
 async def test_child_is_authenticated() -> None:
@@ -361,11 +361,11 @@ async def test_child_is_authenticated() -> None:
 
     view, route = ParentConsumer.as_asgi(), "test_child_route/"
     async with talking(view) as ws:
-        assert await answer(ws, action="test_parent_action", pk=2) == told({"pk": 2}, "test_parent_action")
+        assert await answer(ws, action="test_parent_action", pk=2) == success({"pk": 2}, "test_parent_action")
         assert refused(await answer(ws, action="test_action", pk=3, route=route), "test_action", route)
     async with talking(view, user=ADA) as ws:
         reply = await answer(ws, action="test_action", pk=3, route=route)
-        assert reply == told({"pk": 3}, "test_action", route)
+        assert reply == success({"pk": 3}, "test_action", route)
 
 
 async def check_owner(view: Any, url: str, at: str, route: dict[str, str]) -> None:
@@ -375,7 +375,7 @@ async def check_owner(view: Any, url: str, at: str, route: dict[str, str]) -> No
             assert refused(await answer(ws, action="retrieve", **route), "retrieve", where)
     async with talking(view, url, at=at, user=ADA) as ws:
         shown = {"id": 1, "title": "Title", "content": "Content", "author": 1}
-        assert await answer(ws, action="retrieve", **route) == told(shown, "retrieve", where)
+        assert await answer(ws, action="retrieve", **route) == success(shown, "retrieve", where)
 
 
 def authored() -> MemoryQuerySet[Authored]:
@@ -397,5 +397,5 @@ async def test_child_is_owner() -> None:
         serializer_class = Authored
         permission_classes = (IsAuthor,)
 
-    view = parent(re_path(ONE_OF_THEM, ChildActionHandler.as_aaah()))
+    view = parent(re_path(DETAIL_ROUTE, ChildActionHandler.as_aaah()))
     await check_owner(view, "/testws/", "testws/", {"route": "test_child_route/1/"})

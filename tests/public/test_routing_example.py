@@ -1,4 +1,4 @@
-"""The routing example of the README, by uvicorn and a real client: every reply byte for byte."""
+"""The routing example of the README with uvicorn and a real client: every reply, byte by byte."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from wsaction.routing import path
 
 
 class Header(AuthenticationBackend):
-    """Whoever says a name is that user: enough for a test."""
+    """Signs in the user that the ``x-user`` header names."""
 
     async def authenticate(self, conn: Any) -> tuple[AuthCredentials, SimpleUser] | None:
         name = conn.headers.get("x-user")
@@ -80,7 +80,7 @@ async def test_every_reply_byte_for_byte(server: Server) -> None:
             assert await ws.recv() == answered
 
 
-async def test_an_anonymous_user_is_told_403_and_no_more(server: Server) -> None:
+async def test_an_anonymous_user_gets_403_or_404(server: Server) -> None:
     async with server.connect("/ws/") as ws:
         for sent, _ in REPLIES:
             route = json.loads(sent)["route"]

@@ -1,4 +1,4 @@
-"""`examples/shelves.py`: the whole CRUD session over a real socket, on memory and on SQLite by changing one line."""
+"""`examples/shelves.py`: a CRUD session over a real socket, in memory and in SQLite."""
 
 import json
 import types
@@ -16,7 +16,7 @@ CARDS = "boards/1/cards/"
 
 @pytest.fixture(params=["memory", "sqlite"])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """The example, with its one line changed where it is to keep its rows in SQLite."""
+    """The example's app; for SQLite, with its one line changed."""
     line, changed = 'DATABASE = ""', f'DATABASE = "sqlite+aiosqlite:///{tmp_path}/shelves.db"'
     source = SOURCE.read_text()
     assert source.count(line) == 1
@@ -26,7 +26,7 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 class Client:
-    """Asks and tells what came back: the status with the data, or with the type and place of the first error."""
+    """Calls actions. A call returns the status and the data, or the status and the first error's type and ``loc``."""
 
     def __init__(self, socket: Any) -> None:
         self.socket = socket
@@ -47,22 +47,22 @@ class Client:
     async def titles(self, route: str) -> list[str]:
         status, data = await self("list", route)
         assert status == 200
-        return [one["title"] for one in data["results"]]
+        return [card["title"] for card in data["results"]]
 
 
 async def test_the_whole_session(serve: Callable[..., Server], app: Any) -> None:
     server = serve(app)
     async with server.connect("/ws/ada/") as first, server.connect("/ws/eve/") as second:
         ada, eve = Client(first), Client(second)
-        await boards_are_made(ada)
-        await cards_are_made(ada)
-        await lists_are_asked_for(ada)
-        await one_is_changed_by_its_owner_alone(ada, eve)
-        await one_is_deleted(ada)
-        await a_long_list_comes_in_parts(ada)
+        await create_boards(ada)
+        await create_cards(ada)
+        await read_lists(ada)
+        await change_a_card(ada, eve)
+        await delete_a_card(ada)
+        await stream_a_list(ada)
 
 
-async def boards_are_made(ada: Client) -> None:
+async def create_boards(ada: Client) -> None:
     board = {"id": 1, "owner": "ada", "title": "Kitchen"}
     assert await ada("create", "boards/", {"title": "Kitchen", "owner": "eve", "id": 9}) == (201, board)
     assert await ada("create", "boards/", {"title": "Kitchen"}) == (409, ("conflict", None))
@@ -74,7 +74,7 @@ async def boards_are_made(ada: Client) -> None:
     assert await ada.titles("boards/?ordering=title") == ["Garden", "Kitchen"]
 
 
-async def cards_are_made(ada: Client) -> None:
+async def create_cards(ada: Client) -> None:
     for number in range(100):
         card = {"title": f"card {number:02}", "priority": number % 3, "done": number % 10 == 0}
         status, data = await ada("create", CARDS, card)
@@ -82,9 +82,9 @@ async def cards_are_made(ada: Client) -> None:
     assert await ada("create", "boards/99/cards/", {"title": "nowhere"}) == (404, ("not_found", None))
 
 
-async def lists_are_asked_for(ada: Client) -> None:
+async def read_lists(ada: Client) -> None:
     status, page = await ada("list", f"{CARDS}?page=4&page_size=20&ordering=title")
-    assert (status, page["count"], [one["id"] for one in page["results"]]) == (200, 100, [*range(61, 81)])
+    assert (status, page["count"], [card["id"] for card in page["results"]]) == (200, 100, [*range(61, 81)])
     assert page["next"] == f"{CARDS}?page_size=20&ordering=title&page=5"
     assert page["previous"] == f"{CARDS}?page_size=20&ordering=title&page=3"
     assert (await ada("list", page["next"]))[1]["next"] is None
@@ -124,7 +124,7 @@ async def lists_are_asked_for(ada: Client) -> None:
     assert await ada("list", f"{CARDS}?ordering=owner") == (400, ("literal_error", ["route", "ordering"]))
 
 
-async def one_is_changed_by_its_owner_alone(ada: Client, eve: Client) -> None:
+async def change_a_card(ada: Client, eve: Client) -> None:
     route = f"{CARDS}7/"
     status, card = await eve("retrieve", route)
     assert (status, card["title"], card["owner"]) == (200, "card 06", "ada")
@@ -150,17 +150,17 @@ async def one_is_changed_by_its_owner_alone(ada: Client, eve: Client) -> None:
     assert await ada("retrieve", "boards/99/cards/7/") == (404, ("not_found", None))
 
 
-async def one_is_deleted(ada: Client) -> None:
+async def delete_a_card(ada: Client) -> None:
     assert await ada("destroy", f"{CARDS}7/") == (204, None)
     assert await ada("retrieve", f"{CARDS}7/") == (404, ("not_found", None))
     assert await ada("destroy", f"{CARDS}7/") == (404, ("not_found", None))
 
 
-async def a_long_list_comes_in_parts(ada: Client) -> None:
+async def stream_a_list(ada: Client) -> None:
     status, page = await ada("list", f"{CARDS}?ordering=title&page_size=40", stream=True)
     ids = []
     while status == 206:
         assert len(page) in (40, 19)
-        ids += [one["id"] for one in page]
+        ids += [card["id"] for card in page]
         status, page = await ada.reply()
     assert (status, page, ids) == (200, None, [number for number in range(1, 101) if number != 7])

@@ -1,4 +1,4 @@
-"""The test client itself: against apps by hand on bare ASGI, and against Starlette."""
+"""The test client, tested with plain ASGI apps and with Starlette."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def text(value: Any) -> dict[str, Any]:
 
 
 class Script:
-    """An app that sends ``messages`` after the handshake's connect, receives until the disconnect, and notes it all."""
+    """An app that sends ``messages`` after ``websocket.connect``, and records all messages until the disconnect."""
 
     def __init__(self, *messages: dict[str, Any], error: Exception | None = None) -> None:
         self.messages = messages
@@ -76,7 +76,7 @@ class Script:
 
 
 async def answering(scope: Any, receive: Receive, send: Send) -> None:
-    """Answers each frame by the frames in its key ``answers``, in which ``$id`` is the frame's own request_id."""
+    """Replies to each frame with the frames in its key ``answers``; those with a status get its request_id."""
     await receive()
     await send(ACCEPT)
     while (message := await receive())["type"] == "websocket.receive":
@@ -92,7 +92,7 @@ async def never_ending(scope: Any, receive: Receive, send: Send) -> None:
 
 
 def tasks() -> set[asyncio.Task[Any]]:
-    """The apps that run."""
+    """The tasks of apps that still run."""
     return {task for task in asyncio.all_tasks() if task.get_name().startswith("wsaction.testing")}
 
 
@@ -140,7 +140,7 @@ async def test_the_scope_is_that_of_a_server() -> None:
     }
 
 
-async def test_headers_may_repeat_and_scope_keys_go_over_all() -> None:
+async def test_headers_may_repeat_and_scope_keys_override() -> None:
     app = Script(ACCEPT)
     headers: list[tuple[str | bytes, str | bytes]] = [("Cookie", "a"), (b"cookie", b"b")]
 
@@ -155,13 +155,13 @@ async def test_headers_may_repeat_and_scope_keys_go_over_all() -> None:
 
 
 @pytest.mark.parametrize("path", ["ws/", "", "/ws/#top"])
-async def test_a_path_that_no_client_sends_is_refused(path: str) -> None:
+async def test_an_invalid_path_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="expected a path such as '/ws/"):
         async with connect(Script(), path):
             pytest.fail("connected")
 
 
-async def test_what_the_server_chose_is_told() -> None:
+async def test_the_session_has_what_the_server_accepted() -> None:
     headers = [(b"X-A", b"1"), (b"x-a", b"2")]
     app = Script(ACCEPT | {"subprotocol": "b", "headers": headers})
 
@@ -191,7 +191,7 @@ async def test_a_close_before_accept_is_a_403() -> None:
     assert app.received[-1]["type"] == "websocket.disconnect"
 
 
-async def test_an_http_response_refuses_with_all_it_holds() -> None:
+async def test_an_http_response_refuses_with_status_headers_and_body() -> None:
     app = Script(
         {"type": "websocket.http.response.start", "status": 401, "headers": [(b"WWW-Authenticate", b"Bearer")]},
         {"type": "websocket.http.response.body", "body": b"who ", "more_body": True},
@@ -274,7 +274,7 @@ async def test_frames_go_both_ways() -> None:
     ]
 
 
-async def test_a_frame_of_another_kind_is_shown() -> None:
+async def test_an_unexpected_frame_is_in_the_error() -> None:
     binary = {"type": "websocket.send", "bytes": b"b"}
     async with connect(Script(ACCEPT, binary, text("no json"), text("t"))) as ws:
         with pytest.raises(UnexpectedFrame, match=r"expected a text frame, came .*b'b'.*; receive") as caught:
@@ -286,7 +286,7 @@ async def test_a_frame_of_another_kind_is_shown() -> None:
             await ws.receive_bytes()
 
 
-async def test_a_timeout_says_what_was_waited_for_and_what_came() -> None:
+async def test_a_timeout_names_what_was_expected_and_what_came() -> None:
     async with connect(Script(ACCEPT, *[text({"event": n}) for n in "abcdef"])) as ws:
         ws.timeout = 0.01
         with pytest.raises(
@@ -306,7 +306,7 @@ async def test_a_call_takes_its_final_reply_and_leaves_the_rest() -> None:
         assert await ws.receive_json() == {"status": 206, "data": 1, "request_id": "test-1"}
 
 
-async def test_a_call_sends_what_was_given() -> None:
+async def test_a_call_sends_its_arguments() -> None:
     app = Script(ACCEPT, text({"status": 200, "request_id": 7}), text({"status": 200, "request_id": "x"}))
 
     async with connect(app) as ws:
@@ -319,7 +319,7 @@ async def test_a_call_sends_what_was_given() -> None:
     ]
 
 
-async def test_request_ids_are_told_apart_by_type_as_well() -> None:
+async def test_request_ids_compare_by_type_too() -> None:
     replies = [{"request_id": each, "status": 200, "data": n} for n, each in enumerate([True, "1", 1.0, 1])]
 
     async with connect(Script(ACCEPT, text("[1]"), text("{"), *map(text, replies))) as ws:
@@ -342,7 +342,7 @@ async def test_calls_and_a_plain_receive_may_wait_at_once() -> None:
 
     async with connect(app) as ws:
         plain = asyncio.create_task(ws.receive_json())
-        await anyio.wait_all_tasks_blocked()  # it waits first, and still does not get what a call waits for
+        await anyio.wait_all_tasks_blocked()  # it waits first, but does not take the replies of the calls
         replies = await asyncio.gather(ws.call("a"), ws.call("b"))
         assert [reply["request_id"] for reply in replies] == ["test-1", "test-2"]
         assert await plain == {"event": "e"}
@@ -378,7 +378,7 @@ async def test_events_are_found_by_name() -> None:
         assert await ws.receive_text() == "x"
 
 
-async def test_nothing_is_checked_for_a_bounded_time() -> None:
+async def test_nothing_waits_for_a_bounded_time() -> None:
     async with connect(answering) as ws:
         await ws.nothing(0.01)
         await ws.send_json({"answers": [{"event": "e"}]})
@@ -387,7 +387,7 @@ async def test_nothing_is_checked_for_a_bounded_time() -> None:
         assert await ws.event() == {"event": "e"}
 
 
-async def test_an_end_is_something_until_it_has_been_seen() -> None:
+async def test_a_close_fails_nothing_once() -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         await receive()
         await send(ACCEPT)
@@ -430,7 +430,7 @@ async def test_a_failed_stream_raises_its_reply() -> None:
 # The end of a connection.
 
 
-async def test_what_came_before_a_close_is_read_first() -> None:
+async def test_messages_before_a_close_are_read_first() -> None:
     app = Script(ACCEPT, text("last"), {"type": "websocket.close", "code": 1008, "reason": "policy"}, text("too late"))
 
     async with connect(app) as ws:
@@ -446,7 +446,7 @@ async def test_what_came_before_a_close_is_read_first() -> None:
     assert app.received[1:] == [{"type": "websocket.disconnect", "code": 1008, "reason": "policy"}]
 
 
-async def test_a_close_without_particulars_is_1000() -> None:
+async def test_a_close_without_a_code_is_1000() -> None:
     async with connect(Script(ACCEPT, {"type": "websocket.close"})) as ws:
         assert await ws.wait_closed() == (1000, "")
 
@@ -461,20 +461,20 @@ async def test_an_app_that_returns_without_a_close_is_1006() -> None:
             await ws.receive()
 
 
-async def test_what_the_app_raises_is_raised_once_where_the_test_waits() -> None:
+async def test_an_app_error_is_raised_once_where_the_test_waits() -> None:
     async with connect(Script(ACCEPT, text("a"), error=ZeroDivisionError("by hand"))) as ws:
         assert await ws.receive_text() == "a"
         with pytest.raises(ZeroDivisionError, match="by hand"):
             await ws.call("a")
 
 
-async def test_what_the_app_raises_unseen_is_raised_on_leaving() -> None:
+async def test_an_unseen_app_error_is_raised_on_exit() -> None:
     with pytest.raises(ZeroDivisionError, match="by hand"):
         async with connect(Script(ACCEPT, error=ZeroDivisionError("by hand"))):
             pass
 
 
-async def test_an_app_that_fails_after_its_close_tells_the_close_first() -> None:
+async def test_an_app_error_after_a_close_is_raised_second() -> None:
     app = Script(ACCEPT, {"type": "websocket.close", "code": 1011}, error=ZeroDivisionError("by hand"))
 
     async with connect(app) as ws:
@@ -484,7 +484,7 @@ async def test_an_app_that_fails_after_its_close_tells_the_close_first() -> None
             await ws.close()
 
 
-async def test_the_failure_of_the_test_goes_first_and_the_apps_is_noted() -> None:
+async def test_a_test_error_wins_and_the_app_error_is_a_note() -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         await receive()
         await send(ACCEPT)
@@ -521,7 +521,7 @@ async def test_drop_does_not_wait_and_its_code_is_1006() -> None:
     assert app.received[-1] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
 
 
-async def test_sending_to_a_client_that_has_gone_raises_in_the_app_and_is_a_return() -> None:
+async def test_sending_after_a_disconnect_raises_in_the_app() -> None:
     raised: list[OSError] = []
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -540,7 +540,7 @@ async def test_sending_to_a_client_that_has_gone_raises_in_the_app_and_is_a_retu
     assert len(raised) == 1
 
 
-async def test_servers_of_earlier_specs_drop_what_comes_too_late() -> None:
+async def test_older_asgi_specs_drop_late_messages() -> None:
     returned = asyncio.Event()
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -556,14 +556,14 @@ async def test_servers_of_earlier_specs_drop_what_comes_too_late() -> None:
     assert returned.is_set()
 
 
-async def test_an_app_that_does_not_return_is_cancelled_and_told_of() -> None:
+async def test_an_app_that_does_not_return_is_cancelled_and_reported() -> None:
     with pytest.raises(TimeoutError, match=r"did not return within 0.01 s of the disconnect and was cancelled"):
         async with connect(never_ending, timeout=0.01):
             pass
     assert not tasks()
 
 
-async def test_an_app_that_ignores_being_cancelled_is_told_of() -> None:
+async def test_an_app_that_ignores_being_cancelled_is_reported() -> None:
     release = asyncio.Event()
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -725,7 +725,7 @@ async def test_frames_that_the_app_does_not_receive_are_bounded() -> None:
         release.set()
 
 
-# What a server would not send.
+# Messages that a server would not send.
 
 
 @pytest.mark.parametrize(
@@ -741,7 +741,7 @@ async def test_frames_that_the_app_does_not_receive_are_bounded() -> None:
         ({"type": "websocket.close", "code": 1000, "reason": "é" * 62}, "at most 123 UTF-8 bytes; came 124"),
     ],
 )
-async def test_what_cannot_be_sent_raises_in_the_app(message: dict[str, Any], expected: str) -> None:
+async def test_an_invalid_message_raises_in_the_app(message: dict[str, Any], expected: str) -> None:
     app = Script(ACCEPT, message, text("still open"))
 
     async with connect(app) as ws:
@@ -761,11 +761,11 @@ async def test_headers_are_pairs_of_bytes_and_accept_comes_first() -> None:
     assert "expected headers as pairs of bytes in websocket.accept; came ('x', 'y')" in headers
 
 
-# Outside truths: uvicorn's own messages, and an app of Starlette's.
+# Comparisons: the messages of uvicorn, and an app of Starlette.
 
 
-async def test_an_app_is_told_what_uvicorn_tells_it() -> None:
-    async def told_by_uvicorn(app: Script) -> None:
+async def test_an_app_receives_the_same_as_from_uvicorn() -> None:
+    async def run_with_uvicorn(app: Script) -> None:
         server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None, ws="websockets-sansio"))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             serving = asyncio.create_task(server.serve([listener]))
@@ -777,15 +777,15 @@ async def test_an_app_is_told_what_uvicorn_tells_it() -> None:
             server.should_exit = True
             await serving
 
-    async def told_by_connect(app: Script) -> None:
+    async def run_with_connect(app: Script) -> None:
         async with connect(app, "/a%20b/?x=1", subprotocols=["v1"]) as ws:
             await ws.send_text("t")
             await ws.send_bytes(b"b")
             await ws.close(4000, "done")
 
     real, simulated = Script(ACCEPT | {"subprotocol": "v1"}), Script(ACCEPT | {"subprotocol": "v1"})
-    await told_by_uvicorn(real)
-    await told_by_connect(simulated)
+    await run_with_uvicorn(real)
+    await run_with_connect(simulated)
 
     assert simulated.received == real.received
     assert {type(value) for value in simulated.scope.values()} <= {type(value) for value in real.scope.values()}
@@ -828,7 +828,7 @@ async def test_starlette() -> None:
 # The communicator.
 
 
-async def test_the_communicator_talks_as_channels_one_does() -> None:
+async def test_the_communicator_works_like_that_of_channels() -> None:
     app = Script(ACCEPT | {"subprotocol": "b", "headers": [(b"x", b"y")]}, text({"a": 1}), text("b"))
     communicator = WebsocketCommunicator(app, "ws/?q", [(b"Cookie", b"c")], ["a", "b"], "2.3")
     communicator.scope["user"] = "ada"
@@ -884,7 +884,7 @@ async def test_a_communicator_sees_a_close_as_a_message() -> None:
     await communicator.wait()
 
 
-async def test_a_communicator_refuses_what_is_no_frame() -> None:
+async def test_a_communicator_refuses_other_messages() -> None:
     binary = {"type": "websocket.send", "bytes": b"b"}
     communicator = WebsocketCommunicator(Script(ACCEPT, binary, binary, {"type": "websocket.close"}), "/ws/")
     await communicator.connect()
@@ -901,7 +901,7 @@ async def test_a_communicator_refuses_what_is_no_frame() -> None:
     await communicator.disconnect()
 
 
-async def test_a_communicator_that_waited_in_vain_cancels_the_app() -> None:
+async def test_a_communicator_cancels_the_app_on_a_timeout() -> None:
     communicator = WebsocketCommunicator(Script(ACCEPT), "/ws/")
     await communicator.connect()
 
@@ -953,10 +953,10 @@ async def test_a_transport_ends_with_the_code_of_a_client_that_gave_none() -> No
     await transport.finish(1)
 
 
-def test_it_stands_on_the_standard_library_and_anyio_alone() -> None:
+def test_it_imports_the_standard_library_and_anyio_only() -> None:
     imported = set()
     for path in Path(testing.__file__).parent.glob("*.py"):
-        if path.name in ("layers.py", "querysets.py", "_queryset_cases.py"):  # contracts, by themselves
+        if path.name in ("layers.py", "querysets.py", "_queryset_cases.py"):  # the contract test suites are separate
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
@@ -968,5 +968,5 @@ def test_it_stands_on_the_standard_library_and_anyio_alone() -> None:
     assert {name for name in foreign if not name.startswith("wsaction.testing.")} == {"anyio"}
 
 
-def test_the_package_says_what_it_exports() -> None:
+def test_all_exports_exist() -> None:
     assert all(hasattr(testing, name) for name in testing.__all__)

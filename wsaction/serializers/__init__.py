@@ -1,11 +1,11 @@
-"""Serializers are pydantic models. One model is enough for input and output: mark fields `ReadOnly` or `WriteOnly`.
+"""Serializers: pydantic models for input and output. Mark fields `ReadOnly` or `WriteOnly` to use one model for both.
 
     class User(BaseModel):
         id: Annotated[int, ReadOnly] = 0  # ignored in input
         name: str
         password: Annotated[str, WriteOnly]  # left out of output
 
-`input_model` and `output_model` are the two models that the framework makes of it.
+The framework derives two models from it, by `input_model` and `output_model`.
 """
 
 from wsaction.serializers._core_schema import ReadOnly, WriteOnly

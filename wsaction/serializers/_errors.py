@@ -1,4 +1,4 @@
-"""Errors as JSON: the reply to a frame that failed, and the items of its ``errors``."""
+"""Errors as JSON: an error reply, and the items of its ``errors``."""
 
 from pydantic_core import to_json
 
@@ -10,15 +10,15 @@ __all__ = ("encode_error", "encode_errors")
 
 
 def encode_error(frame: Frame, error: APIError) -> str:
-    """The reply that says ``error``: its ``data`` is null."""
-    told = "" if frame.request_id is None else f',"request_id":{to_json(frame.request_id).decode()}'
-    return f'{{"errors":{encode_errors(error)},"data":null{tail_of(frame)}{error.status}{told}}}'
+    """The reply to ``frame`` with ``error``; its ``data`` is null."""
+    request_id = "" if frame.request_id is None else f',"request_id":{to_json(frame.request_id).decode()}'
+    return f'{{"errors":{encode_errors(error)},"data":null{tail_of(frame)}{error.status}{request_id}}}'
 
 
 def encode_errors(error: APIError) -> str:
-    """The items of ``errors`` as JSON."""
+    """An error's items of ``errors`` as JSON."""
     try:
         return to_json(shown(error.errors), inf_nan_mode="null", fallback=str).decode()
-    except Exception:  # its ctx is no mapping, or no JSON whatever one does: the error is told without
-        told = {"type": error.type, "msg": error.msg}
-        return to_json([{key: str(text).encode(errors="replace") for key, text in told.items()}]).decode()
+    except Exception:  # the ctx cannot be written as JSON: send the error without it
+        item = {"type": error.type, "msg": error.msg}
+        return to_json([{key: str(text).encode(errors="replace") for key, text in item.items()}]).decode()

@@ -1,4 +1,4 @@
-"""Objects as an output model shows them: read by their attributes, and nothing else of them."""
+"""Objects as instances of an output model, read from their attributes."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -16,10 +16,11 @@ Model = type[BaseModel]
 
 
 def shown_as(output: Model, obj: Any) -> BaseModel:
-    """The object as an instance of ``output`` itself: what a subclass adds is left out, and so never written.
+    """An object as an instance of exactly ``output``, without the fields that the object's class adds.
 
-    Raises ``pydantic.ValidationError`` for attributes that are not what the model says, `ImproperlyConfigured` for what
-    is not loaded. ``shown_as(UserOut, UserInDB(id=1, password="x"))`` is ``UserOut(id=1)``.
+    Raises ``pydantic.ValidationError`` for attributes that do not fit the model, `ImproperlyConfigured` for attributes
+    that are not loaded, ``TypeError`` for a coroutine. ``shown_as(UserOut, UserInDB(id=1, password="x"))`` is
+    ``UserOut(id=1)``.
     """
     if type(obj) is output:
         return obj
@@ -29,22 +30,22 @@ def shown_as(output: Model, obj: Any) -> BaseModel:
         return output.model_validate(obj, from_attributes=True)
     except ValidationError as exc:
         if isinstance(obj, CoroutineType):
-            obj.close()  # it is told here
+            obj.close()  # else Python also warns that it was never awaited
             raise TypeError(
-                f"{output.__name__} shows an object, and got {obj.__qualname__}(); did you forget `await`?"
+                f"{output.__name__} shows an object, not the coroutine {obj.__qualname__}(); did you forget `await`?"
             ) from exc
-        _explain(exc, output, type(obj))
+        _explain_unloaded(exc, output, type(obj))
         raise
 
 
 def many_shown_as(output: Model, objs: Sequence[Any]) -> Sequence[BaseModel]:
-    """The same of many, in one call of pydantic where they are of other classes. Raises as `shown_as` does."""
+    """Many objects as `shown_as` returns one. Instances of other classes take one call of pydantic for all."""
     if any(output in kind.__mro__ for kind in set(map(type, objs))):
         return [shown_as(output, obj) for obj in objs]
     try:
         shown: Sequence[BaseModel] = _list_of(output)(objs, from_attributes=True)
     except ValidationError as exc:
-        _explain(exc, output, type(objs[0]))
+        _explain_unloaded(exc, output, type(objs[0]))
         raise
     return shown
 
@@ -55,39 +56,39 @@ def _list_of(model: Model) -> Callable[..., Any]:
 
 
 def _as_parent(output: Model, obj: BaseModel) -> BaseModel:
-    """An instance of a parent with the same values: pydantic would take the object itself for one."""
-    made = output.__new__(output)
+    """An instance of a parent class with the same values. pydantic would return the object itself."""
+    parent = output.__new__(output)
     names, private = output.model_fields, getattr(obj, "__pydantic_private__", None)
-    _set(made, "__dict__", {name: getattr(obj, name) for name in names})
-    _set(made, "__pydantic_fields_set__", {name for name in obj.model_fields_set if name in names})
-    _set(made, "__pydantic_extra__", obj.__pydantic_extra__ if output.model_config.get("extra") == "allow" else None)
+    _set(parent, "__dict__", {name: getattr(obj, name) for name in names})
+    _set(parent, "__pydantic_fields_set__", {name for name in obj.model_fields_set if name in names})
+    _set(parent, "__pydantic_extra__", obj.__pydantic_extra__ if output.model_config.get("extra") == "allow" else None)
     _set(
-        made,
+        parent,
         "__pydantic_private__",
         private and {name: value for name, value in private.items() if name in output.__private_attributes__},
     )
-    return made
+    return parent
 
 
 _set = object.__setattr__
 
 
-_NOT_LOADED = ("MissingGreenlet", "DetachedInstanceError", "lazy='raise'", "raiseload=True")  # as SQLAlchemy says it
+_NOT_LOADED = ("MissingGreenlet", "DetachedInstanceError", "lazy='raise'", "raiseload=True")  # SQLAlchemy's words
 
 
-def _explain(exc: ValidationError, output: Model, kind: type) -> None:
-    """Raises what tells the cure where the error is one of attributes that cannot be read any more."""
+def _explain_unloaded(exc: ValidationError, output: Model, kind: type) -> None:
+    """Raises `ImproperlyConfigured` if the error is about an attribute that SQLAlchemy has not loaded."""
     for line in exc.errors(include_url=False, include_input=False):
-        if line["type"] == "get_attribute_error" and any(one in line["msg"] for one in _NOT_LOADED):
-            path = [one for one in line["loc"] if isinstance(one, str)]
+        if line["type"] == "get_attribute_error" and any(text in line["msg"] for text in _NOT_LOADED):
+            path = [name for name in line["loc"] if isinstance(name, str)]
             raise ImproperlyConfigured(
-                f"{output.__name__} shows {'.'.join(path)}, which is not loaded with its object; have the queryset "
-                f"load it, as in select({kind.__name__}).options({_option(kind, path)})"
+                f"{output.__name__} shows {'.'.join(path)}, which is not loaded with its object; make the queryset "
+                f"load it, as in select({kind.__name__}).options({_loader_option(kind, path)})"
             ) from exc
 
 
-def _option(kind: type, path: Sequence[str]) -> str:
-    """The loader option that loads what a path of a mapped class's attributes leads to."""
+def _loader_option(kind: type, path: Sequence[str]) -> str:
+    """The SQLAlchemy loader option for a path of attributes, ``selectinload(Card.owner).undefer(User.name)``."""
     steps: list[str] = []
     for name in path:
         mapped = getattr(getattr(kind, name, None), "property", None)

@@ -1,7 +1,7 @@
-"""pydantic at the edges: a type's validator for what comes as JSON, and its serializer for what goes out as JSON.
+"""Validation and JSON by pydantic: validators for JSON input, JSON encoders for output, and the models for both.
 
-One model is enough for both directions: `input_model` is what comes in of it, without the fields marked `ReadOnly`,
-`output_model` what goes out of it, without those marked `WriteOnly`.
+`input_model` is a model's input, without the fields marked `ReadOnly`. `output_model` is its output, without those
+marked `WriteOnly`.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,17 +29,16 @@ from wsaction.serializers._core_schema import (
     WriteOnly,
     build,
     check_unmarked,
-    checks_of_the_whole,
     core_of,
     fields_of,
     marked,
     marked_names,
-    optional,
+    model_validators,
 )
 from wsaction.serializers._write_only import hidden, shown
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo  # whoever has a model has loaded it
+    from pydantic.fields import FieldInfo  # slow to import; defining a model loads it
 
 __all__ = (
     "MAX_MODELS",
@@ -57,14 +56,14 @@ __all__ = (
 
 
 def json_validator(annotation: Any) -> Callable[[Any], Any]:
-    """A function that validates a parsed JSON value as ``annotation``, with the verdict that its JSON text would have.
+    """A function that validates a parsed JSON value as ``annotation``, with the same result as for its JSON text.
 
-    It raises ``pydantic.ValidationError``. A type that tells JSON from Python (strict models, custom schemas, unions)
-    is given JSON text again; others, the parsed value. ``json_validator(datetime.date)("2026-11-23")`` is a date,
-    strict or not.
+    It raises ``pydantic.ValidationError``. Types that treat JSON and Python values differently (strict models, custom
+    schemas, unions) validate JSON text, written anew; others validate the parsed value.
+    ``json_validator(datetime.date)("2026-11-23")`` is a date, strict or not.
 
-    What comes for a model's `ReadOnly` fields is ignored: they have their defaults, and where they have none, are
-    missing from the instance. Raises `ImproperlyConfigured` for markers where they do not count.
+    Input for a model's `ReadOnly` fields is ignored. They get their defaults; without a default, they are missing from
+    the instance. Raises `ImproperlyConfigured` for misplaced markers.
     """
     check_unmarked(annotation)
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
@@ -82,7 +81,7 @@ def _json_validator(schema: Any, validator: Any) -> Callable[[Any], Any]:
     def as_parsed(value: Any) -> Any:
         try:
             return validate_python(value)
-        except ValidationError:  # once more, so that the errors speak of JSON: no dictionaries, no instances
+        except ValidationError:  # again, for error messages about JSON: "object", not "dictionary or instance"
             return as_json(value)
 
     if _any_part(schema, _tells_json_apart):
@@ -92,18 +91,18 @@ def _json_validator(schema: Any, validator: Any) -> Callable[[Any], Any]:
 
 
 def fast_validate(validate: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """What a `json_validator` tries first. Where it raises ``ValidationError``, only the validator itself can tell."""
+    """The first attempt of a `json_validator`. If it raises ``ValidationError``, call the validator itself."""
     first: Callable[[Any], Any] = getattr(validate, "fast_validate", validate)
     return first
 
 
 def python_validator(annotation: Any, title: str) -> Callable[[Any], Any]:
-    """A function that makes a value of the application's what ``annotation`` says, of an object by its attributes.
+    """A function that validates a value of the application as ``annotation``, objects by their attributes.
 
-    It raises ``pydantic.ValidationError``, "1 validation error for ``title``". The value may lack what is `WriteOnly`.
+    It raises ``pydantic.ValidationError``, "1 validation error for ``title``". `WriteOnly` fields may be missing.
     """
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-    adapter.validator  # noqa: B018  # raises for what pydantic cannot build yet
+    adapter.validator  # noqa: B018  # raises if the type is not fully defined yet
     hides: bool = getattr(annotation, "model_config", {}).get("hide_input_in_errors", False)
     config: Any = {"title": title, "hide_input_in_errors": hides}
     schema = WRITTEN.of_schema(adapter.core_schema)
@@ -114,54 +113,53 @@ def python_validator(annotation: Any, title: str) -> Callable[[Any], Any]:
 
 
 def _tells_json_apart(part: dict[str, Any]) -> bool:
-    """Whether a core schema may judge a JSON text and the Python value parsed from it differently."""
+    """Whether a core schema may validate a JSON text and the Python value parsed from it differently."""
     if part.get("strict") is True:
         return True
-    # The last two: a validator may ask which of the two it is given, and a union tries its members strictly first.
+    # "with-info": a validator can read the mode, JSON or Python. "union": it tries its members in strict mode first.
     return part.get("type") in ("json-or-python", "bytes", "timedelta", "with-info", "union")
 
 
-def _any_part(schema: Any, says: Callable[[dict[str, Any]], bool]) -> bool:
-    """Whether any part of a core schema says so."""
+def _any_part(schema: Any, matches: Callable[[dict[str, Any]], bool]) -> bool:
+    """Whether any part of a core schema matches."""
     if isinstance(schema, list | tuple):
-        return any(_any_part(part, says) for part in schema)
+        return any(_any_part(part, matches) for part in schema)
     if not isinstance(schema, dict):
         return False
     parts = (part for key, part in schema.items() if key not in ("metadata", "serialization"))
-    return says(schema) or any(_any_part(part, says) for part in parts)
+    return matches(schema) or any(_any_part(part, matches) for part in parts)
 
 
 def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
-    """A function that writes a value as compact JSON the way ``annotation`` says; NaN and infinities become null.
+    """A function that encodes a value as compact JSON, by the schema of ``annotation``. NaN and infinities become null.
 
-    A value that is what was announced is not validated. One that is not (a row, a dict where a model is announced) is
-    validated from its attributes first, so that it has the announced shape; ``TypeError`` says when it cannot.
-    `WriteOnly` fields of models are left out, announced or not. Raises `ImproperlyConfigured` for a model that is
-    configured to write what is no JSON, and for markers where they do not count.
+    A value of the annotated type is not validated. Any other value (a row or a dict, for example) is validated from its
+    attributes first; the function raises ``TypeError`` if it does not fit. `WriteOnly` fields of models are left out,
+    annotated or not. Raises `ImproperlyConfigured` for misplaced markers and for a model that would write NaN.
     ``json_encoder(Decimal)(Decimal("1.50"))`` is ``'"1.50"'``.
     """
     check_unmarked(annotation)
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
     if _any_part(adapter.core_schema, lambda part: part.get("ser_json_inf_nan") == "constants"):
         raise ImproperlyConfigured(
-            f"{_name(annotation)} is configured with ser_json_inf_nan='constants', which writes NaN and Infinity, "
-            "no JSON; leave it out for null, or say 'strings'"
+            f"{_name(annotation)} has ser_json_inf_nan='constants', which writes NaN and Infinity; these are not JSON; "
+            "leave it out for null, or set 'strings'"
         )
     schema = WRITTEN.of_schema(adapter.core_schema)
     validate = (adapter.validator if schema is None else build(SchemaValidator, schema)).validate_python
-    says_nothing = adapter.core_schema == {"type": "any"}
-    schema = None if says_nothing else hidden(adapter.core_schema)
+    is_any = adapter.core_schema == {"type": "any"}
+    schema = None if is_any else hidden(adapter.core_schema)
     to_json = (adapter.serializer if schema is None else build(SchemaSerializer, schema)).to_json
     announced = annotation if isinstance(annotation, type) else None
-    # pydantic writes any object in the place of a model by its __dict__, whatever is missing there: a row that is not
-    # loaded as {}. So what may hold such objects is validated first, which costs little where all are what they should.
+    # In the place of a model, pydantic writes any object by its __dict__, even with attributes missing: an expired row
+    # becomes {}. So values that may hold such objects are validated first; instances of the model cost little there.
     holds_models = _any_part(adapter.core_schema, lambda part: part.get("type") == "model")
 
     def encode(value: Any) -> str:
         try:
-            if type(value) is announced:  # by default pydantic only warns where a field holds what it does not announce
+            if type(value) is announced:  # "error": by default pydantic only warns about a value of a wrong type
                 return to_json(value, warnings="error").decode()
-            if says_nothing:
+            if is_any:
                 value = shown(value)
             if not holds_models:
                 return to_json(value, warnings="error").decode()
@@ -174,14 +172,14 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
         try:
             return to_json(validate(value, from_attributes=True), warnings="error").decode()
         except ValidationError as exc:
-            told = f"{type(value).__name__} was returned where {_name(annotation)} is announced"
-            raise TypeError(_unawaited(value) or f"{told}{_as_status(value, annotation)}: {exc}") from exc
+            message = f"{type(value).__name__} was returned where {_name(annotation)} is announced"
+            raise TypeError(_unawaited(value) or f"{message}{_status_hint(value, annotation)}: {exc}") from exc
         except (PydanticSerializationError, RecursionError) as exc:
             raise unwritable(value, exc) from exc
 
     def unwritable(value: Any, exc: Exception) -> TypeError:
         cure = "return a pydantic model, or annotate the return type with one"
-        if "<class 'coroutine'>" in str(exc):  # somewhere in it
+        if "<class 'coroutine'>" in str(exc):  # inside the value
             cure = "did you forget `await`?"
         return TypeError(_unawaited(value) or f"{type(value).__name__} cannot be written as JSON: {exc}; {cure}")
 
@@ -189,15 +187,15 @@ def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
 
 
 def _unawaited(value: Any) -> str | None:
-    """What is said of a coroutine that was returned as it is; it is closed, as Python would say less of it."""
+    """The error for a coroutine that was not awaited; None for other values. Closes it: Python would warn too."""
     if not isinstance(value, CoroutineType):
         return None
     value.close()
-    return f"the coroutine {value.__qualname__}() was returned, not what it returns; did you forget `await`?"
+    return f"the coroutine {value.__qualname__}() was returned, not its result; did you forget `await`?"
 
 
-def _as_status(value: Any, annotation: Any) -> str:
-    """What is said of a tuple that was meant as (value, status), and is not."""
+def _status_hint(value: Any, annotation: Any) -> str:
+    """A hint for a tuple that was probably meant as (value, status)."""
     if type(value) is not tuple or len(value) != 2 or get_origin(annotation) is tuple:
         return ""
     if isinstance(value[1], int):
@@ -211,70 +209,77 @@ def _name(annotation: Any) -> str:
 
 # ------------------------------------------------------------------------------------------------- one model, two ways
 class InputModel:
-    """What comes in of a model; made by `input_model`. Its values are told by the names of the model's fields."""
+    """The input of a serializer; made by `input_model`. `values` validates what a client sent."""
 
     def __init__(self, model: type[BaseModel], partial: bool) -> None:
-        self.model, self.partial = model, partial
-        shape = SchemaRewriter("Input", ReadOnly, _nested_input)
-        self.schema = shape.of_outermost(model, optional if partial else _unchanged, "Partial" if partial else "")
+        self.model = model
+        self.partial = partial
+        rewriter = SchemaRewriter("Input", ReadOnly, _nested_input)
+        self.schema = rewriter.of_outermost(model, partial=partial)
         self._defaults = {name: _default(info) for name, info in marked(model, ReadOnly).items()}
         self._validate = _fields_validator(self.schema)
-        check = checks_of_the_whole(model)
+        check = model_validators(model)
         self._check = None if check is None else SchemaValidator(check)
 
     def __repr__(self) -> str:
         return f"input_model({self.model.__name__}{', partial=True' if self.partial else ''})"
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        return core_schema.any_schema()  # it announces what comes, which `values` validates
+        return core_schema.any_schema()  # as an annotation it accepts anything: `values` validates it
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
         return handler(self.schema)
 
     def values(self, data: Any, obj: Any = None) -> dict[str, Any]:
-        """The values to be written: of parsed JSON, or of an instance of a model that was made of it.
+        """Validates input and returns the values to write, by the names of the model's fields.
 
-        Of partial input, only what was sent. Nested models become dicts, in which what is `ReadOnly` is left out, or
-        stays what it is in a model or JSON that ``obj`` has there; in lists it is left out. What a model
-        with ``extra="allow"`` allows beside its fields is seen by its validators, and written nowhere: it may name a
-        column that is no field. Validators of the model as a whole see
-        None, or the default, in the place of `ReadOnly` fields; of partial input they see what was sent together with
-        the other fields of ``obj``, the object that it is meant for. Raises `InvalidParameters`, with places below
-        ``data``.
+        ``data`` is parsed JSON, or an instance of a model made from it. ``obj`` is the object to update. With partial
+        input, only the fields that were sent are returned. Raises `InvalidParameters`, its ``loc`` below ``data``.
+
+        * Nested models become dicts. A `ReadOnly` field in one keeps its value if ``obj`` has a model or a mapping
+          there; otherwise, and in lists, it is left out.
+        * Keys that ``extra="allow"`` admits reach the model's validators, but are not returned: such a key may be the
+          name of a column that is no field.
+        * ``after`` and ``wrap`` validators of the model see the default or None in place of a `ReadOnly` field. With
+          partial input they see the sent fields together with the other fields of ``obj``; without ``obj`` they do not
+          run.
 
         ``input_model(Card, partial=True).values({"title": None})`` is ``{"title": None}``.
         """
         try:
-            fields, extra, sent = _parts(data) if isinstance(data, BaseModel) else self._validate(data)
+            if isinstance(data, BaseModel):
+                fields, extra, sent = data.__dict__, data.__pydantic_extra__, data.model_fields_set
+            else:
+                fields, extra, sent = self._validate(data)
             wanted = [name for name in fields if name not in self._defaults and (name in sent or not self.partial)]
             fields = {name: fields[name] for name in wanted}
             if self._check is not None and not (self.partial and obj is None):
-                fields = self._checked(fields, extra, sent, obj)
+                fields = self._run_model_validators(fields, extra, sent, obj)
         except ValidationError as exc:
             raise InvalidParameters(validation_items(exc, "data")) from None
-        return {name: _plain(value, _held(obj, name)) for name, value in fields.items()}
+        return {name: _to_plain(value, _current_value(obj, name)) for name, value in fields.items()}
 
-    def _checked(self, fields: dict[str, Any], extra: Any, sent: set[str], obj: Any) -> dict[str, Any]:
-        """The fields as the model's own validators of the whole leave them."""
-        others = [name for name in self.model.model_fields if name not in fields]
-        missing = object() if obj is None else obj
-        own = {name: getattr(missing, name, self._defaults.get(name)) for name in others}
+    def _run_model_validators(self, fields: dict[str, Any], extra: Any, sent: set[str], obj: Any) -> dict[str, Any]:
+        """The fields after the model's own ``after`` and ``wrap`` validators."""
+        absent = [name for name in self.model.model_fields if name not in fields]
+        source = object() if obj is None else obj
+        current = {name: getattr(source, name, self._defaults.get(name)) for name in absent}
         instance = self.model.__new__(self.model)
-        object.__setattr__(instance, "__dict__", {**own, **fields})
+        object.__setattr__(instance, "__dict__", {**current, **fields})
         object.__setattr__(instance, "__pydantic_fields_set__", set(sent))
         object.__setattr__(instance, "__pydantic_extra__", extra)
         object.__setattr__(instance, "__pydantic_private__", None)
-        checked = self._check.validate_python(instance)  # type: ignore[union-attr]  # asked before
+        checked = self._check.validate_python(instance)  # type: ignore[union-attr]  # checked by `values`
         return {name: checked.__dict__[name] for name in fields}
 
 
 def _fields_validator(schema: Any) -> Callable[[Any], Any]:
-    """What validates parsed JSON by the fields of a model: their values, the extra ones, the names that were sent."""
+    """A function that validates parsed JSON and returns the field values, the extra values and the names sent."""
     definitions = schema["definitions"] if schema["type"] == "definitions" else []
     core = core_of(schema["schema"] if definitions else schema)
     if core is None or fields_of(core) is None:
         raise ImproperlyConfigured(
-            "a serializer_class has fields; a RootModel, or a model with a schema of its own, none"
+            "a serializer_class needs fields; a RootModel, or a model with a schema of its own, has none"
         )
     inner = (
         {"type": "definitions", "schema": core["schema"], "definitions": definitions} if definitions else core["schema"]
@@ -282,36 +287,30 @@ def _fields_validator(schema: Any) -> Callable[[Any], Any]:
     return _json_validator({"schema": inner, "config": core.get("config")}, SchemaValidator(inner, core.get("config")))
 
 
-def _unchanged(root: Any) -> Any:
-    return root
-
-
-def _parts(instance: BaseModel) -> tuple[dict[str, Any], Any, set[str]]:
-    return instance.__dict__, instance.__pydantic_extra__, instance.model_fields_set
-
-
 def _default(info: "FieldInfo") -> Any:
     default = info.get_default(call_default_factory=False)
     return None if default is PydanticUndefined else default
 
 
-def _plain(value: Any, before: Any = None) -> Any:
-    """A value with dicts in the place of models. What is `ReadOnly` in a model is that of the one ``before`` it."""
+def _to_plain(value: Any, current: Any = None) -> Any:
+    """A value with dicts in place of models. `ReadOnly` fields of a model are those of the ``current`` value."""
     if isinstance(value, BaseModel):
-        hides, members = marked_names(type(value), ReadOnly), (value.__dict__, value.__pydantic_extra__ or {})
-        sent = {name: one for some in members for name, one in some.items() if name not in hides}
-        known = isinstance(before, BaseModel | Mapping)
-        kept = {name: one for name in hides if known and (one := _held(before, name)) is not None}
-        return {name: _plain(one, _held(before, name)) for name, one in sent.items()} | kept
+        read_only, members = marked_names(type(value), ReadOnly), {**value.__dict__, **(value.__pydantic_extra__ or {})}
+        sent = {
+            name: _to_plain(v, _current_value(current, name)) for name, v in members.items() if name not in read_only
+        }
+        if not isinstance(current, BaseModel | Mapping):
+            return sent
+        return sent | {name: v for name in read_only if (v := _current_value(current, name)) is not None}
     if type(value) in (list, tuple):
-        return type(value)(map(_plain, value))
+        return type(value)(map(_to_plain, value))
     if type(value) is dict:
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _to_plain(member) for key, member in value.items()}
     return value
 
 
-def _held(holder: Any, name: str) -> Any:
-    """What an object, or a dict in a column of JSON, has of a model's field; None where that cannot be read."""
+def _current_value(holder: Any, name: str) -> Any:
+    """An object's attribute, or the value of a key in a JSON column; None if it cannot be read."""
     if isinstance(holder, Mapping):
         return holder.get(name)
     try:
@@ -321,26 +320,26 @@ def _held(holder: Any, name: str) -> Any:
 
 
 def input_model(model: type[BaseModel], partial: bool = False) -> InputModel:
-    """What comes in of a model: all but its `ReadOnly` fields, which are ignored when they are sent.
+    """The input of a model: its fields without those marked `ReadOnly`, which are ignored if a client sends them.
 
-    ``partial``: every field may be absent; an absent one is not touched, its default not filled in, and null is a
-    value like others. Raises `ImproperlyConfigured` for a model that is none, or is marked where it cannot be.
+    With ``partial``, every field may be absent: an absent field gets no default, and null is a value like any other.
+    Raises `ImproperlyConfigured` for anything but a pydantic model, and for misplaced markers.
     """
     return _input_model(_checked_model(model), partial)
 
 
 def output_model(model: type[BaseModel]) -> type[BaseModel]:
-    """What goes out of a model: one like it without the `WriteOnly` fields, in nested models neither.
+    """The output of a model: a model without the fields marked `WriteOnly`, in nested models too.
 
-    The model itself, where there is nothing to leave out. Fields of objects are found by name, aliases or not. Where
-    something is left out, the model's ``after`` validators, which may look at it, are too. Raises
-    `ImproperlyConfigured` as `input_model` does, and for an SQLModel table with a `WriteOnly` field.
+    Returns the model itself if there is nothing to leave out. Objects are read by the names of the fields, even if
+    these have aliases. The ``after`` validators of a model with `WriteOnly` fields do not run: they may read such a
+    field. Raises `ImproperlyConfigured` as `input_model` does, and for an SQLModel table with a `WriteOnly` field.
     """
     return _output_model(_checked_model(model))
 
 
 def shows(model: type[BaseModel], field: str) -> bool:
-    """Whether a model has a field that goes out."""
+    """Whether a model has a field that is not `WriteOnly`."""
     return field in model.model_fields and field not in marked_names(model, WriteOnly)
 
 
@@ -351,36 +350,36 @@ def _input_model(model: type[BaseModel], partial: bool) -> InputModel:
 
 @lru_cache(MAX_MODELS)
 def _output_model(model: type[BaseModel]) -> type[BaseModel]:
-    return _stand_in(model, _OUTPUT) if _OUTPUT.changes(model) else model
+    return _make_stand_in(model, _OUTPUT) if _OUTPUT.changes(model) else model
 
 
-def _stand_in(model: type[BaseModel], shape: SchemaRewriter) -> type[BaseModel]:
-    """A subclass of a model with another schema, which is written when it is first needed: models may be cyclic."""
+def _make_stand_in(model: type[BaseModel], rewriter: SchemaRewriter) -> type[BaseModel]:
+    """A subclass of a model with another schema. That is made at its first use, because models may be cyclic."""
     if hasattr(model, "__table__"):
         raise ImproperlyConfigured(
-            f"{model.__name__} is a table, of which no field can be left out; make the serializer a model of its own"
+            f"{model.__name__} is a table, of which no field can be left out; use a serializer that is no table"
         )
 
     def schema(cls: type[BaseModel], source: Any, handler: Any) -> Any:
-        return shape.of(model)
+        return rewriter.of(model)
 
     members = {
         "__module__": model.__module__,
-        "__qualname__": f"{model.__qualname__}{shape.name}",
+        "__qualname__": f"{model.__qualname__}{rewriter.name}",
         "__doc__": model.__doc__,
         "__get_pydantic_core_schema__": classmethod(schema),
         "model_config": ConfigDict(defer_build=True, title=model.model_config.get("title") or model.__name__),
     }
     metaclass: Any = type(model)
-    stand_in: type[BaseModel] = metaclass(f"{model.__name__}{shape.name}", (model,), members)
+    stand_in: type[BaseModel] = metaclass(f"{model.__name__}{rewriter.name}", (model,), members)
     return stand_in
 
 
 @lru_cache(MAX_MODELS)
 def _nested_input(model: type[BaseModel]) -> type[BaseModel]:
-    nested = _stand_in(model, SchemaRewriter("Input", ReadOnly, _nested_input))
+    nested = _make_stand_in(model, SchemaRewriter("Input", ReadOnly, _nested_input))
     for name, info in marked(model, ReadOnly).items():
-        setattr(nested, name, _default(info))  # for validators that look at it
+        setattr(nested, name, _default(info))  # validators may read it
     return nested
 
 

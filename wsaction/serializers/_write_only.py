@@ -1,7 +1,7 @@
-"""`WriteOnly` fields, left out of all that pydantic writes.
+"""Output without `WriteOnly` fields, whether or not it is annotated.
 
-`hidden` writes the core schema of an annotation anew, so that its serializer leaves them out. Where a schema does not
-say what a value is (``Any``, ``dict``, no annotation), `shown` looks at the value.
+`hidden` changes the core schema of an annotation so that its serializer leaves the fields out. If a schema does not
+describe a value (``Any``, ``dict``, no annotation), `shown` looks at the value itself.
 """
 
 import dataclasses
@@ -23,12 +23,12 @@ from pydantic_core import SchemaSerializer
 from wsaction.routing.exceptions import ImproperlyConfigured
 from wsaction.serializers._core_schema import (
     MAX_MODELS,
-    NO_SCHEMAS,
     WriteOnly,
     build,
     check_class,
+    dropping,
     fields_of,
-    ignoring,
+    map_member,
     marked_fields,
     marked_names,
     whole_schema,
@@ -36,37 +36,36 @@ from wsaction.serializers._core_schema import (
 
 __all__ = ("check_fields", "hidden", "shown")
 
-Node = dict[str, Any]  # of a core schema
+Node = dict[str, Any]  # one dict of a core schema
 Model = type[BaseModel]
 
 
 def hidden(schema: Any, *, values: bool = True) -> Node | None:
-    """A copy of a core schema whose serializer, built by `build`, leaves out `WriteOnly` fields. None if nothing has to
-    change: the schema's own serializer is then the one to use.
+    """A copy of a core schema whose serializer, built by `build`, leaves out `WriteOnly` fields. None if nothing
+    changes: then use the schema's own serializer.
 
-    ``values``: also passes a value through `shown` where the schema does not say what it is. JSON Schema has no use for
-    that.
+    ``values``: pass a value through `shown` where the schema does not describe it. JSON Schema does not need that.
     """
     changed: list[Any] = []
-    written: Node = _hidden(schema, values, changed)
+    written: Node = _hide(schema, values, changed)
     return written if changed else None
 
 
-def _hidden(part: Any, values: bool, changed: list[Any]) -> Any:
+def _hide(part: Any, values: bool, changed: list[Any]) -> Any:
     if type(part) in (list, tuple):
-        return type(part)(_hidden(one, values, changed) for one in part)
+        return type(part)(_hide(item, values, changed) for item in part)
     if type(part) is not dict:
         return part
-    kind, written = part.get("type"), part.get("serialization")
-    if values and _is_polymorphic(part):  # written by the class of the value
+    kind, custom = part.get("type"), part.get("serialization")
+    if values and _is_polymorphic(part):  # the class of the value decides how it is written
         changed.append(part)
-        return {**_SHOWN, "ref": part["ref"]} if "ref" in part else _SHOWN
-    overrides = type(written) is dict and (written["type"] not in _USING_THE_SCHEMA or "schema" in written)
-    if kind != "model" and overrides:
-        node = {**part, "serialization": _hidden_member("serialization", written, values, changed)}
+        return {**_FILTERED, "ref": part["ref"]} if "ref" in part else _FILTERED
+    replaces = type(custom) is dict and (custom["type"] not in _USING_THE_SCHEMA or "schema" in custom)
+    if kind != "model" and replaces:
+        node = {**part, "serialization": _hide_member("serialization", custom, values, changed)}
     else:
-        unused = _UNUSED.get(kind) if isinstance(kind, str) else None  # by serializers
-        node = {key: _hidden_member(key, value, values and key != unused, changed) for key, value in part.items()}
+        unused = _UNUSED.get(kind) if isinstance(kind, str) else None  # serializers do not use it
+        node = {key: _hide_member(key, value, values and key != unused, changed) for key, value in part.items()}
     if kind == "model" and "cls" in node:
         _exclude(node, values, changed)
     if values:
@@ -79,19 +78,17 @@ def _is_polymorphic(schema: Node) -> bool:
     return type(config) is dict and bool(config.get("polymorphic_serialization"))
 
 
-def _hidden_member(key: str, value: Any, values: bool, changed: list[Any]) -> Any:
-    if key in NO_SCHEMAS or key == "keys_schema":
+def _hide_member(key: str, value: Any, values: bool, changed: list[Any]) -> Any:
+    if key == "keys_schema":
         return value
-    if key in ("fields", "choices") and type(value) is dict:
-        return {name: _hidden(member, values, changed) for name, member in value.items()}
-    if key == "serialization" and type(value) is dict:  # which is no schema, though it may hold some
+    if key == "serialization" and type(value) is dict:  # no schema itself, but it may hold some
         below = ("schema", "return_schema")
-        return {name: _hidden(one, values, changed) if name in below else one for name, one in value.items()}
-    return _hidden(value, values, changed)
+        return {name: _hide(member, values, changed) if name in below else member for name, member in value.items()}
+    return map_member(key, value, lambda member: _hide(member, values, changed))
 
 
 def _exclude(node: Node, values: bool, changed: list[Any]) -> None:
-    """Excludes the marked fields of a model, and their keys from what a model_serializer returns."""
+    """Excludes the marked fields of a model, and their keys from the result of a ``model_serializer``."""
     names, fields = marked_fields(node, WriteOnly), fields_of(node)
     if fields is None or not names:
         return
@@ -99,43 +96,43 @@ def _exclude(node: Node, values: bool, changed: list[Any]) -> None:
     keys = {fields["fields"][name].get("serialization_alias", name) for name in names}.union(names)
     for name in names:
         fields["fields"][name]["serialization_exclude"] = True
-    written = node.get("serialization")
-    if values and written is not None and written["type"] in ("function-plain", "function-wrap"):
-        shown_as = {"type": "function-plain", "function": ignoring(frozenset(keys))}
-        written["return_schema"] = {"type": "any", "serialization": {**shown_as, "return_schema": _SHOWN}}
+    serialization = node.get("serialization")
+    if values and serialization is not None and serialization["type"] in ("function-plain", "function-wrap"):
+        drop = {"type": "function-plain", "function": dropping(frozenset(keys)), "return_schema": _FILTERED}
+        serialization["return_schema"] = {"type": "any", "serialization": drop}
 
 
 def _check_values(node: Node, kind: Any, changed: list[Any]) -> None:
-    """Passes values through `shown` wherever the schema does not say what they are."""
+    """Passes values through `shown` wherever the schema does not describe them."""
     items = _ITEMS.get(kind) if isinstance(kind, str) else None
-    if items is not None and node.get(items, _ANY) in (_ANY, _SHOWN):
-        if kind in ("dict", "list"):  # as a whole, in one call
+    if items is not None and node.get(items, _ANY) in (_ANY, _FILTERED):
+        if kind in ("dict", "list"):  # one call for all items, which is faster
             whole = {key: value for key, value in node.items() if key != "ref"} | {items: _ANY}
-            node.setdefault("serialization", {**_SHOWN["serialization"], "return_schema": whole})
-        node[items] = _SHOWN
+            node.setdefault("serialization", {**_FILTERED["serialization"], "return_schema": whole})
+        node[items] = _FILTERED
         changed.append(node)
     extra = node.get("extra_behavior") or (node.get("config") or {}).get("extra_fields_behavior")
     holder = fields_of(node) if kind == "model" else node if kind == "typed-dict" else None
     if extra == "allow" and holder is not None:
-        holder.setdefault("extras_schema", _SHOWN)
+        holder.setdefault("extras_schema", _FILTERED)
         changed.append(node)
-    written = node.get("serialization")
-    if written is None:
-        if kind in _UNTYPED or (kind == "enum" and _shower(node["cls"]) is not None):
-            node["serialization"] = _SHOWN["serialization"]
+    serialization = node.get("serialization")
+    if serialization is None:
+        if kind in _UNTYPED or (kind == "enum" and _filter_for(node["cls"]) is not None):
+            node["serialization"] = _FILTERED["serialization"]
             changed.append(node)
-    elif written.get("type") == "any":  # SerializeAsAny
-        node["serialization"] = _SHOWN["serialization"]
+    elif serialization.get("type") == "any":  # SerializeAsAny
+        node["serialization"] = _FILTERED["serialization"]
         changed.append(node)
-    elif written.get("type") in ("function-plain", "function-wrap") and _returns_anything(written):
-        written["return_schema"] = _SHOWN
+    elif serialization.get("type") in ("function-plain", "function-wrap") and _returns_anything(serialization):
+        serialization["return_schema"] = _FILTERED
         changed.append(node)
 
 
-def _returns_anything(written: Node) -> bool:
-    """Whether a serializer function may return anything. pydantic's own functions return plain values."""
-    module: str = getattr(written["function"], "__module__", None) or ""
-    return "return_schema" not in written and module.partition(".")[0] != "pydantic"
+def _returns_anything(serialization: Node) -> bool:
+    """Whether a serializer function may return models. pydantic's own functions return plain values."""
+    module: str = getattr(serialization["function"], "__module__", None) or ""
+    return "return_schema" not in serialization and module.partition(".")[0] != "pydantic"
 
 
 _USING_THE_SCHEMA = ("function-wrap", "include-exclude-sequence", "include-exclude-dict")
@@ -148,124 +145,129 @@ _UNTYPED = frozenset({"any", "is-instance", "call", "callable", "function-plain"
 
 
 def shown(value: Any) -> Any:
-    """A value of unknown type, ready for pydantic to write: models in it will leave out their `WriteOnly` fields.
+    """Prepares a value of unknown type for pydantic's encoder, so that models in it leave out `WriteOnly` fields.
 
-    Returns the value itself if it holds no such model. Raises `ImproperlyConfigured` for a marked dataclass or named
+    Returns the value itself if it has no such model. Raises `ImproperlyConfigured` for a marker in a dataclass or named
     tuple.
     """
     kind: Any = type(value)
-    show = _shower(kind)
-    return value if show is None else show(value)
+    filter_value = _filter_for(kind)
+    return value if filter_value is None else filter_value(value)
 
 
 _ANY: Node = {"type": "any"}
-_SHOWN: Node = {
+_FILTERED: Node = {
     "type": "any",
     "serialization": {"type": "function-plain", "function": shown, "return_schema": _ANY},
 }
 
 
 @lru_cache(MAX_MODELS)
-def _shower(kind: Any) -> Callable[[Any], Any] | None:
-    """What `shown` does with the values of a type; None for types whose values stay as they are."""
+def _filter_for(kind: Any) -> Callable[[Any], Any] | None:
+    """The function that `shown` applies to values of a type; None if they stay as they are."""
     if issubclass(kind, dict):
-        return _shown_mapping
+        return _filter_mapping
     if issubclass(kind, (list, tuple, set, frozenset, deque)):
         if hasattr(kind, "_fields"):
             check_class(kind)
-        return _shown_items
+        return _filter_items
     if issubclass(kind, Iterator):
         return lambda values: (shown(value) for value in values)
     if issubclass(kind, Enum):
-        return (lambda one: shown(one.value)) if any(shown(one.value) is not one.value for one in kind) else None
+        hides = any(shown(member.value) is not member.value for member in kind)
+        return (lambda member: shown(member.value)) if hides else None
     if hasattr(kind, "__pydantic_core_schema__"):
         schema = whole_schema(kind) if issubclass(kind, BaseModel) else kind.__pydantic_core_schema__
-        if _is_polymorphic(schema):  # it is this very class's
+        if _is_polymorphic(schema):  # the class of the value is known here
             schema = {**schema, "config": {**schema["config"], "polymorphic_serialization": False}}
         written = hidden(schema)
-        return None if written is None else _Shown.by(written)
+        return None if written is None else _WithSerializer.wrapper(written)
     if hasattr(kind, "__dataclass_fields__"):
         check_class(kind)
-        return _shown_dataclass
+        return _filter_dataclass
     return None
 
 
 _PLAIN = frozenset({str, int, float, bool, type(None), bytes, Decimal, UUID, date, datetime, time, timedelta})
 
 
-def _shown_mapping(value: dict[Any, Any]) -> Any:
+def _filter_mapping(value: dict[Any, Any]) -> Any:
     if _PLAIN.issuperset(map(type, value.values())):
         return value
-    others = {key: one for key, member in value.items() if (one := shown(member)) is not member}
-    return {**value, **others} if others else value
+    changed = {key: filtered for key, member in value.items() if (filtered := shown(member)) is not member}
+    return {**value, **changed} if changed else value
 
 
-def _shown_items(values: Any) -> Any:
+def _filter_items(values: Any) -> Any:
     kinds = set(map(type, values))
     if kinds <= _PLAIN:
         return values
     if kinds == {dict} and _PLAIN.issuperset(map(type, chain.from_iterable(map(dict.values, values)))):
-        return values  # many rows, in one go
+        return values  # the usual list of rows, without a call for each value
     checked = [shown(value) for value in values]
     return values if all(map(operator.is_, checked, values)) else checked
 
 
-def _shown_dataclass(value: Any) -> Any:
-    members = {one.name: getattr(value, one.name) for one in dataclasses.fields(value)}
-    return value if (checked := _shown_mapping(members)) is members else checked
+def _filter_dataclass(value: Any) -> Any:
+    members = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return value if (checked := _filter_mapping(members)) is members else checked
 
 
-class _Shown:
-    """An object that pydantic writes with another serializer than that of the object's class."""
+class _WithSerializer:
+    """Wraps an object so that pydantic writes it with a serializer other than that of the object's class."""
 
     __slots__ = ("__pydantic_serializer__", "value")
 
     def __init__(self, value: Any, serializer: SchemaSerializer) -> None:
-        self.value, self.__pydantic_serializer__ = value, serializer
+        self.value = value
+        self.__pydantic_serializer__ = serializer
 
     @classmethod
-    def by(cls, schema: Node) -> Callable[[Any], "_Shown"]:
+    def wrapper(cls, schema: Node) -> Callable[[Any], "_WithSerializer"]:
         """A function that wraps objects so that pydantic writes them by ``schema``."""
-        written = {"type": "function-plain", "function": lambda one: one.value, "return_schema": schema}
+        written = {"type": "function-plain", "function": operator.attrgetter("value"), "return_schema": schema}
         serializer = build(SchemaSerializer, {"type": "any", "serialization": written})
         return lambda value: cls(value, serializer)
 
 
 # ------------------------------------------------------------------------------------------------- lookups
 def check_fields(handler: Any, attribute: str, names: Iterable[str]) -> None:
-    """Raises `ImproperlyConfigured` where clients could find out a `WriteOnly` field by asking for its values or their
-    order. ``handler`` has a ``serializer_class`` and a ``queryset``; ``names`` are its ``attribute``."""
+    """Raises `ImproperlyConfigured` if clients could filter or order by a `WriteOnly` field and so find out its values.
+
+    ``handler`` has a ``serializer_class`` and a ``queryset``; ``names`` is the value of its ``attribute``.
+    """
     models = (getattr(handler, "serializer_class", None), getattr(handler.queryset, "model", None))
-    for model in (one for one in models if isinstance(one, type) and issubclass(one, BaseModel)):
+    for model in models:
         for name in names:
-            if _is_hidden(model, name):
+            if isinstance(model, type) and issubclass(model, BaseModel) and _is_hidden(model, name):
                 raise ImproperlyConfigured(
                     f"{handler.__name__}.{attribute} has {name}, which is WriteOnly in {model.__name__}: clients could "
-                    "find it out value by value; leave it out"
+                    "find out its values; leave it out"
                 )
 
 
 def _is_hidden(model: Model, field: str) -> bool:
-    """Whether a field is `WriteOnly`, by the path that lookups have: ``"owner__password"``."""
+    """Whether a lookup's path, ``"owner__password"`` for example, has a `WriteOnly` field."""
     models: set[Model] = {model}
     for name in field.split("__"):
-        if any(name in _names_of(one) for one in models):
+        if any(name in _write_only_names(model) for model in models):
             return True
-        annotations = [one.model_fields[name].annotation for one in models if name in one.model_fields]
-        models = {one for annotation in annotations for one in _models_of(annotation)}
+        annotations = [model.model_fields[name].annotation for model in models if name in model.model_fields]
+        models = {model for annotation in annotations for model in _models_in(annotation)}
     return False
 
 
 @lru_cache(MAX_MODELS)
-def _names_of(model: Model) -> frozenset[str]:
-    """What a row may call a model's `WriteOnly` fields: their names, and the aliases that they are read by."""
-    aliases = [model.model_fields[name].validation_alias for name in marked_names(model, WriteOnly)]
-    choices = [one for alias in aliases for one in (alias.choices if isinstance(alias, AliasChoices) else [alias])]
-    return marked_names(model, WriteOnly).union(one for one in choices if isinstance(one, str))
+def _write_only_names(model: Model) -> frozenset[str]:
+    """The names of a model's `WriteOnly` fields and the aliases that they are read from."""
+    names = marked_names(model, WriteOnly)
+    aliases = [model.model_fields[name].validation_alias for name in names]
+    choices = [path for alias in aliases for path in (alias.choices if isinstance(alias, AliasChoices) else [alias])]
+    return names.union(path for path in choices if isinstance(path, str))
 
 
-def _models_of(annotation: Any) -> Iterator[Model]:
+def _models_in(annotation: Any) -> Iterator[Model]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in typing.get_args(annotation):
-        yield from _models_of(argument)
+        yield from _models_in(argument)
