@@ -12,6 +12,7 @@ from pydantic import (
     AliasChoices,
     AliasPath,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -453,6 +454,15 @@ def test_a_field_may_have_a_name_that_core_schemas_use(name: str) -> None:
     taken = json_validator(holder)({name: {"id": 1, "pin": "x"}})
     assert getattr(taken, name) == Nested(pin="x")
     assert input_model(holder).values({name: {"id": 1, "pin": "x"}}) == {name: {"pin": "x"}}
+
+
+@pytest.mark.parametrize("name", ["body", "metadata", "serialization"])
+def test_a_validator_of_any_field_reads_the_json_mode(name: str) -> None:
+    def mode(value: Any, info: ValidationInfo) -> str:
+        return info.mode
+
+    holder = create_model("Holder", **{name: (Annotated[str, BeforeValidator(mode)], ...)})  # type: ignore[call-overload]
+    assert getattr(json_validator(holder)({name: "x"}), name) == "json"
 
 
 @pytest.mark.parametrize("extra", ["allow", "forbid", "ignore"])

@@ -126,8 +126,14 @@ def _any_part(schema: Any, matches: Callable[[dict[str, Any]], bool]) -> bool:
         return any(_any_part(part, matches) for part in schema)
     if not isinstance(schema, dict):
         return False
-    parts = (part for key, part in schema.items() if key not in ("metadata", "serialization"))
-    return matches(schema) or any(_any_part(part, matches) for part in parts)
+    if matches(schema):
+        return True
+    for key, part in schema.items():
+        if key in ("fields", "choices") and isinstance(part, dict):  # their keys are names of fields or tags: any text
+            part = [*part.values()]
+        if key not in ("metadata", "serialization") and _any_part(part, matches):
+            return True
+    return False
 
 
 def json_encoder(annotation: Any = Any) -> Callable[[Any], str]:
