@@ -8,9 +8,11 @@ permissions. A route is a template, ``boards/{pk}/``, and so is a channel's addr
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from itertools import chain, count
 from typing import Any
 
-from wsaction._handlers.mounts import MountedHandler, Plan
+from wsaction._handlers.mounts import MountedHandler
 from wsaction.asyncapi._addresses import Address, address_of
 from wsaction.asyncapi._client_methods import groups_of
 from wsaction.asyncapi._operations import (
@@ -20,7 +22,6 @@ from wsaction.asyncapi._operations import (
     auth_messages,
     events_of,
     facts_of,
-    limits_of,
     messages_of,
     text_of,
 )
@@ -47,7 +48,7 @@ def describe(
     """
     writer = _Writer(limits, authenticator)
     for leaf in _reachable(router.leaves):
-        writer.channel(leaf)
+        writer.add_channel(leaf)
     info = {"title": title, "version": version, **({"description": description} if description else {})}
     document: dict[str, Any] = {
         "asyncapi": VERSION,
@@ -60,7 +61,11 @@ def describe(
             "messages": {"error": _error()},
             "securitySchemes": {name: dict(scheme) for name, scheme in writer.security.items()},
         },
-        "x-wsaction": {"protocol": "wsaction.v1", "authentication": _ways(authenticator), "errors": _catalogue()},
+        "x-wsaction": {
+            "protocol": "wsaction.v1",
+            "authentication": _authentication(authenticator),
+            "errors": {name: {"status": error.code[0], "msg": error.code[2]} for name, error in CATALOGUE.items()},
+        },
     }
     _name_methods(document)
     return document
@@ -68,12 +73,12 @@ def describe(
 
 def _name_methods(document: dict[str, Any]) -> None:
     """Tells of each operation how the TypeScript client of its channel asks for it: ``{"call": "cards.retrieve"}``."""
-    for channel, told in document["channels"].items():
-        if "x-wsaction" not in told:
+    for name, channel in document["channels"].items():
+        if "x-wsaction" not in channel:
             continue
-        for where, method in groups_of(document, channel).walk():
+        for path, method in groups_of(document, name).walk():
             facts = document["operations"][method.operation]["x-wsaction"]
-            facts.setdefault("typescript", {})[method.kind] = where
+            facts.setdefault("typescript", {})[method.kind] = path
 
 
 def _reachable(leaves: list[Leaf]) -> Iterator[Leaf]:
@@ -93,13 +98,14 @@ class _Writer:
         self.operations: dict[str, Any] = {}
         self.schemas = Schemas()
         self.security = _security(authenticator)
-        self._limits, self._takes_auth = limits, authenticator is not None and authenticator.takes_data
+        self._limits = limits
+        self._takes_auth = authenticator is not None and authenticator.takes_data
 
-    def channel(self, leaf: Leaf) -> None:
+    def add_channel(self, leaf: Leaf) -> None:
         """Adds a connection route."""
         address, view = address_of(leaf), leaf.endpoint.view
-        name = _unique(_words("ws" if not address.text else address.text), self.channels)
-        parameters = {one: _text_parameter(schema) for one, schema in address.parameters.items()}
+        name = _unique(_dotted(address.text or "ws"), self.channels)
+        parameters = {key: _text_parameter(schema) for key, schema in address.parameters.items()}
         channel: dict[str, Any] = {
             "address": None if address.template is None else "/" + address.template,
             **({"parameters": parameters} if parameters else {}),
@@ -113,19 +119,19 @@ class _Writer:
         limits = view.handler_class.limits or self._limits
         channel |= {"title": view.handler_class.__name__, **text_of(view.handler_class)}
         channel["messages"]["error"] = {"$ref": "#/components/messages/error"}
-        told = channel["x-wsaction"] = {**_parameters(address), "limits": limits_of(limits), "routes": []}
+        routes: list[dict[str, Any]] = []
+        channel["x-wsaction"] = {**_parameters(address), "limits": asdict(limits), "routes": routes}
         for place in _places(view, address):
-            self._route(name, place, told["routes"], limits)
-        self._protocol(
-            name, Place(mounted=view.table.protocol, connection=address, route=Address("", regex=None)), limits
-        )
+            self._add_route(name, place, routes, limits)
+        protocol = Place(mounted=view.table.protocol, connection=address, route=Address("", regex=None))
+        self._add_protocol_actions(name, protocol, limits)
 
-    def _route(self, channel: str, place: Place, routes: list[Any], limits: Limits) -> None:
+    def _add_route(self, channel: str, place: Place, routes: list[dict[str, Any]], limits: Limits) -> None:
         """Adds what is at a route of a connection."""
         events = dict(events_of(place, self.schemas))
-        own = [name for name in events if not name.startswith("$")]
+        declared = [name for name in events if not name.startswith("$")]
         cls = place.mounted.handler_class
-        told = {
+        item = {
             "route": place.route.text,
             **({"name": place.name} if place.name else {}),
             "handler": cls.__name__,
@@ -133,63 +139,64 @@ class _Writer:
             **_parameters(place.route),
         }
         if place.route.template is None:
-            told["is_regex"] = True
+            item["is_regex"] = True
         if len(place.route.forms) > 1:
-            told["forms"] = list(place.route.forms)
-        routes.append({**told, "actions": list(place.mounted.plans), "events": own})
-        for action, plan in place.mounted.plans.items():
-            self._action(channel, action, plan, place, limits)
+            item["forms"] = list(place.route.forms)
+        routes.append({**item, "actions": list(place.mounted.plans), "events": declared})
+        self._add_actions(channel, place, limits)
         if events:
             base = _join(channel, place.route.text, "events")
-            refs = [self._message(channel, f"{base}.{_words(name)}", message) for name, message in events.items()]
+            refs = [self._add_message(channel, f"{base}.{_dotted(name)}", message) for name, message in events.items()]
             self.operations[_unique(base, self.operations)] = {
                 "action": "send",
                 "channel": {"$ref": f"#/channels/{channel}"},
                 "summary": f"What subscribers of {place.route.text or 'the empty route'} are sent.",
                 "messages": refs,
-                "x-wsaction": {"route": place.route.text, "events": own},
+                "x-wsaction": {"route": place.route.text, "events": declared},
             }
 
-    def _action(self, channel: str, told: str, plan: Plan, place: Place, limits: Limits) -> None:
-        options, function = plan.action.options, plan.action.function  # type: ignore[union-attr]
-        summary = {"summary": options.summary} if options.summary else {}
-        longer = text_of(function)
-        request, replies = messages_of(told, plan, place, self.schemas)
-        operation = {
-            **summary,
-            **(longer if longer.get("description") != options.summary else {}),
-            "x-wsaction": facts_of(told, plan, place, limits),
-        }
-        self._operation(channel, _join(channel, place.route.text, _words(told)), operation, request, replies)
+    def _add_actions(self, channel: str, place: Place, limits: Limits) -> None:
+        for name, plan in place.mounted.plans.items():
+            options, function = plan.action.options, plan.action.function  # type: ignore[union-attr]
+            summary, description = options.summary, text_of(function)
+            operation = {
+                **({"summary": summary} if summary else {}),
+                **(description if description.get("description") != summary else {}),
+                "x-wsaction": facts_of(name, plan, place, limits),
+            }
+            messages = messages_of(name, plan, place, self.schemas)
+            self._add_operation(channel, _join(channel, place.route.text, _dotted(name)), operation, *messages)
 
-    def _operation(
+    def _add_operation(
         self, channel: str, base: str, operation: dict[str, Any], request: Message, replies: list[tuple[str, Message]]
     ) -> None:
         name = _unique(base, self.operations)
-        to, error = {"$ref": f"#/channels/{channel}"}, {"$ref": f"#/channels/{channel}/messages/error"}
-        requests = [self._message(channel, f"{name}.request", request)]
-        told = [self._message(channel, f"{name}.{kind}", message) for kind, message in replies]
-        security = [{"$ref": f"#/components/securitySchemes/{one}"} for one in self.security]
+        channel_ref = {"$ref": f"#/channels/{channel}"}
+        request_refs = [self._add_message(channel, f"{name}.request", request)]
+        reply_refs = [self._add_message(channel, f"{name}.{kind}", message) for kind, message in replies]
+        security = [{"$ref": f"#/components/securitySchemes/{scheme}"} for scheme in self.security]
         self.operations[name] = {
             "action": "receive",
-            "channel": to,
-            "messages": requests,
-            "reply": {"channel": to, "messages": [*told, error]},
+            "channel": channel_ref,
+            "messages": request_refs,
+            "reply": {
+                "channel": channel_ref,
+                "messages": [*reply_refs, {"$ref": f"#/channels/{channel}/messages/error"}],
+            },
             **({"security": security} if security else {}),
             **operation,
         }
 
-    def _protocol(self, channel: str, place: Place, limits: Limits) -> None:
+    def _add_protocol_actions(self, channel: str, place: Place, limits: Limits) -> None:
         """Adds the actions that every connection has."""
-        for action, plan in place.mounted.plans.items():
-            self._action(channel, action, plan, place, limits)
+        self._add_actions(channel, place, limits)
         if self._takes_auth:
             facts = {"action": "$auth", "route": "", "timeout": limits.auth_timeout, "ordered": False}
             summary = "Authenticates this connection, or refreshes what it was authenticated by."
             operation = {"summary": summary, "x-wsaction": facts}
-            self._operation(channel, f"{channel}.auth", operation, *auth_messages())
+            self._add_operation(channel, f"{channel}.auth", operation, *auth_messages())
 
-    def _message(self, channel: str, name: str, message: Message) -> dict[str, str]:
+    def _add_message(self, channel: str, name: str, message: Message) -> dict[str, str]:
         """Adds a message to a channel; gives the reference to it."""
         messages = self.channels[channel]["messages"]
         name = _unique(name.removeprefix(f"{channel}."), messages)
@@ -198,21 +205,18 @@ class _Writer:
 
 
 # names
-def _words(text: str) -> str:
+def _dotted(text: str) -> str:
     """Text as it may stand in names: ``boards/{pk}/`` is ``boards.pk``."""
     return ".".join(re.findall(r"[\w-]+", text, re.ASCII)) or "x"
 
 
 def _join(channel: str, route: str, last: str) -> str:
-    return ".".join([channel, *([_words(route)] if route else []), last])
+    return ".".join([channel, *([_dotted(route)] if route else []), last])
 
 
 def _unique(name: str, taken: Mapping[str, Any]) -> str:
-    number, told = 1, name
-    while told in taken:
-        number += 1
-        told = f"{name}_{number}"
-    return told
+    candidates = chain([name], (f"{name}_{number}" for number in count(2)))
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 # parameters, security, errors
@@ -229,32 +233,28 @@ def _parameters(address: Address) -> dict[str, Any]:
 
 
 def _text_parameter(schema: Mapping[str, Any]) -> dict[str, Any]:
-    told = [f"{name} {value}" for name, value in schema.items() if name != "type"]
-    return {"description": ", ".join([str(schema["type"]), *told])}
+    constraints = [f"{name} {value}" for name, value in schema.items() if name != "type"]
+    return {"description": ", ".join([str(schema["type"]), *constraints])}
 
 
 def _security(authenticator: Authenticator | None) -> dict[str, Mapping[str, Any]]:
     """Security schemes by name, of the authentication classes that say what they are."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for one in () if authenticator is None else authenticator.classes:
-        scheme = one.security_scheme
-        if not scheme and type(one).authenticate_data is not BaseAuthentication.authenticate_data:
+    schemes: dict[str, Mapping[str, Any]] = {}
+    for authentication in () if authenticator is None else authenticator.classes:
+        scheme = authentication.security_scheme
+        if not scheme and type(authentication).authenticate_data is not BaseAuthentication.authenticate_data:
             scheme = {"type": "apiKey", "in": "password", "description": 'Sent as the data of `{"action": "$auth"}`.'}
         if scheme:
-            found[_unique(_words(type(one).__name__), found)] = scheme
-    return found
+            schemes[_unique(_dotted(type(authentication).__name__), schemes)] = scheme
+    return schemes
 
 
-def _ways(authenticator: Authenticator | None) -> dict[str, bool]:
+def _authentication(authenticator: Authenticator | None) -> dict[str, bool]:
     """How a connection may be authenticated, and whether it has to be before its first frame."""
     if authenticator is None:
         return {"first_frame": False, "bearer": False, "auth_frame": False}
-    bearer = any(isinstance(one, BearerAuthentication) for one in authenticator.classes)
+    bearer = any(isinstance(authentication, BearerAuthentication) for authentication in authenticator.classes)
     return {"first_frame": authenticator.first_frame, "bearer": bearer, "auth_frame": authenticator.takes_data}
-
-
-def _catalogue() -> dict[str, Any]:
-    return {name: {"status": error.code[0], "msg": error.code[2]} for name, error in CATALOGUE.items()}
 
 
 def _error_schemas() -> dict[str, Any]:
