@@ -1,4 +1,4 @@
-"""Addresses as documents and clients write them: ``boards/{pk}/``, and what stands in the braces."""
+"""Addresses of routes in documents and clients: ``boards/{pk}/`` and the schemas of its parameters."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,35 +15,37 @@ __all__ = ("Address", "address_of")
 
 Pieces = list[str | tuple[str]]
 
-MAX_FORMS = 32  # that are told of one route; each optional part doubles them
+MAX_FORMS = 32  # of one route: each optional part doubles their number
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A route, to be filled in by clients.
+    """A route whose parameters a client fills in.
 
-    ``parameters`` are JSON Schemas by name; of unnamed groups the names are ``_0``, ``_1`` and so on. ``template`` is
-    None for a regex that cannot be filled in.
+    ``parameters`` maps names to JSON Schemas. Unnamed groups are called ``_0``, ``_1`` and so on. ``template`` is None
+    if the route is a regex that cannot be filled in.
     """
 
-    text: str  # the template, or else the patterns as they were declared
+    text: str  # the template; without one, the patterns as declared
     template: str | None = ""
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    optional: frozenset[str] = frozenset()  # parameters that the route also goes without
-    regex: str | None = "^"  # what it matches, for JavaScript too; None where that cannot be said
-    captures: frozenset[str] = frozenset()  # keys that no frame has a say in
-    unnamed: int = 0  # groups without a name, which fill parameters in turn
-    forms: tuple[str, ...] = ()  # the template, and what it is without optional parameters; at most `MAX_FORMS`
+    optional: frozenset[str] = frozenset()  # parameters that may be left out
+    regex: str | None = "^"  # valid in Python and JavaScript; None if there is no such regex
+    captures: frozenset[str] = frozenset()  # arguments that the route fills, never the frame
+    unnamed: int = 0  # number of unnamed groups, which fill positional arguments
+    forms: tuple[str, ...] = ()  # the template, then those without optional parameters; at most `MAX_FORMS`
 
     @property
     def pattern(self) -> str | None:
-        """A regex of the route as a frame has it, its query included."""
+        """A regex that matches the ``route`` of a frame, query string included."""
         return None if self.regex is None else rf"{self.regex}(\?.*)?$"
 
 
 def address_of(leaf: Leaf) -> Address:
-    """The address of an endpoint. Of ``path("boards/<int:pk>/", ...)`` it is ``boards/{pk}/``, with a ``pk`` that is an
-    integer."""
+    """Returns the address of an endpoint.
+
+    For ``path("boards/<int:pk>/", ...)`` it is ``boards/{pk}/``, with an integer ``pk``.
+    """
     parts = [_template(pattern) for pattern in leaf.patterns]
     schemas = {name: schema for pattern in leaf.patterns for name, schema in _parameter_schemas(pattern)}
     captures = frozenset({*schemas, *leaf.extra_kwargs})
@@ -66,7 +68,7 @@ def address_of(leaf: Leaf) -> Address:
 
 
 def _forms(patterns: tuple[Pattern, ...]) -> Iterator[str]:
-    """Every way to write the patterns one after the other, those with most parameters first."""
+    """Yields every text that the joined patterns may have; those with the most parameters come first."""
     choices: list[list[Pieces]] = []
     for pattern in patterns:
         if pattern.is_regex:
@@ -83,7 +85,10 @@ def _join_pieces(pieces: Iterable[str | tuple[str]]) -> str:
 
 
 def _count_unnamed(leaf: Leaf) -> int:
-    """How many positional arguments its groups give: those of includes count while nothing below them has a name."""
+    """Counts the unnamed groups that become positional arguments.
+
+    An include's groups count only if neither it nor anything below it has named groups or extra arguments.
+    """
     count = 0
     above: list[Endpoint | Include] = [level.include for level in reversed(leaf.levels)]
     for declared in (leaf.endpoint, *above):
@@ -97,7 +102,10 @@ def _count_unnamed(leaf: Leaf) -> int:
 
 
 def _template(pattern: Pattern) -> tuple[Pieces, frozenset[str]] | None:
-    """Literals and, as 1-tuples, names; with the names that may be missing. None: it cannot be filled in."""
+    """Returns the pieces of a pattern (literals, and names as 1-tuples) and the names that may be left out.
+
+    None means that a client cannot fill in the pattern.
+    """
     if not pattern.is_regex:
         return _path_pieces(pattern), frozenset()
     known = forms(pattern.source)
@@ -105,7 +113,7 @@ def _template(pattern: Pattern) -> tuple[Pieces, frozenset[str]] | None:
         return None
     longest = max(known, key=lambda form: len(form.parameters))
     if set(pattern.regex.groupindex) - set(longest.parameters):
-        return None  # what a form leaves out, as it does the second of two alternatives, is not to be told
+        return None  # no single form has every group, as with two alternatives
     if not longest.parameters and not pattern.search("".join(map(str, longest.pieces))):
         return None
     return list(longest.pieces), frozenset(
@@ -119,7 +127,7 @@ def _path_pieces(pattern: Pattern) -> Pieces:
 
 
 def _number_unnamed(pieces: Pieces) -> Iterator[str | tuple[str]]:
-    """The same, unnamed groups numbered through all patterns."""
+    """Numbers the unnamed groups through all patterns: each pattern by itself begins with ``_0``."""
     count = 0
     for piece in pieces:
         if isinstance(piece, tuple) and re.fullmatch(r"_\d+", piece[0]):
@@ -152,7 +160,7 @@ def _converter_schema(converter: Converter) -> Mapping[str, Any]:
 
 
 def _route_regex(patterns: tuple[Pattern, ...]) -> str | None:
-    """What ``path()`` patterns match together; None where one is a regex, or a converter's cannot be told."""
+    """Returns a regex for the joined patterns, or None if one of them is a regex or a converter's is not portable."""
     text = "^"
     for pattern in patterns:
         if pattern.is_regex:

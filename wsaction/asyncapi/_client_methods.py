@@ -1,9 +1,9 @@
-"""Members: what the objects of a generated client have, one method for each action of each route.
+"""Methods of a generated client: one for each action of each route, grouped into nested objects.
 
-A method belongs to the object that its route's words lead to: ``boards/{pk}/columns/`` is ``client.boards.columns``,
-and so is ``boards/{pk}/columns/{column}/``. A route that has a name is found by that, and by the namespaces before it,
-unless it ends with ``-list`` or ``-detail``, as a `SimpleRouter` writes them. A regex that cannot be filled in and has
-no name is found by its handler's name. What stands at the empty route is the client's own.
+The literal segments of a route name the object: both ``boards/{pk}/columns/`` and ``boards/{pk}/columns/{column}/`` are
+``client.boards.columns``. A named route uses its namespaces and name instead, unless the name ends with ``-list`` or
+``-detail``, as `SimpleRouter` names them. An unnamed regex that cannot be filled in uses the name of its handler. The
+methods of the empty route belong to the client itself.
 """
 
 import re
@@ -18,25 +18,24 @@ __all__ = ("Group", "Method", "Route", "groups_of")
 Document = Mapping[str, Any]
 Kind = Literal["call", "send", "stream", "subscribe"]
 
-RESERVED_NAMES = frozenset(
-    {"state", "connect", "close", "onState"}
-)  # what every client has; its other methods begin with a "$"
+# Every client has these members. The names of its other members begin with "$".
+RESERVED_NAMES = frozenset({"state", "connect", "close", "onState"})
 OPTION_NAMES = frozenset({"query", "timeout", "signal", "snapshot", "since"})
-ENVELOPE_KEYS = ("action", "route", "request_id")  # keys of a frame that are no parameters
+ENVELOPE_KEYS = ("action", "route", "request_id")  # keys of a frame that are not parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route of a connection, as the document tells it."""
+    """A route of a connection, as described by the document."""
 
     text: str
-    captures: Mapping[str, Mapping[str, Any]]  # schemas
-    required: tuple[str, ...]  # captures
-    forms: tuple[str, ...]  # none: any text
+    captures: Mapping[str, Mapping[str, Any]]  # schemas by name
+    required: tuple[str, ...]  # names of captures
+    forms: tuple[str, ...]  # empty: the caller gives the whole route
 
     @classmethod
     def from_item(cls, item: Document) -> "Route":
-        """That of an item of a channel's ``routes``."""
+        """Reads an item of a channel's ``routes``."""
         if item.get("is_regex"):
             return cls(item["route"], {"route": {"type": "string"}}, ("route",), ())
         parameters = item.get("parameters", {})
@@ -47,8 +46,11 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One way to call a method: an action at a route. ``request`` is the schema of its frame, ``data`` what it gives:
-    the schema of a reply's, an item's or a snapshot's data; ``events`` are messages by name."""
+    """One overload of a client method: an action at a route.
+
+    ``request`` is the schema of its frame. ``data`` is the schema of the reply's data, of a stream's items or of a
+    subscription's snapshot. ``events`` maps the names of events to the schemas of their data.
+    """
 
     kind: Kind
     action: str
@@ -56,36 +58,39 @@ class Method:
     request: Document
     data: Any
     about: tuple[str, ...]
-    operation: str = ""  # its name in the document
-    query: tuple[str, ...] | None = None  # the parameters of a query that it takes; None: any
+    operation: str = ""  # the name of the operation in the document
+    query: tuple[str, ...] | None = None  # accepted query parameters; None: any
     fixed: Mapping[str, Any] = field(default_factory=dict)
     events: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The schemas of what a caller says beside the route."""
+        """The schemas of the arguments that a caller passes beside the route's."""
         hidden = {*ENVELOPE_KEYS, *self.fixed, *(("since", "snapshot") if self.kind == "subscribe" else ())}
         return {name: schema for name, schema in self.request["properties"].items() if name not in hidden}
 
     def is_ambiguous_with(self, other: "Method") -> bool:
-        """Whether what is given first would not say which of the two is meant."""
+        """Whether the first argument of a call could belong to both overloads."""
         more, less = sorted((self, other), key=lambda method: -len(method.route.required))
         first = {*less.route.captures} or {*less.parameters} or OPTION_NAMES
         return {*more.route.required} <= first
 
 
 class Group:
-    """An object of the client: its methods, each with one or more ways to call it, and the objects below it."""
+    """An object of the client: its methods, each with one or more overloads, and the objects below it."""
 
     def __init__(self, name: str = "", taken: frozenset[str] = frozenset()) -> None:
-        self.name = name  # of its type
+        self.name = name  # the stem of its TypeScript type's name
         self.methods: dict[str, list[Method]] = {}
         self.groups: dict[str, Group] = {}
         self._taken = taken
 
     def add(self, method: Method, name: str) -> None:
-        """Adds a method. One of the same name takes both, told apart by their captures, or else the new one is called
-        after its captures too, ``subscribeByPk``, and gets a ``_`` where that is taken."""
+        """Adds a method.
+
+        Methods of one name become overloads if their captures tell them apart. Otherwise the name of the new one also
+        lists its captures, as in ``subscribeByPk``, and ends with ``_`` if even that is taken.
+        """
         name = free(camel(name), self._taken)
         for candidate in (name, name + "By" + "".join(map(pascal, method.route.captures))):
             if not any(method.is_ambiguous_with(other) for other in self.methods.get(candidate, ())):
@@ -94,7 +99,7 @@ class Group:
         self.methods[free(candidate, self.methods)] = [method]
 
     def descend(self, path: list[str]) -> "Group":
-        """The object below this one that words lead to."""
+        """Returns the object at a path below this one; creates it if necessary."""
         group = self
         for word in path:
             name = camel(word)
@@ -104,14 +109,14 @@ class Group:
         return group
 
     def walk(self, prefix: str = "") -> Iterator[tuple[str, Method]]:
-        """Every way to call a method, with where it is: ``cards.partialUpdate``."""
+        """Yields every overload with the path of its method, as ``cards.partialUpdate``."""
         for name, ways in self.methods.items():
             yield from ((f"{prefix}{name}", method) for method in ways)
         for name, group in self.groups.items():
             yield from group.walk(f"{prefix}{name}.")
 
     def rename_clashing_groups(self) -> None:
-        """Gives objects that have the name of a method another one."""
+        """Renames the objects below this one whose names are those of methods."""
         taken = {*self.methods, *self._taken}
         for name in [*self.groups]:
             group = self.groups.pop(name)
@@ -122,7 +127,7 @@ class Group:
 
 
 def groups_of(document: Document, channel: str) -> Group:
-    """The client of a channel."""
+    """Returns the root object of the client for a channel."""
     reader = _Reader(document, channel)
     root = Group(taken=RESERVED_NAMES)
     for item in document["channels"][channel]["x-wsaction"]["routes"]:
@@ -150,7 +155,7 @@ class _Reader:
     def __init__(self, document: Document, channel: str) -> None:
         self._document = document
         self._messages = document["channels"][channel]["messages"]
-        self._actions: dict[tuple[str, str], list[tuple[str, Document]]] = {}  # several, of routes written the same
+        self._actions: dict[tuple[str, str], list[tuple[str, Document]]] = {}  # several if routes have the same text
         self._events: dict[str, list[Document]] = {}
         for name, operation in document["operations"].items():
             if operation["channel"]["$ref"] != f"#/channels/{channel}":
@@ -162,13 +167,16 @@ class _Reader:
                 self._actions.setdefault((facts["route"], facts["action"]), []).append((name, operation))
 
     def methods(self, item: Document, route: Route) -> Iterator[tuple[str, Method]]:
-        """The methods of a route, by the names that they are to have."""
+        """Yields the methods of a route with the names they should have.
+
+        Consumes the operations that it reads: routes with the same text take theirs in the order of the document.
+        """
         events = self._events_of(item)
         is_live = "$resync" in events and "subscribe" in item["actions"]
         snapshot_query = self._snapshot_query(item)
         for action in item["actions"]:
             operations = self._actions.get((route.text, action))
-            if not operations:  # somebody took it out of the document
+            if not operations:  # the application removed it from the document
                 continue
             operation_name, operation = operations.pop(0)
             if not is_live or action not in ("subscribe", "unsubscribe"):
@@ -180,7 +188,7 @@ class _Reader:
                 yield name, replace(method, operation=operation_name, query=None if query is None else tuple(query))
 
     def _snapshot_query(self, item: Document) -> Any:
-        """The query parameters of a snapshot, where it is what `list` answers."""
+        """Returns the query parameters of a snapshot if its data is what `list` returns."""
         if "list" not in item["actions"] or "retrieve" in item["actions"]:
             return None
         operations = self._actions.get((item["route"], "list"))
@@ -203,7 +211,7 @@ class _Reader:
             yield action, Method("stream", action, route, request, partial, about)
         elif partial is None:
             yield action, Method("call", action, route, request, reply, about)
-        else:  # a stream where the frame asks for one
+        else:  # the action streams only if the frame asks for it
             data = reply["anyOf"][0] if reply and "anyOf" in reply else reply
             off = {"stream": False} if "stream" in request.get("required", ()) else {}
             request = {**request, "properties": {k: v for k, v in request["properties"].items() if k != "stream"}}
@@ -219,7 +227,7 @@ class _Reader:
         return Method("subscribe", "subscribe", route, request, snapshot, about, events=declared)
 
     def _replies(self, operation: Document) -> tuple[Any, Any]:
-        """The schemas of what partial replies and the final one hold; None: there is none."""
+        """Returns the schemas of the data in partial replies and in the final one; None for those that never come."""
         schemas: dict[str, Any] = {}
         for ref in operation["reply"]["messages"]:
             properties = self._message(ref).get("payload", {}).get("properties", {})
@@ -229,7 +237,7 @@ class _Reader:
         return schemas.get("partial"), schemas.get("reply")
 
     def _message(self, ref: Document) -> Any:
-        """What a reference leads to: a message of the channel, or the error that all share."""
+        """Resolves a reference to a message of the channel or to the shared error message."""
         name = str(ref["$ref"]).rpartition("/")[2].replace("~1", "/").replace("~0", "~")
         message = self._messages[name]
         return self._document["components"]["messages"][name] if "$ref" in message else message

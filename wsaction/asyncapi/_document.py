@@ -1,9 +1,10 @@
-"""The AsyncAPI 3.1 document of an app: what is declared, told to people and programs.
+"""The AsyncAPI 3.1 document of an application.
 
-A channel for each connection route, an operation for each action of each route below it, and one for the events of a
-route. What the specification has no words for stands under ``x-wsaction``: on the document the protocol, the catalogue
-of errors and how to authenticate; on a channel its routes and bounds; on an operation the action, its route, timeout,
-permissions. A route is a template, ``boards/{pk}/``, and so is a channel's address, below the app's root path.
+It has a channel for each connection route, an operation for each action of each route below it, and one operation for
+the events of a route. Addresses and routes are templates, ``boards/{pk}/``; addresses are relative to the application's
+root path. The extension ``x-wsaction`` holds what AsyncAPI cannot express. In the document: the protocol, the error
+catalogue and the ways to authenticate. In a channel: its routes and limits. In an operation: its action, route, timeout
+and permissions, among others.
 """
 
 import re
@@ -36,15 +37,18 @@ from wsaction.routing._resolver import Leaf
 __all__ = ("describe",)
 
 VERSION = "3.1.0"
-_ERROR_ITEM, _ERROR_TYPE = "wsaction.Error", "wsaction.ErrorType"  # no model has a dot in its name
+_ERROR_ITEM, _ERROR_TYPE = "wsaction.Error", "wsaction.ErrorType"  # model names have no dot, so these are free
 
 
 def describe(
     router: Router, *, title: str, version: str, description: str, limits: Limits, authenticator: Authenticator | None
 ) -> dict[str, Any]:
-    """The document of the connections that ``router`` leads to; ``limits`` are those of the app.
+    """Returns the AsyncAPI document of an application. The same declarations always give the same document.
 
-    The same declarations give the same document, names included.
+    :param router: The connection routes.
+    :param title: The ``title`` of the document's ``info``; ``version`` and ``description`` likewise.
+    :param limits: The limits of consumers that declare none.
+    :param authenticator: The authentication of the application; None if it has none.
     """
     writer = _Writer(limits, authenticator)
     for leaf in _reachable(router.leaves):
@@ -72,7 +76,7 @@ def describe(
 
 
 def _name_methods(document: dict[str, Any]) -> None:
-    """Tells of each operation how the TypeScript client of its channel asks for it: ``{"call": "cards.retrieve"}``."""
+    """Adds to each operation the methods of the TypeScript client that use it, as ``{"call": "cards.retrieve"}``."""
     for name, channel in document["channels"].items():
         if "x-wsaction" not in channel:
             continue
@@ -82,7 +86,7 @@ def _name_methods(document: dict[str, Any]) -> None:
 
 
 def _reachable(leaves: list[Leaf]) -> Iterator[Leaf]:
-    """The endpoints without those that stand behind another one with the same text."""
+    """Leaves out endpoints that an earlier one with the same route hides."""
     seen: set[str] = set()
     for leaf in leaves:
         if leaf.route not in seen:
@@ -102,7 +106,7 @@ class _Writer:
         self._takes_auth = authenticator is not None and authenticator.takes_data
 
     def add_channel(self, leaf: Leaf) -> None:
-        """Adds a connection route."""
+        """Adds the channel of a connection route, with all its operations."""
         address, view = address_of(leaf), leaf.endpoint.view
         name = _unique(_dotted(address.text or "ws"), self.channels)
         parameters = {key: _text_parameter(schema) for key, schema in address.parameters.items()}
@@ -127,7 +131,7 @@ class _Writer:
         self._add_protocol_actions(name, protocol, limits)
 
     def _add_route(self, channel: str, place: Place, routes: list[dict[str, Any]], limits: Limits) -> None:
-        """Adds what is at a route of a connection."""
+        """Adds a route of a connection: its actions and its events."""
         events = dict(events_of(place, self.schemas))
         declared = [name for name in events if not name.startswith("$")]
         cls = place.mounted.handler_class
@@ -150,7 +154,7 @@ class _Writer:
             self.operations[_unique(base, self.operations)] = {
                 "action": "send",
                 "channel": {"$ref": f"#/channels/{channel}"},
-                "summary": f"What subscribers of {place.route.text or 'the empty route'} are sent.",
+                "summary": f"The events that subscribers of {place.route.text or 'the empty route'} receive.",
                 "messages": refs,
                 "x-wsaction": {"route": place.route.text, "events": declared},
             }
@@ -188,16 +192,16 @@ class _Writer:
         }
 
     def _add_protocol_actions(self, channel: str, place: Place, limits: Limits) -> None:
-        """Adds the actions that every connection has."""
+        """Adds the actions that every connection has, such as ``$ping``."""
         self._add_actions(channel, place, limits)
         if self._takes_auth:
             facts = {"action": "$auth", "route": "", "timeout": limits.auth_timeout, "ordered": False}
-            summary = "Authenticates this connection, or refreshes what it was authenticated by."
+            summary = "Authenticates this connection, or renews its authentication."
             operation = {"summary": summary, "x-wsaction": facts}
             self._add_operation(channel, f"{channel}.auth", operation, *auth_messages())
 
     def _add_message(self, channel: str, name: str, message: Message) -> dict[str, str]:
-        """Adds a message to a channel; gives the reference to it."""
+        """Adds a message to a channel and returns a reference to it."""
         messages = self.channels[channel]["messages"]
         name = _unique(name.removeprefix(f"{channel}."), messages)
         messages[name] = message
@@ -206,7 +210,7 @@ class _Writer:
 
 # names
 def _dotted(text: str) -> str:
-    """Text as it may stand in names: ``boards/{pk}/`` is ``boards.pk``."""
+    """Returns text in the form that names may have: ``boards.pk`` for ``boards/{pk}/``."""
     return ".".join(re.findall(r"[\w-]+", text, re.ASCII)) or "x"
 
 
@@ -221,7 +225,7 @@ def _unique(name: str, taken: Mapping[str, Any]) -> str:
 
 # parameters, security, errors
 def _parameters(address: Address) -> dict[str, Any]:
-    """What fills the braces of an address; a specification extension, since AsyncAPI knows text alone."""
+    """Returns the schemas of an address's parameters for ``x-wsaction``: AsyncAPI's own parameters have no schema."""
     if not address.parameters:
         return {}
     return {
@@ -238,7 +242,7 @@ def _text_parameter(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _security(authenticator: Authenticator | None) -> dict[str, Mapping[str, Any]]:
-    """Security schemes by name, of the authentication classes that say what they are."""
+    """Returns the security schemes of the authentication classes, by name."""
     schemes: dict[str, Mapping[str, Any]] = {}
     for authentication in () if authenticator is None else authenticator.classes:
         scheme = authentication.security_scheme
@@ -250,7 +254,7 @@ def _security(authenticator: Authenticator | None) -> dict[str, Mapping[str, Any
 
 
 def _authentication(authenticator: Authenticator | None) -> dict[str, bool]:
-    """How a connection may be authenticated, and whether it has to be before its first frame."""
+    """Returns the ways to authenticate a connection; ``first_frame``: it must be done before any action."""
     if authenticator is None:
         return {"first_frame": False, "bearer": False, "auth_frame": False}
     bearer = any(isinstance(authentication, BearerAuthentication) for authentication in authenticator.classes)
@@ -258,16 +262,16 @@ def _authentication(authenticator: Authenticator | None) -> dict[str, bool]:
 
 
 def _error_schemas() -> dict[str, Any]:
-    """The schema of an item of ``errors``, and of its type."""
+    """Returns the schemas of an item of ``errors`` and of its ``type``."""
     known = {"title": "Known to wsaction", "enum": list(CATALOGUE)}
-    other = {"title": "Of validation, by pydantic's names, or of the application", "type": "string"}
+    other = {"title": "A validation error of pydantic, or an error of the application", "type": "string"}
     item = {
         "type": "object",
         "properties": {
             "type": {"$ref": f"#/components/schemas/{_ERROR_TYPE}"},
-            "msg": {"type": "string", "description": "For people."},
-            "loc": {"type": "array", "items": {"type": ["string", "integer"]}, "description": "The place at fault."},
-            "ctx": {"type": "object", "description": "Detail for programs."},
+            "msg": {"type": "string", "description": "A text for people."},
+            "loc": {"type": "array", "items": {"type": ["string", "integer"]}, "description": "The path to the error."},
+            "ctx": {"type": "object", "description": "Details for programs."},
         },
         "required": ["type", "msg"],
     }
@@ -275,7 +279,7 @@ def _error_schemas() -> dict[str, Any]:
 
 
 def _error() -> Message:
-    """The reply that says what went wrong."""
+    """Returns the message of error replies, which all channels share."""
     properties = {
         "errors": {"type": "array", "minItems": 1, "items": {"$ref": f"#/components/schemas/{_ERROR_ITEM}"}},
         "data": {"type": "null"},
@@ -287,13 +291,13 @@ def _error() -> Message:
     required = [name for name in properties if name != "request_id"]
     return {
         "name": "error",
-        "summary": "What went wrong.",
+        "summary": "An error reply.",
         "payload": {"type": "object", "properties": properties, "required": required},
     }
 
 
 def _places(view: Any, connection: Address) -> Iterator[Place]:
-    """The root of a connection where it answers itself, then every route below it."""
+    """Yields the consumer itself, if no route hides its actions, then every route below it."""
     table = view.table
     if table.match("")[0] is None and table.root.plans:
         yield Place(mounted=table.root, connection=connection, route=Address(""))

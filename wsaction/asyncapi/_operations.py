@@ -1,4 +1,4 @@
-"""Operations: what an action, or the events of a route, are in an AsyncAPI document."""
+"""AsyncAPI operations: the messages and ``x-wsaction`` facts of actions, and the events of routes."""
 
 import inspect
 import math
@@ -41,10 +41,10 @@ class Place:
     mounted: MountedHandler
     connection: Address
     route: Address
-    name: str = ""  # by which the route is reversed, its namespaces before it
+    name: str = ""  # the route's name with its namespaces, as `reverse()` takes it
 
     def frame_keys(self, action: Action) -> list[Input]:
-        """What a frame has to say for an action here, and the routes do not."""
+        """Returns the parameters of an action that the frame fills, not the captures of the routes."""
         captures = self.connection.captures | self.route.captures
         positional = [name for name in action.filled_by_args if name not in captures]
         taken = {*captures, *positional[: self.connection.unnamed + self.route.unnamed]}
@@ -53,33 +53,33 @@ class Place:
 
 # requests and replies
 def messages_of(name: str, plan: Plan, place: Place, schemas: Schemas) -> tuple[Message, list[tuple[str, Message]]]:
-    """The request of an action, and its replies by their kind: the ``partial`` ones of a stream, and the ``reply``."""
-    action: Action = plan.action  # type: ignore[assignment]  # of a plan that a client can ask for
+    """Returns the request of an action and its replies by kind: ``partial`` of streams, and the final ``reply``."""
+    action: Action = plan.action  # type: ignore[assignment]  # plans of routes have one
     streams = [variant for variant in (action, action.streamed) if variant is not None and variant.streams]
     replies = [("partial", _reply(name, 206, schemas.of(stream.returns, "serialization"))) for stream in streams]
-    if action.name == "subscribe" and is_live(place):  # it answers by itself, before the events that follow
-        recovered = {"type": ["boolean", "null"], "description": "Whether all that was missed follows."}
-        route = {"type": "string", "description": "Of its events, where it was asked for as it is not written."}
+    if action.name == "subscribe" and is_live(place):  # silent, because it sends its reply itself, before any event
+        recovered = {"type": ["boolean", "null"], "description": "Whether all missed events follow."}
+        route = {"type": "string", "description": "The route that events carry, if the request wrote it differently."}
         data = _position(recovered=recovered, route=route, snapshot=_snapshot(place, schemas))
         replies.append(("reply", _reply(name, 200, data)))
     elif not action.silent:
         status = None if action.returns_status is not False else action.status
         data = {"type": "null"} if action.streams else schemas.of(action.returns, "serialization")
-        if streams and not action.streams:  # it is a stream only where the frame asks for one
+        if streams and not action.streams:  # the action streams only if the frame asks for it
             data = {"anyOf": [data, {"type": "null"}]}
         replies.append(("reply", _reply(name, status, data)))
     return _request(name, action, place, schemas), replies
 
 
 def auth_messages() -> tuple[Message, list[tuple[str, Message]]]:
-    """The same of ``$auth``."""
+    """Returns the request and the replies of ``$auth``."""
     properties = {
         "action": {"type": "string", "const": "$auth"},
-        "data": {"description": "A token, or what else the authentication classes take."},
+        "data": {"description": "A token, or other data that the authentication classes accept."},
         "request_id": dict(REQUEST_ID),
     }
     payload = {"type": "object", "properties": properties, "required": ["action", "data"]}
-    expires = {"type": ["number", "null"], "description": "In unix seconds; null: as long as the connection."}
+    expires = {"type": ["number", "null"], "description": "Unix time in seconds; null if it does not expire."}
     data = {"type": "object", "properties": {"expires_at": expires}, "required": ["expires_at"]}
     return {"name": "$auth", "payload": payload}, [("reply", _reply("$auth", 200, data))]
 
@@ -89,7 +89,7 @@ def _request(name: str, action: Action, place: Place, schemas: Schemas) -> Messa
     if place.route.pattern is not None:
         route["pattern"] = place.route.pattern
     properties: dict[str, Schema] = {"action": {"type": "string", "const": name}, "route": route}
-    if place.route.regex == "^":  # the empty route, which need not be told
+    if place.route.regex == "^":  # a frame need not name the empty route
         route["default"] = ""
     required = ["action", *(["route"] if place.route.text else [])]
     for parameter in place.frame_keys(action):
@@ -123,12 +123,12 @@ def _reply(name: str, status: int | None, data: Schema) -> Message:
 
 # events
 def is_live(place: Place) -> bool:
-    """Whether a route can be subscribed to, by `SubscribeMixin`."""
+    """Whether clients can subscribe to the route, by `SubscribeMixin`."""
     return place.mounted.attribute("_event_types") is not None
 
 
 def _snapshot(place: Place, schemas: Schemas) -> Schema:
-    """What a snapshot is: the answer of ``list`` or ``retrieve``, unless the handler chooses by itself."""
+    """Returns the schema of a snapshot: the result of ``list`` or ``retrieve``; any value if a method decides it."""
     actions = {} if place.mounted.attribute("decides_snapshot") else _actions(place)
     names = [name for name in SNAPSHOTS if name in actions]
     if len(names) == 2:
@@ -138,12 +138,12 @@ def _snapshot(place: Place, schemas: Schemas) -> Schema:
 
 
 def _actions(place: Place) -> dict[str, Action]:
-    """The actions of a route by the names they were declared by."""
+    """Returns the actions of a route by their declared names: those on the wire may differ."""
     return {plan.name: plan.action for plan in place.mounted.plans.values() if plan.name and plan.action}
 
 
 def events_of(place: Place, schemas: Schemas) -> Iterator[tuple[str, Message]]:
-    """The events that the subscribers of a route are sent, by name: those of its objects, its own, the protocol's."""
+    """Yields the events of a route by name: those of its objects, those it declares, and the protocol's."""
     declared = place.mounted.attribute("events")
     events: Mapping[str, Any] = declared if isinstance(declared, Mapping) else {}
     if is_live(place) and place.mounted.attribute("queryset") is not None:
@@ -168,7 +168,7 @@ def events_of(place: Place, schemas: Schemas) -> Iterator[tuple[str, Message]]:
 
 
 def _key_and_version(mounted: MountedHandler, model: Any, schemas: Schemas) -> Schema:
-    """What is told of an object that was deleted: its key, and its version where it has one."""
+    """Returns the schema of a ``deleted`` event's data: the object's key, and its version if it has one."""
     fields = {} if model is None else output_model(model).model_fields
     names = {"pk": getattr(mounted.attribute("queryset"), "pk", None)}
     if (version := mounted.attribute("version_field")) is not None:
@@ -179,7 +179,7 @@ def _key_and_version(mounted: MountedHandler, model: Any, schemas: Schemas) -> S
 
 
 def _position(**more: Schema) -> Schema:
-    """A position in what a route keeps as history."""
+    """Returns the schema of a position in the route's history."""
     properties = {"epoch": {"type": "string"}, "offset": {"type": "integer"}, **more}
     required = [name for name in properties if name not in ("route", "snapshot")]
     return {"type": "object", "properties": properties, "required": required}
@@ -190,7 +190,7 @@ def _event(name: str, data: Schema) -> Message:
         "event": {"type": "string", "const": name},
         "route": {"type": "string"},
         "data": data,
-        "offset": {"type": "integer", "description": "Its place in what the route keeps as history."},
+        "offset": {"type": "integer", "description": "The event's position in the route's history, if it keeps one."},
     }
     return {
         "name": name,
@@ -198,9 +198,9 @@ def _event(name: str, data: Schema) -> Message:
     }
 
 
-# what AsyncAPI has no words for
+# x-wsaction
 def facts_of(name: str, plan: Plan, place: Place, limits: Limits) -> dict[str, Any]:
-    """What else clients and tools want to know of an action."""
+    """Returns the facts of an action that AsyncAPI cannot express."""
     action: Action = plan.action  # type: ignore[assignment]
     timeout = limits.action_timeout if action.options.timeout is None else action.options.timeout
     return {
@@ -217,17 +217,20 @@ def facts_of(name: str, plan: Plan, place: Place, limits: Limits) -> dict[str, A
 
 
 def _query(action: Action, mounted: MountedHandler) -> dict[str, list[str]]:
-    """The query parameters that the list of a generic handler takes; others it refuses."""
+    """Returns the query parameters that ``list`` of a generic handler accepts; it refuses all others."""
     if action.name != "list" or mounted.attribute("decides_query") is not False:
         return {}
     try:
         return {"query": list(mounted.instance().known_parameters())}
-    except AttributeError:  # a backend that looks at the frame, of which there is none here: it cannot be told
+    except AttributeError:  # a backend reads the frame, and there is none here: unknown
         return {}
 
 
 def permissions_of(action: Action | None, mounted: MountedHandler) -> Iterator[str]:
-    """Who has a say, outermost first, as a person would name them; of no action, those of the handler."""
+    """Yields the names of the permissions that an action needs, those of the outermost handler first.
+
+    Without an action, yields those of the handler.
+    """
     for handler in (*mounted.above, mounted):
         classes = handler.attribute("permission_classes")
         if handler.handler_class.decides_permissions:
@@ -239,6 +242,6 @@ def permissions_of(action: Action | None, mounted: MountedHandler) -> Iterator[s
 
 
 def text_of(documented: Any) -> dict[str, str]:
-    """The docstring of a class or function, not that of its bases, as a ``description``."""
+    """Returns the own docstring of a class or function as a ``description``; a base's is not used."""
     text = documented.__doc__
     return {"description": inspect.cleandoc(text)} if text else {}

@@ -1,7 +1,7 @@
-"""Schemas: what annotations look like to clients, as the JSON Schema that AsyncAPI documents hold.
+"""JSON Schemas of annotations, as AsyncAPI documents hold them.
 
 AsyncAPI's Schema Object is a superset of JSON Schema draft 7. pydantic writes draft 2020-12 with OpenAPI's
-discriminators; what the two say differently is written anew here.
+discriminators. `as_draft_7` converts them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,31 +17,32 @@ from wsaction.serializers._write_only import hidden
 __all__ = ("Schemas", "json_of")
 
 Schema = dict[str, Any]
-Mode = Literal["validation", "serialization"]  # of what comes in, and of what goes out
+Mode = Literal["validation", "serialization"]  # of input and of output
 
 _REFS = "#/components/schemas/{model}"
 
 
 class Schemas:
-    """The schemas of one document. They are made together, in `components`, so that each model gets one name.
+    """The schemas of one document.
 
-    ``of(Card, "serialization")`` is filled then: ``{"$ref": "#/components/schemas/Card"}``. A model that looks
-    different on its way in and out is told as ``Card-Input`` and ``Card-Output``; two models of one name are told by
-    their modules. What JSON Schema cannot say is ``{}``, anything.
+    `components` generates all of them together, so that each model gets one name. Only then does it fill the schemas
+    that `of` returned: ``of(Card, "serialization")`` becomes ``{"$ref": "#/components/schemas/Card"}``. A model whose
+    input and output differ becomes ``Card-Input`` and ``Card-Output``. Models of the same name also get the names of
+    their modules. What JSON Schema cannot express becomes ``{}``, which allows any value.
     """
 
     def __init__(self) -> None:
         self._requested: list[tuple[Any, Mode, Schema]] = []
 
     def of(self, annotation: Any, mode: Mode) -> Schema:
-        """The schema of an annotation, empty until `components` is asked for."""
+        """Returns the schema of an annotation, empty until `components` fills it."""
         schema: Schema = {}
         if annotation is not Any:
             self._requested.append((annotation, mode, schema))
         return schema
 
     def components(self) -> dict[str, Schema]:
-        """Fills all that was asked for; the models they refer to, by name."""
+        """Fills all schemas that `of` returned, and returns those of the models they refer to, by name."""
         inputs = [
             (number, mode, _schema(annotation, mode)) for number, (annotation, mode, _) in enumerate(self._requested)
         ]
@@ -52,16 +53,17 @@ class Schemas:
 
 
 def _schema(annotation: Any, mode: Mode) -> Any:
-    """An annotation's core schema: of what comes in without `ReadOnly` fields, of what goes out without `WriteOnly`
-    ones."""
+    """Returns an annotation's core schema: for input without `ReadOnly` fields, for output without `WriteOnly` ones."""
     schema = TypeAdapter(annotation).core_schema
     visible = READ.of_schema(schema) if mode == "validation" else hidden(schema, values=False)
     return schema if visible is None else visible
 
 
 class _Generator(GenerateJsonSchema):
-    """pydantic's, for what wsaction writes: replies have the names of fields, unless a model says
-    ``serialize_by_alias``, and fields that have a default too."""
+    """Generates schemas of what wsaction writes, which differs from pydantic's defaults.
+
+    Replies use the names of fields, unless a model sets ``serialize_by_alias``, and contain fields with a default too.
+    """
 
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}
 
@@ -98,10 +100,10 @@ _LIST_KEYWORDS = ("anyOf", "oneOf", "allOf", "prefixItems")
 
 
 def as_draft_7(schema: Any) -> Any:
-    """The same schema as AsyncAPI has it.
+    """Converts a JSON Schema of draft 2020-12 to AsyncAPI's Schema Object.
 
-    A tuple's ``prefixItems`` are ``items``, a discriminator is the name of its property, and what stands beside a
-    ``$ref``, where draft 7 ignores it, goes around it.
+    A tuple's ``prefixItems`` become ``items``, and a discriminator the name of its property. A ``$ref`` that has other
+    keywords beside it moves into an ``allOf``, because draft 7 ignores those keywords.
     """
     if not isinstance(schema, Mapping):
         return schema
@@ -129,11 +131,11 @@ def _convert_keywords(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def json_of(annotation: Any, value: Any) -> tuple[Any, ...]:
-    """A default as JSON, in a 1-tuple; nothing for one that is none."""
+    """Returns a default as JSON in a 1-tuple, or an empty tuple if it cannot become JSON."""
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(annotation)
         schema = hidden(adapter.core_schema)
         serializer = adapter.serializer if schema is None else build(SchemaSerializer, schema)
         return (serializer.to_python(value, mode="json", warnings=False),)
-    except Exception:  # it may be anything, and its class may raise anything: it is then not told
+    except Exception:  # the class of a default may raise anything; the document then leaves the default out
         return ()
