@@ -10,7 +10,16 @@ except ImportError as exc:
     raise ImportError("the wsaction command needs click: pip install 'wsaction[standard]'") from exc
 
 import wsaction
-from wsaction.cli._loading import check_factory, check_module, check_served, find, told_where
+from wsaction.cli._loading import (
+    EXISTING_FILE,
+    app_dir_option,
+    check_factory,
+    check_module,
+    check_served,
+    factory_option,
+    find_target,
+    summarize,
+)
 from wsaction.cli.call import call
 from wsaction.cli.codegen import codegen
 from wsaction.cli.inspect import asyncapi, check, routes
@@ -18,6 +27,8 @@ from wsaction.exceptions import ImproperlyConfigured
 from wsaction.server import run as run_app
 
 __all__ = ("main",)
+
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 
 
 class _Commands(click.Group):
@@ -27,7 +38,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ImproperlyConfigured as exc:
-            raise click.ClickException(told_where(exc)) from exc
+            raise click.ClickException(summarize(exc)) from exc
         except OSError as exc:
             if exc.errno == errno.EPIPE:  # whoever read what we print has ended, which is click's to say nothing of
                 raise
@@ -55,24 +66,19 @@ main.add_command(codegen)
 @click.option("--workers", type=click.IntRange(1), help="Processes; more than one needs a layer that they share.")
 @click.option("--reload", is_flag=True, help="Start anew when a file changes; for development.")
 @click.option("--reload-dir", "reload_dirs", multiple=True, help="Watch this directory; may be given more than once.")
-@click.option("--app-dir", default=".", show_default=True, type=click.Path(exists=True, file_okay=False),
-              help="Look for MODULE here.")  # fmt: skip
-@click.option("--factory", is_flag=True, help="APP is a function that makes the app.")
-@click.option("--env-file", type=click.Path(exists=True, dir_okay=False), help="Environment variables to set.")
+@app_dir_option
+@factory_option
+@click.option("--env-file", type=EXISTING_FILE, help="Environment variables to set.")
 @click.option("--root-path", default="", help="The path below which a proxy serves the app.")
 @click.option("--forwarded-allow-ips", metavar="IPS", help="Proxies whose X-Forwarded-* headers are believed.")
-@click.option("--ssl-keyfile", type=click.Path(exists=True, dir_okay=False), help="For wss://.")
-@click.option("--ssl-certfile", type=click.Path(exists=True, dir_okay=False), help="For wss://.")
-@click.option("--log-level", default="info", show_default=True,
-              type=click.Choice(["critical", "error", "warning", "info", "debug"]), help="What is logged.")  # fmt: skip
-@click.option("--ws-max-size", type=click.IntRange(1),
-              help="Bytes of the largest message, where max_frame_bytes is more or not known.")  # fmt: skip
+@click.option("--ssl-keyfile", type=EXISTING_FILE, help="For wss://.")
+@click.option("--ssl-certfile", type=EXISTING_FILE, help="For wss://.")
+@click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS), help="What is logged.")
+@click.option("--ws-max-size", type=click.IntRange(1), help="Largest message in bytes; max_frame_bytes may be less.")
 @click.option("--ws-ping-interval", default=20.0, show_default=True, help="Seconds between pings.")
 @click.option("--ws-ping-timeout", default=20.0, show_default=True, help="Seconds to wait for a pong.")
 @click.option("--limit-concurrency", type=click.IntRange(1), help="Connections at once; more are answered HTTP 503.")
-@click.option(
-    "--backlog", default=2048, show_default=True, type=click.IntRange(1), help="Connections not yet accepted."
-)
+@click.option("--backlog", default=2048, show_default=True, type=click.IntRange(1), help="Connections to be accepted.")
 def run(app: str, app_dir: str, **options: Any) -> None:
     """Serve an app with uvicorn, with the settings that wsaction recommends.
 
@@ -87,10 +93,10 @@ def run(app: str, app_dir: str, **options: Any) -> None:
     if options["reload"] or options["env_file"]:
         check_module(app, app_dir)  # it is imported later: whenever it has changed, with its environment set
     else:
-        module, found = find(app, app_dir)
+        module, target = find_target(app, app_dir)
         if options["factory"]:
-            check_factory(found, app)
+            check_factory(target, app)
         else:
-            check_served(found, app, module)
+            check_served(target, app, module)
     options["reload_dirs"] = list(options["reload_dirs"]) or None
     run_app(app, **{name: value for name, value in options.items() if value is not None})

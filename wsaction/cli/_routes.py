@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from wsaction._handlers.action import Action
 from wsaction._handlers.mounts import MountedHandler
@@ -28,7 +27,7 @@ class Entry:
     def actions(self) -> dict[str, Action]:
         """The actions by the names that clients call them."""
         plans = {} if self.mounted is None else self.mounted.plans
-        return {told: plan.action for told, plan in plans.items() if plan.action is not None}
+        return {name: plan.action for name, plan in plans.items() if plan.action is not None}
 
     def permissions(self, action: Action | None = None) -> list[str]:
         """Who has a say about an action, or about whatever comes to the route; outermost first."""
@@ -47,22 +46,16 @@ def inventory(router: Router) -> Iterator[Entry]:
         view = leaf.endpoint.view
         table: RouteTable | None = getattr(view, "table", None)
         if table is None:
-            yield Entry(connection=leaf.route, route="", name=_name(leaf), handler=_named(view))
+            handler = getattr(view, "__name__", type(view).__name__)
+            yield Entry(connection=leaf.route, route="", name=_name(leaf), handler=handler)
             continue
+        places = [(below.route, below, below.endpoint.view) for below in table.router.leaves]
         if table.match("")[0] is None and table.root.plans:
-            root = table.root
-            yield Entry(
-                connection=leaf.route, route="", name=_name(leaf), handler=root.handler_class.__name__, mounted=root
-            )
-        for below in table.router.leaves:
-            mounted: MountedHandler = below.endpoint.view
+            places.insert(0, ("", leaf, table.root))
+        for route, place, mounted in places:
             handler = mounted.handler_class.__name__
-            yield Entry(connection=leaf.route, route=below.route, name=_name(below), handler=handler, mounted=mounted)
+            yield Entry(connection=leaf.route, route=route, name=_name(place), handler=handler, mounted=mounted)
 
 
 def _name(leaf: Leaf) -> str:
     return ":".join([*leaf.namespaces, leaf.endpoint.name]) if leaf.endpoint.name else ""
-
-
-def _named(view: Any) -> str:
-    return str(getattr(view, "__name__", type(view).__name__))

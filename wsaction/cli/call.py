@@ -4,7 +4,7 @@ import asyncio
 import math
 import re
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ("call",)
 
 FAILED, UNREACHED, INTERRUPTED = 1, 3, 130  # exit codes; 2 is click's, for wrong use
-_PROTOCOL = frozenset({"action", "route", "request_id"})
+_ENVELOPE_KEYS = frozenset({"action", "route", "request_id"})
 _PARAMETER = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 
 
@@ -48,7 +48,7 @@ def call(url: str, action: str, parameters: tuple[str, ...], data: str | None, a
     Exit codes: 0 fine, 1 the server answered with an error, 2 wrong use, 3 no connection or no answer.
     """
     try:
-        import wsaction.client as package
+        import wsaction.client as client
     except ImportError as exc:
         raise click.ClickException(str(exc)) from exc
     _check_text(URL=url, ACTION=action, parameters="".join(parameters), **{"--data": data, "--token": options["token"]})
@@ -58,14 +58,14 @@ def call(url: str, action: str, parameters: tuple[str, ...], data: str | None, a
     route, keys = _parameters(parameters)
     if data is not None:
         keys["data"] = _json(_standard_input() if data == "-" else data, "--data")
-    output = _Output(as_json)
+    printer = _Printer(as_json)
     try:
-        asyncio.run(_run(output, url, action, route, keys, **options))
-    except package.ActionError as exc:
-        output.error(exc, {"status": exc.status, "errors": exc.errors})
+        asyncio.run(_run(printer, url, action, route, keys, **options))
+    except client.ActionError as exc:
+        printer.print_error(exc, {"status": exc.status, "errors": exc.errors})
         sys.exit(FAILED)
-    except package.ClientError as exc:
-        output.error(exc, {"status": None, "errors": [{"type": "connection", "msg": str(exc)}]})
+    except client.ClientError as exc:
+        printer.print_error(exc, {"status": None, "errors": [{"type": "connection", "msg": str(exc)}]})
         sys.exit(UNREACHED)
     except ValueError as exc:
         raise click.UsageError(str(exc)) from exc
@@ -74,7 +74,7 @@ def call(url: str, action: str, parameters: tuple[str, ...], data: str | None, a
 
 
 async def _run(
-    output: "_Output",
+    printer: "_Printer",
     url: str,
     action: str,
     route: str,
@@ -90,25 +90,24 @@ async def _run(
     from wsaction.client import connect
 
     follows = subscribe or action == "subscribe"
-    async with (
-        connect(
-            url, token=token, timeout=timeout, open_timeout=timeout, reconnect=follows, on_state=output.state
-        ) as client,
-        AsyncExitStack() as stack,
-    ):
+    connecting = connect(
+        url, token=token, timeout=timeout, open_timeout=timeout, reconnect=follows, on_state=printer.print_state
+    )
+    async with connecting as client, AsyncExitStack() as stack:
         if follows:  # before the call, whose events are among them
-            entered = await stack.enter_async_context(client.subscribe(route, snapshot=snapshot, timeout=timeout))
+            subscription = await stack.enter_async_context(client.subscribe(route, snapshot=snapshot, timeout=timeout))
             if snapshot:
-                output.data(entered.snapshot)
+                printer.print_data(subscription.snapshot)
         if stream:
-            await _print_items(output, client, action, route, keys, limit)
+            async with aclosing(client.stream(action, route, params=keys)) as items:
+                await _print_each(items, printer.print_data, limit)
         elif action != "subscribe":
-            output.data(await _called(client, action, route, keys))
+            printer.print_data(await _call(client, action, route, keys))
         if follows:
-            await _print_events(output, entered, limit)
+            await _print_each(subscription, printer.print_event, limit)
 
 
-async def _called(client: "Client", action: str, route: str, keys: Mapping[str, Any]) -> Any:
+async def _call(client: "Client", action: str, route: str, keys: Mapping[str, Any]) -> Any:
     from wsaction.client import UnexpectedReply
 
     try:
@@ -117,45 +116,35 @@ async def _called(client: "Client", action: str, route: str, keys: Mapping[str, 
         raise click.UsageError(f"{action} is a stream; pass --stream, and --limit for its first items") from exc
 
 
-async def _print_items(
-    output: "_Output", client: "Client", action: str, route: str, keys: Mapping[str, Any], limit: int | None
-) -> None:
-    async with aclosing(client.stream(action, route, params=keys)) as items:
-        async for item in items:
-            output.data(item)
-            if limit is not None and (limit := limit - 1) == 0:
-                return
-
-
-async def _print_events(output: "_Output", events: "AsyncIterator[Event | Resync]", limit: int | None) -> None:
-    async for item in events:
-        output.event(item)
+async def _print_each(items: AsyncIterator[Any], print_item: Callable[[Any], None], limit: int | None) -> None:
+    async for item in items:
+        print_item(item)
         if limit is not None and (limit := limit - 1) == 0:
             return
 
 
-class _Output:
+class _Printer:
     """Prints for people or, line by line, for programs."""
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
 
-    def data(self, data: Any) -> None:
+    def print_data(self, data: Any) -> None:
         """What was answered."""
         click.echo(to_json(data, indent=None if self._as_json else 2))
 
-    def event(self, item: Any) -> None:
+    def print_event(self, item: "Event | Resync") -> None:
         """An event, or that some were lost."""
-        told = {name: getattr(item, name) for name in item.__dataclass_fields__}
-        click.echo(to_json({"event": "$resync", **told} if "snapshot" in told else told))
+        values = {name: getattr(item, name) for name in item.__dataclass_fields__}
+        click.echo(to_json({"event": "$resync", **values} if "snapshot" in values else values))
 
-    def error(self, exc: Exception, told: Mapping[str, Any]) -> None:
+    def print_error(self, exc: Exception, details: Mapping[str, Any]) -> None:
         """Why it failed."""
         click.echo(f"wsaction: {exc}", err=True)
         if self._as_json:
-            click.echo(to_json(told))
+            click.echo(to_json(details))
 
-    def state(self, state: str, cause: Exception | None) -> None:
+    def print_state(self, state: str, cause: Exception | None) -> None:
         """That the connection was lost, or is there again."""
         if cause is not None and state == "waiting":
             click.echo(f"wsaction: {cause}; connecting again", err=True)
@@ -168,12 +157,12 @@ def _parameters(arguments: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
     for argument in arguments[1:] if route else arguments:
         if argument == "" and argument is arguments[0]:  # "": the empty route, said
             continue
-        found = _PARAMETER.fullmatch(argument)
-        if found is not None and found[1] in _PROTOCOL:
-            raise click.UsageError(f"{found[1]} is the protocol's own key, no parameter; write ACTION and ROUTE first")
-        if found is None:
+        match = _PARAMETER.fullmatch(argument)
+        if match is not None and match[1] in _ENVELOPE_KEYS:
+            raise click.UsageError(f"{match[1]} is the protocol's own key, no parameter; write ACTION and ROUTE first")
+        if match is None:
             raise click.UsageError(f"expected KEY=VALUE after the route, as in text=hello, got {argument!r}")
-        keys[found[1]] = _value(found[2], found[1])
+        keys[match[1]] = _value(match[2], match[1])
     return route, keys
 
 
@@ -203,16 +192,17 @@ def _is_encodable(text: str) -> bool:
 
 def _check_url(url: str) -> None:
     """Raises click's ``BadParameter`` for what is no address of a WebSocket."""
-    why = ""
+    reason = ""
     try:
         parts = urlsplit(url)
-        is_one = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0 and not parts.fragment
+        is_valid = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0 and not parts.fragment
         (parts.hostname or "").encode("idna")
     except ValueError as exc:
-        is_one, why = False, f": {exc}"
-    if not is_one or re.search(r"\s", url):
+        is_valid = False
+        reason = f": {exc}"
+    if not is_valid or re.search(r"\s", url):
         expected = "expected one as in ws://127.0.0.1:8000/ws/"
-        raise click.BadParameter(f"{expected}, got {url[:200]!r}{why}", param_hint="URL")
+        raise click.BadParameter(f"{expected}, got {url[:200]!r}{reason}", param_hint="URL")
 
 
 def _standard_input() -> bytes:

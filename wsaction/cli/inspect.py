@@ -31,20 +31,20 @@ def routes(app: WSAction, as_json: bool) -> None:
     """
     entries = [*inventory(app.router)]
     if as_json:
-        click.echo(json.dumps([_told(entry) for entry in entries], ensure_ascii=False, indent=2))
+        click.echo(json.dumps([_as_dict(entry) for entry in entries], ensure_ascii=False, indent=2))
     else:
         click.echo(table(_HEADS, [_row(entry) for entry in entries], {"ACTIONS": 44, "PERMISSIONS": 30}))
 
 
-def _told(entry: Entry) -> dict[str, Any]:
+def _as_dict(entry: Entry) -> dict[str, Any]:
     return {
         "connection": entry.connection,
         "route": entry.route,
         "name": entry.name or None,
         "handler": entry.handler,
         "actions": [
-            {"action": told, "streams": action.streams, "permissions": entry.permissions(action)}
-            for told, action in entry.actions.items()
+            {"action": name, "streams": action.streams, "permissions": entry.permissions(action)}
+            for name, action in entry.actions.items()
         ],
         "permissions": entry.permissions(),
         "live": entry.is_live,
@@ -54,15 +54,15 @@ def _told(entry: Entry) -> dict[str, Any]:
 def _row(entry: Entry) -> list[str]:
     if entry.mounted is None:
         return [entry.connection or '""', "", entry.name, entry.handler, "(another ASGI app)", "", ""]
-    actions = ", ".join(_shown(entry, told, action) for told, action in entry.actions.items())
+    actions = ", ".join(_action_cell(entry, name, action) for name, action in entry.actions.items())
     permissions = ", ".join(entry.permissions()) or "-"
     live = "yes" if entry.is_live else "-"
     return [entry.connection or '""', entry.route or '""', entry.name or "-", entry.handler, actions, permissions, live]
 
 
-def _shown(entry: Entry, told: str, action: Action) -> str:
-    own = entry.permissions(action)
-    return told if own == entry.permissions() else f"{told} [{', '.join(own[-1:]) or '-'}]"
+def _action_cell(entry: Entry, name: str, action: Action) -> str:
+    permissions = entry.permissions(action)
+    return name if permissions == entry.permissions() else f"{name} [{', '.join(permissions[-1:]) or '-'}]"
 
 
 @click.command(short_help="Print the AsyncAPI document of an app.")
@@ -106,18 +106,20 @@ def check(app: WSAction, workers: int | None, strict: bool, as_json: bool) -> No
 
     Exit codes: 0 no error, 1 errors (or, with --strict, warnings), 2 wrong use.
     """
-    found = check_app(app, workers or count_workers([]))
-    errors = sum(one.level == "error" for one in found)
+    findings = check_app(app, workers or count_workers([]))
+    errors = sum(finding.level == "error" for finding in findings)
+    warnings = len(findings) - errors
     if as_json:
-        told = {"findings": [asdict(one) for one in found], "errors": errors, "warnings": len(found) - errors}
-        click.echo(json.dumps(told, ensure_ascii=False, indent=2))
+        report = {"findings": [asdict(finding) for finding in findings], "errors": errors, "warnings": warnings}
+        click.echo(json.dumps(report, ensure_ascii=False, indent=2))
     else:
-        for one in found:
-            click.echo(f"{one.level:<8} {one.code}  {one.place}\n         {one.msg}\n         cure: {one.cure}")
-        click.echo(_counted(errors, "error") + ", " + _counted(len(found) - errors, "warning"))
-    if errors or (strict and found):
+        for finding in findings:
+            click.echo(f"{finding.level:<8} {finding.code}  {finding.place}")
+            click.echo(f"         {finding.msg}\n         cure: {finding.cure}")
+        click.echo(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}")
+    if errors or (strict and findings):
         sys.exit(1)
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
