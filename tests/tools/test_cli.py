@@ -148,7 +148,7 @@ def test_every_command_explains_itself() -> None:
         ("cli_apps:number", "cli_apps:number is a int, not a WSAction; did you mean cli_apps:app?"),
         (
             "cli_plain:app",
-            "cli_plain:app is a function, not a WSAction; pass --factory where it is a function that makes",
+            "cli_plain:app is a function, not a WSAction; pass --factory if it is a function that makes",
         ),
         ("cli_plain:box", "cli_plain:box is a Box, not a WSAction; name the WSAction that it mounts or serves"),
     ],
@@ -371,7 +371,10 @@ def test_asyncapi(tmp_path: Path) -> None:
 def test_check() -> None:
     result = run("check", *EVERYTHING, "--workers", "2")
     assert result.exit_code == 1
-    assert "error    duplicate_route  (root) with/kwargs/\n         never reached: it is the same as" in result.stdout
+    assert (
+        "error    duplicate_route  (root) with/kwargs/\n         never reached: its pattern is the same as"
+        in result.stdout
+    )
     assert "         cure: remove one of the two" in result.stdout
     assert result.stdout.splitlines()[-1].startswith("2 errors, ")
 

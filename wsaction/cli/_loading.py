@@ -1,4 +1,4 @@
-"""``MODULE:APP``: the app that a command is about, and what is said where there is none."""
+"""Loading the app that ``MODULE:APP`` names, with errors that suggest a cure."""
 
 import importlib.util
 import os
@@ -41,7 +41,7 @@ factory_option = click.option("--factory", is_flag=True, help="APP is a function
 
 
 def app_argument(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command the app that ``MODULE:APP`` names as its first argument, with the options that find it."""
+    """Decorates a command: adds ``MODULE:APP`` and its options, and passes the app as the first argument."""
 
     @click.argument("target", metavar=TARGET)
     @app_dir_option
@@ -54,10 +54,14 @@ def app_argument(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load(target: str, *, app_dir: str = ".", factory: bool = False) -> WSAction:
-    """The app named ``"module:app"``, whose module is looked for in ``app_dir`` first; ``factory``: what it returns.
+    """Returns the app that ``target``, as ``"module:app"``, names.
 
-    Raises click's ``BadParameter`` where there is none, with what is near. What the module itself raises is printed as
-    its own traceback, without our frames, and ends the command with 1.
+    :param app_dir: The folder in which the module is looked up first.
+    :param factory: Whether ``target`` names a function that returns the app.
+    :raises click.BadParameter: If there is no such app; the message suggests a similar name.
+
+    If the module or the factory raises, its traceback is printed without the frames of this command, which then exits
+    with 1.
     """
     module, app = find_target(target, app_dir)
     if factory:
@@ -65,14 +69,14 @@ def load(target: str, *, app_dir: str = ".", factory: bool = False) -> WSAction:
         app = _run_user_code(app)
     if not isinstance(app, WSAction):
         is_function = callable(app) and getattr(app, "__name__", None) and not isinstance(app, type)
-        cure = "pass --factory where it is a function that makes one"
+        cure = "pass --factory if it is a function that makes one"
         cure = _suggest_app(module) or (cure if is_function else "name the WSAction that it mounts or serves")
         raise _bad_target(f"{target} is a {type(app).__name__}, not a WSAction; {cure}")
     return app
 
 
 def find_target(target: str, app_dir: str) -> tuple[ModuleType, Any]:
-    """The module of ``"module:app"`` and what is called so in it, whatever that is. Raises as `load` does."""
+    """Returns the module and the object, of any type, that ``"module:app"`` names. Raises as `load` does."""
     name, attribute = check_module(target, app_dir)
     module = _run_user_code(importlib.import_module, name)
     value: Any = module
@@ -84,10 +88,10 @@ def find_target(target: str, app_dir: str) -> tuple[ModuleType, Any]:
 
 
 def _run_user_code(function: Callable[..., Any], *args: Any) -> Any:
-    """Runs what is the user's code; what it raises is printed from the first frame that is theirs."""
+    """Calls a function of the user. An exception is printed from the user's first frame on, and ends the command."""
     try:
         return function(*args)
-    except ImproperlyConfigured:  # which is told in one line
+    except ImproperlyConfigured:  # reported in one line by the command
         raise
     except Exception as exc:
         trace = exc.__traceback__
@@ -102,14 +106,16 @@ def _is_internal(file: str) -> bool:
 
 
 def check_factory(app: Any, target: str) -> None:
-    """Raises as `load` does for what is no function that makes an app."""
+    """Raises as `load` does if ``app`` is not a function that may return an app."""
     if isinstance(app, WSAction) or not callable(app):
         raise _bad_target(f"--factory: {target} is a {type(app).__name__}, not a function; leave --factory out")
 
 
 def check_served(app: Any, target: str, module: ModuleType) -> None:
-    """Raises as `load` does for what a server cannot call, and for a class of ours, which it would take for a function
-    that makes an app."""
+    """Raises as `load` does if a server cannot call ``app``, or if it is a handler class.
+
+    A server would call the class as if it were a factory.
+    """
     mount = "as_asgi" if hasattr(app, "as_asgi") else "as_aaah"
     if isinstance(app, type) and hasattr(app, mount):
         raise _bad_target(f"{target} is a class; write app = {app.__name__}.{mount}(), or put that in a WSAction")
@@ -119,7 +125,7 @@ def check_served(app: Any, target: str, module: ModuleType) -> None:
 
 
 def summarize(exc: Exception) -> str:
-    """What an exception says, in one line, and which line of whose code it is about, if any is."""
+    """Returns an exception's message in one line, with the last line of the user's code that led to it, if any."""
     package = str(_CLI.parent)
     frames = [frame for frame in traceback.extract_tb(exc.__traceback__) if Path(frame.filename).is_file()]
     start = max((index for index, frame in enumerate(frames) if frame.filename == __file__), default=len(frames))
@@ -129,9 +135,10 @@ def summarize(exc: Exception) -> str:
 
 
 def check_module(target: str, app_dir: str) -> tuple[str, str]:
-    """The two parts of ``"module:app"``, whose module is there; modules of ``app_dir`` are importable from then on.
+    """Checks that the module of ``"module:app"`` exists, and returns both parts of the name.
 
-    Raises as `load` does. The module is not imported, only the packages that it is in.
+    Makes the modules of ``app_dir`` importable. Imports the packages that contain the module, but not the module.
+    Raises as `load` does.
     """
     name, colon, attribute = target.partition(":")
     if not (name and colon and attribute):
@@ -148,7 +155,7 @@ def check_module(target: str, app_dir: str) -> tuple[str, str]:
 
 
 def _suggest_module(name: str, attribute: str) -> str:
-    """The cure for a file that is named as one."""
+    """Returns the cure if ``name`` is the path of a file, or an empty text."""
     path = Path(name.removesuffix(".py"))
     if str(path) == name or not path.name.isidentifier():
         return ""
@@ -158,7 +165,7 @@ def _suggest_module(name: str, attribute: str) -> str:
 
 def _module_exists(name: str) -> bool:
     importlib.invalidate_caches()
-    # __main__, and a module made by hand, have no spec.
+    # `__main__` and modules created by hand have no spec.
     return name in sys.modules or _run_user_code(_find_spec, name) is not None
 
 
@@ -168,11 +175,11 @@ def _find_spec(name: str) -> Any:
     except ModuleNotFoundError as exc:
         if exc.name is not None and f"{name}.".startswith(f"{exc.name}."):
             return None
-        raise  # a package that it is in imports what is not there
+        raise  # another module is missing, one that a package around this one imports
 
 
 def _add_to_path(folder: str) -> None:
-    """Makes modules of a folder importable here and in the processes that are started from here."""
+    """Makes the modules of a folder importable in this process and in those it starts."""
     path = str(Path(folder).resolve())
     if path not in sys.path[:1]:
         sys.path.insert(0, path)

@@ -1,4 +1,4 @@
-"""What commands print and write: tables for people, files whole or not at all."""
+"""Output of commands: aligned tables, and files that are replaced atomically."""
 
 import os
 import tempfile
@@ -17,10 +17,13 @@ output_option = click.option(
 
 
 def put(text: str, output: Path | None) -> None:
-    """Prints a text, or puts it in a file's place if that has another one. Raises click's ``BadParameter``."""
+    """Prints a text, or replaces a file with it if the file's content differs.
+
+    :raises click.BadParameter: If the file cannot be written.
+    """
     if output is None:
         click.echo(text, nl=False)
-    elif output.exists() and not output.is_file():  # /dev/stdout, a pipe
+    elif output.exists() and not output.is_file():  # as /dev/stdout or a pipe, which cannot be replaced
         _write(output, text)
     elif read(output) == text:
         click.echo(f"{output} is up to date", err=True)
@@ -30,7 +33,7 @@ def put(text: str, output: Path | None) -> None:
 
 
 def read(file: Path) -> str | None:
-    """What is in a file; None where there is none."""
+    """Returns the text of a file; None if it does not exist."""
     return file.read_bytes().decode("utf-8", errors="replace") if file.exists() else None
 
 
@@ -57,7 +60,7 @@ def _replace(output: Path, text: str) -> None:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], max_widths: Mapping[str, int]) -> str:
-    """Rows below their heads, aligned; cells of a head in ``max_widths`` are wrapped at so many characters."""
+    """Returns rows aligned below their heads; ``max_widths`` maps heads to the width at which their cells wrap."""
     wrapped = [[_wrap(cell, max_widths.get(head)) for head, cell in zip(heads, row, strict=True)] for row in rows]
     widths = [
         max([len(head), *(len(line) for row in wrapped for line in row[number])]) for number, head in enumerate(heads)

@@ -1,4 +1,4 @@
-"""Checks: what an app's declarations say that its author may not have meant. Nothing is run for it."""
+"""Checks of an app's declarations for likely mistakes. They do not run the app."""
 
 import math
 import re
@@ -27,14 +27,14 @@ from wsaction.throttling import BaseThrottle, ConnectionRateThrottle, MemoryThro
 __all__ = ("Finding", "check")
 
 MAX_SECONDS = 86_400
-MAX_COUNT = 1_073_741_824  # bytes, and whatever else is counted
+MAX_COUNT = 1_073_741_824  # bytes, or whatever the limit counts
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong (``error``), or that is only right where it is meant (``warning``).
+    """A mistake (``error``), or something that is only right if intended (``warning``).
 
-    ``code`` names it for programs; ``place``, ``msg`` and ``cure`` are for people.
+    ``code`` is for programs; ``place``, ``msg`` and ``cure`` are for people.
     """
 
     level: Literal["error", "warning"]
@@ -45,7 +45,7 @@ class Finding:
 
 
 def check(app: WSAction, workers: int = 1) -> list[Finding]:
-    """What there is to find in an app that so many processes are to serve; errors first."""
+    """Returns the findings about an app that ``workers`` processes will serve, errors first."""
     entries = [*inventory(app.router)]
     handlers = _handlers(app.router)
     findings = [
@@ -67,7 +67,7 @@ def check(app: WSAction, workers: int = 1) -> list[Finding]:
 
 
 def _tables(router: Router) -> Iterator[tuple[str, RouteTable]]:
-    """The routes of each connection."""
+    """Yields the path of each connection with its routes."""
     for leaf in router.leaves:
         if (table := getattr(leaf.endpoint.view, "table", None)) is not None:
             yield leaf.route, table
@@ -88,11 +88,11 @@ def _unreachable_in(router: Router, connection: str) -> Iterator[Finding]:
     for shadow in shadows(router):
         place, by = _place(connection, shadow.hidden.route), f"{shadow.by.route!r}, declared before it"
         if shadow.is_duplicate:
-            cure = "remove one of the two, or give its actions to one handler"
-            yield Finding("error", "duplicate_route", place, f"never reached: it is the same as {by}", cure)
+            cure = "remove one of the two, or move the actions to one handler"
+            yield Finding("error", "duplicate_route", place, f"never reached: its pattern is the same as {by}", cure)
         else:
-            msg = f"never reached: {shadow.example!r} and all like it go to {by}"
-            yield Finding("error", "shadowed_route", place, msg, "declare it before that one")
+            msg = f"never reached: {shadow.example!r} and similar routes go to {by}"
+            yield Finding("error", "shadowed_route", place, msg, "declare it before that route")
 
 
 def _place(connection: str, route: str) -> str:
@@ -100,7 +100,7 @@ def _place(connection: str, route: str) -> str:
 
 
 def _foreign_patterns(router: Router) -> Iterator[Finding]:
-    """Patterns that are written as those of another router."""
+    """Patterns in the syntax of another router."""
     yield from _foreign_patterns_in(router, "")
     for connection, table in _tables(router):
         yield from _foreign_patterns_in(table.router, connection)
@@ -117,16 +117,16 @@ def _foreign_patterns_in(router: Router, connection: str) -> Iterator[Finding]:
             seen.add(pattern)
             source = pattern.source
             if pattern is first and source.removeprefix("^").startswith("/"):
-                msg = f"{source!r} begins with '/', and what is matched never does"
-                yield Finding("warning", "leading_slash", place, msg, "write it without that '/'")
+                msg = f"{source!r} begins with '/', but the text to match never does"
+                yield Finding("warning", "leading_slash", place, msg, "remove the '/'")
             if pattern.is_regex:
                 continue
             if "(?P<" in source or source.startswith("^") or source.endswith("$"):
-                msg = f"{source!r} is a regular expression, which path() takes for text"
+                msg = f"{source!r} is a regular expression, but path() treats it as plain text"
                 yield Finding("warning", "regex_in_path", place, msg, "use re_path()")
             for braces, name, converter in _BRACES.findall(source):
                 cure = f"write <{converter}:{name}>" if converter else f"write <{name}>"
-                msg = f"{braces} is text here, and captures nothing"
+                msg = f"{braces} is plain text here and captures nothing"
                 yield Finding("warning", "braces_in_path", place, msg, cure)
 
 
@@ -135,7 +135,7 @@ _BRACES = re.compile(r"(\{(\w+)(?::(\w+))?\})")
 
 # attributes
 def _handlers(router: Router) -> dict[Any, tuple[str, MountedHandler]]:
-    """Every class of handlers, with the first place where it is mounted."""
+    """Returns every handler class with the first place where it is mounted."""
     handlers: dict[Any, tuple[str, MountedHandler]] = {}
     for connection, table in _tables(router):
         handlers.setdefault(table.root.handler_class, (_place(connection, ""), table.root))
@@ -147,7 +147,7 @@ def _handlers(router: Router) -> dict[Any, tuple[str, MountedHandler]]:
 
 
 def _unknown_attributes(handlers: Mapping[Any, tuple[str, MountedHandler]]) -> Iterator[Finding]:
-    """Attributes that look like those that are read, and are not: what is surely misspelt is refused before."""
+    """Attributes with names similar to the framework's. The class refuses clearer misspellings itself."""
     seen: set[tuple[Any, str]] = set()
     for cls, (place, mounted) in handlers.items():
         known = framework_names(cls)
@@ -162,18 +162,18 @@ def _unknown_attributes(handlers: Mapping[Any, tuple[str, MountedHandler]]) -> I
                 is_own = name.isupper() or name.endswith((f"_{policy}s", f"_{policy}_classes"))
                 is_used = any(value is used for used in _action_policies(actions))
                 if not (is_own or is_used or getattr(cls, f"decides_{policy}s")):
-                    msg = f"{base.__name__}.{name} holds {policy}s, and nothing asks them"
-                    yield Finding("error", "unused_policy", place, msg, f"call it {policy}_classes")
+                    msg = f"{base.__name__}.{name} holds {policy}s, but nothing reads it"
+                    yield Finding("error", "unused_policy", place, msg, f"rename it to {policy}_classes")
             elif name in ("middleware", "hooks", "layer"):
-                msg = f"{base.__name__}.{name} is no attribute that a handler has"
-                yield Finding("warning", "unknown_attribute", place, msg, f"WSAction([...], {name}=...)")
-            elif near and not name.endswith(f"_{near[0]}"):  # which is a name of one's own
-                msg = f"{base.__name__}.{name} is no attribute that a handler has"
+                msg = f"{base.__name__}.{name} is not an attribute of handlers"
+                yield Finding("warning", "unknown_attribute", place, msg, f"write WSAction([...], {name}=...)")
+            elif near and not name.endswith(f"_{near[0]}"):  # with a prefix it is a name of the application's own
+                msg = f"{base.__name__}.{name} is not an attribute of handlers"
                 yield Finding("warning", "unknown_attribute", place, msg, f"did you mean {near[0]}?")
 
 
 def _policy(value: Any) -> str | None:
-    """What an attribute holds, one or several in a tuple or list: permissions or throttles; None: neither."""
+    """Returns the kind of policy that an attribute holds, alone or in a tuple or list; None if it holds none."""
     entries = value if isinstance(value, list | tuple) else (value,)
     for policy, kinds in (("permission", (BasePermission, Composition)), ("throttle", (BaseThrottle,))):
         classes = [entry if isinstance(entry, type) else type(entry) for entry in entries]
@@ -183,7 +183,7 @@ def _policy(value: Any) -> str | None:
 
 
 def _action_policies(actions: list[ActionOptions]) -> Iterator[Any]:
-    """What the decorators of actions were given for policies."""
+    """Yields the policies given to ``@async_action``, both the collections and their items."""
     for options in actions:
         yield from (options.permission_classes, options.throttle_classes)
         yield from (*(options.permission_classes or ()), *(options.throttle_classes or ()))
@@ -198,24 +198,24 @@ _FILTER_ATTRIBUTES: Mapping[str, Any] = {
 
 
 def _unused_attributes(handlers: Mapping[Any, tuple[str, MountedHandler]]) -> Iterator[Finding]:
-    """Attributes that nothing reads, for want of what would."""
+    """Attributes without the mixin or the filter backend that reads them."""
     for cls, (place, mounted) in handlers.items():
         if mounted.attribute("events") and not hasattr(cls, "_event_types"):
-            msg = f"{cls.__name__} has events, and nobody can subscribe to it"
-            yield Finding("warning", "no_subscribe", place, msg, "put SubscribeMixin first among its bases")
+            msg = f"{cls.__name__} has events, but clients cannot subscribe to it"
+            yield Finding("warning", "no_subscribe", place, msg, "add SubscribeMixin as its first base class")
         backends = mounted.attribute("filter_backends") or ()
         classes = {backend if isinstance(backend, type) else type(backend) for backend in backends}
         if classes - {*_FILTER_ATTRIBUTES.values()} or getattr(cls, "decides_query", True):
             continue  # the application's own backends and methods may read anything
         for name, reader in _FILTER_ATTRIBUTES.items():
             if mounted.attribute(name) and reader not in classes:
-                msg = f"{cls.__name__}.{name} counts for nothing without {reader.__name__}"
-                cure = f"add {reader.__name__} to its filter_backends, or leave {name} out"
+                msg = f"{cls.__name__}.{name} has no effect without {reader.__name__}"
+                cure = f"add {reader.__name__} to its filter_backends, or remove {name}"
                 yield Finding("warning", "unused_filter", place, msg, cure)
 
 
 def _client_inputs(entries: list[Entry]) -> Iterator[Finding]:
-    """Parameters that a dependency is given, and an action is told by the client."""
+    """Parameters ``user`` and ``scope``: those of a dependency are trusted, those of an action come from the client."""
     seen: set[tuple[str, str, str]] = set()
     for entry in entries:
         for action_name, action in entry.actions.items():
@@ -224,15 +224,15 @@ def _client_inputs(entries: list[Entry]) -> Iterator[Finding]:
                 if key in seen or re.search(rf"[<:]{name}>", entry.connection + entry.route):
                     continue
                 seen.add(key)
-                msg = f"{entry.handler}.{action.name} has a parameter {name}, which is whatever the client sends"
-                cure = f"use self.{name}, or call it otherwise where clients are to say it"
+                msg = f"{entry.handler}.{action.name} has a parameter {name}, which the client fills"
+                cure = f"use self.{name}, or rename the parameter if clients should fill it"
                 place = f"{_place(entry.connection, entry.route)} {action_name}"
                 yield Finding("warning", "client_input", place, msg, cure)
 
 
 # permissions
 def _missing_permissions(entries: list[Entry]) -> Iterator[Finding]:
-    """Handlers of which nobody has said who may use them."""
+    """Handlers without permissions."""
     seen: set[Any] = set()
     for entry in entries:
         cls = entry.mounted and entry.mounted.handler_class
@@ -240,13 +240,13 @@ def _missing_permissions(entries: list[Entry]) -> Iterator[Finding]:
         if not unprotected or cls in seen:
             continue
         seen.add(cls)
-        msg = f"{entry.handler} asks no permission: whoever is connected may {', '.join(unprotected)}"
-        cure = "set its permission_classes, to (AllowAny,) where it is meant so"
+        msg = f"{entry.handler} has no permissions: any connected client may call {', '.join(unprotected)}"
+        cure = "set its permission_classes; (AllowAny,) if this is intended"
         yield Finding("warning", "no_permissions", _place(entry.connection, entry.route), msg, cure)
 
 
 def _object_permissions(entries: list[Entry]) -> Iterator[Finding]:
-    """Permissions that are about objects, of handlers that have none."""
+    """Object permissions of handlers that have no ``get_object()`` to check them."""
     seen: set[Any] = set()
     for entry in entries:
         if entry.mounted is None or (cls := entry.mounted.handler_class) in seen or hasattr(cls, "get_object"):
@@ -255,15 +255,15 @@ def _object_permissions(entries: list[Entry]) -> Iterator[Finding]:
         plans = [(name, plan.permissions) for name, plan in entry.mounted.plans.items() if plan.permissions]
         names = [name for name, permissions in plans if permissions.on_object and not permissions.on_action]
         if names:
-            msg = f"{entry.handler} has permissions for objects alone, and no get_object() that asks them"
+            msg = f"{entry.handler} has only object permissions, but no get_object() that checks them"
             cure = f"await self.check_object_permissions(obj) in {', '.join(names)}, or define has_permission"
             yield Finding("warning", "object_permissions", _place(entry.connection, entry.route), msg, cure)
 
 
 def _open_broadcasts(app: WSAction) -> Iterator[Finding]:
-    """Broadcasts that not everybody may tell, and everybody hears."""
+    """Broadcasts that only some clients may send, but all connected clients receive."""
     if app.runtime.authenticator is not None and app.runtime.authenticator.first_frame:
-        return  # nobody hears any before
+        return  # clients receive none before they authenticate
     for connection, table in _tables(app.router):
         permissions = table.root.no_such_action.permissions
         if permissions is None or permissions.on_connect is not None:
@@ -272,14 +272,14 @@ def _open_broadcasts(app: WSAction) -> Iterator[Finding]:
         names = [str(plan.name) for plan in plans if plan.action.options.mode == "broadcast"]
         if names:
             consumer = table.root.handler_class.__name__
-            msg = f"whoever may connect hears what {', '.join(dict.fromkeys(names))} of {consumer} broadcasts"
-            cure = f"{consumer}.permission_classes = (IsAuthenticatedStrictly,), or a permission with can_connect()"
+            msg = f"{consumer} sends the broadcasts of {', '.join(dict.fromkeys(names))} to any client that may connect"
+            cure = f"set {consumer}.permission_classes = (IsAuthenticatedStrictly,), or a permission with can_connect()"
             yield Finding("warning", "open_broadcasts", _place(connection, ""), msg, cure)
 
 
-# bounds
+# limits
 def _unbounded_actions(entries: list[Entry]) -> Iterator[Finding]:
-    """Actions without an end, and lists."""
+    """Actions without a timeout, and lists without pagination."""
     seen: set[Any] = set()
     for entry in entries:
         for name, action in entry.actions.items():
@@ -289,10 +289,10 @@ def _unbounded_actions(entries: list[Entry]) -> Iterator[Finding]:
             seen.add(key)
             place = f"{_place(entry.connection, entry.route)} {name}"
             if action.options.timeout is not None and math.isinf(action.options.timeout):
-                msg, cure = f"{entry.handler}.{action.name} has no timeout", "give it one: @async_action(timeout=60)"
+                msg, cure = f"{entry.handler}.{action.name} has no timeout", "set one, as @async_action(timeout=60)"
                 yield Finding("warning", "no_timeout", place, msg, cure)
             if action.name == "list" and _is_unpaginated(entry):
-                msg = f"{entry.handler}.list answers every row at once"
+                msg = f"{entry.handler}.list returns all rows at once"
                 yield Finding("warning", "no_pagination", place, msg, "set its pagination_class")
 
 
@@ -302,7 +302,7 @@ def _is_unpaginated(entry: Entry) -> bool:
 
 
 def _loose_limits(app: WSAction) -> Iterator[Finding]:
-    """Bounds so wide that they are none."""
+    """Limits too large to have an effect."""
     owners: dict[str, Limits] = {"WSAction(limits=...)": app.runtime.limits}
     for leaf in app.router.leaves:
         cls = getattr(leaf.endpoint.view, "handler_class", None)
@@ -312,38 +312,38 @@ def _loose_limits(app: WSAction) -> Iterator[Finding]:
         for field in fields(limits):
             value = getattr(limits, field.name)
             if value > (MAX_SECONDS if field.type is float else MAX_COUNT):
-                msg, cure = f"{field.name}={value:g} bounds nothing", f"the default is {field.default:g}"
+                msg, cure = f"{field.name}={value:g} is no effective limit", f"the default is {field.default:g}"
                 yield Finding("warning", "loose_limit", owner, msg, cure)
 
 
-# what strangers get
+# exposure
 def _exposure(app: WSAction) -> Iterator[Finding]:
     if app.debug:
-        msg = "clients are told tracebacks, and which routes and actions there are"
-        yield Finding("warning", "debug", "WSAction(debug=True)", msg, "leave it out where strangers connect")
+        msg = "clients receive tracebacks and the names of routes and actions"
+        yield Finding("warning", "debug", "WSAction(debug=True)", msg, "remove it in production")
     if not (app.runtime.hosts.allowed_hosts or app.runtime.origins.allowed_origins):
-        msg = "unless it is served on a loopback address, a page of any name that was pointed at it may connect"
-        cure = "list the names that it is reached by: allowed_hosts=['example.com']"
+        msg = "unless it is served on a loopback address, pages of any host name that resolves to it may connect"
+        cure = "list its host names: allowed_hosts=['example.com']"
         yield Finding("warning", "any_host", "WSAction(allowed_hosts=...)", msg, cure)
     classes = app.runtime.authenticator.classes if app.runtime.authenticator is not None else ()
     has_cookies = any(isinstance(authentication, SessionAuthentication) for authentication in classes)
     if has_cookies and "*" in app.runtime.origins.allowed_origins:
-        msg = "pages of any origin may connect with the cookies of whoever looks at them"
-        cure = "list the origins that are yours"
+        msg = "pages of any origin may connect with the cookies of their visitors"
+        cure = "list the trusted origins"
         yield Finding("error", "any_origin", "WSAction(allowed_origins=['*'])", msg, cure)
 
 
 # several processes
 def _memory_only(app: WSAction, entries: list[Entry], workers: int) -> Iterator[Finding]:
-    """What each of several processes has for itself."""
+    """State in memory that several processes do not share."""
     if isinstance(app.runtime.layer, MemoryLayer | None) and _publishes(app):
-        msg = f"{workers} workers, and an event reaches only those who are connected to the one that published it"
-        cure = "WSAction(layer=RedisLayer('redis://...')), of wsaction.layers.redis"
+        msg = f"with {workers} workers, an event reaches only the clients of the worker that published it"
+        cure = "set WSAction(layer=RedisLayer('redis://...')), from wsaction.layers.redis"
         yield Finding("error", "memory_layer", "WSAction(layer=...)", msg, cure)
     throttled = [entry for entry in entries if _has_memory_throttles(entry)]
     if throttled:
-        msg = f"{workers} workers, each of which counts for itself: rates are {workers} times what they say"
-        cure = "SimpleRateThrottle.store = RedisThrottleStore('redis://...'), of wsaction.layers.throttles"
+        msg = f"with {workers} workers, each counts for itself, so rates are up to {workers} times as high"
+        cure = "set SimpleRateThrottle.store = RedisThrottleStore('redis://...'), from wsaction.layers.throttles"
         yield Finding("warning", "memory_throttles", _place(throttled[0].connection, throttled[0].route), msg, cure)
 
 
