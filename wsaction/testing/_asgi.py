@@ -14,7 +14,7 @@ from typing import Any
 
 from wsaction.testing._scope import Scope
 
-__all__ = ("ASGIApp", "Message", "Protocol", "Received", "Wanted", "anything", "is_frame")
+__all__ = ("ASGIApp", "Message", "Predicate", "Protocol", "Received", "anything", "is_frame")
 
 Message = MutableMapping[str, Any]
 ASGIApp = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
@@ -51,7 +51,7 @@ class Received:
         return frame if isinstance(frame, dict) else {}
 
 
-Wanted = Callable[[Received], bool]
+Predicate = Callable[[Received], bool]
 
 
 def anything(_: Received) -> bool:
@@ -76,16 +76,16 @@ class Protocol:
 
         :raises RuntimeError: it may not come now, or holds what cannot be sent; the phase stays as it was then.
         """
-        kind, following = message["type"], _PHASES[self.phase]
-        if kind not in following:
-            allowed = " or ".join(following) or "nothing more"
+        kind, phases = message["type"], _PHASES[self.phase]
+        if kind not in phases:
+            allowed = " or ".join(phases) or "nothing more"
             raise RuntimeError(f"expected {allowed} from the app in phase {self.phase!r}; came {kind!r}")
         if kind == "websocket.http.response.start" and "websocket.http.response" not in self._extensions:
             raise RuntimeError(f"{kind} came, but scope['extensions'] does not offer 'websocket.http.response'")
         if kind in _CHECKS:
             _CHECKS[kind](message)
-        last = kind == "websocket.http.response.body" and not message.get("more_body", False)
-        self.phase = "closed" if last else following[kind]
+        is_last = kind == "websocket.http.response.body" and not message.get("more_body", False)
+        self.phase = "closed" if is_last else phases[kind]
 
 
 def _check_send(message: Message) -> None:

@@ -6,26 +6,30 @@ from typing import Any
 
 from wsaction.querysets._lookups import Q
 
-__all__ = ("LOOKUPS", "NEW", "NOWHERE", "ORDERS", "ROWS", "UNASKABLE")
+__all__ = ("CONFLICTS", "INVALID_LOOKUPS", "LOOKUPS", "MISSING", "NEW", "ORDERS", "ROWS")
 
 _ADA, _NOBODY = {"id": 1, "name": "Ada"}, {"id": 2, "name": None}
-ROWS: Sequence[Mapping[str, Any]] = (
-    {"id": 1, "slug": "a", "title": "Apple pie", "rank": 3, "done": True, "due": date(2026, 3, 1),
-     "board": 1, "position": 1, "owner": _ADA},
-    {"id": 2, "slug": "b", "title": "apple", "rank": None, "done": False, "due": None,
-     "board": 1, "position": 2, "owner": None},
-    {"id": 3, "slug": "c", "title": "100% _sure_", "rank": 1, "done": False, "due": date(2026, 1, 1),
-     "board": 2, "position": 1, "owner": _NOBODY},
-    {"id": 4, "slug": "d", "title": "back\\slash", "rank": 3, "done": True, "due": date(2026, 2, 1),
-     "board": None, "position": 1, "owner": _ADA},
-    {"id": 5, "slug": "e", "title": "", "rank": -1, "done": False, "due": None,
-     "board": None, "position": 1, "owner": None},
-)  # fmt: skip
+_FIELDS = ("id", "slug", "title", "rank", "done", "due", "board", "position", "owner")
+_VALUES = (
+    (1, "a", "Apple pie", 3, True, date(2026, 3, 1), 1, 1, _ADA),
+    (2, "b", "apple", None, False, None, 1, 2, None),
+    (3, "c", "100% _sure_", 1, False, date(2026, 1, 1), 2, 1, _NOBODY),
+    (4, "d", "back\\slash", 3, True, date(2026, 2, 1), None, 1, _ADA),
+    (5, "e", "", -1, False, None, None, 1, None),
+)
+ROWS: Sequence[Mapping[str, Any]] = tuple(dict(zip(_FIELDS, values, strict=True)) for values in _VALUES)
 """What the tests work with: ``id`` is the int key that counts on, ``slug`` is unique, ``board`` and ``position`` are
 together; ``rank``, ``due`` (a date), ``board``, ``owner`` and the owner's ``name`` may be null."""
 
 NEW: Mapping[str, Any] = {"slug": "new", "title": "New", "done": False, "position": 9}
 """Another one, its key left out."""
+
+# changes to `NEW` that clash with a row, and the fields that do
+CONFLICTS: Sequence[tuple[Mapping[str, Any], list[str]]] = (
+    ({"slug": "a"}, ["slug"]),
+    ({"slug": "x", "board": 1, "position": 2}, ["board", "position"]),
+    ({"slug": "x", "id": 1}, ["id"]),
+)
 
 # which slugs each finds
 LOOKUPS: Sequence[tuple[Q, str]] = (
@@ -111,7 +115,7 @@ ORDERS: Sequence[tuple[Sequence[str], str]] = (
 )
 
 # a lookup, and a value that it cannot have
-UNASKABLE: Sequence[tuple[str, Any]] = (
+INVALID_LOOKUPS: Sequence[tuple[str, Any]] = (
     ("rank", "x"),
     ("rank__in", "12"),
     ("rank__in", ["x"]),
@@ -126,7 +130,7 @@ UNASKABLE: Sequence[tuple[str, Any]] = (
 )
 
 # of nothing that there is
-NOWHERE: Sequence[Mapping[str, Any]] = (
+MISSING: Sequence[Mapping[str, Any]] = (
     {"pk": 99},
     {"pk": "x"},
     {"pk": []},

@@ -63,15 +63,15 @@ def websocket_scope(
 
 
 def _handshake_headers(
-    given: list[tuple[bytes, bytes]], subprotocols: Sequence[str], origin: str | None
+    headers: list[tuple[bytes, bytes]], subprotocols: Sequence[str], origin: str | None
 ) -> list[tuple[bytes, bytes]]:
     defaults = list(_HANDSHAKE)
     if subprotocols:
         defaults.append((b"sec-websocket-protocol", ", ".join(subprotocols).encode("latin-1")))
     if origin is not None:
         defaults.append((b"origin", origin.encode("latin-1")))
-    names = {name for name, _ in given}
-    return [pair for pair in defaults if pair[0] not in names] + given
+    names = {name for name, _ in headers}
+    return [(name, value) for name, value in defaults if name not in names] + headers
 
 
 def encode_headers(headers: HeaderTypes | None) -> list[tuple[bytes, bytes]]:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from anyio import CancelScope
 
-from wsaction.testing._asgi import ASGIApp, Message, Protocol, Received, Wanted
+from wsaction.testing._asgi import ASGIApp, Message, Predicate, Protocol, Received
 from wsaction.testing._scope import Scope
 from wsaction.testing.errors import ClientDisconnected, ConnectionClosed
 
@@ -20,7 +20,7 @@ __all__ = ("ABNORMAL", "CAPACITY", "Transport")
 
 ABNORMAL = 1006  # what both sides are told when a connection ends without a close frame
 CAPACITY = 1024
-_CANCEL_TRIES = 10
+_CANCEL_ATTEMPTS = 10
 _CANCEL_PAUSE = 0.1  # seconds between two of them
 
 
@@ -43,16 +43,16 @@ class Transport:
         self._protocol = Protocol(scope)
         self._inbox: deque[Message] = deque()
         self._unread: deque[Received] = deque()
-        self._claims: list[Wanted] = []
+        self._claims: list[Predicate] = []
         self._changed = asyncio.Event()
         self._sending = asyncio.Lock()
-        self._reading = True
-        self._client_gone = False
-        self._error_ended_it = False
-        self._error_told = False
-        self._cancelling = False
+        self._is_reading = True
+        self._is_client_gone = False
+        self._is_ended_by_error = False
+        self._is_error_raised = False
+        self._is_cancelling = False
         self._task = asyncio.create_task(self._run(app), name="wsaction.testing: the app")
-        self._task.add_done_callback(self._ended)
+        self._task.add_done_callback(self._on_task_done)
 
     async def feed(self, message: Message, seconds: float) -> None:
         """Put a message where the app receives it.
@@ -60,46 +60,46 @@ class Transport:
         :raises TimeoutError: for ``seconds`` the app left ``capacity`` messages where they are.
         :raises ConnectionClosed: the connection is over (or the app's own exception, if that ended it).
         """
-        what = f"the app to receive one of the {self._capacity} messages that wait for it"
-        await self._wait(lambda: self.closed is not None or len(self._inbox) < self._capacity, what, seconds)
+        description = f"the app to receive one of the {self._capacity} messages that wait for it"
+        await self._wait(lambda: self.closed is not None or len(self._inbox) < self._capacity, description, seconds)
         if self.closed is not None:
-            self._raise_ending()
+            self._raise_end()
         self._inbox.append(message)
         self._notify()
 
-    async def take(self, wanted: Wanted, what: str, seconds: float, *, claim: bool = True) -> Received:
-        """Remove and return the first message that is ``wanted``, in the order of sending; the others stay.
+    async def take(self, predicate: Predicate, description: str, seconds: float, *, claim: bool = True) -> Received:
+        """Remove and return the first message that is ``predicate``, in the order of sending; the others stay.
 
         While it waits, what a ``claim`` wants is handed to no one who waits without a claim.
 
-        :raises TimeoutError: none came within ``seconds``; it says ``what`` was waited for, and what came instead.
+        :raises TimeoutError: none came within ``seconds``; it says what was waited for, and what came.
         :raises ConnectionClosed: none came before the end (or the app's own exception, if that was the end).
         """
-        found: list[Received] = []
+        picked: list[Received] = []
 
-        def arrived() -> bool:
-            found.extend(self._pick(wanted, yielding=not claim))
-            return bool(found) or self.closed is not None
+        def is_done() -> bool:
+            picked.extend(self._pick(predicate, yield_to_claims=not claim))
+            return bool(picked) or self.closed is not None
 
-        claims = [wanted] if claim else []
-        self._claims += claims
+        if claim:
+            self._claims.append(predicate)
         try:
-            await self._wait(arrived, what, seconds)
+            await self._wait(is_done, description, seconds)
         finally:
-            for each in claims:
-                self._claims.remove(each)
-        if not found:
-            self._raise_ending()
-        return found[0]
+            if claim:
+                self._claims.remove(predicate)
+        if not picked:
+            self._raise_end()
+        return picked[0]
 
-    async def seen(self, wanted: Wanted, seconds: float) -> Received | None:
-        """The first unread message that is ``wanted``, left where it is; None if none comes within ``seconds``."""
+    async def peek(self, predicate: Predicate, seconds: float) -> Received | None:
+        """The first unread message that is ``predicate``, left where it is; None if none comes within ``seconds``."""
         try:
             async with asyncio.timeout(seconds):
-                await self._until(lambda: self.closed is not None or any(map(wanted, self._unread)))
+                await self._wait_until(lambda: self.closed is not None or any(map(predicate, self._unread)))
         except TimeoutError:
             return None
-        return next(filter(wanted, self._unread), None)
+        return next(filter(predicate, self._unread), None)
 
     async def wait_closed(self, seconds: float) -> tuple[int, str]:
         """Wait until either side has closed or the app has ended; code and reason. Unread messages stay."""
@@ -108,18 +108,18 @@ class Transport:
 
     def pause(self) -> None:
         """Stop reading: from now on every ``send()`` of the app waits, that of a close too, as on a full socket."""
-        self._reading = False
+        self._is_reading = False
 
     def resume(self) -> None:
         """Read again: the waiting ``send()`` calls go through, in the order in which they were made."""
-        self._reading = True
+        self._is_reading = True
         self._notify()
 
     def disconnect(self, message: Message) -> None:
         """The client goes: the app receives ``message`` after what was fed before, and its ``send()`` raises now."""
         if self.closed is None:
             self._close(message.get("code", 1005), message.get("reason") or "", message)
-        self._client_gone = True
+        self._is_client_gone = True
         self._notify()
 
     async def finish(self, seconds: float) -> None:
@@ -130,14 +130,14 @@ class Transport:
         """
         with CancelScope(shield=True):
             try:
-                returned = await self._returned(seconds)
+                has_returned = await self._wait_for_return(seconds)
             except asyncio.CancelledError:  # by asyncio, which a shield of anyio's does not hold off
                 await self.cancel()
                 raise
-            if not returned:
+            if not has_returned:
                 outcome = "was cancelled" if await self.cancel() else "ignores being cancelled"
                 raise TimeoutError(f"the app did not return within {seconds:g} s of the disconnect and {outcome}")
-        if not self._error_told:
+        if not self._is_error_raised:
             self.raise_error()
 
     async def abandon(self, error: BaseException, seconds: float) -> None:
@@ -145,44 +145,47 @@ class Transport:
         self.disconnect({"type": "websocket.disconnect", "code": ABNORMAL, "reason": ""})
         try:
             await self.finish(seconds)
-        except Exception as also:
-            error.add_note(f"and then the app failed: {also!r}")
+        except Exception as app_error:
+            error.add_note(f"and then the app failed: {app_error!r}")
 
     async def cancel(self) -> bool:
         """Cancel the app, about a second long, until it ends; whether it did."""
-        self._cancelling = True
-        for _ in range(_CANCEL_TRIES):
+        self._is_cancelling = True
+        for _ in range(_CANCEL_ATTEMPTS):
             self._task.cancel()
-            if await self._returned(_CANCEL_PAUSE):
+            if await self._wait_for_return(_CANCEL_PAUSE):
                 return True
         return False
 
     def raise_error(self) -> None:
         """Raise what the app raised, if it did; ``finish()`` does not raise it again."""
         if self.error is not None:
-            self._error_told = True
+            self._is_error_raised = True
             raise self.error
 
     async def _run(self, app: ASGIApp) -> None:
         await app(self._scope, self._receive, self._send)
 
     async def _receive(self) -> Message:
-        await self._until(lambda: bool(self._inbox))
+        await self._wait_until(lambda: bool(self._inbox))
         message = self._inbox.popleft()
         self._notify()
         return message
 
     async def _send(self, message: Message) -> None:
         async with self._sending:  # so that those who wait here get through in their order
-            await self._until(lambda: self._client_gone or (self._reading and len(self._unread) < self._capacity))
-            if self._client_gone:
+            await self._wait_until(lambda: self._is_client_gone or self._can_send())
+            if self._is_client_gone:
                 await self._refuse()
                 return
             self._protocol.advance(message)
             self._unread.append(Received(message))
             if self._protocol.phase == "closed":
-                self._closed_by_app(message)
+                self._on_closed_by_app(message)
             self._notify()
+
+    def _can_send(self) -> bool:
+        return self._is_reading and len(self._unread) < self._capacity
 
     async def _refuse(self) -> None:
         await asyncio.sleep(0)  # an app that sends on and on, whatever comes of it, must not stop the loop
@@ -190,7 +193,7 @@ class Transport:
         if [int(part) for part in version.split(".")] >= [2, 4]:  # earlier servers drop what is sent too late
             raise ClientDisconnected("send() after the client has disconnected")
 
-    def _closed_by_app(self, message: Message) -> None:
+    def _on_closed_by_app(self, message: Message) -> None:
         code, reason = message.get("code", 1000), message.get("reason") or ""
         if message["type"] != "websocket.close":
             code = ABNORMAL
@@ -200,32 +203,32 @@ class Transport:
         self.closed = (code, reason)
         self._inbox.append(disconnect)  # past the bound: it is the last one
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """The app's task is done. Both its callback and ``_returned`` call this, whichever runs first."""
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        """The app's task is done. Both its callback and ``_wait_for_return`` call this, whichever runs first."""
         if task.cancelled():
-            self.error = None if self._cancelling else RuntimeError("the app cancelled its own task")
+            self.error = None if self._is_cancelling else RuntimeError("the app cancelled its own task")
         elif not isinstance(task.exception(), ClientDisconnected):  # which servers take for a return
             self.error = task.exception()
         if self.closed is None:
             self.closed = (ABNORMAL, "")
-            self._error_ended_it = self.error is not None
-        self._client_gone = True  # what the app left running cannot send any more
+            self._is_ended_by_error = self.error is not None
+        self._is_client_gone = True  # what the app left running cannot send any more
         self._notify()
 
-    def _raise_ending(self) -> NoReturn:
-        if self._error_ended_it:
+    def _raise_end(self) -> NoReturn:
+        if self._is_ended_by_error:
             self.raise_error()
         raise ConnectionClosed(*(self.closed or (ABNORMAL, "")))
 
-    async def _returned(self, seconds: float) -> bool:
+    async def _wait_for_return(self, seconds: float) -> bool:
         await asyncio.wait({self._task}, timeout=seconds)
         if self._task.done():
-            self._ended(self._task)
+            self._on_task_done(self._task)
         return self._task.done()
 
-    def _pick(self, wanted: Wanted, *, yielding: bool) -> list[Received]:
+    def _pick(self, predicate: Predicate, *, yield_to_claims: bool) -> list[Received]:
         for index, received in enumerate(self._unread):
-            if wanted(received) and not (yielding and any(claim(received) for claim in self._claims)):
+            if predicate(received) and not (yield_to_claims and any(claim(received) for claim in self._claims)):
                 del self._unread[index]
                 self._notify()
                 return [received]
@@ -235,20 +238,20 @@ class Transport:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
         while not condition():
             await self._changed.wait()
 
-    async def _wait(self, condition: Callable[[], bool], what: str, seconds: float) -> None:
+    async def _wait(self, condition: Callable[[], bool], description: str, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                await self._until(condition)
+                await self._wait_until(condition)
         except TimeoutError:
-            raise TimeoutError(f"waited {seconds:g} s for {what}; {self._instead()}") from None
+            raise TimeoutError(f"waited {seconds:g} s for {description}; {self._describe_unread()}") from None
 
-    def _instead(self) -> str:
-        unread: list[dict[str, Any]] = [dict(each.message) for each in self._unread]
+    def _describe_unread(self) -> str:
+        unread: list[dict[str, Any]] = [dict(received.message) for received in self._unread]
         if not unread:
             return "nothing came"
-        came = "; ".join(str(message)[:300] for message in unread[:5])
-        return f"instead came {len(unread)}: {came}" + ("; ..." if len(unread) > 5 else "")
+        messages = "; ".join(str(message)[:300] for message in unread[:5])
+        return f"instead came {len(unread)}: {messages}" + ("; ..." if len(unread) > 5 else "")

@@ -107,7 +107,7 @@ class WebsocketCommunicator:
 
         ``interval`` is Channels', which polls; this one is woken by what comes and does not need it.
         """
-        received = await self._transport.seen(anything, timeout)
+        received = await self._transport.peek(anything, timeout)
         self._transport.raise_error()
         return received is None
 

@@ -60,7 +60,7 @@ class Recorder:
 
     async def bodies(self, topic: str, count: int) -> list[bytes]:
         """The first so many bodies of the topic, once they have come."""
-        await self.until(lambda: len([1 for one in self.messages if one[0] == topic]) >= count)
+        await self.until(lambda: sum(message[0] == topic for message in self.messages) >= count)
         return [body for name, _, _, body in self.messages if name == topic]
 
 
@@ -74,9 +74,9 @@ def event_body(number: int, text: str = "") -> bytes:
     return b'{"event":"moved","route":"boards/7/","data":[%d,"%b"]}' % (number, text.encode())
 
 
-def _expect(truth: bool, what: str, came: object) -> None:
-    if not truth:
-        raise AssertionError(f"{what}; came {came!r}")
+def _expect(condition: bool, expected: str, actual: object) -> None:
+    if not condition:
+        raise AssertionError(f"{expected}; came {actual!r}")
 
 
 class LayerContract:
@@ -114,16 +114,18 @@ class LayerContract:
             await self.subscribed(layer, sink, topic)
             positions = [await layer.publish(topic, event_body(n), HISTORY) for n in range(5)]
             await sink.bodies(topic, 5)
-            told = [(Position(epoch, offset), body) for _, epoch, offset, body in sink.messages]
-            _expect(told == [(at, event_body(n)) for n, at in enumerate(positions)], "all five, in order", told)
+            received = [(Position(epoch, offset), body) for _, epoch, offset, body in sink.messages]
+            wanted = [(position, event_body(n)) for n, position in enumerate(positions)]
+            _expect(received == wanted, "all five, in order", received)
 
     async def test_what_has_no_history_arrives_without_a_position(self) -> None:
         async with self.opened() as (layer, sink):
             topic = new_topic()
             await self.subscribed(layer, sink, topic)
-            at = await layer.publish(topic, event_body(1), None)
+            published = await layer.publish(topic, event_body(1), None)
             await sink.bodies(topic, 1)
-            _expect((at, sink.messages) == (None, [(topic, "", 0, event_body(1))]), "no position", (at, sink.messages))
+            result = (published, sink.messages)
+            _expect(result == (None, [(topic, "", 0, event_body(1))]), "no position", result)
 
     async def test_only_what_is_subscribed_to_arrives(self) -> None:
         async with self.opened() as (layer, sink):
@@ -183,15 +185,15 @@ class LayerContract:
             await self.subscribed(layer, sink, topic)
             start = (await layer.read(topic, None, 10, HISTORY)).position
             positions = await asyncio.gather(*(layer.publish(topic, event_body(n), HISTORY) for n in range(60)))
-            offsets = [at.offset for at in positions if at is not None]
+            offsets = [position.offset for position in positions if position is not None]
             _expect(sorted(offsets) == list(range(1, 61)), "offsets 1 to 60", offsets)
             await sink.bodies(topic, 60)
             page = await layer.read(topic, start, 100, HISTORY)
-            told = [(offset, body) for _, _, offset, body in sink.messages]
-            _expect(told == list(page.events or ()), "told as kept", told)
+            received = [(offset, body) for _, _, offset, body in sink.messages]
+            _expect(received == list(page.events or ()), "told as kept", received)
 
     # ------------------------------------------------------------------------------------------------ the past
-    async def _filled(self, layer: Layer, topic: str, count: int, history: History = HISTORY) -> Position:
+    async def _publish(self, layer: Layer, topic: str, count: int, history: History = HISTORY) -> Position:
         """Publishes so many; the position before them."""
         start = (await layer.read(topic, None, 0, history)).position
         for n in range(1, count + 1):
@@ -210,7 +212,7 @@ class LayerContract:
     async def test_what_was_missed_is_read_whole(self) -> None:
         async with self.opened() as (layer, _):
             topic = new_topic()
-            start = await self._filled(layer, topic, 6)
+            start = await self._publish(layer, topic, 6)
             for since in range(7):
                 page = await layer.read(topic, Position(start.epoch, since), 6 - since, HISTORY)
                 _expect(page.position == Position(start.epoch, 6), "offset 6", page)
@@ -220,24 +222,25 @@ class LayerContract:
     async def test_more_than_the_limit_is_not_read_in_part(self) -> None:
         async with self.opened() as (layer, _):
             topic = new_topic()
-            start = await self._filled(layer, topic, 6)
+            start = await self._publish(layer, topic, 6)
             page = await layer.read(topic, start, 5, HISTORY)
             _expect(page == Page(Position(start.epoch, 6), None), "no events", page)
 
     async def test_a_position_that_was_never_given_out_has_no_past(self) -> None:
         async with self.opened() as (layer, _):
             topic = new_topic()
-            start = await self._filled(layer, topic, 3)
-            e = start.epoch
-            odd = [Position("other", 1), Position(e, 4), Position(e, -1), Position(e, 2**70), Position("\ud800", 1)]
-            for since in [*odd, Position("", 0), Position("x" * 1_000, 1), None]:
+            start = await self._publish(layer, topic, 3)
+            of_other_epochs = [Position(epoch, 1) for epoch in ("other", "", "x" * 1_000, "\ud800")]
+            unknown_offsets = [Position(start.epoch, offset) for offset in (4, -1, 2**70)]
+            for since in [*of_other_epochs, *unknown_offsets, None]:
                 page = await layer.read(topic, since, 10, HISTORY)
-                _expect(page.events is None and page.position == Position(e, 3), f"no past since {since}", page)
+                _expect(page.events is None and page.position.offset == 3, f"no past since {since}", page)
+                _expect(page.position.epoch == start.epoch, "the same epoch", page)
 
     async def test_the_newest_are_kept_and_not_all(self) -> None:
         async with self.opened() as (layer, _):
             topic, history = new_topic(), History(10, 60)
-            start = await self._filled(layer, topic, 300, history)
+            start = await self._publish(layer, topic, 300, history)
             page = await layer.read(topic, Position(start.epoch, 290), 1_000, history)
             _expect(page.events is not None and len(page.events) == 10, "the newest ten", page)
             page = await layer.read(topic, start, 1_000, history)
@@ -246,13 +249,13 @@ class LayerContract:
     async def test_the_past_expires_and_the_position_stays(self) -> None:
         async with self.opened() as (layer, _):
             topic, history = new_topic(), History(10, 0.05)
-            start = await self._filled(layer, topic, 3, history)
+            start = await self._publish(layer, topic, 3, history)
             async with asyncio.timeout(TIMEOUT):
                 while (page := await layer.read(topic, start, 10, history)).events is not None:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)  # time itself is waited for: no layer tells that it has passed
             _expect(page.position == Position(start.epoch, 3), "the position", page)
-            at = await layer.publish(topic, event_body(4), history)
-            _expect(at == Position(start.epoch, 4), "offset 4 in the same epoch", at)
+            published = await layer.publish(topic, event_body(4), history)
+            _expect(published == Position(start.epoch, 4), "offset 4 in the same epoch", published)
             page = await layer.read(topic, Position(start.epoch, 3), 10, history)
             _expect(page.events is not None and len(page.events) == 1, "the new one", page)
             page = await layer.read(topic, start, 10, history)
@@ -262,15 +265,16 @@ class LayerContract:
         async with self.opened() as (layer, _):
             for always in (False, True):
                 topic, history = new_topic(), History(10, 60, always)
-                at = await layer.publish(topic, event_body(1), history)
-                page = await layer.read(topic, Position(at.epoch, 0) if at is not None else None, 10, history)
+                published = await layer.publish(topic, event_body(1), history)
+                since = None if published is None else Position(published.epoch, 0)
+                page = await layer.read(topic, since, 10, history)
                 _expect((page.events is not None) == always, "kept" if always else "not kept", page)
 
     async def test_invalidating_begins_a_new_epoch_and_tells(self) -> None:
         async with self.opened() as (layer, sink):
             for count in (0, 3):
                 topic = new_topic()
-                start = await self._filled(layer, topic, count)
+                start = await self._publish(layer, topic, count)
                 await self.subscribed(layer, sink, topic)
                 await layer.invalidate(topic, HISTORY)
                 page = await layer.read(topic, Position(start.epoch, count), 10, HISTORY)
@@ -278,8 +282,8 @@ class LayerContract:
                 _expect(page.position.epoch != start.epoch, "another epoch", page)
                 await sink.bodies(topic, 1)
                 _expect(sink.messages[-1] == (topic, page.position.epoch, count, b""), "told", sink.messages)
-                at = await layer.publish(topic, event_body(1), HISTORY)
-                _expect(at == Position(page.position.epoch, count + 1), "offsets count on", at)
+                published = await layer.publish(topic, event_body(1), HISTORY)
+                _expect(published == Position(page.position.epoch, count + 1), "offsets count on", published)
 
     async def test_invalidating_without_history_tells_too(self) -> None:
         async with self.opened() as (layer, sink):
@@ -323,23 +327,23 @@ class LayerContract:
     async def test_processes_hear_each_other_in_one_order(self) -> None:
         if not self.shared:
             return
-        async with self.opened() as (one, ears), self.opened() as (other, others_ears):
+        async with self.opened() as (first, sink), self.opened() as (second, second_sink):
             topic = new_topic()
-            await self.subscribed(one, ears, topic)
-            await self.subscribed(other, others_ears, topic)
-            layers = (one, other)
+            await self.subscribed(first, sink, topic)
+            await self.subscribed(second, second_sink, topic)
+            layers = (first, second)
             await asyncio.gather(*(layers[n % 2].publish(topic, event_body(n), HISTORY) for n in range(40)))
-            await ears.bodies(topic, 40)
-            await others_ears.bodies(topic, 40)
-            _expect(ears.messages == others_ears.messages, "the same", others_ears.messages)
-            offsets = [offset for _, _, offset, _ in ears.messages]
+            await sink.bodies(topic, 40)
+            await second_sink.bodies(topic, 40)
+            _expect(sink.messages == second_sink.messages, "the same", second_sink.messages)
+            offsets = [offset for _, _, offset, _ in sink.messages]
             _expect(offsets == list(range(1, 41)), "1 to 40", offsets)
 
     async def test_a_process_reads_what_another_published(self) -> None:
         if not self.shared:
             return
-        async with self.opened() as (one, _), self.opened() as (other, _):
+        async with self.opened() as (first, _), self.opened() as (second, _):
             topic = new_topic()
-            start = await self._filled(one, topic, 3)
-            page = await other.read(topic, start, 10, HISTORY)
+            start = await self._publish(first, topic, 3)
+            page = await second.read(topic, start, 10, HISTORY)
             _expect(page.events is not None and len(page.events) == 3, "three events", page)

@@ -88,7 +88,8 @@ async def _response_body(transport: Transport, seconds: float) -> bytes:
     body, more = b"", True
     while more:
         part = await _answer(transport, seconds)
-        body, more = body + part.get("body", b""), part.get("more_body", False)
+        body += part.get("body", b"")
+        more = part.get("more_body", False)
     return body
 
 
@@ -200,11 +201,11 @@ class WebSocketSession:
         Raises ``ConnectionClosed``.
         """
 
-        def wanted(received: Received) -> bool:
+        def matches(received: Received) -> bool:
             return "event" in received.frame and name in (None, received.frame["event"])
 
-        what = "an event" if name is None else f"the event {name!r}"
-        return (await self._transport.take(wanted, what, self.timeout)).frame
+        description = "an event" if name is None else f"the event {name!r}"
+        return (await self._transport.take(matches, description, self.timeout)).frame
 
     async def nothing(self, duration: float = 0.05) -> None:
         """Check that no frame is unread and that none, and no close, comes within ``duration`` seconds.
@@ -215,7 +216,7 @@ class WebSocketSession:
         :raises AssertionError: something came; a frame stays unread.
         """
         closed_before = self.closed
-        received = await self._transport.seen(is_frame, duration)
+        received = await self._transport.peek(is_frame, duration)
         if received is not None:
             raise AssertionError(f"expected nothing for {duration:g} s, came {str(received.message)[:500]}")
         if self.closed != closed_before:
@@ -258,7 +259,7 @@ class WebSocketSession:
         """The next reply to ``request``; the final one unless ``partial``."""
         request_id = request["request_id"]
 
-        def wanted(received: Received) -> bool:
+        def matches(received: Received) -> bool:
             frame = received.frame
             answers = frame.get("request_id", _UNSET)
             # Ids compare by type and value: 1 and "1" and true are three requests.
@@ -266,8 +267,8 @@ class WebSocketSession:
                 return False
             return partial or frame.get("status") != 206
 
-        what = f"the {'next' if partial else 'final'} reply to {request['action']!r} (request_id {request_id!r})"
-        return (await self._transport.take(wanted, what, self.timeout)).frame
+        description = f"the {'next' if partial else 'final'} reply to {request['action']!r} (request_id {request_id!r})"
+        return (await self._transport.take(matches, description, self.timeout)).frame
 
 
 class Stream:
