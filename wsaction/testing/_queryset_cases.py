@@ -1,4 +1,4 @@
-"""The rows that the tests of querysets work with, what is asked of them, and the answers."""
+"""Rows for the tests of querysets, with lookups and orders and their expected results."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -18,20 +18,20 @@ _VALUES = (
     (5, "e", "", -1, False, None, None, 1, None),
 )
 ROWS: Sequence[Mapping[str, Any]] = tuple(dict(zip(_FIELDS, values, strict=True)) for values in _VALUES)
-"""What the tests work with: ``id`` is the int key that counts on, ``slug`` is unique, ``board`` and ``position`` are
-together; ``rank``, ``due`` (a date), ``board``, ``owner`` and the owner's ``name`` may be null."""
+"""The rows of the tests. ``id`` is an auto-incrementing integer key. ``slug`` is unique; so are ``board`` and
+``position`` together. ``rank``, ``due`` (a date), ``board``, ``owner`` and the owner's ``name`` may be null."""
 
 NEW: Mapping[str, Any] = {"slug": "new", "title": "New", "done": False, "position": 9}
-"""Another one, its key left out."""
+"""A row to create, without its key."""
 
-# changes to `NEW` that clash with a row, and the fields that do
+# changes to `NEW` that violate a unique constraint, and its fields
 CONFLICTS: Sequence[tuple[Mapping[str, Any], list[str]]] = (
     ({"slug": "a"}, ["slug"]),
     ({"slug": "x", "board": 1, "position": 2}, ["board", "position"]),
     ({"slug": "x", "id": 1}, ["id"]),
 )
 
-# which slugs each finds
+# filters, and the slugs of the rows that they match
 LOOKUPS: Sequence[tuple[Q, str]] = (
     (Q(), "abcde"),
     (Q(pk="3"), "c"),
@@ -101,7 +101,7 @@ LOOKUPS: Sequence[tuple[Q, str]] = (
     (Q(owner=None) | Q(owner__name="Ada"), "abde"),
 )
 
-# in what order each has the slugs
+# arguments of `order_by()`, and the slugs in the expected order
 ORDERS: Sequence[tuple[Sequence[str], str]] = (
     ((), "abcde"),
     (("-pk",), "edcba"),
@@ -114,7 +114,7 @@ ORDERS: Sequence[tuple[Sequence[str], str]] = (
     (("owner__name", "-id"), "daecb"),
 )
 
-# a lookup, and a value that it cannot have
+# lookups, each with an invalid value
 INVALID_LOOKUPS: Sequence[tuple[str, Any]] = (
     ("rank", "x"),
     ("rank__in", "12"),
@@ -129,7 +129,7 @@ INVALID_LOOKUPS: Sequence[tuple[str, Any]] = (
     ("owner__pk", "x"),
 )
 
-# of nothing that there is
+# lookups that match no row
 MISSING: Sequence[Mapping[str, Any]] = (
     {"pk": 99},
     {"pk": "x"},

@@ -1,6 +1,6 @@
-"""The server and the wire between a test and an app: the app's task, a bounded queue each way, bounded waits.
+"""In-memory transport between a test and an app: the app's task, a bounded queue each way, bounded waits.
 
-The sessions of ``connect`` and ``WebsocketCommunicator`` are both written on ``Transport``.
+``connect`` and ``WebsocketCommunicator`` are both built on ``Transport``.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from wsaction.testing.errors import ClientDisconnected, ConnectionClosed
 
 __all__ = ("ABNORMAL", "CAPACITY", "Transport")
 
-ABNORMAL = 1006  # what both sides are told when a connection ends without a close frame
+ABNORMAL = 1006  # the close code if a connection ends without a close frame
 CAPACITY = 1024
 _CANCEL_ATTEMPTS = 10
-_CANCEL_PAUSE = 0.1  # seconds between two of them
+_CANCEL_PAUSE = 0.1  # seconds to wait after each attempt
 
 
 class Transport:
-    """One connection to one app, which runs from here on in a task of its own, in a copy of the caller's context.
+    """One connection to an app, which runs in its own task, in a copy of the caller's context.
 
-    Whoever makes one ends it by ``finish()`` or ``abandon()``. At most ``capacity`` messages wait in either direction:
-    beyond it the app's ``send()`` waits for the test to read, as it would on a full socket, and the test's ``feed()``
-    waits for the app to read. Messages keep their order, and a wait that times out or is cancelled loses none.
+    The caller must end it with ``finish()`` or ``abandon()``. At most ``capacity`` messages wait in each direction. If
+    that many wait for the test, the app's ``send()`` blocks, as on a full socket. If that many wait for the app, the
+    test's ``feed()`` blocks. Messages keep their order. A wait that times out or is cancelled loses no message.
 
-    ``closed`` is None until either side closes or the app ends; then it is ``(code, reason)`` of whichever came first.
-    ``error`` is what the app raised, if it did.
+    ``closed`` is None until either side closes or the app ends; then it is ``(code, reason)`` of the first of these.
+    ``error`` is the exception that the app raised, if any.
     """
 
     def __init__(self, app: ASGIApp, scope: Scope, capacity: int = CAPACITY) -> None:
@@ -55,12 +55,12 @@ class Transport:
         self._task.add_done_callback(self._on_task_done)
 
     async def feed(self, message: Message, seconds: float) -> None:
-        """Put a message where the app receives it.
+        """Queue a message for the app's ``receive()``.
 
-        :raises TimeoutError: for ``seconds`` the app left ``capacity`` messages where they are.
-        :raises ConnectionClosed: the connection is over (or the app's own exception, if that ended it).
+        :raises TimeoutError: The queue stayed full for ``seconds``.
+        :raises ConnectionClosed: The connection is closed. If an exception of the app closed it, that is raised.
         """
-        description = f"the app to receive one of the {self._capacity} messages that wait for it"
+        description = f"the app to receive one of the {self._capacity} queued messages"
         await self._wait(lambda: self.closed is not None or len(self._inbox) < self._capacity, description, seconds)
         if self.closed is not None:
             self._raise_end()
@@ -68,12 +68,14 @@ class Transport:
         self._notify()
 
     async def take(self, predicate: Predicate, description: str, seconds: float, *, claim: bool = True) -> Received:
-        """Remove and return the first message that is ``predicate``, in the order of sending; the others stay.
+        """Remove and return the first message that matches ``predicate``; the others stay.
 
-        While it waits, what a ``claim`` wants is handed to no one who waits without a claim.
+        With ``claim``, callers without a claim do not get a matching message while this call waits. ``description`` is
+        for the error message.
 
-        :raises TimeoutError: none came within ``seconds``; it says what was waited for, and what came.
-        :raises ConnectionClosed: none came before the end (or the app's own exception, if that was the end).
+        :raises TimeoutError: No match arrived within ``seconds``. The error shows the unread messages.
+        :raises ConnectionClosed: The connection closed without a match. If an exception of the app closed it, that is
+            raised.
         """
         picked: list[Received] = []
 
@@ -93,7 +95,7 @@ class Transport:
         return picked[0]
 
     async def peek(self, predicate: Predicate, seconds: float) -> Received | None:
-        """The first unread message that is ``predicate``, left where it is; None if none comes within ``seconds``."""
+        """Return the first message that matches ``predicate`` and leave it unread; None if none does in ``seconds``."""
         try:
             async with asyncio.timeout(seconds):
                 await self._wait_until(lambda: self.closed is not None or any(map(predicate, self._unread)))
@@ -102,36 +104,36 @@ class Transport:
         return next(filter(predicate, self._unread), None)
 
     async def wait_closed(self, seconds: float) -> tuple[int, str]:
-        """Wait until either side has closed or the app has ended; code and reason. Unread messages stay."""
+        """Wait until either side closes or the app ends. Return code and reason. Unread messages stay."""
         await self._wait(lambda: self.closed is not None, "the end of the connection", seconds)
         return self.closed or (ABNORMAL, "")
 
     def pause(self) -> None:
-        """Stop reading: from now on every ``send()`` of the app waits, that of a close too, as on a full socket."""
+        """Stop reading: the app's ``send()`` blocks from now on, also for a close, as on a full socket."""
         self._is_reading = False
 
     def resume(self) -> None:
-        """Read again: the waiting ``send()`` calls go through, in the order in which they were made."""
+        """Read again: blocked ``send()`` calls continue in their order."""
         self._is_reading = True
         self._notify()
 
     def disconnect(self, message: Message) -> None:
-        """The client goes: the app receives ``message`` after what was fed before, and its ``send()`` raises now."""
+        """Disconnect the client: the app receives ``message`` after those queued before, and its ``send()`` fails."""
         if self.closed is None:
             self._close(message.get("code", 1005), message.get("reason") or "", message)
         self._is_client_gone = True
         self._notify()
 
     async def finish(self, seconds: float) -> None:
-        """Wait for the app to return, and raise what it raised if nobody has been told of it yet.
+        """Wait for the app to return. Raise its exception, unless ``raise_error()`` has already raised it.
 
-        :raises TimeoutError: it did not return within ``seconds``; it has been cancelled then, and the message says
-            whether it ended by that.
+        :raises TimeoutError: The app did not return within ``seconds`` and was cancelled. The error says whether that
+            ended it.
         """
         with CancelScope(shield=True):
             try:
                 has_returned = await self._wait_for_return(seconds)
-            except asyncio.CancelledError:  # by asyncio, which a shield of anyio's does not hold off
+            except asyncio.CancelledError:  # a cancellation by asyncio, which anyio's shield does not stop
                 await self.cancel()
                 raise
             if not has_returned:
@@ -141,7 +143,7 @@ class Transport:
             self.raise_error()
 
     async def abandon(self, error: BaseException, seconds: float) -> None:
-        """End the connection because of ``error`` in the test; what the app raises then becomes a note on it."""
+        """End the connection after ``error`` in the test. An exception of the app becomes a note on ``error``."""
         self.disconnect({"type": "websocket.disconnect", "code": ABNORMAL, "reason": ""})
         try:
             await self.finish(seconds)
@@ -149,7 +151,7 @@ class Transport:
             error.add_note(f"and then the app failed: {app_error!r}")
 
     async def cancel(self) -> bool:
-        """Cancel the app, about a second long, until it ends; whether it did."""
+        """Cancel the app repeatedly for about a second. Return whether it ended."""
         self._is_cancelling = True
         for _ in range(_CANCEL_ATTEMPTS):
             self._task.cancel()
@@ -158,7 +160,7 @@ class Transport:
         return False
 
     def raise_error(self) -> None:
-        """Raise what the app raised, if it did; ``finish()`` does not raise it again."""
+        """Raise the app's exception, if any. ``finish()`` does not raise it again."""
         if self.error is not None:
             self._is_error_raised = True
             raise self.error
@@ -173,7 +175,7 @@ class Transport:
         return message
 
     async def _send(self, message: Message) -> None:
-        async with self._sending:  # so that those who wait here get through in their order
+        async with self._sending:  # the lock lets concurrent callers send in their order
             await self._wait_until(lambda: self._is_client_gone or self._can_send())
             if self._is_client_gone:
                 await self._refuse()
@@ -188,9 +190,9 @@ class Transport:
         return self._is_reading and len(self._unread) < self._capacity
 
     async def _refuse(self) -> None:
-        await asyncio.sleep(0)  # an app that sends on and on, whatever comes of it, must not stop the loop
+        await asyncio.sleep(0)  # an app that ignores the error and keeps sending must not block the loop
         version = str(self._scope.get("asgi", {}).get("spec_version", "2.0"))
-        if [int(part) for part in version.split(".")] >= [2, 4]:  # earlier servers drop what is sent too late
+        if [int(part) for part in version.split(".")] >= [2, 4]:  # servers of earlier versions drop the message
             raise ClientDisconnected("send() after the client has disconnected")
 
     def _on_closed_by_app(self, message: Message) -> None:
@@ -201,18 +203,18 @@ class Transport:
 
     def _close(self, code: int, reason: str, disconnect: Message) -> None:
         self.closed = (code, reason)
-        self._inbox.append(disconnect)  # past the bound: it is the last one
+        self._inbox.append(disconnect)  # even if the queue is full: it is the last message
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        """The app's task is done. Both its callback and ``_wait_for_return`` call this, whichever runs first."""
+        """Record the end of the app's task. Its callback and ``_wait_for_return`` both call this, in either order."""
         if task.cancelled():
             self.error = None if self._is_cancelling else RuntimeError("the app cancelled its own task")
-        elif not isinstance(task.exception(), ClientDisconnected):  # which servers take for a return
+        elif not isinstance(task.exception(), ClientDisconnected):  # servers treat it as a normal return
             self.error = task.exception()
         if self.closed is None:
             self.closed = (ABNORMAL, "")
             self._is_ended_by_error = self.error is not None
-        self._is_client_gone = True  # what the app left running cannot send any more
+        self._is_client_gone = True  # tasks that the app left running cannot send any more
         self._notify()
 
     def _raise_end(self) -> NoReturn:
@@ -252,6 +254,6 @@ class Transport:
     def _describe_unread(self) -> str:
         unread: list[dict[str, Any]] = [dict(received.message) for received in self._unread]
         if not unread:
-            return "nothing came"
+            return "no message arrived"
         messages = "; ".join(str(message)[:300] for message in unread[:5])
-        return f"instead came {len(unread)}: {messages}" + ("; ..." if len(unread) > 5 else "")
+        return f"{len(unread)} other messages arrived: {messages}" + ("; ..." if len(unread) > 5 else "")

@@ -1,17 +1,17 @@
-"""What every layer must do, as tests that anyone can run on a layer of their own.
+"""`LayerContract`: tests that every layer must pass, to run on a layer of your own.
 
 ::
 
     from wsaction.testing.layers import LayerContract
 
     class TestMyLayer(LayerContract):
-        shared = True  # two layers made by make() carry to each other
+        shared = True  # layers returned by make() deliver to each other
 
         def make(self):
             return MyLayer("my://127.0.0.1")
 
-Any runner that collects classes and awaits their ``test_*`` methods will do, pytest with anyio's plugin for one; pytest
-is not imported. Every wait is bounded. Topics have names that nobody has had before, so a server can be used again.
+Any test runner works that collects classes and awaits their ``test_*`` methods, such as pytest with anyio's plugin.
+Every wait is bounded. Every test uses topics with new names, so one server can serve many runs.
 """
 
 import asyncio
@@ -24,14 +24,18 @@ from wsaction.layers.base import History, Layer, Page, Position
 
 __all__ = ("LayerContract", "Recorder", "event_body", "new_topic")
 
-TIMEOUT = 10.0  # seconds that a wait may take
+TIMEOUT = 10.0  # seconds for each wait
 HISTORY = History(100, 60)
 
 Message = tuple[str, str, int, bytes]  # topic, epoch, offset, body
 
 
 class Recorder:
-    """A sink that notes what it is told, and can be waited for."""
+    """A sink that records the calls of a layer.
+
+    ``messages`` are the events as (topic, epoch, offset, body). ``confirmed`` are the topics of confirmed
+    subscriptions. ``losses`` counts the calls of `lost`.
+    """
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
@@ -40,56 +44,59 @@ class Recorder:
         self._changed = asyncio.Event()
 
     def message(self, topic: str, epoch: str, offset: int, body: bytes) -> None:
+        """Records an event."""
         self.messages.append((topic, epoch, offset, body))
         self._changed.set()
 
     def subscribed(self, topic: str) -> None:
+        """Records that a subscription is confirmed."""
         self.confirmed.append(topic)
         self._changed.set()
 
     def lost(self) -> None:
+        """Records that the layer may have lost events."""
         self.losses += 1
         self._changed.set()
 
     async def until(self, what: Callable[[], bool]) -> None:
-        """Waits until ``what()`` is true. Raises ``TimeoutError``."""
+        """Waits until ``what()`` is true. Raises ``TimeoutError`` after 10 seconds."""
         async with asyncio.timeout(TIMEOUT):
             while not what():
                 self._changed.clear()
                 await self._changed.wait()
 
     async def bodies(self, topic: str, count: int) -> list[bytes]:
-        """The first so many bodies of the topic, once they have come."""
+        """Waits for ``count`` events of a topic. Returns the bodies of all that have arrived."""
         await self.until(lambda: sum(message[0] == topic for message in self.messages) >= count)
         return [body for name, _, _, body in self.messages if name == topic]
 
 
 def new_topic(name: str = "boards/7/") -> str:
-    """A topic that nobody has had before."""
+    """Returns the name of a topic that no test has used."""
     return f"{name}{secrets.token_urlsafe(8)}"
 
 
 def event_body(number: int, text: str = "") -> bytes:
-    """The body of an event; a layer may refuse to carry what is none."""
+    """Returns the body of an event. A layer may refuse any other bytes."""
     return b'{"event":"moved","route":"boards/7/","data":[%d,"%b"]}' % (number, text.encode())
 
 
 def _expect(condition: bool, expected: str, actual: object) -> None:
     if not condition:
-        raise AssertionError(f"{expected}; came {actual!r}")
+        raise AssertionError(f"expected {expected}, got {actual!r}")
 
 
 class LayerContract:
-    """Subclass it, and say how a layer is made."""
+    """Tests of a layer. Subclasses override `make`; see the module for an example."""
 
-    shared = False  # whether two layers made by `make` carry to each other
+    shared = False  # whether layers returned by `make` deliver to each other, as in several processes
 
     def make(self) -> Layer:
-        """A layer that is not open."""
-        raise NotImplementedError("make() returns the layer to be tested, not open")
+        """Returns a new layer that is not open."""
+        raise NotImplementedError("make() must return the layer to test, not yet open")
 
     def opened(self) -> AbstractAsyncContextManager[tuple[Layer, Recorder]]:
-        """A layer that is open while the block runs, and its sink."""
+        """Returns an async context manager that provides an open layer and its sink."""
         return self._opened()
 
     @asynccontextmanager
@@ -102,7 +109,7 @@ class LayerContract:
             await layer.close()
 
     async def subscribed(self, layer: Layer, sink: Recorder, topic: str) -> None:
-        """Subscribes, and waits until that is confirmed."""
+        """Subscribes to a topic and waits until the layer confirms it."""
         before = sink.confirmed.count(topic)
         layer.subscribe(topic)
         await sink.until(lambda: sink.confirmed.count(topic) > before)
@@ -116,7 +123,7 @@ class LayerContract:
             await sink.bodies(topic, 5)
             received = [(Position(epoch, offset), body) for _, epoch, offset, body in sink.messages]
             wanted = [(position, event_body(n)) for n, position in enumerate(positions)]
-            _expect(received == wanted, "all five, in order", received)
+            _expect(received == wanted, "all five events in order", received)
 
     async def test_what_has_no_history_arrives_without_a_position(self) -> None:
         async with self.opened() as (layer, sink):
@@ -190,11 +197,11 @@ class LayerContract:
             await sink.bodies(topic, 60)
             page = await layer.read(topic, start, 100, HISTORY)
             received = [(offset, body) for _, _, offset, body in sink.messages]
-            _expect(received == list(page.events or ()), "told as kept", received)
+            _expect(received == list(page.events or ()), "the events in the order of the history", received)
 
-    # ------------------------------------------------------------------------------------------------ the past
+    # ------------------------------------------------------------------------------------------------ history
     async def _publish(self, layer: Layer, topic: str, count: int, history: History = HISTORY) -> Position:
-        """Publishes so many; the position before them."""
+        """Publishes ``count`` events and returns the position before them."""
         start = (await layer.read(topic, None, 0, history)).position
         for n in range(1, count + 1):
             await layer.publish(topic, event_body(n), history)
@@ -234,7 +241,7 @@ class LayerContract:
             unknown_offsets = [Position(start.epoch, offset) for offset in (4, -1, 2**70)]
             for since in [*of_other_epochs, *unknown_offsets, None]:
                 page = await layer.read(topic, since, 10, HISTORY)
-                _expect(page.events is None and page.position.offset == 3, f"no past since {since}", page)
+                _expect(page.events is None and page.position.offset == 3, f"no events since {since}", page)
                 _expect(page.position.epoch == start.epoch, "the same epoch", page)
 
     async def test_the_newest_are_kept_and_not_all(self) -> None:
@@ -244,7 +251,7 @@ class LayerContract:
             page = await layer.read(topic, Position(start.epoch, 290), 1_000, history)
             _expect(page.events is not None and len(page.events) == 10, "the newest ten", page)
             page = await layer.read(topic, start, 1_000, history)
-            _expect(page.events is None, "not all of 300", page)
+            _expect(page.events is None, "no events, as not all 300 are kept", page)
 
     async def test_the_past_expires_and_the_position_stays(self) -> None:
         async with self.opened() as (layer, _):
@@ -252,14 +259,14 @@ class LayerContract:
             start = await self._publish(layer, topic, 3, history)
             async with asyncio.timeout(TIMEOUT):
                 while (page := await layer.read(topic, start, 10, history)).events is not None:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)  # time itself is waited for: no layer tells that it has passed
+                    await asyncio.sleep(0.01)  # only time expires the events, and no layer reports it
             _expect(page.position == Position(start.epoch, 3), "the position", page)
             published = await layer.publish(topic, event_body(4), history)
             _expect(published == Position(start.epoch, 4), "offset 4 in the same epoch", published)
             page = await layer.read(topic, Position(start.epoch, 3), 10, history)
-            _expect(page.events is not None and len(page.events) == 1, "the new one", page)
+            _expect(page.events is not None and len(page.events) == 1, "only the new event", page)
             page = await layer.read(topic, start, 10, history)
-            _expect(page.events is None, "not the expired ones", page)
+            _expect(page.events is None, "no expired events", page)
 
     async def test_what_nobody_was_there_for_is_kept_only_if_the_history_says_so(self) -> None:
         async with self.opened() as (layer, _):
@@ -278,12 +285,12 @@ class LayerContract:
                 await self.subscribed(layer, sink, topic)
                 await layer.invalidate(topic, HISTORY)
                 page = await layer.read(topic, Position(start.epoch, count), 10, HISTORY)
-                _expect(page.events is None and page.position.offset == count, "no past", page)
+                _expect(page.events is None and page.position.offset == count, "no events", page)
                 _expect(page.position.epoch != start.epoch, "another epoch", page)
                 await sink.bodies(topic, 1)
-                _expect(sink.messages[-1] == (topic, page.position.epoch, count, b""), "told", sink.messages)
+                _expect(sink.messages[-1] == (topic, page.position.epoch, count, b""), "an empty body", sink.messages)
                 published = await layer.publish(topic, event_body(1), HISTORY)
-                _expect(published == Position(page.position.epoch, count + 1), "offsets count on", published)
+                _expect(published == Position(page.position.epoch, count + 1), "the next offset", published)
 
     async def test_invalidating_without_history_tells_too(self) -> None:
         async with self.opened() as (layer, sink):
@@ -293,7 +300,7 @@ class LayerContract:
             await sink.bodies(topic, 1)
             _expect(sink.messages == [(topic, "", 0, b"")], "an empty body", sink.messages)
 
-    # ------------------------------------------------------------------------------------------------ its life
+    # ------------------------------------------------------------------------------------------------ open and close
     async def test_it_is_opened_once_and_again_after_it_was_closed(self) -> None:
         layer = self.make()
         for _ in range(2):
@@ -304,7 +311,7 @@ class LayerContract:
             except RuntimeError:
                 pass
             else:
-                raise AssertionError("opening it twice is a RuntimeError")
+                raise AssertionError("expected RuntimeError from opening the layer twice")
             await self.subscribed(layer, sink, topic)
             await layer.publish(topic, event_body(1), HISTORY)
             await sink.bodies(topic, 1)
@@ -319,9 +326,9 @@ class LayerContract:
         try:
             await layer.publish(new_topic(), event_body(1), HISTORY)
         except LayerUnavailable as exc:
-            _expect(not exc.uncertain, "surely not published", exc)
+            _expect(not exc.uncertain, "not uncertain: the event is not published", exc)
         else:
-            raise AssertionError("publishing on a closed layer is LayerUnavailable")
+            raise AssertionError("expected LayerUnavailable from publishing on a closed layer")
 
     # ------------------------------------------------------------------------------------------------ several processes
     async def test_processes_hear_each_other_in_one_order(self) -> None:
@@ -335,7 +342,7 @@ class LayerContract:
             await asyncio.gather(*(layers[n % 2].publish(topic, event_body(n), HISTORY) for n in range(40)))
             await sink.bodies(topic, 40)
             await second_sink.bodies(topic, 40)
-            _expect(sink.messages == second_sink.messages, "the same", second_sink.messages)
+            _expect(sink.messages == second_sink.messages, "the same messages", second_sink.messages)
             offsets = [offset for _, _, offset, _ in sink.messages]
             _expect(offsets == list(range(1, 41)), "1 to 40", offsets)
 

@@ -1,15 +1,15 @@
-"""The tests that every queryset must pass: run them on one of your own.
+"""`QuerySetContract`: tests that every queryset must pass, to run on a queryset of your own.
 
-Subclass `QuerySetContract`, say in `make` how to get a queryset with some rows, and let a test runner that knows async
-functions (pytest with anyio's plugin) find the subclass by its name::
+Subclass `QuerySetContract` and override `make`, which provides a queryset with given rows. A test runner for async
+functions, such as pytest with anyio's plugin, finds the subclass by its name::
 
     class TestMyQuerySet(QuerySetContract):
         @asynccontextmanager
         async def make(self, rows):
             yield MyQuerySet(Thing, rows)
 
-The objects have the fields of `ROWS`. Units of work must not see each other's changes, so no database that has one
-connection for all (``sqlite+aiosqlite:///:memory:``) will do.
+The objects have the fields of `ROWS`. Units of work must be isolated from each other. A database with a single
+connection, such as ``sqlite+aiosqlite:///:memory:``, therefore does not work.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ __all__ = ("ROWS", "QuerySetContract")
 
 
 class QuerySetContract(ABC):
-    """What a queryset must do; see the module."""
+    """Tests of a queryset. Subclasses override `make`; see the module for an example."""
 
     @abstractmethod
     def make(self, rows: Sequence[Mapping[str, Any]]) -> AbstractAsyncContextManager[Any]:
-        """A queryset of objects with these values, for the length of a block."""
+        """Returns an async context manager that provides a queryset of objects with the values of ``rows``."""
 
     # ---------------------------------------------------------------------------------------------- reading
     async def test_lookups(self) -> None:
@@ -48,7 +48,7 @@ class QuerySetContract(ABC):
         async with self.make(ROWS) as queryset:
             for order, slugs in ORDERS:
                 _check_equal(await _slugs(queryset.order_by(*order)), slugs, order)
-            _check_equal(await _slugs(queryset.order_by("-pk").order_by()), "abcde", "the last order counts")
+            _check_equal(await _slugs(queryset.order_by("-pk").order_by()), "abcde", "the last order wins")
 
     async def test_slices_compose(self) -> None:
         async with self.make(ROWS) as queryset:
@@ -120,7 +120,7 @@ class QuerySetContract(ABC):
                     await queryset.create({**NEW, **values})
                 _check_equal(errors[0].ctx, {"fields": fields}, values)
                 if "SELECT" in str(errors[0]).upper() or "INSERT" in str(errors[0]).upper():
-                    raise AssertionError(f"a client must not be told SQL: {errors[0]}")
+                    raise AssertionError(f"the message for the client must not contain SQL: {errors[0]}")
             _check_equal(await queryset.count(), 7, "refused")
             with _raises(FieldError):
                 await queryset.create({**NEW, "slugg": "x"})
@@ -245,7 +245,7 @@ async def _slugs(queryset: Any) -> str:
 
 
 def _split_lookup(name: str) -> tuple[str, str]:
-    """A lookup's path and its comparison."""
+    """Splits a lookup into the path of its field and its comparison."""
     path, _, lookup = name.replace("pk", "id").rpartition("__")
     return (path, lookup) if lookup in LOOKUP_NAMES and path else (name.replace("pk", "id"), "exact")
 
@@ -255,7 +255,7 @@ def _others(slugs: str) -> str:
 
 
 async def _outside_unit(work: Any) -> Any:
-    """What it returns outside of the unit of work under way."""
+    """Awaits ``work`` outside of the current unit of work and returns its result."""
     return await asyncio.create_task(work, context=Context())
 
 
@@ -264,8 +264,8 @@ def _check_equal(actual: Any, expected: Any, label: Any) -> None:
         raise AssertionError(f"{label}: expected {expected!r}, got {actual!r}")
 
 
-class _raises:  # reads as what it does
-    """Its block must raise this error, which is then in the list that it yields."""
+class _raises:  # lower case, as it is used like a function
+    """Checks that its block raises an error, which it appends to the list that it yields."""
 
     def __init__(self, error: type[BaseException]) -> None:
         self._error = error
@@ -276,6 +276,6 @@ class _raises:  # reads as what it does
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: object) -> bool:
         if exc is None:
-            raise AssertionError(f"expected {self._error.__name__}, and nothing was raised")
+            raise AssertionError(f"expected {self._error.__name__}, but no exception was raised")
         self._raised.append(exc)
         return isinstance(exc, self._error)
