@@ -39,8 +39,8 @@ from wsaction.client import (
     UnexpectedReply,
     connect,
 )
-from wsaction.client._buffers import Buffer, Flow
-from wsaction.client._connection import Link
+from wsaction.client._buffers import Buffer, FlowControl
+from wsaction.client._connection import Connection
 from wsaction.client._pacing import Pacer
 from wsaction.client._websocket import open_socket
 from wsaction.client.errors import action_error
@@ -490,13 +490,13 @@ async def test_a_buffer_takes_nothing_after_its_end() -> None:
     buffer.end()
     buffer.end(ValueError())
     buffer.put(2, 10)
-    assert (len(buffer), buffer.size, buffer.ended, buffer.last, await buffer.get()) == (1, 10, True, 1, 1)
+    assert (len(buffer), buffer.size, buffer.last, await buffer.get()) == (1, 10, 1, 1)
     with pytest.raises(StopAsyncIteration):
         await buffer.get()
 
 
 async def test_reading_pauses_no_longer_than_its_patience() -> None:
-    flow, buffer = Flow(patience=0.01), object()
+    flow, buffer = FlowControl(max_pause=0.01), object()
     flow.hold(buffer)
     assert flow.is_paused
     await flow.ready()
@@ -515,12 +515,12 @@ async def test_reading_pauses_no_longer_than_its_patience() -> None:
 async def test_nothing_is_asked_of_a_link_that_is_lost() -> None:
     async with scripted() as server:
         socket = await open_socket(server.url, token=None, token_in_header=False, close_timeout=1, proxy=None)
-        link = Link(socket, lambda event, size: None, 100, Pacer(1))
-        await link.close(1001, "away")
-        assert link.is_lost
-        assert not link.has_room(1)
+        connection = Connection(socket, lambda event, size: None, 100, Pacer(1))
+        await connection.close(1001, "away")
+        assert connection.is_lost
+        assert not connection.has_room(1)
         with pytest.raises(ConnectionLost, match="code 1001, 'closed by this client'"):
-            await link.call("echo", "", {})
+            await connection.call("echo", "", {})
 
 
 # ---------------------------------------------------------------------------------------------------- use and misuse

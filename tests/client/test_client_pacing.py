@@ -11,7 +11,7 @@ from tests.conftest import Server
 from tests.support.scripted import WAIT, Peer, client_at, relayed, scripted
 from wsaction.applications import WSAction
 from wsaction.client import CallTimeout, Client, ConnectionFailed, ConnectionLost, Overflow, Unavailable, connect
-from wsaction.client._connection import Answer
+from wsaction.client._connection import PendingReply
 from wsaction.client._pacing import Pacer, Request, was_not_run
 from wsaction.client.messages import Reply
 from wsaction.consumers import AsyncAPIConsumer
@@ -93,7 +93,7 @@ async def test_a_server_that_has_less_room_says_so_and_everything_runs_once(
         streams = await asyncio.gather(*(counted(client) for _ in range(20)))
         await client.flush()
         if "max_queued_actions" in limits:
-            assert client._pacer.most == 5  # what it learned
+            assert client._pacer.max_in_flight == 5  # what it learned
     assert (answers, streams) == ([*range(150)], [[0, 1, 2]] * 20)
     assert sorted(in_order("counters/1/")) == sorted(in_order("counters/2/")) == [*range(150)]
     assert "busy" not in caplog.text
@@ -280,7 +280,7 @@ async def test_a_send_waits_for_its_turn_at_most_as_long_as_a_call() -> None:
 
 
 async def test_more_than_may_wait_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsaction.client._pacing.MOST_WAITING", 3)
+    monkeypatch.setattr("wsaction.client._pacing.MAX_WAITING", 3)
     async with scripted() as server, client_at(server, max_in_flight=1) as (client, _):
         calls = [asyncio.create_task(client.call("take", number=number)) for number in range(4)]
         await asyncio.sleep(0)
@@ -322,7 +322,7 @@ async def test_a_refused_send_that_cannot_be_sent_again_is_told_of(caplog: pytes
 async def test_requests_that_are_given_up_while_there_is_no_connection_are_let_go() -> None:
     pacer = Pacer(1)  # without a connection
     for _ in range(1_000):
-        request = Request("take", "", {}, Answer())
+        request = Request("take", "", {}, PendingReply())
         pacer.submit(request)
         pacer.withdraw(request)
         pacer.withdraw(request)

@@ -181,7 +181,7 @@ def token_of(peer: Peer) -> str:
 
 
 async def test_a_credential_that_expires_is_renewed_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsaction.client._reconnect.AT_ONCE", 0.0)
+    monkeypatch.setattr("wsaction.client._reconnect.MIN_CREDENTIAL_LIFETIME", 0.0)
     states = States()
     options: dict[str, Any] = {"first_wait": 60, "longest_wait": 60}  # so that a wait would be seen
     async with (
@@ -336,12 +336,12 @@ async def test_trying_again_waits_by_the_backoff() -> None:
 
 
 async def test_a_stable_connection_starts_the_backoff_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsaction.client._reconnect.STABLE", 0.0)
+    monkeypatch.setattr("wsaction.client._reconnect.STABLE_AFTER", 0.0)
     async with scripted() as server, client_at(server, chance=lambda: 0.0) as (client, peer):
         for _ in range(3):
             peer.drop()
             peer = await server.accepted()
-        assert client._line._backoff._next == 0.02  # one wait since the last reset
+        assert client._manager._backoff._next == 0.02  # one wait since the last reset
 
 
 async def test_an_on_state_that_fails_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -360,7 +360,7 @@ async def test_a_failure_of_the_clients_own_is_told(monkeypatch: pytest.MonkeyPa
         raise ZeroDivisionError("a bug")
 
     async with scripted() as server:
-        monkeypatch.setattr("wsaction.client._connection.Link.run", failing)
+        monkeypatch.setattr("wsaction.client._connection.Connection.run", failing)
         states = States()
         client = connect(server.url, proxy=None, on_state=states)
         await client.__aenter__()
@@ -593,7 +593,7 @@ async def test_a_credential_that_does_not_expire_any_more_is_not_refreshed(guard
 
 
 async def test_a_client_whose_clock_is_ahead_asks_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsaction.client._reconnect.MIN_REFRESH", 0.01)
+    monkeypatch.setattr("wsaction.client._reconnect.MIN_REFRESH_WAIT", 0.01)
     loop = asyncio.get_running_loop()
     async with scripted() as server:
         connecting = asyncio.create_task(connect(server.url, auth=lambda: "me", **SOON).__aenter__())

@@ -226,8 +226,8 @@ async def test_after_a_drop_what_was_missed_comes_and_nothing_twice() -> None:
 
 async def all_read(entered: Subscription, peer: Peer) -> None:
     """Waits until the client has read all that was said: a reply comes after it."""
-    link = await entered._line.connected()
-    asking = asyncio.create_task(link.call("sync", "", {}))
+    connection = await entered._manager.connected()
+    asking = asyncio.create_task(connection.call("sync", "", {}))
     await peer.reply(await peer.frame("sync"))
     await asking
 

@@ -7,12 +7,12 @@ from typing import Generic, TypeVar
 
 from wsaction.client.errors import Overflow
 
-__all__ = ("HARD", "Buffer", "Flow", "Outbox", "StreamBuffer")
+__all__ = ("HARD_LIMIT_FACTOR", "Buffer", "FlowControl", "Outbox", "StreamBuffer")
 
 T = TypeVar("T")
 
-PATIENCE = 5.0  # seconds that reading pauses for a stream at most; a server closes a socket that is not read for long
-HARD = 16  # times its mark that a stream's buffer may grow while reading cannot pause
+MAX_PAUSE = 5.0  # seconds that reading pauses for a stream at most; a server closes a socket that is not read for long
+HARD_LIMIT_FACTOR = 16  # times its mark that a stream's buffer may grow while reading cannot pause
 
 
 class Buffer(Generic[T]):
@@ -35,11 +35,6 @@ class Buffer(Generic[T]):
         """The newest item that waits; None: there is none."""
         return self._items[-1][0] if self._items else None
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more comes."""
-        return self._end is not None
-
     def put(self, item: T, size: int) -> None:
         """Adds an item; nothing is added after the end."""
         if self._end is None:
@@ -47,10 +42,10 @@ class Buffer(Generic[T]):
             self.size += size
             self._wake()
 
-    def end(self, how: BaseException | None = None) -> None:
+    def end(self, exc: BaseException | None = None) -> None:
         """Says what `get` raises after the last item, by default ``StopAsyncIteration``. The first one counts."""
         if self._end is None:
-            self._end = how or StopAsyncIteration()
+            self._end = exc or StopAsyncIteration()
             self._wake()
 
     def clear(self) -> None:
@@ -79,15 +74,15 @@ class Buffer(Generic[T]):
             self._waiter.set_result(None)
 
 
-class Flow:
+class FlowControl:
     """Whether to read on: not while a stream's buffer is over its mark, unless somebody waits for a reply.
 
     A consumer that makes calls between two items would wait for ever if reading paused then. Nor does it pause for
-    longer than `PATIENCE`: pings and the server's bound on a send want the socket read.
+    longer than `MAX_PAUSE`: pings and the server's bound on a send want the socket read.
     """
 
-    def __init__(self, patience: float = PATIENCE) -> None:
-        self._patience = patience
+    def __init__(self, max_pause: float = MAX_PAUSE) -> None:
+        self._max_pause = max_pause
         self._full: set[object] = set()
         self._calls = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -104,12 +99,12 @@ class Flow:
     def release(self, buffer: object) -> None:
         """It is not any more."""
         self._full.discard(buffer)
-        self._changed()
+        self._wake_if_ready()
 
     def begin_call(self) -> None:
         """Somebody waits for a reply."""
         self._calls += 1
-        self._changed()
+        self._wake_if_ready()
 
     def end_call(self) -> None:
         """That one does not any more."""
@@ -121,44 +116,46 @@ class Flow:
             return
         self._waiter = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._max_pause):
                 await self._waiter
         except TimeoutError:
             self._full.clear()  # from now on they fill up; past their bound they end
         finally:
             self._waiter = None
 
-    def _changed(self) -> None:
+    def _wake_if_ready(self) -> None:
         if self._waiter is not None and not self._waiter.done() and not self.is_paused:
             self._waiter.set_result(None)
 
 
 class StreamBuffer(Buffer[T]):
-    """A stream's items. Over ``mark`` characters reading pauses (`Flow`); over `HARD` times that, the stream ends."""
+    """A stream's items. Over ``mark`` characters reading pauses; far over that, the stream ends."""
 
     def __init__(self, mark: int, give_up: Callable[[], None]) -> None:
         super().__init__()
-        self._mark, self._give_up = mark, give_up
-        self.flow = Flow()  # of the connection that it comes on
-        self._over = False
+        self._mark = mark
+        self._give_up = give_up
+        self.flow = FlowControl()  # of the connection that it comes on
+        self._is_over_mark = False
 
     def put(self, item: T, size: int) -> None:
         super().put(item, size)
-        if self.size > self._mark * HARD:
-            self.end(Overflow(f"over {self._mark * HARD} characters of this stream wait for their consumer"))
+        if self.size > self._mark * HARD_LIMIT_FACTOR:
+            limit = self._mark * HARD_LIMIT_FACTOR
+            self.end(Overflow(f"over {limit} characters of this stream wait for their consumer"))
             self._give_up()
-        elif self.size > self._mark and not self._over:
-            self._over = True
+        elif self.size > self._mark and not self._is_over_mark:
+            self._is_over_mark = True
             self.flow.hold(self)
 
-    def end(self, how: BaseException | None = None) -> None:
-        super().end(how)
+    def end(self, exc: BaseException | None = None) -> None:
+        super().end(exc)
         self.flow.release(self)
 
     async def get(self) -> T:
         item = await super().get()
-        if self._over and self.size <= self._mark // 2:
-            self._over = False
+        if self._is_over_mark and self.size <= self._mark // 2:
+            self._is_over_mark = False
             self.flow.release(self)
         return item
 
@@ -168,16 +165,16 @@ class Outbox:
 
     def __init__(self) -> None:
         self._texts: deque[str] = deque()
-        self._some = asyncio.Event()
+        self._has_texts = asyncio.Event()
 
     def put(self, text: str) -> None:
         """Adds a message."""
         self._texts.append(text)
-        self._some.set()
+        self._has_texts.set()
 
     async def take(self) -> str:
         """The next message; waits for it."""
         while not self._texts:
-            self._some.clear()
-            await self._some.wait()
+            self._has_texts.clear()
+            await self._has_texts.wait()
         return self._texts.popleft()

@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 from wsaction._utils.backoff import Backoff
-from wsaction.client._connection import Answer, Items
-from wsaction.client._event_routing import Audience, Events
+from wsaction.client._connection import PendingReply, StreamItems
+from wsaction.client._event_routing import EventRouter, Events
 from wsaction.client._handshake import Dialer, Token
 from wsaction.client._pacing import Pacer, Request
-from wsaction.client._reconnect import Line, State
+from wsaction.client._reconnect import ConnectionManager, State
 from wsaction.client._subscriptions import Subscription
 from wsaction.client.errors import CallTimeout, ClientError
 from wsaction.client.messages import Position, Reply, validated
@@ -88,27 +88,43 @@ class Client:
             socket_options=socket_options,
         )
         self._waits = (first_wait, longest_wait, chance)
-        self._timeout, self._buffer = timeout, buffer
+        self._timeout = timeout
+        self._buffer = buffer
         self._close_timeout = close_timeout
         self._pacer = Pacer(max_in_flight)
-        self._audience = Audience()
-        self._line = Line(dialer, self._audience, Backoff(*self._waits, least=0.0), reconnect, heartbeat, self._pacer)
-        self._audience.line = self._line
+        self._router = EventRouter()
+        backoff = Backoff(*self._waits, least=0.0)
+        self._manager = ConnectionManager(dialer, self._router, backoff, reconnect, heartbeat, self._pacer)
+        self._router.manager = self._manager
         if on_state is not None:
-            self._line.watch(on_state)
+            self._manager.watch(on_state)
 
     # ------------------------------------------------------------------------------------------------ asking
     @overload
     async def call(
-        self, action: str, route: str = "", /, *, returns: None = None, timeout: float | None = ...,
-        params: Mapping[str, Any] | None = None, **keys: Any,
-    ) -> Any: ...  # fmt: skip
+        self,
+        action: str,
+        route: str = "",
+        /,
+        *,
+        returns: None = None,
+        timeout: float | None = ...,
+        params: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ) -> Any: ...
 
     @overload
     async def call(
-        self, action: str, route: str = "", /, *, returns: type[T], timeout: float | None = ...,
-        params: Mapping[str, Any] | None = None, **keys: Any,
-    ) -> T: ...  # fmt: skip
+        self,
+        action: str,
+        route: str = "",
+        /,
+        *,
+        returns: type[T],
+        timeout: float | None = ...,
+        params: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ) -> T: ...
 
     async def call(
         self,
@@ -137,15 +153,15 @@ class Client:
         return reply.data if returns is None else validated(reply.data, returns)
 
     async def _call(self, action: str, route: str, keys: Mapping[str, Any]) -> Reply:
-        answer = Answer()
-        request = self._submitted(Request(action, route, keys, answer))
+        pending = PendingReply()
+        request = self._submit(Request(action, route, keys, pending))
         try:
-            return await answer.future
+            return await pending.future
         finally:
             self._pacer.withdraw(request)
 
-    def _submitted(self, request: Request) -> Request:
-        self._line.check()
+    def _submit(self, request: Request) -> Request:
+        self._manager.check()
         self._pacer.submit(request)
         return request
 
@@ -159,7 +175,7 @@ class Client:
         """
         request = Request(action, route, {**(params or {}), **keys}, None)
         sent = request.sent = asyncio.get_running_loop().create_future()
-        self._submitted(request)
+        self._submit(request)
         try:
             await self._within(self._timeout, f"{action} {route}", sent)
         except BaseException:
@@ -172,20 +188,34 @@ class Client:
         Raises `ConnectionLost` if the connection was lost meanwhile: what was under way may have been carried out or
         not. Leaving the client's block does the same, for ``close_timeout`` seconds at most, and logs what is lost.
         """
-        self._line.check()
+        self._manager.check()
         await self._within(self._timeout if timeout is _DEFAULT else timeout, "flush", self._pacer.flush())
 
     @overload
     def stream(
-        self, action: str, route: str = "", /, *, returns: None = None, timeout: float | None = ...,
-        params: Mapping[str, Any] | None = None, **keys: Any,
-    ) -> AsyncGenerator[Any, None]: ...  # fmt: skip
+        self,
+        action: str,
+        route: str = "",
+        /,
+        *,
+        returns: None = None,
+        timeout: float | None = ...,
+        params: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ) -> AsyncGenerator[Any, None]: ...
 
     @overload
     def stream(
-        self, action: str, route: str = "", /, *, returns: type[T], timeout: float | None = ...,
-        params: Mapping[str, Any] | None = None, **keys: Any,
-    ) -> AsyncGenerator[T, None]: ...  # fmt: skip
+        self,
+        action: str,
+        route: str = "",
+        /,
+        *,
+        returns: type[T],
+        timeout: float | None = ...,
+        params: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ) -> AsyncGenerator[T, None]: ...
 
     async def stream(
         self,
@@ -206,8 +236,8 @@ class Client:
         ``async for line in client.stream("tail", "logs/7/", lines=10)``
         """
         seconds = self._timeout if timeout is _DEFAULT else timeout
-        items = Items(self._pacer, self._buffer)
-        items.request = self._submitted(Request(action, route, {**(params or {}), **keys}, items))
+        items = StreamItems(self._pacer, self._buffer)
+        items.request = self._submit(Request(action, route, {**(params or {}), **keys}, items))
         try:
             while True:
                 data = await self._within(seconds, f"{action} {route}", items.get())
@@ -233,8 +263,8 @@ class Client:
         ...         show(item.snapshot) if isinstance(item, Resync) else apply(item.event, item.data)
         """
         return Subscription(
-            self._line,
-            self._audience,
+            self._manager,
+            self._router,
             route,
             since=since,
             snapshot=snapshot,
@@ -245,38 +275,38 @@ class Client:
 
     def events(self) -> Events:
         """What the server pushes of no subscription, from now on; see `Events`."""
-        return self._audience.listen(self._buffer)
+        return self._router.listen(self._buffer)
 
-    async def _within(self, seconds: float | None, what: str, work: Awaitable[T]) -> T:
+    async def _within(self, seconds: float | None, name: str, work: Awaitable[T]) -> T:
         try:
             async with asyncio.timeout(seconds):
                 return await work
         except TimeoutError:  # nothing below raises one
-            raise CallTimeout(what.strip(), seconds or 0) from None
+            raise CallTimeout(name.strip(), seconds or 0) from None
 
     # ------------------------------------------------------------------------------------------------ its life
     async def __aenter__(self) -> Self:
-        await self._line.open()
+        await self._manager.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None and self._line.link is not None:
+        if kind is None and self._manager.connection is not None:
             try:
                 await self.flush(self._close_timeout)
             except ClientError as failure:
                 logger.warning("the client is closed before all that was sent is known to have run: %s", failure)
-        await self._line.close()
+        await self._manager.close()
 
     def on_state(self, watcher: Callable[[State, Exception | None], None]) -> Callable[[], None]:
         """Calls ``watcher`` with each new `State` and what led to it; returns a function that ends that."""
-        return self._line.watch(watcher)
+        return self._manager.watch(watcher)
 
     @property
     def state(self) -> State:
         """How it stands with the connection."""
-        return self._line.state
+        return self._manager.state
 
 
 connect = Client

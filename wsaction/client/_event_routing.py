@@ -1,15 +1,19 @@
-"""`Audience`: who of a client hears an event. `Events`: what a server pushes of no subscription."""
+"""`EventRouter`: who of a client hears an event. `Events`: what a server pushes of no subscription."""
 
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from wsaction._utils.backoff import Backoff
 from wsaction.client._buffers import Buffer
-from wsaction.client._connection import Link
-from wsaction.client._subscriptions import Line, SharedRoute
+from wsaction.client._connection import Connection
+from wsaction.client._subscriptions import SharedRoute
 from wsaction.client.errors import ConnectionFailed
 from wsaction.client.messages import Event, Resync
 
-__all__ = ("Audience", "Events")
+if TYPE_CHECKING:
+    from wsaction.client._reconnect import ConnectionManager
+
+__all__ = ("EventRouter", "Events")
 
 
 class Events:
@@ -20,7 +24,7 @@ class Events:
     """
 
     def __init__(self, buffer: int) -> None:
-        self._most = buffer
+        self._max_size = buffer
         self._buffer: Buffer[Event | Resync] = Buffer()
 
     def __aiter__(self) -> "Events":
@@ -31,7 +35,7 @@ class Events:
 
     def told(self, event: Event, size: int) -> None:
         """An event came."""
-        if self._buffer and self._buffer.size + size > self._most:
+        if self._buffer and self._buffer.size + size > self._max_size:
             self.miss()
         else:
             self._buffer.put(event, size)
@@ -46,17 +50,17 @@ class Events:
         self._buffer.end(exc)
 
 
-class Audience:
+class EventRouter:
     """Hands each event to the subscriptions of its route or, where there are none, to all who listen.
 
-    A `lines.Hearer` and a `subscriptions.Registry`. Who listens and is forgotten is let go.
+    A `lines.EventRouter` and a `subscriptions.EventRouter`. Who listens and is forgotten is let go.
     """
 
     def __init__(self) -> None:
         self._routes: dict[str, SharedRoute] = {}
-        self.line: Line  # that it hears; set by whoever makes both
+        self.manager: ConnectionManager  # that it hears; set by whoever makes both
         self._listeners: WeakSet[Events] = WeakSet()
-        self._was_cut = False
+        self._was_disconnected = False
         self._end: tuple[ConnectionFailed | None] | None = None
 
     def listen(self, buffer: int) -> Events:
@@ -68,20 +72,20 @@ class Audience:
         return listener
 
     # ------------------------------------------------------------------------------------------------ subscriptions
-    def route(self, name: str, backoff: Backoff) -> SharedRoute:
+    def shared_route(self, name: str, backoff: Backoff) -> SharedRoute:
         """The route of that name; a new one where nobody is subscribed to it."""
         if name not in self._routes:
-            self._routes[name] = SharedRoute(name, self.line, self, backoff)
+            self._routes[name] = SharedRoute(name, self.manager, self, backoff)
         return self._routes[name]
 
     def rename(self, route: SharedRoute, name: str) -> SharedRoute:
         """Its events come under another name. Returns the one that has that name already, or the same."""
         self.remove(route)
         route.name = name
-        known = self._routes.setdefault(name, route)
-        if known is not route:
-            known.adopt(route)
-        return known
+        existing = self._routes.setdefault(name, route)
+        if existing is not route:
+            existing.merge(route)
+        return existing
 
     def remove(self, route: SharedRoute) -> None:
         """It is told nothing any more."""
@@ -89,30 +93,30 @@ class Audience:
             del self._routes[route.name]
 
     # ------------------------------------------------------------------------------------------------ the line
-    def event(self, event: Event, size: int) -> None:
+    def on_event(self, event: Event, size: int) -> None:
         """Tells those whom it concerns."""
         route = self._routes.get(event.route)
         if route is not None:
-            route.told(event, size)
+            route.deliver(event, size)
         else:
             for listener in tuple(self._listeners):
                 listener.told(event, size)
 
-    def linked(self, link: Link) -> None:
+    def on_connected(self, connection: Connection) -> None:
         """Subscribes everybody again; what was pushed meanwhile is lost."""
         for route in tuple(self._routes.values()):
-            route.look(link)
-        if self._was_cut:
+            route.request_pending(connection)
+        if self._was_disconnected:
             for listener in tuple(self._listeners):
                 listener.miss()
 
-    def cut(self) -> None:
+    def on_disconnected(self) -> None:
         """Nothing comes until there is a new connection."""
-        self._was_cut = True
+        self._was_disconnected = True
         for route in tuple(self._routes.values()):
-            route.cut()
+            route.on_disconnected()
 
-    def ended(self, failure: ConnectionFailed | None) -> None:
+    def on_closed(self, failure: ConnectionFailed | None) -> None:
         """Ends everybody's iteration."""
         self._end = (failure,)
         for route in tuple(self._routes.values()):

@@ -35,7 +35,8 @@ class Socket:
     """An open WebSocket. What its methods raise once it is closed is `ConnectionLost`."""
 
     def __init__(self, connection: ClientConnection, close_timeout: float) -> None:
-        self._connection, self._close_timeout = connection, close_timeout
+        self._connection = connection
+        self._close_timeout = close_timeout
 
     async def receive(self) -> str | bytes:
         """The next message."""
@@ -78,7 +79,7 @@ async def open_socket(
     subprotocols = [Subprotocol(SUBPROTOCOL)]
     if token is not None and token_in_header:
         options["additional_headers"] = [
-            *_items(options.get("additional_headers")),
+            *_header_items(options.get("additional_headers")),
             ("Authorization", f"Bearer {token}"),
         ]
     elif token is not None:
@@ -88,13 +89,13 @@ async def open_socket(
     except InvalidURI as exc:
         raise ConnectionFailed(f"{url!r} is no WebSocket address, as in ws://host/ws/", is_final=True) from exc
     except InvalidStatus as exc:
-        raise _refused(url, exc) from exc
+        raise _refusal(url, exc) from exc
     except (OSError, TimeoutError, InvalidHandshake, EOFError) as exc:
         raise ConnectionFailed(f"cannot connect to {url}: {exc}") from exc
     return Socket(connection, close_timeout)
 
 
-def _items(headers: Any) -> list[tuple[str, str]]:
+def _header_items(headers: Any) -> list[tuple[str, str]]:
     return list(headers.items() if hasattr(headers, "items") else headers or ())
 
 
@@ -106,7 +107,7 @@ def _as_subprotocol(token: str) -> str:
     return f"bearer.{token}"
 
 
-def _refused(url: str, exc: InvalidStatus) -> ConnectionFailed:
+def _refusal(url: str, exc: InvalidStatus) -> ConnectionFailed:
     """A handshake that was answered by HTTP: the status, and what the body says."""
     status, body = exc.response.status_code, (exc.response.body or b"")[:500].decode(errors="replace")
     message = f"{url} refused the handshake: HTTP {status} {body}".rstrip()

@@ -65,7 +65,9 @@ class ConnectionFailed(ClientError):
 
     def __init__(self, msg: str, *, status: int | None = None, code: int | None = None, is_final: bool = False) -> None:
         super().__init__(msg)
-        self.status, self.code, self.is_final = status, code, is_final
+        self.status = status
+        self.code = code
+        self.is_final = is_final
 
     def again(self) -> "ConnectionFailed":
         """The same, to be raised once more."""
@@ -83,13 +85,15 @@ class ConnectionLost(ClientError):
 
     def __init__(self, code: int, reason: str = "") -> None:
         super().__init__(code, reason)
-        self.code, self.reason, self.refused = code, reason, False
+        self.code = code
+        self.reason = reason
+        self.refused = False
 
     def __str__(self) -> str:
-        told = f"code {self.code}, {self.reason!r}" if self.reason else f"code {self.code}"
+        close = f"code {self.code}, {self.reason!r}" if self.reason else f"code {self.code}"
         if self.refused:
-            return f"the server refused the connection, or ended it before it said anything ({told})"
-        return f"the connection was lost ({told}); what was under way may have been carried out"
+            return f"the server refused the connection, or ended it before it said anything ({close})"
+        return f"the connection was lost ({close}); what was under way may have been carried out"
 
     def again(self) -> "ConnectionLost":
         """The same, to be raised once more."""
@@ -123,13 +127,17 @@ class ActionError(ClientError):
 
     def __init__(self, status: int, errors: Sequence[Mapping[str, Any]], action: str, route: str) -> None:
         first: Mapping[str, Any] = errors[0] if errors else {}
-        self.status, self.errors, self.action, self.route = status, list(errors), action, route
-        self.type, self.msg = str(first.get("type", "unknown")), str(first.get("msg", ""))
+        self.status = status
+        self.errors = list(errors)
+        self.action = action
+        self.route = route
+        self.type = str(first.get("type", "unknown"))
+        self.msg = str(first.get("msg", ""))
         ctx = first.get("ctx")
         self.ctx: Mapping[str, Any] = ctx if isinstance(ctx, Mapping) else {}
-        super().__init__(f"{status} {self._told()} ({f'{action} {route}'.strip()})")
+        super().__init__(f"{status} {self._describe_errors()} ({f'{action} {route}'.strip()})")
 
-    def _told(self) -> str:
+    def _describe_errors(self) -> str:
         items = []
         for item in self.errors[:5]:
             loc = item.get("loc")

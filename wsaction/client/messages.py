@@ -12,7 +12,7 @@ from wsaction.client.errors import ActionError, UnexpectedReply, action_error
 
 __all__ = ("Event", "Position", "Reply", "Resync", "encode_request", "position_in", "read", "validated")
 
-RESERVED = ("action", "route", "request_id")
+ENVELOPE_KEYS = ("action", "route", "request_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def encode_request(action: str, route: str, keys: Mapping[str, Any], request_id:
     ``encode_request("move", "cards/7/", {"to": 2}, "a-1")`` is
     ``{"action":"move","route":"cards/7/","to":2,"request_id":"a-1"}``.
     """
-    if taken := [name for name in RESERVED if name in keys]:
+    if taken := [name for name in ENVELOPE_KEYS if name in keys]:
         raise TypeError(f"{taken[0]} is the protocol's own key, not a parameter; parameters of {action} are {keys!r}")
     frame = {"action": action, **({"route": route} if route else {}), **keys}
     if request_id is not None:
