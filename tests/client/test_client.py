@@ -168,7 +168,7 @@ async def test_what_is_sent_is_whatever_pydantic_can_serialise(server: Server) -
 
 async def test_the_protocols_own_keys_are_no_parameters(server: Server) -> None:
     async with client_of(server) as client:
-        with pytest.raises(TypeError, match="request_id is the protocol's own key"):
+        with pytest.raises(TypeError, match="request_id is a key of the protocol"):
             await client.call("echo", request_id=7)
 
 
@@ -202,7 +202,7 @@ async def test_send_is_for_actions_that_answer_nothing(server: Server, caplog: p
         await ended(client, "noted")
         await client.send("note", params={"text": ""})
         await client.call("echo", text="after it")
-    assert "nobody waits for this reply: 404 not_found: nothing to note (note)" in caplog.text
+    assert "no caller waits for this reply: 404 not_found: nothing to note (note)" in caplog.text
 
 
 # -------------------------------------------------------------------------------------------------------- errors
@@ -431,7 +431,7 @@ async def test_what_is_no_message_of_the_protocol_is_logged(caplog: pytest.LogCa
         answer = asyncio.create_task(client.call("echo"))
         await peer.reply(await peer.frame("echo"), 1)
         assert await answer == 1
-    assert "what is no JSON: 'hello'" in caplog.text
+    assert "is not JSON: 'hello'" in caplog.text
     assert "neither a reply nor an event: '[1]'" in caplog.text
 
 

@@ -125,7 +125,7 @@ async def test_a_send_that_fails_counts_as_done(
         for _ in range(200):
             await client.send("fail", "counters/1/")
         await client.flush()
-    assert caplog.text.count("nobody waits for this reply: 500 server_error") == 200
+    assert caplog.text.count("no caller waits for this reply: 500 server_error") == 200
 
 
 async def test_calls_that_nobody_waits_for_any_more_give_up_their_room(served: Callable[..., Server]) -> None:
@@ -176,7 +176,7 @@ async def test_sends_under_way_at_a_drop_are_told_of(
         flushing = asyncio.create_task(client.flush())
         await client.call("take", "counters/2/", number=0)
         relay.cut()
-        with pytest.raises(ConnectionLost, match="may have been carried out"):
+        with pytest.raises(ConnectionLost, match="may have run"):
             await flushing
         assert "20 sent without waiting for a reply, add counters/1/ first: the connection was lost" in caplog.text
         relay.is_open = True
@@ -304,7 +304,7 @@ async def test_what_waits_as_the_client_is_closed_fails(caplog: pytest.LogCaptur
         for one in (waiting, calling):
             with pytest.raises(ConnectionFailed, match="the client is closed"):
                 await one
-    assert "the client is closed before all that was sent is known to have run" in caplog.text
+    assert "the client closes before all sent requests are known to have run" in caplog.text
     assert "1 sent without waiting for a reply, add first" in caplog.text
 
 

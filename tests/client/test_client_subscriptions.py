@@ -404,7 +404,7 @@ async def test_notices_that_say_nothing_are_logged(caplog: pytest.LogCaptureFixt
         await peer.say(event="$resync", route=ROUTE, data=None)
         await peer.event(4)
         assert await following(entered) == told(4)
-    assert "$resync of boards/7/: expected an epoch and an offset, came None" in caplog.text
+    assert "$resync of boards/7/: expected an epoch and an offset, got None" in caplog.text
 
 
 # ---------------------------------------------------------------------------------------------------- slow consumers
@@ -494,7 +494,7 @@ async def test_entering_that_is_cancelled_unsubscribes() -> None:
 
 async def test_a_subscription_is_entered_once() -> None:
     async with subscription() as (entered, _, _):
-        with pytest.raises(RuntimeError, match="entered before; make a new one"):
+        with pytest.raises(RuntimeError, match="entered before; create a new one"):
             await entered.__aenter__()
 
 

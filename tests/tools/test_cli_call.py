@@ -115,7 +115,7 @@ def test_an_error_reply_is_1(url: str) -> None:
         (["ws://127.0.0.1/", "echo", "data={a"], "data: expected JSON, got '{a'"),
         (["ws://127.0.0.1/", "echo", "--data", "no"], "--data: expected JSON, got 'no'"),
         (["ws://127.0.0.1/", "echo", "--timeout", "0"], "Invalid value for '--timeout'"),
-        (["ws://127.0.0.1/", "echo", "--token", "a/b="], "the token has characters that a sub-protocol cannot carry"),
+        (["ws://127.0.0.1/", "echo", "--token", "a/b="], "the token has characters that a sub-protocol cannot contain"),
     ],
 )
 def test_wrong_use_is_2(arguments: list[str], told: str) -> None:

@@ -1,4 +1,4 @@
-"""Bounded queues between the one who reads the socket and those who consume, and when reading pauses for them."""
+"""Queues between the socket's reader and the consumers, and the flow control that pauses reading."""
 
 import asyncio
 from collections import deque
@@ -11,14 +11,14 @@ __all__ = ("HARD_LIMIT_FACTOR", "Buffer", "FlowControl", "Outbox", "StreamBuffer
 
 T = TypeVar("T")
 
-MAX_PAUSE = 5.0  # seconds that reading pauses for a stream at most; a server closes a socket that is not read for long
-HARD_LIMIT_FACTOR = 16  # times its mark that a stream's buffer may grow while reading cannot pause
+MAX_PAUSE = 5.0  # seconds that reading may pause for streams; servers close a socket that nobody reads
+HARD_LIMIT_FACTOR = 16  # a stream's buffer may grow to this many times its mark while reading cannot pause
 
 
 class Buffer(Generic[T]):
-    """Items that wait for their one consumer, with the end that follows them.
+    """A queue of items for one consumer, with an end.
 
-    It bounds nothing itself: whoever puts looks at ``size``, which is the sum of what `put` was told.
+    It is unbounded: callers of `put` check ``size``, the sum of the sizes of the waiting items.
     """
 
     def __init__(self) -> None:
@@ -32,34 +32,34 @@ class Buffer(Generic[T]):
 
     @property
     def last(self) -> T | None:
-        """The newest item that waits; None: there is none."""
+        """The newest waiting item, or None."""
         return self._items[-1][0] if self._items else None
 
     def put(self, item: T, size: int) -> None:
-        """Adds an item; nothing is added after the end."""
+        """Adds an item, unless the buffer has ended."""
         if self._end is None:
             self._items.append((item, size))
             self.size += size
             self._wake()
 
     def end(self, exc: BaseException | None = None) -> None:
-        """Says what `get` raises after the last item, by default ``StopAsyncIteration``. The first one counts."""
+        """Sets what `get` raises after the last item, ``StopAsyncIteration`` by default. Only the first call counts."""
         if self._end is None:
             self._end = exc or StopAsyncIteration()
             self._wake()
 
     def clear(self) -> None:
-        """Drops what waits."""
+        """Drops the waiting items."""
         self._items.clear()
         self.size = 0
 
     async def get(self) -> T:
-        """The next item; waits for it. Raises what `end` says once all items were taken, each time it is asked."""
+        """Waits for the next item and returns it. After the last one, each call raises the exception of `end`."""
         while not self._items:
             if self._end is not None:
                 raise self._end
             if self._waiter is not None:
-                raise RuntimeError("somebody iterates over this already; it has one consumer")
+                raise RuntimeError("another task already iterates over this; it has one consumer")
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -75,10 +75,10 @@ class Buffer(Generic[T]):
 
 
 class FlowControl:
-    """Whether to read on: not while a stream's buffer is over its mark, unless somebody waits for a reply.
+    """Decides when to pause reading: while a stream's buffer is over its mark and no call waits for a reply.
 
-    A consumer that makes calls between two items would wait for ever if reading paused then. Nor does it pause for
-    longer than `MAX_PAUSE`: pings and the server's bound on a send want the socket read.
+    If reading paused during calls, a consumer that makes calls between two items would wait for ever. A pause ends
+    after `MAX_PAUSE`, because pings need answers and servers close connections on which a send takes too long.
     """
 
     def __init__(self, max_pause: float = MAX_PAUSE) -> None:
@@ -89,25 +89,25 @@ class FlowControl:
 
     @property
     def is_paused(self) -> bool:
-        """Whether whoever reads has to wait."""
+        """Whether the reader has to wait."""
         return bool(self._full) and not self._calls
 
     def hold(self, buffer: object) -> None:
-        """A stream's buffer is over its mark."""
+        """Records that a stream's buffer is over its mark."""
         self._full.add(buffer)
 
     def release(self, buffer: object) -> None:
-        """It is not any more."""
+        """Records that the buffer is no longer over its mark."""
         self._full.discard(buffer)
         self._wake_if_ready()
 
     def begin_call(self) -> None:
-        """Somebody waits for a reply."""
+        """Records that a call waits for a reply."""
         self._calls += 1
         self._wake_if_ready()
 
     def end_call(self) -> None:
-        """That one does not any more."""
+        """Records that the call no longer waits."""
         self._calls -= 1
 
     async def ready(self) -> None:
@@ -119,7 +119,7 @@ class FlowControl:
             async with asyncio.timeout(self._max_pause):
                 await self._waiter
         except TimeoutError:
-            self._full.clear()  # from now on they fill up; past their bound they end
+            self._full.clear()  # read on; the buffers fill, and end at their hard limit
         finally:
             self._waiter = None
 
@@ -129,13 +129,13 @@ class FlowControl:
 
 
 class StreamBuffer(Buffer[T]):
-    """A stream's items. Over ``mark`` characters reading pauses; far over that, the stream ends."""
+    """Items of a stream. Over ``mark`` characters, reading pauses; `HARD_LIMIT_FACTOR` times over, the stream ends."""
 
     def __init__(self, mark: int, give_up: Callable[[], None]) -> None:
         super().__init__()
         self._mark = mark
         self._give_up = give_up
-        self.flow = FlowControl()  # of the connection that it comes on
+        self.flow = FlowControl()  # replaced by that of the connection when the stream begins
         self._is_over_mark = False
 
     def put(self, item: T, size: int) -> None:
@@ -161,7 +161,7 @@ class StreamBuffer(Buffer[T]):
 
 
 class Outbox:
-    """Messages on their way to the socket. It bounds nothing itself: a `pacing.Pacer` bounds what is under way."""
+    """Messages that wait for the socket. It is unbounded: the `Pacer` bounds the requests in flight."""
 
     def __init__(self) -> None:
         self._texts: deque[str] = deque()
@@ -173,7 +173,7 @@ class Outbox:
         self._has_texts.set()
 
     async def take(self) -> str:
-        """The next message; waits for it."""
+        """Waits for the next message and returns it."""
         while not self._texts:
             self._has_texts.clear()
             await self._has_texts.wait()

@@ -1,4 +1,4 @@
-"""`Connection`: one connection of a client, from the moment that it is open until it is lost."""
+"""`Connection`: one open WebSocket of a client, with its requests, until it is lost."""
 
 import asyncio
 import logging
@@ -23,12 +23,12 @@ IDLE_PROBE_DELAY = 1.0  # seconds until a probe, if nobody waits
 
 
 class Connection:
-    """One connection: requests out, each reply to whoever asked, events to ``on_event``; in the order they came.
+    """One connection: writes requests, and passes replies to their receivers and events to ``on_event``, in order.
 
-    `run` does all of it until the connection is lost. ``mark``: see `buffers.StreamBuffer`.
+    `run` does this until the connection is lost. ``mark``: see `StreamBuffer`.
 
-    A send that succeeds is silent. Its ``request_id`` tells when it is done: as long as the send is under way, the
-    server refuses another frame with that id (409), so a ``$ping`` with it asks without changing anything.
+    A send gets no reply if it succeeds, so the client probes whether it has run. While a send is in flight, the server
+    refuses any frame with the same ``request_id`` (409). A ``$ping`` with that id probes it without side effects.
     """
 
     def __init__(self, socket: Socket, on_event: Callable[[Event, int], None], mark: int, pacer: Pacer) -> None:
@@ -36,12 +36,12 @@ class Connection:
         self._on_event = on_event
         self._mark = mark
         self._pacer = pacer
-        self._requests: dict[str, Request] = {}  # by their ids, until the final reply
-        self._count = 0  # of those that may wait in the server's queue
-        self._size = 0  # of the same
-        self._sends: dict[str, deque[Request]] = {}  # not known to be done, by their routes
-        self._unconfirmed = 0  # how many these are
-        self._probes: set[str] = set()  # ids that the server was asked about
+        self._requests: dict[str, Request] = {}  # by id, until the final reply
+        self._count = 0  # requests that may wait in the server's queue
+        self._size = 0  # characters of these requests
+        self._sends: dict[str, deque[Request]] = {}  # those not known to be done, by route
+        self._unconfirmed = 0  # number of these sends
+        self._probes: set[str] = set()  # ids of the sends whose probes are in flight
         self._probe_wait = INITIAL_PROBE_DELAY
         self._probe_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -49,14 +49,14 @@ class Connection:
         self._number = 0
         self._outbox = Outbox()
         self._flow = FlowControl()
-        self._early: list[tuple[Event, int]] = []  # events that came before `run`
+        self._early: list[tuple[Event, int]] = []  # events received before `run`
         self._lost: ConnectionLost | None = None
-        self.is_accepted = False  # whether the server has answered anything but 401
-        self.last_sent_at = asyncio.get_running_loop().time()  # when something was sent last
+        self.is_accepted = False  # whether the server has sent anything but a 401
+        self.last_sent_at = asyncio.get_running_loop().time()  # the time of the loop
 
-    # ------------------------------------------------------------------------------------------------ its life
+    # ------------------------------------------------------------------------------------------------ lifecycle
     async def run(self) -> ConnectionLost:
-        """Reads and writes until the connection is lost, and says how; whoever waits for a reply is told."""
+        """Reads and writes until the connection is lost. Fails all open requests and returns the error."""
         writing = asyncio.create_task(self._write())
         try:
             early, self._early = self._early, []
@@ -80,15 +80,15 @@ class Connection:
             try:
                 await self._socket.send(text)
             except ConnectionLost:
-                return  # whoever reads is told too, once all that came before has been read
+                return  # the reader gets the error too, after all messages before it
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Closes the connection, in bounded time."""
+        """Closes the connection in bounded time."""
         self.fail(ConnectionLost(code, "closed by this client"))
         await self._socket.close(code, reason)
 
     def fail(self, exc: ConnectionLost) -> None:
-        """Tells all who wait for replies that none will come."""
+        """Fails all open requests."""
         if self._lost is not None:
             return
         exc.refused = refuses(exc.code) and not self.is_accepted
@@ -111,12 +111,12 @@ class Connection:
 
     @property
     def is_lost(self) -> bool:
-        """Whether nothing can be asked any more."""
+        """Whether no more requests can be sent."""
         return self._lost is not None
 
-    # ------------------------------------------------------------------------------------------------ asking
+    # ------------------------------------------------------------------------------------------------ requests
     def ask(self, action: str, route: str, keys: Mapping[str, Any], receiver: ReplyReceiver) -> Request:
-        """Sends a request out of turn."""
+        """Sends a request out of turn: the `Pacer` does not bound it. Raises `ConnectionLost`."""
         if self._lost is not None:
             raise self._lost.again()
         request = Request(action, route, keys, receiver)
@@ -124,14 +124,14 @@ class Connection:
         return request
 
     def has_room(self, size: int) -> bool:
-        """Whether one more request may be under way. One that is too large for any window goes alone."""
+        """Whether another request may be in flight. One that is larger than the limit is sent alone."""
         if self._lost is not None:
             return False
         pacer = self._pacer
         return not self._count or (self._count < pacer.max_in_flight and self._size + size <= pacer.max_size)
 
     def put(self, request: Request) -> None:
-        """Sends a request, without waiting."""
+        """Queues a request to be sent, without waiting."""
         self._number += 1
         request.connection = self
         request.request_id = f"{self._prefix}{self._number}"
@@ -150,21 +150,21 @@ class Connection:
                 request.sent.set_result(None)
 
     def cancel(self, request: Request) -> None:
-        """Asks the server to cancel a request whose replies nobody waits for any more, if it is still under way."""
+        """Asks the server to cancel a request, if it is still in flight, and ignores its replies."""
         if self._requests.get(request.request_id) is not request or request.receiver is None:
             return
         self._outbox.put(encode_request("$cancel", "", {"data": request.request_id}, None))
         self._end_wait(request)
         request.receiver = request.turn = None
-        if request.is_counted:  # its final reply may never come: its action may be one that succeeds in silence
+        if request.is_counted:  # an action with mode="none" never sends a final reply, so probe for its end
             self._track_send(request)
 
     def ping(self) -> None:
-        """Sends the protocol's own ping; the answer is dropped."""
+        """Sends ``$ping``; its reply is ignored."""
         self._outbox.put(encode_request("$ping", "", {}, None))
 
     async def call(self, action: str, route: str, keys: Mapping[str, Any]) -> Reply:
-        """The final reply, out of turn. Whoever stops waiting for it has it cancelled."""
+        """Sends a request out of turn and returns its final reply. If the call is cancelled, so is the request."""
         pending = PendingReply()
         request = self.ask(action, route, keys, pending)
         try:
@@ -173,7 +173,7 @@ class Connection:
             self.cancel(request)
 
     async def open_with(self, action: str, route: str, keys: Mapping[str, Any]) -> Reply:
-        """What `call` does, before `run` has begun. Events that come meanwhile are told once it has."""
+        """Does what `call` does, before `run`. Events that arrive meanwhile are delivered when `run` begins."""
         pending = PendingReply()
         self.ask(action, route, keys, pending)
         limit = self._mark * HARD_LIMIT_FACTOR
@@ -183,14 +183,14 @@ class Connection:
             while not pending.future.done():
                 self.receive(await self._socket.receive())
                 if sum(size for _, size in self._early) > limit:
-                    raise Overflow(f"over {limit} characters of events came before the answer to {action}")
+                    raise Overflow(f"over {limit} characters of events arrived before the reply to {action}")
         finally:
             self._on_event = on_event
         return pending.future.result()
 
-    # ------------------------------------------------------------------------------------------------ being told
+    # ------------------------------------------------------------------------------------------------ messages
     def receive(self, text: str | bytes) -> None:
-        """Hands on one message."""
+        """Handles a message from the server. One that is not of the protocol is logged."""
         try:
             message = read(text)
             if isinstance(message, Event):
@@ -209,7 +209,7 @@ class Connection:
                 self._handle_probe_reply(request_id, reply.status)
             elif (request := self._requests.get(request_id)) is not None:
                 self._handle_reply(request, reply)
-        elif not reply.action.startswith("$") and reply.error is None:  # broadcast to others than who asked
+        elif not reply.action.startswith("$") and reply.error is None:  # a broadcast reply to another client
             self._on_event(Event(reply.action, reply.route, reply.data), reply.size)
 
     def _handle_reply(self, request: Request, reply: Reply) -> None:
@@ -227,7 +227,7 @@ class Connection:
             request.receiver.on_reply(reply)
         elif request.turn is not None:
             if reply.error is not None:
-                logger.warning("nobody waits for this reply: %s", reply.error)
+                logger.warning("no caller waits for this reply: %s", reply.error)
             self._pacer.finish_send(request)
         self._pacer.send_waiting()
 
@@ -241,7 +241,7 @@ class Connection:
         if isinstance(request.receiver, PendingReply):
             self._flow.end_call()
 
-    # ------------------------------------------------------------------------------------------------ silent success
+    # ------------------------------------------------------------------------------------------------ sends
     def _track_send(self, request: Request) -> None:
         self._sends.setdefault(request.route, deque()).append(request)
         self._unconfirmed += 1
@@ -259,7 +259,10 @@ class Connection:
                 del self._sends[request.route]
 
     def probe(self) -> None:
-        """Asks the server which sends are done, of each route that in the middle: its frames run in order."""
+        """Probes for each route whether the send in the middle is done.
+
+        The server runs the frames of a route in order, so a success confirms the sends before it as well.
+        """
         if self._probes or self._probe_timer is not None or self._lost is not None:
             return
         for sends in self._sends.values():
@@ -297,7 +300,7 @@ class Connection:
         self.probe()
 
     def _finish_sends_until(self, last: Request) -> None:
-        """Sends of a route are done up to this one."""
+        """Records that the sends of a route are done up to this one."""
         sends = self._sends[last.route]
         while sends:
             request = sends.popleft()
@@ -313,7 +316,7 @@ class Connection:
 
 
 class PendingReply:
-    """An `ReplyReceiver` that waits for the final reply."""
+    """A `ReplyReceiver` with a future for the final reply."""
 
     def __init__(self) -> None:
         self.future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -330,11 +333,11 @@ class PendingReply:
     def on_lost(self, exc: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(exc)
-            self.future.exception()  # who waited may have gone: that is no news for the log
+            self.future.exception()  # mark it as retrieved: the caller may be gone, and asyncio would log it
 
 
 class StreamItems:
-    """An `ReplyReceiver` that keeps a stream's items until they are taken."""
+    """A `ReplyReceiver` that buffers the items of a stream."""
 
     def __init__(self, pacer: Pacer, mark: int) -> None:
         self._pacer = pacer
@@ -343,7 +346,7 @@ class StreamItems:
         self.request: Request | None = None
 
     def begin(self, flow: FlowControl) -> None:
-        """It was asked for on a connection; past its mark, reading there pauses."""
+        """Binds the stream to the connection on which it begins: ``flow`` can pause its reading."""
         self._buffer.flow = flow
 
     def on_reply(self, reply: Reply) -> None:
@@ -351,7 +354,7 @@ class StreamItems:
             self._has_items = True
             self._buffer.put(reply.data, reply.size)
             return
-        if not self._has_items and reply.data is not None:  # an action that is no stream: its data is the one item
+        if not self._has_items and reply.data is not None:  # the action does not stream: its data is the only item
             self._buffer.put(reply.data, reply.size)
         self._buffer.end(reply.error)
 
@@ -359,11 +362,11 @@ class StreamItems:
         self._buffer.end(exc)
 
     async def get(self) -> Any:
-        """The next item; raises ``StopAsyncIteration`` or the stream's error after the last."""
+        """Waits for the next item. After the last, raises ``StopAsyncIteration`` or the error of the stream."""
         return await self._buffer.get()
 
     def close(self) -> None:
-        """Nobody takes items any more: cancels the stream, if it is still under way."""
+        """Drops the items and cancels the stream if it is still in flight."""
         self._buffer.end()
         self._buffer.clear()
         self._give_up()

@@ -1,4 +1,4 @@
-"""`Dialer`: from an address and credentials to an open `Connection` that has said who it is."""
+"""`Dialer`: opens a `Connection` to a URL and authenticates it."""
 
 import asyncio
 import inspect
@@ -21,7 +21,7 @@ Token = str | Callable[[], "str | Awaitable[str]"]
 
 
 class Dialer:
-    """Opens links. ``token`` and ``auth`` are asked anew for each, where they are callables, sync or async."""
+    """Opens connections. If ``token`` or ``auth`` is a callable, sync or async, it is called for each connection."""
 
     def __init__(
         self,
@@ -48,21 +48,20 @@ class Dialer:
 
     @property
     def can_renew(self) -> bool:
-        """Whether the next link may come with another credential."""
+        """Whether the next connection may have another credential."""
         return callable(self._token) or callable(self._auth)
 
     @property
     def can_refresh(self) -> bool:
-        """Whether `authenticate` may be asked again on an open link."""
+        """Whether `authenticate` may be called again on an open connection."""
         return callable(self._auth)
 
     async def dial(self, on_event: Callable[[Event, int], None], pacer: Pacer) -> tuple[Connection, float | None]:
-        """A link whose `Link.run` is to be run, and until when its credential holds, in unix seconds, if that is known.
+        """Returns an open connection and the expiry of its credential in unix seconds, None if unknown.
 
-        The server has answered on it: ``$auth``, or a ``$ping`` where there is none. So one that accepts a handshake
-        only to refuse it by a close code is found out before anything is asked.
-
-        Raises `ConnectionFailed`, and what a callable credential raises.
+        The caller must run `Connection.run`. The server has already answered ``$auth``, or a ``$ping`` without one, so
+        that a server that accepts the handshake only to refuse it by a close code is noticed before the first request.
+        Raises `ConnectionFailed`, and any exception of a callable credential.
         """
         socket = await open_socket(
             self.url,
@@ -101,11 +100,11 @@ class Dialer:
         try:
             async with asyncio.timeout(self.open_timeout):
                 await connection.open_with("$ping", "", {})
-        except ActionError as exc:  # 401: it waits for an $auth, which the caller may send by `call`
+        except ActionError as exc:  # 401: the server waits for $auth, which the application may send by `call`
             logger.debug("the first $ping was answered: %s", exc)
 
     async def authenticate(self, call: Callable[[str, str, Mapping[str, Any]], Awaitable[Reply]]) -> float | None:
-        """Sends ``$auth``; returns until when that holds."""
+        """Sends ``$auth``. Returns its expiry in unix seconds, or None."""
         data = await _resolve(self._auth)
         async with asyncio.timeout(self.open_timeout):
             reply = await call("$auth", "", {"data": data})
@@ -116,7 +115,7 @@ class Dialer:
 
 
 def refusal(url: str, lost: ConnectionLost) -> ConnectionFailed:
-    """What a close means for those who would connect again."""
+    """Returns the error for a lost connection; `is_final` if the close code refuses the client."""
     verb = "refused" if lost.refused else "closed"
     reason = f", {lost.reason!r}" if lost.reason else ""
     message = f"{url} {verb} the connection: code {lost.code}{reason}"
@@ -124,7 +123,10 @@ def refusal(url: str, lost: ConnectionLost) -> ConnectionFailed:
 
 
 async def _resolve(value: Any) -> Any:
-    """A credential. Where what its function waits for was cancelled, it could not be had, and we go on."""
+    """Returns a credential; calls it if it is a callable.
+
+    If something that the callable awaits was cancelled, but not this task, that is an ordinary error.
+    """
     try:
         if callable(value):
             value = value()
@@ -134,5 +136,5 @@ async def _resolve(value: Any) -> Any:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        raise RuntimeError("what the function for the credential waited for was cancelled") from exc
+        raise RuntimeError("the function for the credential awaited something that was cancelled") from exc
     return value

@@ -1,8 +1,8 @@
-"""`Pacer`: how many requests are under way at once, so that a burst waits here and is not refused by the server.
+"""`Pacer`: limits the requests in flight, so that a burst waits in the client and the server does not refuse it.
 
-A server has room for so many requests of one connection, and answers ``busy`` to the next one. The client cannot see
-these bounds, so it keeps fewer requests under way than the server's defaults allow, and takes a smaller bound from the
-first refusal that names one. A request that was refused for lack of room has not run: it is sent again, in its turn.
+A server queues a limited number of requests per connection and answers ``busy`` to any more. The client does not know
+these limits. It keeps fewer requests in flight than the server's defaults allow, and adopts a lower limit if a refusal
+names one. A request that was refused for lack of room has not run; the client sends it again, in its turn.
 """
 
 import asyncio
@@ -23,24 +23,24 @@ __all__ = ("Pacer", "ReplyReceiver", "Request", "was_not_run")
 
 logger = logging.getLogger("wsaction.client")
 
-MAX_SIZE = 524_288  # characters under way; half of what a server keeps by default, as `Client.max_in_flight` is
-MAX_WAITING = 10_000  # requests that wait for their turn, or for a connection
-INITIAL_WAIT, MAX_WAIT = 0.01, 1.0  # seconds before a request that was refused as busy is sent again
-QUEUE_BOUNDS = ("max_queued_actions", "max_queued_bytes")  # the server refuses past them before it runs anything
+MAX_SIZE = 524_288  # characters in flight; half of the server's default, as `Client.max_in_flight`
+MAX_WAITING = 10_000  # requests that wait for their turn or for a connection
+INITIAL_WAIT, MAX_WAIT = 0.01, 1.0  # seconds before a refused request is sent again
+QUEUE_BOUNDS = ("max_queued_actions", "max_queued_bytes")  # the server checks these before it runs an action
 
 
 class ReplyReceiver(Protocol):
-    """Who is told of the replies to one request. Neither method waits; they are called by the one who reads."""
+    """Receives the replies to one request. Both methods must not block: the task that reads calls them."""
 
     def on_reply(self, reply: Reply) -> None:
-        """A reply came; one with another status than 206 is the last."""
+        """Handles a reply. One with a status other than 206 is the last."""
 
     def on_lost(self, exc: Exception) -> None:
-        """None will come."""
+        """Handles a failure: there will be no more replies."""
 
 
 class Request:
-    """One request, until it is answered. Without an asker it is a `send`: its success is silent."""
+    """One request, until its final reply. Without a receiver it is a `send`, which gets no reply on success."""
 
     __slots__ = (
         "action",
@@ -60,24 +60,24 @@ class Request:
         self.route = route
         self.receiver = receiver
         self.text = encode_request(action, route, keys, None)
-        self.turn: int | None = None  # its turn; None: it does not wait for one
-        self.connection: Connection | None = None  # the connection that it is under way on
-        self.request_id = ""  # on that connection
-        self.sent: asyncio.Future[None] | None = None  # of a send: whether it is on its way
+        self.turn: int | None = None  # its place in the order; None: sent out of turn
+        self.connection: Connection | None = None  # the connection on which it is in flight
+        self.request_id = ""  # unique on that connection
+        self.sent: asyncio.Future[None] | None = None  # for a send: done once it is on its way
         self.is_counted = False
         self.is_withdrawn = False
 
     @property
     def size(self) -> int:
-        """Characters of its message."""
+        """The length of its message in characters, without the id."""
         return len(self.text)
 
     def with_id(self) -> str:
-        """Its message."""
+        """Returns its message, with the id."""
         return f'{self.text[:-1]},"request_id":"{self.request_id}"}}'
 
     def fail(self, exc: Exception) -> None:
-        """It will not be sent."""
+        """Fails the request, which will not be sent (again)."""
         if self.receiver is not None:
             self.receiver.on_lost(exc)
         elif self.sent is not None and not self.sent.done():
@@ -90,7 +90,7 @@ class Request:
 
 
 def was_not_run(reply: Reply) -> bool:
-    """Whether the server refused the request before anything ran: for lack of room, or since it is being stopped."""
+    """Whether the server refused the request before it ran: for lack of room, or because the server is stopping."""
     if reply.status != 503 or not reply.errors:
         return False
     kind, ctx = reply.errors[0].get("type"), reply.errors[0].get("ctx")
@@ -98,9 +98,9 @@ def was_not_run(reply: Reply) -> bool:
 
 
 class Pacer:
-    """Requests in the order in which they were made, each sent once there is a connection with room for it.
+    """Queues requests and sends them in their order, as soon as a connection has room.
 
-    ``max_in_flight``: requests under way at once. `submit` raises `Overflow` where `MAX_WAITING` wait already.
+    At most ``max_in_flight`` requests are in flight. `submit` raises `Overflow` if `MAX_WAITING` requests wait already.
     """
 
     def __init__(self, max_in_flight: int) -> None:
@@ -111,15 +111,15 @@ class Pacer:
         self._connection: Connection | None = None
         self._queue: list[tuple[int, Request]] = []
         self._turns = itertools.count()
-        self._waiting = 0  # in the queue, and not withdrawn
-        self._sends = 0  # that are not known to be done
+        self._waiting = 0  # number of requests in the queue, without withdrawn ones
+        self._sends = 0  # number of sends not known to be done
         self._flushes: set[asyncio.Future[None]] = set()
         self._backoff = Backoff(INITIAL_WAIT, MAX_WAIT, least=0.0)
         self._retry_timer: asyncio.TimerHandle | None = None
 
-    # ------------------------------------------------------------------------------------------------ asking
+    # ------------------------------------------------------------------------------------------------ requests
     def submit(self, request: Request) -> None:
-        """Sends a request in its turn."""
+        """Queues a request and sends it in its turn. Raises `Overflow`."""
         if self._waiting >= MAX_WAITING:
             raise Overflow(f"{MAX_WAITING} requests wait to be sent; await some of them before asking more")
         request.turn = next(self._turns)
@@ -129,7 +129,7 @@ class Pacer:
         self.send_waiting()
 
     def withdraw(self, request: Request) -> None:
-        """Nobody waits for its reply any more."""
+        """Gives up a request: cancels it on the server if it is in flight, or else does not send it."""
         if request.connection is not None:
             request.connection.cancel(request)
         elif request.turn is not None and not request.is_withdrawn:
@@ -142,7 +142,7 @@ class Pacer:
                 heapq.heapify(self._queue)
 
     async def flush(self) -> None:
-        """Waits until every send is known to be done; raises `ConnectionLost` if one may not be."""
+        """Waits until all sends are known to be done. Raises `ConnectionLost` if one of them may not have run."""
         if not self._sends:
             return
         done = asyncio.get_running_loop().create_future()
@@ -156,17 +156,17 @@ class Pacer:
 
     @property
     def has_waiters(self) -> bool:
-        """Whether somebody waits until sends are done."""
+        """Whether requests or flushes wait until sends are done."""
         return bool(self._waiting or self._flushes)
 
     def _enqueue(self, request: Request) -> None:
-        assert request.turn is not None  # noqa: S101  # `submit` gave it one
+        assert request.turn is not None  # noqa: S101  # set by `submit`
         request.connection = None
         self._waiting += 1
         heapq.heappush(self._queue, (request.turn, request))
 
     def send_waiting(self) -> None:
-        """Sends what may be sent now."""
+        """Sends waiting requests while there is room."""
         while self._queue and self._connection is not None and self._retry_timer is None:
             request = self._queue[0][1]
             if not request.is_withdrawn:
@@ -178,19 +178,19 @@ class Pacer:
             if not request.is_withdrawn:
                 self._connection.put(request)
 
-    # ------------------------------------------------------------------------------------------------ being told
+    # ------------------------------------------------------------------------------------------------ notifications
     def attach(self, connection: "Connection") -> None:
-        """There is a connection."""
+        """Starts sending on a new connection."""
         self._connection = connection
         self._backoff.reset()
         self.send_waiting()
 
     def detach(self) -> None:
-        """It was lost. What waits goes on waiting."""
+        """Stops sending after the connection was lost. Waiting requests stay in the queue."""
         self._connection = None
 
     def end(self, failure: ConnectionFailed) -> None:
-        """There will be none any more."""
+        """Fails all waiting requests and flushes: there will be no more connections."""
         self._connection = None
         self._resume()
         queue, self._queue = self._queue, []
@@ -205,8 +205,11 @@ class Pacer:
                 flush.set_exception(failure.again())
 
     def retry(self, request: Request, reply: Reply) -> None:
-        """The server had no room for a request: it is sent again, in its turn, after a wait; or the server is being
-        stopped: it is sent on the next connection."""
+        """Queues a request again that the server refused without running it.
+
+        If the server had no room, the request is sent after a wait. If the server is stopping, it is sent on the next
+        connection.
+        """
         ctx = reply.errors[0].get("ctx") or {}
         if type(value := ctx.get("value")) is int and value > 0:
             if ctx["limit"] == "max_queued_actions":
@@ -215,17 +218,17 @@ class Pacer:
                 self.max_size = min(self.max_size, value)
         self._enqueue(request)
         if reply.errors[0].get("type") == "shutting_down":
-            self._connection = None  # it is about to be closed, and would lose what is under way
+            self._connection = None  # it will close soon, and requests in flight would be lost
         elif self._retry_timer is None:
             seconds = self._backoff.seconds()
             self._retry_timer = asyncio.get_running_loop().call_later(seconds, self._resume)
 
     def on_answered(self) -> None:
-        """The server had room for one."""
+        """Resets the back-off: the server had room for a request."""
         self._backoff.reset()
 
     def finish_send(self, request: Request) -> None:
-        """A send is done, or was refused by an error."""
+        """Records that a send has run or has failed."""
         self._sends -= 1
         if not self._sends:
             for flush in self._flushes:
@@ -233,7 +236,7 @@ class Pacer:
                     flush.set_result(None)
 
     def fail_sends(self, requests: list[Request], exc: ConnectionLost) -> None:
-        """The connection was lost with sends under way, of which nobody knows whether they were carried out."""
+        """Logs sends that were in flight on a lost connection, and fails the flushes: they may have run or not."""
         if not requests:
             return
         logger.warning("%d sent without waiting for a reply, %s first: %s", len(requests), requests[0], exc)

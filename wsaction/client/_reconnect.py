@@ -1,4 +1,4 @@
-"""`ConnectionManager`: one connection at a time, made again when it is lost, for as long as that makes sense."""
+"""`ConnectionManager`: keeps one connection open and reconnects until the server refuses the client."""
 
 import asyncio
 import logging
@@ -21,17 +21,17 @@ __all__ = ("ConnectionManager", "State")
 logger = logging.getLogger("wsaction.client")
 
 State = Literal["connecting", "connected", "waiting", "closed"]
-"""``waiting``: until the next try to connect. ``closed``: for good."""
+"""The state of a client: ``waiting`` until the next attempt to connect, ``closed`` for good."""
 
 OnState = Callable[[State, Exception | None], None]
 
-STABLE_AFTER = 10.0  # seconds after which a connection counts as one that went well
-MIN_CREDENTIAL_LIFETIME = 1.0  # seconds that a credential has to last to be renewed without a wait when it expires
-MIN_REFRESH_WAIT, MAX_REFRESH_WAIT = 0.5, 30.0  # seconds between two $auth after the expiry, as far as we know
+STABLE_AFTER = 10.0  # seconds after which a connection resets the back-off and the count of refusals
+MIN_CREDENTIAL_LIFETIME = 1.0  # seconds; an expired credential that was valid for less is renewed only after a wait
+MIN_REFRESH_WAIT, MAX_REFRESH_WAIT = 0.5, 30.0  # seconds between two $auth after the known expiry
 
 
 class ConnectionManager:
-    """Keeps a link up from `open` until `close`, or until the server says no. See `clients.Client`."""
+    """Keeps a connection open from `open` until `close`, or until the server refuses the client. See `Client`."""
 
     def __init__(
         self,
@@ -53,16 +53,16 @@ class ConnectionManager:
         self._changed = asyncio.Event()
         self._failure: ConnectionFailed | None = None
         self._runner: asyncio.Task[None] | None = None
-        self._refusals = 0  # in a row: between them no connection was let in that ended otherwise, or was stable
+        self._refusals = 0  # consecutive ones; a connection that was accepted and not refused later resets the count
         self.state: State = "connecting"
 
     @property
     def connection(self) -> Connection | None:
-        """The connection, while there is one."""
+        """The open connection, or None."""
         return None if self._connection is None or self._connection.is_lost else self._connection
 
     async def connected(self) -> Connection:
-        """The connection; waits for it. Raises `ConnectionFailed` where there will be none."""
+        """Waits for an open connection and returns it. Raises `ConnectionFailed` if there will be none."""
         while (connection := self.connection) is None:
             self.check()
             self._changed.clear()
@@ -70,17 +70,17 @@ class ConnectionManager:
         return connection
 
     def check(self) -> None:
-        """Raises `ConnectionFailed` where there will be no connection, ``RuntimeError`` before `open`."""
+        """Raises `ConnectionFailed` if there will be no connection, and ``RuntimeError`` before `open`."""
         if self._failure is not None:
             raise self._failure.again()
         if self._runner is None:
             raise RuntimeError("the client is not connected; use it in `async with connect(...) as client:`")
 
-    # ------------------------------------------------------------------------------------------------ its life
+    # ------------------------------------------------------------------------------------------------ lifecycle
     async def open(self) -> None:
-        """Connects for the first time, which is not tried twice."""
+        """Connects for the first time, in a single attempt."""
         if self._runner is not None or self._failure is not None:
-            raise RuntimeError("this client was entered before; make a new one")
+            raise RuntimeError("this client was entered before; create a new one")
         self._set_state("connecting")
         try:
             connection, expires_at = await self._dialer.dial(self._router.on_event, self._pacer)
@@ -91,7 +91,7 @@ class ConnectionManager:
         self._attach(connection)
 
     async def close(self) -> None:
-        """Ends it; nothing of it runs any more then."""
+        """Closes the connection for good. No task of the client runs afterwards."""
         runner: Any = self._runner
         runner.cancel()
         try:
@@ -107,7 +107,7 @@ class ConnectionManager:
             self._connection = None
             self._end(None)
         if not runner.cancelled():
-            runner.result()  # a bug of ours is told
+            runner.result()  # raises an unexpected exception
 
     async def _run(self, connection: Connection, expires_at: float | None) -> None:
         try:
@@ -130,7 +130,7 @@ class ConnectionManager:
             raise
 
     async def _serve(self, connection: Connection, expires_at: float | None) -> ConnectionLost:
-        """A link's life."""
+        """Runs a connection until it is lost, and cleans up."""
         maintaining = asyncio.create_task(self._maintain(connection, expires_at))
         try:
             lost = await connection.run()
@@ -153,9 +153,9 @@ class ConnectionManager:
     async def _connect_again(
         self, lost: ConnectionLost, is_expired: bool, at_once: bool
     ) -> tuple[Connection, float | None]:
-        """The next link. Raises `ConnectionFailed` where there is none to come.
+        """Returns the next connection. Raises `ConnectionFailed` if the server refuses the client.
 
-        ``is_expired``: the server closed because the credential has expired, which is no refusal of the next one.
+        ``is_expired``: the server closed because the credential expired, which does not refuse the next one.
         """
         failure = refusal(self._dialer.url, lost)
         cause: Exception = lost
@@ -176,17 +176,17 @@ class ConnectionManager:
                     raise
                 cause = exc
             except Exception as exc:
-                logger.warning("no credential to connect with", exc_info=exc)
+                logger.warning("the credential could not be obtained", exc_info=exc)
                 cause = exc
 
     def _is_final(self, failure: ConnectionFailed) -> bool:
-        """Whether it is not to be tried again. A function for the credential has one more try: it may give another."""
+        """Whether to give up. A callable credential gets one more attempt, since it may return another credential."""
         if not failure.is_final:
             return False
         self._refusals += 1
         return self._refusals > 1 or not self._dialer.can_renew
 
-    # ------------------------------------------------------------------------------------------------ maintaining it
+    # ------------------------------------------------------------------------------------------------ maintenance
     async def _maintain(self, connection: Connection, expires_at: float | None) -> None:
         async with asyncio.TaskGroup() as tasks:
             if self._heartbeat is not None:
@@ -202,10 +202,10 @@ class ConnectionManager:
             await asyncio.sleep(remaining if remaining > 0 else seconds)
 
     async def _refresh(self, connection: Connection, expires_at: float | None) -> None:
-        """Authenticates again at half time, for as long as the server says that there is an end.
+        """Authenticates again after half of the remaining lifetime, as long as the credential expires.
 
-        Where that is up and the server has not closed, its clock is behind ours, or it cannot be asked: it is asked
-        less and less often.
+        If the expiry has passed and the connection is still open, the clocks differ or ``$auth`` fails. The waits then
+        grow from `MIN_REFRESH_WAIT` to `MAX_REFRESH_WAIT`.
         """
         min_wait = MIN_REFRESH_WAIT
         while expires_at is not None:
@@ -223,9 +223,9 @@ class ConnectionManager:
             except Exception as exc:
                 logger.warning("the credential could not be refreshed: %s", exc)
 
-    # ------------------------------------------------------------------------------------------------ telling
+    # ------------------------------------------------------------------------------------------------ notifications
     def _end(self, failure: ConnectionFailed | None) -> None:
-        """No connection any more: everybody who waits for something is told."""
+        """Ends everything that waits for a connection: with ``failure``, or because the client was closed."""
         if self._failure is not None:
             return
         self._failure = failure or ConnectionFailed("the client is closed")
@@ -239,10 +239,10 @@ class ConnectionManager:
         for watcher in tuple(self._watchers):
             try:
                 watcher(state, cause)
-            except Exception:  # it is told of the connection, which must not end by it
+            except Exception:  # a watcher must not break the connection
                 logger.exception("on_state(%r, ...) failed", state)
 
     def watch(self, watcher: OnState) -> Callable[[], None]:
-        """Tells it of each new state; returns what ends that."""
+        """Calls ``watcher`` with each new state. Returns a function that removes it."""
         self._watchers.append(watcher)
         return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None

@@ -1,7 +1,7 @@
-"""`Subscription`: the events of one route, once and in order, through lost connections and slow consumers.
+"""`Subscription`: the events of one route, each once and in order, across reconnects and slow consumers.
 
-`SharedRoute` is what all subscriptions of one route share: the server's subscription, of which a connection has one.
-The two are one thing: what a subscription has received decides what its route asks for next.
+`SharedRoute` is what all subscriptions of a route share: the subscription on the server, one for each connection. The
+two are one thing: what each subscription has received decides what its route requests next.
 """
 
 import asyncio
@@ -36,23 +36,25 @@ __all__ = ("SharedRoute", "Subscription", "SubscriptionState")
 logger = logging.getLogger("wsaction.client")
 
 SubscriptionState = Literal["joining", "live", "recovering", "closed"]
-"""``joining``: the server has not answered yet. ``recovering``: what was missed is being asked for."""
+"""The state of a subscription: ``joining`` until the server has answered, ``recovering`` while it catches up."""
 
 
 class Subscription:
-    """The events of a route: an async context manager that subscribes, and an async iterator of what comes.
+    """The events of a route: an async context manager that subscribes, and an async iterator.
 
-    Iterating gives each `Event` once and in order, and a `Resync` wherever something was lost: after a reconnect that
-    came too late for the server's history, when the server says so, or where ``since`` could not be honoured. It ends
-    when the client is closed, and raises the `ActionError` with which the server refuses to go on (the right to see the
-    route was taken away), or `ConnectionFailed`. Events wait for their consumer, at most ``buffer`` characters of them;
-    what comes beyond that is asked for again from the server's history, so that a slow consumer keeps nobody waiting.
+    Iterating yields each `Event` once and in order. It yields a `Resync` where events were lost: if the server's
+    history does not reach back to the position before a reconnect or to ``since``, or if the server reports a loss. The
+    iteration ends when the client is closed. It raises `ActionError` if the server ends the subscription, for example
+    because the user lost the right to see the route, and `ConnectionFailed`.
 
-    Subscriptions of one route share one of the server's, which ends with the last of them. Each has its own position,
-    buffer and snapshot.
+    At most ``buffer`` characters of events wait for the consumer. Over that, the subscription drops events and later
+    requests them from the server's history, so that a slow consumer delays no other.
 
-    ``position`` is that of the last item that was handed out: keep it, and pass it as ``since`` another day.
-    ``snapshot`` and ``recovered`` are what the server said on entering; ``recovered`` is None without ``since``.
+    Subscriptions of one route share one subscription on the server, which ends with the last of them. Each has its own
+    position, buffer and snapshot.
+
+    ``position`` is that of the last item that was yielded; save it, and pass it as ``since`` later. ``snapshot`` and
+    ``recovered`` are from the server's reply on entering; ``recovered`` is None without ``since``.
     """
 
     def __init__(
@@ -81,19 +83,19 @@ class Subscription:
         self._watchers: list[Callable[[SubscriptionState], None]] = []
         self.shared: SharedRoute | None = None
         self._buffer: Buffer[_QueuedItem] = Buffer()
-        self.is_behind = False  # more waits than may; what comes is dropped, and asked for again once there is room
-        self.is_lost = False  # whether something was lost that the next answer makes good
+        self.is_behind = False  # the buffer is full: drops events, and requests them again later
+        self.is_lost = False  # events were lost, for which the next reply brings a snapshot
         self._entered: asyncio.Future[None] | None = None
 
     @property
     def route(self) -> str:
-        """The route, as its events name it."""
+        """The canonical route, as in its events."""
         return self.asked_route.partition("?")[0] if self.shared is None else self.shared.name
 
-    # ------------------------------------------------------------------------------------------------ its life
+    # ------------------------------------------------------------------------------------------------ lifecycle
     async def __aenter__(self) -> "Subscription":
         if self._entered is not None:
-            raise RuntimeError(f"this subscription to {self.route!r} was entered before; make a new one")
+            raise RuntimeError(f"this subscription to {self.route!r} was entered before; create a new one")
         self._entered = asyncio.get_running_loop().create_future()
         self.shared = self._router.shared_route(self.route, self._backoff)
         self.shared.add(self)
@@ -115,7 +117,7 @@ class Subscription:
         self.close()
 
     def close(self) -> None:
-        """Ends it, at once: what waits and what comes is dropped. The last one of a route unsubscribes."""
+        """Ends the subscription at once and drops waiting items. The last one of a route unsubscribes on the server."""
         self._buffer.end()
         self._buffer.clear()
         self._set_state("closed")
@@ -126,7 +128,7 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Event | Resync:
-        if self._entered is None:  # nothing would ever come
+        if self._entered is None:  # it would wait for ever
             raise RuntimeError(
                 f"this subscription to {self.asked_route!r} was not entered; enter it: "
                 f"async with client.subscribe({self.asked_route!r}) as subscription"
@@ -138,7 +140,7 @@ class Subscription:
         return queued.item
 
     def on_state(self, watcher: Callable[[SubscriptionState], None]) -> Callable[[], None]:
-        """Calls ``watcher`` with each new `SubscriptionState`; returns a function that ends that."""
+        """Calls ``watcher`` with each new `SubscriptionState`. Returns a function that removes it."""
         self._watchers.append(watcher)
         return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
 
@@ -149,40 +151,40 @@ class Subscription:
         for watcher in tuple(self._watchers):
             try:
                 watcher(state)
-            except Exception:  # the subscription must not end by it
+            except Exception:  # a watcher must not break the subscription
                 logger.exception("on_state(%r) of %s failed", state, self.asked_route)
 
-    # ------------------------------------------------------------------------------------------------ its route's word
+    # ------------------------------------------------------------------------------------------------ for its route
     @property
     def has_entered(self) -> bool:
-        """Whether it was answered once."""
+        """Whether the server has answered once."""
         return self._entered is not None and self._entered.done()
 
     @property
     def is_drained(self) -> bool:
-        """Whether nothing waits for the consumer."""
+        """Whether no item waits for the consumer."""
         return not self._buffer
 
     def end(self, exc: Exception | None = None) -> None:
-        """Nothing more comes: because of ``exc``, or because the client is closed."""
+        """Ends the iteration: with ``exc``, or normally if the client is closed."""
         self._buffer.end(exc)
         self._set_state("closed")
         if self._entered is not None and not self._entered.done():
             self._entered.set_exception(exc or ClientError("the client is closed"))
-            self._entered.exception()  # it is seen by whoever enters, who may have gone
+            self._entered.exception()  # mark it as retrieved: the entering task may be gone
 
     def cut(self) -> None:
-        """It has to be asked for again: what is known stays."""
+        """Records that the connection was lost. Waiting items stay."""
         if self.has_entered:
             self._set_state("recovering")
 
     def joined(self, position: Position, recovered: bool | None, snapshot: Any, size: int) -> None:
-        """From here on what comes follows without a hole."""
+        """Handles the server's reply: all events after ``position`` will arrive."""
         since = self.received
         lost = self.is_lost or (since is not None and not recovered)
         self.is_lost = False
         self.is_behind = False
-        if since is not None and not lost:  # the position in the reply is the one before what follows
+        if since is not None and not lost:  # the recovered events follow; it may have some of them
             position = Position(position.epoch, max(position.offset, since.offset))
         self.received = position
         if lost:
@@ -195,7 +197,7 @@ class Subscription:
         self._set_state("live")
 
     def told(self, event: Event, size: int) -> None:
-        """An event of its route came."""
+        """Delivers an event of its route."""
         if self.is_behind:
             return
         if self._buffer and self._buffer.size + size > self._max_size:
@@ -203,19 +205,19 @@ class Subscription:
             self._set_state("recovering")
         elif event.offset is None:
             self._buffer.put(_QueuedItem(event, self.received), size)
-        elif self.received is None or event.offset > self.received.offset:  # else it is known
+        elif self.received is None or event.offset > self.received.offset:  # drops duplicates
             self.received = Position(self.received.epoch if self.received else "", event.offset)
             self._buffer.put(_QueuedItem(event, self.received), size)
 
     def moved(self, position: Position) -> None:
-        """Its position is another, without an event."""
+        """Moves the position without an event."""
         if not self.is_behind:
             self.received = position
             self._set_position(position)
 
     def missed(self, position: Position) -> None:
-        """Something was lost."""
-        if self.wants_snapshot:  # what comes until there is a new one is in it, or comes after it
+        """Records that events were lost."""
+        if self.wants_snapshot:  # later events are in the next snapshot or arrive after it
             self.is_lost = True
             self._set_state("recovering")
         elif not self.is_behind:
@@ -223,7 +225,7 @@ class Subscription:
             self._put_resync(Resync(position), size=1)
 
     def _put_resync(self, item: Resync, size: int) -> None:
-        """It always fits, as nothing follows it that does not, and one right after another takes its place."""
+        """Adds a `Resync`, even to a full buffer. It replaces a `Resync` right before it."""
         last = self._buffer.last
         if last is not None and isinstance(last.item, Resync):
             last.item = item
@@ -232,7 +234,7 @@ class Subscription:
             self._buffer.put(_QueuedItem(item, item.position), size)
 
     def _set_position(self, position: Position) -> None:
-        """The position behind the last item that waits is another."""
+        """Sets the position after the last waiting item, or the current one if none waits."""
         if (last := self._buffer.last) is not None:
             last.position = position
         else:
@@ -241,45 +243,45 @@ class Subscription:
 
 @dataclass(slots=True)
 class _QueuedItem:
-    """What waits for the consumer, and the position behind it."""
+    """An item that waits for the consumer, and the position after it."""
 
     item: Event | Resync
     position: Position | None
 
 
 class SharedRoute:
-    """One route that this client is subscribed to, for all of its subscriptions there.
+    """A route with all subscriptions of this client to it.
 
-    The server has one subscription of a route for each connection, and a new ``subscribe`` replaces it. So one is asked
-    for at a time, for as many subscriptions as it serves: those that are joining, or have to catch up. The others go on
-    meanwhile, and drop by its offset what comes to them twice. If the answer's position is later than what one of them
-    had, that one catches up next.
+    The server keeps one subscription per route and connection; a new ``subscribe`` replaces it. This class therefore
+    sends one ``subscribe`` at a time, for as many subscriptions as possible: those that join and those that catch up.
+    The live subscriptions continue meanwhile and drop duplicates by their offsets. If a live subscription is behind the
+    reply's position, it catches up next.
     """
 
     def __init__(self, name: str, manager: "ConnectionManager", router: "EventRouter", backoff: Backoff) -> None:
-        self.name = name  # under which its events come
+        self.name = name  # the route in its events
         self._manager = manager
         self._router = router
         self._backoff = backoff
         self._live: dict[Subscription, None] = {}
-        self._pending: dict[Subscription, None] = {}  # to be asked for
+        self._pending: dict[Subscription, None] = {}  # those for which to send ``subscribe``
         self._request: _SubscribeRequest | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
-        self._subscribed_as = ""  # with which it is subscribed on this connection; "": it is not
-        self._unsubscribing: object | None = None  # the request to unsubscribe that is under way
+        self._subscribed_as = ""  # the route of the last ``subscribe`` on this connection; "": not subscribed
+        self._unsubscribing: object | None = None  # the ``unsubscribe`` in flight
 
     @property
     def _subscriptions(self) -> list[Subscription]:
         return [*self._live, *self._pending]
 
-    # ------------------------------------------------------------------------------------------------ who shares it
+    # ------------------------------------------------------------------------------------------------ members
     def add(self, subscription: Subscription) -> None:
-        """One more."""
+        """Adds a subscription as pending."""
         self._pending[subscription] = None
 
     def leave(self, subscription: Subscription) -> None:
-        """One fewer; the last one unsubscribes. Until the server has said that it is done, what comes is dropped."""
+        """Removes a subscription; the last one unsubscribes. Until the server confirms that, its events are dropped."""
         if subscription not in self._subscriptions:
             return
         self._live.pop(subscription, None)
@@ -289,7 +291,7 @@ class SharedRoute:
         self._cancel_timers()
         self._request = None
         connection = self._manager.connection
-        if connection is None or not self._subscribed_as:  # the server does not know of it
+        if connection is None or not self._subscribed_as:  # the server has no subscription
             self._router.remove(self)
             return
         request = self._unsubscribing = _UnsubscribeRequest(self)
@@ -297,14 +299,14 @@ class SharedRoute:
         connection.ask("unsubscribe", route_text, {}, request)
 
     def on_unsubscribed(self, request: object) -> None:
-        """The server has said that it is unsubscribed."""
+        """Handles the reply to ``unsubscribe``, or its loss."""
         if request is self._unsubscribing:
             self._unsubscribing = None
             if not self._live and not self._pending:
                 self._router.remove(self)
 
     def merge(self, other: "SharedRoute") -> None:
-        """Takes over those of another one, which turned out to be the same route."""
+        """Takes over the subscriptions of ``other``, which turned out to be the same route."""
         for subscription in other._subscriptions:
             subscription.shared = self
             self._pending[subscription] = None
@@ -312,13 +314,13 @@ class SharedRoute:
         other._live.clear()
         other._pending.clear()
         other._cancel_timers()
-        if other._unsubscribing is not None:  # by its own name for it, which ends this one at the server too
+        if other._unsubscribing is not None:  # its ``unsubscribe`` ends this route's subscription on the server too
             self.on_disconnected()
             self.request_pending(self._manager.connection)
 
-    # ------------------------------------------------------------------------------------------------ asking
+    # ------------------------------------------------------------------------------------------------ requests
     def request_pending(self, connection: Connection | None) -> None:
-        """Asks for those that wait, one after the other, if nothing is being asked."""
+        """Sends ``subscribe`` for pending subscriptions, unless a request or a retry is under way."""
         for subscription in [*self._live]:
             if subscription.is_lost or (subscription.is_behind and subscription.is_drained):
                 self._move_to_pending(subscription)
@@ -335,7 +337,7 @@ class SharedRoute:
         self._pending[subscription] = None
 
     def _try_join_locally(self, subscription: Subscription) -> bool:
-        """One that wants no more than what comes from now on needs no word of the server's, once there is one live."""
+        """Joins a subscription without a request if it needs only the events of a live one. Returns whether it did."""
         positions = [live.received for live in self._live if not live.is_behind and live.received is not None]
         received = max(positions, key=lambda position: position.offset, default=None)
         if received is None or subscription.wants_snapshot or subscription.has_entered:
@@ -348,7 +350,7 @@ class SharedRoute:
         return True
 
     def _send_subscribe(self, connection: Connection, first: Subscription) -> None:
-        """Subscribes with what the first one needs, and all who need the same."""
+        """Sends ``subscribe`` for the first subscription and for all others that the same reply can serve."""
         since, route_text = self._since(first), first.asked_route
         if since is None:
             subscriptions = [
@@ -357,7 +359,7 @@ class SharedRoute:
                 if self._since(pending) is None
                 and (not pending.wants_snapshot or (first.wants_snapshot and pending.asked_route == route_text))
             ]
-        else:  # from the earliest of them, once for all
+        else:  # the earliest position serves all of the same epoch
             positions = {
                 pending: position
                 for pending in self._pending
@@ -382,12 +384,12 @@ class SharedRoute:
         return None if subscription.is_lost else subscription.received
 
     def _on_timeout(self) -> None:
-        """No answer in time: it is asked again, if there is still a connection."""
+        """Sends the request again if there is no reply in time."""
         self._request = self._timer = None
         self.request_pending(self._manager.connection)
 
     def on_disconnected(self) -> None:
-        """The connection was lost."""
+        """Makes all subscriptions pending after the connection was lost."""
         self._cancel_timers()
         self._request = None
         self._subscribed_as = ""
@@ -400,7 +402,7 @@ class SharedRoute:
             self._router.remove(self)
 
     def end(self, exc_for: Callable[[], Exception | None]) -> None:
-        """Nothing more comes."""
+        """Ends all subscriptions, each with its own exception."""
         self._cancel_timers()
         for subscription in self._subscriptions:
             subscription.end(exc_for())
@@ -413,10 +415,10 @@ class SharedRoute:
                 timer.cancel()
         self._timer = self._retry = None
 
-    # ------------------------------------------------------------------------------------------------ being answered
+    # ------------------------------------------------------------------------------------------------ replies
     def on_reply(self, reply: Reply, request: "_SubscribeRequest") -> None:
-        """The server's word on subscribing."""
-        if request is not self._request:  # it has been asked again since, or was left
+        """Handles the reply to ``subscribe``."""
+        if request is not self._request:  # it was sent again since, or all subscriptions have left
             if self._unsubscribing is not None:
                 self._apply_name(reply)
             return
@@ -436,7 +438,7 @@ class SharedRoute:
         self._apply_name(reply)._on_subscribed(position, reply, request)
 
     def _apply_name(self, reply: Reply) -> "SharedRoute":
-        """The route under whose name its events come, as the server has said."""
+        """Renames the route as the reply says, and returns the route of that name."""
         name = reply.data.get("route") if isinstance(reply.data, dict) else None
         return self._router.rename(self, name) if isinstance(name, str) and name != self.name else self
 
@@ -447,15 +449,15 @@ class SharedRoute:
                 continue
             received = subscription.received
             if received is None or received.epoch != position.epoch or received.offset < position.offset:
-                self._move_to_pending(subscription)  # what is between its position and this one may not come any more
+                self._move_to_pending(subscription)  # events between its position and the reply's may be missing
         for subscription in request.subscriptions:
             if subscription not in self._pending:
-                continue  # it has left
+                continue  # it has left meanwhile
             since = self._since(subscription)
             needs_snapshot = subscription.wants_snapshot and (since is None or not recovered)
             if needs_snapshot and (not request.wants_snapshot or subscription.asked_route != request.route_text):
                 subscription.is_lost = subscription.is_lost or since is not None
-                continue  # that snapshot is another list's: it is asked for next
+                continue  # the reply has no snapshot for its query: it is served next
             self._pending.pop(subscription)
             self._live[subscription] = None
             subscription.joined(
@@ -467,7 +469,11 @@ class SharedRoute:
         self.request_pending(self._manager.connection)
 
     def _on_refused(self, error: ActionError, request: "_SubscribeRequest") -> None:
-        """Ends those for whom it was asked, unless they were there before and the server may think better of it."""
+        """Ends the subscriptions of a refused request, or retries if the refusal may be temporary.
+
+        If the server's queue is full, all are retried. After `Unavailable` and `Throttled`, only those that were joined
+        before are retried.
+        """
         is_full = isinstance(error, Unavailable) and error.ctx.get("limit") in QUEUE_BOUNDS
         may_pass = isinstance(error, (Unavailable, Throttled))
         for subscription in request.subscriptions:
@@ -475,7 +481,7 @@ class SharedRoute:
                 self._drop(subscription, action_error(error.status, error.errors, error.action, error.route))
         if may_pass and self._pending:
             wait = self._backoff.seconds() + ((error.retry_after or 0) if isinstance(error, Throttled) else 0)
-            logger.info("%s; asking again in %.3g s", error, wait)
+            logger.info("%s; subscribing again in %.3g s", error, wait)
             self._retry = asyncio.get_running_loop().call_later(wait, self._on_retry)
         else:
             self.request_pending(self._manager.connection)
@@ -494,9 +500,9 @@ class SharedRoute:
         if not self._live and not self._pending:
             self._router.remove(self)
 
-    # ------------------------------------------------------------------------------------------------ being told
+    # ------------------------------------------------------------------------------------------------ events
     def deliver(self, event: Event, size: int) -> None:
-        """An event of its route came."""
+        """Delivers an event of this route."""
         if event.event == "$unsubscribed":
             error = {"type": "permission_denied", "msg": "The right to this was lost after it was subscribed to."}
             if self._live or (self._request is None and self._pending):
@@ -526,7 +532,7 @@ class SharedRoute:
 
 
 class _SubscribeRequest:
-    """The `pacing.ReplyReceiver` of one request to subscribe."""
+    """The `ReplyReceiver` of a ``subscribe`` request."""
 
     def __init__(
         self,
@@ -544,17 +550,17 @@ class _SubscribeRequest:
         self._route.on_reply(reply, self)
 
     def on_lost(self, exc: Exception) -> None:
-        """It is asked again on the next connection."""
+        """Does nothing: the route sends it again on the next connection."""
 
 
 class _UnsubscribeRequest:
-    """The `pacing.ReplyReceiver` of one request to unsubscribe."""
+    """The `ReplyReceiver` of an ``unsubscribe`` request."""
 
     def __init__(self, route: SharedRoute) -> None:
         self._route = route
 
     def on_reply(self, reply: Reply) -> None:
-        if reply.error is not None and reply.status >= 500:  # refused: there is no such subscription any more
+        if reply.error is not None and reply.status >= 500:  # below 500, the server no longer has the subscription
             logger.warning("%s", reply.error)
         self._route.on_unsubscribed(self)
 
