@@ -1,4 +1,4 @@
-"""`wsaction.client`: calls, streams, errors and cancelling, against real servers."""
+"""`wsaction.client`: calls, streams, errors and cancellation, against real servers."""
 
 import asyncio
 import json
@@ -62,7 +62,7 @@ class Card(BaseModel):
 
 
 class Worker(AsyncAPIConsumer):
-    """What the clients of these tests ask."""
+    """The actions that these tests call."""
 
     ended: asyncio.Queue[str]
 
@@ -140,7 +140,7 @@ def client_of(server: Server, **options: Any) -> Client:
 
 
 async def ended(client: Client, what: str) -> None:
-    """Waits until the server has ended it."""
+    """Waits until the server has ended the action."""
     async with asyncio.timeout(WAIT):
         while what not in await client.call("ended_so_far"):
             pass
@@ -313,7 +313,7 @@ async def test_leaving_the_loop_cancels_the_stream(server: Server) -> None:
 
 
 async def test_calls_go_on_beside_streams_and_between_their_items(server: Server) -> None:
-    async with client_of(server, buffer=50_000) as client:  # reading pauses, but not while a call is under way
+    async with client_of(server, buffer=50_000) as client:  # reading pauses, but not during a call
         came = []
         async for number in client.stream("count", to=3_000):
             came.append(number)
@@ -339,7 +339,7 @@ async def test_a_stream_that_nobody_takes_from_ends_in_an_overflow() -> None:
         asked = await peer.frame("endless")
         await peer.reply(asked, 0, 206)
         assert await first == 0
-        waiting = asyncio.create_task(client.call("echo"))  # so that reading goes on
+        waiting = asyncio.create_task(client.call("echo"))  # a call in flight keeps the client reading
         echo = await peer.frame("echo")
         for number in range(1, 40):
             await peer.reply(asked, number, 206)
@@ -447,7 +447,7 @@ async def test_a_connection_that_is_lost_while_reading_pauses() -> None:
         await peer.socket.wait_closed()
         assert await anext(stream) == 1
         for _ in range(3):
-            await client.send("note")  # nobody hears it
+            await client.send("note")  # an action that does not reply
         assert [await anext(stream) for _ in range(2)] == [2, 3]
         with pytest.raises(ConnectionLost):
             await rest_of(stream)
@@ -544,7 +544,7 @@ async def test_nothing_is_left_running(server: Server) -> None:
     with pytest.raises(ConnectionLost, match="closed by this client"):
         await hanging
     async with client_of(server):
-        pass  # at once
+        pass  # closes at once
     assert asyncio.all_tasks() == before
 
 

@@ -1,4 +1,4 @@
-"""`wsaction.client`: lost connections, reconnecting, credentials, and what ends it for good."""
+"""`wsaction.client`: lost connections, reconnects, credentials, and refusals that end the client."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ SOON = {"first_wait": 0.01, "longest_wait": 0.02, "proxy": None}
 
 
 class States:
-    """What ``on_state`` was told."""
+    """Records the calls of ``on_state``."""
 
     def __init__(self) -> None:
         self.all: list[str] = []
@@ -68,7 +68,7 @@ async def test_what_is_in_flight_at_a_drop_is_lost_and_never_sent_again(serve: C
             with pytest.raises(ConnectionLost):
                 async for _ in stream:
                     pass
-            waiting = asyncio.create_task(client.call("echo", text="later"))  # not sent yet: it waits
+            waiting = asyncio.create_task(client.call("echo", text="later"))  # waits for the next connection
             await states.reach("waiting")
             relay.is_open = True
             assert await waiting == "later"
@@ -164,7 +164,7 @@ async def test_other_closes_are_not(code: int) -> None:
 
 
 class Numbered:
-    """A `token` function that counts: "token-1", "token-2", ..."""
+    """A `token` callable that counts: "token-1", "token-2", ..."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -175,7 +175,7 @@ class Numbered:
 
 
 def token_of(peer: Peer) -> str:
-    """The token that a client has offered."""
+    """Returns the token that a client has offered."""
     offered: str = peer.socket.request.headers["Sec-WebSocket-Protocol"]
     return offered.rpartition("bearer.")[2]
 
@@ -183,7 +183,7 @@ def token_of(peer: Peer) -> str:
 async def test_a_credential_that_expires_is_renewed_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsaction.client._reconnect.MIN_CREDENTIAL_LIFETIME", 0.0)
     states = States()
-    options: dict[str, Any] = {"first_wait": 60, "longest_wait": 60}  # so that a wait would be seen
+    options: dict[str, Any] = {"first_wait": 60, "longest_wait": 60}  # so long that a wait would time out the test
     async with (
         scripted() as server,
         connect(server.url, proxy=None, token=Numbered(), on_state=states, **options) as client,
@@ -228,7 +228,7 @@ async def test_a_token_that_was_fetched_anew_and_is_refused_twice_is_final() -> 
 
 
 async def test_refusals_with_a_connection_that_was_let_in_between_are_not_in_a_row() -> None:
-    """As of short tokens on a bad network: each drop may come as the token that is at hand has just expired."""
+    """Simulates short-lived tokens on a bad network, where a token may expire just before each drop."""
     async with scripted() as server, client_at(server, token=Numbered()) as (client, peer):
         for number in (2, 4, 6):
             server.greets = False
@@ -272,7 +272,7 @@ async def test_a_call_that_waits_as_the_credential_is_refused_fails_and_was_not_
         await peer.close(4403, "no")
         with pytest.raises(ConnectionFailed, match="code 4403, 'no'"):
             await waiting
-        assert await peer.gone() == 4403  # and nothing was sent before
+        assert await peer.gone() == 4403  # no request was sent before the close
 
 
 async def test_a_server_that_waits_for_auth_lets_a_client_send_it_by_itself() -> None:
@@ -486,7 +486,7 @@ class User:
 
 
 class Tokens(BearerAuthentication):
-    """A token is ``name-number``; it is good for 1.5 s where it is short."""
+    """Accepts tokens of the form ``name-number``; those named ``short`` are valid for 1.5 s."""
 
     first_frame = True
     seen: list[str] = []
@@ -558,7 +558,7 @@ async def test_auth_is_refreshed_before_it_expires(guarded: Server) -> None:
     states = States()
     async with client_of(guarded, auth=lambda: f"short-{next(numbers)}", on_state=states) as client:
         async with asyncio.timeout(WAIT):
-            while len(Tokens.seen) < 4:  # by then the first one, which held for 1.5 s, has expired
+            while len(Tokens.seen) < 4:  # by then the first token has expired
                 assert await client.call("whoami") == "ada"
         assert states.all == ["connecting", "connected"]
     assert Tokens.seen == [f"short-{number}" for number in range(4)]
@@ -690,7 +690,7 @@ async def test_a_token_that_a_server_accepts_to_refuse_is_a_failure_on_entering(
 
 
 class ShortTokens(BearerAuthentication):
-    """A token says when it ends."""
+    """Accepts tokens that contain their expiry."""
 
     def verify(self, token: str) -> Credential:
         return Credential(User("ada"), expires_at=float(token))
@@ -707,8 +707,8 @@ async def test_calls_go_on_over_tokens_that_live_for_a_second_or_less(serve: Cal
             try:
                 answered += await client.call("whoami") == "ada"
             except ConnectionLost:
-                continue  # it was under way as a token ended
+                continue  # it was in flight when a token expired
             except NotAuthenticatedReply:
-                continue  # it came after the token's end, and before the close
+                continue  # it arrived after the token expired and before the close
         assert answered > 4
         assert "closed" not in states.all

@@ -1,6 +1,4 @@
-"""`wsaction.cli.check`, `wsaction.routing._unreachable`, `wsaction.cli._routes`: what is found in declarations, and
-what
-is not."""
+"""`wsaction.cli.check`, `wsaction.routing._unreachable` and `wsaction.cli._routes`: findings and their absence."""
 
 import math
 from collections.abc import Iterable
@@ -55,7 +53,7 @@ class Rows(ListAPIActionHandler):
 
 
 def hosted(routes: Any, **options: Any) -> WSAction:
-    """An app that says by which names it is reached, which is one thing less to be found."""
+    """Returns an app with ``allowed_hosts``, so that `check` does not report ``any_host``."""
     return WSAction(routes, **{"allowed_hosts": ["example.com"], **options})
 
 
@@ -120,12 +118,12 @@ for converter, name in ((YearConverter, "year"), (NeverConverter, "never"), (Odd
         (path("<year:a>/", view), path("<int:a>/", view), False),
         (path("<int:a>/", view), path("<odd:a>/", view), True),
         (path("<odd:a>/", view), path("<int:a>/", view), False),
-        (path("<never:a>/", view), path("<never:b>/", view), False),  # no example of either is known
+        (path("<never:a>/", view), path("<never:b>/", view), False),  # there is no example route for either
         (path("<str:a>/<str:b>/", view), path("<int:x>/<slug:y>/", view), True),
         (re_path(r"^a/(\d+)/$", view), path("a/<int:pk>/", view), True),
         (re_path(r"^a", view), re_path(r"^a/(?P<x>\d+)/(?:(?P<y>\w+)/)?$", view), True),
         (path("a/<int:pk>/", view), re_path(r"^a/(\w+)/$", view), False),
-        (path("a/", view), re_path(r"^(?:a|b)/$|^c$", view), False),  # no example of it is known
+        (path("a/", view), re_path(r"^(?:a|b)/$|^c$", view), False),  # there is no example route for it
         (path("a/", include([path("<str:x>/", view)])), path("a/b/", view), True),
         (path("a/b/", view), path("a/", include([path("b/", view)])), True),
     ],
@@ -293,7 +291,7 @@ def test_attributes_that_nothing_reads() -> None:
         ("guard", IsAuthenticated, "rename it to permission_classes"),
         ("who_may", [AllowAny & IsAuthenticated], "rename it to permission_classes"),
         ("throttles", (UserRateThrottle("1/s"),), "rename it to throttle_classes"),
-        ("rate", UserRateThrottle("1/s"), None),  # see below: it is used
+        ("rate", UserRateThrottle("1/s"), None),  # not found: the action uses it
         ("STAFF", (IsAuthenticated,), None),
         ("own_permissions", (IsAuthenticated,), None),
         ("nothing", (), None),
@@ -441,7 +439,7 @@ def test_handlers_of_which_nobody_said_who_may() -> None:
     found = check(hosted([path("ws/", Open.as_asgi())]))
     assert [(one.level, one.code, one.place) for one in found] == [("warning", "no_permissions", "ws/ a/")]
     assert found[0].msg == "Silent has no permissions: any connected client may call one, three"
-    assert check(app(path("a/", Silent.as_aaah()))) == []  # those of the root count
+    assert check(app(path("a/", Silent.as_aaah()))) == []  # the permissions of the root apply
 
 
 def test_actions_without_an_end_and_lists() -> None:
@@ -491,7 +489,7 @@ def test_bounds_that_bound_nothing() -> None:
         ({}, ["any_host"]),
         ({"allowed_hosts": ["example.com"]}, []),
         ({"allowed_origins": ["https://example.com"]}, []),
-        ({"allowed_hosts": ["*"]}, []),  # it says so
+        ({"allowed_hosts": ["*"]}, []),  # explicitly any host
     ],
 )
 def test_an_app_that_says_neither_by_which_names_it_is_reached_nor_by_whom(

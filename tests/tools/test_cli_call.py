@@ -1,4 +1,4 @@
-"""``wsaction call``, through the command line's own entry."""
+"""``wsaction call``: output, errors and exit codes."""
 
 import asyncio
 import json
