@@ -10,6 +10,7 @@ import heapq
 import itertools
 import logging
 from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsaction._utils.backoff import Backoff
@@ -39,33 +40,24 @@ class ReplyReceiver(Protocol):
         """Handles a failure: there will be no more replies."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Request:
     """One request, until its final reply. Without a receiver it is a `send`, which gets no reply on success."""
 
-    __slots__ = (
-        "action",
-        "connection",
-        "is_counted",
-        "is_withdrawn",
-        "receiver",
-        "request_id",
-        "route",
-        "sent",
-        "text",
-        "turn",
-    )
+    action: str
+    route: str
+    keys: InitVar[Mapping[str, Any]]
+    receiver: ReplyReceiver | None
+    text: str = field(init=False)
+    turn: int | None = None  # its place in the order; None: sent out of turn
+    connection: "Connection | None" = None  # the connection on which it is in flight
+    request_id: str = ""  # unique on that connection
+    sent: asyncio.Future[None] | None = None  # for a send: done once it is on its way
+    is_counted: bool = False  # whether it counts as in flight on its connection
+    is_withdrawn: bool = False
 
-    def __init__(self, action: str, route: str, keys: Mapping[str, Any], receiver: ReplyReceiver | None) -> None:
-        self.action = action
-        self.route = route
-        self.receiver = receiver
-        self.text = encode_request(action, route, keys, None)
-        self.turn: int | None = None  # its place in the order; None: sent out of turn
-        self.connection: Connection | None = None  # the connection on which it is in flight
-        self.request_id = ""  # unique on that connection
-        self.sent: asyncio.Future[None] | None = None  # for a send: done once it is on its way
-        self.is_counted = False
-        self.is_withdrawn = False
+    def __post_init__(self, keys: Mapping[str, Any]) -> None:
+        self.text = encode_request(self.action, self.route, keys, None)
 
     @property
     def size(self) -> int:

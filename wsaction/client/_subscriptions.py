@@ -282,7 +282,7 @@ class SharedRoute:
 
     def leave(self, subscription: Subscription) -> None:
         """Removes a subscription; the last one unsubscribes. Until the server confirms that, its events are dropped."""
-        if subscription not in self._subscriptions:
+        if subscription not in self._live and subscription not in self._pending:
             return
         self._live.pop(subscription, None)
         self._pending.pop(subscription, None)
@@ -491,7 +491,7 @@ class SharedRoute:
         self.request_pending(self._manager.connection)
 
     def _drop(self, subscription: Subscription, exc: Exception) -> None:
-        if subscription in self._subscriptions:
+        if subscription in self._pending or subscription in self._live:
             self._pending.pop(subscription, None)
             self._live.pop(subscription, None)
             subscription.end(exc)
@@ -531,23 +531,17 @@ class SharedRoute:
         self.request_pending(self._manager.connection)
 
 
+@dataclass(slots=True, eq=False)
 class _SubscribeRequest:
     """The `ReplyReceiver` of a ``subscribe`` request."""
 
-    def __init__(
-        self,
-        route: SharedRoute,
-        route_text: str,
-        wants_snapshot: bool,
-        subscriptions: list[Subscription],
-    ) -> None:
-        self._route = route
-        self.route_text = route_text
-        self.wants_snapshot = wants_snapshot
-        self.subscriptions = subscriptions
+    route: SharedRoute
+    route_text: str
+    wants_snapshot: bool
+    subscriptions: list[Subscription]
 
     def on_reply(self, reply: Reply) -> None:
-        self._route.on_reply(reply, self)
+        self.route.on_reply(reply, self)
 
     def on_lost(self, exc: Exception) -> None:
         """Does nothing: the route sends it again on the next connection."""
