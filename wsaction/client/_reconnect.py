@@ -53,7 +53,7 @@ class ConnectionManager:
         self._changed = asyncio.Event()
         self._failure: ConnectionFailed | None = None
         self._runner: asyncio.Task[None] | None = None
-        self._refusals = 0  # consecutive ones; a connection that was accepted and not refused later resets the count
+        self._refusals = 0  # consecutive; reset by a connection that was stable, or accepted and not refused later
         self.state: State = "connecting"
 
     @property
