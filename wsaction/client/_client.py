@@ -15,7 +15,7 @@ from wsaction.client._pacing import Pacer, Request
 from wsaction.client._reconnect import ConnectionManager, State
 from wsaction.client._subscriptions import Subscription
 from wsaction.client.errors import CallTimeout, ClientError
-from wsaction.client.messages import Position, Reply, validated
+from wsaction.client.messages import Position, validated
 
 __all__ = ("Client", "connect")
 
@@ -159,16 +159,13 @@ class Client:
         :raises pydantic.ValidationError: The data does not match ``returns``.
         """
         seconds = self._timeout if timeout is _DEFAULT else timeout
-        reply = await self._within(seconds, f"{action} {route}", self._call(action, route, {**(params or {}), **keys}))
-        return reply.data if returns is None else validated(reply.data, returns)
-
-    async def _call(self, action: str, route: str, keys: Mapping[str, Any]) -> Reply:
         pending = PendingReply()
-        request = self._submit(Request(action, route, keys, pending))
+        request = self._submit(Request(action, route, {**(params or {}), **keys}, pending))
         try:
-            return await pending.future
+            reply = await self._within(seconds, f"{action} {route}", pending.future)
         finally:
             self._pacer.withdraw(request)
+        return reply.data if returns is None else validated(reply.data, returns)
 
     def _submit(self, request: Request) -> Request:
         self._manager.check()
