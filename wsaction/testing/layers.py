@@ -116,6 +116,7 @@ class LayerContract:
 
     # ------------------------------------------------------------------------------------------------ delivery
     async def test_what_is_published_arrives_in_order_with_its_position(self) -> None:
+        """Events arrive in the order of their publication, with the positions that ``publish`` returned."""
         async with self.opened() as (layer, sink):
             topic = new_topic()
             await self.subscribed(layer, sink, topic)
@@ -126,6 +127,7 @@ class LayerContract:
             _expect(received == wanted, "all five events in order", received)
 
     async def test_what_has_no_history_arrives_without_a_position(self) -> None:
+        """Without history, ``publish`` returns None, and the event arrives with the epoch ``""`` and the offset 0."""
         async with self.opened() as (layer, sink):
             topic = new_topic()
             await self.subscribed(layer, sink, topic)
@@ -135,6 +137,7 @@ class LayerContract:
             _expect(result == (None, [(topic, "", 0, event_body(1))]), "no position", result)
 
     async def test_only_what_is_subscribed_to_arrives(self) -> None:
+        """Events of other topics do not arrive."""
         async with self.opened() as (layer, sink):
             wanted, other = new_topic(), new_topic()
             await self.subscribed(layer, sink, wanted)
@@ -144,6 +147,7 @@ class LayerContract:
             _expect(len(sink.messages) == 1, "one message", sink.messages)
 
     async def test_what_is_unsubscribed_from_arrives_no_more(self) -> None:
+        """After ``unsubscribe``, which may be called twice, events do not arrive."""
         async with self.opened() as (layer, sink):
             topic, other = new_topic(), new_topic()
             await self.subscribed(layer, sink, topic)
@@ -156,6 +160,7 @@ class LayerContract:
             _expect(len(sink.messages) == 1, "one message", sink.messages)
 
     async def test_subscribing_twice_tells_once(self) -> None:
+        """A second ``subscribe`` is confirmed too, and each event still arrives once."""
         async with self.opened() as (layer, sink):
             topic, other = new_topic(), new_topic()
             await self.subscribed(layer, sink, topic)
@@ -167,6 +172,7 @@ class LayerContract:
             _expect(len(await sink.bodies(topic, 1)) == 1, "one message", sink.messages)
 
     async def test_who_subscribes_again_is_told_again(self) -> None:
+        """After ``unsubscribe``, a new ``subscribe`` is confirmed, and events arrive again."""
         async with self.opened() as (layer, sink):
             topic = new_topic()
             for n in range(3):
@@ -176,6 +182,7 @@ class LayerContract:
                 layer.unsubscribe(topic)
 
     async def test_topics_and_bodies_may_be_any_text(self) -> None:
+        """Topics and bodies may contain any characters, and may be long."""
         async with self.opened() as (layer, sink):
             for name in ("", "{a}", "a b\r\nc", "über/\u2028/", "%7B", "x" * 3_000):
                 topic, body = new_topic(name), event_body(1, "ü \u2028 {} " + "y" * 50_000)
@@ -187,6 +194,7 @@ class LayerContract:
                 _expect(page.events is not None and list(page.events) == [(1, body)], "the body", page)
 
     async def test_many_may_publish_at_once(self) -> None:
+        """Concurrent calls of ``publish`` get consecutive offsets, and events arrive in their order."""
         async with self.opened() as (layer, sink):
             topic = new_topic()
             await self.subscribed(layer, sink, topic)
@@ -208,6 +216,7 @@ class LayerContract:
         return start
 
     async def test_a_topic_begins_at_0_and_counts_in_one_epoch(self) -> None:
+        """A new topic is at offset 0; each event increases the offset by 1 within the same epoch."""
         async with self.opened() as (layer, _):
             topic = new_topic()
             page = await layer.read(topic, None, 10, HISTORY)
@@ -217,6 +226,7 @@ class LayerContract:
             _expect(positions == wanted, "1, 2, 3", positions)
 
     async def test_what_was_missed_is_read_whole(self) -> None:
+        """``read`` returns all events after a position, and the current position."""
         async with self.opened() as (layer, _):
             topic = new_topic()
             start = await self._publish(layer, topic, 6)
@@ -227,6 +237,7 @@ class LayerContract:
                 _expect(page.events is not None and list(page.events) == wanted, f"all since {since}", page)
 
     async def test_more_than_the_limit_is_not_read_in_part(self) -> None:
+        """``read`` returns no events if there are more than ``limit``."""
         async with self.opened() as (layer, _):
             topic = new_topic()
             start = await self._publish(layer, topic, 6)
@@ -234,6 +245,7 @@ class LayerContract:
             _expect(page == Page(Position(start.epoch, 6), None), "no events", page)
 
     async def test_a_position_that_was_never_given_out_has_no_past(self) -> None:
+        """``read`` returns no events for an unknown epoch, an offset out of range, or None."""
         async with self.opened() as (layer, _):
             topic = new_topic()
             start = await self._publish(layer, topic, 3)
@@ -245,6 +257,7 @@ class LayerContract:
                 _expect(page.position.epoch == start.epoch, "the same epoch", page)
 
     async def test_the_newest_are_kept_and_not_all(self) -> None:
+        """The history keeps at least its ``size`` newest events, but not all events."""
         async with self.opened() as (layer, _):
             topic, history = new_topic(), History(10, 60)
             start = await self._publish(layer, topic, 300, history)
@@ -254,6 +267,7 @@ class LayerContract:
             _expect(page.events is None, "no events, as not all 300 are kept", page)
 
     async def test_the_past_expires_and_the_position_stays(self) -> None:
+        """Events expire ``ttl`` seconds after the last one; the epoch and the offset stay."""
         async with self.opened() as (layer, _):
             topic, history = new_topic(), History(10, 0.05)
             start = await self._publish(layer, topic, 3, history)
@@ -269,6 +283,7 @@ class LayerContract:
             _expect(page.events is None, "no expired events", page)
 
     async def test_what_nobody_was_there_for_is_kept_only_if_the_history_says_so(self) -> None:
+        """Events without subscribers are kept only if the history says ``always``."""
         async with self.opened() as (layer, _):
             for always in (False, True):
                 topic, history = new_topic(), History(10, 60, always)
@@ -278,6 +293,7 @@ class LayerContract:
                 _expect((page.events is not None) == always, "kept" if always else "not kept", page)
 
     async def test_invalidating_begins_a_new_epoch_and_tells(self) -> None:
+        """``invalidate`` begins a new epoch at the same offset and delivers an empty body."""
         async with self.opened() as (layer, sink):
             for count in (0, 3):
                 topic = new_topic()
@@ -293,6 +309,7 @@ class LayerContract:
                 _expect(published == Position(page.position.epoch, count + 1), "the next offset", published)
 
     async def test_invalidating_without_history_tells_too(self) -> None:
+        """``invalidate`` delivers an empty body without history too."""
         async with self.opened() as (layer, sink):
             topic = new_topic()
             await self.subscribed(layer, sink, topic)
@@ -302,6 +319,7 @@ class LayerContract:
 
     # ------------------------------------------------------------------------------------------------ open and close
     async def test_it_is_opened_once_and_again_after_it_was_closed(self) -> None:
+        """Opening an open layer raises ``RuntimeError``; a closed layer can be opened again."""
         layer = self.make()
         for _ in range(2):
             sink, topic = Recorder(), new_topic()
@@ -318,6 +336,7 @@ class LayerContract:
             await layer.close()
 
     async def test_nothing_runs_once_it_is_closed(self) -> None:
+        """A closed layer has no tasks, and ``publish`` raises `LayerUnavailable`."""
         before = asyncio.all_tasks()
         async with self.opened() as (layer, sink):
             await self.subscribed(layer, sink, new_topic())
@@ -332,6 +351,7 @@ class LayerContract:
 
     # ------------------------------------------------------------------------------------------------ several processes
     async def test_processes_hear_each_other_in_one_order(self) -> None:
+        """If `shared`, two layers deliver the events of both in the same order."""
         if not self.shared:
             return
         async with self.opened() as (first, sink), self.opened() as (second, second_sink):
@@ -347,6 +367,7 @@ class LayerContract:
             _expect(offsets == list(range(1, 41)), "1 to 40", offsets)
 
     async def test_a_process_reads_what_another_published(self) -> None:
+        """If `shared`, a layer reads the events that another layer published."""
         if not self.shared:
             return
         async with self.opened() as (first, _), self.opened() as (second, _):

@@ -38,6 +38,7 @@ class QuerySetContract(ABC):
 
     # ---------------------------------------------------------------------------------------------- reading
     async def test_lookups(self) -> None:
+        """``filter``, ``exclude`` and ``count`` support all lookups and combinations of `Q`."""
         async with self.make(ROWS) as queryset:
             for q, slugs in LOOKUPS:
                 _check_equal(await _slugs(queryset.filter(q)), slugs, q)
@@ -45,12 +46,14 @@ class QuerySetContract(ABC):
                 _check_equal(await _slugs(queryset.exclude(q)), _others(slugs) if q else "abcde", ("exclude", q))
 
     async def test_orders_are_total_and_null_is_the_greatest(self) -> None:
+        """Orders are total, by the key in the end; null is greater than any value. The last ``order_by`` wins."""
         async with self.make(ROWS) as queryset:
             for order, slugs in ORDERS:
                 _check_equal(await _slugs(queryset.order_by(*order)), slugs, order)
             _check_equal(await _slugs(queryset.order_by("-pk").order_by()), "abcde", "the last order wins")
 
     async def test_slices_compose(self) -> None:
+        """Slices of slices work. Negative bounds, steps, indexes, and narrowing a slice raise."""
         async with self.make(ROWS) as queryset:
             for start, stop in ((None, 2), (1, 3), (3, None), (4, 9), (7, 9), (2, 1), (0, 0)):
                 part = queryset.order_by("-pk")[start:stop]
@@ -70,6 +73,7 @@ class QuerySetContract(ABC):
                 queryset[:2].order_by("slug")
 
     async def test_narrowing_leaves_the_original_as_it_was(self) -> None:
+        """Methods that narrow return a new queryset and do not change the original."""
         async with self.make(ROWS) as queryset:
             narrowed = queryset.filter(done=True)
             narrowed.exclude(slug="a").order_by("-pk")[:1]
@@ -78,6 +82,7 @@ class QuerySetContract(ABC):
             _check_equal(await _slugs(queryset), "abcde", "the original")
 
     async def test_one_object(self) -> None:
+        """``get``, ``first`` and ``exists`` work; ``get`` raises `NotFound` and `MultipleObjectsReturned`."""
         async with self.make(ROWS) as queryset:
             _check_equal((await queryset.get(pk="2")).slug, "b", "get")
             _check_equal((await queryset.filter(done=True).get(~Q(slug="a"))).slug, "d", "get")
@@ -94,6 +99,7 @@ class QuerySetContract(ABC):
                 await queryset.get(rank=3)
 
     async def test_what_cannot_be_asked(self) -> None:
+        """Unknown fields and lookups raise `FieldError`; invalid values raise `InvalidLookup` with the details."""
         async with self.make(ROWS) as queryset:
             for name in ("slugg", "slug__like", "owner__nam", "rank__contains", "slug__exact__exact", "", "__"):
                 with _raises(FieldError):
@@ -109,6 +115,7 @@ class QuerySetContract(ABC):
 
     # ---------------------------------------------------------------------------------------------- writing
     async def test_create(self) -> None:
+        """``create`` returns the object with a new key; conflicts raise `Conflict` with the fields, but no SQL."""
         async with self.make(ROWS) as queryset:
             created = await queryset.filter(slug="a").create(NEW)
             _check_equal((created.id > 5, created.title, created.rank), (True, "New", None), "created")
@@ -126,6 +133,7 @@ class QuerySetContract(ABC):
                 await queryset.create({**NEW, "slugg": "x"})
 
     async def test_update(self) -> None:
+        """``update`` changes and returns an object of this queryset; others raise `NotFound`, conflicts `Conflict`."""
         async with self.make(ROWS) as queryset:
             changed = await queryset.update(await queryset.get(pk=1), {"title": "Other", "rank": None})
             _check_equal((changed.title, changed.rank, changed.slug), ("Other", None, "a"), "update")
@@ -152,6 +160,7 @@ class QuerySetContract(ABC):
             _check_equal(await _slugs(queryset), "abde", "updated")
 
     async def test_delete(self) -> None:
+        """``delete`` removes an object of this queryset; others raise `NotFound`."""
         async with self.make(ROWS) as queryset:
             first, second = await queryset.get(pk=1), await queryset.get(pk=2)
             await queryset.filter(done=True).delete(first)
@@ -163,6 +172,7 @@ class QuerySetContract(ABC):
 
     # ---------------------------------------------------------------------------------------------- units of work
     async def test_a_unit_is_kept_as_a_whole_or_not_at_all(self) -> None:
+        """A unit of work is committed as a whole, or rolled back. Until the commit, only the unit sees its changes."""
         async with self.make(ROWS) as queryset:
             with _raises(ZeroDivisionError):
                 async with unit_of_work():
@@ -178,6 +188,7 @@ class QuerySetContract(ABC):
             _check_equal((await queryset.get(pk=2)).title, "Changed", "committed")
 
     async def test_a_refused_change_is_taken_back_alone(self) -> None:
+        """A change that raises `Conflict` does not affect the other changes of its unit."""
         async with self.make(ROWS) as queryset:
             async with unit_of_work():
                 second = await queryset.get(pk=2)
@@ -192,6 +203,7 @@ class QuerySetContract(ABC):
             _check_equal((await queryset.get(pk=2)).title, "Changed", "kept")
 
     async def test_changes_of_different_fields_all_stay(self) -> None:
+        """Concurrent updates of different fields of an object are all kept."""
         async with self.make(ROWS) as queryset:
             async with unit_of_work():
                 obj = await queryset.get(pk=1)
@@ -201,6 +213,7 @@ class QuerySetContract(ABC):
             _check_equal((obj.title, obj.rank), ("Elsewhere", 8), "both")
 
     async def test_what_is_to_follow_a_commit(self) -> None:
+        """Functions passed to ``on_commit`` run after the commit, in their order."""
         async with self.make(ROWS) as queryset:
             calls: list[Any] = []
 
@@ -215,6 +228,7 @@ class QuerySetContract(ABC):
             _check_equal(calls, [6, "after"], "after the commit")
 
     async def test_a_unit_that_is_cancelled_keeps_nothing(self) -> None:
+        """A unit whose task is cancelled is rolled back."""
         async with self.make(ROWS) as queryset:
             changed, never = asyncio.Event(), asyncio.Event()
 
