@@ -1,4 +1,4 @@
-"""`wsaction.client`: calls, streams, errors and cancelling, against real servers."""
+"""`wsaction.client`: calls, streams, errors and cancellation, against real servers."""
 
 import asyncio
 import json
@@ -39,8 +39,8 @@ from wsaction.client import (
     UnexpectedReply,
     connect,
 )
-from wsaction.client._buffers import Buffer, Flow
-from wsaction.client._connection import Link
+from wsaction.client._buffers import Buffer, FlowControl
+from wsaction.client._connection import Connection
 from wsaction.client._pacing import Pacer
 from wsaction.client._websocket import open_socket
 from wsaction.client.errors import action_error
@@ -62,7 +62,7 @@ class Card(BaseModel):
 
 
 class Worker(AsyncAPIConsumer):
-    """What the clients of these tests ask."""
+    """The actions that these tests call."""
 
     ended: asyncio.Queue[str]
 
@@ -140,7 +140,7 @@ def client_of(server: Server, **options: Any) -> Client:
 
 
 async def ended(client: Client, what: str) -> None:
-    """Waits until the server has ended it."""
+    """Waits until the server has ended the action."""
     async with asyncio.timeout(WAIT):
         while what not in await client.call("ended_so_far"):
             pass
@@ -168,7 +168,7 @@ async def test_what_is_sent_is_whatever_pydantic_can_serialise(server: Server) -
 
 async def test_the_protocols_own_keys_are_no_parameters(server: Server) -> None:
     async with client_of(server) as client:
-        with pytest.raises(TypeError, match="request_id is the protocol's own key"):
+        with pytest.raises(TypeError, match="request_id is a key of the protocol"):
             await client.call("echo", request_id=7)
 
 
@@ -202,7 +202,7 @@ async def test_send_is_for_actions_that_answer_nothing(server: Server, caplog: p
         await ended(client, "noted")
         await client.send("note", params={"text": ""})
         await client.call("echo", text="after it")
-    assert "nobody waits for this reply: 404 not_found: nothing to note (note)" in caplog.text
+    assert "no caller waits for this reply: 404 not_found: nothing to note (note)" in caplog.text
 
 
 # -------------------------------------------------------------------------------------------------------- errors
@@ -313,7 +313,7 @@ async def test_leaving_the_loop_cancels_the_stream(server: Server) -> None:
 
 
 async def test_calls_go_on_beside_streams_and_between_their_items(server: Server) -> None:
-    async with client_of(server, buffer=50_000) as client:  # reading pauses, but not while a call is under way
+    async with client_of(server, buffer=50_000) as client:  # reading pauses, but not during a call
         came = []
         async for number in client.stream("count", to=3_000):
             came.append(number)
@@ -339,7 +339,7 @@ async def test_a_stream_that_nobody_takes_from_ends_in_an_overflow() -> None:
         asked = await peer.frame("endless")
         await peer.reply(asked, 0, 206)
         assert await first == 0
-        waiting = asyncio.create_task(client.call("echo"))  # so that reading goes on
+        waiting = asyncio.create_task(client.call("echo"))  # a call in flight keeps the client reading
         echo = await peer.frame("echo")
         for number in range(1, 40):
             await peer.reply(asked, number, 206)
@@ -431,7 +431,7 @@ async def test_what_is_no_message_of_the_protocol_is_logged(caplog: pytest.LogCa
         answer = asyncio.create_task(client.call("echo"))
         await peer.reply(await peer.frame("echo"), 1)
         assert await answer == 1
-    assert "what is no JSON: 'hello'" in caplog.text
+    assert "is not JSON: 'hello'" in caplog.text
     assert "neither a reply nor an event: '[1]'" in caplog.text
 
 
@@ -447,7 +447,7 @@ async def test_a_connection_that_is_lost_while_reading_pauses() -> None:
         await peer.socket.wait_closed()
         assert await anext(stream) == 1
         for _ in range(3):
-            await client.send("note")  # nobody hears it
+            await client.send("note")  # an action that does not reply
         assert [await anext(stream) for _ in range(2)] == [2, 3]
         with pytest.raises(ConnectionLost):
             await rest_of(stream)
@@ -490,13 +490,13 @@ async def test_a_buffer_takes_nothing_after_its_end() -> None:
     buffer.end()
     buffer.end(ValueError())
     buffer.put(2, 10)
-    assert (len(buffer), buffer.size, buffer.ended, buffer.last, await buffer.get()) == (1, 10, True, 1, 1)
+    assert (len(buffer), buffer.size, buffer.last, await buffer.get()) == (1, 10, 1, 1)
     with pytest.raises(StopAsyncIteration):
         await buffer.get()
 
 
 async def test_reading_pauses_no_longer_than_its_patience() -> None:
-    flow, buffer = Flow(patience=0.01), object()
+    flow, buffer = FlowControl(max_pause=0.01), object()
     flow.hold(buffer)
     assert flow.is_paused
     await flow.ready()
@@ -515,12 +515,12 @@ async def test_reading_pauses_no_longer_than_its_patience() -> None:
 async def test_nothing_is_asked_of_a_link_that_is_lost() -> None:
     async with scripted() as server:
         socket = await open_socket(server.url, token=None, token_in_header=False, close_timeout=1, proxy=None)
-        link = Link(socket, lambda event, size: None, 100, Pacer(1))
-        await link.close(1001, "away")
-        assert link.is_lost
-        assert not link.has_room(1)
+        connection = Connection(socket, lambda event, size: None, 100, Pacer(1))
+        await connection.close(1001, "away")
+        assert connection.is_lost
+        assert not connection.has_room(1)
         with pytest.raises(ConnectionLost, match="code 1001, 'closed by this client'"):
-            await link.call("echo", "", {})
+            await connection.call("echo", "", {})
 
 
 # ---------------------------------------------------------------------------------------------------- use and misuse
@@ -544,7 +544,7 @@ async def test_nothing_is_left_running(server: Server) -> None:
     with pytest.raises(ConnectionLost, match="closed by this client"):
         await hanging
     async with client_of(server):
-        pass  # at once
+        pass  # closes at once
     assert asyncio.all_tasks() == before
 
 

@@ -1,4 +1,4 @@
-"""After which close codes a client connects again: one rule in Python, TypeScript, the explorer and the server."""
+"""Close codes after which a client reconnects: the same in Python, TypeScript, the explorer and the server."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`wsaction.client`: bursts wait for room, keep their order, and are never lost in silence."""
+"""`wsaction.client`: bursts wait for room, keep their order, and are never lost without an error or a log entry."""
 
 import asyncio
 import random
@@ -11,7 +11,7 @@ from tests.conftest import Server
 from tests.support.scripted import WAIT, Peer, client_at, relayed, scripted
 from wsaction.applications import WSAction
 from wsaction.client import CallTimeout, Client, ConnectionFailed, ConnectionLost, Overflow, Unavailable, connect
-from wsaction.client._connection import Answer
+from wsaction.client._connection import PendingReply
 from wsaction.client._pacing import Pacer, Request, was_not_run
 from wsaction.client.messages import Reply
 from wsaction.consumers import AsyncAPIConsumer
@@ -93,7 +93,7 @@ async def test_a_server_that_has_less_room_says_so_and_everything_runs_once(
         streams = await asyncio.gather(*(counted(client) for _ in range(20)))
         await client.flush()
         if "max_queued_actions" in limits:
-            assert client._pacer.most == 5  # what it learned
+            assert client._pacer.max_in_flight == 5  # the limit that the server named
     assert (answers, streams) == ([*range(150)], [[0, 1, 2]] * 20)
     assert sorted(in_order("counters/1/")) == sorted(in_order("counters/2/")) == [*range(150)]
     assert "busy" not in caplog.text
@@ -125,12 +125,12 @@ async def test_a_send_that_fails_counts_as_done(
         for _ in range(200):
             await client.send("fail", "counters/1/")
         await client.flush()
-    assert caplog.text.count("nobody waits for this reply: 500 server_error") == 200
+    assert caplog.text.count("no caller waits for this reply: 500 server_error") == 200
 
 
 async def test_calls_that_nobody_waits_for_any_more_give_up_their_room(served: Callable[..., Server]) -> None:
     async with connect(served().url("/ws/"), proxy=None, max_in_flight=4) as client:
-        for number in range(12):  # an action that succeeds in silence, called: no reply ever comes
+        for number in range(12):  # an action with mode="none" never replies to a call
             with pytest.raises(CallTimeout):
                 await client.call("add", "counters/1/", number=number, pause=0, timeout=0.02)
         assert await client.call("take", "counters/1/", number=99) == 99
@@ -153,7 +153,7 @@ async def test_over_a_flaky_connection_nothing_runs_twice_and_what_may_be_lost_i
 
         for turn in range(6):
             calls = [asyncio.create_task(take(len(answered) + len(lost) + n)) for n in range(60)]
-            await asyncio.sleep(0)  # they are sent, and in the first turn none is answered yet
+            await asyncio.sleep(0)  # sends the requests; in the first turn none has a reply yet
             while turn and len([call for call in calls if call.done()]) < chance.randrange(60):
                 await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED, timeout=0.01)
             relay.cut()
@@ -161,7 +161,7 @@ async def test_over_a_flaky_connection_nothing_runs_twice_and_what_may_be_lost_i
             await asyncio.wait_for(asyncio.gather(*calls), WAIT)
     ran = sorted(number for _, number in RAN)
     assert sorted([*answered, *lost]) == [*range(360)]
-    assert len(ran) == len(set(ran))  # never sent again, unless known not to have run
+    assert len(ran) == len(set(ran))  # a request runs at most once
     assert set(answered) <= set(ran) <= {*answered, *lost}
     assert 0 < len(lost) < 360
 
@@ -176,11 +176,11 @@ async def test_sends_under_way_at_a_drop_are_told_of(
         flushing = asyncio.create_task(client.flush())
         await client.call("take", "counters/2/", number=0)
         relay.cut()
-        with pytest.raises(ConnectionLost, match="may have been carried out"):
+        with pytest.raises(ConnectionLost, match="may have run"):
             await flushing
         assert "20 sent without waiting for a reply, add counters/1/ first: the connection was lost" in caplog.text
         relay.is_open = True
-        await client.flush()  # nothing is under way any more
+        await client.flush()  # no request is in flight any more
         await client.send("add", "counters/2/", number=1)
         await client.flush()
         assert in_order("counters/2/") == [0, 1]
@@ -192,7 +192,7 @@ def full(limit: str = "max_queued_actions", value: int = 2) -> dict[str, Any]:
 
 
 async def frames(peer: Peer, count: int) -> list[dict[str, Any]]:
-    """The next frames that are no question whether a send is done."""
+    """Returns the next frames that are not probes of sends."""
     found: list[dict[str, Any]] = []
     while len(found) < count:
         if (frame := await peer.frame())["action"] != "$ping":
@@ -208,7 +208,7 @@ async def test_no_more_are_under_way_than_may_and_the_rest_goes_in_order() -> No
         await peer.reply(first[1], 1)
         third = await peer.frame("take")
         assert third["number"] == 2
-        calls[3].cancel()  # it was not sent, and will not be
+        calls[3].cancel()  # it still waits, so it is never sent
         await peer.reply(first[0], 0)
         last = await peer.frame("take")
         assert last["number"] == 4
@@ -238,7 +238,7 @@ async def test_what_was_refused_since_the_server_is_stopped_is_sent_to_the_next_
     async with scripted() as server, client_at(server) as (client, peer):
         call = asyncio.create_task(client.call("take", number=1))
         await peer.reply(await peer.frame("take"), None, 503, {"type": "shutting_down", "msg": "."})
-        with pytest.raises(TimeoutError):  # on this connection it might be under way as that is closed
+        with pytest.raises(TimeoutError):  # this connection will close, and the request would be lost on it
             await asyncio.wait_for(peer.socket.recv(), 0.05)
         await peer.close(1012)
         peer = await server.accepted()
@@ -280,7 +280,7 @@ async def test_a_send_waits_for_its_turn_at_most_as_long_as_a_call() -> None:
 
 
 async def test_more_than_may_wait_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsaction.client._pacing.MOST_WAITING", 3)
+    monkeypatch.setattr("wsaction.client._pacing.MAX_WAITING", 3)
     async with scripted() as server, client_at(server, max_in_flight=1) as (client, _):
         calls = [asyncio.create_task(client.call("take", number=number)) for number in range(4)]
         await asyncio.sleep(0)
@@ -304,7 +304,7 @@ async def test_what_waits_as_the_client_is_closed_fails(caplog: pytest.LogCaptur
         for one in (waiting, calling):
             with pytest.raises(ConnectionFailed, match="the client is closed"):
                 await one
-    assert "the client is closed before all that was sent is known to have run" in caplog.text
+    assert "the client closes before all sent requests are known to have run" in caplog.text
     assert "1 sent without waiting for a reply, add first" in caplog.text
 
 
@@ -322,7 +322,7 @@ async def test_a_refused_send_that_cannot_be_sent_again_is_told_of(caplog: pytes
 async def test_requests_that_are_given_up_while_there_is_no_connection_are_let_go() -> None:
     pacer = Pacer(1)  # without a connection
     for _ in range(1_000):
-        request = Request("take", "", {}, Answer())
+        request = Request("take", "", {}, PendingReply())
         pacer.submit(request)
         pacer.withdraw(request)
         pacer.withdraw(request)

@@ -1,4 +1,4 @@
-"""`wsaction.client`: lost connections, reconnecting, credentials, and what ends it for good."""
+"""`wsaction.client`: lost connections, reconnects, credentials, and refusals that end the client."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ SOON = {"first_wait": 0.01, "longest_wait": 0.02, "proxy": None}
 
 
 class States:
-    """What ``on_state`` was told."""
+    """Records the calls of ``on_state``."""
 
     def __init__(self) -> None:
         self.all: list[str] = []
@@ -62,13 +62,13 @@ async def test_what_is_in_flight_at_a_drop_is_lost_and_never_sent_again(serve: C
             assert await anext(stream) == "x" * 10
             relay.cut()
             for call in hanging:
-                with pytest.raises(ConnectionLost, match="what was under way may have been carried out") as caught:
+                with pytest.raises(ConnectionLost, match="requests in flight may have run") as caught:
                     await call
                 assert caught.value.code == 1006
             with pytest.raises(ConnectionLost):
                 async for _ in stream:
                     pass
-            waiting = asyncio.create_task(client.call("echo", text="later"))  # not sent yet: it waits
+            waiting = asyncio.create_task(client.call("echo", text="later"))  # waits for the next connection
             await states.reach("waiting")
             relay.is_open = True
             assert await waiting == "later"
@@ -164,7 +164,7 @@ async def test_other_closes_are_not(code: int) -> None:
 
 
 class Numbered:
-    """A `token` function that counts: "token-1", "token-2", ..."""
+    """A `token` callable that counts: "token-1", "token-2", ..."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -175,15 +175,15 @@ class Numbered:
 
 
 def token_of(peer: Peer) -> str:
-    """The token that a client has offered."""
+    """Returns the token that a client has offered."""
     offered: str = peer.socket.request.headers["Sec-WebSocket-Protocol"]
     return offered.rpartition("bearer.")[2]
 
 
 async def test_a_credential_that_expires_is_renewed_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsaction.client._reconnect.AT_ONCE", 0.0)
+    monkeypatch.setattr("wsaction.client._reconnect.MIN_CREDENTIAL_LIFETIME", 0.0)
     states = States()
-    options: dict[str, Any] = {"first_wait": 60, "longest_wait": 60}  # so that a wait would be seen
+    options: dict[str, Any] = {"first_wait": 60, "longest_wait": 60}  # so long that a wait would time out the test
     async with (
         scripted() as server,
         connect(server.url, proxy=None, token=Numbered(), on_state=states, **options) as client,
@@ -228,7 +228,7 @@ async def test_a_token_that_was_fetched_anew_and_is_refused_twice_is_final() -> 
 
 
 async def test_refusals_with_a_connection_that_was_let_in_between_are_not_in_a_row() -> None:
-    """As of short tokens on a bad network: each drop may come as the token that is at hand has just expired."""
+    """Simulates short-lived tokens on a bad network, where a token may expire just before each drop."""
     async with scripted() as server, client_at(server, token=Numbered()) as (client, peer):
         for number in (2, 4, 6):
             server.greets = False
@@ -272,7 +272,7 @@ async def test_a_call_that_waits_as_the_credential_is_refused_fails_and_was_not_
         await peer.close(4403, "no")
         with pytest.raises(ConnectionFailed, match="code 4403, 'no'"):
             await waiting
-        assert await peer.gone() == 4403  # and nothing was sent before
+        assert await peer.gone() == 4403  # no request was sent before the close
 
 
 async def test_a_server_that_waits_for_auth_lets_a_client_send_it_by_itself() -> None:
@@ -336,12 +336,12 @@ async def test_trying_again_waits_by_the_backoff() -> None:
 
 
 async def test_a_stable_connection_starts_the_backoff_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsaction.client._reconnect.STABLE", 0.0)
+    monkeypatch.setattr("wsaction.client._reconnect.STABLE_AFTER", 0.0)
     async with scripted() as server, client_at(server, chance=lambda: 0.0) as (client, peer):
         for _ in range(3):
             peer.drop()
             peer = await server.accepted()
-        assert client._line._backoff._next == 0.02  # one wait since the last reset
+        assert client._manager._backoff._next == 0.02  # one wait since the last reset
 
 
 async def test_an_on_state_that_fails_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -360,7 +360,7 @@ async def test_a_failure_of_the_clients_own_is_told(monkeypatch: pytest.MonkeyPa
         raise ZeroDivisionError("a bug")
 
     async with scripted() as server:
-        monkeypatch.setattr("wsaction.client._connection.Link.run", failing)
+        monkeypatch.setattr("wsaction.client._connection.Connection.run", failing)
         states = States()
         client = connect(server.url, proxy=None, on_state=states)
         await client.__aenter__()
@@ -382,7 +382,7 @@ async def test_the_first_connection_is_not_tried_twice(serve: Callable[..., Serv
         async with connect("ws://127.0.0.1:1/", token=lambda: 1 / 0, on_state=states):  # type: ignore[return-value]
             pass
     assert states.all == ["connecting", "closed"]
-    with pytest.raises(ConnectionFailed, match="is no WebSocket address"):
+    with pytest.raises(ConnectionFailed, match="expected a WebSocket URL"):
         async with connect("http://127.0.0.1/"):
             pass
     server = serve(worker_app)
@@ -486,7 +486,7 @@ class User:
 
 
 class Tokens(BearerAuthentication):
-    """A token is ``name-number``; it is good for 1.5 s where it is short."""
+    """Accepts tokens of the form ``name-number``; those named ``short`` are valid for 1.5 s."""
 
     first_frame = True
     seen: list[str] = []
@@ -558,7 +558,7 @@ async def test_auth_is_refreshed_before_it_expires(guarded: Server) -> None:
     states = States()
     async with client_of(guarded, auth=lambda: f"short-{next(numbers)}", on_state=states) as client:
         async with asyncio.timeout(WAIT):
-            while len(Tokens.seen) < 4:  # by then the first one, which held for 1.5 s, has expired
+            while len(Tokens.seen) < 4:  # by then the first token has expired
                 assert await client.call("whoami") == "ada"
         assert states.all == ["connecting", "connected"]
     assert Tokens.seen == [f"short-{number}" for number in range(4)]
@@ -593,7 +593,7 @@ async def test_a_credential_that_does_not_expire_any_more_is_not_refreshed(guard
 
 
 async def test_a_client_whose_clock_is_ahead_asks_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsaction.client._reconnect.MIN_REFRESH", 0.01)
+    monkeypatch.setattr("wsaction.client._reconnect.MIN_REFRESH_WAIT", 0.01)
     loop = asyncio.get_running_loop()
     async with scripted() as server:
         connecting = asyncio.create_task(connect(server.url, auth=lambda: "me", **SOON).__aenter__())
@@ -633,7 +633,7 @@ async def test_credentials_that_cannot_be_had_are_asked_for_again(caplog: pytest
         peer.drop()
         peer = await server.accepted()
         assert "bearer.two" in peer.socket.request.headers["Sec-WebSocket-Protocol"]
-    assert "no credential to connect with" in caplog.text
+    assert "the credential could not be obtained" in caplog.text
 
 
 async def test_auth_refused_for_now_is_tried_again_and_a_close_instead_of_an_answer_tells() -> None:
@@ -690,7 +690,7 @@ async def test_a_token_that_a_server_accepts_to_refuse_is_a_failure_on_entering(
 
 
 class ShortTokens(BearerAuthentication):
-    """A token says when it ends."""
+    """Accepts tokens that contain their expiry."""
 
     def verify(self, token: str) -> Credential:
         return Credential(User("ada"), expires_at=float(token))
@@ -707,8 +707,8 @@ async def test_calls_go_on_over_tokens_that_live_for_a_second_or_less(serve: Cal
             try:
                 answered += await client.call("whoami") == "ada"
             except ConnectionLost:
-                continue  # it was under way as a token ended
+                continue  # it was in flight when a token expired
             except NotAuthenticatedReply:
-                continue  # it came after the token's end, and before the close
+                continue  # it arrived after the token expired and before the close
         assert answered > 4
         assert "closed" not in states.all

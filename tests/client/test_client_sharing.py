@@ -1,4 +1,4 @@
-"""`wsaction.client`: several subscriptions of one route share one of the server's."""
+"""`wsaction.client`: several subscriptions of one route share one subscription on the server."""
 
 import asyncio
 import random
@@ -26,12 +26,12 @@ from wsaction.routing import path
 
 
 async def entered(client: Client, route: str = ROUTE, **options: Any) -> Subscription:
-    """A subscription that the server need not be asked for."""
+    """Enters a subscription that needs no request to the server."""
     return await asyncio.wait_for(client.subscribe(route, **options).__aenter__(), WAIT)
 
 
 async def nothing_asked(client: Client, peer: Peer) -> None:
-    """The next frame of the client's is the one that this sends."""
+    """Checks that the client has sent nothing: its next frame is the one that this function sends."""
     await all_read_of(client, peer)
 
 
@@ -75,11 +75,11 @@ async def test_one_that_is_left_and_subscribed_again_at_once() -> None:
         first = client.subscribe(ROUTE)
         entering = asyncio.create_task(first.__aenter__())
         asked = [await peer.frame("subscribe")]
-        first.close()  # before the server has answered
+        first.close()  # before the server answers
         again = asyncio.create_task(client.subscribe(ROUTE).__aenter__())
         asked += [await peer.frame("unsubscribe"), await peer.frame("subscribe")]
         await peer.reply(asked[0], position(3))
-        await peer.event(4)  # of the one that was left
+        await peer.event(4)  # of the subscription that was closed
         await peer.reply(asked[1], None, 204)
         await peer.reply(asked[2], position(5))
         await peer.event(6)
@@ -92,7 +92,7 @@ async def test_a_snapshot_is_a_fresh_one_and_costs_the_others_nothing() -> None:
         one, _ = await subscribed(client, peer, position(3))
         two, asked = await subscribed(client, peer, {**position(5), "snapshot": ["now"]}, snapshot=True)
         assert ("since" in asked, two.snapshot, two.position) == (False, ["now"], Position("e1", 5))
-        asked = await peer.frame("subscribe")  # 4 and 5 may not have come before the server began anew
+        asked = await peer.frame("subscribe")  # the new subscribe may have replaced the old one before 4 and 5 arrived
         assert asked["since"] == position(3)
         assert "snapshot" not in asked
         await peer.reply(asked, {**position(3), "recovered": True})
@@ -199,7 +199,7 @@ async def test_states_are_told_of() -> None:
         one, _ = await subscribed(client, peer, position(3))
         states: list[str] = []
         one.on_state(states.append)
-        one.on_state(lambda state: 1 // 0)  # ends nothing
+        one.on_state(lambda state: 1 // 0)  # its error does not end the subscription
         peer.drop()
         peer = await server.accepted()
         await peer.reply(await peer.frame("subscribe"), {**position(3), "recovered": True})
@@ -231,7 +231,7 @@ async def test_an_event_of_another_route_moves_no_position() -> None:
 async def test_whatever_they_do_each_hears_every_event_once_and_in_order(
     serve: Callable[..., Server], seed: int
 ) -> None:
-    """Many come and go, fast and slow, with and without snapshots, while the connection is cut again and again."""
+    """Fast and slow subscriptions, with and without snapshots, come and go while the connection drops repeatedly."""
     chance, server = random.Random(seed), serve(WSAction([path("ws/", Boards.as_asgi())]))
     options: dict[str, Any] = {"first_wait": 0.001, "longest_wait": 0.005, "proxy": None, "buffer": 1_000}
     async with (

@@ -1,4 +1,4 @@
-"""`wsaction.client`: subscriptions, against a server that speaks DESIGN 2.6 as the test says."""
+"""`wsaction.client`: subscriptions, against a scripted server."""
 
 import asyncio
 import contextlib
@@ -52,7 +52,7 @@ def told(offset: int, data: Any = None) -> Event:
 async def subscribed(
     client: Client, peer: Peer, data: dict[str, Any], route: str = ROUTE, **options: Any
 ) -> tuple[Subscription, dict[str, Any]]:
-    """A subscription that was answered with ``data``, and the frame that asked for it."""
+    """Enters a subscription whose reply has ``data``. Returns it with the request frame."""
     entering = asyncio.create_task(client.subscribe(route, **options).__aenter__())
     asked = await peer.frame("subscribe")
     await peer.reply(asked, data)
@@ -69,7 +69,7 @@ async def left(subscription: Subscription, peer: Peer, status: int = 204, **erro
 
 @contextlib.asynccontextmanager
 async def subscription(**options: Any) -> AsyncIterator[tuple[Subscription, Peer, ScriptedServer]]:
-    """One at offset 3 of epoch e1."""
+    """Provides a subscription at offset 3 of epoch e1, with its peer and the server."""
     buffer = options.pop("buffer", 1_000_000)
     async with scripted() as server, client_at(server, buffer=buffer) as (client, peer):
         entered, _ = await subscribed(client, peer, {**position(3), "recovered": None}, **options)
@@ -86,7 +86,7 @@ async def test_events_come_once_and_in_order_and_move_the_position() -> None:
         entered, asked = await subscribed(client, peer, {**position(3), "recovered": None})
         assert {key: asked[key] for key in asked if key != "request_id"} == {"action": "subscribe", "route": ROUTE}
         assert (entered.position, entered.recovered, entered.snapshot) == (Position("e1", 3), None, None)
-        for offset in (4, 4, 3, 6, 5, 9):  # a gap is somebody else's event
+        for offset in (4, 4, 3, 6, 5, 9):  # a gap is an event that was filtered for this user
             await peer.event(offset, {"at": offset})
         for offset in (4, 6, 9):
             assert await following(entered) == told(offset, {"at": offset})
@@ -119,7 +119,7 @@ async def test_entering_it_asks_and_leaving_it_unsubscribes() -> None:
         asked = await peer.frame("unsubscribe")
         assert asked["route"] == ROUTE
         elsewhere = client.events()
-        await peer.event(5)  # dropped: nobody listens, and it is no push either
+        await peer.event(5)  # dropped: the route has no subscription left, and the event is not a push
         await peer.reply(asked, None, 204)
         assert await asyncio.wait_for(using, WAIT) == [told(3), told(4)]
         await peer.event(6)
@@ -216,7 +216,7 @@ async def test_after_a_drop_what_was_missed_comes_and_nothing_twice() -> None:
         peer = await server.accepted()
         asked = await peer.frame("subscribe")
         assert asked["since"] == position(5)
-        await peer.event(6)  # before the answer: not ours yet
+        await peer.event(6)  # before the reply, so it belongs to no subscription yet
         await peer.reply(asked, {**position(5), "recovered": True})
         for offset in (5, 6, 7):
             await peer.event(offset)
@@ -225,9 +225,9 @@ async def test_after_a_drop_what_was_missed_comes_and_nothing_twice() -> None:
 
 
 async def all_read(entered: Subscription, peer: Peer) -> None:
-    """Waits until the client has read all that was said: a reply comes after it."""
-    link = await entered._line.connected()
-    asking = asyncio.create_task(link.call("sync", "", {}))
+    """Waits until the client has read all frames of the peer, by the reply to a later call."""
+    connection = await entered._manager.connected()
+    asking = asyncio.create_task(connection.call("sync", "", {}))
     await peer.reply(await peer.frame("sync"))
     await asking
 
@@ -280,7 +280,7 @@ async def test_one_that_may_no_longer_see_it_is_told() -> None:
         assert await following(entered) == told(4)
         with pytest.raises(PermissionDenied, match="no more"):
             await following(entered)
-        await entered.__aexit__(None, None, None)  # the server does not know of it: nothing is sent
+        await entered.__aexit__(None, None, None)  # the server has no subscription, so the client sends nothing
 
 
 async def test_a_server_that_is_busy_is_asked_again() -> None:
@@ -301,7 +301,7 @@ async def test_no_answer_to_subscribing_again_is_asked_for_again() -> None:
         peer = await server.accepted()
         first = await peer.frame("subscribe")
         second = await peer.frame("subscribe")
-        await peer.reply(first, {**position(3), "recovered": True})  # too late: the second one's counts
+        await peer.reply(first, {**position(3), "recovered": True})  # too late: the second request's counts
         await peer.event(4)
         await peer.reply(second, {**position(3), "recovered": True})
         await peer.event(4)
@@ -331,7 +331,7 @@ async def test_one_that_has_ended_is_not_subscribed_again() -> None:
         await all_read(entered, peer)
         peer.drop()
         peer = await server.accepted()
-        await all_read(entered, peer)  # the first frame is not another `subscribe`
+        await all_read(entered, peer)  # its first frame is not another `subscribe`
         with pytest.raises(NotFound):
             await following(entered)
 
@@ -361,7 +361,7 @@ async def test_a_position_is_moved_without_an_item() -> None:
 async def test_a_resync_is_told_and_counted_from() -> None:
     async with subscription() as (entered, peer, server):
         await peer.event(4)
-        for offset in (7, 8):  # one right after another is one
+        for offset in (7, 8):  # consecutive ones become one
             await peer.say(event="$resync", route=ROUTE, data=position(offset, "e2"))
         await peer.event(9)
         assert [await following(entered) for _ in range(3)] == [told(4), Resync(Position("e2", 8)), told(9)]
@@ -389,7 +389,7 @@ async def test_a_resync_where_there_are_snapshots_brings_a_new_one() -> None:
         await peer.event(8)
         asked = await peer.frame("subscribe")
         assert (asked["snapshot"], asked.get("since")) == (True, None)
-        peer.drop()  # and that one is not answered either
+        peer.drop()  # this request gets no reply either
         peer = await server.accepted()
         asked = await peer.frame("subscribe")
         assert (asked["snapshot"], asked.get("since")) == (True, None)
@@ -404,7 +404,7 @@ async def test_notices_that_say_nothing_are_logged(caplog: pytest.LogCaptureFixt
         await peer.say(event="$resync", route=ROUTE, data=None)
         await peer.event(4)
         assert await following(entered) == told(4)
-    assert "$resync of boards/7/: expected an epoch and an offset, came None" in caplog.text
+    assert "$resync of boards/7/: expected an epoch and an offset, got None" in caplog.text
 
 
 # ---------------------------------------------------------------------------------------------------- slow consumers
@@ -459,7 +459,7 @@ async def test_a_refusal_is_raised_on_entering() -> None:
             await peer.reply(await peer.frame("subscribe"), None, status, {"type": "x", "msg": "no"})
             with pytest.raises(kind):
                 await entering
-        entered, _ = await subscribed(client, peer, position(1))  # nothing is left of it
+        entered, _ = await subscribed(client, peer, position(1))  # the failed subscription has left no trace
         assert entered.position == Position("e1", 1)
 
 
@@ -487,14 +487,14 @@ async def test_entering_that_is_cancelled_unsubscribes() -> None:
             await entering
         await peer.frame("unsubscribe")
         await peer.reply(asked, position(3))
-        entered, _ = await subscribed(client, peer, position(4))  # in the place of the one that leaves
+        entered, _ = await subscribed(client, peer, position(4))  # replaces the subscription that is leaving
         await peer.event(5)
         assert await following(entered) == told(5)
 
 
 async def test_a_subscription_is_entered_once() -> None:
     async with subscription() as (entered, _, _):
-        with pytest.raises(RuntimeError, match="entered before; make a new one"):
+        with pytest.raises(RuntimeError, match="entered before; create a new one"):
             await entered.__aenter__()
 
 
@@ -509,7 +509,7 @@ async def test_leaving_while_there_is_no_connection_or_none_comes(caplog: pytest
         entered.close()
         await peer.frame("unsubscribe")
         peer.drop()
-        await all_read(entered, await server.accepted())  # the first frame is not another `subscribe`
+        await all_read(entered, await server.accepted())  # its first frame is not another `subscribe`
     async with subscription() as (entered, peer, server):
         await left(entered, peer, 500, type="server_error", msg="a bug")
         await all_read(entered, peer)
@@ -543,7 +543,7 @@ async def list_of(entered: Subscription) -> list[Any]:
 
 # -------------------------------------------------------------------------------------------------------- the promise
 class History:
-    """A server that speaks 2.6 on one route: events of one epoch, of which it remembers the newest ``kept``."""
+    """A server with subscriptions to one route: events of one epoch, with a history of the newest ``kept``."""
 
     def __init__(self, kept: int) -> None:
         self.kept, self.offset = kept, 0
@@ -562,7 +562,7 @@ class History:
         peer.socket.send_data()
 
     async def serve(self, peer: Peer) -> None:
-        """Answers subscribe frames until the connection is lost."""
+        """Replies to ``subscribe`` frames until the connection is lost."""
         try:
             async for text in peer.socket:
                 frame = json.loads(text)
@@ -619,7 +619,7 @@ async def test_whatever_happens_every_event_comes_once_and_in_order_or_a_resync_
             async with asyncio.timeout(WAIT):
                 while not came or entered.position != Position("e1", history.offset):
                     came.append(await anext(entered))
-            peers[-1].drop()  # leaving is not answered by this server
+            peers[-1].drop()  # this server does not reply to `unsubscribe`
         accepting.cancel()
     at = 0
     for item in came:
@@ -672,13 +672,13 @@ async def test_our_own_server_recovers_what_was_published_meanwhile(serve: Calla
         relay.is_open = True
         assert [(await following(board)).data for _ in range(10)] == list(range(2, 12))
         relay.cut()
-        for to in range(80):  # more than the history of 50 and the process's ring of 64 hold
+        for to in range(80):  # more than fit into the history (50) and the ring of the process (64)
             await writer.call("move", ROUTE, to=to)
         relay.is_open = True
         assert await following(board) == Resync(board.position, "all of it")
         await writer.call("move", ROUTE, to=99)
         assert (await following(board)).data == 99
-        async with client.subscribe("boards/08/") as other:  # told as boards/8/
+        async with client.subscribe("boards/08/") as other:  # canonical: boards/8/
             await writer.call("move", "boards/8/", to=1)
             assert (await following(other)).data == 1
         elsewhere = client.events()

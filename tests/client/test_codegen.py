@@ -1,4 +1,4 @@
-"""`wsaction.codegen`: what is written, without Node; `test_codegen_node` compiles and runs it."""
+"""`wsaction.codegen`: the generated text; `test_codegen_node` compiles and runs it."""
 
 import enum
 import re
@@ -54,7 +54,7 @@ class Root(AsyncAPIConsumer):
 
 
 def written(*patterns: Any, root: type[AsyncAPIConsumer] = Root, at: str = "ws/") -> str:
-    """What is generated for routes of a connection, without the runtime."""
+    """Returns the generated code for the routes of a connection, without the runtime."""
     consumer = type(root.__name__, (root,), {"routepatterns": list(patterns)})
     document = WSAction([path(at, consumer.as_asgi())], title="Boards").asyncapi()
     return typescript(document, next(iter(document["channels"]))).replace(runtime(), "")
@@ -67,7 +67,7 @@ def cards(prefix: str = "cards") -> list[Any]:
 
 
 def handler(**actions: Any) -> Any:
-    """A handler whose actions do nothing."""
+    """Returns a handler whose actions do nothing."""
 
     async def act(self: Any) -> None: ...
 
@@ -75,7 +75,7 @@ def handler(**actions: Any) -> Any:
 
 
 def members(text: str) -> dict[str, list[str]]:
-    """The names in each interface of an object of the client, in order."""
+    """Returns the member names of each interface of the client, in order."""
     found = {}
     for name, body in re.findall(r"export interface (\w*Api) \{\n(.*?)\n\}\n", text, re.DOTALL):
         found[name] = re.findall(r'^  (?:readonly )?"?(\w+)"?[<(:]', body, re.MULTILINE)
@@ -103,7 +103,7 @@ def test_models_on_their_way_in_and_out() -> None:
     created = "export interface CardsCreateData {\n  title: string;\n  secret?: string;\n  due?: string | null;\n}\n"
     assert created in text
     assert "export interface CardsPartialUpdateData {\n  title?: string;\n" in text
-    assert "interface Since" not in text  # models of what is not told
+    assert "interface Since" not in text  # models that appear in no method
 
 
 def test_a_list_and_its_objects_are_subscribed_to_by_one_name() -> None:
@@ -123,7 +123,7 @@ def test_a_list_and_its_objects_are_subscribed_to_by_one_name() -> None:
     ) in text
     assert "unsubscribe" not in text
     first, second = re.findall(r"subscribe: \[(.*)\]", text)[0].split("}, {")
-    assert "ROUTE_2" in first  # whose captures are looked for first
+    assert "ROUTE_2" in first  # the route with more captures is tried first
     assert "ROUTE_1" in second
 
 
@@ -149,7 +149,7 @@ def test_it_is_the_same_each_time_and_names_are_told_apart() -> None:
             r"^(?:export )?(?:abstract )?(?:interface|type|class|const|function) (\w+)", text, re.MULTILINE
         )
         twice = {name for name in names if names.count(name) > 1}
-        assert twice == {"Client"}  # an interface that the class goes with
+        assert twice == {"Client"}  # an interface and a class share this name
         code = re.sub(r"/\*.*?\*/|//[^\n]*|\"[^\"]*\"|`[^`]*`", "", text, flags=re.DOTALL)
         assert re.findall(r"\bany\b", code) == []
 
@@ -224,7 +224,7 @@ def test_names_that_clash() -> None:
     )
     assert members(text)["Api"] == ["a", "boards_", "c", "close_", "boards"]
     assert members(text)["ABApi"] == ["act", "actByX", "actByX_"]
-    assert members(text)["CApi"] == ["act", "act"]  # told apart by their captures
+    assert members(text)["CApi"] == ["act", "act"]  # overloads that differ in their captures
 
 
 def test_a_parameter_that_could_be_a_capture_keeps_two_methods_apart() -> None:

@@ -173,7 +173,7 @@ async def test_the_session_has_what_the_server_accepted() -> None:
 
 
 async def test_a_subprotocol_that_was_not_offered_fails_as_in_a_browser() -> None:
-    with pytest.raises(RuntimeError, match=r"expected a sub-protocol out of \['a'\]; the app chose 'b'"):
+    with pytest.raises(RuntimeError, match=r"expected a sub-protocol out of \['a'\], but the app chose 'b'"):
         async with connect(Script(ACCEPT | {"subprotocol": "b"}), subprotocols=["a"]):
             pytest.fail("connected")
 
@@ -226,7 +226,7 @@ async def test_an_app_that_returns_without_an_answer_is_a_500(messages: tuple[di
         for message in messages:
             await send(message)
 
-    with pytest.raises(HandshakeRefused, match=r"HTTP 500 \(the app returned without a whole answer\)"):
+    with pytest.raises(HandshakeRefused, match=r"HTTP 500 \(the app returned without a complete answer\)"):
         async with connect(app):
             pytest.fail("connected")
 
@@ -241,7 +241,7 @@ async def test_an_app_that_fails_in_the_handshake_fails_the_test() -> None:
 async def test_an_app_that_does_not_answer_times_out_and_is_ended() -> None:
     app = Script()
 
-    with pytest.raises(TimeoutError, match=r"waited 0.01 s for the answer to the handshake; nothing came"):
+    with pytest.raises(TimeoutError, match=r"waited 0.01 s for the answer to the handshake; no message arrived"):
         async with connect(app, timeout=0.01):
             pytest.fail("connected")
 
@@ -277,10 +277,10 @@ async def test_frames_go_both_ways() -> None:
 async def test_an_unexpected_frame_is_in_the_error() -> None:
     binary = {"type": "websocket.send", "bytes": b"b"}
     async with connect(Script(ACCEPT, binary, text("no json"), text("t"))) as ws:
-        with pytest.raises(UnexpectedFrame, match=r"expected a text frame, came .*b'b'.*; receive") as caught:
+        with pytest.raises(UnexpectedFrame, match=r"expected a text frame, got .*b'b'.*; receive") as caught:
             await ws.receive_json()
         assert caught.value.message == binary
-        with pytest.raises(UnexpectedFrame, match=r"expected JSON, came .*no json"):
+        with pytest.raises(UnexpectedFrame, match=r"expected JSON, got .*no json"):
             await ws.receive_json()
         with pytest.raises(UnexpectedFrame, match="expected a binary frame"):
             await ws.receive_bytes()
@@ -290,11 +290,11 @@ async def test_a_timeout_names_what_was_expected_and_what_came() -> None:
     async with connect(Script(ACCEPT, *[text({"event": n}) for n in "abcdef"])) as ws:
         ws.timeout = 0.01
         with pytest.raises(
-            TimeoutError, match=r"waited 0.01 s for the event 'z'; instead came 6: .*\"a\".*\"e\".*\.\.\."
+            TimeoutError, match=r"waited 0.01 s for the event 'z'; 6 other messages arrived: .*\"a\".*\"e\".*\.\.\."
         ):
             await ws.event("z")
         assert [(await ws.event())["event"] for _ in "abcdef"] == list("abcdef")
-        with pytest.raises(TimeoutError, match="for a frame; nothing came"):
+        with pytest.raises(TimeoutError, match="for a frame; no message arrived"):
             await ws.receive()
 
 
@@ -382,7 +382,7 @@ async def test_nothing_waits_for_a_bounded_time() -> None:
     async with connect(answering) as ws:
         await ws.nothing(0.01)
         await ws.send_json({"answers": [{"event": "e"}]})
-        with pytest.raises(AssertionError, match=r"expected nothing for 5 s, came .*event"):
+        with pytest.raises(AssertionError, match=r"expected nothing for 5 s, got .*event"):
             await ws.nothing(5)
         assert await ws.event() == {"event": "e"}
 
@@ -396,7 +396,7 @@ async def test_a_close_fails_nothing_once() -> None:
 
     async with connect(app) as ws:
         await ws.send_text("go")
-        with pytest.raises(AssertionError, match=r"the connection ended with \(4408, 'idle'\)"):
+        with pytest.raises(AssertionError, match=r"but the connection closed with \(4408, 'idle'\)"):
             await ws.nothing(5)
         await ws.nothing(5)
 
@@ -442,7 +442,7 @@ async def test_messages_before_a_close_are_read_first() -> None:
                 await use
             assert (caught.value.code, caught.value.reason) == (1008, "policy")
 
-    assert "expected nothing more from the app in phase 'closed'; came 'websocket.send'" in str(app.raised)
+    assert "expected nothing more from the app in phase 'closed', got 'websocket.send'" in str(app.raised)
     assert app.received[1:] == [{"type": "websocket.disconnect", "code": 1008, "reason": "policy"}]
 
 
@@ -701,7 +701,7 @@ async def test_unread_frames_are_bounded() -> None:
 
     async with connect(app, capacity=2) as ws:
         ws.timeout = 0.01
-        with pytest.raises(TimeoutError, match="instead came 2"):
+        with pytest.raises(TimeoutError, match="2 other messages arrived"):
             await ws.event()
         assert app.sent == 3
         ws.timeout = 5
@@ -720,7 +720,7 @@ async def test_frames_that_the_app_does_not_receive_are_bounded() -> None:
         await ws.send_text("1")
         await ws.send_text("2")
         ws.timeout = 0.01
-        with pytest.raises(TimeoutError, match="the app to receive one of the 2 messages that wait for it"):
+        with pytest.raises(TimeoutError, match="the app to receive one of the 2 queued messages"):
             await ws.send_text("3")
         release.set()
 
@@ -732,13 +732,13 @@ async def test_frames_that_the_app_does_not_receive_are_bounded() -> None:
     ("message", "expected"),
     [
         ({"type": "websocket.accept"}, "expected websocket.send or websocket.close from the app in phase 'open'"),
-        ({"type": "websocket.send"}, "either 'text', a str, or 'bytes'"),
-        ({"type": "websocket.send", "text": "a", "bytes": b"b"}, "either 'text', a str, or 'bytes'"),
-        ({"type": "websocket.send", "text": b"a"}, "either 'text', a str, or 'bytes'"),
-        ({"type": "websocket.send", "bytes": "a"}, "either 'text', a str, or 'bytes'"),
+        ({"type": "websocket.send"}, "either 'text' (str) or 'bytes'"),
+        ({"type": "websocket.send", "text": "a", "bytes": b"b"}, "either 'text' (str) or 'bytes'"),
+        ({"type": "websocket.send", "text": b"a"}, "either 'text' (str) or 'bytes'"),
+        ({"type": "websocket.send", "bytes": "a"}, "either 'text' (str) or 'bytes'"),
         ({"type": "websocket.close", "code": 1006}, "expected a close code that may be sent"),
-        ({"type": "websocket.close", "code": 999}, "came 999"),
-        ({"type": "websocket.close", "code": 1000, "reason": "é" * 62}, "at most 123 UTF-8 bytes; came 124"),
+        ({"type": "websocket.close", "code": 999}, "got 999"),
+        ({"type": "websocket.close", "code": 1000, "reason": "é" * 62}, "at most 123 UTF-8 bytes, got 124"),
     ],
 )
 async def test_an_invalid_message_raises_in_the_app(message: dict[str, Any], expected: str) -> None:
@@ -758,7 +758,7 @@ async def test_headers_are_pairs_of_bytes_and_accept_comes_first() -> None:
 
     early, headers = map(str, app.raised)
     assert "expected websocket.accept or websocket.close or websocket.http.response.start" in early
-    assert "expected headers as pairs of bytes in websocket.accept; came ('x', 'y')" in headers
+    assert "expected headers as pairs of bytes in websocket.accept, got ('x', 'y')" in headers
 
 
 # Comparisons: the messages of uvicorn, and an app of Starlette.
@@ -892,11 +892,11 @@ async def test_a_communicator_refuses_other_messages() -> None:
     assert await communicator.receive_from() == b"b"
     with pytest.raises(UnexpectedFrame, match="expected a text frame"):
         await communicator.receive_json_from()
-    with pytest.raises(UnexpectedFrame, match=r"expected a frame, came .*websocket\.close"):
+    with pytest.raises(UnexpectedFrame, match=r"expected a frame, got .*websocket\.close"):
         await communicator.receive_from()
-    with pytest.raises(ValueError, match="came none"):
+    with pytest.raises(ValueError, match="got neither"):
         await communicator.send_to()
-    with pytest.raises(ValueError, match="came both"):
+    with pytest.raises(ValueError, match="got both"):
         await communicator.send_to("a", b"b")
     await communicator.disconnect()
 
@@ -905,7 +905,7 @@ async def test_a_communicator_cancels_the_app_on_a_timeout() -> None:
     communicator = WebsocketCommunicator(Script(ACCEPT), "/ws/")
     await communicator.connect()
 
-    with pytest.raises(TimeoutError, match=r"waited 0.01 s for a message of the app; nothing came"):
+    with pytest.raises(TimeoutError, match=r"waited 0.01 s for a message of the app; no message arrived"):
         await communicator.receive_output(timeout=0.01)
     assert not tasks()
     await communicator.disconnect()

@@ -67,7 +67,7 @@ async def test_a_layer_that_breaks_the_contract_is_told_what_was_expected() -> N
         def make(self) -> Layer:
             return Forgetful()
 
-    with pytest.raises(AssertionError, match=r"1, 2, 3; came \[Position"):
+    with pytest.raises(AssertionError, match=r"expected 1, 2, 3, got \[Position"):
         await TestForgetful().test_a_topic_begins_at_0_and_counts_in_one_epoch()
 
 

@@ -1,4 +1,4 @@
-"""Addresses of routes: their templates, what fills them, and the regex that a frame's route has to match."""
+"""Addresses of routes: templates, the schemas of parameters, and the regex that a frame's route must match."""
 
 import re
 from typing import Any
@@ -64,7 +64,7 @@ def test_converters() -> None:
     assert told.parameters["y"] == {"type": "string", "pattern": "^(?:[0-9]{4})$"}
     assert told.parameters["o"] == {"type": "string"}
     assert told.parameters["z"] == {"type": "string", "minLength": 1, "pattern": "^[^/]+$"}
-    assert told.pattern is None  # Python's regexes are not JavaScript's
+    assert told.pattern is None  # not valid in JavaScript
     assert address(django_path("<int:pk>", view)).parameters == {"pk": {"type": "integer", "minimum": 0}}
 
 

@@ -1,4 +1,4 @@
-"""The AsyncAPI document: what is declared is told, @asyncapi/parser agrees, and real frames are what it says."""
+"""The AsyncAPI document: it has all declarations, @asyncapi/parser accepts it, and real frames match its schemas."""
 
 import json
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def document() -> dict[str, Any]:
 
 
 def messages(document: dict[str, Any], operation: str) -> dict[str, Any]:
-    """The payloads of an operation by the last word of their names."""
+    """Returns the payloads of an operation by the last parts of their names."""
     told = document["operations"][operation]
     refs = [*told["messages"], *told.get("reply", {}).get("messages", ())]
     found = {}
@@ -43,7 +43,7 @@ def messages(document: dict[str, Any], operation: str) -> dict[str, Any]:
 
 
 def keys(document: dict[str, Any], operation: str) -> dict[str, Any]:
-    """What a frame of an operation says beside action, route and request_id."""
+    """Returns the schemas of an operation's request keys other than action, route and request_id."""
     properties = messages(document, operation)["request"]["properties"]
     return {name: one for name, one in properties.items() if name not in ("action", "route", "request_id")}
 
@@ -117,7 +117,7 @@ def test_captures_are_no_keys_of_frames(document: dict[str, Any]) -> None:
     assert list(keys(document, "ws.forests.pk.leaves.grow")) == ["by"]
     assert list(keys(document, "ws.with.kwargs.grow")) == ["by"]
     assert list(keys(document, "ws.years.year.month.get")) == ["by", "pk"]
-    assert list(keys(document, "ws.by.0.1.grow".replace("0.1", "_0._1"))) == []  # unnamed groups fill them in turn
+    assert list(keys(document, "ws.by.0.1.grow".replace("0.1", "_0._1"))) == []  # unnamed groups fill them in order
     assert list(keys(document, "ws.django.key.grow")) == ["by", "pk"]
 
 
@@ -139,7 +139,7 @@ def test_a_request(document: dict[str, Any]) -> None:
         "request_id": {"type": ["string", "integer"], "description": "Echoed in every reply."},
     }
     assert plant["request"]["required"] == ["action", "route", "data"]
-    assert "default" not in keys(document, "ws.forests.pk.opaque")["data"]  # which is no JSON
+    assert "default" not in keys(document, "ws.forests.pk.opaque")["data"]  # its default is not JSON
 
 
 def test_replies(document: dict[str, Any]) -> None:
@@ -171,7 +171,7 @@ def test_generics_tell_what_their_serializer_is(document: dict[str, Any]) -> Non
         "type": "array",
         "items": {"$ref": "#/components/schemas/Dog-Output"},
     }
-    assert pages["reply"]["properties"]["data"]["anyOf"][1] == {"type": "null"}  # where it was a stream
+    assert pages["reply"]["properties"]["data"]["anyOf"][1] == {"type": "null"}  # the final reply of a stream
 
 
 def test_queries_of_lists(document: dict[str, Any]) -> None:
@@ -268,7 +268,7 @@ def test_subscriptions(document: dict[str, Any]) -> None:
     assert routes["unshown/"] == ["deleted"]
     events = messages(document, "ws.watched.events")
     assert events["created"]["properties"]["data"] == {"$ref": "#/components/schemas/Dog-Output"}
-    assert events["updated"]["properties"]["data"] == {}  # as the handler says itself
+    assert events["updated"]["properties"]["data"] == {}  # the handler decides its serializer
     gone = messages(document, "ws.unshown.events")["deleted"]["properties"]["data"]
     assert gone == {"type": "object", "properties": {"pk": {}}, "required": ["pk"]}
     assert {"position", "resync", "unsubscribed"} < set(events)
@@ -344,7 +344,7 @@ def test_all_references_lead_somewhere(document: dict[str, Any]) -> None:
 # ------------------------------------------------------------------------------------------------ @asyncapi/parser
 @pytest.fixture(scope="module")
 def parse() -> Parse:
-    """Gives documents and frames to @asyncapi/parser, installed once for this machine, and returns what it says."""
+    """Passes documents and frames to @asyncapi/parser, installed once per machine, and returns its results."""
     modules = packages(f"asyncapi-parser-{PARSER}", f"@asyncapi/parser@{PARSER}")
 
     def run(*documents: dict[str, Any], frames: list[list[Any]] = ()) -> dict[str, Any]:  # type: ignore[assignment]
@@ -366,7 +366,7 @@ def test_the_parser_finds_nothing_wrong(parse: Parse) -> None:
     documents = [one.asyncapi() for one in (everything(), guarded(), app, live)]
     *found, wrong = parse(*documents, {"asyncapi": "3.1.0"})["diagnostics"]
     assert found == [[], [], [], []]
-    assert wrong  # it does look
+    assert wrong  # the parser does validate
 
 
 @pytest.mark.slow

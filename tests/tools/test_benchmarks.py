@@ -1,4 +1,4 @@
-"""The benchmarks do what they say, and the action job has not become slower by a third."""
+"""The benchmarks verify their results, and the action job has not become slower by a third."""
 
 import asyncio
 import json
@@ -18,8 +18,7 @@ from benchmarks.report import Aim, Answer, Row, rounded
 from benchmarks.server import Server
 
 INSTALLED = [one for one in CONTESTANTS if one.version is not None and one.name in ("wsaction", "by hand", "Starlette")]
-# What was measured, 0.60, 0.67 and 1.24, and a third on top; where it is missed it is measured again, as the machine is
-# busy.
+# The measured ratios 0.60, 0.67 and 1.24, plus a third. A miss is measured again, since the machine may be busy.
 WORST = {"does not suspend": 0.80, "suspends": 0.89, "for 3 turns": 1.65}
 
 
@@ -31,7 +30,7 @@ def in_process() -> dict[str, float]:
     return figures
 
 
-@pytest.mark.slow  # it wants a core for itself
+@pytest.mark.slow  # needs a core for itself
 def test_the_action_job_has_not_become_slower_by_a_third() -> None:
     best = dict.fromkeys(WORST, float("inf"))
     for _ in range(4):
@@ -139,7 +138,7 @@ def test_every_router_finds_what_it_is_asked_for(shape: routing.Shape) -> None:
     found, _ = routing.libraries()
     assert found[0].name == "wsaction"
     for library in found:
-        routing.contestant(shape, library, 20)  # raises where it does not
+        routing.contestant(shape, library, 20)  # raises if a result is wrong
 
 
 # ------------------------------------------------------------------------------------------------------------ CRUD
@@ -149,7 +148,7 @@ async def test_who_is_timed_does_the_crud_job(tmp_path: Path) -> None:
         for pair in pairs:
             for app in (pair.ours, pair.by_hand):
                 await crud.verify(app)
-                await crud.verify(app)  # it leaves the cards as they were
+                await crud.verify(app)  # verifying does not change the cards
                 assert await crud.turn(app, crud.JOBS[-1], 1, 2) > 0
             assert all(part > 0 for part in await crud.compare(pair, crud.JOBS[0], 1, 0.001))
     finally:

@@ -1,6 +1,4 @@
-"""`wsaction.cli.check`, `wsaction.routing._unreachable`, `wsaction.cli._routes`: what is found in declarations, and
-what
-is not."""
+"""`wsaction.cli.check`, `wsaction.routing._unreachable` and `wsaction.cli._routes`: findings and their absence."""
 
 import math
 from collections.abc import Iterable
@@ -55,7 +53,7 @@ class Rows(ListAPIActionHandler):
 
 
 def hosted(routes: Any, **options: Any) -> WSAction:
-    """An app that says by which names it is reached, which is one thing less to be found."""
+    """Returns an app with ``allowed_hosts``, so that `check` does not report ``any_host``."""
     return WSAction(routes, **{"allowed_hosts": ["example.com"], **options})
 
 
@@ -120,12 +118,12 @@ for converter, name in ((YearConverter, "year"), (NeverConverter, "never"), (Odd
         (path("<year:a>/", view), path("<int:a>/", view), False),
         (path("<int:a>/", view), path("<odd:a>/", view), True),
         (path("<odd:a>/", view), path("<int:a>/", view), False),
-        (path("<never:a>/", view), path("<never:b>/", view), False),  # no example of either is known
+        (path("<never:a>/", view), path("<never:b>/", view), False),  # there is no example route for either
         (path("<str:a>/<str:b>/", view), path("<int:x>/<slug:y>/", view), True),
         (re_path(r"^a/(\d+)/$", view), path("a/<int:pk>/", view), True),
         (re_path(r"^a", view), re_path(r"^a/(?P<x>\d+)/(?:(?P<y>\w+)/)?$", view), True),
         (path("a/<int:pk>/", view), re_path(r"^a/(\w+)/$", view), False),
-        (path("a/", view), re_path(r"^(?:a|b)/$|^c$", view), False),  # no example of it is known
+        (path("a/", view), re_path(r"^(?:a|b)/$|^c$", view), False),  # there is no example route for it
         (path("a/", include([path("<str:x>/", view)])), path("a/b/", view), True),
         (path("a/b/", view), path("a/", include([path("b/", view)])), True),
     ],
@@ -190,13 +188,13 @@ def test_routes_that_are_never_reached() -> None:
     )
     assert codes(found) == ["shadowed_route", "shadowed_route"]
     assert (found[0].level, found[0].place) == ("error", "ws/ new/")
-    assert found[0].msg == "never reached: 'new/' and all like it go to '<str:pk>/', declared before it"
+    assert found[0].msg == "never reached: 'new/' and similar routes go to '<str:pk>/', declared before it"
     root = Root.as_asgi()
     found = check(hosted([path("ws/", root), path("ws/", root), path("again/", root)]))
     assert codes(found) == ["duplicate_route"]
     assert (found[0].place, found[0].cure) == (
         "(root) ws/",
-        "remove one of the two, or give its actions to one handler",
+        "remove one of the two, or move the actions to one handler",
     )
 
 
@@ -206,32 +204,37 @@ def test_routes_that_are_never_reached() -> None:
         (
             path("/h/", Allowed.as_aaah()),
             "leading_slash",
-            "'/h/' begins with '/', and what is matched never does",
-            "write it without that '/'",
+            "'/h/' begins with '/', but the text to match never does",
+            "remove the '/'",
         ),
         (
             re_path(r"^/h/$", Allowed.as_aaah()),
             "leading_slash",
-            "'^/h/$' begins with '/', and what is matched never does",
-            "write it without that '/'",
+            "'^/h/$' begins with '/', but the text to match never does",
+            "remove the '/'",
         ),
         (
             path("", include([path("/h/", Allowed.as_aaah())])),
             "leading_slash",
-            "'/h/' begins with '/', and what is matched never does",
-            "write it without that '/'",
+            "'/h/' begins with '/', but the text to match never does",
+            "remove the '/'",
         ),
         (
             path("items/{pk:int}/", Allowed.as_aaah()),
             "braces_in_path",
-            "{pk:int} is text here, and captures nothing",
+            "{pk:int} is plain text here and captures nothing",
             "write <int:pk>",
         ),
-        (path("{pk}/", Allowed.as_aaah()), "braces_in_path", "{pk} is text here, and captures nothing", "write <pk>"),
+        (
+            path("{pk}/", Allowed.as_aaah()),
+            "braces_in_path",
+            "{pk} is plain text here and captures nothing",
+            "write <pk>",
+        ),
         (
             path(r"^items/(?P<pk>\d+)/$", Allowed.as_aaah()),
             "regex_in_path",
-            r"'^items/(?P<pk>\\d+)/$' is a regular expression, which path() takes for text",
+            r"'^items/(?P<pk>\\d+)/$' is a regular expression, but path() treats it as plain text",
             "use re_path()",
         ),
     ],
@@ -277,18 +280,18 @@ def test_attributes_that_nothing_reads() -> None:
     assert sorted((one.msg.split()[0], one.cure) for one in found) == [
         ("Base.filterset_fields", "did you mean filter_fields?"),
         ("Misspelt.lookup_fields", "did you mean lookup_field?"),
-        ("Misspelt.middleware", "WSAction([...], middleware=...)"),
+        ("Misspelt.middleware", "write WSAction([...], middleware=...)"),
     ]
 
 
 @pytest.mark.parametrize(
     ("name", "value", "cure"),
     [
-        ("permissions", (IsAuthenticated,), "call it permission_classes"),
-        ("guard", IsAuthenticated, "call it permission_classes"),
-        ("who_may", [AllowAny & IsAuthenticated], "call it permission_classes"),
-        ("throttles", (UserRateThrottle("1/s"),), "call it throttle_classes"),
-        ("rate", UserRateThrottle("1/s"), None),  # see below: it is used
+        ("permissions", (IsAuthenticated,), "rename it to permission_classes"),
+        ("guard", IsAuthenticated, "rename it to permission_classes"),
+        ("who_may", [AllowAny & IsAuthenticated], "rename it to permission_classes"),
+        ("throttles", (UserRateThrottle("1/s"),), "rename it to throttle_classes"),
+        ("rate", UserRateThrottle("1/s"), None),  # not found: the action uses it
         ("STAFF", (IsAuthenticated,), None),
         ("own_permissions", (IsAuthenticated,), None),
         ("nothing", (), None),
@@ -353,7 +356,7 @@ def test_broadcasts_that_anybody_hears(ask: Any, asked_of_root: Any, classes: An
 
     found = check(hosted([path("ws/", Hall.as_asgi())], authentication_classes=classes))
     assert codes(found) == ["open_broadcasts"] * finds
-    assert all("what tell of Hall broadcasts" in one.msg for one in found)
+    assert all("Hall sends the broadcasts of tell to any client" in one.msg for one in found)
 
 
 def test_what_filters_would_read() -> None:
@@ -365,8 +368,8 @@ def test_what_filters_would_read() -> None:
 
     found = check(app(path("a/", Unfiltered.as_aaah())))
     assert [(one.code, one.msg) for one in found] == [
-        ("unused_filter", "Unfiltered.filter_fields counts for nothing without FieldFilter"),
-        ("unused_filter", "Unfiltered.ordering counts for nothing without OrderingFilter"),
+        ("unused_filter", "Unfiltered.filter_fields has no effect without FieldFilter"),
+        ("unused_filter", "Unfiltered.ordering has no effect without OrderingFilter"),
     ]
 
     class Own(FieldFilter):
@@ -389,7 +392,7 @@ def test_events_that_nobody_can_subscribe_to() -> None:
 
     (found,) = check(app(path("a/", Telling.as_aaah()), path("b/", Live.as_aaah())))
     assert (found.code, found.place) == ("no_subscribe", "ws/ a/")
-    assert found.msg == "Telling has events, and nobody can subscribe to it"
+    assert found.msg == "Telling has events, but clients cannot subscribe to it"
 
 
 def test_parameters_that_are_the_clients() -> None:
@@ -403,9 +406,9 @@ def test_parameters_that_are_the_clients() -> None:
     found = check(app(path("a/", Trusting.as_aaah()), path("b/", Trusting.as_aaah())))
     assert {one.code for one in found} == {"client_input"}
     assert sorted((one.place, one.msg) for one in found) == [
-        ("ws/ a/ ask", "Trusting.ask has a parameter scope, which is whatever the client sends"),
-        ("ws/ a/ ask", "Trusting.ask has a parameter user, which is whatever the client sends"),
-        ("ws/ a/ greet", "Trusting.greet has a parameter user, which is whatever the client sends"),
+        ("ws/ a/ ask", "Trusting.ask has a parameter scope, which the client fills"),
+        ("ws/ a/ ask", "Trusting.ask has a parameter user, which the client fills"),
+        ("ws/ a/ greet", "Trusting.greet has a parameter user, which the client fills"),
     ]
     assert check(app(path("<int:user>/", Trusting.as_aaah(actions=["greet"])))) == []
 
@@ -435,8 +438,8 @@ def test_handlers_of_which_nobody_said_who_may() -> None:
 
     found = check(hosted([path("ws/", Open.as_asgi())]))
     assert [(one.level, one.code, one.place) for one in found] == [("warning", "no_permissions", "ws/ a/")]
-    assert found[0].msg == "Silent asks no permission: whoever is connected may one, three"
-    assert check(app(path("a/", Silent.as_aaah()))) == []  # those of the root count
+    assert found[0].msg == "Silent has no permissions: any connected client may call one, three"
+    assert check(app(path("a/", Silent.as_aaah()))) == []  # the permissions of the root apply
 
 
 def test_actions_without_an_end_and_lists() -> None:
@@ -477,7 +480,7 @@ def test_bounds_that_bound_nothing() -> None:
         ("loose_limit", "WSAction(limits=...)"),
         ("loose_limit", "Loose.limits"),
     ]
-    assert (found[0].msg, found[0].cure) == ("idle_timeout=1e+09 bounds nothing", "the default is 300")
+    assert (found[0].msg, found[0].cure) == ("idle_timeout=1e+09 is no effective limit", "the default is 300")
 
 
 @pytest.mark.parametrize(
@@ -486,7 +489,7 @@ def test_bounds_that_bound_nothing() -> None:
         ({}, ["any_host"]),
         ({"allowed_hosts": ["example.com"]}, []),
         ({"allowed_origins": ["https://example.com"]}, []),
-        ({"allowed_hosts": ["*"]}, []),  # it says so
+        ({"allowed_hosts": ["*"]}, []),  # explicitly any host
     ],
 )
 def test_an_app_that_says_neither_by_which_names_it_is_reached_nor_by_whom(

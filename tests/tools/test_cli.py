@@ -1,4 +1,4 @@
-"""The command line: ``routes``, ``asyncapi``, ``check`` and ``codegen``, through its own entry, wrong use included."""
+"""The commands ``routes``, ``asyncapi``, ``check``, ``codegen`` and ``run``, including wrong usage."""
 
 import json
 import os
@@ -49,14 +49,14 @@ def broken():
 
 @pytest.fixture(autouse=True)
 def _paths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What commands add to the path is taken away after the test."""
+    """Restores the path that commands extend."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[str]:
-    """A folder with apps in ``cli_apps.py``, a module that imports what is not there, and one without an app."""
+    """A folder with apps in ``cli_apps.py``, a module with a failing import, and a module without an app."""
     (tmp_path / "cli_apps.py").write_text(APPS)
     (tmp_path / "cli_broken.py").write_text("import surely_not_installed\n")
     (tmp_path / "cli_plain.py").write_text(
@@ -150,7 +150,7 @@ def test_every_command_explains_itself() -> None:
         ("cli_apps:number", "cli_apps:number is a int, not a WSAction; did you mean cli_apps:app?"),
         (
             "cli_plain:app",
-            "cli_plain:app is a function, not a WSAction; pass --factory where it is a function that makes",
+            "cli_plain:app is a function, not a WSAction; pass --factory if it is a function that makes",
         ),
         ("cli_plain:box", "cli_plain:box is a Box, not a WSAction; name the WSAction that it mounts or serves"),
     ],
@@ -175,7 +175,7 @@ def test_what_a_module_raises_is_not_hidden(folder: str) -> None:
     result = run("routes", "cli_broken:app", "--app-dir", folder)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.splitlines()[0] == "Traceback (most recent call last):"
-    assert result.stderr.splitlines()[1] == f'  File "{folder}/cli_broken.py", line 1, in <module>'  # none of ours
+    assert result.stderr.splitlines()[1] == f'  File "{folder}/cli_broken.py", line 1, in <module>'  # the user's
     assert result.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'surely_not_installed'"
 
 
@@ -264,7 +264,7 @@ class Cards(AsyncAPIActionHandler): ...
 
 @pytest.fixture
 def mistaken(tmp_path: Path) -> Iterator[Callable[[str], str]]:
-    """Writes a module ``cli_mistaken`` that ends so, and returns its folder."""
+    """Returns a function that writes a module ``cli_mistaken`` with this code at its end, and returns its folder."""
 
     def write(code: str) -> str:
         (tmp_path / "cli_mistaken.py").write_text(MISTAKES + code)
@@ -286,7 +286,7 @@ def test_what_is_declared_wrongly_is_told_in_one_line(mistaken: Callable[[str], 
 
 def test_what_a_command_itself_finds_wrong_is_told_in_one_line(mistaken: Callable[[str], str]) -> None:
     folder = mistaken("Cards.routepatterns = [7]\napp = WSAction([path('ws/', Cards.as_aaah())])\n")
-    result = run("routes", "cli_mistaken:app", "--app-dir", folder)  # what is read only now is in no line of theirs
+    result = run("routes", "cli_mistaken:app", "--app-dir", folder)  # read after the import: no line to name
     assert (result.exit_code, result.stderr) == (1, "Error: A pattern is what path() or re_path() returns, got 7.\n")
 
 
@@ -373,7 +373,10 @@ def test_asyncapi(tmp_path: Path) -> None:
 def test_check() -> None:
     result = run("check", *EVERYTHING, "--workers", "2")
     assert result.exit_code == 1
-    assert "error    duplicate_route  (root) with/kwargs/\n         never reached: it is the same as" in result.stdout
+    assert (
+        "error    duplicate_route  (root) with/kwargs/\n         never reached: its pattern is the same as"
+        in result.stdout
+    )
     assert "         cure: remove one of the two" in result.stdout
     assert result.stdout.splitlines()[-1].startswith("2 errors, ")
 

@@ -1,4 +1,4 @@
-"""``wsaction call``, through the command line's own entry."""
+"""``wsaction call``: output, errors and exit codes."""
 
 import asyncio
 import json
@@ -87,11 +87,14 @@ def test_an_error_reply_is_1(url: str) -> None:
     [
         ([], "Missing argument 'URL'"),
         (["ws://127.0.0.1/"], "Missing argument 'ACTION'"),
-        (["http://127.0.0.1/", "echo"], "Invalid value for URL: expected one as in ws://127.0.0.1:8000/ws/, got 'http"),
+        (
+            ["http://127.0.0.1/", "echo"],
+            "Invalid value for URL: expected a URL like ws://127.0.0.1:8000/ws/, got 'http",
+        ),
         (["ws://127.0.0.1/", "echo", "a/", "b/"], "expected KEY=VALUE after the route, as in text=hello, got 'b/'"),
         (
             ["ws://127.0.0.1:99999/", "echo"],
-            "Invalid value for URL: expected one as in ws://127.0.0.1:8000/ws/, got 'ws",
+            "Invalid value for URL: expected a URL like ws://127.0.0.1:8000/ws/, got 'ws",
         ),
         (["ws://127.0.0.1:x/", "echo"], "Invalid value for URL"),
         (["ws://[::1/", "echo"], "Invalid value for URL"),
@@ -105,14 +108,14 @@ def test_an_error_reply_is_1(url: str) -> None:
         (["ws://127.0.0.1/", "echo", "text=\udcff"], "Invalid value for parameters: expected UTF-8"),
         (["ws://127.0.0.1/", "echo", "--data", '"\udcff"'], "Invalid value for --data: expected UTF-8"),
         (["ws://127.0.0.1/", "echo", "--token", "\udcff"], "Invalid value for --token: expected UTF-8"),
-        (["ws://127.0.0.1/", "echo", "action=7"], "action is the protocol's own key"),
-        (["ws://127.0.0.1/", "echo", "a/", "route=7"], "route is the protocol's own key"),
-        (["ws://127.0.0.1/", "echo", "request_id=7"], "request_id is the protocol's own key"),
+        (["ws://127.0.0.1/", "echo", "action=7"], "action is a key of the protocol"),
+        (["ws://127.0.0.1/", "echo", "a/", "route=7"], "route is a key of the protocol"),
+        (["ws://127.0.0.1/", "echo", "request_id=7"], "request_id is a key of the protocol"),
         (["ws://127.0.0.1/", "echo", "--timeout", "nan"], "expected seconds, got nan"),
         (["ws://127.0.0.1/", "echo", "data={a"], "data: expected JSON, got '{a'"),
         (["ws://127.0.0.1/", "echo", "--data", "no"], "--data: expected JSON, got 'no'"),
         (["ws://127.0.0.1/", "echo", "--timeout", "0"], "Invalid value for '--timeout'"),
-        (["ws://127.0.0.1/", "echo", "--token", "a/b="], "the token has characters that a sub-protocol cannot carry"),
+        (["ws://127.0.0.1/", "echo", "--token", "a/b="], "the token has characters that a sub-protocol cannot contain"),
     ],
 )
 def test_wrong_use_is_2(arguments: list[str], told: str) -> None:
@@ -226,4 +229,4 @@ def test_the_command_itself(url: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, '"hello"\n', "")
     told = run("--help").stdout
-    assert "Exit codes: 0 fine" in told
+    assert "Exit codes: 0 success" in told

@@ -22,12 +22,12 @@ BANDS = (
     "applications server asyncapi codegen cli contrib __main__",
 )
 BAND = {name: number for number, line in enumerate(BANDS, 1) for name in line.split()}
-BESIDE: dict[str, set[str]] = {  # the bands, and what each may import of them
+BESIDE: dict[str, set[str]] = {  # packages beside the bands, with the packages that each may import
     "client": {"_protocol", "_utils"},
     "testing": {"querysets", "serializers", "transactions", "layers", "exceptions"},
 }
 
-# Only these import what is not the standard library's; `routing` and the ground under it need nothing.
+# Only these packages import third-party libraries; `routing` and the ground below it import none.
 THIRD_PARTY = {
     "anyio": "_utils testing",
     "click": "cli",
@@ -53,12 +53,12 @@ def tree_of(module: str) -> ast.Module:
 
 
 def package_of(module: str) -> str:
-    """The package, or the module at the top, that a module belongs to: what has a band."""
+    """Returns the top-level package or module of a module, which has a band."""
     return module.partition(".")[0]
 
 
 def imports(module: str) -> Iterator[str]:
-    """What a module imports as it runs: not what stands under ``if TYPE_CHECKING``."""
+    """Yields the imports of a module at run time, without those under ``if TYPE_CHECKING``."""
     nodes: list[ast.AST] = [tree_of(module)]
     while nodes:
         node = nodes.pop()
@@ -75,7 +75,7 @@ def imports(module: str) -> Iterator[str]:
 
 
 def edges() -> set[tuple[str, str]]:
-    """Which package imports which."""
+    """Returns pairs of packages of which the first imports the second."""
     found = {
         (package_of(module), package_of(name.removeprefix("wsaction.")))
         for module in modules()
@@ -103,7 +103,7 @@ def test_packages_import_each_other_in_no_circle() -> None:
     graph: dict[str, set[str]] = {}
     for above, below in edges():
         graph.setdefault(above, set()).add(below)
-    order = list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the cycle
     assert set(graph) <= set(order)
 
 

@@ -1,4 +1,4 @@
-"""What a serializer shows and the queryset does not load: the error tells the loader option, and the option works."""
+"""Attributes that a serializer shows but the queryset does not load: the error names a loader option that works."""
 
 import gc
 import re
@@ -106,13 +106,13 @@ async def sessions_of(folder: Path) -> AsyncIterator[Any]:
         await engine.dispose()
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")  # SQLAlchemy's, of a lazy load
-@pytest.mark.filterwarnings(  # the same, where it is collected within code that was compiled without builtins
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")  # by SQLAlchemy, of a lazy load
+@pytest.mark.filterwarnings(  # the same, if it is collected within code that was compiled without builtins
     "ignore:Exception ignored in. <coroutine object Connection.cursor:pytest.PytestUnraisableExceptionWarning"
 )
 @pytest.mark.parametrize("case", CASES)
 async def test_the_option_that_an_error_tells_loads_what_is_missing(case: str, tmp_path: Path) -> None:
-    """The error may come for another part first; following what each says comes to an end, and then all works."""
+    """Errors may name other attributes first. After the options of a few errors, all actions work."""
     fields, wanted = CASES[case]
     model = shape(
         id=(Annotated[int, ReadOnly], ...),
@@ -136,7 +136,7 @@ async def test_the_option_that_an_error_tells_loads_what_is_missing(case: str, t
 
 
 async def answers(queryset: Any, model: Any) -> tuple[list[int], str | None]:
-    """What the actions answer, and what the first that failed says."""
+    """Returns the statuses of the actions, and the message of the first that failed."""
     consumer = served(queryset, bases=(SubscribeMixin, ModelAPIActionHandler), serializer_class=model)
     app = WSAction([path("ws/", consumer)], debug=True)
     async with app.lifespan(), connect(app, "/ws/") as ws:

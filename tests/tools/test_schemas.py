@@ -1,4 +1,4 @@
-"""Annotations as JSON Schema: the names that are written, one name for each model, draft 7."""
+"""JSON Schemas of annotations: names of fields, one name for each model, and draft 7."""
 
 import datetime
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""AsyncAPI 3.1: `describe(app)` is the document of an app's routes, actions, events and errors."""
+"""AsyncAPI 3.1 documents: `describe()` writes the routes, actions, events and errors of an application."""
 
 from wsaction.asyncapi._document import describe
 

@@ -1,4 +1,4 @@
-"""Addresses as documents and clients write them: ``boards/{pk}/``, and what stands in the braces."""
+"""Addresses of routes in documents and clients: ``boards/{pk}/`` and the schemas of its parameters."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,110 +13,121 @@ from wsaction.routing.converters import Converter
 
 __all__ = ("Address", "address_of")
 
-MOST_FORMS = 32  # that are told of one route; each optional part doubles them
+Pieces = list[str | tuple[str]]
+
+MAX_FORMS = 32  # of one route: each optional part doubles their number
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A route, to be filled in by clients.
+    """A route whose parameters a client fills in.
 
-    ``parameters`` are JSON Schemas by name; of unnamed groups the names are ``_0``, ``_1`` and so on. ``template`` is
-    None for a regex that cannot be filled in.
+    ``parameters`` maps names to JSON Schemas. Unnamed groups are called ``_0``, ``_1`` and so on. ``template`` is None
+    if the route is a regex that cannot be filled in.
     """
 
-    text: str  # the template, or else the patterns as they were declared
+    text: str  # the template; without one, the patterns as declared
     template: str | None = ""
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    optional: frozenset[str] = frozenset()  # parameters that the route also goes without
-    regex: str | None = "^"  # what it matches, for JavaScript too; None where that cannot be said
-    captures: frozenset[str] = frozenset()  # keys that no frame has a say in
-    unnamed: int = 0  # groups without a name, which fill parameters in turn
-    forms: tuple[str, ...] = ()  # the template, and what it is without optional parameters; at most `MOST_FORMS`
+    optional: frozenset[str] = frozenset()  # parameters that may be left out
+    regex: str | None = "^"  # valid in Python and JavaScript; None if there is no such regex
+    captures: frozenset[str] = frozenset()  # arguments that the route fills, never the frame
+    unnamed: int = 0  # number of unnamed groups, which fill positional arguments
+    forms: tuple[str, ...] = ()  # the template, then those without optional parameters; at most `MAX_FORMS`
 
     @property
     def pattern(self) -> str | None:
-        """A regex of the route as a frame has it, its query included."""
+        """A regex that matches the ``route`` of a frame, query string included."""
         return None if self.regex is None else rf"{self.regex}(\?.*)?$"
 
 
 def address_of(leaf: Leaf) -> Address:
-    """The address of an endpoint. Of ``path("boards/<int:pk>/", ...)`` it is ``boards/{pk}/``, with a ``pk`` that is an
-    integer."""
+    """Returns the address of an endpoint.
+
+    For ``path("boards/<int:pk>/", ...)`` it is ``boards/{pk}/``, with an integer ``pk``.
+    """
     parts = [_template(pattern) for pattern in leaf.patterns]
-    schemas = {name: schema for pattern in leaf.patterns for name, schema in _schemas(pattern)}
-    fixed = {*leaf.extra_kwargs}
+    schemas = {name: schema for pattern in leaf.patterns for name, schema in _parameter_schemas(pattern)}
+    captures = frozenset({*schemas, *leaf.extra_kwargs})
     if any(part is None for part in parts):
-        return Address(leaf.route, None, {}, frozenset(), None, frozenset({*schemas, *fixed}))
-    pieces = list(_numbered([piece for part in parts if part is not None for piece in part[0]]))
+        return Address(leaf.route, None, {}, frozenset(), None, captures)
+    pieces = list(_number_unnamed([piece for part in parts if part is not None for piece in part[0]]))
     named = [piece[0] for piece in pieces if isinstance(piece, tuple)]
     optional = frozenset(name for part in parts if part is not None for name in part[1])
-    template = _written(pieces)
+    template = _join_pieces(pieces)
     return Address(
         text=template,
         template=template,
         parameters={name: schemas.get(name, {"type": "string"}) for name in named},
         optional=optional,
-        regex=_regex(leaf.patterns),
-        captures=frozenset({*schemas, *fixed} - optional),
-        unnamed=_unnamed(leaf),
-        forms=tuple(dict.fromkeys([template, *islice(_forms(leaf.patterns), MOST_FORMS - 1)])),
+        regex=_route_regex(leaf.patterns),
+        captures=captures - optional,
+        unnamed=_count_unnamed(leaf),
+        forms=tuple(dict.fromkeys([template, *islice(_forms(leaf.patterns), MAX_FORMS - 1)])),
     )
 
 
 def _forms(patterns: tuple[Pattern, ...]) -> Iterator[str]:
-    """Every way to write the patterns one after the other, those with most parameters first."""
+    """Yields every text that the joined patterns may have; those with the most parameters come first."""
     choices: list[list[Pieces]] = []
     for pattern in patterns:
-        known = sorted(forms(pattern.source), key=lambda form: -len(form.parameters)) if pattern.is_regex else []
-        found = [_template(pattern)] if not known else []
-        choices.append([list(form.pieces) for form in known] + [one[0] for one in found if one is not None])
+        if pattern.is_regex:
+            known = sorted(forms(pattern.source), key=lambda form: -len(form.parameters))
+            choices.append([list(form.pieces) for form in known])
+        else:
+            choices.append([_path_pieces(pattern)])
     for parts in product(*choices):
-        yield _written(_numbered([piece for part in parts for piece in part]))
+        yield _join_pieces(_number_unnamed([piece for part in parts for piece in part]))
 
 
-def _written(pieces: "Iterable[str | tuple[str]]") -> str:
+def _join_pieces(pieces: Iterable[str | tuple[str]]) -> str:
     return "".join(piece if isinstance(piece, str) else f"{{{piece[0]}}}" for piece in pieces)
 
 
-def _unnamed(leaf: Leaf) -> int:
-    """How many positional arguments its groups give: those of includes count while nothing below them has a name."""
+def _count_unnamed(leaf: Leaf) -> int:
+    """Counts the unnamed groups that become positional arguments.
+
+    An include's groups count only if neither it nor anything below it has named groups or extra arguments.
+    """
     count = 0
     above: list[Endpoint | Include] = [level.include for level in reversed(leaf.levels)]
     for declared in (leaf.endpoint, *above):
-        regex, named = declared.pattern.regex, bool(declared.pattern.regex.groupindex)
-        if declared is not leaf.endpoint and (named or declared.kwargs):
-            break
-        count += regex.groups if declared.pattern.is_regex and not named else 0
-        if named or declared.kwargs:
+        pattern = declared.pattern
+        has_names = bool(pattern.regex.groupindex)
+        if pattern.is_regex and not has_names and (declared is leaf.endpoint or not declared.kwargs):
+            count += pattern.regex.groups
+        if has_names or declared.kwargs:
             break
     return count
 
 
-Pieces = list[str | tuple[str]]
-
-
 def _template(pattern: Pattern) -> tuple[Pieces, frozenset[str]] | None:
-    """Literals and, as 1-tuples, names; with the names that may be missing. None: it cannot be filled in."""
+    """Returns the pieces of a pattern (literals, and names as 1-tuples) and the names that may be left out.
+
+    None means that a client cannot fill in the pattern.
+    """
     if not pattern.is_regex:
-        pieces: Pieces = [
-            one for literal, name in pattern.template for one in (literal, (name,)) if one not in ("", ("",))
-        ]
-        return pieces, frozenset()
+        return _path_pieces(pattern), frozenset()
     known = forms(pattern.source)
     if not known:
         return None
-    most = max(known, key=lambda form: len(form.parameters))
-    if set(pattern.regex.groupindex) - set(most.parameters):
-        return None  # what a form leaves out, as it does the second of two alternatives, is not to be told
-    if not most.parameters and not pattern.search("".join(map(str, most.pieces))):
+    longest = max(known, key=lambda form: len(form.parameters))
+    if set(pattern.regex.groupindex) - set(longest.parameters):
+        return None  # no single form has every group, as with two alternatives
+    if not longest.parameters and not pattern.search("".join(map(str, longest.pieces))):
         return None
-    return list(most.pieces), frozenset(
-        name for name in most.parameters if any(name not in form.parameters for form in known)
+    return list(longest.pieces), frozenset(
+        name for name in longest.parameters if any(name not in form.parameters for form in known)
     )
 
 
-def _numbered(pieces: Pieces) -> Iterator[str | tuple[str]]:
-    """The same, unnamed groups numbered through all patterns."""
+def _path_pieces(pattern: Pattern) -> Pieces:
+    pieces: Pieces = [piece for literal, name in pattern.template for piece in (literal, (name,))]
+    return [piece for piece in pieces if piece not in ("", ("",))]
+
+
+def _number_unnamed(pieces: Pieces) -> Iterator[str | tuple[str]]:
+    """Numbers the unnamed groups through all patterns: each pattern by itself begins with ``_0``."""
     count = 0
     for piece in pieces:
         if isinstance(piece, tuple) and re.fullmatch(r"_\d+", piece[0]):
@@ -132,31 +143,32 @@ _BY_REGEX: Mapping[str, Mapping[str, Any]] = {
     "[-a-zA-Z0-9_]+": {"type": "string", "pattern": "^[-a-zA-Z0-9_]+$"},
     "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}": {"type": "string", "format": "uuid"},
 }
-_IN_JAVASCRIPT_TOO = r"(?:[\w\-,+*?|.^{}\[\]/]|\\[dws])+"
+_JAVASCRIPT_COMPATIBLE = r"(?:[\w\-,+*?|.^{}\[\]/]|\\[dws])+"
 
 
-def _schemas(pattern: Pattern) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _parameter_schemas(pattern: Pattern) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for name, converter in pattern.converters.items():
-        yield name, _BY_REGEX.get(converter.regex) or _of_converter(converter)
+        yield name, _BY_REGEX.get(converter.regex) or _converter_schema(converter)
     if pattern.is_regex:
         yield from ((name, {"type": "string"}) for name in pattern.regex.groupindex)
 
 
-def _of_converter(converter: Converter) -> Mapping[str, Any]:
-    if re.fullmatch(_IN_JAVASCRIPT_TOO, converter.regex):
+def _converter_schema(converter: Converter) -> Mapping[str, Any]:
+    if re.fullmatch(_JAVASCRIPT_COMPATIBLE, converter.regex):
         return {"type": "string", "pattern": f"^(?:{converter.regex})$"}
     return {"type": "string"}
 
 
-def _regex(patterns: tuple[Pattern, ...]) -> str | None:
-    """What ``path()`` patterns match together; None where one is a regex, or a converter's cannot be told."""
+def _route_regex(patterns: tuple[Pattern, ...]) -> str | None:
+    """Returns a regex for the joined patterns, or None if one of them is a regex or a converter's is not portable."""
     text = "^"
     for pattern in patterns:
         if pattern.is_regex:
             return None
         for literal, name in pattern.template:
             text += re.sub(r"[\\^$.*+?()\[\]{}|/]", r"\\\g<0>", literal)
-            if name and not re.fullmatch(_IN_JAVASCRIPT_TOO, pattern.converters[name].regex):
+            regex = pattern.converters[name].regex if name else ""
+            if name and not re.fullmatch(_JAVASCRIPT_COMPATIBLE, regex):
                 return None
-            text += f"(?:{pattern.converters[name].regex})" if name else ""
+            text += f"(?:{regex})" if name else ""
     return text

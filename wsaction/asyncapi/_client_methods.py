@@ -1,9 +1,9 @@
-"""Members: what the objects of a generated client have, one method for each action of each route.
+"""Methods of a generated client: one for each action of each route, grouped into nested objects.
 
-A method belongs to the object that its route's words lead to: ``boards/{pk}/columns/`` is ``client.boards.columns``,
-and so is ``boards/{pk}/columns/{column}/``. A route that has a name is found by that, and by the namespaces before it,
-unless it ends with ``-list`` or ``-detail``, as a `SimpleRouter` writes them. A regex that cannot be filled in and has
-no name is found by its handler's name. What stands at the empty route is the client's own.
+The literal segments of a route name the object: both ``boards/{pk}/columns/`` and ``boards/{pk}/columns/{column}/`` are
+``client.boards.columns``. A named route uses its namespaces and name instead, unless the name ends with ``-list`` or
+``-detail``, as `SimpleRouter` names them. An unnamed regex that cannot be filled in uses the name of its handler. The
+methods of the empty route belong to the client itself.
 """
 
 import re
@@ -18,35 +18,39 @@ __all__ = ("Group", "Method", "Route", "groups_of")
 Document = Mapping[str, Any]
 Kind = Literal["call", "send", "stream", "subscribe"]
 
-OWN = frozenset({"state", "connect", "close", "onState"})  # what every client has; its other methods begin with a "$"
-OPTIONS = frozenset({"query", "timeout", "signal", "snapshot", "since"})
-PROTOCOL = ("action", "route", "request_id")  # keys of a frame that are no parameters
+# Every client has these members. The names of its other members begin with "$".
+RESERVED_NAMES = frozenset({"state", "connect", "close", "onState"})
+OPTION_NAMES = frozenset({"query", "timeout", "signal", "snapshot", "since"})
+ENVELOPE_KEYS = ("action", "route", "request_id")  # keys of a frame that are not parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route of a connection, as the document tells it."""
+    """A route of a connection, as described by the document."""
 
     text: str
-    captures: Mapping[str, Mapping[str, Any]]  # schemas
-    required: tuple[str, ...]  # captures
-    forms: tuple[str, ...]  # none: any text
+    captures: Mapping[str, Mapping[str, Any]]  # schemas by name
+    required: tuple[str, ...]  # names of captures
+    forms: tuple[str, ...]  # empty: the caller gives the whole route
 
     @classmethod
-    def told(cls, told: Document) -> "Route":
-        """That of an item of a channel's ``routes``."""
-        if told.get("is_regex"):
-            return cls(told["route"], {"route": {"type": "string"}}, ("route",), ())
-        parameters = told.get("parameters", {})
-        required = tuple(name for name, one in parameters.items() if one["required"])
-        schemas = {name: one["schema"] for name, one in parameters.items()}
-        return cls(told["route"], schemas, required, tuple(told.get("forms", [told["route"]])))
+    def from_item(cls, item: Document) -> "Route":
+        """Reads an item of a channel's ``routes``."""
+        if item.get("is_regex"):
+            return cls(item["route"], {"route": {"type": "string"}}, ("route",), ())
+        parameters = item.get("parameters", {})
+        required = tuple(name for name, parameter in parameters.items() if parameter["required"])
+        schemas = {name: parameter["schema"] for name, parameter in parameters.items()}
+        return cls(item["route"], schemas, required, tuple(item.get("forms", [item["route"]])))
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One way to call a method: an action at a route. ``request`` is the schema of its frame, ``data`` what it gives:
-    the schema of a reply's, an item's or a snapshot's data; ``events`` are messages by name."""
+    """One overload of a client method: an action at a route.
+
+    ``request`` is the schema of its frame. ``data`` is the schema of the reply's data, of a stream's items or of a
+    subscription's snapshot. ``events`` maps the names of events to the schemas of their data.
+    """
 
     kind: Kind
     action: str
@@ -54,91 +58,94 @@ class Method:
     request: Document
     data: Any
     about: tuple[str, ...]
-    operation: str = ""  # its name in the document
-    query: tuple[str, ...] | None = None  # the parameters of a query that it takes; None: any
+    operation: str = ""  # the name of the operation in the document
+    query: tuple[str, ...] | None = None  # accepted query parameters; None: any
     fixed: Mapping[str, Any] = field(default_factory=dict)
     events: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The schemas of what a caller says beside the route."""
-        hidden = {*PROTOCOL, *self.fixed, *(("since", "snapshot") if self.kind == "subscribe" else ())}
-        return {name: one for name, one in self.request["properties"].items() if name not in hidden}
+        """The schemas of the arguments that a caller passes beside the route's."""
+        hidden = {*ENVELOPE_KEYS, *self.fixed, *(("since", "snapshot") if self.kind == "subscribe" else ())}
+        return {name: schema for name, schema in self.request["properties"].items() if name not in hidden}
 
-    def clashes(self, other: "Method") -> bool:
-        """Whether what is given first would not say which of the two is meant."""
-        more, less = sorted((self, other), key=lambda one: -len(one.route.required))
-        first = {*less.route.captures} or {*less.parameters} or OPTIONS
+    def is_ambiguous_with(self, other: "Method") -> bool:
+        """Whether the first argument of a call could belong to both overloads."""
+        more, less = sorted((self, other), key=lambda method: -len(method.route.required))
+        first = {*less.route.captures} or {*less.parameters} or OPTION_NAMES
         return {*more.route.required} <= first
 
 
 class Group:
-    """An object of the client: its methods, each with one or more ways to call it, and the objects below it."""
+    """An object of the client: its methods, each with one or more overloads, and the objects below it."""
 
     def __init__(self, name: str = "", taken: frozenset[str] = frozenset()) -> None:
-        self.name = name  # of its type
+        self.name = name  # the stem of its TypeScript type's name
         self.methods: dict[str, list[Method]] = {}
         self.groups: dict[str, Group] = {}
         self._taken = taken
 
     def add(self, method: Method, name: str) -> None:
-        """Adds a method. One of the same name takes both, told apart by their captures, or else the new one is called
-        after its captures too, ``subscribeByPk``, and gets a ``_`` where that is taken."""
-        name = free(camel(name), self._taken)
-        for told in (name, name + "By" + "".join(map(pascal, method.route.captures))):
-            if not any(method.clashes(one) for one in self.methods.get(told, ())):
-                self.methods.setdefault(told, []).append(method)
-                return
-        self.methods[free(told, self.methods)] = [method]
+        """Adds a method.
 
-    def at(self, path: list[str]) -> "Group":
-        """The object below this one that words lead to."""
+        Methods of one name become overloads if their captures tell them apart. Otherwise the name of the new one also
+        lists its captures, as in ``subscribeByPk``, and ends with ``_`` if even that is taken.
+        """
+        name = free(camel(name), self._taken)
+        for candidate in (name, name + "By" + "".join(map(pascal, method.route.captures))):
+            if not any(method.is_ambiguous_with(other) for other in self.methods.get(candidate, ())):
+                self.methods.setdefault(candidate, []).append(method)
+                return
+        self.methods[free(candidate, self.methods)] = [method]
+
+    def descend(self, path: list[str]) -> "Group":
+        """Returns the object at a path below this one; creates it if necessary."""
         group = self
         for word in path:
-            known = {camel(word): word for word in group.groups}
-            if camel(word) not in known:
-                group.groups[camel(word)] = Group(group.name + pascal(word), frozenset())
-            group = group.groups[camel(word)]
+            name = camel(word)
+            if name not in group.groups:
+                group.groups[name] = Group(group.name + pascal(word))
+            group = group.groups[name]
         return group
 
-    def walk(self, before: str = "") -> Iterator[tuple[str, Method]]:
-        """Every way to call a method, with where it is: ``cards.partialUpdate``."""
+    def walk(self, prefix: str = "") -> Iterator[tuple[str, Method]]:
+        """Yields every overload with the path of its method, as ``cards.partialUpdate``."""
         for name, ways in self.methods.items():
-            yield from ((f"{before}{name}", method) for method in ways)
+            yield from ((f"{prefix}{name}", method) for method in ways)
         for name, group in self.groups.items():
-            yield from group.walk(f"{before}{name}.")
+            yield from group.walk(f"{prefix}{name}.")
 
-    def settle(self) -> None:
-        """Gives objects that have the name of a method another one."""
+    def rename_clashing_groups(self) -> None:
+        """Renames the objects below this one whose names are those of methods."""
         taken = {*self.methods, *self._taken}
         for name in [*self.groups]:
             group = self.groups.pop(name)
-            group.settle()
-            told = free(name, taken)
-            taken.add(told)
-            self.groups[told] = group
+            group.rename_clashing_groups()
+            name = free(name, taken)
+            taken.add(name)
+            self.groups[name] = group
 
 
 def groups_of(document: Document, channel: str) -> Group:
-    """The client of a channel."""
+    """Returns the root object of the client for a channel."""
     reader = _Reader(document, channel)
-    root = Group(taken=OWN)
-    for told in document["channels"][channel]["x-wsaction"]["routes"]:
-        group, route = root.at(_path(told)), Route.told(told)
-        for name, method in reader.methods(told, route):
+    root = Group(taken=RESERVED_NAMES)
+    for item in document["channels"][channel]["x-wsaction"]["routes"]:
+        group = root.descend(_path(item))
+        for name, method in reader.methods(item, Route.from_item(item)):
             group.add(method, name)
-    root.settle()
+    root.rename_clashing_groups()
     return root
 
 
-def _path(told: Document) -> list[str]:
-    name = told.get("name", "")
+def _path(item: Document) -> list[str]:
+    name = item.get("name", "")
     if name and not name.endswith(("-list", "-detail")):
         return [part for part in name.split(":") if part]
-    if told.get("is_regex"):
-        return [told["handler"]]
-    names = "|".join(map(re.escape, told.get("parameters", {})))
-    text = re.sub(rf"\{{(?:{names})\}}", "", told["route"]) if names else told["route"]
+    if item.get("is_regex"):
+        return [item["handler"]]
+    names = "|".join(map(re.escape, item.get("parameters", {})))
+    text = re.sub(rf"\{{(?:{names})\}}", "", item["route"]) if names else item["route"]
     return [part for part in text.split("/") if re.search(r"\w", part)]
 
 
@@ -148,48 +155,51 @@ class _Reader:
     def __init__(self, document: Document, channel: str) -> None:
         self._document = document
         self._messages = document["channels"][channel]["messages"]
-        self._actions: dict[tuple[str, str], list[tuple[str, Document]]] = {}  # several, of routes written the same
+        self._actions: dict[tuple[str, str], list[tuple[str, Document]]] = {}  # several if routes have the same text
         self._events: dict[str, list[Document]] = {}
-        for name, one in document["operations"].items():
-            if one["channel"]["$ref"] != f"#/channels/{channel}":
+        for name, operation in document["operations"].items():
+            if operation["channel"]["$ref"] != f"#/channels/{channel}":
                 continue
-            facts = one["x-wsaction"]
-            if one["action"] == "send":
-                self._events.setdefault(facts["route"], []).append(one)
+            facts = operation["x-wsaction"]
+            if operation["action"] == "send":
+                self._events.setdefault(facts["route"], []).append(operation)
             else:
-                self._actions.setdefault((facts["route"], facts["action"]), []).append((name, one))
+                self._actions.setdefault((facts["route"], facts["action"]), []).append((name, operation))
 
-    def methods(self, told: Document, route: Route) -> Iterator[tuple[str, Method]]:
-        """The methods of a route, by the names that they are to have."""
-        events = self._events_of(told)
-        is_live = "$resync" in events and "subscribe" in told["actions"]
-        listed = self._query_of_list(told)
-        for action in told["actions"]:
-            known = self._actions.get((route.text, action))
-            if not known:  # somebody took it out of the document
+    def methods(self, item: Document, route: Route) -> Iterator[tuple[str, Method]]:
+        """Yields the methods of a route with the names they should have.
+
+        Consumes the operations that it reads: routes with the same text take theirs in the order of the document.
+        """
+        events = self._events_of(item)
+        is_live = "$resync" in events and "subscribe" in item["actions"]
+        snapshot_query = self._snapshot_query(item)
+        for action in item["actions"]:
+            operations = self._actions.get((route.text, action))
+            if not operations:  # the application removed it from the document
                 continue
-            name, operation = known.pop(0)
-            if is_live and action in ("subscribe", "unsubscribe"):
-                made = [(action, self._subscription(route, operation, events))] if action == "subscribe" else []
+            operation_name, operation = operations.pop(0)
+            if not is_live or action not in ("subscribe", "unsubscribe"):
+                methods = [*self._calls(action, route, operation)]
             else:
-                made = [*self._calls(action, route, operation)]
-            query = operation["x-wsaction"].get("query", listed if action == "subscribe" else None)
-            more: dict[str, Any] = {"operation": name, "query": None if query is None else tuple(query)}
-            yield from ((told, replace(method, **more)) for told, method in made)
+                methods = [(action, self._subscription(route, operation, events))] if action == "subscribe" else []
+            query = operation["x-wsaction"].get("query", snapshot_query if action == "subscribe" else None)
+            for name, method in methods:
+                yield name, replace(method, operation=operation_name, query=None if query is None else tuple(query))
 
-    def _query_of_list(self, told: Document) -> Any:
-        """The query parameters of a snapshot, where it is what `list` answers."""
-        if "list" not in told["actions"] or "retrieve" in told["actions"]:
+    def _snapshot_query(self, item: Document) -> Any:
+        """Returns the query parameters of a snapshot if its data is what `list` returns."""
+        if "list" not in item["actions"] or "retrieve" in item["actions"]:
             return None
-        known = self._actions.get((told["route"], "list"))
-        return known[0][1]["x-wsaction"].get("query") if known else None
+        operations = self._actions.get((item["route"], "list"))
+        return operations[0][1]["x-wsaction"].get("query") if operations else None
 
-    def _events_of(self, told: Document) -> dict[str, Any]:
-        known = self._events.get(told["route"])
-        if not known:
+    def _events_of(self, item: Document) -> dict[str, Any]:
+        operations = self._events.get(item["route"])
+        if not operations:
             return {}
-        messages = [self._message(ref) for ref in known.pop(0)["messages"]]
-        return {one["name"]: one["payload"]["properties"]["data"] for one in messages}
+        messages = [self._message(ref) for ref in operations.pop(0)["messages"]]
+        return {message["name"]: message["payload"]["properties"]["data"] for message in messages}
 
     def _calls(self, action: str, route: Route, operation: Document) -> Iterator[tuple[str, Method]]:
         facts, about = operation["x-wsaction"], _about(operation, action, route)
@@ -201,40 +211,40 @@ class _Reader:
             yield action, Method("stream", action, route, request, partial, about)
         elif partial is None:
             yield action, Method("call", action, route, request, reply, about)
-        else:  # a stream where the frame asks for one
-            whole = reply["anyOf"][0] if reply and "anyOf" in reply else reply
+        else:  # the action streams only if the frame asks for it
+            data = reply["anyOf"][0] if reply and "anyOf" in reply else reply
             off = {"stream": False} if "stream" in request.get("required", ()) else {}
-            hidden = {**request, "properties": {k: v for k, v in request["properties"].items() if k != "stream"}}
-            yield action, Method("call", action, route, hidden, whole, about, fixed=off)
-            yield f"{action}_stream", Method("stream", action, route, hidden, partial, about, fixed={"stream": True})
+            request = {**request, "properties": {k: v for k, v in request["properties"].items() if k != "stream"}}
+            yield action, Method("call", action, route, request, data, about, fixed=off)
+            yield f"{action}_stream", Method("stream", action, route, request, partial, about, fixed={"stream": True})
 
     def _subscription(self, route: Route, operation: Document, events: Mapping[str, Any]) -> Method:
         _, reply = self._replies(operation)
         snapshot = (reply or {}).get("properties", {}).get("snapshot", {})
-        own = {name: one for name, one in events.items() if not name.startswith("$")}
+        declared = {name: schema for name, schema in events.items() if not name.startswith("$")}
         request = self._message(operation["messages"][0])["payload"]
         about = _about({**operation, "description": ""}, "subscribe", route)
-        return Method("subscribe", "subscribe", route, request, snapshot, about, events=own)
+        return Method("subscribe", "subscribe", route, request, snapshot, about, events=declared)
 
     def _replies(self, operation: Document) -> tuple[Any, Any]:
-        """The schemas of what partial replies and the final one hold; None: there is none."""
-        found: dict[str, Any] = {}
+        """Returns the schemas of the data in partial replies and in the final one; None for those that never come."""
+        schemas: dict[str, Any] = {}
         for ref in operation["reply"]["messages"]:
             properties = self._message(ref).get("payload", {}).get("properties", {})
             if properties.get("errors", {}).get("maxItems") == 0:
                 kind = "partial" if properties["status"] == {"const": 206} else "reply"
-                found[kind] = properties["data"]
-        return found.get("partial"), found.get("reply")
+                schemas[kind] = properties["data"]
+        return schemas.get("partial"), schemas.get("reply")
 
     def _message(self, ref: Document) -> Any:
-        """What a reference leads to: a message of the channel, or the error that all share."""
+        """Resolves a reference to a message of the channel or to the shared error message."""
         name = str(ref["$ref"]).rpartition("/")[2].replace("~1", "/").replace("~0", "~")
         message = self._messages[name]
         return self._document["components"]["messages"][name] if "$ref" in message else message
 
 
 def _about(operation: Document, action: str, route: Route) -> tuple[str, ...]:
-    summary, more = operation.get("summary", ""), operation.get("description", "")
+    summary, description = operation.get("summary", ""), operation.get("description", "")
     where = f"`{action}` at `{route.text}`" if route.text else f"`{action}` at the empty route"
-    told = more if more.startswith(summary) else f"{summary}\n{more}"
-    return tuple(one.strip() for one in (told, where) if one.strip())
+    text = description if description.startswith(summary) else f"{summary}\n{description}"
+    return tuple(part.strip() for part in (text, where) if part.strip())

@@ -1,16 +1,19 @@
-"""The AsyncAPI 3.1 document of an app: what is declared, told to people and programs.
+"""The AsyncAPI 3.1 document of an application.
 
-A channel for each connection route, an operation for each action of each route below it, and one for the events of a
-route. What the specification has no words for stands under ``x-wsaction``: on the document the protocol, the catalogue
-of errors and how to authenticate; on a channel its routes and bounds; on an operation the action, its route, timeout,
-permissions. A route is a template, ``boards/{pk}/``, and so is a channel's address, below the app's root path.
+It has a channel for each connection route, an operation for each action of each route below it, and one operation for
+the events of a route. Addresses and routes are templates, ``boards/{pk}/``; addresses are relative to the application's
+root path. The extension ``x-wsaction`` holds what AsyncAPI cannot express. In the document: the protocol, the error
+catalogue and the ways to authenticate. In a channel: its routes and limits. In an operation: its action, route, timeout
+and permissions, among others.
 """
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from itertools import chain, count
 from typing import Any
 
-from wsaction._handlers.mounts import MountedHandler, Plan
+from wsaction._handlers.mounts import MountedHandler
 from wsaction.asyncapi._addresses import Address, address_of
 from wsaction.asyncapi._client_methods import groups_of
 from wsaction.asyncapi._operations import (
@@ -20,7 +23,6 @@ from wsaction.asyncapi._operations import (
     auth_messages,
     events_of,
     facts_of,
-    limits_of,
     messages_of,
     text_of,
 )
@@ -35,19 +37,22 @@ from wsaction.routing._resolver import Leaf
 __all__ = ("describe",)
 
 VERSION = "3.1.0"
-_ERROR_ITEM, _ERROR_TYPE = "wsaction.Error", "wsaction.ErrorType"  # no model has a dot in its name
+_ERROR_ITEM, _ERROR_TYPE = "wsaction.Error", "wsaction.ErrorType"  # model names have no dot, so these are free
 
 
 def describe(
     router: Router, *, title: str, version: str, description: str, limits: Limits, authenticator: Authenticator | None
 ) -> dict[str, Any]:
-    """The document of the connections that ``router`` leads to; ``limits`` are those of the app.
+    """Returns the AsyncAPI document of an application. The same declarations always give the same document.
 
-    The same declarations give the same document, names included.
+    :param router: The connection routes.
+    :param title: The ``title`` of the document's ``info``; ``version`` and ``description`` likewise.
+    :param limits: The limits of consumers that declare none.
+    :param authenticator: The authentication of the application; None if it has none.
     """
     writer = _Writer(limits, authenticator)
     for leaf in _reachable(router.leaves):
-        writer.channel(leaf)
+        writer.add_channel(leaf)
     info = {"title": title, "version": version, **({"description": description} if description else {})}
     document: dict[str, Any] = {
         "asyncapi": VERSION,
@@ -60,24 +65,28 @@ def describe(
             "messages": {"error": _error()},
             "securitySchemes": {name: dict(scheme) for name, scheme in writer.security.items()},
         },
-        "x-wsaction": {"protocol": "wsaction.v1", "authentication": _ways(authenticator), "errors": _catalogue()},
+        "x-wsaction": {
+            "protocol": "wsaction.v1",
+            "authentication": _authentication(authenticator),
+            "errors": {name: {"status": error.code[0], "msg": error.code[2]} for name, error in CATALOGUE.items()},
+        },
     }
     _name_methods(document)
     return document
 
 
 def _name_methods(document: dict[str, Any]) -> None:
-    """Tells of each operation how the TypeScript client of its channel asks for it: ``{"call": "cards.retrieve"}``."""
-    for channel, told in document["channels"].items():
-        if "x-wsaction" not in told:
+    """Adds to each operation the methods of the TypeScript client that use it, as ``{"call": "cards.retrieve"}``."""
+    for name, channel in document["channels"].items():
+        if "x-wsaction" not in channel:
             continue
-        for where, method in groups_of(document, channel).walk():
+        for path, method in groups_of(document, name).walk():
             facts = document["operations"][method.operation]["x-wsaction"]
-            facts.setdefault("typescript", {})[method.kind] = where
+            facts.setdefault("typescript", {})[method.kind] = path
 
 
 def _reachable(leaves: list[Leaf]) -> Iterator[Leaf]:
-    """The endpoints without those that stand behind another one with the same text."""
+    """Leaves out endpoints that an earlier one with the same route hides."""
     seen: set[str] = set()
     for leaf in leaves:
         if leaf.route not in seen:
@@ -93,13 +102,14 @@ class _Writer:
         self.operations: dict[str, Any] = {}
         self.schemas = Schemas()
         self.security = _security(authenticator)
-        self._limits, self._takes_auth = limits, authenticator is not None and authenticator.takes_data
+        self._limits = limits
+        self._takes_auth = authenticator is not None and authenticator.takes_data
 
-    def channel(self, leaf: Leaf) -> None:
-        """Adds a connection route."""
+    def add_channel(self, leaf: Leaf) -> None:
+        """Adds the channel of a connection route, with all its operations."""
         address, view = address_of(leaf), leaf.endpoint.view
-        name = _unique(_words("ws" if not address.text else address.text), self.channels)
-        parameters = {one: _text_parameter(schema) for one, schema in address.parameters.items()}
+        name = _unique(_dotted(address.text or "ws"), self.channels)
+        parameters = {key: _text_parameter(schema) for key, schema in address.parameters.items()}
         channel: dict[str, Any] = {
             "address": None if address.template is None else "/" + address.template,
             **({"parameters": parameters} if parameters else {}),
@@ -113,19 +123,19 @@ class _Writer:
         limits = view.handler_class.limits or self._limits
         channel |= {"title": view.handler_class.__name__, **text_of(view.handler_class)}
         channel["messages"]["error"] = {"$ref": "#/components/messages/error"}
-        told = channel["x-wsaction"] = {**_parameters(address), "limits": limits_of(limits), "routes": []}
+        routes: list[dict[str, Any]] = []
+        channel["x-wsaction"] = {**_parameters(address), "limits": asdict(limits), "routes": routes}
         for place in _places(view, address):
-            self._route(name, place, told["routes"], limits)
-        self._protocol(
-            name, Place(mounted=view.table.protocol, connection=address, route=Address("", regex=None)), limits
-        )
+            self._add_route(name, place, routes, limits)
+        protocol = Place(mounted=view.table.protocol, connection=address, route=Address("", regex=None))
+        self._add_protocol_actions(name, protocol, limits)
 
-    def _route(self, channel: str, place: Place, routes: list[Any], limits: Limits) -> None:
-        """Adds what is at a route of a connection."""
+    def _add_route(self, channel: str, place: Place, routes: list[dict[str, Any]], limits: Limits) -> None:
+        """Adds a route of a connection: its actions and its events."""
         events = dict(events_of(place, self.schemas))
-        own = [name for name in events if not name.startswith("$")]
+        declared = [name for name in events if not name.startswith("$")]
         cls = place.mounted.handler_class
-        told = {
+        item = {
             "route": place.route.text,
             **({"name": place.name} if place.name else {}),
             "handler": cls.__name__,
@@ -133,64 +143,65 @@ class _Writer:
             **_parameters(place.route),
         }
         if place.route.template is None:
-            told["is_regex"] = True
+            item["is_regex"] = True
         if len(place.route.forms) > 1:
-            told["forms"] = list(place.route.forms)
-        routes.append({**told, "actions": list(place.mounted.plans), "events": own})
-        for action, plan in place.mounted.plans.items():
-            self._action(channel, action, plan, place, limits)
+            item["forms"] = list(place.route.forms)
+        routes.append({**item, "actions": list(place.mounted.plans), "events": declared})
+        self._add_actions(channel, place, limits)
         if events:
             base = _join(channel, place.route.text, "events")
-            refs = [self._message(channel, f"{base}.{_words(name)}", message) for name, message in events.items()]
+            refs = [self._add_message(channel, f"{base}.{_dotted(name)}", message) for name, message in events.items()]
             self.operations[_unique(base, self.operations)] = {
                 "action": "send",
                 "channel": {"$ref": f"#/channels/{channel}"},
-                "summary": f"What subscribers of {place.route.text or 'the empty route'} are sent.",
+                "summary": f"The events that subscribers of {place.route.text or 'the empty route'} receive.",
                 "messages": refs,
-                "x-wsaction": {"route": place.route.text, "events": own},
+                "x-wsaction": {"route": place.route.text, "events": declared},
             }
 
-    def _action(self, channel: str, told: str, plan: Plan, place: Place, limits: Limits) -> None:
-        options, function = plan.action.options, plan.action.function  # type: ignore[union-attr]
-        summary = {"summary": options.summary} if options.summary else {}
-        longer = text_of(function)
-        request, replies = messages_of(told, plan, place, self.schemas)
-        operation = {
-            **summary,
-            **(longer if longer.get("description") != options.summary else {}),
-            "x-wsaction": facts_of(told, plan, place, limits),
-        }
-        self._operation(channel, _join(channel, place.route.text, _words(told)), operation, request, replies)
+    def _add_actions(self, channel: str, place: Place, limits: Limits) -> None:
+        for name, plan in place.mounted.plans.items():
+            options, function = plan.action.options, plan.action.function  # type: ignore[union-attr]
+            summary, description = options.summary, text_of(function)
+            operation = {
+                **({"summary": summary} if summary else {}),
+                **(description if description.get("description") != summary else {}),
+                "x-wsaction": facts_of(name, plan, place, limits),
+            }
+            messages = messages_of(name, plan, place, self.schemas)
+            self._add_operation(channel, _join(channel, place.route.text, _dotted(name)), operation, *messages)
 
-    def _operation(
+    def _add_operation(
         self, channel: str, base: str, operation: dict[str, Any], request: Message, replies: list[tuple[str, Message]]
     ) -> None:
         name = _unique(base, self.operations)
-        to, error = {"$ref": f"#/channels/{channel}"}, {"$ref": f"#/channels/{channel}/messages/error"}
-        requests = [self._message(channel, f"{name}.request", request)]
-        told = [self._message(channel, f"{name}.{kind}", message) for kind, message in replies]
-        security = [{"$ref": f"#/components/securitySchemes/{one}"} for one in self.security]
+        channel_ref = {"$ref": f"#/channels/{channel}"}
+        request_refs = [self._add_message(channel, f"{name}.request", request)]
+        reply_refs = [self._add_message(channel, f"{name}.{kind}", message) for kind, message in replies]
+        security = [{"$ref": f"#/components/securitySchemes/{scheme}"} for scheme in self.security]
         self.operations[name] = {
             "action": "receive",
-            "channel": to,
-            "messages": requests,
-            "reply": {"channel": to, "messages": [*told, error]},
+            "channel": channel_ref,
+            "messages": request_refs,
+            "reply": {
+                "channel": channel_ref,
+                "messages": [*reply_refs, {"$ref": f"#/channels/{channel}/messages/error"}],
+            },
             **({"security": security} if security else {}),
             **operation,
         }
 
-    def _protocol(self, channel: str, place: Place, limits: Limits) -> None:
-        """Adds the actions that every connection has."""
-        for action, plan in place.mounted.plans.items():
-            self._action(channel, action, plan, place, limits)
+    def _add_protocol_actions(self, channel: str, place: Place, limits: Limits) -> None:
+        """Adds the actions that every connection has, such as ``$ping``."""
+        self._add_actions(channel, place, limits)
         if self._takes_auth:
             facts = {"action": "$auth", "route": "", "timeout": limits.auth_timeout, "ordered": False}
-            summary = "Authenticates this connection, or refreshes what it was authenticated by."
+            summary = "Authenticates this connection, or renews its authentication."
             operation = {"summary": summary, "x-wsaction": facts}
-            self._operation(channel, f"{channel}.auth", operation, *auth_messages())
+            self._add_operation(channel, f"{channel}.auth", operation, *auth_messages())
 
-    def _message(self, channel: str, name: str, message: Message) -> dict[str, str]:
-        """Adds a message to a channel; gives the reference to it."""
+    def _add_message(self, channel: str, name: str, message: Message) -> dict[str, str]:
+        """Adds a message to a channel and returns a reference to it."""
         messages = self.channels[channel]["messages"]
         name = _unique(name.removeprefix(f"{channel}."), messages)
         messages[name] = message
@@ -198,26 +209,23 @@ class _Writer:
 
 
 # names
-def _words(text: str) -> str:
-    """Text as it may stand in names: ``boards/{pk}/`` is ``boards.pk``."""
+def _dotted(text: str) -> str:
+    """Returns text in the form that names may have: ``boards.pk`` for ``boards/{pk}/``."""
     return ".".join(re.findall(r"[\w-]+", text, re.ASCII)) or "x"
 
 
 def _join(channel: str, route: str, last: str) -> str:
-    return ".".join([channel, *([_words(route)] if route else []), last])
+    return ".".join([channel, *([_dotted(route)] if route else []), last])
 
 
 def _unique(name: str, taken: Mapping[str, Any]) -> str:
-    number, told = 1, name
-    while told in taken:
-        number += 1
-        told = f"{name}_{number}"
-    return told
+    candidates = chain([name], (f"{name}_{number}" for number in count(2)))
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 # parameters, security, errors
 def _parameters(address: Address) -> dict[str, Any]:
-    """What fills the braces of an address; a specification extension, since AsyncAPI knows text alone."""
+    """Returns the schemas of an address's parameters for ``x-wsaction``: AsyncAPI's own parameters have no schema."""
     if not address.parameters:
         return {}
     return {
@@ -229,45 +237,41 @@ def _parameters(address: Address) -> dict[str, Any]:
 
 
 def _text_parameter(schema: Mapping[str, Any]) -> dict[str, Any]:
-    told = [f"{name} {value}" for name, value in schema.items() if name != "type"]
-    return {"description": ", ".join([str(schema["type"]), *told])}
+    constraints = [f"{name} {value}" for name, value in schema.items() if name != "type"]
+    return {"description": ", ".join([str(schema["type"]), *constraints])}
 
 
 def _security(authenticator: Authenticator | None) -> dict[str, Mapping[str, Any]]:
-    """Security schemes by name, of the authentication classes that say what they are."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for one in () if authenticator is None else authenticator.classes:
-        scheme = one.security_scheme
-        if not scheme and type(one).authenticate_data is not BaseAuthentication.authenticate_data:
+    """Returns the security schemes of the authentication classes, by name."""
+    schemes: dict[str, Mapping[str, Any]] = {}
+    for authentication in () if authenticator is None else authenticator.classes:
+        scheme = authentication.security_scheme
+        if not scheme and type(authentication).authenticate_data is not BaseAuthentication.authenticate_data:
             scheme = {"type": "apiKey", "in": "password", "description": 'Sent as the data of `{"action": "$auth"}`.'}
         if scheme:
-            found[_unique(_words(type(one).__name__), found)] = scheme
-    return found
+            schemes[_unique(_dotted(type(authentication).__name__), schemes)] = scheme
+    return schemes
 
 
-def _ways(authenticator: Authenticator | None) -> dict[str, bool]:
-    """How a connection may be authenticated, and whether it has to be before its first frame."""
+def _authentication(authenticator: Authenticator | None) -> dict[str, bool]:
+    """Returns the ways to authenticate a connection; ``first_frame``: it must be done before any action."""
     if authenticator is None:
         return {"first_frame": False, "bearer": False, "auth_frame": False}
-    bearer = any(isinstance(one, BearerAuthentication) for one in authenticator.classes)
+    bearer = any(isinstance(authentication, BearerAuthentication) for authentication in authenticator.classes)
     return {"first_frame": authenticator.first_frame, "bearer": bearer, "auth_frame": authenticator.takes_data}
 
 
-def _catalogue() -> dict[str, Any]:
-    return {name: {"status": error.code[0], "msg": error.code[2]} for name, error in CATALOGUE.items()}
-
-
 def _error_schemas() -> dict[str, Any]:
-    """The schema of an item of ``errors``, and of its type."""
+    """Returns the schemas of an item of ``errors`` and of its ``type``."""
     known = {"title": "Known to wsaction", "enum": list(CATALOGUE)}
-    other = {"title": "Of validation, by pydantic's names, or of the application", "type": "string"}
+    other = {"title": "A validation error of pydantic, or an error of the application", "type": "string"}
     item = {
         "type": "object",
         "properties": {
             "type": {"$ref": f"#/components/schemas/{_ERROR_TYPE}"},
-            "msg": {"type": "string", "description": "For people."},
-            "loc": {"type": "array", "items": {"type": ["string", "integer"]}, "description": "The place at fault."},
-            "ctx": {"type": "object", "description": "Detail for programs."},
+            "msg": {"type": "string", "description": "A text for people."},
+            "loc": {"type": "array", "items": {"type": ["string", "integer"]}, "description": "The path to the error."},
+            "ctx": {"type": "object", "description": "Details for programs."},
         },
         "required": ["type", "msg"],
     }
@@ -275,7 +279,7 @@ def _error_schemas() -> dict[str, Any]:
 
 
 def _error() -> Message:
-    """The reply that says what went wrong."""
+    """Returns the message of error replies, which all channels share."""
     properties = {
         "errors": {"type": "array", "minItems": 1, "items": {"$ref": f"#/components/schemas/{_ERROR_ITEM}"}},
         "data": {"type": "null"},
@@ -287,13 +291,13 @@ def _error() -> Message:
     required = [name for name in properties if name != "request_id"]
     return {
         "name": "error",
-        "summary": "What went wrong.",
+        "summary": "An error reply.",
         "payload": {"type": "object", "properties": properties, "required": required},
     }
 
 
 def _places(view: Any, connection: Address) -> Iterator[Place]:
-    """The root of a connection where it answers itself, then every route below it."""
+    """Yields the consumer itself, if no route hides its actions, then every route below it."""
     table = view.table
     if table.match("")[0] is None and table.root.plans:
         yield Place(mounted=table.root, connection=connection, route=Address(""))

@@ -1,9 +1,9 @@
-"""Operations: what an action, or the events of a route, are in an AsyncAPI document."""
+"""AsyncAPI operations: the messages and ``x-wsaction`` facts of actions, and the events of routes."""
 
 import inspect
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from wsaction._handlers.action import Action
@@ -16,9 +16,16 @@ from wsaction.permissions._expressions import name_of
 from wsaction.serializers import output_model
 
 __all__ = (
-    "REQUEST_ID", "Message", "Place", "auth_messages", "events_of", "facts_of", "is_live", "limits_of", "messages_of",
-    "permissions_of", "text_of",
-)  # fmt: skip
+    "REQUEST_ID",
+    "Message",
+    "Place",
+    "auth_messages",
+    "events_of",
+    "facts_of",
+    "messages_of",
+    "permissions_of",
+    "text_of",
+)
 
 Schema = dict[str, Any]
 Message = dict[str, Any]
@@ -34,126 +41,121 @@ class Place:
     mounted: MountedHandler
     connection: Address
     route: Address
-    name: str = ""  # by which the route is reversed, its namespaces before it
+    name: str = ""  # the route's name with its namespaces, as `reverse()` takes it
 
-    def keys(self, action: Action) -> list[Input]:
-        """What a frame has to say for an action here, and the routes do not."""
+    def frame_keys(self, action: Action) -> list[Input]:
+        """Returns the parameters of an action that the frame fills, not the captures of the routes."""
         captures = self.connection.captures | self.route.captures
-        left = [name for name in action.filled_by_args if name not in captures]
-        taken = {*captures, *left[: self.connection.unnamed + self.route.unnamed]}
-        return [one for one in action.inputs if one.name not in taken]
+        positional = [name for name in action.filled_by_args if name not in captures]
+        taken = {*captures, *positional[: self.connection.unnamed + self.route.unnamed]}
+        return [parameter for parameter in action.inputs if parameter.name not in taken]
 
 
 # requests and replies
-def messages_of(told: str, plan: Plan, place: Place, schemas: Schemas) -> tuple[Message, list[tuple[str, Message]]]:
-    """The request of an action, and its replies by their kind: the ``partial`` ones of a stream, and the ``reply``."""
-    action: Action = plan.action  # type: ignore[assignment]  # of a plan that a client can ask for
-    streams = [one for one in (action, action.streamed) if one is not None and one.streams]
-    replies = [("partial", _reply(told, 206, schemas.of(one.returns, "serialization"))) for one in streams]
-    if action.name == "subscribe" and is_live(place):  # it answers by itself, before the events that follow
-        recovered = {"type": ["boolean", "null"], "description": "Whether all that was missed follows."}
-        named = {"type": "string", "description": "Of its events, where it was asked for as it is not written."}
-        more = {"route": named, "snapshot": _snapshot(place, schemas)}
-        replies.append(("reply", _reply(told, 200, _position(recovered=recovered, **more))))
+def messages_of(name: str, plan: Plan, place: Place, schemas: Schemas) -> tuple[Message, list[tuple[str, Message]]]:
+    """Returns the request of an action and its replies by kind: ``partial`` of streams, and the final ``reply``."""
+    action: Action = plan.action  # type: ignore[assignment]  # plans of routes have one
+    streams = [variant for variant in (action, action.streamed) if variant is not None and variant.streams]
+    replies = [("partial", _reply(name, 206, schemas.of(stream.returns, "serialization"))) for stream in streams]
+    if action.name == "subscribe" and is_live(place):  # silent, because it sends its reply itself, before any event
+        recovered = {"type": ["boolean", "null"], "description": "Whether all missed events follow."}
+        route = {"type": "string", "description": "The route that events carry, if the request wrote it differently."}
+        data = _position(recovered=recovered, route=route, snapshot=_snapshot(place, schemas))
+        replies.append(("reply", _reply(name, 200, data)))
     elif not action.silent:
         status = None if action.returns_status is not False else action.status
         data = {"type": "null"} if action.streams else schemas.of(action.returns, "serialization")
-        if streams and not action.streams:  # it is a stream only where the frame asks for one
+        if streams and not action.streams:  # the action streams only if the frame asks for it
             data = {"anyOf": [data, {"type": "null"}]}
-        replies.append(("reply", _reply(told, status, data)))
-    return _request(told, action, place, schemas), replies
+        replies.append(("reply", _reply(name, status, data)))
+    return _request(name, action, place, schemas), replies
 
 
 def auth_messages() -> tuple[Message, list[tuple[str, Message]]]:
-    """The same of ``$auth``."""
+    """Returns the request and the replies of ``$auth``."""
     properties = {
         "action": {"type": "string", "const": "$auth"},
-        "data": {"description": "A token, or what else the authentication classes take."},
+        "data": {"description": "A token, or other data that the authentication classes accept."},
         "request_id": dict(REQUEST_ID),
     }
     payload = {"type": "object", "properties": properties, "required": ["action", "data"]}
-    expires = {"type": ["number", "null"], "description": "In unix seconds; null: as long as the connection."}
+    expires = {"type": ["number", "null"], "description": "Unix time in seconds; null if it does not expire."}
     data = {"type": "object", "properties": {"expires_at": expires}, "required": ["expires_at"]}
     return {"name": "$auth", "payload": payload}, [("reply", _reply("$auth", 200, data))]
 
 
-def _request(told: str, action: Action, place: Place, schemas: Schemas) -> Message:
+def _request(name: str, action: Action, place: Place, schemas: Schemas) -> Message:
     route: Schema = {"type": "string"}
     if place.route.pattern is not None:
         route["pattern"] = place.route.pattern
-    properties: dict[str, Schema] = {"action": {"type": "string", "const": told}, "route": route}
-    if place.route.regex == "^":  # the empty route, which need not be told
+    properties: dict[str, Schema] = {"action": {"type": "string", "const": name}, "route": route}
+    if place.route.regex == "^":  # a frame need not name the empty route
         route["default"] = ""
     required = ["action", *(["route"] if place.route.text else [])]
-    for one in place.keys(action):
-        schema = _of_input(one, schemas)
-        known = properties.get(one.name)
-        properties[one.name] = schema if known is None else {"allOf": [known, schema]}
-        if one.required and one.name not in required:
-            required.append(one.name)
+    for parameter in place.frame_keys(action):
+        key, schema = parameter.name, _input_schema(parameter, schemas)
+        properties[key] = {"allOf": [properties[key], schema]} if key in properties else schema
+        if parameter.required and key not in required:
+            required.append(key)
     properties["request_id"] = dict(REQUEST_ID)
-    return {"name": told, "payload": {"type": "object", "properties": properties, "required": required}}
+    return {"name": name, "payload": {"type": "object", "properties": properties, "required": required}}
 
 
-def _of_input(one: Input, schemas: Schemas) -> Schema:
-    schema = schemas.of(one.annotation, "validation")
-    default = () if one.required or one.default is EMPTY else json_of(one.annotation, one.default)
+def _input_schema(parameter: Input, schemas: Schemas) -> Schema:
+    schema = schemas.of(parameter.annotation, "validation")
+    has_default = not parameter.required and parameter.default is not EMPTY
+    default = json_of(parameter.annotation, parameter.default) if has_default else ()
     return {"allOf": [schema], "default": default[0]} if default else schema
 
 
-def _reply(told: str, status: int | None, data: Schema) -> Message:
-    of_status = {"type": "integer", "minimum": 200, "maximum": 599} if status is None else {"const": status}
+def _reply(name: str, status: int | None, data: Schema) -> Message:
     properties = {
         "errors": {"type": "array", "maxItems": 0},
         "data": data,
-        "action": {"type": "string", "const": told},
+        "action": {"type": "string", "const": name},
         "route": {"type": "string"},
-        "status": of_status,
+        "status": {"type": "integer", "minimum": 200, "maximum": 599} if status is None else {"const": status},
         "request_id": dict(REQUEST_ID),
     }
-    required = [name for name in properties if name != "request_id"]
-    return {"name": told, "payload": {"type": "object", "properties": properties, "required": required}}
+    required = [key for key in properties if key != "request_id"]
+    return {"name": name, "payload": {"type": "object", "properties": properties, "required": required}}
 
 
 # events
 def is_live(place: Place) -> bool:
-    """Whether a route can be subscribed to, by `SubscribeMixin`."""
+    """Whether clients can subscribe to the route, by `SubscribeMixin`."""
     return place.mounted.attribute("_event_types") is not None
 
 
 def _snapshot(place: Place, schemas: Schemas) -> Schema:
-    """What a snapshot is: the answer of ``list`` or ``retrieve``, unless the handler chooses by itself."""
-    names = [] if place.mounted.attribute("decides_snapshot") else [one for one in SNAPSHOTS if one in _actions(place)]
+    """Returns the schema of a snapshot: the result of ``list`` or ``retrieve``; any value if a method decides it."""
+    actions = {} if place.mounted.attribute("decides_snapshot") else _actions(place)
+    names = [name for name in SNAPSHOTS if name in actions]
     if len(names) == 2:
         key = place.mounted.attribute("lookup_url_kwarg") or place.mounted.attribute("lookup_field") or "pk"
         names = ["retrieve" if key in place.connection.captures | place.route.captures else "list"]
-    return schemas.of(_actions(place)[names[0]].returns, "serialization") if names else {}
+    return schemas.of(actions[names[0]].returns, "serialization") if names else {}
 
 
 def _actions(place: Place) -> dict[str, Action]:
-    """The actions of a route by the names they were declared by."""
+    """Returns the actions of a route by their declared names: those on the wire may differ."""
     return {plan.name: plan.action for plan in place.mounted.plans.values() if plan.name and plan.action}
 
 
 def events_of(place: Place, schemas: Schemas) -> Iterator[tuple[str, Message]]:
-    """The events that the subscribers of a route are sent, by name: those of its objects, its own, the protocol's."""
+    """Yields the events of a route by name: those of its objects, those it declares, and the protocol's."""
     declared = place.mounted.attribute("events")
     events: Mapping[str, Any] = declared if isinstance(declared, Mapping) else {}
     if is_live(place) and place.mounted.attribute("queryset") is not None:
         model = place.mounted.attribute("serializer_class")
-        for name in ("created", "updated"):
-            if model is None or name in events:
+        is_key_only = place.mounted.attribute("decides_serializer")
+        for name in ("created", "updated", "deleted"):
+            if name in events or (model is None and name != "deleted"):
                 continue
-            hides = place.mounted.attribute("decides_serializer")
-            yield (
-                name,
-                _event(
-                    name,
-                    _gone(place.mounted, model, schemas) if hides else schemas.of(output_model(model), "serialization"),
-                ),
-            )
-        if "deleted" not in events:
-            yield "deleted", _event("deleted", _gone(place.mounted, model, schemas))
+            if is_key_only or name == "deleted":
+                yield name, _event(name, _key_and_version(place.mounted, model, schemas))
+            else:
+                yield name, _event(name, schemas.of(output_model(model), "serialization"))
     if is_live(place) and place.mounted.attribute("shows_presence"):
         user = {"type": "object", "properties": {"user": {"type": "string"}}, "required": ["user"]}
         yield from ((name, _event(name, user)) for name in ("join", "leave") if name not in events)
@@ -165,19 +167,19 @@ def events_of(place: Place, schemas: Schemas) -> Iterator[tuple[str, Message]]:
         yield "$unsubscribed", _event("$unsubscribed", reason)
 
 
-def _gone(mounted: MountedHandler, model: Any, schemas: Schemas) -> Schema:
-    """What is told of an object that was deleted: its key, and its version where it has one."""
+def _key_and_version(mounted: MountedHandler, model: Any, schemas: Schemas) -> Schema:
+    """Returns the schema of a ``deleted`` event's data: the object's key, and its version if it has one."""
     fields = {} if model is None else output_model(model).model_fields
     names = {"pk": getattr(mounted.attribute("queryset"), "pk", None)}
     if (version := mounted.attribute("version_field")) is not None:
         names[version] = version
-    told = {key: fields[name].annotation if name in fields else Any for key, name in names.items()}
-    properties = {key: schemas.of(annotation, "serialization") for key, annotation in told.items()}
+    annotations = {key: fields[name].annotation if name in fields else Any for key, name in names.items()}
+    properties = {key: schemas.of(annotation, "serialization") for key, annotation in annotations.items()}
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _position(**more: Schema) -> Schema:
-    """A position in what a route keeps as history."""
+    """Returns the schema of a position in the route's history."""
     properties = {"epoch": {"type": "string"}, "offset": {"type": "integer"}, **more}
     required = [name for name in properties if name not in ("route", "snapshot")]
     return {"type": "object", "properties": properties, "required": required}
@@ -188,7 +190,7 @@ def _event(name: str, data: Schema) -> Message:
         "event": {"type": "string", "const": name},
         "route": {"type": "string"},
         "data": data,
-        "offset": {"type": "integer", "description": "Its place in what the route keeps as history."},
+        "offset": {"type": "integer", "description": "The event's position in the route's history, if it keeps one."},
     }
     return {
         "name": name,
@@ -196,52 +198,50 @@ def _event(name: str, data: Schema) -> Message:
     }
 
 
-# what AsyncAPI has no words for
-def facts_of(told: str, plan: Plan, place: Place, limits: Limits) -> dict[str, Any]:
-    """What else clients and tools want to know of an action."""
+# x-wsaction
+def facts_of(name: str, plan: Plan, place: Place, limits: Limits) -> dict[str, Any]:
+    """Returns the facts of an action that AsyncAPI cannot express."""
     action: Action = plan.action  # type: ignore[assignment]
     timeout = limits.action_timeout if action.options.timeout is None else action.options.timeout
     return {
-        "action": told,
+        "action": name,
         "route": place.route.text,
         "streams": action.streams,
         "silent": action.silent and not (action.name == "subscribe" and is_live(place)),
         "ordered": plan.ordered,
         "timeout": None if math.isinf(timeout) else timeout,
         "permissions": list(permissions_of(action, place.mounted)),
-        "throttles": [type(one).__name__ for _, throttles in plan.throttles for one in throttles or ()],
+        "throttles": [type(throttle).__name__ for _, throttles in plan.throttles for throttle in throttles or ()],
         **_query(action, place.mounted),
     }
 
 
 def _query(action: Action, mounted: MountedHandler) -> dict[str, list[str]]:
-    """The query parameters that the list of a generic handler takes; others it refuses."""
+    """Returns the query parameters that ``list`` of a generic handler accepts; it refuses all others."""
     if action.name != "list" or mounted.attribute("decides_query") is not False:
         return {}
     try:
         return {"query": list(mounted.instance().known_parameters())}
-    except AttributeError:  # a backend that looks at the frame, of which there is none here: it cannot be told
+    except AttributeError:  # a backend reads the frame, and there is none here: unknown
         return {}
 
 
 def permissions_of(action: Action | None, mounted: MountedHandler) -> Iterator[str]:
-    """Who has a say, outermost first, as a person would name them; of no action, those of the handler."""
-    for one in (*mounted.above, mounted):
-        classes = one.attribute("permission_classes")
-        if one.handler_class.decides_permissions:
-            yield f"{one.handler_class.__name__}.get_permissions()"
+    """Yields the names of the permissions that an action needs, those of the outermost handler first.
+
+    Without an action, yields those of the handler.
+    """
+    for handler in (*mounted.above, mounted):
+        classes = handler.attribute("permission_classes")
+        if handler.handler_class.decides_permissions:
+            yield f"{handler.handler_class.__name__}.get_permissions()"
             continue
-        if one is mounted and action is not None and action.options.permission_classes is not None:
+        if handler is mounted and action is not None and action.options.permission_classes is not None:
             classes = action.options.permission_classes
         yield from map(name_of, classes)
 
 
-def limits_of(limits: Limits) -> dict[str, Any]:
-    """The bounds of a connection, by name."""
-    return asdict(limits)
-
-
 def text_of(documented: Any) -> dict[str, str]:
-    """The docstring of a class or function, not that of its bases, as a ``description``."""
+    """Returns the own docstring of a class or function as a ``description``; a base's is not used."""
     text = documented.__doc__
     return {"description": inspect.cleandoc(text)} if text else {}

@@ -1,7 +1,7 @@
-"""Schemas: what annotations look like to clients, as the JSON Schema that AsyncAPI documents hold.
+"""JSON Schemas of annotations, as AsyncAPI documents hold them.
 
 AsyncAPI's Schema Object is a superset of JSON Schema draft 7. pydantic writes draft 2020-12 with OpenAPI's
-discriminators; what the two say differently is written anew here.
+discriminators. `as_draft_7` converts them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,60 +17,64 @@ from wsaction.serializers._write_only import hidden
 __all__ = ("Schemas", "json_of")
 
 Schema = dict[str, Any]
-Mode = Literal["validation", "serialization"]  # of what comes in, and of what goes out
+Mode = Literal["validation", "serialization"]  # of input and of output
 
 _REFS = "#/components/schemas/{model}"
 
 
 class Schemas:
-    """The schemas of one document. They are made together, in `components`, so that each model gets one name.
+    """The schemas of one document.
 
-    ``of(Card, "serialization")`` is filled then: ``{"$ref": "#/components/schemas/Card"}``. A model that looks
-    different on its way in and out is told as ``Card-Input`` and ``Card-Output``; two models of one name are told by
-    their modules. What JSON Schema cannot say is ``{}``, anything.
+    `components` generates all of them together, so that each model gets one name. Only then does it fill the schemas
+    that `of` returned: ``of(Card, "serialization")`` becomes ``{"$ref": "#/components/schemas/Card"}``. A model whose
+    input and output differ becomes ``Card-Input`` and ``Card-Output``. Models of the same name also get the names of
+    their modules. What JSON Schema cannot express becomes ``{}``, which allows any value.
     """
 
     def __init__(self) -> None:
-        self._asked: list[tuple[Any, Mode, Schema]] = []
+        self._requested: list[tuple[Any, Mode, Schema]] = []
 
     def of(self, annotation: Any, mode: Mode) -> Schema:
-        """The schema of an annotation, empty until `components` is asked for."""
+        """Returns the schema of an annotation, empty until `components` fills it."""
         schema: Schema = {}
         if annotation is not Any:
-            self._asked.append((annotation, mode, schema))
+            self._requested.append((annotation, mode, schema))
         return schema
 
     def components(self) -> dict[str, Schema]:
-        """Fills all that was asked for; the models they refer to, by name."""
-        inputs = [(number, mode, _schema(one, mode)) for number, (one, mode, _) in enumerate(self._asked)]
-        made, definitions = _Generator(ref_template=_REFS).generate_definitions(inputs)
-        for number, (_, mode, schema) in enumerate(self._asked):
-            schema.update(as_draft_7(made[number, mode]))
-        return {name: as_draft_7(one) for name, one in definitions.items()}
+        """Fills all schemas that `of` returned, and returns those of the models they refer to, by name."""
+        inputs = [
+            (number, mode, _schema(annotation, mode)) for number, (annotation, mode, _) in enumerate(self._requested)
+        ]
+        schemas, definitions = _Generator(ref_template=_REFS).generate_definitions(inputs)
+        for number, (_, mode, schema) in enumerate(self._requested):
+            schema.update(as_draft_7(schemas[number, mode]))
+        return {name: as_draft_7(schema) for name, schema in definitions.items()}
 
 
 def _schema(annotation: Any, mode: Mode) -> Any:
-    """An annotation's core schema: of what comes in without `ReadOnly` fields, of what goes out without `WriteOnly`
-    ones."""
+    """Returns an annotation's core schema: for input without `ReadOnly` fields, for output without `WriteOnly` ones."""
     schema = TypeAdapter(annotation).core_schema
-    written = READ.of_schema(schema) if mode == "validation" else hidden(schema, values=False)
-    return schema if written is None else written
+    visible = READ.of_schema(schema) if mode == "validation" else hidden(schema, values=False)
+    return schema if visible is None else visible
 
 
 class _Generator(GenerateJsonSchema):
-    """pydantic's, for what wsaction writes: replies have the names of fields, unless a model says
-    ``serialize_by_alias``, and fields that have a default too."""
+    """Generates schemas of what wsaction writes, which differs from pydantic's defaults.
+
+    Replies use the names of fields, unless a model sets ``serialize_by_alias``, and contain fields with a default too.
+    """
 
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}
 
     def model_schema(self, schema: Any) -> Schema:
-        return self._named(schema, super().model_schema)
+        return self._with_field_names(schema, super().model_schema)
 
     def dataclass_schema(self, schema: Any) -> Schema:
-        return self._named(schema, super().dataclass_schema)
+        return self._with_field_names(schema, super().dataclass_schema)
 
     def typed_dict_schema(self, schema: Any) -> Schema:
-        return self._named(schema, super().typed_dict_schema)
+        return self._with_field_names(schema, super().typed_dict_schema)
 
     def field_is_required(self, field: Any, total: bool) -> bool:
         if self.mode == "validation" or field["type"] == "typed-dict-field":
@@ -80,8 +84,9 @@ class _Generator(GenerateJsonSchema):
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:
         return {}
 
-    def _named(self, schema: Any, write: Callable[[Any], Schema]) -> Schema:
-        before, config = self.by_alias, schema.get("config") or {}
+    def _with_field_names(self, schema: Any, write: Callable[[Any], Schema]) -> Schema:
+        before = self.by_alias
+        config = schema.get("config") or {}
         self.by_alias = self.mode == "validation" or bool(config.get("serialize_by_alias"))
         try:
             return write(schema)
@@ -89,48 +94,48 @@ class _Generator(GenerateJsonSchema):
             self.by_alias = before
 
 
-_OF_SCHEMAS = ("properties", "patternProperties", "definitions", "$defs", "dependentSchemas")
-_OF_A_SCHEMA = ("additionalProperties", "items", "contains", "propertyNames", "not", "if", "then", "else")
-_OF_A_LIST = ("anyOf", "oneOf", "allOf", "prefixItems")
+_MAP_KEYWORDS = ("properties", "patternProperties", "definitions", "$defs", "dependentSchemas")
+_SCHEMA_KEYWORDS = ("additionalProperties", "items", "contains", "propertyNames", "not", "if", "then", "else")
+_LIST_KEYWORDS = ("anyOf", "oneOf", "allOf", "prefixItems")
 
 
 def as_draft_7(schema: Any) -> Any:
-    """The same schema as AsyncAPI has it.
+    """Converts a JSON Schema of draft 2020-12 to AsyncAPI's Schema Object.
 
-    A tuple's ``prefixItems`` are ``items``, a discriminator is the name of its property, and what stands beside a
-    ``$ref``, where draft 7 ignores it, goes around it.
+    A tuple's ``prefixItems`` become ``items``, and a discriminator the name of its property. A ``$ref`` that has other
+    keywords beside it moves into an ``allOf``, because draft 7 ignores those keywords.
     """
     if not isinstance(schema, Mapping):
         return schema
-    told = dict(_parts(schema))
-    if "prefixItems" in told:
-        told["additionalItems"] = told.get("items", True)
-        told["items"] = told.pop("prefixItems")
-    if isinstance(told.get("discriminator"), Mapping):
-        told["discriminator"] = told["discriminator"]["propertyName"]
-    if "$ref" in told and len(told) > 1:
-        told = {"allOf": [{"$ref": told.pop("$ref")}], **told}
-    return told
+    converted = dict(_convert_keywords(schema))
+    if "prefixItems" in converted:
+        converted["additionalItems"] = converted.get("items", True)
+        converted["items"] = converted.pop("prefixItems")
+    if isinstance(converted.get("discriminator"), Mapping):
+        converted["discriminator"] = converted["discriminator"]["propertyName"]
+    if "$ref" in converted and len(converted) > 1:
+        converted = {"allOf": [{"$ref": converted.pop("$ref")}], **converted}
+    return converted
 
 
-def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _convert_keywords(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in schema.items():
-        if key in _OF_SCHEMAS and isinstance(value, Mapping):
-            yield key, {name: as_draft_7(one) for name, one in value.items()}
-        elif key in _OF_A_SCHEMA:
+        if key in _MAP_KEYWORDS and isinstance(value, Mapping):
+            yield key, {name: as_draft_7(subschema) for name, subschema in value.items()}
+        elif key in _SCHEMA_KEYWORDS:
             yield key, as_draft_7(value)
-        elif key in _OF_A_LIST and isinstance(value, list):
-            yield key, [as_draft_7(one) for one in value]
+        elif key in _LIST_KEYWORDS and isinstance(value, list):
+            yield key, [as_draft_7(subschema) for subschema in value]
         else:
             yield key, value
 
 
 def json_of(annotation: Any, value: Any) -> tuple[Any, ...]:
-    """A default as JSON, in a 1-tuple; nothing for one that is none."""
+    """Returns a default as JSON in a 1-tuple, or an empty tuple if it cannot become JSON."""
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(annotation)
         schema = hidden(adapter.core_schema)
         serializer = adapter.serializer if schema is None else build(SchemaSerializer, schema)
         return (serializer.to_python(value, mode="json", warnings=False),)
-    except Exception:  # it may be anything, and its class may raise anything: it is then not told
+    except Exception:  # the class of a default may raise anything; the document then leaves the default out
         return ()

@@ -1,4 +1,4 @@
-"""The command line: ``wsaction run main:app``."""
+"""The ``wsaction`` command: ``wsaction run main:app`` serves an application."""
 
 import errno
 from pathlib import Path
@@ -10,7 +10,16 @@ except ImportError as exc:
     raise ImportError("the wsaction command needs click: pip install 'wsaction[standard]'") from exc
 
 import wsaction
-from wsaction.cli._loading import check_factory, check_module, check_served, find, told_where
+from wsaction.cli._loading import (
+    EXISTING_FILE,
+    app_dir_option,
+    check_factory,
+    check_module,
+    check_served,
+    factory_option,
+    find_target,
+    summarize,
+)
 from wsaction.cli.call import call
 from wsaction.cli.codegen import codegen
 from wsaction.cli.inspect import asyncapi, check, routes
@@ -19,17 +28,19 @@ from wsaction.server import run as run_app
 
 __all__ = ("main",)
 
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+
 
 class _Commands(click.Group):
-    """Commands that say in one line what is declared wrongly in an app, or refused by the system."""
+    """Commands that report a wrong declaration in the app, or an error of the system, in one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except ImproperlyConfigured as exc:
-            raise click.ClickException(told_where(exc)) from exc
+            raise click.ClickException(summarize(exc)) from exc
         except OSError as exc:
-            if exc.errno == errno.EPIPE:  # whoever read what we print has ended, which is click's to say nothing of
+            if exc.errno == errno.EPIPE:  # the reader of our output has exited; click handles this silently
                 raise
             raise click.ClickException(str(exc)) from exc
 
@@ -52,45 +63,40 @@ main.add_command(codegen)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65_535), help="Port; 0 for a free one.")
 @click.option("--uds", metavar="PATH", help="Listen on a UNIX domain socket instead.")
-@click.option("--workers", type=click.IntRange(1), help="Processes; more than one needs a layer that they share.")
-@click.option("--reload", is_flag=True, help="Start anew when a file changes; for development.")
-@click.option("--reload-dir", "reload_dirs", multiple=True, help="Watch this directory; may be given more than once.")
-@click.option("--app-dir", default=".", show_default=True, type=click.Path(exists=True, file_okay=False),
-              help="Look for MODULE here.")  # fmt: skip
-@click.option("--factory", is_flag=True, help="APP is a function that makes the app.")
-@click.option("--env-file", type=click.Path(exists=True, dir_okay=False), help="Environment variables to set.")
-@click.option("--root-path", default="", help="The path below which a proxy serves the app.")
-@click.option("--forwarded-allow-ips", metavar="IPS", help="Proxies whose X-Forwarded-* headers are believed.")
-@click.option("--ssl-keyfile", type=click.Path(exists=True, dir_okay=False), help="For wss://.")
-@click.option("--ssl-certfile", type=click.Path(exists=True, dir_okay=False), help="For wss://.")
-@click.option("--log-level", default="info", show_default=True,
-              type=click.Choice(["critical", "error", "warning", "info", "debug"]), help="What is logged.")  # fmt: skip
-@click.option("--ws-max-size", type=click.IntRange(1),
-              help="Bytes of the largest message, where max_frame_bytes is more or not known.")  # fmt: skip
+@click.option("--workers", type=click.IntRange(1), help="Number of processes; several need a shared layer.")
+@click.option("--reload", is_flag=True, help="Restart when a file changes; for development.")
+@click.option("--reload-dir", "reload_dirs", multiple=True, help="Watch this directory; may be repeated.")
+@app_dir_option
+@factory_option
+@click.option("--env-file", type=EXISTING_FILE, help="Set environment variables from this file.")
+@click.option("--root-path", default="", help="Path prefix under which a proxy serves the app.")
+@click.option("--forwarded-allow-ips", metavar="IPS", help="Trust X-Forwarded-* headers from these proxies.")
+@click.option("--ssl-keyfile", type=EXISTING_FILE, help="Private key, for wss://.")
+@click.option("--ssl-certfile", type=EXISTING_FILE, help="Certificate, for wss://.")
+@click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS), help="Log level.")
+@click.option("--ws-max-size", type=click.IntRange(1), help="Largest message in bytes; max_frame_bytes may be less.")
 @click.option("--ws-ping-interval", default=20.0, show_default=True, help="Seconds between pings.")
 @click.option("--ws-ping-timeout", default=20.0, show_default=True, help="Seconds to wait for a pong.")
-@click.option("--limit-concurrency", type=click.IntRange(1), help="Connections at once; more are answered HTTP 503.")
-@click.option(
-    "--backlog", default=2048, show_default=True, type=click.IntRange(1), help="Connections not yet accepted."
-)
+@click.option("--limit-concurrency", type=click.IntRange(1), help="Open connections; others get HTTP 503.")
+@click.option("--backlog", default=2048, show_default=True, type=click.IntRange(1), help="Connections in the queue.")
 def run(app: str, app_dir: str, **options: Any) -> None:
     """Serve an app with uvicorn, with the settings that wsaction recommends.
 
-    On SIGTERM or Ctrl-C it drains: actions under way are finished, and connections closed 1012 in batches.
+    On SIGTERM or Ctrl-C the server drains: it finishes running actions and closes connections with code 1012.
     """
     if options["reload"] and (options["workers"] or 1) > 1:
-        raise click.UsageError("--reload watches one process; leave out --workers or --reload")
+        raise click.UsageError("--reload watches a single process; leave out --workers or --reload")
     if options["ssl_keyfile"] and not options["ssl_certfile"]:
-        raise click.UsageError("--ssl-keyfile is the key of a certificate; give --ssl-certfile too")
+        raise click.UsageError("--ssl-keyfile needs a certificate; give --ssl-certfile too")
     if options["uds"] and not Path(options["uds"]).resolve().parent.is_dir():
         raise click.BadParameter(f"there is no folder for {options['uds']}", param_hint="--uds")
     if options["reload"] or options["env_file"]:
-        check_module(app, app_dir)  # it is imported later: whenever it has changed, with its environment set
+        check_module(app, app_dir)  # the server imports the app itself: after each change, with the variables set
     else:
-        module, found = find(app, app_dir)
+        module, target = find_target(app, app_dir)
         if options["factory"]:
-            check_factory(found, app)
+            check_factory(target, app)
         else:
-            check_served(found, app, module)
+            check_served(target, app, module)
     options["reload_dirs"] = list(options["reload_dirs"]) or None
     run_app(app, **{name: value for name, value in options.items() if value is not None})

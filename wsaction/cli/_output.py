@@ -1,4 +1,4 @@
-"""What commands print and write: tables for people, files whole or not at all."""
+"""Output of commands: aligned tables, and files that are replaced atomically."""
 
 import os
 import tempfile
@@ -10,55 +10,58 @@ import click
 
 __all__ = ("output_option", "put", "read", "table")
 
+_FILE = click.Path(dir_okay=False, path_type=Path)
 output_option = click.option(
-    "-o", "--output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to write it, whole or not at all; standard output otherwise.",
-)  # fmt: skip
+    "-o", "--output", metavar="FILE", type=_FILE, help="Write to this file instead of standard output."
+)
 
 
 def put(text: str, output: Path | None) -> None:
-    """Prints a text, or puts it in a file's place if that has another one. Raises click's ``BadParameter``."""
+    """Prints a text, or replaces a file with it if the file's content differs.
+
+    :raises click.BadParameter: If the file cannot be written.
+    """
     if output is None:
         click.echo(text, nl=False)
-    elif output.exists() and not output.is_file():  # /dev/stdout, a pipe
-        _write_into(output, text)
+    elif output.exists() and not output.is_file():  # as /dev/stdout or a pipe, which cannot be replaced
+        _write(output, text)
     elif read(output) == text:
         click.echo(f"{output} is up to date", err=True)
     else:
-        _write(output, text)
+        _replace(output, text)
         click.echo(f"wrote {output}", err=True)
 
 
 def read(file: Path) -> str | None:
-    """What is in a file; None where there is none."""
+    """Returns the text of a file; None if it does not exist."""
     return file.read_bytes().decode("utf-8", errors="replace") if file.exists() else None
 
 
-def _write_into(output: Path, text: str) -> None:
+def _write(output: Path, text: str) -> None:
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as exc:
         raise click.BadParameter(f"{output} cannot be written to: {exc.strerror}", param_hint="-o") from exc
 
 
-def _write(output: Path, text: str) -> None:
+def _replace(output: Path, text: str) -> None:
     try:
         handle, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
     except OSError as exc:
         raise click.BadParameter(f"{output.parent} cannot be written to: {exc.strerror}", param_hint="-o") from exc
-    written = Path(name)
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
-        written.chmod(output.stat().st_mode & 0o777 if output.exists() else 0o644)
-        written.replace(output)
+        temporary.chmod(output.stat().st_mode & 0o777 if output.exists() else 0o644)
+        temporary.replace(output)
     finally:
-        written.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], widest: Mapping[str, int]) -> str:
-    """Rows below their heads, aligned; cells of a head in ``widest`` are wrapped at so many characters."""
-    wrapped = [[_wrapped(cell, widest.get(head)) for head, cell in zip(heads, row, strict=True)] for row in rows]
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], max_widths: Mapping[str, int]) -> str:
+    """Returns rows aligned below their heads; ``max_widths`` maps heads to the width at which their cells wrap."""
+    wrapped = [[_wrap(cell, max_widths.get(head)) for head, cell in zip(heads, row, strict=True)] for row in rows]
     widths = [
         max([len(head), *(len(line) for row in wrapped for line in row[number])]) for number, head in enumerate(heads)
     ]
@@ -71,7 +74,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], widest: Mapping[s
     )
 
 
-def _wrapped(cell: str, width: int | None) -> list[str]:
+def _wrap(cell: str, width: int | None) -> list[str]:
     if width is None:
         return [cell]
     return textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False) or [""]

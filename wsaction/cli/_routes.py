@@ -1,8 +1,7 @@
-"""The inventory of an app: every route of every connection with what is there, for people and for checks."""
+"""Inventory of an app: every route of every connection with its handler, for ``routes`` and ``check``."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from wsaction._handlers.action import Action
 from wsaction._handlers.mounts import MountedHandler
@@ -16,7 +15,7 @@ __all__ = ("Entry", "inventory")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A route of a connection, both as they were declared. ``mounted`` is None for an ASGI app that is none of ours."""
+    """A route of a connection; both texts are as declared. ``mounted`` is None for any other ASGI app."""
 
     connection: str
     route: str
@@ -26,43 +25,37 @@ class Entry:
 
     @property
     def actions(self) -> dict[str, Action]:
-        """The actions by the names that clients call them."""
+        """The actions by their names on the wire."""
         plans = {} if self.mounted is None else self.mounted.plans
-        return {told: plan.action for told, plan in plans.items() if plan.action is not None}
+        return {name: plan.action for name, plan in plans.items() if plan.action is not None}
 
     def permissions(self, action: Action | None = None) -> list[str]:
-        """Who has a say about an action, or about whatever comes to the route; outermost first."""
+        """The names of an action's permissions, or of the route's, those of the outermost handler first."""
         return [] if self.mounted is None else list(permissions_of(action, self.mounted))
 
     @property
     def is_live(self) -> bool:
-        """Whether clients may subscribe to it."""
+        """Whether clients can subscribe to the route."""
         live = self.mounted is not None and self.mounted.attribute("_event_types") is not None
         return live and any(action.name == "subscribe" for action in self.actions.values())
 
 
 def inventory(router: Router) -> Iterator[Entry]:
-    """What an app's router leads to, in the order of declaration; the root of a connection comes first."""
+    """Yields the routes of an app in the order of their declaration; the root of a connection comes first."""
     for leaf in router.leaves:
         view = leaf.endpoint.view
         table: RouteTable | None = getattr(view, "table", None)
         if table is None:
-            yield Entry(connection=leaf.route, route="", name=_name(leaf), handler=_named(view))
+            handler = getattr(view, "__name__", type(view).__name__)
+            yield Entry(connection=leaf.route, route="", name=_name(leaf), handler=handler)
             continue
+        places = [(below.route, below, below.endpoint.view) for below in table.router.leaves]
         if table.match("")[0] is None and table.root.plans:
-            root = table.root
-            yield Entry(
-                connection=leaf.route, route="", name=_name(leaf), handler=root.handler_class.__name__, mounted=root
-            )
-        for below in table.router.leaves:
-            mounted: MountedHandler = below.endpoint.view
+            places.insert(0, ("", leaf, table.root))
+        for route, place, mounted in places:
             handler = mounted.handler_class.__name__
-            yield Entry(connection=leaf.route, route=below.route, name=_name(below), handler=handler, mounted=mounted)
+            yield Entry(connection=leaf.route, route=route, name=_name(place), handler=handler, mounted=mounted)
 
 
 def _name(leaf: Leaf) -> str:
     return ":".join([*leaf.namespaces, leaf.endpoint.name]) if leaf.endpoint.name else ""
-
-
-def _named(view: Any) -> str:
-    return str(getattr(view, "__name__", type(view).__name__))

@@ -1,4 +1,4 @@
-"""``wsaction routes``, ``asyncapi`` and ``check``: what an app is, without running it."""
+"""``wsaction routes``, ``asyncapi`` and ``check``: inspect an app without running it."""
 
 import json
 import sys
@@ -23,28 +23,28 @@ _HEADS = ("CONNECTION", "ROUTE", "NAME", "HANDLER", "ACTIONS", "PERMISSIONS", "L
 
 @click.command(short_help="List the routes of an app.")
 @app_argument
-@click.option("--json", "as_json", is_flag=True, help="A JSON list of the routes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the routes as a JSON list.")
 def routes(app: WSAction, as_json: bool) -> None:
-    """List every route of an app: the path to connect to, what is there, who may, and whether it can be subscribed to.
+    """List every route of an app: connection path, handler, actions, permissions, and whether clients can subscribe.
 
-    An action that has permissions of its own has them behind its name.
+    An action with its own permissions shows the last of them in brackets.
     """
     entries = [*inventory(app.router)]
     if as_json:
-        click.echo(json.dumps([_told(entry) for entry in entries], ensure_ascii=False, indent=2))
+        click.echo(json.dumps([_as_dict(entry) for entry in entries], ensure_ascii=False, indent=2))
     else:
         click.echo(table(_HEADS, [_row(entry) for entry in entries], {"ACTIONS": 44, "PERMISSIONS": 30}))
 
 
-def _told(entry: Entry) -> dict[str, Any]:
+def _as_dict(entry: Entry) -> dict[str, Any]:
     return {
         "connection": entry.connection,
         "route": entry.route,
         "name": entry.name or None,
         "handler": entry.handler,
         "actions": [
-            {"action": told, "streams": action.streams, "permissions": entry.permissions(action)}
-            for told, action in entry.actions.items()
+            {"action": name, "streams": action.streams, "permissions": entry.permissions(action)}
+            for name, action in entry.actions.items()
         ],
         "permissions": entry.permissions(),
         "live": entry.is_live,
@@ -54,70 +54,72 @@ def _told(entry: Entry) -> dict[str, Any]:
 def _row(entry: Entry) -> list[str]:
     if entry.mounted is None:
         return [entry.connection or '""', "", entry.name, entry.handler, "(another ASGI app)", "", ""]
-    actions = ", ".join(_shown(entry, told, action) for told, action in entry.actions.items())
+    actions = ", ".join(_action_cell(entry, name, action) for name, action in entry.actions.items())
     permissions = ", ".join(entry.permissions()) or "-"
     live = "yes" if entry.is_live else "-"
     return [entry.connection or '""', entry.route or '""', entry.name or "-", entry.handler, actions, permissions, live]
 
 
-def _shown(entry: Entry, told: str, action: Action) -> str:
-    own = entry.permissions(action)
-    return told if own == entry.permissions() else f"{told} [{', '.join(own[-1:]) or '-'}]"
+def _action_cell(entry: Entry, name: str, action: Action) -> str:
+    permissions = entry.permissions(action)
+    return name if permissions == entry.permissions() else f"{name} [{', '.join(permissions[-1:]) or '-'}]"
 
 
 @click.command(short_help="Print the AsyncAPI document of an app.")
 @app_argument
 @output_option
 def asyncapi(app: WSAction, output: Path | None) -> None:
-    """Print the AsyncAPI 3.1 document of an app, as it is served at its asyncapi_url."""
+    """Print the AsyncAPI 3.1 document of an app, the same that it serves at its asyncapi_url."""
     put(json.dumps(app.asyncapi(), ensure_ascii=False, indent=2) + "\n", output)
 
 
-@click.command(short_help="Look for mistakes in what an app declares.")
+@click.command(short_help="Check an app for mistakes.")
 @app_argument
-@click.option("--workers", type=click.IntRange(1), help="Processes that are to serve it; WEB_CONCURRENCY, or 1.")
-@click.option("--strict", is_flag=True, help="Exit with 1 for warnings too.")
-@click.option("--json", "as_json", is_flag=True, help="The findings as JSON.")
+@click.option("--workers", type=click.IntRange(1), help="Number of processes; by default WEB_CONCURRENCY or 1.")
+@click.option("--strict", is_flag=True, help="Exit with 1 on warnings too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(app: WSAction, workers: int | None, strict: bool, as_json: bool) -> None:
-    """Look for mistakes in what an app declares, without running it.
+    """Check the declarations of an app for mistakes, without running it.
 
     \b
-    error    duplicate_route    written like one before it, and never reached
-    error    shadowed_route     one before it matches whatever it does
-    error    memory_layer       events do not cross workers
-    error    any_origin         cookies are trusted, and any page may connect
-    error    unused_policy      permissions or throttles under a name that nothing reads
+    error    duplicate_route    same pattern as an earlier route, so never reached
+    error    shadowed_route     an earlier route matches everything that it does
+    error    memory_layer       events do not reach other workers
+    error    any_origin         cookies authenticate, and any page may connect
+    error    unused_policy      permissions or throttles in an attribute that is not read
     warning  leading_slash      a pattern that begins with '/'
     warning  regex_in_path      a regular expression in path()
     warning  braces_in_path     {pk} in path(), which captures nothing
-    warning  unknown_attribute  misspelt, and read by nothing
-    warning  unused_filter      filter_fields and the like without their filter
-    warning  no_subscribe       events that nobody can subscribe to
-    warning  client_input       user or scope as an action's parameter
-    warning  no_permissions     whoever is connected may use it
-    warning  object_permissions permissions for objects, where nothing asks them
-    warning  open_broadcasts    not everybody may tell them, and everybody hears them
+    warning  unknown_attribute  probably misspelt, and not read
+    warning  unused_filter      filter_fields or similar without its filter backend
+    warning  no_subscribe       events that no client can subscribe to
+    warning  client_input       user or scope as a parameter of an action
+    warning  no_permissions     every connected client may use it
+    warning  object_permissions object permissions that are never checked
+    warning  open_broadcasts    not every client may send them, but all receive them
     warning  no_timeout         an action that may run for ever
-    warning  no_pagination      a list that answers every row at once
-    warning  loose_limit        a bound so wide that it is none
-    warning  memory_throttles   rates are counted by each worker
+    warning  no_pagination      a list that returns all rows at once
+    warning  loose_limit        a limit too large to have an effect
+    warning  memory_throttles   each worker counts rates for itself
     warning  any_host           neither allowed_hosts nor allowed_origins
-    warning  debug              clients are told tracebacks
+    warning  debug              clients receive tracebacks
 
-    Exit codes: 0 no error, 1 errors (or, with --strict, warnings), 2 wrong use.
+    Exit codes: 0 no errors, 1 errors (with --strict also warnings), 2 wrong usage.
     """
-    found = check_app(app, workers or count_workers([]))
-    errors = sum(one.level == "error" for one in found)
+    findings = check_app(app, workers or count_workers([]))
+    errors = sum(finding.level == "error" for finding in findings)
+    warnings = len(findings) - errors
     if as_json:
-        told = {"findings": [asdict(one) for one in found], "errors": errors, "warnings": len(found) - errors}
-        click.echo(json.dumps(told, ensure_ascii=False, indent=2))
+        report = {"findings": [asdict(finding) for finding in findings], "errors": errors, "warnings": warnings}
+        click.echo(json.dumps(report, ensure_ascii=False, indent=2))
     else:
-        for one in found:
-            click.echo(f"{one.level:<8} {one.code}  {one.place}\n         {one.msg}\n         cure: {one.cure}")
-        click.echo(_counted(errors, "error") + ", " + _counted(len(found) - errors, "warning"))
-    if errors or (strict and found):
+        for finding in findings:
+            click.echo(f"{finding.level:<8} {finding.code}  {finding.place}")
+            click.echo(f"         {finding.msg}\n         cure: {finding.cure}")
+        click.echo(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}")
+    if errors or (strict and findings):
         sys.exit(1)
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,4 +1,4 @@
-"""A client of wsaction for asyncio: calls, streams, subscriptions that survive a lost connection, typed errors.
+"""asyncio client of wsaction: calls, streams, subscriptions that survive reconnects, and typed errors.
 
 >>> async with connect("ws://127.0.0.1:8000/ws/") as client:
 ...     card = await client.call("retrieve", "cards/1/", returns=Card)
@@ -6,10 +6,9 @@
 ...         print(line)
 ...     async with client.subscribe("boards/7/", snapshot=True) as board:
 ...         async for item in board:
-...             ...  # an Event, or a Resync where something was lost
+...             ...  # an Event, or a Resync if events were lost
 
-Needs the extra ``client``. Like `wsaction.testing`, this package's ``__init__`` re-exports. It imports nothing of the
-server's side.
+Install it with ``pip install 'wsaction[client]'``. It does not load the server.
 """
 
 from wsaction.client._client import Client, connect

@@ -1,4 +1,4 @@
-"""Bounded queues between the one who reads the socket and those who consume, and when reading pauses for them."""
+"""Queues between the socket's reader and the consumers, and the flow control that pauses reading."""
 
 import asyncio
 from collections import deque
@@ -7,18 +7,18 @@ from typing import Generic, TypeVar
 
 from wsaction.client.errors import Overflow
 
-__all__ = ("HARD", "Buffer", "Flow", "Outbox", "StreamBuffer")
+__all__ = ("HARD_LIMIT_FACTOR", "Buffer", "FlowControl", "Outbox", "StreamBuffer")
 
 T = TypeVar("T")
 
-PATIENCE = 5.0  # seconds that reading pauses for a stream at most; a server closes a socket that is not read for long
-HARD = 16  # times its mark that a stream's buffer may grow while reading cannot pause
+MAX_PAUSE = 5.0  # seconds that reading may pause for streams; servers close a socket that nobody reads
+HARD_LIMIT_FACTOR = 16  # a stream's buffer may grow to this many times its mark while reading cannot pause
 
 
 class Buffer(Generic[T]):
-    """Items that wait for their one consumer, with the end that follows them.
+    """A queue of items for one consumer, with an end.
 
-    It bounds nothing itself: whoever puts looks at ``size``, which is the sum of what `put` was told.
+    It is unbounded: callers of `put` check ``size``, the sum of the sizes of the waiting items.
     """
 
     def __init__(self) -> None:
@@ -32,39 +32,34 @@ class Buffer(Generic[T]):
 
     @property
     def last(self) -> T | None:
-        """The newest item that waits; None: there is none."""
+        """The newest waiting item, or None."""
         return self._items[-1][0] if self._items else None
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more comes."""
-        return self._end is not None
-
     def put(self, item: T, size: int) -> None:
-        """Adds an item; nothing is added after the end."""
+        """Adds an item, unless the buffer has ended."""
         if self._end is None:
             self._items.append((item, size))
             self.size += size
             self._wake()
 
-    def end(self, how: BaseException | None = None) -> None:
-        """Says what `get` raises after the last item, by default ``StopAsyncIteration``. The first one counts."""
+    def end(self, exc: BaseException | None = None) -> None:
+        """Sets what `get` raises after the last item, ``StopAsyncIteration`` by default. Only the first call counts."""
         if self._end is None:
-            self._end = how or StopAsyncIteration()
+            self._end = exc or StopAsyncIteration()
             self._wake()
 
     def clear(self) -> None:
-        """Drops what waits."""
+        """Drops the waiting items."""
         self._items.clear()
         self.size = 0
 
     async def get(self) -> T:
-        """The next item; waits for it. Raises what `end` says once all items were taken, each time it is asked."""
+        """Waits for the next item and returns it. After the last one, each call raises the exception of `end`."""
         while not self._items:
             if self._end is not None:
                 raise self._end
             if self._waiter is not None:
-                raise RuntimeError("somebody iterates over this already; it has one consumer")
+                raise RuntimeError("another task already iterates over this; it has one consumer")
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -79,40 +74,40 @@ class Buffer(Generic[T]):
             self._waiter.set_result(None)
 
 
-class Flow:
-    """Whether to read on: not while a stream's buffer is over its mark, unless somebody waits for a reply.
+class FlowControl:
+    """Decides when to pause reading: while a stream's buffer is over its mark and no call waits for a reply.
 
-    A consumer that makes calls between two items would wait for ever if reading paused then. Nor does it pause for
-    longer than `PATIENCE`: pings and the server's bound on a send want the socket read.
+    If reading paused during calls, a consumer that makes calls between two items would wait for ever. A pause ends
+    after `MAX_PAUSE`, because pings need answers and servers close connections on which a send takes too long.
     """
 
-    def __init__(self, patience: float = PATIENCE) -> None:
-        self._patience = patience
+    def __init__(self, max_pause: float = MAX_PAUSE) -> None:
+        self._max_pause = max_pause
         self._full: set[object] = set()
         self._calls = 0
         self._waiter: asyncio.Future[None] | None = None
 
     @property
     def is_paused(self) -> bool:
-        """Whether whoever reads has to wait."""
+        """Whether the reader has to wait."""
         return bool(self._full) and not self._calls
 
     def hold(self, buffer: object) -> None:
-        """A stream's buffer is over its mark."""
+        """Records that a stream's buffer is over its mark."""
         self._full.add(buffer)
 
     def release(self, buffer: object) -> None:
-        """It is not any more."""
+        """Records that the buffer is no longer over its mark."""
         self._full.discard(buffer)
-        self._changed()
+        self._wake_if_ready()
 
     def begin_call(self) -> None:
-        """Somebody waits for a reply."""
+        """Records that a call waits for a reply."""
         self._calls += 1
-        self._changed()
+        self._wake_if_ready()
 
     def end_call(self) -> None:
-        """That one does not any more."""
+        """Records that the call no longer waits."""
         self._calls -= 1
 
     async def ready(self) -> None:
@@ -121,63 +116,65 @@ class Flow:
             return
         self._waiter = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._max_pause):
                 await self._waiter
         except TimeoutError:
-            self._full.clear()  # from now on they fill up; past their bound they end
+            self._full.clear()  # read on; the buffers fill, and end at their hard limit
         finally:
             self._waiter = None
 
-    def _changed(self) -> None:
+    def _wake_if_ready(self) -> None:
         if self._waiter is not None and not self._waiter.done() and not self.is_paused:
             self._waiter.set_result(None)
 
 
 class StreamBuffer(Buffer[T]):
-    """A stream's items. Over ``mark`` characters reading pauses (`Flow`); over `HARD` times that, the stream ends."""
+    """Items of a stream. Over ``mark`` characters, reading pauses; `HARD_LIMIT_FACTOR` times over, the stream ends."""
 
     def __init__(self, mark: int, give_up: Callable[[], None]) -> None:
         super().__init__()
-        self._mark, self._give_up = mark, give_up
-        self.flow = Flow()  # of the connection that it comes on
-        self._over = False
+        self._mark = mark
+        self._give_up = give_up
+        self.flow = FlowControl()  # replaced by that of the connection when the stream begins
+        self._is_over_mark = False
 
     def put(self, item: T, size: int) -> None:
         super().put(item, size)
-        if self.size > self._mark * HARD:
-            self.end(Overflow(f"over {self._mark * HARD} characters of this stream wait for their consumer"))
+        if self.size > self._mark * HARD_LIMIT_FACTOR:
+            limit = self._mark * HARD_LIMIT_FACTOR
+            self.end(Overflow(f"over {limit} characters of this stream wait for their consumer"))
             self._give_up()
-        elif self.size > self._mark and not self._over:
-            self._over = True
+        elif self.size > self._mark and not self._is_over_mark:
+            self._is_over_mark = True
             self.flow.hold(self)
 
-    def end(self, how: BaseException | None = None) -> None:
-        super().end(how)
+    def end(self, exc: BaseException | None = None) -> None:
+        super().end(exc)
         self.flow.release(self)
 
     async def get(self) -> T:
         item = await super().get()
-        if self._over and self.size <= self._mark // 2:
-            self._over = False
+        if self._is_over_mark and self.size <= self._mark // 2:
+            self._is_over_mark = False
             self.flow.release(self)
         return item
 
 
 class Outbox:
-    """Messages on their way to the socket. It bounds nothing itself: a `pacing.Pacer` bounds what is under way."""
+    """Messages that wait for the socket. It is unbounded: the `Pacer` bounds the requests in flight."""
 
     def __init__(self) -> None:
         self._texts: deque[str] = deque()
-        self._some = asyncio.Event()
+        self._has_texts = asyncio.Event()
 
     def put(self, text: str) -> None:
         """Adds a message."""
         self._texts.append(text)
-        self._some.set()
+        self._has_texts.set()
 
     async def take(self) -> str:
-        """The next message; waits for it."""
+        """Waits for the next message and returns it."""
         while not self._texts:
-            self._some.clear()
-            await self._some.wait()
+            self._has_texts.clear()
+            await self._has_texts.wait()
         return self._texts.popleft()

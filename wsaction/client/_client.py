@@ -1,4 +1,4 @@
-"""`Client`: one address, one connection at a time, made again when it is lost."""
+"""`Client`: calls, streams and subscriptions over one connection, which reconnects by itself."""
 
 import asyncio
 import logging
@@ -8,14 +8,14 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 from wsaction._utils.backoff import Backoff
-from wsaction.client._connection import Answer, Items
-from wsaction.client._event_routing import Audience, Events
+from wsaction.client._connection import PendingReply, StreamItems
+from wsaction.client._event_routing import EventRouter, Events
 from wsaction.client._handshake import Dialer, Token
 from wsaction.client._pacing import Pacer, Request
-from wsaction.client._reconnect import Line, State
+from wsaction.client._reconnect import ConnectionManager, State
 from wsaction.client._subscriptions import Subscription
 from wsaction.client.errors import CallTimeout, ClientError
-from wsaction.client.messages import Position, Reply, validated
+from wsaction.client.messages import Position, validated
 
 __all__ = ("Client", "connect")
 
@@ -27,31 +27,37 @@ _DEFAULT: Any = object()
 
 
 class Client:
-    """A client of one wsaction address: an async context manager, which connects and, at its end, closes.
+    """A client of one wsaction URL. As an async context manager, it connects on entering and closes at the end.
 
-    Entering raises `ConnectionFailed` where the first connection cannot be made. One that is lost later is made again,
-    after a wait of random length that grows from ``first_wait`` to ``longest_wait`` seconds, unless the server said no:
-    a refused handshake (HTTP 4xx) or `$auth`, or a close with 1008 or 44xx (`close_codes`). After a refusal the client
-    tries once more if ``token`` or ``auth`` is a callable, since it may give a fresh one. If the server closes with
-    4401 after it had let the client in, the credential has expired: with a callable, the client connects again at once.
-    Meanwhile calls wait, within their timeout; those that were under way raise `ConnectionLost` and are never sent
-    again. Subscriptions go on.
+    Entering raises `ConnectionFailed` if the first connection fails. If the connection is lost later, the client
+    reconnects after a random wait of at most ``first_wait`` seconds; this limit doubles with each attempt, up to
+    ``longest_wait``. During a reconnect, calls wait within their timeout and subscriptions continue. Requests in flight
+    raise `ConnectionLost`; the client never sends them again.
 
-    - ``token``: offered as the sub-protocol ``bearer.<token>`` or, with ``token_in="header"``, as ``Authorization``.
-    - ``auth``: the data of ``$auth``, sent before anything else. Tokens and data may be callables, sync or async, which
-      are asked for each connection; ``auth`` also at half the time for which what it gave holds.
-    - ``timeout``: seconds that a call may take, and that a stream's first item may; None: as long as it takes.
-    - ``buffer``: characters of what came that wait for the consumer, for each stream, subscription and `events`.
-      Reading pauses while a stream is past it, for 5 s at most and not while somebody waits for a reply; at 16 times as
-      much the stream ends in `Overflow`.
-    - ``max_in_flight``: requests under way at once; more of them wait for their turn, in order. A server that has room
-      for fewer says so, and the client keeps to that. What it refused for lack of room has not run, and is sent again.
-    - ``heartbeat``: seconds of silence after which ``$ping`` is sent, so that the server does not close an idle
-      connection (4408); None: never. Dead connections are found by WebSocket pings.
-    - ``on_state``: is called with the new `State` and what led to it, None or an exception.
-    - ``open_timeout``, ``close_timeout``: seconds that connecting and closing may take.
-    - ``chance``: gives the floats from 0 to 1 that waits are cut by.
-    - ``socket_options``: further keywords of ``websockets.asyncio.client.connect``, ``ssl`` or ``origin`` for example.
+    The client does not reconnect after a refusal: a handshake or ``$auth`` with a 4xx status other than 408, 425 and
+    429, or a close with 1008 or a corresponding 44xx code. If ``token`` or ``auth`` is a callable, it tries once more,
+    since the callable may return a fresh credential. A close with 4401 after the server accepted the client means that
+    the credential expired: with a callable, the client reconnects at once.
+
+    :param token: The token, sent as the sub-protocol ``bearer.<token>``, or as ``Authorization`` header with
+        ``token_in="header"``. It may be a sync or async callable, called for each connection.
+    :param auth: The data of ``$auth``, which the client sends first. It may be a callable as well, also called when
+        half of the credential's lifetime has passed.
+    :param timeout: Seconds for each call and for the first item of a stream; None for no limit.
+    :param buffer: Characters that may wait for the consumer, for each stream, each subscription and `events`. While a
+        stream is over it, reading pauses for at most 5 s, and not while a call waits for a reply. A stream that is 16
+        times over it ends with `Overflow`.
+    :param max_in_flight: Requests in flight at once; more wait for their turn, in order. If the server names a lower
+        limit, the client uses that. A request that the server refused for lack of room did not run; the client sends it
+        again.
+    :param reconnect: Whether to reconnect after a lost connection.
+    :param heartbeat: Seconds of silence before the client sends ``$ping``, so that the server does not close an idle
+        connection (4408); None to send none. WebSocket pings detect dead connections in any case.
+    :param on_state: A function that is called with each new `State` and its cause, an exception or None.
+    :param open_timeout: Seconds for connecting.
+    :param close_timeout: Seconds for closing.
+    :param chance: A function that returns random floats from 0 to 1, which scale the waits.
+    :param socket_options: Other arguments of ``websockets.asyncio.client.connect``, such as ``ssl`` or ``origin``.
 
     >>> async with connect("wss://example.com/ws/", token=fetch_token) as client:
     ...     await client.call("move", "cards/7/", to="done")
@@ -62,7 +68,7 @@ class Client:
         url: str,
         *,
         token: Token | None = None,
-        token_in: Literal["subprotocol", "header"] = "subprotocol",  # noqa: S107  # where it goes
+        token_in: Literal["subprotocol", "header"] = "subprotocol",  # noqa: S107  # a place, not a password
         auth: Any = None,
         timeout: float | None = 60.0,
         buffer: int = 1_048_576,
@@ -88,27 +94,43 @@ class Client:
             socket_options=socket_options,
         )
         self._waits = (first_wait, longest_wait, chance)
-        self._timeout, self._buffer = timeout, buffer
+        self._timeout = timeout
+        self._buffer = buffer
         self._close_timeout = close_timeout
         self._pacer = Pacer(max_in_flight)
-        self._audience = Audience()
-        self._line = Line(dialer, self._audience, Backoff(*self._waits, least=0.0), reconnect, heartbeat, self._pacer)
-        self._audience.line = self._line
+        self._router = EventRouter()
+        backoff = Backoff(*self._waits, least=0.0)
+        self._manager = ConnectionManager(dialer, self._router, backoff, reconnect, heartbeat, self._pacer)
+        self._router.manager = self._manager
         if on_state is not None:
-            self._line.watch(on_state)
+            self._manager.watch(on_state)
 
-    # ------------------------------------------------------------------------------------------------ asking
+    # ------------------------------------------------------------------------------------------------ requests
     @overload
     async def call(
-        self, action: str, route: str = "", /, *, returns: None = None, timeout: float | None = ...,
-        params: Mapping[str, Any] | None = None, **keys: Any,
-    ) -> Any: ...  # fmt: skip
+        self,
+        action: str,
+        route: str = "",
+        /,
+        *,
+        returns: None = None,
+        timeout: float | None = ...,
+        params: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ) -> Any: ...
 
     @overload
     async def call(
-        self, action: str, route: str = "", /, *, returns: type[T], timeout: float | None = ...,
-        params: Mapping[str, Any] | None = None, **keys: Any,
-    ) -> T: ...  # fmt: skip
+        self,
+        action: str,
+        route: str = "",
+        /,
+        *,
+        returns: type[T],
+        timeout: float | None = ...,
+        params: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ) -> T: ...
 
     async def call(
         self,
@@ -121,45 +143,47 @@ class Client:
         params: Mapping[str, Any] | None = None,
         **keys: Any,
     ) -> Any:
-        """Runs an action and returns its data, as an instance of ``returns`` where that is given.
+        """Calls an action and returns the data of its reply.
 
-        ``keys`` are the action's parameters, ``data`` among them: anything that pydantic can serialise. Those that
-        have the name of a parameter of this method go into ``params``.
+        ``await client.call("retrieve", "cards/1/", returns=Card)`` returns a ``Card``. If the call times out or is
+        cancelled, the client asks the server to cancel the action.
 
-        Raises `ActionError` for an error reply; `ConnectionLost`; `CallTimeout`, after which the server is told to
-        cancel it, as it is when the calling task is cancelled; `ConnectionFailed`; pydantic's ``ValidationError``
-        where the data is not what ``returns`` says.
-
-        ``await client.call("retrieve", "cards/1/", returns=Card)`` gives a ``Card``.
+        :param returns: A type to validate the data against. Without it, the data is returned as parsed JSON.
+        :param timeout: Seconds until `CallTimeout`; by default those of the client.
+        :param params: Parameters of the action whose names are those of parameters of this method.
+        :param keys: Parameters of the action, including ``data``: any values that pydantic can serialize.
+        :raises ActionError: The reply is an error; each status has a subclass.
+        :raises CallTimeout: No reply arrived in time.
+        :raises ConnectionLost: The connection was lost before the reply. The action may have run.
+        :raises ConnectionFailed: The client has no connection and will not reconnect.
+        :raises pydantic.ValidationError: The data does not match ``returns``.
         """
         seconds = self._timeout if timeout is _DEFAULT else timeout
-        reply = await self._within(seconds, f"{action} {route}", self._call(action, route, {**(params or {}), **keys}))
-        return reply.data if returns is None else validated(reply.data, returns)
-
-    async def _call(self, action: str, route: str, keys: Mapping[str, Any]) -> Reply:
-        answer = Answer()
-        request = self._submitted(Request(action, route, keys, answer))
+        pending = PendingReply()
+        request = self._submit(Request(action, route, {**(params or {}), **keys}, pending))
         try:
-            return await answer.future
+            reply = await self._within(seconds, f"{action} {route}", pending.future)
         finally:
             self._pacer.withdraw(request)
+        return reply.data if returns is None else validated(reply.data, returns)
 
-    def _submitted(self, request: Request) -> Request:
-        self._line.check()
+    def _submit(self, request: Request) -> Request:
+        self._manager.check()
         self._pacer.submit(request)
         return request
 
     async def send(
         self, action: str, route: str = "", /, *, params: Mapping[str, Any] | None = None, **keys: Any
     ) -> None:
-        """Runs an action that answers nothing (``mode="none"``). Returns once it is on its way; errors are logged.
+        """Calls an action that does not reply on success (``mode="none"``), without waiting for it to run.
 
-        While ``max_in_flight`` requests are under way it waits, at most the client's ``timeout``. What the server
-        refuses for lack of room is sent again. `flush` waits until all of them have run.
+        Returns once the request is on its way. Error replies are logged. If ``max_in_flight`` requests are in flight,
+        it waits, for at most the client's ``timeout``. If the server refuses the request for lack of room, the client
+        sends it again. `flush` waits until all sent requests have run.
         """
         request = Request(action, route, {**(params or {}), **keys}, None)
         sent = request.sent = asyncio.get_running_loop().create_future()
-        self._submitted(request)
+        self._submit(request)
         try:
             await self._within(self._timeout, f"{action} {route}", sent)
         except BaseException:
@@ -167,25 +191,40 @@ class Client:
             raise
 
     async def flush(self, timeout: float | None = _DEFAULT) -> None:
-        """Waits until every `send` so far has run, or was refused by an error, which is logged.
+        """Waits until every request of `send` has run or has failed; failures are logged.
 
-        Raises `ConnectionLost` if the connection was lost meanwhile: what was under way may have been carried out or
-        not. Leaving the client's block does the same, for ``close_timeout`` seconds at most, and logs what is lost.
+        Leaving the client's block flushes too, for at most ``close_timeout`` seconds, and logs if that fails.
+
+        :raises ConnectionLost: The connection was lost meanwhile. Requests in flight may have run or not.
         """
-        self._line.check()
+        self._manager.check()
         await self._within(self._timeout if timeout is _DEFAULT else timeout, "flush", self._pacer.flush())
 
     @overload
     def stream(
-        self, action: str, route: str = "", /, *, returns: None = None, timeout: float | None = ...,
-        params: Mapping[str, Any] | None = None, **keys: Any,
-    ) -> AsyncGenerator[Any, None]: ...  # fmt: skip
+        self,
+        action: str,
+        route: str = "",
+        /,
+        *,
+        returns: None = None,
+        timeout: float | None = ...,
+        params: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ) -> AsyncGenerator[Any, None]: ...
 
     @overload
     def stream(
-        self, action: str, route: str = "", /, *, returns: type[T], timeout: float | None = ...,
-        params: Mapping[str, Any] | None = None, **keys: Any,
-    ) -> AsyncGenerator[T, None]: ...  # fmt: skip
+        self,
+        action: str,
+        route: str = "",
+        /,
+        *,
+        returns: type[T],
+        timeout: float | None = ...,
+        params: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ) -> AsyncGenerator[T, None]: ...
 
     async def stream(
         self,
@@ -198,16 +237,15 @@ class Client:
         params: Mapping[str, Any] | None = None,
         **keys: Any,
     ) -> AsyncGenerator[Any, None]:
-        """The items of an action that is a stream, as they come; each an instance of ``returns``, if given.
+        """Calls a streaming action and yields its items as they arrive, each as an instance of ``returns`` if given.
 
-        Leaving the loop has the server cancel it; ``contextlib.aclosing`` around it says when. It raises what `call`
-        raises, the error at the stream's end after its last item, and `Overflow`.
-
-        ``async for line in client.stream("tail", "logs/7/", lines=10)``
+        ``async for line in client.stream("tail", "logs/7/", lines=10)``. Closing the generator cancels the stream on
+        the server; ``contextlib.aclosing`` closes it at the end of a block. ``timeout`` applies to the first item. The
+        generator raises as `call` does, an error of the stream after its last item, and `Overflow`.
         """
         seconds = self._timeout if timeout is _DEFAULT else timeout
-        items = Items(self._pacer, self._buffer)
-        items.request = self._submitted(Request(action, route, {**(params or {}), **keys}, items))
+        items = StreamItems(self._pacer, self._buffer)
+        items.request = self._submit(Request(action, route, {**(params or {}), **keys}, items))
         try:
             while True:
                 data = await self._within(seconds, f"{action} {route}", items.get())
@@ -221,11 +259,14 @@ class Client:
     def subscribe(
         self, route: str, *, since: Position | None = None, snapshot: bool = False, timeout: float = 30.0
     ) -> Subscription:
-        """The events of a route, in the form in which the server writes it; see `Subscription`.
+        """Returns a subscription to the events of a route; enter it to subscribe. See `Subscription`.
 
-        ``since``: all that came after this position is told first. ``snapshot``: what ``list`` or ``retrieve`` answers
-        there, such that each change is in it or in a later event; after a loss there is a new one. ``timeout``: seconds
-        until the server has answered. Several subscriptions of one route share one of the server's.
+        Several subscriptions to one route share one subscription on the server.
+
+        :param since: A position. Events after it are delivered first.
+        :param snapshot: Whether to get the result of ``list`` or ``retrieve``. Every change is either in the snapshot
+            or in a later event. After lost events, `Resync` has a new snapshot.
+        :param timeout: Seconds until the server must have answered.
 
         >>> async with client.subscribe("boards/7/", snapshot=True) as board:
         ...     show(board.snapshot)
@@ -233,8 +274,8 @@ class Client:
         ...         show(item.snapshot) if isinstance(item, Resync) else apply(item.event, item.data)
         """
         return Subscription(
-            self._line,
-            self._audience,
+            self._manager,
+            self._router,
             route,
             since=since,
             snapshot=snapshot,
@@ -244,39 +285,39 @@ class Client:
         )
 
     def events(self) -> Events:
-        """What the server pushes of no subscription, from now on; see `Events`."""
-        return self._audience.listen(self._buffer)
+        """Returns an iterator over the events of no subscription, such as pushes, from now on. See `Events`."""
+        return self._router.listen(self._buffer)
 
-    async def _within(self, seconds: float | None, what: str, work: Awaitable[T]) -> T:
+    async def _within(self, seconds: float | None, name: str, work: Awaitable[T]) -> T:
         try:
             async with asyncio.timeout(seconds):
                 return await work
-        except TimeoutError:  # nothing below raises one
-            raise CallTimeout(what.strip(), seconds or 0) from None
+        except TimeoutError:  # no code below raises another TimeoutError
+            raise CallTimeout(name.strip(), seconds or 0) from None
 
-    # ------------------------------------------------------------------------------------------------ its life
+    # ------------------------------------------------------------------------------------------------ lifecycle
     async def __aenter__(self) -> Self:
-        await self._line.open()
+        await self._manager.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is None and self._line.link is not None:
+        if kind is None and self._manager.connection is not None:
             try:
                 await self.flush(self._close_timeout)
             except ClientError as failure:
-                logger.warning("the client is closed before all that was sent is known to have run: %s", failure)
-        await self._line.close()
+                logger.warning("the client closes before all sent requests are known to have run: %s", failure)
+        await self._manager.close()
 
     def on_state(self, watcher: Callable[[State, Exception | None], None]) -> Callable[[], None]:
-        """Calls ``watcher`` with each new `State` and what led to it; returns a function that ends that."""
-        return self._line.watch(watcher)
+        """Calls ``watcher`` with each new `State` and its cause, if any. Returns a function that removes it."""
+        return self._manager.watch(watcher)
 
     @property
     def state(self) -> State:
-        """How it stands with the connection."""
-        return self._line.state
+        """The current state of the connection."""
+        return self._manager.state
 
 
 connect = Client

@@ -1,26 +1,30 @@
-"""`Audience`: who of a client hears an event. `Events`: what a server pushes of no subscription."""
+"""`EventRouter`: delivers the events of a client. `Events`: an iterator over the events of no subscription."""
 
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from wsaction._utils.backoff import Backoff
 from wsaction.client._buffers import Buffer
-from wsaction.client._connection import Link
-from wsaction.client._subscriptions import Line, SharedRoute
+from wsaction.client._connection import Connection
+from wsaction.client._subscriptions import SharedRoute
 from wsaction.client.errors import ConnectionFailed
 from wsaction.client.messages import Event, Resync
 
-__all__ = ("Audience", "Events")
+if TYPE_CHECKING:
+    from wsaction.client._reconnect import ConnectionManager
+
+__all__ = ("EventRouter", "Events")
 
 
 class Events:
-    """The events of no subscription, from when it was made: an async iterator, which ends when the client is closed.
+    """Async iterator over the events of no subscription, such as pushes. It ends when the client is closed.
 
-    A `Resync` among them says that some are lost here: the connection was lost, or more than ``buffer`` characters of
-    them waited for the consumer. Each has one consumer; a client may have several.
+    A `Resync` among them means that events were lost here: the connection was lost, or more than ``buffer`` characters
+    waited for the consumer. Each iterator has one consumer; a client may have several iterators.
     """
 
     def __init__(self, buffer: int) -> None:
-        self._most = buffer
+        self._max_size = buffer
         self._buffer: Buffer[Event | Resync] = Buffer()
 
     def __aiter__(self) -> "Events":
@@ -30,37 +34,37 @@ class Events:
         return await self._buffer.get()
 
     def told(self, event: Event, size: int) -> None:
-        """An event came."""
-        if self._buffer and self._buffer.size + size > self._most:
+        """Delivers an event."""
+        if self._buffer and self._buffer.size + size > self._max_size:
             self.miss()
         else:
             self._buffer.put(event, size)
 
     def miss(self) -> None:
-        """One or more are lost here."""
+        """Records that events were lost here."""
         if not isinstance(self._buffer.last, Resync):
             self._buffer.put(Resync(), 0)
 
     def end(self, exc: Exception | None) -> None:
-        """Nothing more comes."""
+        """Ends the iteration, with ``exc`` if given."""
         self._buffer.end(exc)
 
 
-class Audience:
-    """Hands each event to the subscriptions of its route or, where there are none, to all who listen.
+class EventRouter:
+    """Delivers each event to the subscriptions of its route or, without any, to all `Events` iterators.
 
-    A `lines.Hearer` and a `subscriptions.Registry`. Who listens and is forgotten is let go.
+    References to the iterators are weak, so one that the application dropped receives nothing more.
     """
 
     def __init__(self) -> None:
         self._routes: dict[str, SharedRoute] = {}
-        self.line: Line  # that it hears; set by whoever makes both
+        self.manager: ConnectionManager  # set by the client, which creates both
         self._listeners: WeakSet[Events] = WeakSet()
-        self._was_cut = False
+        self._was_disconnected = False
         self._end: tuple[ConnectionFailed | None] | None = None
 
     def listen(self, buffer: int) -> Events:
-        """A new listener."""
+        """Returns a new iterator over the events of no subscription."""
         listener = Events(buffer)
         self._listeners.add(listener)
         if self._end is not None:
@@ -68,52 +72,52 @@ class Audience:
         return listener
 
     # ------------------------------------------------------------------------------------------------ subscriptions
-    def route(self, name: str, backoff: Backoff) -> SharedRoute:
-        """The route of that name; a new one where nobody is subscribed to it."""
+    def shared_route(self, name: str, backoff: Backoff) -> SharedRoute:
+        """Returns the route of that name; creates it if it has no subscriptions."""
         if name not in self._routes:
-            self._routes[name] = SharedRoute(name, self.line, self, backoff)
+            self._routes[name] = SharedRoute(name, self.manager, self, backoff)
         return self._routes[name]
 
     def rename(self, route: SharedRoute, name: str) -> SharedRoute:
-        """Its events come under another name. Returns the one that has that name already, or the same."""
+        """Renames a route to the name in its events. If that name has a route, merges into it. Returns the result."""
         self.remove(route)
         route.name = name
-        known = self._routes.setdefault(name, route)
-        if known is not route:
-            known.adopt(route)
-        return known
+        existing = self._routes.setdefault(name, route)
+        if existing is not route:
+            existing.merge(route)
+        return existing
 
     def remove(self, route: SharedRoute) -> None:
-        """It is told nothing any more."""
+        """Stops the delivery of events to a route."""
         if self._routes.get(route.name) is route:
             del self._routes[route.name]
 
-    # ------------------------------------------------------------------------------------------------ the line
-    def event(self, event: Event, size: int) -> None:
-        """Tells those whom it concerns."""
+    # ------------------------------------------------------------------------------------------------ the connection
+    def on_event(self, event: Event, size: int) -> None:
+        """Delivers an event, from a message of ``size`` characters."""
         route = self._routes.get(event.route)
         if route is not None:
-            route.told(event, size)
+            route.deliver(event, size)
         else:
             for listener in tuple(self._listeners):
                 listener.told(event, size)
 
-    def linked(self, link: Link) -> None:
-        """Subscribes everybody again; what was pushed meanwhile is lost."""
+    def on_connected(self, connection: Connection) -> None:
+        """Subscribes all routes again. Events without a subscription may have been lost since the disconnect."""
         for route in tuple(self._routes.values()):
-            route.look(link)
-        if self._was_cut:
+            route.request_pending(connection)
+        if self._was_disconnected:
             for listener in tuple(self._listeners):
                 listener.miss()
 
-    def cut(self) -> None:
-        """Nothing comes until there is a new connection."""
-        self._was_cut = True
+    def on_disconnected(self) -> None:
+        """Marks all subscriptions as pending until the next connection."""
+        self._was_disconnected = True
         for route in tuple(self._routes.values()):
-            route.cut()
+            route.on_disconnected()
 
-    def ended(self, failure: ConnectionFailed | None) -> None:
-        """Ends everybody's iteration."""
+    def on_closed(self, failure: ConnectionFailed | None) -> None:
+        """Ends all subscriptions and iterators: with ``failure``, or normally if the application closed the client."""
         self._end = (failure,)
         for route in tuple(self._routes.values()):
             route.end(lambda: _again(failure))

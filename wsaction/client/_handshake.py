@@ -1,4 +1,4 @@
-"""`Dialer`: from an address and credentials to an open `Link` that has said who it is."""
+"""`Dialer`: opens a `Connection` to a URL and authenticates it."""
 
 import asyncio
 import inspect
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from wsaction._protocol.close_codes import refuses, status_refuses
-from wsaction.client._connection import Link
+from wsaction.client._connection import Connection
 from wsaction.client._pacing import Pacer
 from wsaction.client._websocket import open_socket
 from wsaction.client.errors import ActionError, ClientError, ConnectionFailed, ConnectionLost
@@ -21,7 +21,7 @@ Token = str | Callable[[], "str | Awaitable[str]"]
 
 
 class Dialer:
-    """Opens links. ``token`` and ``auth`` are asked anew for each, where they are callables, sync or async."""
+    """Opens connections. If ``token`` or ``auth`` is a callable, sync or async, it is called for each connection."""
 
     def __init__(
         self,
@@ -37,74 +37,77 @@ class Dialer:
     ) -> None:
         if token_in not in ("subprotocol", "header"):
             raise ValueError(f"token_in: expected 'subprotocol' or 'header', got {token_in!r}")
-        self.url, self._token, self._auth = url, token, auth
+        self.url = url
+        self.open_timeout = open_timeout
+        self._token = token
+        self._auth = auth
         self._in_header = token_in == "header"  # noqa: S105  # a place, not a password
-        self.open_timeout, self._close_timeout, self._buffer = open_timeout, close_timeout, buffer
+        self._close_timeout = close_timeout
+        self._buffer = buffer
         self._options: dict[str, Any] = {"compression": None, "max_size": 16_777_216, **socket_options}
 
     @property
     def can_renew(self) -> bool:
-        """Whether the next link may come with another credential."""
+        """Whether the next connection may have another credential."""
         return callable(self._token) or callable(self._auth)
 
     @property
     def can_refresh(self) -> bool:
-        """Whether `authenticate` may be asked again on an open link."""
+        """Whether `authenticate` may be called again on an open connection."""
         return callable(self._auth)
 
-    async def dial(self, on_event: Callable[[Event, int], None], pacer: Pacer) -> tuple[Link, float | None]:
-        """A link whose `Link.run` is to be run, and until when its credential holds, in unix seconds, if that is known.
+    async def dial(self, on_event: Callable[[Event, int], None], pacer: Pacer) -> tuple[Connection, float | None]:
+        """Returns an open connection and the expiry of its credential in unix seconds, None if unknown.
 
-        The server has answered on it: ``$auth``, or a ``$ping`` where there is none. So one that accepts a handshake
-        only to refuse it by a close code is found out before anything is asked.
-
-        Raises `ConnectionFailed`, and what a callable credential raises.
+        The caller must run `Connection.run`. The server has already answered ``$auth``, or a ``$ping`` without one, so
+        that a server that accepts the handshake only to refuse it by a close code is noticed before the first request.
+        Raises `ConnectionFailed`, and any exception of a callable credential.
         """
         socket = await open_socket(
             self.url,
-            token=None if self._token is None else await _current(self._token),
+            token=None if self._token is None else await _resolve(self._token),
             token_in_header=self._in_header,
             open_timeout=self.open_timeout,
             close_timeout=self._close_timeout,
             **self._options,
         )
-        link = Link(socket, on_event, self._buffer, pacer)
+        connection = Connection(socket, on_event, self._buffer, pacer)
         try:
-            return link, await self._introduced(link)
+            return connection, await self._authenticate_or_ping(connection)
         except BaseException:
-            await link.close()
+            await connection.close()
             raise
 
-    async def _introduced(self, link: Link) -> float | None:
-        asked = "$ping" if self._auth is None else "$auth"
+    async def _authenticate_or_ping(self, connection: Connection) -> float | None:
         try:
             if self._auth is not None:
-                return await self.authenticate(link.open_with)
-            await self._greet(link)
+                return await self.authenticate(connection.open_with)
+            await self._ping(connection)
         except ActionError as exc:
-            final = status_refuses(exc.status)
-            raise ConnectionFailed(f"{self.url} refused $auth: {exc}", status=exc.status, is_final=final) from exc
+            is_final = status_refuses(exc.status)
+            raise ConnectionFailed(f"{self.url} refused $auth: {exc}", status=exc.status, is_final=is_final) from exc
         except ConnectionLost as exc:
-            exc.refused = refuses(exc.code) and not link.is_let_in
+            exc.refused = refuses(exc.code) and not connection.is_accepted
             raise refusal(self.url, exc) from exc
         except TimeoutError as exc:
-            raise ConnectionFailed(f"{self.url} did not answer {asked} in {self.open_timeout:g} s") from exc
+            action = "$ping" if self._auth is None else "$auth"
+            raise ConnectionFailed(f"{self.url} did not answer {action} in {self.open_timeout:g} s") from exc
         except ClientError as exc:
             raise ConnectionFailed(f"{self.url}: {exc}") from exc
         return None
 
-    async def _greet(self, link: Link) -> None:
+    async def _ping(self, connection: Connection) -> None:
         try:
             async with asyncio.timeout(self.open_timeout):
-                await link.open_with("$ping", "", {})
-        except ActionError as exc:  # 401: it waits for an $auth, which the caller may send by `call`
+                await connection.open_with("$ping", "", {})
+        except ActionError as exc:  # 401: the server waits for $auth, which the application may send by `call`
             logger.debug("the first $ping was answered: %s", exc)
 
-    async def authenticate(self, ask: Callable[[str, str, Mapping[str, Any]], Awaitable[Reply]]) -> float | None:
-        """Sends ``$auth``; returns until when that holds."""
-        data = await _current(self._auth)
+    async def authenticate(self, call: Callable[[str, str, Mapping[str, Any]], Awaitable[Reply]]) -> float | None:
+        """Sends ``$auth``. Returns its expiry in unix seconds, or None."""
+        data = await _resolve(self._auth)
         async with asyncio.timeout(self.open_timeout):
-            reply = await ask("$auth", "", {"data": data})
+            reply = await call("$auth", "", {"data": data})
         match reply.data:
             case {"expires_at": int() | float() as at}:
                 return float(at)
@@ -112,16 +115,18 @@ class Dialer:
 
 
 def refusal(url: str, lost: ConnectionLost) -> ConnectionFailed:
-    """What a close means for those who would connect again."""
-    told = f", {lost.reason!r}" if lost.reason else ""
-    did = "refused" if lost.refused else "closed"
-    return ConnectionFailed(
-        f"{url} {did} the connection: code {lost.code}{told}", code=lost.code, is_final=refuses(lost.code)
-    )
+    """Returns the error for a lost connection; `is_final` if the close code refuses the client."""
+    verb = "refused" if lost.refused else "closed"
+    reason = f", {lost.reason!r}" if lost.reason else ""
+    message = f"{url} {verb} the connection: code {lost.code}{reason}"
+    return ConnectionFailed(message, code=lost.code, is_final=refuses(lost.code))
 
 
-async def _current(value: Any) -> Any:
-    """A credential. Where what its function waits for was cancelled, it could not be had, and we go on."""
+async def _resolve(value: Any) -> Any:
+    """Returns a credential; calls it if it is a callable.
+
+    If something that the callable awaits was cancelled, but not this task, that is an ordinary error.
+    """
     try:
         if callable(value):
             value = value()
@@ -131,5 +136,5 @@ async def _current(value: Any) -> Any:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        raise RuntimeError("what the function for the credential waited for was cancelled") from exc
+        raise RuntimeError("the function for the credential awaited something that was cancelled") from exc
     return value

@@ -1,8 +1,8 @@
-"""`Pacer`: how many requests are under way at once, so that a burst waits here and is not refused by the server.
+"""`Pacer`: limits the requests in flight, so that a burst waits in the client and the server does not refuse it.
 
-A server has room for so many requests of one connection, and answers ``busy`` to the next one. The client cannot see
-these bounds, so it keeps fewer requests under way than the server's defaults allow, and takes a smaller bound from the
-first refusal that names one. A request that was refused for lack of room has not run: it is sent again, in its turn.
+A server queues a limited number of requests per connection and answers ``busy`` to any more. The client does not know
+these limits. It keeps fewer requests in flight than the server's defaults allow, and adopts a lower limit if a refusal
+names one. A request that was refused for lack of room has not run; the client sends it again, in its turn.
 """
 
 import asyncio
@@ -10,61 +10,68 @@ import heapq
 import itertools
 import logging
 from collections.abc import Mapping
-from typing import Any, Protocol
+from dataclasses import InitVar, dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wsaction._utils.backoff import Backoff
 from wsaction.client.errors import ConnectionFailed, ConnectionLost, Overflow
 from wsaction.client.messages import Reply, encode_request
 
-__all__ = ("Asker", "Carrier", "Pacer", "Request", "was_not_run")
+if TYPE_CHECKING:
+    from wsaction.client._connection import Connection
+
+__all__ = ("Pacer", "ReplyReceiver", "Request", "was_not_run")
 
 logger = logging.getLogger("wsaction.client")
 
-MOST_SIZE = 524_288  # characters under way; half of what a server keeps by default, as `Client.max_in_flight` is
-MOST_WAITING = 10_000  # requests that wait for their turn, or for a connection
-FIRST_WAIT, LONGEST_WAIT = 0.01, 1.0  # seconds before a request that was refused as busy is sent again
-QUEUE_BOUNDS = ("max_queued_actions", "max_queued_bytes")  # the server refuses past them before it runs anything
+MAX_SIZE = 524_288  # characters in flight; half of the server's default, as `Client.max_in_flight`
+MAX_WAITING = 10_000  # requests that wait for their turn or for a connection
+INITIAL_WAIT, MAX_WAIT = 0.01, 1.0  # seconds before a refused request is sent again
+QUEUE_BOUNDS = ("max_queued_actions", "max_queued_bytes")  # the server checks these before it runs an action
 
 
-class Asker(Protocol):
-    """Who is told of the replies to one request. Neither method waits; they are called by the one who reads."""
+class ReplyReceiver(Protocol):
+    """Receives the replies to one request. Both methods must not block: the task that reads calls them."""
 
-    def reply(self, reply: Reply) -> None:
-        """A reply came; one with another status than 206 is the last."""
+    def on_reply(self, reply: Reply) -> None:
+        """Handles a reply. One with a status other than 206 is the last."""
 
-    def lost(self, exc: Exception) -> None:
-        """None will come."""
+    def on_lost(self, exc: Exception) -> None:
+        """Handles a failure: there will be no more replies."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Request:
-    """One request, until it is answered. Without an asker it is a `send`: its success is silent."""
+    """One request, until its final reply. Without a receiver it is a `send`, which gets no reply on success."""
 
-    __slots__ = (
-        "action", "asker", "carrier", "is_counted", "is_withdrawn", "number", "request_id", "route", "sent", "text",
-    )  # fmt: skip
+    action: str
+    route: str
+    keys: InitVar[Mapping[str, Any]]
+    receiver: ReplyReceiver | None
+    text: str = field(init=False)
+    turn: int | None = None  # its place in the order; None: sent out of turn
+    connection: "Connection | None" = None  # the connection on which it is in flight
+    request_id: str = ""  # unique on that connection
+    sent: asyncio.Future[None] | None = None  # for a send: done once it is on its way
+    is_counted: bool = False  # whether it counts as in flight on its connection
+    is_withdrawn: bool = False
 
-    def __init__(self, action: str, route: str, keys: Mapping[str, Any], asker: Asker | None) -> None:
-        self.action, self.route, self.asker = action, route, asker
-        self.text = encode_request(action, route, keys, None)
-        self.number: int | None = None  # its turn; None: it does not wait for one
-        self.carrier: Carrier | None = None  # the connection that it is under way on
-        self.request_id = ""  # on that connection
-        self.sent: asyncio.Future[None] | None = None  # of a send: whether it is on its way
-        self.is_counted = self.is_withdrawn = False
+    def __post_init__(self, keys: Mapping[str, Any]) -> None:
+        self.text = encode_request(self.action, self.route, keys, None)
 
     @property
     def size(self) -> int:
-        """Characters of its message."""
+        """The length of its message in characters, without the id."""
         return len(self.text)
 
     def with_id(self) -> str:
-        """Its message."""
+        """Returns its message, with the id."""
         return f'{self.text[:-1]},"request_id":"{self.request_id}"}}'
 
     def fail(self, exc: Exception) -> None:
-        """It will not be sent."""
-        if self.asker is not None:
-            self.asker.lost(exc)
+        """Fails the request, which will not be sent (again)."""
+        if self.receiver is not None:
+            self.receiver.on_lost(exc)
         elif self.sent is not None and not self.sent.done():
             self.sent.set_exception(exc)
         else:
@@ -74,24 +81,8 @@ class Request:
         return f"{self.action} {self.route}".strip()
 
 
-class Carrier(Protocol):
-    """What a pacer asks of a connection."""
-
-    def has_room(self, size: int) -> bool:
-        """Whether one more request may be under way."""
-
-    def put(self, request: Request) -> None:
-        """Sends it."""
-
-    def probe(self) -> None:
-        """Asks the server which sends are done."""
-
-    def cancel(self, request: Request) -> None:
-        """Has it cancelled, if it is still under way."""
-
-
 def was_not_run(reply: Reply) -> bool:
-    """Whether the server refused the request before anything ran: for lack of room, or since it is being stopped."""
+    """Whether the server refused the request before it ran: for lack of room, or because the server is stopping."""
     if reply.status != 503 or not reply.errors:
         return False
     kind, ctx = reply.errors[0].get("type"), reply.errors[0].get("ctx")
@@ -99,102 +90,104 @@ def was_not_run(reply: Reply) -> bool:
 
 
 class Pacer:
-    """Requests in the order in which they were made, each sent once there is a connection with room for it.
+    """Queues requests and sends them in their order, as soon as a connection has room.
 
-    ``most``: requests under way at once. `submit` raises `Overflow` where `MOST_WAITING` wait already.
+    At most ``max_in_flight`` requests are in flight. `submit` raises `Overflow` if `MAX_WAITING` requests wait already.
     """
 
-    def __init__(self, most: int) -> None:
-        if most < 1:
-            raise ValueError(f"max_in_flight: expected at least 1, got {most}")
-        self.most, self.most_size = most, MOST_SIZE
-        self._link: Carrier | None = None
+    def __init__(self, max_in_flight: int) -> None:
+        if max_in_flight < 1:
+            raise ValueError(f"max_in_flight: expected at least 1, got {max_in_flight}")
+        self.max_in_flight = max_in_flight
+        self.max_size = MAX_SIZE
+        self._connection: Connection | None = None
         self._queue: list[tuple[int, Request]] = []
-        self._numbers = itertools.count()
-        self._waiting = 0  # in the queue, and not withdrawn
-        self._sends = 0  # that are not known to be done
+        self._turns = itertools.count()
+        self._waiting = 0  # number of requests in the queue, without withdrawn ones
+        self._sends = 0  # number of sends not known to be done
         self._flushes: set[asyncio.Future[None]] = set()
-        self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT, least=0.0)
-        self._pause: asyncio.TimerHandle | None = None
+        self._backoff = Backoff(INITIAL_WAIT, MAX_WAIT, least=0.0)
+        self._retry_timer: asyncio.TimerHandle | None = None
 
-    # ------------------------------------------------------------------------------------------------ asking
+    # ------------------------------------------------------------------------------------------------ requests
     def submit(self, request: Request) -> None:
-        """Sends a request in its turn."""
-        if self._waiting >= MOST_WAITING:
-            raise Overflow(f"{MOST_WAITING} requests wait to be sent; await some of them before asking more")
-        request.number = next(self._numbers)
-        if request.asker is None:
+        """Queues a request and sends it in its turn. Raises `Overflow`."""
+        if self._waiting >= MAX_WAITING:
+            raise Overflow(f"{MAX_WAITING} requests wait to be sent; await some of them before asking more")
+        request.turn = next(self._turns)
+        if request.receiver is None:
             self._sends += 1
-        self._wait(request)
-        self.pump()
+        self._enqueue(request)
+        self.send_waiting()
 
     def withdraw(self, request: Request) -> None:
-        """Nobody waits for its reply any more."""
-        if request.carrier is not None:
-            request.carrier.cancel(request)
-        elif request.number is not None and not request.is_withdrawn:
+        """Gives up a request: cancels it on the server if it is in flight, or else does not send it."""
+        if request.connection is not None:
+            request.connection.cancel(request)
+        elif request.turn is not None and not request.is_withdrawn:
             request.is_withdrawn = True
             self._waiting -= 1
-            if request.asker is None:
-                self.settled(request)
+            if request.receiver is None:
+                self.finish_send(request)
             if len(self._queue) > 2 * self._waiting + 64:
-                self._queue = [one for one in self._queue if not one[1].is_withdrawn]
+                self._queue = [(turn, queued) for turn, queued in self._queue if not queued.is_withdrawn]
                 heapq.heapify(self._queue)
 
     async def flush(self) -> None:
-        """Waits until every send is known to be done; raises `ConnectionLost` if one may not be."""
+        """Waits until all sends are known to be done. Raises `ConnectionLost` if one of them may not have run."""
         if not self._sends:
             return
         done = asyncio.get_running_loop().create_future()
         self._flushes.add(done)
         try:
-            if self._link is not None:
-                self._link.probe()
+            if self._connection is not None:
+                self._connection.probe()
             await done
         finally:
             self._flushes.discard(done)
 
     @property
-    def wants_to_know(self) -> bool:
-        """Whether somebody waits until sends are done."""
+    def has_waiters(self) -> bool:
+        """Whether requests or flushes wait until sends are done."""
         return bool(self._waiting or self._flushes)
 
-    def _wait(self, request: Request) -> None:
-        assert request.number is not None  # noqa: S101  # `submit` gave it one
-        request.carrier = None
+    def _enqueue(self, request: Request) -> None:
+        assert request.turn is not None  # noqa: S101  # set by `submit`
+        request.connection = None
         self._waiting += 1
-        heapq.heappush(self._queue, (request.number, request))
+        heapq.heappush(self._queue, (request.turn, request))
 
-    def pump(self) -> None:
-        """Sends what may be sent now."""
-        while self._queue and self._link is not None and self._pause is None:
+    def send_waiting(self) -> None:
+        """Sends waiting requests while there is room."""
+        while self._queue and self._connection is not None and self._retry_timer is None:
             request = self._queue[0][1]
             if not request.is_withdrawn:
-                if not self._link.has_room(request.size):
-                    self._link.probe()
+                if not self._connection.has_room(request.size):
+                    self._connection.probe()
                     return
                 self._waiting -= 1
             heapq.heappop(self._queue)
             if not request.is_withdrawn:
-                self._link.put(request)
+                self._connection.put(request)
 
-    # ------------------------------------------------------------------------------------------------ being told
-    def attach(self, link: Carrier) -> None:
-        """There is a connection."""
-        self._link = link
+    # ------------------------------------------------------------------------------------------------ notifications
+    def attach(self, connection: "Connection") -> None:
+        """Starts sending on a new connection."""
+        self._connection = connection
         self._backoff.reset()
-        self.pump()
+        self.send_waiting()
 
     def detach(self) -> None:
-        """It was lost. What waits goes on waiting."""
-        self._link = None
+        """Stops sending after the connection was lost. Waiting requests stay in the queue."""
+        self._connection = None
 
     def end(self, failure: ConnectionFailed) -> None:
-        """There will be none any more."""
-        self._link = None
+        """Fails all waiting requests and flushes: there will be no more connections."""
+        self._connection = None
         self._resume()
-        queue, self._queue, self._waiting = self._queue, [], 0
-        for _, request in sorted(queue, key=lambda one: one[0]):
+        queue, self._queue = self._queue, []
+        self._waiting = 0
+        for _, request in sorted(queue):
             if not request.is_withdrawn:
                 request.is_withdrawn = True
                 request.fail(failure.again())
@@ -203,36 +196,39 @@ class Pacer:
             if not flush.done():
                 flush.set_exception(failure.again())
 
-    def refused(self, request: Request, reply: Reply) -> None:
-        """The server had no room for a request: it is sent again, in its turn, after a wait; or the server is being
-        stopped: it is sent on the next connection."""
+    def retry(self, request: Request, reply: Reply) -> None:
+        """Queues a request again that the server refused without running it.
+
+        If the server had no room, the request is sent after a wait. If the server is stopping, it is sent on the next
+        connection.
+        """
         ctx = reply.errors[0].get("ctx") or {}
         if type(value := ctx.get("value")) is int and value > 0:
             if ctx["limit"] == "max_queued_actions":
-                self.most = min(self.most, value)
+                self.max_in_flight = min(self.max_in_flight, value)
             else:
-                self.most_size = min(self.most_size, value)
-        self._wait(request)
+                self.max_size = min(self.max_size, value)
+        self._enqueue(request)
         if reply.errors[0].get("type") == "shutting_down":
-            self._link = None  # it is about to be closed, and would lose what is under way
-        elif self._pause is None:
+            self._connection = None  # it will close soon, and requests in flight would be lost
+        elif self._retry_timer is None:
             seconds = self._backoff.seconds()
-            self._pause = asyncio.get_running_loop().call_later(seconds, self._resume)
+            self._retry_timer = asyncio.get_running_loop().call_later(seconds, self._resume)
 
-    def answered(self) -> None:
-        """The server had room for one."""
+    def on_answered(self) -> None:
+        """Resets the back-off: the server had room for a request."""
         self._backoff.reset()
 
-    def settled(self, request: Request) -> None:
-        """A send is done, or was refused by an error."""
+    def finish_send(self, request: Request) -> None:
+        """Records that a send has run or has failed."""
         self._sends -= 1
         if not self._sends:
             for flush in self._flushes:
                 if not flush.done():
                     flush.set_result(None)
 
-    def lost(self, requests: list[Request], exc: ConnectionLost) -> None:
-        """The connection was lost with sends under way, of which nobody knows whether they were carried out."""
+    def fail_sends(self, requests: list[Request], exc: ConnectionLost) -> None:
+        """Logs sends that were in flight on a lost connection, and fails the flushes: they may have run or not."""
         if not requests:
             return
         logger.warning("%d sent without waiting for a reply, %s first: %s", len(requests), requests[0], exc)
@@ -242,7 +238,7 @@ class Pacer:
                 flush.set_exception(exc.again())
 
     def _resume(self) -> None:
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
-        self.pump()
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+            self._retry_timer = None
+        self.send_waiting()

@@ -1,4 +1,4 @@
-"""A WebSocket, and what its library says, in this package's words. The one file that imports `websockets`."""
+"""WebSocket connections, with the errors of this package. The only module that imports `websockets`."""
 
 import asyncio
 import logging
@@ -25,38 +25,39 @@ _SUBPROTOCOL_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110, to
 
 
 class _Connect(websockets_connect):
-    """Follows no redirect: a token in a sub-protocol would go along to wherever it leads."""
+    """Follows no redirects: they would send a token in a sub-protocol to another server."""
 
     def process_redirect(self, exc: Exception) -> Exception:
         return exc
 
 
 class Socket:
-    """An open WebSocket. What its methods raise once it is closed is `ConnectionLost`."""
+    """An open WebSocket. Its methods raise `ConnectionLost` after it has closed."""
 
     def __init__(self, connection: ClientConnection, close_timeout: float) -> None:
-        self._connection, self._close_timeout = connection, close_timeout
+        self._connection = connection
+        self._close_timeout = close_timeout
 
     async def receive(self) -> str | bytes:
-        """The next message."""
+        """Waits for the next message and returns it."""
         try:
             return await self._connection.recv()
         except ConnectionClosed as exc:
             raise _lost(exc) from exc
 
     async def send(self, text: str) -> None:
-        """Sends a message; waits while the server does not read."""
+        """Sends a message. Waits while the server does not read."""
         try:
             await self._connection.send(text)
         except ConnectionClosed as exc:
             raise _lost(exc) from exc
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Closes it, which takes at most ``close_timeout`` seconds; what still comes is dropped."""
+        """Closes within ``close_timeout`` seconds. Messages that still arrive are dropped."""
         closing = asyncio.ensure_future(self._connection.close(code, reason))
         try:
             async with asyncio.timeout(self._close_timeout):
-                while True:  # unread messages would keep the server's close frame from being read
+                while True:  # the server's close frame comes after unread messages
                     await self._connection.recv()
         except ConnectionClosed:
             pass
@@ -67,18 +68,18 @@ class Socket:
             await closing
 
     def abort(self) -> None:
-        """Drops it at once."""
+        """Drops the connection at once."""
         self._connection.transport.abort()
 
 
 async def open_socket(
     url: str, *, token: str | None, token_in_header: bool, close_timeout: float, **options: Any
 ) -> Socket:
-    """Connects; raises `ConnectionFailed`, final or not. ``options`` are those of ``websockets``' ``connect``."""
+    """Connects. ``options`` are those of ``websockets.asyncio.client.connect``. Raises `ConnectionFailed`."""
     subprotocols = [Subprotocol(SUBPROTOCOL)]
     if token is not None and token_in_header:
         options["additional_headers"] = [
-            *_items(options.get("additional_headers")),
+            *_header_items(options.get("additional_headers")),
             ("Authorization", f"Bearer {token}"),
         ]
     elif token is not None:
@@ -86,34 +87,34 @@ async def open_socket(
     try:
         connection = await _Connect(url, subprotocols=subprotocols, close_timeout=close_timeout, **options)
     except InvalidURI as exc:
-        raise ConnectionFailed(f"{url!r} is no WebSocket address, as in ws://host/ws/", is_final=True) from exc
+        raise ConnectionFailed(f"expected a WebSocket URL such as ws://host/ws/, got {url!r}", is_final=True) from exc
     except InvalidStatus as exc:
-        raise _refused(url, exc) from exc
+        raise _refusal(url, exc) from exc
     except (OSError, TimeoutError, InvalidHandshake, EOFError) as exc:
         raise ConnectionFailed(f"cannot connect to {url}: {exc}") from exc
     return Socket(connection, close_timeout)
 
 
-def _items(headers: Any) -> list[tuple[str, str]]:
+def _header_items(headers: Any) -> list[tuple[str, str]]:
     return list(headers.items() if hasattr(headers, "items") else headers or ())
 
 
 def _as_subprotocol(token: str) -> str:
     if not _SUBPROTOCOL_TOKEN.fullmatch(token):
         raise ValueError(
-            "the token has characters that a sub-protocol cannot carry, such as = and /; pass token_in='header'"
+            "the token has characters that a sub-protocol cannot contain, such as = and /; pass token_in='header'"
         )
     return f"bearer.{token}"
 
 
-def _refused(url: str, exc: InvalidStatus) -> ConnectionFailed:
-    """A handshake that was answered by HTTP: the status, and what the body says."""
+def _refusal(url: str, exc: InvalidStatus) -> ConnectionFailed:
+    """Returns the error for a handshake that got an HTTP response, with its status and body."""
     status, body = exc.response.status_code, (exc.response.body or b"")[:500].decode(errors="replace")
     message = f"{url} refused the handshake: HTTP {status} {body}".rstrip()
     return ConnectionFailed(message, status=status, is_final=status_refuses(status))
 
 
 def _lost(exc: ConnectionClosed) -> ConnectionLost:
-    """The code of whichever side closed first; 1006 for neither."""
+    """Returns the error with the code of the side that closed first; 1006 without a close frame."""
     close = exc.sent if exc.sent is not None and not exc.rcvd_then_sent else exc.rcvd
     return ConnectionLost(1006) if close is None else ConnectionLost(close.code, close.reason)

@@ -1,14 +1,14 @@
-"""What a client raises.
+"""Exceptions of the client.
 
 ::
 
     ClientError
-    ├── ConnectionFailed      there is no connection, and the client does not try (any more)
-    ├── ConnectionLost        it was lost while a call or stream was under way; whether it was carried out is unknown
-    ├── CallTimeout           also a TimeoutError: no reply in time; the server is told to cancel it
-    ├── Overflow              a stream's consumer was too slow; the server is told to cancel it
-    ├── UnexpectedReply       the reply is not of the kind that was asked for
-    └── ActionError           the reply says an error: status, type, msg, ctx, errors
+    ├── ConnectionFailed      no connection, and the client does not reconnect
+    ├── ConnectionLost        the connection was lost during a call or stream; the action may have run
+    ├── CallTimeout           no reply in time; the client cancels the action; also a TimeoutError
+    ├── Overflow              a consumer was too slow for its stream, or too many requests wait
+    ├── UnexpectedReply       the reply is not of the expected kind
+    └── ActionError           an error reply: status, type, msg, ctx, errors
         ├── 400  InvalidRequest
         ├── 401  NotAuthenticated
         ├── 403  PermissionDenied
@@ -22,7 +22,7 @@
         ├── 500  ServerError           .error_id
         └── 503  Unavailable
 
-Statuses of an application's own, 402 for example, are a plain ``ActionError``.
+Other statuses of an application, such as 402, are a plain ``ActionError``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,53 +53,57 @@ __all__ = (
 
 
 class ClientError(Exception):
-    """Whatever a client raises of its own."""
+    """Base class of all exceptions of the client."""
 
 
 class ConnectionFailed(ClientError):
-    """There is no connection, and the client does not try any more.
+    """There is no connection, and the client does not reconnect.
 
-    ``status`` is that of a handshake that was refused by HTTP, ``code`` that of a close which says no; else None.
-    ``is_final``: trying again as it is would not help.
+    ``status`` is the HTTP status of a refused handshake or the status of a refused ``$auth``, ``code`` a close code;
+    each is None otherwise. ``is_final``: another attempt with the same credential would fail too.
     """
 
     def __init__(self, msg: str, *, status: int | None = None, code: int | None = None, is_final: bool = False) -> None:
         super().__init__(msg)
-        self.status, self.code, self.is_final = status, code, is_final
+        self.status = status
+        self.code = code
+        self.is_final = is_final
 
     def again(self) -> "ConnectionFailed":
-        """The same, to be raised once more."""
+        """Returns a copy to raise, since several callers may get the same failure."""
         again = type(self)(str(self), status=self.status, code=self.code, is_final=self.is_final)
         again.__cause__ = self
         return again
 
 
 class ConnectionLost(ClientError):
-    """The connection was lost before the final reply. The action may have been carried out or not: never sent again.
+    """The connection was lost before the final reply. The action may have run or not; the client does not retry it.
 
-    ``code`` and ``reason`` are those of the close; 1006 where the server went without one. ``refused``: its code says
-    no, and nothing came before it, as from a server that accepts a handshake to refuse it.
+    ``code`` and ``reason`` are those of the close; 1006 if there was no close frame. ``refused``: the server
+    refused the client by this code, before it answered any request.
     """
 
     def __init__(self, code: int, reason: str = "") -> None:
         super().__init__(code, reason)
-        self.code, self.reason, self.refused = code, reason, False
+        self.code = code
+        self.reason = reason
+        self.refused = False
 
     def __str__(self) -> str:
-        told = f"code {self.code}, {self.reason!r}" if self.reason else f"code {self.code}"
+        close = f"code {self.code}, {self.reason!r}" if self.reason else f"code {self.code}"
         if self.refused:
-            return f"the server refused the connection, or ended it before it said anything ({told})"
-        return f"the connection was lost ({told}); what was under way may have been carried out"
+            return f"the server refused the connection, or closed it before its first answer ({close})"
+        return f"the connection was lost ({close}); requests in flight may have run"
 
     def again(self) -> "ConnectionLost":
-        """The same, to be raised once more."""
+        """Returns a copy to raise, since several callers may get the same failure."""
         again = type(self)(self.code, self.reason)
         again.refused = self.refused
         return again
 
 
 class CallTimeout(ClientError, TimeoutError):
-    """No reply came in ``seconds``."""
+    """No reply arrived within ``seconds``."""
 
     def __init__(self, what: str, seconds: float) -> None:
         super().__init__(f"{what}: no reply in {seconds:g} s")
@@ -107,29 +111,34 @@ class CallTimeout(ClientError, TimeoutError):
 
 
 class Overflow(ClientError):
-    """More items of a stream waited for their consumer than the client's ``buffer`` allows."""
+    """Too many items of a stream wait for their consumer (see ``buffer`` of `Client`), or too many requests wait."""
 
 
 class UnexpectedReply(ClientError):
-    """The server answered something else than what was asked for."""
+    """The reply is not of the expected kind: a stream's reply to a call, for example."""
 
 
 class ActionError(ClientError):
-    """The server answered with an error.
+    """The reply of an action is an error.
 
-    ``errors`` are the items as they came; ``type``, ``msg`` and ``ctx`` are those of the first; ``action`` and
-    ``route`` say what was asked. ``str()`` of one is ``404 not_found: There is no card 7. (retrieve cards/7/)``.
+    ``status`` and ``errors``, the list of error items, are those of the reply. ``type``, ``msg`` and ``ctx`` are those
+    of the first item. ``action`` and ``route`` are those of the request. ``str()`` of an error looks like
+    ``404 not_found: There is no card 7. (retrieve cards/7/)``.
     """
 
     def __init__(self, status: int, errors: Sequence[Mapping[str, Any]], action: str, route: str) -> None:
         first: Mapping[str, Any] = errors[0] if errors else {}
-        self.status, self.errors, self.action, self.route = status, list(errors), action, route
-        self.type, self.msg = str(first.get("type", "unknown")), str(first.get("msg", ""))
+        self.status = status
+        self.errors = list(errors)
+        self.action = action
+        self.route = route
+        self.type = str(first.get("type", "unknown"))
+        self.msg = str(first.get("msg", ""))
         ctx = first.get("ctx")
         self.ctx: Mapping[str, Any] = ctx if isinstance(ctx, Mapping) else {}
-        super().__init__(f"{status} {self._told()} ({f'{action} {route}'.strip()})")
+        super().__init__(f"{status} {self._describe_errors()} ({f'{action} {route}'.strip()})")
 
-    def _told(self) -> str:
+    def _describe_errors(self) -> str:
         items = []
         for item in self.errors[:5]:
             loc = item.get("loc")
@@ -139,62 +148,62 @@ class ActionError(ClientError):
 
 
 class InvalidRequest(ActionError):
-    """400: the frame, its data or its parameters; ``errors`` has an item, with ``loc``, for each fault."""
+    """400: the frame, its data or its parameters are invalid. Each item of ``errors`` has the ``loc`` of a fault."""
 
 
 class NotAuthenticated(ActionError):
-    """401: ``$auth`` was refused, or has to come first."""
+    """401: ``$auth`` was refused, or must come first."""
 
 
 class PermissionDenied(ActionError):
-    """403: a permission said no."""
+    """403: a permission refused the action."""
 
 
 class NotFound(ActionError):
-    """404: no such object, page or, see `RouteNotFound`, route."""
+    """404: there is no such object, page or route (`RouteNotFound`)."""
 
 
 class RouteNotFound(NotFound):
-    """404: no pattern of the server's matches the route."""
+    """404: no pattern on the server matches the route."""
 
 
 class ActionNotAllowed(ActionError):
-    """405: the route has no such action."""
+    """405: the route does not have this action."""
 
 
 class ActionTimeout(ActionError):
-    """408: it took the server too long, which cancelled it."""
+    """408: the action exceeded its timeout on the server and was cancelled."""
 
 
 class Conflict(ActionError):
-    """409: with what is already there."""
+    """409: the request conflicts with existing data."""
 
 
 class Throttled(ActionError):
-    """429: too often."""
+    """429: too many requests."""
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds until the same may be asked again; None where the server does not say."""
+        """Seconds until the request may be repeated; None if the server does not say."""
         seconds = self.ctx.get("retry_after")
         return float(seconds) if isinstance(seconds, (int, float)) else None
 
 
 class Cancelled(ActionError):
-    """499: cancelled, by somebody with another ``$cancel`` than the client's own."""
+    """499: the action was cancelled by a ``$cancel`` that the application sent."""
 
 
 class ServerError(ActionError):
-    """500: a bug of the server's."""
+    """500: a bug in the server."""
 
     @property
     def error_id(self) -> str | None:
-        """What finds it in the server's log."""
+        """The id of this error in the server's log."""
         return self.ctx.get("error_id")
 
 
 class Unavailable(ActionError):
-    """503: busy, shutting down, or a part is away. Nothing was done: the same may be asked again later."""
+    """503: the server is busy, shutting down, or a part of it is unavailable. The request may be repeated later."""
 
 
 _BY_STATUS: Mapping[int, type[ActionError]] = {
@@ -213,7 +222,7 @@ _BY_STATUS: Mapping[int, type[ActionError]] = {
 
 
 def action_error(status: int, errors: Sequence[Mapping[str, Any]], action: str, route: str) -> ActionError:
-    """The error that a reply says, by its status and type."""
+    """Returns the exception for an error reply, by its status and type."""
     kind = _BY_STATUS.get(status, ActionError)
     if kind is NotFound and errors and errors[0].get("type") == "route_not_found":
         kind = RouteNotFound

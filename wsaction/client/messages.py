@@ -1,4 +1,4 @@
-"""What a client sends and what it is told, as text and as objects."""
+"""Messages of the client: `Event`, `Resync`, `Position`, and the parser and encoder of frames."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from wsaction.client.errors import ActionError, UnexpectedReply, action_error
 
 __all__ = ("Event", "Position", "Reply", "Resync", "encode_request", "position_in", "read", "validated")
 
-RESERVED = ("action", "route", "request_id")
+ENVELOPE_KEYS = ("action", "route", "request_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a route's history: keep it, and pass it as ``since`` to be told what came after it."""
+    """A position in a route's history. Pass it as ``since`` to receive the events after it."""
 
     epoch: str
     offset: int
@@ -25,9 +25,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that the server said unasked. ``offset`` is None where the route keeps no history.
+    """An event from the server. ``offset`` is None if the route keeps no history.
 
-    A reply that the server broadcast to others than the one who asked comes as an event named as its action.
+    A reply to another client that the server broadcasts arrives as an event with the name of its action.
     """
 
     event: str
@@ -38,10 +38,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Resync:
-    """Something was lost here: load again what the events are about; what follows is without a hole.
+    """Events were lost here: reload the data that they are about. No event after this is missing.
 
-    ``snapshot`` is what to load, where the subscription asked for snapshots. ``position`` is None where there is none:
-    among pushed events, and on routes without history.
+    If the subscription asked for snapshots, ``snapshot`` is the new one. ``position`` is the position of this notice;
+    it is None in `Events`.
     """
 
     position: Position | None = None
@@ -50,7 +50,7 @@ class Resync:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One reply; ``size`` is the characters of its message."""
+    """A reply. ``size`` is the length of its message in characters."""
 
     status: int
     data: Any
@@ -62,20 +62,20 @@ class Reply:
 
     @property
     def error(self) -> ActionError | None:
-        """What it says is wrong; None: nothing."""
+        """The exception for an error reply; None if it is a success."""
         return action_error(self.status, self.errors, self.action, self.route) if self.status >= 400 else None
 
 
 def encode_request(action: str, route: str, keys: Mapping[str, Any], request_id: str | None) -> str:
-    """The frame that asks, as JSON. Keys may hold whatever pydantic can serialise.
+    """Returns a request frame as JSON. The values of ``keys`` may be anything that pydantic can serialize.
 
-    Raises ``TypeError`` for a key that is the protocol's own, and pydantic's error for a value that is no JSON.
-
-    ``encode_request("move", "cards/7/", {"to": 2}, "a-1")`` is
+    ``encode_request("move", "cards/7/", {"to": 2}, "a-1")`` returns
     ``{"action":"move","route":"cards/7/","to":2,"request_id":"a-1"}``.
+
+    Raises ``TypeError`` for a key of the protocol, and pydantic's error for a value that it cannot serialize.
     """
-    if taken := [name for name in RESERVED if name in keys]:
-        raise TypeError(f"{taken[0]} is the protocol's own key, not a parameter; parameters of {action} are {keys!r}")
+    if taken := [name for name in ENVELOPE_KEYS if name in keys]:
+        raise TypeError(f"{taken[0]} is a key of the protocol, not a parameter of an action; {action} got {keys!r}")
     frame = {"action": action, **({"route": route} if route else {}), **keys}
     if request_id is not None:
         frame["request_id"] = request_id
@@ -83,11 +83,11 @@ def encode_request(action: str, route: str, keys: Mapping[str, Any], request_id:
 
 
 def read(text: str | bytes) -> Reply | Event:
-    """The message that came; raises `UnexpectedReply` where it is not one of the protocol's."""
+    """Parses a message from the server. Raises `UnexpectedReply` if it is neither a reply nor an event."""
     try:
         body: Any = from_json(text, cache_strings="keys")
     except ValueError as exc:
-        raise UnexpectedReply(f"the server sent what is no JSON: {text[:200]!r}") from exc
+        raise UnexpectedReply(f"the server sent a message that is not JSON: {text[:200]!r}") from exc
     match body:
         case {"event": str() as event}:
             offset = body.get("offset")
@@ -95,24 +95,24 @@ def read(text: str | bytes) -> Reply | Event:
         case {"status": int() as status, "errors": list() as errors} if all(type(item) is dict for item in errors):
             action, route, request_id = _text(body, "action"), _text(body, "route"), body.get("request_id")
             return Reply(status, body.get("data"), errors, action, route, request_id, len(text))
-    raise UnexpectedReply(f"the server sent what is neither a reply nor an event: {text[:200]!r}")
+    raise UnexpectedReply(f"the server sent a message that is neither a reply nor an event: {text[:200]!r}")
 
 
 def _text(body: Mapping[str, Any], key: str) -> str:
-    value = body.get(key)  # null where the server could not read it
+    value = body.get(key)  # null if the server could not read the request's
     return value if isinstance(value, str) else ""
 
 
 def position_in(data: Any) -> Position:
-    """The position that a reply or a notice tells; raises `UnexpectedReply` where it tells none."""
+    """Returns the position in the data of a reply or event. Raises `UnexpectedReply` if there is none."""
     match data:
         case {"epoch": str() as epoch, "offset": int() as offset}:
             return Position(epoch, offset)
-    raise UnexpectedReply(f"expected an epoch and an offset, came {data!r:.200}")
+    raise UnexpectedReply(f"expected an epoch and an offset, got {data!r:.200}")
 
 
 def validated(data: Any, kind: Any) -> Any:
-    """``data``, which came as JSON, as what ``kind`` says; raises pydantic's ``ValidationError``."""
+    """Validates parsed JSON as the type ``kind``. Raises pydantic's ``ValidationError``."""
     return _adapter(kind).validate_json(to_json(data))
 
 

@@ -1,7 +1,6 @@
-"""Drive any ASGI WebSocket app from a test, in process and in the test's event loop, with every wait bounded.
+"""Test client for ASGI WebSocket applications: runs in the test's process and event loop, and bounds every wait.
 
-Its ``__init__`` re-exports, as the client's does: ``from wsaction.testing import connect``. It stands on the standard
-library and anyio alone.
+Import from the package: ``from wsaction.testing import connect``. It needs only the standard library and anyio.
 """
 
 from wsaction.testing.communicators import WebsocketCommunicator

@@ -1,4 +1,4 @@
-"""The rows that the tests of querysets work with, what is asked of them, and the answers."""
+"""Rows for the tests of querysets, with lookups and orders and their expected results."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -6,28 +6,32 @@ from typing import Any
 
 from wsaction.querysets._lookups import Q
 
-__all__ = ("LOOKUPS", "NEW", "NOWHERE", "ORDERS", "ROWS", "UNASKABLE")
+__all__ = ("CONFLICTS", "INVALID_LOOKUPS", "LOOKUPS", "MISSING", "NEW", "ORDERS", "ROWS")
 
 _ADA, _NOBODY = {"id": 1, "name": "Ada"}, {"id": 2, "name": None}
-ROWS: Sequence[Mapping[str, Any]] = (
-    {"id": 1, "slug": "a", "title": "Apple pie", "rank": 3, "done": True, "due": date(2026, 3, 1),
-     "board": 1, "position": 1, "owner": _ADA},
-    {"id": 2, "slug": "b", "title": "apple", "rank": None, "done": False, "due": None,
-     "board": 1, "position": 2, "owner": None},
-    {"id": 3, "slug": "c", "title": "100% _sure_", "rank": 1, "done": False, "due": date(2026, 1, 1),
-     "board": 2, "position": 1, "owner": _NOBODY},
-    {"id": 4, "slug": "d", "title": "back\\slash", "rank": 3, "done": True, "due": date(2026, 2, 1),
-     "board": None, "position": 1, "owner": _ADA},
-    {"id": 5, "slug": "e", "title": "", "rank": -1, "done": False, "due": None,
-     "board": None, "position": 1, "owner": None},
-)  # fmt: skip
-"""What the tests work with: ``id`` is the int key that counts on, ``slug`` is unique, ``board`` and ``position`` are
-together; ``rank``, ``due`` (a date), ``board``, ``owner`` and the owner's ``name`` may be null."""
+_FIELDS = ("id", "slug", "title", "rank", "done", "due", "board", "position", "owner")
+_VALUES = (
+    (1, "a", "Apple pie", 3, True, date(2026, 3, 1), 1, 1, _ADA),
+    (2, "b", "apple", None, False, None, 1, 2, None),
+    (3, "c", "100% _sure_", 1, False, date(2026, 1, 1), 2, 1, _NOBODY),
+    (4, "d", "back\\slash", 3, True, date(2026, 2, 1), None, 1, _ADA),
+    (5, "e", "", -1, False, None, None, 1, None),
+)
+ROWS: Sequence[Mapping[str, Any]] = tuple(dict(zip(_FIELDS, values, strict=True)) for values in _VALUES)
+"""The rows of the tests. ``id`` is an auto-incrementing integer key. ``slug`` is unique; so are ``board`` and
+``position`` together. ``rank``, ``due`` (a date), ``board``, ``owner`` and the owner's ``name`` may be null."""
 
 NEW: Mapping[str, Any] = {"slug": "new", "title": "New", "done": False, "position": 9}
-"""Another one, its key left out."""
+"""A row to create, without its key."""
 
-# which slugs each finds
+# changes to `NEW` that violate a unique constraint, and its fields
+CONFLICTS: Sequence[tuple[Mapping[str, Any], list[str]]] = (
+    ({"slug": "a"}, ["slug"]),
+    ({"slug": "x", "board": 1, "position": 2}, ["board", "position"]),
+    ({"slug": "x", "id": 1}, ["id"]),
+)
+
+# filters, and the slugs of the rows that they match
 LOOKUPS: Sequence[tuple[Q, str]] = (
     (Q(), "abcde"),
     (Q(pk="3"), "c"),
@@ -97,7 +101,7 @@ LOOKUPS: Sequence[tuple[Q, str]] = (
     (Q(owner=None) | Q(owner__name="Ada"), "abde"),
 )
 
-# in what order each has the slugs
+# arguments of `order_by()`, and the slugs in the expected order
 ORDERS: Sequence[tuple[Sequence[str], str]] = (
     ((), "abcde"),
     (("-pk",), "edcba"),
@@ -110,8 +114,8 @@ ORDERS: Sequence[tuple[Sequence[str], str]] = (
     (("owner__name", "-id"), "daecb"),
 )
 
-# a lookup, and a value that it cannot have
-UNASKABLE: Sequence[tuple[str, Any]] = (
+# lookups, each with an invalid value
+INVALID_LOOKUPS: Sequence[tuple[str, Any]] = (
     ("rank", "x"),
     ("rank__in", "12"),
     ("rank__in", ["x"]),
@@ -125,8 +129,8 @@ UNASKABLE: Sequence[tuple[str, Any]] = (
     ("owner__pk", "x"),
 )
 
-# of nothing that there is
-NOWHERE: Sequence[Mapping[str, Any]] = (
+# lookups that match no row
+MISSING: Sequence[Mapping[str, Any]] = (
     {"pk": 99},
     {"pk": "x"},
     {"pk": []},

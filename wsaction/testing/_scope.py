@@ -1,4 +1,4 @@
-"""The ASGI scope of a WebSocket handshake, as a server would build it from the request line and the headers."""
+"""ASGI scopes of WebSocket handshakes, as a server builds them from the request line and the headers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ("HeaderTypes", "Scope", "decode_headers", "encode_headers", "websocke
 Scope = MutableMapping[str, Any]
 HeaderTypes = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 
-# What may stand in a request target as it is: RFC 3986's reserved characters, and "%" of what is encoded already.
+# Characters that stay as they are in a request target: those reserved by RFC 3986, and "%" of encoded ones.
 _SAFE_IN_PATH = "/:@!$&'()*+,;=~%"
 _SAFE_IN_QUERY = _SAFE_IN_PATH + "?"
 _HANDSHAKE = (
@@ -32,16 +32,16 @@ def websocket_scope(
     client: tuple[str, int] | None = ("testclient", 50000),
     spec_version: str = "2.4",
 ) -> dict[str, Any]:
-    """The scope of ``GET path`` with ``Upgrade: websocket``; every call makes a new one, with a ``state`` of its own.
+    """Return a new scope for ``GET path`` with ``Upgrade: websocket``.
 
-    ``path`` may hold a query and percent-encoding: ``"/caf%C3%A9/?x=1"`` gives ``path`` ``"/café/"``, ``raw_path``
-    ``b"/caf%C3%A9/"`` and ``query_string`` ``b"x=1"``. ``headers`` are added to those of every handshake and replace
-    those of the same name, so ``{"host": "example.com"}`` gives one Host; repeat a name by a list of pairs.
+    ``path`` may contain a query string and percent-encoding: ``"/caf%C3%A9/?x=1"`` gives the ``path`` ``"/café/"``, the
+    ``raw_path`` ``b"/caf%C3%A9/"`` and the ``query_string`` ``b"x=1"``. ``headers`` replace the default headers of the
+    same name, so ``{"host": "example.com"}`` gives one Host header. To repeat a name, pass a list of pairs.
 
-    :raises ValueError: ``path`` does not begin with a slash, or holds a fragment, which no client sends.
+    :raises ValueError: ``path`` does not begin with a slash, or contains a fragment, which clients never send.
     """
     if not path.startswith("/") or "#" in path:
-        raise ValueError(f"expected a path such as '/ws/?x=1', with a slash first and no '#'; came {path!r}")
+        raise ValueError(f"expected a path such as '/ws/?x=1', with a leading slash and no '#', got {path!r}")
     raw_path, _, query = path.partition("?")
     raw_path = quote(raw_path, safe=_SAFE_IN_PATH)
     return {
@@ -63,19 +63,19 @@ def websocket_scope(
 
 
 def _handshake_headers(
-    given: list[tuple[bytes, bytes]], subprotocols: Sequence[str], origin: str | None
+    headers: list[tuple[bytes, bytes]], subprotocols: Sequence[str], origin: str | None
 ) -> list[tuple[bytes, bytes]]:
     defaults = list(_HANDSHAKE)
     if subprotocols:
         defaults.append((b"sec-websocket-protocol", ", ".join(subprotocols).encode("latin-1")))
     if origin is not None:
         defaults.append((b"origin", origin.encode("latin-1")))
-    names = {name for name, _ in given}
-    return [pair for pair in defaults if pair[0] not in names] + given
+    names = {name for name, _ in headers}
+    return [(name, value) for name, value in defaults if name not in names] + headers
 
 
 def encode_headers(headers: HeaderTypes | None) -> list[tuple[bytes, bytes]]:
-    """Headers as ASGI wants them: pairs of bytes, names in lower case, in their order.
+    """Return headers in ASGI's form: pairs of bytes with lower-case names, in their order.
 
     >>> encode_headers({"X-Token": "a"})
     [(b'x-token', b'a')]
@@ -85,7 +85,7 @@ def encode_headers(headers: HeaderTypes | None) -> list[tuple[bytes, bytes]]:
 
 
 def decode_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """ASGI's headers as a dict with lower-case names; the values of a repeated name are joined by ``", "``.
+    """Return ASGI headers as a dict with lower-case names. Values of repeated names are joined by ``", "``.
 
     >>> decode_headers([(b"vary", b"a"), (b"vary", b"b")])
     {'vary': 'a, b'}

@@ -1,6 +1,6 @@
-"""The server and the wire between a test and an app: the app's task, a bounded queue each way, bounded waits.
+"""In-memory transport between a test and an app: the app's task, a bounded queue each way, bounded waits.
 
-The sessions of ``connect`` and ``WebsocketCommunicator`` are both written on ``Transport``.
+``connect`` and ``WebsocketCommunicator`` are both built on ``Transport``.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from typing import Any, NoReturn
 
 from anyio import CancelScope
 
-from wsaction.testing._asgi import ASGIApp, Message, Protocol, Received, Wanted
+from wsaction.testing._asgi import ASGIApp, Message, Predicate, Protocol, Received
 from wsaction.testing._scope import Scope
 from wsaction.testing.errors import ClientDisconnected, ConnectionClosed
 
 __all__ = ("ABNORMAL", "CAPACITY", "Transport")
 
-ABNORMAL = 1006  # what both sides are told when a connection ends without a close frame
+ABNORMAL = 1006  # the close code if a connection ends without a close frame
 CAPACITY = 1024
-_CANCEL_TRIES = 10
-_CANCEL_PAUSE = 0.1  # seconds between two of them
+_CANCEL_ATTEMPTS = 10
+_CANCEL_PAUSE = 0.1  # seconds to wait after each attempt
 
 
 class Transport:
-    """One connection to one app, which runs from here on in a task of its own, in a copy of the caller's context.
+    """One connection to an app, which runs in its own task, in a copy of the caller's context.
 
-    Whoever makes one ends it by ``finish()`` or ``abandon()``. At most ``capacity`` messages wait in either direction:
-    beyond it the app's ``send()`` waits for the test to read, as it would on a full socket, and the test's ``feed()``
-    waits for the app to read. Messages keep their order, and a wait that times out or is cancelled loses none.
+    The caller must end it with ``finish()`` or ``abandon()``. At most ``capacity`` messages wait in each direction. If
+    that many wait for the test, the app's ``send()`` blocks, as on a full socket. If that many wait for the app, the
+    test's ``feed()`` blocks. Messages keep their order. A wait that times out or is cancelled loses no message.
 
-    ``closed`` is None until either side closes or the app ends; then it is ``(code, reason)`` of whichever came first.
-    ``error`` is what the app raised, if it did.
+    ``closed`` is None until either side closes or the app ends; then it is ``(code, reason)`` of the first of these.
+    ``error`` is the exception that the app raised, if any.
     """
 
     def __init__(self, app: ASGIApp, scope: Scope, capacity: int = CAPACITY) -> None:
@@ -43,154 +43,159 @@ class Transport:
         self._protocol = Protocol(scope)
         self._inbox: deque[Message] = deque()
         self._unread: deque[Received] = deque()
-        self._claims: list[Wanted] = []
+        self._claims: list[Predicate] = []
         self._changed = asyncio.Event()
         self._sending = asyncio.Lock()
-        self._reading = True
-        self._client_gone = False
-        self._error_ended_it = False
-        self._error_told = False
-        self._cancelling = False
+        self._is_reading = True
+        self._is_client_gone = False
+        self._is_ended_by_error = False
+        self._is_error_raised = False
+        self._is_cancelling = False
         self._task = asyncio.create_task(self._run(app), name="wsaction.testing: the app")
-        self._task.add_done_callback(self._ended)
+        self._task.add_done_callback(self._on_task_done)
 
     async def feed(self, message: Message, seconds: float) -> None:
-        """Put a message where the app receives it.
+        """Queue a message for the app's ``receive()``.
 
-        :raises TimeoutError: for ``seconds`` the app left ``capacity`` messages where they are.
-        :raises ConnectionClosed: the connection is over (or the app's own exception, if that ended it).
+        :raises TimeoutError: The queue stayed full for ``seconds``.
+        :raises ConnectionClosed: The connection is closed. If an exception of the app closed it, that is raised.
         """
-        what = f"the app to receive one of the {self._capacity} messages that wait for it"
-        await self._wait(lambda: self.closed is not None or len(self._inbox) < self._capacity, what, seconds)
+        description = f"the app to receive one of the {self._capacity} queued messages"
+        await self._wait(lambda: self.closed is not None or len(self._inbox) < self._capacity, description, seconds)
         if self.closed is not None:
-            self._raise_ending()
+            self._raise_end()
         self._inbox.append(message)
         self._notify()
 
-    async def take(self, wanted: Wanted, what: str, seconds: float, *, claim: bool = True) -> Received:
-        """Remove and return the first message that is ``wanted``, in the order of sending; the others stay.
+    async def take(self, predicate: Predicate, description: str, seconds: float, *, claim: bool = True) -> Received:
+        """Remove and return the first message that matches ``predicate``; the others stay.
 
-        While it waits, what a ``claim`` wants is handed to no one who waits without a claim.
+        With ``claim``, callers without a claim do not get a matching message while this call waits. ``description`` is
+        for the error message.
 
-        :raises TimeoutError: none came within ``seconds``; it says ``what`` was waited for, and what came instead.
-        :raises ConnectionClosed: none came before the end (or the app's own exception, if that was the end).
+        :raises TimeoutError: No match arrived within ``seconds``. The error shows the unread messages.
+        :raises ConnectionClosed: The connection closed without a match. If an exception of the app closed it, that is
+            raised.
         """
-        found: list[Received] = []
+        picked: list[Received] = []
 
-        def arrived() -> bool:
-            found.extend(self._pick(wanted, yielding=not claim))
-            return bool(found) or self.closed is not None
+        def is_done() -> bool:
+            picked.extend(self._pick(predicate, yield_to_claims=not claim))
+            return bool(picked) or self.closed is not None
 
-        claims = [wanted] if claim else []
-        self._claims += claims
+        if claim:
+            self._claims.append(predicate)
         try:
-            await self._wait(arrived, what, seconds)
+            await self._wait(is_done, description, seconds)
         finally:
-            for each in claims:
-                self._claims.remove(each)
-        if not found:
-            self._raise_ending()
-        return found[0]
+            if claim:
+                self._claims.remove(predicate)
+        if not picked:
+            self._raise_end()
+        return picked[0]
 
-    async def seen(self, wanted: Wanted, seconds: float) -> Received | None:
-        """The first unread message that is ``wanted``, left where it is; None if none comes within ``seconds``."""
+    async def peek(self, predicate: Predicate, seconds: float) -> Received | None:
+        """Return the first message that matches ``predicate`` and leave it unread; None if none does in ``seconds``."""
         try:
             async with asyncio.timeout(seconds):
-                await self._until(lambda: self.closed is not None or any(map(wanted, self._unread)))
+                await self._wait_until(lambda: self.closed is not None or any(map(predicate, self._unread)))
         except TimeoutError:
             return None
-        return next(filter(wanted, self._unread), None)
+        return next(filter(predicate, self._unread), None)
 
     async def wait_closed(self, seconds: float) -> tuple[int, str]:
-        """Wait until either side has closed or the app has ended; code and reason. Unread messages stay."""
+        """Wait until either side closes or the app ends. Return code and reason. Unread messages stay."""
         await self._wait(lambda: self.closed is not None, "the end of the connection", seconds)
         return self.closed or (ABNORMAL, "")
 
     def pause(self) -> None:
-        """Stop reading: from now on every ``send()`` of the app waits, that of a close too, as on a full socket."""
-        self._reading = False
+        """Stop reading: the app's ``send()`` blocks from now on, also for a close, as on a full socket."""
+        self._is_reading = False
 
     def resume(self) -> None:
-        """Read again: the waiting ``send()`` calls go through, in the order in which they were made."""
-        self._reading = True
+        """Read again: blocked ``send()`` calls continue in their order."""
+        self._is_reading = True
         self._notify()
 
     def disconnect(self, message: Message) -> None:
-        """The client goes: the app receives ``message`` after what was fed before, and its ``send()`` raises now."""
+        """Disconnect the client: the app receives ``message`` after those queued before, and its ``send()`` fails."""
         if self.closed is None:
             self._close(message.get("code", 1005), message.get("reason") or "", message)
-        self._client_gone = True
+        self._is_client_gone = True
         self._notify()
 
     async def finish(self, seconds: float) -> None:
-        """Wait for the app to return, and raise what it raised if nobody has been told of it yet.
+        """Wait for the app to return. Raise its exception, unless ``raise_error()`` has already raised it.
 
-        :raises TimeoutError: it did not return within ``seconds``; it has been cancelled then, and the message says
-            whether it ended by that.
+        :raises TimeoutError: The app did not return within ``seconds`` and was cancelled. The error says whether that
+            ended it.
         """
         with CancelScope(shield=True):
             try:
-                returned = await self._returned(seconds)
-            except asyncio.CancelledError:  # by asyncio, which a shield of anyio's does not hold off
+                has_returned = await self._wait_for_return(seconds)
+            except asyncio.CancelledError:  # a cancellation by asyncio, which anyio's shield does not stop
                 await self.cancel()
                 raise
-            if not returned:
+            if not has_returned:
                 outcome = "was cancelled" if await self.cancel() else "ignores being cancelled"
                 raise TimeoutError(f"the app did not return within {seconds:g} s of the disconnect and {outcome}")
-        if not self._error_told:
+        if not self._is_error_raised:
             self.raise_error()
 
     async def abandon(self, error: BaseException, seconds: float) -> None:
-        """End the connection because of ``error`` in the test; what the app raises then becomes a note on it."""
+        """End the connection after ``error`` in the test. An exception of the app becomes a note on ``error``."""
         self.disconnect({"type": "websocket.disconnect", "code": ABNORMAL, "reason": ""})
         try:
             await self.finish(seconds)
-        except Exception as also:
-            error.add_note(f"and then the app failed: {also!r}")
+        except Exception as app_error:
+            error.add_note(f"and then the app failed: {app_error!r}")
 
     async def cancel(self) -> bool:
-        """Cancel the app, about a second long, until it ends; whether it did."""
-        self._cancelling = True
-        for _ in range(_CANCEL_TRIES):
+        """Cancel the app repeatedly for about a second. Return whether it ended."""
+        self._is_cancelling = True
+        for _ in range(_CANCEL_ATTEMPTS):
             self._task.cancel()
-            if await self._returned(_CANCEL_PAUSE):
+            if await self._wait_for_return(_CANCEL_PAUSE):
                 return True
         return False
 
     def raise_error(self) -> None:
-        """Raise what the app raised, if it did; ``finish()`` does not raise it again."""
+        """Raise the app's exception, if any. ``finish()`` does not raise it again."""
         if self.error is not None:
-            self._error_told = True
+            self._is_error_raised = True
             raise self.error
 
     async def _run(self, app: ASGIApp) -> None:
         await app(self._scope, self._receive, self._send)
 
     async def _receive(self) -> Message:
-        await self._until(lambda: bool(self._inbox))
+        await self._wait_until(lambda: bool(self._inbox))
         message = self._inbox.popleft()
         self._notify()
         return message
 
     async def _send(self, message: Message) -> None:
-        async with self._sending:  # so that those who wait here get through in their order
-            await self._until(lambda: self._client_gone or (self._reading and len(self._unread) < self._capacity))
-            if self._client_gone:
+        async with self._sending:  # the lock lets concurrent callers send in their order
+            await self._wait_until(lambda: self._is_client_gone or self._can_send())
+            if self._is_client_gone:
                 await self._refuse()
                 return
             self._protocol.advance(message)
             self._unread.append(Received(message))
             if self._protocol.phase == "closed":
-                self._closed_by_app(message)
+                self._on_closed_by_app(message)
             self._notify()
 
+    def _can_send(self) -> bool:
+        return self._is_reading and len(self._unread) < self._capacity
+
     async def _refuse(self) -> None:
-        await asyncio.sleep(0)  # an app that sends on and on, whatever comes of it, must not stop the loop
+        await asyncio.sleep(0)  # an app that ignores the error and keeps sending must not block the loop
         version = str(self._scope.get("asgi", {}).get("spec_version", "2.0"))
-        if [int(part) for part in version.split(".")] >= [2, 4]:  # earlier servers drop what is sent too late
+        if [int(part) for part in version.split(".")] >= [2, 4]:  # servers of earlier versions drop the message
             raise ClientDisconnected("send() after the client has disconnected")
 
-    def _closed_by_app(self, message: Message) -> None:
+    def _on_closed_by_app(self, message: Message) -> None:
         code, reason = message.get("code", 1000), message.get("reason") or ""
         if message["type"] != "websocket.close":
             code = ABNORMAL
@@ -198,34 +203,34 @@ class Transport:
 
     def _close(self, code: int, reason: str, disconnect: Message) -> None:
         self.closed = (code, reason)
-        self._inbox.append(disconnect)  # past the bound: it is the last one
+        self._inbox.append(disconnect)  # even if the queue is full: it is the last message
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """The app's task is done. Both its callback and ``_returned`` call this, whichever runs first."""
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        """Record the end of the app's task. Its callback and ``_wait_for_return`` both call this, in either order."""
         if task.cancelled():
-            self.error = None if self._cancelling else RuntimeError("the app cancelled its own task")
-        elif not isinstance(task.exception(), ClientDisconnected):  # which servers take for a return
+            self.error = None if self._is_cancelling else RuntimeError("the app cancelled its own task")
+        elif not isinstance(task.exception(), ClientDisconnected):  # servers treat it as a normal return
             self.error = task.exception()
         if self.closed is None:
             self.closed = (ABNORMAL, "")
-            self._error_ended_it = self.error is not None
-        self._client_gone = True  # what the app left running cannot send any more
+            self._is_ended_by_error = self.error is not None
+        self._is_client_gone = True  # tasks that the app left running cannot send any more
         self._notify()
 
-    def _raise_ending(self) -> NoReturn:
-        if self._error_ended_it:
+    def _raise_end(self) -> NoReturn:
+        if self._is_ended_by_error:
             self.raise_error()
         raise ConnectionClosed(*(self.closed or (ABNORMAL, "")))
 
-    async def _returned(self, seconds: float) -> bool:
+    async def _wait_for_return(self, seconds: float) -> bool:
         await asyncio.wait({self._task}, timeout=seconds)
         if self._task.done():
-            self._ended(self._task)
+            self._on_task_done(self._task)
         return self._task.done()
 
-    def _pick(self, wanted: Wanted, *, yielding: bool) -> list[Received]:
+    def _pick(self, predicate: Predicate, *, yield_to_claims: bool) -> list[Received]:
         for index, received in enumerate(self._unread):
-            if wanted(received) and not (yielding and any(claim(received) for claim in self._claims)):
+            if predicate(received) and not (yield_to_claims and any(claim(received) for claim in self._claims)):
                 del self._unread[index]
                 self._notify()
                 return [received]
@@ -235,20 +240,20 @@ class Transport:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
         while not condition():
             await self._changed.wait()
 
-    async def _wait(self, condition: Callable[[], bool], what: str, seconds: float) -> None:
+    async def _wait(self, condition: Callable[[], bool], description: str, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                await self._until(condition)
+                await self._wait_until(condition)
         except TimeoutError:
-            raise TimeoutError(f"waited {seconds:g} s for {what}; {self._instead()}") from None
+            raise TimeoutError(f"waited {seconds:g} s for {description}; {self._describe_unread()}") from None
 
-    def _instead(self) -> str:
-        unread: list[dict[str, Any]] = [dict(each.message) for each in self._unread]
+    def _describe_unread(self) -> str:
+        unread: list[dict[str, Any]] = [dict(received.message) for received in self._unread]
         if not unread:
-            return "nothing came"
-        came = "; ".join(str(message)[:300] for message in unread[:5])
-        return f"instead came {len(unread)}: {came}" + ("; ..." if len(unread) > 5 else "")
+            return "no message arrived"
+        messages = "; ".join(str(message)[:300] for message in unread[:5])
+        return f"{len(unread)} other messages arrived: {messages}" + ("; ..." if len(unread) > 5 else "")

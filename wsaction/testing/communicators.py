@@ -1,8 +1,8 @@
-"""``WebsocketCommunicator``: the methods that tests written for Django Channels call, on the same transport.
+"""``WebsocketCommunicator``: the API of Django Channels' communicator, for tests written for it.
 
-It behaves as Channels' one does, with these differences: the scope is a full one (Host header, ``asgi``, extensions),
-the app sees the test's context variables, and messages that break ASGI's order raise in the app, as under a server.
-New tests are better off with ``connect``, which ends the app by itself.
+It differs from Channels' in three ways: the scope is complete (Host header, ``asgi``, extensions), the app sees the
+test's context variables, and messages in the wrong order raise in the app, as on a server. For new tests, prefer
+``connect``, which ends the app by itself.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ("WebsocketCommunicator",)
 
 
 class WebsocketCommunicator:
-    """One connection to ``application``, message by message. ``scope`` may be changed until the first message is sent.
+    """One connection to ``application``, message by message. A test may change ``scope`` before the first message.
 
-    Timeouts are in seconds. As in Channels, a wait that times out cancels the application; end a test by
-    ``await communicator.disconnect()``, which raises what the application raised::
+    Timeouts are in seconds. As in Channels, a wait that times out cancels the application. End a test with
+    ``await communicator.disconnect()``, which raises the application's exception, if any::
 
         communicator = WebsocketCommunicator(app, "/ws/")
         connected, subprotocol = await communicator.connect()
@@ -57,9 +57,9 @@ class WebsocketCommunicator:
         return self._started
 
     async def connect(self, timeout: float = 1) -> tuple[bool, Any]:
-        """``(True, sub-protocol or None)`` when accepted; ``(False, close code)`` or ``(False, HTTP status)`` when not.
+        """Connect. Return ``(True, sub-protocol or None)``, or ``(False, close code or HTTP status)`` if refused.
 
-        :raises TimeoutError: no answer came in time.
+        :raises TimeoutError: No answer arrived in time.
         """
         await self.send_input({"type": "websocket.connect"})
         answer = await self.receive_output(timeout)
@@ -71,10 +71,10 @@ class WebsocketCommunicator:
     async def send_to(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Send one frame, text or binary.
 
-        :raises ValueError: both were given, or none.
+        :raises ValueError: Both arguments were given, or neither.
         """
         if (text_data is None) == (bytes_data is None):
-            raise ValueError("expected either text_data or bytes_data; came " + ("both" if text_data else "none"))
+            raise ValueError("expected either text_data or bytes_data, got " + ("both" if text_data else "neither"))
         kind, value = ("bytes", bytes_data) if text_data is None else ("text", text_data)
         await self.send_input({"type": "websocket.receive", kind: value})
 
@@ -83,9 +83,9 @@ class WebsocketCommunicator:
         await self.send_to(text_data=json.dumps(data))
 
     async def receive_from(self, timeout: float = 1) -> Any:
-        """The text or the bytes of the next frame.
+        """Return the text or the bytes of the next frame.
 
-        :raises UnexpectedFrame: the app closed instead.
+        :raises UnexpectedFrame: The app closed instead.
         """
         message = await self.receive_output(timeout)
         if message["type"] != "websocket.send":
@@ -93,9 +93,9 @@ class WebsocketCommunicator:
         return message["bytes"] if message.get("text") is None else message["text"]
 
     async def receive_json_from(self, timeout: float = 1) -> Any:
-        """The value of the next frame, which is JSON text.
+        """Return the JSON value of the next text frame.
 
-        :raises UnexpectedFrame: it is binary, or the app closed instead.
+        :raises UnexpectedFrame: The frame is binary, or the app closed instead.
         """
         payload = await self.receive_from(timeout)
         if not isinstance(payload, str):
@@ -103,21 +103,21 @@ class WebsocketCommunicator:
         return json.loads(payload)
 
     async def receive_nothing(self, timeout: float = 0.1, interval: float = 0.01) -> bool:
-        """Whether no message is unread and none comes within ``timeout``.
+        """Return whether no message is unread and none arrives within ``timeout``.
 
-        ``interval`` is Channels', which polls; this one is woken by what comes and does not need it.
+        ``interval`` has no effect; it exists because Channels polls.
         """
-        received = await self._transport.seen(anything, timeout)
+        received = await self._transport.peek(anything, timeout)
         self._transport.raise_error()
         return received is None
 
     async def disconnect(self, code: int = 1000, timeout: float = 1) -> None:
-        """Disconnect and ``wait()``."""
+        """Disconnect, then ``wait()`` for the app."""
         await self.send_input({"type": "websocket.disconnect", "code": code})
         await self.wait(timeout)
 
     async def send_input(self, message: Message) -> None:
-        """Put any ASGI message where the app receives it; after the end of the connection it goes nowhere."""
+        """Queue any ASGI message for the app. After the end of the connection it is dropped."""
         if message["type"] == "websocket.disconnect":
             self._transport.disconnect(message)
             return
@@ -127,9 +127,9 @@ class WebsocketCommunicator:
             return
 
     async def receive_output(self, timeout: float = 1) -> Message:
-        """The next ASGI message that the app sent, of whatever type.
+        """Return the next ASGI message from the app, of any type.
 
-        :raises TimeoutError: none came in time, and the app was cancelled; or none can come, as it has ended.
+        :raises TimeoutError: No message arrived in time, and the app was cancelled; or the app has ended.
         """
         try:
             return (await self._transport.take(anything, "a message of the app", timeout, claim=False)).message
@@ -143,8 +143,8 @@ class WebsocketCommunicator:
             raise
 
     async def wait(self, timeout: float = 1) -> None:
-        """Wait for the app to return; raises what it raised.
+        """Wait for the app to return. Raises the app's exception, if any.
 
-        :raises TimeoutError: it did not return in time and was cancelled.
+        :raises TimeoutError: The app did not return in time and was cancelled.
         """
         await self._transport.finish(timeout)

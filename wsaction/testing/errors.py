@@ -1,16 +1,16 @@
-"""What a test is told when the server does something other than what was waited for.
+"""Exceptions of the test client.
 
 ::
 
     Exception
-    ├── HandshakeRefused      connect(): the server did not accept
-    ├── ConnectionClosed      a method of a session: the connection is over
-    ├── UnexpectedFrame       a frame came, of another kind than was asked for
-    └── ActionFailed          a stream's final reply is an error
+    ├── HandshakeRefused      connect(): the server did not accept the connection
+    ├── ConnectionClosed      a method of a session: the connection is closed
+    ├── UnexpectedFrame       a method of a session: the frame has another type
+    └── ActionFailed          a stream: its final reply is an error
     OSError
-    └── ClientDisconnected    in the app: ``await send()`` after the client has gone
+    └── ClientDisconnected    in the app: ``await send()`` after the client disconnected
 
-What does not come in time is the built-in ``TimeoutError``, and what the app raises is raised as it is.
+A wait that takes too long raises the built-in ``TimeoutError``. Exceptions of the app are raised unchanged.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ __all__ = ("ActionFailed", "ClientDisconnected", "ConnectionClosed", "HandshakeR
 
 
 class HandshakeRefused(Exception):
-    """The server answered the handshake with an HTTP response, or closed before it accepted.
+    """The server answered the handshake with an HTTP response, or closed without accepting.
 
-    ``status`` is the HTTP status (403 for a close before accept, 500 when the app returned without an answer),
-    ``headers`` a dict with lower-case names (repeated ones are joined by ``", "``), ``body`` the bytes of the response.
-    ``code`` and ``reason`` are those of a close before accept; otherwise ``code`` is None.
+    ``status`` is the HTTP status: 403 for a close, 500 if the app returned without an answer. ``headers`` is a dict
+    with lower-case names; values of repeated names are joined by ``", "``. ``body`` is the response body as bytes.
+    ``code`` and ``reason`` are those of the close; ``code`` is None if there was none.
 
     >>> str(HandshakeRefused(403, code=4401, reason="no token"))
     "the handshake was refused: HTTP 403 (close code 4401, 'no token')"
@@ -55,9 +55,9 @@ class HandshakeRefused(Exception):
 
 
 class ConnectionClosed(Exception):
-    """The connection is over, and every frame that came before its end has been read.
+    """The connection is closed, and the test has read every frame before the close.
 
-    ``code`` and ``reason`` are those of whichever side closed first; 1006 when the app ended without a close frame.
+    ``code`` and ``reason`` are those of the side that closed first; 1006 if the app ended without a close frame.
 
     >>> str(ConnectionClosed(1008, "policy"))
     "the connection is closed: code 1008, reason 'policy'"
@@ -70,19 +70,19 @@ class ConnectionClosed(Exception):
 
 
 class UnexpectedFrame(Exception):
-    """A frame came, and it is not of the kind that was asked for; ``message`` is the ASGI message, which is consumed.
+    """The next frame has another type than expected. ``message`` is its ASGI message; the frame counts as read.
 
     >>> str(UnexpectedFrame("a text frame", {"type": "websocket.send", "bytes": b"x"}))
-    "expected a text frame, came {'type': 'websocket.send', 'bytes': b'x'}; receive() takes any kind"
+    "expected a text frame, got {'type': 'websocket.send', 'bytes': b'x'}; receive() accepts any frame"
     """
 
     def __init__(self, expected: str, message: Mapping[str, Any]) -> None:
         self.message = message
-        super().__init__(f"expected {expected}, came {str(dict(message))[:500]}; receive() takes any kind")
+        super().__init__(f"expected {expected}, got {str(dict(message))[:500]}; receive() accepts any frame")
 
 
 class ActionFailed(Exception):
-    """The final reply of a stream has a status of 400 or more; ``reply`` is that frame.
+    """The final reply of a stream has a status of 400 or above. ``reply`` is that frame.
 
     >>> str(ActionFailed({"status": 499, "errors": [{"type": "cancelled", "msg": "cancelled by the client"}]}))
     "the action failed with status 499: [{'type': 'cancelled', 'msg': 'cancelled by the client'}]"
@@ -94,4 +94,4 @@ class ActionFailed(Exception):
 
 
 class ClientDisconnected(OSError):
-    """Raised in the app by ``send()`` once the client has gone, as servers of ASGI's WebSocket spec 2.4 do."""
+    """Raised in the app by ``send()`` after the client disconnected, as ASGI's WebSocket spec 2.4 requires."""

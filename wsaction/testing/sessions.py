@@ -1,4 +1,4 @@
-"""``connect``: a WebSocket client for tests, in process and in the test's own event loop (asyncio).
+"""``connect``: a WebSocket client for tests that runs in the test's own process and event loop (asyncio).
 
 ::
 
@@ -6,8 +6,8 @@
         reply = await ws.call("echo", text="hello")
         assert reply["data"] == "hello"
 
-Every wait is bounded by the session's ``timeout`` and ends in a ``TimeoutError`` that says what was waited for and what
-came instead. A frame that nobody asked for stays unread, in its order, for whoever asks for it later.
+The session's ``timeout`` bounds every wait. The ``TimeoutError`` names what did not arrive and shows the unread frames.
+A frame that a method does not return stays unread, in its order, for later calls.
 """
 
 from __future__ import annotations
@@ -37,25 +37,27 @@ async def connect(
     subprotocols: Sequence[str] = (),
     user: Any = _UNSET,
     scope: Mapping[str, Any] | None = None,
-    timeout: float = 5.0,  # it bounds each wait of the session, not this call
+    timeout: float = 5.0,  # for each wait of the session, not for this call
     client: tuple[str, int] | None = ("testclient", 50000),
     origin: str | None = None,
     capacity: int = CAPACITY,
 ) -> AsyncIterator[WebSocketSession]:
-    """Open one connection to ``app`` and close it at the end of the block.
+    """Open a connection to ``app`` and close it at the end of the block.
 
-    ``path`` may hold a query. ``user`` becomes ``scope["user"]``; the keys of ``scope`` are put over all others, so
-    ``scope={"extensions": {}}`` is a server without HTTP responses to handshakes. ``timeout`` is in seconds, for each
-    wait. ``capacity`` is how many frames may be unread before the app's ``send()`` has to wait.
+    The app runs in its own task, which sees the caller's context variables. At the end, the block disconnects with code
+    1000 (1006 if it raised), waits for the app to return, and raises the app's exception, if any. If both raise, the
+    block's exception is raised, with a note about the app's. The task is over after the block, also after cancellation,
+    unless the app ignores its own cancellation for a whole second.
 
-    The app runs in a task of its own that sees the caller's context variables. Leaving the block disconnects with code
-    1000 (1006 when the block raised), waits for the app to return, and raises what the app raised; what the block
-    raised goes first, and the app's failure is noted on it. However the block ends, by cancellation too, the task is
-    over, unless the app ignores being cancelled for a whole second.
-
-    :raises HandshakeRefused: the server closed before it accepted, or answered with an HTTP response.
-    :raises TimeoutError: no answer came in time; or, at the end, the app did not return in time and was cancelled.
-    :raises RuntimeError: the server chose a sub-protocol that was not offered.
+    :param path: The path, with an optional query string.
+    :param user: The value of ``scope["user"]``.
+    :param scope: Keys that replace those of the scope: ``{"extensions": {}}`` is a server without HTTP responses to
+        handshakes.
+    :param timeout: The limit for each wait, in seconds.
+    :param capacity: The number of unread frames at which the app's ``send()`` blocks.
+    :raises HandshakeRefused: The server closed without accepting, or answered with an HTTP response.
+    :raises TimeoutError: No answer arrived in time; or, at the end, the app did not return in time and was cancelled.
+    :raises RuntimeError: The server chose a sub-protocol that the client did not offer.
     """
     full_scope = websocket_scope(path, headers=headers, subprotocols=subprotocols, origin=origin, client=client)
     if user is not _UNSET:
@@ -80,7 +82,7 @@ async def _handshake(transport: Transport, subprotocols: Sequence[str], seconds:
         raise HandshakeRefused(answer["status"], decode_headers(answer.get("headers") or ()), body)
     chosen = answer.get("subprotocol")
     if chosen not in (None, *subprotocols):
-        raise RuntimeError(f"expected a sub-protocol out of {list(subprotocols)}; the app chose {chosen!r}")
+        raise RuntimeError(f"expected a sub-protocol out of {list(subprotocols)}, but the app chose {chosen!r}")
     return answer
 
 
@@ -88,7 +90,8 @@ async def _response_body(transport: Transport, seconds: float) -> bytes:
     body, more = b"", True
     while more:
         part = await _answer(transport, seconds)
-        body, more = body + part.get("body", b""), part.get("more_body", False)
+        body += part.get("body", b"")
+        more = part.get("more_body", False)
     return body
 
 
@@ -96,17 +99,17 @@ async def _answer(transport: Transport, seconds: float) -> Message:
     try:
         return (await transport.take(anything, "the answer to the handshake", seconds)).message
     except ConnectionClosed:
-        raise HandshakeRefused(500, reason="the app returned without a whole answer") from None
+        raise HandshakeRefused(500, reason="the app returned without a complete answer") from None
 
 
 class WebSocketSession:
-    """The client's end of an accepted connection; made by ``connect``.
+    """The client side of an accepted connection, as returned by ``connect``.
 
-    ``timeout`` (seconds, may be set) bounds every wait. ``subprotocol`` is the chosen one or None, ``accept_headers`` a
-    dict with lower-case names. Methods may be called from several tasks at once.
+    ``timeout`` bounds every wait, in seconds; tests may set it. ``subprotocol`` is the chosen sub-protocol or None.
+    ``accept_headers`` is a dict with lower-case names. Several tasks may call methods at once.
 
-    Where a method says "raises ``ConnectionClosed``", it does so after what came before the end has been read, and it
-    raises the app's own exception instead if that is how the connection ended.
+    A method that raises ``ConnectionClosed`` does so only after the test has read all frames before the close. If an
+    exception of the app closed the connection, the method raises that exception instead.
     """
 
     def __init__(self, transport: Transport, accept: Message, timeout: float) -> None:
@@ -118,15 +121,15 @@ class WebSocketSession:
 
     @property
     def closed(self) -> tuple[int, str] | None:
-        """Code and reason once either side has closed, unread frames or not; 1006 if the app ended without a close."""
+        """Code and reason after either side has closed, else None; 1006 if the app ended without a close."""
         return self._transport.closed
 
     async def send_text(self, text: str) -> None:
-        """Send a text frame. Raises ``ConnectionClosed``, or ``TimeoutError`` if the app has stopped receiving."""
+        """Send a text frame. Raises ``ConnectionClosed``, or ``TimeoutError`` if the app does not receive."""
         await self._transport.feed({"type": "websocket.receive", "text": text}, self.timeout)
 
     async def send_bytes(self, data: bytes) -> None:
-        """Send a binary frame, otherwise as ``send_text``."""
+        """Send a binary frame. Raises as ``send_text`` does."""
         await self._transport.feed({"type": "websocket.receive", "bytes": data}, self.timeout)
 
     async def send_json(self, value: Any) -> None:
@@ -134,12 +137,12 @@ class WebSocketSession:
         await self.send_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
     async def receive(self) -> Message:
-        """The next frame as its ASGI message, text or binary. Raises ``ConnectionClosed``."""
+        """Return the ASGI message of the next frame, text or binary. Raises ``ConnectionClosed``."""
         received = await self._transport.take(is_frame, "a frame", self.timeout, claim=False)
         return received.message
 
     async def receive_text(self) -> str:
-        """The text of the next frame. Raises ``ConnectionClosed``, or ``UnexpectedFrame`` if it is binary."""
+        """Return the text of the next frame. Raises ``ConnectionClosed``, or ``UnexpectedFrame`` if it is binary."""
         message = await self.receive()
         text = message.get("text")
         if not isinstance(text, str):
@@ -147,7 +150,7 @@ class WebSocketSession:
         return text
 
     async def receive_bytes(self) -> bytes:
-        """The bytes of the next frame. Raises ``ConnectionClosed``, or ``UnexpectedFrame`` if it is text."""
+        """Return the bytes of the next frame. Raises ``ConnectionClosed``, or ``UnexpectedFrame`` if it is text."""
         message = await self.receive()
         data = message.get("bytes")
         if not isinstance(data, bytes):
@@ -155,7 +158,7 @@ class WebSocketSession:
         return data
 
     async def receive_json(self) -> Any:
-        """The value of the next frame. Raises ``ConnectionClosed``, or ``UnexpectedFrame`` if it is not JSON text."""
+        """Return the JSON value of the next text frame. Raises ``ConnectionClosed`` or ``UnexpectedFrame``."""
         text = await self.receive_text()
         try:
             return json.loads(text)
@@ -172,10 +175,10 @@ class WebSocketSession:
         request_id: str | int = _UNSET,
         **parameters: Any,
     ) -> dict[str, Any]:
-        """Send an action frame and return its final reply, whatever its status. Raises ``ConnectionClosed``.
+        """Call an action and return its final reply, also if it is an error. Raises ``ConnectionClosed``.
 
-        Events, partial replies (206) and replies to others that come meanwhile stay unread. ``request_id`` is made up
-        unless given; ``parameters`` are the frame's other keys: ``await ws.call("move", "cards/7/", x=1)``.
+        Events, partial replies (206) and replies to other calls stay unread. ``request_id`` is generated by default.
+        ``parameters`` are the frame's other keys: ``await ws.call("move", "cards/7/", x=1)``.
         """
         frame = self._request(action, route, data, request_id, parameters)
         await self.send_json(frame)
@@ -191,58 +194,55 @@ class WebSocketSession:
         request_id: str | int = _UNSET,
         **parameters: Any,
     ) -> Stream:
-        """The partial replies of a streaming action: ``async for item in ws.stream("count", to=3)``. See ``Stream``."""
+        """Call a streaming action: ``async for item in ws.stream("count", to=3)``. See ``Stream``."""
         return Stream(self, self._request(action, route, data, request_id, parameters))
 
     async def event(self, name: str | None = None) -> dict[str, Any]:
-        """The next event frame, of that name if one is given; what comes before it stays unread.
+        """Return the next event, of that name if given. Frames before it stay unread. Raises ``ConnectionClosed``."""
 
-        Raises ``ConnectionClosed``.
-        """
-
-        def wanted(received: Received) -> bool:
+        def matches(received: Received) -> bool:
             return "event" in received.frame and name in (None, received.frame["event"])
 
-        what = "an event" if name is None else f"the event {name!r}"
-        return (await self._transport.take(wanted, what, self.timeout)).frame
+        description = "an event" if name is None else f"the event {name!r}"
+        return (await self._transport.take(matches, description, self.timeout)).frame
 
     async def nothing(self, duration: float = 0.05) -> None:
-        """Check that no frame is unread and that none, and no close, comes within ``duration`` seconds.
+        """Check that no frame is unread, and that no frame or close arrives within ``duration`` seconds.
 
-        It always takes that long where it succeeds, so prefer to wait for what does come after the thing that should
-        not: a reply, or an event on which the server would have sent it before. After a close it succeeds at once.
+        A successful check takes the whole duration. A test is faster if it waits for a later frame instead, such as a
+        reply that the server would send after the unwanted one. After a close, the check succeeds at once.
 
-        :raises AssertionError: something came; a frame stays unread.
+        :raises AssertionError: A frame, which stays unread, or a close arrived.
         """
         closed_before = self.closed
-        received = await self._transport.seen(is_frame, duration)
+        received = await self._transport.peek(is_frame, duration)
         if received is not None:
-            raise AssertionError(f"expected nothing for {duration:g} s, came {str(received.message)[:500]}")
+            raise AssertionError(f"expected nothing for {duration:g} s, got {str(received.message)[:500]}")
         if self.closed != closed_before:
-            raise AssertionError(f"expected nothing for {duration:g} s, the connection ended with {self.closed}")
+            raise AssertionError(f"expected nothing for {duration:g} s, but the connection closed with {self.closed}")
 
     async def wait_closed(self) -> tuple[int, str]:
-        """Wait until the server closes or the app ends; code and reason. Unread frames stay."""
+        """Wait until the server closes or the app ends. Return code and reason. Unread frames stay."""
         return await self._transport.wait_closed(self.timeout)
 
     def pause_reading(self) -> None:
-        """Become a client that does not read: from now on ``await send()`` of the app waits, for ``close`` too."""
+        """Act as a client that does not read: the app's ``send()`` blocks from now on, also for a close."""
         self._transport.pause()
 
     def resume_reading(self) -> None:
-        """Read again, after ``pause_reading``: what waits in the app's ``send()`` comes in its order."""
+        """Read again after ``pause_reading``: blocked messages of the app arrive in their order."""
         self._transport.resume()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Disconnect, wait for the app to return, and raise what it raised; a second call does nothing.
+        """Disconnect, wait for the app to return, and raise its exception, if any. A second call does nothing.
 
-        :raises TimeoutError: the app did not return in time and was cancelled.
+        :raises TimeoutError: The app did not return in time and was cancelled.
         """
         self.drop(code, reason)
         await self._transport.finish(self.timeout)
 
     def drop(self, code: int = ABNORMAL, reason: str = "") -> None:
-        """Disconnect and do not wait for the app: by default as a broken network does, without a close frame."""
+        """Disconnect without waiting for the app; by default without a close frame, as a broken network does."""
         self._transport.disconnect({"type": "websocket.disconnect", "code": code, "reason": reason})
 
     def _request(
@@ -255,29 +255,29 @@ class WebSocketSession:
         return frame | parameters
 
     async def _reply(self, request: dict[str, Any], *, partial: bool) -> dict[str, Any]:
-        """The next reply to ``request``; the final one unless ``partial``."""
+        """Return the final reply to ``request``; with ``partial``, the next one of either kind."""
         request_id = request["request_id"]
 
-        def wanted(received: Received) -> bool:
+        def matches(received: Received) -> bool:
             frame = received.frame
             answers = frame.get("request_id", _UNSET)
-            # Ids compare by type and value: 1 and "1" and true are three requests.
+            # Ids compare by type and value: 1, "1" and true are different requests.
             if type(answers) is not type(request_id) or answers != request_id or "event" in frame:
                 return False
             return partial or frame.get("status") != 206
 
-        what = f"the {'next' if partial else 'final'} reply to {request['action']!r} (request_id {request_id!r})"
-        return (await self._transport.take(wanted, what, self.timeout)).frame
+        description = f"the {'next' if partial else 'final'} reply to {request['action']!r} (request_id {request_id!r})"
+        return (await self._transport.take(matches, description, self.timeout)).frame
 
 
 class Stream:
-    """The ``data`` of each partial reply to one request, in order; made by ``WebSocketSession.stream``.
+    """Async iterator over the ``data`` of each partial reply to a request, as returned by ``WebSocketSession.stream``.
 
-    The request is sent when the iteration begins. ``request_id`` is known before; ``reply`` is the final reply once it
-    has come, else None. To cancel, call ``$cancel`` with ``data=stream.request_id`` and go on iterating to the end.
+    The request is sent when the iteration begins. ``request_id`` is its id. ``reply`` is None until the final reply
+    arrives. To cancel, call ``$cancel`` with ``data=stream.request_id`` and keep iterating to the end.
 
-    :raises ActionFailed: the final reply is an error (499 after ``$cancel``).
-    :raises ConnectionClosed: as any method of the session.
+    :raises ActionFailed: The final reply is an error (499 after ``$cancel``).
+    :raises ConnectionClosed: The connection closed before the final reply.
     """
 
     def __init__(self, session: WebSocketSession, request: dict[str, Any]) -> None:
