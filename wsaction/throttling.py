@@ -37,9 +37,8 @@ from difflib import get_close_matches
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from wsaction._utils.misspellings import defined_by_user, refuse_misspelt
-from wsaction.authentication._classes import counted_id
+from wsaction.authentication._identity import counted_id, is_authenticated
 from wsaction.exceptions import ImproperlyConfigured, Throttled
-from wsaction.permissions import IsAuthenticated
 
 __all__ = (
     "AnonRateThrottle",
@@ -265,8 +264,7 @@ class UserRateThrottle(SimpleRateThrottle):
     scope: str | None = "user"
 
     def get_cache_key(self, scope: Any, handler: Any, action: str) -> str | None:
-        known = _AUTHENTICATED.has_permission(scope, handler, action)
-        who = counted_id(scope) if known else None
+        who = counted_id(scope) if is_authenticated(scope.get("user")) else None
         return f"addr:{self.get_ident(scope)}" if who is None else f"user:{who}"
 
 
@@ -276,7 +274,7 @@ class AnonRateThrottle(SimpleRateThrottle):
     scope = "anon"
 
     def get_cache_key(self, scope: Any, handler: Any, action: str) -> str | None:
-        return None if _AUTHENTICATED.has_permission(scope, handler, action) else f"addr:{self.get_ident(scope)}"
+        return None if is_authenticated(scope.get("user")) else f"addr:{self.get_ident(scope)}"
 
 
 class ScopedRateThrottle(UserRateThrottle):
@@ -320,8 +318,6 @@ class ConnectionRateThrottle(SimpleRateThrottle):
 
 
 Throttles: TypeAlias = tuple[BaseThrottle, ...]
-
-_AUTHENTICATED = IsAuthenticated()
 
 
 def compile_throttles(classes: Any, *, owner: str, throttle_scope: str | None = None) -> Throttles:

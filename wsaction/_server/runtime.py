@@ -19,7 +19,7 @@ from wsaction._pubsub.subscription import Subscriber
 from wsaction._server.origins import HostPolicy, OriginPolicy
 from wsaction._server.worker_count import warn_of_workers
 from wsaction._utils.threads import Threads, handed_over, is_over, note_process
-from wsaction.authentication._classes import user_id
+from wsaction.authentication._identity import user_id
 from wsaction.authentication._state import Authenticator
 from wsaction.exceptions import ActionTimeout, Busy, LayerUnavailable
 from wsaction.hooks import HookList

@@ -21,10 +21,9 @@ from wsaction.authentication._classes import (
     Credential,
     Scope,
     bearer_tokens,
-    is_authenticated,
     is_bearer,
-    user_id,
 )
+from wsaction.authentication._identity import is_authenticated, user_id
 from wsaction.authentication._redaction import texts, without_secrets
 from wsaction.exceptions import (
     ActionNotAllowed,
@@ -82,8 +81,8 @@ class Authenticator:
 
         Raises `NotAuthenticated` for a bad credential, `Busy` where a class needs more than ``auth_timeout`` seconds.
         """
-        state = AuthenticationState(self, scope, auth_timeout)
         try:
+            state = AuthenticationState(self, scope, auth_timeout)
             found = await self._ask(self.classes, "authenticate", scope, self._secrets(scope), auth_timeout)
             if isinstance(found, Exception):
                 raise found
@@ -167,7 +166,7 @@ class AuthenticationState:
         self._authenticator, self._scope, self._timeout = authenticator, scope, auth_timeout
         self._clock = authenticator.clock
         self._presenting = False
-        self._admitted = not authenticator.first_frame or is_authenticated(scope.get("user"), unsaid=False)
+        self._admitted = not authenticator.first_frame or is_authenticated(scope.get("user"))
         self.credential: Credential | None = None  # None: nobody, or who a middleware says
         self.deadline: float | None = None if self._admitted else self._clock() + auth_timeout
 
@@ -220,7 +219,7 @@ class AuthenticationState:
             self._presenting = False
         if (refused := self.gate("$auth")) is not None:
             raise refused
-        known = self.credential is not None or is_authenticated(self.user, unsaid=False)
+        known = self.credential is not None or is_authenticated(self.user)
         who = self._authenticator.user_id
         if known and ((held := who(self.user)) is None or held != who(credential.user)):
             raise PermissionDenied("This connection is another user's; open a new one.", {"code": "user_changed"})

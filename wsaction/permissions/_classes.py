@@ -40,8 +40,8 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from wsaction._protocol.frames import Forgotten, Pending, current_frame
-from wsaction._protocol.scope import USER_ID_KEY
 from wsaction._utils.misspellings import refuse_misspelt
+from wsaction.authentication._identity import is_authenticated, owner_id
 from wsaction.exceptions import PermissionDenied
 from wsaction.permissions._expressions import (
     Ask,
@@ -158,14 +158,14 @@ class IsAuthenticated(BasePermission):
                 return True
         except (AttributeError, KeyError):
             pass  # there is no such user, which is said below
-        return _is_authenticated(scope.get("user"))
+        return is_authenticated(scope.get("user"))
 
 
 class IsAuthenticatedStrictly(IsAuthenticated):
     """`IsAuthenticated` for connections too."""
 
     def can_connect(self, scope: Scope, handler: Any) -> bool:
-        return _is_authenticated(scope.get("user"))
+        return is_authenticated(scope.get("user"))
 
 
 class IsOwner(BasePermission):
@@ -189,22 +189,15 @@ class IsOwner(BasePermission):
         named = self.check_actions
         if named != "__all__" and action not in named and _INCLUDED_IN.get(action) not in named:
             return True
-        owner, user = self._attribute(obj, self.lookup_field), scope.get("user")
-        if owner is None or not _is_authenticated(user):
+        owner, user = getattr(obj, self.lookup_field, _ABSENT), scope.get("user")
+        if owner is _ABSENT:
+            raise TypeError(
+                f"{name_of(self)}: expected the attribute {self.lookup_field}, got {name_of(obj)}, which has none; set "
+                f"lookup_field (here {self.lookup_field!r}; '..._id' means the user's pk) in a subclass of IsOwner"
+            )
+        if owner is None or not is_authenticated(user):
             return False
-        if not self.lookup_field.endswith("_id"):
-            return bool(owner == user)
-        who: Any = scope.get(USER_ID_KEY)
-        return bool(owner == (self._attribute(user, "pk", "id", "identity") if who is None else who(user)))
-
-    def _attribute(self, holder: Any, *names: str) -> Any:
-        for name in names:
-            if (value := getattr(holder, name, _ABSENT)) is not _ABSENT:
-                return value
-        raise TypeError(
-            f"{name_of(self)}: expected the attribute {' or '.join(names)}, got {name_of(holder)}, which has none; set "
-            f"lookup_field (here {self.lookup_field!r}; '..._id' means the user's pk) in a subclass of IsOwner"
-        )
+        return bool(owner == (owner_id(scope) if self.lookup_field.endswith("_id") else user))
 
 
 _INCLUDED_IN = {"partial_update": "update", "subscribe": "retrieve"}
@@ -236,15 +229,6 @@ def _check_actions(name: str, actions: Any, known: Mapping[str, str]) -> None:
 
 
 _GENERIC = frozenset({"list", *_BY_HTTP.values()})  # a handler may well be without them
-
-
-def _is_authenticated(user: Any) -> bool:
-    answer = getattr(user, "is_authenticated", False)
-    if callable(answer):
-        answer = answer()
-    if not isinstance(answer, bool) and inspect.isawaitable(answer):  # truthy, it would let everyone in
-        raise TypeError(f"{name_of(user)}.is_authenticated: expected True or False, got an awaitable; keep the result")
-    return bool(answer)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
