@@ -156,7 +156,7 @@ class Connection:
         if frame is None or frame.unit is COMMITTING or self.outbox.is_sending(frame):
             return False
         if self._lanes.withdraw(frame):
-            frame.error = Cancelled()
+            frame.refuse(Cancelled())
             self.spawn(self._answer, frame)
         elif not frame.is_refused:
             self.stop(frame, Cancelled())
@@ -218,9 +218,7 @@ class Connection:
 
     def stop(self, frame: Frame, error: APIError) -> None:
         """Cancels a frame under way; it is answered with ``error`` once it has ended, or soon if it does not."""
-        frame.error = error
-        if frame.task is not None:  # else it is about to begin, and is refused by its error
-            frame.task.cancel()
+        frame.stop(error)
         self._deadlines.is_stopped(frame)
 
     def answer_and_detach(self, frame: Frame) -> None:

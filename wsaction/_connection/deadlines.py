@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from wsaction._protocol.close_codes import IDLE, TRY_AGAIN_LATER
-from wsaction._protocol.frames import Frame
+from wsaction._protocol.frames import Frame, Lateness
 from wsaction._utils.timer import Alarm
 from wsaction.exceptions import ActionTimeout, one_line
 from wsaction.transactions import COMMITTING
@@ -93,12 +93,12 @@ class Deadlines:
         elif frame.unit is not COMMITTING:
             seconds, ctx = self._bound(frame)
             self._connection.stop(frame, ActionTimeout(f"This took longer than {seconds:g} s.", ctx))
-        elif frame.detached is None:
-            frame.detached = False  # it is too late to time out
+        elif frame.lateness is Lateness.NONE:
+            frame.lateness = Lateness.COMMIT  # it is too late to time out
             self._look_again(frame, COMMIT)
         else:
             _, ctx = self._bound(frame)
-            frame.error = ActionTimeout("Its commit goes on and on; whether it is kept is not known.", ctx)
+            frame.fail(ActionTimeout("Its commit goes on and on; whether it is kept is not known.", ctx))
             self._give_up(frame, f"{COMMIT:g} s after its timeout, with its commit")
 
     def _bound(self, frame: Frame) -> tuple[float, dict[str, Any]]:

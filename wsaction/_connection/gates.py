@@ -68,14 +68,16 @@ class Gate:
         self._alarm = Alarm(self._loop, self.watch)
 
     def route(self, frame: Frame) -> None:
-        frame.error = self._state.gate(frame.action) or frame.error
+        if (error := self._state.gate(frame.action)) is not None:
+            frame.refuse(error)
         if frame.action == "$auth":
             frame.consumer = frame.call = None  # type: ignore[assignment]  # in no order, of no handler
         else:
             self._dispatcher.route(frame)
 
     def run(self, frame: Frame) -> Coroutine[Any, Any, str | None]:
-        frame.error = frame.error or self._state.gate(frame.action)
+        if frame.error is None and (error := self._state.gate(frame.action)) is not None:
+            frame.fail(error)
         if frame.action == "$auth" and frame.error is None:
             return self._answer(frame) if self._observed is None else self._answer_observed(frame, self._observed)
         return self._dispatcher.run(frame)
@@ -88,7 +90,7 @@ class Gate:
         try:
             return await self._answer(frame)
         finally:
-            if not frame.detached:
+            if not frame.is_detached:
                 observed(frame, self._loop.time() - started)
 
     async def _answer(self, frame: Frame) -> str | None:
@@ -102,7 +104,7 @@ class Gate:
         except (Exception, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError) and self._connection.is_closed:
                 raise
-            if frame.detached:
+            if frame.is_detached:
                 return None
             error = to_api_error(frame.error or exc, what="$auth", debug=self._debug)
             frame.status = error.status
@@ -210,15 +212,16 @@ class DrainGate:
 
     def route(self, frame: Frame) -> None:
         self._dispatcher.route(frame)
-        self._refuse(frame)
+        if self._refuses(frame):
+            frame.refuse(ShuttingDown())
 
     def run(self, frame: Frame) -> Coroutine[Any, Any, str | None]:
-        self._refuse(frame)  # one that had waited
+        if self._refuses(frame):  # it had waited
+            frame.fail(ShuttingDown())
         return self._dispatcher.run(frame)
 
     def timeout(self, frame: Frame) -> float:
         return self._dispatcher.timeout(frame)
 
-    def _refuse(self, frame: Frame) -> None:
-        if frame.error is None and not (frame.action or "").startswith("$"):
-            frame.error, frame.key = ShuttingDown(), None
+    def _refuses(self, frame: Frame) -> bool:
+        return frame.error is None and not (frame.action or "").startswith("$")

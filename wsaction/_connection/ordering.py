@@ -154,5 +154,5 @@ class Lanes:
 
 
 def _refuse(frame: Frame, error: APIError) -> bool:
-    frame.error, frame.key = error, None  # answered at once, whatever is before it
+    frame.refuse(error)
     return True

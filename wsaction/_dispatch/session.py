@@ -19,17 +19,7 @@ from wsaction._handlers.action import Action, Binding
 from wsaction._handlers.dependencies import Dependencies
 from wsaction._handlers.route_table import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
 from wsaction._handlers.signatures import read_dependencies
-from wsaction._protocol.frames import (
-    Frame,
-    Held,
-    current_frame,
-    encode_reply,
-    is_answered,
-    let_go,
-    new_frame,
-    quote,
-    size_of,
-)
+from wsaction._protocol.frames import Frame, current_frame, encode_reply, new_frame, quote, size_of
 from wsaction._protocol.scope import connection_captures
 from wsaction._utils.tasks import is_closed_with
 from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
@@ -126,7 +116,7 @@ class Session:
             call = target.calls.get(action) or target.call(action, self.table, frame)
             frame.consumer, frame.call, frame.key = self.consumer, call, call.key
         except Exception as exc:  # a converter may raise anything
-            frame.error = to_api_error(exc, what=_told(frame), debug=self.runtime.debug)
+            frame.refuse(to_api_error(exc, what=_told(frame), debug=self.runtime.debug))
 
     def timeout(self, frame: Frame) -> float:
         """Seconds that the frame may take."""
@@ -166,7 +156,7 @@ class Session:
             if frame.error is not None:  # cancelled, which the action swallowed; or something was asked and not awaited
                 raise frame.error
             frame.status, reply = action.status, None
-            if not action.silent and (frame.held is None or not is_answered(frame.held, result)):
+            if not action.silent and (frame.held is None or not frame.is_answered_by_held(result)):
                 if action.returns_status is not False:
                     result, frame.status = action.split(result)
                 write, request_id = action.write, frame.request_id
@@ -180,18 +170,18 @@ class Session:
             unit, frame.unit = frame.unit, COMMITTING
             if unit is not None:
                 await unit.commit()
-                if frame.detached:
-                    let_go(frame, failed=True)
+                if frame.is_detached:
+                    frame.let_go(failed=True)
                     return None
             if frame.held is not None:
-                self._send_before(frame.held, frame, reply)
+                self._send_before_held(frame, reply)
                 return None
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:  # a cancellation too, unless it is the connection's end: its client waits
             if is_closed_with(exc, frame.task or self.connection.leader):
                 raise
-            let_go(frame, failed=True)
+            frame.let_go(failed=True)
             await abandon(frame)
             if self.connection.is_closed and isinstance(exc, asyncio.CancelledError):
                 raise
@@ -202,13 +192,14 @@ class Session:
             return self._failure(frame, frame.error or exc)
         return reply
 
-    def _send_before(self, held: list[Held], frame: Frame, reply: str | None) -> None:
-        """Sends a reply before what waits for it."""
-        if (answer := next((one.answer for one in held if one.answer is not None), None)) is not None:
-            answer(reply)
+    def _send_before_held(self, frame: Frame, reply: str | None) -> None:
+        """Sends the reply before the work that waits for it goes on."""
+        senders = [work.send_reply for work in frame.held or () if work.send_reply is not None]
+        if senders:
+            senders[0](reply)
         elif reply is not None:
             self.connection.put(self.connection.outbox.translate(reply, frame))
-        let_go(frame)
+        frame.let_go()
 
     async def answer(self, frame: Frame) -> str:
         """What the action of a frame within another one's answers, as JSON; raises what it raises.
@@ -234,9 +225,9 @@ class Session:
                 raise frame.error
             written = action.write(result)
             await complete(frame)
-            let_go(frame)
+            frame.let_go()
         except BaseException:
-            let_go(frame, failed=True)
+            frame.let_go(failed=True)
             await abandon(frame)
             raise
         finally:
@@ -319,7 +310,7 @@ class Session:
             result = await self._perform(frame, action, handler, binding, parameters, lent=dependencies.finishes)
             if frame.error is not None:  # cancelled, which the action swallowed
                 raise frame.error
-            if not action.silent and not is_answered(frame.held, result):
+            if not action.silent and not frame.is_answered_by_held(result):
                 result = action.written(result)
         return result
 
@@ -350,8 +341,7 @@ class Session:
                     raise error
                 await complete(frame)
                 await self.connection.outbox.offer(reply)
-                if frame.held is not None:
-                    let_go(frame)
+                frame.let_go()
                 if (sent := sent + 1) % ITEMS_IN_A_ROW == 0:
                     await asyncio.sleep(0)
 
@@ -395,7 +385,7 @@ class Session:
 
     def _failure(self, frame: Frame, exc: BaseException) -> str | None:
         """The reply for whatever was raised; it cannot fail, and is no larger than a reply may be."""
-        if frame.detached:
+        if frame.is_detached:
             return None
         task = asyncio.current_task()
         while task is not None and task.cancelling():

@@ -6,9 +6,10 @@ answered like everything else.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
+from enum import IntEnum
 from json.encoder import encode_basestring as quote
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +24,13 @@ if TYPE_CHECKING:
     from wsaction.transactions import UnitOfWork
 
 __all__ = (
-    "Forgotten",
+    "AfterReply",
     "Frame",
-    "Held",
-    "Pending",
+    "Lateness",
+    "NotAwaited",
     "current_frame",
     "decode",
     "encode_reply",
-    "hold",
-    "is_answered",
-    "let_go",
     "malformed",
     "new_frame",
     "quote",
@@ -44,27 +42,69 @@ __all__ = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Held:
-    """What an action has begun and its client is told behind the frame's reply: the events of a subscription, say."""
+class AfterReply:
+    """Work of an action that waits for the frame's reply: the events of a subscription, for example."""
 
     go_on: Callable[[], None]  # the reply is on its way
     undo: Callable[[], None]  # the action failed
-    answer: Callable[[str | None], None] | None = None
-    """Sends the final reply in its place among events: the action's own, or one of its own where that says nothing.
-    It may raise."""
-    data: Any = None  # what such an action returns that says no more than the reply of its own
+    send_reply: Callable[[str | None], None] | None = None
+    """Sends the final reply in its place among events: the action's own, or, for None, the work's. It may raise."""
+    data: Any = None  # the work's own reply: if the action returns it, or None, the work replies
+
+
+class Lateness(IntEnum):
+    """How far beyond its deadline a frame is that does not end."""
+
+    NONE = 0
+    COMMIT = 1  # it was committing, too late to be stopped, and got more time
+    DETACHED = 2  # another frame was answered in its place
 
 
 class Frame:
-    """One request. ``decode`` makes it, the dispatcher notes its call on it, the connection keeps its order.
+    """One request. Its fields say which state it is in; nothing changes that state but the functions named here.
 
-    ``action`` is None and ``route`` is "" where they could not be read; ``request_id`` is None when there was none.
+    ==========  =============================  =====================================================================
+    state       fields                         entered by
+    ==========  =============================  =====================================================================
+    read        none                           `decode`, `new_frame`
+    refused     ``error``, no ``key``          `decode`, `refuse`: it is answered with its error and never runs
+    failed      ``error``                      `fail`: as refused, once its turn has come
+    routed      ``consumer call key``          `Dispatcher.route`
+    waiting     ``size``                       `Lanes.admit`: for the frames before it, or for a place
+    running     no ``task``                    `Connection._lead`: the leader runs it and it has not suspended yet
+    under way   ``task deadline``              it has suspended, or had to wait: `Connection._pass_on`, `_answer`
+    stopped     ``error``                      `stop`: it is cancelled, and answered with its error once it ends
+    committing  ``unit`` is ``COMMITTING``     `Session.run`: from here on it cannot be stopped
+    late        ``lateness`` ``COMMIT``        `Deadlines`: it is committing beyond its deadline, and gets more time
+    answered    ``status``                     `Session.run`, `Session._failure`, `Gate._answer`: its reply is made
+    detached    ``lateness`` ``DETACHED``      `answer_and_detach`: it did not end; what it replies later is dropped
+    ==========  =============================  =====================================================================
+
+    Any state before *committing* may lead to *stopped*, and both of them to *detached*. `begin_check` is apart from
+    these: the frame has an error as long as a check is not awaited. ``action`` is None and ``route`` is "" where they
+    could not be read; ``request_id`` is None when there was none.
     """
 
     __slots__ = (
-        "_kwargs", "action", "asks_object", "body", "call", "consumer", "deadline", "detached", "error", "held", "key",
-        "noted", "request_id", "route", "size", "status", "task", "unit",
-    )  # fmt: skip
+        "_kwargs",
+        "action",
+        "asks_object",
+        "body",
+        "call",
+        "consumer",
+        "deadline",
+        "error",
+        "held",
+        "key",
+        "lateness",
+        "noted",
+        "request_id",
+        "route",
+        "size",
+        "status",
+        "task",
+        "unit",
+    )
 
     _kwargs: dict[str, Any]
     asks_object: tuple[Any, Any]  # what its get_object() was given, once that has found the object that it names
@@ -73,16 +113,16 @@ class Frame:
     route: str  # as the client wrote it, with its query; echoed
     request_id: str | int | None
     error: Exception | None  # why it is refused without being run, or fails whatever its action returns
-    task: asyncio.Task[None] | None  # whose it is, once it has suspended, or begun after it had to wait
-    deadline: float | None  # when it is cancelled, on the event loop's clock; None: its time is not counted yet
-    detached: bool | None  # True: answered by another, since it does not end; False: late, but being committed
-    size: int  # characters of its text, where it had to wait
-    held: "list[Held] | None"  # what waits for its reply
+    task: asyncio.Task[None] | None
+    deadline: float | None  # when it is stopped, on the event loop's clock; None: its time is not counted yet
+    lateness: Lateness
+    size: int  # characters of its text
+    held: list[AfterReply] | None
     noted: Any  # of a generic action: what its hook has done and told, see `_events.crud.watched`
-    status: int  # of its final reply, once it is made
+    status: int | None  # of its final reply
     key: str | None  # frames with the same key run in order; None: in no order
     consumer: "AsyncAPIConsumer"  # the root of its connection
-    call: "Call"  # that it makes, once it is routed
+    call: "Call"
     unit: "UnitOfWork | None"  # None: nothing needs one yet
 
     @property
@@ -96,15 +136,73 @@ class Frame:
 
     @property
     def is_refused(self) -> bool:
-        """Whether it is not to run, or not to go on: it is refused or cancelled."""
-        return self.error is not None and not isinstance(self.error, Forgotten)
+        """Whether it is not to run, or not to go on: it is refused or stopped."""
+        return self.error is not None and not isinstance(self.error, NotAwaited)
+
+    @property
+    def is_detached(self) -> bool:
+        """Whether another frame was answered in its place."""
+        return self.lateness is Lateness.DETACHED
+
+    def refuse(self, error: Exception) -> None:
+        """Has it answered with an error at once, whatever is before it. Not for a frame that waits: its key is kept."""
+        self.error = error
+        self.key = None
+
+    def fail(self, error: Exception) -> None:
+        """Has it answered with an error, whatever its action returns, if that still runs."""
+        self.error = error
+
+    def stop(self, error: Exception) -> None:
+        """Cancels its task; it is answered with the error."""
+        self.error = error
+        if self.task is not None:  # else it is about to begin, and is refused by its error
+            self.task.cancel()
 
     def answer_and_detach(self) -> "Frame":
         """A frame that is answered in the place of this one, with its error."""
-        told = new_frame(self.body, self.action, self.route, self.request_id)
-        told.error, told.consumer, told.call = self.error, self.consumer, self.call
-        self.detached = True
-        return told
+        answered = new_frame(self.body, self.action, self.route, self.request_id)
+        answered.error = self.error
+        answered.consumer = self.consumer
+        answered.call = self.call
+        self.lateness = Lateness.DETACHED
+        return answered
+
+    # ------------------------------------------------------------------------------------------------ what waits for it
+    def hold(self, work: AfterReply) -> None:
+        """Has work wait for the reply. If there is none to come, the work goes on at once."""
+        if self is not current_frame.get() or self.status is not None:
+            work.go_on()
+        elif self.held is None:
+            self.held = [work]
+        else:
+            self.held.append(work)
+
+    def is_answered_by_held(self, result: Any) -> bool:
+        """Whether what the action returned says no more than the reply that the work it holds sends."""
+        return any(w.send_reply is not None and (result is None or result is w.data) for w in self.held or ())
+
+    def let_go(self, *, failed: bool = False) -> None:
+        """The work that waits for the reply goes on, or is undone."""
+        held, self.held = self.held, None
+        for work in held or ():
+            (work.undo if failed else work.go_on)()
+
+    # ------------------------------------------------------------------------------------------------ checks
+    def begin_check(self, name: str) -> None:
+        """A check has begun whose answer has to be awaited: until `end_check` the frame fails, as a check that nobody
+        awaits refuses nothing."""
+        if self.error is None:
+            self.error = NotAwaited()
+        if isinstance(self.error, NotAwaited):
+            self.error.checks.append(name)
+
+    def end_check(self, name: str) -> None:
+        """The check is awaited: from now on it refuses by itself."""
+        if isinstance(self.error, NotAwaited):
+            self.error.checks.remove(name)
+            if not self.error.checks:
+                self.error = None
 
     def keywords(self) -> dict[str, Any]:
         """What permissions may take by keyword: the frame's keys, overlaid by the route's captures.
@@ -118,79 +216,21 @@ class Frame:
         return merged
 
 
-def hold(frame: Frame, held: Held) -> None:
-    """Has something wait for the reply of a frame. Where the frame has none to come, it goes on at once."""
-    if frame is not current_frame.get() or hasattr(frame, "status"):
-        held.go_on()
-    elif frame.held is None:
-        frame.held = [held]
-    else:
-        frame.held.append(held)
-
-
 current_frame: ContextVar[Frame | None] = ContextVar("wsaction.current_frame", default=None)
 """The frame whose action runs in this context; None outside of one."""
 
 
-def is_answered(held: list[Held] | None, result: Any) -> bool:
-    """Whether what an action returned says no more than the reply that is sent in its place."""
-    return any(one.answer is not None and (result is None or result is one.data) for one in held or ())
-
-
-def let_go(frame: Frame, *, failed: bool = False) -> None:
-    """What waits for the reply of a frame goes on, or is undone."""
-    held, frame.held = frame.held, None
-    for one in held or ():
-        (one.undo if failed else one.go_on)()
-
-
-class Pending(Coroutine[Any, Any, None]):
-    """A question that has been asked, ``await self.check_object_permissions(obj)``, whose answer has to be awaited: the
-    frame under way fails where it is not, since nobody would hear a refusal. A coroutine, for ``create_task``."""
-
-    __slots__ = ("_answer", "_begun", "_frame", "_what")
-
-    def __init__(self, what: str, answer: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._what, self._answer, self._frame = what, answer, current_frame.get()
-        self._begun: Any = None  # what answers a task
-        if (frame := self._frame) is not None:
-            if frame.error is None:
-                frame.error = Forgotten()
-            if isinstance(frame.error, Forgotten):
-                frame.error.open.append(what)
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        if (frame := self._frame) is not None and isinstance(frame.error, Forgotten):
-            frame.error.open.remove(self._what)
-            if not frame.error.open:
-                frame.error = None
-        return self._answer().__await__()
-
-    def send(self, value: Any) -> Any:
-        if self._begun is None:
-            self._begun = self.__await__()
-        return self._begun.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        if self._begun is None:
-            self._begun = self.__await__()
-        return self._begun.throw(*error)
-
-    def close(self) -> None:
-        if self._begun is not None:
-            self._begun.close()
-
-
-class Forgotten(TypeError):
-    """What a frame fails with where something was asked and not awaited."""
+class NotAwaited(TypeError):
+    """The error of a frame while a check that it began is not awaited."""
 
     def __init__(self) -> None:
-        self.open: list[str] = []  # what is asked and not awaited yet
+        self.checks: list[str] = []
 
     def __str__(self) -> str:
-        return f"{self.open[0]}() is awaited by nobody, so that it refuses nothing; did you forget `await`?"
+        return f"{self.checks[0]}() is awaited by nobody, so that it refuses nothing; did you forget `await`?"
 
 
+ON_TIME = Lateness.NONE  # a name of the module is read twice as fast, for each frame
 _NO_BODY: dict[str, Any] = {}
 _UNSET = object()
 _NO_BRACKETS = len('"action":""')  # that every frame has
@@ -227,7 +267,8 @@ def decode(text: str | None, limits: Limits) -> Frame:
     frame.action = action
     frame.route = route
     frame.request_id = request_id
-    frame.error = frame.task = frame.key = frame.deadline = frame.detached = frame.unit = frame.held = None
+    frame.error = frame.task = frame.key = frame.deadline = frame.unit = frame.held = frame.status = None
+    frame.lateness = ON_TIME
     if len(route) > limits.max_route_length:
         frame.error = _over(
             "max_route_length", limits.max_route_length, f"The route has {len(route)} characters", "route"
@@ -269,8 +310,12 @@ def _without_action(text: str | None, limits: Limits) -> Frame:
 def new_frame(body: dict[str, Any], action: str | None, route: str, request_id: str | int | None) -> Frame:
     """A frame that nothing is known of yet but what it says."""
     frame = Frame()
-    frame.body, frame.action, frame.route, frame.request_id = body, action, route, request_id
-    frame.error = frame.task = frame.key = frame.deadline = frame.detached = frame.unit = frame.held = None
+    frame.body = body
+    frame.action = action
+    frame.route = route
+    frame.request_id = request_id
+    frame.error = frame.task = frame.key = frame.deadline = frame.unit = frame.held = frame.status = None
+    frame.lateness = ON_TIME
     return frame
 
 

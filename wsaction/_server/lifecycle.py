@@ -322,7 +322,7 @@ class ObservedSession(Session):
         try:
             return await super().run(frame)
         finally:
-            if not frame.detached:
+            if not frame.is_detached:
                 self.tell(frame, time.perf_counter() - started)
 
     def tell(self, frame: Frame, seconds: float) -> None:
@@ -334,7 +334,7 @@ class ObservedSession(Session):
             action=call.plan.name if call is not None else "$auth" if frame.action == "$auth" else None,
             route=frame.route,
             request_id=frame.request_id,
-            status=getattr(frame, "status", Cancelled.code[0]),  # unset: the connection has ended
+            status=frame.status or Cancelled.code[0],  # None: the connection has ended
             seconds=seconds,
         )
         self.runtime.hooks.call("on_action", info)

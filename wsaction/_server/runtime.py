@@ -44,7 +44,7 @@ def _no_thread(most: int) -> None:
     """Says why the frame under way was too late, which has waited for a thread: by ``max_threads``, and unrun."""
     if (frame := current_frame.get()) is not None and isinstance(frame.error, ActionTimeout):
         ctx = {"limit": "max_threads", "value": most}
-        frame.error = Busy(f"No thread was free in time; max_threads is {most}.", ctx)
+        frame.fail(Busy(f"No thread was free in time; max_threads is {most}.", ctx))
 
 
 class LoopState:

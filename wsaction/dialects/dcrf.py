@@ -131,7 +131,7 @@ class Talk:
                 self._check_room(limits)
                 self._asked, payload.subscribes = self._asked + 1, True
         except APIError as exc:
-            frame.error = exc
+            frame.refuse(exc)
         return frame
 
     def _open(self, body: dict[str, Any]) -> tuple[Payload, APIError | None]:

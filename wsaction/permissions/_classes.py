@@ -36,10 +36,9 @@ import inspect
 from collections.abc import Awaitable, Collection, Coroutine, Generator, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from typing import Any, TypeAlias
 
-from wsaction._protocol.frames import Forgotten, Pending, current_frame
+from wsaction._protocol.frames import Frame, NotAwaited, current_frame
 from wsaction._utils.misspellings import refuse_misspelt
 from wsaction.authentication._identity import is_authenticated, owner_id
 from wsaction.exceptions import PermissionDenied
@@ -283,7 +282,15 @@ def refusing(what: str, verdict: Verdict) -> Coroutine[Any, Any, None]:
         return _ALLOWED
     if isinstance(verdict, Refusal):
         raise _denied(verdict)
-    return Pending(what, partial(raise_refusal, verdict))
+    if (frame := current_frame.get()) is None:
+        return raise_refusal(verdict)
+    frame.begin_check(what)
+    return _check(frame, what, verdict)
+
+
+async def _check(frame: Frame, what: str, verdict: Verdict) -> None:
+    frame.end_check(what)
+    await raise_refusal(verdict)
 
 
 def _denied(refusal: Refusal) -> PermissionDenied:
@@ -314,7 +321,7 @@ async def require(handler: Any, method: str, *args: Any) -> None:
     that it began: a mistake lets nobody in."""
     answer = await getattr(handler, method)(*args)
     frame = current_frame.get()
-    if frame is not None and isinstance(frame.error, Forgotten):
+    if frame is not None and isinstance(frame.error, NotAwaited):
         raise frame.error
     where = f"{type(handler).__name__}.{method}()"
     told = answer[0] if type(answer) is tuple and answer else answer  # (False, "why")
