@@ -34,7 +34,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 from websockets.exceptions import InvalidStatus
 
-from wsaction._connection.gates import Gate
+from wsaction._connection.gates import AuthenticationGate
 from wsaction.applications import WSAction
 from wsaction.authentication import (
     BaseAuthentication,
@@ -810,7 +810,7 @@ async def test_what_an_auth_changed_is_asked_about_once_at_a_time() -> None:
 async def test_the_gate_of_a_connection_that_has_ended_sets_no_alarm() -> None:
     state = await opened(Tokens(short=short), **bearer("short"))
     connection = types.SimpleNamespace(is_closed=False)
-    gate = Gate(state, None, connection, debug=False)  # type: ignore[arg-type]  # it dispatches nothing here
+    gate = AuthenticationGate(state, None, connection, debug=False)  # type: ignore[arg-type]  # it dispatches nothing here
     gate.watch()
     assert gate._alarm._at < math.inf
     gate.stop()

@@ -1,7 +1,8 @@
-"""What stands before a connection's dispatcher.
+"""What stands before a connection's dispatcher: each `Gate` has another dispatcher behind it, and changes what it says.
 
-`Gate` refuses frames until the client has authenticated, `DrainGate` once the server is stopping. `BlockingWatch`
-warns, in debug mode, of actions that block the event loop.
+`AuthenticationGate` refuses frames until the client has authenticated, `DrainGate` once the server is stopping.
+`BlockingWatch` warns, in debug mode, of actions that block the event loop. `_dispatch.broadcasts.BroadcastOrderGate`
+sends broadcasts after the reply. A connection without any of them pays for none.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from wsaction.serializers._errors import encode_error
 if TYPE_CHECKING:
     from wsaction._connection.connection import Connection, Dispatcher
 
-__all__ = ("BlockingWatch", "DrainGate", "Gate")
+__all__ = ("AuthenticationGate", "BlockingWatch", "DrainGate", "Gate")
 
 logger = logging.getLogger("wsaction")
 
@@ -34,7 +35,25 @@ _NO_VERDICT = (405, 408, 429)  # on a credential; any other refusal of its class
 
 
 class Gate:
-    """A `_connection.connection.Dispatcher` around another one: no frame gets past it that ``state`` refuses.
+    """A `_connection.connection.Dispatcher` that passes all frames on; a subclass overrides what it changes."""
+
+    __slots__ = ("_dispatcher",)
+
+    def __init__(self, dispatcher: "Dispatcher") -> None:
+        self._dispatcher = dispatcher
+
+    def route(self, frame: Frame) -> None:
+        self._dispatcher.route(frame)
+
+    def run(self, frame: Frame) -> Coroutine[Any, Any, str | None]:
+        return self._dispatcher.run(frame)
+
+    def timeout(self, frame: Frame) -> float:
+        return self._dispatcher.timeout(frame)
+
+
+class AuthenticationGate(Gate):
+    """Lets no frame pass that ``state`` refuses.
 
     What is wrong with a refused frame otherwise is not told. A frame that had to wait is asked about again when its
     turn comes. Each ``$auth`` is verified within a block of ``arriving``. ``refreshed`` starts what follows one that
@@ -45,9 +64,17 @@ class Gate:
     """
 
     __slots__ = (
-        "_alarm", "_arriving", "_connection", "_debug", "_dispatcher", "_failures", "_following", "_loop", "_observed",
-        "_refreshed", "_state",
-    )  # fmt: skip
+        "_alarm",
+        "_arriving",
+        "_connection",
+        "_debug",
+        "_failures",
+        "_following",
+        "_loop",
+        "_observed",
+        "_refreshed",
+        "_state",
+    )
 
     def __init__(
         self,
@@ -60,8 +87,13 @@ class Gate:
         *,
         debug: bool,
     ) -> None:
-        self._state, self._dispatcher, self._connection, self._debug = state, dispatcher, connection, debug
-        self._arriving, self._refreshed, self._observed = arriving, refreshed, observed
+        super().__init__(dispatcher)
+        self._state = state
+        self._connection = connection
+        self._arriving = arriving
+        self._refreshed = refreshed
+        self._observed = observed
+        self._debug = debug
         self._failures = 0  # credentials that were refused
         self._following: asyncio.Task[None] | None = None  # what follows the last `$auth`
         self._loop = asyncio.get_running_loop()
@@ -73,17 +105,17 @@ class Gate:
         if frame.action == "$auth":
             frame.consumer = frame.call = None  # type: ignore[assignment]  # in no order, of no handler
         else:
-            self._dispatcher.route(frame)
+            super().route(frame)
 
     def run(self, frame: Frame) -> Coroutine[Any, Any, str | None]:
         if frame.error is None and (error := self._state.gate(frame.action)) is not None:
             frame.fail(error)
         if frame.action == "$auth" and frame.error is None:
             return self._answer(frame) if self._observed is None else self._answer_observed(frame, self._observed)
-        return self._dispatcher.run(frame)
+        return super().run(frame)
 
     def timeout(self, frame: Frame) -> float:
-        return _NEVER if frame.action == "$auth" else self._dispatcher.timeout(frame)  # it has auth_timeout
+        return _NEVER if frame.action == "$auth" else super().timeout(frame)  # it has auth_timeout
 
     async def _answer_observed(self, frame: Frame, observed: Callable[[Frame, float], None]) -> str | None:
         started = self._loop.time()
@@ -153,20 +185,19 @@ class Gate:
         self._alarm.stop()
 
 
-class BlockingWatch:
-    """A `_connection.connection.Dispatcher` around another one, for debug mode: warns of an action that blocks the
-    event loop.
+class BlockingWatch(Gate):
+    """Warns, in debug mode, of an action that blocks the event loop.
 
     An action blocks if it runs for longer than the loop's ``slow_callback_duration`` (0.1 s unless it was set) without
     awaiting anything. It is told of once: ``known`` holds those that were, for all connections of an app.
     """
 
-    __slots__ = ("_dispatcher", "_known", "_longest", "route", "timeout")
+    __slots__ = ("_known", "_longest")
 
     def __init__(self, dispatcher: "Dispatcher", known: set[str]) -> None:
-        self._dispatcher, self._known = dispatcher, known
+        super().__init__(dispatcher)
+        self._known = known
         self._longest: float = getattr(asyncio.get_running_loop(), "slow_callback_duration", 0.1)
-        self.route, self.timeout = dispatcher.route, dispatcher.timeout
 
     @types.coroutine
     def run(self, frame: Frame) -> Generator[Any, Any, str | None]:
@@ -201,27 +232,20 @@ class BlockingWatch:
             )
 
 
-class DrainGate:
-    """A `_connection.connection.Dispatcher` around another one, which starts no frame any more but for the
-    protocol's own."""
+class DrainGate(Gate):
+    """Starts no more frames but the protocol's own."""
 
-    __slots__ = ("_dispatcher",)
-
-    def __init__(self, dispatcher: "Dispatcher") -> None:
-        self._dispatcher = dispatcher
+    __slots__ = ()
 
     def route(self, frame: Frame) -> None:
-        self._dispatcher.route(frame)
+        super().route(frame)
         if self._refuses(frame):
             frame.refuse(ShuttingDown())
 
     def run(self, frame: Frame) -> Coroutine[Any, Any, str | None]:
         if self._refuses(frame):  # it had waited
             frame.fail(ShuttingDown())
-        return self._dispatcher.run(frame)
-
-    def timeout(self, frame: Frame) -> float:
-        return self._dispatcher.timeout(frame)
+        return super().run(frame)
 
     def _refuses(self, frame: Frame) -> bool:
         return frame.error is None and not (frame.action or "").startswith("$")

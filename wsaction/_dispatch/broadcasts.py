@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
+from wsaction._connection.gates import Gate
 from wsaction._events.publish import session_of, tell
 from wsaction._protocol.close_codes import TRY_AGAIN_LATER
 from wsaction._protocol.event_frames import encode_event
@@ -194,25 +195,16 @@ class Group:
             self._running = False
 
 
-class BroadcastOrderGate:
-    """A `_connection.connection.Dispatcher` around the session of a connection in a group, which learns of its
-    frames."""
+class BroadcastOrderGate(Gate):
+    """Sends what a frame of a connection in a group broadcasts to its own client after the frame's reply."""
 
     __slots__ = ("_session",)
 
     def __init__(self, session: "Session") -> None:
+        super().__init__(session)
         self._session = session
 
-    def route(self, frame: Frame) -> None:
-        """As the session's."""
-        self._session.route(frame)
-
-    def timeout(self, frame: Frame) -> float:
-        """As the session's."""
-        return self._session.timeout(frame)
-
     async def run(self, frame: Frame) -> str | None:
-        """The frame's reply; what it broadcasts is told to its client after it."""
         group: Group = self._session.group  # type: ignore[assignment]  # which it joined before its first frame
         group.begin(frame)
         try:

@@ -19,7 +19,7 @@ from wsaction._handlers.action import Action, Binding
 from wsaction._handlers.dependencies import Dependencies
 from wsaction._handlers.route_table import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
 from wsaction._handlers.signatures import read_dependencies
-from wsaction._protocol.frames import Frame, current_frame, encode_reply, new_frame, quote, size_of
+from wsaction._protocol.frames import Frame, Lateness, current_frame, encode_reply, new_frame, quote, size_of
 from wsaction._protocol.scope import connection_captures
 from wsaction._utils.tasks import is_closed_with
 from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
@@ -170,7 +170,7 @@ class Session:
             unit, frame.unit = frame.unit, COMMITTING
             if unit is not None:
                 await unit.commit()
-                if frame.is_detached:
+                if frame.lateness is Lateness.DETACHED:
                     frame.let_go(failed=True)
                     return None
             if frame.held is not None:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsaction._connection.connection import Connection, Dispatcher, Receive, Send
-from wsaction._connection.gates import BlockingWatch, Gate
+from wsaction._connection.gates import AuthenticationGate, BlockingWatch
 from wsaction._connection.outbox import GONE, log_failed_send, send_close
 from wsaction._dispatch.broadcasts import BroadcastOrderGate, is_grouped, join_group
 from wsaction._dispatch.session import Session
@@ -154,7 +154,9 @@ async def _open(view: RootView, scope: Any, connection: Connection, runtime: Run
             state = await runtime.authenticator.open(scope, connection.limits.auth_timeout)
             is_awaited = state.awaited
             arriving, refreshed = partial(users.arrival, session), partial(recheck, session)
-            dispatcher = Gate(state, dispatcher, connection, arriving, refreshed, observed, debug=runtime.debug)
+            dispatcher = AuthenticationGate(
+                state, dispatcher, connection, arriving, refreshed, observed, debug=runtime.debug
+            )
     await may_connect(session)
     if runtime.here.draining:
         raise ShuttingDown
@@ -175,11 +177,11 @@ async def _serve_frames(
     try:
         if runtime.here.draining:  # since it was asked above
             connection.close(1012, RESTARTING)
-        if isinstance(dispatcher, Gate):
+        if isinstance(dispatcher, AuthenticationGate):
             dispatcher.watch()
         return await connection.serve(dispatcher)
     finally:
-        if isinstance(dispatcher, Gate):
+        if isinstance(dispatcher, AuthenticationGate):
             dispatcher.stop()
 
 
