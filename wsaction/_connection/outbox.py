@@ -49,7 +49,7 @@ class Outbox:
 
     __slots__ = (
         "_connection", "_direct", "_drop_events", "_firm", "_flusher", "_lost", "_max_bytes", "_next", "_offering",
-        "_seen", "_seen_at", "_sending", "_shrunk", "asgi_send", "dropped", "is_closed", "on_lost", "sent", "size",
+        "_seen", "_seen_at", "_sending", "_shrunk", "asgi_send", "is_closed", "on_lost", "sent", "size",
         "waiting",
     )  # fmt: skip
 
@@ -69,8 +69,7 @@ class Outbox:
         self.waiting: deque[str] | None = None
         self._firm = 0  # so many of the first that wait are no events, and need not be looked at again
         self.size = 0  # bytes of what waits
-        self.dropped = 0  # events
-        self._lost: Set[str] | None = NOTHING  # the routes of those; None: of too many
+        self._lost: Set[str] | None = NOTHING  # the routes whose events were dropped; None: too many of them
         self.on_lost: Callable[[Set[str] | None], None] | None = None
         self.is_closed = False  # nothing more is taken
 
@@ -209,7 +208,6 @@ class Outbox:
         waiting.rotate(self._firm)
 
     def _drop(self, text: str) -> None:
-        self.dropped += 1
         if self._lost is not None and (route := route_of(text)) is not None:
             self._lost = self._lost | {route} if len(self._lost) < MAX_LOST else None
 
