@@ -231,7 +231,7 @@ async def test_what_was_about_to_be_sent_is_sent_before_the_close_frame() -> Non
         closed.append(message.get("text", message["type"]))
 
     peer.outbox.asgi_send = send
-    await peer.outbox.say_close(1000, "")
+    await peer.outbox.flush_and_close(1000, "")
     assert closed == ["last", "websocket.close"]
 
 
@@ -258,8 +258,8 @@ async def test_another_message_of_the_same_sender_is_not_the_same_that_is_stuck(
     peer = await blocked(100)
     peer.outbox.put("second")
     assert [peer.outbox.stuck_for(now) for now in (1.0, 2.0)] == [0.0, 1.0]
-    sender, peer.outbox.sent = peer.outbox.sender(None), peer.outbox.sent + 1  # it has gone on to the next
-    assert peer.outbox.sender(None) is sender is not None
+    sender, peer.outbox.sent = peer.outbox.sending_task(None), peer.outbox.sent + 1  # it has gone on to the next
+    assert peer.outbox.sending_task(None) is sender is not None
     assert peer.outbox.stuck_for(3.0) == 0.0
     await peer.read_all()
 

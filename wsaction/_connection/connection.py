@@ -55,26 +55,42 @@ class Connection:
     """
 
     __slots__ = (
-        "_armed", "_at_work", "_base", "_deadlines", "_dispatcher", "_ended", "_lanes", "_receive", "_tasks",
-        "_waiting", "closing", "end_by", "leader", "limits", "loop", "on_limit", "outbox",
-    )  # fmt: skip
+        "_base_context",
+        "_deadlines",
+        "_dispatcher",
+        "_ended",
+        "_lanes",
+        "_pass_on_scheduled",
+        "_receive",
+        "_running",
+        "_running_before",
+        "_tasks",
+        "closing",
+        "end_by",
+        "leader",
+        "limits",
+        "loop",
+        "on_limit",
+        "outbox",
+    )
     read = staticmethod(decode)  # what a dialect takes over
 
     def __init__(
         self, receive: Receive, send: Send, limits: Limits, flusher: Flusher | None = None, *, drop_events: bool = False
     ) -> None:
-        self._receive, self.limits = receive, limits
+        self._receive = receive
+        self.limits = limits
         self.on_limit: Callable[[str, float], None] = nobody  # is told of each bound that no frame is answered with
         self.outbox = Outbox(send, self, limits.max_outbox_bytes, flusher or Flusher(), drop_events=drop_events)
         self.loop = asyncio.get_running_loop()  # which serves it
         self._ended: asyncio.Future[int] = self.loop.create_future()
         self.closing: tuple[int, str] | None = None  # the close frame that we owe the client
         self._tasks: set[asyncio.Task[None]] = set()
-        self._base: Context = copy_context()  # what every frame starts from; anew once it serves
-        self._at_work: Frame | None = None  # what the leader runs
+        self._base_context: Context = copy_context()  # what every frame starts from; anew once it serves
+        self._running: Frame | None = None  # what the leader runs
         self.leader: asyncio.Task[None] | None = None  # the task that reads, and runs each frame until it suspends
-        self._armed = False  # whether `_pass_on` is on its way
-        self._waiting: Frame | None = None  # what the leader ran when `_pass_on` last looked
+        self._pass_on_scheduled = False
+        self._running_before: Frame | None = None  # what the leader ran when `_pass_on` last looked
         self._lanes = Lanes(limits)
         self._deadlines = Deadlines(self, self._lanes.under_way)
         self.end_by = NEVER  # when all must be over that serves it, on the event loop's clock; known once it ends
@@ -84,7 +100,7 @@ class Connection:
         """Runs the accepted connection to its end and returns the close code, the peer's or ours."""
         self._dispatcher = dispatcher
         current_frame.set(None)
-        self._base = copy_context()
+        self._base_context = copy_context()
         self.outbox.open()
         self._lead_on()
         self._deadlines.look()
@@ -116,7 +132,7 @@ class Connection:
     @property
     def busy(self) -> bool:
         """Whether a frame is under way or a message on its way."""
-        return self._at_work is not None or bool(self._lanes.under_way) or self.outbox.busy
+        return self._running is not None or bool(self._lanes.under_way) or self.outbox.busy
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Ends the connection: what runs is cancelled, then the close frame is sent. The first call counts."""
@@ -127,7 +143,8 @@ class Connection:
     def close_for_limit(self, code: int, limit: str, reason: str) -> None:
         """Closes the connection because it has reached a bound; ``reason`` is told with the bound's value."""
         if not self._ended.done():
-            self.on_limit(limit, value := getattr(self.limits, limit))
+            value = getattr(self.limits, limit)
+            self.on_limit(limit, value)
             self.close(code, f"{reason}; {limit} is {value}" + (" s" if limit.endswith("timeout") else ""))
 
     def peer_disconnected(self, code: int) -> None:
@@ -174,7 +191,7 @@ class Connection:
             self.spawn(self._answer_all, waiting)
 
     async def _settle(self) -> None:
-        """Cancels what still runs and says goodbye; whoever serves us has the other half of the time."""
+        """Cancels what still runs and sends the close frame, in half of the time: `disconnect()` has the other half."""
         if self._ended.cancelled():  # with whoever serves us, who waited for it
             self.closing = 1012, ""
             self.outbox.end()
@@ -186,16 +203,16 @@ class Connection:
         if self.closing is not None:
             try:
                 async with asyncio.timeout_at(max(deadline, self.loop.time() + LAST_WORD)):
-                    await self.outbox.say_close(*self.closing)
+                    await self.outbox.flush_and_close(*self.closing)
             except TimeoutError:
                 logger.debug("the peer did not read its close frame, %s", self.closing[0])
         self.outbox.waiting = None
 
     async def _stop_tasks(self, timeout: float) -> None:
         """Waits for what it cancels, but not for ever: a handler may swallow its cancellation."""
-        # Where we say goodbye, a message that is half-way is sent before: what cancelling leaves of it, nobody knows.
-        goodbye = self.closing is not None and self.closing[0] != TRY_AGAIN_LATER
-        sending_task = self.outbox.sender(self.leader) if goodbye else None
+        # A message that is half-way is sent before a close frame: nobody knows what cancelling would leave of it.
+        sends_close = self.closing is not None and self.closing[0] != TRY_AGAIN_LATER
+        sending_task = self.outbox.sending_task(self.leader) if sends_close else None
         for task in self._tasks:
             if task is not sending_task:
                 task.cancel()
@@ -207,9 +224,10 @@ class Connection:
             if task is sending_task:  # the client does not read
                 task.cancel()
             else:
-                self.on_limit("drain_timeout", most := self.limits.drain_timeout)
-                late = f"{timeout:.3g} s after it was cancelled; drain_timeout is {most} s"
-                logger.error("an action still runs %s: %r", late, task)
+                drain_timeout = self.limits.drain_timeout
+                self.on_limit("drain_timeout", drain_timeout)
+                since = f"{timeout:.3g} s after it was cancelled; drain_timeout is {drain_timeout} s"
+                logger.error("an action still runs %s: %r", since, task)
 
     # ------------------------------------------------------------------------------------------------ what is too late
     def timeout(self, frame: Frame) -> float:
@@ -233,7 +251,7 @@ class Connection:
     # ------------------------------------------------------------------------------------------------ its tasks
     def spawn(self, work: Callable[..., Awaitable[None]], *args: Any) -> asyncio.Task[None]:
         """Starts a task of the connection's, in the context that every frame starts from."""
-        task = new_task(self.loop, self._watch(work, *args), self._base.copy())
+        task = new_task(self.loop, self._watch(work, *args), self._base_context.copy())
         self._tasks.add(task)
         return task
 
@@ -271,7 +289,7 @@ class Connection:
         """Reads frames and runs each; ends when one has suspended, since another task leads by then."""
         receive, read, limits, lanes, ended = self._receive, self.read, self.limits, self._lanes, self._ended.done
         fast_path_size = limits.max_frame_bytes // 4  # characters
-        reads, variables, deadlines = 0, len(self._base), self._deadlines
+        deadlines, variables, reads = self._deadlines, len(self._base_context), 0
         while True:
             try:
                 message = await receive()
@@ -292,37 +310,39 @@ class Connection:
             if lanes.under_way and not lanes.admit(frame, len(text or "")):
                 continue
             current_frame.set(frame)
-            self._at_work = frame
-            if not self._armed:
-                self._armed = True
+            self._running = frame
+            if not self._pass_on_scheduled:
+                self._pass_on_scheduled = True
                 self.loop.call_soon(self._pass_on)
             try:
                 reply = await dispatcher.run(frame)
                 if reply is not None:
                     await self.outbox.send(reply, frame)
             finally:
-                if self._at_work is frame:
-                    self._at_work = None
+                if self._running is frame:
+                    self._running = None
                 if frame.task is not None:
                     self._finished(frame)
             if frame.task is not None:  # it has suspended: another task leads
                 return
-            if len(copy_context()) != variables or (variables > 1 and set_since(self._base)):
+            if len(copy_context()) != variables or (variables > 1 and set_since(self._base_context)):
                 self._lead_on()  # the action set a context variable, which the next frame must not see
                 return
         self.peer_disconnected(message.get("code", NO_STATUS))
 
     def _pass_on(self) -> None:
         """The loop has its turn. If the leader waits within the same frame at the second one, another task reads on."""
-        frame = self._at_work
-        if frame is not None and frame is not self._waiting:
-            self._waiting = frame
+        frame = self._running
+        if frame is not None and frame is not self._running_before:
+            self._running_before = frame
             self.loop.call_soon(self._pass_on)
             return
-        self._armed, self._at_work, self._waiting = False, None, None
+        self._pass_on_scheduled = False
+        self._running = None
+        self._running_before = None
         if frame is not None:
             if self.outbox.is_sending(frame):
-                self.outbox.waits()
+                self.outbox.note_wait()
             frame.task = self.leader
             self._lanes.start(frame)
             self._deadlines.begin(frame, self._dispatcher.timeout(frame))

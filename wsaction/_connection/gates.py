@@ -128,7 +128,7 @@ class AuthenticationGate(Gate):
     async def _answer(self, frame: Frame) -> str | None:
         current_frame.set(None)  # no unit of work is its: what reads a token's row commits it by itself
         try:
-            data = await self._present(frame.body.get("data"))
+            data = json.dumps(await self._present(frame.body.get("data")), separators=(",", ":"))
             if frame.error is not None:  # cancelled, which the class that authenticates swallowed
                 raise frame.error
             if self._following is not None:  # to its end, although the frame be cancelled
@@ -145,8 +145,8 @@ class AuthenticationGate(Gate):
             if error.status < 500 and error.status not in _NO_VERDICT:
                 self._count_failure()
             return encode_error(frame, error)
-        frame.status, told = 200, json.dumps(data, separators=(",", ":"))
-        return encode_reply(reply_tail("$auth", frame.route), told, 200, frame.request_id)
+        frame.status = 200
+        return encode_reply(reply_tail("$auth", frame.route), data, 200, frame.request_id)
 
     async def _present(self, data: Any) -> dict[str, Any]:
         """Puts a credential in force, with all that comes of it, whatever has become of its frame meanwhile."""
@@ -155,18 +155,18 @@ class AuthenticationGate(Gate):
         if self._failures >= self._connection.limits.max_auth_failures:  # it is about to be closed
             raise NotAuthenticated("Too many credentials were refused on this connection.")
         with self._arriving():
-            told = await self._state.present(data)
+            reply_data = await self._state.present(data)
         self.watch()
         if self._refreshed is not None and not self._connection.is_closed:
             self._following = self._refreshed()
-        return told
+        return reply_data
 
     def _count_failure(self) -> None:
         """Closes the connection once too many credentials were refused, behind the reply to the last of them."""
         self._failures += 1
         if self._failures >= self._connection.limits.max_auth_failures:
-            why = "too many credentials were refused"
-            self._loop.call_soon(self._connection.close_for_limit, POLICY_VIOLATION, "max_auth_failures", why)
+            reason = "too many credentials were refused"
+            self._loop.call_soon(self._connection.close_for_limit, POLICY_VIOLATION, "max_auth_failures", reason)
 
     def watch(self) -> None:
         """Sets the alarm by the state's deadline, or closes what is overdue. To be called once accepted."""

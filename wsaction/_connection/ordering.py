@@ -51,10 +51,11 @@ class Lanes:
         behind = key is not None and key in self._lanes
         if not behind and len(self.under_way) < self._limits.max_concurrency:
             return True
-        if self._waiting >= (most := self._limits.max_queued_actions):
-            return _refuse(frame, Busy(ctx={"limit": "max_queued_actions", "value": most}))
-        if self._waiting and self._bytes + size > (most := self._limits.max_queued_bytes):
-            return _refuse(frame, Busy(ctx={"limit": "max_queued_bytes", "value": most}))
+        limits = self._limits
+        if self._waiting >= limits.max_queued_actions:
+            return _refuse(frame, Busy(ctx={"limit": "max_queued_actions", "value": limits.max_queued_actions}))
+        if self._waiting and self._bytes + size > limits.max_queued_bytes:
+            return _refuse(frame, Busy(ctx={"limit": "max_queued_bytes", "value": limits.max_queued_bytes}))
         self._waiting += 1
         self._bytes += size
         frame.size = size

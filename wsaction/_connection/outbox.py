@@ -48,26 +48,45 @@ class Outbox:
     """
 
     __slots__ = (
-        "_connection", "_direct", "_drop_events", "_firm", "_flusher", "_lost", "_max_bytes", "_next", "_offering",
-        "_seen", "_seen_at", "_sending", "_shrunk", "asgi_send", "is_closed", "on_lost", "sent", "size",
+        "_connection",
+        "_direct",
+        "_drops_events",
+        "_flusher",
+        "_leading_replies",
+        "_lost",
+        "_max_bytes",
+        "_next",
+        "_offer_waiters",
+        "_seen",
+        "_seen_at",
+        "_sending",
+        "_space_freed",
+        "asgi_send",
+        "is_closed",
+        "on_lost",
+        "sent",
+        "size",
         "waiting",
-    )  # fmt: skip
+    )
 
     def __init__(
         self, asgi_send: Send, connection: "Connection", max_bytes: int, flusher: Flusher, *, drop_events: bool = False
     ) -> None:
-        self.asgi_send, self._connection, self._flusher = asgi_send, connection, flusher
-        self._max_bytes, self._drop_events = max_bytes, drop_events
+        self.asgi_send = asgi_send
+        self._connection = connection
+        self._flusher = flusher
+        self._max_bytes = max_bytes
+        self._drops_events = drop_events
         self._next: str | None = None  # what is about to be sent, before all that waits, and counts as sent
         self._sending: Any = True  # whose work it is: a frame's, a task's, or anybody's; False: nothing is on its way
         self._direct = True  # whether a reply may go straight through: the last sends did not have to wait
         self.sent = 0  # messages that had waited, and those that are no frame's reply
         self._seen: tuple[Any, int] | None = None  # what was on its way when `stuck_for` last asked, and since when
         self._seen_at = 0.0
-        self._offering: deque[asyncio.Future[None]] | None = None  # who waits until nothing is before them
-        self._shrunk: asyncio.Event | None = None  # set when less waits; there while anybody waits for that
+        self._offer_waiters: deque[asyncio.Future[None]] | None = None  # who waits until nothing is before them
+        self._space_freed: asyncio.Event | None = None  # set when less waits; there while anybody waits for that
         self.waiting: deque[str] | None = None
-        self._firm = 0  # so many of the first that wait are no events, and need not be looked at again
+        self._leading_replies = 0  # so many of the first that wait are no events, and need not be looked at again
         self.size = 0  # bytes of what waits
         self._lost: Set[str] | None = NOTHING  # the routes whose events were dropped; None: too many of them
         self.on_lost: Callable[[Set[str] | None], None] | None = None
@@ -78,21 +97,22 @@ class Outbox:
         """Whether a message is on its way."""
         return bool(self._sending)
 
-    def stuck_for(self, now: float, late: float = 0.0) -> float:
+    def stuck_for(self, now: float, blocked_for: float = 0.0) -> float:
         """How long the same message has been on its way, in seconds, as far as was seen: asked from time to time.
 
-        The last ``late`` seconds do not count: the loop was blocked, so that nothing could be seen to go on.
+        The last ``blocked_for`` seconds do not count: the loop was blocked, so that nothing could be seen to go on.
         """
         if not self._sending:
             self._seen = None
             return 0.0
         if self._seen != (on_its_way := (self._sending, self.sent)):
-            self._seen, self._seen_at = on_its_way, now
+            self._seen = on_its_way
+            self._seen_at = now
         else:
-            self._seen_at += late
+            self._seen_at += blocked_for
         return now - self._seen_at
 
-    def sender(self, leader: asyncio.Task[None] | None) -> asyncio.Task[None] | None:
+    def sending_task(self, leader: asyncio.Task[None] | None) -> asyncio.Task[None] | None:
         """The connection's task that is half-way through a message, where there is one; it ends once that is sent.
 
         A reply's may be the ``leader``, which is a follower from now on: it is to read no more.
@@ -107,7 +127,7 @@ class Outbox:
         """Whether the frame's reply is half-way."""
         return self._sending is frame
 
-    def waits(self) -> None:
+    def note_wait(self) -> None:
         """A send was seen to wait: those that follow are the flusher's, until it is emptied without waiting."""
         self._direct = False
 
@@ -117,7 +137,7 @@ class Outbox:
         if self._sending:
             self._flusher.add(self)
         else:
-            self._let_offer()
+            self._wake_offer()
 
     def translate(self, text: str, by: Frame | None = None) -> str:
         """A message as the client is to get it: here, as it is. ``by`` is the frame whose reply it is."""
@@ -146,15 +166,16 @@ class Outbox:
             self._sending = False
             if self.waiting or self._lost is not NOTHING:
                 self.open()
-            elif self._offering:
-                self._let_offer()
+            elif self._offer_waiters:
+                self._wake_offer()
 
     def put(self, text: str) -> None:
         """Sends a message without ever waiting: behind what waits. Past the bound the policy says what happens."""
         if self.is_closed:
             return
         if not self._sending and len(text) * 4 <= self._max_bytes:  # a character is 4 bytes at most
-            self._sending, self._next = True, text
+            self._sending = True
+            self._next = text
             self._flusher.add(self)
             return
         if type(self._sending) is Frame:  # its send waits, as this one is asked for meanwhile
@@ -173,7 +194,7 @@ class Outbox:
     # ------------------------------------------------------------------------------------------------ past the bound
     def _make_room(self, text: str, size: int) -> bool:
         """Whether a message fits once the oldest events are dropped; where it does not, the policy is followed."""
-        if self._drop_events:
+        if self._drops_events:
             self._drop_oldest(size)
             if self.size + size <= self._max_bytes:
                 self._connection.on_limit("max_outbox_bytes", self._max_bytes)
@@ -182,7 +203,7 @@ class Outbox:
                 self._drop(text)
                 self._connection.on_limit("max_outbox_bytes", self._max_bytes)
                 if not self._sending:  # it alone is larger than the bound
-                    self._tell_lost()
+                    self._report_lost()
                 return False
         self._connection.close_for_limit(TRY_AGAIN_LATER, "max_outbox_bytes", "slow consumer")
         return False
@@ -193,9 +214,9 @@ class Outbox:
         Each message is looked at once: else a client that lets replies pile up would make every event dear.
         """
         waiting = deque[str]() if self.waiting is None else self.waiting
-        if not (unknown := len(waiting) - self._firm):
+        if not (unknown := len(waiting) - self._leading_replies):
             return
-        waiting.rotate(-self._firm)
+        waiting.rotate(-self._leading_replies)
         while unknown and self.size + size > self._max_bytes:
             unknown -= 1
             text = waiting.popleft()
@@ -204,17 +225,18 @@ class Outbox:
                 self._drop(text)
             else:
                 waiting.append(text)
-                self._firm += 1
-        waiting.rotate(self._firm)
+                self._leading_replies += 1
+        waiting.rotate(self._leading_replies)
 
     def _drop(self, text: str) -> None:
         if self._lost is not None and (route := route_of(text)) is not None:
             self._lost = self._lost | {route} if len(self._lost) < MAX_LOST else None
 
-    def _tell_lost(self) -> None:
+    def _report_lost(self) -> None:
         """There is room again for saying of which routes something was dropped. What is dropped as that is said is said
         the next time."""
-        lost, self._lost = self._lost, NOTHING
+        lost = self._lost
+        self._lost = NOTHING
         if self.on_lost is not None:
             self.on_lost(lost)
 
@@ -226,16 +248,16 @@ class Outbox:
         """Puts a message once all that was given before is sent: who offers waits with a client that reads slowly."""
         while self._sending:
             waiter = asyncio.get_running_loop().create_future()
-            if self._offering is None:
-                self._offering = deque()
-            self._offering.append(waiter)
+            if self._offer_waiters is None:
+                self._offer_waiters = deque()
+            self._offer_waiters.append(waiter)
             try:
                 await waiter
             except asyncio.CancelledError:
-                if waiter in self._offering:
-                    self._offering.remove(waiter)
+                if waiter in self._offer_waiters:
+                    self._offer_waiters.remove(waiter)
                 else:  # it was its turn
-                    self._let_offer()
+                    self._wake_offer()
                 raise
         self.put(text)
 
@@ -245,14 +267,14 @@ class Outbox:
         Who waits is an action of the connection, so that there are no more of them than ``max_concurrency``.
         """
         while self.size and self.size + size > self._max_bytes // 2 and not self.is_closed:
-            self._shrunk = self._shrunk or asyncio.Event()
-            await self._shrunk.wait()
+            self._space_freed = self._space_freed or asyncio.Event()
+            await self._space_freed.wait()
 
-    def tell_room(self) -> None:
+    def wake_waiting(self) -> None:
         """Less waits than before, or it has ended: wakes those who wait for room."""
-        if self._shrunk is not None:
-            self._shrunk.set()
-            self._shrunk = None
+        if self._space_freed is not None:
+            self._space_freed.set()
+            self._space_freed = None
 
     def end(self) -> None:
         """Its connection is over: nothing more is taken, and nobody waits for room."""
@@ -262,17 +284,17 @@ class Outbox:
             self.waiting = self.waiting or deque()
             self.waiting.appendleft(text)
             self.size += size_of(text)
-        self.tell_room()
+        self.wake_waiting()
 
-    def _let_offer(self) -> None:
+    def _wake_offer(self) -> None:
         """Wakes the first of those who wait to offer."""
-        while self._offering and not self._sending:
-            waiter = self._offering.popleft()
+        while self._offer_waiters and not self._sending:
+            waiter = self._offer_waiters.popleft()
             if not waiter.done():  # else it was cancelled, and has yet to notice
                 waiter.set_result(None)
                 return
 
-    async def say_close(self, code: int, reason: str) -> None:
+    async def flush_and_close(self, code: int, reason: str) -> None:
         """Sends what still waits, unless the client is too slow for it, then the close frame."""
         try:
             while self.waiting and code != TRY_AGAIN_LATER:
@@ -288,7 +310,7 @@ class Outbox:
             self._next = None
         elif (self.waiting or self._lost is not NOTHING) and not self.is_closed:
             if not self.waiting:
-                self._tell_lost()  # which waits from now on, unless there is no room for that either
+                self._report_lost()  # which waits from now on, unless there is no room for that either
             text = self._pop() if self.waiting else None
         if text is None:
             self.pause()
@@ -300,19 +322,19 @@ class Outbox:
         """The first of what waits; there is room then where it was."""
         waiting: Any = self.waiting
         text: str = waiting.popleft()
-        self._firm = max(self._firm - 1, 0)
+        self._leading_replies = max(self._leading_replies - 1, 0)
         self.size -= len(text) if text.isascii() else size_of(text)
-        self.tell_room()
+        self.wake_waiting()
         if self._lost is not NOTHING and self.size <= self._max_bytes // 2:
-            self._tell_lost()
+            self._report_lost()
         return text
 
     def pause(self) -> None:
         """Nothing is on its way."""
         self._direct = self._sending is True  # else this task was adopted, since it had to wait
         self._sending = False
-        if self._offering:
-            self._let_offer()
+        if self._offer_waiters:
+            self._wake_offer()
 
     def failed(self, exc: BaseException) -> None:
         """A send raised something."""
@@ -348,14 +370,14 @@ def log_failed_send(what: str, exc: BaseException) -> None:
 async def send_close(asgi_send: Send, code: int, reason: str) -> None:
     """Sends a close frame. Raises nothing of the server's: one that refuses the code, as daphne does those between 1001
     and 2999, is given one of the application's own in its place, 4009 for 1009."""
-    for told in (code, 3_000 + code) if code < 2_000 else (code,):
+    for allowed_code in (code, 3_000 + code) if code < 2_000 else (code,):
         try:
-            await asgi_send({"type": "websocket.close", "code": told, "reason": cut_reason(reason)})
+            await asgi_send({"type": "websocket.close", "code": allowed_code, "reason": cut_reason(reason)})
         except GONE as exc:
-            log_failed_send(f"the close frame, {told}", exc)
+            log_failed_send(f"the close frame, {allowed_code}", exc)
             return
         except Exception as exc:
-            log_failed_send(f"the close frame, {told}", exc)
+            log_failed_send(f"the close frame, {allowed_code}", exc)
         else:
             return
 

@@ -95,7 +95,8 @@ class Group:
     __slots__ = ("_held", "_running", "_session", "_under_way", "_waiting", "hears", "place")
 
     def __init__(self, session: "Session", *, hears: bool) -> None:
-        self._session, self.hears = session, hears
+        self._session = session
+        self.hears = hears
         self.place = _topic(session.consumer), ""  # its topic, and the route that nobody sees
         self._waiting: deque[dict[str, Any]] = deque()
         self._running = False

@@ -65,9 +65,12 @@ class Session:
     def __init__(
         self, table: RouteTable, runtime: "Runtime", scope: Any, connection: Connection, consumer: "AsyncAPIConsumer"
     ) -> None:
-        self.table, self.runtime, self.scope = table, runtime, scope
+        self.table = table
+        self.runtime = runtime
+        self.scope = scope
         self.direct = not runtime.middleware  # nothing stands before an action
-        self.connection, self.consumer = connection, consumer
+        self.connection = connection
+        self.consumer = consumer
         self.group: Group | None = None  # which its consumer's broadcasts are told to
         self.grants: dict[tuple[str, str], Any] = {}  # what its subscriptions were allowed, by topic and route
         self._name: str | None = None
@@ -94,7 +97,8 @@ class Session:
         query = self.scope.get("query_string", b"").decode("latin-1")
         call = Target("", None, args, captures, "", query).call("", self.table, frame)
         call.name = None
-        frame.consumer, frame.call = self.consumer, call
+        frame.consumer = self.consumer
+        frame.call = call
         return frame
 
     def route(self, frame: Frame) -> None:
@@ -106,7 +110,9 @@ class Session:
         except KeyError:
             self._resolve(frame)
         else:
-            frame.consumer, frame.call, frame.key = self.consumer, call, call.key
+            frame.consumer = self.consumer
+            frame.call = call
+            frame.key = call.key
 
     def _resolve(self, frame: Frame) -> None:
         """`route`, of what no frame has called yet, or is not kept."""
@@ -114,7 +120,9 @@ class Session:
             target = self.targets.resolve(frame.route)
             action: str = frame.action  # type: ignore[assignment]  # it has one, or an error
             call = target.calls.get(action) or target.call(action, self.table, frame)
-            frame.consumer, frame.call, frame.key = self.consumer, call, call.key
+            frame.consumer = self.consumer
+            frame.call = call
+            frame.key = call.key
         except Exception as exc:  # a converter may raise anything
             frame.refuse(to_api_error(exc, what=_told(frame), debug=self.runtime.debug))
 
@@ -155,7 +163,8 @@ class Session:
                 result = await self._depend(frame, action, handler, binding, action.dependencies)
             if frame.error is not None:  # cancelled, which the action swallowed; or something was asked and not awaited
                 raise frame.error
-            frame.status, reply = action.status, None
+            frame.status = action.status
+            reply = None
             if not action.silent and (frame.held is None or not frame.is_answered_by_held(result)):
                 if action.returns_status is not False:
                     result, frame.status = action.split(result)
@@ -167,7 +176,8 @@ class Session:
                     reply = encode_reply(call.tail, data, frame.status, request_id)
                 if len(reply) > self.fast_path_size and (error := self._too_large(reply)) is not None:
                     raise error
-            unit, frame.unit = frame.unit, COMMITTING
+            unit = frame.unit
+            frame.unit = COMMITTING
             if unit is not None:
                 await unit.commit()
                 if frame.lateness is Lateness.DETACHED:

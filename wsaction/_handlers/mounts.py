@@ -53,13 +53,24 @@ class MountedHandler:
     """A handler at its place in a table: its class, and a plan for each action that its route has."""
 
     __slots__ = (
-        "_beside", "_compiled", "_initkwargs", "above", "action_names", "actions", "handler_class", "is_consumer",
-        "no_such_action", "plans", "throttles", "topic_space",
-    )  # fmt: skip
+        "_beside",
+        "_compiled",
+        "_initkwargs",
+        "above",
+        "action_names",
+        "actions",
+        "handler_class",
+        "is_consumer",
+        "no_such_action",
+        "plans",
+        "throttles",
+        "topic_space",
+    )
     topic_space: str  # the first pattern whose handler has the same get_topic(): names of topics are within it
 
     def __init__(self, view: View, above: "tuple[MountedHandler, ...]" = ()) -> None:
-        self.handler_class, self.actions = view.handler_class, view.actions
+        self.handler_class = view.handler_class
+        self.actions = view.actions
         self._initkwargs = tuple(view.initkwargs.items())
         self.is_consumer: bool = view.handler_class.is_consumer
         self.above = above  # the root and the handlers whose `routepatterns` lead here

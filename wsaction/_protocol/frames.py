@@ -60,6 +60,7 @@ class Lateness(IntEnum):
     DETACHED = 2  # another frame was answered in its place
 
 
+@dataclass(slots=True, init=False, repr=False, eq=False)
 class Frame:
     """One request. Its fields say which state it is in; nothing changes that state but the functions named here.
 
@@ -84,27 +85,6 @@ class Frame:
     these: the frame has an error as long as a check is not awaited. ``action`` is None and ``route`` is "" where they
     could not be read; ``request_id`` is None when there was none.
     """
-
-    __slots__ = (
-        "_kwargs",
-        "action",
-        "asks_object",
-        "body",
-        "call",
-        "consumer",
-        "deadline",
-        "error",
-        "held",
-        "key",
-        "lateness",
-        "noted",
-        "request_id",
-        "route",
-        "size",
-        "status",
-        "task",
-        "unit",
-    )
 
     _kwargs: dict[str, Any]
     asks_object: tuple[Any, Any]  # what its get_object() was given, once that has found the object that it names
@@ -184,7 +164,8 @@ class Frame:
 
     def let_go(self, *, failed: bool = False) -> None:
         """The work that waits for the reply goes on, or is undone."""
-        held, self.held = self.held, None
+        held = self.held
+        self.held = None
         for work in held or ():
             (work.undo if failed else work.go_on)()
 
@@ -240,7 +221,7 @@ def set_since(base: Context) -> bool:
     """Whether a context variable of the application's was set since ``base``: by identity, as values compare as they
     like."""
     now = copy_context()
-    return any(now.get(one, _UNSET) is not value for one, value in base.items() if one is not current_frame)
+    return any(now.get(var, _UNSET) is not value for var, value in base.items() if var is not current_frame)
 
 
 def decode(text: str | None, limits: Limits) -> Frame:
@@ -273,14 +254,14 @@ def decode(text: str | None, limits: Limits) -> Frame:
         frame.error = _over(
             "max_route_length", limits.max_route_length, f"The route has {len(route)} characters", "route"
         )
-    most = limits.max_json_depth
+    max_depth = limits.max_json_depth
     if (
         # It was read, so it is a text. Shorter ones have no room for so many brackets, beside what they say.
-        len(text) - len(action) - len(route) > 2 * most + _NO_BRACKETS  # type: ignore[arg-type]
-        and text.count("[") + text.count("{") > most  # type: ignore[union-attr]
-        and _deeper(body, most)
+        len(text) - len(action) - len(route) > 2 * max_depth + _NO_BRACKETS  # type: ignore[arg-type]
+        and text.count("[") + text.count("{") > max_depth  # type: ignore[union-attr]
+        and _deeper(body, max_depth)
     ):
-        frame.error = _too_deep(most)
+        frame.error = _too_deep(max_depth)
     return frame
 
 
@@ -339,8 +320,8 @@ def encode_reply(tail: str, data: str, status: int, request_id: str | int | None
     """
     if request_id is None:
         return f'{{"errors":[],"data":{data}{tail}{status}}}'
-    told = quote(request_id) if type(request_id) is str else request_id
-    return f'{{"errors":[],"data":{data}{tail}{status},"request_id":{told}}}'
+    id_json = quote(request_id) if type(request_id) is str else request_id
+    return f'{{"errors":[],"data":{data}{tail}{status},"request_id":{id_json}}}'
 
 
 def tail_of(frame: Frame) -> str:
@@ -373,20 +354,18 @@ def _unreadable(text: str | None, exc: Exception, max_depth: int) -> APIError:
 
 def malformed(body: dict[str, Any]) -> APIError:
     """What is wrong with the envelope, its first fault told with its place."""
-    for key, kinds, wanted in (
-        ("action", (str,), "a string"),
-        ("route", (str,), "a string, or absent"),
-    ):
-        if type(body.get(key, "" if key == "route" else None)) not in kinds:
-            came = f", not {_json_name(body[key])}" if key in body else "; it is missing"
-            return InvalidFrame(f"{key} is {wanted}{came}.", loc=(key,))
+    if "action" not in body:
+        return InvalidFrame("action is a string; it is missing.", loc=("action",))
+    for key, expected in (("action", "a string"), ("route", "a string, or absent")):
+        if type(body.get(key, "")) is not str:
+            return InvalidFrame(f"{key} is {expected}, not {_json_name(body[key])}.", loc=(key,))
     return InvalidFrame(
         f"request_id is a string or an integer, or absent, not {_json_name(body['request_id'])}.", loc=("request_id",)
     )
 
 
-def _too_deep(most: int) -> APIError:
-    return _over("max_json_depth", most, "Its arrays and objects are nested too deep")
+def _too_deep(max_depth: int) -> APIError:
+    return _over("max_json_depth", max_depth, "Its arrays and objects are nested too deep")
 
 
 def _over(limit: str, value: int, what: str, *loc: str) -> APIError:
@@ -400,9 +379,9 @@ def _deeper(container: Any, limit: int) -> bool:
         limit -= 1
         level = [
             member
-            for one in level
-            if one
-            for member in (one.values() if type(one) is dict else one)
+            for value in level
+            if value
+            for member in (value.values() if type(value) is dict else value)
             if (kind := type(member)) is list or kind is dict
         ]
     return bool(level)

@@ -63,7 +63,8 @@ class Authenticator:
         self._of_data = tuple(one for one in self.classes if _takes_data(one))
         self._bearer = any(isinstance(one, BearerAuthentication) for one in self.classes)
         self._secret_headers = {name.lower().encode() for one in self.classes for name in one.secret_headers}
-        self.user_id, self.clock = user_id, clock
+        self.user_id = user_id
+        self.clock = clock
         self.first_frame = any(one.first_frame for one in self.classes)
         if self.first_frame and not self._of_data:
             raise ImproperlyConfigured(
@@ -125,7 +126,9 @@ class Authenticator:
             raise
         except BaseException as exc:  # what it awaited may have been cancelled; that is a failure like any other
             if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
-                exc.args, exc.__cause__, exc.__context__ = (), None, None
+                exc.args = ()
+                exc.__cause__ = None
+                exc.__context__ = None
                 raise
             if isinstance(exc, TimeoutError) and bound.expired():
                 logger.warning("%s took longer than %g s", where, seconds)
@@ -163,7 +166,9 @@ class AuthenticationState:
     __slots__ = ("_admitted", "_authenticator", "_clock", "_presenting", "_scope", "_timeout", "credential", "deadline")
 
     def __init__(self, authenticator: Authenticator, scope: Scope, auth_timeout: float) -> None:
-        self._authenticator, self._scope, self._timeout = authenticator, scope, auth_timeout
+        self._authenticator = authenticator
+        self._scope = scope
+        self._timeout = auth_timeout
         self._clock = authenticator.clock
         self._presenting = False
         self._admitted = not authenticator.first_frame or is_authenticated(scope.get("user"))
@@ -231,7 +236,9 @@ class AuthenticationState:
         at = credential.expires_at
         if at is not None and at <= self._clock():
             raise NotAuthenticated("The credential has expired.")
-        self.credential, self.deadline, self._admitted = credential, None if at == math.inf else at, True
+        self.credential = credential
+        self.deadline = None if at == math.inf else at
+        self._admitted = True
         self._scope["user"], self._scope["auth"] = credential.user, credential.auth
 
 

@@ -364,7 +364,9 @@ class _Compiler:
     """Reads the entries of one ``permission_classes``, each of them once, and names ``owner`` in errors."""
 
     def __init__(self, owner: str, connects: bool, actions: Mapping[str, str]) -> None:
-        self.owner, self.connects, self.actions = owner, connects, actions
+        self.owner = owner
+        self.connects = connects
+        self.actions = actions
         self.known: dict[int, dict[str, Method]] = {}
 
     def all_of(self, conjuncts: Iterable[Ask | None]) -> Ask | None:
