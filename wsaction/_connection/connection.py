@@ -237,7 +237,7 @@ class Connection:
     def stop(self, frame: Frame, error: APIError) -> None:
         """Cancels a frame under way; it is answered with ``error`` once it has ended, or soon if it does not."""
         frame.stop(error)
-        self._deadlines.is_stopped(frame)
+        self._deadlines.extend(frame)
 
     def answer_and_detach(self, frame: Frame) -> None:
         """Answers a frame whose action or commit does not end. It keeps its place under way until it does.

@@ -54,12 +54,9 @@ class Deadlines:
         """Something is being sent, by no frame."""
         self.alarm.by(self._loop.time() + self._connection.limits.send_timeout / 8)
 
-    def is_stopped(self, frame: Frame) -> None:
-        """A frame was cancelled: it is to end soon, or is answered without it."""
-        self._extend(frame, CANCEL_GRACE)
-
-    def _extend(self, frame: Frame, after: float) -> None:
-        frame.deadline = self._loop.time() + after
+    def extend(self, frame: Frame, seconds: float = CANCEL_GRACE) -> None:
+        """Gives a frame that was stopped, or is committing, so many seconds to end; then it is answered without it."""
+        frame.deadline = self._loop.time() + seconds
         self.alarm.by(frame.deadline)
 
     def look(self) -> None:
@@ -98,7 +95,7 @@ class Deadlines:
             self._connection.stop(frame, ActionTimeout(f"This took longer than {seconds:g} s.", ctx))
         elif frame.lateness is Lateness.NONE:
             frame.lateness = Lateness.COMMIT  # it is too late to time out
-            self._extend(frame, COMMIT_GRACE)
+            self.extend(frame, COMMIT_GRACE)
         else:
             _, ctx = self._bound(frame)
             frame.fail(ActionTimeout("Its commit goes on and on; whether it is kept is not known.", ctx))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from wsaction._connection.deadlines import NEVER
 from wsaction._protocol.close_codes import POLICY_VIOLATION
 from wsaction._protocol.frames import Frame, current_frame, encode_reply, reply_tail
 from wsaction._utils.timer import Alarm
@@ -30,7 +31,6 @@ __all__ = ("AuthenticationGate", "BlockingWatch", "DrainGate", "Gate")
 logger = logging.getLogger("wsaction")
 
 _LONGEST = 3_600.0  # seconds that the alarm is set for; the clock that credentials expire by may be set meanwhile
-_NEVER = float("inf")
 _NO_VERDICT = (405, 408, 429)  # on a credential; any other refusal of its class's own counts as one that is bad
 
 
@@ -115,7 +115,7 @@ class AuthenticationGate(Gate):
         return super().run(frame)
 
     def timeout(self, frame: Frame) -> float:
-        return _NEVER if frame.action == "$auth" else super().timeout(frame)  # it has auth_timeout
+        return NEVER if frame.action == "$auth" else super().timeout(frame)  # it has auth_timeout
 
     async def _answer_observed(self, frame: Frame, observed: Callable[[Frame, float], None]) -> str | None:
         started = self._loop.time()

@@ -7,7 +7,6 @@ take many times its bytes so.
 """
 
 from collections import deque
-from collections.abc import Iterator
 
 from wsaction._protocol.frames import Frame
 from wsaction.exceptions import APIError, Busy, DuplicateRequestID
@@ -124,7 +123,7 @@ class Lanes:
 
     def withdraw_all(self) -> list[Frame]:
         """Takes out all that wait, each lane's in order."""
-        waiting = list(self._all_waiting())
+        waiting = [*(self._ready or ()), *(frame for lane in self._lanes.values() for frame in lane or ())]
         for frame in waiting:
             self.withdraw(frame)
         return waiting
@@ -135,11 +134,6 @@ class Lanes:
         self._ids.clear()
         self._ready = None
         self._waiting = self._bytes = 0
-
-    def _all_waiting(self) -> Iterator[Frame]:
-        yield from self._ready or ()
-        for lane in self._lanes.values():
-            yield from lane or ()
 
     def _now_ready(self, frame: Frame) -> None:
         if self._ready is None:

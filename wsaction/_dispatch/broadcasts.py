@@ -56,8 +56,7 @@ async def broadcast(handler: "AsyncAPIActionHandler", kind: str | None, data: st
 
 def is_grouped(session: "Session") -> bool:
     """Whether anything is ever told to the group of a connection's consumer."""
-    grouped: bool = session.consumer.group_send_lookup_kwargs is not None or session.table.broadcasts
-    return grouped
+    return session.consumer.group_send_lookup_kwargs is not None or session.table.broadcasts
 
 
 async def join_group(session: "Session", *, hears: bool) -> "Group | None":
@@ -75,24 +74,35 @@ def _topic(handler: "AsyncAPIActionHandler") -> str:
     this name, whatever else it captured."""
     scope = handler.scope
     _, captured = connection_captures(scope)
-    for owner, known in ((handler, handler.kwargs), (handler.consumer, captured)):
+    for owner, captures in ((handler, handler.kwargs), (handler.consumer, captured)):
         name = owner.group_send_lookup_kwargs
         if name is None:
             continue
-        if known.get(name) is None:
+        if captures.get(name) is None:
             raise ImproperlyConfigured(
                 f"{type(owner).__name__}.group_send_lookup_kwargs is {name!r}, which its path does not capture; it has "
-                f"{', '.join(known) or 'none'}"
+                f"{', '.join(captures) or 'none'}"
             )
-        pattern, asked = scope.get(PATTERN_KEY, ""), handler.consumer.group_send_lookup_kwargs or name
-        return group_topic(pattern, asked, str(known[name]))
+        group_name = handler.consumer.group_send_lookup_kwargs or name
+        return group_topic(scope.get(PATTERN_KEY, ""), group_name, str(captures[name]))
     return group_topic(connection_path(scope))
 
 
 class Group:
     """One connection in its group: a `_pubsub.subscription.Subscriber`."""
 
-    __slots__ = ("_held", "_running", "_session", "_under_way", "_waiting", "hears", "place")
+    __slots__ = (
+        "_held",
+        "_running",
+        "_session",
+        "_under_way",
+        "_waiting",
+        "capacity",
+        "close",
+        "hears",
+        "place",
+        "wait_for_space",
+    )
 
     def __init__(self, session: "Session", *, hears: bool) -> None:
         self._session = session
@@ -100,28 +110,17 @@ class Group:
         self.place = _topic(session.consumer), ""  # its topic, and the route that nobody sees
         self._waiting: deque[dict[str, Any]] = deque()
         self._running = False
-        self._under_way: dict[Frame, bool] = {}  # whether what is told now is told after its reply
-        self._held: deque[tuple[str, list[Frame]]] = deque()  # what was told, and after whose replies
-
-    @property
-    def capacity(self) -> int:
-        """Bytes that may wait."""
-        capacity: int = self._session.connection.capacity
-        return capacity
+        self._under_way: dict[Frame, bool] = {}  # whether broadcasts wait for its reply
+        self._held: deque[tuple[str, list[Frame]]] = deque()  # broadcasts, and the frames whose replies they wait for
+        connection = session.connection
+        self.capacity = connection.capacity
+        self.wait_for_space = connection.wait_for_space
+        self.close = connection.close
 
     @property
     def is_closed(self) -> bool:
         """Whether the connection is over."""
-        ended: bool = self._session.connection.is_closed
-        return ended
-
-    async def wait_for_space(self, size: int) -> None:
-        """Waits until so much more may be put."""
-        await self._session.connection.wait_for_space(size)
-
-    def close(self, code: int, reason: str) -> None:
-        """Ends the connection."""
-        self._session.connection.close(code, reason)
+        return self._session.connection.is_closed
 
     def begin(self, frame: Frame) -> None:
         """A frame of this connection is under way."""
@@ -141,22 +140,22 @@ class Group:
 
     def _release(self, frame: Frame) -> None:
         del self._under_way[frame]
-        while self._held and not any(one in self._under_way for one in self._held[0][1]):
-            self._tell(self._held.popleft()[0])
+        while self._held and not any(frame in self._under_way for frame in self._held[0][1]):
+            self._deliver(self._held.popleft()[0])
 
     def put(self, text: str) -> None:
         """The hub's: something was told to the group."""
         if not self.hears:
             return
-        before = [frame for frame, holds in self._under_way.items() if holds]
-        if not before and not self._held:
-            self._tell(text)
+        frames = [frame for frame, holds in self._under_way.items() if holds]
+        if not frames and not self._held:
+            self._deliver(text)
         elif len(self._held) < MAX_WAITING:
-            self._held.append((text, before))
+            self._held.append((text, frames))
         else:
             self._close()
 
-    def _tell(self, text: str) -> None:
+    def _deliver(self, text: str) -> None:
         consumer = self._session.consumer
         if text.startswith(_GENERAL_START) and not hasattr(consumer, method_name(GENERAL)):
             self._session.connection.put(text[len(_GENERAL_START) : -1])
@@ -173,12 +172,12 @@ class Group:
         self._waiting.append(event)
         if not self._running and not self.is_closed:
             self._running = True
-            self._session.connection.spawn(self._work_off)
+            self._session.connection.spawn(self._run_methods)
 
     def _close(self) -> None:
         self.close(TRY_AGAIN_LATER, f"slow consumer; {MAX_WAITING} broadcasts wait for it")
 
-    async def _work_off(self) -> None:
+    async def _run_methods(self) -> None:
         """Gives the events to the consumer's methods, one after the other."""
         consumer = self._session.consumer
         try:

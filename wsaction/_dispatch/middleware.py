@@ -28,11 +28,11 @@ def check_middleware(middleware: Sequence[Middleware]) -> tuple[Middleware, ...]
     """The same as a tuple. Raises `ImproperlyConfigured` for what cannot be called with (handler, call_next)."""
     if not isinstance(middleware, Sequence):
         raise ImproperlyConfigured(f"middleware: expected a list of functions, as in [timing], got {middleware!r}")
-    one: Any
-    for one in middleware:
-        if isinstance(one, type) or not callable(one) or not _takes_two(one):
+    function: Any
+    for function in middleware:
+        if isinstance(function, type) or not callable(function) or not _takes_two(function):
             raise ImproperlyConfigured(
-                f"middleware: expected functions like `async def mw(handler, call_next)`, got {one!r}"
+                f"middleware: expected functions like `async def mw(handler, call_next)`, got {function!r}"
             )
     return tuple(middleware)
 
@@ -57,8 +57,8 @@ def check_exception_handlers(
 def wrap(middleware: Sequence[Middleware], innermost: CallNext) -> CallNext:
     """A function that runs the middleware, the first outermost, around ``innermost``."""
     call = _dropping(innermost)
-    for one in reversed(middleware):
-        call = _dropping(_around(one, call))
+    for function in reversed(middleware):
+        call = _dropping(_around(function, call))
     return call
 
 
@@ -75,21 +75,22 @@ def _dropping(inner: CallNext) -> CallNext:
     return call
 
 
-def _around(one: Middleware, call_next: CallNext) -> CallNext:
+def _around(function: Middleware, call_next: CallNext) -> CallNext:
     async def call(handler: Any) -> Any:
-        begun: list[Any] = []
+        calls: list[Any] = []
 
-        def going_on(handler: Any) -> Any:
-            begun.append(call_next(handler))
-            return begun[-1]
+        def noted_call_next(handler: Any) -> Any:
+            calls.append(call_next(handler))
+            return calls[-1]
 
-        result = await one(handler, going_on)
-        for coroutine in begun:
+        result = await function(handler, noted_call_next)
+        for coroutine in calls:
             if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
-                coroutine.close()  # it is told here
+                coroutine.close()  # Python's own warning would say the same
                 raise RuntimeError(
-                    f"the middleware {getattr(one, '__qualname__', type(one).__qualname__)} called call_next() and did "
-                    "not await it, so that the action never ran; write return await call_next(handler)"
+                    f"the middleware {getattr(function, '__qualname__', type(function).__qualname__)} called "
+                    "call_next() and did not await it, so that the action never ran; write return await "
+                    "call_next(handler)"
                 )
         return result
 

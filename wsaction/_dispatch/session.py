@@ -12,6 +12,7 @@ from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 
 from wsaction._connection.connection import Connection
+from wsaction._connection.deadlines import NEVER
 from wsaction._dispatch.broadcasts import Group, broadcast
 from wsaction._dispatch.middleware import handle_exception, wrap
 from wsaction._events.reauthorization import Stream
@@ -78,9 +79,10 @@ class Session:
         self.streams: dict[Stream, None] = {}  # that run
         self.revised = False  # whether its user's rights have changed since it was opened
         self.fast_path_size = connection.limits.max_outbox_bytes // 4  # characters
+        self.targets = table.targets
         args, captures = connection_captures(scope)
-        own = args or captures
-        self.targets = Targets(table, args, captures, MAX_CACHED_ROUTES_OF_A_CONNECTION) if own else table.targets
+        if args or captures:
+            self.targets = Targets(table, args, captures, MAX_CACHED_ROUTES_OF_A_CONNECTION)
         self.known = self.targets.calls
 
     @property
@@ -108,31 +110,28 @@ class Session:
         try:
             call = self.known[frame.route][frame.action]
         except KeyError:
-            self._resolve(frame)
-        else:
-            frame.consumer = self.consumer
-            frame.call = call
-            frame.key = call.key
+            try:
+                call = self._resolve(frame)
+            except Exception as exc:  # a converter may raise anything
+                frame.refuse(to_api_error(exc, what=_log_name(frame), debug=self.runtime.debug))
+                return
+        frame.consumer = self.consumer
+        frame.call = call
+        frame.key = call.key
 
-    def _resolve(self, frame: Frame) -> None:
-        """`route`, of what no frame has called yet, or is not kept."""
-        try:
-            target = self.targets.resolve(frame.route)
-            action: str = frame.action  # type: ignore[assignment]  # it has one, or an error
-            call = target.calls.get(action) or target.call(action, self.table, frame)
-            frame.consumer = self.consumer
-            frame.call = call
-            frame.key = call.key
-        except Exception as exc:  # a converter may raise anything
-            frame.refuse(to_api_error(exc, what=_told(frame), debug=self.runtime.debug))
+    def _resolve(self, frame: Frame) -> Call:
+        """The call of a frame that is the first of its kind, or whose calls are not kept."""
+        target = self.targets.resolve(frame.route)
+        action: str = frame.action  # type: ignore[assignment]  # it has one, or an error
+        return target.calls.get(action) or target.call(action, self.table, frame)
 
     def timeout(self, frame: Frame) -> float:
         """Seconds that the frame may take."""
         if frame.is_refused:
-            return _NEVER
+            return NEVER
         action = frame.call.plan.action
-        own: float | None = None if action is None else action.options.timeout
-        return self.connection.limits.action_timeout if own is None else own
+        timeout = None if action is None else action.options.timeout
+        return self.connection.limits.action_timeout if timeout is None else timeout
 
     async def run(self, frame: Frame) -> str | None:
         """The frame's reply: permissions, throttles, parameters, action, encoding; or the error on the way."""
@@ -141,13 +140,15 @@ class Session:
             if frame.error is not None:
                 raise frame.error
             call: Call = frame.call
-            scope, action, own = self.scope, call.action, call.mounted
-            handler = own.handler(frame, scope)
-            for mounted, ask, keywords in call.asked:
-                asked = handler if mounted is own else mounted.handler(frame, scope)
+            scope, action, called = self.scope, call.action, call.mounted
+            handler = called.handler(frame, scope)
+            for mounted, ask, takes_keywords in call.asked:
+                asked = handler if mounted is called else mounted.handler(frame, scope)
                 if ask is None:
                     await require(asked, "check_permissions")
-                elif (verdict := ask((scope, asked, call.name), frame.keywords if keywords else dict)) is not None:
+                elif (
+                    verdict := ask((scope, asked, call.name), frame.keywords if takes_keywords else dict)
+                ) is not None:
                     await raise_refusal(verdict)
             if call.throttles:
                 await self._throttle(frame, call, handler)
@@ -196,9 +197,9 @@ class Session:
             if self.connection.is_closed and isinstance(exc, asyncio.CancelledError):
                 raise
             if self.runtime.exception_handlers and frame.error is None and call.mounted is not self.table.protocol:
-                exc = await self._translated(handler or self.consumer, exc)
+                exc = await self._handle_exception(handler or self.consumer, exc)
             if frame.error not in (None, exc) and isinstance(exc, Exception) and not isinstance(exc, APIError):
-                logger.error("%s failed to end cleanly as it was cancelled", one_line(_told(frame)), exc_info=exc)
+                logger.error("%s failed to end cleanly as it was cancelled", one_line(_log_name(frame)), exc_info=exc)
             return self._failure(frame, frame.error or exc)
         return reply
 
@@ -212,13 +213,13 @@ class Session:
         frame.let_go()
 
     async def answer(self, frame: Frame) -> str:
-        """What the action of a frame within another one's answers, as JSON; raises what it raises.
+        """The JSON that the action of a frame within another frame's returns; raises what the action raises.
 
-        What is asked before an action is asked before this one too, and its unit of work is its own.
+        Permissions and throttles are asked as for any action, and its unit of work is its own.
         """
-        call: Call = frame.call  # whoever made the frame made it
+        call = frame.call
         action: Action = call.plan.action  # type: ignore[assignment]  # there is one
-        before = current_frame.set(frame)
+        token = current_frame.set(frame)
         frame.task = asyncio.current_task()  # whose its unit of work is
         try:
             handler = await self.allow(frame)
@@ -233,7 +234,7 @@ class Session:
                 result, _ = action.split(result)
             if frame.error is not None:  # cancelled, or something was asked and not awaited
                 raise frame.error
-            written = action.write(result)
+            data = action.write(result)
             await complete(frame)
             frame.let_go()
         except BaseException:
@@ -241,13 +242,13 @@ class Session:
             await abandon(frame)
             raise
         finally:
-            current_frame.reset(before)
-        return written
+            current_frame.reset(token)
+        return data
 
     async def allow(self, frame: Frame, *, decided: bool = True) -> Any:
         """The handler of a frame, once all who have a say in its action have said yes; ``decided``: the handler
         itself too where it decides for each frame. Raises `PermissionDenied`."""
-        call: Call = frame.call
+        call = frame.call
         handler = call.mounted.handler(frame, self.scope)
         for mounted, ask, _ in call.asked:
             asked = handler if mounted is call.mounted else mounted.handler(frame, self.scope)
@@ -266,18 +267,18 @@ class Session:
         binding: Binding,
         parameters: dict[str, Any],
         *,
-        lent: bool = False,
+        finishes: bool = False,
     ) -> Any:
-        """Runs what is not just a coroutine, or what middleware stands before.
+        """Runs an action that is not ``plain``, or that middleware stands before.
 
-        ``lent``: what is in its parameters is finished after it, so that a thread has to have ended.
+        ``finishes``: some of its parameters are closed once it returns, so that its thread has to have ended by then.
         """
         args = action.positional(binding, parameters) if binding.rest else ()
         if self.direct or frame.call.mounted is self.table.protocol:
-            return await self._call(frame, action, handler, args, parameters, lent)
+            return await self._call(frame, action, handler, args, parameters, finishes)
 
         async def innermost(handler: "AsyncAPIActionHandler") -> Any:
-            return await self._call(frame, action, handler, args, parameters, lent)
+            return await self._call(frame, action, handler, args, parameters, finishes)
 
         return await wrap(self.runtime.middleware, innermost)(handler)
 
@@ -288,13 +289,13 @@ class Session:
         handler: "AsyncAPIActionHandler",
         args: tuple[Any, ...],
         parameters: dict[str, Any],
-        lent: bool,
+        finishes: bool,
     ) -> Any:
         """Runs a stream, a sync function, or a coroutine."""
         if action.streams:
             return await self._stream(frame, action, handler, action.function(handler, *args, **parameters))
         if action.threaded:
-            run = self.runtime.threads.run_to_end if lent else self.runtime.threads.run
+            run = self.runtime.threads.run_to_end if finishes else self.runtime.threads.run
             result = await run(action.function, handler, *args, **parameters)
         else:
             result = await action.function(handler, *args, **parameters)
@@ -314,10 +315,10 @@ class Session:
         """Runs an action with its dependencies. Its result is written while they live, as it may read from them."""
         if self.runtime.dependency_overrides:
             dependencies = read_dependencies(dependencies.where, dependencies.roots, self.runtime.dependency_overrides)
-        parameters, below = action.bind_all(binding, frame, dependencies)
+        parameters, bound = action.bind_all(binding, frame, dependencies)
         async with AsyncExitStack() as stack:
-            parameters |= await dependencies.resolve(below, frame, handler, stack, self.runtime.threads)
-            result = await self._perform(frame, action, handler, binding, parameters, lent=dependencies.finishes)
+            parameters |= await dependencies.resolve(bound, frame, handler, stack, self.runtime.threads)
+            result = await self._perform(frame, action, handler, binding, parameters, finishes=dependencies.finishes)
             if frame.error is not None:  # cancelled, which the action swallowed
                 raise frame.error
             if not action.silent and not frame.is_answered_by_held(result):
@@ -345,7 +346,7 @@ class Session:
                     await stream.allow()
                 if frame.error is not None:  # cancelled, which the generator swallowed
                     raise frame.error
-                frame.deadline = _NEVER  # a timeout bounds the first item
+                frame.deadline = NEVER  # a timeout bounds the first item
                 reply = encode_reply(frame.call.tail, action.write(item), 206, frame.request_id)
                 if len(reply) > self.fast_path_size and (error := self._too_large(reply)) is not None:
                     raise error
@@ -378,20 +379,20 @@ class Session:
             raise error
 
     def _too_large(self, reply: str) -> APIError | None:
-        most = self.connection.limits.max_outbox_bytes
-        if (size := size_of(reply)) <= most:
+        limit = self.connection.limits.max_outbox_bytes
+        if (size := size_of(reply)) <= limit:
             return None
-        ctx = {"limit": "max_outbox_bytes", "value": most}
-        return ReplyTooLarge(f"The reply has {size} bytes; max_outbox_bytes is {most}.", ctx)
+        ctx = {"limit": "max_outbox_bytes", "value": limit}
+        return ReplyTooLarge(f"The reply has {size} bytes; max_outbox_bytes is {limit}.", ctx)
 
-    async def _translated(self, handler: "AsyncAPIActionHandler", exc: BaseException) -> BaseException:
+    async def _handle_exception(self, handler: "AsyncAPIActionHandler", exc: BaseException) -> BaseException:
         """What the app's ``exception_handlers`` make of an exception."""
         try:
             return await handle_exception(self.runtime.exception_handlers, handler, exc)
-        except (Exception, asyncio.CancelledError) as another:
-            if self.connection.is_closed and isinstance(another, asyncio.CancelledError):
+        except (Exception, asyncio.CancelledError) as raised:
+            if self.connection.is_closed and isinstance(raised, asyncio.CancelledError):
                 raise
-            return another
+            return raised
 
     def _failure(self, frame: Frame, exc: BaseException) -> str | None:
         """The reply for whatever was raised; it cannot fail, and is no larger than a reply may be."""
@@ -401,10 +402,10 @@ class Session:
         while task is not None and task.cancelling():
             task.uncancel()
         try:
-            error = to_api_error(exc, what=_told(frame), debug=self.runtime.debug)
+            error = to_api_error(exc, what=_log_name(frame), debug=self.runtime.debug)
             reply = encode_error(frame, error)
-        except Exception as bad:  # an error of the application's own that is none: its attributes say anything
-            error = to_api_error(bad, what=f"the error reply to {_told(frame)}", debug=False)
+        except Exception as raised:  # the attributes of an application's own error may be anything
+            error = to_api_error(raised, what=f"the error reply to {_log_name(frame)}", debug=False)
             reply = encode_error(frame, error)
         if (too_large := self._too_large(reply)) is not None:
             error, reply = too_large, encode_error(frame, too_large)
@@ -414,9 +415,5 @@ class Session:
         return reply
 
 
-_NEVER = float("inf")
-
-
-def _told(frame: Frame) -> str:
-    """What the log calls a frame."""
+def _log_name(frame: Frame) -> str:
     return f"{frame.action} {frame.route}"[:200]
