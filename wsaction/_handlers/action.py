@@ -79,7 +79,7 @@ class Action:
         """All that clients send for it, each name once or, where its dependencies disagree on it, once for each."""
         below = () if self.dependencies is None else self.dependencies.inputs
         inputs = (*self.own_inputs, *below)
-        return tuple(one for at, one in enumerate(inputs) if one not in inputs[:at])
+        return tuple(field for index, field in enumerate(inputs) if field not in inputs[:index])
 
     def bind_captures(self, args: tuple[Any, ...], captures: Mapping[str, Any]) -> "Binding":
         """What a route's captures decide. Unnamed ones fill the first parameters in turn; ``*args`` takes the rest.
@@ -102,23 +102,24 @@ class Action:
             fixed.update(
                 (name, value) for name, value in captures.items() if name not in fixed and name not in self.reserved
             )
-        left = tuple(parameter for parameter in self.parameters if parameter[0] not in fixed)
-        return Binding(fixed, left, args if self.takes_args else (), self._starter(fixed, left))
+        open_parameters = tuple(parameter for parameter in self.parameters if parameter[0] not in fixed)
+        return Binding(fixed, open_parameters, args if self.takes_args else (), self._starter(fixed, open_parameters))
 
-    def _starter(self, fixed: dict[str, Any], left: tuple[Parameter, ...]) -> Start:
+    def _starter(self, fixed: dict[str, Any], open_parameters: tuple[Parameter, ...]) -> Start:
         """What calls a ``plain`` function: by position where the captures leave no more than one parameter open."""
         names = self.by_position
-        if names is None or len(left) > 1:
-            return self._start_by_name(fixed, left)
-        if not left:
+        if names is None or len(open_parameters) > 1:
+            return self._start_by_name(fixed, open_parameters)
+        if not open_parameters:
             values = tuple(fixed[name] for name in names)
             return lambda handler, frame: self.function(handler, *values)
-        at = names.index(left[0][0])
-        before, after = (tuple(fixed[name] for name in some) for some in (names[:at], names[at + 1 :]))
-        return self._start_with_one(left[0], before, after, self._start_by_name(fixed, left))
+        index = names.index(open_parameters[0][0])
+        before = tuple(fixed[name] for name in names[:index])
+        after = tuple(fixed[name] for name in names[index + 1 :])
+        return self._start_with_one(open_parameters[0], before, after, self._start_by_name(fixed, open_parameters))
 
-    def _start_by_name(self, fixed: dict[str, Any], left: tuple[Parameter, ...]) -> Start:
-        return lambda handler, frame: self.function(handler, **self._fill(fixed, left, frame))
+    def _start_by_name(self, fixed: dict[str, Any], open_parameters: tuple[Parameter, ...]) -> Start:
+        return lambda handler, frame: self.function(handler, **self._fill(fixed, open_parameters, frame))
 
     def _start_with_one(
         self, parameter: Parameter, before: tuple[Any, ...], after: tuple[Any, ...], by_name: Start
@@ -150,10 +151,10 @@ class Action:
         """
         return self._fill(binding.fixed, binding.open, frame)
 
-    def _fill(self, fixed: dict[str, Any], left: tuple[Parameter, ...], frame: Frame) -> dict[str, Any]:
+    def _fill(self, fixed: dict[str, Any], open_parameters: tuple[Parameter, ...], frame: Frame) -> dict[str, Any]:
         body, bound = frame.body, fixed.copy()
         errors: list[dict[str, Any]] = []
-        for name, validate, plain, default in left:
+        for name, validate, plain, default in open_parameters:
             if name in body:
                 value = body[name]
                 if validate is None or type(value) is plain:

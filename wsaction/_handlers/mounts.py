@@ -52,20 +52,6 @@ class Plan:
 class MountedHandler:
     """A handler at its place in a table: its class, and a plan for each action that its route has."""
 
-    __slots__ = (
-        "_beside",
-        "_compiled",
-        "_initkwargs",
-        "above",
-        "action_names",
-        "actions",
-        "handler_class",
-        "is_consumer",
-        "no_such_action",
-        "plans",
-        "throttles",
-        "topic_space",
-    )
     topic_space: str  # the first pattern whose handler has the same get_topic(): names of topics are within it
 
     def __init__(self, view: View, above: "tuple[MountedHandler, ...]" = ()) -> None:
@@ -79,7 +65,7 @@ class MountedHandler:
         self.throttles = self._throttles(None)  # the handler's own; None: it decides
         self.no_such_action = self._plan(None)
         self._beside: dict[str, Plan] = {}
-        self.plans = {told: self._plan(action) for told, action in self.actions.items()}
+        self.plans = {route_name: self._plan(action) for route_name, action in self.actions.items()}
 
     def instance(self) -> Any:
         """A new handler with what it was mounted with."""
@@ -124,10 +110,10 @@ class MountedHandler:
         """What is told when there is no such action; the names that are near, in debug mode only."""
         if not (debug or logger.isEnabledFor(logging.INFO)):
             return ActionNotAllowed()
-        told = (frame.action or "")[:100]
-        near = get_close_matches(told, self.actions, 3) or sorted(self.actions)
+        asked_name = (frame.action or "")[:100]
+        near = get_close_matches(asked_name, self.actions, 3) or sorted(self.actions)
         name = self.handler_class.__name__
-        text = f"{name} has no action {told!r} at {frame.route!r}; it has {', '.join(near) or 'none'}"
+        text = f"{name} has no action {asked_name!r} at {frame.route!r}; it has {', '.join(near) or 'none'}"
         logger.info("%s", text)
         return ActionNotAllowed(text if debug else None)
 
@@ -135,22 +121,22 @@ class MountedHandler:
         """The plan of an action that another route of the handler has."""
         if name not in self._beside:
             actions: Mapping[str, Action] = self.handler_class.available_actions
-            self._beside[name] = self._plan(next((one for one in actions.values() if one.name == name), None))
+            self._beside[name] = self._plan(next((action for action in actions.values() if action.name == name), None))
         return self._beside[name]
 
     def _plan(self, action: Action | None) -> Plan:
-        own = self._permissions(action)
+        permissions = self._permissions(action)
         deciding = [(mounted, mounted.no_such_action.permissions) for mounted in self.above]
-        deciding.append((self, own))
+        deciding.append((self, permissions))
         asked = [
-            (mounted, None, False) if one is None else (mounted, one.on_action, one.takes_keywords)
-            for mounted, one in deciding
-            if one is None or one.on_action
+            (mounted, None, False) if compiled is None else (mounted, compiled.on_action, compiled.takes_keywords)
+            for mounted, compiled in deciding
+            if compiled is None or compiled.on_action
         ]
         ordered = action is None or action.options.ordered
         limiting = [(mounted, mounted.throttles) for mounted in self.above]
         throttles = _asked_once([*limiting, (self, self._throttles(action))])
-        plan = Plan(action, None if action is None else action.name, ordered, tuple(asked), own, throttles)
+        plan = Plan(action, None if action is None else action.name, ordered, tuple(asked), permissions, throttles)
         if action is None or action.streamed is None:
             return plan
         return replace(plan, streamed=replace(plan, action=action.streamed, ordered=False))
@@ -194,8 +180,8 @@ def _action_names(view: View) -> dict[str, str]:
     """A handler's actions by every name that somebody may take for theirs: the method's, and that of the route."""
     actions: Mapping[str, Action] = view.handler_class.available_actions
     names = {action.function.__name__: action.name for action in actions.values()}
-    told = {name: action.name for name, action in view.actions.items()}
-    return {**names, **told, **{name: name for name in actions}}
+    route_names = {name: action.name for name, action in view.actions.items()}
+    return {**names, **route_names, **{name: name for name in actions}}
 
 
 Limiting: TypeAlias = Iterable[tuple[MountedHandler, Throttles | None]]
@@ -210,8 +196,8 @@ def _asked_once(limiting: Limiting) -> tuple[tuple[MountedHandler, Throttles | N
         seen.add(throttle.counts_as())
         return len(seen) > known
 
-    left = [(mounted, throttles and tuple(filter(is_new, throttles))) for mounted, throttles in limiting]
-    return tuple((mounted, throttles) for mounted, throttles in left if throttles != ())
+    remaining = [(mounted, throttles and tuple(filter(is_new, throttles))) for mounted, throttles in limiting]
+    return tuple((mounted, throttles) for mounted, throttles in remaining if throttles != ())
 
 
 # patterns
@@ -237,10 +223,10 @@ def mount(patterns: Iterable[Any], above: tuple[MountedHandler, ...]) -> Iterabl
 
 def check_captures(pattern: Endpoint | Include, owner: str) -> None:
     """Raises `ImproperlyConfigured` for a policy among a pattern's default captures, where nothing asks it."""
-    if said := [name for name in pattern.kwargs if name in _POLICIES]:
+    if policies := [name for name in pattern.kwargs if name in _POLICIES]:
         raise ImproperlyConfigured(
-            f"{owner}, {str(pattern.pattern)!r}: {said[0]} would be a capture, which guards nothing; give it to "
-            f"as_aaah({said[0]}=...), or to as_asgi() of a consumer"
+            f"{owner}, {str(pattern.pattern)!r}: {policies[0]} would be a capture, which guards nothing; give it to "
+            f"as_aaah({policies[0]}=...), or to as_asgi() of a consumer"
         )
 
 

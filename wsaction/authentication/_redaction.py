@@ -27,27 +27,27 @@ def redact(text: str, secrets: Collection[str]) -> str:
     >>> redact("no such token: 'eyJhbGciOi...", ["eyJhbGciOiJIUzI1NiJ9"])
     "no such token: '[redacted]..."
     """
-    traces = _traces(text, [one for one in secrets if len(one) >= SHORTEST])
+    traces = _traces(text, [secret for secret in secrets if len(secret) >= SHORTEST])
     hidden = bytearray(len(text))
     for size in {len(trace) for trace in traces}:
         for at in range(len(text) - size + 1):
             if text[at : at + size] in traces:
                 hidden[at : at + size] = b"\1" * size
     runs = groupby(zip(text, hidden, strict=True), key=lambda pair: pair[1])
-    return "".join("[redacted]" if secret else "".join(one for one, _ in run) for secret, run in runs)
+    return "".join("[redacted]" if secret else "".join(character for character, _ in run) for secret, run in runs)
 
 
 def _traces(text: str, secrets: Collection[str]) -> set[str]:
-    """What of the secrets may be in the text. Who sends a secret of 64 KiB, and may do so unasked, costs us little."""
-    long = [one for one in secrets if len(one) >= TRACE]
-    wanted = {text[at : at + TRACE] for at in range(len(text) - TRACE + 1)}
-    if len(wanted) <= _FEW:  # an error's message: it is looked for in all of them at once
-        all_of_them = "\n".join(long)
-        found = {one for one in wanted if one in all_of_them and ("\n" not in one or any(one in each for each in long))}
+    """The parts of the secrets that may be in the text. A client may send a secret of 64 KiB: this has to be cheap."""
+    long = [secret for secret in secrets if len(secret) >= TRACE]
+    runs = {text[at : at + TRACE] for at in range(len(text) - TRACE + 1)}
+    if len(runs) <= _FEW:  # an error's message: it is looked for in all secrets at once
+        joined = "\n".join(long)
+        found = {run for run in runs if run in joined and ("\n" not in run or any(run in secret for secret in long))}
     else:  # a traceback
-        slices = (one[at : at + TRACE] for one in long for at in range(len(one) - TRACE + 1))
-        found = {one for one in slices if one in wanted}
-    return found.union(one for one in secrets if len(one) < TRACE)
+        slices = (secret[at : at + TRACE] for secret in long for at in range(len(secret) - TRACE + 1))
+        found = {part for part in slices if part in runs}
+    return found.union(secret for secret in secrets if len(secret) < TRACE)
 
 
 def texts(value: Any) -> Iterator[str]:

@@ -54,18 +54,18 @@ class Authenticator:
         user_id: Callable[[Any], Any] = user_id,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        told: Any = classes
-        if isinstance(told, str) or not isinstance(told, Iterable):
+        declared: Any = classes
+        if isinstance(declared, str) or not isinstance(declared, Iterable):
             raise ImproperlyConfigured(
-                f"authentication_classes: expected a list, as in [TokenAuthentication], got {told!r}"
+                f"authentication_classes: expected a list, as in [TokenAuthentication], got {declared!r}"
             )
         self.classes = tuple(map(_instance, classes))
-        self._of_data = tuple(one for one in self.classes if _takes_data(one))
-        self._bearer = any(isinstance(one, BearerAuthentication) for one in self.classes)
-        self._secret_headers = {name.lower().encode() for one in self.classes for name in one.secret_headers}
+        self._of_data = tuple(scheme for scheme in self.classes if _takes_data(scheme))
+        self._bearer = any(isinstance(scheme, BearerAuthentication) for scheme in self.classes)
+        self._secret_headers = {name.lower().encode() for scheme in self.classes for name in scheme.secret_headers}
         self.user_id = user_id
         self.clock = clock
-        self.first_frame = any(one.first_frame for one in self.classes)
+        self.first_frame = any(scheme.first_frame for scheme in self.classes)
         if self.first_frame and not self._of_data:
             raise ImproperlyConfigured(
                 "authentication_classes wants a first frame that none of them takes; define authenticate_data, or add "
@@ -84,11 +84,11 @@ class Authenticator:
         """
         try:
             state = AuthenticationState(self, scope, auth_timeout)
-            found = await self._ask(self.classes, "authenticate", scope, self._secrets(scope), auth_timeout)
-            if isinstance(found, Exception):
-                raise found
-            if found is not None:
-                state.take(found)
+            credential = await self._ask(self.classes, "authenticate", scope, self._secrets(scope), auth_timeout)
+            if isinstance(credential, Exception):
+                raise credential
+            if credential is not None:
+                state.take(credential)
             elif self._bearer and bearer_tokens(scope):
                 raise NotAuthenticated("The bearer token was not accepted.")
         except APIError as exc:
@@ -102,10 +102,10 @@ class Authenticator:
         """Whose the data of an ``$auth`` frame is; raises `NotAuthenticated` where nobody takes it."""
         if not self._of_data:
             raise ActionNotAllowed("Nothing here takes $auth; authenticate at the handshake.")
-        found = await self._ask(self._of_data, "authenticate_data", data, texts(data), auth_timeout)
-        if isinstance(found, Credential):
-            return found
-        raise found or NotAuthenticated("The credential was not accepted.")
+        credential = await self._ask(self._of_data, "authenticate_data", data, texts(data), auth_timeout)
+        if isinstance(credential, Credential):
+            return credential
+        raise credential or NotAuthenticated("The credential was not accepted.")
 
     async def _ask(
         self, classes: Sequence[BaseAuthentication], method: str, about: Any, secrets: Iterable[str], seconds: float
@@ -115,9 +115,9 @@ class Authenticator:
         where = ""
         try:
             async with asyncio.timeout(seconds) as bound:
-                for one in classes:
-                    where = f"{type(one).__name__}.{method}"
-                    found = await getattr(one, method)(about)
+                for scheme in classes:
+                    where = f"{type(scheme).__name__}.{method}"
+                    found = await getattr(scheme, method)(about)
                     if isinstance(found, Credential):
                         return found
                     if found is not None:
@@ -139,12 +139,12 @@ class Authenticator:
     def _secrets(self, scope: Scope) -> Iterator[str]:
         """The words of the handshake that are secrets, or may be."""
         yield from (name.partition(".")[2] for name in scope.get("subprotocols") or () if is_bearer(name))
-        held = {b"authorization", b"proxy-authorization", b"cookie", *self._secret_headers}
-        values = [value for name, value in scope.get("headers", ()) if name.lower() in held]
+        names = {b"authorization", b"proxy-authorization", b"cookie", *self._secret_headers}
+        values = [value for name, value in scope.get("headers", ()) if name.lower() in names]
         for value in (*values, scope.get("query_string", b"")):
-            for word in re.split(r"[\s;,&]+", value.decode("latin-1")):
-                if word.lower() not in ("basic", "bearer"):
-                    yield from (word, word.partition("=")[2])
+            for part in re.split(r"[\s;,&]+", value.decode("latin-1")):
+                if part.lower() not in ("basic", "bearer"):
+                    yield from (part, part.partition("=")[2])
 
     def _conceal(self, scope: Scope) -> None:
         """Takes out of the scope what nobody needs any more, and somebody may log."""
@@ -225,8 +225,8 @@ class AuthenticationState:
         if (refused := self.gate("$auth")) is not None:
             raise refused
         known = self.credential is not None or is_authenticated(self.user)
-        who = self._authenticator.user_id
-        if known and ((held := who(self.user)) is None or held != who(credential.user)):
+        user_id = self._authenticator.user_id
+        if known and ((current_id := user_id(self.user)) is None or current_id != user_id(credential.user)):
             raise PermissionDenied("This connection is another user's; open a new one.", {"code": "user_changed"})
         self.take(credential)
         return {"expires_at": self.deadline}
@@ -247,22 +247,24 @@ def _without_bearer(offered: bytes) -> bytes:
     return ", ".join(name for name in names if not is_bearer(name)).encode("latin-1")
 
 
-def _takes_data(one: BaseAuthentication) -> bool:
-    return type(one).authenticate_data is not BaseAuthentication.authenticate_data
+def _takes_data(scheme: BaseAuthentication) -> bool:
+    return type(scheme).authenticate_data is not BaseAuthentication.authenticate_data
 
 
 def _instance(entry: Any) -> BaseAuthentication:
     try:
-        one = entry() if isinstance(entry, type) else entry
+        scheme = entry() if isinstance(entry, type) else entry
     except TypeError as exc:
         raise ImproperlyConfigured(f"authentication_classes: {entry.__name__} cannot be made: {exc}") from exc
-    if not isinstance(one, BaseAuthentication):
+    if not isinstance(scheme, BaseAuthentication):
         raise ImproperlyConfigured(
             f"authentication_classes: expected subclasses of BaseAuthentication or instances, got {entry!r}"
         )
-    if not (one.first_frame or _takes_data(one) or type(one).authenticate is not BaseAuthentication.authenticate):
+    if not (
+        scheme.first_frame or _takes_data(scheme) or type(scheme).authenticate is not BaseAuthentication.authenticate
+    ):
         raise ImproperlyConfigured(
-            f"authentication_classes: expected {type(one).__name__} to define authenticate, authenticate_data or both, "
-            "got neither, so that nobody would ever be authenticated"
+            f"authentication_classes: expected {type(scheme).__name__} to define authenticate, authenticate_data or "
+            "both, got neither, so that nobody would ever be authenticated"
         )
-    return one
+    return scheme

@@ -203,7 +203,7 @@ _INCLUDED_IN = {"partial_update": "update", "subscribe": "retrieve"}
 _BY_HTTP = {"get": "retrieve", "post": "create", "put": "update", "patch": "partial_update", "delete": "destroy"}
 
 
-def _check_actions(name: str, actions: Any, known: Mapping[str, str]) -> None:
+def _check_actions(name: str, actions: Any, names: Mapping[str, str]) -> None:
     """Raises `ImproperlyConfigured` for ``check_actions`` that would guard nothing.
 
     ``known`` are a handler's actions by the names that they may be mistaken to have. A name that is nothing like one of
@@ -214,16 +214,16 @@ def _check_actions(name: str, actions: Any, known: Mapping[str, str]) -> None:
     if isinstance(actions, str) or not isinstance(actions, Collection):
         expected = "'__all__' or a tuple of action names (of one: ('update',))"
         raise ImproperlyConfigured(f"{name}.check_actions: expected {expected}, got {actions!r}")
-    declared = set(known.values())
-    for one in set(actions) - declared:
-        meant = known.get(str(one))  # it has another name
-        if meant is None and one not in _GENERIC:
-            near = (_BY_HTTP.get(str(one)), *get_close_matches(str(one), declared, 1, cutoff=0.8))
-            meant = next((name for name in near if name in declared), None)
+    declared = set(names.values())
+    for action in set(actions) - declared:
+        meant = names.get(str(action))  # it has another name
+        if meant is None and action not in _GENERIC:
+            candidates = (_BY_HTTP.get(str(action)), *get_close_matches(str(action), declared, 1, cutoff=0.8))
+            meant = next((name for name in candidates if name in declared), None)
         if meant is not None:
             raise ImproperlyConfigured(
-                f"{name}.check_actions: {one!r} is no action of the handler, so that it would guard nothing; did you "
-                f"mean {meant!r}?"
+                f"{name}.check_actions: {action!r} is no action of the handler, so that it would guard nothing; did "
+                f"you mean {meant!r}?"
             )
 
 
@@ -324,9 +324,9 @@ async def require(handler: Any, method: str, *args: Any) -> None:
     if frame is not None and isinstance(frame.error, NotAwaited):
         raise frame.error
     where = f"{type(handler).__name__}.{method}()"
-    told = answer[0] if type(answer) is tuple and answer else answer  # (False, "why")
-    is_error = isinstance(told, BaseException) or (isinstance(told, type) and issubclass(told, BaseException))
-    if told is False or is_error:
+    reason = answer[0] if type(answer) is tuple and answer else answer  # (False, "why")
+    is_error = isinstance(reason, BaseException) or (isinstance(reason, type) and issubclass(reason, BaseException))
+    if reason is False or is_error:
         raise TypeError(f"{where} returned {answer!r}; raise PermissionDenied to refuse")
     if answer is not None and inspect.isawaitable(answer):
         raise TypeError(f"{where} returned {name_of(type(answer))}, which nobody awaits; did you forget `await`?")
@@ -349,9 +349,9 @@ def compile_permissions(
     compiler = _Compiler(owner, connects, actions)
     conjuncts = normal_form(Composition("&", tuple(classes))).operands
     asks = (
-        compiler.all_of(compiler.ask(one, _refusal(one), "can_connect") for one in conjuncts),
-        compiler.all_of(compiler.ask(one, _refusal(one), "has_permission") for one in conjuncts),
-        compiler.all_of(compiler.ask_object(one, _refusal(one)) for one in conjuncts),
+        compiler.all_of(compiler.ask(conjunct, _refusal(conjunct), "can_connect") for conjunct in conjuncts),
+        compiler.all_of(compiler.ask(conjunct, _refusal(conjunct), "has_permission") for conjunct in conjuncts),
+        compiler.all_of(compiler.ask_object(conjunct, _refusal(conjunct)) for conjunct in conjuncts),
     )
     return Permissions(*asks, takes_keywords=compiler.takes_keywords)
 
@@ -367,27 +367,27 @@ class _Compiler:
         self.owner = owner
         self.connects = connects
         self.actions = actions
-        self.known: dict[int, dict[str, Method]] = {}
+        self._methods: dict[int, dict[str, Method]] = {}
 
     def all_of(self, conjuncts: Iterable[Ask | None]) -> Ask | None:
-        ask = series(None, [one for one in conjuncts if one is not None])
+        ask = series(None, [ask for ask in conjuncts if ask is not None])
         return once(ask) if ask is not None and self.takes_keywords else ask
 
     @property
     def takes_keywords(self) -> bool:
         """Whether any method that was read so far takes some."""
-        return any(method.keywords for methods in self.known.values() for method in methods.values())
+        return any(method.keywords for methods in self._methods.values() for method in methods.values())
 
     def ask(self, entry: Any, refusal: Refusal, *questions: str) -> Ask | None:
         """Asks an expression whose permissions' values are the "and" of these methods; None: it has no say."""
         if is_group(entry):
-            asks = [self.ask(one, refusal, *questions) for one in entry.operands]
+            asks = [self.ask(operand, refusal, *questions) for operand in entry.operands]
             if entry.operator == "|" and None in asks:
                 return None
-            return series(None if entry.operator == "&" else refusal, [one for one in asks if one is not None])
+            return series(None if entry.operator == "&" else refusal, [ask for ask in asks if ask is not None])
         yes, no = (refusal, None) if isinstance(entry, Composition) else (None, refusal)
         methods = self.methods(entry)
-        return series(yes, [single(methods[one], yes, no) for one in questions if one in methods])
+        return series(yes, [single(methods[question], yes, no) for question in questions if question in methods])
 
     def ask_object(self, entry: Any, refusal: Refusal) -> Ask | None:
         """Asks a conjunct for an object, given that it allowed the action: only what that has left open."""
@@ -410,21 +410,25 @@ class _Compiler:
         kind = permission if isinstance(permission, type) else type(permission)
         if kind is (DenyAll if isinstance(entry, Composition) else AllowAny):
             return {}
-        if id(permission) not in self.known:
-            methods = self.known[id(permission)] = self._read(permission)
+        if id(permission) not in self._methods:
+            methods = self._methods[id(permission)] = self._read(permission)
             if "has_permission" in methods:
                 methods["has_permission of an object"] = methods["has_permission"].without_last()
-        return self.known[id(permission)]
+        return self._methods[id(permission)]
 
     def _read(self, entry: Any) -> dict[str, Method]:
         if isinstance(entry, (BasePermission, _PermissionType)):
             permission, name = self._instance(entry), name_of(entry)
             if isinstance(permission, IsOwner):
                 _check_actions(f"{self.owner}: {name}", permission.check_actions, self.actions)
-            defined = {one: getattr(permission, one) for one in _ARITY}
-            own = {k: v for k, v in defined.items() if getattr(v, "__func__", None) is not getattr(BasePermission, k)}
-            self._check_questions(name, own)
-            return {one: self._method(call, one, f"{name}.{one}") for one, call in own.items()}
+            defined = {question: getattr(permission, question) for question in _ARITY}
+            answered = {
+                question: method
+                for question, method in defined.items()
+                if getattr(method, "__func__", None) is not getattr(BasePermission, question)
+            }
+            self._check_questions(name, answered)
+            return {question: self._method(call, question, f"{name}.{question}") for question, call in answered.items()}
         if callable(entry) and not isinstance(entry, type):
             return {"has_permission": self._method(entry, "has_permission", name_of(entry))}
         cure = "name the class itself, without quotes" if isinstance(entry, str) else "derive it from BasePermission"
