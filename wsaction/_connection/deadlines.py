@@ -1,4 +1,4 @@
-"""What a connection may take for its actions, its sends and its silence."""
+"""The timeouts of a connection: for its actions, its sends and its silence."""
 
 import asyncio
 import logging
@@ -19,17 +19,16 @@ __all__ = ("Deadlines",)
 logger = logging.getLogger("wsaction")
 
 NEVER = float("inf")
-CANCEL_GRACE = 1.0  # seconds that a cancelled action may take to end, before its frame is answered without it
-COMMIT_GRACE = 30.0  # seconds that a commit may take beyond the action's own timeout, before the same happens
-BLOCKED_GRACE = 1.0  # seconds without a turn for anybody, after which who is late has as many more
+CANCEL_GRACE = 1.0  # seconds that a cancelled action has to end, before its frame is answered without it
+COMMIT_GRACE = 30.0  # the same for a commit, after the action's timeout
+BLOCKED_GRACE = 1.0  # if the loop was blocked for so many seconds, overdue actions get as many more
 
 
 class Deadlines:
-    """Timestamps, looked at when one alarm of the connection rings: none has a timer of its own.
+    """Timestamps that one alarm of the connection looks at: none has a timer of its own.
 
-    Whoever hears of the peer says so by setting ``heard``. A send that hangs is found within an eighth of
-    ``send_timeout`` after it has passed, silence within an eighth of ``idle_timeout``. The time for which the loop was
-    blocked does not count there, as nobody was heard meanwhile; an action that timed out in it has a second more.
+    The reader sets ``heard`` for each message. A send that hangs is found within an eighth of ``send_timeout`` after it
+    has passed, silence within an eighth of ``idle_timeout``. Time for which the loop was blocked does not count there.
     """
 
     __slots__ = ("_connection", "_loop", "_quiet_since", "_sent", "_under_way", "alarm", "heard")
@@ -39,12 +38,12 @@ class Deadlines:
         self._under_way = under_way
         self._loop = asyncio.get_running_loop()
         self.alarm = Alarm(self._loop, self.look)
-        self.heard = True  # whether something came since `look` last asked
+        self.heard = True  # whether a message came since the last `look`
         self._quiet_since = 0.0
-        self._sent = 0  # what the outbox had sent when `look` last asked
+        self._sent = 0  # `Outbox.sent` at the last `look`
 
     def begin(self, frame: Frame, timeout: float) -> None:
-        """A frame is under way: from now on its time is counted, and that of whatever it sends."""
+        """A frame is under way: its time is counted from now on, and that of its sends."""
         now = self._loop.time()
         if frame.deadline is None:
             frame.deadline = now + timeout
@@ -69,7 +68,7 @@ class Deadlines:
             if frame.deadline is not None and frame.deadline <= now:
                 if blocked_for < BLOCKED_GRACE:
                     self._overdue(frame)
-                else:  # what it waits for may be there, and it had no turn to take it
+                else:  # its result may be there, and it had no turn to take it
                     frame.deadline = now + BLOCKED_GRACE
         busy = outbox.busy or bool(self._under_way)
         if self.heard or busy or outbox.sent != self._sent:

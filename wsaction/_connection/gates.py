@@ -30,8 +30,8 @@ __all__ = ("AuthenticationGate", "BlockingWatch", "DrainGate", "Gate")
 
 logger = logging.getLogger("wsaction")
 
-_LONGEST = 3_600.0  # seconds that the alarm is set for; the clock that credentials expire by may be set meanwhile
-_NO_VERDICT = (405, 408, 429)  # on a credential; any other refusal of its class's own counts as one that is bad
+_LONGEST = 3_600.0  # seconds that the alarm is set for: the clock that credentials expire by may be set meanwhile
+_NO_VERDICT = (405, 408, 429)  # statuses that say nothing of the credential; all others below 500 count as failures
 
 
 class Gate:
@@ -53,28 +53,14 @@ class Gate:
 
 
 class AuthenticationGate(Gate):
-    """Lets no frame pass that ``state`` refuses.
+    """Lets no frame pass that ``state`` refuses, and answers ``$auth``.
 
-    What is wrong with a refused frame otherwise is not told. A frame that had to wait is asked about again when its
-    turn comes. Each ``$auth`` is verified within a block of ``arriving``. ``refreshed`` starts what follows one that
-    was accepted; that is awaited before its reply, and until it has ended another one is refused. ``observed`` is told
-    of each that was answered, and how many seconds that took. With the last of ``max_auth_failures`` credentials that
-    are refused, or whose frame the client cancels before that is known, the connection is closed, 1008.
-    `watch` closes it (4401) once it is overdue, until `stop`.
+    A frame that had to wait is asked about again when its turn comes. Each ``$auth`` is verified within a block of
+    ``arriving``. If it is accepted, ``refreshed`` starts a task that is awaited before the reply, and until that ends
+    another ``$auth`` is refused. ``observed`` gets each ``$auth`` that was answered, and its seconds. After
+    ``max_auth_failures`` credentials that were refused, or whose frame the client cancelled, the connection closes with
+    1008. `watch` closes it with 4401 once it is overdue, until `stop`.
     """
-
-    __slots__ = (
-        "_alarm",
-        "_arriving",
-        "_connection",
-        "_debug",
-        "_failures",
-        "_following",
-        "_loop",
-        "_observed",
-        "_refreshed",
-        "_state",
-    )
 
     def __init__(
         self,
@@ -95,7 +81,7 @@ class AuthenticationGate(Gate):
         self._observed = observed
         self._debug = debug
         self._failures = 0  # credentials that were refused
-        self._following: asyncio.Task[None] | None = None  # what follows the last `$auth`
+        self._following: asyncio.Task[None] | None = None  # of `refreshed`, for the last `$auth`
         self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(self._loop, self.watch)
 
@@ -126,12 +112,12 @@ class AuthenticationGate(Gate):
                 observed(frame, self._loop.time() - started)
 
     async def _answer(self, frame: Frame) -> str | None:
-        current_frame.set(None)  # no unit of work is its: what reads a token's row commits it by itself
+        current_frame.set(None)  # it has no unit of work: code that reads a token's row commits by itself
         try:
             data = json.dumps(await self._present(frame.body.get("data")), separators=(",", ":"))
             if frame.error is not None:  # cancelled, which the class that authenticates swallowed
                 raise frame.error
-            if self._following is not None:  # to its end, although the frame be cancelled
+            if self._following is not None:  # to its end, even if the frame is cancelled
                 await asyncio.shield(self._following)
         except (Exception, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError) and self._connection.is_closed:
@@ -149,7 +135,7 @@ class AuthenticationGate(Gate):
         return encode_reply(reply_tail("$auth", frame.route), data, 200, frame.request_id)
 
     async def _present(self, data: Any) -> dict[str, Any]:
-        """Puts a credential in force, with all that comes of it, whatever has become of its frame meanwhile."""
+        """Puts a credential in force, even if its frame is cancelled meanwhile."""
         if self._following is not None and not self._following.done():
             raise Busy("What the last $auth has changed is still being asked about; send it again later.")
         if self._failures >= self._connection.limits.max_auth_failures:  # it is about to be closed
@@ -169,7 +155,7 @@ class AuthenticationGate(Gate):
             self._loop.call_soon(self._connection.close_for_limit, POLICY_VIOLATION, "max_auth_failures", reason)
 
     def watch(self) -> None:
-        """Sets the alarm by the state's deadline, or closes what is overdue. To be called once accepted."""
+        """Sets the alarm by the state's deadline, or closes an overdue connection. Called once it is accepted."""
         if self._connection.is_closed:  # by a verification that went on although it was cancelled
             return
         if (overdue := self._state.overdue) is not None:
@@ -189,7 +175,7 @@ class BlockingWatch(Gate):
     """Warns, in debug mode, of an action that blocks the event loop.
 
     An action blocks if it runs for longer than the loop's ``slow_callback_duration`` (0.1 s unless it was set) without
-    awaiting anything. It is told of once: ``known`` holds those that were, for all connections of an app.
+    awaiting anything. There is one warning for each: ``known`` has their names, for all connections of an app.
     """
 
     __slots__ = ("_known", "_longest")

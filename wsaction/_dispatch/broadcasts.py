@@ -1,13 +1,13 @@
-"""Broadcasts, as rest_framework_channels has them: an action's answer told to a *group* of connections.
+"""Broadcasts, as in rest_framework_channels: the reply of an action is sent to a *group* of connections.
 
-``@async_action(mode="broadcast")`` tells ``{"data": ..., "status": ...}`` to all connections of the consumer's path;
-with ``group_send_lookup_kwargs = "room"``, to all whose path matched the same pattern and captured the same ``room``,
-whatever else it captured: leave it out where tenants share a pattern. What an enclosing route captured, a ``Mount`` of
-Starlette, keeps them apart. With ``broadcast_type="card.moved"``
-each of their consumers is asked instead: ``async def card_moved(self, event)``, whose ``event`` also has the ``type``,
-and which tells its client what it likes (``await self.send_json(event)``). Whose action it was is told after the reply.
-A connection whose first frame has to authenticate is told nothing before that; else whoever may connect hears them:
-`IsAuthenticated` lets anonymous users connect, `IsAuthenticatedStrictly` does not.
+``@async_action(mode="broadcast")`` sends ``{"data": ..., "status": ...}`` to all connections of the consumer's path.
+With ``group_send_lookup_kwargs = "room"`` the group is all connections whose path matched the same pattern and captured
+the same ``room``, whatever else it captured: leave it out if tenants share a pattern. Captures of an enclosing
+Starlette ``Mount`` keep groups apart. With ``broadcast_type="card.moved"`` each of their consumers gets a call instead,
+``async def card_moved(self, event)``, whose ``event`` also has the ``type``; it may ``await self.send_json(event)``.
+The client that called the action gets the broadcast after its reply. A connection whose first frame has to authenticate
+gets none before that. All others get them: `IsAuthenticated` lets anonymous users connect, `IsAuthenticatedStrictly`
+does not.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ def method_name(kind: str) -> str:
 
 
 async def broadcast(handler: "AsyncAPIActionHandler", kind: str | None, data: str, status: int) -> None:
-    """Tells an action's answer, ``data`` as JSON, to the group; after the commit where anything was changed."""
+    """Sends an action's result, ``data`` as JSON, to the group; after the commit if there is a unit of work."""
     session = session_of(handler)
     if session.group is not None:
         session.group.hold(handler.frame)
@@ -55,13 +55,13 @@ async def broadcast(handler: "AsyncAPIActionHandler", kind: str | None, data: st
 
 
 def is_grouped(session: "Session") -> bool:
-    """Whether anything is ever told to the group of a connection's consumer."""
+    """Whether any action broadcasts to the group of a connection's consumer."""
     return session.consumer.group_send_lookup_kwargs is not None or session.table.broadcasts
 
 
 async def join_group(session: "Session", *, hears: bool) -> "Group | None":
-    """Joins a connection to the group of its consumer, where anything is ever told to it. ``hears``: from now on, else
-    once it is allowed to."""
+    """Joins a connection to the group of its consumer, if there are broadcasts. ``hears``: it gets them from now on,
+    else once it has authenticated."""
     if not is_grouped(session):
         return None
     group = Group(session, hears=hears)
@@ -70,8 +70,7 @@ async def join_group(session: "Session", *, hears: bool) -> "Group | None":
 
 
 def _topic(handler: "AsyncAPIActionHandler") -> str:
-    """The group's: that of the connection path, or of all whose path matched the same pattern and captured the same by
-    this name, whatever else it captured."""
+    """The group's topic, by the connection's path, or by its pattern and the one capture that names the group."""
     scope = handler.scope
     _, captured = connection_captures(scope)
     for owner, captures in ((handler, handler.kwargs), (handler.consumer, captured)):
@@ -107,7 +106,7 @@ class Group:
     def __init__(self, session: "Session", *, hears: bool) -> None:
         self._session = session
         self.hears = hears
-        self.place = _topic(session.consumer), ""  # its topic, and the route that nobody sees
+        self.place = _topic(session.consumer), ""  # its topic, and a route that no client sees
         self._waiting: deque[dict[str, Any]] = deque()
         self._running = False
         self._under_way: dict[Frame, bool] = {}  # whether broadcasts wait for its reply
@@ -123,16 +122,16 @@ class Group:
         return self._session.connection.is_closed
 
     def begin(self, frame: Frame) -> None:
-        """A frame of this connection is under way."""
+        """A frame of this connection begins."""
         self._under_way[frame] = False
 
     def hold(self, frame: Frame) -> None:
-        """It broadcasts: what is told from now on is told after its reply, unless it is a part of another's."""
+        """The frame broadcasts: from now on broadcasts wait for its reply, unless it is a part of another frame."""
         if frame in self._under_way:
             self._under_way[frame] = True
 
     def end(self, frame: Frame) -> None:
-        """Its reply is made, and given to be sent before the loop has its next turn."""
+        """The frame's reply is made; it is sent before the event loop has its next turn."""
         if self._under_way[frame]:
             asyncio.get_running_loop().call_soon(self._release, frame)
         else:
@@ -144,7 +143,7 @@ class Group:
             self._deliver(self._held.popleft()[0])
 
     def put(self, text: str) -> None:
-        """The hub's: something was told to the group."""
+        """Called by the hub for each broadcast."""
         if not self.hears:
             return
         frames = [frame for frame, holds in self._under_way.items() if holds]
@@ -178,7 +177,7 @@ class Group:
         self.close(TRY_AGAIN_LATER, f"slow consumer; {MAX_WAITING} broadcasts wait for it")
 
     async def _run_methods(self) -> None:
-        """Gives the events to the consumer's methods, one after the other."""
+        """Calls the consumer's methods with the events, one after the other."""
         consumer = self._session.consumer
         try:
             while self._waiting and not self.is_closed:
@@ -189,7 +188,7 @@ class Group:
                         raise AttributeError(f"{type(consumer).__name__} has no method {method_name(event['type'])}")
                     if inspect.isawaitable(result := method(event)):
                         await result
-                except Exception:  # the client has asked for nothing: there is only the log to tell
+                except Exception:  # no client waits for an answer
                     logger.exception("%s could not take a broadcast", type(consumer).__name__)
         finally:
             self._running = False

@@ -39,7 +39,7 @@ __all__ = ("Session",)
 
 logger = logging.getLogger("wsaction")
 
-ITEMS_IN_A_ROW = 32  # of a stream that never waits, before the loop is given its turn
+ITEMS_IN_A_ROW = 32  # of a stream that never waits, before the event loop has its turn
 
 
 class Session:
@@ -69,11 +69,11 @@ class Session:
         self.table = table
         self.runtime = runtime
         self.scope = scope
-        self.direct = not runtime.middleware  # nothing stands before an action
+        self.direct = not runtime.middleware
         self.connection = connection
         self.consumer = consumer
-        self.group: Group | None = None  # which its consumer's broadcasts are told to
-        self.grants: dict[tuple[str, str], Any] = {}  # what its subscriptions were allowed, by topic and route
+        self.group: Group | None = None  # hears the broadcasts of its consumer
+        self.grants: dict[tuple[str, str], Any] = {}  # the rights of its subscriptions, by topic and route
         self._name: str | None = None
         self.comings: MemoryThrottleStore | None = None  # how often it came to topics with presence
         self.streams: dict[Stream, None] = {}  # that run
@@ -87,13 +87,13 @@ class Session:
 
     @property
     def name(self) -> str:
-        """What stands for the connection's user where nobody has signed in."""
+        """The name of the connection's user if nobody has signed in."""
         if self._name is None:
             self._name = f"anonymous:{token_urlsafe(9)}"
         return self._name
 
     def no_frame(self) -> Frame:
-        """What stands for the frame outside of one: it asks for nothing and has the connection's own captures."""
+        """The frame of code that runs outside of one: it calls nothing and has the connection's own captures."""
         frame = new_frame({}, None, "", None)
         args, captures = connection_captures(self.scope)
         query = self.scope.get("query_string", b"").decode("latin-1")
@@ -104,7 +104,7 @@ class Session:
         return frame
 
     def route(self, frame: Frame) -> None:
-        """Notes on the frame what it calls, and its place in the order."""
+        """Sets the frame's call and its place in the order."""
         if frame.error is not None:
             return
         try:
@@ -156,13 +156,13 @@ class Session:
                 raise self._nothing_there(frame, call)
             binding = call.binding or call.fixed(action)
             if action.plain and self.direct:
-                start = binding.start  # of a slot, faster than as if it were a method; so is `write`
+                start = binding.start  # faster than a call of a method; so is `write` below
                 result = await start(handler, frame)
             elif action.dependencies is None:
                 result = await self._perform(frame, action, handler, binding, action.bind_frame(binding, frame))
             else:
                 result = await self._depend(frame, action, handler, binding, action.dependencies)
-            if frame.error is not None:  # cancelled, which the action swallowed; or something was asked and not awaited
+            if frame.error is not None:  # the action swallowed its cancellation, or did not await a check
                 raise frame.error
             frame.status = action.status
             reply = None
@@ -189,7 +189,7 @@ class Session:
                 return None
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as exc:  # a cancellation too, unless it is the connection's end: its client waits
+        except BaseException as exc:  # a cancellation too, as its client waits, unless the connection has ended
             if is_closed_with(exc, frame.task or self.connection.leader):
                 raise
             frame.let_go(failed=True)
@@ -232,7 +232,7 @@ class Session:
                 result = await self._depend(frame, action, handler, binding, action.dependencies)
             if action.returns_status is not False:
                 result, _ = action.split(result)
-            if frame.error is not None:  # cancelled, or something was asked and not awaited
+            if frame.error is not None:  # cancelled, or a check is not awaited
                 raise frame.error
             data = action.write(result)
             await complete(frame)
@@ -246,8 +246,8 @@ class Session:
         return data
 
     async def allow(self, frame: Frame, *, decided: bool = True) -> Any:
-        """The handler of a frame, once all who have a say in its action have said yes; ``decided``: the handler
-        itself too where it decides for each frame. Raises `PermissionDenied`."""
+        """The handler of a frame, once all permissions for its action have allowed it. ``decided``: a handler that
+        decides for each frame is asked too. Raises `PermissionDenied`."""
         call = frame.call
         handler = call.mounted.handler(frame, self.scope)
         for mounted, ask, _ in call.asked:
@@ -328,11 +328,11 @@ class Session:
     async def _stream(
         self, frame: Frame, action: Action, handler: "AsyncAPIActionHandler", items: AsyncGenerator[Any]
     ) -> None:
-        """Sends each item as a partial reply, as fast as the client reads; the generator is closed whatever happens."""
+        """Sends each item as a partial reply, as fast as the client reads, and closes the generator in any case."""
         stream = Stream(self, frame, always=getattr(handler, "recheck", False))
         self.streams[stream] = None
         try:
-            if self.revised and not await stream.still_holds():  # since its permissions were asked, perhaps
+            if self.revised and not await stream.still_holds():  # perhaps after its permissions were asked
                 raise PermissionDenied
             await self._send_items(frame, action, stream, items)
         finally:
@@ -374,7 +374,7 @@ class Session:
         return RouteNotFound(text if self.runtime.debug else None)
 
     def check_size(self, reply: str) -> None:
-        """Raises `ReplyTooLarge` for a reply that no connection could be sent."""
+        """Raises `ReplyTooLarge` for a reply that is larger than ``max_outbox_bytes``."""
         if len(reply) > self.fast_path_size and (error := self._too_large(reply)) is not None:
             raise error
 
@@ -386,7 +386,7 @@ class Session:
         return ReplyTooLarge(f"The reply has {size} bytes; max_outbox_bytes is {limit}.", ctx)
 
     async def _handle_exception(self, handler: "AsyncAPIActionHandler", exc: BaseException) -> BaseException:
-        """What the app's ``exception_handlers`` make of an exception."""
+        """The exception that the app's ``exception_handlers`` make of this one."""
         try:
             return await handle_exception(self.runtime.exception_handlers, handler, exc)
         except (Exception, asyncio.CancelledError) as raised:
@@ -395,7 +395,7 @@ class Session:
             return raised
 
     def _failure(self, frame: Frame, exc: BaseException) -> str | None:
-        """The reply for whatever was raised; it cannot fail, and is no larger than a reply may be."""
+        """The error reply for an exception; None once the frame is detached. Raises nothing."""
         if frame.is_detached:
             return None
         task = asyncio.current_task()

@@ -1,8 +1,7 @@
 """Action frames: JSON text in, one `Frame` on its way down, JSON text out.
 
 A frame's way is decode (here) → route → permissions → parameters → action (`_dispatch`) → encode (here) → send
-(`_connection`). Nothing here raises on what a client sends: what is wrong with a frame is noted on it as ``error`` and
-answered like everything else.
+(`_connection`). Nothing here raises on what a client sends: the frame's ``error`` says what is wrong with it.
 """
 
 import asyncio
@@ -87,18 +86,18 @@ class Frame:
     """
 
     _kwargs: dict[str, Any]
-    asks_object: tuple[Any, Any]  # what its get_object() was given, once that has found the object that it names
-    body: dict[str, Any]  # the JSON object as it came
+    asks_object: tuple[Any, Any]  # the arguments of get_object(), once that has found the object that the route names
+    body: dict[str, Any]  # the JSON object
     action: str | None  # as the client wrote it; echoed
     route: str  # as the client wrote it, with its query; echoed
     request_id: str | int | None
-    error: Exception | None  # why it is refused without being run, or fails whatever its action returns
+    error: Exception | None  # it fails with this, whatever its action returns
     task: asyncio.Task[None] | None
     deadline: float | None  # when it is stopped, on the event loop's clock; None: its time is not counted yet
     lateness: Lateness
     size: int  # characters of its text
     held: list[AfterReply] | None
-    noted: Any  # of a generic action: what its hook has done and told, see `_events.crud.watched`
+    noted: Any  # the changes that a hook of a generic action made, see `_events.crud.watched`
     status: int | None  # of its final reply
     key: str | None  # frames with the same key run in order; None: in no order
     consumer: "AsyncAPIConsumer"  # the root of its connection
@@ -186,7 +185,7 @@ class Frame:
                 self.error = None
 
     def keywords(self) -> dict[str, Any]:
-        """What permissions may take by keyword: the frame's keys, overlaid by the route's captures.
+        """The keyword arguments for permissions: the frame's keys, overlaid by the route's captures.
 
         A frame can neither shadow a capture nor pass ``self``, ``scope``, ``handler``, ``obj`` or ``action``: with
         ``pk`` captured as 7, ``{"action": "a", "pk": 1, "scope": {}, "x": 2}`` offers ``{"pk": 7, "x": 2}``.
@@ -218,14 +217,13 @@ _NO_BRACKETS = len('"action":""')  # that every frame has
 
 
 def set_since(base: Context) -> bool:
-    """Whether a context variable of the application's was set since ``base``: by identity, as values compare as they
-    like."""
+    """Whether the application has set a context variable since ``base``; values are compared by identity."""
     now = copy_context()
     return any(now.get(var, _UNSET) is not value for var, value in base.items() if var is not current_frame)
 
 
 def decode(text: str | None, limits: Limits) -> Frame:
-    """The frame that ``text`` holds, with ``error`` set when it is none (None stands for a binary message).
+    """The frame of a text message, or of a binary one (None), with its ``error`` if it is malformed.
 
     ``decode('{"action": "list", "request_id": 7}', Limits())`` has ``route == ""`` and ``request_id == 7``.
     """
@@ -266,7 +264,7 @@ def decode(text: str | None, limits: Limits) -> Frame:
 
 
 def read_object(text: str | None, limits: Limits) -> tuple[dict[str, Any], APIError | None]:
-    """The JSON object that ``text`` holds, or why there is none; for what reads other frames than `decode`."""
+    """The JSON object of a message, or the error if it has none; for dialects, whose frames `decode` cannot read."""
     body, error = _parsed(text, limits)
     if error is None and _deeper(body, limits.max_json_depth):
         error = _too_deep(limits.max_json_depth)
@@ -289,7 +287,7 @@ def _without_action(text: str | None, limits: Limits) -> Frame:
 
 
 def new_frame(body: dict[str, Any], action: str | None, route: str, request_id: str | int | None) -> Frame:
-    """A frame that nothing is known of yet but what it says."""
+    """A frame that is read and not routed yet."""
     frame = Frame()
     frame.body = body
     frame.action = action
@@ -306,12 +304,12 @@ def size_of(text: str) -> int:
 
 
 def reply_tail(action: str, route: str) -> str:
-    """What of a reply depends on its action and route alone, so that it can be kept for the next frame."""
+    """The part of a reply that depends on its action and route alone, so that it is kept for the next frame."""
     return f',"action":{quote(action)},"route":{quote(route)},"status":'
 
 
 def encode_reply(tail: str, data: str, status: int, request_id: str | int | None) -> str:
-    """The reply around ``data``, which is JSON already: the keys and their order are the protocol's.
+    """The reply around ``data``, which is JSON already.
 
     `_dispatch.session.Session.run` writes the same text by itself, for speed: change both.
 
@@ -332,7 +330,7 @@ def tail_of(frame: Frame) -> str:
 
 
 def refused(body: dict[str, Any], error: APIError) -> Frame:
-    """A frame that is answered with ``error``, echoing what of it could be read."""
+    """A frame that is answered with ``error``, and echoes the keys that could be read."""
     action, route, request_id = body.get("action"), body.get("route"), body.get("request_id")
     frame = new_frame(
         body,
@@ -353,7 +351,7 @@ def _unreadable(text: str | None, exc: Exception, max_depth: int) -> APIError:
 
 
 def malformed(body: dict[str, Any]) -> APIError:
-    """What is wrong with the envelope, its first fault told with its place."""
+    """The error for the first malformed key of a frame."""
     if "action" not in body:
         return InvalidFrame("action is a string; it is missing.", loc=("action",))
     for key, expected in (("action", "a string"), ("route", "a string, or absent")):
