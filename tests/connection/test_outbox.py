@@ -127,7 +127,7 @@ async def test_whatever_waits_replies_keep_their_order_and_the_oldest_events_go(
     for number in range(200):
         kind = rng.random()
         if kind < 0.4 and waiting:
-            assert peer.outbox._pop() == waiting.pop(0)
+            assert peer.outbox.next() == waiting.pop(0)
             continue
         text = f"r{number}" if kind < 0.6 else event(rng.choice("abc"))
         while sum(map(len, [*waiting, text])) > bound and any(map(is_event, waiting)):

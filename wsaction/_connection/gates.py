@@ -25,6 +25,7 @@ from wsaction.serializers._errors import encode_error
 
 if TYPE_CHECKING:
     from wsaction._connection.connection import Connection, Dispatcher
+    from wsaction._handlers.route_table import Call
 
 __all__ = ("AuthenticationGate", "BlockingWatch", "DrainGate", "Gate")
 
@@ -204,7 +205,7 @@ class BlockingWatch(Gate):
                 value, raised = None, exc
 
     def _warn(self, frame: Frame, seconds: float) -> None:
-        call: Any = getattr(frame, "call", None)
+        call: Call | None = getattr(frame, "call", None)
         if call is None or not call.found or call.plan.name is None:
             return
         name = f"{call.mounted.handler_class.__name__}.{call.plan.name}"

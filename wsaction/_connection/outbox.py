@@ -76,7 +76,7 @@ class Outbox:
         self._max_bytes = max_bytes
         self._drops_events = drop_events
         self._next: str | None = None  # the flusher's next message; it counts as sent
-        self._sending: Any = True  # the frame or task that sends; True: the flusher, or not opened; False: nobody
+        self._sending: Frame | asyncio.Task[None] | bool = True  # True: the flusher sends, or it is not open
         self._direct = True  # whether replies may pass the flusher: the last send did not have to wait
         self.sent = 0  # messages that the flusher sent
         self._seen: tuple[Any, int] | None = None  # `_sending` and `sent` when `stuck_for` was last asked
@@ -307,16 +307,15 @@ class Outbox:
         elif (self.waiting or self._lost is not NOTHING) and not self.is_closed:
             if not self.waiting:
                 self._report_lost()  # its notices wait from now on, unless there is no room for them either
-            text = self._pop() if self.waiting else None
+            text = self._pop(self.waiting) if self.waiting else None
         if text is None:
             self.pause()
             return None
         self.sent += 1
         return text
 
-    def _pop(self) -> str:
-        waiting: Any = self.waiting
-        text: str = waiting.popleft()
+    def _pop(self, waiting: deque[str]) -> str:
+        text = waiting.popleft()
         self._leading_replies = max(self._leading_replies - 1, 0)
         self.size -= len(text) if text.isascii() else size_of(text)
         self.wake_waiting()

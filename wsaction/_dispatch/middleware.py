@@ -2,10 +2,13 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wsaction.exceptions import APIError, ImproperlyConfigured
 from wsaction.transactions import drop_failed
+
+if TYPE_CHECKING:
+    from wsaction.handlers import AsyncAPIActionHandler
 
 __all__ = ("CallNext", "ExceptionHandler", "Middleware", "check_exception_handlers", "check_middleware")
 
@@ -65,7 +68,7 @@ def wrap(middleware: Sequence[Middleware], innermost: CallNext) -> CallNext:
 def _dropping(inner: CallNext) -> CallNext:
     """What drops what it has changed where it fails; of middleware too, as whoever is around it may run it again."""
 
-    async def call(handler: Any) -> Any:
+    async def call(handler: "AsyncAPIActionHandler") -> Any:
         try:
             return await inner(handler)
         except BaseException:
@@ -76,10 +79,10 @@ def _dropping(inner: CallNext) -> CallNext:
 
 
 def _around(function: Middleware, call_next: CallNext) -> CallNext:
-    async def call(handler: Any) -> Any:
+    async def call(handler: "AsyncAPIActionHandler") -> Any:
         calls: list[Any] = []
 
-        def noted_call_next(handler: Any) -> Any:
+        def noted_call_next(handler: "AsyncAPIActionHandler") -> Any:
             calls.append(call_next(handler))
             return calls[-1]
 
@@ -98,7 +101,7 @@ def _around(function: Middleware, call_next: CallNext) -> CallNext:
 
 
 async def handle_exception(
-    handlers: Mapping[type[BaseException], ExceptionHandler], handler: Any, exc: BaseException
+    handlers: Mapping[type[BaseException], ExceptionHandler], handler: "AsyncAPIActionHandler", exc: BaseException
 ) -> BaseException:
     """What the handler for the exception's nearest class makes of it; the exception itself where there is none.
 

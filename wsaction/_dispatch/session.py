@@ -15,7 +15,7 @@ from wsaction._connection.connection import Connection
 from wsaction._connection.deadlines import NEVER
 from wsaction._dispatch.broadcasts import Group, broadcast
 from wsaction._dispatch.middleware import handle_exception, wrap
-from wsaction._events.reauthorization import Stream
+from wsaction._events.reauthorization import Grant, Stream
 from wsaction._handlers.action import Action, Binding
 from wsaction._handlers.dependencies import Dependencies
 from wsaction._handlers.route_table import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
@@ -73,7 +73,7 @@ class Session:
         self.connection = connection
         self.consumer = consumer
         self.group: Group | None = None  # hears the broadcasts of its consumer
-        self.grants: dict[tuple[str, str], Any] = {}  # the rights of its subscriptions, by topic and route
+        self.grants: dict[tuple[str, str], Grant] = {}  # the rights of its subscriptions, by topic and route
         self._name: str | None = None
         self.comings: MemoryThrottleStore | None = None  # how often it came to topics with presence
         self.streams: dict[Stream, None] = {}  # that run
@@ -245,7 +245,7 @@ class Session:
             current_frame.reset(token)
         return data
 
-    async def allow(self, frame: Frame, *, decided: bool = True) -> Any:
+    async def allow(self, frame: Frame, *, decided: bool = True) -> "AsyncAPIActionHandler":
         """The handler of a frame, once all permissions for its action have allowed it. ``decided``: a handler that
         decides for each frame is asked too. Raises `PermissionDenied`."""
         call = frame.call
