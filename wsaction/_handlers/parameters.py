@@ -12,19 +12,6 @@ from pydantic import PydanticUserError, ValidationError
 from wsaction.exceptions import ImproperlyConfigured, validation_items
 from wsaction.serializers._models import json_validator
 
-__all__ = (
-    "EMPTY",
-    "PROTOCOL_KEYS",
-    "Input",
-    "Parameter",
-    "built",
-    "fill",
-    "fresh",
-    "missing",
-    "read_hints",
-    "read_parameter",
-)
-
 EMPTY = inspect.Parameter.empty
 PROTOCOL_KEYS = ("action", "route", "request_id")  # parameters of these names mean the protocol's own
 

@@ -5,6 +5,7 @@ Authentication, permissions, throttling and the connections of a user (`disconne
 
 import inspect
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from wsaction._protocol.scope import USER_ID_KEY
@@ -12,7 +13,6 @@ from wsaction._protocol.scope import USER_ID_KEY
 __all__ = ("counted_id", "is_authenticated", "is_somebody", "owner_id", "user_id")
 
 _ID_NAMES = ("pk", "id", "identity")
-_ABSENT = object()
 
 
 def is_authenticated(user: Any, *, default: bool = False) -> bool:
@@ -41,7 +41,7 @@ def user_id(user: Any) -> Any:
     """
     if not is_somebody(user):
         return None
-    if (value := _first_id(user, _ID_NAMES)) is None:
+    if (value := _first_id(user, *_ID_NAMES)) is None:
         raise TypeError(
             f"expected {type(user).__name__} to have a pk, id or identity; give it one, or say who it is: "
             "WSAction(user_id=lambda user: user.email)"
@@ -50,25 +50,23 @@ def user_id(user: Any) -> Any:
 
 
 def owner_id(scope: Mapping[str, Any]) -> Any:
-    """The id of the scope's user for comparison with an object's owner: as ``WSAction(user_id=...)`` says, else as
-    `user_id`.
+    """The id of the scope's user, to compare with an object's owner: by ``WSAction(user_id=...)``, else by `user_id`.
 
-    None, which owns nothing, if the first of a user's ids is None: a user who is not saved yet owns no object, even if
-    their ``identity`` equals its owner.
+    None if the user's first id is None: a user who is not saved yet owns nothing, even under their ``identity``.
     """
     user = scope["user"]
     if (app_user_id := scope.get(USER_ID_KEY)) is not None:
         return app_user_id(user)
-    return None if next(_ids(user, _ID_NAMES), _ABSENT) is None else user_id(user)
+    return None if next(_ids(user, *_ID_NAMES), user) is None else user_id(user)
 
 
 def counted_id(scope: Mapping[str, Any]) -> Any:
-    """The id that throttles count the scope's user by: as ``WSAction(user_id=...)`` says, else as `user_id`, or the
+    """The id that throttles count the scope's user by: as `owner_id`, but the first id that is not None, and last the
     ``username``. Raises ``TypeError`` for a user who has none of them."""
     user = scope["user"]
     if (app_user_id := scope.get(USER_ID_KEY)) is not None:
         return app_user_id(user)
-    if (value := _first_id(user, (*_ID_NAMES, "username"))) is None:
+    if (value := _first_id(user, *_ID_NAMES, "username")) is None:
         raise TypeError(
             f"throttling: expected a user with pk, id, identity or username, got {type(user).__name__}; add one, say "
             "who it is by WSAction(user_id=...), or override get_cache_key"
@@ -76,14 +74,11 @@ def counted_id(scope: Mapping[str, Any]) -> Any:
     return value
 
 
-def _first_id(user: Any, names: tuple[str, ...]) -> Any:
-    return next((value for value in _ids(user, names) if value is not None), None)
+def _first_id(user: Any, *names: str) -> Any:
+    return next((value for value in _ids(user, *names) if value is not None), None)
 
 
-def _ids(user: Any, names: tuple[str, ...]) -> Iterator[Any]:
+def _ids(user: Any, *names: str) -> Iterator[Any]:
     for name in names:
-        try:
-            if (value := getattr(user, name, _ABSENT)) is not _ABSENT:
-                yield value
-        except NotImplementedError:  # Starlette's BaseUser raises it for an identity that a subclass does not define
-            continue
+        with suppress(AttributeError, NotImplementedError):  # the latter of Starlette's BaseUser, for its identity
+            yield getattr(user, name)

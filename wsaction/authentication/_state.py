@@ -1,4 +1,4 @@
-"""Whether a connection may act: the authentication classes of an app, and what they have said of one connection.
+"""Whether a connection may act: the authentication classes of an app, and their state on one connection.
 
 An `Authenticator` is compiled once for an app. Its `open` decides a handshake and makes the connection's
 `AuthenticationState`, which is asked before every frame (`gate`), answers ``$auth`` (`present`), and knows when the
@@ -43,8 +43,8 @@ logger = logging.getLogger("wsaction")
 class Authenticator:
     """The authentication of an app, compiled once; `open` makes the `AuthenticationState` of a connection.
 
-    ``classes`` are subclasses of `BaseAuthentication` or instances. ``user_id`` says who a user is, as the function of
-    that name does. ``clock`` gives unix seconds. Raises `ImproperlyConfigured` for what cannot work.
+    ``classes`` are subclasses of `BaseAuthentication` or instances. ``user_id`` gives the id of a user, ``clock`` unix
+    seconds. Raises `ImproperlyConfigured`.
     """
 
     def __init__(
@@ -78,9 +78,9 @@ class Authenticator:
         return bool(self._of_data)
 
     async def open(self, scope: Scope, auth_timeout: float) -> "AuthenticationState":
-        """Finds out who opens a connection, sets ``scope["user"]`` and ``scope["auth"]``, and takes the secrets out.
+        """Authenticates a handshake: sets ``scope["user"]`` and ``scope["auth"]``, and takes the secrets out.
 
-        Raises `NotAuthenticated` for a bad credential, `Busy` where a class needs more than ``auth_timeout`` seconds.
+        Raises `NotAuthenticated` for a bad credential, `Busy` if a class needs more than ``auth_timeout`` seconds.
         """
         try:
             state = AuthenticationState(self, scope, auth_timeout)
@@ -99,7 +99,7 @@ class Authenticator:
         return state
 
     async def of_data(self, data: Any, auth_timeout: float) -> Credential:
-        """Whose the data of an ``$auth`` frame is; raises `NotAuthenticated` where nobody takes it."""
+        """The credential of an ``$auth`` frame's data. Raises `NotAuthenticated` if no class accepts it."""
         if not self._of_data:
             raise ActionNotAllowed("Nothing here takes $auth; authenticate at the handshake.")
         credential = await self._ask(self._of_data, "authenticate_data", data, texts(data), auth_timeout)
@@ -110,8 +110,8 @@ class Authenticator:
     async def _ask(
         self, classes: Sequence[BaseAuthentication], method: str, about: Any, secrets: Iterable[str], seconds: float
     ) -> Credential | Exception | None:
-        """What the first class says that has something to say; an exception is returned, to be raised where it has
-        neither a context nor a frame that holds secrets."""
+        """The first answer of a class that is not None. An exception is returned: raised here, its context and its
+        traceback would hold secrets."""
         where = ""
         try:
             async with asyncio.timeout(seconds) as bound:
@@ -124,11 +124,10 @@ class Authenticator:
                         raise TypeError(f"{where}: expected a Credential or None, got {type(found).__name__}")
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
-        except BaseException as exc:  # what it awaited may have been cancelled; that is a failure like any other
+        except BaseException as exc:  # a cancellation of a task that the class awaited is a failure like any other
             if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
                 exc.args = ()
-                exc.__cause__ = None
-                exc.__context__ = None
+                exc.__cause__ = exc.__context__ = None
                 raise
             if isinstance(exc, TimeoutError) and bound.expired():
                 logger.warning("%s took longer than %g s", where, seconds)
@@ -147,7 +146,7 @@ class Authenticator:
                     yield from (part, part.partition("=")[2])
 
     def _conceal(self, scope: Scope) -> None:
-        """Takes out of the scope what nobody needs any more, and somebody may log."""
+        """Takes the secrets out of the scope, as applications may log it."""
         scope["subprotocols"] = [name for name in scope.get("subprotocols") or () if not is_bearer(name)]
         scope["headers"] = [
             (name, _without_bearer(value) if name.lower() == b"sec-websocket-protocol" else value)
@@ -157,10 +156,10 @@ class Authenticator:
 
 
 class AuthenticationState:
-    """Whether a connection may act, as whom, and until when. Sync but for `present`; it keeps no timer and no task.
+    """Whether a connection may act, as whom, and until when. It has no timer and no task.
 
-    ``deadline``, in unix seconds, is when the connection has to be closed unless it authenticates (again) before; None:
-    never. Whoever looks at deadlines closes it with `overdue`.
+    ``deadline``, in unix seconds, is when the connection has to be closed, with `overdue`, unless it authenticates
+    before; None: never.
     """
 
     __slots__ = ("_admitted", "_authenticator", "_clock", "_presenting", "_scope", "_timeout", "credential", "deadline")
@@ -172,12 +171,12 @@ class AuthenticationState:
         self._clock = authenticator.clock
         self._presenting = False
         self._admitted = not authenticator.first_frame or is_authenticated(scope.get("user"))
-        self.credential: Credential | None = None  # None: nobody, or who a middleware says
+        self.credential: Credential | None = None  # None: nobody has authenticated, or a middleware has found the user
         self.deadline: float | None = None if self._admitted else self._clock() + auth_timeout
 
     @property
     def user(self) -> Any:
-        """Who it is: ``scope["user"]``, or None."""
+        """``scope["user"]``, or None."""
         return self._scope.get("user")
 
     @property
@@ -199,8 +198,7 @@ class AuthenticationState:
         return NOT_AUTHENTICATED, f"no $auth came; auth_timeout is {self._timeout} s" if self.awaited else expired
 
     def gate(self, action: str | None) -> APIError | None:
-        """Why a frame must not be looked at; None: it may. To be asked for each, malformed ones (None) too, before
-        anything else is told about it."""
+        """The error that refuses a frame, or None. Asked first, for each frame; ``action`` is None if malformed."""
         if self.deadline is None or (self._admitted and self._clock() < self.deadline):
             return None  # the short way, once a frame
         if (overdue := self.overdue) is not None:
@@ -210,10 +208,10 @@ class AuthenticationState:
         return NotAuthenticated('Authenticate first: {"action": "$auth", "data": ...}.')
 
     async def present(self, data: Any) -> dict[str, Any]:
-        """Answers ``$auth``: authenticates, or refreshes in place; returns the reply's data, ``{"expires_at": ...}``.
+        """Answers ``$auth``: authenticates, or refreshes; returns the reply's data, ``{"expires_at": ...}``.
 
-        Raises `NotAuthenticated` for a bad credential or one that comes too late, `PermissionDenied` for another
-        user's, `Busy` while one is under way. Whatever it raises, what was in force still is.
+        Raises `NotAuthenticated` for a bad or late credential, `PermissionDenied` for another user's, `Busy` while one
+        is being verified. If it raises, the old credential stays in force.
         """
         if self._presenting:
             raise Busy("An $auth is under way on this connection; wait for its reply.")
@@ -232,7 +230,7 @@ class AuthenticationState:
         return {"expires_at": self.deadline}
 
     def take(self, credential: Credential) -> None:
-        """Puts a credential in force, whosever it is; raises `NotAuthenticated` where it has expired already."""
+        """Puts a credential of any user in force. Raises `NotAuthenticated` if it has expired."""
         at = credential.expires_at
         if at is not None and at <= self._clock():
             raise NotAuthenticated("The credential has expired.")

@@ -206,8 +206,8 @@ _BY_HTTP = {"get": "retrieve", "post": "create", "put": "update", "patch": "part
 def _check_actions(name: str, actions: Any, names: Mapping[str, str]) -> None:
     """Raises `ImproperlyConfigured` for ``check_actions`` that would guard nothing.
 
-    ``known`` are a handler's actions by the names that they may be mistaken to have. A name that is nothing like one of
-    them may be that of another handler.
+    ``names`` are the names that a handler's actions may be mistaken to have, and the actions'. Any other name may be an
+    action of another handler.
     """
     if actions == "__all__":
         return
@@ -269,7 +269,7 @@ _NO_ACTIONS: Mapping[str, str] = {}
 
 
 async def raise_refusal(verdict: Verdict) -> None:
-    """Raises `PermissionDenied` where the verdict, once it is known, is a refusal; in the permission's own words."""
+    """Raises `PermissionDenied`, with the permission's message, if the verdict is a refusal."""
     if not isinstance(verdict, Refusal | None):
         verdict = await verdict
     if verdict is not None:
@@ -277,7 +277,7 @@ async def raise_refusal(verdict: Verdict) -> None:
 
 
 def refusing(what: str, verdict: Verdict) -> Coroutine[Any, Any, None]:
-    """The same, as soon as it is known: where nothing has to be awaited, nobody can forget to."""
+    """The same. A verdict that is known raises at once; one that has to be awaited fails the frame until it is."""
     if verdict is None:
         return _ALLOWED
     if isinstance(verdict, Refusal):
@@ -298,7 +298,7 @@ def _denied(refusal: Refusal) -> PermissionDenied:
 
 
 class _Allowed(Coroutine[Any, Any, None]):
-    """One that is done; of no state, so that all may await the same."""
+    """A check that is done. It has no state, so that there is one for all."""
 
     def __await__(self) -> Generator[Any, Any, None]:
         yield from ()
@@ -317,8 +317,8 @@ _ALLOWED = _Allowed()
 
 
 async def require(handler: Any, method: str, *args: Any) -> None:
-    """Calls a method that refuses by raising. Raises ``TypeError`` where it refused otherwise, or did not await a check
-    that it began: a mistake lets nobody in."""
+    """Calls a method that refuses by raising. Raises ``TypeError`` if it returned a refusal, or did not await a check:
+    no mistake lets a client in."""
     answer = await getattr(handler, method)(*args)
     frame = current_frame.get()
     if frame is not None and isinstance(frame.error, NotAwaited):
@@ -335,11 +335,11 @@ async def require(handler: Any, method: str, *args: Any) -> None:
 def compile_permissions(
     classes: Any, *, owner: str, connects: bool = True, actions: Mapping[str, str] = _NO_ACTIONS
 ) -> Permissions:
-    """Reads ``permission_classes`` once, so that a frame pays for what has to be asked, and for nothing else.
+    """Reads ``permission_classes`` once, so that a frame pays for the permissions that have a say, and for no others.
 
     ``owner`` names them in errors ("CardHandler.permission_classes"). Each class is instantiated once. ``connects``:
     whether they are asked of connections too. ``actions`` are those of the handler, see `IsOwner`. Raises
-    `ImproperlyConfigured` for what is no permission, what would never be asked anything, and what cannot be called with
+    `ImproperlyConfigured` for an entry that is no permission, that would never be asked, or that cannot be called with
     its question's arguments alone.
     ``compile_permissions((IsAuthenticated,), owner="H.permission_classes").on_object is None``.
     """
