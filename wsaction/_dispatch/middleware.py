@@ -1,4 +1,4 @@
-"""What an app puts around its actions: middleware, and handlers of exceptions."""
+"""Middleware and exception handlers of an app."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,22 +13,21 @@ if TYPE_CHECKING:
 __all__ = ("CallNext", "ExceptionHandler", "Middleware", "check_exception_handlers", "check_middleware")
 
 CallNext: TypeAlias = Callable[[Any], Awaitable[Any]]
-"""``await call_next(handler)`` runs what is further in, and gives what the action returned.
+"""``await call_next(handler)`` runs the next middleware, or the action, and returns its result.
 
-Middleware that calls it and does not await it is a ``RuntimeError``; one that does not call it answers itself. What is
-further in and fails leaves nothing that it changed, or subscribed to, whether middleware calls it again, answers in its
-place or lets the error pass.
+Middleware that calls it without ``await`` is a ``RuntimeError``; middleware that does not call it answers itself. If
+the call fails, its changes and subscriptions are dropped, whether the middleware calls it again, answers or raises.
 """
 
 Middleware: TypeAlias = Callable[[Any, CallNext], Awaitable[Any]]
-"""``async def mw(handler, call_next)``; what it returns is what the action returned, for whoever is further out."""
+"""``async def mw(handler, call_next)``; it returns the action's result, or another one."""
 
 ExceptionHandler: TypeAlias = Callable[[Any, Any], Any]
 """``(handler, exc) -> APIError``, sync or async."""
 
 
 def check_middleware(middleware: Sequence[Middleware]) -> tuple[Middleware, ...]:
-    """The same as a tuple. Raises `ImproperlyConfigured` for what cannot be called with (handler, call_next)."""
+    """The same as a tuple. Raises `ImproperlyConfigured` for an entry that cannot be called with two arguments."""
     if not isinstance(middleware, Sequence):
         raise ImproperlyConfigured(f"middleware: expected a list of functions, as in [timing], got {middleware!r}")
     function: Any
@@ -43,7 +42,7 @@ def check_middleware(middleware: Sequence[Middleware]) -> tuple[Middleware, ...]
 def check_exception_handlers(
     handlers: Mapping[type[BaseException], ExceptionHandler] | None,
 ) -> Mapping[type[BaseException], ExceptionHandler]:
-    """The same as a dict of its own. Raises `ImproperlyConfigured` for what is no exception or no handler of one."""
+    """A copy. Raises `ImproperlyConfigured` for a key that is no exception class, or a value that is no handler."""
     cls: Any
     handler: Any
     for cls, handler in (handlers or {}).items():
@@ -66,7 +65,7 @@ def wrap(middleware: Sequence[Middleware], innermost: CallNext) -> CallNext:
 
 
 def _dropping(inner: CallNext) -> CallNext:
-    """What drops what it has changed where it fails; of middleware too, as whoever is around it may run it again."""
+    """The same, which drops its changes if it fails; for middleware too, as an outer one may run it again."""
 
     async def call(handler: "AsyncAPIActionHandler") -> Any:
         try:
@@ -103,9 +102,9 @@ def _around(function: Middleware, call_next: CallNext) -> CallNext:
 async def handle_exception(
     handlers: Mapping[type[BaseException], ExceptionHandler], handler: "AsyncAPIActionHandler", exc: BaseException
 ) -> BaseException:
-    """What the handler for the exception's nearest class makes of it; the exception itself where there is none.
+    """The error that the handler for the exception's nearest class returns; the exception itself if there is none.
 
-    Raises what the handler raises, and ``TypeError`` where it returns no `APIError`.
+    Raises ``TypeError`` if the handler returns no `APIError`.
     """
     for cls in type(exc).__mro__:
         if (handle := handlers.get(cls)) is not None:

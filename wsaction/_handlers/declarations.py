@@ -71,7 +71,7 @@ _GUARDS_ELSEWHERE = {
 
 
 def _guards_elsewhere(name: str, value: Any) -> bool:
-    """Whether an attribute is one that would guard a permission, or a view of another framework, and nothing here."""
+    """Whether an attribute would guard a permission, or a view of another framework, and guards nothing here."""
     if isinstance(value, list | tuple) and value:
         if name == "dependencies":
             return all(type(mark).__name__ in ("Depends", "Security") for mark in value)
@@ -136,7 +136,7 @@ def _is_action(value: Any) -> bool:
 def collect_actions(
     cls: type, hidden: Collection[str], resolve_annotation: Callable[[Any], Any] = lambda annotation: annotation
 ) -> dict[str, Action]:
-    """The actions of a handler class by name: what it and its bases decorated, and what overrides that.
+    """The actions of a handler class by name: the methods that it and its bases decorated, and their overrides.
 
     ``hidden`` are the attributes of the framework's own base, which an action must not hide. ``resolve_annotation``
     says what an annotation of a signature stands for in this class. Raises `ImproperlyConfigured` for a name that is
@@ -147,7 +147,7 @@ def collect_actions(
         for attribute, value in vars(base).items():
             marked = value.__func__ if isinstance(value, staticmethod | classmethod) else value
             options = getattr(marked, OPTIONS_ATTRIBUTE, None)
-            if isinstance(options, ActionOptions):  # and not what some proxy answers to any name
+            if isinstance(options, ActionOptions):  # a proxy may answer any name with something else
                 declared[attribute] = options
             elif attribute in declared and value is None:
                 del declared[attribute]  # `update = None` takes an inherited action away
@@ -252,7 +252,7 @@ def _by_position(function: Any, read: Sequence[tuple[Parameter, Input]]) -> tupl
 
 
 def _or_null(encode: Callable[[Any], str]) -> Callable[[Any], str]:
-    """Also writes what a stream ends with, which is none of its items."""
+    """Also writes None, with which a stream ends."""
 
     def write(value: Any) -> str:
         return "null" if value is None else encode(value)
@@ -285,7 +285,7 @@ def _kind(where: str, function: Any, options: ActionOptions) -> tuple[bool, bool
         raise ImproperlyConfigured(
             f"{where} is no function but a {type(function).__name__}; an action is a method, def or async def"
         )
-    wrapped = inspect.unwrap(function)  # a decorator's plain function may return what the action it wraps does
+    wrapped = inspect.unwrap(function)  # a plain function of a decorator may return the coroutine of its action
     if inspect.isgeneratorfunction(wrapped):
         raise ImproperlyConfigured(f"{where} is a sync generator; a stream is an async one: async def, with yield")
     streams = inspect.isasyncgenfunction(wrapped)
@@ -322,7 +322,7 @@ def _once(encode: Callable[[Any], str]) -> Callable[[Any], str]:
 
 
 def _output(where: str, annotation: Any) -> tuple[bool | None, Any]:
-    """Whether the function returns (value, status), and what the value is announced to be."""
+    """Whether the function returns (value, status), and the annotation of the value."""
     if typing.get_origin(annotation) in _STREAMS or annotation in _STREAMS:
         raise ImproperlyConfigured(f"{where} is annotated as a stream, {annotation!r}, and has no yield")
     if annotation is Any:
@@ -338,7 +338,7 @@ _STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator)
 
 
 def _streamed(where: str, annotation: Any) -> tuple[bool | None, Any]:
-    """What the items of a stream are announced to be: ``AsyncIterator[Card]`` says ``Card``."""
+    """The annotation of a stream's items: of ``AsyncIterator[Card]``, ``Card``."""
     if annotation is not Any and (typing.get_origin(annotation) or annotation) not in _STREAMS:
         raise ImproperlyConfigured(
             f"{where} yields, so that it is a stream; what it is annotated to return is AsyncIterator[...] with what "

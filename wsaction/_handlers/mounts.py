@@ -1,4 +1,4 @@
-"""Handlers at their places: what a root's `routepatterns` lead to, compiled once."""
+"""Handlers at their places in a root's `routepatterns`, compiled once."""
 
 import logging
 from collections.abc import Hashable, Iterable, Mapping
@@ -37,12 +37,12 @@ class View(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """What one action of one mounted handler takes."""
+    """All that it takes to run one action of one mounted handler."""
 
-    action: Action | None  # None: there is no such action, which is told once the permissions have said yes
+    action: Action | None  # None: there is no such action, which a client learns once the permissions have allowed it
     name: str | None  # as it was declared
     ordered: bool
-    # Who has a say, outermost first; None: the handler decides; and whether the frame's keywords are wanted.
+    # The permissions to ask, outermost first (None: the handler decides), and whether they take the frame's keywords.
     asked: "tuple[tuple[MountedHandler, Ask | None, bool], ...]"
     permissions: Permissions | None  # the handler's own, for its objects; None: it decides
     throttles: "tuple[tuple[MountedHandler, Throttles | None], ...]"  # as `asked`
@@ -61,21 +61,21 @@ class MountedHandler:
         self.is_consumer: bool = view.handler_class.is_consumer
         self.above = above  # the root and the handlers whose `routepatterns` lead here
         self.action_names = _action_names(view)
-        self._compiled: dict[tuple[Any, ...], Permissions] = {}  # what its get_permissions() returned before
+        self._compiled: dict[tuple[Any, ...], Permissions] = {}  # by the classes that get_permissions() returned
         self.throttles = self._throttles(None)  # the handler's own; None: it decides
         self.no_such_action = self._plan(None)
         self._beside: dict[str, Plan] = {}
         self.plans = {route_name: self._plan(action) for route_name, action in self.actions.items()}
 
     def instance(self) -> Any:
-        """A new handler with what it was mounted with."""
+        """A new handler with the attributes that it was mounted with."""
         handler = self.handler_class()
         for name, value in self._initkwargs:
             setattr(handler, name, value)
         return handler
 
     def attribute(self, name: str) -> Any:
-        """What an attribute is at this place: as it was mounted with, or else the class's own; None without one."""
+        """An attribute at this place: as it was mounted with, else the class's own; None if it has none."""
         return dict(self._initkwargs).get(name, getattr(self.handler_class, name, None))
 
     def is_like(self, other: "MountedHandler") -> bool:
@@ -95,8 +95,8 @@ class MountedHandler:
         return handler
 
     def compiled(self, classes: Any) -> Permissions:
-        """What the handler's ``get_permissions()`` has returned, by frame. What is the same again is not read again:
-        that takes longer than most actions, and is asked for each event and recipient too."""
+        """The permissions that ``get_permissions()`` returned, compiled. They are kept: to compile them takes longer
+        than most actions, and events ask for each recipient too."""
         kinds = tuple(map(_kind, classes)) if isinstance(classes, list | tuple) else (None,)
         if None not in kinds and (known := self._compiled.get(kinds)) is not None:
             return known
@@ -107,7 +107,7 @@ class MountedHandler:
         return permissions
 
     def refusal(self, frame: Frame, debug: bool) -> APIError:
-        """What is told when there is no such action; the names that are near, in debug mode only."""
+        """The error if there is no such action; it names similar ones in debug mode only."""
         if not (debug or logger.isEnabledFor(logging.INFO)):
             return ActionNotAllowed()
         asked_name = (frame.action or "")[:100]
@@ -177,7 +177,7 @@ def _kind(entry: Any) -> type | None:
 
 
 def _action_names(view: View) -> dict[str, str]:
-    """A handler's actions by every name that somebody may take for theirs: the method's, and that of the route."""
+    """A handler's actions by all names that may be taken for theirs: of the method, and of the route."""
     actions: Mapping[str, Action] = view.handler_class.available_actions
     names = {action.function.__name__: action.name for action in actions.values()}
     route_names = {name: action.name for name, action in view.actions.items()}
@@ -253,7 +253,7 @@ _ROOTS_OWN = ("limits", "outbox_policy", "dialect", "dialects", "strict_routing"
 
 
 def _check_roots_own(mounted: MountedHandler) -> None:
-    """Raises `ImproperlyConfigured` for what counts on the root of a connection alone, and would be ignored here."""
+    """Raises `ImproperlyConfigured` for attributes that count on the root of a connection alone."""
     cls, root = mounted.handler_class, mounted.above[0].handler_class
     for name in _ROOTS_OWN:
         if name in dict(mounted._initkwargs) or defined_by_user(cls, name):

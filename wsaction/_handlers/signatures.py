@@ -1,4 +1,4 @@
-"""Reading what `Depends` marks: the functions' own parameters, and theirs, down to what clients send."""
+"""Reads the functions that `Depends` marks, their parameters and their own dependencies."""
 
 import contextlib
 import functools
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Overrides", "depends_of", "read_dependencies")
 
-Overrides: TypeAlias = Mapping[Callable[..., Any], Callable[..., Any]]  # what runs instead of what
+Overrides: TypeAlias = Mapping[Callable[..., Any], Callable[..., Any]]  # by the function that is replaced
 
 
 def read_dependencies(
@@ -211,7 +211,7 @@ def _kind(where: str, function: Any) -> Kind:
 
 
 def _called(function: Any) -> Any:
-    """The function that runs when something is called: of a partial, what it wraps; of an object, its ``__call__``."""
+    """The function that a call runs: of a partial, the one that it wraps; of an object, its ``__call__``."""
     while isinstance(function, functools.partial):
         function = function.func
     return function if inspect.isroutine(function) else function.__call__
@@ -226,7 +226,7 @@ def _signature(where: str, function: Any, kind: Kind) -> tuple[list[inspect.Para
             f"{where} does not tell its parameters ({exc}); wrap it in a function that names them"
         ) from exc
     if isinstance(function, functools.partial):
-        parameters = [p for p in parameters if p.name not in function.keywords]  # what is set stays set
+        parameters = [p for p in parameters if p.name not in function.keywords]  # those that the partial sets stay set
     for parameter in parameters:
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ImproperlyConfigured(
@@ -240,7 +240,7 @@ def _signature(where: str, function: Any, kind: Kind) -> tuple[list[inspect.Para
 
 
 def _key(function: Any) -> Any:
-    """By what a function is known: itself, or its identity where it cannot be hashed."""
+    """The key of a function: itself, or its id if it cannot be hashed."""
     try:
         hash(function)
     except TypeError:

@@ -93,7 +93,7 @@ def is_group(entry: Any, *operators: str) -> bool:
 
 
 def name_of(entry: Any) -> str:
-    """What messages call a permission, an expression or any other object."""
+    """The name of a permission, an expression or any other object in messages."""
     if isinstance(entry, Composition):
         return str(entry)
     return str(getattr(entry, "__qualname__", type(entry).__qualname__))
@@ -111,7 +111,7 @@ def normal_form(entry: Any, positive: bool = True) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Who said no (``str`` of a permission or expression), and the ``message`` and ``code`` that a permission set."""
+    """The permission or expression that refused, as text, and the ``message`` and ``code`` that it set."""
 
     permission: str
     message: str | None = None
@@ -127,7 +127,7 @@ _SETTLED = (Refusal, type(None))
 
 
 class Method(NamedTuple):
-    """A callable, (None: nothing) how to pick what it takes by keyword, and how many arguments it is asked with."""
+    """A callable, how to pick its keyword arguments (None: it takes none), and its number of positional arguments."""
 
     call: Callable[..., Any]
     keywords: Pick | None
@@ -148,7 +148,7 @@ def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
     def ask(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:
         return verdict(call(*args) if keywords is None else call(*args, **keywords(kwargs())))
 
-    def ask_of_action(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:  # the same, and what each frame costs
+    def ask_of_action(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:  # the same, faster, for each frame
         scope, handler, action = args
         answer = call(scope, handler, action)
         return yes if answer is True else verdict(answer)
@@ -171,7 +171,7 @@ def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
         if answer is not True and answer is not False and _is_always_true(answer):
             what = f"the permission {name_of(call)} returned {answer!r:.100}, which would always be a yes"
             if inspect.iscoroutine(answer):
-                answer.close()  # it is told here
+                answer.close()  # Python's own warning would say the same
             raise TypeError(f"{what}; return True or False, and await or call what has to be")
         return yes if answer else no
 
