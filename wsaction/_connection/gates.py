@@ -2,7 +2,7 @@
 
 `AuthenticationGate` refuses frames until the client has authenticated, `DrainGate` once the server is stopping.
 `BlockingWatch` warns, in debug mode, of actions that block the event loop. `_dispatch.broadcasts.BroadcastOrderGate`
-sends broadcasts after the reply. A connection without any of them pays for none.
+sends broadcasts after the reply, `_server.lifecycle.HooksGate` calls ``on_action``. Most connections have none of them.
 """
 
 import asyncio
@@ -58,9 +58,8 @@ class AuthenticationGate(Gate):
 
     A frame that had to wait is asked about again when its turn comes. Each ``$auth`` is verified within a block of
     ``arriving``. If it is accepted, ``refreshed`` starts a task that is awaited before the reply, and until that ends
-    another ``$auth`` is refused. ``observed`` gets each ``$auth`` that was answered, and its seconds. After
-    ``max_auth_failures`` credentials that were refused, or whose frame the client cancelled, the connection closes with
-    1008. `watch` closes it with 4401 once it is overdue, until `stop`.
+    another ``$auth`` is refused. After ``max_auth_failures`` credentials that were refused, or whose frame the client
+    cancelled, the connection closes with 1008. `watch` closes it with 4401 once it is overdue, until `stop`.
     """
 
     def __init__(
@@ -70,7 +69,6 @@ class AuthenticationGate(Gate):
         connection: "Connection",
         arriving: Callable[[], AbstractContextManager[None]] = nullcontext,
         refreshed: Callable[[], asyncio.Task[None] | None] | None = None,
-        observed: Callable[[Frame, float], None] | None = None,
         *,
         debug: bool,
     ) -> None:
@@ -79,7 +77,6 @@ class AuthenticationGate(Gate):
         self._connection = connection
         self._arriving = arriving
         self._refreshed = refreshed
-        self._observed = observed
         self._debug = debug
         self._failures = 0  # credentials that were refused
         self._following: asyncio.Task[None] | None = None  # of `refreshed`, for the last `$auth`
@@ -98,19 +95,11 @@ class AuthenticationGate(Gate):
         if frame.error is None and (error := self._state.gate(frame.action)) is not None:
             frame.fail(error)
         if frame.action == "$auth" and frame.error is None:
-            return self._answer(frame) if self._observed is None else self._answer_observed(frame, self._observed)
+            return self._answer(frame)
         return super().run(frame)
 
     def timeout(self, frame: Frame) -> float:
         return NEVER if frame.action == "$auth" else super().timeout(frame)  # it has auth_timeout
-
-    async def _answer_observed(self, frame: Frame, observed: Callable[[Frame, float], None]) -> str | None:
-        started = self._loop.time()
-        try:
-            return await self._answer(frame)
-        finally:
-            if not frame.is_detached:
-                observed(frame, self._loop.time() - started)
 
     async def _answer(self, frame: Frame) -> str | None:
         current_frame.set(None)  # it has no unit of work: code that reads a token's row commits by itself

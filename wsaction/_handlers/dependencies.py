@@ -91,13 +91,13 @@ class Step:
                 errors.append(missing(name))
         return bound
 
-    async def run(self, bound: dict[str, Any], stack: AsyncExitStack, threads: Threads, lent: bool) -> Any:
-        """The value. A generator's clean-up is put on the stack. ``lent``: what is bound may be cleaned up once the
+    async def run(self, bound: dict[str, Any], stack: AsyncExitStack, threads: Threads, finishes: bool) -> Any:
+        """The value. A generator's clean-up is put on the stack. ``finishes``: what is bound may be cleaned up once the
         action is done, so that a thread has to have ended by then."""
         if self.kind == "coroutine":
             return await self.function(**bound)
         if self.kind == "function":
-            return await (threads.run_to_end if lent else threads.run)(self.function, **bound)
+            return await (threads.run_to_end if finishes else threads.run)(self.function, **bound)
         if self.kind == "async generator":
             return await _enter(stack, self.function(**bound))
         if self.kind == "generator":
@@ -127,7 +127,7 @@ class ModelStep:
             errors += validation_items(exc)
             return {}
 
-    async def run(self, bound: dict[str, Any], stack: AsyncExitStack, threads: Threads, lent: bool) -> Any:
+    async def run(self, bound: dict[str, Any], stack: AsyncExitStack, threads: Threads, finishes: bool) -> Any:
         """The model."""
         return bound["made"]
 
