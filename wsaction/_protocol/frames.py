@@ -81,8 +81,9 @@ class Frame:
     ==========  =============================  =====================================================================
 
     Any state before *committing* may lead to *stopped*, and both of them to *detached*. `begin_check` is apart from
-    these: the frame has an error as long as a check is not awaited. ``action`` is None and ``route`` is "" where they
-    could not be read; ``request_id`` is None when there was none.
+    these: the frame has an error as long as a check is not awaited. Frames within a frame never reach a connection;
+    whoever makes them sets their ``task``. `transactions` alone begins and ends units. ``action`` is None and ``route``
+    is "" if they could not be read; ``request_id`` is None if there was none.
     """
 
     _kwargs: dict[str, Any]
