@@ -28,7 +28,7 @@ from wsaction._server.lifecycle import refuse, refuse_host
 from wsaction._server.origins import HostPolicy, OriginPolicy
 from wsaction._server.runtime import Runtime
 from wsaction._utils.lifespan import Lifespan, State, app_running
-from wsaction.authentication._classes import user_id as id_of_user
+from wsaction.authentication._identity import user_id as id_of_user
 from wsaction.authentication._state import Authenticator
 from wsaction.exceptions import ImproperlyConfigured, RouteNotFound, to_api_error
 from wsaction.handlers import AsyncAPIActionHandler

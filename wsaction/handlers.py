@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from starlette.authentication import UnauthenticatedUser
 from starlette.datastructures import QueryParams
 
-from wsaction._connection.connection import Receive, Send
+from wsaction._connection.connection import Connection, Receive, Send
 from wsaction._events.publish import own_topic, publish_from, push_to, session_of
 from wsaction._handlers.action import Action
 from wsaction._handlers.declarations import (
@@ -74,7 +74,7 @@ class AsyncAPIActionHandler:
     decides_topic: ClassVar[bool] = False  # the same of get_topic
 
     consumer: Any  # the connection's root, of the application's own class
-    connection: Any  # the root's alone; None of one that serves no connection
+    connection: Connection  # the root's alone; None of one that serves no connection
     scope: Any  # the connection's ASGI scope
     mounted: MountedHandler  # its own place in the table of routes
     frame: Frame  # what is being answered

@@ -3,7 +3,7 @@
 from typing import Any
 
 from wsaction._events.publish import own_route, session_of, topic_at
-from wsaction._protocol.frames import Held, hold
+from wsaction._protocol.frames import AfterReply
 from wsaction.decorators import async_action
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.base import Roster
@@ -41,5 +41,5 @@ class PresenceMixin(SubscribeMixin):
         if roster is None:
             raise LayerUnavailable
         go_on = hub.hold(session.connection, topic, own_route(self))
-        hold(self.frame, Held(go_on, go_on))
+        self.frame.hold(AfterReply(go_on, go_on))
         return await roster.who(topic)

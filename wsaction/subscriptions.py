@@ -31,7 +31,7 @@ from wsaction._events.event_types import EventTypes, history
 from wsaction._events.publish import own_route, own_topic, session_of, topic_at
 from wsaction._events.reauthorization import Grant, release, withdraw
 from wsaction._handlers.route_table import Call
-from wsaction._protocol.frames import Frame, Held, current_frame, encode_reply, hold, new_frame, quote
+from wsaction._protocol.frames import AfterReply, Frame, current_frame, encode_reply, new_frame, quote
 from wsaction._protocol.scope import SharedTopic
 from wsaction._pubsub.subscription import Filter
 from wsaction.decorators import async_action
@@ -216,7 +216,7 @@ class _Reply:
 
     def __init__(self, session: "Session", frame: Frame, grant: Grant, key: tuple[str, str]) -> None:
         self._session, self._frame, self._grant, self._key = session, frame, grant, key
-        waits = any(one.answer for one in frame.held or ())  # another call of this very action
+        waits = any(work.send_reply for work in frame.held or ())  # another call of this very action
         self._answers = frame.call.name == "subscribe" and frame is current_frame.get() and not waits
         self._go_on: Callable[[], None] | None = None  # None: it was subscribed before
         self._begun = grant.begun
@@ -236,7 +236,7 @@ class _Reply:
         self._go_on, self._begun = go_on, self._grant.begun
         self._begun.waiting += 1
         data: dict[str, Any] = loads(self._data(*self._told))
-        hold(self._frame, Held(self._begin, self._undo, self._answer if self._answers else None, data))
+        self._frame.hold(AfterReply(self._begin, self._undo, self._answer if self._answers else None, data))
         return data
 
     def _begin(self) -> None:

@@ -37,9 +37,8 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 from wsaction._utils.hints import did_you_mean
 from wsaction._utils.misspellings import defined_by_user, refuse_misspelt
-from wsaction.authentication._classes import counted_id
+from wsaction.authentication._identity import counted_id, is_authenticated
 from wsaction.exceptions import ImproperlyConfigured, Throttled
-from wsaction.permissions import IsAuthenticated
 
 __all__ = (
     "AnonRateThrottle",
@@ -275,7 +274,7 @@ class UserRateThrottle(SimpleRateThrottle):
 
     def get_cache_key(self, scope: Any, handler: Any, action: str) -> str | None:
         """The user's id, or the client's address."""
-        user_id = counted_id(scope) if _AUTHENTICATED.has_permission(scope, handler, action) else None
+        user_id = counted_id(scope) if is_authenticated(scope.get("user")) else None
         return f"addr:{self.get_ident(scope)}" if user_id is None else f"user:{user_id}"
 
 
@@ -286,7 +285,7 @@ class AnonRateThrottle(SimpleRateThrottle):
 
     def get_cache_key(self, scope: Any, handler: Any, action: str) -> str | None:
         """The client's address; None for an authenticated user."""
-        return None if _AUTHENTICATED.has_permission(scope, handler, action) else f"addr:{self.get_ident(scope)}"
+        return None if is_authenticated(scope.get("user")) else f"addr:{self.get_ident(scope)}"
 
 
 class ScopedRateThrottle(UserRateThrottle):
@@ -334,8 +333,6 @@ class ConnectionRateThrottle(SimpleRateThrottle):
 
 
 Throttles: TypeAlias = tuple[BaseThrottle, ...]
-
-_AUTHENTICATED = IsAuthenticated()
 
 
 def compile_throttles(classes: Any, *, owner: str, throttle_scope: str | None = None) -> Throttles:

@@ -32,7 +32,7 @@ from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar, cast
 
-from wsaction._protocol.frames import Frame, current_frame, let_go
+from wsaction._protocol.frames import Frame, current_frame
 from wsaction._utils.tasks import is_closed_with
 from wsaction._utils.threads import is_awaited_by_thread
 from wsaction.exceptions import OutcomeUnknown
@@ -490,7 +490,7 @@ async def drop_failed() -> None:
     have a `unit_of_work` block around the action, that block fails at its end.
     """
     if (current := current_frame.get()) is not None:
-        let_go(current, failed=True)
+        current.let_go(failed=True)
     frame = _own_frame()
     unit = None if frame is None else frame.unit
     if frame is None or unit is None:

@@ -34,7 +34,7 @@ from starlette.requests import HTTPConnection
 from starlette.routing import Mount
 from websockets.exceptions import InvalidStatus
 
-from wsaction._connection.gates import Gate
+from wsaction._connection.gates import AuthenticationGate
 from wsaction.applications import WSAction
 from wsaction.authentication import (
     BaseAuthentication,
@@ -43,7 +43,7 @@ from wsaction.authentication import (
     FirstFrameAuthentication,
     SessionAuthentication,
 )
-from wsaction.authentication._classes import user_id
+from wsaction.authentication._identity import is_authenticated, is_somebody, user_id
 from wsaction.authentication._redaction import RedactedError, redact, texts, without_secrets
 from wsaction.authentication._state import AuthenticationState, Authenticator
 from wsaction.consumers import AsyncAPIConsumer
@@ -291,14 +291,20 @@ async def test_a_first_frame_is_needed_unless_the_handshake_said_who_it_is(user:
     assert (await opened(FirstTokens, user=user, **bearer("ann"))).gate("list") is None
 
 
-async def test_a_user_whose_is_authenticated_has_to_be_awaited_is_nobody() -> None:
-    async def told() -> bool:
+async def test_a_user_whose_is_authenticated_has_to_be_awaited_is_refused() -> None:
+    async def answer() -> bool:
         raise AssertionError
 
-    waiting = told()
-    state = await opened(FirstTokens, user=User(1, is_authenticated=lambda: waiting))
+    waiting = answer()
+    user = User(1, is_authenticated=lambda: waiting)
+    scope = {**websocket_scope("/"), "user": user, **bearer("ann")}
+    for ask in (is_authenticated, is_somebody, user_id, Credential):
+        with pytest.raises(TypeError, match=r"User.is_authenticated: expected True or False, got an awaitable"):
+            ask(user)
+    with pytest.raises(TypeError, match="got an awaitable"):
+        await authenticator(FirstTokens).open(scope, 10)
     waiting.close()
-    assert state.gate("list") is not None
+    assert scope["subprotocols"] == ["wsaction.v1"]  # the token is taken out all the same
 
 
 async def test_auth_timeout() -> None:
@@ -804,7 +810,7 @@ async def test_what_an_auth_changed_is_asked_about_once_at_a_time() -> None:
 async def test_the_gate_of_a_connection_that_has_ended_sets_no_alarm() -> None:
     state = await opened(Tokens(short=short), **bearer("short"))
     connection = types.SimpleNamespace(is_closed=False)
-    gate = Gate(state, None, connection, debug=False)  # type: ignore[arg-type]  # it dispatches nothing here
+    gate = AuthenticationGate(state, None, connection, debug=False)  # type: ignore[arg-type]  # it dispatches nothing here
     gate.watch()
     assert gate._alarm._at < math.inf
     gate.stop()

@@ -594,7 +594,7 @@ async def test_outside_of_frames_there_is_no_current_frame() -> None:
     async with link.serving():
         link.connection.put("x")
         await link.until(lambda: link.texts == ["x"])
-        assert link.connection._base[current_frame] is None
+        assert link.connection._base_context[current_frame] is None
 
 
 # ------------------------------------------------------------------------------------------------ reading

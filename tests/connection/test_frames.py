@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsaction._handlers.route_table import Call as RealCall
-from wsaction._protocol.frames import Frame, decode, encode_reply, new_frame, reply_tail
-from wsaction.exceptions import APIError, Busy, NotFound
+from wsaction._protocol.frames import Frame, NotAwaited, decode, encode_reply, new_frame, reply_tail
+from wsaction.exceptions import APIError, Busy, InvalidFrame, NotFound
 from wsaction.limits import Limits
 from wsaction.serializers._errors import encode_error
 
@@ -308,3 +308,27 @@ def test_the_kwargs_of_a_frame_are_its_own() -> None:
 
 def test_the_dispatchers_call_is_one() -> None:
     assert {"name", "args", "captures", "query"} <= set(RealCall.__slots__)
+
+
+def test_a_check_that_has_begun_fails_the_frame_until_it_is_awaited() -> None:
+    frame = new_frame({}, "list", "", None)
+    frame.begin_check("first")
+    frame.begin_check("second")
+    assert (type(frame.error), frame.is_refused) == (NotAwaited, False)
+    frame.end_check("first")
+    assert str(frame.error).startswith("second() is awaited by nobody")
+    frame.end_check("second")
+    assert frame.error is None
+    frame.fail(InvalidFrame("cancelled"))
+    frame.begin_check("third")
+    frame.end_check("third")
+    assert (type(frame.error), frame.is_refused) == (InvalidFrame, True)
+
+
+def test_a_frame_that_is_refused_is_in_no_order_and_one_that_fails_keeps_its_place() -> None:
+    frame = new_frame({}, "list", "", None)
+    frame.key = "cards/"
+    frame.fail(InvalidFrame("too late"))
+    assert frame.key == "cards/"
+    frame.refuse(InvalidFrame("at once"))
+    assert frame.key is None

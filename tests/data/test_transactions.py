@@ -764,7 +764,7 @@ async def test_once_a_commit_begins_it_is_too_late_to_cancel() -> None:
 async def test_a_commit_that_hangs_is_answered_without_it_and_its_place_in_the_order_is_free(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(deadlines, "COMMIT", 0.05)
+    monkeypatch.setattr(deadlines, "COMMIT_GRACE", 0.05)
     slow, told = Slow(), list[int]()
 
     class Observing(Hooks):

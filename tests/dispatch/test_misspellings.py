@@ -466,7 +466,7 @@ class Slow(BasePermission):
 
 @pytest.mark.parametrize(("permission", "status"), [(Quick, 403), (Slow, 500)])
 @pytest.mark.parametrize("action", ["hit", "look", "look_in_a_thread", "look_and_yield"])
-@pytest.mark.filterwarnings("ignore:coroutine 'single.<locals>.later' was never awaited")
+@pytest.mark.filterwarnings("ignore:coroutine '(single.<locals>.later|_check)' was never awaited")
 async def test_a_check_that_is_not_awaited_lets_nobody_in(permission: Any, status: int, action: str) -> None:
     class Guarded(Rows):
         permission_classes = (permission,)
@@ -500,7 +500,7 @@ async def test_a_check_that_is_not_awaited_lets_nobody_in(permission: Any, statu
 
 @pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize("how", ["gather", "task", "task group", "wait_for", "cancelled before it began"])
-@pytest.mark.filterwarnings("ignore:coroutine 'single.<locals>.later' was never awaited")  # of what never began
+@pytest.mark.filterwarnings("ignore:coroutine '(single.<locals>.later|_check)' was never awaited")
 async def test_a_check_may_be_awaited_in_whichever_way(how: str, waits: bool) -> None:
     class Even(BasePermission):
         def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> Any:
@@ -538,7 +538,7 @@ async def test_a_check_may_be_awaited_in_whichever_way(how: str, waits: bool) ->
 
 
 @pytest.mark.parametrize("ends", ["by its timeout", "by $cancel"])
-@pytest.mark.filterwarnings("ignore:coroutine 'single.<locals>.later' was never awaited")
+@pytest.mark.filterwarnings("ignore:coroutine '(single.<locals>.later|_check)' was never awaited")
 async def test_an_action_that_forgot_to_await_a_check_can_be_ended(ends: str) -> None:
     class Guarded(AsyncAPIConsumer):
         permission_classes = (Slow,)

@@ -1,10 +1,10 @@
 """One WebSocket: reads frames, runs each, sends replies, and ends clean.
 
-A `Connection` is given a `Dispatcher` and never knows what a handler is. Two facts shape it. Reading must never stop: a
-server leaves pongs and closes unread while a frame is undelivered, so a slow action must not hold the reader up. And a
-task for every frame is dear. Hence leader and follower: the reading task (the *leader*) runs a frame's action itself;
-if that suspends, the loop gets round to `_pass_on`, which makes another task the leader and leaves this one with its
-frame (a *follower*). An action that is back by the loop's next turn costs no task; one that waits longer costs one.
+A `Connection` has a `Dispatcher` and knows no handlers. Two facts shape it. Reading must never stop: a server leaves
+pongs and close frames unread while a frame is undelivered, so a slow action must not hold up the reader. And a task for
+every frame is expensive. So the reading task (the *leader*) runs an action itself. If that suspends, the loop runs
+`_pass_on`, which makes another task the leader; the first one stays with its frame (a *follower*). An action that ends
+by the loop's next turn costs no task; one that waits longer costs one.
 """
 
 import asyncio
@@ -35,46 +35,62 @@ LAST_WORD = 0.1  # seconds that sending a close frame may take at least, however
 
 
 class Dispatcher(Protocol):
-    """What a connection asks to answer a frame."""
+    """Answers the frames of a connection."""
 
     def route(self, frame: Frame) -> None:
-        """Notes on the frame what will answer it, and its key. Never waits, never raises."""
+        """Sets the frame's call and key, or refuses it. Never raises."""
 
     async def run(self, frame: Frame) -> str | None:
-        """The frame's final reply, or None where it is silent. Raises `asyncio.CancelledError` once it has ended."""
+        """The frame's final reply; None for no reply. Raises `CancelledError` only once the connection has ended."""
 
     def timeout(self, frame: Frame) -> float:
-        """Seconds that the frame may take; ``inf``: as long as it likes."""
+        """Seconds that the frame may take; ``inf`` for no limit."""
 
 
 class Connection:
     """A WebSocket that was accepted or is about to be.
 
-    `serve` returns when it has ended, with the close code; nothing of it runs on then. `send` and `put` may be called
-    before the handshake is accepted: what they are given waits until then.
+    `serve` returns its close code once it has ended, and nothing of it runs any more. Messages that are given to `send`
+    or `put` before the handshake is accepted wait until then.
     """
 
     __slots__ = (
-        "_armed", "_at_work", "_base", "_deadlines", "_dispatcher", "_ended", "_lanes", "_receive", "_tasks",
-        "_waiting", "closing", "end_by", "leader", "limits", "loop", "on_limit", "outbox",
-    )  # fmt: skip
+        "_base_context",
+        "_deadlines",
+        "_dispatcher",
+        "_ended",
+        "_lanes",
+        "_pass_on_scheduled",
+        "_receive",
+        "_running",
+        "_running_before",
+        "_tasks",
+        "closing",
+        "end_by",
+        "leader",
+        "limits",
+        "loop",
+        "on_limit",
+        "outbox",
+    )
     read = staticmethod(decode)  # what a dialect takes over
 
     def __init__(
         self, receive: Receive, send: Send, limits: Limits, flusher: Flusher | None = None, *, drop_events: bool = False
     ) -> None:
-        self._receive, self.limits = receive, limits
-        self.on_limit: Callable[[str, float], None] = nobody  # is told of each bound that no frame is answered with
+        self._receive = receive
+        self.limits = limits
+        self.on_limit: Callable[[str, float], None] = nobody  # called for each bound that no reply tells
         self.outbox = Outbox(send, self, limits.max_outbox_bytes, flusher or Flusher(), drop_events=drop_events)
-        self.loop = asyncio.get_running_loop()  # which serves it
+        self.loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[int] = self.loop.create_future()
         self.closing: tuple[int, str] | None = None  # the close frame that we owe the client
         self._tasks: set[asyncio.Task[None]] = set()
-        self._base: Context = copy_context()  # what every frame starts from; anew once it serves
-        self._at_work: Frame | None = None  # what the leader runs
+        self._base_context: Context = copy_context()  # every frame starts from it; copied anew by `serve`
+        self._running: Frame | None = None  # what the leader runs
         self.leader: asyncio.Task[None] | None = None  # the task that reads, and runs each frame until it suspends
-        self._armed = False  # whether `_pass_on` is on its way
-        self._waiting: Frame | None = None  # what the leader ran when `_pass_on` last looked
+        self._pass_on_scheduled = False
+        self._running_before: Frame | None = None  # what the leader ran when `_pass_on` last looked
         self._lanes = Lanes(limits)
         self._deadlines = Deadlines(self, self._lanes.under_way)
         self.end_by = NEVER  # when all must be over that serves it, on the event loop's clock; known once it ends
@@ -84,7 +100,7 @@ class Connection:
         """Runs the accepted connection to its end and returns the close code, the peer's or ours."""
         self._dispatcher = dispatcher
         current_frame.set(None)
-        self._base = copy_context()
+        self._base_context = copy_context()
         self.outbox.open()
         self._lead_on()
         self._deadlines.look()
@@ -105,29 +121,30 @@ class Connection:
 
     @property
     def put(self) -> Callable[[str], None]:
-        """As `Outbox.put`: sends a message without ever waiting, behind what waits."""
+        """As `Outbox.put`: sends a message behind those that wait, without waiting itself."""
         return self.outbox.put
 
     @property
     def is_closed(self) -> bool:
-        """Whether it is over: nothing more is read, and what runs is being cancelled."""
+        """Whether it has ended: no more is read, and running actions are being cancelled."""
         return self._ended.done()
 
     @property
     def busy(self) -> bool:
         """Whether a frame is under way or a message on its way."""
-        return self._at_work is not None or bool(self._lanes.under_way) or self.outbox.busy
+        return self._running is not None or bool(self._lanes.under_way) or self.outbox.busy
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
-        """Ends the connection: what runs is cancelled, then the close frame is sent. The first call counts."""
+        """Ends the connection: cancels running actions, then sends the close frame. The first call counts."""
         if not self._ended.done():
             self.closing = code, reason
             self.peer_disconnected(code)
 
     def close_for_limit(self, code: int, limit: str, reason: str) -> None:
-        """Closes the connection because it has reached a bound; ``reason`` is told with the bound's value."""
+        """Closes the connection for a bound that it reached, and adds the bound's value to the ``reason``."""
         if not self._ended.done():
-            self.on_limit(limit, value := getattr(self.limits, limit))
+            value = getattr(self.limits, limit)
+            self.on_limit(limit, value)
             self.close(code, f"{reason}; {limit} is {value}" + (" s" if limit.endswith("timeout") else ""))
 
     def peer_disconnected(self, code: int) -> None:
@@ -137,36 +154,35 @@ class Connection:
             self.outbox.end()
 
     async def send(self, text: str) -> None:
-        """As `put`, for who awaits what it sends. Raises nothing."""
+        """As `put`, to be awaited. Raises nothing."""
         self.put(text)
 
     def subscribed(self, route: str, frame: Frame) -> None:
-        """The frame's action has subscribed to a route, and events follow; what a dialect wants to know."""
+        """The frame's action has subscribed to a route, and events follow. A dialect overrides it."""
 
     def unsubscribed(self, route: str) -> None:
         """The subscription to a route has ended."""
 
     def cancel(self, request_id: str | int) -> bool:
-        """Cancels the frame in flight that has this id, and says whether there is one; it is answered 499.
+        """Cancels the frame in flight with this id, which is answered 499; False if there is none to cancel.
 
-        One that waits is not run. One under way is cancelled where it awaits; what it answers afterwards is dropped.
-        One that timed out, whose unit of work is being committed, or whose reply is on its way, is done.
+        A frame that waits does not run any more. One that runs is cancelled where it awaits, and its reply is dropped.
+        It is too late once it timed out, its unit of work is being committed, or its reply is on its way.
         """
         frame = self._lanes.find(request_id)
         if frame is None or frame.unit is COMMITTING or self.outbox.is_sending(frame):
             return False
         if self._lanes.withdraw(frame):
-            frame.error = Cancelled()
+            frame.refuse(Cancelled())
             self.spawn(self._answer, frame)
         elif not frame.is_refused:
             self.stop(frame, Cancelled())
         return isinstance(frame.error, Cancelled)
 
     def drain(self, end_by: float) -> None:
-        """From now on no frame is started, but for the protocol's own: each is answered 503 ``shutting_down``.
+        """Answers all new frames but the protocol's own with 503 ``shutting_down``; running ones go on.
 
-        What is under way goes on. When the connection is closed, nothing of it is waited for after ``end_by``, a time
-        of the event loop's clock.
+        Once the connection is closed, nothing waits for them after ``end_by``, a time of the event loop's clock.
         """
         self.end_by = end_by
         self._dispatcher = DrainGate(self._dispatcher)
@@ -174,7 +190,7 @@ class Connection:
             self.spawn(self._answer_all, waiting)
 
     async def _settle(self) -> None:
-        """Cancels what still runs and says goodbye; whoever serves us has the other half of the time."""
+        """Cancels what still runs and sends the close frame, in half of the time: `disconnect()` has the other half."""
         if self._ended.cancelled():  # with whoever serves us, who waited for it
             self.closing = 1012, ""
             self.outbox.end()
@@ -186,16 +202,16 @@ class Connection:
         if self.closing is not None:
             try:
                 async with asyncio.timeout_at(max(deadline, self.loop.time() + LAST_WORD)):
-                    await self.outbox.say_close(*self.closing)
+                    await self.outbox.flush_and_close(*self.closing)
             except TimeoutError:
                 logger.debug("the peer did not read its close frame, %s", self.closing[0])
         self.outbox.waiting = None
 
     async def _stop_tasks(self, timeout: float) -> None:
         """Waits for what it cancels, but not for ever: a handler may swallow its cancellation."""
-        # Where we say goodbye, a message that is half-way is sent before: what cancelling leaves of it, nobody knows.
-        goodbye = self.closing is not None and self.closing[0] != TRY_AGAIN_LATER
-        sending_task = self.outbox.sender(self.leader) if goodbye else None
+        # A message that is half-way is sent before a close frame: nobody knows what cancelling would leave of it.
+        sends_close = self.closing is not None and self.closing[0] != TRY_AGAIN_LATER
+        sending_task = self.outbox.sending_task(self.leader) if sends_close else None
         for task in self._tasks:
             if task is not sending_task:
                 task.cancel()
@@ -207,9 +223,10 @@ class Connection:
             if task is sending_task:  # the client does not read
                 task.cancel()
             else:
-                self.on_limit("drain_timeout", most := self.limits.drain_timeout)
-                late = f"{timeout:.3g} s after it was cancelled; drain_timeout is {most} s"
-                logger.error("an action still runs %s: %r", late, task)
+                drain_timeout = self.limits.drain_timeout
+                self.on_limit("drain_timeout", drain_timeout)
+                since = f"{timeout:.3g} s after it was cancelled; drain_timeout is {drain_timeout} s"
+                logger.error("an action still runs %s: %r", since, task)
 
     # ------------------------------------------------------------------------------------------------ what is too late
     def timeout(self, frame: Frame) -> float:
@@ -217,41 +234,37 @@ class Connection:
         return self._dispatcher.timeout(frame)
 
     def stop(self, frame: Frame, error: APIError) -> None:
-        """Cancels a frame under way; it is answered with ``error`` once it has ended, or soon if it does not."""
-        frame.error = error
-        if frame.task is not None:  # else it is about to begin, and is refused by its error
-            frame.task.cancel()
-        self._deadlines.is_stopped(frame)
+        """Cancels a frame under way: it is answered with ``error`` once it ends, or soon if it does not end."""
+        frame.stop(error)
+        self._deadlines.extend(frame)
 
     def answer_and_detach(self, frame: Frame) -> None:
-        """Answers a frame whose action or commit does not end. It keeps its place under way until it does.
-
-        As the frame has an error by now, what it answers itself is dropped by the dispatcher.
-        """
+        """Answers a frame whose action or commit does not end. It stays under way until it does, and its own reply is
+        dropped."""
         self.spawn(self._answer, frame.answer_and_detach())
         self._lanes.release(frame)
         self._start_ready()
 
     # ------------------------------------------------------------------------------------------------ its tasks
     def spawn(self, work: Callable[..., Awaitable[None]], *args: Any) -> asyncio.Task[None]:
-        """Starts a task of the connection's, in the context that every frame starts from."""
-        task = new_task(self.loop, self._watch(work, *args), self._base.copy())
+        """Starts a task of the connection, in the context that every frame starts from."""
+        task = new_task(self.loop, self._watch(work, *args), self._base_context.copy())
         self._tasks.add(task)
         return task
 
     def adopt(self, task: "asyncio.Task[None]") -> None:
-        """Makes a task that waits in a send the connection's own, and sees to it that it does not take for ever."""
+        """Takes over a task that waits in a send, and bounds the time that it takes."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._deadlines.soon()
 
     async def _watch(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
-        """What each task runs: ``work``, which may end otherwise than it should."""
+        """Runs the ``work`` of a task, whose failure ends the connection."""
         task = asyncio.current_task()
         try:
             await work(*args)
         except asyncio.CancelledError:
-            if task is self.leader:  # by an action that had kept its task: somebody has to read on
+            if task is self.leader:  # an action had kept its task and cancelled it: another one has to read on
                 self._lead_on()
             raise
         except BaseException as exc:
@@ -270,10 +283,10 @@ class Connection:
 
     # ------------------------------------------------------------------------------------------------ reading
     async def _lead(self) -> None:
-        """Reads frames and runs each; ends when one has suspended, since another task leads by then."""
+        """Reads frames and runs each; ends once one has suspended, since another task leads by then."""
         receive, read, limits, lanes, ended = self._receive, self.read, self.limits, self._lanes, self._ended.done
         fast_path_size = limits.max_frame_bytes // 4  # characters
-        reads, variables, deadlines = 0, len(self._base), self._deadlines
+        deadlines, variables, reads = self._deadlines, len(self._base_context), 0
         while True:
             try:
                 message = await receive()
@@ -294,44 +307,47 @@ class Connection:
             if lanes.under_way and not lanes.admit(frame, len(text or "")):
                 continue
             current_frame.set(frame)
-            self._at_work = frame
-            if not self._armed:
-                self._armed = True
+            self._running = frame
+            if not self._pass_on_scheduled:
+                self._pass_on_scheduled = True
                 self.loop.call_soon(self._pass_on)
             try:
                 reply = await dispatcher.run(frame)
                 if reply is not None:
                     await self.outbox.send(reply, frame)
             finally:
-                if self._at_work is frame:
-                    self._at_work = None
+                if self._running is frame:
+                    self._running = None
                 if frame.task is not None:
                     self._finished(frame)
             if frame.task is not None:  # it has suspended: another task leads
                 return
-            if len(copy_context()) != variables or (variables > 1 and set_since(self._base)):
+            if len(copy_context()) != variables or (variables > 1 and set_since(self._base_context)):
                 self._lead_on()  # the action set a context variable, which the next frame must not see
                 return
         self.peer_disconnected(message.get("code", NO_STATUS))
 
     def _pass_on(self) -> None:
-        """The loop has its turn. If the leader waits within the same frame at the second one, another task reads on."""
-        frame = self._at_work
-        if frame is not None and frame is not self._waiting:
-            self._waiting = frame
+        """Runs when the leader suspends. If it is within the same frame at the loop's second turn, another task reads
+        on."""
+        frame = self._running
+        if frame is not None and frame is not self._running_before:
+            self._running_before = frame
             self.loop.call_soon(self._pass_on)
             return
-        self._armed, self._at_work, self._waiting = False, None, None
+        self._pass_on_scheduled = False
+        self._running = None
+        self._running_before = None
         if frame is not None:
             if self.outbox.is_sending(frame):
-                self.outbox.waits()
+                self.outbox.note_wait()
             frame.task = self.leader
             self._lanes.start(frame)
             self._deadlines.begin(frame, self._dispatcher.timeout(frame))
             self._lead_on()
 
     def _too_large(self, text: str | None, message: Message) -> bool:
-        """Whether a message that may be too large is, and has closed the connection."""
+        """Whether the connection is closed, by this message if that is too large."""
         size = len(message.get("bytes") or b"") if text is None else size_of(text)
         if size > self.limits.max_frame_bytes:
             self.close_for_limit(1009, "max_frame_bytes", f"a frame of {size} bytes")
@@ -344,7 +360,7 @@ class Connection:
             self._start_ready()
 
     def _start_ready(self) -> None:
-        """Starts those that waited for a place, while there is one."""
+        """Starts the frames that waited for a place, while there is one."""
         while (frame := self._lanes.take()) is not None:
             self._deadlines.begin(frame, self._dispatcher.timeout(frame))
             self.spawn(self._follow, frame)

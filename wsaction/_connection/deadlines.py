@@ -1,4 +1,4 @@
-"""What a connection may take for its actions, its sends and its silence."""
+"""The timeouts of a connection: for its actions, its sends and its silence."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from wsaction._protocol.close_codes import IDLE, TRY_AGAIN_LATER
-from wsaction._protocol.frames import Frame
+from wsaction._protocol.frames import Frame, Lateness
 from wsaction._utils.timer import Alarm
 from wsaction.exceptions import ActionTimeout, one_line
 from wsaction.transactions import COMMITTING
@@ -19,31 +19,31 @@ __all__ = ("Deadlines",)
 logger = logging.getLogger("wsaction")
 
 NEVER = float("inf")
-STUBBORN = 1.0  # seconds that a cancelled action may take to end, before its frame is answered without it
-COMMIT = 30.0  # seconds that a commit may take beyond the action's own timeout, before the same happens
-BLOCKED = 1.0  # seconds without a turn for anybody, after which who is late has as many more
+CANCEL_GRACE = 1.0  # seconds that a cancelled action has to end, before its frame is answered without it
+COMMIT_GRACE = 30.0  # the same for a commit, after the action's timeout
+BLOCKED_GRACE = 1.0  # if the loop was blocked for so many seconds, overdue actions get as many more
 
 
 class Deadlines:
-    """Timestamps, looked at when one alarm of the connection rings: none has a timer of its own.
+    """Timestamps that one alarm of the connection looks at: none has a timer of its own.
 
-    Whoever hears of the peer says so by setting ``heard``. A send that hangs is found within an eighth of
-    ``send_timeout`` after it has passed, silence within an eighth of ``idle_timeout``. The time for which the loop was
-    blocked does not count there, as nobody was heard meanwhile; an action that timed out in it has a second more.
+    The reader sets ``heard`` for each message. A send that hangs is found within an eighth of ``send_timeout`` after it
+    has passed, silence within an eighth of ``idle_timeout``. Time for which the loop was blocked does not count there.
     """
 
     __slots__ = ("_connection", "_loop", "_quiet_since", "_sent", "_under_way", "alarm", "heard")
 
     def __init__(self, connection: "Connection", under_way: Collection[Frame]) -> None:
-        self._connection, self._under_way = connection, under_way
+        self._connection = connection
+        self._under_way = under_way
         self._loop = asyncio.get_running_loop()
         self.alarm = Alarm(self._loop, self.look)
-        self.heard = True  # whether something came since `look` last asked
+        self.heard = True  # whether a message came since the last `look`
         self._quiet_since = 0.0
-        self._sent = 0  # what the outbox had sent when `look` last asked
+        self._sent = 0  # `Outbox.sent` at the last `look`
 
     def begin(self, frame: Frame, timeout: float) -> None:
-        """A frame is under way: from now on its time is counted, and that of whatever it sends."""
+        """A frame is under way: its time is counted from now on, and that of its sends."""
         now = self._loop.time()
         if frame.deadline is None:
             frame.deadline = now + timeout
@@ -53,31 +53,30 @@ class Deadlines:
         """Something is being sent, by no frame."""
         self.alarm.by(self._loop.time() + self._connection.limits.send_timeout / 8)
 
-    def is_stopped(self, frame: Frame) -> None:
-        """A frame was cancelled: it is to end soon, or is answered without it."""
-        self._look_again(frame, STUBBORN)
-
-    def _look_again(self, frame: Frame, after: float) -> None:
-        frame.deadline = self._loop.time() + after
+    def extend(self, frame: Frame, seconds: float = CANCEL_GRACE) -> None:
+        """Gives a frame that was stopped, or is committing, so many seconds to end; then it is answered without it."""
+        frame.deadline = self._loop.time() + seconds
         self.alarm.by(frame.deadline)
 
     def look(self) -> None:
         """Ends what is overdue, and sets the alarm for the next."""
         connection, limits, now = self._connection, self._connection.limits, self._loop.time()
-        outbox, late = connection.outbox, self.alarm.late
-        if outbox.stuck_for(now, late) >= limits.send_timeout:
+        outbox, blocked_for = connection.outbox, self.alarm.late
+        if outbox.stuck_for(now, blocked_for) >= limits.send_timeout:
             connection.close_for_limit(TRY_AGAIN_LATER, "send_timeout", "slow consumer")
         for frame in tuple(self._under_way):
             if frame.deadline is not None and frame.deadline <= now:
-                if late < BLOCKED:
+                if blocked_for < BLOCKED_GRACE:
                     self._overdue(frame)
-                else:  # what it waits for may be there, and it had no turn to take it
-                    frame.deadline = now + BLOCKED
+                else:  # its result may be there, and it had no turn to take it
+                    frame.deadline = now + BLOCKED_GRACE
         busy = outbox.busy or bool(self._under_way)
         if self.heard or busy or outbox.sent != self._sent:
-            self.heard, self._sent, self._quiet_since = False, outbox.sent, now
+            self.heard = False
+            self._sent = outbox.sent
+            self._quiet_since = now
         else:
-            self._quiet_since += late
+            self._quiet_since += blocked_for
             if now - self._quiet_since >= limits.idle_timeout:
                 connection.close_for_limit(IDLE, "idle_timeout", "idle")
         if not connection.is_closed:
@@ -89,23 +88,23 @@ class Deadlines:
         if self._connection.outbox.is_sending(frame):
             frame.deadline = NEVER  # it has ended; the send has a bound of its own
         elif frame.is_refused:
-            self._give_up(frame, f"{STUBBORN:g} s after it was cancelled")
+            self._give_up(frame, f"{CANCEL_GRACE:g} s after it was cancelled")
         elif frame.unit is not COMMITTING:
             seconds, ctx = self._bound(frame)
             self._connection.stop(frame, ActionTimeout(f"This took longer than {seconds:g} s.", ctx))
-        elif frame.detached is None:
-            frame.detached = False  # it is too late to time out
-            self._look_again(frame, COMMIT)
+        elif frame.lateness is Lateness.NONE:
+            frame.lateness = Lateness.COMMIT  # it is too late to time out
+            self.extend(frame, COMMIT_GRACE)
         else:
             _, ctx = self._bound(frame)
-            frame.error = ActionTimeout("Its commit goes on and on; whether it is kept is not known.", ctx)
-            self._give_up(frame, f"{COMMIT:g} s after its timeout, with its commit")
+            frame.fail(ActionTimeout("Its commit goes on and on; whether it is kept is not known.", ctx))
+            self._give_up(frame, f"{COMMIT_GRACE:g} s after its timeout, with its commit")
 
     def _bound(self, frame: Frame) -> tuple[float, dict[str, Any]]:
         seconds = self._connection.timeout(frame)
         return seconds, {"limit": "action_timeout", "value": seconds}
 
-    def _give_up(self, frame: Frame, late: str) -> None:
-        logger.error("%s goes on %s", one_line(f"{frame.action} {frame.route}"), late)
+    def _give_up(self, frame: Frame, since: str) -> None:
+        logger.error("%s goes on %s", one_line(f"{frame.action} {frame.route}"), since)
         frame.deadline = NEVER
         self._connection.answer_and_detach(frame)

@@ -1,9 +1,8 @@
 """`Flusher`: empties many outboxes with one task.
 
-What is pushed to a thousand connections is put into a thousand outboxes. A task for each would cost more than the sends
-do, and one task that waits for a client who does not read would hold up all others. So, as with a connection's frames,
-one task leads: it empties one outbox after the other, and when a send makes it wait, that task becomes the waiting
-connection's own, and another leads on.
+An event for a thousand connections fills a thousand outboxes. A task for each would cost more than the sends, and a
+single task would wait for the slowest client. So one task leads, as with a connection's frames: it empties one outbox
+after the other. If a send makes it wait, the task becomes the connection's own and another one leads.
 """
 
 import asyncio
@@ -35,32 +34,32 @@ class Flusher:
     It holds an outbox from ``add`` until it is emptied, at most once each, so there are no more than connections.
     """
 
-    __slots__ = ("_armed", "_at", "_base", "_full", "_leader", "_loop")
+    __slots__ = ("_base_context", "_current", "_leader", "_loop", "_outboxes", "_pass_on_scheduled")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._base = copy_context()
-        self._base.run(current_frame.set, None)
-        self._full: deque[Outbox] = deque()
+        self._base_context = copy_context()
+        self._base_context.run(current_frame.set, None)
+        self._outboxes: deque[Outbox] = deque()
         self._leader: asyncio.Task[None] | None = None
-        self._at: Outbox | None = None  # what the leader empties
-        self._armed = False  # whether `_pass_on` is on its way
+        self._current: Outbox | None = None  # what the leader empties
+        self._pass_on_scheduled = False
 
     def add(self, outbox: "Outbox") -> None:
-        """Empties an outbox soon; to be added again only once it is emptied."""
-        self._full.append(outbox)
-        if self._leader is None or self._leader.done():  # done: cancelled by who cancels all tasks of the loop
+        """Empties an outbox soon. It may be added again once it is empty."""
+        self._outboxes.append(outbox)
+        if self._leader is None or self._leader.done():  # done: all tasks of the loop were cancelled
             self._lead_on()
 
     def _lead_on(self) -> None:
-        self._leader = new_task(self._loop, self._lead(), self._base.copy())
+        self._leader = new_task(self._loop, self._lead(), self._base_context.copy())
 
     async def _lead(self) -> None:
         emptied = 0
-        while self._full:
-            self._at = outbox = self._full.popleft()
-            if not self._armed:
-                self._armed = True
+        while self._outboxes:
+            self._current = outbox = self._outboxes.popleft()
+            if not self._pass_on_scheduled:
+                self._pass_on_scheduled = True
                 self._loop.call_soon(self._pass_on)
             try:
                 while (text := outbox.next()) is not None:
@@ -77,19 +76,19 @@ class Flusher:
                 if isinstance(exc, asyncio.CancelledError):
                     raise
                 logger.critical("an outbox failed; this is a bug of wsaction", exc_info=exc)
-            if self._at is not outbox:  # it had to wait: this task was the outbox's own, and another leads
+            if self._current is not outbox:  # it had to wait: this task became the outbox's own, and another leads
                 return
-            self._at = None
+            self._current = None
             if (emptied := emptied + 1) % OUTBOXES_IN_A_ROW == 0:
                 await asyncio.sleep(0)
         self._leader = None
 
     def _pass_on(self) -> None:
-        """The loop has its turn. If that is because a send makes the leader wait, another task leads on."""
-        self._armed = False
-        if self._at is not None and self._leader is not None:
-            outbox, task = self._at, self._leader
-            self._at = self._leader = None
+        """Runs when the leader suspends. If it waits in a send, another task leads on."""
+        self._pass_on_scheduled = False
+        if self._current is not None and self._leader is not None:
+            outbox, task = self._current, self._leader
+            self._current = self._leader = None
             outbox.adopt(task)
-            if self._full:
+            if self._outboxes:
                 self._lead_on()

@@ -1,7 +1,8 @@
-"""What stands before a connection's dispatcher.
+"""What stands before a connection's dispatcher: each `Gate` has another dispatcher behind it, and changes what it says.
 
-`Gate` refuses frames until the client has authenticated, `DrainGate` once the server is stopping. `BlockingWatch`
-warns, in debug mode, of actions that block the event loop.
+`AuthenticationGate` refuses frames until the client has authenticated, `DrainGate` once the server is stopping.
+`BlockingWatch` warns, in debug mode, of actions that block the event loop. `_dispatch.broadcasts.BroadcastOrderGate`
+sends broadcasts after the reply, `_server.lifecycle.HooksGate` calls ``on_action``. Most connections have none of them.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from wsaction._connection.deadlines import NEVER
 from wsaction._protocol.close_codes import POLICY_VIOLATION
 from wsaction._protocol.frames import Frame, current_frame, encode_reply, reply_tail
 from wsaction._utils.timer import Alarm
@@ -23,31 +25,42 @@ from wsaction.serializers._errors import encode_error
 
 if TYPE_CHECKING:
     from wsaction._connection.connection import Connection, Dispatcher
+    from wsaction._handlers.route_table import Call
 
-__all__ = ("BlockingWatch", "DrainGate", "Gate")
+__all__ = ("AuthenticationGate", "BlockingWatch", "DrainGate", "Gate")
 
 logger = logging.getLogger("wsaction")
 
-_LONGEST = 3_600.0  # seconds that the alarm is set for; the clock that credentials expire by may be set meanwhile
-_NEVER = float("inf")
-_NO_VERDICT = (405, 408, 429)  # on a credential; any other refusal of its class's own counts as one that is bad
+_LONGEST = 3_600.0  # seconds that the alarm is set for: the clock that credentials expire by may be set meanwhile
+_NO_VERDICT = (405, 408, 429)  # statuses that say nothing of the credential; all others below 500 count as failures
 
 
 class Gate:
-    """A `_connection.connection.Dispatcher` around another one: no frame gets past it that ``state`` refuses.
+    """A `_connection.connection.Dispatcher` that passes all frames on; a subclass overrides what it changes."""
 
-    What is wrong with a refused frame otherwise is not told. A frame that had to wait is asked about again when its
-    turn comes. Each ``$auth`` is verified within a block of ``arriving``. ``refreshed`` starts what follows one that
-    was accepted; that is awaited before its reply, and until it has ended another one is refused. ``observed`` is told
-    of each that was answered, and how many seconds that took. With the last of ``max_auth_failures`` credentials that
-    are refused, or whose frame the client cancels before that is known, the connection is closed, 1008.
-    `watch` closes it (4401) once it is overdue, until `stop`.
+    __slots__ = ("_dispatcher",)
+
+    def __init__(self, dispatcher: "Dispatcher") -> None:
+        self._dispatcher = dispatcher
+
+    def route(self, frame: Frame) -> None:
+        self._dispatcher.route(frame)
+
+    def run(self, frame: Frame) -> Coroutine[Any, Any, str | None]:
+        return self._dispatcher.run(frame)
+
+    def timeout(self, frame: Frame) -> float:
+        return self._dispatcher.timeout(frame)
+
+
+class AuthenticationGate(Gate):
+    """Lets no frame pass that ``state`` refuses, and answers ``$auth``.
+
+    A frame that had to wait is asked about again when its turn comes. Each ``$auth`` is verified within a block of
+    ``arriving``. If it is accepted, ``refreshed`` starts a task that is awaited before the reply, and until that ends
+    another ``$auth`` is refused. After ``max_auth_failures`` credentials that were refused, or whose frame the client
+    cancelled, the connection closes with 1008. `watch` closes it with 4401 once it is overdue, until `stop`.
     """
-
-    __slots__ = (
-        "_alarm", "_arriving", "_connection", "_debug", "_dispatcher", "_failures", "_following", "_loop", "_observed",
-        "_refreshed", "_state",
-    )  # fmt: skip
 
     def __init__(
         self,
@@ -56,53 +69,50 @@ class Gate:
         connection: "Connection",
         arriving: Callable[[], AbstractContextManager[None]] = nullcontext,
         refreshed: Callable[[], asyncio.Task[None] | None] | None = None,
-        observed: Callable[[Frame, float], None] | None = None,
         *,
         debug: bool,
     ) -> None:
-        self._state, self._dispatcher, self._connection, self._debug = state, dispatcher, connection, debug
-        self._arriving, self._refreshed, self._observed = arriving, refreshed, observed
+        super().__init__(dispatcher)
+        self._state = state
+        self._connection = connection
+        self._arriving = arriving
+        self._refreshed = refreshed
+        self._debug = debug
         self._failures = 0  # credentials that were refused
-        self._following: asyncio.Task[None] | None = None  # what follows the last `$auth`
+        self._following: asyncio.Task[None] | None = None  # of `refreshed`, for the last `$auth`
         self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(self._loop, self.watch)
 
     def route(self, frame: Frame) -> None:
-        frame.error = self._state.gate(frame.action) or frame.error
+        if (error := self._state.gate(frame.action)) is not None:
+            frame.refuse(error)
         if frame.action == "$auth":
             frame.consumer = frame.call = None  # type: ignore[assignment]  # in no order, of no handler
         else:
-            self._dispatcher.route(frame)
+            super().route(frame)
 
     def run(self, frame: Frame) -> Coroutine[Any, Any, str | None]:
-        frame.error = frame.error or self._state.gate(frame.action)
+        if frame.error is None and (error := self._state.gate(frame.action)) is not None:
+            frame.fail(error)
         if frame.action == "$auth" and frame.error is None:
-            return self._answer(frame) if self._observed is None else self._answer_observed(frame, self._observed)
-        return self._dispatcher.run(frame)
+            return self._answer(frame)
+        return super().run(frame)
 
     def timeout(self, frame: Frame) -> float:
-        return _NEVER if frame.action == "$auth" else self._dispatcher.timeout(frame)  # it has auth_timeout
-
-    async def _answer_observed(self, frame: Frame, observed: Callable[[Frame, float], None]) -> str | None:
-        started = self._loop.time()
-        try:
-            return await self._answer(frame)
-        finally:
-            if not frame.detached:
-                observed(frame, self._loop.time() - started)
+        return NEVER if frame.action == "$auth" else super().timeout(frame)  # it has auth_timeout
 
     async def _answer(self, frame: Frame) -> str | None:
-        current_frame.set(None)  # no unit of work is its: what reads a token's row commits it by itself
+        current_frame.set(None)  # it has no unit of work: code that reads a token's row commits by itself
         try:
-            data = await self._present(frame.body.get("data"))
+            data = json.dumps(await self._present(frame.body.get("data")), separators=(",", ":"))
             if frame.error is not None:  # cancelled, which the class that authenticates swallowed
                 raise frame.error
-            if self._following is not None:  # to its end, although the frame be cancelled
+            if self._following is not None:  # to its end, even if the frame is cancelled
                 await asyncio.shield(self._following)
         except (Exception, asyncio.CancelledError) as exc:
             if isinstance(exc, asyncio.CancelledError) and self._connection.is_closed:
                 raise
-            if frame.detached:
+            if frame.is_detached:
                 return None
             error = to_api_error(frame.error or exc, what="$auth", debug=self._debug)
             frame.status = error.status
@@ -111,31 +121,31 @@ class Gate:
             if error.status < 500 and error.status not in _NO_VERDICT:
                 self._count_failure()
             return encode_error(frame, error)
-        frame.status, told = 200, json.dumps(data, separators=(",", ":"))
-        return encode_reply(reply_tail("$auth", frame.route), told, 200, frame.request_id)
+        frame.status = 200
+        return encode_reply(reply_tail("$auth", frame.route), data, 200, frame.request_id)
 
     async def _present(self, data: Any) -> dict[str, Any]:
-        """Puts a credential in force, with all that comes of it, whatever has become of its frame meanwhile."""
+        """Puts a credential in force, even if its frame is cancelled meanwhile."""
         if self._following is not None and not self._following.done():
             raise Busy("What the last $auth has changed is still being asked about; send it again later.")
         if self._failures >= self._connection.limits.max_auth_failures:  # it is about to be closed
             raise NotAuthenticated("Too many credentials were refused on this connection.")
         with self._arriving():
-            told = await self._state.present(data)
+            reply_data = await self._state.present(data)
         self.watch()
         if self._refreshed is not None and not self._connection.is_closed:
             self._following = self._refreshed()
-        return told
+        return reply_data
 
     def _count_failure(self) -> None:
         """Closes the connection once too many credentials were refused, behind the reply to the last of them."""
         self._failures += 1
         if self._failures >= self._connection.limits.max_auth_failures:
-            why = "too many credentials were refused"
-            self._loop.call_soon(self._connection.close_for_limit, POLICY_VIOLATION, "max_auth_failures", why)
+            reason = "too many credentials were refused"
+            self._loop.call_soon(self._connection.close_for_limit, POLICY_VIOLATION, "max_auth_failures", reason)
 
     def watch(self) -> None:
-        """Sets the alarm by the state's deadline, or closes what is overdue. To be called once accepted."""
+        """Sets the alarm by the state's deadline, or closes an overdue connection. Called once it is accepted."""
         if self._connection.is_closed:  # by a verification that went on although it was cancelled
             return
         if (overdue := self._state.overdue) is not None:
@@ -151,20 +161,19 @@ class Gate:
         self._alarm.stop()
 
 
-class BlockingWatch:
-    """A `_connection.connection.Dispatcher` around another one, for debug mode: warns of an action that blocks the
-    event loop.
+class BlockingWatch(Gate):
+    """Warns, in debug mode, of an action that blocks the event loop.
 
     An action blocks if it runs for longer than the loop's ``slow_callback_duration`` (0.1 s unless it was set) without
-    awaiting anything. It is told of once: ``known`` holds those that were, for all connections of an app.
+    awaiting anything. There is one warning for each: ``known`` has their names, for all connections of an app.
     """
 
-    __slots__ = ("_dispatcher", "_known", "_longest", "route", "timeout")
+    __slots__ = ("_known", "_longest")
 
     def __init__(self, dispatcher: "Dispatcher", known: set[str]) -> None:
-        self._dispatcher, self._known = dispatcher, known
+        super().__init__(dispatcher)
+        self._known = known
         self._longest: float = getattr(asyncio.get_running_loop(), "slow_callback_duration", 0.1)
-        self.route, self.timeout = dispatcher.route, dispatcher.timeout
 
     @types.coroutine
     def run(self, frame: Frame) -> Generator[Any, Any, str | None]:
@@ -185,7 +194,7 @@ class BlockingWatch:
                 value, raised = None, exc
 
     def _warn(self, frame: Frame, seconds: float) -> None:
-        call: Any = getattr(frame, "call", None)
+        call: Call | None = getattr(frame, "call", None)
         if call is None or not call.found or call.plan.name is None:
             return
         name = f"{call.mounted.handler_class.__name__}.{call.plan.name}"
@@ -199,26 +208,20 @@ class BlockingWatch:
             )
 
 
-class DrainGate:
-    """A `_connection.connection.Dispatcher` around another one, which starts no frame any more but for the
-    protocol's own."""
+class DrainGate(Gate):
+    """Starts no more frames but the protocol's own."""
 
-    __slots__ = ("_dispatcher",)
-
-    def __init__(self, dispatcher: "Dispatcher") -> None:
-        self._dispatcher = dispatcher
+    __slots__ = ()
 
     def route(self, frame: Frame) -> None:
-        self._dispatcher.route(frame)
-        self._refuse(frame)
+        super().route(frame)
+        if self._refuses(frame):
+            frame.refuse(ShuttingDown())
 
     def run(self, frame: Frame) -> Coroutine[Any, Any, str | None]:
-        self._refuse(frame)  # one that had waited
-        return self._dispatcher.run(frame)
+        if self._refuses(frame):  # it had waited
+            frame.fail(ShuttingDown())
+        return super().run(frame)
 
-    def timeout(self, frame: Frame) -> float:
-        return self._dispatcher.timeout(frame)
-
-    def _refuse(self, frame: Frame) -> None:
-        if frame.error is None and not (frame.action or "").startswith("$"):
-            frame.error, frame.key = ShuttingDown(), None
+    def _refuses(self, frame: Frame) -> bool:
+        return frame.error is None and not (frame.action or "").startswith("$")

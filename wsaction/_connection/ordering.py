@@ -2,12 +2,10 @@
 
 Frames with the same key (their canonical route) run in order: at most one of them is under way, the others wait in its
 *lane*. At most ``max_concurrency`` are under way in all; the firsts of other lanes wait for a place. At most
-``max_queued_actions`` wait, of at most ``max_queued_bytes`` together: one that waits is kept as it was parsed, and may
-take many times its bytes so.
+``max_queued_actions`` wait, with at most ``max_queued_bytes`` of text: parsed, they may take many times that.
 """
 
 from collections import deque
-from collections.abc import Iterator
 
 from wsaction._protocol.frames import Frame
 from wsaction.exceptions import APIError, Busy, DuplicateRequestID
@@ -19,15 +17,15 @@ __all__ = ("Lanes",)
 class Lanes:
     """Decides which frame runs when; runs nothing itself.
 
-    A frame that is run at once and never suspends needs none of this: ``admit`` is asked only while ``under_way`` is
-    not empty, and ``start`` is told of what suspends.
+    A frame that runs at once and never suspends needs none of this: ``admit`` is called only while ``under_way`` is not
+    empty, and ``start`` once a frame suspends.
     """
 
     __slots__ = ("_bytes", "_ids", "_lanes", "_limits", "_ready", "_waiting", "under_way", "unique_ids")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self.unique_ids = True  # whether an id that is in flight is refused; else the first that has it is found by it
+        self.unique_ids = True  # whether an id in flight is refused; else it finds the first frame that has it
         # Suspended, or begun after they had to wait. A dict for a set: empty, it takes a third of the memory.
         self.under_way: dict[Frame, None] = {}
         self._lanes: dict[str, deque[Frame] | None] = {}  # key of a frame under way or in `_ready` -> those behind it
@@ -37,7 +35,7 @@ class Lanes:
         self._bytes = 0  # of those, as they came
 
     def admit(self, frame: Frame, size: int) -> bool:
-        """Whether a frame that just came is to be run now; one that is refused is, with its error. Else it waits.
+        """Whether a new frame runs now, if only to be answered with its error; else it waits.
 
         ``size``: of its text, in characters.
         """
@@ -51,10 +49,11 @@ class Lanes:
         behind = key is not None and key in self._lanes
         if not behind and len(self.under_way) < self._limits.max_concurrency:
             return True
-        if self._waiting >= (most := self._limits.max_queued_actions):
-            return _refuse(frame, Busy(ctx={"limit": "max_queued_actions", "value": most}))
-        if self._waiting and self._bytes + size > (most := self._limits.max_queued_bytes):
-            return _refuse(frame, Busy(ctx={"limit": "max_queued_bytes", "value": most}))
+        limits = self._limits
+        if self._waiting >= limits.max_queued_actions:
+            return _refuse(frame, Busy(ctx={"limit": "max_queued_actions", "value": limits.max_queued_actions}))
+        if self._waiting and self._bytes + size > limits.max_queued_bytes:
+            return _refuse(frame, Busy(ctx={"limit": "max_queued_bytes", "value": limits.max_queued_bytes}))
         self._waiting += 1
         self._bytes += size
         frame.size = size
@@ -80,7 +79,7 @@ class Lanes:
             self._lanes.setdefault(frame.key, None)
 
     def finish(self, frame: Frame) -> None:
-        """A frame that was under way is answered: the next of its lane is ready, and a place is free."""
+        """A frame has ended: the next of its lane is ready, and a place is free."""
         self.under_way.pop(frame, None)
         self.release(frame)
 
@@ -93,7 +92,7 @@ class Lanes:
             frame.key = None
 
     def take(self) -> Frame | None:
-        """The next that waited and may start now; it is under way from then on."""
+        """The next frame that may start; it is under way from now on. None: there is none, or no place."""
         if not self._ready or len(self.under_way) >= self._limits.max_concurrency:
             return None
         frame = self._ready.popleft()
@@ -123,22 +122,17 @@ class Lanes:
 
     def withdraw_all(self) -> list[Frame]:
         """Takes out all that wait, each lane's in order."""
-        waiting = list(self._all_waiting())
+        waiting = [*(self._ready or ()), *(frame for lane in self._lanes.values() for frame in lane or ())]
         for frame in waiting:
             self.withdraw(frame)
         return waiting
 
     def clear(self) -> None:
-        """Forgets what waits, and the order: it is over."""
+        """Drops all that wait: the connection has ended."""
         self._lanes.clear()
         self._ids.clear()
         self._ready = None
         self._waiting = self._bytes = 0
-
-    def _all_waiting(self) -> Iterator[Frame]:
-        yield from self._ready or ()
-        for lane in self._lanes.values():
-            yield from lane or ()
 
     def _now_ready(self, frame: Frame) -> None:
         if self._ready is None:
@@ -146,7 +140,7 @@ class Lanes:
         self._ready.append(frame)
 
     def _leave_lane(self, key: str) -> None:
-        """The lane's first is gone: the one behind it waits for a place only, or the lane is over."""
+        """The lane's first frame is gone: the next one waits for a place only."""
         if lane := self._lanes.get(key):
             self._now_ready(lane.popleft())
         else:
@@ -154,5 +148,5 @@ class Lanes:
 
 
 def _refuse(frame: Frame, error: APIError) -> bool:
-    frame.error, frame.key = error, None  # answered at once, whatever is before it
+    frame.refuse(error)
     return True

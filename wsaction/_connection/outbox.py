@@ -34,43 +34,59 @@ NOTHING: Set[str] = frozenset()
 
 
 class Outbox:
-    """Sends text messages in the order they were given, and bounds what waits.
+    """Sends text messages in order, and bounds those that wait.
 
-    ``await send()`` can take for ever on a client that stopped reading, so only one message is on its way at a time;
-    what is given meanwhile waits, at most ``max_bytes`` of UTF-8, for the flusher. Whether the client gets a message
-    whose send was cancelled, nobody knows: it could neither be sent again nor be forgotten. So no send is cancelled
-    while the connection lives. All but replies are sent by the flusher's task; a reply goes straight through, by its
-    frame's task, which has nothing else to do any more. Once such a send was seen to wait, replies are the flusher's
-    too, until it has sent without waiting.
-    Past the bound the connection is closed, 1013; with ``drop_events`` the oldest events are dropped instead, but never
-    a reply, and ``on_lost`` is called once half of it is free again: with the routes whose events were dropped, or None
-    where these are too many to remember. Until ``open()`` everything waits: for the handshake.
+    ``await send()`` can take for ever if the client stops reading. So one message is on its way at a time; the others
+    wait for the flusher, at most ``max_bytes`` of UTF-8. No send is cancelled while the connection lives: nobody would
+    know whether the client got its message. A frame's task sends its own reply; the flusher sends all else, and the
+    replies too from a send that had to wait until one that did not.
+    If the buffer is full, the connection closes with 1013. With ``drop_events`` the oldest events are dropped instead,
+    never a reply; once half of the buffer is free, ``on_lost`` is called with the routes whose events were dropped, or
+    with None if these are too many to remember. Until ``open()`` all messages wait for the handshake.
     """
 
     __slots__ = (
-        "_connection", "_direct", "_drop_events", "_firm", "_flusher", "_lost", "_max_bytes", "_next", "_offering",
-        "_seen", "_seen_at", "_sending", "_shrunk", "asgi_send", "dropped", "is_closed", "on_lost", "sent", "size",
+        "_connection",
+        "_direct",
+        "_drops_events",
+        "_flusher",
+        "_leading_replies",
+        "_lost",
+        "_max_bytes",
+        "_next",
+        "_offer_waiters",
+        "_seen",
+        "_seen_at",
+        "_sending",
+        "_space_freed",
+        "asgi_send",
+        "is_closed",
+        "on_lost",
+        "sent",
+        "size",
         "waiting",
-    )  # fmt: skip
+    )
 
     def __init__(
         self, asgi_send: Send, connection: "Connection", max_bytes: int, flusher: Flusher, *, drop_events: bool = False
     ) -> None:
-        self.asgi_send, self._connection, self._flusher = asgi_send, connection, flusher
-        self._max_bytes, self._drop_events = max_bytes, drop_events
-        self._next: str | None = None  # what is about to be sent, before all that waits, and counts as sent
-        self._sending: Any = True  # whose work it is: a frame's, a task's, or anybody's; False: nothing is on its way
-        self._direct = True  # whether a reply may go straight through: the last sends did not have to wait
-        self.sent = 0  # messages that had waited, and those that are no frame's reply
-        self._seen: tuple[Any, int] | None = None  # what was on its way when `stuck_for` last asked, and since when
+        self.asgi_send = asgi_send
+        self._connection = connection
+        self._flusher = flusher
+        self._max_bytes = max_bytes
+        self._drops_events = drop_events
+        self._next: str | None = None  # the flusher's next message; it counts as sent
+        self._sending: Frame | asyncio.Task[None] | bool = True  # True: the flusher sends, or it is not open
+        self._direct = True  # whether replies may pass the flusher: the last send did not have to wait
+        self.sent = 0  # messages that the flusher sent
+        self._seen: tuple[Any, int] | None = None  # `_sending` and `sent` when `stuck_for` was last asked
         self._seen_at = 0.0
-        self._offering: deque[asyncio.Future[None]] | None = None  # who waits until nothing is before them
-        self._shrunk: asyncio.Event | None = None  # set when less waits; there while anybody waits for that
+        self._offer_waiters: deque[asyncio.Future[None]] | None = None
+        self._space_freed: asyncio.Event | None = None  # made by the first that waits for space
         self.waiting: deque[str] | None = None
-        self._firm = 0  # so many of the first that wait are no events, and need not be looked at again
-        self.size = 0  # bytes of what waits
-        self.dropped = 0  # events
-        self._lost: Set[str] | None = NOTHING  # the routes of those; None: of too many
+        self._leading_replies = 0  # of `waiting`, messages at its left end that are known to be no events
+        self.size = 0  # bytes of `waiting`
+        self._lost: Set[str] | None = NOTHING  # the routes whose events were dropped; None: too many of them
         self.on_lost: Callable[[Set[str] | None], None] | None = None
         self.is_closed = False  # nothing more is taken
 
@@ -79,58 +95,58 @@ class Outbox:
         """Whether a message is on its way."""
         return bool(self._sending)
 
-    def stuck_for(self, now: float, late: float = 0.0) -> float:
-        """How long the same message has been on its way, in seconds, as far as was seen: asked from time to time.
+    def stuck_for(self, now: float, blocked_for: float = 0.0) -> float:
+        """Seconds for which calls of this method have seen the same message on its way.
 
-        The last ``late`` seconds do not count: the loop was blocked, so that nothing could be seen to go on.
+        The last ``blocked_for`` seconds do not count: the loop was blocked, so that no send could go on.
         """
         if not self._sending:
             self._seen = None
             return 0.0
         if self._seen != (on_its_way := (self._sending, self.sent)):
-            self._seen, self._seen_at = on_its_way, now
+            self._seen = on_its_way
+            self._seen_at = now
         else:
-            self._seen_at += late
+            self._seen_at += blocked_for
         return now - self._seen_at
 
-    def sender(self, leader: asyncio.Task[None] | None) -> asyncio.Task[None] | None:
-        """The connection's task that is half-way through a message, where there is one; it ends once that is sent.
+    def sending_task(self, leader: asyncio.Task[None] | None) -> asyncio.Task[None] | None:
+        """The connection's task that is half-way through a message, or None; it ends once the message is sent.
 
-        A reply's may be the ``leader``, which is a follower from now on: it is to read no more.
+        If that is the ``leader``, it becomes a follower here, and reads no more.
         """
-        by = self._sending
-        if isinstance(by, Frame):
-            by.task = by.task or leader
-            return by.task
-        return by if isinstance(by, asyncio.Task) else None
+        sender = self._sending
+        if isinstance(sender, Frame):
+            sender.task = sender.task or leader
+            return sender.task
+        return sender if isinstance(sender, asyncio.Task) else None
 
     def is_sending(self, frame: Frame) -> bool:
         """Whether the frame's reply is half-way."""
         return self._sending is frame
 
-    def waits(self) -> None:
-        """A send was seen to wait: those that follow are the flusher's, until it is emptied without waiting."""
+    def note_wait(self) -> None:
+        """A send has to wait: the flusher sends the next ones."""
         self._direct = False
 
     def open(self) -> None:
-        """Sends what has waited; from now on messages go straight through."""
+        """Sends the messages that waited for the handshake, and all later ones at once."""
         self._sending = bool(self.waiting or self._lost is not NOTHING) and not self.is_closed
         if self._sending:
             self._flusher.add(self)
         else:
-            self._let_offer()
+            self._wake_offer()
 
     def translate(self, text: str, by: Frame | None = None) -> str:
-        """A message as the client is to get it: here, as it is. ``by`` is the frame whose reply it is."""
+        """The message in the client's dialect; ``by`` is the frame whose reply it is."""
         return text
 
     async def send(self, text: str, by: Frame) -> None:
-        """Sends the reply of a frame: at once where nothing is before it, else it waits its turn. Raises nothing of the
-        peer's.
+        """Sends the reply of a frame, at once or behind the messages that wait. Raises nothing of the peer's.
 
-        Only the application can cancel it half-way, by a task that it kept: then the connection is closed, 1011.
+        Only the application can cancel it, by a task that it kept: the connection then closes with 1011.
         """
-        # Nobody overtakes what waits for the close frame to be sent behind it.
+        # Once closed, the messages that wait are sent before the close frame: no reply may overtake them.
         if self._sending or not self._direct or (self.is_closed and self.waiting):
             self.put(text)
             return
@@ -147,18 +163,19 @@ class Outbox:
             self._sending = False
             if self.waiting or self._lost is not NOTHING:
                 self.open()
-            elif self._offering:
-                self._let_offer()
+            elif self._offer_waiters:
+                self._wake_offer()
 
     def put(self, text: str) -> None:
-        """Sends a message without ever waiting: behind what waits. Past the bound the policy says what happens."""
+        """Sends a message behind those that wait, without waiting itself."""
         if self.is_closed:
             return
         if not self._sending and len(text) * 4 <= self._max_bytes:  # a character is 4 bytes at most
-            self._sending, self._next = True, text
+            self._sending = True
+            self._next = text
             self._flusher.add(self)
             return
-        if type(self._sending) is Frame:  # its send waits, as this one is asked for meanwhile
+        if type(self._sending) is Frame:  # the reply's send has to wait, or this could not run
             self._direct = False
         size = len(text) if text.isascii() else size_of(text)
         if self.size + size > self._max_bytes and not self._make_room(text, size):
@@ -173,8 +190,8 @@ class Outbox:
 
     # ------------------------------------------------------------------------------------------------ past the bound
     def _make_room(self, text: str, size: int) -> bool:
-        """Whether a message fits once the oldest events are dropped; where it does not, the policy is followed."""
-        if self._drop_events:
+        """Whether a message fits once the oldest events are dropped; else it is dropped, or the connection closes."""
+        if self._drops_events:
             self._drop_oldest(size)
             if self.size + size <= self._max_bytes:
                 self._connection.on_limit("max_outbox_bytes", self._max_bytes)
@@ -183,20 +200,20 @@ class Outbox:
                 self._drop(text)
                 self._connection.on_limit("max_outbox_bytes", self._max_bytes)
                 if not self._sending:  # it alone is larger than the bound
-                    self._tell_lost()
+                    self._report_lost()
                 return False
         self._connection.close_for_limit(TRY_AGAIN_LATER, "max_outbox_bytes", "slow consumer")
         return False
 
     def _drop_oldest(self, size: int) -> None:
-        """Drops the oldest events that wait until ``size`` bytes more fit, or none is left.
+        """Drops the oldest events until ``size`` bytes more fit, or none is left.
 
-        Each message is looked at once: else a client that lets replies pile up would make every event dear.
+        Each message is looked at once, so that events stay cheap for a client that lets replies pile up.
         """
         waiting = deque[str]() if self.waiting is None else self.waiting
-        if not (unknown := len(waiting) - self._firm):
+        if not (unknown := len(waiting) - self._leading_replies):
             return
-        waiting.rotate(-self._firm)
+        waiting.rotate(-self._leading_replies)
         while unknown and self.size + size > self._max_bytes:
             unknown -= 1
             text = waiting.popleft()
@@ -205,18 +222,17 @@ class Outbox:
                 self._drop(text)
             else:
                 waiting.append(text)
-                self._firm += 1
-        waiting.rotate(self._firm)
+                self._leading_replies += 1
+        waiting.rotate(self._leading_replies)
 
     def _drop(self, text: str) -> None:
-        self.dropped += 1
         if self._lost is not None and (route := route_of(text)) is not None:
             self._lost = self._lost | {route} if len(self._lost) < MAX_LOST else None
 
-    def _tell_lost(self) -> None:
-        """There is room again for saying of which routes something was dropped. What is dropped as that is said is said
-        the next time."""
-        lost, self._lost = self._lost, NOTHING
+    def _report_lost(self) -> None:
+        """Calls ``on_lost``; events that are dropped meanwhile are reported the next time."""
+        lost = self._lost
+        self._lost = NOTHING
         if self.on_lost is not None:
             self.on_lost(lost)
 
@@ -225,57 +241,57 @@ class Outbox:
         return is_event(text)
 
     async def offer(self, text: str) -> None:
-        """Puts a message once all that was given before is sent: who offers waits with a client that reads slowly."""
+        """Puts a message once all before it are sent, so that the caller is no faster than the client reads."""
         while self._sending:
             waiter = asyncio.get_running_loop().create_future()
-            if self._offering is None:
-                self._offering = deque()
-            self._offering.append(waiter)
+            if self._offer_waiters is None:
+                self._offer_waiters = deque()
+            self._offer_waiters.append(waiter)
             try:
                 await waiter
             except asyncio.CancelledError:
-                if waiter in self._offering:
-                    self._offering.remove(waiter)
+                if waiter in self._offer_waiters:
+                    self._offer_waiters.remove(waiter)
                 else:  # it was its turn
-                    self._let_offer()
+                    self._wake_offer()
                 raise
         self.put(text)
 
     async def wait_for_space(self, size: int) -> None:
-        """Waits until ``size`` more bytes fill no more than half of it, or nothing waits, or its connection has ended.
+        """Waits until ``size`` more bytes fill at most half of the buffer, or it is empty, or the connection has ended.
 
-        Who waits is an action of the connection, so that there are no more of them than ``max_concurrency``.
+        Only actions of the connection wait here: at most ``max_concurrency``.
         """
         while self.size and self.size + size > self._max_bytes // 2 and not self.is_closed:
-            self._shrunk = self._shrunk or asyncio.Event()
-            await self._shrunk.wait()
+            self._space_freed = self._space_freed or asyncio.Event()
+            await self._space_freed.wait()
 
-    def tell_room(self) -> None:
-        """Less waits than before, or it has ended: wakes those who wait for room."""
-        if self._shrunk is not None:
-            self._shrunk.set()
-            self._shrunk = None
+    def wake_waiting(self) -> None:
+        """Wakes those who wait for space: there is more, or the connection has ended."""
+        if self._space_freed is not None:
+            self._space_freed.set()
+            self._space_freed = None
 
     def end(self) -> None:
-        """Its connection is over: nothing more is taken, and nobody waits for room."""
+        """Its connection has ended: takes no more messages."""
         self.is_closed = True
-        if (text := self._next) is not None:  # the flusher has yet to take it: it is sent before the close frame
+        if (text := self._next) is not None:  # the flusher has not taken it: it is sent before the close frame
             self._next = None
             self.waiting = self.waiting or deque()
             self.waiting.appendleft(text)
             self.size += size_of(text)
-        self.tell_room()
+        self.wake_waiting()
 
-    def _let_offer(self) -> None:
+    def _wake_offer(self) -> None:
         """Wakes the first of those who wait to offer."""
-        while self._offering and not self._sending:
-            waiter = self._offering.popleft()
+        while self._offer_waiters and not self._sending:
+            waiter = self._offer_waiters.popleft()
             if not waiter.done():  # else it was cancelled, and has yet to notice
                 waiter.set_result(None)
                 return
 
-    async def say_close(self, code: int, reason: str) -> None:
-        """Sends what still waits, unless the client is too slow for it, then the close frame."""
+    async def flush_and_close(self, code: int, reason: str) -> None:
+        """Sends the messages that wait, unless the client was too slow for them, and then the close frame."""
         try:
             while self.waiting and code != TRY_AGAIN_LATER:
                 await self.asgi_send({"type": "websocket.send", "text": self.waiting.popleft()})
@@ -285,36 +301,34 @@ class Outbox:
 
     # ------------------------------------------------------------------------------------------------ the flusher's
     def next(self) -> str | None:
-        """The message to be sent now, for the flusher; None: there is none, and it is idle."""
+        """The message that the flusher sends now; None if there is none."""
         if (text := self._next) is not None:
             self._next = None
         elif (self.waiting or self._lost is not NOTHING) and not self.is_closed:
             if not self.waiting:
-                self._tell_lost()  # which waits from now on, unless there is no room for that either
-            text = self._pop() if self.waiting else None
+                self._report_lost()  # its notices wait from now on, unless there is no room for them either
+            text = self._pop(self.waiting) if self.waiting else None
         if text is None:
             self.pause()
             return None
         self.sent += 1
         return text
 
-    def _pop(self) -> str:
-        """The first of what waits; there is room then where it was."""
-        waiting: Any = self.waiting
-        text: str = waiting.popleft()
-        self._firm = max(self._firm - 1, 0)
+    def _pop(self, waiting: deque[str]) -> str:
+        text = waiting.popleft()
+        self._leading_replies = max(self._leading_replies - 1, 0)
         self.size -= len(text) if text.isascii() else size_of(text)
-        self.tell_room()
+        self.wake_waiting()
         if self._lost is not NOTHING and self.size <= self._max_bytes // 2:
-            self._tell_lost()
+            self._report_lost()
         return text
 
     def pause(self) -> None:
         """Nothing is on its way."""
-        self._direct = self._sending is True  # else this task was adopted, since it had to wait
+        self._direct = self._sending is True  # else the flusher's task had to wait, and was adopted
         self._sending = False
-        if self._offering:
-            self._let_offer()
+        if self._offer_waiters:
+            self._wake_offer()
 
     def failed(self, exc: BaseException) -> None:
         """A send raised something."""
@@ -322,12 +336,12 @@ class Outbox:
         self._failed(exc)
 
     def adopt(self, task: "asyncio.Task[None]") -> None:
-        """The flusher's task waits here, and is the connection's own from now on."""
+        """The flusher's task waits in a send of ours: from now on it is the connection's."""
         self._sending = task
         self._connection.adopt(task)
 
     def fail(self) -> None:
-        """Emptying it failed, or was cancelled: what became of the message that was on its way, nobody knows."""
+        """A send failed or was cancelled: nobody knows what became of its message."""
         self._connection.close(INTERNAL_ERROR, "internal error")
 
     def _failed(self, exc: BaseException) -> None:
@@ -338,26 +352,26 @@ class Outbox:
             self.fail()
 
 
-GONE = (OSError, RuntimeError)  # what a server's send() raises once the peer is gone; anything else is a refusal
+GONE = (OSError, RuntimeError)  # raised by a server's send() once the peer is gone
 
 
 def log_failed_send(what: str, exc: BaseException) -> None:
-    """Notes what a server's ``send()`` raised for ``what``: in one line, as it is no fault of ours."""
+    """Logs what a server's ``send()`` raised for ``what``, without a traceback: it is no fault of ours."""
     gone = isinstance(exc, GONE)
     logger.log(logging.DEBUG if gone else logging.WARNING, "the server's send() raised %r for %s", exc, what)
 
 
 async def send_close(asgi_send: Send, code: int, reason: str) -> None:
-    """Sends a close frame. Raises nothing of the server's: one that refuses the code, as daphne does those between 1001
-    and 2999, is given one of the application's own in its place, 4009 for 1009."""
-    for told in (code, 3_000 + code) if code < 2_000 else (code,):
+    """Sends a close frame. Raises nothing of the server's. If the server refuses the code, as daphne does between 1001
+    and 2999, it is sent as one of the application's own, 4009 for 1009."""
+    for allowed_code in (code, 3_000 + code) if code < 2_000 else (code,):
         try:
-            await asgi_send({"type": "websocket.close", "code": told, "reason": cut_reason(reason)})
+            await asgi_send({"type": "websocket.close", "code": allowed_code, "reason": cut_reason(reason)})
         except GONE as exc:
-            log_failed_send(f"the close frame, {told}", exc)
+            log_failed_send(f"the close frame, {allowed_code}", exc)
             return
         except Exception as exc:
-            log_failed_send(f"the close frame, {told}", exc)
+            log_failed_send(f"the close frame, {allowed_code}", exc)
         else:
             return
 

@@ -1,13 +1,13 @@
-"""Broadcasts, as rest_framework_channels has them: an action's answer told to a *group* of connections.
+"""Broadcasts, as in rest_framework_channels: the reply of an action is sent to a *group* of connections.
 
-``@async_action(mode="broadcast")`` tells ``{"data": ..., "status": ...}`` to all connections of the consumer's path;
-with ``group_send_lookup_kwargs = "room"``, to all whose path matched the same pattern and captured the same ``room``,
-whatever else it captured: leave it out where tenants share a pattern. What an enclosing route captured, a ``Mount`` of
-Starlette, keeps them apart. With ``broadcast_type="card.moved"``
-each of their consumers is asked instead: ``async def card_moved(self, event)``, whose ``event`` also has the ``type``,
-and which tells its client what it likes (``await self.send_json(event)``). Whose action it was is told after the reply.
-A connection whose first frame has to authenticate is told nothing before that; else whoever may connect hears them:
-`IsAuthenticated` lets anonymous users connect, `IsAuthenticatedStrictly` does not.
+``@async_action(mode="broadcast")`` sends ``{"data": ..., "status": ...}`` to all connections of the consumer's path.
+With ``group_send_lookup_kwargs = "room"`` the group is all connections whose path matched the same pattern and captured
+the same ``room``, whatever else it captured: leave it out if tenants share a pattern. Captures of an enclosing
+Starlette ``Mount`` keep groups apart. With ``broadcast_type="card.moved"`` each of their consumers gets a call instead,
+``async def card_moved(self, event)``, whose ``event`` also has the ``type``; it may ``await self.send_json(event)``.
+The client that called the action gets the broadcast after its reply. A connection whose first frame has to authenticate
+gets none before that. All others get them: `IsAuthenticated` lets anonymous users connect, `IsAuthenticatedStrictly`
+does not.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json
 
+from wsaction._connection.gates import Gate
 from wsaction._events.publish import session_of, tell
 from wsaction._protocol.close_codes import TRY_AGAIN_LATER
 from wsaction._protocol.event_frames import encode_event
@@ -45,7 +46,7 @@ def method_name(kind: str) -> str:
 
 
 async def broadcast(handler: "AsyncAPIActionHandler", kind: str | None, data: str, status: int) -> None:
-    """Tells an action's answer, ``data`` as JSON, to the group; after the commit where anything was changed."""
+    """Sends an action's result, ``data`` as JSON, to the group; after the commit if there is a unit of work."""
     session = session_of(handler)
     if session.group is not None:
         session.group.hold(handler.frame)
@@ -54,14 +55,13 @@ async def broadcast(handler: "AsyncAPIActionHandler", kind: str | None, data: st
 
 
 def is_grouped(session: "Session") -> bool:
-    """Whether anything is ever told to the group of a connection's consumer."""
-    grouped: bool = session.consumer.group_send_lookup_kwargs is not None or session.table.broadcasts
-    return grouped
+    """Whether any action broadcasts to the group of a connection's consumer."""
+    return session.consumer.group_send_lookup_kwargs is not None or session.table.broadcasts
 
 
 async def join_group(session: "Session", *, hears: bool) -> "Group | None":
-    """Joins a connection to the group of its consumer, where anything is ever told to it. ``hears``: from now on, else
-    once it is allowed to."""
+    """Joins a connection to the group of its consumer, if there are broadcasts. ``hears``: it gets them from now on,
+    else once it has authenticated."""
     if not is_grouped(session):
         return None
     group = Group(session, hears=hears)
@@ -70,68 +70,68 @@ async def join_group(session: "Session", *, hears: bool) -> "Group | None":
 
 
 def _topic(handler: "AsyncAPIActionHandler") -> str:
-    """The group's: that of the connection path, or of all whose path matched the same pattern and captured the same by
-    this name, whatever else it captured."""
+    """The group's topic, by the connection's path, or by its pattern and the one capture that names the group."""
     scope = handler.scope
     _, captured = connection_captures(scope)
-    for owner, known in ((handler, handler.kwargs), (handler.consumer, captured)):
+    for owner, captures in ((handler, handler.kwargs), (handler.consumer, captured)):
         name = owner.group_send_lookup_kwargs
         if name is None:
             continue
-        if known.get(name) is None:
+        if captures.get(name) is None:
             raise ImproperlyConfigured(
                 f"{type(owner).__name__}.group_send_lookup_kwargs is {name!r}, which its path does not capture; it has "
-                f"{', '.join(known) or 'none'}"
+                f"{', '.join(captures) or 'none'}"
             )
-        pattern, asked = scope.get(PATTERN_KEY, ""), handler.consumer.group_send_lookup_kwargs or name
-        return group_topic(pattern, asked, str(known[name]))
+        group_name = handler.consumer.group_send_lookup_kwargs or name
+        return group_topic(scope.get(PATTERN_KEY, ""), group_name, str(captures[name]))
     return group_topic(connection_path(scope))
 
 
 class Group:
     """One connection in its group: a `_pubsub.subscription.Subscriber`."""
 
-    __slots__ = ("_held", "_running", "_session", "_under_way", "_waiting", "hears", "place")
+    __slots__ = (
+        "_held",
+        "_running",
+        "_session",
+        "_under_way",
+        "_waiting",
+        "capacity",
+        "close",
+        "hears",
+        "place",
+        "wait_for_space",
+    )
 
     def __init__(self, session: "Session", *, hears: bool) -> None:
-        self._session, self.hears = session, hears
-        self.place = _topic(session.consumer), ""  # its topic, and the route that nobody sees
+        self._session = session
+        self.hears = hears
+        self.place = _topic(session.consumer), ""  # its topic, and a route that no client sees
         self._waiting: deque[dict[str, Any]] = deque()
         self._running = False
-        self._under_way: dict[Frame, bool] = {}  # whether what is told now is told after its reply
-        self._held: deque[tuple[str, list[Frame]]] = deque()  # what was told, and after whose replies
-
-    @property
-    def capacity(self) -> int:
-        """Bytes that may wait."""
-        capacity: int = self._session.connection.capacity
-        return capacity
+        self._under_way: dict[Frame, bool] = {}  # whether broadcasts wait for its reply
+        self._held: deque[tuple[str, list[Frame]]] = deque()  # broadcasts, and the frames whose replies they wait for
+        connection = session.connection
+        self.capacity = connection.capacity
+        self.wait_for_space = connection.wait_for_space
+        self.close = connection.close
 
     @property
     def is_closed(self) -> bool:
         """Whether the connection is over."""
-        ended: bool = self._session.connection.is_closed
-        return ended
-
-    async def wait_for_space(self, size: int) -> None:
-        """Waits until so much more may be put."""
-        await self._session.connection.wait_for_space(size)
-
-    def close(self, code: int, reason: str) -> None:
-        """Ends the connection."""
-        self._session.connection.close(code, reason)
+        return self._session.connection.is_closed
 
     def begin(self, frame: Frame) -> None:
-        """A frame of this connection is under way."""
+        """A frame of this connection begins."""
         self._under_way[frame] = False
 
     def hold(self, frame: Frame) -> None:
-        """It broadcasts: what is told from now on is told after its reply, unless it is a part of another's."""
+        """The frame broadcasts: from now on broadcasts wait for its reply, unless it is a part of another frame."""
         if frame in self._under_way:
             self._under_way[frame] = True
 
     def end(self, frame: Frame) -> None:
-        """Its reply is made, and given to be sent before the loop has its next turn."""
+        """The frame's reply is made; it is sent before the event loop has its next turn."""
         if self._under_way[frame]:
             asyncio.get_running_loop().call_soon(self._release, frame)
         else:
@@ -139,22 +139,22 @@ class Group:
 
     def _release(self, frame: Frame) -> None:
         del self._under_way[frame]
-        while self._held and not any(one in self._under_way for one in self._held[0][1]):
-            self._tell(self._held.popleft()[0])
+        while self._held and not any(frame in self._under_way for frame in self._held[0][1]):
+            self._deliver(self._held.popleft()[0])
 
     def put(self, text: str) -> None:
-        """The hub's: something was told to the group."""
+        """Called by the hub for each broadcast."""
         if not self.hears:
             return
-        before = [frame for frame, holds in self._under_way.items() if holds]
-        if not before and not self._held:
-            self._tell(text)
+        frames = [frame for frame, holds in self._under_way.items() if holds]
+        if not frames and not self._held:
+            self._deliver(text)
         elif len(self._held) < MAX_WAITING:
-            self._held.append((text, before))
+            self._held.append((text, frames))
         else:
             self._close()
 
-    def _tell(self, text: str) -> None:
+    def _deliver(self, text: str) -> None:
         consumer = self._session.consumer
         if text.startswith(_GENERAL_START) and not hasattr(consumer, method_name(GENERAL)):
             self._session.connection.put(text[len(_GENERAL_START) : -1])
@@ -171,13 +171,13 @@ class Group:
         self._waiting.append(event)
         if not self._running and not self.is_closed:
             self._running = True
-            self._session.connection.spawn(self._work_off)
+            self._session.connection.spawn(self._run_methods)
 
     def _close(self) -> None:
         self.close(TRY_AGAIN_LATER, f"slow consumer; {MAX_WAITING} broadcasts wait for it")
 
-    async def _work_off(self) -> None:
-        """Gives the events to the consumer's methods, one after the other."""
+    async def _run_methods(self) -> None:
+        """Calls the consumer's methods with the events, one after the other."""
         consumer = self._session.consumer
         try:
             while self._waiting and not self.is_closed:
@@ -188,31 +188,22 @@ class Group:
                         raise AttributeError(f"{type(consumer).__name__} has no method {method_name(event['type'])}")
                     if inspect.isawaitable(result := method(event)):
                         await result
-                except Exception:  # the client has asked for nothing: there is only the log to tell
+                except Exception:  # no client waits for an answer
                     logger.exception("%s could not take a broadcast", type(consumer).__name__)
         finally:
             self._running = False
 
 
-class BroadcastOrderGate:
-    """A `_connection.connection.Dispatcher` around the session of a connection in a group, which learns of its
-    frames."""
+class BroadcastOrderGate(Gate):
+    """Sends what a frame of a connection in a group broadcasts to its own client after the frame's reply."""
 
     __slots__ = ("_session",)
 
     def __init__(self, session: "Session") -> None:
+        super().__init__(session)
         self._session = session
 
-    def route(self, frame: Frame) -> None:
-        """As the session's."""
-        self._session.route(frame)
-
-    def timeout(self, frame: Frame) -> float:
-        """As the session's."""
-        return self._session.timeout(frame)
-
     async def run(self, frame: Frame) -> str | None:
-        """The frame's reply; what it broadcasts is told to its client after it."""
         group: Group = self._session.group  # type: ignore[assignment]  # which it joined before its first frame
         group.begin(frame)
         try:

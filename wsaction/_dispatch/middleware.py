@@ -1,38 +1,40 @@
-"""What an app puts around its actions: middleware, and handlers of exceptions."""
+"""Middleware and exception handlers of an app."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wsaction.exceptions import APIError, ImproperlyConfigured
 from wsaction.transactions import drop_failed
 
+if TYPE_CHECKING:
+    from wsaction.handlers import AsyncAPIActionHandler
+
 __all__ = ("CallNext", "ExceptionHandler", "Middleware", "check_exception_handlers", "check_middleware")
 
 CallNext: TypeAlias = Callable[[Any], Awaitable[Any]]
-"""``await call_next(handler)`` runs what is further in, and gives what the action returned.
+"""``await call_next(handler)`` runs the next middleware, or the action, and returns its result.
 
-Middleware that calls it and does not await it is a ``RuntimeError``; one that does not call it answers itself. What is
-further in and fails leaves nothing that it changed, or subscribed to, whether middleware calls it again, answers in its
-place or lets the error pass.
+Middleware that calls it without ``await`` is a ``RuntimeError``; middleware that does not call it answers itself. If
+the call fails, its changes and subscriptions are dropped, whether the middleware calls it again, answers or raises.
 """
 
 Middleware: TypeAlias = Callable[[Any, CallNext], Awaitable[Any]]
-"""``async def mw(handler, call_next)``; what it returns is what the action returned, for whoever is further out."""
+"""``async def mw(handler, call_next)``; it returns the action's result, or another one."""
 
 ExceptionHandler: TypeAlias = Callable[[Any, Any], Any]
 """``(handler, exc) -> APIError``, sync or async."""
 
 
 def check_middleware(middleware: Sequence[Middleware]) -> tuple[Middleware, ...]:
-    """The same as a tuple. Raises `ImproperlyConfigured` for what cannot be called with (handler, call_next)."""
+    """The same as a tuple. Raises `ImproperlyConfigured` for an entry that cannot be called with two arguments."""
     if not isinstance(middleware, Sequence):
         raise ImproperlyConfigured(f"middleware: expected a list of functions, as in [timing], got {middleware!r}")
-    one: Any
-    for one in middleware:
-        if isinstance(one, type) or not callable(one) or not _takes_two(one):
+    function: Any
+    for function in middleware:
+        if isinstance(function, type) or not callable(function) or not _takes_two(function):
             raise ImproperlyConfigured(
-                f"middleware: expected functions like `async def mw(handler, call_next)`, got {one!r}"
+                f"middleware: expected functions like `async def mw(handler, call_next)`, got {function!r}"
             )
     return tuple(middleware)
 
@@ -40,7 +42,7 @@ def check_middleware(middleware: Sequence[Middleware]) -> tuple[Middleware, ...]
 def check_exception_handlers(
     handlers: Mapping[type[BaseException], ExceptionHandler] | None,
 ) -> Mapping[type[BaseException], ExceptionHandler]:
-    """The same as a dict of its own. Raises `ImproperlyConfigured` for what is no exception or no handler of one."""
+    """A copy. Raises `ImproperlyConfigured` for a key that is no exception class, or a value that is no handler."""
     cls: Any
     handler: Any
     for cls, handler in (handlers or {}).items():
@@ -57,15 +59,15 @@ def check_exception_handlers(
 def wrap(middleware: Sequence[Middleware], innermost: CallNext) -> CallNext:
     """A function that runs the middleware, the first outermost, around ``innermost``."""
     call = _dropping(innermost)
-    for one in reversed(middleware):
-        call = _dropping(_around(one, call))
+    for function in reversed(middleware):
+        call = _dropping(_around(function, call))
     return call
 
 
 def _dropping(inner: CallNext) -> CallNext:
-    """What drops what it has changed where it fails; of middleware too, as whoever is around it may run it again."""
+    """The same, which drops its changes if it fails; for middleware too, as an outer one may run it again."""
 
-    async def call(handler: Any) -> Any:
+    async def call(handler: "AsyncAPIActionHandler") -> Any:
         try:
             return await inner(handler)
         except BaseException:
@@ -75,21 +77,22 @@ def _dropping(inner: CallNext) -> CallNext:
     return call
 
 
-def _around(one: Middleware, call_next: CallNext) -> CallNext:
-    async def call(handler: Any) -> Any:
-        begun: list[Any] = []
+def _around(function: Middleware, call_next: CallNext) -> CallNext:
+    async def call(handler: "AsyncAPIActionHandler") -> Any:
+        calls: list[Any] = []
 
-        def going_on(handler: Any) -> Any:
-            begun.append(call_next(handler))
-            return begun[-1]
+        def noted_call_next(handler: "AsyncAPIActionHandler") -> Any:
+            calls.append(call_next(handler))
+            return calls[-1]
 
-        result = await one(handler, going_on)
-        for coroutine in begun:
+        result = await function(handler, noted_call_next)
+        for coroutine in calls:
             if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
-                coroutine.close()  # it is told here
+                coroutine.close()  # Python's own warning would say the same
                 raise RuntimeError(
-                    f"the middleware {getattr(one, '__qualname__', type(one).__qualname__)} called call_next() and did "
-                    "not await it, so that the action never ran; write return await call_next(handler)"
+                    f"the middleware {getattr(function, '__qualname__', type(function).__qualname__)} called "
+                    "call_next() and did not await it, so that the action never ran; write return await "
+                    "call_next(handler)"
                 )
         return result
 
@@ -97,11 +100,11 @@ def _around(one: Middleware, call_next: CallNext) -> CallNext:
 
 
 async def handle_exception(
-    handlers: Mapping[type[BaseException], ExceptionHandler], handler: Any, exc: BaseException
+    handlers: Mapping[type[BaseException], ExceptionHandler], handler: "AsyncAPIActionHandler", exc: BaseException
 ) -> BaseException:
-    """What the handler for the exception's nearest class makes of it; the exception itself where there is none.
+    """The error that the handler for the exception's nearest class returns; the exception itself if there is none.
 
-    Raises what the handler raises, and ``TypeError`` where it returns no `APIError`.
+    Raises ``TypeError`` if the handler returns no `APIError`.
     """
     for cls in type(exc).__mro__:
         if (handle := handlers.get(cls)) is not None:

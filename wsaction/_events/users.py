@@ -28,7 +28,7 @@ from wsaction._protocol.frames import current_frame
 from wsaction._pubsub.hub import Hub
 from wsaction._utils.backoff import Backoff
 from wsaction._utils.tasks import Tasks
-from wsaction.authentication._classes import is_authenticated
+from wsaction.authentication._identity import is_somebody
 from wsaction.exceptions import Cancelled, LayerUnavailable, PermissionDenied
 from wsaction.layers.base import History, Position
 from wsaction.transactions import COMMIT_ARRIVES
@@ -95,7 +95,7 @@ class Users:
         self.forget(session)
         user = session.scope.get("user")
         try:
-            found = self._user_id(user) if is_authenticated(user, unsaid=True) else None
+            found = self._user_id(user) if is_somebody(user) else None
         except TypeError as exc:  # a user who has no id is a user all the same, but cannot be asked for
             logger.debug("a connection is of nobody who could be told from others: %s", exc)
             return

@@ -26,12 +26,12 @@ __all__ = ("FINAL_STATUS", "Action", "ActionOptions", "Binding", "Written", "is_
 
 Start: TypeAlias = Callable[[Any, Frame], Any]  # calls an action's function with a handler, for a frame
 
-OPTIONS_ATTRIBUTE = "_wsaction_options"  # where `decorators.async_action` leaves what it was told
+OPTIONS_ATTRIBUTE = "_wsaction_options"  # where `decorators.async_action` leaves its options
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ActionOptions:
-    """What `async_action` was told. ``name`` is the method's own where it is None, ``timeout`` that of the limits."""
+    """The options of `async_action`. ``name`` None: the method's own; ``timeout`` None: that of the limits."""
 
     name: str | None = None
     mode: Literal["response", "broadcast", "none"] = "response"
@@ -57,9 +57,9 @@ class Action:
     threaded: bool  # a sync function: runs in a thread
     streams: bool  # an async generator: each item is a partial reply
     parameters: tuple[Parameter, ...]
-    dependencies: Dependencies | None  # what makes its other parameters
+    dependencies: Dependencies | None  # these make its other parameters
     own_inputs: tuple[Input, ...]  # `parameters`, as clients see them
-    by_position: tuple[str, ...] | None  # all of these in the function's order, where it can be called so
+    by_position: tuple[str, ...] | None  # all of these in the function's order, if it can be called by position
     protocol: tuple[str, ...]  # of its parameters, those that mean the protocol's own
     takes_args: bool
     before_args: tuple[str, ...]  # parameters that ``*args`` stands behind
@@ -67,19 +67,19 @@ class Action:
     takes_kwargs: bool
     reserved: frozenset[str]  # keys that ``**kwargs`` does not take from captures or frame
     status: int  # of the reply, unless the function returns one
-    returns_status: bool | None  # (value, status); None: where what it returns looks like that
-    returns: Any  # what it announces to return, of a stream its items; without the status
+    returns_status: bool | None  # (value, status); None: if the result looks like that
+    returns: Any  # the annotation of its value, or of a stream's items; without the status
     write: Callable[[Any], str]  # the value as JSON
     silent: bool  # on success
     options: ActionOptions
-    streamed: "Action | None" = None  # what runs instead where the frame says ``"stream": true``
+    streamed: "Action | None" = None  # runs instead if the frame has ``"stream": true``
 
     @property
     def inputs(self) -> tuple[Input, ...]:
-        """All that clients send for it, each name once or, where its dependencies disagree on it, once for each."""
+        """All that clients send for it, each name once, or once for each if its dependencies disagree on it."""
         below = () if self.dependencies is None else self.dependencies.inputs
         inputs = (*self.own_inputs, *below)
-        return tuple(one for at, one in enumerate(inputs) if one not in inputs[:at])
+        return tuple(field for index, field in enumerate(inputs) if field not in inputs[:index])
 
     def bind_captures(self, args: tuple[Any, ...], captures: Mapping[str, Any]) -> "Binding":
         """What a route's captures decide. Unnamed ones fill the first parameters in turn; ``*args`` takes the rest.
@@ -102,28 +102,29 @@ class Action:
             fixed.update(
                 (name, value) for name, value in captures.items() if name not in fixed and name not in self.reserved
             )
-        left = tuple(parameter for parameter in self.parameters if parameter[0] not in fixed)
-        return Binding(fixed, left, args if self.takes_args else (), self._starter(fixed, left))
+        open_parameters = tuple(parameter for parameter in self.parameters if parameter[0] not in fixed)
+        return Binding(fixed, open_parameters, args if self.takes_args else (), self._starter(fixed, open_parameters))
 
-    def _starter(self, fixed: dict[str, Any], left: tuple[Parameter, ...]) -> Start:
-        """What calls a ``plain`` function: by position where the captures leave no more than one parameter open."""
+    def _starter(self, fixed: dict[str, Any], open_parameters: tuple[Parameter, ...]) -> Start:
+        """Calls a ``plain`` function, by position if the captures leave no more than one parameter open."""
         names = self.by_position
-        if names is None or len(left) > 1:
-            return self._start_by_name(fixed, left)
-        if not left:
+        if names is None or len(open_parameters) > 1:
+            return self._start_by_name(fixed, open_parameters)
+        if not open_parameters:
             values = tuple(fixed[name] for name in names)
             return lambda handler, frame: self.function(handler, *values)
-        at = names.index(left[0][0])
-        before, after = (tuple(fixed[name] for name in some) for some in (names[:at], names[at + 1 :]))
-        return self._start_with_one(left[0], before, after, self._start_by_name(fixed, left))
+        index = names.index(open_parameters[0][0])
+        before = tuple(fixed[name] for name in names[:index])
+        after = tuple(fixed[name] for name in names[index + 1 :])
+        return self._start_with_one(open_parameters[0], before, after, self._start_by_name(fixed, open_parameters))
 
-    def _start_by_name(self, fixed: dict[str, Any], left: tuple[Parameter, ...]) -> Start:
-        return lambda handler, frame: self.function(handler, **self._fill(fixed, left, frame))
+    def _start_by_name(self, fixed: dict[str, Any], open_parameters: tuple[Parameter, ...]) -> Start:
+        return lambda handler, frame: self.function(handler, **self._fill(fixed, open_parameters, frame))
 
     def _start_with_one(
         self, parameter: Parameter, before: tuple[Any, ...], after: tuple[Any, ...], by_name: Start
     ) -> Start:
-        """Fills one parameter in a straight line; ``by_name`` takes what is wrong with it, and what is not there."""
+        """Fills one parameter fast; ``by_name`` handles a value that is missing or wrong."""
         (name, validate, plain, _), function = parameter, self.function
         validate_first, first = None if validate is None else fast_validate(validate), not before
 
@@ -144,16 +145,16 @@ class Action:
         return start
 
     def bind_frame(self, binding: "Binding", frame: Frame) -> dict[str, Any]:
-        """The keyword arguments for ``function``: what the captures decided, then ``data`` and the frame's other keys.
+        """The keyword arguments for ``function``: those that the captures decided, then the frame's keys.
 
         Raises `InvalidParameters`, one item of ``errors`` for each parameter that is missing or wrong.
         """
         return self._fill(binding.fixed, binding.open, frame)
 
-    def _fill(self, fixed: dict[str, Any], left: tuple[Parameter, ...], frame: Frame) -> dict[str, Any]:
+    def _fill(self, fixed: dict[str, Any], open_parameters: tuple[Parameter, ...], frame: Frame) -> dict[str, Any]:
         body, bound = frame.body, fixed.copy()
         errors: list[dict[str, Any]] = []
-        for name, validate, plain, default in left:
+        for name, validate, plain, default in open_parameters:
             if name in body:
                 value = body[name]
                 if validate is None or type(value) is plain:
@@ -178,7 +179,7 @@ class Action:
     def bind_all(
         self, binding: "Binding", frame: Frame, dependencies: Dependencies
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """As ``bind_frame``, with what its dependencies take; what is wrong with either is raised together."""
+        """As ``bind_frame``, and the same for its dependencies; the errors of both are raised together."""
         errors: list[dict[str, Any]] = []
         bound: dict[str, Any] = {}
         try:
@@ -191,14 +192,14 @@ class Action:
         return bound, below
 
     def positional(self, binding: "Binding", bound: dict[str, Any]) -> tuple[Any, ...]:
-        """What ``function`` takes by position: the unnamed captures that no parameter took, for its ``*args``.
+        """The positional arguments for ``function``: the unnamed captures that no parameter took, for its ``*args``.
 
-        What stands before ``*args`` is taken out of ``bound``.
+        Parameters before ``*args`` are taken out of ``bound``.
         """
         return (*map(bound.pop, self.before_args), *binding.rest)
 
     def split(self, result: Any) -> tuple[Any, int]:
-        """What the function returned, as (value, status); asked only where it may have returned a status.
+        """The function's result as (value, status); called only if it may have returned a status.
 
         Raises ``ValueError`` for a status that no final reply can have.
         """
@@ -230,12 +231,12 @@ class Written(str):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Binding:
-    """What a route's captures decide of an action's arguments, and which parameters are open until a frame comes."""
+    """The arguments that a route's captures decide, and the parameters that are open until a frame comes."""
 
     fixed: dict[str, Any]
     open: tuple[Parameter, ...]
     rest: tuple[Any, ...]  # unnamed captures for ``*args``
-    start: Start  # calls the function, where it is ``plain``
+    start: Start  # calls a ``plain`` function
 
     @property
     def shareable(self) -> bool:

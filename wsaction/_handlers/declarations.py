@@ -5,6 +5,7 @@ import inspect
 import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Annotated, Any
 
 from wsaction._handlers.action import OPTIONS_ATTRIBUTE, Action, ActionOptions, Written
@@ -59,23 +60,25 @@ def check_attributes(cls: type) -> None:
     refuse_misspelt(cls, is_exempt=_is_action)
 
 
-# What guards a permission, or a view of DRF, Starlette or Channels, by the first parameter that it has there.
-_ASKED_ELSEWHERE = {
-    "has_permission": ("scope", "request"), "has_object_permission": ("scope", "request"), "can_connect": ("scope",),
-    "initial": ("request",), "dispatch": ("request",), "on_connect": ("websocket",), "on_receive": ("websocket",),
-    "websocket_connect": ("message",), "receive_json": ("content",),
-}  # fmt: skip
+# The methods that guard a permission, or a view of DRF, Starlette or Channels, by their first parameter there.
+_GUARDS_ELSEWHERE = {
+    "scope": ("has_permission", "has_object_permission", "can_connect"),
+    "request": ("has_permission", "has_object_permission", "initial", "dispatch"),
+    "websocket": ("on_connect", "on_receive"),
+    "message": ("websocket_connect",),
+    "content": ("receive_json",),
+}
 
 
 def _guards_elsewhere(name: str, value: Any) -> bool:
-    """Whether an attribute is one that would guard a permission, or a view of another framework, and nothing here."""
+    """Whether an attribute would guard a permission, or a view of another framework, and guards nothing here."""
     if isinstance(value, list | tuple) and value:
         if name == "dependencies":
-            return all(type(one).__name__ in ("Depends", "Security") for one in value)
+            return all(type(mark).__name__ in ("Depends", "Security") for mark in value)
         return name in ("guards", "middleware") and all(map(callable, value))
-    if name not in _ASKED_ELSEWHERE or not inspect.isfunction(value) or _is_action(value):
+    if not inspect.isfunction(value) or _is_action(value) or value.__code__.co_argcount < 2:
         return False
-    return value.__code__.co_varnames[1 : value.__code__.co_argcount][:1] in [(one,) for one in _ASKED_ELSEWHERE[name]]
+    return name in _GUARDS_ELSEWHERE.get(value.__code__.co_varnames[1], ())
 
 
 def check_settings(cls: Any) -> None:
@@ -83,17 +86,17 @@ def check_settings(cls: Any) -> None:
     they are read once when the class is mounted, and in a ``class Meta``."""
     unread = {*_READ_ONCE} - ({"permission_classes"} if cls.decides_permissions else set())
     unread -= {"throttle_classes", "throttle_scope"} if cls.decides_throttles else set()
-    for base in (one for one in cls.__mro__ if not is_ours(one)):
+    for base in (base for base in cls.__mro__ if not is_ours(base)):
         for name, value in vars(base).items():
-            if inspect.isfunction(value) and (told := unread & _set_on_self(value)):
+            if inspect.isfunction(value) and (names := unread & _set_on_self(value)):
                 raise ImproperlyConfigured(
-                    f"{base.__qualname__}.{name} sets self.{min(told)}, which would count for nothing: it is read when "
-                    f"the class is mounted; set it there, or override get_{min(told).partition('_')[0]}s()"
+                    f"{base.__qualname__}.{name} sets self.{min(names)}, which would count for nothing: it is read "
+                    f"when the class is mounted; set it there, or override get_{min(names).partition('_')[0]}s()"
                 )
-            if name == "Meta" and (told := vars(value).keys() & {one for one in dir(cls) if not one.startswith("_")}):
+            if name == "Meta" and (names := {name for name in vars(value).keys() & dir(cls) if name[0] != "_"}):
                 where = base.__qualname__
                 raise ImproperlyConfigured(
-                    f"{where}.Meta says {min(told)}, and nothing reads it there; say it in {where}"
+                    f"{where}.Meta says {min(names)}, and nothing reads it there; say it in {where}"
                 )
 
 
@@ -102,14 +105,17 @@ _READ_ONCE = ("permission_classes", "throttle_classes", "throttle_scope")
 
 def _set_on_self(function: Any) -> set[str]:
     """The attributes that a method sets on its first argument."""
-    code, found, before = getattr(inspect.unwrap(function), "__code__", None), set[str](), None
-    if code is None or not (names := code.co_varnames[:1]) or not {*_READ_ONCE}.intersection(code.co_names):
-        return found
-    for step in dis.get_instructions(code):
-        if step.opname == "STORE_ATTR" and names[0] == (before[-1] if isinstance(before, tuple) else before):
-            found.add(step.argval)
-        before = step.argval
-    return found
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None or not code.co_varnames or not {*_READ_ONCE}.intersection(code.co_names):
+        return set()
+    # The bytecode is read as a `__setattr__` would cost every frame, and refuse no earlier than the method runs.
+    return {
+        store.argval
+        for load, store in pairwise(dis.get_instructions(code))
+        if store.opname == "STORE_ATTR"
+        and code.co_varnames[0]
+        == (load.argval[-1] if isinstance(load.argval, tuple) else load.argval)  # of Python 3.13
+    }
 
 
 def is_changed(cls: type, actions: Mapping[str, Action]) -> bool:
@@ -117,9 +123,9 @@ def is_changed(cls: type, actions: Mapping[str, Action]) -> bool:
     attributes: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         attributes.update(vars(base))
-    found = set(map(id, attributes.values()))
-    functions = [one.function for action in actions.values() for one in (action, action.streamed) if one is not None]
-    return any(id(function) not in found for function in functions)
+    current = set(map(id, attributes.values()))
+    variants = [variant for action in actions.values() for variant in (action, action.streamed)]
+    return any(variant is not None and id(variant.function) not in current for variant in variants)
 
 
 def _is_action(value: Any) -> bool:
@@ -130,7 +136,7 @@ def _is_action(value: Any) -> bool:
 def collect_actions(
     cls: type, hidden: Collection[str], resolve_annotation: Callable[[Any], Any] = lambda annotation: annotation
 ) -> dict[str, Action]:
-    """The actions of a handler class by name: what it and its bases decorated, and what overrides that.
+    """The actions of a handler class by name: the methods that it and its bases decorated, and their overrides.
 
     ``hidden`` are the attributes of the framework's own base, which an action must not hide. ``resolve_annotation``
     says what an annotation of a signature stands for in this class. Raises `ImproperlyConfigured` for a name that is
@@ -141,7 +147,7 @@ def collect_actions(
         for attribute, value in vars(base).items():
             marked = value.__func__ if isinstance(value, staticmethod | classmethod) else value
             options = getattr(marked, OPTIONS_ATTRIBUTE, None)
-            if isinstance(options, ActionOptions):  # and not what some proxy answers to any name
+            if isinstance(options, ActionOptions):  # a proxy may answer any name with something else
                 declared[attribute] = options
             elif attribute in declared and value is None:
                 del declared[attribute]  # `update = None` takes an inherited action away
@@ -176,12 +182,12 @@ def select_actions(
             f"{cls_name}.as_aaah(actions=...) takes names, as in actions=({wanted!r},), not a string"
         )
     names = dict(wanted) if isinstance(wanted, Mapping) else {name: name for name in wanted}
-    for told, name in names.items():
+    for route_name, name in names.items():
         if name not in actions:
             hint = did_you_mean(name, sorted(actions), "it has")
             raise ImproperlyConfigured(f"{cls_name} has no action {name!r} for as_aaah(actions=...); {hint}")
-        _check_name(cls_name, told)
-    return {told: actions[name] for told, name in names.items()}
+        _check_name(cls_name, route_name)
+    return {route_name: actions[name] for route_name, name in names.items()}
 
 
 def read_action(
@@ -196,7 +202,7 @@ def read_action(
     name = attribute if options.name is None else options.name
     _check_name(cls.__name__, name)
     hints = {key: resolve_annotation(hint) for key, hint in read_hints(where, function).items()}
-    own, *rest = _parameters(where, function)
+    self_parameter, *rest = _parameters(where, function)
     named = [p for p in rest if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     marked = {p.name: mark for p in named if (mark := depends_of(where, p, hints.get(p.name))) is not None}
     dependencies = read_dependencies(where, tuple(marked.items())) if marked else None
@@ -218,14 +224,14 @@ def read_action(
         streams=streams,
         parameters=tuple(parameter for parameter, _ in read),
         dependencies=dependencies,
-        own_inputs=tuple(told for _, told in read),
+        own_inputs=tuple(field for _, field in read),
         by_position=_by_position(function, read),
         protocol=tuple(p.name for p in asked if p.name in PROTOCOL_KEYS),
         takes_args=takes_args,
         before_args=before_args if takes_args else (),
         filled_by_args=tuple(name for name in candidates if name not in ("data", *PROTOCOL_KEYS, *marked)),
         takes_kwargs=any(p.kind is p.VAR_KEYWORD for p in rest),
-        reserved=frozenset({own.name, "action", "route"}),
+        reserved=frozenset({self_parameter.name, "action", "route"}),
         status=options.status,
         returns_status=returns_status,
         silent=options.mode == "none" or (options.mode == "broadcast" and not options.send_response_in_broadcast),
@@ -242,11 +248,11 @@ def _by_position(function: Any, read: Sequence[tuple[Parameter, Input]]) -> tupl
     code = function.__code__
     names: tuple[str, ...] = code.co_varnames[1 : code.co_argcount]
     more = code.co_kwonlyargcount or code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
-    return names if not more and sorted(names) == sorted(told.name for _, told in read) else None
+    return names if not more and sorted(names) == sorted(field.name for _, field in read) else None
 
 
 def _or_null(encode: Callable[[Any], str]) -> Callable[[Any], str]:
-    """Also writes what a stream ends with, which is none of its items."""
+    """Also writes None, with which a stream ends."""
 
     def write(value: Any) -> str:
         return "null" if value is None else encode(value)
@@ -269,8 +275,8 @@ def _streamed_by(
         )
     if not issubclass(stream, definers[attribute]):
         return None
-    told = replace(options, name=options.name or attribute, streamed_by=None)
-    return read_action(cls, options.streamed_by, told, resolve_annotation)
+    stream_options = replace(options, name=options.name or attribute, streamed_by=None)
+    return read_action(cls, options.streamed_by, stream_options, resolve_annotation)
 
 
 def _kind(where: str, function: Any, options: ActionOptions) -> tuple[bool, bool]:
@@ -279,7 +285,7 @@ def _kind(where: str, function: Any, options: ActionOptions) -> tuple[bool, bool
         raise ImproperlyConfigured(
             f"{where} is no function but a {type(function).__name__}; an action is a method, def or async def"
         )
-    wrapped = inspect.unwrap(function)  # a decorator's plain function may return what the action it wraps does
+    wrapped = inspect.unwrap(function)  # a plain function of a decorator may return the coroutine of its action
     if inspect.isgeneratorfunction(wrapped):
         raise ImproperlyConfigured(f"{where} is a sync generator; a stream is an async one: async def, with yield")
     streams = inspect.isasyncgenfunction(wrapped)
@@ -316,7 +322,7 @@ def _once(encode: Callable[[Any], str]) -> Callable[[Any], str]:
 
 
 def _output(where: str, annotation: Any) -> tuple[bool | None, Any]:
-    """Whether the function returns (value, status), and what the value is announced to be."""
+    """Whether the function returns (value, status), and the annotation of the value."""
     if typing.get_origin(annotation) in _STREAMS or annotation in _STREAMS:
         raise ImproperlyConfigured(f"{where} is annotated as a stream, {annotation!r}, and has no yield")
     if annotation is Any:
@@ -332,7 +338,7 @@ _STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator)
 
 
 def _streamed(where: str, annotation: Any) -> tuple[bool | None, Any]:
-    """What the items of a stream are announced to be: ``AsyncIterator[Card]`` says ``Card``."""
+    """The annotation of a stream's items: of ``AsyncIterator[Card]``, ``Card``."""
     if annotation is not Any and (typing.get_origin(annotation) or annotation) not in _STREAMS:
         raise ImproperlyConfigured(
             f"{where} yields, so that it is a stream; what it is annotated to return is AsyncIterator[...] with what "

@@ -77,7 +77,7 @@ class Step:
     needs: tuple[tuple[str, int], ...]  # those that earlier steps make, and the numbers of these
 
     def bind_frame(self, frame: Frame, errors: list[dict[str, Any]]) -> dict[str, Any]:
-        """What the captures and the frame fill, and the defaults of what neither has."""
+        """The keyword arguments from the captures, the frame and the defaults."""
         captures, body, bound = frame.call.captures, frame.body, dict[str, Any]()
         for name, validate, plain, default in self.parameters:
             values = captures if name in captures else body
@@ -91,13 +91,13 @@ class Step:
                 errors.append(missing(name))
         return bound
 
-    async def run(self, bound: dict[str, Any], stack: AsyncExitStack, threads: Threads, lent: bool) -> Any:
-        """The value. What has to be finished is put on the stack; ``lent``: what is bound may be finished
-        once the action is done, so that a thread has to have ended."""
+    async def run(self, bound: dict[str, Any], stack: AsyncExitStack, threads: Threads, finishes: bool) -> Any:
+        """The value. A generator's clean-up is put on the stack. ``finishes``: what is bound may be cleaned up once the
+        action is done, so that a thread has to have ended by then."""
         if self.kind == "coroutine":
             return await self.function(**bound)
         if self.kind == "function":
-            return await (threads.run_to_end if lent else threads.run)(self.function, **bound)
+            return await (threads.run_to_end if finishes else threads.run)(self.function, **bound)
         if self.kind == "async generator":
             return await _enter(stack, self.function(**bound))
         if self.kind == "generator":
@@ -127,7 +127,7 @@ class ModelStep:
             errors += validation_items(exc)
             return {}
 
-    async def run(self, bound: dict[str, Any], stack: AsyncExitStack, threads: Threads, lent: bool) -> Any:
+    async def run(self, bound: dict[str, Any], stack: AsyncExitStack, threads: Threads, finishes: bool) -> Any:
         """The model."""
         return bound["made"]
 
@@ -140,12 +140,11 @@ class Dependencies:
     roots: tuple[tuple[str, Depends], ...]  # the action's parameters
     steps: tuple[Step | ModelStep, ...]
     numbers: tuple[int, ...]  # of the steps that make the roots
-    inputs: tuple[Input, ...]  # what the steps take from clients
+    inputs: tuple[Input, ...]  # that clients send
     finishes: bool  # whether some have to be finished: threads that may use them are waited for
 
     def bind_frame(self, frame: Frame, errors: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """What the steps take from the route and the frame; adds to the errors, one for each that is missing or
-        wrong."""
+        """The arguments of the steps from the route and the frame; adds an error for each that is missing or wrong."""
         return [step.bind_frame(frame, errors) for step in self.steps]
 
     async def resolve(
@@ -156,10 +155,7 @@ class Dependencies:
         stack: AsyncExitStack,
         threads: Threads,
     ) -> dict[str, Any]:
-        """Runs the steps and returns what they made for the action, by parameter; the stack finishes them.
-
-        Raises what a dependency raises.
-        """
+        """Runs the steps and returns their values for the action, by parameter. The stack cleans them up."""
         made: list[Any] = []
         for step, keywords in zip(self.steps, bound, strict=True):
             for name in step.given:
@@ -190,7 +186,7 @@ async def _enter(stack: AsyncExitStack, manager: AbstractAsyncContextManager[Any
 
 
 def name_of(function: Any) -> str:
-    """What a dependency is called in errors."""
+    """The name of a dependency in errors."""
     while isinstance(function, functools.partial):
         function = function.func
     name = getattr(function, "__name__", None)

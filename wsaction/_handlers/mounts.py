@@ -1,4 +1,4 @@
-"""Handlers at their places: what a root's `routepatterns` lead to, compiled once."""
+"""Handlers at their places in a root's `routepatterns`, compiled once."""
 
 import logging
 from collections.abc import Hashable, Iterable, Mapping
@@ -37,12 +37,12 @@ class View(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """What one action of one mounted handler takes."""
+    """All that it takes to run one action of one mounted handler."""
 
-    action: Action | None  # None: there is no such action, which is told once the permissions have said yes
+    action: Action | None  # None: there is no such action, which a client learns once the permissions have allowed it
     name: str | None  # as it was declared
     ordered: bool
-    # Who has a say, outermost first; None: the handler decides; and whether the frame's keywords are wanted.
+    # The permissions to ask, outermost first (None: the handler decides), and whether they take the frame's keywords.
     asked: "tuple[tuple[MountedHandler, Ask | None, bool], ...]"
     permissions: Permissions | None  # the handler's own, for its objects; None: it decides
     throttles: "tuple[tuple[MountedHandler, Throttles | None], ...]"  # as `asked`
@@ -52,33 +52,30 @@ class Plan:
 class MountedHandler:
     """A handler at its place in a table: its class, and a plan for each action that its route has."""
 
-    __slots__ = (
-        "_beside", "_compiled", "_initkwargs", "above", "action_names", "actions", "handler_class", "is_consumer",
-        "no_such_action", "plans", "throttles", "topic_space",
-    )  # fmt: skip
     topic_space: str  # the first pattern whose handler has the same get_topic(): names of topics are within it
 
     def __init__(self, view: View, above: "tuple[MountedHandler, ...]" = ()) -> None:
-        self.handler_class, self.actions = view.handler_class, view.actions
+        self.handler_class = view.handler_class
+        self.actions = view.actions
         self._initkwargs = tuple(view.initkwargs.items())
         self.is_consumer: bool = view.handler_class.is_consumer
         self.above = above  # the root and the handlers whose `routepatterns` lead here
         self.action_names = _action_names(view)
-        self._compiled: dict[tuple[Any, ...], Permissions] = {}  # what its get_permissions() returned before
+        self._compiled: dict[tuple[Any, ...], Permissions] = {}  # by the classes that get_permissions() returned
         self.throttles = self._throttles(None)  # the handler's own; None: it decides
         self.no_such_action = self._plan(None)
         self._beside: dict[str, Plan] = {}
-        self.plans = {told: self._plan(action) for told, action in self.actions.items()}
+        self.plans = {route_name: self._plan(action) for route_name, action in self.actions.items()}
 
     def instance(self) -> Any:
-        """A new handler with what it was mounted with."""
+        """A new handler with the attributes that it was mounted with."""
         handler = self.handler_class()
         for name, value in self._initkwargs:
             setattr(handler, name, value)
         return handler
 
     def attribute(self, name: str) -> Any:
-        """What an attribute is at this place: as it was mounted with, or else the class's own; None without one."""
+        """An attribute at this place: as it was mounted with, else the class's own; None if it has none."""
         return dict(self._initkwargs).get(name, getattr(self.handler_class, name, None))
 
     def is_like(self, other: "MountedHandler") -> bool:
@@ -98,8 +95,8 @@ class MountedHandler:
         return handler
 
     def compiled(self, classes: Any) -> Permissions:
-        """What the handler's ``get_permissions()`` has returned, by frame. What is the same again is not read again:
-        that takes longer than most actions, and is asked for each event and recipient too."""
+        """The permissions that ``get_permissions()`` returned, compiled. They are kept: to compile them takes longer
+        than most actions, and events ask for each recipient too."""
         kinds = tuple(map(_kind, classes)) if isinstance(classes, list | tuple) else (None,)
         if None not in kinds and (known := self._compiled.get(kinds)) is not None:
             return known
@@ -110,13 +107,13 @@ class MountedHandler:
         return permissions
 
     def refusal(self, frame: Frame, debug: bool) -> APIError:
-        """What is told when there is no such action; the names that are near, in debug mode only."""
+        """The error if there is no such action; it names similar ones in debug mode only."""
         if not (debug or logger.isEnabledFor(logging.INFO)):
             return ActionNotAllowed()
-        told = (frame.action or "")[:100]
-        near = get_close_matches(told, self.actions, 3) or sorted(self.actions)
+        asked_name = (frame.action or "")[:100]
+        near = get_close_matches(asked_name, self.actions, 3) or sorted(self.actions)
         name = self.handler_class.__name__
-        text = f"{name} has no action {told!r} at {frame.route!r}; it has {', '.join(near) or 'none'}"
+        text = f"{name} has no action {asked_name!r} at {frame.route!r}; it has {', '.join(near) or 'none'}"
         logger.info("%s", text)
         return ActionNotAllowed(text if debug else None)
 
@@ -124,22 +121,22 @@ class MountedHandler:
         """The plan of an action that another route of the handler has."""
         if name not in self._beside:
             actions: Mapping[str, Action] = self.handler_class.available_actions
-            self._beside[name] = self._plan(next((one for one in actions.values() if one.name == name), None))
+            self._beside[name] = self._plan(next((action for action in actions.values() if action.name == name), None))
         return self._beside[name]
 
     def _plan(self, action: Action | None) -> Plan:
-        own = self._permissions(action)
+        permissions = self._permissions(action)
         deciding = [(mounted, mounted.no_such_action.permissions) for mounted in self.above]
-        deciding.append((self, own))
+        deciding.append((self, permissions))
         asked = [
-            (mounted, None, False) if one is None else (mounted, one.on_action, one.takes_keywords)
-            for mounted, one in deciding
-            if one is None or one.on_action
+            (mounted, None, False) if compiled is None else (mounted, compiled.on_action, compiled.takes_keywords)
+            for mounted, compiled in deciding
+            if compiled is None or compiled.on_action
         ]
         ordered = action is None or action.options.ordered
         limiting = [(mounted, mounted.throttles) for mounted in self.above]
         throttles = _asked_once([*limiting, (self, self._throttles(action))])
-        plan = Plan(action, None if action is None else action.name, ordered, tuple(asked), own, throttles)
+        plan = Plan(action, None if action is None else action.name, ordered, tuple(asked), permissions, throttles)
         if action is None or action.streamed is None:
             return plan
         return replace(plan, streamed=replace(plan, action=action.streamed, ordered=False))
@@ -180,11 +177,11 @@ def _kind(entry: Any) -> type | None:
 
 
 def _action_names(view: View) -> dict[str, str]:
-    """A handler's actions by every name that somebody may take for theirs: the method's, and that of the route."""
+    """A handler's actions by all names that may be taken for theirs: of the method, and of the route."""
     actions: Mapping[str, Action] = view.handler_class.available_actions
     names = {action.function.__name__: action.name for action in actions.values()}
-    told = {name: action.name for name, action in view.actions.items()}
-    return {**names, **told, **{name: name for name in actions}}
+    route_names = {name: action.name for name, action in view.actions.items()}
+    return {**names, **route_names, **{name: name for name in actions}}
 
 
 Limiting: TypeAlias = Iterable[tuple[MountedHandler, Throttles | None]]
@@ -199,8 +196,8 @@ def _asked_once(limiting: Limiting) -> tuple[tuple[MountedHandler, Throttles | N
         seen.add(throttle.counts_as())
         return len(seen) > known
 
-    left = [(mounted, throttles and tuple(filter(is_new, throttles))) for mounted, throttles in limiting]
-    return tuple((mounted, throttles) for mounted, throttles in left if throttles != ())
+    remaining = [(mounted, throttles and tuple(filter(is_new, throttles))) for mounted, throttles in limiting]
+    return tuple((mounted, throttles) for mounted, throttles in remaining if throttles != ())
 
 
 # patterns
@@ -226,10 +223,10 @@ def mount(patterns: Iterable[Any], above: tuple[MountedHandler, ...]) -> Iterabl
 
 def check_captures(pattern: Endpoint | Include, owner: str) -> None:
     """Raises `ImproperlyConfigured` for a policy among a pattern's default captures, where nothing asks it."""
-    if said := [name for name in pattern.kwargs if name in _POLICIES]:
+    if policies := [name for name in pattern.kwargs if name in _POLICIES]:
         raise ImproperlyConfigured(
-            f"{owner}, {str(pattern.pattern)!r}: {said[0]} would be a capture, which guards nothing; give it to "
-            f"as_aaah({said[0]}=...), or to as_asgi() of a consumer"
+            f"{owner}, {str(pattern.pattern)!r}: {policies[0]} would be a capture, which guards nothing; give it to "
+            f"as_aaah({policies[0]}=...), or to as_asgi() of a consumer"
         )
 
 
@@ -256,7 +253,7 @@ _ROOTS_OWN = ("limits", "outbox_policy", "dialect", "dialects", "strict_routing"
 
 
 def _check_roots_own(mounted: MountedHandler) -> None:
-    """Raises `ImproperlyConfigured` for what counts on the root of a connection alone, and would be ignored here."""
+    """Raises `ImproperlyConfigured` for attributes that count on the root of a connection alone."""
     cls, root = mounted.handler_class, mounted.above[0].handler_class
     for name in _ROOTS_OWN:
         if name in dict(mounted._initkwargs) or defined_by_user(cls, name):

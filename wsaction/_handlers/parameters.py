@@ -1,4 +1,4 @@
-"""Parameters: what a function asks for by name, read once from its signature, and filled with validated values."""
+"""Parameters of functions: read once from a signature, and filled by name with validated values."""
 
 import copy
 import inspect
@@ -11,10 +11,6 @@ from pydantic import PydanticUserError, ValidationError
 
 from wsaction.exceptions import ImproperlyConfigured, validation_items
 from wsaction.serializers._models import json_validator
-
-__all__ = (
-    "EMPTY", "PROTOCOL_KEYS", "Input", "Parameter", "built", "fill", "fresh", "missing", "read_hints", "read_parameter",
-)  # fmt: skip
 
 EMPTY = inspect.Parameter.empty
 PROTOCOL_KEYS = ("action", "route", "request_id")  # parameters of these names mean the protocol's own
@@ -45,7 +41,7 @@ def fill(
 
 
 def fresh(default: Any) -> Any:
-    """A parameter's default for one call: of what can be changed, as far as its type says so, a copy of its own."""
+    """A parameter's default for one call: a copy if its type is mutable."""
     return copy.deepcopy(default) if type(default).__hash__ is None else default
 
 
@@ -66,10 +62,10 @@ def read_hints(where: str, function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def read_parameter(where: str, parameter: inspect.Parameter, hints: Mapping[str, Any]) -> tuple[Parameter, Input]:
-    """One parameter, to be filled and to be told. Raises `ImproperlyConfigured` for what would not count."""
+    """One parameter, and how clients see it. Raises `ImproperlyConfigured` for a declaration without effect."""
     name, default = parameter.name, parameter.default
     annotation = hints.get(name, EMPTY)
-    from pydantic.fields import FieldInfo  # 12 ms, which nobody pays who only imports this
+    from pydantic.fields import FieldInfo  # takes 12 ms, which a mere import of this module does not pay
 
     if annotation is EMPTY or annotation is Any:
         return (name, None, None, default), Input(name, Any, default, default is EMPTY)
@@ -90,7 +86,7 @@ def read_parameter(where: str, parameter: inspect.Parameter, hints: Mapping[str,
 
 
 def built(where: str, what: str, build: Callable[[Any], Any], annotation: Any) -> Any:
-    """What pydantic builds for an annotation. Raises `ImproperlyConfigured` for one that it cannot handle."""
+    """Builds something of pydantic for an annotation. Raises `ImproperlyConfigured` if pydantic cannot."""
     try:
         return build(annotation)
     except PydanticUserError as exc:

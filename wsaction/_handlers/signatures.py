@@ -1,4 +1,4 @@
-"""Reading what `Depends` marks: the functions' own parameters, and theirs, down to what clients send."""
+"""Reads the functions that `Depends` marks, their parameters and their own dependencies."""
 
 import contextlib
 import functools
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Overrides", "depends_of", "read_dependencies")
 
-Overrides: TypeAlias = Mapping[Callable[..., Any], Callable[..., Any]]  # what runs instead of what
+Overrides: TypeAlias = Mapping[Callable[..., Any], Callable[..., Any]]  # by the function that is replaced
 
 
 def read_dependencies(
@@ -85,11 +85,11 @@ def depends_of(where: str, parameter: inspect.Parameter, annotation: Any) -> Dep
 
 def _refuse_function(where: str, name: str, annotation: Any) -> None:
     """Raises for a function that annotates a parameter as if that alone had it called."""
-    for one in getattr(annotation, "__metadata__", ()):
-        if inspect.isroutine(one) or isinstance(one, functools.partial):
+    for mark in getattr(annotation, "__metadata__", ()):
+        if inspect.isroutine(mark) or isinstance(mark, functools.partial):
             raise ImproperlyConfigured(
-                f"{where}: {name} is annotated with {name_of(one)} itself, which nothing calls, so that {name} is "
-                f"whatever the client sends; write Depends({name_of(one)})"
+                f"{where}: {name} is annotated with {name_of(mark)} itself, which nothing calls, so that {name} is "
+                f"whatever the client sends; write Depends({name_of(mark)})"
             )
 
 
@@ -109,8 +109,8 @@ def _marks(part: Any, seen: set[int]) -> Iterator[Any]:
         yield part
     named = (getattr(part, "__value__", None), getattr(part, "__supertype__", None))  # a NewType's
     inner = part if isinstance(part, list) else (*typing.get_args(part), *named)
-    for one in inner:
-        yield from _marks(one, seen)
+    for nested in inner:
+        yield from _marks(nested, seen)
 
 
 class _Reader:
@@ -128,7 +128,7 @@ class _Reader:
         if depends.use_cache and _key(function) in self._known:
             return self._known[_key(function)]
         where = f"{where} → {name_of(function)}"
-        if any(one is function for one in above):
+        if any(outer is function for outer in above):
             raise ImproperlyConfigured(f"{where} depends on itself; take one of them out of the circle")
         self.steps.append(self._step(where, function, (*above, function)))
         number = len(self.steps) - 1
@@ -149,9 +149,9 @@ class _Reader:
             elif parameter.name in GIVEN or parameter.name in PROTOCOL_KEYS:
                 given.append(parameter.name)
             else:
-                filled, told = read_parameter(where, parameter, hints)
+                filled, field = read_parameter(where, parameter, hints)
                 parameters.append(filled)
-                self.inputs.append(told)
+                self.inputs.append(field)
         return Step(_callable(function, kind), kind, tuple(parameters), tuple(given), tuple(needs))
 
     def _model(self, where: str, model: Any) -> ModelStep:
@@ -160,10 +160,10 @@ class _Reader:
         for name, model_field in _fields(model).items():
             if name in hides:
                 continue
-            known = [*_aliases(model_field.validation_alias), *_aliases(model_field.alias), name]
-            keys |= dict.fromkeys(known)
+            aliases = [*_aliases(model_field.validation_alias), *_aliases(model_field.alias), name]
+            keys |= dict.fromkeys(aliases)
             default = EMPTY if model_field.default is PydanticUndefined else model_field.default
-            self.inputs.append(Input(known[0], model_field.rebuild_annotation(), default, model_field.is_required()))
+            self.inputs.append(Input(aliases[0], model_field.rebuild_annotation(), default, model_field.is_required()))
         return ModelStep(tuple(keys), built(where, "it", json_validator, model))
 
 
@@ -200,18 +200,18 @@ def _kind(where: str, function: Any) -> Kind:
             f"{where} is made a context manager by its decorator, but one that yields is entered and left as it is; "
             "leave out @contextmanager and @asynccontextmanager"
         )
-    for one in (called, inspect.unwrap(called)):  # a decorator's plain function returns what the one it wraps does
-        if inspect.iscoroutinefunction(one):
+    for candidate in (called, inspect.unwrap(called)):  # a decorator's plain function returns what the wrapped one does
+        if inspect.iscoroutinefunction(candidate):
             return "coroutine"
-        if inspect.isasyncgenfunction(one):
+        if inspect.isasyncgenfunction(candidate):
             return "async generator"
-        if inspect.isgeneratorfunction(one):
+        if inspect.isgeneratorfunction(candidate):
             return "generator"
     return "function"
 
 
 def _called(function: Any) -> Any:
-    """The function that runs when something is called: of a partial, what it wraps; of an object, its ``__call__``."""
+    """The function that a call runs: of a partial, the one that it wraps; of an object, its ``__call__``."""
     while isinstance(function, functools.partial):
         function = function.func
     return function if inspect.isroutine(function) else function.__call__
@@ -226,7 +226,7 @@ def _signature(where: str, function: Any, kind: Kind) -> tuple[list[inspect.Para
             f"{where} does not tell its parameters ({exc}); wrap it in a function that names them"
         ) from exc
     if isinstance(function, functools.partial):
-        parameters = [one for one in parameters if one.name not in function.keywords]  # what is set stays set
+        parameters = [p for p in parameters if p.name not in function.keywords]  # those that the partial sets stay set
     for parameter in parameters:
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ImproperlyConfigured(
@@ -235,12 +235,12 @@ def _signature(where: str, function: Any, kind: Kind) -> tuple[list[inspect.Para
     called = _called(function)
     if kind == "class":
         called = function.__init__ if function.__init__ is not object.__init__ else function.__new__
-    told = {one.name: one.annotation for one in parameters if one.annotation is not EMPTY}  # by a `__signature__` too
-    return parameters, told | read_hints(where, called)
+    annotations = {p.name: p.annotation for p in parameters if p.annotation is not EMPTY}  # by a `__signature__` too
+    return parameters, annotations | read_hints(where, called)
 
 
 def _key(function: Any) -> Any:
-    """By what a function is known: itself, or its identity where it cannot be hashed."""
+    """The key of a function: itself, or its id if it cannot be hashed."""
     try:
         hash(function)
     except TypeError:

@@ -1,14 +1,14 @@
 """Action frames: JSON text in, one `Frame` on its way down, JSON text out.
 
 A frame's way is decode (here) → route → permissions → parameters → action (`_dispatch`) → encode (here) → send
-(`_connection`). Nothing here raises on what a client sends: what is wrong with a frame is noted on it as ``error`` and
-answered like everything else.
+(`_connection`). Nothing here raises on what a client sends: the frame's ``error`` says what is wrong with it.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
+from enum import IntEnum
 from json.encoder import encode_basestring as quote
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +23,13 @@ if TYPE_CHECKING:
     from wsaction.transactions import UnitOfWork
 
 __all__ = (
-    "Forgotten",
+    "AfterReply",
     "Frame",
-    "Held",
-    "Pending",
+    "Lateness",
+    "NotAwaited",
     "current_frame",
     "decode",
     "encode_reply",
-    "hold",
-    "is_answered",
-    "let_go",
     "malformed",
     "new_frame",
     "quote",
@@ -44,45 +41,68 @@ __all__ = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Held:
-    """What an action has begun and its client is told behind the frame's reply: the events of a subscription, say."""
+class AfterReply:
+    """Work of an action that waits for the frame's reply: the events of a subscription, for example."""
 
     go_on: Callable[[], None]  # the reply is on its way
     undo: Callable[[], None]  # the action failed
-    answer: Callable[[str | None], None] | None = None
-    """Sends the final reply in its place among events: the action's own, or one of its own where that says nothing.
-    It may raise."""
-    data: Any = None  # what such an action returns that says no more than the reply of its own
+    send_reply: Callable[[str | None], None] | None = None
+    """Sends the final reply in its place among events: the action's own, or, for None, the work's. It may raise."""
+    data: Any = None  # the work's own reply: if the action returns it, or None, the work replies
 
 
+class Lateness(IntEnum):
+    """How far beyond its deadline a frame is that does not end."""
+
+    NONE = 0
+    COMMIT = 1  # it was committing, too late to be stopped, and got more time
+    DETACHED = 2  # another frame was answered in its place
+
+
+@dataclass(slots=True, init=False, repr=False, eq=False)
 class Frame:
-    """One request. ``decode`` makes it, the dispatcher notes its call on it, the connection keeps its order.
+    """One request. Its fields say which state it is in; nothing changes that state but the functions named here.
 
-    ``action`` is None and ``route`` is "" where they could not be read; ``request_id`` is None when there was none.
+    ==========  =============================  =====================================================================
+    state       fields                         entered by
+    ==========  =============================  =====================================================================
+    read        none                           `decode`, `new_frame`
+    refused     ``error``, no ``key``          `decode`, `refuse`: it is answered with its error and never runs
+    failed      ``error``                      `fail`: as refused, once its turn has come
+    routed      ``consumer call key``          `Dispatcher.route`
+    waiting     ``size``                       `Lanes.admit`: for the frames before it, or for a place
+    running     no ``task``                    `Connection._lead`: the leader runs it and it has not suspended yet
+    under way   ``task deadline``              it has suspended, or had to wait: `Connection._pass_on`, `_answer`
+    stopped     ``error``                      `stop`: it is cancelled, and answered with its error once it ends
+    committing  ``unit`` is ``COMMITTING``     `Session.run`: from here on it cannot be stopped
+    late        ``lateness`` ``COMMIT``        `Deadlines`: it is committing beyond its deadline, and gets more time
+    answered    ``status``                     `Session.run`, `Session._failure`, `AuthenticationGate`
+    detached    ``lateness`` ``DETACHED``      `answer_and_detach`: it did not end; what it replies later is dropped
+    ==========  =============================  =====================================================================
+
+    Any state before *committing* may lead to *stopped*, and both of them to *detached*. `begin_check` is apart from
+    these: the frame has an error as long as a check is not awaited. Frames within a frame never reach a connection;
+    whoever makes them sets their ``task``. `transactions` alone begins and ends units. ``action`` is None and ``route``
+    is "" if they could not be read; ``request_id`` is None if there was none.
     """
 
-    __slots__ = (
-        "_kwargs", "action", "asks_object", "body", "call", "consumer", "deadline", "detached", "error", "held", "key",
-        "noted", "request_id", "route", "size", "status", "task", "unit",
-    )  # fmt: skip
-
     _kwargs: dict[str, Any]
-    asks_object: tuple[Any, Any]  # what its get_object() was given, once that has found the object that it names
-    body: dict[str, Any]  # the JSON object as it came
+    asks_object: tuple[Any, Any]  # the arguments of get_object(), once that has found the object that the route names
+    body: dict[str, Any]  # the JSON object
     action: str | None  # as the client wrote it; echoed
     route: str  # as the client wrote it, with its query; echoed
     request_id: str | int | None
-    error: Exception | None  # why it is refused without being run, or fails whatever its action returns
-    task: asyncio.Task[None] | None  # whose it is, once it has suspended, or begun after it had to wait
-    deadline: float | None  # when it is cancelled, on the event loop's clock; None: its time is not counted yet
-    detached: bool | None  # True: answered by another, since it does not end; False: late, but being committed
-    size: int  # characters of its text, where it had to wait
-    held: "list[Held] | None"  # what waits for its reply
-    noted: Any  # of a generic action: what its hook has done and told, see `_events.crud.watched`
-    status: int  # of its final reply, once it is made
+    error: Exception | None  # it fails with this, whatever its action returns
+    task: asyncio.Task[None] | None
+    deadline: float | None  # when it is stopped, on the event loop's clock; None: its time is not counted yet
+    lateness: Lateness
+    size: int  # characters of its text
+    held: list[AfterReply] | None
+    noted: Any  # the changes that a hook of a generic action made, see `_events.crud.watched`
+    status: int | None  # of its final reply
     key: str | None  # frames with the same key run in order; None: in no order
     consumer: "AsyncAPIConsumer"  # the root of its connection
-    call: "Call"  # that it makes, once it is routed
+    call: "Call"
     unit: "UnitOfWork | None"  # None: nothing needs one yet
 
     @property
@@ -96,18 +116,77 @@ class Frame:
 
     @property
     def is_refused(self) -> bool:
-        """Whether it is not to run, or not to go on: it is refused or cancelled."""
-        return self.error is not None and not isinstance(self.error, Forgotten)
+        """Whether it is not to run, or not to go on: it is refused or stopped."""
+        return self.error is not None and not isinstance(self.error, NotAwaited)
+
+    @property
+    def is_detached(self) -> bool:
+        """Whether another frame was answered in its place."""
+        return self.lateness is Lateness.DETACHED
+
+    def refuse(self, error: Exception) -> None:
+        """Has it answered with an error at once, whatever is before it. Not for a frame that waits: its key is kept."""
+        self.error = error
+        self.key = None
+
+    def fail(self, error: Exception) -> None:
+        """Has it answered with an error, whatever its action returns, if that still runs."""
+        self.error = error
+
+    def stop(self, error: Exception) -> None:
+        """Cancels its task; it is answered with the error."""
+        self.error = error
+        if self.task is not None:  # else it is about to begin, and is refused by its error
+            self.task.cancel()
 
     def answer_and_detach(self) -> "Frame":
         """A frame that is answered in the place of this one, with its error."""
-        told = new_frame(self.body, self.action, self.route, self.request_id)
-        told.error, told.consumer, told.call = self.error, self.consumer, self.call
-        self.detached = True
-        return told
+        answered = new_frame(self.body, self.action, self.route, self.request_id)
+        answered.error = self.error
+        answered.consumer = self.consumer
+        answered.call = self.call
+        self.lateness = Lateness.DETACHED
+        return answered
+
+    # ------------------------------------------------------------------------------------------------ what waits for it
+    def hold(self, work: AfterReply) -> None:
+        """Has work wait for the reply. If there is none to come, the work goes on at once."""
+        if self is not current_frame.get() or self.status is not None:
+            work.go_on()
+        elif self.held is None:
+            self.held = [work]
+        else:
+            self.held.append(work)
+
+    def is_answered_by_held(self, result: Any) -> bool:
+        """Whether what the action returned says no more than the reply that the work it holds sends."""
+        return any(w.send_reply is not None and (result is None or result is w.data) for w in self.held or ())
+
+    def let_go(self, *, failed: bool = False) -> None:
+        """The work that waits for the reply goes on, or is undone."""
+        held = self.held
+        self.held = None
+        for work in held or ():
+            (work.undo if failed else work.go_on)()
+
+    # ------------------------------------------------------------------------------------------------ checks
+    def begin_check(self, name: str) -> None:
+        """A check has begun whose answer has to be awaited: until `end_check` the frame fails, as a check that nobody
+        awaits refuses nothing."""
+        if self.error is None:
+            self.error = NotAwaited()
+        if isinstance(self.error, NotAwaited):
+            self.error.checks.append(name)
+
+    def end_check(self, name: str) -> None:
+        """The check is awaited: from now on it refuses by itself."""
+        if isinstance(self.error, NotAwaited):
+            self.error.checks.remove(name)
+            if not self.error.checks:
+                self.error = None
 
     def keywords(self) -> dict[str, Any]:
-        """What permissions may take by keyword: the frame's keys, overlaid by the route's captures.
+        """The keyword arguments for permissions: the frame's keys, overlaid by the route's captures.
 
         A frame can neither shadow a capture nor pass ``self``, ``scope``, ``handler``, ``obj`` or ``action``: with
         ``pk`` captured as 7, ``{"action": "a", "pk": 1, "scope": {}, "x": 2}`` offers ``{"pk": 7, "x": 2}``.
@@ -118,93 +197,34 @@ class Frame:
         return merged
 
 
-def hold(frame: Frame, held: Held) -> None:
-    """Has something wait for the reply of a frame. Where the frame has none to come, it goes on at once."""
-    if frame is not current_frame.get() or hasattr(frame, "status"):
-        held.go_on()
-    elif frame.held is None:
-        frame.held = [held]
-    else:
-        frame.held.append(held)
-
-
 current_frame: ContextVar[Frame | None] = ContextVar("wsaction.current_frame", default=None)
 """The frame whose action runs in this context; None outside of one."""
 
 
-def is_answered(held: list[Held] | None, result: Any) -> bool:
-    """Whether what an action returned says no more than the reply that is sent in its place."""
-    return any(one.answer is not None and (result is None or result is one.data) for one in held or ())
-
-
-def let_go(frame: Frame, *, failed: bool = False) -> None:
-    """What waits for the reply of a frame goes on, or is undone."""
-    held, frame.held = frame.held, None
-    for one in held or ():
-        (one.undo if failed else one.go_on)()
-
-
-class Pending(Coroutine[Any, Any, None]):
-    """A question that has been asked, ``await self.check_object_permissions(obj)``, whose answer has to be awaited: the
-    frame under way fails where it is not, since nobody would hear a refusal. A coroutine, for ``create_task``."""
-
-    __slots__ = ("_answer", "_begun", "_frame", "_what")
-
-    def __init__(self, what: str, answer: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._what, self._answer, self._frame = what, answer, current_frame.get()
-        self._begun: Any = None  # what answers a task
-        if (frame := self._frame) is not None:
-            if frame.error is None:
-                frame.error = Forgotten()
-            if isinstance(frame.error, Forgotten):
-                frame.error.open.append(what)
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        if (frame := self._frame) is not None and isinstance(frame.error, Forgotten):
-            frame.error.open.remove(self._what)
-            if not frame.error.open:
-                frame.error = None
-        return self._answer().__await__()
-
-    def send(self, value: Any) -> Any:
-        if self._begun is None:
-            self._begun = self.__await__()
-        return self._begun.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        if self._begun is None:
-            self._begun = self.__await__()
-        return self._begun.throw(*error)
-
-    def close(self) -> None:
-        if self._begun is not None:
-            self._begun.close()
-
-
-class Forgotten(TypeError):
-    """What a frame fails with where something was asked and not awaited."""
+class NotAwaited(TypeError):
+    """The error of a frame while a check that it began is not awaited."""
 
     def __init__(self) -> None:
-        self.open: list[str] = []  # what is asked and not awaited yet
+        self.checks: list[str] = []
 
     def __str__(self) -> str:
-        return f"{self.open[0]}() is awaited by nobody, so that it refuses nothing; did you forget `await`?"
+        return f"{self.checks[0]}() is awaited by nobody, so that it refuses nothing; did you forget `await`?"
 
 
+ON_TIME = Lateness.NONE  # a name of the module is read twice as fast, for each frame
 _NO_BODY: dict[str, Any] = {}
 _UNSET = object()
 _NO_BRACKETS = len('"action":""')  # that every frame has
 
 
 def set_since(base: Context) -> bool:
-    """Whether a context variable of the application's was set since ``base``: by identity, as values compare as they
-    like."""
+    """Whether the application has set a context variable since ``base``; values are compared by identity."""
     now = copy_context()
-    return any(now.get(one, _UNSET) is not value for one, value in base.items() if one is not current_frame)
+    return any(now.get(var, _UNSET) is not value for var, value in base.items() if var is not current_frame)
 
 
 def decode(text: str | None, limits: Limits) -> Frame:
-    """The frame that ``text`` holds, with ``error`` set when it is none (None stands for a binary message).
+    """The frame of a text message, or of a binary one (None), with its ``error`` if it is malformed.
 
     ``decode('{"action": "list", "request_id": 7}', Limits())`` has ``route == ""`` and ``request_id == 7``.
     """
@@ -227,24 +247,25 @@ def decode(text: str | None, limits: Limits) -> Frame:
     frame.action = action
     frame.route = route
     frame.request_id = request_id
-    frame.error = frame.task = frame.key = frame.deadline = frame.detached = frame.unit = frame.held = None
+    frame.error = frame.task = frame.key = frame.deadline = frame.unit = frame.held = frame.status = None
+    frame.lateness = ON_TIME
     if len(route) > limits.max_route_length:
         frame.error = _over(
             "max_route_length", limits.max_route_length, f"The route has {len(route)} characters", "route"
         )
-    most = limits.max_json_depth
+    max_depth = limits.max_json_depth
     if (
         # It was read, so it is a text. Shorter ones have no room for so many brackets, beside what they say.
-        len(text) - len(action) - len(route) > 2 * most + _NO_BRACKETS  # type: ignore[arg-type]
-        and text.count("[") + text.count("{") > most  # type: ignore[union-attr]
-        and _deeper(body, most)
+        len(text) - len(action) - len(route) > 2 * max_depth + _NO_BRACKETS  # type: ignore[arg-type]
+        and text.count("[") + text.count("{") > max_depth  # type: ignore[union-attr]
+        and _deeper(body, max_depth)
     ):
-        frame.error = _too_deep(most)
+        frame.error = _too_deep(max_depth)
     return frame
 
 
 def read_object(text: str | None, limits: Limits) -> tuple[dict[str, Any], APIError | None]:
-    """The JSON object that ``text`` holds, or why there is none; for what reads other frames than `decode`."""
+    """The JSON object of a message, or the error if it has none; for dialects, whose frames `decode` cannot read."""
     body, error = _parsed(text, limits)
     if error is None and _deeper(body, limits.max_json_depth):
         error = _too_deep(limits.max_json_depth)
@@ -267,10 +288,14 @@ def _without_action(text: str | None, limits: Limits) -> Frame:
 
 
 def new_frame(body: dict[str, Any], action: str | None, route: str, request_id: str | int | None) -> Frame:
-    """A frame that nothing is known of yet but what it says."""
+    """A frame that is read and not routed yet."""
     frame = Frame()
-    frame.body, frame.action, frame.route, frame.request_id = body, action, route, request_id
-    frame.error = frame.task = frame.key = frame.deadline = frame.detached = frame.unit = frame.held = None
+    frame.body = body
+    frame.action = action
+    frame.route = route
+    frame.request_id = request_id
+    frame.error = frame.task = frame.key = frame.deadline = frame.unit = frame.held = frame.status = None
+    frame.lateness = ON_TIME
     return frame
 
 
@@ -280,12 +305,12 @@ def size_of(text: str) -> int:
 
 
 def reply_tail(action: str, route: str) -> str:
-    """What of a reply depends on its action and route alone, so that it can be kept for the next frame."""
+    """The part of a reply that depends on its action and route alone, so that it is kept for the next frame."""
     return f',"action":{quote(action)},"route":{quote(route)},"status":'
 
 
 def encode_reply(tail: str, data: str, status: int, request_id: str | int | None) -> str:
-    """The reply around ``data``, which is JSON already: the keys and their order are the protocol's.
+    """The reply around ``data``, which is JSON already.
 
     `_dispatch.session.Session.run` writes the same text by itself, for speed: change both.
 
@@ -294,8 +319,8 @@ def encode_reply(tail: str, data: str, status: int, request_id: str | int | None
     """
     if request_id is None:
         return f'{{"errors":[],"data":{data}{tail}{status}}}'
-    told = quote(request_id) if type(request_id) is str else request_id
-    return f'{{"errors":[],"data":{data}{tail}{status},"request_id":{told}}}'
+    id_json = quote(request_id) if type(request_id) is str else request_id
+    return f'{{"errors":[],"data":{data}{tail}{status},"request_id":{id_json}}}'
 
 
 def tail_of(frame: Frame) -> str:
@@ -306,7 +331,7 @@ def tail_of(frame: Frame) -> str:
 
 
 def refused(body: dict[str, Any], error: APIError) -> Frame:
-    """A frame that is answered with ``error``, echoing what of it could be read."""
+    """A frame that is answered with ``error``, and echoes the keys that could be read."""
     action, route, request_id = body.get("action"), body.get("route"), body.get("request_id")
     frame = new_frame(
         body,
@@ -327,21 +352,19 @@ def _unreadable(text: str | None, exc: Exception, max_depth: int) -> APIError:
 
 
 def malformed(body: dict[str, Any]) -> APIError:
-    """What is wrong with the envelope, its first fault told with its place."""
-    for key, kinds, wanted in (
-        ("action", (str,), "a string"),
-        ("route", (str,), "a string, or absent"),
-    ):
-        if type(body.get(key, "" if key == "route" else None)) not in kinds:
-            came = f", not {_json_name(body[key])}" if key in body else "; it is missing"
-            return InvalidFrame(f"{key} is {wanted}{came}.", loc=(key,))
+    """The error for the first malformed key of a frame."""
+    if "action" not in body:
+        return InvalidFrame("action is a string; it is missing.", loc=("action",))
+    for key, expected in (("action", "a string"), ("route", "a string, or absent")):
+        if type(body.get(key, "")) is not str:
+            return InvalidFrame(f"{key} is {expected}, not {_json_name(body[key])}.", loc=(key,))
     return InvalidFrame(
         f"request_id is a string or an integer, or absent, not {_json_name(body['request_id'])}.", loc=("request_id",)
     )
 
 
-def _too_deep(most: int) -> APIError:
-    return _over("max_json_depth", most, "Its arrays and objects are nested too deep")
+def _too_deep(max_depth: int) -> APIError:
+    return _over("max_json_depth", max_depth, "Its arrays and objects are nested too deep")
 
 
 def _over(limit: str, value: int, what: str, *loc: str) -> APIError:
@@ -355,9 +378,9 @@ def _deeper(container: Any, limit: int) -> bool:
         limit -= 1
         level = [
             member
-            for one in level
-            if one
-            for member in (one.values() if type(one) is dict else one)
+            for value in level
+            if value
+            for member in (value.values() if type(value) is dict else value)
             if (kind := type(member)) is list or kind is dict
         ]
     return bool(level)

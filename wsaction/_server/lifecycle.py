@@ -8,14 +8,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wsaction._connection.connection import Connection, Dispatcher, Receive, Send
-from wsaction._connection.gates import BlockingWatch, Gate
+from wsaction._connection.gates import AuthenticationGate, BlockingWatch, Gate
 from wsaction._connection.outbox import GONE, log_failed_send, send_close
 from wsaction._dispatch.broadcasts import BroadcastOrderGate, is_grouped, join_group
 from wsaction._dispatch.session import Session
 from wsaction._events.reauthorization import may_connect
 from wsaction._events.users import recheck
 from wsaction._handlers.mounts import View
-from wsaction._handlers.route_table import RouteTable
+from wsaction._handlers.route_table import Call, RouteTable
 from wsaction._protocol.close_codes import (
     INTERNAL_ERROR,
     NO_CLOSE_FRAME,
@@ -88,7 +88,7 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
         connection.outbox.on_lost = partial(runtime.here.resync, connection)
     try:
         async with asyncio.timeout(limits.action_timeout) as deadline:
-            consumer, dispatcher = await _open(view, scope, connection, runtime)
+            consumer, dispatcher, gate = await _open(view, scope, connection, runtime)
     except (Exception, asyncio.CancelledError) as exc:  # whatever a hook raises becomes an answer
         connection.peer_disconnected(NO_CLOSE_FRAME)
         _forget(scope, runtime)
@@ -109,7 +109,7 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
             code, reason = connection.closing
             await refuse(scope, send, _refusal(code, reason), runtime, connection.closing, subprotocol=subprotocol)
         elif await _accept(send, subprotocol):
-            code = await _serve_frames(consumer, connection, dispatcher, runtime)
+            code = await _serve_frames(consumer, connection, dispatcher, gate, runtime)
     finally:
         if connection.closing is not None:  # by us, as we are cancelled
             code, _ = connection.closing
@@ -130,22 +130,24 @@ def _forget(scope: Any, runtime: Runtime) -> None:
         runtime.here.forget(session)
 
 
-async def _open(view: RootView, scope: Any, connection: Connection, runtime: Runtime) -> tuple[Any, Dispatcher]:
-    """The root's instance for this connection, once all have said yes, and what its frames go to."""
+async def _open(
+    view: RootView, scope: Any, connection: Connection, runtime: Runtime
+) -> tuple[Any, Dispatcher, AuthenticationGate | None]:
+    """Decides a handshake; returns the root's instance for this connection, the dispatcher of its frames, and the gate
+    of it that has an alarm."""
     root, hooks = view.table.root, runtime.hooks
     consumer = root.instance()
     consumer.consumer, consumer.mounted, consumer.scope, consumer.connection = consumer, root, scope, connection
     if hooks.has("on_limit"):
         connection.on_limit = lambda limit, value: hooks.call("on_limit", consumer, limit, value)
-    kind = ObservedSession if hooks.has("on_action") else Session
-    session = kind(view.table, runtime, scope, connection, consumer)
-    observed = session.tell if isinstance(session, ObservedSession) else None
+    session = Session(view.table, runtime, scope, connection, consumer)
     consumer.frame = session.no_frame()
     scope[SESSION_KEY] = session
     _check_origin(scope, runtime)
     dispatcher: Dispatcher = BroadcastOrderGate(session) if is_grouped(session) else session
     if runtime.debug:
         dispatcher = BlockingWatch(dispatcher, runtime.blocking)
+    gate: AuthenticationGate | None = None
     users, is_awaited = runtime.here.users, False
     await users.listening()
     runtime.here.serves = True
@@ -154,7 +156,10 @@ async def _open(view: RootView, scope: Any, connection: Connection, runtime: Run
             state = await runtime.authenticator.open(scope, connection.limits.auth_timeout)
             is_awaited = state.awaited
             arriving, refreshed = partial(users.arrival, session), partial(recheck, session)
-            dispatcher = Gate(state, dispatcher, connection, arriving, refreshed, observed, debug=runtime.debug)
+            gate = AuthenticationGate(state, dispatcher, connection, arriving, refreshed, debug=runtime.debug)
+            dispatcher = gate
+    if hooks.has("on_action"):
+        dispatcher = HooksGate(dispatcher, session)
     await may_connect(session)
     if runtime.here.draining:
         raise ShuttingDown
@@ -163,11 +168,15 @@ async def _open(view: RootView, scope: Any, connection: Connection, runtime: Run
         await may_connect(session)
     with users.arrival(session):
         await require(consumer, "connect")
-    return consumer, dispatcher
+    return consumer, dispatcher, gate
 
 
 async def _serve_frames(
-    consumer: "AsyncAPIConsumer", connection: Connection, dispatcher: Dispatcher, runtime: Runtime
+    consumer: "AsyncAPIConsumer",
+    connection: Connection,
+    dispatcher: Dispatcher,
+    gate: AuthenticationGate | None,
+    runtime: Runtime,
 ) -> int:
     """Serves an accepted connection to its end; gives the close code."""
     runtime.here.connections.add(connection)
@@ -175,12 +184,12 @@ async def _serve_frames(
     try:
         if runtime.here.draining:  # since it was asked above
             connection.close(1012, RESTARTING)
-        if isinstance(dispatcher, Gate):
-            dispatcher.watch()
+        if gate is not None:
+            gate.watch()
         return await connection.serve(dispatcher)
     finally:
-        if isinstance(dispatcher, Gate):
-            dispatcher.stop()
+        if gate is not None:
+            gate.stop()
 
 
 async def _accept(send: Send, subprotocol: str | None) -> bool:
@@ -312,29 +321,32 @@ async def _answer_lifespan(receive: Receive, send: Send, runtime: Runtime) -> No
     await send({"type": "lifespan.shutdown.complete"})
 
 
-class ObservedSession(Session):
-    """A `Session` that tells the app's hooks of each frame that was answered."""
+class HooksGate(Gate):
+    """Calls the app's ``on_action`` hooks for each frame that was answered."""
 
-    __slots__ = ()
+    __slots__ = ("_session",)
+
+    def __init__(self, dispatcher: Dispatcher, session: Session) -> None:
+        super().__init__(dispatcher)
+        self._session = session
 
     async def run(self, frame: Frame) -> str | None:
         started = time.perf_counter()
         try:
             return await super().run(frame)
         finally:
-            if not frame.detached:
-                self.tell(frame, time.perf_counter() - started)
+            if not frame.is_detached:
+                self._call_hooks(frame, time.perf_counter() - started)
 
-    def tell(self, frame: Frame, seconds: float) -> None:
-        """A frame was answered, by the session or by what stands before it."""
-        call: Any = getattr(frame, "call", None)  # None: it was none, or could not be routed
+    def _call_hooks(self, frame: Frame, seconds: float) -> None:
+        call: Call | None = getattr(frame, "call", None)  # None: it is malformed, `$auth`, or could not be routed
         info = ActionInfo(
-            consumer=self.consumer,
+            consumer=self._session.consumer,
             handler=None if call is None or not call.found else call.mounted.handler_class.__name__,
             action=call.plan.name if call is not None else "$auth" if frame.action == "$auth" else None,
             route=frame.route,
             request_id=frame.request_id,
-            status=getattr(frame, "status", Cancelled.code[0]),  # unset: the connection has ended
+            status=frame.status or Cancelled.code[0],  # None: the connection has ended
             seconds=seconds,
         )
-        self.runtime.hooks.call("on_action", info)
+        self._session.runtime.hooks.call("on_action", info)

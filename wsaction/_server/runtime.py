@@ -19,7 +19,7 @@ from wsaction._pubsub.subscription import Subscriber
 from wsaction._server.origins import HostPolicy, OriginPolicy
 from wsaction._server.worker_count import warn_of_workers
 from wsaction._utils.threads import Threads, handed_over, is_over, note_process
-from wsaction.authentication._classes import user_id
+from wsaction.authentication._identity import user_id
 from wsaction.authentication._state import Authenticator
 from wsaction.exceptions import ActionTimeout, Busy, LayerUnavailable
 from wsaction.hooks import HookList
@@ -44,7 +44,7 @@ def _no_thread(most: int) -> None:
     """Says why the frame under way was too late, which has waited for a thread: by ``max_threads``, and unrun."""
     if (frame := current_frame.get()) is not None and isinstance(frame.error, ActionTimeout):
         ctx = {"limit": "max_threads", "value": most}
-        frame.error = Busy(f"No thread was free in time; max_threads is {most}.", ctx)
+        frame.fail(Busy(f"No thread was free in time; max_threads is {most}.", ctx))
 
 
 class LoopState:

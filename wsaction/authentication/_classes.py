@@ -22,8 +22,8 @@ from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from wsaction._protocol.scope import USER_ID_KEY
 from wsaction._utils.misspellings import refuse_misspelt
+from wsaction.authentication._identity import is_somebody
 from wsaction.exceptions import ImproperlyConfigured, NotAuthenticated
 
 __all__ = (
@@ -34,10 +34,7 @@ __all__ = (
     "Scope",
     "SessionAuthentication",
     "bearer_tokens",
-    "counted_id",
-    "is_authenticated",
     "is_bearer",
-    "user_id",
 )
 
 Scope = MutableMapping[str, Any]
@@ -59,7 +56,7 @@ class Credential:
     auth: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not is_authenticated(self.user, unsaid=True):
+        if not is_somebody(self.user):
             raise ValueError("a Credential is for a user who is somebody; return None where there is nobody")
         at: Any = self.expires_at
         if at is not None and (isinstance(at, bool) or not isinstance(at, (int, float)) or math.isnan(at)):
@@ -176,46 +173,7 @@ class SessionAuthentication(BaseAuthentication, ABC):
         found = await _result(self.get_user(scope["session"])) if scope["session"] else None
         if isinstance(found, Credential):
             return found
-        return Credential(found) if is_authenticated(found, unsaid=True) else None
-
-
-def user_id(user: Any) -> Any:
-    """Who a user is: ``pk``, ``id`` or ``identity``, the first that is there; None for nobody and anonymous ones.
-
-    Raises ``TypeError`` for a user who has none of them.
-    """
-    if not is_authenticated(user, unsaid=True):
-        return None
-    for name in ("pk", "id", "identity"):
-        try:
-            value = getattr(user, name, None)
-        except NotImplementedError:  # a user derived from Starlette's BaseUser that defines none
-            continue
-        if value is not None:
-            return value
-    raise TypeError(
-        f"expected {type(user).__name__} to have a pk, id or identity; give it one, or say who it is: "
-        "WSAction(user_id=lambda user: user.email)"
-    )
-
-
-def counted_id(scope: Scope) -> Any:
-    """Who acts, for what counts by user: as ``WSAction(user_id=...)`` says, else ``pk``, ``id``, ``identity`` or
-    ``username``, the first that is there. Raises ``TypeError`` for a user who has none of them."""
-    user = scope["user"]
-    if (own := scope.get(USER_ID_KEY)) is not None:
-        return own(user)
-    for name in ("pk", "id", "identity", "username"):
-        try:
-            if (value := getattr(user, name, None)) is not None:
-                return value
-        except NotImplementedError:  # how Starlette's BaseUser says that it has no identity
-            continue
-    expected = "a user with pk, id, identity or username"
-    raise TypeError(
-        f"throttling: expected {expected}, got {type(user).__name__}; add one, say who it is by WSAction(user_id=...), "
-        "or override get_cache_key"
-    )
+        return Credential(found) if is_somebody(found) else None
 
 
 def is_bearer(subprotocol: str) -> bool:
@@ -231,14 +189,6 @@ def bearer_tokens(scope: Scope) -> list[str]:
         if name.lower() == b"authorization" and scheme.lower() == "bearer":
             offered.append("".join(rest).rstrip())
     return offered
-
-
-def is_authenticated(user: Any, *, unsaid: bool) -> bool:
-    """Whether somebody is; ``unsaid`` is the answer for one who does not say."""
-    answer = getattr(user, "is_authenticated", unsaid and user is not None)
-    if callable(answer):
-        answer = answer()
-    return bool(answer) and not inspect.isawaitable(answer)
 
 
 async def _result(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Errors without the secrets that they were about."""
+"""Takes secrets out of errors and logs."""
 
 import traceback
 from collections.abc import Collection, Iterator
@@ -16,38 +16,38 @@ _FEW = 256  # runs of characters that are looked for one by one
 
 
 class RedactedError(Exception):
-    """What code that handles secrets raised: its traceback as text, with every trace of them taken out."""
+    """An error of code that handles secrets: its traceback as text, with the secrets redacted."""
 
 
 def redact(text: str, secrets: Collection[str]) -> str:
-    """The text with "[redacted]" for whatever it shares with a secret: 8 characters in a row, or a shorter one whole.
+    """The text with "[redacted]" for 8 characters in a row that it shares with a secret, or a whole shorter one.
 
-    So a token that was cut, quoted or put into a URL is found as well. Secrets of less than 4 characters are none.
+    So a token that was cut, quoted or put into a URL is found too. Texts of less than 4 characters are no secrets.
 
     >>> redact("no such token: 'eyJhbGciOi...", ["eyJhbGciOiJIUzI1NiJ9"])
     "no such token: '[redacted]..."
     """
-    traces = _traces(text, [one for one in secrets if len(one) >= SHORTEST])
+    traces = _traces(text, [secret for secret in secrets if len(secret) >= SHORTEST])
     hidden = bytearray(len(text))
     for size in {len(trace) for trace in traces}:
         for at in range(len(text) - size + 1):
             if text[at : at + size] in traces:
                 hidden[at : at + size] = b"\1" * size
     runs = groupby(zip(text, hidden, strict=True), key=lambda pair: pair[1])
-    return "".join("[redacted]" if secret else "".join(one for one, _ in run) for secret, run in runs)
+    return "".join("[redacted]" if secret else "".join(character for character, _ in run) for secret, run in runs)
 
 
 def _traces(text: str, secrets: Collection[str]) -> set[str]:
-    """What of the secrets may be in the text. Who sends a secret of 64 KiB, and may do so unasked, costs us little."""
-    long = [one for one in secrets if len(one) >= TRACE]
-    wanted = {text[at : at + TRACE] for at in range(len(text) - TRACE + 1)}
-    if len(wanted) <= _FEW:  # an error's message: it is looked for in all of them at once
-        all_of_them = "\n".join(long)
-        found = {one for one in wanted if one in all_of_them and ("\n" not in one or any(one in each for each in long))}
+    """The parts of the secrets that may be in the text. A client may send a secret of 64 KiB: this has to be cheap."""
+    long = [secret for secret in secrets if len(secret) >= TRACE]
+    runs = {text[at : at + TRACE] for at in range(len(text) - TRACE + 1)}
+    if len(runs) <= _FEW:  # an error's message: it is looked for in all secrets at once
+        joined = "\n".join(long)
+        found = {run for run in runs if run in joined and ("\n" not in run or any(run in secret for secret in long))}
     else:  # a traceback
-        slices = (one[at : at + TRACE] for one in long for at in range(len(one) - TRACE + 1))
-        found = {one for one in slices if one in wanted}
-    return found.union(one for one in secrets if len(one) < TRACE)
+        slices = (secret[at : at + TRACE] for secret in long for at in range(len(secret) - TRACE + 1))
+        found = {part for part in slices if part in runs}
+    return found.union(secret for secret in secrets if len(secret) < TRACE)
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -62,11 +62,10 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def without_secrets(exc: BaseException, secrets: Collection[str], where: str) -> Exception:
-    """An exception to be raised instead of ``exc``, outside of the block that caught it: neither its text nor that of
-    what it came from holds a trace of a secret.
+    """The exception to raise instead of ``exc``, outside of the block that caught it; it holds no trace of a secret.
 
-    An `APIError` stays itself, without its cause; where it tells a secret, it keeps its status and type, loses its
-    ``ctx`` and ``loc``, and its message is redacted. Anything else becomes a `RedactedError`.
+    An `APIError` stays itself, without its cause. If it contains a secret, it keeps its status and type, loses its
+    ``ctx`` and ``loc``, and its message is redacted. Any other exception becomes a `RedactedError`.
     """
     exc = from_starlette(exc) or exc
     try:
@@ -75,7 +74,7 @@ def without_secrets(exc: BaseException, secrets: Collection[str], where: str) ->
             return RedactedError(f"{where} raised this:\n{redact(text, secrets)[-_MAX_TEXT:]}")
         if any(redact(text, secrets) != text for text in {str(exc), *texts(exc.errors)}):
             return APIError(exc.status, redact(exc.type, secrets), redact(exc.msg, secrets))
-    except Exception as bad:  # an error whose attributes raise; what comes of that is not to be told either
+    except Exception as bad:  # an attribute of the error raised, perhaps with a secret
         return RedactedError(f"{where} raised {type(exc).__name__}, which cannot be told: {type(bad).__name__}")
     exc.__cause__ = exc.__context__ = None
     return exc.with_traceback(None)

@@ -1,4 +1,4 @@
-"""Whether a connection may act: the authentication classes of an app, and what they have said of one connection.
+"""Whether a connection may act: the authentication classes of an app, and their state on one connection.
 
 An `Authenticator` is compiled once for an app. Its `open` decides a handshake and makes the connection's
 `AuthenticationState`, which is asked before every frame (`gate`), answers ``$auth`` (`present`), and knows when the
@@ -21,10 +21,9 @@ from wsaction.authentication._classes import (
     Credential,
     Scope,
     bearer_tokens,
-    is_authenticated,
     is_bearer,
-    user_id,
 )
+from wsaction.authentication._identity import is_authenticated, user_id
 from wsaction.authentication._redaction import texts, without_secrets
 from wsaction.exceptions import (
     ActionNotAllowed,
@@ -44,8 +43,8 @@ logger = logging.getLogger("wsaction")
 class Authenticator:
     """The authentication of an app, compiled once; `open` makes the `AuthenticationState` of a connection.
 
-    ``classes`` are subclasses of `BaseAuthentication` or instances. ``user_id`` says who a user is, as the function of
-    that name does. ``clock`` gives unix seconds. Raises `ImproperlyConfigured` for what cannot work.
+    ``classes`` are subclasses of `BaseAuthentication` or instances. ``user_id`` gives the id of a user, ``clock`` unix
+    seconds. Raises `ImproperlyConfigured`.
     """
 
     def __init__(
@@ -55,17 +54,18 @@ class Authenticator:
         user_id: Callable[[Any], Any] = user_id,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        told: Any = classes
-        if isinstance(told, str) or not isinstance(told, Iterable):
+        declared: Any = classes
+        if isinstance(declared, str) or not isinstance(declared, Iterable):
             raise ImproperlyConfigured(
-                f"authentication_classes: expected a list, as in [TokenAuthentication], got {told!r}"
+                f"authentication_classes: expected a list, as in [TokenAuthentication], got {declared!r}"
             )
         self.classes = tuple(map(_instance, classes))
-        self._of_data = tuple(one for one in self.classes if _takes_data(one))
-        self._bearer = any(isinstance(one, BearerAuthentication) for one in self.classes)
-        self._secret_headers = {name.lower().encode() for one in self.classes for name in one.secret_headers}
-        self.user_id, self.clock = user_id, clock
-        self.first_frame = any(one.first_frame for one in self.classes)
+        self._of_data = tuple(scheme for scheme in self.classes if _takes_data(scheme))
+        self._bearer = any(isinstance(scheme, BearerAuthentication) for scheme in self.classes)
+        self._secret_headers = {name.lower().encode() for scheme in self.classes for name in scheme.secret_headers}
+        self.user_id = user_id
+        self.clock = clock
+        self.first_frame = any(scheme.first_frame for scheme in self.classes)
         if self.first_frame and not self._of_data:
             raise ImproperlyConfigured(
                 "authentication_classes wants a first frame that none of them takes; define authenticate_data, or add "
@@ -78,17 +78,17 @@ class Authenticator:
         return bool(self._of_data)
 
     async def open(self, scope: Scope, auth_timeout: float) -> "AuthenticationState":
-        """Finds out who opens a connection, sets ``scope["user"]`` and ``scope["auth"]``, and takes the secrets out.
+        """Authenticates a handshake: sets ``scope["user"]`` and ``scope["auth"]``, and takes the secrets out.
 
-        Raises `NotAuthenticated` for a bad credential, `Busy` where a class needs more than ``auth_timeout`` seconds.
+        Raises `NotAuthenticated` for a bad credential, `Busy` if a class needs more than ``auth_timeout`` seconds.
         """
-        state = AuthenticationState(self, scope, auth_timeout)
         try:
-            found = await self._ask(self.classes, "authenticate", scope, self._secrets(scope), auth_timeout)
-            if isinstance(found, Exception):
-                raise found
-            if found is not None:
-                state.take(found)
+            state = AuthenticationState(self, scope, auth_timeout)
+            credential = await self._ask(self.classes, "authenticate", scope, self._secrets(scope), auth_timeout)
+            if isinstance(credential, Exception):
+                raise credential
+            if credential is not None:
+                state.take(credential)
             elif self._bearer and bearer_tokens(scope):
                 raise NotAuthenticated("The bearer token was not accepted.")
         except APIError as exc:
@@ -99,34 +99,35 @@ class Authenticator:
         return state
 
     async def of_data(self, data: Any, auth_timeout: float) -> Credential:
-        """Whose the data of an ``$auth`` frame is; raises `NotAuthenticated` where nobody takes it."""
+        """The credential of an ``$auth`` frame's data. Raises `NotAuthenticated` if no class accepts it."""
         if not self._of_data:
             raise ActionNotAllowed("Nothing here takes $auth; authenticate at the handshake.")
-        found = await self._ask(self._of_data, "authenticate_data", data, texts(data), auth_timeout)
-        if isinstance(found, Credential):
-            return found
-        raise found or NotAuthenticated("The credential was not accepted.")
+        credential = await self._ask(self._of_data, "authenticate_data", data, texts(data), auth_timeout)
+        if isinstance(credential, Credential):
+            return credential
+        raise credential or NotAuthenticated("The credential was not accepted.")
 
     async def _ask(
         self, classes: Sequence[BaseAuthentication], method: str, about: Any, secrets: Iterable[str], seconds: float
     ) -> Credential | Exception | None:
-        """What the first class says that has something to say; an exception is returned, to be raised where it has
-        neither a context nor a frame that holds secrets."""
+        """The first answer of a class that is not None. An exception is returned: raised here, its context and its
+        traceback would hold secrets."""
         where = ""
         try:
             async with asyncio.timeout(seconds) as bound:
-                for one in classes:
-                    where = f"{type(one).__name__}.{method}"
-                    found = await getattr(one, method)(about)
+                for scheme in classes:
+                    where = f"{type(scheme).__name__}.{method}"
+                    found = await getattr(scheme, method)(about)
                     if isinstance(found, Credential):
                         return found
                     if found is not None:
                         raise TypeError(f"{where}: expected a Credential or None, got {type(found).__name__}")
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
-        except BaseException as exc:  # what it awaited may have been cancelled; that is a failure like any other
+        except BaseException as exc:  # a cancellation of a task that the class awaited is a failure like any other
             if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
-                exc.args, exc.__cause__, exc.__context__ = (), None, None
+                exc.args = ()
+                exc.__cause__ = exc.__context__ = None
                 raise
             if isinstance(exc, TimeoutError) and bound.expired():
                 logger.warning("%s took longer than %g s", where, seconds)
@@ -137,15 +138,15 @@ class Authenticator:
     def _secrets(self, scope: Scope) -> Iterator[str]:
         """The words of the handshake that are secrets, or may be."""
         yield from (name.partition(".")[2] for name in scope.get("subprotocols") or () if is_bearer(name))
-        held = {b"authorization", b"proxy-authorization", b"cookie", *self._secret_headers}
-        values = [value for name, value in scope.get("headers", ()) if name.lower() in held]
+        names = {b"authorization", b"proxy-authorization", b"cookie", *self._secret_headers}
+        values = [value for name, value in scope.get("headers", ()) if name.lower() in names]
         for value in (*values, scope.get("query_string", b"")):
-            for word in re.split(r"[\s;,&]+", value.decode("latin-1")):
-                if word.lower() not in ("basic", "bearer"):
-                    yield from (word, word.partition("=")[2])
+            for part in re.split(r"[\s;,&]+", value.decode("latin-1")):
+                if part.lower() not in ("basic", "bearer"):
+                    yield from (part, part.partition("=")[2])
 
     def _conceal(self, scope: Scope) -> None:
-        """Takes out of the scope what nobody needs any more, and somebody may log."""
+        """Takes the secrets out of the scope, as applications may log it."""
         scope["subprotocols"] = [name for name in scope.get("subprotocols") or () if not is_bearer(name)]
         scope["headers"] = [
             (name, _without_bearer(value) if name.lower() == b"sec-websocket-protocol" else value)
@@ -155,25 +156,27 @@ class Authenticator:
 
 
 class AuthenticationState:
-    """Whether a connection may act, as whom, and until when. Sync but for `present`; it keeps no timer and no task.
+    """Whether a connection may act, as whom, and until when. It has no timer and no task.
 
-    ``deadline``, in unix seconds, is when the connection has to be closed unless it authenticates (again) before; None:
-    never. Whoever looks at deadlines closes it with `overdue`.
+    ``deadline``, in unix seconds, is when the connection has to be closed, with `overdue`, unless it authenticates
+    before; None: never.
     """
 
     __slots__ = ("_admitted", "_authenticator", "_clock", "_presenting", "_scope", "_timeout", "credential", "deadline")
 
     def __init__(self, authenticator: Authenticator, scope: Scope, auth_timeout: float) -> None:
-        self._authenticator, self._scope, self._timeout = authenticator, scope, auth_timeout
+        self._authenticator = authenticator
+        self._scope = scope
+        self._timeout = auth_timeout
         self._clock = authenticator.clock
         self._presenting = False
-        self._admitted = not authenticator.first_frame or is_authenticated(scope.get("user"), unsaid=False)
-        self.credential: Credential | None = None  # None: nobody, or who a middleware says
+        self._admitted = not authenticator.first_frame or is_authenticated(scope.get("user"))
+        self.credential: Credential | None = None  # None: nobody has authenticated, or a middleware has found the user
         self.deadline: float | None = None if self._admitted else self._clock() + auth_timeout
 
     @property
     def user(self) -> Any:
-        """Who it is: ``scope["user"]``, or None."""
+        """``scope["user"]``, or None."""
         return self._scope.get("user")
 
     @property
@@ -195,8 +198,7 @@ class AuthenticationState:
         return NOT_AUTHENTICATED, f"no $auth came; auth_timeout is {self._timeout} s" if self.awaited else expired
 
     def gate(self, action: str | None) -> APIError | None:
-        """Why a frame must not be looked at; None: it may. To be asked for each, malformed ones (None) too, before
-        anything else is told about it."""
+        """The error that refuses a frame, or None. Asked first, for each frame; ``action`` is None if malformed."""
         if self.deadline is None or (self._admitted and self._clock() < self.deadline):
             return None  # the short way, once a frame
         if (overdue := self.overdue) is not None:
@@ -206,10 +208,10 @@ class AuthenticationState:
         return NotAuthenticated('Authenticate first: {"action": "$auth", "data": ...}.')
 
     async def present(self, data: Any) -> dict[str, Any]:
-        """Answers ``$auth``: authenticates, or refreshes in place; returns the reply's data, ``{"expires_at": ...}``.
+        """Answers ``$auth``: authenticates, or refreshes; returns the reply's data, ``{"expires_at": ...}``.
 
-        Raises `NotAuthenticated` for a bad credential or one that comes too late, `PermissionDenied` for another
-        user's, `Busy` while one is under way. Whatever it raises, what was in force still is.
+        Raises `NotAuthenticated` for a bad or late credential, `PermissionDenied` for another user's, `Busy` while one
+        is being verified. If it raises, the old credential stays in force.
         """
         if self._presenting:
             raise Busy("An $auth is under way on this connection; wait for its reply.")
@@ -220,19 +222,21 @@ class AuthenticationState:
             self._presenting = False
         if (refused := self.gate("$auth")) is not None:
             raise refused
-        known = self.credential is not None or is_authenticated(self.user, unsaid=False)
-        who = self._authenticator.user_id
-        if known and ((held := who(self.user)) is None or held != who(credential.user)):
+        known = self.credential is not None or is_authenticated(self.user)
+        user_id = self._authenticator.user_id
+        if known and ((current_id := user_id(self.user)) is None or current_id != user_id(credential.user)):
             raise PermissionDenied("This connection is another user's; open a new one.", {"code": "user_changed"})
         self.take(credential)
         return {"expires_at": self.deadline}
 
     def take(self, credential: Credential) -> None:
-        """Puts a credential in force, whosever it is; raises `NotAuthenticated` where it has expired already."""
+        """Puts a credential of any user in force. Raises `NotAuthenticated` if it has expired."""
         at = credential.expires_at
         if at is not None and at <= self._clock():
             raise NotAuthenticated("The credential has expired.")
-        self.credential, self.deadline, self._admitted = credential, None if at == math.inf else at, True
+        self.credential = credential
+        self.deadline = None if at == math.inf else at
+        self._admitted = True
         self._scope["user"], self._scope["auth"] = credential.user, credential.auth
 
 
@@ -241,22 +245,24 @@ def _without_bearer(offered: bytes) -> bytes:
     return ", ".join(name for name in names if not is_bearer(name)).encode("latin-1")
 
 
-def _takes_data(one: BaseAuthentication) -> bool:
-    return type(one).authenticate_data is not BaseAuthentication.authenticate_data
+def _takes_data(scheme: BaseAuthentication) -> bool:
+    return type(scheme).authenticate_data is not BaseAuthentication.authenticate_data
 
 
 def _instance(entry: Any) -> BaseAuthentication:
     try:
-        one = entry() if isinstance(entry, type) else entry
+        scheme = entry() if isinstance(entry, type) else entry
     except TypeError as exc:
         raise ImproperlyConfigured(f"authentication_classes: {entry.__name__} cannot be made: {exc}") from exc
-    if not isinstance(one, BaseAuthentication):
+    if not isinstance(scheme, BaseAuthentication):
         raise ImproperlyConfigured(
             f"authentication_classes: expected subclasses of BaseAuthentication or instances, got {entry!r}"
         )
-    if not (one.first_frame or _takes_data(one) or type(one).authenticate is not BaseAuthentication.authenticate):
+    if not (
+        scheme.first_frame or _takes_data(scheme) or type(scheme).authenticate is not BaseAuthentication.authenticate
+    ):
         raise ImproperlyConfigured(
-            f"authentication_classes: expected {type(one).__name__} to define authenticate, authenticate_data or both, "
-            "got neither, so that nobody would ever be authenticated"
+            f"authentication_classes: expected {type(scheme).__name__} to define authenticate, authenticate_data or "
+            "both, got neither, so that nobody would ever be authenticated"
         )
-    return one
+    return scheme

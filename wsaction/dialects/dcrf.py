@@ -137,7 +137,7 @@ class DCRFConversation:
                 self._pending_subscriptions += 1
                 payload.is_pending_subscription = True
         except APIError as exc:
-            frame.error = exc
+            frame.refuse(exc)
         return frame
 
     def _read_envelope(self, body: dict[str, Any]) -> tuple[Payload, APIError | None]:

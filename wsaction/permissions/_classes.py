@@ -36,12 +36,11 @@ import inspect
 from collections.abc import Awaitable, Collection, Coroutine, Generator, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from typing import Any, TypeAlias
 
-from wsaction._protocol.frames import Forgotten, Pending, current_frame
-from wsaction._protocol.scope import USER_ID_KEY
+from wsaction._protocol.frames import Frame, NotAwaited, current_frame
 from wsaction._utils.misspellings import refuse_misspelt
+from wsaction.authentication._identity import is_authenticated, owner_id
 from wsaction.exceptions import PermissionDenied
 from wsaction.permissions._expressions import (
     Ask,
@@ -158,14 +157,14 @@ class IsAuthenticated(BasePermission):
                 return True
         except (AttributeError, KeyError):
             pass  # there is no such user, which is said below
-        return _is_authenticated(scope.get("user"))
+        return is_authenticated(scope.get("user"))
 
 
 class IsAuthenticatedStrictly(IsAuthenticated):
     """`IsAuthenticated` for connections too."""
 
     def can_connect(self, scope: Scope, handler: Any) -> bool:
-        return _is_authenticated(scope.get("user"))
+        return is_authenticated(scope.get("user"))
 
 
 class IsOwner(BasePermission):
@@ -189,62 +188,46 @@ class IsOwner(BasePermission):
         named = self.check_actions
         if named != "__all__" and action not in named and _INCLUDED_IN.get(action) not in named:
             return True
-        owner, user = self._attribute(obj, self.lookup_field), scope.get("user")
-        if owner is None or not _is_authenticated(user):
+        owner, user = getattr(obj, self.lookup_field, _ABSENT), scope.get("user")
+        if owner is _ABSENT:
+            raise TypeError(
+                f"{name_of(self)}: expected the attribute {self.lookup_field}, got {name_of(obj)}, which has none; set "
+                f"lookup_field (here {self.lookup_field!r}; '..._id' means the user's pk) in a subclass of IsOwner"
+            )
+        if owner is None or not is_authenticated(user):
             return False
-        if not self.lookup_field.endswith("_id"):
-            return bool(owner == user)
-        who: Any = scope.get(USER_ID_KEY)
-        return bool(owner == (self._attribute(user, "pk", "id", "identity") if who is None else who(user)))
-
-    def _attribute(self, holder: Any, *names: str) -> Any:
-        for name in names:
-            if (value := getattr(holder, name, _ABSENT)) is not _ABSENT:
-                return value
-        raise TypeError(
-            f"{name_of(self)}: expected the attribute {' or '.join(names)}, got {name_of(holder)}, which has none; set "
-            f"lookup_field (here {self.lookup_field!r}; '..._id' means the user's pk) in a subclass of IsOwner"
-        )
+        return bool(owner == (owner_id(scope) if self.lookup_field.endswith("_id") else user))
 
 
 _INCLUDED_IN = {"partial_update": "update", "subscribe": "retrieve"}
 _BY_HTTP = {"get": "retrieve", "post": "create", "put": "update", "patch": "partial_update", "delete": "destroy"}
 
 
-def _check_actions(name: str, actions: Any, known: Mapping[str, str]) -> None:
+def _check_actions(name: str, actions: Any, names: Mapping[str, str]) -> None:
     """Raises `ImproperlyConfigured` for ``check_actions`` that would guard nothing.
 
-    ``known`` are a handler's actions by the names that they may be mistaken to have. A name that is nothing like one of
-    them may be that of another handler.
+    ``names`` are the names that a handler's actions may be mistaken to have, and the actions'. Any other name may be an
+    action of another handler.
     """
     if actions == "__all__":
         return
     if isinstance(actions, str) or not isinstance(actions, Collection):
         expected = "'__all__' or a tuple of action names (of one: ('update',))"
         raise ImproperlyConfigured(f"{name}.check_actions: expected {expected}, got {actions!r}")
-    declared = set(known.values())
-    for one in set(actions) - declared:
-        meant = known.get(str(one))  # it has another name
-        if meant is None and one not in _GENERIC:
-            near = (_BY_HTTP.get(str(one)), *get_close_matches(str(one), declared, 1, cutoff=0.8))
-            meant = next((name for name in near if name in declared), None)
+    declared = set(names.values())
+    for action in set(actions) - declared:
+        meant = names.get(str(action))  # it has another name
+        if meant is None and action not in _GENERIC:
+            candidates = (_BY_HTTP.get(str(action)), *get_close_matches(str(action), declared, 1, cutoff=0.8))
+            meant = next((name for name in candidates if name in declared), None)
         if meant is not None:
             raise ImproperlyConfigured(
-                f"{name}.check_actions: {one!r} is no action of the handler, so that it would guard nothing; did you "
-                f"mean {meant!r}?"
+                f"{name}.check_actions: {action!r} is no action of the handler, so that it would guard nothing; did "
+                f"you mean {meant!r}?"
             )
 
 
 _GENERIC = frozenset({"list", *_BY_HTTP.values()})  # a handler may well be without them
-
-
-def _is_authenticated(user: Any) -> bool:
-    answer = getattr(user, "is_authenticated", False)
-    if callable(answer):
-        answer = answer()
-    if not isinstance(answer, bool) and inspect.isawaitable(answer):  # truthy, it would let everyone in
-        raise TypeError(f"{name_of(user)}.is_authenticated: expected True or False, got an awaitable; keep the result")
-    return bool(answer)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -286,7 +269,7 @@ _NO_ACTIONS: Mapping[str, str] = {}
 
 
 async def raise_refusal(verdict: Verdict) -> None:
-    """Raises `PermissionDenied` where the verdict, once it is known, is a refusal; in the permission's own words."""
+    """Raises `PermissionDenied`, with the permission's message, if the verdict is a refusal."""
     if not isinstance(verdict, Refusal | None):
         verdict = await verdict
     if verdict is not None:
@@ -294,12 +277,20 @@ async def raise_refusal(verdict: Verdict) -> None:
 
 
 def refusing(what: str, verdict: Verdict) -> Coroutine[Any, Any, None]:
-    """The same, as soon as it is known: where nothing has to be awaited, nobody can forget to."""
+    """The same. A verdict that is known raises at once; one that has to be awaited fails the frame until it is."""
     if verdict is None:
         return _ALLOWED
     if isinstance(verdict, Refusal):
         raise _denied(verdict)
-    return Pending(what, partial(raise_refusal, verdict))
+    if (frame := current_frame.get()) is None:
+        return raise_refusal(verdict)
+    frame.begin_check(what)
+    return _check(frame, what, verdict)
+
+
+async def _check(frame: Frame, what: str, verdict: Verdict) -> None:
+    frame.end_check(what)
+    await raise_refusal(verdict)
 
 
 def _denied(refusal: Refusal) -> PermissionDenied:
@@ -307,7 +298,7 @@ def _denied(refusal: Refusal) -> PermissionDenied:
 
 
 class _Allowed(Coroutine[Any, Any, None]):
-    """One that is done; of no state, so that all may await the same."""
+    """A check that is done. It has no state, so that there is one for all."""
 
     def __await__(self) -> Generator[Any, Any, None]:
         yield from ()
@@ -326,16 +317,16 @@ _ALLOWED = _Allowed()
 
 
 async def require(handler: Any, method: str, *args: Any) -> None:
-    """Calls a method that refuses by raising. Raises ``TypeError`` where it refused otherwise, or did not await a check
-    that it began: a mistake lets nobody in."""
+    """Calls a method that refuses by raising. Raises ``TypeError`` if it returned a refusal, or did not await a check:
+    no mistake lets a client in."""
     answer = await getattr(handler, method)(*args)
     frame = current_frame.get()
-    if frame is not None and isinstance(frame.error, Forgotten):
+    if frame is not None and isinstance(frame.error, NotAwaited):
         raise frame.error
     where = f"{type(handler).__name__}.{method}()"
-    told = answer[0] if type(answer) is tuple and answer else answer  # (False, "why")
-    is_error = isinstance(told, BaseException) or (isinstance(told, type) and issubclass(told, BaseException))
-    if told is False or is_error:
+    reason = answer[0] if type(answer) is tuple and answer else answer  # (False, "why")
+    is_error = isinstance(reason, BaseException) or (isinstance(reason, type) and issubclass(reason, BaseException))
+    if reason is False or is_error:
         raise TypeError(f"{where} returned {answer!r}; raise PermissionDenied to refuse")
     if answer is not None and inspect.isawaitable(answer):
         raise TypeError(f"{where} returned {name_of(type(answer))}, which nobody awaits; did you forget `await`?")
@@ -344,11 +335,11 @@ async def require(handler: Any, method: str, *args: Any) -> None:
 def compile_permissions(
     classes: Any, *, owner: str, connects: bool = True, actions: Mapping[str, str] = _NO_ACTIONS
 ) -> Permissions:
-    """Reads ``permission_classes`` once, so that a frame pays for what has to be asked, and for nothing else.
+    """Reads ``permission_classes`` once, so that a frame pays for the permissions that have a say, and for no others.
 
     ``owner`` names them in errors ("CardHandler.permission_classes"). Each class is instantiated once. ``connects``:
     whether they are asked of connections too. ``actions`` are those of the handler, see `IsOwner`. Raises
-    `ImproperlyConfigured` for what is no permission, what would never be asked anything, and what cannot be called with
+    `ImproperlyConfigured` for an entry that is no permission, that would never be asked, or that cannot be called with
     its question's arguments alone.
     ``compile_permissions((IsAuthenticated,), owner="H.permission_classes").on_object is None``.
     """
@@ -358,9 +349,9 @@ def compile_permissions(
     compiler = _Compiler(owner, connects, actions)
     conjuncts = normal_form(Composition("&", tuple(classes))).operands
     asks = (
-        compiler.all_of(compiler.ask(one, _refusal(one), "can_connect") for one in conjuncts),
-        compiler.all_of(compiler.ask(one, _refusal(one), "has_permission") for one in conjuncts),
-        compiler.all_of(compiler.ask_object(one, _refusal(one)) for one in conjuncts),
+        compiler.all_of(compiler.ask(conjunct, _refusal(conjunct), "can_connect") for conjunct in conjuncts),
+        compiler.all_of(compiler.ask(conjunct, _refusal(conjunct), "has_permission") for conjunct in conjuncts),
+        compiler.all_of(compiler.ask_object(conjunct, _refusal(conjunct)) for conjunct in conjuncts),
     )
     return Permissions(*asks, takes_keywords=compiler.takes_keywords)
 
@@ -373,28 +364,30 @@ class _Compiler:
     """Reads the entries of one ``permission_classes``, each of them once, and names ``owner`` in errors."""
 
     def __init__(self, owner: str, connects: bool, actions: Mapping[str, str]) -> None:
-        self.owner, self.connects, self.actions = owner, connects, actions
-        self.known: dict[int, dict[str, Method]] = {}
+        self.owner = owner
+        self.connects = connects
+        self.actions = actions
+        self._methods: dict[int, dict[str, Method]] = {}
 
     def all_of(self, conjuncts: Iterable[Ask | None]) -> Ask | None:
-        ask = series(None, [one for one in conjuncts if one is not None])
+        ask = series(None, [ask for ask in conjuncts if ask is not None])
         return once(ask) if ask is not None and self.takes_keywords else ask
 
     @property
     def takes_keywords(self) -> bool:
         """Whether any method that was read so far takes some."""
-        return any(method.keywords for methods in self.known.values() for method in methods.values())
+        return any(method.keywords for methods in self._methods.values() for method in methods.values())
 
     def ask(self, entry: Any, refusal: Refusal, *questions: str) -> Ask | None:
         """Asks an expression whose permissions' values are the "and" of these methods; None: it has no say."""
         if is_group(entry):
-            asks = [self.ask(one, refusal, *questions) for one in entry.operands]
+            asks = [self.ask(operand, refusal, *questions) for operand in entry.operands]
             if entry.operator == "|" and None in asks:
                 return None
-            return series(None if entry.operator == "&" else refusal, [one for one in asks if one is not None])
+            return series(None if entry.operator == "&" else refusal, [ask for ask in asks if ask is not None])
         yes, no = (refusal, None) if isinstance(entry, Composition) else (None, refusal)
         methods = self.methods(entry)
-        return series(yes, [single(methods[one], yes, no) for one in questions if one in methods])
+        return series(yes, [single(methods[question], yes, no) for question in questions if question in methods])
 
     def ask_object(self, entry: Any, refusal: Refusal) -> Ask | None:
         """Asks a conjunct for an object, given that it allowed the action: only what that has left open."""
@@ -417,21 +410,25 @@ class _Compiler:
         kind = permission if isinstance(permission, type) else type(permission)
         if kind is (DenyAll if isinstance(entry, Composition) else AllowAny):
             return {}
-        if id(permission) not in self.known:
-            methods = self.known[id(permission)] = self._read(permission)
+        if id(permission) not in self._methods:
+            methods = self._methods[id(permission)] = self._read(permission)
             if "has_permission" in methods:
                 methods["has_permission of an object"] = methods["has_permission"].without_last()
-        return self.known[id(permission)]
+        return self._methods[id(permission)]
 
     def _read(self, entry: Any) -> dict[str, Method]:
         if isinstance(entry, (BasePermission, _PermissionType)):
             permission, name = self._instance(entry), name_of(entry)
             if isinstance(permission, IsOwner):
                 _check_actions(f"{self.owner}: {name}", permission.check_actions, self.actions)
-            defined = {one: getattr(permission, one) for one in _ARITY}
-            own = {k: v for k, v in defined.items() if getattr(v, "__func__", None) is not getattr(BasePermission, k)}
-            self._check_questions(name, own)
-            return {one: self._method(call, one, f"{name}.{one}") for one, call in own.items()}
+            defined = {question: getattr(permission, question) for question in _ARITY}
+            answered = {
+                question: method
+                for question, method in defined.items()
+                if getattr(method, "__func__", None) is not getattr(BasePermission, question)
+            }
+            self._check_questions(name, answered)
+            return {question: self._method(call, question, f"{name}.{question}") for question, call in answered.items()}
         if callable(entry) and not isinstance(entry, type):
             return {"has_permission": self._method(entry, "has_permission", name_of(entry))}
         cure = "name the class itself, without quotes" if isinstance(entry, str) else "derive it from BasePermission"

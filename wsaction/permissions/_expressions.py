@@ -72,18 +72,18 @@ class Composition(Operators):
         return self.operands[0] if self.operator == "~" else Composition("~", (self,))
 
     def __str__(self) -> str:
-        names = [f"({one})" if is_group(one) else name_of(one) for one in self.operands]
+        names = [f"({operand})" if is_group(operand) else name_of(operand) for operand in self.operands]
         return f"~{names[0]}" if self.operator == "~" else f" {self.operator} ".join(names)
 
 
 def _combined(operator: Literal["&", "|"], *operands: Any) -> Composition:
-    permissions = all(isinstance(one, Operators) or callable(one) for one in operands)
+    permissions = all(isinstance(operand, Operators) or callable(operand) for operand in operands)
     return _flat(operator, operands) if permissions else NotImplemented
 
 
 def _flat(operator: Literal["&", "|"], operands: Iterable[Any]) -> Composition:
     """A chain of one operator is one composition, so that no recursion bounds its length."""
-    parts = [one.operands if is_group(one, operator) else (one,) for one in operands]
+    parts = [operand.operands if is_group(operand, operator) else (operand,) for operand in operands]
     return Composition(operator, tuple(itertools.chain.from_iterable(parts)))
 
 
@@ -93,7 +93,7 @@ def is_group(entry: Any, *operators: str) -> bool:
 
 
 def name_of(entry: Any) -> str:
-    """What messages call a permission, an expression or any other object."""
+    """The name of a permission, an expression or any other object in messages."""
     if isinstance(entry, Composition):
         return str(entry)
     return str(getattr(entry, "__qualname__", type(entry).__qualname__))
@@ -105,13 +105,13 @@ def normal_form(entry: Any, positive: bool = True) -> Any:
         return entry if positive else Composition("~", (entry,))
     if entry.operator == "~":
         return normal_form(entry.operands[0], not positive)
-    operands = [normal_form(one, positive) for one in entry.operands]
+    operands = [normal_form(operand, positive) for operand in entry.operands]
     return _flat("&" if (entry.operator == "&") is positive else "|", operands)
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Who said no (``str`` of a permission or expression), and the ``message`` and ``code`` that a permission set."""
+    """The permission or expression that refused, as text, and the ``message`` and ``code`` that it set."""
 
     permission: str
     message: str | None = None
@@ -127,7 +127,7 @@ _SETTLED = (Refusal, type(None))
 
 
 class Method(NamedTuple):
-    """A callable, (None: nothing) how to pick what it takes by keyword, and how many arguments it is asked with."""
+    """A callable, how to pick its keyword arguments (None: it takes none), and its number of positional arguments."""
 
     call: Callable[..., Any]
     keywords: Pick | None
@@ -143,12 +143,12 @@ def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
     that it is a no: it is what a forgotten ``return`` answers. Raises `TypeError` for an answer that is always true, a
     coroutine that was not awaited for example."""
     call, keywords, _ = method
-    told = False  # that it answers None
+    has_warned = False  # that it answers None
 
     def ask(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:
         return verdict(call(*args) if keywords is None else call(*args, **keywords(kwargs())))
 
-    def ask_of_action(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:  # the same, and what each frame costs
+    def ask_of_action(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:  # the same, faster, for each frame
         scope, handler, action = args
         answer = call(scope, handler, action)
         return yes if answer is True else verdict(answer)
@@ -164,14 +164,14 @@ def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
         return settled(await answer)
 
     def settled(answer: Any) -> Refusal | None:
-        nonlocal told
-        if answer is None and not told:
-            told = True
+        nonlocal has_warned
+        if answer is None and not has_warned:
+            has_warned = True
             logger.warning("the permission %s returned None, which is a no; return True or False", name_of(call))
         if answer is not True and answer is not False and _is_always_true(answer):
             what = f"the permission {name_of(call)} returned {answer!r:.100}, which would always be a yes"
             if inspect.iscoroutine(answer):
-                answer.close()  # it is told here
+                answer.close()  # Python's own warning would say the same
             raise TypeError(f"{what}; return True or False, and await or call what has to be")
         return yes if answer else no
 
@@ -239,11 +239,11 @@ def keywords_of(call: Callable[..., Any], arity: int) -> Pick | None:
         taken, arity, call = taken | call.keywords.keys(), arity + len(call.args), call.func
     if inspect.ismethod(call):
         arity, call = arity + 1, call.__func__
-    given = [one.name for one in inspect.signature(call).parameters.values() if one.kind <= one.POSITIONAL_OR_KEYWORD]
+    given = [p.name for p in inspect.signature(call).parameters.values() if p.kind <= p.POSITIONAL_OR_KEYWORD]
     taken.update(given[:arity])
-    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return lambda kwargs: (
             kwargs if taken.isdisjoint(kwargs) else {k: v for k, v in kwargs.items() if k not in taken}
         )
-    named = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)} - taken
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - taken
     return (lambda kwargs: {name: kwargs[name] for name in named & kwargs.keys()}) if named else None
