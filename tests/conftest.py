@@ -33,12 +33,40 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
+class Present(set[Any]):
+    """The connections or the tasks of a server: tells when the last one has gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._gone = asyncio.Event()
+
+    def discard(self, one: Any) -> None:
+        super().discard(one)
+        if not self:
+            self._gone.set()
+
+    def remove(self, one: Any) -> None:
+        super().remove(one)
+        self.discard(one)
+
+    async def gone(self) -> None:
+        while self:
+            self._gone.clear()
+            await self._gone.wait()
+
+
 class Server(uvicorn.Server):
-    """uvicorn in a thread of its own, on a free port."""
+    """uvicorn in a thread of its own, on a free port.
+
+    uvicorn looks every tenth of a second whether it is to exit and whether all have gone; this one is told.
+    """
 
     def __init__(self, app: Any, **options: Any) -> None:
         options = {"ws": "websockets-sansio", "ws_per_message_deflate": False, "lifespan": "auto", **options}
         super().__init__(uvicorn.Config(app, log_level="warning", **options))
+        self.connections, self.running_tasks = Present(), Present()
+        self.server_state.connections, self.server_state.tasks = self.connections, self.running_tasks
+        self.told_to_exit = asyncio.Event()
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.socket.getsockname()[1]
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -48,6 +76,27 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self.loop = asyncio.get_running_loop()
         self.is_up.set()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self.told_to_exit.wait()
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        for listening in [*self.servers, *(sockets or ())]:
+            listening.close()
+        for connection in list(self.connections):
+            connection.shutdown()
+        await self.connections.gone()
+        await self.running_tasks.gone()
+        for server in self.servers:
+            await server.wait_closed()
+        await self.lifespan.shutdown()
+
+    def stop(self) -> None:
+        """Begins to shut down, from another thread."""
+        if self.loop is not None:
+            with contextlib.suppress(RuntimeError):  # it is over already
+                self.loop.call_soon_threadsafe(self.told_to_exit.set)
 
     def url(self, path: str, scheme: str = "ws") -> str:
         return f"{scheme}://127.0.0.1:{self.port}{path}"
@@ -74,7 +123,7 @@ class Server(uvicorn.Server):
                 raise RuntimeError("uvicorn did not start in 10 s")
             yield self
         finally:
-            self.should_exit = True
+            self.stop()
             thread.join(15)
             self.socket.close()
             if thread.is_alive():
