@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.hub_simulation import FakeSubscriber
+from tests.support.virtual_time import anyio_backend  # noqa: F401  # the fixture
 from wsaction._protocol.event_frames import Event, encode_event
 from wsaction._protocol.frames import current_frame, new_frame
 from wsaction._pubsub import fanout as fanouts

@@ -1,9 +1,16 @@
-"""An event loop on which time costs nothing: it jumps to the next timer when nothing is ready."""
+"""An event loop on which time costs nothing: it jumps to the next timer when nothing is ready.
+
+It is for what happens in one thread: it knows of no reply that a socket, a thread or another process
+still owes. A module of such tests imports `anyio_backend`, and uses `block` where it would call ``time.sleep``.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
+
+import pytest
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -15,6 +22,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._now
+
+    def jump(self, seconds: float) -> None:
+        self._now += seconds
 
     def _run_once(self) -> None:
         loop: Any = self
@@ -34,3 +44,20 @@ def run(main: Any) -> Any:
 
 def now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def block(seconds: float) -> None:
+    """Blocks the running loop for so long. In virtual time its clock jumps, and nothing has run meanwhile either."""
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, VirtualLoop):
+        loop.jump(seconds)
+    else:
+        time.sleep(seconds)
+
+
+@pytest.fixture(params=["virtual", pytest.param("uvloop", marks=pytest.mark.slow)])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """In virtual time, and in real time on uvloop where the slow tests run too."""
+    if request.param == "virtual":
+        return "asyncio", {"loop_factory": VirtualLoop}
+    return "asyncio", {"use_uvloop": True}
