@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -141,6 +142,12 @@ def serve() -> Iterator[Callable[..., Server]]:
 async def client(server: Server, path: str, **options: Any) -> AsyncIterator[ClientConnection]:
     async with server.connect(path, **options) as socket_:
         yield socket_
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Tests wait, for sockets, processes and databases, for as long as they compute: three workers fill two cores."""
+    return (os.cpu_count() or 1) * 3 // 2
 
 
 @pytest.hookimpl(wrapper=True)
