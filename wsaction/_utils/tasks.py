@@ -16,9 +16,10 @@ STOP_TIMEOUT = 10.0  # seconds that `stop` waits for what it cancelled
 class Tasks:
     """The tasks of one owner. Each starts in a copy of ``context``: what an action set in its own does not reach it."""
 
-    __slots__ = ("_context", "_running")
+    __slots__ = ("_context", "_running", "_stop_timeout")
 
-    def __init__(self, context: Context | None = None) -> None:
+    def __init__(self, context: Context | None = None, *, stop_timeout: float = STOP_TIMEOUT) -> None:
+        self._stop_timeout = stop_timeout
         self._context = copy_context() if context is None else context
         self._running: set[asyncio.Task[None]] = set()
 
@@ -33,13 +34,14 @@ class Tasks:
         return task
 
     async def stop(self) -> None:
-        """Cancels all and waits until they have ended, for 10 s; one that still runs then is logged and let go."""
+        """Cancels all and waits until they have ended; one that still runs after ``stop_timeout`` seconds is logged and
+        let go."""
         for task in self._running:
             task.cancel()
         if self._running:
-            _, stubborn = await asyncio.wait(self._running, timeout=STOP_TIMEOUT)
+            _, stubborn = await asyncio.wait(self._running, timeout=self._stop_timeout)
             for task in stubborn:
-                logger.error("a task still runs %s s after it was cancelled: %r", STOP_TIMEOUT, task)
+                logger.error("a task still runs %s s after it was cancelled: %r", self._stop_timeout, task)
         self._running.clear()
 
 

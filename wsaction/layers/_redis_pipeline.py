@@ -97,7 +97,12 @@ class Pipeline:
         on_connect: Callable[[bytes, bytes | None], None] | None = None,
         rehearse: Callable[[Link, bytes], Awaitable[None]] | None = None,
         on_demoted: Callable[[], None] | None = None,
+        *,
+        max_batch: int = MAX_BATCH,
+        max_commands: int = MAX_COMMANDS,
+        answer_timeout: float = ANSWER_TIMEOUT,
     ) -> None:
+        self._max_batch, self._max_commands, self._answer_timeout = max_batch, max_commands, answer_timeout
         self._connect_link, self._scripts, self._on_connect = connect, scripts, on_connect
         self._rehearse, self._on_demoted = rehearse, on_demoted
         self._queue: deque[_Command] = deque()
@@ -120,8 +125,8 @@ class Pipeline:
         return self._add(_Command(None, 0, [encoded(one) for one in args]))
 
     def _add(self, command: _Command) -> asyncio.Future[Any]:
-        if len(self._queue) >= MAX_COMMANDS:
-            raise LayerUnavailable(ctx={"limit": "commands that wait for Redis", "value": MAX_COMMANDS})
+        if len(self._queue) >= self._max_commands:
+            raise LayerUnavailable(ctx={"limit": "commands that wait for Redis", "value": self._max_commands})
         self._queue.append(command)
         self._wake.set()
         return command.answer
@@ -163,7 +168,7 @@ class Pipeline:
             self._refuse_all(exc)
             return
         while self._queue and self._link is not None:
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._max_batch))]
             await self._exchange([command for command in batch if not command.answer.done()])
         if not self._queue:
             self._wake.clear()
@@ -240,7 +245,7 @@ class Pipeline:
         if not batch:
             return
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
+            async with asyncio.timeout(self._answer_timeout):
                 await self._link.send(b"".join([command.encode(self.run_id) for command in batch]))
                 while left:
                     if not await self._take_answer(self._link, left[0]):

@@ -37,7 +37,10 @@ class Channels:
         is_body: Callable[[bytes], bool],
         on_change: Callable[[], None],
         ping_interval: float,
+        *,
+        max_names: int = MAX_NAMES,
     ) -> None:
+        self._max_names = max_names
         self._connect, self._sink, self._is_body, self._on_change = connect, sink, is_body, on_change
         self._ping_interval = ping_interval
         self._topics: dict[str, str] = {}  # by channel: what is wished for
@@ -140,7 +143,7 @@ class Channels:
         verb = next(iter(self._wishes.values()))
         names = list[str]()
         for channel, wish in self._wishes.items():
-            if wish != verb or len(names) == MAX_NAMES:
+            if wish != verb or len(names) == self._max_names:
                 break
             names.append(channel)
         for channel in names:

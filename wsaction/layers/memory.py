@@ -107,11 +107,22 @@ class MemoryLayer:
 
     At most ``max_topic_bytes`` of a topic's history are kept, the newest events, and ``max_bytes`` of all histories:
     past it that of the topic published to longest ago is forgotten. A client that asks for what was forgotten is told
-    ``recovered: false``. Raises ``ImproperlyConfigured`` for bounds that are no whole numbers above 0.
+    ``recovered: false``. At most ``max_filled`` topics have a history, and ``max_idle`` more a position that is
+    remembered; what has expired is let go within ``sweep_interval`` seconds. Raises ``ImproperlyConfigured`` for bounds
+    of bytes that are no whole numbers above 0.
     """
 
-    def __init__(self, *, max_bytes: int = MAX_BYTES, max_topic_bytes: int = MAX_TOPIC_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_topic_bytes: int = MAX_TOPIC_BYTES,
+        max_filled: int = MAX_FILLED,
+        max_idle: int = MAX_IDLE,
+        sweep_interval: float = SWEEP_INTERVAL,
+    ) -> None:
         check_bytes("MemoryLayer", max_bytes=max_bytes, max_topic_bytes=max_topic_bytes)
+        self._max_filled, self._max_idle, self._sweep_interval = max_filled, max_idle, sweep_interval
         self._max_bytes, self._max_topic_bytes = max_bytes, max_topic_bytes
         self._size = 0  # bytes of all events
         self._sink: Sink | None = None
@@ -256,7 +267,7 @@ class MemoryLayer:
         else:
             self._idle.pop(topic, None)
             filled[topic] = log
-            if sum(map(len, self._filled.values())) > MAX_FILLED:
+            if sum(map(len, self._filled.values())) > self._max_filled:
                 self._empty(min(self._filled.values(), key=_oldest), now)
 
     def _empty(self, filled: "OrderedDict[str, _Log]", now: float) -> None:
@@ -284,10 +295,10 @@ class MemoryLayer:
     def _sweep_later(self) -> None:
         """In a context of its own: that of whoever published first would keep their connection for as long."""
         loop = asyncio.get_running_loop()
-        self._sweeper = loop.call_later(SWEEP_INTERVAL, self._sweep, context=Context())
+        self._sweeper = loop.call_later(self._sweep_interval, self._sweep, context=Context())
 
     def _forget_past_bound(self) -> None:
-        while len(self._idle) > MAX_IDLE:
+        while len(self._idle) > self._max_idle:
             self._forget_oldest()
 
     def _forget_oldest(self) -> None:
