@@ -39,9 +39,9 @@ def simulate(seed: int, monkeypatch: pytest.MonkeyPatch, *, gentle: bool = False
         (recipients, "MAX_COLLECTED", (4, 16, 1024)),
         (recipients, "MAX_HELD", (1024,) * 3 if gentle else (4, 16, 1024)),  # what does not fit is a loss
         (recipients, "SKIPS_BEFORE_POSITION", (3, 100)),
-        (fanouts, "CHUNK", (1, 3, 64)),
     ):
         monkeypatch.setattr(module, name, rng.choice(values))
+    chunk = rng.choice((1, 3, 64))
 
     async def live() -> World:
         server = FakeServer(rng)
@@ -54,6 +54,7 @@ def simulate(seed: int, monkeypatch: pytest.MonkeyPatch, *, gentle: bool = False
                 "check_interval": 1.0 if server.quiet_loss else rng.choice((1.0, 1e6)),
                 "join_timeout": 4.0,
                 "max_fill": 1000 if gentle else rng.choice((50, 1000)),
+                "fanout_chunk": chunk,
             }
 
         world = World(

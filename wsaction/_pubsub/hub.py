@@ -14,9 +14,9 @@ from functools import partial
 
 from wsaction._protocol.event_frames import encode_body
 from wsaction._protocol.frames import current_frame
-from wsaction._pubsub.fanout import Fanout
-from wsaction._pubsub.join import Join, Reply, Snapshot
-from wsaction._pubsub.reconcile import CHECK_INTERVAL, MAX_FILL, Reconciler
+from wsaction._pubsub.fanout import CHUNK, SLICE, Fanout
+from wsaction._pubsub.join import MAX_RECOVERED, Join, Reply, Snapshot
+from wsaction._pubsub.reconcile import CHECK_GRACE, CHECK_INTERVAL, MAX_FILL, MAX_READS, Reconciler
 from wsaction._pubsub.subscription import Filter, FilteredSubscription, State, Subscriber, Subscription
 from wsaction._pubsub.topic import OnEvent, Rings, Topic
 from wsaction._utils.backoff import Backoff
@@ -51,6 +51,12 @@ class Hub:
         check_interval: float = CHECK_INTERVAL,
         join_timeout: float = JOIN_TIMEOUT,
         max_fill: int = MAX_FILL,
+        max_reads: int = MAX_READS,
+        max_recovered: int = MAX_RECOVERED,
+        max_pending_invalidations: int = MAX_SICK,
+        check_grace: float = CHECK_GRACE,
+        fanout_chunk: int = CHUNK,
+        fanout_seconds: float = SLICE,
         on_event: OnEvent | None = None,
         on_pending_invalidation: Callable[[str], None] | None = None,
     ) -> None:
@@ -59,8 +65,16 @@ class Hub:
         self._context = copy_context()
         self._context.run(current_frame.set, None)
         self._tasks = Tasks(self._context)
-        self._fanout = Fanout(self._tasks, partial(asyncio.sleep, 0))
-        self._reconciler = Reconciler(layer, self._tasks, check_interval=check_interval, max_fill=max_fill)
+        self._max_recovered, self._max_pending = max_recovered, max_pending_invalidations
+        self._fanout = Fanout(self._tasks, partial(asyncio.sleep, 0), chunk=fanout_chunk, seconds=fanout_seconds)
+        self._reconciler = Reconciler(
+            layer,
+            self._tasks,
+            check_interval=check_interval,
+            max_fill=max_fill,
+            check_grace=check_grace,
+            max_reads=max_reads,
+        )
         self._topics: dict[str, Topic] = {}
         self._rings = Rings()
         self._joined: dict[Subscriber, dict[tuple[str, str], Subscription]] = {}  # by topic and route
@@ -161,9 +175,11 @@ class Hub:
         """Invalidates a topic as soon as that can be done: for one who could not publish what has happened already."""
         if self._on_sick is not None:
             self._on_sick(topic)
-        if self._is_closed or (len(self._pending_invalidation) >= MAX_SICK and topic not in self._pending_invalidation):
-            why = "the server is about to end" if self._is_closed else f"{MAX_SICK} topics wait for that already"
-            _not_healed(topic, why)
+        if self._is_closed or (
+            len(self._pending_invalidation) >= self._max_pending and topic not in self._pending_invalidation
+        ):
+            full = f"{self._max_pending} topics wait for that already"
+            _not_healed(topic, "the server is about to end" if self._is_closed else full)
             return
         self._pending_invalidation[topic] = history
         if not self._healing:
@@ -237,7 +253,7 @@ class Hub:
         known.joining[joining] = None
         self._joined.setdefault(subscriber, {})[topic, route] = joining
         try:
-            await self._in_time(Join(self._reconciler, known, joining, since, snapshot, reply).run)
+            await self._in_time(Join(self._reconciler, known, joining, since, snapshot, reply, self._max_recovered).run)
         finally:
             if joining.is_joining:
                 self.leave(subscriber, topic, route)
