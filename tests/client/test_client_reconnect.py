@@ -290,7 +290,7 @@ async def test_a_server_that_waits_for_auth_lets_a_client_send_it_by_itself() ->
         await client.__aexit__(None, None, None)
 
 
-async def test_events_that_come_before_the_first_answer_are_told_to_who_listens_from_the_start() -> None:
+async def test_events_before_the_first_answer_reach_early_listeners() -> None:
     async with scripted(greets=False) as server:
 
         async def welcome() -> None:

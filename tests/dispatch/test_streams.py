@@ -158,7 +158,7 @@ async def test_a_client_that_does_not_read_pauses_the_generator() -> None:
         assert seen == {f"t{number}" for number in range(10)}
 
 
-async def test_a_stream_cancelled_as_it_waits_for_its_turn_does_not_keep_others_from_theirs() -> None:
+async def test_a_stream_cancelled_while_it_waits_frees_its_turn() -> None:
     async with talking(Streams.as_asgi(), limits=Limits(max_outbox_bytes=50_000), capacity=2) as ws:
         ws.pause_reading()
         for number in range(4):

@@ -1051,7 +1051,7 @@ async def test_many_who_come_back_at_once_cost_one_read() -> None:
         assert one._topics[TOPIC].pages is None
 
 
-async def test_one_that_was_answered_from_a_newer_page_is_told_once_the_process_has_caught_up() -> None:
+async def test_who_is_ahead_of_its_process_is_told_once_that_catches_up() -> None:
     layer = Scripted()
     async with opened(layer) as one:
         stays, ears = Ears(), Ears()

@@ -283,7 +283,7 @@ async def test_what_is_said_where_nobody_was_is_kept_only_if_the_history_says_so
             await layer.close()
 
 
-def test_who_dropped_for_a_moment_has_what_was_said_meanwhile_and_later_nothing_is_kept() -> None:
+def test_a_history_outlasts_a_short_drop_and_no_long_absence() -> None:
     history = History(10, 100)
 
     async def work(layer: MemoryLayer) -> None:
