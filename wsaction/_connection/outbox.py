@@ -43,20 +43,27 @@ class Outbox:
     too, until it has sent without waiting.
     Past the bound the connection is closed, 1013; with ``drop_events`` the oldest events are dropped instead, but never
     a reply, and ``on_lost`` is called once half of it is free again: with the routes whose events were dropped, or None
-    where these are too many to remember. Until ``open()`` everything waits: for the handshake.
+    where these are more than ``max_lost``. Until ``open()`` everything waits: for the handshake.
     """
 
     __slots__ = (
-        "_connection", "_direct", "_drop_events", "_firm", "_flusher", "_lost", "_max_bytes", "_next", "_offering",
-        "_seen", "_seen_at", "_sending", "_shrunk", "asgi_send", "dropped", "ended", "on_lost", "sent", "size",
-        "waiting",
+        "_connection", "_direct", "_drop_events", "_firm", "_flusher", "_lost", "_max_bytes", "_max_lost", "_next",
+        "_offering", "_seen", "_seen_at", "_sending", "_shrunk", "asgi_send", "dropped", "ended", "on_lost", "sent",
+        "size", "waiting",
     )  # fmt: skip
 
     def __init__(
-        self, asgi_send: Send, connection: "Connection", max_bytes: int, flusher: Flusher, *, drop_events: bool = False
+        self,
+        asgi_send: Send,
+        connection: "Connection",
+        max_bytes: int,
+        flusher: Flusher,
+        *,
+        drop_events: bool = False,
+        max_lost: int = MAX_LOST,
     ) -> None:
         self.asgi_send, self._connection, self._flusher = asgi_send, connection, flusher
-        self._max_bytes, self._drop_events = max_bytes, drop_events
+        self._max_bytes, self._drop_events, self._max_lost = max_bytes, drop_events, max_lost
         self._next: str | None = None  # what is about to be sent, before all that waits, and counts as sent
         self._sending: Any = True  # whose work it is: a frame's, a task's, or anybody's; False: nothing is on its way
         self._direct = True  # whether a reply may go straight through: the last sends did not have to wait
@@ -210,7 +217,7 @@ class Outbox:
     def _drop(self, text: str) -> None:
         self.dropped += 1
         if self._lost is not None and (route := route_of(text)) is not None:
-            self._lost = self._lost | {route} if len(self._lost) < MAX_LOST else None
+            self._lost = self._lost | {route} if len(self._lost) < self._max_lost else None
 
     def _tell_lost(self) -> None:
         """There is room again for saying of which routes something was dropped. What is dropped as that is said is said

@@ -102,7 +102,7 @@ def close_at_end(close: Close) -> None:
 
 
 @asynccontextmanager
-async def app_running() -> AsyncIterator[None]:
+async def app_running(close_timeout: float = CLOSE_TIMEOUT) -> AsyncIterator[None]:
     """An app lives on the running event loop for as long as the block takes."""
     here = _here()
     here.apps += 1
@@ -112,12 +112,12 @@ async def app_running() -> AsyncIterator[None]:
         here.apps -= 1
         while here.closing and not here.apps:
             close, _ = here.closing.popitem()
-            await _closed(close)
+            await _closed(close, close_timeout)
 
 
-async def _closed(close: Close) -> None:
+async def _closed(close: Close, timeout: float) -> None:
     try:
-        async with asyncio.timeout(CLOSE_TIMEOUT):
+        async with asyncio.timeout(timeout):
             await close()
     except Exception:
         logger.exception("%r failed, as the last app of its event loop ended", close)
