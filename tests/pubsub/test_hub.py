@@ -19,6 +19,7 @@ from wsaction._protocol.frames import current_frame, new_frame
 from wsaction._pubsub import subscription as recipients
 from wsaction._pubsub import topic as topics
 from wsaction._pubsub.hub import Hub
+from wsaction._pubsub.topic import Rings
 from wsaction.exceptions import Cancelled, LayerUnavailable
 from wsaction.layers.base import History, Page, Position, Sink
 from wsaction.layers.memory import MemoryLayer
@@ -178,11 +179,8 @@ async def test_an_event_of_no_history_passes_through_a_topic_that_keeps_one() ->
 
 
 @pytest.mark.parametrize("ring", [1, 64])
-async def test_who_comes_back_gets_what_was_missed_and_the_position_before_it(
-    ring: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(topics, "RING", ring)
-    async with opened() as one:
+async def test_who_comes_back_gets_what_was_missed_and_the_position_before_it(ring: int) -> None:
+    async with opened(rings=Rings(events=ring)) as one:
         stays, ears = Ears(), Ears()
         await join(one, stays)
         first = await say(one, 1)

@@ -57,6 +57,7 @@ class Hub:
         check_grace: float = CHECK_GRACE,
         fanout_chunk: int = CHUNK,
         fanout_seconds: float = SLICE,
+        rings: Rings | None = None,
         on_event: OnEvent | None = None,
         on_pending_invalidation: Callable[[str], None] | None = None,
     ) -> None:
@@ -76,7 +77,7 @@ class Hub:
             max_reads=max_reads,
         )
         self._topics: dict[str, Topic] = {}
-        self._rings = Rings()
+        self._rings = rings or Rings()
         self._joined: dict[Subscriber, dict[tuple[str, str], Subscription]] = {}  # by topic and route
         self._names: dict[Subscriber, str] = {}  # of those that have published to others only
         self._pending_invalidation: dict[str, History | None] = {}
