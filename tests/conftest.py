@@ -117,7 +117,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Server"]:
-        thread = threading.Thread(target=self.run, args=([self.socket],))
+        thread = threading.Thread(target=self.run, args=([self.socket],), daemon=True)  # one that hangs ends with all
         thread.start()
         try:
             if not self.is_up.wait(10):
