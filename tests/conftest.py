@@ -93,10 +93,16 @@ class Server(uvicorn.Server):
             await server.wait_closed()
         await self.lifespan.shutdown()
 
-    def stop(self) -> None:
-        """Begins to shut down, from another thread."""
-        if self.loop is not None:
-            with contextlib.suppress(RuntimeError):  # it is over already
+    @property
+    def should_exit(self) -> bool:
+        """Set from any thread, it ends the server."""
+        return self._should_exit
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        self._should_exit = value
+        if value and self.loop is not None:
+            with contextlib.suppress(RuntimeError):  # its loop has ended already
                 self.loop.call_soon_threadsafe(self.told_to_exit.set)
 
     def url(self, path: str, scheme: str = "ws") -> str:
@@ -124,7 +130,7 @@ class Server(uvicorn.Server):
                 raise RuntimeError("uvicorn did not start in 10 s")
             yield self
         finally:
-            self.stop()
+            self.should_exit = True
             thread.join(15)
             self.socket.close()
             if thread.is_alive():

@@ -84,7 +84,7 @@ async def test_a_server_that_is_stopped_and_another_one_in_its_place(serve: Call
         async with relayed(first.port) as relay, connect(relay.url("/ws/"), on_state=states, **SOON) as client:
             hanging = asyncio.create_task(client.call("hang"))
             await client.call("echo")
-            first.stop()
+            first.should_exit = True
             with pytest.raises(ConnectionLost) as caught:
                 await hanging
             assert caught.value.code == 1012

@@ -583,7 +583,7 @@ async def test_run_by_uvicorn(serve: Any, composed: bool) -> None:
             async with asyncio.timeout(WAIT):
                 assert json.loads(await ws.recv())["data"] == {"number": 1}
     assert life.events == ["starting"]
-    server.stop()
+    server.should_exit = True
     assert await asyncio.to_thread(life.ended.wait, WAIT)
     assert life.events == ["starting", "ended"]
 

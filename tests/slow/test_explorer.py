@@ -305,7 +305,7 @@ def test_a_call_in_flight_is_lost_when_the_server_goes(page: Page, serve: Any) -
     page.state("open")
     page.send()
     page.reply("running")
-    server.stop()
+    server.should_exit = True
     assert "Again in" in page.state("waiting")
     page.reply("connection lost")
     page.until(lambda: page.driver.execute_script("return explorer.socket.attempt") >= 3)

@@ -253,7 +253,7 @@ async def test_a_server_that_shuts_down_cancels_what_runs(serve: Serve, ws: str)
         await send(client, "wait", "a/", 1)
         await send(client, "echo", "b/", 2)
         await receive(client)
-        server.stop()
+        server.should_exit = True
         with pytest.raises(ConnectionClosed) as caught:
             await receive(client)
         assert caught.value.rcvd is not None
