@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 help:
 	@echo "make run        serve examples/boards, a shared kanban board, on 127.0.0.1:$(PORT) (PORT=... for another one)"
-	@echo "make test       run the tests, a process for each core (PYTEST_ARGS=... is passed on; COVERAGE=1: with its gate)"
+	@echo "make test       run the tests, three processes for two cores (PYTEST_ARGS=... is passed on; COVERAGE=1: with its gate)"
 	@echo "make check      ruff (lint and format) and mypy --strict"
 	@echo "make bench      the benchmarks, as ratios in one run (QUICK=1: under a minute; QUESTIONS=routing: only that)"
 	@echo "make examples   what is in examples/ and how to start each"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -33,12 +34,40 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
+class Present(set[Any]):
+    """The connections or the tasks of a server: tells when the last one has gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._gone = asyncio.Event()
+
+    def discard(self, one: Any) -> None:
+        super().discard(one)
+        if not self:
+            self._gone.set()
+
+    def remove(self, one: Any) -> None:
+        super().remove(one)
+        self.discard(one)
+
+    async def gone(self) -> None:
+        while self:
+            self._gone.clear()
+            await self._gone.wait()
+
+
 class Server(uvicorn.Server):
-    """uvicorn in a thread of its own, on a free port."""
+    """uvicorn in a thread of its own, on a free port.
+
+    uvicorn looks every tenth of a second whether it is to exit and whether all have gone; this one is told.
+    """
 
     def __init__(self, app: Any, **options: Any) -> None:
         options = {"ws": "websockets-sansio", "ws_per_message_deflate": False, "lifespan": "auto", **options}
         super().__init__(uvicorn.Config(app, log_level="warning", **options))
+        self.connections, self.running_tasks = Present(), Present()
+        self.server_state.connections, self.server_state.tasks = self.connections, self.running_tasks
+        self.told_to_exit = asyncio.Event()
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.socket.getsockname()[1]
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -48,6 +77,33 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self.loop = asyncio.get_running_loop()
         self.is_up.set()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self.told_to_exit.wait()
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        for listening in [*self.servers, *(sockets or ())]:
+            listening.close()
+        for connection in list(self.connections):
+            connection.shutdown()
+        await self.connections.gone()
+        await self.running_tasks.gone()
+        for server in self.servers:
+            await server.wait_closed()
+        await self.lifespan.shutdown()
+
+    @property
+    def should_exit(self) -> bool:
+        """Set from any thread, it ends the server."""
+        return self._should_exit
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        self._should_exit = value
+        if value and self.loop is not None:
+            with contextlib.suppress(RuntimeError):  # its loop has ended already
+                self.loop.call_soon_threadsafe(self.told_to_exit.set)
 
     def url(self, path: str, scheme: str = "ws") -> str:
         return f"{scheme}://127.0.0.1:{self.port}{path}"
@@ -67,7 +123,7 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Server"]:
-        thread = threading.Thread(target=self.run, args=([self.socket],))
+        thread = threading.Thread(target=self.run, args=([self.socket],), daemon=True)  # one that hangs ends with all
         thread.start()
         try:
             if not self.is_up.wait(10):
@@ -92,6 +148,12 @@ def serve() -> Iterator[Callable[..., Server]]:
 async def client(server: Server, path: str, **options: Any) -> AsyncIterator[ClientConnection]:
     async with server.connect(path, **options) as socket_:
         yield socket_
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Tests wait, for sockets, processes and databases, for as long as they compute: three workers fill two cores."""
+    return (os.cpu_count() or 1) * 3 // 2
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -289,7 +290,7 @@ async def test_a_server_that_waits_for_auth_lets_a_client_send_it_by_itself() ->
         await client.__aexit__(None, None, None)
 
 
-async def test_events_that_come_before_the_first_answer_are_told_to_who_listens_from_the_start() -> None:
+async def test_events_before_the_first_answer_reach_early_listeners() -> None:
     async with scripted(greets=False) as server:
 
         async def welcome() -> None:
@@ -486,13 +487,24 @@ class User:
 
 
 class Tokens(BearerAuthentication):
-    """Accepts tokens of the form ``name-number``; those named ``short`` are valid for 1.5 s."""
+    """Accepts tokens of the form ``name-number``; those named ``short`` are valid for 4 s."""
 
     first_frame = True
     seen: list[str] = []
+    shown = threading.Condition()
+
+    @classmethod
+    async def until_seen(cls, count: int) -> None:
+        def wait() -> bool:
+            with cls.shown:
+                return cls.shown.wait_for(lambda: len(cls.seen) >= count, WAIT)
+
+        assert await asyncio.to_thread(wait)
 
     def verify(self, token: str) -> Credential:
-        self.seen.append(token)
+        with self.shown:
+            self.seen.append(token)
+            self.shown.notify_all()
         if token.startswith("bad"):
             raise NotAuthenticated("This token is not valid.")
         expires = time.time() + 4.0 if token.startswith("short") else None
@@ -586,10 +598,9 @@ async def test_a_refresh_that_fails_is_logged_and_the_next_connection_asks_again
 async def test_a_credential_that_does_not_expire_any_more_is_not_refreshed(guarded: Server) -> None:
     given = iter(["short-0", "good-1"])
     async with client_of(guarded, auth=lambda: next(given)) as client:
-        async with asyncio.timeout(WAIT):
-            while Tokens.seen != ["short-0", "good-1"]:
-                await client.call("whoami")
+        await Tokens.until_seen(2)
         assert await client.call("whoami") == "ada"
+    assert Tokens.seen == ["short-0", "good-1"]
 
 
 async def test_a_client_whose_clock_is_ahead_asks_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,7 +220,7 @@ async def test_a_session_that_is_empty_or_async_or_missing() -> None:
         await opened(Later)
 
 
-async def test_what_a_middleware_found_is_kept_where_no_class_claims_and_replaced_where_one_does() -> None:
+async def test_who_a_middleware_found_stays_unless_a_class_claims() -> None:
     scope = {**websocket_scope("/"), "user": SimpleUser("cal"), "auth": AuthCredentials(["authenticated"])}
     state = await authenticator(Tokens).open(scope, 10)
     assert (state.user.username, scope["auth"].scopes) == ("cal", ["authenticated"])

@@ -2,13 +2,13 @@
 
 import asyncio
 import math
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from tests.support.driving import talking
+from tests.support.virtual_time import anyio_backend, block  # noqa: F401  # the fixture
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -173,7 +173,7 @@ async def test_for_how_long_another_blocked_the_loop_is_not_counted() -> None:
         async def block(self) -> str:
             await self.before.wait()
             self.gate.set()
-            time.sleep(1.4)  # noqa: ASYNC251  # it blocks the loop, which is what this is about
+            block(1.4)
             return "blocked"
 
     async with talking(Blocking.as_asgi()) as ws:
@@ -282,7 +282,7 @@ async def test_one_that_only_listens_is_not_idle(slow: type[Slow]) -> None:
 async def test_for_how_long_the_loop_was_blocked_nobody_was_silent(slow: type[Slow]) -> None:
     async with talking(slow.as_asgi(), limits=Limits(idle_timeout=0.2)) as ws:
         await asyncio.wait_for(_after(0.1), WAIT)
-        time.sleep(0.5)  # noqa: ASYNC251  # it blocks the loop, which is what this is about
+        block(0.5)
         assert (await ws.call("quick"))["data"] == "quick"
 
 
@@ -323,7 +323,7 @@ async def test_a_send_cannot_hang_for_as_long_as_the_loop_was_blocked(slow: type
         await ws.send_json({"action": "quick"})
         while connections[0].outbox._seen is None:
             await asyncio.wait_for(_after(0.01), WAIT)
-        time.sleep(1)  # noqa: ASYNC251  # it blocks the loop, which is what this is about
+        block(1)
         ws.resume_reading()
         assert (await ws.receive_json())["data"] == "quick"
         assert (await ws.call("quick"))["data"] == "quick"

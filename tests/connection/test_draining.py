@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.virtual_time import anyio_backend  # noqa: F401  # the fixture
 from wsaction._server.runtime import drain_all
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from wsaction._utils import lifespan as lifespans
 from wsaction._utils.lifespan import app_running, close_at_end
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
@@ -33,10 +32,7 @@ async def test_the_last_app_closes_what_is_there_once() -> None:
     assert store.closed == 1
 
 
-async def test_what_cannot_be_closed_is_logged_and_the_others_are(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(lifespans, "CLOSE_TIMEOUT", 0.02)
+async def test_what_cannot_be_closed_is_logged_and_the_others_are(caplog: pytest.LogCaptureFixture) -> None:
     store = Store()
 
     async def fails() -> None:
@@ -45,7 +41,7 @@ async def test_what_cannot_be_closed_is_logged_and_the_others_are(
     async def hangs() -> None:
         await asyncio.get_running_loop().create_future()
 
-    async with app_running():
+    async with app_running(close_timeout=0.02):
         for close in (store.close, fails, hangs):
             close_at_end(close)
     assert store.closed == 1

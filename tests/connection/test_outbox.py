@@ -207,9 +207,8 @@ async def test_an_event_that_is_larger_than_the_bound_by_itself_is_told_of_at_on
     assert (told, peer.outbox.waiting, peer.breaches) == ([{"b"}], None, [])
 
 
-async def test_routes_that_are_too_many_to_remember_are_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outboxes, "MAX_LOST", 2)
-    peer = await blocked(SIZE, drop_events=True)
+async def test_routes_that_are_too_many_to_remember_are_all() -> None:
+    peer = await blocked(SIZE, drop_events=True, max_lost=2)
     told: list[Any] = []
     peer.outbox.on_lost = told.append
     for route in "abcde":

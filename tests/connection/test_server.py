@@ -21,6 +21,7 @@ from websockets.asyncio.client import connect as websockets_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support.drained import DRAIN_TIMEOUT, app
+from tests.support.restarts import listening
 from wsaction.server import DrainingProtocol, run
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +73,8 @@ async def started(*arguments: str) -> AsyncIterator[Process]:
     with Process(*arguments) as server:
         try:
             await asyncio.wait_for(asyncio.to_thread(server.listen), 30)
+            if {"--workers", "--reload"} & {*arguments}:  # these say "started" before they listen
+                await listening(server.port)
             yield server
         finally:
             server.kill()

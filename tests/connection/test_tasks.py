@@ -8,7 +8,6 @@ import weakref
 
 import pytest
 
-from wsaction._utils import tasks
 from wsaction._utils.backoff import Backoff
 from wsaction._utils.tasks import Tasks
 
@@ -66,11 +65,8 @@ async def test_stopping_waits_for_the_end() -> None:
     await mine.stop()
 
 
-async def test_one_that_will_not_end_is_logged_and_let_go(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(tasks, "STOP_TIMEOUT", 0.01)
-    mine, go, began = Tasks(), asyncio.Event(), asyncio.Event()
+async def test_one_that_will_not_end_is_logged_and_let_go(caplog: pytest.LogCaptureFixture) -> None:
+    mine, go, began = Tasks(stop_timeout=0.01), asyncio.Event(), asyncio.Event()
 
     async def stubborn() -> None:
         while not go.is_set():

@@ -168,9 +168,7 @@ class ReadsOnly(BasePermission):
         ("destroy", {}),
     ],
 )
-async def test_the_object_is_asked_for_before_it_is_touched_and_before_what_came_is_looked_at(
-    kind: str, action: str, parameters: Any
-) -> None:
+async def test_permission_comes_before_validation_and_any_change(kind: str, action: str, parameters: Any) -> None:
     async with stored(kind, numbered(1, owner_id=2)) as cards:
         before = [Card.model_validate(one, from_attributes=True) async for one in cards]
         async with talking(served(cards, permission_classes=(ReadsOnly,))) as ws:

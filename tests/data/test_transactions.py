@@ -761,7 +761,7 @@ async def test_once_a_commit_begins_it_is_too_late_to_cancel() -> None:
     assert slow.calls == ["prepare", "commit"]
 
 
-async def test_a_commit_that_hangs_is_answered_without_it_and_its_place_in_the_order_is_free(
+async def test_a_commit_that_hangs_is_answered_and_frees_its_turn(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(deadlines, "COMMIT_GRACE", 0.05)

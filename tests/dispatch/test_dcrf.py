@@ -307,7 +307,7 @@ async def test_each_request_that_subscribed_is_told_with_its_id_and_key() -> Non
         assert event["request_id"] == "delete"
 
 
-async def test_the_acknowledgement_comes_before_the_events_of_its_id_also_where_each_has_to_be_asked_about() -> None:
+async def test_the_acknowledgement_comes_before_the_events_of_its_id() -> None:
     class Asking(Echo):
         recheck = True
 

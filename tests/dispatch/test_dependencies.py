@@ -624,7 +624,7 @@ async def test_a_bug_in_a_dependency_is_a_500_in_the_log(caplog: Any) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- finished
-async def test_generators_are_finished_last_first_after_the_result_is_written_and_before_the_reply() -> None:
+async def test_generators_finish_last_first_between_result_and_reply() -> None:
     book = Book()
 
     class Out(BaseModel):
@@ -781,7 +781,7 @@ async def test_a_sync_action_has_dependencies_too() -> None:
     assert book.lines == ["open session", "run with session", "close session"]
 
 
-async def test_the_two_ends_of_a_sync_generator_run_in_threads_with_the_same_context_variables() -> None:
+async def test_both_ends_of_a_sync_generator_share_context_variables() -> None:
     variable = contextvars.ContextVar("variable", default="unset")
     ends: list[Any] = []
 
@@ -799,7 +799,7 @@ async def test_the_two_ends_of_a_sync_generator_run_in_threads_with_the_same_con
     assert ends == [False, False]
 
 
-async def test_what_an_async_generator_sets_in_its_context_the_action_sees_and_the_next_frame_does_not() -> None:
+async def test_context_of_an_async_generator_is_seen_by_its_action_alone() -> None:
     variable = contextvars.ContextVar("variable", default="unset")
     before: list[str] = []
 
@@ -1304,7 +1304,7 @@ def test_it_stands_in_annotated_and_nowhere_else() -> None:
     assert refused(both) == "Cards.act: row has a default, which would not count beside Depends(get_row); leave it out"
 
 
-def test_another_frameworks_is_refused_since_it_would_leave_the_parameter_to_the_client() -> None:
+def test_another_frameworks_dependency_is_refused() -> None:
     async def foreign(self, row: Annotated[str, fastapi.Depends(get_row)]) -> None: ...
     async def security(self, row: Annotated[str, fastapi.Security(get_row)]) -> None: ...
     async def default(self, row: str = fastapi.Depends(get_row)) -> None: ...
@@ -1327,7 +1327,7 @@ def test_it_is_called() -> None:
     assert "write row: Annotated[..., Depends()], without one" in refused(default)
 
 
-def test_a_function_that_nothing_calls_is_refused_since_it_would_leave_the_parameter_to_the_client() -> None:
+def test_a_default_function_that_nothing_calls_is_refused() -> None:
     new_type = NewType("new_type", Annotated[str, Depends(get_row)])  # type: ignore[valid-newtype]
 
     async def function(self, row: Annotated[str, get_row]) -> None: ...

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from tests.support.virtual_time import anyio_backend  # noqa: F401  # the fixture
 from wsaction import generics
 from wsaction.applications import WSAction
 from wsaction.authentication import BaseAuthentication, Credential

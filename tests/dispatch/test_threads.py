@@ -137,7 +137,7 @@ def idle_work(released: list[str]) -> _Work[str]:
     return _Work(lambda: "ran", lambda: released.append("slot"))
 
 
-async def test_work_that_is_abandoned_before_its_thread_begins_never_runs_and_releases_once() -> None:
+async def test_work_abandoned_before_it_begins_never_runs() -> None:
     released: list[str] = []
     work = idle_work(released)
     work.abandon()
@@ -203,7 +203,7 @@ async def test_a_caller_that_is_cancelled_waits_for_a_function_that_has_begun() 
     assert await threads.run(lambda: "free") == "free"
 
 
-async def test_one_that_is_cancelled_twice_does_not_wait_and_its_slot_goes_when_the_thread_ends() -> None:
+async def test_cancelled_twice_it_is_left_and_the_thread_keeps_its_slot() -> None:
     threads, crowd = Threads(1), Crowd()
     task = asyncio.create_task(threads.run_to_end(crowd.member(1)))
     await crowd.begun.get()

@@ -27,14 +27,14 @@ class Clock:
         return self.now
 
 
-def fanout(step: float) -> tuple[Fanout, list[int]]:
+def fanout(step: float, **options: int) -> tuple[Fanout, list[int]]:
     turns: list[int] = []
 
     async def turn() -> None:
         turns.append(1)
         await asyncio.sleep(0)
 
-    return Fanout(Tasks(), turn, Clock(step)), turns
+    return Fanout(Tasks(), turn, Clock(step), **options), turns
 
 
 async def emptied(*lanes: Lane) -> None:
@@ -88,11 +88,10 @@ async def test_who_publishes_waits_for_those_who_are_told() -> None:
         assert len(lane) <= fanouts.MAX_UNTOLD
 
 
-async def test_a_lane_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fanouts, "MAX_JOBS", 5)
+async def test_a_lane_is_bounded() -> None:
     log: list[tuple[int, Any]] = []
     some = [Someone(log, number) for number in range(200)]
-    slow, _ = fanout(0.01)
+    slow, _ = fanout(0.01, max_jobs=5)
     lane: Lane = deque()
     for what in range(20):
         slow.send(lane, what, some)

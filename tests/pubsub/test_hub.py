@@ -13,15 +13,13 @@ from typing import Any
 import pytest
 
 from tests.support.hub_simulation import FakeSubscriber
+from tests.support.virtual_time import anyio_backend  # noqa: F401  # the fixture
 from wsaction._protocol.event_frames import Event, encode_event
 from wsaction._protocol.frames import current_frame, new_frame
-from wsaction._pubsub import fanout as fanouts
-from wsaction._pubsub import hub
-from wsaction._pubsub import join as joins
-from wsaction._pubsub import reconcile as reconciliation
 from wsaction._pubsub import subscription as recipients
 from wsaction._pubsub import topic as topics
 from wsaction._pubsub.hub import Hub
+from wsaction._pubsub.topic import Rings
 from wsaction.exceptions import Cancelled, LayerUnavailable
 from wsaction.layers.base import History, Page, Position, Sink
 from wsaction.layers.memory import MemoryLayer
@@ -97,6 +95,9 @@ class Scripted(MemoryLayer):
             self.publish_failures -= 1
             raise LayerUnavailable
         await super().invalidate(topic, history)
+
+
+SLICED: Any = {"fanout_chunk": 1, "fanout_seconds": -1.0}  # one recipient a turn
 
 
 @asynccontextmanager
@@ -178,11 +179,8 @@ async def test_an_event_of_no_history_passes_through_a_topic_that_keeps_one() ->
 
 
 @pytest.mark.parametrize("ring", [1, 64])
-async def test_who_comes_back_gets_what_was_missed_and_the_position_before_it(
-    ring: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(topics, "RING", ring)
-    async with opened() as one:
+async def test_who_comes_back_gets_what_was_missed_and_the_position_before_it(ring: int) -> None:
+    async with opened(rings=Rings(events=ring)) as one:
         stays, ears = Ears(), Ears()
         await join(one, stays)
         first = await say(one, 1)
@@ -215,16 +213,18 @@ async def test_what_cannot_be_recovered_is_not_told_in_part(since: Any) -> None:
         ]
 
 
-async def test_too_much_is_not_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened() as one:
-        stays, ears, small = Ears(), Ears(), Ears(capacity=1_000)
+@pytest.mark.parametrize(
+    ("capacity", "options"),
+    [(1_000, {}), (1 << 20, {"max_recovered": 5})],
+    ids=["more than half of what it holds", "too many"],
+)
+async def test_too_much_is_not_recovered(capacity: int, options: dict[str, int]) -> None:
+    async with opened(**options) as one:
+        stays, ears = Ears(), Ears(capacity=capacity)
         await join(one, stays)
         first = await say(one)
         for number in range(20):
             await say(one, number)
-        await join(one, small, since=first)  # more than half of what it holds
-        assert (await small.hear(1))[0]["recovered"] is False
-        monkeypatch.setattr(joins, "MAX_RECOVERED", 5)
         await join(one, ears, since=first)
         assert (await ears.hear(1))[0]["recovered"] is False
 
@@ -370,10 +370,8 @@ async def test_who_leaves_is_told_nothing_more() -> None:
         assert one.subscriptions(ears) == []
 
 
-async def test_who_leaves_is_told_nothing_that_is_still_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fanouts, "CHUNK", 1)
-    monkeypatch.setattr(fanouts, "SLICE", -1.0)
-    async with opened() as one:
+async def test_who_leaves_is_told_nothing_that_is_still_on_its_way() -> None:
+    async with opened(**SLICED) as one:
         crowd = [Ears() for _ in range(5)]
         for ears in crowd:
             await join(one, ears)
@@ -385,10 +383,8 @@ async def test_who_leaves_is_told_nothing_that_is_still_on_its_way(monkeypatch: 
         assert crowd[3].heard[2]["offset"] == 1
 
 
-async def test_who_leaves_has_the_answer_that_was_still_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fanouts, "CHUNK", 1)
-    monkeypatch.setattr(fanouts, "SLICE", -1.0)
-    async with opened() as one:
+async def test_who_leaves_has_the_answer_that_was_still_on_its_way() -> None:
+    async with opened(**SLICED) as one:
         crowd = [Ears() for _ in range(5)]
         for ears in crowd:
             await join(one, ears)
@@ -586,13 +582,11 @@ async def test_where_one_stands_is_told_behind_what_is_still_on_its_way(
     filtered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipients, "SKIPS_BEFORE_POSITION", 3)
-    monkeypatch.setattr(fanouts, "CHUNK", 1)
-    monkeypatch.setattr(fanouts, "SLICE", -1.0)
 
     async def all_of_it(event: Event) -> str:
         return event.frame
 
-    async with opened() as one:
+    async with opened(**SLICED) as one:
         crowd = [Ears() for _ in range(4)]
         for ears in crowd:
             await join(one, ears, filter=all_of_it if filtered else None)
@@ -714,15 +708,12 @@ async def test_invalidating_tells_everybody_to_load_again() -> None:
         assert (await without.hear(2))[1] == {"event": "$resync", "route": "other/", "data": {"epoch": "", "offset": 0}}
 
 
-async def test_healing_goes_on_until_it_is_done(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_healing_goes_on_until_it_is_done(caplog: pytest.LogCaptureFixture) -> None:
     layer = Scripted()
-    async with opened(layer) as one:
+    async with opened(layer, max_pending_invalidations=2) as one:
         ears = Ears()
         await join(one, ears)
         layer.publish_failures = 2
-        monkeypatch.setattr(hub, "MAX_PENDING_INVALIDATIONS", 2)
         for topic in (TOPIC, "other/", "third/", TOPIC):
             one.invalidate_later(topic, HISTORY)
         assert "'third/' are not told" in caplog.text
@@ -881,10 +872,9 @@ async def test_a_hole_is_filled() -> None:
         assert [offset for _, offset in ears.events()] == [1, 2, 3, 4]
 
 
-async def test_a_quiet_loss_is_found_by_comparing_positions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconciliation, "CHECK_GRACE", 0.001)
+async def test_a_quiet_loss_is_found_by_comparing_positions() -> None:
     layer = Scripted()
-    async with opened(layer, check_interval=0.01) as one:
+    async with opened(layer, check_interval=0.01, check_grace=0.001) as one:
         ears = Ears()
         await join(one, ears)
         await join(one, ears, "other/", history=None)
@@ -1004,11 +994,10 @@ async def test_what_was_cut_off_is_not_the_past_of_what_follows() -> None:
         assert [message.get("data") for message in await ears.hear(3)] == [None, 6, 7]
 
 
-async def test_reads_of_the_layer_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconciliation, "MAX_READS", 2)
+async def test_reads_of_the_layer_at_once_are_bounded() -> None:
     layer = Scripted()
     layer.gate.clear()
-    async with opened(layer) as one:
+    async with opened(layer, max_reads=2) as one:
         crowd = [Ears() for _ in range(5)]
         joining = [asyncio.ensure_future(join(one, ears, f"t{number}")) for number, ears in enumerate(crowd)]
         for _ in range(10):
@@ -1060,7 +1049,7 @@ async def test_many_who_come_back_at_once_cost_one_read() -> None:
         assert one._topics[TOPIC].pages is None
 
 
-async def test_one_that_was_answered_from_a_newer_page_is_told_once_the_process_has_caught_up() -> None:
+async def test_who_is_ahead_of_its_process_is_told_once_that_catches_up() -> None:
     layer = Scripted()
     async with opened(layer) as one:
         stays, ears = Ears(), Ears()

@@ -17,7 +17,6 @@ from redis.asyncio import Redis
 from tests.support.redis_servers import PROGRAM, URL, needs_redis, needs_redis_server, redis_server
 from tests.support.virtual_time import run
 from wsaction.exceptions import ImproperlyConfigured
-from wsaction.layers import memory
 from wsaction.layers.base import History, Layer, Position, new_epoch
 from wsaction.layers.memory import MemoryLayer
 from wsaction.layers.redis import RedisLayer
@@ -104,10 +103,10 @@ def test_a_history_is_what_the_design_says_by_default() -> None:
 
 # -- what memory lets go ----------------------------------------------------------------------------------------------
 @contextmanager
-def memory_in_virtual_time() -> Iterator[Callable[[Callable[[MemoryLayer], Any]], Any]]:
+def memory_in_virtual_time(**options: int) -> Iterator[Callable[[Callable[[MemoryLayer], Any]], Any]]:
     def live(work: Callable[[MemoryLayer], Any]) -> Any:
         async def main() -> Any:
-            layer = MemoryLayer()
+            layer = MemoryLayer(**options)
             await layer.open(Recorder())
             try:
                 return await work(layer)
@@ -154,9 +153,7 @@ def test_events_expire_and_positions_much_later() -> None:
         live(work)
 
 
-def test_positions_that_nobody_uses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "MAX_IDLE", 3)
-
+def test_positions_that_nobody_uses_are_bounded() -> None:
     async def work(layer: MemoryLayer) -> None:
         for number in range(6):
             await layer.read(f"t{number}", None, 0, HISTORY)
@@ -168,13 +165,11 @@ def test_positions_that_nobody_uses_are_bounded(monkeypatch: pytest.MonkeyPatch)
         await asyncio.sleep(61)
         assert len(layer._logs) == 3
 
-    with memory_in_virtual_time() as live:
+    with memory_in_virtual_time(max_idle_topics=3) as live:
         live(work)
 
 
-def test_topics_with_events_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "MAX_FILLED", 2)
-
+def test_topics_with_events_are_bounded_too() -> None:
     async def work(layer: MemoryLayer) -> None:
         short, long = kept(10, 30), kept(10, 60)
         histories = {"a": long, "b": short, "c": long}
@@ -188,7 +183,7 @@ def test_topics_with_events_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> 
         await layer.publish("b", event_body(2), short)
         assert (await layer.read("a", start["a"], 10, long)).events is None
 
-    with memory_in_virtual_time() as live:
+    with memory_in_virtual_time(max_topics=2) as live:
         live(work)
 
 
@@ -288,7 +283,7 @@ async def test_what_is_said_where_nobody_was_is_kept_only_if_the_history_says_so
             await layer.close()
 
 
-def test_who_dropped_for_a_moment_has_what_was_said_meanwhile_and_later_nothing_is_kept() -> None:
+def test_a_history_outlasts_a_short_drop_and_no_long_absence() -> None:
     history = History(10, 100)
 
     async def work(layer: MemoryLayer) -> None:

@@ -227,7 +227,7 @@ async def test_what_is_called_after_a_commit_publishes_before_the_next_is_called
         await work
 
 
-async def test_a_user_who_is_disconnected_after_a_commit_is_so_everywhere_once_that_can_be_told(
+async def test_disconnecting_a_user_after_a_commit_is_told_when_it_can_be(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     layer = Away()

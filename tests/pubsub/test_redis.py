@@ -291,16 +291,13 @@ async def test_a_script_that_stays_unknown_is_refused() -> None:
 INFO = b"redis_version:7.0.0\r\nrun_id:x\r\n"
 
 
-async def test_who_asked_before_a_break_is_uncertain_and_who_waits_is_served_by_the_next(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(links, "MAX_BATCH", 2)
+async def test_who_asked_before_a_break_is_uncertain_and_who_waits_is_served_by_the_next() -> None:
     made = [ScriptedConnection(INFO, b"one"), ScriptedConnection(INFO, b"three")]
 
     async def connect() -> Any:
         return made.pop(0)
 
-    pipeline = Pipeline(connect, ())
+    pipeline = Pipeline(connect, (), max_batch=2)
     answers = [pipeline.call("GET", str(number)) for number in range(3)]
     await pipeline.serve()
     await pipeline.serve()
@@ -310,7 +307,7 @@ async def test_who_asked_before_a_break_is_uncertain_and_who_waits_is_served_by_
     assert second.uncertain
 
 
-async def test_who_gave_up_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_gave_up_is_not_asked_for() -> None:
     link = ScriptedConnection(INFO, b"2")
 
     async def connect() -> Any:
@@ -328,13 +325,11 @@ async def test_who_gave_up_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> 
     assert link.sent[-1] == encode_command(b"GET", b"2")
 
 
-async def test_commands_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links, "MAX_COMMANDS", 3)
-
+async def test_commands_that_wait_are_bounded() -> None:
     async def connect() -> Any:
         raise ConnectionRefusedError
 
-    pipeline = Pipeline(connect, ())
+    pipeline = Pipeline(connect, (), max_commands=3)
     waiting = [pipeline.call("PING") for _ in range(3)]
     with pytest.raises(LayerUnavailable) as refused:
         pipeline.call("PING")
@@ -344,9 +339,7 @@ async def test_commands_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -
     assert all(isinstance(answer.exception(), LayerUnavailable) for answer in waiting)
 
 
-async def test_a_server_that_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links, "ANSWER_TIMEOUT", 0.01)
-
+async def test_a_server_that_is_silent_is_given_up() -> None:
     class Silent(ScriptedConnection):
         async def receive(self) -> Any:
             return await (super().receive() if self.answers else asyncio.get_running_loop().create_future())
@@ -354,7 +347,7 @@ async def test_a_server_that_is_silent_is_given_up(monkeypatch: pytest.MonkeyPat
     async def connect() -> Any:
         return Silent(INFO)
 
-    pipeline = Pipeline(connect, ())
+    pipeline = Pipeline(connect, (), answer_timeout=0.01)
     answer = pipeline.call("PING")
     await pipeline.serve()
     with pytest.raises(LayerUnavailable) as refused:
@@ -476,9 +469,8 @@ async def test_a_sink_that_fails_does_not_end_the_layer(server: RedisServer, ope
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_many_channels_go_out_in_few_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channels, "MAX_NAMES", 2)
-    one = channels.PubSub(None, Recorder(), bool, lambda: None, 1.0)  # type: ignore[arg-type]
+async def test_many_channels_go_out_in_few_commands() -> None:
+    one = channels.PubSub(None, Recorder(), bool, lambda: None, 1.0, max_names=2)  # type: ignore[arg-type]
     one.subscribe("early", "early")
     one._is_up = True
     for name in "abc":

@@ -12,8 +12,8 @@ from tests.pubsub.test_hub import Ears
 from tests.support.fake_redis import FakeRedisLayer, FakeServer
 from tests.support.virtual_time import now, run
 from wsaction._protocol.event_frames import encode_event
-from wsaction._pubsub import topic as topics
 from wsaction._pubsub.hub import Hub
+from wsaction._pubsub.topic import Rings
 from wsaction.layers.base import History, Position
 from wsaction.layers.memory import MemoryLayer
 
@@ -132,10 +132,8 @@ def test_a_redis_that_evicts_without_end_does_not_make_each_event_a_reload() -> 
 
 
 # -- the newest events of a topic -------------------------------------------------------------------------------------
-async def test_the_newest_events_that_a_process_keeps_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "MAX_RING_BYTES", 5_000)
-    monkeypatch.setattr(topics, "MAX_RINGS_BYTES", 12_000)
-    hub = Hub(MemoryLayer(), linger=0.0)
+async def test_the_newest_events_that_a_process_keeps_are_bounded_in_bytes() -> None:
+    hub = Hub(MemoryLayer(), linger=0.0, rings=Rings(ring_bytes=5_000, max_bytes=12_000))
     every = {f"t{number}": Ears() for number in range(4)}
     for topic, ears in every.items():
         await hub.join(ears, topic, topic, reply=lambda *_: "{}", history=HISTORY)

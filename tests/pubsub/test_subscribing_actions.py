@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.virtual_time import anyio_backend  # noqa: F401  # the fixture
 from wsaction._pubsub import subscription as recipients
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer

@@ -480,7 +480,7 @@ async def test_subscribe_and_unsubscribe_keep_their_place_in_the_routes_order() 
         )
 
 
-async def test_an_error_of_middleware_behind_subscribe_is_the_reply_and_nothing_is_subscribed() -> None:
+async def test_where_middleware_fails_after_subscribe_nothing_is_subscribed() -> None:
     async def failing(handler: Any, call_next: Any) -> Any:
         await call_next(handler)
         raise ZeroDivisionError("behind")

@@ -162,7 +162,7 @@ async def test_whatever_a_topic_is_called_nobody_hears_what_is_not_theirs(layers
         await curious.nothing()
 
 
-async def test_another_spelling_of_a_capture_reaches_no_place_that_has_a_pattern_of_its_own() -> None:
+async def test_another_spelling_reaches_no_route_of_another_pattern() -> None:
     class Boards(Cast):
         routepatterns = [path("boards/0/", Told.as_aaah()), path("boards/<int:pk>/", Told.as_aaah())]
 

@@ -569,7 +569,7 @@ async def test_who_is_disconnected_between_two_losses_is() -> None:
             assert await ws.wait_closed() == (4403, "bye")
 
 
-async def test_who_was_here_before_a_loss_is_closed_though_it_is_told_while_the_layer_is_away() -> None:
+async def test_who_was_here_before_a_loss_is_closed_while_the_layer_is_away() -> None:
     layer = MemoryLayer()
     async with started(layer=layer) as app:
         await asyncio.wait_for(app.runtime.here.users.is_told.wait(), 5)

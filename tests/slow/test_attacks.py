@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.timeout(180),  # a few seconds each, on a machine that has nothing else to do
 ]
 
-CALLS = 150  # of the well-behaved client, in each phase
+CALLS = 100  # of the well-behaved client, in each phase: the fewest of which the worst is the p99
 ROUNDS = 3  # of a quiet phase and one under attack, that have to go well
 MOST_ROUNDS = 6  # in how many: what else runs on the machine is slow now and then, a server that is slow always
 
@@ -148,10 +148,17 @@ def survives(
 
 on_both = pytest.mark.parametrize("how", [RUN, PLAIN])
 
+# Where a client that is owed a close frame does not take it, it is let go so many seconds later; ten by default. Longer
+# than a phase under attack, through which it shall be there.
+LET_GO = {"close_timeout": 1.0}
+# What a flood has sent is parsed in small shares, and that its peer is gone is found when all is, or when something is
+# written: that is a ping. Nobody has to answer it: for that there are 20 seconds.
+NOTICED = ("--ws-ping-interval", "1")
+
 
 @on_both
 def test_it_never_reads(how: str) -> None:
-    survives("never_reads", how, connections=UNREADING, ends_it=True)
+    survives("never_reads", how, limits=LET_GO, connections=UNREADING, ends_it=True)
 
 
 @on_both
@@ -204,12 +211,12 @@ def test_it_is_gone_without_a_word_in_a_stream(how: str) -> None:
 
 @on_both
 def test_it_opens_a_hundred_connections_and_says_nothing(how: str) -> None:
-    survives("silent", how, ends_it=True, limits={"idle_timeout": 2.0}, connections=100)
+    survives("silent", how, ends_it=True, limits={"idle_timeout": 1.0, **LET_GO}, connections=100)
 
 
 @on_both
 def test_it_asks_for_endless_streams_and_does_not_read(how: str) -> None:
-    survives("endless", how, connections=UNREADING, item=60_000, limits={"send_timeout": 0.4}, ends_it=True)
+    survives("endless", how, connections=UNREADING, item=60_000, limits={"send_timeout": 0.4, **LET_GO}, ends_it=True)
 
 
 @on_both
@@ -229,7 +236,7 @@ one_and_forty = pytest.mark.parametrize("sockets", [1, 40])
 
 @one_and_forty
 def test_it_holds_a_message_of_65_000_fragments(sockets: int) -> None:
-    survives(f"fragments:{sockets}", RUN, allowed=FLOODED, connections=sockets, asks=False)
+    survives(f"fragments:{sockets}", RUN, *NOTICED, allowed=FLOODED, connections=sockets, asks=False)
 
 
 @one_and_forty
@@ -241,25 +248,25 @@ def test_it_holds_a_message_for_longer_than_message_timeout(sockets: int) -> Non
 @one_and_forty
 @pytest.mark.parametrize("kind", ["texts", "pings", "pongs", "empty_fragments"])
 def test_it_floods_with_the_smallest_frames(kind: str, sockets: int) -> None:
-    seen = survives(f"{kind}:{sockets}", RUN, allowed=FLOODED, connections=sockets, asks=kind == "texts")
+    seen = survives(f"{kind}:{sockets}", RUN, *NOTICED, allowed=FLOODED, connections=sockets, asks=kind == "texts")
     assert all(told["sent"] > 100_000 for told in seen.told)
 
 
 @one_and_forty
 def test_it_floods_with_frames_that_end_its_sockets(sockets: int) -> None:
-    survives(f"unknown_opcodes:{sockets}", RUN, allowed=FLOODED, connections=sockets, asks=False)
+    survives(f"unknown_opcodes:{sockets}", RUN, *NOTICED, allowed=FLOODED, connections=sockets, asks=False)
 
 
 @one_and_forty
 def test_it_says_much_in_thousands_of_rooms_where_nobody_is(sockets: int) -> None:
-    seen = survives(f"says:{sockets}", RUN, allowed=FLOODED, connections=sockets, frame=4_000)
+    seen = survives(f"says:{sockets}", RUN, *NOTICED, allowed=FLOODED, connections=sockets, frame=4_000)
     assert all(told["sent"] > 1_000_000 for told in seen.told)
 
 
 @one_and_forty
 def test_it_says_much_in_thousands_of_rooms_that_are_kept(sockets: int) -> None:
     kept = 2 * MAX_BYTES  # the bodies, and what the allocator has around them
-    survives(f"says_to_be_kept:{sockets}", RUN, allowed=FLOODED, kept=kept, connections=sockets, frame=4_000)
+    survives(f"says_to_be_kept:{sockets}", RUN, *NOTICED, allowed=FLOODED, kept=kept, connections=sockets, frame=4_000)
 
 
 # Seconds, by sockets: a read has its turn at the pool, as fast as the disk is; it waits for no writer (5 s, then 503).

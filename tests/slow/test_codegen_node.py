@@ -575,7 +575,7 @@ async def test_a_refused_token_is_a_failure_from_the_first_call_on(play: Play) -
         assert all('closed the connection: code 4401, "bad"' in message for _, message in errors)
 
 
-async def test_what_is_pushed_before_the_first_answer_is_told_to_who_listens_from_the_start(play: Play) -> None:
+async def test_pushes_before_the_first_answer_reach_early_listeners(play: Play) -> None:
     async with scripted(greets=False) as server, play(server.url, "welcomed") as script:
         peer = await server.accepted()
         asked = await peer.frame("$ping")

@@ -13,7 +13,6 @@ from tests.pubsub.test_subscriptions import Board
 from wsaction._pubsub.hub import Hub
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
-from wsaction.layers import memory
 from wsaction.layers.base import History
 from wsaction.layers.memory import MemoryLayer
 from wsaction.routing import path
@@ -61,9 +60,9 @@ class Listener:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": False})], ids=["asyncio"])
-async def test_memory_returns_when_all_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "SWEEP_INTERVAL", 0.1)
-    hub, listeners = Hub(MemoryLayer(), linger=0.05), [Listener() for _ in range(ROUTES)]
+async def test_memory_returns_when_all_have_left() -> None:
+    hub = Hub(MemoryLayer(sweep_interval=0.1), linger=0.05)
+    listeners = [Listener() for _ in range(ROUTES)]
     history = History(100, 0.05)
     await hub.open()
 

@@ -22,6 +22,7 @@ from wsaction._protocol.event_frames import encode_event
 from wsaction._pubsub import fanout as fanouts
 from wsaction._pubsub import subscription as recipients
 from wsaction._pubsub import topic as topics
+from wsaction._pubsub.topic import Rings
 from wsaction.layers import redis
 
 
@@ -33,15 +34,15 @@ def simulate(seed: int, monkeypatch: pytest.MonkeyPatch, *, gentle: bool = False
     FakeLink.numbers = itertools.count()
     epochs, ticks = itertools.count(), random.Random(seed)
     monkeypatch.setattr(redis, "new_epoch", lambda: f"e{next(epochs)}")
+    events = rng.choice((1, 8, 64))
     for module, name, values in (
-        (topics, "RING", (1, 8, 64)),
         (topics, "MAX_BACKLOG", (4, 16, 1024)),
         (recipients, "MAX_COLLECTED", (4, 16, 1024)),
         (recipients, "MAX_HELD", (1024,) * 3 if gentle else (4, 16, 1024)),  # what does not fit is a loss
         (recipients, "SKIPS_BEFORE_POSITION", (3, 100)),
-        (fanouts, "CHUNK", (1, 3, 64)),
     ):
         monkeypatch.setattr(module, name, rng.choice(values))
+    chunk = rng.choice((1, 3, 64))
 
     async def live() -> World:
         server = FakeServer(rng)
@@ -54,6 +55,8 @@ def simulate(seed: int, monkeypatch: pytest.MonkeyPatch, *, gentle: bool = False
                 "check_interval": 1.0 if server.quiet_loss else rng.choice((1.0, 1e6)),
                 "join_timeout": 4.0,
                 "max_fill": 1000 if gentle else rng.choice((50, 1000)),
+                "fanout_chunk": chunk,
+                "rings": Rings(events=events),
             }
 
         world = World(

@@ -19,8 +19,8 @@ from tests.support.schedules import SCHEDULES
 from tests.support.virtual_time import now, run
 from wsaction._events.users import Users
 from wsaction._protocol.event_frames import encode_event
-from wsaction._pubsub import topic as topics
 from wsaction._pubsub.hub import Hub
+from wsaction._pubsub.topic import Rings
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers._redis_pipeline import RedisConnection
 from wsaction.layers.base import History, Place, Position
@@ -254,11 +254,10 @@ async def lost_words(rng: random.Random, _: pytest.MonkeyPatch) -> list[Any]:
 # -- too many bytes ---------------------------------------------------------------------------------------------------
 async def too_many_bytes(rng: random.Random, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What is forgotten because there is too much of it is never told in part."""
-    monkeypatch.setattr(topics, "MAX_RING_BYTES", rng.choice((500, 3_000, 262_144)))
-    monkeypatch.setattr(topics, "MAX_RINGS_BYTES", rng.choice((1_000, 10_000, 16_777_216)))
+    rings = Rings(ring_bytes=rng.choice((500, 3_000, 262_144)), max_bytes=rng.choice((1_000, 10_000, 16_777_216)))
     most, of_one = rng.choice((2_000, 10_000)), rng.choice((500, 2_000, 20_000))
     layer = MemoryLayer(max_bytes=most, max_topic_bytes=of_one)
-    hub = Hub(layer, linger=rng.choice((0.0, 1.0)), check_interval=1e6)
+    hub = Hub(layer, linger=rng.choice((0.0, 1.0)), check_interval=1e6, rings=rings)
     at: dict[str, Position] = {}
     published, faults = Counter[str](), list[Any]()
     for number in range(80):

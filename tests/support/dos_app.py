@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from wsaction._connection.connection import Connection
 from wsaction._dispatch.session import Session
 from wsaction._protocol.frames import Frame
+from wsaction._server.uvicorn_protocol import FairProtocol
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -171,5 +172,14 @@ async def lifespan(_: Any) -> AsyncIterator[None]:
     yield
 
 
-limits = Limits(**json.loads(os.environ.get("ATTACKED_LIMITS", "{}")))
+bounds = json.loads(os.environ.get("ATTACKED_LIMITS", "{}"))
+if (close_timeout := bounds.pop("close_timeout", None)) is not None:  # which uvicorn has no option for
+    begin = FairProtocol.__init__
+
+    def begin_in_a_hurry(self: FairProtocol, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **kwargs)
+        self.close_timeout = close_timeout
+
+    FairProtocol.__init__ = begin_in_a_hurry  # type: ignore[method-assign]
+limits = Limits(**bounds)
 app = WSAction([path("ws/", Target.as_asgi()), path("watch/", Watch.as_asgi())], limits=limits, lifespan=lifespan)

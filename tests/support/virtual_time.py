@@ -1,9 +1,16 @@
-"""An event loop with virtual time: when nothing is ready, it jumps to the next timer."""
+"""An event loop with virtual time: when nothing is ready, it jumps to the next timer.
+
+Use it for tests that run in one thread: the loop does not wait for sockets, threads or other processes. A test module
+imports `anyio_backend`, and calls `block` instead of ``time.sleep``.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
+
+import pytest
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -15,6 +22,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._now
+
+    def jump(self, seconds: float) -> None:
+        self._now += seconds
 
     def _run_once(self) -> None:
         loop: Any = self
@@ -34,3 +44,20 @@ def run(main: Any) -> Any:
 
 def now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def block(seconds: float) -> None:
+    """Blocks the running loop for so long. In virtual time its clock jumps, and nothing has run meanwhile either."""
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, VirtualLoop):
+        loop.jump(seconds)
+    else:
+        time.sleep(seconds)
+
+
+@pytest.fixture(params=["virtual", pytest.param("uvloop", marks=pytest.mark.slow)])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """In virtual time, and in real time on uvloop where the slow tests run too."""
+    if request.param == "virtual":
+        return "asyncio", {"loop_factory": VirtualLoop}
+    return "asyncio", {"use_uvloop": True}

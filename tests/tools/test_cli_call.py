@@ -141,8 +141,8 @@ def test_no_connection_and_no_answer_are_3(url: str) -> None:
     assert result.exit_code == 3
     assert "wsaction: cannot connect to ws://127.0.0.1:1/" in result.stderr
     assert json.loads(result.stdout)["errors"][0]["type"] == "connection"
-    result = run(url, "hang", "--timeout", "1")
-    assert (result.exit_code, result.stderr) == (3, "wsaction: hang: no reply in 1 s\n")
+    result = run(url, "hang", "--timeout", "0.2")
+    assert (result.exit_code, result.stderr) == (3, "wsaction: hang: no reply in 0.2 s\n")
 
 
 def test_a_token_by_option_or_environment(guarded: Server) -> None:  # noqa: F811

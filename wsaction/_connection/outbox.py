@@ -53,6 +53,7 @@ class Outbox:
         "_leading_replies",
         "_lost",
         "_max_bytes",
+        "_max_lost",
         "_next",
         "_offer_waiters",
         "_seen",
@@ -68,12 +69,20 @@ class Outbox:
     )
 
     def __init__(
-        self, asgi_send: Send, connection: "Connection", max_bytes: int, flusher: Flusher, *, drop_events: bool = False
+        self,
+        asgi_send: Send,
+        connection: "Connection",
+        max_bytes: int,
+        flusher: Flusher,
+        *,
+        drop_events: bool = False,
+        max_lost: int = MAX_LOST,
     ) -> None:
         self.asgi_send = asgi_send
         self._connection = connection
         self._flusher = flusher
         self._max_bytes = max_bytes
+        self._max_lost = max_lost
         self._drops_events = drop_events
         self._next: str | None = None  # the flusher's next message; it counts as sent
         self._sending: Frame | asyncio.Task[None] | bool = True  # True: the flusher sends, or it is not open
@@ -227,7 +236,7 @@ class Outbox:
 
     def _drop(self, text: str) -> None:
         if self._lost is not None and (route := route_of(text)) is not None:
-            self._lost = self._lost | {route} if len(self._lost) < MAX_LOST else None
+            self._lost = self._lost | {route} if len(self._lost) < self._max_lost else None
 
     def _report_lost(self) -> None:
         """Calls ``on_lost``; events that are dropped meanwhile are reported the next time."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from wsaction._utils.tasks import Tasks
 
-__all__ = ("Fanout", "Lane")
+__all__ = ("CHUNK", "SLICE", "Fanout", "Lane")
 
 logger = logging.getLogger("wsaction")
 
@@ -43,25 +43,33 @@ class Fanout:
     """Tells things to many recipients without holding the loop for longer than a millisecond or so.
 
     Within a lane everything is told in the order it was given. ``turn`` gives the loop a turn; ``clock`` counts
-    seconds.
+    seconds. After every ``chunk`` of recipients it looks whether it has held the loop for ``seconds``.
     """
 
     def __init__(
-        self, tasks: Tasks, turn: Callable[[], Awaitable[None]], clock: Callable[[], float] = time.perf_counter
+        self,
+        tasks: Tasks,
+        turn: Callable[[], Awaitable[None]],
+        clock: Callable[[], float] = time.perf_counter,
+        *,
+        chunk: int = CHUNK,
+        seconds: float = SLICE,
+        max_jobs: int = MAX_JOBS,
     ) -> None:
+        self._chunk, self._seconds, self._max_jobs = chunk, seconds, max_jobs
         self._tasks, self._turn, self._clock = tasks, turn, clock
         self._busy: deque[Lane] = deque()  # whose first job is half done
         self._running = False
 
     def send(self, lane: Lane, what: Any, recipients: Sequence[Recipient]) -> None:
         """Calls ``recipient.take(what)`` for each: at once where that is soon done, else beside what else runs."""
-        if not lane and len(recipients) <= CHUNK:
+        if not lane and len(recipients) <= self._chunk:
             _tell(what, recipients)
             return
         job = _Job(what, recipients)
         if lane:
             lane.append(job)
-            if len(lane) > MAX_JOBS:  # who fills it faster than it empties holds the loop himself
+            if len(lane) > self._max_jobs:  # who fills it faster than it empties holds the loop himself
                 self._finish(lane)
         elif not self._go_on(job):
             lane.append(job)
@@ -77,9 +85,9 @@ class Fanout:
 
     def _go_on(self, job: _Job) -> bool:
         """Tells some more, and says whether it is done."""
-        deadline = self._clock() + SLICE
+        deadline = self._clock() + self._seconds
         while job.next < len(job.recipients):
-            first, job.next = job.next, job.next + CHUNK
+            first, job.next = job.next, job.next + self._chunk
             _tell(job.what, job.recipients[first : job.next])
             if self._clock() > deadline:
                 break

@@ -14,9 +14,9 @@ from functools import partial
 
 from wsaction._protocol.event_frames import encode_body
 from wsaction._protocol.frames import current_frame
-from wsaction._pubsub.fanout import Fanout
-from wsaction._pubsub.join import Join, Reply, Snapshot
-from wsaction._pubsub.reconcile import CHECK_INTERVAL, MAX_FILL, Reconciler
+from wsaction._pubsub.fanout import CHUNK, SLICE, Fanout
+from wsaction._pubsub.join import MAX_RECOVERED, Join, Reply, Snapshot
+from wsaction._pubsub.reconcile import CHECK_GRACE, CHECK_INTERVAL, MAX_FILL, MAX_READS, Reconciler
 from wsaction._pubsub.subscription import Filter, FilteredSubscription, State, Subscriber, Subscription
 from wsaction._pubsub.topic import OnEvent, Rings, Topic
 from wsaction._utils.backoff import Backoff
@@ -51,6 +51,13 @@ class Hub:
         check_interval: float = CHECK_INTERVAL,
         join_timeout: float = JOIN_TIMEOUT,
         max_fill: int = MAX_FILL,
+        max_reads: int = MAX_READS,
+        max_recovered: int = MAX_RECOVERED,
+        max_pending_invalidations: int = MAX_PENDING_INVALIDATIONS,
+        check_grace: float = CHECK_GRACE,
+        fanout_chunk: int = CHUNK,
+        fanout_seconds: float = SLICE,
+        rings: Rings | None = None,
         on_event: OnEvent | None = None,
         on_pending_invalidation: Callable[[str], None] | None = None,
     ) -> None:
@@ -59,10 +66,18 @@ class Hub:
         self._context = copy_context()
         self._context.run(current_frame.set, None)
         self._tasks = Tasks(self._context)
-        self._fanout = Fanout(self._tasks, partial(asyncio.sleep, 0))
-        self._reconciler = Reconciler(layer, self._tasks, check_interval=check_interval, max_fill=max_fill)
+        self._max_recovered, self._max_pending = max_recovered, max_pending_invalidations
+        self._fanout = Fanout(self._tasks, partial(asyncio.sleep, 0), chunk=fanout_chunk, seconds=fanout_seconds)
+        self._reconciler = Reconciler(
+            layer,
+            self._tasks,
+            check_interval=check_interval,
+            max_fill=max_fill,
+            check_grace=check_grace,
+            max_reads=max_reads,
+        )
         self._topics: dict[str, Topic] = {}
-        self._rings = Rings()
+        self._rings = rings or Rings()
         self._joined: dict[Subscriber, dict[tuple[str, str], Subscription]] = {}  # by topic and route
         self._names: dict[Subscriber, str] = {}  # of those that have published to others only
         self._pending_invalidation: dict[str, History | None] = {}
@@ -164,8 +179,8 @@ class Hub:
         pending = self._pending_invalidation
         if self._is_closed:
             _log_missed_invalidation(topic, "the server is about to end")
-        elif len(pending) >= MAX_PENDING_INVALIDATIONS and topic not in pending:
-            _log_missed_invalidation(topic, f"{MAX_PENDING_INVALIDATIONS} topics wait for that already")
+        elif len(pending) >= self._max_pending and topic not in pending:
+            _log_missed_invalidation(topic, f"{self._max_pending} topics wait for that already")
         else:
             pending[topic] = history
             if not self._invalidating:
@@ -239,7 +254,7 @@ class Hub:
         known.joining[joining] = None
         self._joined.setdefault(subscriber, {})[topic, route] = joining
         try:
-            await self._in_time(Join(self._reconciler, known, joining, since, snapshot, reply).run)
+            await self._in_time(Join(self._reconciler, known, joining, since, snapshot, reply, self._max_recovered).run)
         finally:
             if joining.is_joining:
                 self.leave(subscriber, topic, route)

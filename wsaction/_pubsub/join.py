@@ -25,7 +25,7 @@ _Past = tuple[Position, list[Event] | None]  # up to where, and what; None: it c
 class Join:
     """One subscription on its way into a topic."""
 
-    __slots__ = ("_reconciler", "_reply", "_since", "_snapshot", "_subscription", "_topic")
+    __slots__ = ("_max_recovered", "_reconciler", "_reply", "_since", "_snapshot", "_subscription", "_topic")
 
     def __init__(
         self,
@@ -35,7 +35,9 @@ class Join:
         since: Position | None,
         snapshot: Snapshot | None,
         reply: Reply,
+        max_recovered: int = MAX_RECOVERED,
     ) -> None:
+        self._max_recovered = max_recovered
         self._reconciler, self._topic, self._subscription = reconciler, topic, subscription
         self._since, self._snapshot, self._reply = since, snapshot, reply
 
@@ -106,7 +108,7 @@ class Join:
             return None
         at, missed = past
         subscription = self._subscription
-        if missed is None or len(missed) > MAX_RECOVERED:
+        if missed is None or len(missed) > self._max_recovered:
             return at, None
         return (at, None) if _size(missed, subscription.route) > subscription.subscriber.capacity // 2 else past
 
@@ -127,7 +129,7 @@ class Join:
         topic = self._topic
         if not topic.ready.is_set() or self._subscription.state is not State.COLLECTING:
             return None  # it lost its footing as we waited for our turn
-        page = await self._reconciler.read(topic, history, since, MAX_RECOVERED)
+        page = await self._reconciler.read(topic, history, since, self._max_recovered)
         if page.position.epoch != topic.epoch:
             if topic.ready.is_set():
                 self._reconciler.settle(topic)

@@ -10,7 +10,7 @@ from wsaction._utils.tasks import Tasks
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.base import History, Layer, Page, Position
 
-__all__ = ("CHECK_INTERVAL", "MAX_FILL", "MAX_READS", "Reconciler")
+__all__ = ("CHECK_GRACE", "CHECK_INTERVAL", "MAX_FILL", "MAX_READS", "Reconciler")
 
 logger = logging.getLogger("wsaction")
 
@@ -24,10 +24,20 @@ CHECK_GRACE = 0.2  # seconds that a message may be on its way for
 class Reconciler:
     """Reads the layer, a bounded number of times at once, and settles topics by what it reads."""
 
-    def __init__(self, layer: Layer, tasks: Tasks, *, check_interval: float, max_fill: int) -> None:
+    def __init__(
+        self,
+        layer: Layer,
+        tasks: Tasks,
+        *,
+        check_interval: float,
+        max_fill: int,
+        check_grace: float = CHECK_GRACE,
+        max_reads: int = MAX_READS,
+    ) -> None:
+        self._check_grace = check_grace
         self._layer, self._tasks = layer, tasks
         self._check_interval, self._max_fill = check_interval, max_fill
-        self._reads = asyncio.Semaphore(MAX_READS)
+        self._reads = asyncio.Semaphore(max_reads)
 
     async def read(self, topic: Topic, history: History, since: Position | None, limit: int, own: bool = False) -> Page:
         """A page of the layer's. Raises ``LayerUnavailable``."""
@@ -81,7 +91,7 @@ class Reconciler:
                 logger.exception("the positions of topics could not be compared; trying again")
                 continue
             if behind:
-                await asyncio.sleep(CHECK_GRACE)
+                await asyncio.sleep(self._check_grace)
             for topic, stood in behind:
                 if topic.ready.is_set() and topic.position == stood:
                     logger.warning("messages of topic %r were lost without a word; catching up", topic.name)

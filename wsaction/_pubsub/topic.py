@@ -53,9 +53,9 @@ class Topic:
         self.name, self.history, self.on_event = name, history, on_event
         self.epoch, self.offset = "", 0
         self.known = False  # whether it has a position
-        self.ring: deque[Event] = deque(maxlen=RING)  # the newest, without a hole up to `offset`
-        self.ring_size = 0  # bytes
         self._rings = rings or Rings()
+        self.ring: deque[Event] = deque(maxlen=self._rings.events)  # the newest, without a hole up to `offset`
+        self.ring_size = 0  # bytes
         self.live: dict[Subscription, None] = {}
         self.joining: dict[Subscription, None] = {}  # all others
         self.confirmed = False  # whether the layer tells what is published
@@ -288,7 +288,7 @@ class Topic:
         if len(ring) == ring.maxlen:
             self.ring_size -= ring[0].size + EVENT_BYTES
         ring.append(event)
-        while self.ring_size > MAX_RING_BYTES:
+        while self.ring_size > self._rings.ring_bytes:
             self.ring_size -= ring.popleft().size + EVENT_BYTES
         self._rings.grow(self, self.ring_size - before)
 
@@ -385,11 +385,17 @@ class Topic:
 
 
 class Rings:
-    """The rings of all topics of a process: past the bound, that of the topic published to longest ago is let go."""
+    """The rings of all topics of a process: past the bound, that of the topic published to longest ago is let go.
 
-    __slots__ = ("_topics", "size")
+    A topic keeps at most so many ``events`` and ``ring_bytes``, all of them together ``max_bytes``.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_max_bytes", "_topics", "events", "ring_bytes", "size")
+
+    def __init__(
+        self, *, events: int = RING, ring_bytes: int = MAX_RING_BYTES, max_bytes: int = MAX_RINGS_BYTES
+    ) -> None:
+        self.events, self.ring_bytes, self._max_bytes = events, ring_bytes, max_bytes
         self.size = 0  # bytes
         self._topics: OrderedDict[Topic, None] = OrderedDict()
 
@@ -398,7 +404,7 @@ class Rings:
         self.size += by
         self._topics[topic] = None
         self._topics.move_to_end(topic)
-        while self.size > MAX_RINGS_BYTES:
+        while self.size > self._max_bytes:
             next(iter(self._topics)).forget_ring()
 
     def forget(self, topic: Topic) -> None:

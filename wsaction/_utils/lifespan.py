@@ -102,7 +102,7 @@ def close_at_end(close: Close) -> None:
 
 
 @asynccontextmanager
-async def app_running() -> AsyncIterator[None]:
+async def app_running(close_timeout: float = CLOSE_TIMEOUT) -> AsyncIterator[None]:
     """Marks an app as running on the event loop while the block runs."""
     loop_apps = _apps_of_running_loop()
     loop_apps.running += 1
@@ -112,12 +112,12 @@ async def app_running() -> AsyncIterator[None]:
         loop_apps.running -= 1
         while loop_apps.to_close and not loop_apps.running:
             close, _ = loop_apps.to_close.popitem()
-            await _close_logged(close)
+            await _close_logged(close, close_timeout)
 
 
-async def _close_logged(close: Close) -> None:
+async def _close_logged(close: Close, timeout: float) -> None:
     try:
-        async with asyncio.timeout(CLOSE_TIMEOUT):
+        async with asyncio.timeout(timeout):
             await close()
     except Exception:
         logger.exception("%r failed when the last app of its event loop ended", close)

@@ -16,9 +16,10 @@ STOP_TIMEOUT = 10.0  # seconds that `Tasks.stop` waits for cancelled tasks
 class Tasks:
     """The tasks of one owner. Each starts in a copy of ``context``, so it sees no context variables of an action."""
 
-    __slots__ = ("_context", "_running")
+    __slots__ = ("_context", "_running", "_stop_timeout")
 
-    def __init__(self, context: Context | None = None) -> None:
+    def __init__(self, context: Context | None = None, *, stop_timeout: float = STOP_TIMEOUT) -> None:
+        self._stop_timeout = stop_timeout
         self._context = copy_context() if context is None else context
         self._running: set[asyncio.Task[None]] = set()
 
@@ -33,13 +34,13 @@ class Tasks:
         return task
 
     async def stop(self) -> None:
-        """Cancels all tasks and waits until they end, at most 10 s. One that still runs then is logged and dropped."""
+        """Cancels all tasks and waits at most ``stop_timeout`` seconds for them. One that still runs is logged."""
         for task in self._running:
             task.cancel()
         if self._running:
-            _, unfinished = await asyncio.wait(self._running, timeout=STOP_TIMEOUT)
+            _, unfinished = await asyncio.wait(self._running, timeout=self._stop_timeout)
             for task in unfinished:
-                logger.error("a task still runs %s s after it was cancelled: %r", STOP_TIMEOUT, task)
+                logger.error("a task still runs %s s after it was cancelled: %r", self._stop_timeout, task)
         self._running.clear()
 
 

@@ -109,12 +109,19 @@ class Pipeline:
         on_connect: Callable[[bytes, bytes | None], None] | None = None,
         check_rights: Callable[[RedisConnection, bytes], Awaitable[None]] | None = None,
         on_demoted: Callable[[], None] | None = None,
+        *,
+        max_batch: int = MAX_BATCH,
+        max_commands: int = MAX_COMMANDS,
+        answer_timeout: float = ANSWER_TIMEOUT,
     ) -> None:
         self._make_connection = connect
         self._scripts = scripts
         self._on_connect = on_connect
         self._check_rights = check_rights
         self._on_demoted = on_demoted
+        self._max_batch = max_batch
+        self._max_commands = max_commands
+        self._answer_timeout = answer_timeout
         self._queue: deque[_Command] = deque()
         self._wake = asyncio.Event()
         self._connection: RedisConnection | None = None
@@ -136,8 +143,8 @@ class Pipeline:
         return self._add(_Command(None, 0, [encoded(value) for value in args]))
 
     def _add(self, command: _Command) -> asyncio.Future[Any]:
-        if len(self._queue) >= MAX_COMMANDS:
-            raise LayerUnavailable(ctx={"limit": "commands that wait for Redis", "value": MAX_COMMANDS})
+        if len(self._queue) >= self._max_commands:
+            raise LayerUnavailable(ctx={"limit": "commands that wait for Redis", "value": self._max_commands})
         self._queue.append(command)
         self._wake.set()
         return command.answer
@@ -180,7 +187,7 @@ class Pipeline:
             self._refuse_all(exc)
             return
         while self._queue and self._connection is not None:
-            popped = [self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))]
+            popped = [self._queue.popleft() for _ in range(min(len(self._queue), self._max_batch))]
             if batch := [command for command in popped if not command.answer.done()]:
                 await self._exchange(batch)
         if not self._queue:
@@ -262,7 +269,7 @@ class Pipeline:
         unanswered = deque(batch)
         not_loaded: list[_Command] = []
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
+            async with asyncio.timeout(self._answer_timeout):
                 await self._connection.send(b"".join([command.encode(self.run_id) for command in batch]))
                 while unanswered:
                     if not await self._take_answer(self._connection, unanswered[0]):

@@ -44,12 +44,15 @@ class PubSub:
         is_body: Callable[[bytes], bool],
         on_change: Callable[[], None],
         ping_interval: float,
+        *,
+        max_names: int = MAX_NAMES,
     ) -> None:
         self._connect = connect
         self._sink = sink
         self._is_body = is_body
         self._on_change = on_change
         self._ping_interval = ping_interval
+        self._max_names = max_names
         self._topics: dict[str, str] = {}  # the subscribed topics, by channel
         self._pending: dict[str, bytes] = {}  # the last command that is yet to be sent, by channel
         self._wake = asyncio.Event()
@@ -159,11 +162,11 @@ class PubSub:
                 await connection.send(self._next_command())
 
     def _next_command(self) -> bytes:
-        """The next command: as many pending channels in a row as have the same verb, up to MAX_NAMES."""
+        """The next command: as many pending channels in a row as have the same verb, up to ``max_names``."""
         verb = next(iter(self._pending.values()))
         names = list[str]()
         for channel, pending_verb in self._pending.items():
-            if pending_verb != verb or len(names) == MAX_NAMES:
+            if pending_verb != verb or len(names) == self._max_names:
                 break
             names.append(channel)
         for channel in names:

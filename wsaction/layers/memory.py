@@ -23,12 +23,12 @@ from wsaction.layers.base import (
     new_epoch,
 )
 
-__all__ = ("MAX_BYTES", "MAX_FILLED", "MAX_IDLE", "SWEEP_INTERVAL", "MemoryLayer")
+__all__ = ("MAX_BYTES", "MAX_IDLE_TOPICS", "MAX_TOPICS", "SWEEP_INTERVAL", "MemoryLayer")
 
 MAX_BYTES = 67_108_864  # of all histories together
 EVENT_BYTES = 130  # that an event takes besides its body
-MAX_FILLED = 50_000  # topics with events; beyond that, the one published to longest ago loses its events
-MAX_IDLE = 100_000  # topics without events whose position is kept; beyond that, the oldest is forgotten
+MAX_TOPICS = 50_000  # topics with events; beyond that, the one published to longest ago loses its events
+MAX_IDLE_TOPICS = 100_000  # topics without events whose position is kept; beyond that, the oldest is forgotten
 SWEEP_INTERVAL = 30.0  # seconds between two removals of what has expired
 
 
@@ -111,13 +111,26 @@ class MemoryLayer:
 
     The layer keeps the newest ``max_topic_bytes`` of each topic's history, and ``max_bytes`` of all histories. Beyond
     that, the topic published to longest ago loses its events, and a client that asks for them gets
-    ``recovered: false``. Raises ``ImproperlyConfigured`` if a bound is not an integer above 0.
+    ``recovered: false``. At most ``max_topics`` topics have events; the positions of ``max_idle_topics`` more are kept.
+    Expired events are removed every ``sweep_interval`` seconds. Raises ``ImproperlyConfigured`` if a bound in bytes is
+    not an integer above 0.
     """
 
-    def __init__(self, *, max_bytes: int = MAX_BYTES, max_topic_bytes: int = MAX_TOPIC_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_topic_bytes: int = MAX_TOPIC_BYTES,
+        max_topics: int = MAX_TOPICS,
+        max_idle_topics: int = MAX_IDLE_TOPICS,
+        sweep_interval: float = SWEEP_INTERVAL,
+    ) -> None:
         check_bytes("MemoryLayer", max_bytes=max_bytes, max_topic_bytes=max_topic_bytes)
         self._max_bytes = max_bytes
         self._max_topic_bytes = max_topic_bytes
+        self._max_topics = max_topics
+        self._max_idle_topics = max_idle_topics
+        self._sweep_interval = sweep_interval
         self._size = 0  # bytes of all events
         self._sink: Sink | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -265,7 +278,7 @@ class MemoryLayer:
         else:
             self._idle.pop(topic, None)
             filled[topic] = log
-            if sum(map(len, self._filled.values())) > MAX_FILLED:
+            if sum(map(len, self._filled.values())) > self._max_topics:
                 self._drop_oldest_events(min(self._filled.values(), key=_oldest_use), now)
 
     def _drop_oldest_events(self, filled: "OrderedDict[str, _Log]", now: float) -> None:
@@ -293,10 +306,10 @@ class MemoryLayer:
     def _schedule_sweep(self) -> None:
         """Runs `_sweep` later, in an empty context: the publisher's would keep its connection alive until then."""
         loop = asyncio.get_running_loop()
-        self._sweeper = loop.call_later(SWEEP_INTERVAL, self._sweep, context=Context())
+        self._sweeper = loop.call_later(self._sweep_interval, self._sweep, context=Context())
 
     def _trim_idle(self) -> None:
-        while len(self._idle) > MAX_IDLE:
+        while len(self._idle) > self._max_idle_topics:
             self._forget_oldest()
 
     def _forget_oldest(self) -> None:
