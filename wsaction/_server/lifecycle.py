@@ -91,10 +91,10 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
             consumer, dispatcher = await _open(view, scope, connection, runtime)
     except (Exception, asyncio.CancelledError) as exc:  # whatever a hook raises becomes an answer
         connection.peer_disconnected(NO_CLOSE_FRAME)
-        _forget(scope, runtime)
+        _end_subscriptions(scope, runtime)
         scope.pop(SESSION_KEY, None)
-        _unless_cancelled(exc)
-        cause = _too_slow(limits) if deadline.expired() else exc
+        _raise_own_cancellation(exc)
+        cause = _handshake_timeout(limits) if deadline.expired() else exc
         error = to_api_error(cause, what=f"the handshake of {scope['path']}", debug=runtime.debug)
         if (bound := bound_in(error.ctx)) is not None:
             connection.on_limit(*bound)
@@ -102,21 +102,23 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
         return
     del deadline  # nothing is kept that an open connection does not need
     if (socket := (scope.get("extensions") or {}).get(SOCKET_EXTENSION)) is not None:
-        socket.carry(connection)
+        socket.attach(connection)
     code = 1006
     try:
         if connection.closing is not None:  # connect() closed it
             code, reason = connection.closing
-            await refuse(scope, send, _refusal(code, reason), runtime, connection.closing, subprotocol=subprotocol)
+            await refuse(
+                scope, send, _refusal_error(code, reason), runtime, connection.closing, subprotocol=subprotocol
+            )
         elif await _accept(send, subprotocol):
             code = await _serve_frames(consumer, connection, dispatcher, runtime)
     finally:
         if connection.closing is not None:  # by us, as we are cancelled
             code, _ = connection.closing
         connection.peer_disconnected(code)  # unless it has been told already: it never began
-        _forget(scope, runtime)
+        _end_subscriptions(scope, runtime)
         try:
-            await _say_goodbye(consumer, code, connection)
+            await _call_disconnect(consumer, code, connection)
         finally:
             scope.pop(SESSION_KEY, None)
             if connection in (accepted := runtime.here.connections):
@@ -124,7 +126,7 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
                 runtime.hooks.call("on_disconnect", consumer, code)
 
 
-def _forget(scope: Any, runtime: Runtime) -> None:
+def _end_subscriptions(scope: Any, runtime: Runtime) -> None:
     """Ends what others know of a connection; it may still publish, in ``disconnect()``."""
     if (session := scope.get(SESSION_KEY)) is not None:
         runtime.here.forget(session)
@@ -132,28 +134,31 @@ def _forget(scope: Any, runtime: Runtime) -> None:
 
 async def _open(view: RootView, scope: Any, connection: Connection, runtime: Runtime) -> tuple[Any, Dispatcher]:
     """The root's instance for this connection, once all have said yes, and what its frames go to."""
-    root, hooks = view.table.root, runtime.hooks
+    root = view.table.root
+    hooks = runtime.hooks
     consumer = root.instance()
     consumer.consumer, consumer.mounted, consumer.scope, consumer.connection = consumer, root, scope, connection
     if hooks.has("on_limit"):
         connection.on_limit = lambda limit, value: hooks.call("on_limit", consumer, limit, value)
     kind = ObservedSession if hooks.has("on_action") else Session
     session = kind(view.table, runtime, scope, connection, consumer)
-    observed = session.tell if isinstance(session, ObservedSession) else None
+    observed = session.report if isinstance(session, ObservedSession) else None
     consumer.frame = session.no_frame()
     scope[SESSION_KEY] = session
     _check_origin(scope, runtime)
     dispatcher: Dispatcher = BroadcastOrderGate(session) if is_grouped(session) else session
     if runtime.debug:
         dispatcher = BlockingWatch(dispatcher, runtime.blocking)
-    users, is_awaited = runtime.here.users, False
+    users = runtime.here.users
+    is_awaited = False
     await users.listening()
     runtime.here.serves = True
     with users.arrival(session):  # already, so that disconnect_user() does not miss who is about to be accepted
         if runtime.authenticator is not None:
             state = await runtime.authenticator.open(scope, connection.limits.auth_timeout)
             is_awaited = state.awaited
-            arriving, refreshed = partial(users.arrival, session), partial(recheck, session)
+            arriving = partial(users.arrival, session)
+            refreshed = partial(recheck, session)
             dispatcher = Gate(state, dispatcher, connection, arriving, refreshed, observed, debug=runtime.debug)
     await may_connect(session)
     if runtime.here.draining:
@@ -195,10 +200,10 @@ async def _accept(send: Send, subprotocol: str | None) -> bool:
 
 async def refuse_host(scope: Any, receive: Receive, send: Send, runtime: Runtime) -> bool:
     """Whether a request is for a host that is not served here; then it was answered 403."""
-    if (why := runtime.hosts.refusal(scope)) is None:
+    if (reason := runtime.hosts.refusal(scope)) is None:
         return False
-    logger.warning("%s %s refused: %s", scope["type"], one_line(scope["path"]), why)
-    error = PermissionDenied(why if runtime.debug else "This host is not served here.")
+    logger.warning("%s %s refused: %s", scope["type"], one_line(scope["path"]), reason)
+    error = PermissionDenied(reason if runtime.debug else "This host is not served here.")
     if scope["type"] == "http":
         await _answer_text(send, 403, f"{error.msg}\n".encode(), [])
     elif (await receive())["type"] == "websocket.connect":
@@ -208,39 +213,41 @@ async def refuse_host(scope: Any, receive: Receive, send: Send, runtime: Runtime
 
 def _check_origin(scope: Any, runtime: Runtime) -> None:
     """Raises `PermissionDenied` for a foreign Origin."""
-    if (why := runtime.origins.refusal(scope)) is not None:
-        logger.warning("handshake of %s refused: %s", one_line(scope["path"]), why)
-        raise PermissionDenied(why if runtime.debug else "This Origin may not connect here.")
+    if (reason := runtime.origins.refusal(scope)) is not None:
+        logger.warning("handshake of %s refused: %s", one_line(scope["path"]), reason)
+        raise PermissionDenied(reason if runtime.debug else "This Origin may not connect here.")
 
 
-def _too_slow(limits: Limits) -> APIError:
+def _handshake_timeout(limits: Limits) -> APIError:
     seconds = limits.action_timeout
     ctx = {"limit": "action_timeout", "value": seconds}
     return ActionTimeout(f"The handshake took longer than {seconds:g} s.", ctx)
 
 
-def _refusal(code: int, reason: str) -> APIError:
+def _refusal_error(code: int, reason: str) -> APIError:
     """What the handshake is answered where ``connect()`` closed: the status that its close code stands for."""
     if code == TRY_AGAIN_LATER:  # by sending more than the outbox holds
         return Busy(reason or None)
     return NotAuthenticated(reason or None) if code == NOT_AUTHENTICATED else PermissionDenied(reason or None)
 
 
-async def _say_goodbye(consumer: "AsyncAPIConsumer", code: int, connection: Connection) -> None:
-    now, most = asyncio.get_running_loop().time(), connection.limits.drain_timeout
-    what = f"{type(consumer).__name__}.disconnect({code})"
+async def _call_disconnect(consumer: "AsyncAPIConsumer", code: int, connection: Connection) -> None:
+    now = asyncio.get_running_loop().time()
+    seconds = connection.limits.drain_timeout
+    call = f"{type(consumer).__name__}.disconnect({code})"
     try:
-        async with asyncio.timeout_at(min(connection.end_by, now + most)) as deadline:
+        async with asyncio.timeout_at(min(connection.end_by, now + seconds)) as deadline:
             await consumer.disconnect(code)
     except (Exception, asyncio.CancelledError) as exc:  # it is over: there is nobody to tell but the log
-        _unless_cancelled(exc)
-        late = deadline.expired()
-        logger.error("%s %s", what, f"took too long; drain_timeout is {most} s" if late else "failed", exc_info=exc)
-        if late:
-            connection.on_limit("drain_timeout", most)
+        _raise_own_cancellation(exc)
+        if deadline.expired():
+            logger.error("%s took too long; drain_timeout is %s s", call, seconds, exc_info=exc)
+            connection.on_limit("drain_timeout", seconds)
+        else:
+            logger.error("%s failed", call, exc_info=exc)
 
 
-def _unless_cancelled(exc: BaseException) -> None:
+def _raise_own_cancellation(exc: BaseException) -> None:
     """Raises a cancellation that is ours; that of something which a hook awaited is an error like any other."""
     if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
         raise exc
@@ -284,8 +291,8 @@ async def _answer_http(send: Send, error: APIError) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if isinstance(wait := (error.ctx or {}).get("retry_after"), int | float):
-        headers.append((b"retry-after", str(math.ceil(wait)).encode()))  # in whole seconds there
+    if isinstance(seconds := (error.ctx or {}).get("retry_after"), int | float):
+        headers.append((b"retry-after", str(math.ceil(seconds)).encode()))  # in whole seconds there
     await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
 
@@ -297,8 +304,8 @@ async def upgrade_required(send: Send) -> None:
 
 
 async def _answer_text(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-    told = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": [*told, *headers]})
+    described = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*described, *headers]})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -323,9 +330,9 @@ class ObservedSession(Session):
             return await super().run(frame)
         finally:
             if not frame.detached:
-                self.tell(frame, time.perf_counter() - started)
+                self.report(frame, time.perf_counter() - started)
 
-    def tell(self, frame: Frame, seconds: float) -> None:
+    def report(self, frame: Frame, seconds: float) -> None:
         """A frame was answered, by the session or by what stands before it."""
         call: Any = getattr(frame, "call", None)  # None: it was none, or could not be routed
         info = ActionInfo(

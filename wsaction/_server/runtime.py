@@ -40,11 +40,11 @@ HAND_OVER_TIMEOUT = 10.0  # seconds that another event loop may take for what it
 logger = logging.getLogger("wsaction")
 
 
-def _no_thread(most: int) -> None:
+def _report_no_thread(max_threads: int) -> None:
     """Says why the frame under way was too late, which has waited for a thread: by ``max_threads``, and unrun."""
     if (frame := current_frame.get()) is not None and isinstance(frame.error, ActionTimeout):
-        ctx = {"limit": "max_threads", "value": most}
-        frame.error = Busy(f"No thread was free in time; max_threads is {most}.", ctx)
+        ctx = {"limit": "max_threads", "value": max_threads}
+        frame.error = Busy(f"No thread was free in time; max_threads is {max_threads}.", ctx)
 
 
 class LoopState:
@@ -53,7 +53,7 @@ class LoopState:
     __slots__ = ("connections", "draining", "flusher", "hub", "serves", "threads", "users")
 
     def __init__(self, limits: Limits, users: Users) -> None:
-        self.threads = Threads(limits.max_threads, partial(_no_thread, limits.max_threads))
+        self.threads = Threads(limits.max_threads, partial(_report_no_thread, limits.max_threads))
         self.connections: set[Connection] = set()  # those that were accepted and whose `disconnect()` has not run
         self.draining = False
         self.serves = False  # whether connections are served here, or are about to be
@@ -115,24 +115,26 @@ class Runtime:
         self.middleware = tuple(middleware)
         self.exception_handlers = exception_handlers or {}
         self.hooks = hooks or HookList()
-        self.layer, self.user_id = layer, user_id
+        self.layer = layer
+        self.user_id = user_id
         self.accept_refused = accept_refused  # whether a refused handshake is accepted and closed, 44xx
         self.debug = debug
         self.blocking: set[str] = set()  # actions that were told of, in debug mode, for blocking the event loop
         self.app: Any = None  # the `WSAction` whose it is; None for a consumer served on its own
         self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
-        self._warned = self._is_alone = False
-        self._here: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopState] = WeakKeyDictionary()
+        self._warned_of_workers = False
+        self._warned_unserved = False
+        self._loop_states: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopState] = WeakKeyDictionary()
         _runtimes.add(self)
 
     @property
     def here(self) -> LoopState:
         """What belongs to the running event loop."""
         loop = asyncio.get_running_loop()
-        if (here := self._here.get(loop)) is None:
+        if (here := self._loop_states.get(loop)) is None:
             note_process(loop)
             users = Users(lambda: self.hub, self.user_id, shared=self.layer is not None)
-            here = self._here[loop] = LoopState(self.limits, users)
+            here = self._loop_states[loop] = LoopState(self.limits, users)
         return here
 
     @property
@@ -147,16 +149,14 @@ class Runtime:
         if here.hub is None:
             self.warn_of_workers()
             on_event = partial(self.hooks.call, "on_event") if self.hooks.has("on_event") else None
-            on_pending_invalidation = partial(self.hooks.call, "on_unpublished")
-            here.hub = Hub(
-                self.layer or MemoryLayer(), on_event=on_event, on_pending_invalidation=on_pending_invalidation
-            )
+            on_unpublished = partial(self.hooks.call, "on_unpublished")
+            here.hub = Hub(self.layer or MemoryLayer(), on_event=on_event, on_pending_invalidation=on_unpublished)
         return here.hub
 
     def warn_of_workers(self) -> None:
         """Warns, once, where there are several workers and no layer between them."""
-        if not self._warned and isinstance(self.layer, MemoryLayer | None):
-            self._warned = True
+        if not self._warned_of_workers and isinstance(self.layer, MemoryLayer | None):
+            self._warned_of_workers = True
             warn_of_workers()
 
     async def where_served(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -165,22 +165,23 @@ class Runtime:
 
         Raises what it raises, `LayerUnavailable` where a loop takes longer than 10 s or ends meanwhile.
         """
-        here = self._here.get(asyncio.get_running_loop())
+        here = self._loop_states.get(asyncio.get_running_loop())
         if here is not None and here.serves:
             await work()
-        elif serving := [loop for loop in self._running() if self._here[loop].serves]:
+        elif serving := [loop for loop in self._running_loops() if self._loop_states[loop].serves]:
             await on_loops(serving, work)
         else:
             await work()
-            if not self._is_alone and isinstance(self.layer, MemoryLayer | None):
-                self._is_alone = True
+            if not self._warned_unserved and isinstance(self.layer, MemoryLayer | None):
+                self._warned_unserved = True
                 logger.warning(
                     "process %s serves nobody, and what it publishes reaches no other one without a layer: give the "
-                    "app one, WSAction(..., layer=RedisLayer('redis://...')) of wsaction.layers.redis", os.getpid()
-                )  # fmt: skip
+                    "app one, WSAction(..., layer=RedisLayer('redis://...')) of wsaction.layers.redis",
+                    os.getpid(),
+                )
 
-    def _running(self) -> list[asyncio.AbstractEventLoop]:
-        loops = [ref() for ref in self._here.keyrefs()]
+    def _running_loops(self) -> list[asyncio.AbstractEventLoop]:
+        loops = [ref() for ref in self._loop_states.keyrefs()]
         return [loop for loop in loops if loop is not None and loop.is_running() and not is_over(loop)]
 
     async def close(self) -> None:
@@ -193,21 +194,23 @@ class Runtime:
     def reopen(self) -> None:
         """Takes connections again, after a drain or `close`: the app is started anew."""
         here = self.here
-        here.draining, here.serves = False, True
+        here.draining = False
+        here.serves = True
         if here.hub is not None and here.hub.is_closed:
             here.hub = None
 
     async def drain(self) -> None:
         """Ends all connections of this loop within ``drain_timeout``; see `wsaction.applications.WSAction.drain`."""
-        here, loop = self.here, asyncio.get_running_loop()
+        here = self.here
         here.draining = True
+        loop = asyncio.get_running_loop()
         seconds = self.limits.drain_timeout
         end_by = loop.time() + seconds
         for connection in here.connections:
             connection.drain(end_by)
         pause = min(LONGEST_PAUSE, seconds / 4 / (1 + len(here.connections) / BATCH))
         while here.connections and (left := end_by - seconds / 5 - loop.time()) > 0:
-            idle = [one for one in here.connections if not one.is_closed and not one.busy]
+            idle = [connection for connection in here.connections if not (connection.is_closed or connection.busy)]
             random.shuffle(idle)
             for connection in idle[:BATCH]:
                 connection.close(1012, RESTARTING)
@@ -241,15 +244,15 @@ async def on_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[
     Raises what it raises, `LayerUnavailable` where that takes longer than 10 s, as where the loop ends meanwhile, and
     at once where it has ended or this process was forked from the one that it runs in.
     """
-    given = work()
-    coroutine = _handed_over(given)
+    awaitable = work()
+    coroutine = _run_handed_over(awaitable)
     try:
         if is_over(loop):
             raise RuntimeError("no event loop of this process")
         done = asyncio.run_coroutine_threadsafe(coroutine, loop)
     except RuntimeError as exc:  # it may have been closed just now
         coroutine.close()
-        given.close()
+        awaitable.close()
         raise LayerUnavailable("The event loop that serves the app has ended, or is another process's.") from exc
     try:
         async with asyncio.timeout(HAND_OVER_TIMEOUT) as deadline:
@@ -261,7 +264,7 @@ async def on_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[
         raise LayerUnavailable(msg, uncertain=True) from None
 
 
-async def _handed_over(work: Coroutine[Any, Any, None]) -> None:
+async def _run_handed_over(work: Coroutine[Any, Any, None]) -> None:
     handed_over.set(asyncio.current_task())
     await work
 
@@ -272,4 +275,4 @@ _runtimes: "WeakSet[Runtime]" = WeakSet()
 async def drain_all() -> None:
     """Drains every app of this process that has served on this event loop."""
     loop = asyncio.get_running_loop()
-    await asyncio.gather(*(runtime.drain() for runtime in list(_runtimes) if loop in runtime._here))
+    await asyncio.gather(*(runtime.drain() for runtime in list(_runtimes) if loop in runtime._loop_states))
