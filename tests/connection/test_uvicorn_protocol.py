@@ -351,7 +351,7 @@ def test_what_is_no_utf8_closes_without_a_traceback(
     client.send(ws_frame("é".encode()) + fragments(b"\xc3", b"\xa9"))
     assert lengths(client, 2) == [1, 1]
     client.send(message + ws_frame(b"more"))
-    assert client.receive() == (8, (1007).to_bytes(2, "big") + b"a text message is UTF-8")
+    assert client.receive() == (8, (1007).to_bytes(2, "big") + b"a text message must be UTF-8")
     assert app.ended.wait(WAIT)
     assert (app.code, app.received) == (1007, [1, 1])
     assert not [record for record in log.records if record.exc_info or record.levelname == "ERROR"]

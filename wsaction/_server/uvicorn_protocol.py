@@ -1,15 +1,18 @@
-"""uvicorn's WebSocket protocol, made fair: the ground that `wsaction.server` stands on.
+"""uvicorn's WebSocket protocol with fair scheduling and bounded memory; `wsaction.server` uses it.
 
-What is bounded by `wsaction.limits.Limits` begins where a server hands over a message. Below that, uvicorn parses all
-that one read brought, up to 256 KiB, in one go: thousands of small frames keep its loop, and all other clients, for
-tens of milliseconds. It also answers pings into a buffer that nothing bounds, keeps each fragment of a message as an
-object of its own, and lets a peer who stopped reading keep its socket. This protocol does not.
+`wsaction.limits.Limits` applies to whole messages. Below that, uvicorn has four weaknesses that this protocol removes:
 
-Frames are read here: where one ends is found by its head, and what is text, bytes or a fragment of these is unmasked
-and joined. Any other frame, and all of a connection with compression, goes to the parser of `websockets`: one whole
-frame at a time, which then says what it means or how it breaks the protocol.
+- It parses all that one read returned, up to 256 KiB. Thousands of small frames block the event loop, and so all other
+  clients, for tens of milliseconds.
+- It writes pongs into a buffer without a bound.
+- It keeps each fragment of a message as an object of its own.
+- It lets a client that has stopped reading keep its socket.
 
-It stands on how uvicorn 0.52 to 0.54 works inside; the tests say whether a newer one still does.
+This module finds the end of each frame by its header, and unmasks and joins text, bytes and their fragments itself. All
+other frames, and all frames of a connection with compression, go to the parser of `websockets`, one complete frame at a
+time. That parser interprets them and reports protocol errors.
+
+The class relies on internals of uvicorn 0.52 to 0.54. The tests show whether another version still has them.
 """
 
 import asyncio
@@ -28,11 +31,11 @@ try:
     from websockets.frames import Opcode
     from websockets.protocol import State
 except ImportError as exc:
-    raise ImportError("wsaction.fairness needs uvicorn and websockets: pip install 'wsaction[standard]'") from exc
+    raise ImportError("wsaction.server needs uvicorn and websockets: pip install 'wsaction[standard]'") from exc
 
 try:
     from websockets.speedups import apply_mask
-except ImportError:  # without its C extension
+except ImportError:  # websockets was built without its C extension
     from websockets.utils import apply_mask
 
 if TYPE_CHECKING:
@@ -40,38 +43,39 @@ if TYPE_CHECKING:
 
 __all__ = ("FairProtocol", "Turns")
 
-# A frame costs 8, a fragment that is not the last one 1, and each 128 bytes of it 1 more.
-SHARE = 64  # what one connection may cost before others have their turn
-SHARED_BUDGET = 256  # what all those may cost in one iteration of the event loop that keep within their share
+# Cost of parsing: 8 for a final frame, 1 for any other fragment, and 1 for each 128 bytes of payload.
+SHARE = 64  # cost that one connection may cause before other connections have their turn
+SHARED_BUDGET = 256  # cost of all connections within their share, per iteration of the event loop
 
 NO_HANDSHAKE = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
     b"Content-Length: 55\r\n\r\nA WebSocket handshake is a GET request without a body.\n"
 )
-LINGER = 1.0  # seconds that a client who broke the protocol has to take its close frame
-MAX_DISCARDED = 1_048_576  # bytes that it may send meanwhile before it is cut off
-DEFAULT_MAX_SIZE = Limits().max_frame_bytes  # bytes of a message where neither the server nor the app has said how many
+LINGER = 1.0  # seconds that a client has to read the close frame after a protocol error
+MAX_DISCARDED = 1_048_576  # bytes that it may send meanwhile before the socket is aborted
+DEFAULT_MAX_SIZE = Limits().max_frame_bytes  # bytes of a message if neither the server nor the app sets a limit
 
 
 class Turns:
-    """Whose frames are parsed when: the connections of one event loop share it.
+    """Schedules parsing among the connections of one event loop.
 
-    A connection whose client keeps within its share is served as soon as something came, up to a bound for all of
-    them in one iteration of the loop, and past that first in the next. Whoever sends more waits in line: one of them
-    has a turn in each iteration. So forty floods keep the others no longer than one does.
+    A connection within its ``SHARE`` is parsed as soon as data arrives. When these connections have used up the
+    ``SHARED_BUDGET`` of an iteration of the loop, the rest are parsed first in the next one. A connection that sends
+    more waits in a queue, of which one connection has a turn per iteration. So forty floods delay the others no longer
+    than one flood does.
     """
 
     __slots__ = ("_budget", "_is_scheduled", "_loop", "_postponed", "_queue")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._is_scheduled = False  # whether `_run_iteration` is on its way
-        self._budget = SHARED_BUDGET  # what may still be parsed at once in this iteration
-        self._postponed: deque[FairProtocol] = deque()  # they wait for the next one
-        self._queue: deque[FairProtocol] = deque()  # and these in line
+        self._is_scheduled = False  # whether a call of `_run_iteration` is pending
+        self._budget = SHARED_BUDGET  # cost that is left for this iteration
+        self._postponed: deque[FairProtocol] = deque()  # within their share; parsed in the next iteration
+        self._queue: deque[FairProtocol] = deque()  # over their share; one turn per iteration
 
     def run_now(self, connection: "FairProtocol") -> None:
-        """Gives a connection that keeps within its share a turn now, or in the next iteration."""
+        """Gives a connection within its share a turn now, or in the next iteration if the budget is used up."""
         if self._budget > 0:
             self._budget -= connection.take_turn()
         else:
@@ -80,7 +84,7 @@ class Turns:
         self._schedule()
 
     def enqueue(self, connection: "FairProtocol") -> None:
-        """Gives a connection a turn after all those that wait already."""
+        """Gives a connection over its share a turn after those in the queue."""
         connection.queued = True
         self._queue.append(connection)
         self._schedule()
@@ -91,7 +95,7 @@ class Turns:
             self._loop.call_soon(self._run_iteration)
 
     def _run_iteration(self) -> None:
-        """An iteration of the loop is over."""
+        """Starts a new budget, and gives turns to one queued connection and to the postponed ones."""
         self._is_scheduled = False
         self._budget = SHARED_BUDGET
         try:
@@ -105,7 +109,7 @@ class Turns:
                 connection = self._postponed.popleft()
                 connection.queued = False
                 self._budget -= connection.take_turn()
-        finally:  # one whose turn fails keeps none of the others from theirs
+        finally:  # an exception in one turn must not stop the others
             if self._postponed or self._queue:
                 self._schedule()
 
@@ -114,34 +118,37 @@ _turns_of: "WeakKeyDictionary[asyncio.AbstractEventLoop, Turns]" = WeakKeyDictio
 
 
 class FairProtocol(WebSocketsSansIOProtocol):
-    """Parses no more than the app asks for, gives others their turn in between, and lets nobody fill memory.
+    """A WebSocket protocol class for uvicorn that parses connections in turns and bounds the memory of each.
 
-    Frames are parsed in turns (`Turns`), the next ones when the app has received all messages of those before; nothing
-    is read meanwhile. The bounds are those of the consumer that serves the connection: a message has at most
-    ``max_frame_bytes``, in however many fragments, no more than ``--ws-max-size`` where that is given, and is whole
-    ``message_timeout`` after it began. A client that breaks the protocol is told so by one close frame and has a second
-    to take it. A peer that does not read is sent no pongs. One that does not answer pings, or does not take its close
-    frame within ``close_timeout`` (10 seconds), is cut off with what was not sent to it. ``--limit-concurrency`` holds
-    for WebSockets too, which uvicorn itself counts but never refuses: 503. A handshake that cannot be read is answered
-    and closed, where uvicorn leaves it open. Neither headers nor frames are logged, at any level: they may be secrets.
+    - Frames are parsed in `Turns`. The next turn begins when the app has received all messages of the last one; until
+      then the socket is not read.
+    - The limits of the consumer that serves the connection apply. A message has at most ``max_frame_bytes`` in all
+      fragments, and at most ``--ws-max-size`` if that is set. It must be complete within ``message_timeout``.
+    - After a protocol error the client gets one close frame, and has one second to read it.
+    - A client that does not read gets no pongs.
+    - A client that does not answer pings, or does not read its close frame within ``close_timeout`` (10 seconds), is
+      disconnected, and data not yet sent is dropped.
+    - Above ``--limit-concurrency``, handshakes get 503. uvicorn counts WebSockets, but refuses none.
+    - A malformed handshake gets an error response, and the socket is closed. uvicorn leaves it open.
+    - No log level shows headers or frames, since they may contain secrets.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.conn.debug = False  # else --log-level debug has all that comes in the log, tokens too
+        self.conn.debug = False  # else --log-level debug logs all frames and headers, tokens included
         if (turns := _turns_of.get(self.loop)) is None:
             turns = _turns_of[self.loop] = Turns(self.loop)
         self._turns = turns
-        self.queued = False  # whether it waits for a turn; set by that
-        self._exceeds_share = False  # whether its last turn was not enough for what it had sent
+        self.queued = False  # whether it waits for a turn; `Turns` sets and clears it
+        self._exceeds_share = False  # whether data was left after its last turn
         self._unparsed = bytearray()
-        self._needed = 1  # bytes of these that the next frame takes, as far as is known
-        self._cost = 0  # of the last turn
-        self._fragments: bytearray | None = None  # a message whose last fragment has yet to come
-        self._is_text = True  # whether that is text
-        self._message_began = 0.0  # when the message that is not whole began, on the loop's clock; 0: there is none
-        self._timeout_check: asyncio.TimerHandle | None = None  # at whether it is whole by now
-        self._is_discarding = False  # whether what comes is discarded
+        self._needed = 1  # bytes of `_unparsed` that the next frame needs, as far as known
+        self._cost = 0  # of the present turn, or the last one
+        self._fragments: bytearray | None = None  # an incomplete message
+        self._is_text = True  # whether the message is text
+        self._message_began = 0.0  # loop time at which the incomplete message began; 0: none
+        self._timeout_check: asyncio.TimerHandle | None = None  # the next `_check_timeout`
+        self._is_discarding = False  # whether received data is discarded
         self._discarded = 0
         self._abort_timer: asyncio.TimerHandle | None = None
         self._connection: Connection | None = None
@@ -152,14 +159,16 @@ class FairProtocol(WebSocketsSansIOProtocol):
         self._max_size = self.conn.max_message_size = size
 
     def attach(self, connection: "Connection") -> None:
-        """From now on the bounds of this connection hold, and it is told when one is reached: for the app that serves
-        it, before it accepts the handshake."""
+        """Applies the limits of ``connection``, which is closed when one is reached.
+
+        To be called before the app accepts the handshake.
+        """
         self._connection = connection
         self._timeout = connection.limits.message_timeout
         max_size = connection.limits.max_frame_bytes
         self._set_max_size(min(max_size, self.config.ws_max_size or max_size))
 
-    # ------------------------------------------------------------------------------------------------ what comes
+    # ------------------------------------------------------------------------------------------------ receiving
     def data_received(self, data: bytes) -> None:
         if self._is_discarding:
             self._discarded += len(data)
@@ -173,21 +182,21 @@ class FairProtocol(WebSocketsSansIOProtocol):
 
     @property
     def _can_deliver(self) -> bool:
-        """Whether another message may come: the app has received the last, or receives none any more."""
+        """Whether the app has received all messages, or receives no more since the connection is closing."""
         return self.handshake_complete and (self.queue.empty() or self.close_sent)
 
     def _continue(self) -> None:
-        """Parses what there is, now or in its turn, and reads on when nothing is left of what was read before."""
+        """Parses the received data, now or at its turn, and resumes reading when none is left."""
         if not self.queued and len(self._unparsed) >= self._needed and self._can_deliver:
             if self._exceeds_share:
                 self._turns.enqueue(self)
             else:
                 self._turns.run_now(self)
-                return  # either it had its turn and has settled, or it waits for one
+                return  # it had its turn and called `_update_reading`, or it waits for one
         self._update_reading()
 
     def take_turn(self) -> int:
-        """Parses what is its share, and no more than the app wants; the cost."""
+        """Parses frames up to the share of one turn. Returns the cost."""
         at = 0
         self._cost = 0
         while self._cost < SHARE and not self._is_discarding and len(self._unparsed) - at >= self._needed:
@@ -197,15 +206,14 @@ class FairProtocol(WebSocketsSansIOProtocol):
         if not self._is_discarding:
             del self._unparsed[:at]
             self._exceeds_share = self._cost >= SHARE and len(self._unparsed) >= self._needed
-            if (
-                self._exceeds_share and self._can_deliver and not self.queued
-            ):  # spent on what is no message: pings, fragments
+            # the share was spent on frames that complete no message, such as pings
+            if self._exceeds_share and self._can_deliver and not self.queued:
                 self._turns.enqueue(self)
             self._update_reading()
         return self._cost
 
     def _update_reading(self) -> None:
-        """Reads on or not, and notes since when a message is not whole."""
+        """Pauses or resumes reading, and notes when an incomplete message began."""
         more = len(self._unparsed) >= self._needed
         if (more or self.queued) is not self.read_paused and not self.transport.is_closing():
             self.read_paused = not self.read_paused
@@ -221,22 +229,21 @@ class FairProtocol(WebSocketsSansIOProtocol):
                 self._timeout_check = self.loop.call_later(self._timeout, self._check_timeout)
 
     def _check_timeout(self) -> None:
-        """Ends a connection whose message is not whole in time."""
+        """Closes the connection if a message is not complete in time."""
         self._timeout_check = None
         if self._is_discarding or not self._message_began:
             return
         left = self._message_began + self._timeout - self.loop.time()
-        if (
-            left <= 0 and not self._can_deliver
-        ):  # the rest may be here: it is the app that has yet to take what came before
+        # the rest may have arrived already, and is not parsed until the app has received the last message
+        if left <= 0 and not self._can_deliver:
             left = self._timeout
-        if left > 0:  # or another message than the one that it was set for
+        if left > 0:  # or another message has begun since the timer was set
             self._timeout_check = self.loop.call_later(left, self._check_timeout)
         else:
-            self._close_for_limit(POLICY_VIOLATION, "message_timeout", "a message that is not whole")
+            self._close_for_limit(POLICY_VIOLATION, "message_timeout", "a message was not complete in time")
 
     def _parse_frame(self, at: int) -> int:
-        """Parses one frame. Returns where it ends, or ``at`` if it is not there yet, or the connection ends by it."""
+        """Parses one frame. Returns its end, or ``at`` if the frame is incomplete or ends the connection."""
         data = self._unparsed
         have = len(data) - at
         if have < 2:
@@ -245,7 +252,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
         first = data[at]
         size = data[at + 1] - 128
         head = 2
-        if size < 0 or first & 7 > 2:  # not masked, or no opcode
+        if size < 0 or first & 7 > 2:  # not masked, or a reserved opcode: the parser of `websockets` reports it
             self._feed_parser(bytes(data[at : at + 2]))
             return at
         if first & 8 and (size > 125 or first < 128):
@@ -272,14 +279,14 @@ class FairProtocol(WebSocketsSansIOProtocol):
         if first & 0x78 or self.conn.extensions:
             self._feed_parser(bytes(data[at:end]))
         elif (first & 3 == 0) is (self._fragments is None):
-            self._fail(1002, "a message begins within another, or goes on without one")
+            self._fail(1002, "a new message before the last fragment, or a continuation without a message")
             return at
         else:
             self._take_data(first & 3, first > 127, apply_mask(data[start:end], data[start - 4 : start]))
         return end
 
     def _take_data(self, opcode: int, fin: bool, data: Any) -> None:
-        """Takes a message, or a fragment of one."""
+        """Adds a frame of a message to its fragments, and delivers the message if it is complete."""
         fragments = self._fragments
         if opcode:
             self._is_text = opcode == Opcode.TEXT
@@ -305,7 +312,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
     handle_bytes = handle_cont = handle_text
 
     def _deliver(self, data: Any) -> None:
-        """Gives the app a message, which it may not want any more."""
+        """Puts a message into the app's queue, unless the connection is closing."""
         if self.close_sent:
             return
         if not self._is_text:
@@ -314,7 +321,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
         try:
             text = data.decode()
         except UnicodeDecodeError:
-            self._fail(1007, "a text message is UTF-8")
+            self._fail(1007, "a text message must be UTF-8")
         else:
             self.queue.put_nowait({"type": "websocket.receive", "text": text})
 
@@ -322,15 +329,15 @@ class FairProtocol(WebSocketsSansIOProtocol):
         if self.writable.is_set() and not self.transport.is_closing():
             super().handle_ping()
         else:
-            self.conn.data_to_send()  # the pong, which would wait in memory with all the others
+            self.conn.data_to_send()  # drops the pong: the client does not read, so it would stay in memory
 
     def handle_close(self, event: Any) -> None:
         super().handle_close(event)
         self._start_discarding()
 
-    # ------------------------------------------------------------------------------------------------ what is wrong
+    # ------------------------------------------------------------------------------------------------ errors
     def _close_for_limit(self, code: int, limit: str, reason: str) -> None:
-        """A bound is reached. A connection of ours closes itself by that, in its own words."""
+        """Closes the connection for a limit. An attached `Connection` does so itself, and calls the hooks."""
         connection = self._connection
         if connection is None or self.close_sent:
             self._fail(code, reason)
@@ -343,7 +350,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
         self._send_failure()
 
     def _send_failure(self) -> None:
-        """Tells the client how it has broken the protocol, unless it was sent a close frame before."""
+        """Sends the close frame or error response of the parser, and closes the socket soon."""
         self._start_discarding()
         self.transport.write(b"".join(self.conn.data_to_send()))
         if not self.close_sent:
@@ -357,8 +364,10 @@ class FairProtocol(WebSocketsSansIOProtocol):
         self._close_soon()
 
     def _start_discarding(self) -> None:
-        """What still comes is nothing any more, but read: to close with bytes unread makes TCP answer them with a
-        reset, which may overtake the close frame."""
+        """Discards data from now on, but still reads it.
+
+        If a socket is closed with unread bytes, TCP sends a reset, which may overtake the close frame.
+        """
         self._is_discarding = True
         self._unparsed = bytearray()
         self._fragments = None
@@ -368,19 +377,19 @@ class FairProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     def _close_soon(self) -> None:
-        """Closes the socket soon: the client has been sent its close frame, and whether it answers cannot be told."""
+        """Closes the socket after ``LINGER`` seconds. The client's answer to the close frame is discarded unseen."""
         if self.close_timer is not None:
             self.close_timer.cancel()
         self.close_timer = self.loop.call_later(LINGER, self._close)
         if self.transport.can_write_eof() and not self.transport.is_closing():
-            with suppress(OSError):  # the peer is gone already, as we are about to be told
+            with suppress(OSError):  # the client has gone; `connection_lost` follows
                 self.transport.write_eof()
 
     def _close(self) -> None:
         self.transport.close()
         self._abort_unsent()
 
-    # ------------------------------------------------------------------------------------------------ the app's side
+    # ------------------------------------------------------------------------------------------------ for the app
     async def receive(self) -> Any:
         queue = self.queue
         if queue.empty():
@@ -396,10 +405,10 @@ class FairProtocol(WebSocketsSansIOProtocol):
     async def _send_other(self, sending: Coroutine[Any, Any, None]) -> None:
         await sending
         if self.close_sent:
-            self.handshake_complete = True  # refused over HTTP; uvicorn would log an error for each
-            if self._is_discarding and self.conn.state is State.CLOSING:  # its answer is among what is discarded
+            self.handshake_complete = True  # for a handshake refused over HTTP; else uvicorn logs an error
+            if self._is_discarding and self.conn.state is State.CLOSING:  # its answer to the close frame is discarded
                 self._close_soon()
-        if self._unparsed:  # accepted; or closed, and the peer's close frame is among it
+        if self._unparsed:  # frames sent with the handshake, or the client's close frame
             self._continue()
 
     # ------------------------------------------------------------------------------------------------ handshakes
@@ -409,7 +418,9 @@ class FairProtocol(WebSocketsSansIOProtocol):
             self.logger.warning("Exceeded concurrency limit.")
             self._reject(503, "Too many connections.\n")
         elif event.headers.get_all("Sec-WebSocket-Version") != ["13"]:
-            self._reject(426, "Sec-WebSocket-Version is 13.\n", {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"})
+            self._reject(
+                426, "Sec-WebSocket-Version must be 13.\n", {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+            )
         else:
             super().handle_connect(event)
             if not self.close_sent:
@@ -424,16 +435,16 @@ class FairProtocol(WebSocketsSansIOProtocol):
 
     def handle_events(self) -> None:
         super().handle_events()
-        if self.conn.handshake_exc is not None and not self.handshake_initiated:  # a body, or too many headers: 431
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:  # it has a body, or too many headers
             self._send_refusal()
 
     def _send_refusal(self) -> None:
-        """The handshake is answered by an error: what is there to be sent, or 400 where its parser has no answer."""
+        """Sends the parser's error response, or 400 if it has none, and closes the socket."""
         self.handshake_complete = self.close_sent = True
         self.transport.write(b"".join(self.conn.data_to_send()) or NO_HANDSHAKE)
         self.transport.close()
 
-    # ------------------------------------------------------------------------------------------------ the end
+    # ------------------------------------------------------------------------------------------------ closing
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
         self._abort_unsent()
@@ -444,7 +455,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
             self._abort_timer = self.loop.call_later(self.close_timeout, self._abort_unsent)
 
     def _abort_unsent(self) -> None:
-        """Drops what the peer does not take: closing alone waits for it, for ever."""
+        """Aborts the socket if the client has not read all data: ``close()`` alone would wait for ever."""
         if self.transport.get_write_buffer_size():
             self.transport.abort()
 
