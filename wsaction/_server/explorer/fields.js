@@ -24,7 +24,7 @@ function makeField(document_, name, schema, required, changed) {
   };
   const box = required ? null : element("input", { type: "checkbox", id: `${id}-has`, "aria-label": `Send ${name}` });
   const label = element("label", { for: required ? id : `${id}-has` }, name);
-  const head = element("div", { class: "head" }, box, label, element("span", { class: "faint" }, wordsFor(document_, schema)));
+  const head = element("div", { class: "head" }, box, label, element("span", { class: "faint" }, describeType(document_, schema)));
   const show = () => {
     if (required || box.checked) build();
     holder.hidden = !(required || box.checked);
@@ -71,13 +71,13 @@ function string(document_, schema, changed, id) {
 }
 
 function number(document_, schema, changed, id) {
-  const whole = schema.type === "integer";
-  const node = element("input", { id, oninput: changed, inputmode: whole ? "numeric" : "decimal", autocomplete: "off" });
+  const isInteger = schema.type === "integer";
+  const node = element("input", { id, oninput: changed, inputmode: isInteger ? "numeric" : "decimal", autocomplete: "off" });
   const read = () => {
     const text = node.value.trim();
     const value = Number(text);
     if (text === "" || !Number.isFinite(value)) throw new Mistake("A number is needed here.", node);
-    if (whole && !Number.isSafeInteger(value)) throw new Mistake("A whole number is needed here.", node);
+    if (isInteger && !Number.isSafeInteger(value)) throw new Mistake("A whole number is needed here.", node);
     return value;
   };
   return { node, read, write: (value) => (node.value = value ?? "") };
@@ -85,8 +85,8 @@ function number(document_, schema, changed, id) {
 
 function choice(document_, schema, changed, id) {
   const values = schema.enum ?? [schema.const];
-  const say = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-  const node = element("select", { id, onchange: changed }, values.map((one, at) => element("option", { value: String(at) }, say(one))));
+  const labelOf = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+  const node = element("select", { id, onchange: changed }, values.map((one, at) => element("option", { value: String(at) }, labelOf(one))));
   const write = (value) => {
     const at = values.findIndex((one) => JSON.stringify(one) === JSON.stringify(value));
     if (at >= 0) node.selectedIndex = at;

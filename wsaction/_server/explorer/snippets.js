@@ -28,14 +28,14 @@ function pythonSnippet(url, frame, facts) {
   const { action, route, request_id, ...keys } = frame;
   const isLive = action === "subscribe" && facts.typescript?.subscribe !== undefined;
   const { since, snapshot } = isLive ? keys : {};
-  const told = isLive
+  const args = isLive
     ? [...(since ? [`since=Position(${asPython(since.epoch)}, ${asPython(since.offset)})`] : []), ...(snapshot ? ["snapshot=True"] : [])]
     : pythonArguments(keys);
-  const given = [...(isLive ? [] : [action]), ...(isLive || route ? [route ?? ""] : [])].map((one) => JSON.stringify(one));
-  const all = [...given, ...told].join(", ");
-  const call = [`        print(await client.call(${all}))`];
-  const stream = [`        async for item in client.stream(${all}):`, "            print(item)"];
-  const live = [`        async with client.subscribe(${all}) as events:`, "            async for event in events:", "                print(event)"];
+  const addressed = [...(isLive ? [] : [action]), ...(isLive || route ? [route ?? ""] : [])].map((one) => JSON.stringify(one));
+  const list = [...addressed, ...args].join(", ");
+  const call = [`        print(await client.call(${list}))`];
+  const stream = [`        async for item in client.stream(${list}):`, "            print(item)"];
+  const live = [`        async with client.subscribe(${list}) as events:`, "            async for event in events:", "                print(event)"];
   return [
     "import asyncio",
     "",
@@ -70,9 +70,9 @@ function ownArguments(kind, names, frame, payload, captures) {
   const options = { ...(since && { since }), ...(snapshot && { snapshot }), ...(Object.keys(query).length && { query }) };
   const params = Object.fromEntries(Object.entries(frame).filter(([name]) => !hidden.includes(name)));
   const takes = Object.keys(payload.properties).some((name) => !hidden.includes(name));
-  const told = [...(Object.keys(captures).length ? [captures] : []), ...(takes ? [params] : []), options];
-  while (told.length && !Object.keys(told.at(-1)).length) told.pop();
-  return told;
+  const args = [...(Object.keys(captures).length ? [captures] : []), ...(takes ? [params] : []), options];
+  while (args.length && !Object.keys(args.at(-1)).length) args.pop();
+  return args;
 }
 
 /**
@@ -85,8 +85,8 @@ function typescriptSnippet(url, frame, facts, payload, captures) {
   const isOwn = captures !== null && Object.keys(names).length > 0;
   const wantsStream = isOwn ? names.stream && (frame.stream === true || !names.call) : facts.streams || frame.stream === true;
   const kind = wantsStream ? "stream" : isOwn ? Object.keys(names)[0] : "call";
-  const given = isOwn ? ownArguments(kind, names, frame, payload, captures) : [action, route, keys];
-  const call = `client.${isOwn ? names[kind] : `$${kind}`}(${given.map(asTypeScript).join(", ")})`;
+  const args = isOwn ? ownArguments(kind, names, frame, payload, captures) : [action, route, keys];
+  const call = `client.${isOwn ? names[kind] : `$${kind}`}(${args.map(asTypeScript).join(", ")})`;
   const body = { stream: `for await (const item of ${call}) console.log(item);`, subscribe: `for await (const event of await ${call}) console.log(event);` };
   return [
     'import { Client } from "./client.js"; // wsaction codegen typescript MODULE:APP -o client.ts',

@@ -1,8 +1,8 @@
 // Views: what happened, as lists: the calls with their replies, and the log of events.
 
-const MOST_EVENTS = 500;
-const MOST_ROWS = 200;
-const SHOWN_ITEMS = 50;
+const MAX_EVENTS = 500;
+const MAX_ROWS = 200;
+const MAX_SHOWN_ITEMS = 50;
 
 const MEANINGS = { running: "running", lost: "connection lost", sent: "sent" };
 
@@ -62,7 +62,7 @@ class CallsView {
     const parts = [
       element("span", { class: "status" }, MEANINGS[call.status] ?? String(call.status)),
       element("span", { class: "what" }, element("b", {}, call.frame.action ?? "?"), " ", element("span", { class: "faint" }, call.frame.route ?? "")),
-      element("span", { class: "time" }, time || call.at.toLocaleTimeString()),
+      element("span", { class: "time" }, time || call.sentAt.toLocaleTimeString()),
     ];
     if (call.count) parts.splice(2, 0, element("span", { class: "faint" }, `${call.count} items`));
     return parts;
@@ -77,21 +77,21 @@ class CallsView {
   /** Adds the items that came since the last time; the newest are shown, and in sight. */
   addItems(parts, call) {
     const { items } = parts;
-    const fresh = Math.min(call.count - parts.drawn, call.items.length, SHOWN_ITEMS);
-    if (fresh <= 0) return;
+    const added = Math.min(call.count - parts.drawn, call.items.length, MAX_SHOWN_ITEMS);
+    if (added <= 0) return;
     parts.drawn = call.count;
     const atEnd = items.scrollHeight - items.scrollTop - items.clientHeight < 40;
-    for (const item of call.items.slice(-fresh)) items.append(element("li", {}, asCode(item)));
-    while (items.children.length > SHOWN_ITEMS) items.firstChild.remove();
+    for (const item of call.items.slice(-added)) items.append(element("li", {}, asCode(item)));
+    while (items.children.length > MAX_SHOWN_ITEMS) items.firstChild.remove();
     if (atEnd) items.scrollTop = items.scrollHeight;
   }
 
   buttons(call) {
     const quiet = (text, onclick) => element("button", { type: "button", class: "quiet", onclick }, text);
-    const made = [quiet("Edit and send again", () => this.load(call))];
-    if (call.status === "running") made.unshift(element("button", { type: "button", class: "cancel", onclick: () => this.cancel(call) }, "Cancel"));
-    if (call.reply) made.push(quiet("Copy reply", () => copy(JSON.stringify(call.reply, null, 2), "the reply")));
-    return made;
+    const buttons = [quiet("Edit and send again", () => this.load(call))];
+    if (call.status === "running") buttons.unshift(element("button", { type: "button", class: "cancel", onclick: () => this.cancel(call) }, "Cancel"));
+    if (call.reply) buttons.push(quiet("Copy reply", () => copy(JSON.stringify(call.reply, null, 2), "the reply")));
+    return buttons;
   }
 }
 
@@ -122,7 +122,7 @@ class EventsView {
     const entry = { message, text: JSON.stringify(message).toLowerCase() };
     entry.node = eventRow(message, new Date());
     this.entries.unshift(entry);
-    this.entries.splice(MOST_EVENTS);
+    this.entries.splice(MAX_EVENTS);
     this.seen();
     if (this.frozen) this.missed += 1;
     if (!this.waiting) this.waiting = requestAnimationFrame(() => ((this.waiting = 0), this.draw()));
@@ -152,11 +152,11 @@ class EventsView {
     const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const entries = this.frozen ?? this.entries;
     const shown = entries.filter((one) => words.every((word) => one.text.includes(word)));
-    const nothing = entries.length ? "No event matches the filter." : "Events of what you subscribe to appear here, and those that the server pushes.";
+    const emptyText = entries.length ? "No event matches the filter." : "Events of what you subscribe to appear here, and those that the server pushes.";
     this.pause.textContent = this.frozen ? (this.missed ? `Go on (${this.missed} new)` : "Go on") : "Pause";
     this.pause.setAttribute("aria-pressed", String(this.frozen !== null));
-    this.list.replaceChildren(...shown.slice(0, MOST_ROWS).map((one) => one.node));
-    if (!shown.length) this.list.append(element("li", { class: "empty" }, nothing));
+    this.list.replaceChildren(...shown.slice(0, MAX_ROWS).map((one) => one.node));
+    if (!shown.length) this.list.append(element("li", { class: "empty" }, emptyText));
   }
 }
 
