@@ -255,7 +255,7 @@ def test_what_is_wrong_is_told_where_it_is(page: Page, serve: Any) -> None:
     page.open(serve(make()).url("/docs#ws.boards.board.cards.create", "http"))
     page.state("open")
     page.send()
-    assert page.one(".problem").text == "A number is needed here."
+    assert page.one(".problem").text == "Enter a number."
     assert page.field("board").get_attribute("aria-invalid") == "true"
     page.field("board").send_keys("7")
     page.one("#frame").clear()
@@ -329,9 +329,9 @@ def test_subscriptions_have_a_log_that_filters_and_pauses(page: Page, serve: Any
     filtered.send_keys("x", Keys.BACKSPACE)
     page.button("Pause")
     page.button("Subscribe")
-    page.until(lambda: "Go on (2 new)" in page.texts("#events .bar button"))
+    page.until(lambda: "Resume (2 new)" in page.texts("#events .bar button"))
     assert len(page.texts(".events li")) == 2
-    page.button("Go on (2 new)")
+    page.button("Resume (2 new)")
     page.until(lambda: len(page.texts(".events li")) == 4)
     page.button("Clear")
     assert page.texts(".events li.empty") != []

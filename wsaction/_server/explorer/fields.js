@@ -1,5 +1,6 @@
-// Fields: forms from schemas. A control has `node`, `read()` (which throws a Mistake) and `write(value)`.
+// Fields: builds forms from schemas. A control has `node`, `read()`, which may throw a Mistake, and `write(value)`.
 
+/** An invalid input of the user, with the control to show it at. */
 class Mistake extends Error {
   constructor(message, node) {
     super(message);
@@ -9,7 +10,7 @@ class Mistake extends Error {
 
 let fieldCount = 0;
 
-/** A named value of an object: its label, its control, and a box to leave it out where it need not be there. */
+/** A named value of an object: its label, its control and, if it is optional, a checkbox to include it. */
 function makeField(document_, name, schema, required, changed) {
   const { schema: plain } = kindOf(document_, schema);
   const id = `field-${++fieldCount}`;
@@ -55,7 +56,7 @@ function makeField(document_, name, schema, required, changed) {
   };
 }
 
-/** The control for a schema. */
+/** Creates the control for a schema. */
 function makeControl(document_, schema, changed, id) {
   const { kind, schema: plain, nullable } = kindOf(document_, schema);
   const makers = { choice, string, integer: number, number, boolean, object, array, json };
@@ -76,8 +77,8 @@ function number(document_, schema, changed, id) {
   const read = () => {
     const text = node.value.trim();
     const value = Number(text);
-    if (text === "" || !Number.isFinite(value)) throw new Mistake("A number is needed here.", node);
-    if (isInteger && !Number.isSafeInteger(value)) throw new Mistake("A whole number is needed here.", node);
+    if (text === "" || !Number.isFinite(value)) throw new Mistake("Enter a number.", node);
+    if (isInteger && !Number.isSafeInteger(value)) throw new Mistake("Enter a whole number.", node);
     return value;
   };
   return { node, read, write: (value) => (node.value = value ?? "") };
@@ -104,7 +105,7 @@ function json(document_, schema, changed, id) {
     try {
       return JSON.parse(node.value);
     } catch (error) {
-      throw new Mistake(node.value.trim() ? `This is no JSON: ${error.message}` : "JSON is needed here.", node);
+      throw new Mistake(node.value.trim() ? `Invalid JSON: ${error.message}` : "Enter JSON.", node);
     }
   };
   return { node, read, write: (value) => (node.value = JSON.stringify(value, null, 2)) };
@@ -114,7 +115,7 @@ function object(document_, schema, changed, id) {
   const required = schema.required ?? [];
   const fields = Object.entries(schema.properties).map(([name, one]) => makeField(document_, name, one, required.includes(name), changed));
   const node = element("div", { class: "nested", id, role: "group" }, fields.map((one) => one.node));
-  const others = {}; // keys that the schema does not name, of what was loaded
+  const others = {}; // keys of a loaded value that the schema does not name
   const read = () => ({ ...others, ...readFields(fields) });
   const write = (value) => {
     for (const name of Object.keys(others)) delete others[name];

@@ -1,4 +1,4 @@
-// Page: the tree of routes and actions, the form of one action, and what happens when it is sent.
+// Page: the tree of routes and actions, the form of an action, and sending its frame.
 
 const setting = (name) => document.querySelector(`meta[name="wsaction:${name}"]`).content;
 const ROOT = new URL(setting("root"), location.href);
@@ -42,7 +42,7 @@ class Explorer {
   chooseChannel(name) {
     this.channel = name;
     if (name === undefined) {
-      byId("form").append(element("p", { class: "empty" }, "This app has no connection routes that can be explored."));
+      byId("form").append(element("p", { class: "empty" }, "This app has no connections to explore."));
       return;
     }
     const channel = this.contract.channels[name];
@@ -63,7 +63,7 @@ class Explorer {
   }
 
   changeChannel(name) {
-    history.replaceState(null, "", location.pathname + location.search); // its action is another connection's
+    history.replaceState(null, "", location.pathname + location.search); // the action in the hash belongs to another connection
     this.chooseChannel(name);
   }
 
@@ -87,7 +87,7 @@ class Explorer {
   state(name, text) {
     const needsSignIn = this.contract["x-wsaction"].authentication.first_frame && !this.socket?.credential;
     const shown = name === "open" && needsSignIn ? `${text}; sign in first` : text;
-    if (byId("connection").dataset.state !== name) byId("said").textContent = shown; // not each second of a wait
+    if (byId("connection").dataset.state !== name) byId("said").textContent = shown; // screen readers must not hear each second of a countdown
     byId("connection").dataset.state = name;
     byId("state").textContent = shown;
     this.nameSignIn();
@@ -163,7 +163,7 @@ class Explorer {
     );
   }
 
-  /** Arrow keys go through the actions. */
+  /** Moves the focus through the actions by the arrow keys. */
   moveFocus(event) {
     if (!["ArrowDown", "ArrowUp"].includes(event.key)) return;
     const links = [...byId("tree").querySelectorAll("a")];
@@ -193,7 +193,7 @@ class Explorer {
     this.query = element("input", { id: "query", oninput: changed, placeholder: (facts.query ?? ["page"]).map((name) => `${name}=…`).join("&"), autocomplete: "off", spellcheck: "false" });
     const own = Object.entries(payload.properties).filter(([name]) => !["action", "route", "request_id"].includes(name));
     this.fields = own.map(([name, schema]) => makeField(this.contract, name, schema, payload.required.includes(name), changed));
-    this.text = element("textarea", { id: "frame", class: "code", rows: "6", spellcheck: "false", oninput: () => this.setHandmade(true), placeholder: "What is sent, once the form is filled in." });
+    this.text = element("textarea", { id: "frame", class: "code", rows: "6", spellcheck: "false", oninput: () => this.setHandmade(true), placeholder: "The frame appears here when the form is complete." });
     this.problem = element("p", { class: "problem", id: "problem", role: "alert", hidden: true });
     byId("form").replaceChildren(
       this.heading(one, route),
@@ -209,7 +209,7 @@ class Explorer {
             this.copyButton("Python", () => pythonSnippet(this.address(), this.buildFrame(), facts)),
             this.copyButton("TypeScript", () => this.asTypeScript()),
             this.reset = element("button", { type: "button", class: "quiet small", hidden: true, onclick: () => this.setHandmade(false) }, "Back to the form"))),
-        element("div", { class: "buttons sticky" }, // what is wrong is told where it is seen, however long the form is
+        element("div", { class: "buttons sticky" }, // stays in sight, so that errors are seen below a long form
           this.problem,
           element("button", { type: "submit", class: "send primary", disabled: !this.socket.isOpen, title: "Ctrl+Enter" }, "Send"),
           element("span", { id: "outcome", class: "faint", role: "status" }))),
@@ -245,17 +245,17 @@ class Explorer {
     return shown.length ? element("fieldset", {}, element("legend", {}, name), shown) : null;
   }
 
-  /** What is answered, as schemas. */
+  /** The schemas of the replies. */
   replySchemas({ operation }) {
     const replies = operation.reply.messages
       .map(({ $ref }) => follow(this.contract, $ref))
       .filter((message) => message.payload?.properties?.data)
       .map(({ payload: { properties } }) => [properties.status.const === 206 ? "Each item" : "Reply", properties.data]);
-    return element("details", { class: "about" }, element("summary", {}, "What is answered"),
+    return element("details", { class: "about" }, element("summary", {}, "Replies"),
       replies.map(([name, schema]) => element("div", {}, element("h3", {}, name), asCode(this.inlined(schema)))));
   }
 
-  /** A schema with its references replaced, a few levels deep. */
+  /** A schema with its references replaced, four levels deep. */
   inlined(schema, depth = 0) {
     if (schema === null || typeof schema !== "object") return schema;
     if (Array.isArray(schema)) return schema.map((one) => this.inlined(one, depth));
@@ -274,7 +274,7 @@ class Explorer {
     return element("button", { type: "button", class: "quiet small", onclick: click, "aria-label": `Copy as ${what}` }, what);
   }
 
-  /** The frame that the form says. Throws a Mistake. */
+  /** The frame from the form or the text field. Throws a Mistake if the input is invalid. */
   buildFrame() {
     if (this.handmade) return parsedFrame(this.text);
     const { facts } = this.current;
@@ -285,20 +285,20 @@ class Explorer {
     return { action: facts.action, ...(route ? { route } : {}), ...readFields(this.fields) };
   }
 
-  /** What stands in the braces of the route. */
+  /** The values for the braces of the route. */
   captures() {
     if (this.free) return { route: this.free.value };
     return Object.fromEntries(this.routeFields.filter((field) => field.present()).map((field) => [field.name, field.read()]));
   }
 
-  /** The route as it is without the captures that are left out. */
+  /** The form of the route that has exactly the given captures. */
   routeTemplate(values) {
     const names = this.routeFields.map((field) => field.name);
     const fits = (form) => names.every((name) => form.includes(`{${name}}`) === name in values);
     return this.forms?.find(fits) ?? this.current.facts.route;
   }
 
-  /** The same frame by the generated client; a frame that was written by hand, by its general methods. */
+  /** The frame as a program with the generated client. A frame written by hand uses `$call` or `$stream`. */
   asTypeScript() {
     const { facts, payload } = this.current;
     const captures = this.handmade ? null : this.captures();
@@ -311,7 +311,7 @@ class Explorer {
       this.text.value = JSON.stringify(this.buildFrame(), null, 2);
       this.problem.hidden = true;
     } catch (mistake) {
-      if (!(mistake instanceof Mistake)) throw mistake; // the form is not complete yet
+      if (!(mistake instanceof Mistake)) throw mistake; // the form is not complete yet, which is no error
     }
     this.text.rows = Math.min(16, this.text.value.split("\n").length + 1);
   }
@@ -331,7 +331,7 @@ class Explorer {
       this.problem.hidden = true;
       this.latest = this.socket.send(JSON.stringify(frame), frame);
       this.showTab("calls");
-      if (innerWidth <= 1080) document.querySelector("aside").scrollIntoView({ block: "start" }); // it is below the form
+      if (innerWidth <= 1080) document.querySelector("aside").scrollIntoView({ block: "start" }); // on a narrow screen, the calls are below the form
     } catch (mistake) {
       this.showMistake(mistake);
     }
@@ -355,7 +355,7 @@ class Explorer {
     node.removeAttribute("aria-describedby");
   }
 
-  /** Puts a call that was made back into the form. */
+  /** Loads the frame of a call into the form. */
   load({ frame }) {
     const one = this.actions.find((each) => each.channel === this.channel && each.facts.action === frame.action && matches(each, frame.route ?? ""));
     if (one && one !== this.current) {
@@ -377,14 +377,14 @@ class Explorer {
     const schemes = Object.entries(this.contract.components.securitySchemes ?? {});
     const value = element("textarea", { id: "credential", rows: "3", class: "code", autocomplete: "off", spellcheck: "false", placeholder: "A token, or JSON for $auth" });
     const choices = [
-      ways.bearer && ["bearer", "Bearer token, as a sub-protocol of the handshake"],
-      ways.auth_frame && ["frame", "In a frame, $auth"],
-      ["cookie", "By the cookies of this site, nothing to enter"],
+      ways.bearer && ["bearer", "Bearer token, sent as a subprotocol of the handshake"],
+      ways.auth_frame && ["frame", "In an $auth frame"],
+      ["cookie", "By the cookies of this site"],
     ].filter(Boolean);
     const radios = choices.map(([way, label], at) => element("label", { class: "radio" }, element("input", { type: "radio", name: "way", value: way, checked: at === 0 }), label));
     const way = () => dialog.querySelector("input[name=way]:checked").value;
     const token = labelled("Token", value);
-    const chosen = () => (token.hidden = way() === "cookie"); // which the browser has already
+    const chosen = () => (token.hidden = way() === "cookie"); // the browser sends the cookies
     const submit = (event) => {
       event.preventDefault();
       dialog.close();
@@ -395,7 +395,7 @@ class Explorer {
       element("h2", { id: "dialog-title" }, "Sign in"),
       schemes.map(([name, scheme]) => element("p", { class: "hint" }, element("b", {}, name), prose(scheme.description ? `: ${scheme.description}` : ""))),
       radios, token,
-      element("p", { class: "hint" }, "It is kept in this page until it is closed, and nowhere else."),
+      element("p", { class: "hint" }, "The credential is kept only in this page, until you close it."),
       element("div", { class: "buttons" }, element("button", { type: "submit", class: "primary" }, "Sign in"),
         element("button", { type: "button", class: "quiet", onclick: () => (dialog.close(), this.present(null)) }, "Sign out"),
         element("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close")),
@@ -405,14 +405,14 @@ class Explorer {
     value.focus();
   }
 
-  /** Takes a credential, or none, and makes the connection know of it. */
+  /** Signs in with a credential, or out with null: by `$auth` on the open connection, or by connecting again. */
   async present(credential) {
     this.socket.credential = credential?.way === "cookie" ? null : credential;
     if (credential?.way !== "frame" || !this.socket.isOpen) return this.connect();
     const reply = await this.socket.ask({ action: "$auth", data: credential.value });
-    if (reply && reply.status !== 200) this.socket.credential = null; // or it would be sent with each new connection
+    if (reply && reply.status !== 200) this.socket.credential = null; // else every new connection would send it
     this.nameSignIn();
-    toast(reply?.status === 200 ? "Signed in" : `Not signed in: ${reply?.errors[0]?.msg ?? "the connection ended"}`);
+    toast(reply?.status === 200 ? "Signed in" : `Not signed in: ${reply?.errors[0]?.msg ?? "the connection closed"}`);
   }
 
   nameSignIn() {
@@ -447,7 +447,7 @@ class Explorer {
   }
 }
 
-/** A template with values in its braces. */
+/** A template with its braces replaced by values. */
 function fillTemplate(template, values, write) {
   return template.replace(/\{(\w+)\}/g, (all, name) => (name in values ? write(String(values[name])) : all));
 }
@@ -466,9 +466,9 @@ function parsedFrame(area) {
   try {
     frame = JSON.parse(area.value);
   } catch (error) {
-    throw new Mistake(`The frame is no JSON: ${error.message}`, area);
+    throw new Mistake(`The frame is invalid JSON: ${error.message}`, area);
   }
-  if (frame === null || typeof frame !== "object" || Array.isArray(frame)) throw new Mistake("A frame is a JSON object.", area);
+  if (frame === null || typeof frame !== "object" || Array.isArray(frame)) throw new Mistake("A frame must be a JSON object.", area);
   return frame;
 }
 
@@ -496,11 +496,11 @@ async function start() {
   byId("theme").addEventListener("click", changeTheme);
   try {
     const answer = await fetch(new URL(setting("asyncapi"), location.href));
-    if (!answer.ok) throw new Error(`it answered HTTP ${answer.status}`);
+    if (!answer.ok) throw new Error(`the server answered HTTP ${answer.status}`);
     window.explorer = new Explorer(await answer.json());
   } catch (error) {
     byId("failure").hidden = false;
-    byId("failure").textContent = `The AsyncAPI document cannot be shown: ${error.message}.`;
+    byId("failure").textContent = `The AsyncAPI document cannot be loaded: ${error.message}.`;
     console.error(error);
   }
 }

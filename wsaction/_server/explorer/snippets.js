@@ -1,6 +1,6 @@
-// Snippets: a frame as Python or TypeScript that sends it.
+// Snippets: Python and TypeScript programs that send a frame.
 
-/** A value as Python writes it. */
+/** A value as a Python literal. */
 function asPython(value) {
   if (value === null) return "None";
   if (typeof value === "boolean") return value ? "True" : "False";
@@ -11,13 +11,13 @@ function asPython(value) {
   return JSON.stringify(value);
 }
 
-// What cannot be written as name=value in a call of the client: Python's keywords, and its own parameters.
+// Names that cannot be keyword arguments of a client call: Python's keywords and the client's own parameters.
 const RESERVED = new Set(
   ("False None True and as assert async await break class continue def del elif else except finally for from global if " +
     "import in is lambda nonlocal not or pass raise return try while with yield returns timeout params self").split(" "),
 );
 
-/** The parameters of an action, as arguments. */
+/** The parameters of an action as Python arguments. */
 function pythonArguments(keys) {
   const names = Object.keys(keys);
   if (!names.every((name) => /^[A-Za-z_]\w*$/.test(name) && !RESERVED.has(name))) return [`params=${asPython(keys)}`];
@@ -52,7 +52,7 @@ function pythonSnippet(url, frame, facts) {
   ].join("\n");
 }
 
-/** A value as TypeScript writes it. */
+/** A value as a TypeScript literal. */
 function asTypeScript(value) {
   if (Array.isArray(value)) return `[${value.map(asTypeScript).join(", ")}]`;
   if (value === null || typeof value !== "object") return JSON.stringify(value);
@@ -60,7 +60,7 @@ function asTypeScript(value) {
   return members.length ? `{ ${members.join(", ")} }` : "{}";
 }
 
-/** What the method of a generated client takes: captures, parameters and options, each where there are any. */
+/** The arguments of a generated client's method: captures, parameters and options, without empty ones at the end. */
 function ownArguments(kind, names, frame, payload, captures) {
   const hidden = ["action", "route", "request_id"];
   if (kind === "subscribe") hidden.push("since", "snapshot");
@@ -76,8 +76,8 @@ function ownArguments(kind, names, frame, payload, captures) {
 }
 
 /**
- * A frame by the generated client: its own method where `captures` say what stands in the route's braces, or else the
- * general ones, which take any action and route.
+ * A program that sends a frame by the generated client. It calls the method of the action if `captures` has the values
+ * for the route's braces. If `captures` is null, it calls `$call` or `$stream`, which take any action and route.
  */
 function typescriptSnippet(url, frame, facts, payload, captures) {
   const { action, route = "", request_id, ...keys } = frame;

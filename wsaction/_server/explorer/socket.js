@@ -1,14 +1,14 @@
-// Socket: one connection with its calls and subscriptions, which comes back by itself.
-// It tells its owner `state(name, text)`, `changed(call)`, `event(message)`, `closed(code)`.
+// Socket: one connection with its calls and subscriptions. It reconnects automatically.
+// It calls its owner's `state(name, text)`, `changed(call)`, `event(message)`, `subscribed()`, `closed(code, reason)`.
 
 const MAX_CALLS = 100;
-const MAX_ITEMS = 200; // of a stream that are kept
+const MAX_ITEMS = 200; // kept of a stream
 const FIRST_DELAY = 500; // milliseconds
 const MAX_DELAY = 30_000;
-const PING_INTERVAL = 60_000; // so that the server does not find it idle
+const PING_INTERVAL = 60_000; // keeps the server from closing the connection as idle
 const PASSING_STATUSES = [408, 425, 429];
 
-/** Whether a close code says that connecting again changes nothing: the rule of wsaction/_protocol/close_codes.py. */
+/** Whether a close code is final, so that the client must not reconnect: the rule of wsaction/_protocol/close_codes.py. */
 function refuses(code) {
   return code === 1008 || (code >= 4400 && code < 4500 && !PASSING_STATUSES.includes(code - 4000));
 }
@@ -17,14 +17,14 @@ class Socket {
   constructor(owner) {
     this.owner = owner;
     this.calls = []; // newest first
-    this.subscriptions = new Map(); // by route, what to come back with
+    this.subscriptions = new Map(); // route to the position to resume from
     this.credential = null; // {way: "bearer" | "frame", value}; in memory only
     this.url = null;
     this.stayConnected = false;
     this.attempt = 0;
     this.number = 0;
     this.pending = new Map();
-    this.internal = new Map(); // calls of our own, by request_id
+    this.internal = new Map(); // request_id to callback, for the explorer's own frames
     addEventListener("online", () => this.stayConnected && !this.isOpen && this.open());
   }
 
@@ -32,7 +32,7 @@ class Socket {
     return this.socket?.readyState === WebSocket.OPEN;
   }
 
-  /** Connects to an address, and stays connected. */
+  /** Connects to an address, and reconnects until `disconnect()`. */
   connect(url) {
     if (url !== this.url) this.clearSubscriptions();
     this.url = url;
@@ -96,7 +96,7 @@ class Socket {
     clearInterval(this.pings);
     this.socket = null;
     this.endPending();
-    if (opened) this.owner.closed(close.code, close.reason); // tries that fail are no news
+    if (opened) this.owner.closed(close.code, close.reason); // failed attempts are not logged
     if (!this.stayConnected) return;
     if (refuses(close.code)) {
       this.stayConnected = false;
@@ -107,7 +107,7 @@ class Socket {
     this.countDown(performance.now() + delay, opened ? `Lost (${close.code})` : "Not reachable, or refused");
   }
 
-  /** Says how long it still is until the next attempt, and begins it. */
+  /** Shows the time left until the next attempt, then starts it. */
   countDown(until, reason) {
     const left = until - performance.now();
     if (left <= 0) return this.open();
@@ -131,7 +131,7 @@ class Socket {
   }
 
   // frames
-  /** Sends a frame of the protocol's own; resolves to the reply, or to null where the connection ends first. */
+  /** Sends a frame of the explorer's own. Resolves to the reply, or to null if the connection closes first. */
   ask(frame) {
     if (!this.isOpen) return Promise.resolve(null);
     const id = `explorer-${++this.number}`;
@@ -141,7 +141,7 @@ class Socket {
     });
   }
 
-  /** Sends the text of a frame; gives the call that follows from it. */
+  /** Sends the text of a frame. Returns the call. */
   send(text, frame) {
     const call = { id: frame.request_id, frame, text, sentAt: new Date(), start: performance.now(), status: "running", items: [], count: 0, reply: null };
     this.calls.unshift(call);
@@ -184,7 +184,7 @@ class Socket {
       this.internal.get(message.request_id)(message);
       this.internal.delete(message.request_id);
     } else {
-      this.owner.event({ event: "reply to nothing", route: message.route ?? "", data: message, ours: true });
+      this.owner.event({ event: "unexpected reply", route: message.route ?? "", data: message, ours: true });
     }
   }
 
@@ -193,7 +193,7 @@ class Socket {
     this.owner.changed(call);
   }
 
-  /** Keeps in mind what is subscribed to, and since when. */
+  /** Updates the subscriptions and their positions from a reply. */
   trackSubscription(frame, reply) {
     const route = (frame.route ?? "").split("?", 1)[0];
     if (frame.action === "subscribe" && reply.status === 200) {
@@ -208,7 +208,7 @@ class Socket {
     this.owner.subscribed();
   }
 
-  /** Lets go of all subscriptions. */
+  /** Removes all subscriptions. */
   clearSubscriptions() {
     this.subscriptions.clear();
     this.owner.subscribed();
@@ -223,7 +223,7 @@ class Socket {
   }
 }
 
-/** The position to come back with: one that was recovered does not go back. */
+/** The position to resume from: the later one if the events in between were recovered. */
 function laterPosition(position, known) {
   return position && known ? { ...position, offset: Math.max(position.offset, known.offset) } : position;
 }

@@ -1,4 +1,4 @@
-// Views: what happened, as lists: the calls with their replies, and the log of events.
+// Views: the list of calls with their replies, and the log of events.
 
 const MAX_EVENTS = 500;
 const MAX_ROWS = 200;
@@ -10,11 +10,11 @@ const MEANINGS = { running: "running", lost: "connection lost", sent: "sent" };
 class CallsView {
   constructor(node, { load, cancel }) {
     Object.assign(this, { node, load, cancel, rows: new Map(), changed: new Set() });
-    this.empty = element("p", { class: "empty" }, "What you send appears here, with its reply.");
+    this.empty = element("p", { class: "empty" }, "Your calls and their replies appear here.");
     node.append(this.empty);
   }
 
-  /** Shows a call, or what has changed of it, with the next picture. */
+  /** Draws a new or changed call in the next animation frame. */
   show(call) {
     if (!this.changed.size) requestAnimationFrame(() => this.draw());
     this.changed.add(call);
@@ -29,7 +29,7 @@ class CallsView {
     const row = this.rows.get(call) ?? this.rowFor(call);
     row.parts.summary.replaceChildren(...this.summary(call));
     this.addItems(row.parts, call);
-    if (row.parts.shown === call.status) return; // so that what is being clicked stays where it is
+    if (row.parts.shown === call.status) return; // a button must not move while it is clicked
     row.parts.shown = call.status;
     row.dataset.status = typeof call.status === "number" ? String(call.status)[0] : call.status;
     row.parts.answer.replaceChildren(...this.answer(call));
@@ -74,7 +74,7 @@ class CallsView {
     return call.count ? [] : [asCode(call.reply.data)];
   }
 
-  /** Adds the items that came since the last time; the newest are shown, and in sight. */
+  /** Adds the new items of a stream. Keeps the newest, and scrolls to them if the list was at its end. */
   addItems(parts, call) {
     const { items } = parts;
     const added = Math.min(call.count - parts.drawn, call.items.length, MAX_SHOWN_ITEMS);
@@ -105,7 +105,7 @@ function errorLine(error) {
   );
 }
 
-/** The log of events: filtered, paused, cleared. */
+/** The log of events, with a filter, a pause and a clear button. */
 class EventsView {
   constructor(node, { seen, unsubscribe }) {
     Object.assign(this, { node, seen, unsubscribe, entries: [], frozen: null, missed: 0, waiting: 0 });
@@ -152,8 +152,8 @@ class EventsView {
     const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const entries = this.frozen ?? this.entries;
     const shown = entries.filter((one) => words.every((word) => one.text.includes(word)));
-    const emptyText = entries.length ? "No event matches the filter." : "Events of what you subscribe to appear here, and those that the server pushes.";
-    this.pause.textContent = this.frozen ? (this.missed ? `Go on (${this.missed} new)` : "Go on") : "Pause";
+    const emptyText = entries.length ? "No event matches the filter." : "Events of your subscriptions and events that the server pushes appear here.";
+    this.pause.textContent = this.frozen ? (this.missed ? `Resume (${this.missed} new)` : "Resume") : "Pause";
     this.pause.setAttribute("aria-pressed", String(this.frozen !== null));
     this.list.replaceChildren(...shown.slice(0, MAX_ROWS).map((one) => one.node));
     if (!shown.length) this.list.append(element("li", { class: "empty" }, emptyText));
