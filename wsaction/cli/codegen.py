@@ -103,26 +103,27 @@ def _write(files: Mapping[Path, str], check: bool) -> None:
         for file, text in files.items():
             put(text, file)
         return
-    stale = {file: known for file, text in files.items() if (known := read(file)) != text}
-    for file, known in stale.items():
-        told = "missing" if known is None else "out of date"
-        click.echo(f"{file} is {told}; run the command without --check", err=True)
+    stale = {file: content for file, text in files.items() if (content := read(file)) != text}
+    for file, content in stale.items():
+        state = "missing" if content is None else "out of date"
+        click.echo(f"{file} is {state}; run the command without --check", err=True)
     if stale:
         sys.exit(1)
 
 
 def _channel(document: dict[str, Any], path: str | None) -> str:
     """The name of the channel that is meant."""
-    ours: dict[str, Any] = {name: one["address"] for name, one in document["channels"].items() if "x-wsaction" in one}
-    told = ", ".join(repr((address or name).removeprefix("/")) for name, address in ours.items())
-    if path is None and len(ours) == 1:
-        return next(iter(ours))
+    channels = document["channels"].items()
+    addresses: dict[str, Any] = {name: channel["address"] for name, channel in channels if "x-wsaction" in channel}
+    paths = ", ".join(repr((address or name).removeprefix("/")) for name, address in addresses.items())
+    if path is None and len(addresses) == 1:
+        return next(iter(addresses))
     if path is None:
         raise click.UsageError(
-            f"the app has {len(ours)} connections; say which one with --path: {told or 'none of ours'}"
+            f"the app has {len(addresses)} connections; say which one with --path: {paths or 'none of ours'}"
         )
     wanted = "/" + re.sub(r"<(?:[^<>:]+:)?(\w+)>", r"{\1}", path).removeprefix("/")
-    for name, address in ours.items():
+    for name, address in addresses.items():
         if address == wanted or (address is None and name == path):
             return name
-    raise click.BadParameter(f"there is no connection {path!r}; there are {told or 'none'}", param_hint="--path")
+    raise click.BadParameter(f"there is no connection {path!r}; there are {paths or 'none'}", param_hint="--path")

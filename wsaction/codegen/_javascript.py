@@ -27,17 +27,18 @@ _QUERY = """
 (method_definition "?" @type)
 (optional_parameter "?" @type)
 
-(public_field_definition [(accessibility_modifier) (override_modifier) "readonly"] @word)
-(method_definition [(accessibility_modifier) (override_modifier)] @word)
-(implements_clause) @word
-(abstract_class_declaration "abstract" @word)
+(public_field_definition [(accessibility_modifier) (override_modifier) "readonly"] @modifier)
+(method_definition [(accessibility_modifier) (override_modifier)] @modifier)
+(implements_clause) @modifier
+(abstract_class_declaration "abstract" @modifier)
 
-[(interface_declaration) (type_alias_declaration) (ambient_declaration) (function_signature)] @whole
-(export_statement [(interface_declaration) (type_alias_declaration) (ambient_declaration) (function_signature)]) @whole
-(export_statement "type") @whole
-(import_statement "type") @whole
-(class_body [(method_signature) (abstract_method_signature) (index_signature)] @whole)
-(public_field_definition ["declare" "abstract"]) @whole
+[(interface_declaration) (type_alias_declaration) (ambient_declaration) (function_signature)] @statement
+(export_statement
+  [(interface_declaration) (type_alias_declaration) (ambient_declaration) (function_signature)]) @statement
+(export_statement "type") @statement
+(import_statement "type") @statement
+(class_body [(method_signature) (abstract_method_signature) (index_signature)] @statement)
+(public_field_definition ["declare" "abstract"]) @statement
 
 (import_specifier "type") @item
 (export_specifier "type") @item
@@ -81,7 +82,7 @@ _MODIFIERS = ("accessibility_modifier", "override_modifier", "readonly")
 # Without a type, the line before it could go on with the line after it. This byte stands where that may happen, and
 # becomes a semicolon if the next token could go on. UTF-8 does not have it.
 _END = b"\xff"
-_GOES_ON = re.compile(rb"\xff(?=(?:\s|//[^\n]*|/\*.*?\*/)*+[(\[`+\-*/])", re.DOTALL)
+_CONTINUES = re.compile(rb"\xff(?=(?:\s|//[^\n]*|/\*.*?\*/)*+[(\[`+\-*/])", re.DOTALL)
 
 
 class _Edit(NamedTuple):
@@ -117,7 +118,7 @@ def erase_types(source: str, name: str = "source.ts") -> str:
     for kind, node in sorted(refused, key=lambda one: one[1].start_byte):
         if kind == "bracket" or not any(edit.start <= node.start_byte and node.end_byte <= edit.end for edit in kept):
             raise _error(node, _REFUSED[kind], name, text)
-    return _GOES_ON.sub(b";", b"".join(_parts(text, kept))).replace(_END, b"").decode()
+    return _CONTINUES.sub(b";", b"".join(_parts(text, kept))).replace(_END, b"").decode()
 
 
 def _read(text: bytes) -> "tuple[Node, dict[str, list[Node]]]":
@@ -180,10 +181,12 @@ def _parts(text: bytes, edits: list[_Edit]) -> Iterator[bytes]:
 # ---------------------------------------------------------------------------------------------------- each kind of type
 def _edit(kind: str, node: "Node", text: bytes) -> _Edit:
     """What goes with a node that the query found."""
-    return {"type": _type, "cast": _cast, "word": _word, "whole": _whole, "item": _item}[kind](node, text)
+    return {"type": _type, "cast": _cast, "modifier": _modifier, "statement": _statement, "item": _item}[kind](
+        node, text
+    )
 
 
-def _erased(text: bytes, start: int, end: int, before: bytes = b"") -> _Edit:
+def _erase(text: bytes, start: int, end: int, before: bytes = b"") -> _Edit:
     """An edit that leaves nothing but the ends of the lines."""
     return _Edit(start, end, before + re.sub(rb"[^\r\n]+", b"", text[start:end]))
 
@@ -198,7 +201,7 @@ def _type(node: "Node", text: bytes) -> _Edit:
         # `get: string` and a method on the next line would be a getter.
         follows = parent.next_sibling
         before = b"" if follows is not None and follows.type == ";" else b";"
-    return _erased(text, node.start_byte, node.end_byte, before)
+    return _erase(text, node.start_byte, node.end_byte, before)
 
 
 def _type_of_arrow(arrow: "Node", node: "Node", text: bytes) -> _Edit:
@@ -210,24 +213,24 @@ def _type_of_arrow(arrow: "Node", node: "Node", text: bytes) -> _Edit:
     else:
         start, end, first = parameters.end_byte, token.end_byte, b" =>"
     if b"\n" in text[start:end]:
-        return _erased(text, start, end, first)
-    return _erased(text, node.start_byte, node.end_byte)
+        return _erase(text, start, end, first)
+    return _erase(text, node.start_byte, node.end_byte)
 
 
 def _cast(node: "Node", text: bytes) -> _Edit:
     """``as`` or ``satisfies`` and the type, behind the value."""
-    return _erased(text, node.children[0].end_byte, node.end_byte)
+    return _erase(text, node.children[0].end_byte, node.end_byte)
 
 
-def _word(node: "Node", text: bytes) -> _Edit:
+def _modifier(node: "Node", text: bytes) -> _Edit:
     """A modifier, with the blanks behind it."""
     end = node.end_byte + len(_blanks(text[node.end_byte :]))
     before = node.prev_sibling
     is_first = before is None or before.type in _MODIFIERS
-    return _erased(text, node.start_byte, end, _END if is_first else b"")
+    return _erase(text, node.start_byte, end, _END if is_first else b"")
 
 
-def _whole(node: "Node", text: bytes) -> _Edit:
+def _statement(node: "Node", text: bytes) -> _Edit:
     """A declaration or a member of a class, with its semicolon, its documentation and its indentation."""
     start, end = node.start_byte, node.end_byte
     before, after = node.prev_sibling, node.next_sibling
@@ -238,7 +241,7 @@ def _whole(node: "Node", text: bytes) -> _Edit:
     line = text.rfind(b"\n", 0, start) + 1
     if not text[line:start].strip() and text[end : end + 1] in (b"", b"\n", b"\r"):
         start = line
-    return _erased(text, start, end, _END)
+    return _erase(text, start, end, _END)
 
 
 def _is_overload(node: "Node") -> bool:
@@ -257,7 +260,7 @@ def _item(node: "Node", text: bytes) -> _Edit:
     end, after = node.end_byte, node.next_sibling
     if after is not None and after.type == ",":
         end = after.end_byte + len(_blanks(text[after.end_byte :]))
-    return _erased(text, node.start_byte, end)
+    return _erase(text, node.start_byte, end)
 
 
 def _blanks(text: bytes) -> bytes:

@@ -55,7 +55,8 @@ class _Writer:
     """Writes one file."""
 
     def __init__(self, document: Mapping[str, Any], channel: str) -> None:
-        self._document, self._channel = document, document["channels"][channel]
+        self._document = document
+        self._channel = document["channels"][channel]
         self._root = groups_of(document, channel)
         self._types = Types(document["components"]["schemas"], _taken())
         self._api = self._types.named("Api")
@@ -77,27 +78,27 @@ class _Writer:
     def _interfaces(self, group: Group, name: str) -> Iterator[str]:
         """The interfaces of an object and of all below it."""
         lines, below = [], []
-        for told, one in group.groups.items():
-            api = self._types.named(f"{one.name}Api")
-            lines.append(f"  readonly {key(told)}: {api};\n")
-            below.append((one, api))
-        for told, ways in group.methods.items():
+        for member, child in group.groups.items():
+            api = self._types.named(f"{child.name}Api")
+            lines.append(f"  readonly {key(member)}: {api};\n")
+            below.append((child, api))
+        for member, methods in group.methods.items():
             # The compiler tells of the last one: of options, where one takes captures and the other none.
-            lines += [self._signature(told, method, group) for method in _most_captures_first(ways)]
+            lines += [self._signature(member, method, group) for method in _most_captures_first(methods)]
         body = "".join(lines)
         yield f"export interface {name} {{\n{body}}}\n" if body else f"export interface {name} {{}}\n"
-        for one, api in below:
-            yield from self._interfaces(one, api)
+        for child, api in below:
+            yield from self._interfaces(child, api)
 
     def _signature(self, name: str, method: Method, group: Group) -> str:
         arguments = self._arguments(method, group)
         about = comment(["\n\n".join(method.about)], "  ")
         if method.kind == "subscribe":
             events, snapshot = self._events_type(method, group), self._types.of(method.data)
-            told = f"Subscription<{events}, SnapshotFor<Asked, {snapshot}>, FirstFor<Asked, Since, {snapshot}>>"
+            result = f"Subscription<{events}, SnapshotFor<Asked, {snapshot}>, FirstFor<Asked, Since, {snapshot}>>"
             arguments.append(f"options?: SubscribeOptions<{_query(method)}, Asked, Since>")
             generic = "<Asked extends boolean = false, Since extends Position | null = null>"
-            return f"{about}  {key(name)}{generic}({', '.join(arguments)}): Promise<{told}>;\n"
+            return f"{about}  {key(name)}{generic}({', '.join(arguments)}): Promise<{result}>;\n"
         data = "void" if method.kind == "send" else self._types.of(method.data)
         result = f"Stream<{data}>" if method.kind == "stream" else f"Promise<{data}>"
         arguments.append(f"options?: {_options(method)}")
@@ -105,24 +106,26 @@ class _Writer:
 
     def _arguments(self, method: Method, group: Group) -> list[str]:
         """The captures and parameters, each where there are any; optional from where nothing that follows is needed."""
-        parameters, required = method.parameters, method.request.get("required", ())
+        route = method.route
+        parameters = method.parameters
+        required = method.request.get("required", ())
         needs_parameters = any(name in required for name in parameters)
-        told = []
-        if method.route.captures:
-            optional = "" if method.route.required or needs_parameters else "?"
-            told.append(f"captures{optional}: {_captures(method)}")
+        arguments = []
+        if route.captures:
+            optional = "" if route.required or needs_parameters else "?"
+            arguments.append(f"captures{optional}: {_capture_types(route.captures, route.required)}")
         if parameters:
-            types = {name: self._parameter(name, one, method, group) for name, one in parameters.items()}
-            members = "; ".join(f"{key(name)}{'' if name in required else '?'}: {one}" for name, one in types.items())
-            told.append(f"params{'' if needs_parameters else '?'}: {{ {members} }}")
-        return told
+            types = {name: self._parameter(name, schema, method, group) for name, schema in parameters.items()}
+            members = "; ".join(f"{key(name)}{'' if name in required else '?'}: {kind}" for name, kind in types.items())
+            arguments.append(f"params{'' if needs_parameters else '?'}: {{ {members} }}")
+        return arguments
 
     def _parameter(self, name: str, schema: Any, method: Method, group: Group) -> str:
         """Its type; that of data which is no model of its own, but made of one, gets a name."""
         if name == "data" and isinstance(schema, Mapping) and schema.get("properties"):
-            told = self._types.named(f"{group.name}{pascal(method.action)}Data")
-            self._declared.append(self._types.declare(told, schema))
-            return told
+            model = self._types.named(f"{group.name}{pascal(method.action)}Data")
+            self._declared.append(self._types.declare(model, schema))
+            return model
         return self._types.of(schema)
 
     def _events_type(self, method: Method, group: Group) -> str:
@@ -142,7 +145,7 @@ class _Writer:
         required = [name for name, one in parameters.items() if one["required"]]
         captures = f", captures: {_capture_types(schemas, required)}" if schemas else ""
         address = (self._channel["address"] or "/").removeprefix("/")
-        told = _route(Route(address, schemas, tuple(required), (address,)))
+        route = _route(Route(address, schemas, tuple(required), (address,)))
         where = _line(self._channel["address"])
         about = comment([self._channel.get("description", ""), f"The client of {where}."], "")
         return f"""\
@@ -156,18 +159,18 @@ export interface Client extends {self._api} {{}}
 
   /** The address to connect to at a server: of "wss://example.com", `wss://example.com{where}`. */
   static address(server: string{captures}): string {{
-    return addressOf(server, {told}, {"captures" if schemas else "{}"});
+    return addressOf(server, {route}, {"captures" if schemas else "{}"});
   }}
 }}
 """
 
     def _plans(self, group: Group, indent: str) -> str:
         lines = []
-        for name, one in group.groups.items():
-            lines.append(f"{indent}  {key(name)}: {self._plans(one, indent + '  ')},\n")
-        for name, ways in group.methods.items():
-            told = map(self._plan, _most_captures_first(ways))
-            lines.append(f"{indent}  {key(name)}: [{', '.join(told)}],\n")
+        for name, child in group.groups.items():
+            lines.append(f"{indent}  {key(name)}: {self._plans(child, indent + '  ')},\n")
+        for name, methods in group.methods.items():
+            plans = map(self._plan, _most_captures_first(methods))
+            lines.append(f"{indent}  {key(name)}: [{', '.join(plans)}],\n")
         return "{\n" + "".join(lines) + indent + "}"
 
     def _plan(self, method: Method) -> str:
@@ -178,8 +181,8 @@ export interface Client extends {self._api} {{}}
         return f'{{ kind: "{method.kind}", action: {_json(method.action)}, at: {name}{takes}{fixed} }}'
 
 
-def _most_captures_first(ways: list[Method]) -> list[Method]:
-    return sorted(ways, key=lambda one: -len(one.route.required))
+def _most_captures_first(methods: list[Method]) -> list[Method]:
+    return sorted(methods, key=lambda method: -len(method.route.required))
 
 
 def _options(method: Method) -> str:
@@ -190,10 +193,6 @@ def _options(method: Method) -> str:
 def _query(method: Method) -> str:
     """The names that a route's query may have."""
     return "string" if method.query is None else " | ".join(map(literal, method.query)) or "never"
-
-
-def _captures(method: Method) -> str:
-    return _capture_types(method.route.captures, method.route.required)
 
 
 def _capture_types(schemas: Mapping[str, Any], required: Any) -> str:

@@ -75,14 +75,14 @@ export class BaseClient {
   /** Runs an action by its name, of which the generated methods do not know; `params` are keys of its frame. */
   $call(action: string, route = "", params: object = {}, options: CallOptions = {}): Promise<unknown> {
     const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
-    const asked = withQuery(route, options.query);
-    return this.#within(`${action} ${asked}`, seconds, options.signal, (resolve, reject) => {
-      const reply = (told: Reply): void => {
-        if (told.status === 206) reject(new UnexpectedReply(`${action} ${asked} is a stream; iterate over client.$stream(...)`));
-        else if (told.status >= 400) reject(actionError(told));
-        else resolve(told.data);
+    const fullRoute = withQuery(route, options.query);
+    return this.#within(`${action} ${fullRoute}`, seconds, options.signal, (resolve, reject) => {
+      const reply = (answer: Reply): void => {
+        if (answer.status === 206) reject(new UnexpectedReply(`${action} ${fullRoute} is a stream; iterate over client.$stream(...)`));
+        else if (answer.status >= 400) reject(actionError(answer));
+        else resolve(answer.data);
       };
-      return this.#ask(action, asked, params, { reply, lost: reject, fail: reject });
+      return this.#ask(action, fullRoute, params, { reply, lost: reject, fail: reject });
     });
   }
 
@@ -92,9 +92,9 @@ export class BaseClient {
    */
   $send(action: string, route = "", params: object = {}, options: CallOptions = {}): Promise<void> {
     const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
-    const asked = withQuery(route, options.query);
-    return this.#within(`${action} ${asked}`, seconds, options.signal, (resolve, reject) => {
-      return this.#line.submit(new OutgoingRequest(action, asked, params, undefined, { resolve, reject }));
+    const fullRoute = withQuery(route, options.query);
+    return this.#within(`${action} ${fullRoute}`, seconds, options.signal, (resolve, reject) => {
+      return this.#line.submit(new OutgoingRequest(action, fullRoute, params, undefined, { resolve, reject }));
     });
   }
 
@@ -110,7 +110,7 @@ export class BaseClient {
   /** The items of an action that is a stream. */
   $stream<Item = unknown>(action: string, route = "", params: object = {}, options: CallOptions = {}): Stream<Item> {
     const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
-    const asked = withQuery(route, options.query);
+    const fullRoute = withQuery(route, options.query);
     return new Stream<Item>((asker) => {
       let settle = (): void => undefined;
       const stops: (() => void)[] = [];
@@ -119,17 +119,17 @@ export class BaseClient {
         fail(options.signal.reason as Error);
         return () => undefined;
       }
-      const first = this.#within(`${action} ${asked}`, seconds, undefined, (resolve) => {
+      const first = this.#within(`${action} ${fullRoute}`, seconds, undefined, (resolve) => {
         settle = () => resolve(undefined);
         return () => undefined;
       });
       first.catch(fail);
-      const reply = (told: Reply): void => {
+      const reply = (answer: Reply): void => {
         settle(); // a timeout bounds the first item
-        asker.reply(told);
+        asker.reply(answer);
       };
       stops.push(onAbort(options.signal, fail), () => settle());
-      stops.push(this.#ask(action, asked, params, { reply, lost: fail, fail }));
+      stops.push(this.#ask(action, fullRoute, params, { reply, lost: fail, fail }));
       return () => stops.forEach((stop) => stop());
     }, this.#line.buffer);
   }
@@ -139,14 +139,14 @@ export class BaseClient {
     route: string,
     options?: SubscribeOptions<string, Asked, Since>,
   ): Promise<Subscription<ServerEvent, SnapshotFor<Asked, unknown>, FirstFor<Asked, Since, unknown>>> {
-    const told: SubscribeOptions = options ?? {};
-    const asked = withQuery(route, told.query);
+    const settings: SubscribeOptions = options ?? {};
+    const fullRoute = withQuery(route, settings.query);
     let follower: Follower | undefined;
     try {
-      await this.#within<void>(`subscribe ${asked}`, told.timeout ?? 30, told.signal, (resolve, reject) => {
-        const one = (follower = new Follower(this.#line, this.#audience, asked, told, { resolve, reject }));
-        const stop = this.#line.whenOpen((link) => one.shared.look(link), reject);
-        const stopLeaving = onAbort(told.signal, () => one.leave()); // at once, for whoever subscribes right after
+      await this.#within<void>(`subscribe ${fullRoute}`, settings.timeout ?? 30, settings.signal, (resolve, reject) => {
+        const joining = (follower = new Follower(this.#line, this.#audience, fullRoute, settings, { resolve, reject }));
+        const stop = this.#line.whenOpen((link) => joining.shared.look(link), reject);
+        const stopLeaving = onAbort(settings.signal, () => joining.leave()); // at once, for whoever subscribes right after
         return () => {
           stop();
           stopLeaving();
@@ -157,7 +157,7 @@ export class BaseClient {
       throw error;
     }
     const following = follower as Follower | undefined;
-    if (following !== undefined) following.onEnd = onAbort(told.signal, () => following.leave());
+    if (following !== undefined) following.onEnd = onAbort(settings.signal, () => following.leave());
     return new Subscription(following);
   }
 
@@ -216,7 +216,7 @@ function onAbort(signal: AbortSignal | undefined, then: (reason: Error) => void)
 const UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
 
 /** The text of a capture. Throws `InvalidRoute` for what the route's pattern would not match, or not whole. */
-function written(name: string, value: unknown, capture: Capture): string {
+function captureText(name: string, value: unknown, capture: Capture): string {
   const text = String(value);
   const isRight =
     capture.kind === "int"
@@ -232,20 +232,20 @@ function written(name: string, value: unknown, capture: Capture): string {
 
 /** The route with its captures written in, in the form that takes just these. Routes are never percent-encoded. */
 function routeOf(route: Route, captures: { readonly [name: string]: unknown }): string {
-  if (route.forms.length === 0) return written("route", captures["route"], {});
-  const given = Object.keys(route.captures).filter((name) => captures[name] !== undefined);
-  const form = route.forms.find((one) => Object.keys(route.captures).every((name) => one.includes(`{${name}}`) === given.includes(name)));
-  if (form === undefined) throw new InvalidRoute(`${route.forms[0] ?? ""}: no form of it takes just ${given.join(", ") || "nothing"}`);
-  return form.replace(/\{([^{}]+)\}/g, (whole, name: string) => {
+  if (route.forms.length === 0) return captureText("route", captures["route"], {});
+  const used = Object.keys(route.captures).filter((name) => captures[name] !== undefined);
+  const form = route.forms.find((one) => Object.keys(route.captures).every((name) => one.includes(`{${name}}`) === used.includes(name)));
+  if (form === undefined) throw new InvalidRoute(`${route.forms[0] ?? ""}: no form of it takes just ${used.join(", ") || "nothing"}`);
+  return form.replace(/\{([^{}]+)\}/g, (match, name: string) => {
     const capture = hasOwn(route.captures, name) ? route.captures[name] : undefined;
-    return capture === undefined ? whole : written(name, captures[name], capture);
+    return capture === undefined ? match : captureText(name, captures[name], capture);
   });
 }
 
 /** A connection's address, whose captures are percent-encoded. */
-function addressOf(server: string, route: Route, given: object): string {
-  const told = routeOf(route, given as { readonly [name: string]: unknown });
-  return `${server.replace(/\/+$/, "")}/${encodeURI(told).replace(/#/g, "%23")}`;
+function addressOf(server: string, route: Route, captures: object): string {
+  const path = routeOf(route, captures as { readonly [name: string]: unknown });
+  return `${server.replace(/\/+$/, "")}/${encodeURI(path).replace(/#/g, "%23")}`;
 }
 
 /** A route with its query, which is percent-encoded as in URLs. */
@@ -253,15 +253,15 @@ function withQuery(route: string, query: Query | undefined): string {
   const pairs = Object.entries(query ?? {}).flatMap(([name, value]) =>
     (Array.isArray(value) ? (value as readonly QueryValue[]) : [value as QueryValue]).map((one) => [name, one] as const),
   );
-  const told = pairs.filter(([, value]) => value !== undefined && value !== null);
-  const text = told.map(([name, value]) => `${encodeURIComponent(name)}=${encodeURIComponent(String(value))}`).join("&");
+  const present = pairs.filter(([, value]) => value !== undefined && value !== null);
+  const text = present.map(([name, value]) => `${encodeURIComponent(name)}=${encodeURIComponent(String(value))}`).join("&");
   return text === "" ? route : `${route}${route.includes("?") ? "&" : "?"}${text}`;
 }
 
 /** Puts methods, and objects with methods, onto an object. */
 function bind(client: BaseClient, members: Members, onto: object): object {
   for (const [name, member] of Object.entries(members)) {
-    const value = isPlans(member) ? (...given: unknown[]) => run(client, chosen(member, given[0]), given) : bind(client, member, {});
+    const value = isPlans(member) ? (...args: unknown[]) => run(client, choosePlan(member, args[0]), args) : bind(client, member, {});
     Object.defineProperty(onto, name, { value, enumerable: true });
   }
   return onto;
@@ -272,17 +272,17 @@ function isPlans(member: Members | readonly Plan[]): member is readonly Plan[] {
 }
 
 /** Of the routes that a method is of, the first whose captures were given. */
-function chosen(plans: readonly Plan[], first: unknown): Plan {
-  const given = isObject(first) ? first : {};
+function choosePlan(plans: readonly Plan[], first: unknown): Plan {
+  const args = isObject(first) ? first : {};
   const last = plans[plans.length - 1] as Plan;
-  return plans.find((plan) => plan.at.required.every((name) => given[name] !== undefined)) ?? last;
+  return plans.find((plan) => plan.at.required.every((name) => args[name] !== undefined)) ?? last;
 }
 
-function run(client: BaseClient, plan: Plan, given: unknown[]): unknown {
+function run(client: BaseClient, plan: Plan, args: unknown[]): unknown {
   const hasCaptures = Object.keys(plan.at.captures).length > 0;
-  const captures = hasCaptures ? (given.shift() ?? {}) : {};
-  const params = { ...(plan.takes === true ? ((given.shift() ?? {}) as object) : {}), ...plan.fixed };
-  const options = (given.shift() ?? {}) as CallOptions;
+  const captures = hasCaptures ? (args.shift() ?? {}) : {};
+  const params = { ...(plan.takes === true ? ((args.shift() ?? {}) as object) : {}), ...plan.fixed };
+  const options = (args.shift() ?? {}) as CallOptions;
   const ask = (): unknown => {
     const route = routeOf(plan.at, captures as { readonly [name: string]: unknown });
     if (plan.kind === "subscribe") return client.$subscribe(route, options as SubscribeOptions);

@@ -21,9 +21,9 @@ interface SocketEvent {
 }
 
 const OPEN = 1;
-const HARD = 16; // times `buffer` that may wait where nothing can be made to wait
+const MAX_BUFFERS = 16; // times `buffer` that may wait where nothing can be made to wait
 const FIRST_PROBE = 0.001; // seconds between two questions whether a send is done, if somebody waits
-const LONGEST_PROBE = 0.25;
+const MAX_PROBE = 0.25;
 const IDLE_PROBE = 1; // seconds until the question if nobody does
 
 /**
@@ -71,7 +71,7 @@ class Link {
       });
       void this.done.then(() => resolve());
     });
-    socket.addEventListener("message", (event) => this.#take(event.data));
+    socket.addEventListener("message", (event) => this.#receive(event.data));
     socket.addEventListener("error", () => {
       if (!isOpen) this.fail(new ConnectionLost(1006)); // a close follows, though in Node 20 not always
     });
@@ -109,7 +109,7 @@ class Link {
   /** Whether one more request may be under way. One that is too large for any window goes alone. */
   hasRoom(size: number): boolean {
     if (this.lost !== undefined) return false;
-    return this.#count === 0 || (this.#count < this.#pacer.most && this.#size + size <= this.#pacer.mostSize);
+    return this.#count === 0 || (this.#count < this.#pacer.maxCount && this.#size + size <= this.#pacer.maxSize);
   }
 
   put(request: OutgoingRequest): void {
@@ -142,19 +142,19 @@ class Link {
     if (this.#socket.readyState === OPEN) this.#socket.send(text);
   }
 
-  #take(text: unknown): void {
+  #receive(text: unknown): void {
     this.heardAt = now();
     if (this.lost !== undefined) return;
     const message = typeof text === "string" ? read(text) : null;
     if (message === null) this.#log("the server sent what is neither a reply nor an event", text);
-    else if ("event" in message) this.#tell(message, String(text).length);
+    else if ("event" in message) this.#deliver(message, String(text).length);
     else {
       this.isLetIn ||= message.status !== 401;
       this.#answer(message);
     }
   }
 
-  #tell(event: ServerEvent, size: number): void {
+  #deliver(event: ServerEvent, size: number): void {
     this.isLetIn = true;
     this.#onEvent(event, size);
   }
@@ -163,10 +163,10 @@ class Link {
     const { requestId, status, action, route, data, size } = reply;
     if (typeof requestId === "string" && requestId.startsWith(this.#prefix)) {
       const request = this.#requests.get(requestId);
-      if (action === "$ping" && this.#probes.has(requestId)) this.#probed(requestId, status);
+      if (action === "$ping" && this.#probes.has(requestId)) this.#probeAnswered(requestId, status);
       else if (request !== undefined) this.#reply(request, reply);
     } else if (status < 400 && !action.startsWith("$")) {
-      this.#tell({ event: action, route, data }, size); // broadcast to others than who asked
+      this.#deliver({ event: action, route, data }, size); // broadcast to others than who asked
     }
   }
 
@@ -199,7 +199,7 @@ class Link {
     if (sends === undefined) this.#sends.set(request.route, [request]);
     else sends.push(request);
     this.#silent++;
-    if (this.#pacer.wantsToKnow || this.#silent * 2 >= this.#pacer.most) this.probe();
+    if (this.#pacer.wantsToKnow || this.#silent * 2 >= this.#pacer.maxCount) this.probe();
     else this.#probeLater();
   }
 
@@ -230,7 +230,7 @@ class Link {
     }
   }
 
-  #probed(id: string, status: number): void {
+  #probeAnswered(id: string, status: number): void {
     this.#probes.delete(id);
     const request = this.#requests.get(id);
     if (request !== undefined && status < 400) {
@@ -248,7 +248,7 @@ class Link {
       this.#stopProbing = undefined;
       this.probe();
     });
-    this.#probeWait = Math.min(this.#probeWait * 2, LONGEST_PROBE);
+    this.#probeWait = Math.min(this.#probeWait * 2, MAX_PROBE);
   }
 
   /** Sends of a route are done up to this one. */

@@ -30,8 +30,8 @@ export class ConnectionLost extends ClientError {
   readonly reason: string;
 
   constructor(code: number, reason = "") {
-    const told = reason ? `, ${JSON.stringify(reason)}` : "";
-    super(`the connection was lost (code ${code}${told}); what was under way may have been carried out`);
+    const detail = reason ? `, ${JSON.stringify(reason)}` : "";
+    super(`the connection was lost (code ${code}${detail}); what was under way may have been carried out`);
     this.code = code;
     this.reason = reason;
   }
@@ -43,8 +43,8 @@ export class CallTimeout extends ClientError {
   readonly seconds: number;
 
   constructor(what: string, seconds: number, cause?: unknown) {
-    const why = cause instanceof Error ? `: ${cause.message}` : "";
-    super(`${what}: no reply in ${seconds} s${why}`, cause);
+    const detail = cause instanceof Error ? `: ${cause.message}` : "";
+    super(`${what}: no reply in ${seconds} s${detail}`, cause);
     this.seconds = seconds;
   }
 }
@@ -84,8 +84,8 @@ export class ActionError extends ClientError {
   readonly ctx: { readonly [key: string]: unknown };
 
   constructor(status: number, errors: readonly ErrorItem[], action: string, route: string) {
-    const told = errors.slice(0, 5).map((one) => `${one.type}: ${one.msg}${one.loc ? ` [${one.loc.join(".")}]` : ""}`);
-    super(`${status} ${told.join("; ")} (${`${action} ${route}`.trim()})`);
+    const items = errors.slice(0, 5).map((one) => `${one.type}: ${one.msg}${one.loc ? ` [${one.loc.join(".")}]` : ""}`);
+    super(`${status} ${items.join("; ")} (${`${action} ${route}`.trim()})`);
     this.status = status;
     this.errors = errors;
     this.action = action;

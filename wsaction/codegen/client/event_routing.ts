@@ -3,13 +3,13 @@
  * connection was, or more of them waited than may. It ends when the client is closed.
  */
 export class Events implements AsyncIterable<ServerEvent | Resync>, AsyncIterator<ServerEvent | Resync, undefined> {
-  readonly #most: number;
+  readonly #maxSize: number;
   readonly #items = new Buffer<ServerEvent | Resync>();
   readonly #forget: (events: Events) => void;
 
   /** @internal */
   constructor(buffer: number, forget: (events: Events) => void) {
-    this.#most = buffer;
+    this.#maxSize = buffer;
     this.#forget = forget;
   }
 
@@ -30,13 +30,13 @@ export class Events implements AsyncIterable<ServerEvent | Resync>, AsyncIterato
   }
 
   /** @internal */
-  told(event: ServerEvent, size: number): void {
-    if (this.#items.length > 0 && this.#items.size + size > this.#most) this.miss();
+  receive(event: ServerEvent, size: number): void {
+    if (this.#items.length > 0 && this.#items.size + size > this.#maxSize) this.markLost();
     else this.#items.put(event, size);
   }
 
   /** @internal */
-  miss(): void {
+  markLost(): void {
     const isTold = this.#items.last?.event === "$resync";
     if (!isTold) this.#items.put({ event: "$resync", route: "", position: null, snapshot: undefined }, 0);
   }
@@ -52,7 +52,7 @@ class Audience implements Hearer, Registry {
   line: Line | undefined; // that it hears; set by whoever makes both
   readonly #routes = new Map<string, SharedRoute>();
   readonly #listeners = new Set<Events>();
-  #wasCut = false;
+  #wasDisconnected = false;
   #held: { readonly early: [ServerEvent, number][]; room: number } | undefined; // pushed before anybody could listen
 
   listen(buffer: number): Events {
@@ -83,33 +83,33 @@ class Audience implements Hearer, Registry {
 
   event(event: ServerEvent, size: number): void {
     const route = this.#routes.get(event.route);
-    if (route !== undefined) return route.told(event, size);
-    if (this.#held === undefined) for (const listener of this.#listeners) listener.told(event, size);
+    if (route !== undefined) return route.receive(event, size);
+    if (this.#held === undefined) for (const listener of this.#listeners) listener.receive(event, size);
     else if ((this.#held.room -= size) >= 0) this.#held.early.push([event, size]);
   }
 
   /** What is pushed is kept until `release`, at most so many characters of it. */
-  hold(most: number): void {
-    this.#held ??= { early: [], room: most };
+  hold(size: number): void {
+    this.#held ??= { early: [], room: size };
   }
 
   release(): void {
     const { early, room } = this.#held ?? { early: [], room: 0 };
     this.#held = undefined;
     for (const listener of this.#listeners) {
-      for (const [event, size] of early) listener.told(event, size);
-      if (room < 0) listener.miss();
+      for (const [event, size] of early) listener.receive(event, size);
+      if (room < 0) listener.markLost();
     }
   }
 
   linked(link: Link): void {
     for (const route of [...this.#routes.values()]) route.look(link);
-    if (this.#wasCut) for (const listener of this.#listeners) listener.miss();
+    if (this.#wasDisconnected) for (const listener of this.#listeners) listener.markLost();
   }
 
-  cut(): void {
-    this.#wasCut = true;
-    for (const route of [...this.#routes.values()]) route.cut();
+  disconnected(): void {
+    this.#wasDisconnected = true;
+    for (const route of [...this.#routes.values()]) route.disconnected();
   }
 
   ended(failure: ConnectionFailed | undefined): void {

@@ -55,8 +55,8 @@ function read(text: string): Reply | ServerEvent | null {
   const route = typeof body["route"] === "string" ? body["route"] : "";
   const { event, status, errors, offset } = body;
   if (typeof event === "string") {
-    const told = { event, route, data: body["data"] };
-    return typeof offset === "number" ? { ...told, offset } : told;
+    const message = { event, route, data: body["data"] };
+    return typeof offset === "number" ? { ...message, offset } : message;
   }
   if (typeof status !== "number" || !Array.isArray(errors)) return null;
   const action = typeof body["action"] === "string" ? body["action"] : "";
@@ -145,17 +145,17 @@ class Buffer<T> {
 /** Waits of a random length, from none to a bound that doubles each time ("full jitter"). */
 class Backoff {
   readonly #first: number;
-  readonly #most: number;
+  readonly #longest: number;
   #next: number;
 
-  constructor(first: number, most: number) {
+  constructor(first: number, longest: number) {
     this.#first = this.#next = first;
-    this.#most = most;
+    this.#longest = longest;
   }
 
   seconds(): number {
     const bound = this.#next;
-    this.#next = Math.min(bound * 2, this.#most);
+    this.#next = Math.min(bound * 2, this.#longest);
     return Math.random() * bound;
   }
 

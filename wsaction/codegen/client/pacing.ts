@@ -12,9 +12,9 @@ interface Settling {
 }
 
 const RESERVED = ["action", "route", "request_id"];
-const IN_FLIGHT = 128; // requests under way at once unless said otherwise; half of what a server keeps by default
-const MOST_SIZE = 524_288; // characters under way at once
-const MOST_WAITING = 10_000; // requests that wait for their turn, or for a connection
+const MAX_IN_FLIGHT = 128; // requests under way at once unless said otherwise; half of what a server keeps by default
+const MAX_SIZE = 524_288; // characters under way at once
+const MAX_WAITING = 10_000; // requests that wait for their turn, or for a connection
 const BUSY_WAITS = [0.01, 1] as const; // seconds before a request that was refused as busy is sent again
 const QUEUE_BOUNDS: readonly unknown[] = ["max_queued_actions", "max_queued_bytes"]; // past them the server runs nothing
 
@@ -58,8 +58,8 @@ function wasNotRun(reply: Reply): boolean {
  * waits here and is not refused by the server. What was refused for lack of room has not run: it is sent again, in turn.
  */
 class Pacer {
-  most: number;
-  mostSize = MOST_SIZE;
+  maxCount: number;
+  maxSize = MAX_SIZE;
   readonly #log: Log;
   readonly #backoff = new Backoff(...BUSY_WAITS);
   readonly #flushes = new Set<Settling>();
@@ -70,9 +70,9 @@ class Pacer {
   #sends = 0; // that are not known to be done
   #resume: (() => void) | undefined; // while a refused request waits
 
-  constructor(most: number, log: Log) {
-    if (!(most >= 1)) throw new RangeError(`maxInFlight: expected at least 1, got ${most}`);
-    this.most = most;
+  constructor(maxCount: number, log: Log) {
+    if (!(maxCount >= 1)) throw new RangeError(`maxInFlight: expected at least 1, got ${maxCount}`);
+    this.maxCount = maxCount;
     this.#log = log;
   }
 
@@ -83,8 +83,8 @@ class Pacer {
 
   /** Sends a request in its turn. */
   submit(request: OutgoingRequest): void {
-    if (this.#waiting >= MOST_WAITING) {
-      throw new Overflow(`${MOST_WAITING} requests wait to be sent; await some of them before asking more`);
+    if (this.#waiting >= MAX_WAITING) {
+      throw new Overflow(`${MAX_WAITING} requests wait to be sent; await some of them before asking more`);
     }
     request.number = this.#count++;
     if (request.asker === undefined) this.#sends++;
@@ -153,19 +153,19 @@ class Pacer {
     this.#waiting = this.#sends = 0;
     for (const request of queue) {
       request.isWithdrawn = true;
-      if (request.asker !== undefined) request.asker.lost(again(failure));
-      else if (request.sent !== undefined) request.sent.reject(again(failure));
+      if (request.asker !== undefined) request.asker.lost(copyOf(failure));
+      else if (request.sent !== undefined) request.sent.reject(copyOf(failure));
       else this.#log(`${request.action} ${request.route}`.trim() + " was refused as busy and could not be sent again", failure);
     }
-    for (const flush of [...this.#flushes]) flush.reject(again(failure));
+    for (const flush of [...this.#flushes]) flush.reject(copyOf(failure));
   }
 
   /** The server had no room for a request: it is sent again, in its turn, after a wait. */
   refused(request: OutgoingRequest, reply: Reply): void {
     const { limit, value } = reply.errors[0]?.ctx ?? {};
     if (typeof value === "number" && value >= 1) {
-      if (limit === "max_queued_actions") this.most = Math.min(this.most, value);
-      else this.mostSize = Math.min(this.mostSize, value);
+      if (limit === "max_queued_actions") this.maxCount = Math.min(this.maxCount, value);
+      else this.maxSize = Math.min(this.maxSize, value);
     }
     this.#wait(request);
     if (reply.errors[0]?.type === "shutting_down") this.#link = undefined; // it is about to be closed, and would lose what is under way

@@ -48,10 +48,10 @@ interface LinkEnding {
 /** Who is told of what happens to the line. */
 interface Hearer {
   event(event: ServerEvent, size: number): void;
-  hold(most: number): void;
+  hold(size: number): void;
   release(): void;
   linked(link: Link): void;
-  cut(): void;
+  disconnected(): void;
   ended(failure: ConnectionFailed | undefined): void;
 }
 
@@ -94,7 +94,7 @@ class Line {
     this.timeout = options.timeout === undefined ? 60 : options.timeout;
     this.log = options.log ?? ((message, cause) => console.warn(`wsaction: ${message}`, cause));
     this.#backoff = this.newBackoff();
-    this.#pacer = new Pacer(options.maxInFlight ?? IN_FLIGHT, this.log);
+    this.#pacer = new Pacer(options.maxInFlight ?? MAX_IN_FLIGHT, this.log);
     if (options.onState !== undefined) this.watch(options.onState);
   }
 
@@ -120,9 +120,9 @@ class Line {
   /** Calls `go` with the connection, now or once there is one; returns what gives that up. */
   whenOpen(go: (link: Link) => void, fail: (error: Error) => void): () => void {
     const link = this.link;
-    if (this.#failure !== undefined) fail(again(this.#failure));
+    if (this.#failure !== undefined) fail(copyOf(this.#failure));
     else if (link !== undefined) go(link);
-    else if (this.#waiters.size >= MOST_WAITING) fail(new Overflow(`${MOST_WAITING} wait for a connection`));
+    else if (this.#waiters.size >= MAX_WAITING) fail(new Overflow(`${MAX_WAITING} wait for a connection`));
     else {
       const waiter = { go, fail };
       this.#waiters.add(waiter);
@@ -134,7 +134,7 @@ class Line {
 
   /** Sends a request in its turn; returns what gives it up. */
   submit(request: OutgoingRequest): () => void {
-    if (this.#failure !== undefined) throw again(this.#failure);
+    if (this.#failure !== undefined) throw copyOf(this.#failure);
     this.#pacer.submit(request);
     this.#start();
     return () => this.#pacer.withdraw(request);
@@ -142,7 +142,7 @@ class Line {
 
   /** Calls `resolve` once every send is known to be done; returns what gives that up. */
   flush(done: Settling): () => void {
-    if (this.#failure !== undefined) throw again(this.#failure);
+    if (this.#failure !== undefined) throw copyOf(this.#failure);
     return this.#pacer.flush(done);
   }
 
@@ -162,13 +162,13 @@ class Line {
     page.addEventListener?.("online", this.#online);
     try {
       while (this.#failure === undefined) {
-        this.#tell("connecting", this.#cause);
-        const { failure, isExpired, isAtOnce } = await this.#live();
+        this.#setState("connecting", this.#cause);
+        const { failure, isExpired, isAtOnce } = await this.#connectOnce();
         if (this.#failure !== undefined) break;
         if (isExpired) this.#refused = 0;
         if (this.#options.reconnect === false || (!isExpired && this.#isFinal(failure))) return this.#end(failure);
         if (isAtOnce) continue;
-        this.#tell("waiting", failure);
+        this.#setState("waiting", failure);
         await this.#pause(this.#backoff.seconds());
       }
     } finally {
@@ -198,7 +198,7 @@ class Line {
   }
 
   /** A connection's whole life; says why it ended. */
-  async #live(): Promise<LinkEnding> {
+  async #connectOnce(): Promise<LinkEnding> {
     let link: Link | undefined;
     try {
       link = await this.#dial();
@@ -223,14 +223,14 @@ class Line {
     const waiters = [...this.#waiters];
     this.#waiters.clear();
     for (const waiter of waiters) waiter.go(link);
-    this.#tell("open", undefined);
-    const stops = [this.#beat(link), this.#refresh(link, expiresAt), after(0, () => this.#hearer.release())];
+    this.#setState("open", undefined);
+    const stops = [this.#keepAlive(link), this.#refresh(link, expiresAt), after(0, () => this.#hearer.release())];
     const lost = await link.done;
     for (const stop of stops) stop();
     this.#link = undefined;
     this.#pacer.detach();
     this.#cause = lost;
-    if (this.#failure === undefined) this.#hearer.cut();
+    if (this.#failure === undefined) this.#hearer.disconnected();
     const lasted = now() - began;
     if (lasted >= STABLE) this.#backoff.reset();
     if (lasted >= STABLE || (link.isLetIn && !refuses(lost.code))) this.#refused = 0;
@@ -240,8 +240,8 @@ class Line {
 
   async #dial(): Promise<Link> {
     const protocols = ["wsaction.v1"];
-    const token = await current(this.#options.token);
-    if (token !== undefined) protocols.push(`bearer.${checked(token)}`);
+    const token = await valueOf(this.#options.token);
+    if (token !== undefined) protocols.push(`bearer.${checkedToken(token)}`);
     const kind = this.#options.WebSocket ?? (globalThis as { WebSocket?: SocketClass }).WebSocket;
     if (kind === undefined) throw new ConnectionFailed("there is no WebSocket here; pass one: new Client(url, { WebSocket })", true);
     let socket: Socket;
@@ -270,7 +270,7 @@ class Line {
   async #introduce(link: Link): Promise<number | null> {
     try {
       if (this.#options.auth !== undefined) return await this.#authenticate(link);
-      await this.#first(link, "$ping", {}).catch((error: unknown) => {
+      await this.#askFirst(link, "$ping", {}).catch((error: unknown) => {
         if (!(error instanceof ActionError)) throw error; // 401: it waits for an $auth, which the caller may send
       });
       return null;
@@ -284,21 +284,21 @@ class Line {
   }
 
   async #authenticate(link: Link): Promise<number | null> {
-    const data = await current(this.#options.auth);
-    const told = await this.#first(link, "$auth", { data });
-    const at = isObject(told) ? told["expires_at"] : null;
+    const data = await valueOf(this.#options.auth);
+    const credential = await this.#askFirst(link, "$auth", { data });
+    const at = isObject(credential) ? credential["expires_at"] : null;
     return typeof at === "number" ? at : null;
   }
 
   /** Asks what comes before anything else. */
-  #first(link: Link, action: string, keys: object): Promise<unknown> {
+  #askFirst(link: Link, action: string, keys: object): Promise<unknown> {
     const seconds = this.#options.openTimeout ?? 10;
     return new Promise((resolve, reject) => {
       let stop = (): void => undefined;
-      const reply = (told: Reply): void => {
+      const reply = (answer: Reply): void => {
         stop();
-        if (told.status >= 400) reject(actionError(told));
-        else resolve(told.data);
+        if (answer.status >= 400) reject(actionError(answer));
+        else resolve(answer.data);
       };
       const lost = (error: Error): void => {
         stop();
@@ -315,11 +315,11 @@ class Line {
    */
   #refresh(link: Link, expiresAt: number | null): () => void {
     let stop = (): void => undefined;
-    let least = MIN_REFRESH;
+    let minimum = MIN_REFRESH;
     const wait = (until: number | null): void => {
       if (until === null || typeof this.#options.auth !== "function" || link.lost !== undefined) return;
-      const seconds = Math.max((until - Date.now() / 1000) / 2, least);
-      least = seconds > least ? MIN_REFRESH : Math.min(least * 2, MAX_REFRESH);
+      const seconds = Math.max((until - Date.now() / 1000) / 2, minimum);
+      minimum = seconds > minimum ? MIN_REFRESH : Math.min(minimum * 2, MAX_REFRESH);
       stop = after(seconds, () => {
         this.#authenticate(link).then(wait, (error: unknown) => {
           if (link.lost !== undefined) return;
@@ -333,7 +333,7 @@ class Line {
   }
 
   /** Pings a server that is silent, and gives up one that stays so. */
-  #beat(link: Link): () => void {
+  #keepAlive(link: Link): () => void {
     const heartbeat = this.#options.heartbeat === undefined ? 25 : this.#options.heartbeat;
     if (heartbeat === null) return () => undefined;
     const patience = Math.min(heartbeat, PATIENCE);
@@ -359,13 +359,13 @@ class Line {
     this.#failure = failure ?? new ConnectionFailed("the client is closed");
     const waiters = [...this.#waiters];
     this.#waiters.clear();
-    for (const waiter of waiters) waiter.fail(again(this.#failure));
+    for (const waiter of waiters) waiter.fail(copyOf(this.#failure));
     this.#pacer.end(this.#failure);
     this.#hearer.ended(failure);
-    this.#tell("closed", failure);
+    this.#setState("closed", failure);
   }
 
-  #tell(state: State, cause: Error | undefined): void {
+  #setState(state: State, cause: Error | undefined): void {
     this.state = state;
     for (const watcher of [...this.#watchers]) {
       try {
@@ -380,8 +380,8 @@ class Line {
 /** An address as WebSockets take it: of "/ws/" in a page of https://example.com, wss://example.com/ws/. */
 function socketUrl(url: string): string {
   const here = (globalThis as { location?: { href: string } }).location?.href;
-  const whole = /^[a-z]+:/i.test(url) || here === undefined ? url : new URL(url, here).href;
-  return whole.replace(/^http/i, "ws");
+  const absolute = /^[a-z]+:/i.test(url) || here === undefined ? url : new URL(url, here).href;
+  return absolute.replace(/^http/i, "ws");
 }
 
 /** Whether an HTTP status, or that of a reply to `$auth`, says that asking again as it is will not help. */
@@ -395,8 +395,8 @@ function refuses(code: number): boolean {
 }
 
 function refusal(url: string, lost: ConnectionLost): ConnectionFailed {
-  const told = lost.reason ? `, ${JSON.stringify(lost.reason)}` : "";
-  const message = `${url} closed the connection: code ${lost.code}${told}`;
+  const detail = lost.reason ? `, ${JSON.stringify(lost.reason)}` : "";
+  const message = `${url} closed the connection: code ${lost.code}${detail}`;
   return new ConnectionFailed(message, refuses(lost.code), lost.code, lost);
 }
 
@@ -404,16 +404,16 @@ function noCredential(error: unknown): ConnectionFailed {
   return new ConnectionFailed(`no credential to connect with: ${String(error)}`, false, undefined, error);
 }
 
-function again(failure: ConnectionFailed): ConnectionFailed {
+function copyOf(failure: ConnectionFailed): ConnectionFailed {
   return new ConnectionFailed(failure.message, failure.isFinal, failure.code, failure);
 }
 
-function checked(token: unknown): string {
+function checkedToken(token: unknown): string {
   if (typeof token === "string" && TOKEN.test(token)) return token;
   throw new ConnectionFailed("the token has characters that a sub-protocol cannot carry, such as = and /; use auth", true);
 }
 
-async function current(value: unknown): Promise<unknown> {
+async function valueOf(value: unknown): Promise<unknown> {
   return typeof value === "function" ? await (value as () => unknown)() : value;
 }
 

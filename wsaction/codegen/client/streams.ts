@@ -6,7 +6,7 @@
  */
 export class Stream<Item> implements AsyncIterable<Item>, AsyncIterator<Item, undefined> {
   readonly #begin: (stream: StreamAsker) => () => void;
-  readonly #most: number;
+  readonly #maxSize: number;
   readonly #items = new Buffer<unknown>();
   #stop: (() => void) | undefined;
   #hasItems = false;
@@ -14,7 +14,7 @@ export class Stream<Item> implements AsyncIterable<Item>, AsyncIterator<Item, un
   /** @internal */
   constructor(begin: (stream: StreamAsker) => () => void, buffer: number) {
     this.#begin = begin;
-    this.#most = buffer * HARD;
+    this.#maxSize = buffer * MAX_BUFFERS;
   }
 
   [Symbol.asyncIterator](): this {
@@ -45,8 +45,8 @@ export class Stream<Item> implements AsyncIterable<Item>, AsyncIterator<Item, un
     if (reply.status === 206) {
       this.#hasItems = true;
       this.#items.put(reply.data, reply.size);
-      if (this.#items.size > this.#most) {
-        this.#end(new Overflow(`over ${this.#most} characters of this stream wait for their consumer`));
+      if (this.#items.size > this.#maxSize) {
+        this.#end(new Overflow(`over ${this.#maxSize} characters of this stream wait for their consumer`));
       }
     } else if (reply.status >= 400) this.#end(actionError(reply));
     else {

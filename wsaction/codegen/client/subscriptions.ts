@@ -119,12 +119,12 @@ class Follower {
   }
 
   /** From here on what comes follows without a hole. */
-  joined(told: Position, recovered: boolean | null, snapshot: unknown, size: number): void {
+  joined(answered: Position, recovered: boolean | null, snapshot: unknown, size: number): void {
     const since = this.received;
     const isLost = this.isLost || (since !== null && recovered !== true);
     this.isLost = this.isBehind = false;
     // the position in the reply is the one before what follows
-    const position = since === null || isLost ? told : { epoch: told.epoch, offset: Math.max(told.offset, since.offset) };
+    const position = since === null || isLost ? answered : { epoch: answered.epoch, offset: Math.max(answered.offset, since.offset) };
     this.received = position;
     if (isLost) this.#keepResync(position, snapshot, size);
     else this.#moved(position);
@@ -138,7 +138,7 @@ class Follower {
   }
 
   /** An event of its route came. */
-  told(event: ServerEvent, size: number): void {
+  receive(event: ServerEvent, size: number): void {
     if (this.isBehind) return;
     if (this.items.length > 0 && this.items.size + size > this.#line.buffer) {
       this.isBehind = true;
@@ -189,7 +189,7 @@ class Follower {
 
 /** A request to subscribe: for whom, and with what. */
 interface Subscribing {
-  readonly concerned: readonly Follower[];
+  readonly followers: readonly Follower[];
   readonly asked: string;
   readonly wantsSnapshot: boolean;
 }
@@ -245,8 +245,8 @@ class SharedRoute {
       this.#leaving = undefined;
       if (this.#isEmpty) this.#registry.remove(this);
     };
-    const reply = (told: Reply): void => {
-      if (told.status >= 500) this.#line.log(`unsubscribe ${asked}`, actionError(told)); // refused: there is none any more
+    const reply = (answer: Reply): void => {
+      if (answer.status >= 500) this.#line.log(`unsubscribe ${asked}`, actionError(answer)); // refused: there is none any more
       left();
     };
     const leaving = (this.#leaving = { reply, lost: left });
@@ -264,7 +264,7 @@ class SharedRoute {
     other.#waiting.clear();
     other.#settle();
     if (other.#leaving === undefined) return;
-    this.cut(); // by its own name for it, which ends this one at the server too
+    this.disconnected(); // by its own name for it, which ends this one at the server too
     this.look();
   }
 
@@ -272,21 +272,21 @@ class SharedRoute {
   /** Asks for those that wait, one after the other, if nothing is being asked. */
   look(link: Link | undefined = this.#line.link): void {
     for (const one of [...this.#live]) {
-      if (one.isLost || (one.isBehind && one.items.length === 0)) this.#wait(one);
+      if (one.isLost || (one.isBehind && one.items.length === 0)) this.#requeue(one);
     }
     if (link === undefined || this.#asking !== undefined || this.#isPausing) return;
     for (const first of [...this.#waiting]) {
-      if (!this.#joinsAtOnce(first)) return this.#ask(link, first);
+      if (!this.#joinLive(first)) return this.#ask(link, first);
     }
   }
 
-  #wait(follower: Follower): void {
+  #requeue(follower: Follower): void {
     this.#live.delete(follower);
     this.#waiting.add(follower);
   }
 
   /** One that wants no more than what comes from now on needs no word of the server's, once there is one live. */
-  #joinsAtOnce(follower: Follower): boolean {
+  #joinLive(follower: Follower): boolean {
     let received: Position | null = null;
     for (const one of this.#live) {
       if (!one.isBehind && one.received !== null && (received === null || one.received.offset > received.offset)) received = one.received;
@@ -303,19 +303,19 @@ class SharedRoute {
   /** Subscribes with what the first one needs, and all who need the same. */
   #ask(link: Link, first: Follower): void {
     const from = first.since;
-    const concerned = [...this.#waiting].filter((one) => {
+    const followers = [...this.#waiting].filter((one) => {
       if (one === first) return true;
       if (from !== null) return one.since?.epoch === from.epoch; // from the earliest of them, once for all
       return one.since === null && (!one.wantsSnapshot || (first.wantsSnapshot && one.askedRoute === first.askedRoute));
     });
-    const withSnapshot = concerned.find((one) => one.wantsSnapshot);
+    const withSnapshot = followers.find((one) => one.wantsSnapshot);
     const asked = (withSnapshot ?? first).askedRoute;
-    const offset = Math.min(...concerned.map((one) => one.since?.offset ?? 0));
+    const offset = Math.min(...followers.map((one) => one.since?.offset ?? 0));
     const keys = { ...(withSnapshot === undefined ? {} : { snapshot: true }), ...(from === null ? {} : { since: { epoch: from.epoch, offset } }) };
-    const asking: Subscribing = { concerned, asked, wantsSnapshot: withSnapshot !== undefined };
+    const asking: Subscribing = { followers, asked, wantsSnapshot: withSnapshot !== undefined };
     this.#asking = asking;
     this.#askedRoute = asked;
-    this.#stop = after(Math.min(...concerned.map((one) => one.timeout)), () => {
+    this.#stop = after(Math.min(...followers.map((one) => one.timeout)), () => {
       this.#asking = undefined; // no answer in time: it is asked again
       this.look();
     });
@@ -323,10 +323,10 @@ class SharedRoute {
   }
 
   /** The connection was lost. */
-  cut(): void {
+  disconnected(): void {
     this.#settle();
     this.#asking = this.#askedRoute = this.#leaving = undefined;
-    for (const one of [...this.#live]) this.#wait(one);
+    for (const one of [...this.#live]) this.#requeue(one);
     for (const one of this.#waiting) if (one.hasEntered) one.tell("recovering");
     if (this.#isEmpty) this.#registry.remove(this);
   }
@@ -348,7 +348,7 @@ class SharedRoute {
   // being answered
   #answered(reply: Reply, asking: Subscribing): void {
     if (asking !== this.#asking) {
-      if (this.#leaving !== undefined) this.#named(reply); // it was left
+      if (this.#leaving !== undefined) this.#renamed(reply); // it was left
       return; // or has been asked again since
     }
     this.#settle();
@@ -357,17 +357,17 @@ class SharedRoute {
     this.#backoff.reset();
     const position = positionIn(reply.data);
     if (position === null) {
-      for (const one of asking.concerned) {
+      for (const one of asking.followers) {
         one.end(new UnexpectedReply(`subscribe ${asking.asked}: no position in the reply`));
         this.leave(one);
       }
       return;
     }
-    this.#named(reply).#joined(position, reply, asking);
+    this.#renamed(reply).#joined(position, reply, asking);
   }
 
   /** The route under whose name its events come, as the server has said. */
-  #named(reply: Reply): SharedRoute {
+  #renamed(reply: Reply): SharedRoute {
     const route = (reply.data as { readonly route?: unknown } | null)?.route;
     return typeof route === "string" && route !== this.name ? this.#registry.rename(this, route) : this;
   }
@@ -375,11 +375,11 @@ class SharedRoute {
   #joined(position: Position, reply: Reply, asking: Subscribing): void {
     const { recovered, snapshot } = reply.data as { readonly recovered?: unknown; readonly snapshot?: unknown };
     for (const one of [...this.#live]) {
-      if (asking.concerned.includes(one) || one.isBehind) continue;
+      if (asking.followers.includes(one) || one.isBehind) continue;
       const isAhead = one.received === null || one.received.epoch !== position.epoch || one.received.offset < position.offset;
-      if (isAhead) this.#wait(one); // what is between its position and this one may not come any more
+      if (isAhead) this.#requeue(one); // what is between its position and this one may not come any more
     }
-    for (const one of asking.concerned) {
+    for (const one of asking.followers) {
       if (!this.#waiting.has(one)) continue; // it has left
       const since = one.since;
       const needsSnapshot = one.wantsSnapshot && (since === null || recovered !== true);
@@ -398,7 +398,7 @@ class SharedRoute {
   #refused(reply: Reply, asking: Subscribing): void {
     const error = actionError(reply);
     const mayPass = error instanceof Unavailable || error instanceof Throttled;
-    for (const one of asking.concerned) {
+    for (const one of asking.followers) {
       if (!wasNotRun(reply) && !(mayPass && one.hasEntered)) this.#drop(one, actionError(reply));
     }
     if (!mayPass || this.#waiting.size === 0) return this.look();
@@ -418,7 +418,7 @@ class SharedRoute {
   }
 
   // being told
-  told(event: ServerEvent, size: number): void {
+  receive(event: ServerEvent, size: number): void {
     if (event.event === "$unsubscribed") {
       if (this.#live.size === 0 && this.#asking !== undefined) return; // of what was before
       this.#asking = undefined;
@@ -426,7 +426,7 @@ class SharedRoute {
       const lost = { type: "permission_denied", msg: "The right to this was lost after it was subscribed to." };
       for (const one of [...this.#live, ...this.#waiting]) this.#drop(one, new PermissionDenied(403, [lost], "subscribe", one.askedRoute));
     } else if (event.event === "$position" || event.event === "$resync") this.#notice(event);
-    else for (const one of [...this.#live]) one.told(event, size);
+    else for (const one of [...this.#live]) one.receive(event, size);
   }
 
   #notice(event: ServerEvent): void {
