@@ -1,4 +1,4 @@
-"""Types: JSON Schemas, as an AsyncAPI document has them, written in TypeScript."""
+"""Converts the JSON Schemas of an AsyncAPI document to TypeScript types."""
 
 import json
 import math
@@ -17,11 +17,11 @@ _PRIMITIVES = {"string": "string", "integer": "number", "number": "number", "boo
 
 
 class Types:
-    """The types of one file. ``taken`` are names that are not to be given to models.
+    """The types of one generated file. ``taken`` are names that models must not have.
 
-    ``Types(components).of({"$ref": "#/components/schemas/Card"})`` is ``"Card"``, and `declarations` has it from then
-    on. A model is named as its class is; where it looks different on its way in, that is ``CardInput``; two of one name
-    are told apart by their modules, and one that has a name of the runtime's gets a ``_`` after it.
+    ``Types(components).of({"$ref": "#/components/schemas/Card"})`` is ``"Card"``; from then on, `declarations` has the
+    declaration of ``Card``. A model has the name of its class. If it has another schema for input, that one is
+    ``CardInput``. If two models have one name, their modules are added. If the name is taken, a ``_`` is added.
     """
 
     def __init__(self, components: Mapping[str, Schema], taken: Collection[str] = ()) -> None:
@@ -35,9 +35,9 @@ class Types:
         self._declarations: dict[str, str] = {}
 
     def _candidates(self, component: str) -> list[str]:
-        """The names that a model may have, best first."""
+        """Names for a model, the best first."""
         argument = _generic_argument(component)
-        if argument in self._names:  # Page_Card_: Page, of what Card is named
+        if argument in self._names:  # Page_Card_: "Page" and the name of Card
             return [pascal(component.removesuffix(f"_{argument}_")) + self._names[argument], pascal(component)]
         short = _short(component)
         title = str(self._components[component].get("title", ""))
@@ -45,18 +45,18 @@ class Types:
         return [*derived, pascal(short), pascal(component)]
 
     def named(self, name: str) -> str:
-        """A name for another type, which is from then on taken."""
+        """Reserves a name for a type. Adds ``_`` to it if it is taken."""
         name = free(name, self._taken)
         self._taken.add(name)
         return name
 
     def declarations(self) -> Iterator[str]:
-        """The models that were asked for and what they refer to, by name."""
+        """The declarations of the models that `of` returned and of those they refer to, in order of their names."""
         for name in sorted(self._declarations):
             yield self._declarations[name]
 
     def declare(self, name: str, schema: Schema) -> str:
-        """The declaration of a schema under a name."""
+        """Declares a schema under a name, as an interface or a type."""
         about = comment([_about(schema)], "")
         if _is_object(schema) and not _has_more(schema):
             members = self._members(schema["properties"], schema.get("required", ()))
@@ -64,7 +64,7 @@ class Types:
         return f"{about}export type {name} = {self.of(schema)};\n"
 
     def of(self, schema: Any) -> str:
-        """A schema as a type, on one line."""
+        """A schema as a type expression on one line."""
         if not isinstance(schema, Mapping):
             return "never" if schema is False else "unknown"
         if "$ref" in schema:
@@ -79,7 +79,7 @@ class Types:
         return self._of_type(schema)
 
     def _members(self, properties: Mapping[str, Schema], required: Collection[str]) -> str:
-        """An object type, one property a line."""
+        """An object type with a line for each property."""
         lines = []
         for name, schema in properties.items():
             about = comment([_about(schema)], "  ")
@@ -144,12 +144,12 @@ class Types:
 
 
 def _short(name: str) -> str:
-    """The class's own name in that of a component, without its module; what goes out is the plain one."""
+    """The class name in a component's name, without its module and the suffix of output models."""
     return re.sub(r"^[a-z0-9_]+__", "", name).removesuffix("-Output") or name
 
 
 def _generic_argument(name: str) -> str:
-    """What a generic model is of, by its component's name: of ``Page_Card_``, ``Card``."""
+    """The argument of a generic model, from its component's name: ``Card`` for ``Page_Card_``."""
     found = re.fullmatch(r"[^_]+_(.+)_", name)
     return found[1] if found else ""
 
@@ -159,7 +159,7 @@ def _is_object(schema: Schema) -> bool:
 
 
 def _has_more(schema: Schema) -> bool:
-    """Whether an object may have properties beside those that are named."""
+    """Whether an object may have other properties than the named ones."""
     return bool(schema.get("additionalProperties") or schema.get("patternProperties"))
 
 
@@ -186,19 +186,19 @@ def _listed(text: str) -> str:
 
 
 def literal(value: Any) -> str:
-    """A JSON value as a type."""
+    """A JSON value as a literal type."""
     if value is None or isinstance(value, str | int | float):
         return json.dumps(value, ensure_ascii=False)
     return "unknown"
 
 
 def key(name: str) -> str:
-    """A property's name, in quotes where it needs them."""
+    """A property name, quoted if necessary."""
     return name if is_identifier(name) else json.dumps(name, ensure_ascii=False)
 
 
 def comment(paragraphs: Sequence[str], indent: str) -> str:
-    """A documentation comment, with the line break after it; nothing where there is nothing to say."""
+    """A documentation comment and a line break; an empty string if all paragraphs are empty."""
     lines = [line.rstrip() for text in paragraphs if text for line in text.strip().replace("*/", "*\\/").splitlines()]
     if not lines:
         return ""
