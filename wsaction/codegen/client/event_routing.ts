@@ -1,6 +1,6 @@
 /**
- * The events of no subscription, from when it was made; a `$resync` among them says that some are lost here: the
- * connection was, or more of them waited than may. It ends when the client is closed.
+ * The events that belong to no subscription, from its creation on. A `$resync` marks where events were lost, because the
+ * connection was lost or more events waited than the buffer holds. It ends when the client is closed.
  */
 export class Events implements AsyncIterable<ServerEvent | Resync>, AsyncIterator<ServerEvent | Resync, undefined> {
   readonly #maxSize: number;
@@ -21,7 +21,7 @@ export class Events implements AsyncIterable<ServerEvent | Resync>, AsyncIterato
     return this.#items.next();
   }
 
-  /** Listens no more. */
+  /** Stops listening. */
   return(): Promise<IteratorResult<ServerEvent | Resync, undefined>> {
     this.#items.clear();
     this.end();
@@ -47,13 +47,13 @@ export class Events implements AsyncIterable<ServerEvent | Resync>, AsyncIterato
   }
 }
 
-/** Hands each event to the subscriptions of its route or, where there are none, to all who listen. */
+/** Passes each event to the subscriptions of its route. If the route has none, passes it to all `Events`. */
 class Audience implements Hearer, Registry {
-  line: Line | undefined; // that it hears; set by whoever makes both
+  line: Line | undefined; // set by `BaseClient` once both exist
   readonly #routes = new Map<string, SharedRoute>();
   readonly #listeners = new Set<Events>();
   #wasDisconnected = false;
-  #held: { readonly early: [ServerEvent, number][]; room: number } | undefined; // pushed before anybody could listen
+  #held: { readonly early: [ServerEvent, number][]; room: number } | undefined; // events received before callers could listen
 
   listen(buffer: number): Events {
     const events = new Events(buffer, (one) => this.#listeners.delete(one));
@@ -67,7 +67,7 @@ class Audience implements Hearer, Registry {
     return route;
   }
 
-  /** Its events come under another name. Returns the one that has that name already, or the same. */
+  /** Registers a route under the name that its events have. If another route has that name, merges both and returns it. */
   rename(route: SharedRoute, name: string): SharedRoute {
     this.remove(route);
     route.name = name;
@@ -88,7 +88,7 @@ class Audience implements Hearer, Registry {
     else if ((this.#held.room -= size) >= 0) this.#held.early.push([event, size]);
   }
 
-  /** What is pushed is kept until `release`, at most so many characters of it. */
+  /** Holds back pushed events until `release`, up to `size` characters. */
   hold(size: number): void {
     this.#held ??= { early: [], room: size };
   }
