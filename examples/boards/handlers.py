@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from examples.boards import models, tables
-from examples.boards.permissions import IsAuthor, IsBoardOwner, IsMember, is_oneself
-from examples.boards.positions import anew, between
+from examples.boards.permissions import IsAuthor, IsBoardOwner, IsMember, is_self
+from examples.boards.positions import between, renumbered
 from examples.boards.tables import BOARDS, CARDS, COLUMNS, COMMENTS, USERS
 from wsaction.decorators import async_action
 from wsaction.exceptions import Conflict, NotFound
@@ -26,27 +26,27 @@ from wsaction.routers import SimpleRouter
 from wsaction.subscriptions import SubscribeMixin
 
 
-class WholeMixin(SubscribeMixin, CreateModelMixin):
+class BoundedListMixin(SubscribeMixin, CreateModelMixin):
     """A live list that is shown as a whole, without pages, and therefore has a bound."""
 
     pagination_class = None
     lookup_value_converter = "int"
-    most = 100
+    max_count = 100
 
     async def perform_create(self: Any, values: dict[str, Any]) -> Any:
         async with self.queryset.session():  # nobody adds another one between counting and adding
-            if await self.get_queryset().count() >= self.most:
-                raise Conflict(f"There are {self.most} already. Delete one before you add another.")
+            if await self.get_queryset().count() >= self.max_count:
+                raise Conflict(f"There are {self.max_count} already. Delete one before you add another.")
             return await super().perform_create(values)
 
 
-class CommentHandler(WholeMixin, ModelAPIActionHandler):
+class CommentHandler(BoundedListMixin, ModelAPIActionHandler):
     """The comments of a card."""
 
     queryset = COMMENTS
     serializer_class = models.Comment
     permission_classes = (IsAuthor,)
-    most = 200
+    max_count = 200
 
     def get_queryset(self) -> Any:
         return super().get_queryset().filter(board_id=self.kwargs["board"], card_id=self.kwargs["card"])
@@ -69,12 +69,12 @@ class CommentHandler(WholeMixin, ModelAPIActionHandler):
         return card
 
 
-class CardHandler(WholeMixin, ModelAPIActionHandler):
+class CardHandler(BoundedListMixin, ModelAPIActionHandler):
     """The cards of a board."""
 
     queryset = CARDS
     serializer_class = models.Card
-    most = 300
+    max_count = 300
     events = {"moved": models.Moved}
 
     def get_queryset(self) -> Any:
@@ -119,19 +119,19 @@ class CardHandler(WholeMixin, ModelAPIActionHandler):
         position = between(above, below)
         if position is not None:
             return position
-        numbers = list(anew(len(others) + 1, above=max(card.position, others[-1].position)))
+        numbers = list(renumbered(len(others) + 1, above=max(card.position, others[-1].position)))
         position = numbers.pop(at)
         for other, number in zip(others, numbers, strict=True):
             await self.perform_update(other, {"position": number})
         return position
 
 
-class ColumnHandler(WholeMixin, ModelAPIActionHandler):
+class ColumnHandler(BoundedListMixin, ModelAPIActionHandler):
     """The columns of a board. With a column go its cards, of which nobody is told one by one."""
 
     queryset = COLUMNS
     serializer_class = models.Column
-    most = 20
+    max_count = 20
 
     def get_queryset(self) -> Any:
         return super().get_queryset().filter(board_id=self.kwargs["board"])
@@ -141,10 +141,10 @@ class ColumnHandler(WholeMixin, ModelAPIActionHandler):
         return column
 
 
-on_a_board = SimpleRouter()
-on_a_board.register("columns", ColumnHandler)
-on_a_board.register("cards", CardHandler)
-on_a_board.register("cards/<int:card>/comments", CommentHandler)
+board_router = SimpleRouter()
+board_router.register("columns", ColumnHandler)
+board_router.register("cards", CardHandler)
+board_router.register("cards/<int:card>/comments", CommentHandler)
 
 
 class BoardsMixin(GenericAsyncAPIActionHandler):
@@ -160,10 +160,10 @@ class BoardsMixin(GenericAsyncAPIActionHandler):
         return [f"boards/{board.id}/", *(f"users/{one.id}/boards/" for one in board.members)]
 
 
-class MyBoardsHandler(WholeMixin, BoardsMixin, ListCreateAPIActionHandler):
+class MyBoardsHandler(BoundedListMixin, BoardsMixin, ListCreateAPIActionHandler):
     """The boards of a user: a list of his own, and a topic of his own."""
 
-    permission_classes = (IsAuthenticated, is_oneself)
+    permission_classes = (IsAuthenticated, is_self)
 
     async def perform_create(self, values: dict[str, Any]) -> tables.Board:
         owned = {**values, "owner_id": self.user.id, "members": [await USERS.get(pk=self.user.id)]}
@@ -176,7 +176,7 @@ class BoardHandler(PresenceMixin, BoardsMixin, RetrieveUpdateDestroyAPIActionHan
 
     lookup_url_kwarg = "board"
     permission_classes = (IsAuthenticated, IsMember, IsBoardOwner)
-    routepatterns = on_a_board.urls
+    routepatterns = board_router.urls
 
     @async_action(status=201)
     async def invite(self, name: str) -> Output:

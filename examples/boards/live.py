@@ -9,7 +9,7 @@ from pathlib import Path
 from examples.boards import models
 from examples.boards.handlers import BoardHandler, MyBoardsHandler
 from examples.boards.sample import fill
-from examples.boards.sign_in import TokenAuthentication, token_for, user_with
+from examples.boards.sign_in import TokenAuthentication, authenticate, create_token
 from examples.boards.tables import database
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
@@ -33,8 +33,8 @@ class Root(AsyncAPIConsumer):
     @async_action(throttle_classes=(AnonRateThrottle("30/min"),))
     async def sign_in(self, name: str, password: str) -> models.SignedIn:
         """A token, to be offered with the handshake or sent by `$auth`. The sample users' password is their name."""
-        user = await user_with(name, password)
-        return models.SignedIn(token=token_for(user), user=models.Person.model_validate(user))
+        user = await authenticate(name, password)
+        return models.SignedIn(token=create_token(user), user=models.Person.model_validate(user))
 
     @async_action(permission_classes=(IsAuthenticated,))
     async def whoami(self) -> models.Person:

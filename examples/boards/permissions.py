@@ -6,7 +6,7 @@ from examples.boards.tables import BOARDS
 from wsaction.permissions import BasePermission, IsOwner
 
 
-def is_oneself(scope: Any, handler: Any, action: str, user: int = 0, **kwargs: Any) -> bool:
+def is_self(scope: Any, handler: Any, action: str, user: int = 0, **kwargs: Any) -> bool:
     """Lists of boards are everybody's own."""
     return bool(scope["user"].id == user)
 

@@ -18,6 +18,6 @@ def between(above: int | None, below: int | None) -> int | None:
     return None if middle in (above, below) else middle
 
 
-def anew(count: int, above: int) -> Iterator[int]:
+def renumbered(count: int, above: int) -> Iterator[int]:
     """``count`` positions far apart, all above ``above``: none that is in use is used while cards are numbered."""
     return (above + STEP * number for number in range(1, count + 1))

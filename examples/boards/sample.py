@@ -1,7 +1,7 @@
 """What an empty database is filled with: three people and a board of two of them."""
 
 from examples.boards.positions import STEP
-from examples.boards.sign_in import hashed
+from examples.boards.sign_in import hash_password
 from examples.boards.tables import BOARDS, CARDS, COLUMNS, COMMENTS, USERS
 from wsaction.transactions import unit_of_work
 
@@ -26,7 +26,7 @@ async def fill() -> None:
     async with unit_of_work():
         if await USERS.exists():
             return
-        people = [await USERS.create({"name": name, "password": hashed(name)}) for name in PEOPLE]
+        people = [await USERS.create({"name": name, "password": hash_password(name)}) for name in PEOPLE]
         ada, grace, _ = people
         board = await BOARDS.create({"title": "First steps", "owner_id": ada.id, "members": [ada, grace]})
         await BOARDS.create({"title": "Ada's own", "owner_id": ada.id, "members": [ada]})

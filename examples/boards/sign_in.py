@@ -13,28 +13,28 @@ from wsaction.exceptions import NotAuthenticated, PermissionDenied
 LIFETIME = 30 * 24 * 3_600  # seconds that a token is good for
 
 
-def hashed(password: str, salt: str = "") -> str:
+def hash_password(password: str, salt: str = "") -> str:
     """A password as it is kept: ``"salt:hash"``. Takes some 50 ms, on purpose."""
     salt = salt or secrets.token_hex(16)
     key = hashlib.scrypt(password.encode(), salt=bytes.fromhex(salt), n=2**14, r=8, p=1)
     return f"{salt}:{key.hex()}"
 
 
-def matches(password: str, kept: str) -> bool:
-    """Whether this is the password that is kept as ``kept``."""
-    return hmac.compare_digest(hashed(password, kept.partition(":")[0]), kept)
+def is_password(password: str, stored: str) -> bool:
+    """Whether this is the password that is kept as ``stored``."""
+    return hmac.compare_digest(hash_password(password, stored.partition(":")[0]), stored)
 
 
-async def user_with(name: str, password: str) -> User:
+async def authenticate(name: str, password: str) -> User:
     """Who has this name and password. Raises `PermissionDenied`, as late for a name that there is not as for others."""
     user = await USERS.filter(name=name).first()
-    kept = f"{'00' * 16}:" if user is None else user.password
-    if not await asyncio.to_thread(matches, password, kept) or user is None:
+    stored = f"{'00' * 16}:" if user is None else user.password
+    if not await asyncio.to_thread(is_password, password, stored) or user is None:
         raise PermissionDenied("This name and password do not belong together.")
     return user
 
 
-def token_for(user: User, lifetime: int = LIFETIME) -> str:
+def create_token(user: User, lifetime: int = LIFETIME) -> str:
     """A token: ``"3.1790000000.9f..."``, who, until when, and the signature of both.
 
     The key is the user's own password as it is kept, so that a new password ends all tokens.
@@ -48,7 +48,7 @@ def _signature(user: User, claims: str) -> str:
 
 
 class TokenAuthentication(BearerAuthentication):
-    """The tokens of `token_for`, however they come: by sub-protocol, header or ``$auth`` frame."""
+    """The tokens of `create_token`, however they come: by sub-protocol, header or ``$auth`` frame."""
 
     async def verify(self, token: str) -> Credential:
         claims, _, signature = token.rpartition(".")

@@ -32,7 +32,7 @@ class User(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
-    password: Mapped[str]  # as `sign_in.hashed` has it
+    password: Mapped[str]  # as `sign_in.hash_password` has it
 
 
 class Board(Base):
@@ -91,7 +91,7 @@ async def database(url: str) -> AsyncIterator[None]:
     """Binds the querysets to a database, whose tables are made where they are missing, as long as the block lasts."""
     engine = create_async_engine(url)
     if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", _sqlite_as_it_should_be)
+        event.listen(engine.sync_engine, "connect", _configure_sqlite)
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     sessions.configure(bind=engine)
@@ -101,6 +101,6 @@ async def database(url: str) -> AsyncIterator[None]:
         await engine.dispose()
 
 
-def _sqlite_as_it_should_be(connection: Any, record: Any) -> None:
+def _configure_sqlite(connection: Any, record: Any) -> None:
     connection.execute("PRAGMA foreign_keys = ON")  # which it leaves off
     connection.execute("PRAGMA journal_mode = WAL")  # who reads does not wait for who writes

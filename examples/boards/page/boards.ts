@@ -1,7 +1,7 @@
 /** The list of one's boards. */
 
 import type { Board } from "./client.js";
-import { avatar, h, keep, toast, write } from "./dom.js";
+import { avatar, h, syncChildren, toast, setText } from "./dom.js";
 import { LiveList } from "./live.js";
 import { attempt, explain, type Session } from "./session.js";
 
@@ -32,7 +32,7 @@ export async function showBoards(view: HTMLElement, { client, user }: Session): 
     () => {
       const boards = [...live.rows.values()].sort((one, other) => one.id - other.id);
       none.hidden = boards.length > 0;
-      keep(list, boards, make, update);
+      syncChildren(list, boards, make, update);
     },
     (error) => toast(explain(error)),
   );
@@ -45,7 +45,7 @@ export async function showBoards(view: HTMLElement, { client, user }: Session): 
   }
 
   function update(element: HTMLElement, board: Board): void {
-    write(element.querySelector("b") as HTMLElement, board.title);
+    setText(element.querySelector("b") as HTMLElement, board.title);
     element.querySelector(".people")?.replaceChildren(...board.members.map(avatar));
   }
 }

@@ -30,7 +30,7 @@ export function byId(id: string): HTMLElement {
  * An input for a title, which is saved when it was changed; an empty one, and one that `save` has no answer for, is taken
  * back.
  */
-export function titled(label: string, current: () => string, save: (title: string) => Promise<unknown>): HTMLInputElement {
+export function titleInput(label: string, current: () => string, save: (title: string) => Promise<unknown>): HTMLInputElement {
   const input = h("input", { class: "title", "aria-label": label, maxlength: 120, autocomplete: "off" });
   input.addEventListener("change", async () => {
     const title = input.value.trim();
@@ -43,7 +43,7 @@ export function titled(label: string, current: () => string, save: (title: strin
  * Makes the first children of an element those of `items`, in their order: what is there stays and is updated, so that
  * what is being typed is kept.
  */
-export function keep<Item extends { readonly id: number }, Kind extends HTMLElement>(
+export function syncChildren<Item extends { readonly id: number }, Kind extends HTMLElement>(
   parent: HTMLElement,
   items: readonly Item[],
   make: (item: Item) => Kind,
@@ -73,12 +73,12 @@ export function keepFocus(change: () => void): void {
 }
 
 /** Changes an element's text, where it is another. */
-export function write(element: Element, text: string): void {
+export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
 
 /** Changes what an input holds, unless somebody is typing there. */
-export function fill(input: HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement, value: string): void {
+export function setValue(input: HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement, value: string): void {
   if (input !== document.activeElement && input.value !== value) input.value = value;
 }
 
@@ -105,7 +105,7 @@ export function avatar(person: { readonly id: number; readonly name: string }): 
 }
 
 /** Asks a question; true where it is answered with yes. */
-export function confirmed(question: string, yes: string): Promise<boolean> {
+export function askToConfirm(question: string, yes: string): Promise<boolean> {
   return new Promise((resolve) => {
     const dialog = h(
       "dialog",

@@ -2,9 +2,9 @@
 
 import { h } from "./dom.js";
 
-const FAR = 6; // pixels that a mouse moves before it is a drag
-const LONG = 320; // milliseconds that a finger rests before it is one
-const EDGE = 48; // pixels from the edge, where the board scrolls
+const DRAG_DISTANCE = 6; // pixels that a mouse moves before it is a drag
+const LONG_PRESS = 320; // milliseconds that a finger rests before it is one
+const SCROLL_EDGE = 48; // pixels from the edge, where the board scrolls
 
 /** Where a card was let go: in a list, before another card or at the end. */
 export interface Drop {
@@ -14,11 +14,11 @@ export interface Drop {
 }
 
 /** Lets the cards of a board be dragged between its lists. `held` is told when one is taken, and when it is let go. */
-export function draggable(board: HTMLElement, held: (isHeld: boolean) => void, drop: (drop: Drop) => void): void {
+export function draggable(board: HTMLElement, onDragging: (isDragging: boolean) => void, drop: (drop: Drop) => void): void {
   board.addEventListener("pointerdown", (down) => {
     const card = (down.target as Element).closest<HTMLElement>(".card");
     if (card === null || down.button !== 0) return;
-    new Drag(board, card, down, held, drop);
+    new Drag(board, card, down, onDragging, drop);
   });
 }
 
@@ -26,7 +26,7 @@ class Drag {
   readonly #board: HTMLElement;
   readonly #card: HTMLElement;
   readonly #down: PointerEvent;
-  readonly #held: (isHeld: boolean) => void;
+  readonly #onDragging: (isDragging: boolean) => void;
   readonly #drop: (drop: Drop) => void;
   readonly #ends = new AbortController();
   readonly #gap = h("li", { class: "gap", "aria-hidden": true });
@@ -38,13 +38,13 @@ class Drag {
     board: HTMLElement,
     card: HTMLElement,
     down: PointerEvent,
-    held: (isHeld: boolean) => void,
+    onDragging: (isDragging: boolean) => void,
     drop: (drop: Drop) => void,
   ) {
     this.#board = board;
     this.#card = card;
     this.#down = down;
-    this.#held = held;
+    this.#onDragging = onDragging;
     this.#drop = drop;
     const box = card.getBoundingClientRect();
     this.#offset = { x: down.clientX - box.left, y: down.clientY - box.top };
@@ -55,7 +55,7 @@ class Drag {
     addEventListener("keydown", (event) => event.key === "Escape" && this.#end(false), until);
     board.addEventListener("touchmove", (event) => this.#ghost !== undefined && event.preventDefault(), { ...until, passive: false });
     board.addEventListener("contextmenu", (event) => this.#ghost !== undefined && event.preventDefault(), until);
-    if (down.pointerType === "touch") this.#timer = setTimeout(() => this.#begin(down), LONG);
+    if (down.pointerType === "touch") this.#timer = setTimeout(() => this.#begin(down), LONG_PRESS);
   }
 
   #begin(at: PointerEvent): void {
@@ -69,12 +69,12 @@ class Drag {
     this.#card.hidden = true;
     document.body.append(ghost);
     this.#ghost = ghost;
-    this.#held(true);
+    this.#onDragging(true);
     this.#follow(at);
   }
 
   #move(event: PointerEvent): void {
-    const far = Math.hypot(event.clientX - this.#down.clientX, event.clientY - this.#down.clientY) > FAR;
+    const far = Math.hypot(event.clientX - this.#down.clientX, event.clientY - this.#down.clientY) > DRAG_DISTANCE;
     if (this.#ghost !== undefined) this.#follow(event);
     else if (far && this.#timer !== undefined) this.#end(false); // a finger that scrolls
     else if (far) this.#begin(event);
@@ -83,7 +83,7 @@ class Drag {
   #follow(event: PointerEvent): void {
     const ghost = this.#ghost as HTMLElement;
     ghost.style.translate = `${event.clientX - this.#offset.x}px ${event.clientY - this.#offset.y}px`;
-    const side = event.clientX > innerWidth - EDGE ? 1 : event.clientX < EDGE ? -1 : 0;
+    const side = event.clientX > innerWidth - SCROLL_EDGE ? 1 : event.clientX < SCROLL_EDGE ? -1 : 0;
     if (side !== 0) this.#board.scrollBy({ left: side * 16 });
     const list = this.#listAt(event.clientX);
     if (list === null) return;
@@ -120,6 +120,6 @@ class Drag {
     this.#card.hidden = false;
     const stays = list === this.#card.parentElement && before === this.#card.nextElementSibling;
     if (isDropped && !stays) this.#drop({ card: this.#card, list, before });
-    this.#held(false);
+    this.#onDragging(false);
   }
 }

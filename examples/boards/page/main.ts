@@ -22,25 +22,25 @@ async function show(): Promise<void> {
   else ending();
 }
 
-async function begin(why = ""): Promise<void> {
+async function begin(reason = ""): Promise<void> {
   try {
-    session = await resume((ended) => leave((why = ended)));
+    session = await resume((ended) => leave((reason = ended)));
   } catch (error) {
     toast(explain(error));
   }
-  if (session === null) return leave(why);
+  if (session === null) return leave(reason);
   byId("me").replaceChildren(h("span", {}, session.user.name), h("button", { class: "quiet", onclick: () => leave() }, "Sign out"));
   await show();
 }
 
-function leave(why = ""): void {
+function leave(reason = ""): void {
   if (session !== null) signOut(session.client);
   session = null;
   void show();
   for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   byId("me").replaceChildren();
   document.title = "Boards";
-  showSignIn(newView(), why, () => void begin());
+  showSignIn(newView(), reason, () => void begin());
 }
 
 /** An empty place for what is shown next; what was shown before may come too late, and is seen by nobody. */

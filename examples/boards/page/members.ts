@@ -2,7 +2,7 @@
 
 import type { BoardPage } from "./board.js";
 import type { Person } from "./client.js";
-import { avatar, h, keep } from "./dom.js";
+import { avatar, h, syncChildren } from "./dom.js";
 import { attempt } from "./session.js";
 
 export function showMembers(page: BoardPage): void {
@@ -26,7 +26,7 @@ export function showMembers(page: BoardPage): void {
   dialog.showModal();
 
   function update(): void {
-    keep(list, page.board?.members ?? [], make, () => undefined);
+    syncChildren(list, page.board?.members ?? [], make, () => undefined);
   }
 
   function close(): void {

@@ -1,9 +1,9 @@
 /** Who is signed in, the one client of the page, and what is said of its connection. */
 
 import { ActionError, CallTimeout, Client, ConnectionFailed, ConnectionLost, type Person, type State } from "./client.js";
-import { byId, toast, write } from "./dom.js";
+import { byId, toast, setText } from "./dom.js";
 
-const KEPT = "boards.token"; // for this window alone: another one may be somebody else's
+const TOKEN_KEY = "boards.token"; // for this window alone: another one may be somebody else's
 
 export interface Session {
   readonly client: Client;
@@ -17,15 +17,15 @@ const address = (): string => Client.address(new URL(".", document.baseURI).href
 export async function signIn(name: string, password: string): Promise<void> {
   const client = new Client(address(), { timeout: 10 });
   try {
-    sessionStorage.setItem(KEPT, (await client.signIn({ name, password })).token);
+    sessionStorage.setItem(TOKEN_KEY, (await client.signIn({ name, password })).token);
   } finally {
     client.close();
   }
 }
 
 /** Goes on with the token that is kept; null where there is none. `ended` is told why where it does not hold any more. */
-export async function resume(ended: (why: string) => void): Promise<Session | null> {
-  const token = sessionStorage.getItem(KEPT);
+export async function resume(ended: (reason: string) => void): Promise<Session | null> {
+  const token = sessionStorage.getItem(TOKEN_KEY);
   if (token === null) return null;
   const client: Client = new Client(address(), {
     token,
@@ -50,7 +50,7 @@ export async function resume(ended: (why: string) => void): Promise<Session | nu
 
 /** Forgets the token, and ends the connection. */
 export function signOut(client: Client): void {
-  sessionStorage.removeItem(KEPT);
+  sessionStorage.removeItem(TOKEN_KEY);
   client.close();
 }
 
@@ -61,7 +61,7 @@ function show(state: State): void {
   shown.hidden = state === "closed"; // which ends in the form to sign in
   shown.dataset["state"] = state;
   shown.title = state === "open" ? "You see every change at once." : "What you see may be old. Changes are shown once the connection is back.";
-  write(shown, words[state]);
+  setText(shown, words[state]);
 }
 
 /** What went wrong, in words. */

@@ -9,10 +9,10 @@ const SAMPLES = [
 ];
 
 /** Shows the form; `why` says why it is there. `done` is called once somebody has signed in. */
-export function showSignIn(view: HTMLElement, why: string, done: () => void): void {
+export function showSignIn(view: HTMLElement, reason: string, done: () => void): void {
   const name = h("input", { id: "name", name: "name", autocomplete: "username", required: true, autocapitalize: "none" });
   const password = h("input", { id: "password", name: "password", type: "password", autocomplete: "current-password", required: true });
-  const problem = h("p", { class: "wrong", role: "alert" }, why);
+  const problem = h("p", { class: "wrong", role: "alert" }, reason);
   const button = h("button", { class: "primary" }, "Sign in");
   const samples = SAMPLES.map((one) =>
     h(
