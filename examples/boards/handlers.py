@@ -1,7 +1,7 @@
-"""Boards, columns, cards and comments: generic handlers, live, and what is special about each of them.
+"""Live generic handlers for boards, columns, cards and comments.
 
-A route is a topic, so routes are made for who should be told what: ``users/3/boards/`` is the list of one user, and
-``boards/7/`` and all that is below it is for the members of that board.
+A route is a topic, so each route stands for an audience: ``users/3/boards/`` is the list of one user, and ``boards/7/``
+with all routes below it is for the members of that board.
 """
 
 from collections.abc import Sequence
@@ -27,16 +27,16 @@ from wsaction.subscriptions import SubscribeMixin
 
 
 class BoundedListMixin(SubscribeMixin, CreateModelMixin):
-    """A live list that is shown as a whole, without pages, and therefore has a bound."""
+    """A live list without pages. Since clients load all of it, it has at most ``max_count`` items."""
 
     pagination_class = None
     lookup_value_converter = "int"
     max_count = 100
 
     async def perform_create(self: Any, values: dict[str, Any]) -> Any:
-        async with self.queryset.session():  # nobody adds another one between counting and adding
+        async with self.queryset.session():  # no other task can add an item between the count and the insert
             if await self.get_queryset().count() >= self.max_count:
-                raise Conflict(f"There are {self.max_count} already. Delete one before you add another.")
+                raise Conflict(f"There are already {self.max_count}. Delete one before you add another.")
             return await super().perform_create(values)
 
 
@@ -62,7 +62,7 @@ class CommentHandler(BoundedListMixin, ModelAPIActionHandler):
         await super().perform_destroy(comment)
 
     async def _count(self, change: int) -> tables.Card:
-        """Counts in the database, where nothing is lost, and tells those who look at the cards."""
+        """Changes the card's comment count in the database, so that no count is lost, and publishes the card."""
         card = await CARDS.get(pk=self.kwargs["card"], board_id=self.kwargs["board"])
         card = await CARDS.update(card, {"comment_count": tables.Card.comment_count + change})
         await self.app.publish_object(f"boards/{card.board_id}/cards/{card.id}/", "updated", card)
@@ -92,10 +92,10 @@ class CardHandler(BoundedListMixin, ModelAPIActionHandler):
 
     @async_action(detail=True)
     async def move(self, data: models.Move) -> Output:
-        """Puts a card before another one of a column, or at its end."""
-        # Right under concurrent moves: who enters session() has SQLite to himself for writing until his unit of work is
-        # committed, so that nothing changes between the neighbours being read and the card being put there. Another
-        # process may do the same at the same time: then the unique constraint on positions refuses one of the two.
+        """Moves a card before another card of a column, or to its end."""
+        # Concurrent moves are safe. session() holds SQLite's write lock until the unit of work is committed, so the
+        # neighbours cannot change between reading them and writing the card. If two processes choose one position at
+        # the same time, the unique constraint refuses one of them.
         async with self.queryset.session():
             card = await self.get_object()
             column = await self._column(data.column_id)
@@ -103,7 +103,7 @@ class CardHandler(BoundedListMixin, ModelAPIActionHandler):
                 position = await self._position(column, card, data.before)
                 card = await self.perform_update(card, {"column_id": column.id, "position": position})
             except Conflict:
-                raise Conflict("Somebody put a card there at the same moment. Move it once more.") from None
+                raise Conflict("Another card was moved there at the same moment. Move the card again.") from None
         moved = models.Moved(card_id=card.id, column_id=column.id, by=models.Person.model_validate(self.user))
         await self.app.publish(f"boards/{card.board_id}/cards/", "moved", moved)
         return self.serialize(card)
@@ -112,7 +112,7 @@ class CardHandler(BoundedListMixin, ModelAPIActionHandler):
         return await COLUMNS.get(pk=pk, board_id=self.kwargs["board"])
 
     async def _position(self, column: tables.Column, card: tables.Card, before: int | None) -> int:
-        """A free position between two cards of a column. Where there is none, they are numbered anew, and told so."""
+        """A free position between two cards of a column. If there is none, renumbers and publishes all its cards."""
         others = [one async for one in CARDS.filter(column_id=column.id).exclude(pk=card.id).order_by("position")]
         at = next((number for number, one in enumerate(others) if one.id == before), len(others))
         above, below = others[at - 1].position if at else None, others[at].position if at < len(others) else None
@@ -127,7 +127,7 @@ class CardHandler(BoundedListMixin, ModelAPIActionHandler):
 
 
 class ColumnHandler(BoundedListMixin, ModelAPIActionHandler):
-    """The columns of a board. With a column go its cards, of which nobody is told one by one."""
+    """The columns of a board. Deleting a column deletes its cards, without an event for each of them."""
 
     queryset = COLUMNS
     serializer_class = models.Column
@@ -148,7 +148,7 @@ board_router.register("cards/<int:card>/comments", CommentHandler)
 
 
 class BoardsMixin(GenericAsyncAPIActionHandler):
-    """The boards that somebody is a member of, and whom their changes are told to."""
+    """The boards of which the user is a member. Their changes are published to the board and to all its members."""
 
     queryset = BOARDS
     serializer_class = models.Board
@@ -161,7 +161,7 @@ class BoardsMixin(GenericAsyncAPIActionHandler):
 
 
 class MyBoardsHandler(BoundedListMixin, BoardsMixin, ListCreateAPIActionHandler):
-    """The boards of a user: a list of his own, and a topic of his own."""
+    """The boards of one user, with a list and a topic for each user."""
 
     permission_classes = (IsAuthenticated, is_self)
 
@@ -172,7 +172,7 @@ class MyBoardsHandler(BoundedListMixin, BoardsMixin, ListCreateAPIActionHandler)
 
 
 class BoardHandler(PresenceMixin, BoardsMixin, RetrieveUpdateDestroyAPIActionHandler):
-    """One board, who looks at it, and all that is on it: its permissions are those of every route below."""
+    """One board, its viewers, and all routes below it, to which its permissions apply too."""
 
     lookup_url_kwarg = "board"
     permission_classes = (IsAuthenticated, IsMember, IsBoardOwner)
@@ -180,23 +180,23 @@ class BoardHandler(PresenceMixin, BoardsMixin, RetrieveUpdateDestroyAPIActionHan
 
     @async_action(status=201)
     async def invite(self, name: str) -> Output:
-        """Makes somebody a member."""
+        """Makes a user a member of the board."""
         board = await self.get_object()
         user = await USERS.filter(name=name).first()
         if user is None:
-            raise NotFound(f"There is nobody called {name}.")
+            raise NotFound(f"There is no user {name}.")
         if user in board.members:
-            raise Conflict(f"{name} is a member already.")
+            raise Conflict(f"{name} is already a member.")
         return self.serialize(await self.perform_update(board, {"members": [*board.members, user]}))
 
     @async_action
     async def dismiss(self, user_id: int) -> Output:
-        """Ends a membership: from now on the board is none of his business."""
+        """Removes a member. Their subscriptions to the board end at once."""
         board = await self.get_object()
         if user_id == board.owner_id:
-            raise Conflict("The owner of a board stays its member.")
+            raise Conflict("The owner of a board cannot be removed.")
         left = [one for one in board.members if one.id != user_id]
         board = await self.perform_update(board, {"members": left})
         await self.app.publish(f"users/{user_id}/boards/", "deleted", {"pk": board.id})
-        await self.app.revoke_user(user_id)  # all that he is subscribed to is asked for anew, after the commit
+        await self.app.revoke_user(user_id)  # checks the permissions of all their subscriptions again, after the commit
         return self.serialize(board)

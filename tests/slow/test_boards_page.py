@@ -251,14 +251,14 @@ def test_a_board_is_worked_with(window: Any) -> None:
     grace.look().until(lambda: grace.texts(".tools h1") == ["Last steps"])
     ada.look().button("Members (2)")
     ada.one("dialog input").send_keys("nobody", Keys.ENTER)
-    ada.until(lambda: ada.texts(".toasts .problem") == ["There is nobody called nobody."])
+    ada.until(lambda: ada.texts(".toasts .problem") == ["There is no user nobody."])
     ada.one("dialog input").clear()
     ada.one("dialog input").send_keys("linus", Keys.ENTER)
     ada.until(lambda: ada.texts("dialog .members span:not(.avatar)") == ["ada", "grace", "linus"])
     ada.shot("members")
-    ada.one("dialog [aria-label='Dismiss grace']").click()
+    ada.one("dialog [aria-label='Remove grace']").click()
     grace.look().until(lambda: grace.texts("main h1") == ["No such board"])
-    assert grace.texts("main .hint") == ["This board is not there any more, or not for you."]
+    assert grace.texts("main .hint") == ["This board was deleted, or you are not a member of it."]
 
 
 @needs_browser
@@ -268,7 +268,7 @@ def test_signing_in_and_what_is_refused(window: Any, site: Site) -> None:
     page.shot("sign-in")
     page.one("#name").send_keys("ada")
     page.one("#password").send_keys("wrong", Keys.ENTER)
-    page.until(lambda: page.texts(".wrong") == ["This name and password do not belong together."])
+    page.until(lambda: page.texts(".wrong") == ["The name or the password is wrong."])
     page.one("#password").send_keys("ada", Keys.ENTER)
     page.live()
     page.open(site.url("/#/boards/99"))
@@ -395,7 +395,7 @@ async def test_moves_of_two_processes_at_once_leave_every_card_in_a_place_of_its
             cards = await clients[0].call("list", "boards/1/cards/")
     finally:
         other.stop()
-    assert set(told) <= {"200", "409 Somebody put a card there at the same moment. Move it once more."}
+    assert set(told) <= {"200", "409 Another card was moved there at the same moment. Move the card again."}
     assert told.count("200") >= 30
     assert {one["column_id"] for one in cards} == {2}
     assert len({one["position"] for one in cards}) == 6

@@ -1,4 +1,4 @@
-/** One board: its columns and cards, who looks at it, and what can be done with it. */
+/** One board: its columns, cards, viewers and members. */
 
 import { PermissionDenied, type Board, type BoardsEvent, type Card, type Column, type Moved, type ServerEvent, type Subscription } from "./client.js";
 import { showCard } from "./card.js";
@@ -15,16 +15,16 @@ const ARROWS: Readonly<Record<string, readonly [number, number]>> = {
   ArrowDown: [0, 1],
 };
 
-const GONE = "This board is not there any more, or not for you.";
+const GONE = "This board was deleted, or you are not a member of it.";
 
-/** Shows a board; returns what ends it. */
+/** Shows a board; returns a function that ends it. */
 export async function showBoard(view: HTMLElement, session: Session, id: number): Promise<() => void> {
   const page = new BoardPage(view, session, id);
   await page.open();
   return () => page.close();
 }
 
-/** What a board's page knows and does; dialogs are given it. */
+/** The state and actions of a board's page, which its dialogs use too. */
 export class BoardPage {
   readonly view: HTMLElement;
   readonly session: Session;
@@ -32,7 +32,7 @@ export class BoardPage {
   board: Board | undefined;
   readonly cards: LiveList<Card, ServerEvent<"moved", Moved>>;
   readonly columns: LiveList<Column>;
-  readonly watchers = new Set<() => void>(); // dialogs, which are told of each change
+  readonly watchers = new Set<() => void>(); // dialogs, called after each change
   readonly #title = titleInput(
     "Title of the board",
     () => this.board?.title ?? "",
@@ -49,7 +49,7 @@ export class BoardPage {
     h("input", { name: "title", "aria-label": "Title of a new column", placeholder: "Add a column", maxlength: 120, required: true }),
   );
   #about: Subscription<BoardsEvent, Board> | undefined;
-  readonly #elements = new Map<number, HTMLElement>(); // of cards, which go from column to column
+  readonly #elements = new Map<number, HTMLElement>(); // by card id; a card keeps its element when it changes columns
   #isDragging = false; // while a card is dragged
   #isClosed = false;
 
@@ -101,7 +101,7 @@ export class BoardPage {
     void this.#about?.close();
   }
 
-  // ---------------------------------------------------------------------------------------------- what is there
+  // ---------------------------------------------------------------------------------------------- data
   inOrder(): Column[] {
     return [...this.columns.rows.values()].sort((one, other) => one.id - other.id);
   }
@@ -111,7 +111,7 @@ export class BoardPage {
     return here.sort((one, other) => one.position - other.position || one.id - other.id);
   }
 
-  /** Moves a card before another one of a column, or to its end; it is shown there at once. */
+  /** Moves a card before another card of a column, or to its end. The page shows it there at once. */
   async move(id: number, column: number, before: number | null): Promise<void> {
     const card = this.cards.rows.get(id);
     const to = this.columns.rows.get(column);
@@ -124,10 +124,10 @@ export class BoardPage {
     this.cards.set({ ...card, column_id: column, position });
     announce(`${card.title}: in ${to.title}, ${(at < 0 ? others.length : at) + 1} of ${others.length + 1}`);
     const moved = await attempt(this.client.boards.cards.move({ board: this.id, pk: id }, { data: { column_id: column, before } }));
-    if (moved === undefined && this.cards.rows.get(id)?.position === position) this.cards.set(card); // back again
+    if (moved === undefined && this.cards.rows.get(id)?.position === position) this.cards.set(card); // undo
   }
 
-  // ---------------------------------------------------------------------------------------------- what comes
+  // ---------------------------------------------------------------------------------------------- events
   async #follow(about: Subscription<BoardsEvent, Board>): Promise<void> {
     try {
       for await (const event of about) {
@@ -141,19 +141,19 @@ export class BoardPage {
     }
   }
 
-  /** What is live ends by an error: of the right to see it, if somebody was dismissed. */
+  /** A subscription ended by an error, such as `PermissionDenied` for a removed member. */
   #ended(error: unknown): void {
     this.#showGone(error instanceof PermissionDenied ? GONE : explain(error));
   }
 
-  /** Says what others do; one sees for oneself what one has done. */
+  /** Shows a message about a move by another user. */
   #announceMove({ by, card_id, column_id }: Moved): void {
     const [card, column] = [this.cards.rows.get(card_id), this.columns.rows.get(column_id)];
     if (by.id === this.session.user.id || card === undefined || column === undefined) return;
     toast(`${by.name} moved “${card.title}” to ${column.title}`, "news");
   }
 
-  /** Who is here is asked whenever somebody comes or goes, so that nobody stays behind on the page. */
+  /** Loads all viewers again whenever one comes or goes, so that the list is always complete. */
   async #loadPresence(): Promise<void> {
     const here = await attempt(this.client.boards.presence({ board: this.id }));
     if (here === undefined || this.#isClosed) return;
@@ -247,7 +247,7 @@ export class BoardPage {
     return made;
   }
 
-  // ---------------------------------------------------------------------------------------------- what is done
+  // ---------------------------------------------------------------------------------------------- actions
   #onKeyDown(event: KeyboardEvent): void {
     const [aside, down] = ARROWS[event.key] ?? [0, 0];
     const id = Number((event.target as Element).closest<HTMLElement>(".card")?.dataset["id"]);
@@ -256,7 +256,7 @@ export class BoardPage {
     this.step(id, aside, down);
   }
 
-  /** Moves a card to the column beside its own, or up or down by one. */
+  /** Moves a card by one column, or up or down by one place. */
   step(id: number, aside: number, down: number): void {
     const card = this.cards.rows.get(id) as Card;
     const columns = this.inOrder();

@@ -1,4 +1,4 @@
-/** The dialog of one card: what it says, where it is, and its comments. */
+/** The dialog of one card: title, notes, place and comments. */
 
 import type { BoardPage } from "./board.js";
 import type { BoardsCardsPartialUpdateData, Comment } from "./client.js";
@@ -6,7 +6,7 @@ import { avatar, askToConfirm, setValue, h, syncChildren, titleInput, setText } 
 import { LiveList } from "./live.js";
 import { attempt } from "./session.js";
 
-/** Opens it. It shows what others change while it is open, and closes where the card is deleted. */
+/** Opens the dialog. It shows changes of other users, and closes if the card is deleted. */
 export function showCard(page: BoardPage, pk: number): void {
   const at = { board: page.id, pk };
   const { client } = page;
@@ -16,14 +16,14 @@ export function showCard(page: BoardPage, pk: number): void {
     () => page.cards.rows.get(pk)?.title ?? "",
     (title) => change({ title }),
   );
-  const notes = h("textarea", { id: "notes", rows: 4, maxlength: 2000, placeholder: "What else is to be said?", onchange: () => void change({ notes: notes.value }) });
+  const notes = h("textarea", { id: "notes", rows: 4, maxlength: 2000, placeholder: "Notes", onchange: () => void change({ notes: notes.value }) });
   const column = h("select", { id: "column", onchange: () => void page.move(pk, Number(column.value), null) });
   const [up, down] = [
     h("button", { type: "button", class: "quiet", onclick: () => page.step(pk, 0, -1) }, "Move up"),
     h("button", { type: "button", class: "quiet", onclick: () => page.step(pk, 0, 1) }, "Move down"),
   ];
   const comments = h("ul", { class: "said" });
-  const text = h("textarea", { name: "text", rows: 2, "aria-label": "A comment", placeholder: "Say something", maxlength: 2000, required: true });
+  const text = h("textarea", { name: "text", rows: 2, "aria-label": "New comment", placeholder: "Write a comment", maxlength: 2000, required: true });
   const dialog: HTMLDialogElement = h(
     "dialog",
     { class: "sheet", "aria-label": "Card", onclose: () => close(), onclick: (event) => event.target === dialog && dialog.close() },

@@ -1,19 +1,19 @@
-/** Dragging cards, by mouse, pen or finger: a press and a move, or with a finger a press that lasts. */
+/** Dragging cards by mouse, pen or finger. A drag starts with a press and a move; by finger, with a long press. */
 
 import { h } from "./dom.js";
 
-const DRAG_DISTANCE = 6; // pixels that a mouse moves before it is a drag
-const LONG_PRESS = 320; // milliseconds that a finger rests before it is one
-const SCROLL_EDGE = 48; // pixels from the edge, where the board scrolls
+const DRAG_DISTANCE = 6; // pixels of movement that start a drag
+const LONG_PRESS = 320; // milliseconds of touch that start a drag
+const SCROLL_EDGE = 48; // pixels from the window's edge where the board scrolls
 
-/** Where a card was let go: in a list, before another card or at the end. */
+/** Where a card was dropped: in a list, before another card or at the end. */
 export interface Drop {
   readonly card: HTMLElement;
   readonly list: HTMLElement;
   readonly before: HTMLElement | null;
 }
 
-/** Lets the cards of a board be dragged between its lists. `held` is told when one is taken, and when it is let go. */
+/** Makes the cards of a board draggable between its lists. Calls `onDragging` when a drag starts and ends. */
 export function draggable(board: HTMLElement, onDragging: (isDragging: boolean) => void, drop: (drop: Drop) => void): void {
   board.addEventListener("pointerdown", (down) => {
     const card = (down.target as Element).closest<HTMLElement>(".card");
@@ -31,7 +31,7 @@ class Drag {
   readonly #ends = new AbortController();
   readonly #gap = h("li", { class: "gap", "aria-hidden": true });
   readonly #offset: { readonly x: number; readonly y: number };
-  #ghost: HTMLElement | undefined; // what follows the pointer, once it is a drag
+  #ghost: HTMLElement | undefined; // the copy that follows the pointer during a drag
   #timer: number | undefined;
 
   constructor(
@@ -76,7 +76,7 @@ class Drag {
   #move(event: PointerEvent): void {
     const far = Math.hypot(event.clientX - this.#down.clientX, event.clientY - this.#down.clientY) > DRAG_DISTANCE;
     if (this.#ghost !== undefined) this.#follow(event);
-    else if (far && this.#timer !== undefined) this.#end(false); // a finger that scrolls
+    else if (far && this.#timer !== undefined) this.#end(false); // the finger scrolls
     else if (far) this.#begin(event);
   }
 
@@ -95,7 +95,7 @@ class Drag {
     list.insertBefore(this.#gap, below ?? null);
   }
 
-  /** The list whose column is at, or next to, this place. */
+  /** The list nearest to a horizontal position. */
   #listAt(x: number): HTMLElement | null {
     const lists = [...this.#board.querySelectorAll<HTMLElement>(".cards")];
     const away = (one: HTMLElement): number => {
@@ -109,7 +109,7 @@ class Drag {
     this.#ends.abort();
     clearTimeout(this.#timer);
     if (this.#ghost === undefined) return;
-    const swallow = (click: Event): void => click.stopPropagation(); // the click that a drag ends with
+    const swallow = (click: Event): void => click.stopPropagation(); // the click at the end of a drag must not open the card
     addEventListener("click", swallow, { capture: true });
     setTimeout(() => removeEventListener("click", swallow, { capture: true }));
     let before = this.#gap.nextElementSibling as HTMLElement | null;

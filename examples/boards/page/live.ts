@@ -1,4 +1,4 @@
-/** Live lists: what a route's list holds, kept as it is on the server for as long as somebody looks. */
+/** Live lists: the rows of a route, kept in sync with the server. */
 
 import type { Resync, ServerEvent, Subscription } from "./client.js";
 
@@ -8,8 +8,8 @@ interface Row {
 type Change<Item> = ServerEvent<"created", Item> | ServerEvent<"updated", Item> | ServerEvent<"deleted", { pk: number }>;
 
 /**
- * The rows of a list by their ids: its snapshot, and every change after it. A lost connection is the client's affair: it
- * comes back with what was missed, or, where the server cannot say that, with a new snapshot.
+ * The rows of a list by id: its snapshot and every change after it. The client handles a lost connection: it receives the
+ * missed events or, if the server no longer has them, a new snapshot.
  */
 export class LiveList<Item extends Row, Other extends ServerEvent = never> {
   readonly rows = new Map<number, Item>();
@@ -19,7 +19,7 @@ export class LiveList<Item extends Row, Other extends ServerEvent = never> {
   #subscription: Subscription<Change<Item> | Other, Item[]> | undefined;
   #isClosed = false;
 
-  /** `changed` is called after each change, `refused` where it ends, `heard` with the events that are no change. */
+  /** Calls `onChange` after each change, `onRefused` if the server ends it, `onOther` with events other than changes. */
   constructor(
     onChange: () => void,
     onRefused: (error: unknown) => void,
@@ -30,7 +30,7 @@ export class LiveList<Item extends Row, Other extends ServerEvent = never> {
     this.#onOther = onOther;
   }
 
-  /** Begins, with what subscribes; resolves once the snapshot is there. */
+  /** Starts with a subscription; resolves once the snapshot is loaded. */
   async open(subscribing: Promise<Subscription<Change<Item> | Other, Item[]>>): Promise<void> {
     const subscription = await subscribing;
     this.#subscription = subscription;
@@ -44,7 +44,7 @@ export class LiveList<Item extends Row, Other extends ServerEvent = never> {
     void this.#subscription?.close();
   }
 
-  /** Shows a row otherwise than the server has it, until the server says something of it. */
+  /** Changes a row locally, until the server sends a change of it. */
   set(item: Item): void {
     this.rows.set(item.id, item);
     this.#onChange();
