@@ -202,7 +202,8 @@ class FairProtocol(WebSocketsSansIOProtocol):
         while self._cost < SHARE and not self._is_discarding and len(self._unparsed) - at >= self._needed:
             if (end := self._parse_frame(at)) == at:
                 break
-            at, self._needed = end, 1
+            at = end
+            self._needed = 1
         if not self._is_discarding:
             del self._unparsed[:at]
             self._exceeds_share = self._cost >= SHARE and len(self._unparsed) >= self._needed
