@@ -1,8 +1,8 @@
-"""All questions in one run: `python -m benchmarks [--quick] [QUESTION...]`, or `make bench`.
+"""Runs all benchmarks: `python -m benchmarks [--quick] [QUESTION...]`, or `make bench`.
 
-A question is a module with `answer(quick) -> Answer`, listed in `QUESTIONS`; `contestants`, `driver`, `server`, `load`
-are theirs to use. The tables are printed as they come. At the end `results.json` and the plot are written, which the
-README shows; of a quick run `results-quick.json`, which git ignores.
+A question is a module with `answer(quick) -> Answer`, listed in `QUESTIONS`. The questions share `contestants`,
+`driver`, `server` and `load`. Each table is printed when it is ready. At the end, a full run writes `results.json` and
+the plot, which the README shows. A quick run writes `results-quick.json`, which git ignores.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def ask(questions: Any, quick: bool) -> tuple[dict[str, Answer], list[str]]:
-    """Each question's answer, printed as it comes, and which have failed: one that fails does not cost the others."""
+    """Answers each question and prints its table. Returns the answers, and the questions that failed."""
     answers: dict[str, Answer] = {}
     failed = []
     for name in questions:
@@ -63,7 +63,7 @@ def ask(questions: Any, quick: bool) -> tuple[dict[str, Answer], list[str]]:
 
 
 def about(quick: bool) -> dict[str, Any]:
-    """The run: when, on what, with which versions."""
+    """The date, the machine and the versions of the run."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "quick": quick,
@@ -90,7 +90,7 @@ def installed(distribution: str) -> str | None:
 
 
 def save(results: dict[str, Any], quick: bool) -> None:
-    """Writes the JSON and the plot, and says where."""
+    """Writes the JSON and the plot, and prints their paths."""
     target = HERE / f"results{'-quick' if quick else ''}.json"
     target.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     target.with_suffix(".svg").write_text(plot(results))

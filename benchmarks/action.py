@@ -1,9 +1,9 @@
-"""The action job in process: each contestant in turns with the by-hand app, one frame in flight, by hand = 1.
+"""Benchmark of the action job in process, with one frame in flight. The app written by hand is 1.
 
     python -m benchmarks.action [--quick]
 
-Each pair has a process of its own, so that none pays for what another has loaded. A ratio is the median of those of the
-turns, and holds across machines; the microseconds do not.
+Each contestant takes turns with the by-hand app in a process of their own, so that no other contestant's imports count.
+A ratio is the median over the turns. Ratios hold across machines; microseconds do not.
 """
 
 import argparse
@@ -23,14 +23,14 @@ from benchmarks.report import Aim, Answer, Row, rounded
 __all__ = ("answer", "compare", "run")
 
 AT_ONCE, WAITS, WAITS_LONGER = "does not suspend", "suspends", "for 3 turns"
-TURNS = {AT_ONCE: 0, WAITS: 1, WAITS_LONGER: 3}  # of the event loop, that the action waits
+TURNS = {AT_ONCE: 0, WAITS: 1, WAITS_LONGER: 3}  # iterations of the event loop that the action waits
 AIMS = (Aim(AT_ONCE, 0.50), Aim(WAITS, 1.00), Aim(WAITS_LONGER, 1.00))
 WARM_UP = 200  # frames
 PATIENCE = 300  # seconds for one contestant
 
 
 def answer(quick: bool = False) -> Answer:
-    """The question's answer; who is not installed or does not do the job is left out, with the reason."""
+    """Answers the question. Leaves out contestants that are not installed or fail the job, with a note."""
     rows, notes = [], []
     for contestant in CONTESTANTS:
         if quick and not contestant.quick:
@@ -47,7 +47,7 @@ def answer(quick: bool = False) -> Answer:
 
 
 def apart(contestant: Contestant, quick: bool) -> dict[str, float | None]:
-    """`run` in a process of its own."""
+    """Measures one contestant in a process of its own."""
     if contestant.version is None:
         raise Unfit(f"{contestant.distribution} is not installed")
     command = [sys.executable, "-m", "benchmarks.action", "--only", contestant.name, *(["--quick"] if quick else [])]
@@ -62,7 +62,7 @@ def apart(contestant: Contestant, quick: bool) -> dict[str, float | None]:
 
 
 def run(contestant: Contestant, quick: bool) -> dict[str, float]:
-    """Verifies and measures one contestant, here. Raises `Unfit`."""
+    """Verifies and measures one contestant in this process. Raises `Unfit`."""
     module = contestant.load()
     figures: dict[str, float] = {}
     for column, Turns.taken in TURNS.items():
@@ -78,7 +78,7 @@ async def compare(
 ) -> tuple[float, float]:
     """The medians of the ratios and of the microseconds; a turn takes about ``seconds``.
 
-    By CPU time, which on a quiet machine is the wall's, and on another one steadier.
+    Measures CPU time, which varies less than wall time on a busy machine and equals it on a quiet one.
     """
     _, first = await turn(app, contestant.speech, 0, WARM_UP)
     n, base_n = (max(100, min(5_000, int(seconds * 1e6 / us))) for us in (first, 15.0))
@@ -93,7 +93,7 @@ async def compare(
 
 
 def on_loop(work: Any) -> Any:
-    """Runs a coroutine on uvloop where there is one, as uvicorn does."""
+    """Runs a coroutine on uvloop if it is installed, as uvicorn does."""
     try:
         import uvloop
     except ImportError:

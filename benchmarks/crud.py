@@ -1,9 +1,9 @@
-"""CRUD in process: `retrieve`, `list` of 50 and `update` of a generic handler, in turns with the same by hand = 1.
+"""Benchmark of CRUD in process: `retrieve`, `list` of 50 and `update` of a generic handler. By hand is 1.
 
     python -m benchmarks.crud [--quick]
 
 By hand is FastAPI's WebSocket with SQLAlchemy on SQLite, and with a dict in memory. One frame is in flight. A ratio is
-the median of those of the turns, by the wall's clock: what SQLite does, it does in a thread, which is waited for.
+the median over the turns, in wall time, since SQLite works in a thread that the action awaits.
 """
 
 import argparse
@@ -26,7 +26,7 @@ __all__ = ("JOBS", "Job", "Pair", "answer", "verify")
 
 MEMORY, SQLITE = "memory", "SQLite"
 OURS, BY_HAND = "wsaction", "by hand"
-KEYS = 200  # cards there are
+KEYS = 200  # number of cards
 WARM_UP = 50  # frames
 
 App = Callable[..., Any]
@@ -34,7 +34,7 @@ App = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One of the things that are timed: the frame with a number, and what its reply says."""
+    """A timed action: its frame and its reply, both by number."""
 
     name: str
     body: Callable[[int], dict[str, Any]]
@@ -59,7 +59,7 @@ def route_of(number: int) -> str:
 
 
 def card(key: int) -> dict[str, Any]:
-    """A card as it was made."""
+    """The initial values of a card."""
     created = import_module("benchmarks.contestants.crud_cards").BEGIN + timedelta(minutes=key)
     return {
         "id": key,
@@ -93,7 +93,7 @@ JOBS = (
         lambda n: {**card(key_of(n)), **changes(n)},
     ),
 )
-"""In this order: the last one changes what the others find."""
+"""The order matters: the last job changes the cards that the others read."""
 
 REFUSED: tuple[tuple[int, Mapping[str, Any]], ...] = (
     (404, {"action": "retrieve", "route": "cards/201/"}),
@@ -106,7 +106,7 @@ REFUSED: tuple[tuple[int, Mapping[str, Any]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The two of a store."""
+    """The two apps on one store."""
 
     store: str
     ours: App
@@ -114,7 +114,7 @@ class Pair:
 
 
 def answer(quick: bool = False) -> Answer:
-    """The question's answer."""
+    """Answers the question."""
     figures: dict[tuple[str, str], dict[str, float | None]] = on_loop(measured(quick))
     rows = [
         Row(f"{store}: {who}", found, tuple(Aim(job.name, 1.0) for job in JOBS) if who == OURS else ())
@@ -124,7 +124,7 @@ def answer(quick: bool = False) -> Answer:
 
 
 async def measured(quick: bool) -> dict[tuple[str, str], dict[str, float | None]]:
-    """The figures by store and contestant. Raises `Unfit` for a reply that is wrong."""
+    """The figures by store and contestant. Raises `Unfit` for a wrong reply."""
     figures: dict[tuple[str, str], dict[str, float | None]] = {}
     turns, seconds = (10, 0.03) if quick else (30, 0.05)
     with tempfile.TemporaryDirectory() as directory:
@@ -147,7 +147,7 @@ async def measured(quick: bool) -> dict[tuple[str, str], dict[str, float | None]
 
 
 async def made(directory: Path) -> tuple[list[Pair], Callable[[], Any]]:
-    """The pairs, each app with cards of its own, and what closes their databases."""
+    """The pairs of apps, each app with its own cards, and a function that closes their databases."""
     models, ours, by_hand = (
         import_module(f"benchmarks.contestants.crud_{name}") for name in ("cards", "ours", "by_hand")
     )
@@ -164,7 +164,7 @@ async def made(directory: Path) -> tuple[list[Pair], Callable[[], Any]]:
 
 
 async def compare(pair: Pair, job: Job, turns: int, seconds: float) -> tuple[float, float, float]:
-    """The medians of the ratios, and of the microseconds of ours and by hand; a turn takes about ``seconds``."""
+    """The medians of the ratios, and of the microseconds of wsaction and by hand; a turn takes about ``seconds``."""
     first = await turn(pair.by_hand, job, 0, WARM_UP)
     n = max(20, min(5_000, int(seconds * 1e6 / first)))
     took = []
@@ -179,7 +179,7 @@ async def compare(pair: Pair, job: Job, turns: int, seconds: float) -> tuple[flo
 
 
 async def turn(app: App, job: Job, warm_up: int, n: int) -> float:
-    """Microseconds of one action; the last reply is verified."""
+    """Microseconds for one action. Verifies the last reply."""
     driver = Driver([job.frame(i) for i in range(warm_up + n)], JSON, warm_up)
     await drive(app, driver, scope())
     check(driver.last, job.expected(warm_up + n - 1))
@@ -187,9 +187,9 @@ async def turn(app: App, job: Job, warm_up: int, n: int) -> float:
 
 
 async def verify(app: App) -> None:
-    """Asks everything once, what is to be refused too, and leaves the cards as they were.
+    """Sends each job once, and requests that must be refused. Leaves the cards unchanged.
 
-    Raises `Unfit` for a reply that is not the job's.
+    Raises `Unfit` for a wrong reply.
     """
     for job in JOBS:
         check(await asked(app, job.frame(6)), job.expected(6))

@@ -1,4 +1,4 @@
-"""One connection in process: an ASGI app is handed frames, one in flight, and its replies are verified."""
+"""Drives one connection of an ASGI app in process, with one frame in flight, and verifies the replies."""
 
 import asyncio
 import contextlib
@@ -15,13 +15,13 @@ PATIENCE = 60  # seconds for a turn
 
 
 class Unfit(Exception):
-    """A contestant that does not do the job; it is left out of the table, and why is said."""
+    """A contestant fails the job. It is left out of the table, with a note."""
 
 
 class Driver:
-    """The server's side of one connection: `receive` hands out message i + 1 only once reply i has been sent.
+    """The server's side of one connection: `receive` returns message i + 1 only after reply i was sent.
 
-    ``mark`` is how many messages come before the clock starts.
+    ``mark``: the number of messages before the clock starts.
     """
 
     def __init__(self, messages: Sequence[str], speech: Speech, mark: int = 0) -> None:
@@ -67,7 +67,7 @@ class Driver:
 
 
 async def drive(app: App, driver: Driver, asgi_scope: Any) -> None:
-    """Runs a connection to its end. Raises `Unfit` for an app that ends or stalls before."""
+    """Runs a connection to its end. Raises `Unfit` if the app ends or stalls before."""
     task = asyncio.ensure_future(app(asgi_scope, driver.receive, driver.send))
     await asyncio.wait([task, driver.finished], return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE)
     done = driver.finished.done()
@@ -75,13 +75,13 @@ async def drive(app: App, driver: Driver, asgi_scope: Any) -> None:
         await asyncio.wait([task], timeout=5 if done else 0)
         task.cancel()
     with contextlib.suppress(asyncio.CancelledError, Exception if done else asyncio.CancelledError):
-        await task  # how an app takes its disconnect is its own affair
+        await task  # an app may handle its disconnect as it likes
     if not done:
         raise Unfit(f"it answered {driver.answered} of {len(driver.messages)} frames")
 
 
 async def turn(app: App, speech: Speech, warm_up: int, n: int) -> tuple[float, float]:
-    """Wall and CPU time of one action, in microseconds; the last reply is verified."""
+    """Wall and CPU time of one action in microseconds. Verifies the last reply."""
     total = warm_up + n
     driver = Driver([speech.wrap(frame(i), i) for i in range(total)], speech, warm_up)
     await drive(app, driver, scope(speech.path, speech.query))
@@ -92,9 +92,9 @@ async def turn(app: App, speech: Speech, warm_up: int, n: int) -> tuple[float, f
 
 
 async def verify(app: App, speech: Speech = JSON, statuses: Mapping[str, int] = {}, untold: Sequence[str] = ()) -> None:
-    """Asks each of `CASES` on a connection of its own. Raises `Unfit` for a reply that is not the job's.
+    """Runs each of `CASES` on a connection of its own. Raises `Unfit` for a wrong reply.
 
-    ``statuses``: where this contestant answers otherwise; ``untold``: keys that its replies do not have.
+    ``statuses``: statuses in which this contestant differs; ``untold``: keys that its replies lack.
     """
     for case in CASES:
         driver = Driver([speech.wrap(frame(1, **case.changes), 1)], speech)

@@ -1,10 +1,10 @@
-"""Fan-out: one event to a thousand subscribers and to ten thousand; a `send` loop by hand = 1.
+"""Benchmark of fan-out: one event to 1,000 and to 10,000 subscribers. A loop of `send` by hand is 1.
 
     python -m benchmarks.fanout [--quick]
 
-In process first, where `send` does next to nothing: what it takes to get an event to every connection. Then over
-uvicorn, a server process and its sockets, see `benchmarks.fanout_over_uvicorn`. One client that does not read is to
-cost the others nothing.
+It first runs in process, where `send` does almost nothing, to measure the cost of reaching every connection. Then it
+runs over uvicorn with real sockets, see `benchmarks.fanout_over_uvicorn`. One client that does not read must not delay
+the others.
 """
 
 import argparse
@@ -46,14 +46,14 @@ SIZES = (1_000, 10_000)
 QUICK = ("wsaction", "by hand")
 SOCKETS, DEAF = "over uvicorn", "p99 beside a deaf client"
 AIMS = (Aim(SOCKETS, 0.8, at_least=True), Aim(DEAF, 1.5))
-SLOW = 20.0  # events a second to 1,000, below which more listeners are not asked for
-EVENTS = 3  # whose delays are measured in one round
-TURN = 0.2  # seconds of one contestant's turn
-LISTENERS = SIZES[0]  # of those whose delays are measured
+SLOW = 20.0  # events per second to 1,000 listeners, below which more listeners are not measured
+EVENTS = 3  # measured for delays in one round
+TURN = 0.2  # seconds for one contestant's turn
+LISTENERS = SIZES[0]  # number of listeners whose delays are measured
 
 
 def answer(quick: bool = False) -> Answer:
-    """The question's answer; who cannot take part is left out, with the reason."""
+    """Answers the question. Leaves out contestants that cannot take part, with a note."""
     rows: list[Row] = []
     notes: list[str] = []
     for contestant, talk in TALKS.items():
@@ -84,7 +84,7 @@ def answer(quick: bool = False) -> Answer:
 async def in_process(
     contestant: Contestant, talk: Talk, rounds: int, sizes: Sequence[int], notes: list[str]
 ) -> dict[str, float | None]:
-    """What is measured without sockets."""
+    """The figures measured without sockets."""
     figures: dict[str, float | None] = {}
     async with lifespan(contestant.app(), talk.lifespan):
         figures |= await events(contestant, talk, rounds, sizes[0])
@@ -100,9 +100,9 @@ async def in_process(
 
 
 async def events(contestant: Contestant, talk: Talk, rounds: int, size: int) -> dict[str, float | None]:
-    """Throughput, and beside that by hand just before: not at once, since some have more to do after an event is told.
+    """Throughput, in proportion to by hand, which runs just before.
 
-    Raises `Unfit`.
+    They do not run at the same time, since some contestants still work after an event is delivered. Raises `Unfit`.
     """
     async with open_hall(BY_HAND, TALKS[BY_HAND], size) as hall:
         base = statistics.median([await turn(hall) for _ in range(rounds)])
@@ -113,7 +113,7 @@ async def events(contestant: Contestant, talk: Talk, rounds: int, size: int) -> 
 
 
 def over_sockets(contestant: Contestant, talk: Talk, quick: bool, notes: list[str]) -> dict[str, float | None]:
-    """What is measured over uvicorn; nothing for a peer that cannot do it."""
+    """The figures measured over uvicorn; empty if the peer cannot do it."""
     try:
         return fanout_over_uvicorn.figures(contestant, talk, BY_HAND, TALKS[BY_HAND], quick)
     except Unfit as exc:
@@ -124,7 +124,7 @@ def over_sockets(contestant: Contestant, talk: Talk, quick: bool, notes: list[st
 
 
 async def turn(hall: Hall) -> float:
-    """Seconds for one event, by as many as the turn has time for."""
+    """Seconds for one event, averaged over as many as fit into a turn."""
     spent = [await hall.event()]
     while sum(spent) < TURN:
         spent.append(await hall.event())
@@ -132,7 +132,7 @@ async def turn(hall: Hall) -> float:
 
 
 async def delays(contestant: Contestant, talk: Talk, rounds: int) -> dict[str, float | None]:
-    """How long each of 1,000 recipients waits, without and with one among them that does not read."""
+    """The delays of 1,000 recipients, with and without one that does not read."""
     waits: list[float] = []
     factors: list[float] = []
     async with open_hall(contestant, talk, LISTENERS) as calm, open_hall(contestant, talk, LISTENERS + 1) as with_deaf:

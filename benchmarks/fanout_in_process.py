@@ -1,7 +1,7 @@
-"""A hall in process: an ASGI app with many connections that listen and one that speaks.
+"""Fan-out in process: an ASGI app with many listening connections and one speaker.
 
-What is timed is an event's way from the speaker's frame to the `send` of every listener, which itself does next to
-nothing: it is a lower bound of a server's, which makes frames and writes to sockets.
+It times an event from the speaker's frame to the `send` of every listener. Here `send` does almost nothing, so the
+result is a lower bound: a server also makes frames and writes to sockets.
 """
 
 import asyncio
@@ -21,49 +21,48 @@ from benchmarks.job import Speech, scope
 __all__ = ("Hall", "Talk", "lifespan", "number_in", "open_hall", "payload")
 
 PATIENCE = 8.0  # seconds for one event
-JOINING = 30.0  # seconds until all listen
-AT_ONCE = 100  # connections that are opened together
+JOINING = 30.0  # seconds for all to join
+AT_ONCE = 100  # connections opened together
 _rooms = itertools.count()
 _MARK = re.compile(r"#(\d+)#")
 
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """How a contestant is spoken to: what a listener says first, what the speaker says for an event, and after how many
-    messages a connection is ready."""
+    """The messages of a contestant's protocol: how a listener joins and how the speaker sends an event."""
 
     speech: Speech
-    join: Callable[[str], str]  # a room
-    tell: Callable[[str, str], str]  # a room, and the event's data
-    greetings: int = 1  # of a listener, the answer to `join` among them
+    join: Callable[[str], str]  # takes a room
+    tell: Callable[[str, str], str]  # takes a room and the event's data
+    greetings: int = 1  # messages that a listener gets until it is ready, with the reply to `join`
     lifespan: bool = False  # whether the app needs its lifespan
 
 
 def payload(number: int) -> str:
-    """An event's data: its number, and as much text as a chat message has. ``payload(7)`` begins with ``#7#``."""
+    """An event's data: its number and text of the length of a chat message. ``payload(7)`` begins with ``#7#``."""
     return f"#{number}# " + "x" * 80
 
 
 def number_in(text: str) -> int | None:
-    """The number of the event that a message is; None: it is none."""
+    """The number of the event in a message; None if it is not an event."""
     return int(found[1]) if "told" in text and (found := _MARK.search(text)) else None
 
 
 class Hall:
-    """The connections of one app, and how long events take to all of them."""
+    """The connections of one app; times events to all of them."""
 
     def __init__(self, app: Any, talk: Talk, listeners: int) -> None:
         self.app, self.talk, self.room = app, talk, f"room{next(_rooms)}"
-        self.left = 0  # listeners that have yet to be told
+        self.left = 0  # listeners that still wait for the event
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.times: list[float] | None = None  # when each was told, where that is asked for
+        self.times: list[float] | None = None  # when each listener got the event, if requested
         self.number = 0
         self.listeners = [_Listener(self, talk.join(self.room), talk.greetings) for _ in range(listeners)]
         self.speaker = _Listener(self, None, talk.greetings - 1)
         self.tasks: list[asyncio.Future[None]] = []
 
     async def fill(self) -> None:
-        """Opens all connections, and waits until all listen."""
+        """Opens all connections and waits until all listen."""
         async with asyncio.timeout(JOINING):
             for first in range(0, len(self.listeners), AT_ONCE):
                 some = self.listeners[first : first + AT_ONCE]
@@ -84,10 +83,10 @@ class Hall:
         await asyncio.wait(self.tasks, timeout=5)
         for task in self.tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)  # how an app takes it is its own affair
+        await asyncio.gather(*self.tasks, return_exceptions=True)  # an app may handle its disconnect as it likes
 
     async def event(self, *, deaf: int = 0) -> float:
-        """Seconds until one event is with all listeners but ``deaf`` of them. Raises `Unfit`."""
+        """Seconds until all listeners have one event, except ``deaf`` of them. Raises `Unfit`."""
         self.number += 1
         self.left, self.done = len(self.listeners) - deaf, asyncio.get_running_loop().create_future()
         text = self.talk.tell(self.room, payload(self.number))
@@ -101,7 +100,7 @@ class Hall:
         return time.perf_counter() - began
 
     async def waits(self, events: int, *, deaf: int = 0) -> list[float]:
-        """Seconds from the frame to each of the listeners, of so many events."""
+        """Seconds from the frame to each listener, for a number of events."""
         waits: list[float] = []
         for _ in range(events):
             self.times = []
@@ -112,7 +111,7 @@ class Hall:
         return waits
 
     def verify(self) -> None:
-        """Raises `Unfit` where a listener's last message is not the last event."""
+        """Raises `Unfit` if a listener's last message is not the last event."""
         for one in self.listeners:
             if number_in(one.last) != self.number:
                 raise Unfit(f"expected event {self.number} as the last message, got {one.last[:100]}")
@@ -163,7 +162,7 @@ class _Listener:
 
 @asynccontextmanager
 async def open_hall(contestant: Contestant, talk: Talk, listeners: int) -> AsyncIterator[Hall]:
-    """A hall of so many listeners, all of whom were told three events. Raises `Unfit`."""
+    """Opens connections with a number of listeners and sends three events to warm up. Raises `Unfit`."""
     hall = Hall(contestant.app(), talk, listeners)
     try:
         try:
@@ -180,7 +179,7 @@ async def open_hall(contestant: Contestant, talk: Talk, listeners: int) -> Async
 
 @asynccontextmanager
 async def lifespan(app: Any, wanted: bool) -> AsyncIterator[None]:
-    """Runs that of an app, if it is wanted. Raises `Unfit`."""
+    """Runs the lifespan of an app, if the contestant needs it. Raises `Unfit`."""
     if not wanted:
         yield
         return
@@ -197,5 +196,5 @@ async def lifespan(app: Any, wanted: bool) -> AsyncIterator[None]:
 
 
 def json_talk(action: str, route: str, data: str | None = None) -> str:
-    """A frame as wsaction, and who speaks JSON like it, has them."""
+    """A frame of wsaction, or of a contestant with similar JSON."""
     return json.dumps({"action": action, "route": route} | ({} if data is None else {"data": data}))

@@ -1,4 +1,4 @@
-"""The fan-out over uvicorn: a server in a process of its own, and a thousand sockets here.
+"""Fan-out over uvicorn: a server in a process of its own, and 1,000 sockets in this one.
 
 python -m benchmarks.fanout_over_uvicorn MODULE      serves one contestant, for `figures`
 """
@@ -27,14 +27,14 @@ from benchmarks.server import OPTIONS, pin
 __all__ = ("Crowd", "figures")
 
 LISTENERS = 1_000
-WINDOW = 2  # events under way at once
+WINDOW = 2  # events in flight
 PATIENCE = 20.0  # seconds
 
 
 def figures(
     contestant: Contestant, talk: Talk, base: Contestant, base_talk: Talk, quick: bool
 ) -> dict[str, float | None]:
-    """Throughput beside that of the base, and the server's CPU time for each recipient."""
+    """Throughput in proportion to that of the base, and the server's CPU time per recipient."""
     if may_open(2 * LISTENERS + 200) < 2 * LISTENERS + 100:
         raise Unfit(f"{2 * LISTENERS} sockets need more open files than the system allows")
     cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
@@ -47,14 +47,14 @@ def figures(
             os.sched_setaffinity(0, cpus)
     used, base_used = (sum(pair[at][1] for pair in turns) for at in (0, 1))
     return {
-        "over uvicorn": rounded(base_used / used, 3),  # of all turns together: the clock of CPU time is coarse
+        "over uvicorn": rounded(base_used / used, 3),  # over all turns, since the CPU clock is coarse
         "by the clock": rounded(statistics.median(by[0] / one[0] for one, by in turns), 3),
         "µs": rounded(used / len(turns) / LISTENERS * 1e6, 3),
     }
 
 
 class Crowd:
-    """A thousand sockets that listen to one server, and one that speaks."""
+    """1,000 sockets that listen to one server, and one speaker."""
 
     def __init__(self, talk: Talk, port: int, pid: int) -> None:
         self._tell, self._pid, self.number = talk.tell, pid, 0
@@ -71,7 +71,7 @@ class Crowd:
     @classmethod
     @contextlib.contextmanager
     def of(cls, contestant: Contestant, talk: Talk) -> "Iterator[Crowd]":
-        """Its server and its clients; both are gone after the block. Raises `Unfit`."""
+        """Runs the server and its clients for the time of the block. Raises `Unfit`."""
         command = [
             sys.executable,
             "-m",
@@ -94,7 +94,7 @@ class Crowd:
                 process.kill()
 
     def turn(self, events: int) -> tuple[float, float]:
-        """Seconds for each of so many events to be with all, and seconds of the server's CPU. Raises `Unfit`."""
+        """Seconds until all listeners have each event, and seconds of the server's CPU. Raises `Unfit`."""
         used, began = cpu_of(self._pid), time.perf_counter()
         first, sent = self.number + 1, self.number
         self.number += events

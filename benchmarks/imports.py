@@ -1,4 +1,4 @@
-"""What `import wsaction.applications` adds once Starlette and pydantic are imported; in a fresh process each time.
+"""Benchmark of imports: the time that `import wsaction.applications` adds to Starlette and pydantic.
 
 python -m benchmarks.imports [--quick]
 """
@@ -25,7 +25,7 @@ TIMED = "from time import process_time as now; a = now(); {}; b = now(); {}; pri
 
 
 def answer(quick: bool = False) -> Answer:
-    """The question's answer. Byte code is compiled by a first round, which does not count."""
+    """Answers the question. A first round, which does not count, compiles the byte code."""
     rounds = 7 if quick else 40
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in OURS}
     with tempfile.TemporaryDirectory() as kept:
@@ -42,9 +42,9 @@ def answer(quick: bool = False) -> Answer:
 
 
 def timed(name: str, statement: str, kept: str) -> tuple[float, float]:
-    """Milliseconds of CPU: of Starlette and pydantic, where it needs them, and of ours after them.
+    """Milliseconds of CPU for Starlette and pydantic, and for wsaction after them, in a fresh process.
 
-    ``kept`` is where byte code is kept, whatever the environment says of it.
+    ``kept`` is the directory for byte code, regardless of the environment.
     """
     base = "pass" if "alone" in name else BASE
     code = TIMED.format(base, statement)

@@ -1,7 +1,7 @@
-"""The action job: what every contestant does with a frame, and how its replies are told apart.
+"""The action job: what every contestant must do with a frame, and the replies it must send.
 
-Twenty routes, the one asked for declared last; the user must be known; the data is validated; the reply is the card.
-`frame` and `expected` belong together by a number, so that no reply can be one that was kept from before.
+There are twenty routes, and the job's route is declared last. The user must be authenticated, the data is validated,
+and the reply is the card. Each `frame` and its `expected` reply share a number, so that a cached reply is noticed.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ def expected(number: int) -> dict[str, Any]:
 
 
 def number_of(text: str | bytes) -> int:
-    """Which frame a reply answers, by the title of its card: ``number_of(json.dumps(expected(7))) == 7``."""
+    """The number of the frame that a reply answers: ``number_of(json.dumps(expected(7))) == 7``."""
     raw = text.encode() if isinstance(text, str) else text
     match = re.search(rb"Write the report (\d{8})", raw)
     if match is None:
@@ -56,7 +56,7 @@ def number_of(text: str | bytes) -> int:
 
 
 def scope(path: str = "/ws", query: bytes = b"", user: Any = User) -> dict[str, Any]:
-    """An ASGI scope as a server makes it, with a user as an authentication middleware would leave it."""
+    """An ASGI scope as servers create it, with a user as authentication middleware sets it."""
     return {
         "type": "websocket",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -77,13 +77,13 @@ def scope(path: str = "/ws", query: bytes = b"", user: Any = User) -> dict[str, 
 
 
 class Turns:
-    """For how long an action waits that does."""
+    """The time that a waiting action waits."""
 
-    taken = 1  # turns of the event loop
+    taken = 1  # iterations of the event loop
 
 
 async def pause() -> None:
-    """What the action of a `waiting_app` does before it answers: it waits while the loop has `Turns.taken` turns."""
+    """Waits for `Turns.taken` iterations of the event loop; the action of a `waiting_app` awaits it."""
     for _ in range(Turns.taken):
         await asyncio.sleep(0)
 
@@ -91,7 +91,7 @@ async def pause() -> None:
 # ---------------------------------------------------------------------------------------------------- verification
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One of the things that a contestant has to get right before it is timed."""
+    """A request that a contestant must answer correctly before it is timed."""
 
     name: str
     status: int
@@ -111,14 +111,14 @@ CASES = (
 # ------------------------------------------------------------------------------------------------------- envelopes
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """How a contestant's own protocol carries the job's frames and replies."""
+    """How a contestant's protocol carries the frames and replies of the job."""
 
-    wrap: Callable[[str, int], str]  # a frame and its number, as this contestant's message
-    read: Callable[[str], dict[str, Any]]  # its message, as the reply
+    wrap: Callable[[str, int], str]  # a frame and its number to the contestant's message
+    read: Callable[[str], dict[str, Any]]  # the contestant's message to the reply
     path: str = "/ws"
     query: bytes = b""
-    hello: tuple[str, ...] = ()  # what a client says first
-    greetings: int = 0  # how many messages the server sends before the first reply
+    hello: tuple[str, ...] = ()  # messages that a client sends first
+    greetings: int = 0  # messages that the server sends before the first reply
 
 
 def _as_it_is(text: str, number: int) -> str:
@@ -141,7 +141,7 @@ JSON = Speech(_as_it_is, _loads)
 
 def _with_payload(text: str) -> dict[str, Any]:
     message = _loads(text)
-    if message["action"] == "error":  # chanx's own, for what does not validate
+    if message["action"] == "error":  # chanx's message for invalid data
         return {"status": 400, "errors": message["payload"], "data": None}
     reply: dict[str, Any] = message["payload"]
     return reply

@@ -1,9 +1,9 @@
-"""A load of WebSocket clients in a process of its own: bare sockets, frames made beforehand.
+"""A load generator of WebSocket clients in a process of its own, with bare sockets and prepared frames.
 
     python -m benchmarks.load '{"contestant": "wsaction", "port": 8000, ...}'
 
-Prints one line of JSON. What it cannot do in time it says: `idle`, the share of its time that it waited, or `late`, by
-how much it sent later than it meant to.
+It prints one line of JSON. `idle`, the share of time that it waited, or `late`, the delay of its own sends, shows
+whether the load was itself the bottleneck.
 """
 
 import json
@@ -29,11 +29,11 @@ from benchmarks.server import pin
 __all__ = ("Client", "at_rate", "flood", "hold", "start")
 
 PATIENCE = 120  # seconds for one load
-FRAMES = 128  # made beforehand for each connection, and sent round and round
+FRAMES = 128  # prepared for each connection and sent in a cycle
 
 
 def masked(text: str) -> bytes:
-    """A text message as a client sends it."""
+    """A text message as a masked client frame."""
     payload, mask = text.encode(), os.urandom(4)
     size = len(payload)
     head = bytes([0x81, 0x80 | size]) if size < 126 else bytes([0x81, 0xFE]) + size.to_bytes(2, "big")
@@ -46,7 +46,7 @@ def made(speech: Speech, numbers: range) -> list[bytes]:
 
 
 class Client:
-    """One connection: its socket, what was read and is no whole message yet."""
+    """One connection: its socket, and the start of an incomplete message."""
 
     def __init__(self, port: int, speech: Speech) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
@@ -75,7 +75,7 @@ class Client:
             raise Unfit(f"the handshake was refused: {head!r}")
 
     def replies(self) -> Iterator[bytes]:
-        """Reads once, and yields the payload of each text message that is whole by now."""
+        """Reads once, and yields the payload of each complete text message."""
         read = self.socket.recv(262_144)
         if not read:
             raise Unfit("the server closed the connection")
@@ -100,7 +100,7 @@ class Client:
 
 
 def verify(contestant: Contestant, payload: bytes) -> None:
-    """That a reply is the one to its frame, in the keys that it has."""
+    """Checks that a reply belongs to its frame, by the keys that it has."""
     if contestant == ECHO:
         return
     reply, wanted = contestant.speech.read(payload.decode()), expected(number_of(payload))
@@ -109,7 +109,7 @@ def verify(contestant: Contestant, payload: bytes) -> None:
 
 
 def cpu_of(pid: int) -> float:
-    """Seconds of CPU that a process has used; nan where the system does not tell."""
+    """Seconds of CPU that a process has used; nan if the system does not provide it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -120,10 +120,10 @@ def cpu_of(pid: int) -> float:
 def flood(
     contestant: Contestant, port: int, pid: int, connections: int, in_flight: int, seconds: float
 ) -> dict[str, float]:
-    """Keeps ``in_flight`` frames of each connection under way.
+    """Keeps ``in_flight`` frames in flight on each connection.
 
-    Actions a second, the server's share of a CPU, and the share of time that the load itself was idle; the first fifth
-    of the time is for warming up.
+    Returns actions per second, the server's share of a CPU, and the share of time that the load was idle. The first
+    fifth of the time is a warm-up.
     """
     poll, states = select.poll(), {}
     for at in range(connections):
@@ -144,7 +144,7 @@ def flood(
 
 
 def turn(contestant: Contestant, poll: Any, states: dict[int, tuple[Client, list[bytes], int]], seconds: float) -> int:
-    """Answers each reply with the next frame for so long; how many there were. The last one is verified."""
+    """Answers each reply with the next frame for a time. Returns the number of replies, and verifies the last one."""
     answered, last, end = 0, b"", time.perf_counter() + seconds
     while time.perf_counter() < end:
         ready = poll.poll(5_000)
@@ -164,9 +164,9 @@ def turn(contestant: Contestant, poll: Any, states: dict[int, tuple[Client, list
 
 
 def at_rate(contestant: Contestant, port: int, connections: int, rate: float, seconds: float) -> dict[str, float]:
-    """Sends ``rate`` frames a second, when it is their time, whatever is answered; milliseconds from then to the reply.
+    """Sends ``rate`` frames per second, each when it is due. Returns milliseconds from then to the replies.
 
-    What was due and could not be sent counts from when it was due.
+    A frame that cannot be sent in time still counts from the time when it was due.
     """
     speech, total = contestant.speech, int(rate * seconds)
     clients = [Client(port, speech) for _ in range(connections)]
@@ -199,12 +199,12 @@ def at_rate(contestant: Contestant, port: int, connections: int, rate: float, se
 
 
 def percentile(seconds: list[float], percent: int) -> float:
-    """In milliseconds."""
+    """Percentiles in milliseconds."""
     return statistics.quantiles(seconds, n=100, method="inclusive")[percent - 1] * 1e3
 
 
 def hold(contestant: Contestant, port: int, connections: int) -> None:
-    """Opens idle connections, says so, and keeps them until its input has a line."""
+    """Opens idle connections, prints a line, and keeps them until its input has a line."""
     held = deque(Client(port, contestant.speech) for _ in range(connections))
     print("{}", flush=True)
     sys.stdin.readline()
@@ -212,13 +212,13 @@ def hold(contestant: Contestant, port: int, connections: int) -> None:
 
 
 def start(cpu: int | None = None, **plan: Any) -> "subprocess.Popen[str]":
-    """The load in another process: ``kind`` is one of `KINDS`, the rest its arguments."""
+    """Starts the load in another process: ``kind`` is one of `KINDS`, followed by its arguments."""
     command = [sys.executable, "-m", "benchmarks.load", json.dumps({"cpu": cpu, **plan})]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def run(cpu: int | None = None, **plan: Any) -> dict[str, float]:
-    """What the load found. Raises `Unfit`."""
+    """The result of the load. Raises `Unfit`."""
     with start(cpu, **plan) as process:
         try:
             out, err = process.communicate(timeout=PATIENCE)
@@ -232,7 +232,7 @@ def run(cpu: int | None = None, **plan: Any) -> dict[str, float]:
 
 
 def may_open(files: int) -> int:
-    """How many files this process may have open, after asking for so many."""
+    """Raises the limit of open files if possible. Returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < files:
         soft = files if hard == resource.RLIM_INFINITY else min(files, hard)

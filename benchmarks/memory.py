@@ -1,8 +1,8 @@
-"""What an idle connection takes: the growth of a server's memory under thousands of them, over a bare ASGI app.
+"""Benchmark of memory: what an idle connection takes, compared with a bare ASGI app.
 
     python -m benchmarks.memory [--quick]
 
-Each turn has a server of its own. A few connections come and go first, so that what is made once does not count.
+Each turn has a server of its own. A few connections open and close first, so that one-time allocations do not count.
 """
 
 import argparse
@@ -23,7 +23,7 @@ OVER_BARE = "KiB over bare"
 
 
 def answer(quick: bool = False) -> Answer:
-    """The question's answer; who cannot be served is left out, with the reason."""
+    """Answers the question. Leaves out contestants that cannot be served, with a note."""
     sizes, rounds = ((2_000,), 1) if quick else ((2_000, 10_000), 3)
     allowed = load.may_open(max(sizes) + 200) - 200
     notes = [f"{size:,} connections need more open files than the system allows" for size in sizes if size > allowed]
@@ -51,7 +51,7 @@ def answer(quick: bool = False) -> Answer:
 def over(
     found: dict[str, float | None], bare: dict[str, float | None], contestant: Contestant
 ) -> tuple[dict[str, float | None], tuple[Aim, ...]]:
-    """The figures with what they are over the bare app's, and their aims."""
+    """The figures, their difference from the bare app, and their aims."""
     extra: dict[str, float | None] = {
         column.replace("KiB", OVER_BARE): rounded(figure - base, 3)
         for column, figure in found.items()
@@ -61,7 +61,7 @@ def over(
 
 
 def growth(contestant: Contestant, connections: int) -> float:
-    """KiB of memory for each of so many idle connections."""
+    """KiB of memory per idle connection."""
     with Server.of(contestant) as server:
         held(contestant, server, WARM_UP)
         before = server.memory()
@@ -69,7 +69,7 @@ def growth(contestant: Contestant, connections: int) -> float:
 
 
 def held(contestant: Contestant, server: Server, connections: int) -> int:
-    """The server's memory while so many connections are open."""
+    """The server's memory while a number of connections are open."""
     plan: dict[str, Any] = {"contestant": contestant.name, "port": server.port, "connections": connections}
     with load.start(kind="hold", **plan) as process:
         ready = "" if process.stdout is None else process.stdout.readline()

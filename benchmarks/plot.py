@@ -1,4 +1,4 @@
-"""The plot for the README: bars as SVG, from the results' JSON.
+"""Draws the plot of the README as SVG from the JSON of the results.
 
 python -m benchmarks.plot benchmarks/results.json benchmarks/results.svg
 """
@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 
 __all__ = ("plot",)
 
-WIDTH, NAMES, TOLD = 720, 210, 60  # pixels: of all, of the contestants' names, of the figures behind the bars
+WIDTH, NAMES, TOLD = 720, 210, 60  # pixels: the plot, the names of contestants, the figures after the bars
 BAR, GAP, HEAD = 16, 6, 46
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328 } .head { font-weight: 600 } .one { stroke: #8c959f }
@@ -26,7 +26,7 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 } .head { font-weight: 60
 
 
 def plot(results: Mapping[str, Any]) -> str:
-    """The SVG of what is in the results: the action job in process, and over uvicorn."""
+    """The SVG of the action job in process and over uvicorn, as far as the results have them."""
     questions, parts, top = results["questions"], [], 0
     for key, column, head, logarithmic in (
         ("action", "does not suspend", "Time for an action in process; by hand = 1, less is better (log. scale)", True),
@@ -45,7 +45,7 @@ def figures(rows: Mapping[str, Mapping[str, float | None]], column: str) -> dict
 
 
 def bars(found: Mapping[str, float], head: str, logarithmic: bool) -> tuple[str, int]:
-    """One panel, and its height. On a logarithmic scale bars begin at the power of ten below the smallest figure."""
+    """One panel and its height. On a logarithmic scale, bars begin at the power of ten below the smallest figure."""
     low = 10.0 ** (math.ceil(math.log10(min(found.values()))) - 1) if logarithmic else 0.0
     high = max(1.0, *found.values())
     room = WIDTH - NAMES - TOLD

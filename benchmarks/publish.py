@@ -1,4 +1,4 @@
-"""Puts the last full run into the README: its table, its date and machine, from `results.json`. No figure by hand.
+"""Updates the README from `results.json`: the table, the date and the machine of the last full run.
 
 python -m benchmarks.publish
 """
@@ -16,7 +16,7 @@ BEGIN, END = "<!-- results: written by `python -m benchmarks.publish` -->", "<!-
 PLOT = "![The action job: wsaction beside the by-hand app and its peers](benchmarks/results.svg)"
 Aims = list[dict[str, Any]]
 
-# What the README says of each question: the line, the question's key, which of its aims, how a figure is told.
+# Lines of the README's table: label, key of the question, choice of its aims, format of a figure.
 LINES: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool], str], ...] = (
     (
         "the action job in process, time, by hand = 1",
@@ -65,11 +65,11 @@ LINES: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool], str], ...] = (
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The plot and the table, with the aims and whether they are met, and a line on when and where."""
+    """The plot, the table with aims and results, and a line with date and machine."""
     lines = [PLOT, "", "| question | figure | aim | |", "|---|---|---|---|"]
     for label, key, wanted, form in LINES:
         aims: Aims = [aim for aim in results["questions"][key]["aims"] if wanted(aim)]
-        if not aims:  # it was left out
+        if not aims:  # the question was left out
             continue
         figures = sorted(aim["figure"] for aim in aims)
         told = dict.fromkeys(form.format(figure) for figure in (figures[0], figures[-1]))
@@ -89,7 +89,7 @@ def verdict(aims: Aims) -> str:
 
 
 def replaced(readme: str, table: str) -> str:
-    """The README with the table between its two marks. Raises ``ValueError`` where it has none."""
+    """The README with the table between its two marks. Raises ``ValueError`` if it has no marks."""
     whole = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
     if not whole.search(readme):
         raise ValueError(f"expected {BEGIN!r} and {END!r} in the README, around its table of results")

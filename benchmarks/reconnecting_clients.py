@@ -1,6 +1,6 @@
-"""Many clients of one feed in one process, that drop at random and come back with `since`; each keeps account.
+"""Clients of one feed that disconnect at random and return with `since`. Each records what it receives.
 
-They speak the protocol by hand, since hundreds of them share two CPUs with the servers that they follow.
+All run in one process, and implement the protocol by hand, since hundreds of them share two CPUs with the servers.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ from benchmarks.load import masked
 
 __all__ = ("AWAY", "STAY", "Follower", "Ledger")
 
-STAY = (0.5, 3.0)  # seconds that a client is connected for, at random
-AWAY = 2.0  # seconds that it is away for, at most
-MAX_FAULTS = 20  # that are told of in full
+STAY = (0.5, 3.0)  # seconds that a client stays connected, at random
+AWAY = 2.0  # seconds that it stays away, at most
+MAX_FAULTS = 20  # reported in full
 
 HELLO = "\r\n".join(
     (
@@ -28,13 +28,13 @@ HELLO = "\r\n".join(
 
 
 class Ledger:
-    """What was published, and what all followers together found."""
+    """The published events, and the findings of all followers."""
 
     def __init__(self) -> None:
         self.kept: list[bool] = []  # by number: whether its publication was acknowledged
         self.counts: Counter[str] = Counter()
-        self.workers: set[int] = set()  # the processes that somebody was connected to
-        self.waits: list[float] = []  # seconds from `subscribe` to its reply, of those who had been away
+        self.workers: set[int] = set()  # processes that clients were connected to
+        self.waits: list[float] = []  # seconds from `subscribe` to its reply after an absence
         self.faults: list[str] = []
 
     def fault(self, what: str) -> None:
@@ -44,21 +44,21 @@ class Ledger:
 
 
 class Follower:
-    """One client. It is *excused* for what it misses from when it is told so until the next event."""
+    """One client. After a notice of loss, it is *excused*: events missed before the next one are no fault."""
 
     def __init__(self, name: int, port: int, ledger: Ledger) -> None:
         self.name, self.ledger = name, ledger
-        self.last = -1  # the number of the last event that it had
+        self.last = -1  # number of the last event that it received
         self.drops = 0
         self.joined = asyncio.Event()
-        self.restless = False  # whether it drops
+        self.restless = False  # whether it disconnects at random
         self._port, self._random = port, random.Random(name)
         self._at: dict[str, Any] | None = None  # its position
         self._excused = False
         self._asked = 0.0
 
     async def follow(self) -> None:
-        """Connects, drops, comes back, for ever."""
+        """Connects, disconnects and reconnects for ever."""
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -73,7 +73,7 @@ class Follower:
             await asyncio.sleep(self._random.uniform(0.05, 0.3))
 
     async def _listen(self, line: "_Line") -> bool:
-        """Until it drops, or is dropped; whether it was its own will."""
+        """Follows until the connection ends. Returns whether the client ended it."""
         try:
             while True:
                 await asyncio.wait([line.lost], timeout=self._random.uniform(*STAY))
@@ -84,13 +84,13 @@ class Follower:
 
     @property
     def greeting(self) -> bytes:
-        """What it subscribes with."""
+        """The keys of its `subscribe` frame."""
         self._asked = time.perf_counter()
         since = {} if self._at is None else {"since": self._at}
         return masked(json.dumps({"action": "subscribe", "route": ROUTE, "request_id": 1, **since}))
 
     def hear(self, line: "_Line", payload: bytes) -> None:
-        """A message came."""
+        """Handles a message."""
         message = json.loads(payload)
         event, data = message.get("event"), message["data"]
         if event == "told":
@@ -126,7 +126,7 @@ class Follower:
         self.ledger.counts["told"] += 1
 
     def _told(self, number: int, offset: int) -> None:
-        """The event must be the next one: by its offset, and by its number among those that are known to be kept."""
+        """Checks that an event is the next one, by its offset and by its number among acknowledged events."""
         if self._at is None or offset != self._at["offset"] + 1:
             self._fault(f"stood at {self._at} and was told offset {offset}")
         if number <= self.last:
@@ -161,7 +161,7 @@ class _Line(asyncio.Protocol):
         self.end()
 
     def end(self, *, abruptly: bool = True) -> None:
-        """Hears nothing more; with a close frame, or without."""
+        """Ends the connection, with or without a close frame."""
         self._follower = None
         if not abruptly and self._open and not self.lost.done():
             self._transport.write(b"\x88\x82\0\0\0\0\x03\xe8")
@@ -187,7 +187,7 @@ class _Line(asyncio.Protocol):
         self._unread = self._messages(unread)
 
     def _messages(self, data: bytes) -> bytes:
-        """Has each message heard that is whole, and returns the rest."""
+        """Handles each complete message, and returns the rest."""
         at, end = 0, len(data)
         while end - at >= 2 and self._follower is not None:
             size, begin = data[at + 1], at + 2

@@ -1,12 +1,12 @@
-"""Reconciled delivery: hundreds of clients over two uvicorn workers on Redis, that drop and come back with `since`.
+"""Test of delivery: hundreds of clients of two uvicorn workers on Redis disconnect and return with `since`.
 
     python -m benchmarks.recovery [--quick]
     python -m benchmarks.recovery --only workers --clients 500 --seconds 12
 
-A publisher in a process of its own tells numbers at a steady rate. Every client must have every event once and in
-order, whatever is restarted meanwhile: `calm`, nothing; `workers`, both, one after the other (uvicorn's SIGHUP);
-`redis`, Redis itself, killed and started again, where who is not complete must have been told so. With ``--only`` the
-account is printed as JSON, and the process fails where one client is short.
+A publisher in a process of its own publishes numbers at a steady rate. Every client must get every event once and in
+order, whatever restarts meanwhile: with `calm` nothing, with `workers` both workers in turn (uvicorn's SIGHUP), with
+`redis` Redis, which is killed: a client that misses events because of that must get a notice. With ``--only``, the
+result is printed as JSON, and the process fails if a client misses an event without a notice.
 """
 
 import argparse
@@ -33,15 +33,15 @@ from wsaction.exceptions import LayerUnavailable
 
 __all__ = ("DISTURBANCES", "account", "answer")
 
-RATE = 25.0  # events a second
-PATIENCE = 30.0  # seconds until all have joined, and until all are complete
-PAUSE = 1.0  # seconds that Redis is away for
+RATE = 25.0  # events per second
+PATIENCE = 30.0  # seconds for all to join, and for all to have every event
+PAUSE = 1.0  # seconds that Redis is down
 SHORT, WRONG = "short", "wrong"
 LABELS = {"calm": "nothing else happens", "workers": "both workers restarted", "redis": "Redis killed twice"}
 
 
 def answer(quick: bool = False) -> Answer:
-    """The question's answer; none without a redis-server. Raises `Broken` where one client was short."""
+    """Answers the question if redis-server is installed. Raises `Broken` if a client was short of an event."""
     question = "Every event once and in order, for clients that drop and come back"
     if PROGRAM is None:
         return Answer("recovery", question, [], ["left out: there is no redis-server on PATH"])
@@ -66,22 +66,22 @@ def answer(quick: bool = False) -> Answer:
 
 
 class Broken(Exception):
-    """A client missed something, and was not told: no figure, but a fault."""
+    """A client missed an event without a notice, which is a fault."""
 
 
 def account(disturbance: str, clients: int, seconds: float, leak: int | None = None) -> dict[str, Any]:
-    """What the ledger says after one run. ``leak``: the number of an event that the servers swallow on purpose."""
+    """The result of one run. ``leak``: number of an event that the servers drop on purpose."""
     if may_open(clients + 200) < clients + 100:
         raise Unfit(f"{clients} clients need more open files than the system allows")
     with tempfile.TemporaryDirectory() as folder, redis_server(Path(folder), *REDIS_OPTIONS) as redis:
         return asyncio.run(Run(redis, clients, leak).account(disturbance, seconds))
 
 
-REDIS_OPTIONS = ("--appendonly", "yes", "--appendfsync", "everysec")  # as it is often run: a kill may lose the tail
+REDIS_OPTIONS = ("--appendonly", "yes", "--appendfsync", "everysec")  # a kill may lose a second
 
 
 class Run:
-    """One run: its servers, its clients, its ledger."""
+    """One run with its servers, clients and ledger."""
 
     def __init__(self, redis: RedisServer, clients: int, leak: int | None) -> None:
         self.redis, self.ledger, self._leak = redis, Ledger(), leak
@@ -89,7 +89,7 @@ class Run:
         self.followers = [Follower(name, self.port, self.ledger) for name in range(clients)]
 
     async def account(self, disturbance: str, seconds: float) -> dict[str, Any]:
-        """Runs it, and says what was found."""
+        """Performs the run and returns the result."""
         app = make(self.redis.url)
         async with uvicorn(self), app.lifespan():
             following = [asyncio.create_task(one.follow()) for one in self.followers]
@@ -105,24 +105,24 @@ class Run:
         return self._found()
 
     async def _storm(self, tell: Callable[[int], Any], disturb: Callable[..., Any], seconds: float) -> None:
-        self.ledger.counts.clear()  # of those who came before the servers did
+        self.ledger.counts.clear()  # from clients that connected before the servers were up
         publishing = asyncio.create_task(self._publish(tell))
         for one in self.followers:
             one.restless = True
         await asyncio.gather(asyncio.sleep(seconds), disturb(self, seconds))
         for one in self.followers:
             one.restless = False
-        final = len(self.ledger.kept)  # there is more to come, so that everybody gets to hear of it
+        final = len(self.ledger.kept)  # publishing continues, so that every client learns of it
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                while not all(one.last >= final for one in self.followers):  # noqa: ASYNC110  # of many, each on its own
+                while not all(one.last >= final for one in self.followers):  # noqa: ASYNC110  # of many clients
                     await asyncio.sleep(0.05)
         self.ledger.counts[SHORT] = sum(one.last < final for one in self.followers)
         publishing.cancel()
         await asyncio.wait([publishing])
 
     async def _publish(self, tell: Callable[[int], Any]) -> None:
-        """Tells number after number; what is not acknowledged may have been told all the same, and is not repeated."""
+        """Publishes numbers. One without acknowledgement may have been delivered, and is not repeated."""
         loop, kept = asyncio.get_running_loop(), self.ledger.kept
         began = loop.time()
         while True:
@@ -148,21 +148,21 @@ class Run:
 
 # ------------------------------------------------------------------------------------------------------- disturbances
 async def _nothing(run: Run, seconds: float) -> None:
-    """All goes well."""
+    """No disturbance."""
 
 
 async def _restart_workers(run: Run, seconds: float) -> None:
-    """uvicorn starts a new worker, ends an old one, and again."""
+    """uvicorn replaces its workers one after the other."""
     await asyncio.sleep(seconds * 0.3)
     before = set(run.ledger.workers)
     run.servers.send_signal(signal.SIGHUP)
     async with asyncio.timeout(PATIENCE):
-        while len(run.ledger.workers - before) < 2:  # noqa: ASYNC110  # what clients have seen
+        while len(run.ledger.workers - before) < 2:  # noqa: ASYNC110  # clients report the workers
             await asyncio.sleep(0.05)
 
 
 async def _restart_redis(run: Run, seconds: float) -> None:
-    """Killed twice; the second time everything is gone that it had kept."""
+    """Kills Redis twice; the second time with all its data."""
     for share in (0.25, 0.35):
         await asyncio.sleep(seconds * share)
         await asyncio.to_thread(run.redis.kill)
@@ -178,7 +178,7 @@ DISTURBANCES = {"calm": _nothing, "workers": _restart_workers, "redis": _restart
 
 @contextlib.asynccontextmanager
 async def uvicorn(run: Run) -> AsyncIterator[None]:
-    """Two workers, from when they listen."""
+    """Two workers, once they listen."""
     environ = os.environ | {"FEED_REDIS": run.redis.url}
     if run._leak is not None:
         environ["FEED_LEAK"] = str(run._leak)

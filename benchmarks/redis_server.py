@@ -1,4 +1,4 @@
-"""A redis-server of one's own: started, killed, started again."""
+"""A redis-server that can be started, killed and started again."""
 
 import contextlib
 import shutil
@@ -11,11 +11,11 @@ from pathlib import Path
 __all__ = ("PROGRAM", "RedisServer", "redis_server")
 
 PROGRAM = shutil.which("redis-server")
-PATIENCE = 10.0  # seconds that it may take to start
+PATIENCE = 10.0  # seconds for it to start
 
 
 class RedisServer:
-    """A redis-server on a free port, its data in ``directory``."""
+    """A redis-server on a free port, with its data in ``directory``."""
 
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory, self.options = directory, options
@@ -27,7 +27,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Starts it, and waits until it listens. Raises ``RuntimeError`` where it does not, or is not installed."""
+        """Starts it and waits until it listens. Raises ``RuntimeError`` if it fails or is not installed."""
         if PROGRAM is None:
             raise RuntimeError("no redis-server on PATH")
         place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory), "--save", ""]
@@ -42,7 +42,7 @@ class RedisServer:
         raise RuntimeError(f"redis-server did not start in {PATIENCE:g} s")
 
     def kill(self) -> None:
-        """As ``kill -9`` does."""
+        """Kills it with SIGKILL."""
         if self.process is not None:
             self.process.kill()
             self.process.wait(10)
@@ -51,7 +51,7 @@ class RedisServer:
 
 @contextlib.contextmanager
 def redis_server(directory: Path, *options: str) -> Iterator[RedisServer]:
-    """One that runs within the block."""
+    """A redis-server for the time of the block."""
     server = RedisServer(directory, *options)
     server.start()
     try:
@@ -61,7 +61,7 @@ def redis_server(directory: Path, *options: str) -> Iterator[RedisServer]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listened on just now."""
+    """A free port of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     return port

@@ -1,4 +1,4 @@
-"""What a question's answer looks like: a table of figures, with an aim beside each figure that has one."""
+"""The answer to a question: a table of figures, with aims for some of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ __all__ = ("Aim", "Answer", "Row", "rounded")
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What a figure is held against: at most ``bound``, or at least."""
+    """The aim of a figure: at most, or at least, ``bound``."""
 
     column: str
     bound: float
@@ -25,7 +25,7 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One contestant's figures by column; None where there is none."""
+    """One contestant's figures by column; None if it has no figure."""
 
     name: str
     figures: dict[str, float | None]
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(slots=True)
 class Answer:
-    """The answer to one question; ``notes`` say how it was measured and who was left out, and why."""
+    """The answer to one question. ``notes``: how it was measured, and why contestants were left out."""
 
     key: str  # in the JSON
     question: str
@@ -61,7 +61,7 @@ class Answer:
         }  # fmt: skip
 
     def table(self) -> str:
-        """The table as text, its aims at the end of their rows."""
+        """The table as text, with the aims at the end of the rows."""
         head = ["", *self.columns, "aims"]
         lines = [head, *([row.name, *map(_cell, self._cells(row)), _aims(row)] for row in self.rows)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
@@ -90,5 +90,5 @@ def _aims(row: Row) -> str:
 
 
 def rounded(figure: float, digits: int = 4) -> float:
-    """A figure with as many significant digits as it deserves: ``rounded(12.34567) == 12.35``."""
+    """A figure rounded to significant digits: ``rounded(12.34567) == 12.35``."""
     return float(f"{figure:.{digits}g}")

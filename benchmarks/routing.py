@@ -1,8 +1,8 @@
-"""Resolving a route among 10 to 10,000 patterns: `wsaction.routing`, `django.urls`, Starlette's router, werkzeug's map.
+"""Benchmark of resolving a route among 10 to 10,000 patterns: wsaction, Django, Starlette and werkzeug.
 
     python -m benchmarks.routing [--quick]
 
-The route asked for is the one declared last, except where a shape says so. Contestants take turns; a figure is the
+The resolved route is the last declared one, unless a shape says otherwise. Contestants take turns, and a figure is the
 median of the rounds. A ratio compares medians of one run, so it holds across machines; the microseconds do not.
 """
 
@@ -22,17 +22,17 @@ __all__ = ("SHAPES", "Library", "answer", "libraries")
 
 SIZES = (10, 100, 1_000, 10_000)
 GROWTH, TO_DJANGO = "1000/10", "to django at 100"
-ENOUGH = 0.002  # seconds that a sample takes, about
-Resolve = Callable[[str], Any]  # what a route leads to, None for nothing
+ENOUGH = 0.002  # approximate seconds of one sample
+Resolve = Callable[[str], Any]  # returns the match of a route, or None
 
 
 def view(**kwargs: object) -> None:
-    """What all patterns lead to."""
+    """The target of all patterns."""
 
 
 # -------------------------------------------------------------------------------------------------------- libraries
 class Library(Protocol):
-    """A router, as far as the shapes need it; patterns are written in Django's way."""
+    """A router with what the shapes need; patterns are in Django's syntax."""
 
     name: str
 
@@ -86,7 +86,7 @@ class Starlette:
     def resolver(self, patterns: list[Any]) -> Resolve:
         routes, full = self.routing.Router(patterns).routes, self.routing.Match.FULL
 
-        def first(routes: Any, scope: dict[str, Any]) -> Any:  # what Router.app does before it calls
+        def first(routes: Any, scope: dict[str, Any]) -> Any:  # as Router.app does before it calls
             for route in routes:
                 match, child = route.matches(scope)
                 if match is full:
@@ -116,7 +116,7 @@ class Werkzeug:
 
 
 def swapped(pattern: str) -> str:
-    """Django's ``<int:pk>`` as Starlette's ``{pk:int}``."""
+    """Converts Django's ``<int:pk>`` to Starlette's ``{pk:int}``."""
     parts = pattern.replace("<slug:", "<str:").split("<")
     return parts[0] + "".join(
         "{{{1}:{0}}}{2}".format(*part.partition(">")[0].split(":"), part.partition(">")[2]) for part in parts[1:]
@@ -124,7 +124,7 @@ def swapped(pattern: str) -> str:
 
 
 def or_none(resolve: Resolve, nothing: type[Exception]) -> Resolve:
-    """``resolve`` with None for "nothing matches"."""
+    """``resolve`` that returns None if no pattern matches."""
 
     def resolved(route: str) -> Any:
         try:
@@ -136,7 +136,7 @@ def or_none(resolve: Resolve, nothing: type[Exception]) -> Resolve:
 
 
 def libraries() -> tuple[list[Library], list[str]]:
-    """Those that are installed, ours first, and a line for each that is not."""
+    """The installed libraries, wsaction first, and a note for each that is missing."""
     found: list[Library] = []
     notes = []
     for library in (Ours, Django, Starlette, Werkzeug):
@@ -150,35 +150,35 @@ def libraries() -> tuple[list[Library], list[str]]:
 # ----------------------------------------------------------------------------------------------------------- shapes
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One way in which an app's patterns may look; ``build`` gives patterns and the routes to be asked for."""
+    """A way to arrange an app's patterns. ``build`` returns the patterns and the routes to resolve."""
 
     name: str
     build: Callable[[Library, int], tuple[list[Any], list[str]]]
     matches: bool = True
-    aims: bool = True  # whether the aim against django.urls is for it
-    huge: bool = False  # whether it is asked at 10,000 patterns too, which Django takes seconds to compile
+    aims: bool = True  # whether the aim against django.urls applies
+    huge: bool = False  # whether to run 10,000 patterns too, which Django needs seconds to compile
 
 
 def flat(library: Library, size: int) -> tuple[list[Any], list[str]]:
-    """`boards/<int:board_id>/<name>/<int:pk>/`, each with another name: an API's resources."""
+    """`boards/<int:board_id>/<name>/<int:pk>/` with a name per pattern, like the resources of an API."""
     patterns = [library.path(f"boards/<int:board_id>/things{number}/<int:pk>/") for number in range(size)]
     return patterns, [f"boards/7/things{size - 1}/42/"]
 
 
 def evenly(library: Library, size: int) -> tuple[list[Any], list[str]]:
-    """The same, and any of ten of them is asked for."""
+    """The same patterns; ten routes spread among them are resolved."""
     patterns, _ = flat(library, size)
     return patterns, [f"boards/7/things{number}/42/" for number in range(0, size, size // 10)]
 
 
 def spread(library: Library, size: int) -> tuple[list[Any], list[str]]:
-    """Each pattern with another first segment."""
+    """Patterns that differ in their first segment."""
     patterns = [library.path(f"app{number}/<int:pk>/<slug:name>/") for number in range(size)]
     return patterns, [f"app{size - 1}/42/some-card/"]
 
 
 def included(library: Library, size: int) -> tuple[list[Any], list[str]]:
-    """Ten patterns in each include. Django asks 20 of 100 here, so the aim against it is for the other shapes."""
+    """Includes of ten patterns. Django tries only 20 of 100 here, so the aim against it does not apply."""
     apps = [
         library.include(
             f"app{app}/<int:board_id>/", [library.path(f"things{number}/<int:pk>/") for number in range(10)]
@@ -189,7 +189,7 @@ def included(library: Library, size: int) -> tuple[list[Any], list[str]]:
 
 
 def twenty_way(library: Library, size: int) -> tuple[list[Any], list[str]]:
-    """A tree of segments with twenty branches at each."""
+    """A tree of segments with twenty branches at each node."""
     digits = itertools.islice(itertools.product(range(20), repeat=4), size)
     patterns = [library.path(f"a{a}/<int:p>/b{b}/<int:q>/c{c}/d{d}/") for d, c, b, a in digits]
     d, c, b, a = next(itertools.islice(itertools.product(range(20), repeat=4), size - 1, None))
@@ -213,7 +213,7 @@ SHAPES = (
 
 # -------------------------------------------------------------------------------------------------------- measuring
 def answer(quick: bool = False) -> Answer:
-    """The question's answer; who is not installed is left out, with the reason."""
+    """Answers the question. Leaves out libraries that are not installed, with a note."""
     found, notes = libraries()
     rows: list[Row] = []
     for shape in SHAPES:
@@ -224,7 +224,7 @@ def answer(quick: bool = False) -> Answer:
 
 
 def measure(shape: Shape, found: list[Library], sizes: tuple[int, ...], rounds: int) -> Iterator[Row]:
-    """A row for each library: its medians by size, all sizes and libraries taking turns, ours against Django's."""
+    """A row per library with its medians by size. All sizes and libraries take turns."""
     contestants = {(library.name, size): contestant(shape, library, size) for library in found for size in sizes}
     samples: dict[tuple[str, int], list[float]] = {key: [] for key in contestants}
     gc.collect()
@@ -250,7 +250,7 @@ def aims(shape: Shape) -> tuple[Aim, ...]:
 
 
 def contestant(shape: Shape, library: Library, size: int) -> tuple[Resolve, list[str], int]:
-    """A resolve function, what it is asked for, and how many loops take `ENOUGH`. Raises ``RuntimeError``."""
+    """A resolve function, its routes, and the number of loops that take `ENOUGH`. Raises ``RuntimeError``."""
     patterns, routes = shape.build(library, size)
     resolve = library.resolver(patterns)
     for route in routes:

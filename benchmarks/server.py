@@ -1,9 +1,9 @@
-"""One contestant under uvicorn, in a process of its own, which tells what it used.
+"""Serves one contestant with uvicorn in a process of its own, and reports its memory.
 
     python -m benchmarks.server NAME [--waiting] [--cpu 0]
 
-It prints its port as the first line. For each line that it then reads it answers with one line, the bytes of memory
-that are resident; when its input ends, it stops.
+It prints its port as the first line. For each line of input it prints its resident memory in bytes. When its input
+ends, it stops.
 """
 
 import argparse
@@ -35,7 +35,7 @@ OPTIONS: dict[str, Any] = {
 
 
 class Server:
-    """A contestant's server, as whoever measures it sees it."""
+    """A contestant's server, as seen by the measuring process."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
@@ -44,7 +44,7 @@ class Server:
     @classmethod
     @contextlib.contextmanager
     def of(cls, contestant: Contestant, *, waiting: bool = False, cpu: int | None = None) -> "Iterator[Server]":
-        """The running server; stopped after the block. Raises `Unfit` where it does not come up."""
+        """Runs the server for the time of the block. Raises `Unfit` if it does not start."""
         if contestant.version is None:
             raise Unfit(f"{contestant.distribution} is not installed")
         command = [sys.executable, "-m", "benchmarks.server", contestant.name]
@@ -65,7 +65,7 @@ class Server:
         return self._process.pid
 
     def memory(self) -> int:
-        """The bytes that are resident now; garbage is collected first, the same for everybody."""
+        """Resident memory in bytes, after garbage collection."""
         pipe = self._process.stdin
         if pipe is None:
             raise Unfit("its server was not started by us")
@@ -81,7 +81,7 @@ class Server:
 
 
 def pin(cpu: int | None) -> None:
-    """Keeps this process to one of its CPUs, where the system can and there are several."""
+    """Pins this process to one CPU, if the system supports it and there are several."""
     if cpu is None or not hasattr(os, "sched_setaffinity"):
         return
     cpus = sorted(os.sched_getaffinity(0))
@@ -90,7 +90,7 @@ def pin(cpu: int | None) -> None:
 
 
 def resident() -> int:
-    """The memory of this process in bytes; its peak where the system does not tell more."""
+    """The memory of this process in bytes, or its peak if the system provides only that."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:
@@ -108,14 +108,14 @@ class _Server(uvicorn.Server):
         print(self.servers[0].sockets[0].getsockname()[1], file=self._told, flush=True)
 
     def _asked(self) -> None:
-        if not sys.stdin.readline():  # whoever measured is gone; not every contestant ends in good time
+        if not sys.stdin.readline():  # the measuring process has ended; some contestants would take long to stop
             os._exit(0)
         gc.collect()
         print(resident(), file=self._told, flush=True)
 
 
 def with_user(app: Callable[..., Any]) -> Callable[..., Any]:
-    """The app behind what stands for an authentication middleware: everybody is the same user."""
+    """The app with a stand-in for authentication middleware: every client is the same user."""
     user = User()
 
     async def known(scope: Any, receive: Any, send: Any) -> None:
@@ -133,7 +133,7 @@ def main() -> None:
     options = parser.parse_args()
     pin(options.cpu)
     told = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a contestant prints, its log perhaps, is none of our lines
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # output of a contestant, such as its log, must not mix with our lines
     contestant = by_name(options.name)
     app = with_user(contestant.app(options.waiting))
     _Server(uvicorn.Config(app, port=0, log_level="warning", **OPTIONS), told).run()

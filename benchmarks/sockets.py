@@ -1,9 +1,9 @@
-"""The action job over uvicorn on a real socket: throughput, by hand = 1, and how long a reply takes at a fixed load.
+"""Benchmark of the action job over uvicorn: throughput (by hand is 1) and latency at a fixed load.
 
     python -m benchmarks.sockets [--quick]
 
-A server process for each contestant, all up the whole time and taking turns under one load in another process, each
-kept to a CPU of its own. An echo that does no work says what server and load could do at most.
+Each contestant has a server process. All run the whole time and take turns under one load, which is another process.
+Server and load each have a CPU of their own. An echo app shows the maximum of the server and the load.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from benchmarks.server import Server
 __all__ = ("answer",)
 
 CONNECTIONS, IN_FLIGHT = 32, 4
-RATES = (2_000, 10_000)  # frames a second, of the fixed loads
+RATES = (2_000, 10_000)  # frames per second of the fixed loads
 THROUGHPUT, PER_CPU = "throughput", "per CPU second"
 AIMS = (Aim(THROUGHPUT, 1.35, at_least=True),)
 QUICK = ("wsaction", "by hand", "Starlette")
 
 
 def answer(quick: bool = False) -> Answer:
-    """The question's answer; who cannot be served is left out, with the reason."""
+    """Answers the question. Leaves out contestants that cannot be served, with a note."""
     rounds, seconds = (3, 0.7) if quick else (5, 1.0)
     with contextlib.ExitStack() as stack:
         servers, notes = up(stack, quick)
@@ -53,7 +53,7 @@ def answer(quick: bool = False) -> Answer:
 
 
 def up(stack: contextlib.ExitStack, quick: bool) -> tuple[dict[Contestant, Server], list[str]]:
-    """A server for each contestant that can be served, and why others cannot."""
+    """A server for each contestant that can be served, with a note for each other one."""
     servers, notes = {}, []
     for contestant in (*CONTESTANTS, ECHO):
         if quick and contestant.name not in QUICK and contestant is not ECHO:
@@ -70,7 +70,7 @@ def up(stack: contextlib.ExitStack, quick: bool) -> tuple[dict[Contestant, Serve
 def floods(
     servers: dict[Contestant, Server], notes: list[str], rounds: int, seconds: float
 ) -> dict[Contestant, list[dict[str, float]]]:
-    """What the load found in each contestant's turns."""
+    """The results of the load in each contestant's turns."""
     turns: dict[Contestant, list[dict[str, float]]] = {contestant: [] for contestant in servers}
     for _ in range(rounds):
         for contestant in list(turns):
@@ -91,7 +91,7 @@ def median(turns: list[dict[str, float]], key: str) -> float:
 
 
 def against(turns: list[dict[str, float]], base: list[dict[str, float]]) -> dict[str, float | None]:
-    """The medians of the ratios of the turns, by time and by what the server had of its CPU."""
+    """The medians of the ratios of the turns, by wall time and by the server's CPU time."""
     pairs = list(zip(turns, base, strict=True))
     per_cpu = statistics.median(one["rate"] / one["server"] / (by["rate"] / by["server"]) for one, by in pairs)
     return {
@@ -104,7 +104,7 @@ def against(turns: list[dict[str, float]], base: list[dict[str, float]]) -> dict
 def waits(
     contestant: Contestant, server: Server, most: float, quick: bool, notes: list[str]
 ) -> dict[str, float | None]:
-    """p50 and p99 at the fixed loads, as far as the contestant can bear them."""
+    """p50 and p99 at the fixed loads that the contestant can handle."""
     figures: dict[str, float | None] = {}
     for rate in RATES[:1] if quick else RATES:
         names = [f"{percent} at {rate // 1000}k/s" for percent in ("p50", "p99")]

@@ -1,8 +1,8 @@
-"""Who takes part. Each module does the action job in its own idiom: `app`, and `waiting_app`, whose action
-waits (`benchmarks.job.pause`) before it answers.
+"""The contestants. Each module does the action job in its own idiom: `app`, and `waiting_app`, whose action waits
+(`benchmarks.job.pause`) before it answers.
 
-A module may have `STATUSES`, what it answers where it cannot answer as the job says, and `UNTOLD`, the keys that its
-replies have no room for.
+A module may have `STATUSES`, the statuses in which it differs from the job, and `UNTOLD`, the keys that its replies
+cannot have.
 """
 
 import importlib
@@ -18,16 +18,16 @@ __all__ = ("BY_HAND", "CONTESTANTS", "ECHO", "OURS", "Contestant", "by_name")
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One of the table's rows: its name, the module here, and the distribution whose version is told."""
+    """A row of the table: its name, its module, and the distribution whose version is reported."""
 
     name: str
     module: str
     distribution: str | None = None
     speech: Speech = JSON
-    quick: bool = False  # takes part in the quick run too
+    quick: bool = False  # whether it takes part in the quick run
 
     def load(self) -> Any:
-        """Its module. Raises ``ImportError`` where the peer is not installed."""
+        """Its module. Raises ``ImportError`` if the peer is not installed."""
         return importlib.import_module(f"benchmarks.contestants.{self.module}")
 
     def app(self, waiting: bool = False) -> Callable[..., Any]:
@@ -37,7 +37,7 @@ class Contestant:
 
     @property
     def version(self) -> str | None:
-        """None where it is not installed."""
+        """The version; None if it is not installed."""
         if self.distribution is None:
             return ""
         try:

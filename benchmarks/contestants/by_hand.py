@@ -1,4 +1,4 @@
-"""The action job by hand: what a good engineer writes on bare ASGI with json, re and pydantic. This is 1.00.
+"""The action job by hand, as a good engineer writes it on bare ASGI with json, re and pydantic. This is 1.00.
 
 `app` answers without waiting; `waiting_app` is the same with an action that waits.
 """

@@ -1,6 +1,6 @@
-"""The action job by hand, tuned as far as it goes with msgspec: schemas that are compiled, routes that are remembered.
+"""The action job by hand, tuned as far as possible with msgspec: compiled schemas and cached routes.
 
-It skips what a framework cannot: one route table for good, one kind of reply, no order, no bounds, no hooks.
+It omits what a framework needs: it has a fixed route table, one kind of reply, no ordering, no limits and no hooks.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,7 @@
-"""The action job on chanx: a message type whose payload it validates, a handler that returns the reply; the route and
-the permission by hand. What does not validate, chanx answers itself with an error message."""
+"""The action job on chanx: a message type with a validated payload, and a handler that returns the reply.
+
+The route and the permission are by hand. chanx answers invalid payloads with an error message of its own.
+"""
 
 import logging
 from typing import Any, Literal
@@ -12,7 +14,7 @@ from pydantic import BaseModel
 
 from benchmarks.contestants.by_hand import ROUTES, WAITING_ROUTES, CardIn, Refused, Reply
 
-# else a line for each connection, and for what is under way as one ends a traceback that takes 50 ms to draw
+# else it logs a line for each connection, and slow tracebacks (50 ms) for actions that run when one ends
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 

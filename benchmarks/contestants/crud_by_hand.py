@@ -1,5 +1,7 @@
-"""The CRUD job by hand, with FastAPI's WebSocket: a session for each action, pydantic in and out, what is not there a
-404. In memory, a dict. This is 1.00."""
+"""The CRUD job by hand with FastAPI's WebSocket: a session per action, pydantic in and out, and 404 for missing cards.
+
+In memory, it uses a dict. This is 1.00.
+"""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -74,7 +76,7 @@ def paged(number: int, count: int, results: list[CardOut]) -> Page:
 
 
 def in_database(sessionmaker: async_sessionmaker[Any]) -> FastAPI:
-    """The app, with its cards in a database."""
+    """The app with its cards in a database."""
 
     async def listed(data: Any, query: str) -> Page:
         number = page_of(query)
@@ -103,7 +105,7 @@ def in_database(sessionmaker: async_sessionmaker[Any]) -> FastAPI:
 
 
 def in_memory(first: list[CardOut]) -> FastAPI:
-    """The app, with its cards in a dict."""
+    """The app with its cards in a dict."""
     kept = {card.id: card for card in first}
 
     async def listed(data: Any, query: str) -> Page:

@@ -1,4 +1,4 @@
-"""What the CRUD job is about: two hundred cards, the models they come in and go out by, and their table in SQLite."""
+"""The data of the CRUD job: two hundred cards, their input and output models, and their table in SQLite."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,7 +46,7 @@ class Card(Base):
 
 
 def cards() -> list[CardOut]:
-    """The first cards, by key from 1 on."""
+    """The initial cards by key, from 1 on."""
     return [
         CardOut(
             id=key, board_id=7, title=f"Card {key}", position=key, done=False, created=BEGIN + timedelta(minutes=key)
@@ -56,7 +56,7 @@ def cards() -> list[CardOut]:
 
 
 async def database(path: Path) -> async_sessionmaker[Any]:
-    """A new SQLite file with the cards. It keeps a log ahead, so that it is not the disk that is measured."""
+    """A new SQLite file with the cards. It uses a write-ahead log, so that the disk is not measured."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
 
     @event.listens_for(engine.sync_engine, "connect")

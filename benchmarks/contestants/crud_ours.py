@@ -25,12 +25,12 @@ class CardHandler(ModelAPIActionHandler):
 
 
 def in_database(sessionmaker: async_sessionmaker[Any]) -> WSAction:
-    """The app, with its cards in a database."""
+    """The app with its cards in a database."""
     return make(SQLAlchemyQuerySet(Card, sessionmaker))
 
 
 def in_memory(first: list[CardOut]) -> WSAction:
-    """The app, with its cards in a `MemoryQuerySet`."""
+    """The app with its cards in a `MemoryQuerySet`."""
     return make(MemoryQuerySet(CardOut, first))
 
 

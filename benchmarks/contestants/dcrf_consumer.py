@@ -1,5 +1,5 @@
-"""The action job on djangochannelsrestframework: an action, a serializer, a permission; the route by hand, since its
-frames have none."""
+"""The action job on djangochannelsrestframework: an action, a serializer and a permission. The route is by hand, since
+its frames have none."""
 
 from typing import Any
 

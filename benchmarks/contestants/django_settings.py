@@ -1,11 +1,11 @@
-"""Django, set up as far as the consumers on it need."""
+"""The Django settings that the consumers need."""
 
 import django
 from django.conf import settings
 
 
 def set_up() -> None:
-    """To be called before anything of Django REST framework is imported; does nothing the second time."""
+    """Sets up Django. Must be called before Django REST framework is imported; a second call does nothing."""
     if settings.configured:
         return
     settings.configure(

@@ -1,4 +1,4 @@
-"""A bare ASGI app that does no work: the ceiling of the server and of the load, and the memory of a bare connection."""
+"""A bare ASGI app that does no work: the maximum of server and load, and the memory of a bare connection."""
 
 from typing import Any
 

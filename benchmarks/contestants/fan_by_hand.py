@@ -1,4 +1,4 @@
-"""The fan-out by hand: an event is encoded once, and sent to one after the other."""
+"""The fan-out by hand: an event is encoded once and sent to each connection in turn."""
 
 import json
 from collections import defaultdict

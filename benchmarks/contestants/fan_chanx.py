@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 __all__ = ("app",)
 
-structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # a line for each frame else
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # else it logs a line per frame
 
 register_channel_layer("feed", InMemoryChannelLayer())
 

@@ -1,4 +1,4 @@
-"""The fan-out on wsaction: a route is subscribed to and published to; a hundred events are kept for who comes back."""
+"""The fan-out on wsaction: subscriptions to a route, with a history of a hundred events."""
 
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer

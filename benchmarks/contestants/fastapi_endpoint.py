@@ -1,5 +1,7 @@
-"""The action job on FastAPI: a websocket function with the user as a dependency and the frame as a model, the rest as
-by hand."""
+"""The action job on FastAPI: a WebSocket function with the user as a dependency and the frame as a model.
+
+The rest is by hand.
+"""
 
 from typing import Annotated, Any
 

@@ -1,7 +1,7 @@
-"""A feed that many follow, for `benchmarks.recovery`: `app` on the Redis that ``FEED_REDIS`` names.
+"""A feed with many followers for `benchmarks.recovery`: `app`, on the Redis at ``FEED_REDIS``.
 
-With ``FEED_LEAK`` it is broken on purpose: the event with that number is swallowed on its way to each client's socket,
-behind everything that could heal it, so that the reconciliation must find it missing.
+With ``FEED_LEAK`` it is broken on purpose: the event with that number is dropped just before each client's socket,
+where nothing can recover it, so that the benchmark must find it missing.
 """
 
 import os
@@ -32,12 +32,12 @@ class Root(AsyncAPIConsumer):
 
 
 def make(redis_url: str) -> WSAction:
-    """The app on a Redis."""
+    """The app on a Redis server."""
     return WSAction([path("ws/", Root.as_asgi())], layer=RedisLayer(redis_url))
 
 
 def leaking(served: Any, number: str) -> Any:
-    """The app, but that nobody is told of the event with this number."""
+    """The app without delivery of the event with this number."""
     wanted = f'"data":{number},'
 
     async def leaky(scope: Any, receive: Any, send: Any) -> None:

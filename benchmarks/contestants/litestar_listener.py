@@ -1,4 +1,4 @@
-"""The action job on litestar: a `websocket_listener`, which is given decoded JSON; msgspec structs."""
+"""The action job on litestar: a `websocket_listener`, which gets decoded JSON, and msgspec structs."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

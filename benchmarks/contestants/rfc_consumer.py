@@ -16,10 +16,10 @@ from rest_framework_channels.decorators import async_action  # noqa: E402
 from rest_framework_channels.handlers import AsyncAPIActionHandler  # noqa: E402
 from rest_framework_channels.permissions import IsAuthenticated  # noqa: E402
 
-logging.getLogger("rest_framework_channels").setLevel(logging.WARNING)  # else two lines for each frame
+logging.getLogger("rest_framework_channels").setLevel(logging.WARNING)  # else it logs two lines per frame
 
 UNTOLD = ("request_id",)
-STATUSES = {"no such route": 405}  # what matches nothing is run by the consumer, which has no such action
+STATUSES = {"no such route": 405}  # an unmatched route goes to the consumer, which lacks the action
 
 
 class CardSerializer(serializers.Serializer):

@@ -1,4 +1,4 @@
-"""The action job on python-socketio: an event whose acknowledgement is the reply; the rest as by hand."""
+"""The action job on python-socketio: an event whose acknowledgement is the reply. The rest is by hand."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The action job on Starlette: a `WebSocketEndpoint` that reads JSON, the rest as by hand."""
+"""The action job on Starlette: a `WebSocketEndpoint` that reads JSON. The rest is by hand."""
 
 from typing import Any
 

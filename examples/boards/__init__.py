@@ -1,11 +1,12 @@
-"""A shared kanban board: what wsaction is for, in one example. `make run` serves it.
+"""A shared kanban board that shows what wsaction is for. `make run` serves it.
 
 Read it in this order:
 
-- `tables` and `models`: what is kept in the database, and what of it clients see and may write;
-- `sign_in` and `permissions`: who somebody is, and what he may do;
-- `handlers`: boards, columns, cards and comments, live, behind their routes; `positions` keeps cards in order;
-- `live` puts them on a socket, `app` the socket beside a page and an HTTP endpoint, `sample` fills an empty database;
-- `page/`: what runs in the browser, in TypeScript. `app` serves it as JavaScript, with the client that is generated for
-  `live`.
+- `tables` and `models`: the database tables, and the fields that clients see and may write;
+- `sign_in` and `permissions`: how users authenticate, and what they may do;
+- `handlers`: live boards, columns, cards and comments behind their routes; `positions` keeps cards in order;
+- `live`: the app with the socket; `app`: the whole site, with a page and an HTTP endpoint beside the socket; `sample`
+  fills an empty database;
+- `page/`: the code for the browser, in TypeScript. `app` serves it as JavaScript, with the client that is generated
+  for `live`.
 """

@@ -1,4 +1,4 @@
-"""The whole site, one FastAPI app: a page, an HTTP endpoint that changes a card, and the socket with its explorer."""
+"""The whole site as one FastAPI app: the page, an HTTP endpoint that changes a card, the socket and its explorer."""
 
 from functools import cache
 from pathlib import Path
@@ -24,14 +24,14 @@ app = FastAPI(title="Boards", lifespan=live.lifespan, docs_url=None, redoc_url=N
 
 
 class CardChange(BaseModel):
-    """What is to be changed of a card; what is left out stays as it is."""
+    """The fields of a card to change; a missing field stays as it is."""
 
     title: models.Title = ""
     notes: str = Field("", max_length=2_000)
 
 
 async def signed_in(sent: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBearer())]) -> User:
-    """The user whose token came with the request: the same tokens as on the socket."""
+    """The user whose token the request has. The socket accepts the same tokens."""
     user: User = (await TokenAuthentication().verify(sent.credentials)).user
     return user
 
@@ -40,19 +40,19 @@ async def signed_in(sent: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBe
 async def change_card(
     board: int, pk: int, change: CardChange, user: Annotated[User, Depends(signed_in)]
 ) -> models.Card:
-    """Changes a card. Everybody who looks at the board sees it at once."""
+    """Changes a card. Everyone who looks at the board sees the change at once."""
     async with unit_of_work():
         if not await BOARDS.filter(pk=board, members__id=user.id).exists():
             raise NotFound
         card = await CARDS.get(pk=pk, board_id=board)
         card = await CARDS.update(card, change.model_dump(exclude_unset=True))
-        await live.publish_object(f"boards/{board}/cards/{pk}/", "updated", card)  # told after the commit
+        await live.publish_object(f"boards/{board}/cards/{pk}/", "updated", card)  # sent after the commit
     return models.Card.model_validate(card, from_attributes=True)
 
 
 @app.exception_handler(APIError)
 async def as_http(request: Request, error: APIError) -> JSONResponse:
-    """What the socket's code raises, as HTTP has it."""
+    """Answers an `APIError`, which the socket's code raises, with its HTTP status."""
     return JSONResponse({"errors": error.errors}, error.status)
 
 
@@ -63,7 +63,7 @@ async def index() -> FileResponse:
 
 @cache
 def scripts() -> dict[str, str]:
-    """The page's JavaScript by name: the TypeScript in `page/`, and the client of `live`, without their types."""
+    """The page's JavaScript by name: the TypeScript of `page/` and the client for `live`, with types erased."""
     sources = {file.stem: file.read_text("utf-8") for file in PAGE.glob("*.ts")}
     sources["client"] = typescript(live.asyncapi(), "ws")
     return {name: erase_types(source, f"{name}.ts") for name, source in sources.items()}

@@ -1,15 +1,15 @@
-"""Boards, columns, cards and comments: generic handlers, live, and what is special about each of them.
+"""Live generic handlers for boards, columns, cards and comments.
 
-A route is a topic, so routes are made for who should be told what: ``users/3/boards/`` is the list of one user, and
-``boards/7/`` and all that is below it is for the members of that board.
+A route is a topic, so each route stands for an audience: ``users/3/boards/`` is the list of one user, and ``boards/7/``
+with all routes below it is for the members of that board.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from examples.boards import models, tables
-from examples.boards.permissions import IsAuthor, IsBoardOwner, IsMember, is_oneself
-from examples.boards.positions import anew, between
+from examples.boards.permissions import IsAuthor, IsBoardOwner, IsMember, is_self
+from examples.boards.positions import between, renumbered
 from examples.boards.tables import BOARDS, CARDS, COLUMNS, COMMENTS, USERS
 from wsaction.decorators import async_action
 from wsaction.exceptions import Conflict, NotFound
@@ -26,27 +26,27 @@ from wsaction.routers import SimpleRouter
 from wsaction.subscriptions import SubscribeMixin
 
 
-class WholeMixin(SubscribeMixin, CreateModelMixin):
-    """A live list that is shown as a whole, without pages, and therefore has a bound."""
+class BoundedListMixin(SubscribeMixin, CreateModelMixin):
+    """A live list without pages. Since clients load all of it, it has at most ``max_count`` items."""
 
     pagination_class = None
     lookup_value_converter = "int"
-    most = 100
+    max_count = 100
 
     async def perform_create(self: Any, values: dict[str, Any]) -> Any:
-        async with self.queryset.session():  # nobody adds another one between counting and adding
-            if await self.get_queryset().count() >= self.most:
-                raise Conflict(f"There are {self.most} already. Delete one before you add another.")
+        async with self.queryset.session():  # no other task can add an item between the count and the insert
+            if await self.get_queryset().count() >= self.max_count:
+                raise Conflict(f"There are already {self.max_count}. Delete one before you add another.")
             return await super().perform_create(values)
 
 
-class CommentHandler(WholeMixin, ModelAPIActionHandler):
+class CommentHandler(BoundedListMixin, ModelAPIActionHandler):
     """The comments of a card."""
 
     queryset = COMMENTS
     serializer_class = models.Comment
     permission_classes = (IsAuthor,)
-    most = 200
+    max_count = 200
 
     def get_queryset(self) -> Any:
         return super().get_queryset().filter(board_id=self.kwargs["board"], card_id=self.kwargs["card"])
@@ -62,19 +62,19 @@ class CommentHandler(WholeMixin, ModelAPIActionHandler):
         await super().perform_destroy(comment)
 
     async def _count(self, change: int) -> tables.Card:
-        """Counts in the database, where nothing is lost, and tells those who look at the cards."""
+        """Changes the card's comment count in the database, so that no count is lost, and publishes the card."""
         card = await CARDS.get(pk=self.kwargs["card"], board_id=self.kwargs["board"])
         card = await CARDS.update(card, {"comment_count": tables.Card.comment_count + change})
         await self.app.publish_object(f"boards/{card.board_id}/cards/{card.id}/", "updated", card)
         return card
 
 
-class CardHandler(WholeMixin, ModelAPIActionHandler):
+class CardHandler(BoundedListMixin, ModelAPIActionHandler):
     """The cards of a board."""
 
     queryset = CARDS
     serializer_class = models.Card
-    most = 300
+    max_count = 300
     events = {"moved": models.Moved}
 
     def get_queryset(self) -> Any:
@@ -92,10 +92,10 @@ class CardHandler(WholeMixin, ModelAPIActionHandler):
 
     @async_action(detail=True)
     async def move(self, data: models.Move) -> Output:
-        """Puts a card before another one of a column, or at its end."""
-        # Right under concurrent moves: who enters session() has SQLite to himself for writing until his unit of work is
-        # committed, so that nothing changes between the neighbours being read and the card being put there. Another
-        # process may do the same at the same time: then the unique constraint on positions refuses one of the two.
+        """Moves a card before another card of a column, or to its end."""
+        # Concurrent moves are safe. session() holds SQLite's write lock until the unit of work is committed, so the
+        # neighbours cannot change between reading them and writing the card. If two processes choose one position at
+        # the same time, the unique constraint refuses one of them.
         async with self.queryset.session():
             card = await self.get_object()
             column = await self._column(data.column_id)
@@ -103,7 +103,7 @@ class CardHandler(WholeMixin, ModelAPIActionHandler):
                 position = await self._position(column, card, data.before)
                 card = await self.perform_update(card, {"column_id": column.id, "position": position})
             except Conflict:
-                raise Conflict("Somebody put a card there at the same moment. Move it once more.") from None
+                raise Conflict("Another card was moved there at the same moment. Move the card again.") from None
         moved = models.Moved(card_id=card.id, column_id=column.id, by=models.Person.model_validate(self.user))
         await self.app.publish(f"boards/{card.board_id}/cards/", "moved", moved)
         return self.serialize(card)
@@ -112,26 +112,26 @@ class CardHandler(WholeMixin, ModelAPIActionHandler):
         return await COLUMNS.get(pk=pk, board_id=self.kwargs["board"])
 
     async def _position(self, column: tables.Column, card: tables.Card, before: int | None) -> int:
-        """A free position between two cards of a column. Where there is none, they are numbered anew, and told so."""
+        """A free position between two cards of a column. If there is none, renumbers and publishes all its cards."""
         others = [one async for one in CARDS.filter(column_id=column.id).exclude(pk=card.id).order_by("position")]
         at = next((number for number, one in enumerate(others) if one.id == before), len(others))
         above, below = others[at - 1].position if at else None, others[at].position if at < len(others) else None
         position = between(above, below)
         if position is not None:
             return position
-        numbers = list(anew(len(others) + 1, above=max(card.position, others[-1].position)))
+        numbers = list(renumbered(len(others) + 1, above=max(card.position, others[-1].position)))
         position = numbers.pop(at)
         for other, number in zip(others, numbers, strict=True):
             await self.perform_update(other, {"position": number})
         return position
 
 
-class ColumnHandler(WholeMixin, ModelAPIActionHandler):
-    """The columns of a board. With a column go its cards, of which nobody is told one by one."""
+class ColumnHandler(BoundedListMixin, ModelAPIActionHandler):
+    """The columns of a board. Deleting a column deletes its cards, without an event for each of them."""
 
     queryset = COLUMNS
     serializer_class = models.Column
-    most = 20
+    max_count = 20
 
     def get_queryset(self) -> Any:
         return super().get_queryset().filter(board_id=self.kwargs["board"])
@@ -141,14 +141,14 @@ class ColumnHandler(WholeMixin, ModelAPIActionHandler):
         return column
 
 
-on_a_board = SimpleRouter()
-on_a_board.register("columns", ColumnHandler)
-on_a_board.register("cards", CardHandler)
-on_a_board.register("cards/<int:card>/comments", CommentHandler)
+board_router = SimpleRouter()
+board_router.register("columns", ColumnHandler)
+board_router.register("cards", CardHandler)
+board_router.register("cards/<int:card>/comments", CommentHandler)
 
 
 class BoardsMixin(GenericAsyncAPIActionHandler):
-    """The boards that somebody is a member of, and whom their changes are told to."""
+    """The boards of which the user is a member. Their changes are published to the board and to all its members."""
 
     queryset = BOARDS
     serializer_class = models.Board
@@ -160,10 +160,10 @@ class BoardsMixin(GenericAsyncAPIActionHandler):
         return [f"boards/{board.id}/", *(f"users/{one.id}/boards/" for one in board.members)]
 
 
-class MyBoardsHandler(WholeMixin, BoardsMixin, ListCreateAPIActionHandler):
-    """The boards of a user: a list of his own, and a topic of his own."""
+class MyBoardsHandler(BoundedListMixin, BoardsMixin, ListCreateAPIActionHandler):
+    """The boards of one user, with a list and a topic for each user."""
 
-    permission_classes = (IsAuthenticated, is_oneself)
+    permission_classes = (IsAuthenticated, is_self)
 
     async def perform_create(self, values: dict[str, Any]) -> tables.Board:
         owned = {**values, "owner_id": self.user.id, "members": [await USERS.get(pk=self.user.id)]}
@@ -172,31 +172,31 @@ class MyBoardsHandler(WholeMixin, BoardsMixin, ListCreateAPIActionHandler):
 
 
 class BoardHandler(PresenceMixin, BoardsMixin, RetrieveUpdateDestroyAPIActionHandler):
-    """One board, who looks at it, and all that is on it: its permissions are those of every route below."""
+    """One board, its viewers, and all routes below it, to which its permissions apply too."""
 
     lookup_url_kwarg = "board"
     permission_classes = (IsAuthenticated, IsMember, IsBoardOwner)
-    routepatterns = on_a_board.urls
+    routepatterns = board_router.urls
 
     @async_action(status=201)
     async def invite(self, name: str) -> Output:
-        """Makes somebody a member."""
+        """Makes a user a member of the board."""
         board = await self.get_object()
         user = await USERS.filter(name=name).first()
         if user is None:
-            raise NotFound(f"There is nobody called {name}.")
+            raise NotFound(f"There is no user {name}.")
         if user in board.members:
-            raise Conflict(f"{name} is a member already.")
+            raise Conflict(f"{name} is already a member.")
         return self.serialize(await self.perform_update(board, {"members": [*board.members, user]}))
 
     @async_action
     async def dismiss(self, user_id: int) -> Output:
-        """Ends a membership: from now on the board is none of his business."""
+        """Removes a member. Their subscriptions to the board end at once."""
         board = await self.get_object()
         if user_id == board.owner_id:
-            raise Conflict("The owner of a board stays its member.")
+            raise Conflict("The owner of a board cannot be removed.")
         left = [one for one in board.members if one.id != user_id]
         board = await self.perform_update(board, {"members": left})
         await self.app.publish(f"users/{user_id}/boards/", "deleted", {"pk": board.id})
-        await self.app.revoke_user(user_id)  # all that he is subscribed to is asked for anew, after the commit
+        await self.app.revoke_user(user_id)  # checks the permissions of all their subscriptions again, after the commit
         return self.serialize(board)

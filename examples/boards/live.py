@@ -1,4 +1,4 @@
-"""The socket: what a client may ask on it, in one app. It could be served as it is; `app` puts a page beside it."""
+"""The app with the socket and all its routes. It can be served alone; `app` adds the page."""
 
 import os
 import tempfile
@@ -9,7 +9,7 @@ from pathlib import Path
 from examples.boards import models
 from examples.boards.handlers import BoardHandler, MyBoardsHandler
 from examples.boards.sample import fill
-from examples.boards.sign_in import TokenAuthentication, token_for, user_with
+from examples.boards.sign_in import TokenAuthentication, authenticate, create_token
 from examples.boards.tables import database
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
@@ -21,10 +21,10 @@ from wsaction.throttling import AnonRateThrottle
 
 
 class Root(AsyncAPIConsumer):
-    """The root of a connection: signing in, and the way to the boards."""
+    """The root of each connection: signing in, and the routes to the boards."""
 
-    permission_classes = (AllowAny,)  # to sign in; the handlers below ask for more
-    limits = Limits(max_outbox_bytes=4_194_304)  # 300 cards of 2,000 characters, four bytes each, and more
+    permission_classes = (AllowAny,)  # anyone may sign in; the handlers below require more
+    limits = Limits(max_outbox_bytes=4_194_304)  # enough for 300 cards of 2,000 characters of 4 bytes
     routepatterns = [
         path("users/<int:user>/boards/", MyBoardsHandler.as_aaah()),
         path("boards/<int:board>/", BoardHandler.as_aaah()),
@@ -32,18 +32,18 @@ class Root(AsyncAPIConsumer):
 
     @async_action(throttle_classes=(AnonRateThrottle("30/min"),))
     async def sign_in(self, name: str, password: str) -> models.SignedIn:
-        """A token, to be offered with the handshake or sent by `$auth`. The sample users' password is their name."""
-        user = await user_with(name, password)
-        return models.SignedIn(token=token_for(user), user=models.Person.model_validate(user))
+        """Returns a token for the handshake or for `$auth`. The password of each sample user is their name."""
+        user = await authenticate(name, password)
+        return models.SignedIn(token=create_token(user), user=models.Person.model_validate(user))
 
     @async_action(permission_classes=(IsAuthenticated,))
     async def whoami(self) -> models.Person:
-        """Who this connection belongs to."""
+        """Returns the user of this connection."""
         return models.Person.model_validate(self.user)
 
 
 def database_url() -> str:
-    """Where boards are kept: the file that ``BOARDS_DB`` names, or one among the system's temporary files."""
+    """The URL of the SQLite database: the file ``BOARDS_DB``, or a file in the directory for temporary files."""
     return f"sqlite+aiosqlite:///{os.environ.get('BOARDS_DB') or Path(tempfile.gettempdir()) / 'wsaction-boards.db'}"
 
 
@@ -57,8 +57,8 @@ async def lifespan(app: WSAction) -> AsyncIterator[None]:
 live = WSAction(
     [path("ws/", Root.as_asgi())],
     authentication_classes=[TokenAuthentication],
-    accept_refused=True,  # a page sees why it is refused
+    accept_refused=True,  # so that the page learns why it is refused
     lifespan=lifespan,
     title="Boards",
-    description="A shared kanban board. Call `sign_in` with ada and ada, and sign in with the token that it answers.",
+    description="A shared kanban board. Call `sign_in` with name and password `ada`, then sign in with the token.",
 )

@@ -1,4 +1,4 @@
-"""What clients see and may write. A field that is ``ReadOnly`` is never taken from a client."""
+"""The models that clients read and write. A ``ReadOnly`` field is never taken from a client."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ class Person(BaseModel):
 
 
 class SignedIn(BaseModel):
-    """Who signed in, and the token to say so with from now on."""
+    """The user who signed in, and a token for later connections."""
 
     token: str
     user: Person
@@ -45,7 +45,7 @@ class Card(BaseModel):
 
 
 class NewCard(BaseModel):
-    """A card as it is made: at the end of a column."""
+    """A new card, which is added at the end of a column."""
 
     column_id: int
     title: Title
@@ -53,14 +53,14 @@ class NewCard(BaseModel):
 
 
 class Move(BaseModel):
-    """Where a card goes: before another card of a column; at its end where that is null, or there no more."""
+    """The destination of a card: before another card of a column, or at its end if ``before`` is null or gone."""
 
     column_id: int
     before: int | None = None
 
 
 class Moved(BaseModel):
-    """Who moved which card where, for those who look on; the card itself is told as ``updated``."""
+    """An event for other viewers: who moved which card to which column. The card itself follows as ``updated``."""
 
     card_id: int
     column_id: int

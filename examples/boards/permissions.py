@@ -1,4 +1,4 @@
-"""Who may do what. They are asked for each frame, and again for who is subscribed, whenever an event is told."""
+"""The permissions. They are checked for each frame, and for all subscriptions again after `revoke_user()`."""
 
 from typing import Any
 
@@ -6,22 +6,22 @@ from examples.boards.tables import BOARDS
 from wsaction.permissions import BasePermission, IsOwner
 
 
-def is_oneself(scope: Any, handler: Any, action: str, user: int = 0, **kwargs: Any) -> bool:
-    """Lists of boards are everybody's own."""
+def is_self(scope: Any, handler: Any, action: str, user: int = 0, **kwargs: Any) -> bool:
+    """Users see only their own list of boards."""
     return bool(scope["user"].id == user)
 
 
 class IsMember(BasePermission):
-    """A board, and all that is on it, is its members'; others learn not even whether there is one."""
+    """Only members see a board and all that is on it. Others do not even learn whether it exists."""
 
-    message = "There is no such board, or you are not one of its members."
+    message = "This board does not exist, or you are not a member of it."
 
     async def has_permission(self, scope: Any, handler: Any, action: str, board: int = 0, **kwargs: Any) -> bool:
         return await BOARDS.filter(pk=board, members__id=scope["user"].id).exists()
 
 
 class IsBoardOwner(IsOwner):
-    """Every member looks; only the owner changes the board itself, and who is a member."""
+    """All members see the board; only the owner changes it and its members."""
 
     message = "Only the owner of the board may do this."
     lookup_field = "owner_id"
@@ -29,8 +29,8 @@ class IsBoardOwner(IsOwner):
 
 
 class IsAuthor(IsOwner):
-    """Comments are changed and deleted by who wrote them."""
+    """Only its author changes or deletes a comment."""
 
-    message = "Only who wrote a comment may do this."
+    message = "Only the author of the comment may do this."
     lookup_field = "author_id"
     check_actions = ("update", "partial_update", "destroy")

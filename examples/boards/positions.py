@@ -1,14 +1,15 @@
-"""Positions: whole numbers far apart, so that a card which is moved gets one between its neighbours, and no other card
-has to change. Only where there is no room left between two are the cards of a column numbered anew.
+"""Positions of cards: integers far apart, so that a moved card fits between its neighbours and no other card changes.
+
+Only if no number is left between two neighbours are all cards of the column renumbered.
 """
 
 from collections.abc import Iterator
 
-STEP = 1 << 20  # between two cards that were never moved: room for twenty halvings
+STEP = 1 << 20  # between cards that were never moved; it can be halved twenty times
 
 
 def between(above: int | None, below: int | None) -> int | None:
-    """A position between two, or beyond one where the other is None; None where there is no room.
+    """A position between two others, or beyond one if the other is None. Returns None if no number is left.
 
     ``between(None, None) == STEP``, ``between(10, 20) == 15``, ``between(10, 11) is None``.
     """
@@ -18,6 +19,6 @@ def between(above: int | None, below: int | None) -> int | None:
     return None if middle in (above, below) else middle
 
 
-def anew(count: int, above: int) -> Iterator[int]:
-    """``count`` positions far apart, all above ``above``: none that is in use is used while cards are numbered."""
+def renumbered(count: int, above: int) -> Iterator[int]:
+    """``count`` positions far apart, all above ``above``, so that none is in use while cards are renumbered."""
     return (above + STEP * number for number in range(1, count + 1))

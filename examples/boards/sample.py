@@ -1,32 +1,32 @@
-"""What an empty database is filled with: three people and a board of two of them."""
+"""Sample data for an empty database: three users, and a board that two of them share."""
 
 from examples.boards.positions import STEP
-from examples.boards.sign_in import hashed
+from examples.boards.sign_in import hash_password
 from examples.boards.tables import BOARDS, CARDS, COLUMNS, COMMENTS, USERS
 from wsaction.transactions import unit_of_work
 
-PEOPLE = ("ada", "grace", "linus")  # each has the own name for a password; linus is on no board yet
+PEOPLE = ("ada", "grace", "linus")  # the password of each is their name; linus is not on a board yet
 
 BOARD = {
     "Ideas": [
-        ("Invite linus", "The owner of a board, ada, says who its members are."),
-        ("Change a card by HTTP", "PATCH /api/boards/1/cards/1 as the README shows it: every page sees it at once."),
-        ("Look at the other side", "All routes and actions of this app, to be tried: /docs"),
+        ("Invite linus", "The owner of the board, ada, invites and removes members."),
+        ("Change a card by HTTP", "PATCH /api/boards/1/cards/1, as in the README. All pages show the change at once."),
+        ("Look at the other side", "Try all routes and actions of this app at /docs"),
     ],
     "In progress": [
-        ("Open this page twice", "As ada and as grace. What one of them does, the other one sees."),
+        ("Open this page twice", "Once as ada and once as grace. Each sees what the other does."),
         ("Move me without a mouse", "Tab to a card, and press Alt and an arrow key."),
     ],
-    "Done": [("Stop the server and start it again", "The page says so, comes back by itself, and has missed nothing.")],
+    "Done": [("Stop the server and start it again", "The page shows it, reconnects, and misses nothing.")],
 }
 
 
 async def fill() -> None:
-    """Fills the database, unless somebody is in it already."""
+    """Fills the database, unless it already has users."""
     async with unit_of_work():
         if await USERS.exists():
             return
-        people = [await USERS.create({"name": name, "password": hashed(name)}) for name in PEOPLE]
+        people = [await USERS.create({"name": name, "password": hash_password(name)}) for name in PEOPLE]
         ada, grace, _ = people
         board = await BOARDS.create({"title": "First steps", "owner_id": ada.id, "members": [ada, grace]})
         await BOARDS.create({"title": "Ada's own", "owner_id": ada.id, "members": [ada]})

@@ -1,4 +1,4 @@
-"""Who somebody is: passwords, and the tokens that are had for them. The standard library is enough."""
+"""Authentication by password, and the tokens that users get for it. Uses only the standard library."""
 
 import asyncio
 import hashlib
@@ -10,34 +10,37 @@ from examples.boards.tables import USERS, User
 from wsaction.authentication import BearerAuthentication, Credential
 from wsaction.exceptions import NotAuthenticated, PermissionDenied
 
-LIFETIME = 30 * 24 * 3_600  # seconds that a token is good for
+LIFETIME = 30 * 24 * 3_600  # seconds that a token is valid
 
 
-def hashed(password: str, salt: str = "") -> str:
-    """A password as it is kept: ``"salt:hash"``. Takes some 50 ms, on purpose."""
+def hash_password(password: str, salt: str = "") -> str:
+    """Hashes a password for storage: ``"salt:hash"``. Takes some 50 ms, on purpose."""
     salt = salt or secrets.token_hex(16)
     key = hashlib.scrypt(password.encode(), salt=bytes.fromhex(salt), n=2**14, r=8, p=1)
     return f"{salt}:{key.hex()}"
 
 
-def matches(password: str, kept: str) -> bool:
-    """Whether this is the password that is kept as ``kept``."""
-    return hmac.compare_digest(hashed(password, kept.partition(":")[0]), kept)
+def is_password(password: str, stored: str) -> bool:
+    """Whether the password belongs to a stored hash."""
+    return hmac.compare_digest(hash_password(password, stored.partition(":")[0]), stored)
 
 
-async def user_with(name: str, password: str) -> User:
-    """Who has this name and password. Raises `PermissionDenied`, as late for a name that there is not as for others."""
+async def authenticate(name: str, password: str) -> User:
+    """Returns the user with this name and password.
+
+    Raises `PermissionDenied`. An unknown name takes as long as a wrong password, so that names cannot be found out.
+    """
     user = await USERS.filter(name=name).first()
-    kept = f"{'00' * 16}:" if user is None else user.password
-    if not await asyncio.to_thread(matches, password, kept) or user is None:
-        raise PermissionDenied("This name and password do not belong together.")
+    stored = f"{'00' * 16}:" if user is None else user.password
+    if not await asyncio.to_thread(is_password, password, stored) or user is None:
+        raise PermissionDenied("The name or the password is wrong.")
     return user
 
 
-def token_for(user: User, lifetime: int = LIFETIME) -> str:
-    """A token: ``"3.1790000000.9f..."``, who, until when, and the signature of both.
+def create_token(user: User, lifetime: int = LIFETIME) -> str:
+    """Creates a token such as ``"3.1790000000.9f..."``: user id, time of expiry, and a signature of both.
 
-    The key is the user's own password as it is kept, so that a new password ends all tokens.
+    The key is the user's stored password, so that a new password ends all their tokens.
     """
     claims = f"{user.id}.{int(time.time()) + lifetime}"
     return f"{claims}.{_signature(user, claims)}"
@@ -48,7 +51,7 @@ def _signature(user: User, claims: str) -> str:
 
 
 class TokenAuthentication(BearerAuthentication):
-    """The tokens of `token_for`, however they come: by sub-protocol, header or ``$auth`` frame."""
+    """Accepts the tokens of `create_token`, in a subprotocol, a header or an ``$auth`` frame."""
 
     async def verify(self, token: str) -> Credential:
         claims, _, signature = token.rpartition(".")

@@ -1,4 +1,4 @@
-"""What is kept: users, boards with their members, columns, cards, comments. In SQLite here."""
+"""The SQLAlchemy tables and their querysets: users, boards with members, columns, cards, comments. Stored in SQLite."""
 
 import time
 from collections.abc import AsyncIterator
@@ -28,11 +28,11 @@ members = Table(
 class User(Base):
     __tablename__ = "users"
 
-    is_authenticated = True  # for IsAuthenticated: whoever has a row is somebody
+    is_authenticated = True  # for `IsAuthenticated`
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
-    password: Mapped[str]  # as `sign_in.hashed` has it
+    password: Mapped[str]  # as `sign_in.hash_password` returns it
 
 
 class Board(Base):
@@ -59,7 +59,7 @@ class Card(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     board_id: Mapped[int] = mapped_column(ForeignKey("boards.id", ondelete="CASCADE"), index=True)
     column_id: Mapped[int] = mapped_column(ForeignKey("columns.id", ondelete="CASCADE"))
-    position: Mapped[int] = mapped_column(BigInteger)  # cards of a column are shown by it, see `positions`
+    position: Mapped[int] = mapped_column(BigInteger)  # the order in the column, see `positions`
     title: Mapped[str]
     notes: Mapped[str] = mapped_column(default="")
     comment_count: Mapped[int] = mapped_column(default=0)
@@ -77,7 +77,7 @@ class Comment(Base):
     written_at: Mapped[int] = mapped_column(default=lambda: int(time.time()))  # unix seconds
 
 
-sessions = async_sessionmaker[Any]()  # bound to a database as the app starts
+sessions = async_sessionmaker[Any]()  # bound to a database when the app starts
 
 USERS = SQLAlchemyQuerySet(User, sessions)
 BOARDS = SQLAlchemyQuerySet(Board, sessions)
@@ -88,10 +88,10 @@ COMMENTS = SQLAlchemyQuerySet(Comment, sessions)
 
 @asynccontextmanager
 async def database(url: str) -> AsyncIterator[None]:
-    """Binds the querysets to a database, whose tables are made where they are missing, as long as the block lasts."""
+    """Binds the querysets to a database for the time of the block, and creates missing tables."""
     engine = create_async_engine(url)
     if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", _sqlite_as_it_should_be)
+        event.listen(engine.sync_engine, "connect", _configure_sqlite)
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     sessions.configure(bind=engine)
@@ -101,6 +101,6 @@ async def database(url: str) -> AsyncIterator[None]:
         await engine.dispose()
 
 
-def _sqlite_as_it_should_be(connection: Any, record: Any) -> None:
-    connection.execute("PRAGMA foreign_keys = ON")  # which it leaves off
-    connection.execute("PRAGMA journal_mode = WAL")  # who reads does not wait for who writes
+def _configure_sqlite(connection: Any, record: Any) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")  # off by default
+    connection.execute("PRAGMA journal_mode = WAL")  # readers do not wait for writers

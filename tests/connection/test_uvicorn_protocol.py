@@ -167,13 +167,13 @@ def test_a_message_is_not_late_while_the_app_has_yet_to_take_those_before_it(
     begun, over = fragments(b"begun", b" and over")[:11], fragments(b"begun", b" and over")[11:]
     client.send(ws_frame(b"taken") + ws_frame(b"waits") + begun)  # in one segment, so that all of it is parsed
     protocol = protocol_of(server)
-    while not in_loop(server, lambda: protocol._parts):
+    while not in_loop(server, lambda: protocol._fragments):
         pass
     client.send(over)  # which is not parsed, as nobody has asked for it
     while not in_loop(server, lambda: protocol._unparsed):
         pass
-    in_loop(server, lambda: setattr(protocol, "_began", protocol._began - 60))
-    in_loop(server, protocol._look)
+    in_loop(server, lambda: setattr(protocol, "_message_began", protocol._message_began - 60))
+    in_loop(server, protocol._check_timeout)
     app.may.set()
     assert lengths(client, 3) == [5, 5, 14]
 
@@ -295,7 +295,7 @@ async def test_one_whose_turn_fails_keeps_no_other_from_theirs() -> None:
 
     waiting = [Waiting(fails=number == 0) for number in range(3)]
     for one in waiting:
-        turns.in_line(cast(FairProtocol, one))
+        turns.enqueue(cast(FairProtocol, one))
     for one in waiting:
         await asyncio.wait_for(one.had.wait(), WAIT)
     assert isinstance(failures.get_nowait(), ZeroDivisionError)
@@ -351,7 +351,7 @@ def test_what_is_no_utf8_closes_without_a_traceback(
     client.send(ws_frame("é".encode()) + fragments(b"\xc3", b"\xa9"))
     assert lengths(client, 2) == [1, 1]
     client.send(message + ws_frame(b"more"))
-    assert client.receive() == (8, (1007).to_bytes(2, "big") + b"a text message is UTF-8")
+    assert client.receive() == (8, (1007).to_bytes(2, "big") + b"a text message must be UTF-8")
     assert app.ended.wait(WAIT)
     assert (app.code, app.received) == (1007, [1, 1])
     assert not [record for record in log.records if record.exc_info or record.levelname == "ERROR"]

@@ -22,7 +22,7 @@ from wsaction.throttling import MemoryThrottleStore, SimpleRateThrottle
 
 CARDS = "boards/1/cards/"
 PAGE = Path(__file__).parents[2] / "examples" / "boards" / "page"
-HASHED = functools.cache(sign_in.hashed)  # the sample's people have the passwords that they have in every test
+HASHED = functools.cache(sign_in.hash_password)  # the sample's people have the passwords that they have in every test
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A database of its own for each test, which begins with the sample data; and nobody has guessed passwords yet."""
     path = tmp_path / "boards.db"
     monkeypatch.setattr(SimpleRateThrottle, "store", MemoryThrottleStore())
-    monkeypatch.setattr(sample, "hashed", HASHED)
+    monkeypatch.setattr(sample, "hash_password", HASHED)
     monkeypatch.setenv("BOARDS_DB", str(path))
     return path
 
@@ -51,7 +51,7 @@ async def signed_in(*names: str) -> AsyncIterator[list[WebSocketSession]]:
 
 @asynccontextmanager
 async def user(name: str) -> AsyncIterator[WebSocketSession]:
-    token = sign_in.token_for(await tables.USERS.get(name=name))
+    token = sign_in.create_token(await tables.USERS.get(name=name))
     async with connect(live, "/ws/", subprotocols=["wsaction.v1", f"bearer.{token}"]) as ws:
         yield ws
 
@@ -93,7 +93,7 @@ async def test_guessing_passwords_has_an_end() -> None:
 async def test_tokens_are_forged_by_nobody() -> None:
     async with signed_in():
         ada, grace = [await tables.USERS.get(name=name) for name in ("ada", "grace")]
-        good, late = sign_in.token_for(ada), sign_in.token_for(ada, lifetime=-1)
+        good, late = sign_in.create_token(ada), sign_in.create_token(ada, lifetime=-1)
         _, until, signature = good.split(".")
         forged = [
             late,
@@ -104,7 +104,7 @@ async def test_tokens_are_forged_by_nobody() -> None:
         for token in (*forged, good[:-1], "x", "...", f"{ada.id}..", f"{good}\u00e9"):
             async with connect(live, "/ws/") as ws:
                 assert (await ws.call("$auth", data=token))["status"] == 401, token
-        await tables.USERS.update(ada, {"password": sign_in.hashed("another")})
+        await tables.USERS.update(ada, {"password": sign_in.hash_password("another")})
         async with connect(live, "/ws/") as ws:
             assert (await ws.call("$auth", data=good))["status"] == 401  # a new password ends all tokens
 
@@ -362,7 +362,7 @@ def test_positions() -> None:
         None,
         5 - step,
     ]
-    assert list(positions.anew(2, above=7)) == [7 + step, 7 + 2 * step]
+    assert list(positions.renumbered(2, above=7)) == [7 + step, 7 + 2 * step]
 
 
 # ------------------------------------------------------------------------------------------------ over the network

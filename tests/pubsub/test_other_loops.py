@@ -167,7 +167,7 @@ async def test_a_loop_that_does_not_answer_is_an_error(monkeypatch: pytest.Monke
 
     async with connect(app, "/ws/"):
         monkeypatch.setattr(app, "_publish", never)
-        with pytest.raises(LayerUnavailable, match="did not do it within") as caught:
+        with pytest.raises(LayerUnavailable, match="did not answer within") as caught:
             await elsewhere(lambda: WAYS["publish"](app))
         assert caught.value.uncertain
 
@@ -298,7 +298,8 @@ async def test_a_process_that_serves_nobody_says_so_without_a_layer(caplog: pyte
     app = served()
     for _ in range(2):
         await app.publish("cards/", "told", 1)
-    assert [one.getMessage().partition(",")[0] for one in caplog.records] == [f"process {os.getpid()} serves nobody"]
+    logged = [one.getMessage().partition(",")[0] for one in caplog.records]
+    assert logged == [f"process {os.getpid()} serves no connections"]
     caplog.clear()
     app = served()
     async with app.lifespan():

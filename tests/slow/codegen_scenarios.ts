@@ -1,5 +1,5 @@
-// What a user of the generated client of tests/boards.py does: `node codegen_scenarios.js ADDRESS SCENARIO`. Each line
-// that is printed is JSON, for tests/test_codegen_node.py.
+// Scenarios with the generated client of tests/support/boards.py: `node codegen_scenarios.js ADDRESS SCENARIO`. Each
+// printed line is JSON for tests/slow/test_codegen_node.py.
 import { Client, ClientError, ActionError, NotFound, Throttled, Unavailable } from "./boards.js";
 import type { ClientOptions, SocketClass } from "./boards.js";
 
@@ -114,7 +114,7 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
     say(board.route, moved?.event, moved?.route);
     const stop = new AbortController();
     const left = boards.$subscribe("boards/007/", { signal: stop.signal });
-    stop.abort(); // before it is answered
+    stop.abort(); // before the reply
     say((await failure(left))[0]);
     await boards.boards.move({ pk: 7 }, { data: { card: 4 } });
     say((await board.next()).value?.event);
@@ -170,7 +170,7 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
     boards.close();
   },
 
-  // ------------------------------------------------------------------------------- against a server that plays a part
+  // ------------------------------------------------------------------------------- against a scripted server
   async lost() {
     const boards = client({ timeout: 5 });
     say(await failure(boards.hello({ name: "lost" })));
@@ -195,7 +195,7 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
     let count = 0;
     const boards = client({ token: () => `token-${++count}` });
     for (;;) {
-      const told = await boards.hello().catch(() => undefined); // lost, if it was under way as a token expired
+      const told = await boards.hello().catch(() => undefined); // lost if a token expired meanwhile
       if (told !== undefined) {
         say(told, count);
         return boards.close();
@@ -213,7 +213,7 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
     boards.close();
   },
 
-  /** Calls that are refused for lack of room are sent again, in their turn; sends are asked about. */
+  /** Calls that the server refuses because its queue is full are sent again in order; sends are probed. */
   async busy() {
     const boards = client({ onState: undefined, maxInFlight: 3, log: (message, cause) => say(message, String(cause)) });
     const calls = ["a", "b", "c", "d"].map((name) => boards.hello({ name }));
@@ -233,7 +233,7 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
     const stop = boards.onState((state) => states.push(state));
     const mounting = new AbortController();
     const first = failure(boards.boards.subscribe({ pk: 7 }, { signal: mounting.signal }));
-    mounting.abort(); // React's StrictMode: mounted, unmounted and mounted again, at once
+    mounting.abort(); // as in React's StrictMode: mounted, unmounted and mounted again at once
     const one = await boards.boards.subscribe({ pk: 7 });
     const two = await boards.boards.subscribe({ pk: 7 });
     const three = await boards.$subscribe("boards/07/", { since: one.position });
@@ -250,7 +250,7 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
     two.close();
     three.close();
     const pushed = boards.$events();
-    await boards.boards.move({ pk: 7 }, { data: { card: 3 } }); // nobody is subscribed any more
+    await boards.boards.move({ pk: 7 }, { data: { card: 3 } }); // without subscribers
     const again = await boards.boards.subscribe({ pk: 7 });
     await boards.boards.move({ pk: 7 }, { data: { card: 4 } });
     say(dataOf((await again.next()).value));
@@ -262,7 +262,7 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
     say(states);
   },
 
-  /** Two on one board, a fast one and one that takes nothing before "stop"; the connection is lost meanwhile. */
+  /** Two subscriptions to one board: one is fast, one reads nothing before "stop". The connection is lost meanwhile. */
   async sharing() {
     const boards = client({ buffer: 200 });
     const fast = await boards.boards.subscribe({ pk: 7 });
@@ -332,7 +332,7 @@ const scenarios: { readonly [name: string]: () => Promise<void> } = {
     const boards = client({ buffer: 200 });
     const board = await boards.boards.subscribe({ pk: 7 });
     say("subscribed");
-    await boards.hello(); // answered once more came than the buffer holds
+    await boards.hello(); // its reply comes after more than the buffer holds
     for await (const item of board) {
       say(item.event === "moved" ? item.data : item.event);
       if (item.event === "moved" && item.data.to === "stop") break;

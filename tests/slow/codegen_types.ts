@@ -1,4 +1,4 @@
-// What the compiler has to refuse, each line of it, and to accept. Compiled by tests/test_codegen_node.py; never run.
+// Lines that the compiler must refuse, and lines that it must accept. tests/slow/test_codegen_node.py compiles them.
 import { Client } from "./boards.js";
 import type { BoardsEvent, Card, CardsCreateData, PageReplyCard, Position, Resync, ServerEvent, Stream, Subscription } from "./boards.js";
 
@@ -8,35 +8,35 @@ function is<_T extends true>(): void {}
 export async function types(client: Client, saved: Position | undefined): Promise<void> {
   // @ts-expect-error a parameter of the wrong type
   await client.boards.move({ pk: 7 }, { data: { card: "3" } });
-  // @ts-expect-error a parameter that there is not
+  // @ts-expect-error a parameter that does not exist
   await client.boards.count({ pk: 7 }, { to: 3, from: 1 });
-  // @ts-expect-error a parameter that is missing
+  // @ts-expect-error a missing parameter
   await client.boards.count({ pk: 7 }, {});
   // @ts-expect-error a capture of the wrong type
   await client.cards.retrieve({ pk: "7" });
-  // @ts-expect-error a capture that is missing
+  // @ts-expect-error a missing capture
   await client.cards.retrieve();
-  // @ts-expect-error a route that there is not
+  // @ts-expect-error a route that does not exist
   await client.columns.list();
-  // @ts-expect-error an action that the route has not
+  // @ts-expect-error an action that the route does not have
   await client.boards.list();
-  // @ts-expect-error what is read only is not taken
+  // @ts-expect-error a read-only field in a request
   await client.cards.create({ data: { id: 1, title: "one" } });
-  // @ts-expect-error what is write only is not told
+  // @ts-expect-error a write-only field in a reply
   (await client.cards.retrieve({ pk: 1 })).note;
-  // @ts-expect-error the snapshot was not asked for
+  // @ts-expect-error a snapshot that was not requested
   (await client.cards.subscribe()).snapshot.results;
   // @ts-expect-error an event that is not declared
   const event: BoardsEvent = { event: "removed", route: "", data: { card: 1, to: "" } };
   // @ts-expect-error a query parameter that the list does not take
   await client.cards.list({ query: { pages: 2 } });
-  // @ts-expect-error a query parameter that the list does not take, of its snapshot
+  // @ts-expect-error a query parameter that the snapshot's list does not have
   await client.cards.subscribe({ snapshot: true, query: { page: 1, pages: 2 } });
-  // @ts-expect-error an option of subscribing that there is not
+  // @ts-expect-error a subscribe option that does not exist
   await client.cards.subscribe({ snapshots: true });
-  // @ts-expect-error the same without a route's own type
+  // @ts-expect-error the same for $subscribe
   await client.$subscribe("cards/", { snapshots: true });
-  // @ts-expect-error an option that there is not
+  // @ts-expect-error a client option that does not exist
   new Client("ws://127.0.0.1/", { retries: 3 });
 
   const created: CardsCreateData = { title: "one" };

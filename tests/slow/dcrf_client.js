@@ -1,4 +1,4 @@
-// Drives dcrf-client, as npm has it, against a server: node dcrf_client.js URL SCENARIO. Prints what it saw, as lines of JSON.
+// Drives dcrf-client from npm against a server: node dcrf_client.js URL SCENARIO. Prints its results as lines of JSON.
 const dcrf = require("dcrf-client").default;
 const WebSocket = require("ws");
 
@@ -11,7 +11,7 @@ function connect(options = {}) {
   return dcrf.connect(url, { websocket, ...options });
 }
 
-// What a listener was told: a promise of the next event, and all of them.
+// The events of a listener: a promise of the next one, and a list of all.
 function listener() {
   const seen = [];
   let wake = () => {};
@@ -26,7 +26,7 @@ function listener() {
   return listen;
 }
 
-// All seven actions of one stream, its objects keyed by `key`.
+// All seven actions of one stream, whose objects have the key `key`.
 async function seven(client, stream, key) {
   const before = await client.list(stream);
   const made = await client.create(stream, { text: "made" });

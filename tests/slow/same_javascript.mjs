@@ -1,12 +1,12 @@
 // Compares two folders of JavaScript, file by file: node same_javascript.mjs ONE OTHER. Prints the names of files whose
-// programs differ. Comments, blanks, parentheses without a meaning and trailing commas are no part of a program.
+// programs differ. Comments, blanks, redundant parentheses and trailing commas do not count.
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { parse } from "acorn";
 
 const [one, other] = process.argv.slice(2);
 
-/** Whether a statement says nothing: `;`, or `export {}`, by which the compiler keeps a module one. */
+/** Whether a statement has no effect: `;`, or `export {}`, by which the compiler marks a module. */
 function isNothing(node) {
   if (node?.type === "ExportNamedDeclaration") return node.source === null && node.declaration === null && node.specifiers.length === 0;
   return node?.type === "EmptyStatement";

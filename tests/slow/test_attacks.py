@@ -1,7 +1,7 @@
-"""What one client can do to another: each row of the README's table, on uvicorn in a process of its own.
+"""Attacks by one client on the others: each row of the README's table, on uvicorn in a process of its own.
 
-A well-behaved client keeps calling while an attacker is at work and while it is not, in turns. Its p99, the server's
-memory, its log, and what is left of the attack afterwards are looked at.
+A well-behaved client makes calls with and without an attack, in turns. The test checks the client's p99, the server's
+memory and log, and that nothing of the attack is left afterwards.
 """
 
 import re
@@ -22,38 +22,38 @@ from wsaction.limits import Limits
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="a process's peak is read in /proc"),
-    pytest.mark.timeout(180),  # a few seconds each, on a machine that has nothing else to do
+    pytest.mark.timeout(180),  # a few seconds each on a quiet machine
 ]
 
 CALLS = 100  # of the well-behaved client, in each phase: the fewest of which the worst is the p99
-ROUNDS = 3  # of a quiet phase and one under attack, that have to go well
-MOST_ROUNDS = 6  # in how many: what else runs on the machine is slow now and then, a server that is slow always
+ROUNDS = 3  # good rounds that are needed; each has a quiet phase and an attack
+MOST_ROUNDS = 6  # rounds at most: a busy machine is slow at times, a slow server always
 
-FLOOR = 0.005  # seconds; a p99 below is a turn of the system's scheduler, whatever the server does
-READ = 262_144  # bytes that uvicorn takes in at once at the most; it holds them as they came and as messages
-TRANSPORT = 65_536  # bytes that a transport takes before it says that it is full
-ALLOCATOR = 8_000_000  # bytes: what is first used under attack, and what the allocator keeps for itself
+FLOOR = 0.005  # seconds; a lower p99 depends on the system's scheduler alone
+READ = 262_144  # bytes that uvicorn reads at once, at most; it holds them raw and as messages
+TRANSPORT = 65_536  # bytes that a transport buffers before it pauses writing
+ALLOCATOR = 8_000_000  # bytes: first-time allocations, and memory that the allocator keeps
 
 
 @dataclass
 class Seen:
-    """What was seen of a server under attack; times in seconds, sizes in bytes."""
+    """The observations of a server under attack; times in seconds, sizes in bytes."""
 
     quiet: list[float] = field(default_factory=list)
     hit: list[float] = field(default_factory=list)
-    busy: int = 0  # rounds that tell nothing, as others had the processor for longer than the server
-    told: list[dict[str, Any]] = field(default_factory=list)  # by the attackers
+    busy: int = 0  # rounds without a result, since other processes took most of the CPU
+    told: list[dict[str, Any]] = field(default_factory=list)  # the attackers' reports
     grown: int = 0
     complaints: list[str] = field(default_factory=list)
     left: dict[str, int] = field(default_factory=dict)
 
     def kept(self, allowed: float) -> int:
-        """In how many rounds the p99 stayed within three times the quiet one, or within what is allowed."""
+        """The number of rounds whose p99 was within three times the quiet one, or within ``allowed``."""
         most = max(3 * statistics.median(self.quiet), allowed)
         return sum(hit <= most for hit in self.hit)
 
     def undecided(self, allowed: float) -> bool:
-        """Whether the machine was too busy to tell how fast the server was."""
+        """Whether the machine was too busy to measure the server."""
         return self.kept(allowed) < ROUNDS <= self.kept(allowed) + self.busy
 
     def problems(self, may_hold: int, allowed: float = FLOOR, may_log: str = r"(?!)") -> dict[str, Any]:
@@ -79,10 +79,10 @@ def look_at(
     calls: int = CALLS,
     within: float = WAIT,
 ) -> Seen:
-    """Alternates quiet phases and ones under attack until the client was served well in three, ``most`` at the most.
+    """Alternates quiet phases and attacks until three rounds were good, with ``most`` rounds at most.
 
-    ``ends_it``: the server has to let go what the attacker opened while the attacker still holds it; else when it is
-    gone, in so many seconds.
+    ``ends_it``: the server must free what the attacker opened while the attack still runs. Otherwise it must do so
+    within ``within`` seconds after the attack.
     """
     seen = Seen()
     p99(server, calls)  # warm up
@@ -105,10 +105,10 @@ def look_at(
 
 
 def may_hold(*, connections: int = 1, frame: int = 0, item: int = 0, asks: bool = True) -> int:
-    """The bytes that attacking connections may make a server hold: the sum of their bounds.
+    """The bytes that attacking connections may make a server hold: the sum of their limits.
 
-    ``frame``: of each that waits or is under way; ``item``: of each stream, which waits with one encoded. One that
-    ``asks`` for nothing is sent nothing.
+    ``frame``: bytes of each waiting or running frame; ``item``: bytes of each stream, which waits with one encoded
+    item. A connection without ``asks`` sends no requests, so nothing is sent to it.
     """
     limits = Limits()
     if not asks:
@@ -119,7 +119,7 @@ def may_hold(*, connections: int = 1, frame: int = 0, item: int = 0, asks: bool 
 
 
 def seconds_to_parse(frames: bytes) -> float:
-    """What one read full of such frames costs plain uvicorn, which parses all of it before anybody else has a turn."""
+    """Seconds for plain uvicorn to parse one full read of such frames. It serves no one else meanwhile."""
     protocol = ServerProtocol()
     protocol.receive_data(attacking.handshake(0))
     (greeting,) = protocol.events_received()
@@ -137,7 +137,7 @@ def survives(
     attack: str, how: str, *flags: str, limits: dict[str, float] | None = None, may_log: str = r"(?!)",
     ends_it: bool = False, allowed: float = FLOOR, app: str = "tests.support.dos_app:app", kept: int = 0, **held: Any,
 ) -> Seen:  # fmt: skip
-    """Attacks a server, and checks what was seen. ``kept``: bytes that its app may keep beside its connections."""
+    """Attacks a server and checks the result. ``kept``: bytes that its app may keep besides its connections."""
     with Server(how, *flags, app=app, **{"drain_timeout": 0.2, **(limits or {})}) as server:
         seen = look_at(server, attack, ends_it=ends_it, allowed=allowed)
     assert seen.problems(may_hold(**held) + kept, allowed, may_log) == {}
@@ -164,7 +164,7 @@ def test_it_never_reads(how: str) -> None:
 @on_both
 def test_it_sends_ten_megabytes_a_second(how: str) -> None:
     seen = survives("bulk", how, frame=60_000)
-    assert all(told["sent"] > 0.8 * 10_000_000 * told["seconds"] for told in seen.told)  # it was not the slow one
+    assert all(told["sent"] > 0.8 * 10_000_000 * told["seconds"] for told in seen.told)  # it kept its rate
 
 
 @on_both
@@ -191,7 +191,7 @@ def test_it_opens_and_aborts_two_thousand_connections(how: str) -> None:
 
 
 def test_it_sends_headers_without_end() -> None:
-    """Only as `wsaction run` starts uvicorn: by its default, httptools, memory grows with them."""
+    """Only with `wsaction run`: uvicorn's default parser, httptools, does not bound headers."""
     seen = survives("headers", RUN, may_log="Invalid HTTP request received", connections=4)
     assert all(told["longest"] < 20 * 300_000 for told in seen.told)  # each was cut off
 
@@ -229,7 +229,7 @@ def test_it_blocks_every_thread(how: str) -> None:
     survives("threads", how, connections=2)
 
 
-FLOODED = 0.02  # seconds; what a few iterations of the loop take when each parses and answers its share
+FLOODED = 0.02  # seconds for a few iterations of the loop that parse and answer their share
 
 one_and_forty = pytest.mark.parametrize("sockets", [1, 40])
 
@@ -265,7 +265,7 @@ def test_it_says_much_in_thousands_of_rooms_where_nobody_is(sockets: int) -> Non
 
 @one_and_forty
 def test_it_says_much_in_thousands_of_rooms_that_are_kept(sockets: int) -> None:
-    kept = 2 * MAX_BYTES  # the bodies, and what the allocator has around them
+    kept = 2 * MAX_BYTES  # the bodies and the allocator's overhead
     survives(f"says_to_be_kept:{sockets}", RUN, *NOTICED, allowed=FLOODED, kept=kept, connections=sockets, frame=4_000)
 
 
@@ -281,7 +281,7 @@ def test_it_writes_all_the_time_where_others_read(sockets: int) -> None:
     survives(f"writes:{sockets}", RUN, *PATIENT, app=app, allowed=READING[sockets], connections=sockets, frame=4_000)
 
 
-# ------------------------------------------------------------------------------------------------ that they can fail
+# ------------------------------------------------------------------------------------------------ the checks themselves
 
 
 @pytest.mark.parametrize(("attack", "problem"), [("hoards", "memory"), ("fails", "log"), ("leaves_a_task", "left")])

@@ -1,4 +1,4 @@
-"""The page of `examples/boards` in real browser windows, against `wsaction run` in a process of its own."""
+"""The page of `examples/boards` in real browser windows, with `wsaction run` in a process of its own."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ needs_browser = pytest.mark.skipif(not CHROMIUM or not DRIVER, reason="apt-get i
 
 # ------------------------------------------------------------------------------------------------ the server
 class Site:
-    """`wsaction run examples.boards.app:app` on a port that it keeps, however often it is started."""
+    """`wsaction run examples.boards.app:app` on one port, over several starts."""
 
     def __init__(self, database: Path) -> None:
         self.port = kept_port()
@@ -67,7 +67,7 @@ class Site:
 
 
 def _read(log: Any, is_up: threading.Event) -> None:
-    """Reads to the end, so that the server never waits for a reader."""
+    """Reads the log to its end, so that the server never waits for a reader."""
     with log:
         for line in log:
             if "running on" in line:
@@ -84,14 +84,14 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 # ------------------------------------------------------------------------------------------------ the windows
 class Window(Page):
-    """One of several windows of a browser, as a user sees it."""
+    """One of several browser windows, as a user sees it."""
 
     def __init__(self, driver: Any) -> None:
         super().__init__(driver)
         self.handle = driver.current_window_handle
 
     def look(self) -> "Window":
-        """What follows is about this window."""
+        """Switches to this window."""
         self.driver.switch_to.window(self.handle)
         return self
 
@@ -109,7 +109,7 @@ class Window(Page):
         self.until(lambda: self.texts("#state") == ["Live"])
 
     def columns(self) -> dict[str, list[str]]:
-        """The titles of the cards by column."""
+        """The titles of cards by column."""
         script = """return [...document.querySelectorAll(".column:not(.new)")].map((one) => [
             one.querySelector(".title").value,
             [...one.querySelectorAll(".card button")].map((card) => card.textContent),
@@ -117,7 +117,7 @@ class Window(Page):
         return dict(self.driver.execute_script(script))
 
     def shows(self, column: str, *cards: str) -> None:
-        """Waits until a column has these cards, in this order."""
+        """Waits until a column has exactly these cards, in this order."""
         self.until(lambda: self.columns().get(column) == [*cards])
 
     def card(self, title: str) -> Any:
@@ -137,7 +137,7 @@ def driver() -> Iterator[Any]:
 
 @pytest.fixture
 def window(driver: Any, site: Site) -> Iterator[Callable[[], Window]]:
-    """Opens a window of the page. At the end nobody has complained, and nobody but this host was asked."""
+    """Opens windows of the page. Checks at the end that there were no errors and no requests to other hosts."""
     first = driver.current_window_handle
     driver.get_log("performance")
 
@@ -162,7 +162,7 @@ def window(driver: Any, site: Site) -> Iterator[Callable[[], Window]]:
 
 
 def drag(driver: Any, card: Any, onto: Any) -> None:
-    """By mouse, as a hand does it: pressed, moved a little, moved there, let go."""
+    """Drags by mouse as a user does: press, move a little, move to the target, release."""
     chain = ActionChains(driver, duration=50).move_to_element(card).click_and_hold().move_by_offset(10, 10)
     chain.move_to_element(onto).move_by_offset(0, 5).release().perform()
 
@@ -194,17 +194,17 @@ def test_two_windows_see_each_others_moves_over_restarts(window: Any, site: Site
     done = ["Stop the server and start it again", "Move me without a mouse", "Invite linus"]
     grace.shows("Done", *done)
     focused = grace.driver.execute_script("return document.activeElement.textContent")
-    assert focused == "Move me without a mouse"  # to be moved on
+    assert focused == "Move me without a mouse"  # ready to be moved again
     ada.look().shows("Done", *done)
 
-    site.stop(signal.SIGKILL)  # not a word is said
+    site.stop(signal.SIGKILL)  # without a close frame
     site.start()
     token = ada.driver.execute_script("return sessionStorage.getItem('boards.token')")
     changed = httpx.patch(
         site.url("/api/boards/1/cards/2"), json={"title": "By HTTP"}, headers={"Authorization": f"Bearer {token}"}
     )
     assert changed.status_code == 200
-    for one in (ada, grace):  # who was away meanwhile, and who was back
+    for one in (ada, grace):  # one was away meanwhile, one was back
         one.look().shows("Ideas", "By HTTP", "Look at the other side")
         one.shows("Done", *done)
         one.live()
@@ -233,7 +233,7 @@ def test_a_board_is_worked_with(window: Any) -> None:
     assert "For everybody" in grace.texts(".column:nth-child(1) .card:nth-child(4)")[0]
     grace.card("New <b>card</b>").click()
     grace.until(lambda: grace.texts("dialog .said p") == ["Is it?"])
-    assert grace.driver.find_elements(By.CSS_SELECTOR, "dialog .said button") == []  # it is not hers
+    assert grace.driver.find_elements(By.CSS_SELECTOR, "dialog .said button") == []  # grace is not the author
     ada.look().one("dialog .said button").click()
     ada.button("Move up")
     ada.shows("Ideas", "Invite linus", "Change a card by HTTP", "New <b>card</b>", "Look at the other side")
@@ -242,23 +242,23 @@ def test_a_board_is_worked_with(window: Any) -> None:
     ada.button("Delete")
     ada.shows("Ideas", *ideas[:-1])
     grace.look().shows("Ideas", *ideas[:-1])
-    assert grace.driver.find_elements(By.CSS_SELECTOR, "dialog") == []  # it was about the card that is gone
+    assert grace.driver.find_elements(By.CSS_SELECTOR, "dialog") == []  # the card of the dialog is gone
 
-    assert not grace.one(".tools .title").is_displayed()  # only the owner changes it
+    assert not grace.one(".tools .title").is_displayed()  # only the owner may change it
     title = ada.look().one(".tools .title")
     title.send_keys(Keys.CONTROL, "a")
     title.send_keys("Last steps", Keys.ENTER)
     grace.look().until(lambda: grace.texts(".tools h1") == ["Last steps"])
     ada.look().button("Members (2)")
     ada.one("dialog input").send_keys("nobody", Keys.ENTER)
-    ada.until(lambda: ada.texts(".toasts .problem") == ["There is nobody called nobody."])
+    ada.until(lambda: ada.texts(".toasts .problem") == ["There is no user nobody."])
     ada.one("dialog input").clear()
     ada.one("dialog input").send_keys("linus", Keys.ENTER)
     ada.until(lambda: ada.texts("dialog .members span:not(.avatar)") == ["ada", "grace", "linus"])
     ada.shot("members")
-    ada.one("dialog [aria-label='Dismiss grace']").click()
+    ada.one("dialog [aria-label='Remove grace']").click()
     grace.look().until(lambda: grace.texts("main h1") == ["No such board"])
-    assert grace.texts("main .hint") == ["This board is not there any more, or not for you."]
+    assert grace.texts("main .hint") == ["This board was deleted, or you are not a member of it."]
 
 
 @needs_browser
@@ -268,7 +268,7 @@ def test_signing_in_and_what_is_refused(window: Any, site: Site) -> None:
     page.shot("sign-in")
     page.one("#name").send_keys("ada")
     page.one("#password").send_keys("wrong", Keys.ENTER)
-    page.until(lambda: page.texts(".wrong") == ["This name and password do not belong together."])
+    page.until(lambda: page.texts(".wrong") == ["The name or the password is wrong."])
     page.one("#password").send_keys("ada", Keys.ENTER)
     page.live()
     page.open(site.url("/#/boards/99"))
@@ -289,7 +289,7 @@ def test_signing_in_and_what_is_refused(window: Any, site: Site) -> None:
 def test_it_fits_and_everything_has_a_name(window: Any, scheme: str, width: int) -> None:
     page = window()
     told = {"width": width, "height": 740, "deviceScaleFactor": 2 if width < 500 else 1, "mobile": width < 500}
-    media = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}  # nothing half faded in
+    media = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}  # no animation in progress
     features = [{"name": name, "value": value} for name, value in media.items()]
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", told)
@@ -307,7 +307,7 @@ def test_it_fits_and_everything_has_a_name(window: Any, scheme: str, width: int)
         assert faint(page.driver) == []
         if width < 500:
             small = [one for one in controls if one.is_displayed() and one.size["height"] < 40]
-            known = "return arguments[0].matches('.card button, p a')"  # as large as the card; within a text
+            known = "return arguments[0].matches('.card button, p a')"  # these are as large as a card, or within a text
             assert [one.accessible_name for one in small if not page.driver.execute_script(known, one)] == []
         page.shot(f"{name}-{scheme}-{width}")
 
@@ -395,7 +395,7 @@ async def test_moves_of_two_processes_at_once_leave_every_card_in_a_place_of_its
             cards = await clients[0].call("list", "boards/1/cards/")
     finally:
         other.stop()
-    assert set(told) <= {"200", "409 Somebody put a card there at the same moment. Move it once more."}
+    assert set(told) <= {"200", "409 Another card was moved there at the same moment. Move the card again."}
     assert told.count("200") >= 30
     assert {one["column_id"] for one in cards} == {2}
     assert len({one["position"] for one in cards}) == 6

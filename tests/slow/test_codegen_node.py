@@ -1,4 +1,4 @@
-"""The generated client: compiled by TypeScript, and run by Node against real servers and one that plays a part."""
+"""The generated client, compiled by TypeScript and run by Node against real servers and a scripted server."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from tests.support.scripted import WAIT, Peer, relayed, scripted
 from wsaction.client import connect
 from wsaction.codegen._typescript import typescript
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # npm may have to install first
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # npm may install packages first
 
 TYPESCRIPT, WS = "7.0.2", "8.23.0"
 HERE = Path(__file__).parent
@@ -51,14 +51,14 @@ BOARD = "boards/7/"
 
 @pytest.fixture(params=["asyncio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """Node is what is tested, once."""
+    """One backend, since Node is under test."""
     return str(request.param)
 
 
 def compiled(
     folder: Path, version: str = TYPESCRIPT, options: Mapping[str, Any] = MappingProxyType({}), /, **files: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Compiles TypeScript in a folder, into JavaScript beside it. ``options`` replace ours; None leaves one out."""
+    """Compiles TypeScript files in a folder. ``options`` replace the default ones; None removes one."""
     if version == TYPESCRIPT:
         modules = packages("typescript", f"typescript@{version}", f"ws@{WS}")
     else:
@@ -81,7 +81,7 @@ def generated() -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the client of `tests.support.boards` and its user are, as JavaScript."""
+    """A folder with the client of `tests.support.boards` and the scenarios, as JavaScript."""
     made = tmp_path_factory.mktemp("boards")
     user = "declare const process: { argv: string[] };\n" + (HERE / "codegen_scenarios.ts").read_text()
     done = compiled(made, boards=generated(), codegen_scenarios=user)
@@ -90,29 +90,29 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Script:
-    """A scenario under way."""
+    """A running scenario."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     async def line(self) -> Any:
-        """What it says next."""
+        """The next line."""
         assert self._process.stdout is not None
         text = await asyncio.wait_for(self._process.stdout.readline(), WAIT)
         assert text, await self._errors()
         return json.loads(text)
 
     async def said(self, *wanted: Any) -> None:
-        """It says these lines next."""
+        """Checks that these are the next lines."""
         assert [await self.line() for _ in wanted] == [*wanted]
 
     async def reach(self, *wanted: Any) -> None:
-        """It says this line, whatever it says before."""
+        """Reads lines until this one."""
         while await self.line() != [*wanted]:
             pass
 
     async def ended(self) -> list[Any]:
-        """What it says until it ends, which it does well."""
+        """The remaining lines. Checks that the script ends without an error."""
         assert self._process.stdout is not None
         rest = await asyncio.wait_for(self._process.stdout.read(), WAIT)
         assert (await self._errors(), await asyncio.wait_for(self._process.wait(), WAIT)) == ("", 0)
@@ -233,7 +233,7 @@ def test_what_is_wrong_is_a_type_error(tmp_path: Path) -> None:
 def test_the_readmes_example(tmp_path: Path) -> None:
     readme = (HERE.parents[1] / "README.md").read_text()
     (example,) = re.findall(r"^```ts\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    used = "export { page };\n"  # which the example only shows
+    used = "export { page };\n"  # the example does not use it
     done = compiled(tmp_path, client=generated(), example=example + used)
     assert done.returncode == 0, done.stdout
 
@@ -342,7 +342,7 @@ async def test_routes(play: Play, serve: Callable[..., Server]) -> None:
     assert found[3] == [{"route": "c?q=1&r=2", "query": {"q": "1", "r": "2"}}]
     assert all(name == "InvalidRoute" for ((name, _),) in found[4:14])
     assert found[4] == [["InvalidRoute", 'slug: expected what ^[-a-zA-Z0-9_]+$ matches, got "a/b"']]
-    assert found[8] == [["InvalidRoute", "echo/{slug}/{key}/{rest}: no form of it takes just slug, key"]]
+    assert found[8] == [["InvalidRoute", "echo/{slug}/{key}/{rest} has no form with only slug, key"]]
     assert found[9] == [["InvalidRoute", "pk: expected int, got -1"]]
     assert found[14] == ["wss://example.com/ws/", "wss://example.com/root/ws/"]
 
@@ -352,7 +352,7 @@ async def test_streams(play: Play, serve: Callable[..., Server]) -> None:
     assert found[:2] == [[["0", "1", "2"], ["0", "1"]], [[2]]]
     assert [told[0] for (told,) in found[2:5]] == ["AbortError"] * 3
     assert found[5:8] == [
-        [["CallTimeout", "slow boards/1/: no reply in 0.05 s"]],
+        [["CallTimeout", "slow boards/1/: no reply within 0.05 s"]],
         [False, "Hello you"],
         [["Error", "enough"]],
     ]
@@ -441,11 +441,11 @@ async def test_what_is_refused_for_lack_of_room_is_sent_again(play: Play) -> Non
         await peer.frame("$ping")
         peer.drop()
         lines = [await script.line(), await script.line()]
-        assert lines[0][0] == "1 sent without waiting for a reply"
+        assert lines[0][0] == "sends that may have run before the connection was lost: 1"
         assert lines[1][0][0] == "ConnectionLost"
         peer = await server.accepted()
         assert [(await peer.frame("hello"))["name"] for _ in range(2)] == ["1", "2"]
-        assert (await peer.frame())["action"] == "$cancel"  # it kept to what it learned: no third one before
+        assert (await peer.frame())["action"] == "$cancel"  # it keeps the limit of two in flight
         assert (await script.ended())[0][0][0] == "CallTimeout"
 
 
@@ -507,7 +507,7 @@ async def test_a_connection_that_is_cut_again_and_again_costs_no_event(
         found = [await script.line()]
         while found[-1] != ["subscribed"]:
             found.append(await script.line())
-        number, chance = 0, random.Random(7)  # the same cuts each time
+        number, chance = 0, random.Random(7)  # the same cuts in each run
         for _ in range(20):
             for _ in range(chance.randrange(10)):
                 number += 1
@@ -521,7 +521,7 @@ async def test_a_connection_that_is_cut_again_and_again_costs_no_event(
             for state in ("waiting", "open"):
                 while found[-1] != ["state", state]:
                     found.append(await script.line())
-            if chance.random() < 0.5:  # or else it is cut before it has said anything
+            if chance.random() < 0.5:  # else the connection is cut before any message
                 found.append(await script.line())
         await publisher.call("move", BOARD, data={"card": 0, "to": "stop"})
         found += await script.ended()
@@ -533,7 +533,7 @@ async def test_a_connection_that_is_cut_again_and_again_costs_no_event(
     assert found.count(["state", "open"]) == 21
 
 
-# ------------------------------------------------------------------------------------------------ a server on a script
+# ------------------------------------------------------------------------------------------------ a scripted server
 async def test_a_call_under_way_is_lost_and_never_sent_again(play: Play) -> None:
     async with scripted() as server, play(server.url, "lost") as script:
         peer = await server.accepted()
@@ -557,16 +557,16 @@ async def test_a_no_is_final(play: Play) -> None:
         await peer.close(4403, "kicked")
         found = await script.ended()
         assert server.count == 1
-        assert [one for one in found if one[0] == "state"][-1] == ["state", "closed"]  # it does not try again
+        assert [one for one in found if one[0] == "state"][-1] == ["state", "closed"]  # it does not reconnect
 
 
 async def test_a_refused_token_is_a_failure_from_the_first_call_on(play: Play) -> None:
     async with scripted(greets=False) as server, play(server.url, "renewed") as script:
         offered = []
-        for _ in range(2):  # a function may give another one: it is tried once more
+        for _ in range(2):  # a function may return another token, so there is one more attempt
             peer = await server.accepted()
             offered.append(peer.socket.request.headers["Sec-WebSocket-Protocol"])
-            assert (await peer.frame())["action"] == "$ping"  # no call is sent before the server has answered
+            assert (await peer.frame())["action"] == "$ping"  # no call is sent before this reply
             await peer.close(4401, "bad")
         found = await script.ended()
         assert offered == ["wsaction.v1, bearer.token-1", "wsaction.v1, bearer.token-2"]
@@ -600,8 +600,8 @@ async def test_refusals_with_a_connection_that_was_let_in_between_are_not_in_a_r
     async with scripted() as server, play(server.url, "expiring") as script:
         for number in (2, 4, 6):
             peer = await server.accepted()
-            await script.reach("state", "open")  # a drop before it has read the answer to its `$ping` is no end of one
-            server.greets = False  # that was let in
+            await script.reach("state", "open")  # it has read the reply to `$ping`, so the drop
+            server.greets = False  # ends a connection that was let in
             peer.drop()
             peer = await server.accepted()
             assert f"bearer.token-{number}" in peer.socket.request.headers["Sec-WebSocket-Protocol"]
@@ -616,7 +616,7 @@ async def test_a_token_that_no_subprotocol_can_hold(play: Play) -> None:
     found = await played(play, "ws://127.0.0.1:1/", "badToken")
     assert found[-1][0] == [
         "ConnectionFailed",
-        "the token has characters that a sub-protocol cannot carry, such as = and /; use auth",
+        "the token has characters that a subprotocol cannot carry, such as = and /; use auth",
     ]
 
 
@@ -648,7 +648,7 @@ async def test_a_client_whose_clock_is_ahead_says_who_it_is_less_and_less_often(
 
 async def test_an_auth_that_is_refused_is_final(play: Play) -> None:
     async with scripted() as server, play(server.url, "introduced") as script:
-        for _ in range(2):  # a function may give something else: it is tried once more
+        for _ in range(2):  # a function may return other data, so there is one more attempt
             peer = await server.accepted()
             asked = await peer.frame("$auth")
             await peer.reply(asked, None, 401, {"type": "not_authenticated", "msg": "No."})
@@ -660,7 +660,7 @@ async def test_an_auth_that_is_refused_is_final(play: Play) -> None:
 async def test_nobody_there(play: Play) -> None:
     found = await played(play, "ws://127.0.0.1:1/", "unreachable")
     assert found[0][0][0] == "CallTimeout"
-    assert found[0][0][1].startswith("hello: no reply in 0.3 s: cannot connect to ws://127.0.0.1:1/ (code 1006")
+    assert found[0][0][1].startswith("hello: no reply within 0.3 s: cannot connect to ws://127.0.0.1:1/ (code 1006")
     assert found[1] == [10_000, ["Overflow", "10000 requests wait to be sent; await some of them before asking more"]]
     assert found[2][0][0] == "ConnectionFailed"
 
@@ -674,7 +674,7 @@ async def test_a_server_that_is_silent_is_given_up(play: Play) -> None:
         await peer.reply(await peer.frame("hello"), "there")
         found = await script.ended()
         assert [one for one in found if one[0] != "state"][1:] == [["there"]]
-        assert "no sign of the server for 0.2 s" in str(found)
+        assert "no answer to a ping within 0.2 s" in str(found)
 
 
 def place(offset: int, epoch: str = "e") -> dict[str, Any]:
@@ -686,7 +686,7 @@ def moved(card: int, to: str = "done") -> dict[str, Any]:
 
 
 async def joined(peer: Peer, **data: Any) -> dict[str, Any]:
-    """The frame that asks for the board, which is answered."""
+    """Answers the next `subscribe` of the board. Returns its frame."""
     asked = await peer.frame("subscribe")
     assert asked["route"] == BOARD
     await peer.reply(asked, {"recovered": None, **data})
@@ -700,7 +700,7 @@ async def test_a_subscription_comes_back_with_its_position(play: Play) -> None:
         assert (asked["snapshot"], "since" in asked) == (True, False)
         await script.said(["state", "connecting"], ["state", "open"], ["snapshot", ["a"], place(3)])
         await peer.event(4, moved(4))
-        await peer.event(4, moved(4))  # known
+        await peer.event(4, moved(4))  # a duplicate
         await script.said(["moved", moved(4), place(4)])
         await peer.event(None, place(6), event="$position")
         await peer.event(7, moved(7))
@@ -741,7 +741,7 @@ async def test_what_does_not_fit_is_asked_for_again(play: Play) -> None:
         await peer.reply(asked, {**place(since), "recovered": True})
         for number in range(since + 1, 10):
             await peer.event(number, moved(number))
-            if (number - since) % 2 == 0:  # no faster than it is taken
+            if (number - since) % 2 == 0:  # no faster than the client reads
                 await peer.socket.ping()
         told = [await script.line() for _ in range(3 + since)]
         assert [one[0]["card"] for one in told[3:]] == [*range(1, since + 1)]
@@ -783,7 +783,7 @@ async def test_who_may_not_any_more_is_told_behind_what_came_before(play: Play) 
         await peer.event(2, moved(2))
         await peer.say(event="$unsubscribed", route=BOARD, data={"reason": "permission_denied"})
         await script.said(["state", "connecting"], ["state", "open"], ["moved"])
-        lost = "403 permission_denied: The right to this was lost after it was subscribed to. (subscribe boards/7/)"
+        lost = "403 permission_denied: The permission for this subscription was withdrawn. (subscribe boards/7/)"
         await script.said([["PermissionDenied", lost]])
-        assert "since" not in await joined(peer, **place(5))  # and nobody has unsubscribed from what there is not
+        assert "since" not in await joined(peer, **place(5))  # and no `unsubscribe` was sent
         assert await script.ended() == [[place(5)], ["state", "closed"]]

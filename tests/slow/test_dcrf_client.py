@@ -1,4 +1,4 @@
-"""`wsaction.dialects.dcrf` with its outside truth: ``dcrf-client`` as npm has it, in Node, against uvicorn."""
+"""`wsaction.dialects.dcrf` against the original client: ``dcrf-client`` from npm, in Node, with uvicorn."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from wsaction.subscriptions import SubscribeMixin
 SCRIPT = Path(__file__).parent / "dcrf_client.js"
 PACKAGES = ("dcrf-client@0.3.0", "ws@8.18.3")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # npm may have to install first
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # npm may install packages first
 
 
 class Note(BaseModel):
@@ -43,7 +43,7 @@ class Card(BaseModel):
 
 
 def app() -> WSAction:
-    """Two streams, ``notes`` keyed by ``pk`` and ``cards`` by ``id``, whose handlers know nothing of the dialect."""
+    """Two streams: ``notes`` with the key ``pk``, ``cards`` with ``id``. Their handlers do not know the dialect."""
 
     class Notes(SubscribeMixin, ModelAPIActionHandler):
         queryset = MemoryQuerySet(Note, rows=[Note(pk=1, text="first")], pk="pk")
@@ -69,7 +69,7 @@ def app() -> WSAction:
 
 @pytest.fixture
 def start() -> Iterator[Callable[[Server, str], "subprocess.Popen[str]"]]:
-    """``start(server, scenario)``: the script, stopped after the test."""
+    """``start(server, scenario)`` starts the script, which is stopped after the test."""
     modules = packages("dcrf-client", *PACKAGES)
     started: list[subprocess.Popen[str]] = []
 
@@ -87,7 +87,7 @@ def start() -> Iterator[Callable[[Server, str], "subprocess.Popen[str]"]]:
 
 
 def seen(script: "subprocess.Popen[str]") -> list[Any]:
-    """All that the script printed, once it has ended well."""
+    """The lines that the script printed. Checks that it ended without an error."""
     out, err = script.communicate(timeout=30)
     assert script.returncode == 0, err
     return [json.loads(line) for line in out.splitlines()]

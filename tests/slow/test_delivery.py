@@ -1,4 +1,4 @@
-"""Reconciled delivery over real sockets: clients that drop and come back get every event once and in order."""
+"""Delivery over real sockets: clients that disconnect and return get every event once and in order."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ async def ask(ws: Any, action: str, **parameters: Any) -> Any:
 
 
 async def follow(servers: list[Server], seed: int, events: int, ready: asyncio.Barrier) -> list[int]:
-    """What one client has heard in the end; it drops at random, and comes back to any of the servers."""
+    """The events of one client, which disconnects at random and returns to any of the servers."""
     rng, heard, at = random.Random(seed), list[int](), None
     while len(heard) < events:
         async with rng.choice(servers).connect("/ws/") as ws:
@@ -62,7 +62,7 @@ async def follow(servers: list[Server], seed: int, events: int, ready: asyncio.B
                 if len(heard) == events:
                     break
             if rng.random() < 0.5:
-                ws.transport.abort()  # as a network does
+                ws.transport.abort()  # as a broken network does
     return heard
 
 
@@ -91,7 +91,7 @@ async def test_every_client_has_every_event_once_and_in_order(
 
 # ------------------------------------------------------------------------------------------- hundreds of clients
 def account(disturbance: str, clients: int, seconds: float, *more: str) -> dict[str, Any]:
-    """What `benchmarks.recovery` found, in processes of its own: two uvicorn workers, a Redis, and the clients."""
+    """The result of `benchmarks.recovery`, with two uvicorn workers, Redis and clients in processes of their own."""
     command = [sys.executable, "-m", "benchmarks.recovery", "--only", disturbance]
     command += ["--clients", str(clients), "--seconds", str(seconds), *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
@@ -110,7 +110,7 @@ def test_500_clients_that_drop_and_come_back_miss_nothing(disturbance: str, work
     assert found["events"] > 200
     assert found["drops"] >= 1_000
     assert found["workers"] >= workers
-    if disturbance == "redis":  # its second death cost it all that it had kept, which everybody has to be told
+    if disturbance == "redis":  # the second kill loses all its data, so every client must get a notice
         assert found["told"] >= 500
         assert found["unavailable"] > 0
     else:

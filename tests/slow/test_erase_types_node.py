@@ -1,4 +1,4 @@
-"""`wsaction.codegen.erase_types` beside the compiler: both make the same programs, of the same TypeScript."""
+"""`wsaction.codegen.erase_types` and the TypeScript compiler produce the same programs."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.kitchen_sink_app import everything
 from tests.support.node import node, packages
 from wsaction.codegen import erase_types, typescript
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # npm may have to install first
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # npm may install packages first
 
 PAGE = Path(__file__).parents[2] / "examples" / "boards" / "page"
 PACKAGES = ("typescript@7.0.2", "acorn@8.19.0")

@@ -1,4 +1,4 @@
-"""The explorer in a real browser: headless Chromium, driven as a user would, against a real server."""
+"""The explorer in headless Chromium, used as a user does, with a real server."""
 
 import asyncio
 import json
@@ -87,7 +87,7 @@ class Root(AsyncAPIConsumer):
         while True:
             yield number
             number += 1
-            await asyncio.sleep(0.02)  # the pace of a stream, no waiting for something
+            await asyncio.sleep(0.02)  # the pace of the stream
 
     @async_action
     async def hang(self) -> None:
@@ -144,7 +144,7 @@ class Page:
         return self.driver.find_element(By.CSS_SELECTOR, css)
 
     def texts(self, css: str) -> list[str]:
-        """The texts of all these elements, at one moment."""
+        """The texts of all matching elements, read at once."""
         script = "return [...document.querySelectorAll(arguments[0])].map((one) => one.innerText.trim())"
         texts: list[str] = self.driver.execute_script(script, css)
         return texts
@@ -183,7 +183,7 @@ class Page:
         return json.loads(self.one("#frame").get_attribute("value"))
 
     def reply(self, status: str) -> str:
-        """Waits for the newest call to have this status, and gives all that is shown of it."""
+        """Waits until the newest call has this status. Returns its text."""
         self.until(lambda: self.texts(".call:first-child .status") == [status])
         return str(self.one(".call:first-child").text)
 
@@ -191,7 +191,7 @@ class Page:
         self.click(self.driver.find_element(By.XPATH, f"//button[text()='{text}']"))
 
     def complaints(self) -> list[str]:
-        """What the browser's console says, but for connections that a server refused or cut."""
+        """The messages of the browser's console, except those about refused or lost connections."""
         return [
             one["message"] for one in self.driver.get_log("browser") if "WebSocket connection to" not in one["message"]
         ]
@@ -255,7 +255,7 @@ def test_what_is_wrong_is_told_where_it_is(page: Page, serve: Any) -> None:
     page.open(serve(make()).url("/docs#ws.boards.board.cards.create", "http"))
     page.state("open")
     page.send()
-    assert page.one(".problem").text == "A number is needed here."
+    assert page.one(".problem").text == "Enter a number."
     assert page.field("board").get_attribute("aria-invalid") == "true"
     page.field("board").send_keys("7")
     page.one("#frame").clear()
@@ -310,7 +310,7 @@ def test_a_call_in_flight_is_lost_when_the_server_goes(page: Page, serve: Any) -
     page.reply("connection lost")
     page.until(lambda: page.driver.execute_script("return explorer.socket.attempt") >= 3)
     page.one("#tab-events").click()
-    assert page.texts(".events b") == ["closed"]  # and not each try that fails
+    assert page.texts(".events b") == ["closed"]  # failed attempts are not logged
     assert page.driver.execute_script("return said.textContent") != ""
     assert page.driver.execute_script("return state.closest('[role=status], [aria-live]')") is None  # it counts down
 
@@ -329,9 +329,9 @@ def test_subscriptions_have_a_log_that_filters_and_pauses(page: Page, serve: Any
     filtered.send_keys("x", Keys.BACKSPACE)
     page.button("Pause")
     page.button("Subscribe")
-    page.until(lambda: "Go on (2 new)" in page.texts("#events .bar button"))
+    page.until(lambda: "Resume (2 new)" in page.texts("#events .bar button"))
     assert len(page.texts(".events li")) == 2
-    page.button("Go on (2 new)")
+    page.button("Resume (2 new)")
     page.until(lambda: len(page.texts(".events li")) == 4)
     page.button("Clear")
     assert page.texts(".events li.empty") != []
@@ -356,7 +356,7 @@ def test_after_a_loss_it_counts_from_where_the_server_is(
     page.state("open")
     page.button("Subscribe")
     page.until(lambda: len(page.texts(".events li")) == 2)
-    monkeypatch.setattr(Root, "epoch", "b")  # as after a restart: what was published meanwhile is gone
+    monkeypatch.setattr(Root, "epoch", "b")  # as after a restart: events published meanwhile are lost
     page.field("code").send_keys("1012")
     for comes_back in (1, 2):
         page.send()
@@ -389,7 +389,7 @@ def test_signing_in(page: Page, serve: Any, way: str) -> None:
     assert "permission_denied" in page.reply("403")
     page.one("#signin").click()
     page.one("input[value=cookie]").click()
-    assert not page.one("#credential").is_displayed()  # there is nothing to enter
+    assert not page.one("#credential").is_displayed()  # nothing to enter
     page.one(f"input[value={way}]").click()
     page.one("#credential").send_keys("secret")
     page.one("dialog button.primary").click()
@@ -413,7 +413,7 @@ def test_a_token_that_is_refused_is_not_kept(page: Page, serve: Any) -> None:
     assert page.one("#signin").text == "Sign in"
     page.button("Disconnect")
     page.button("Connect")
-    assert page.state("open") == "Connected"  # and not that it was refused again
+    assert page.state("open") == "Connected"  # the refused token is not sent again
 
 
 def test_it_works_mounted_and_asks_no_other_host(page: Page, serve: Any) -> None:

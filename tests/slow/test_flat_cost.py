@@ -1,4 +1,4 @@
-"""Ten thousand routes cost no more than one, each for itself; what they took is given back when all have left."""
+"""The cost per route does not grow with ten thousand routes, and their memory is freed when all subscribers leave."""
 
 import asyncio
 import gc
@@ -44,7 +44,7 @@ async def test_publishing_to_one_of_ten_thousand_routes_is_as_fast_as_to_the_onl
                 for number in range(1_000):
                     await app.publish(f"boards/{(number * 7 + turn) % routes}/", "told", number)
                 best[app] = min(best[app], time.thread_time() - began)
-    # 1.1 to 1.5 was measured: memory that is cold. What grows with the number of routes would be a hundred times more.
+    # 1.1 to 1.5 was measured, due to cold memory. A cost that grows with the routes would be a hundred times higher.
     assert best[many] < 3 * best[one]
 
 
@@ -67,7 +67,7 @@ async def test_memory_returns_when_all_have_left() -> None:
     await hub.open()
 
     async def come_and_go() -> tuple[int, int]:
-        """Bytes that all of them took, and that were left of them."""
+        """Bytes that all of them took, and bytes that were not freed."""
         gc.collect()
         before = tracemalloc.get_traced_memory()[0]
         for number, listener in enumerate(listeners):
@@ -77,7 +77,7 @@ async def test_memory_returns_when_all_have_left() -> None:
         for listener in listeners:
             hub.leave_all(listener)
         async with asyncio.timeout(10):
-            while hub._topics or hub.layer._filled:  # type: ignore[attr-defined]  # noqa: ASYNC110  # timers' work
+            while hub._topics or hub.layer._filled:  # type: ignore[attr-defined]  # noqa: ASYNC110  # by timers
                 await asyncio.sleep(0.02)
         gc.collect()
         return took, tracemalloc.get_traced_memory()[0] - before
@@ -85,11 +85,11 @@ async def test_memory_returns_when_all_have_left() -> None:
     tracemalloc.start()
     try:
         took, left = await come_and_go()
-        grown = min([(await come_and_go())[1] for _ in range(3)])  # what leaks does so each time; a dict grows once
+        grown = min([(await come_and_go())[1] for _ in range(3)])  # a leak grows each time, a dict only once
     finally:
         tracemalloc.stop()
         await hub.close()
-    told: Any = {"took": took / ROUTES, "left": left / ROUTES, "grown": grown / ROUTES}  # bytes of each route
+    told: Any = {"took": took / ROUTES, "left": left / ROUTES, "grown": grown / ROUTES}  # bytes per route
     assert took / ROUTES < 6_000, told
-    assert left < took / 5, told  # where each stood is remembered for a day
+    assert left < took / 5, told  # positions are kept for a day
     assert grown < took / 50, told

@@ -1,8 +1,7 @@
-"""`wsaction._pubsub.hub` and `RedisLayer` under every fault that a seed can draw: each client has all in order, or was
-told.
+"""`wsaction._pubsub.hub` and `RedisLayer` under random faults: each client gets all events, or a notice of loss.
 
-In virtual time over a fake Redis, so that a seed that fails fails again the same way; over a real one in
-`test_redis`.
+The tests run in virtual time over a fake Redis, so that a failing seed fails again in the same way. `test_redis` uses a
+real Redis.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from wsaction.layers import redis
 
 
 def simulate(seed: int, monkeypatch: pytest.MonkeyPatch, *, gentle: bool = False, short: bool = False) -> World:
-    """One world's life. ``gentle``: nothing is lost and no publication fails, so that nobody may be told otherwise.
-    ``short``: a small world, so that there may be thousands."""
+    """Runs one simulation. ``gentle``: nothing is lost and no publication fails, so no notice of loss may come.
+    ``short``: a small one, so that thousands can run."""
     rng = random.Random(seed)
-    random.seed(seed)  # the back-off's
+    random.seed(seed)  # for the back-off
     FakeLink.numbers = itertools.count()
     epochs, ticks = itertools.count(), random.Random(seed)
     monkeypatch.setattr(redis, "new_epoch", lambda: f"e{next(epochs)}")
@@ -38,7 +37,7 @@ def simulate(seed: int, monkeypatch: pytest.MonkeyPatch, *, gentle: bool = False
     for module, name, values in (
         (topics, "MAX_BACKLOG", (4, 16, 1024)),
         (recipients, "MAX_COLLECTED", (4, 16, 1024)),
-        (recipients, "MAX_HELD", (1024,) * 3 if gentle else (4, 16, 1024)),  # what does not fit is a loss
+        (recipients, "MAX_HELD", (1024,) * 3 if gentle else (4, 16, 1024)),  # events beyond it are lost
         (recipients, "SKIPS_BEFORE_POSITION", (3, 100)),
     ):
         monkeypatch.setattr(module, name, rng.choice(values))
@@ -78,7 +77,7 @@ def simulate(seed: int, monkeypatch: pytest.MonkeyPatch, *, gentle: bool = False
 
 
 async def trouble(world: World, server: FakeServer, seconds: float) -> None:
-    """So many seconds of it."""
+    """Causes faults for some seconds."""
     rng, end = world.rng, now() + seconds
     most = 1 if world.gentle or seconds < 1 else 3
     restarts = sorted(now() + rng.uniform(seconds / 8, seconds) for _ in range(rng.randint(0, most)))
@@ -146,7 +145,7 @@ async def restart(world: World, server: FakeServer) -> None:
     server.start()
     world.count["restarts"] += 1
     if world.gentle:
-        await asyncio.sleep(2.0)  # until all are connected again: no publication fails
+        await asyncio.sleep(2.0)  # until all are connected again, so that no publication fails
     world.paused = False
 
 

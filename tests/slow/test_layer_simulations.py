@@ -1,5 +1,5 @@
-"""Layers under faults that a seed draws, in virtual time: failovers, lost keys of presence, lost words of who is
-disconnected, and histories that go because there are too many bytes of them. A seed that fails fails again."""
+"""Layers under random faults in virtual time: failovers, lost presence keys, lost commands about users, and histories
+that are dropped for their size. A failing seed fails again."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from wsaction.layers._redis_pipeline import RedisConnection
 from wsaction.layers.base import History, Place, Position
 from wsaction.layers.memory import MemoryLayer
 
-SEEDS = SCHEDULES // 4  # of each of the four, in the slow tests
-SLICE = 8  # of each, always
+SEEDS = SCHEDULES // 4  # seeds per simulation in the slow tests
+SLICE = 8  # seeds per simulation in every run
 HISTORY = History(50, 60)
 
 
 class Ears(FakeSubscriber):
-    """Notes what comes, and when."""
+    """Records events and their times."""
 
     def __init__(self) -> None:
         super().__init__(lambda text: self.heard.append((now(), json.loads(text))))
@@ -41,11 +41,11 @@ class Ears(FakeSubscriber):
 
 # -- a failover -------------------------------------------------------------------------------------------------------
 async def failover(rng: random.Random, _: pytest.MonkeyPatch) -> list[Any]:
-    """Whoever is subscribed hears what was acknowledged, or is told; with history or without."""
+    """Each subscriber gets every acknowledged event or a notice of loss, with and without history."""
     server, history = FakeServer(rng), rng.choice((None, None, HISTORY))
     hubs = [Hub(FakeRedisLayer(server, ping_interval=0.2), linger=0.0, check_interval=1.0) for _ in range(3)]
     ears = [Ears() for _ in range(4)]
-    for number, one in enumerate(ears):  # one process publishes alone
+    for number, one in enumerate(ears):  # one process only publishes
         await hubs[number % 2].join(one, "t", "t", reply=lambda *_: "{}", history=history)
     acknowledged: dict[int, float] = {}
     demotions = sorted(rng.random() * 3 for _ in range(rng.randint(1, 2)))
@@ -76,12 +76,12 @@ async def failover(rng: random.Random, _: pytest.MonkeyPatch) -> list[Any]:
 
 
 # -- a lost key of presence -------------------------------------------------------------------------------------------
-DELAY = 0.5  # the longest of an answer
+DELAY = 0.5  # longest delay of a reply in seconds
 LEASE = 4 * DELAY
 
 
 async def lost_presence(rng: random.Random, _: pytest.MonkeyPatch) -> list[Any]:
-    """Who is there is right again within four leases, and nobody who is there is said to have left."""
+    """Presence is right again within four leases, and no present user is reported as gone."""
     server = FakeServer(rng)
     where = Place("room/", "room/", rng.choice((None, HISTORY)))
     layers = [FakeRedisLayer(server, lease=LEASE) for _ in range(3)]
@@ -91,7 +91,7 @@ async def lost_presence(rng: random.Random, _: pytest.MonkeyPatch) -> list[Any]:
         await layer.open(Hub(layer))
     ears = Ears()
     await hub.join(ears, "room/", "room/", reply=lambda *_: "{}", history=where.history)
-    counts, alone = Counter[tuple[int, str]](), dict[str, float]()  # since when a user is there without a break
+    counts, alone = Counter[tuple[int, str]](), dict[str, float]()  # since when a user is present without a break
     changes = list[tuple[float, str, int]]()
     faults = list[Any]()
 
@@ -126,7 +126,7 @@ async def lost_presence(rng: random.Random, _: pytest.MonkeyPatch) -> list[Any]:
                 or alone.get(user := message["data"]["user"], when) >= when - 1.5 * LEASE
             ):
                 continue
-            # Who goes in one process as they come in another may have gone first, by what reaches Redis first.
+            # A user who leaves in one process and joins in another may leave first, by what reaches Redis first.
             crossed = {by for at, name, by in changes if name == user and when - 2 * DELAY < at <= when}
             if crossed != {-1, 1}:
                 faults.append(("a false leave", when, message))
@@ -144,9 +144,9 @@ def lose(server: FakeServer, rng: random.Random) -> None:
         del kept[key]
 
 
-# -- what processes tell each other of users ---------------------------------------------------------------------------
+# -- commands about users between processes ---------------------------------------------------------------------------
 class Cuttable(FakeRedisLayer):
-    """A layer of a process that may be cut off."""
+    """A layer whose process can be cut off from Redis."""
 
     is_cut = False
 
@@ -165,7 +165,7 @@ class Cuttable(FakeRedisLayer):
 
 
 class FakeConnection:
-    """Of a user; it is closed at once."""
+    """A user's connection, which closes at once."""
 
     def __init__(self) -> None:
         self.code, self.told = 0, list[Any]()
@@ -178,7 +178,7 @@ class FakeConnection:
 
 
 class FakeSession:
-    """Of a connection that is subscribed to nothing."""
+    """A session without subscriptions."""
 
     revised = False
 
@@ -188,13 +188,13 @@ class FakeSession:
 
 
 async def lost_words(rng: random.Random, _: pytest.MonkeyPatch) -> list[Any]:
-    """Who was disconnected is, everywhere; whoever may have missed a push was told. Those who came later stay."""
+    """A disconnected user is closed everywhere; later connections stay. A lost push is reported to its user."""
     server = FakeServer(rng)
     layers = [Cuttable(server, ping_interval=0.2) for _ in range(3)]
     hubs = [Hub(layer, linger=0.0, check_interval=1.0) for layer in layers]
     users = [Users(lambda hub=hub: hub, str, shared=True) for hub in hubs]  # type: ignore[misc]
     sessions = list[tuple[float, str, Any]]()
-    asked = set[str]()  # who was to be disconnected, whether that was acknowledged or not
+    asked = set[str]()  # users to disconnect, acknowledged or not
     disconnected, pushed = list[tuple[float, str]](), list[tuple[float, str, int]]()
     for one in users:
         one.listen()
@@ -230,7 +230,7 @@ async def lost_words(rng: random.Random, _: pytest.MonkeyPatch) -> list[Any]:
         await asyncio.sleep(rng.random() * 0.5)
     for layer in layers:
         layer.is_cut = False
-    await asyncio.sleep(25.0)  # told to load again is told once in a while
+    await asyncio.sleep(25.0)  # `$resync` is sent at intervals
     faults = list[Any]()
     for noted, name, session in sessions:
         connection = session.connection
@@ -253,7 +253,7 @@ async def lost_words(rng: random.Random, _: pytest.MonkeyPatch) -> list[Any]:
 
 # -- too many bytes ---------------------------------------------------------------------------------------------------
 async def too_many_bytes(rng: random.Random, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What is forgotten because there is too much of it is never told in part."""
+    """A history that was dropped for its size is never delivered in part."""
     rings = Rings(ring_bytes=rng.choice((500, 3_000, 262_144)), max_bytes=rng.choice((1_000, 10_000, 16_777_216)))
     most, of_one = rng.choice((2_000, 10_000)), rng.choice((500, 2_000, 20_000))
     layer = MemoryLayer(max_bytes=most, max_topic_bytes=of_one)

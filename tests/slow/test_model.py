@@ -1,4 +1,4 @@
-"""Random clients on real uvicorn, against a model of what a request may be answered (DESIGN 2.1 and 2.4)."""
+"""Random clients on real uvicorn, checked against a model of the allowed replies (DESIGN 2.1 and 2.4)."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ STEPS = ("turn", "pause", "item", "swallow", "fail")
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """The clients' loop; the server has its own."""
+    """The event loop of the clients; the server has its own."""
     return "asyncio"
 
 
@@ -48,7 +48,7 @@ class Request:
 
 @dataclass
 class Model:
-    """What one connection has asked for, and whether what it is answered can be."""
+    """The requests of one connection. Checks whether each reply is allowed."""
 
     asked: dict[int, list[Request]] = field(default_factory=lambda: defaultdict(list))  # by request_id
     open: int = 0
@@ -59,7 +59,7 @@ class Model:
         self.open += 1
 
     def answered(self, reply: dict[str, Any]) -> None:
-        """Takes one reply; raises where it answers nothing that is open."""
+        """Takes one reply. Raises if no open request can have it."""
         assert list(reply) == ["errors", "data", "action", "route", "status", "request_id"]
         told = (reply["action"], reply["route"])
         at_fault = reply["status"] == 409
@@ -67,7 +67,7 @@ class Model:
             one for one in self.asked[reply["request_id"]] if one.status is None and told == (one.action, one.route)
         ]
         assert mine, f"nothing that is open was answered {reply}"
-        request = mine[-1] if at_fault else mine[0]  # of two with an id, the later is refused
+        request = mine[-1] if at_fault else mine[0]  # of two requests with one id, the later is refused
         if reply["status"] == 206:
             assert (request.action, reply["data"]) == ("stream", request.items)
             request.items += 1
@@ -94,7 +94,7 @@ class Model:
             self.reached[request.route] = request.number
 
     def at_the_end(self) -> None:
-        """What can be told once all is answered."""
+        """The checks after all replies."""
         assert self.open == 0
         cancelled = {
             one.cancels for requests in self.asked.values() for one in requests if one.cancels and one.status == 200
@@ -105,7 +105,7 @@ class Model:
 
 
 class RandomClient:
-    """One that asks, cancels, repeats ids, stops reading for a while, and may end by RST."""
+    """A client that sends requests, cancels, repeats ids, pauses reading, and may end by RST."""
 
     def __init__(self, ws: ClientConnection, rng: random.Random) -> None:
         self.ws, self.rng, self.model = ws, rng, Model()
@@ -136,7 +136,7 @@ class RandomClient:
         await self.catch_up()
 
     async def catch_up(self) -> None:
-        """Waits, now and then, until the server has answered all."""
+        """Waits at times until the server has answered all requests."""
         self.may_read.set()
         self.all_answered.clear()
         if self.model.open:
@@ -151,7 +151,7 @@ class RandomClient:
                 self.all_answered.set()
 
     async def run(self) -> None:
-        """Asks all and reads all; or, now and then, ends by RST in the midst of it."""
+        """Sends all requests and reads all replies; at times, ends early by RST."""
         reading = asyncio.create_task(self.read())
         asking = asyncio.create_task(self.ask())
         loop, aborts = asyncio.get_running_loop(), self.rng.random() < 0.3
@@ -172,11 +172,11 @@ class RandomClient:
     async def finish(self) -> None:
         self.model.at_the_end()
         await self.ws.send('{"action": "$ping"}')
-        assert json.loads(await self.ws.recv())["action"] == "$ping"  # and nothing was before it
+        assert json.loads(await self.ws.recv())["action"] == "$ping"  # with no message before it
 
 
 async def talk(server: Server, seed: int) -> int:
-    """One random client after the other, and many at once; the number of frames that were answered."""
+    """Runs random clients, many at once. Returns the number of answered frames."""
 
     async def one(number: int) -> int:
         async with connect(f"ws://127.0.0.1:{server.port}/ws/", proxy=None, compression=None, max_queue=4) as ws:
@@ -211,20 +211,20 @@ async def test_each_request_has_one_final_reply_many_times_over(server: Server) 
     "replies",
     [
         [(1, 200, 2), (1, 200, 2)],  # a second final reply
-        [(2, 200, 2), (1, 200, 2)],  # not in the route's order
-        [(1, 206, 0), (1, 200, 2)],  # a partial one to what is no stream
+        [(2, 200, 2), (1, 200, 2)],  # out of the route's order
+        [(1, 206, 0), (1, 200, 2)],  # a partial reply to an action that is not a stream
         [(3, 206, 1)],  # an item is missing
         [(3, 206, 0), (3, 200, None)],  # the last item is missing
         [(1, 200, 2), (4, 200, None), (2, 200, 2), (3, 499, None)],  # cancelled, but answered
         [(1, 200, 2), (4, 404, None), (2, 499, None), (3, 499, None)],  # not cancelled, but not answered
-        [(9, 200, None)],  # to nobody
+        [(9, 200, None)],  # to no request
     ],
 )
 def test_the_model_notices(replies: list[tuple[int, int, Any]]) -> None:
     model = Model()
     for number, action in ((1, "act"), (2, "act"), (3, "stream"), (4, "$cancel")):
         model.ask(number, Request(number, action, "", ["item", "item"], 1 if action == "$cancel" else None))
-    with pytest.raises(AssertionError):  # noqa: PT012  # whichever of them it is
+    with pytest.raises(AssertionError):  # noqa: PT012  # any of them may raise
         for request_id, status, data in replies:
             action = {3: "stream", 4: "$cancel"}.get(request_id, "act")
             told = {"errors": [], "data": data, "action": action, "route": "", "status": status}

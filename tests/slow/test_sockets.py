@@ -1,4 +1,4 @@
-"""Real sockets: uvicorn in a thread and `websockets` clients, in every WebSocket implementation that uvicorn has."""
+"""Real sockets: uvicorn in a thread with `websockets` clients, for each of uvicorn's WebSocket implementations."""
 
 import asyncio
 import contextlib
@@ -28,9 +28,9 @@ from wsaction.handlers import AsyncAPIActionHandler
 from wsaction.limits import Limits
 from wsaction.routing import path
 
-WAIT = 10.0  # seconds that a test waits at most, for anything
+WAIT = 10.0  # seconds that a test waits at most
 
-# uvicorn's older implementation stands on what `websockets` calls legacy, and says so.
+# uvicorn's older implementation uses the legacy API of `websockets`, which warns.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The .websockets. implementation is deprecated"),
     pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning"),
@@ -54,12 +54,12 @@ Serve = Callable[..., Server]
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """The client's loop; the server has its own."""
+    """The event loop of the client; the server has its own."""
     return "asyncio"
 
 
 class Ends:
-    """The codes of the connections that ended, to be waited for from another thread."""
+    """The close codes of ended connections; another thread can wait for them."""
 
     def __init__(self) -> None:
         self.codes: list[int] = []
@@ -185,7 +185,7 @@ async def test_a_handler_slower_than_the_servers_pings_keeps_its_socket(serve: S
     server = serve(WSAction([path("", Room.as_asgi())]), ws=ws, **PINGS)
     async with server.connect("/") as client:
         await send(client, "sleep", "", 1, data=0.8)
-        for request_id in range(2, 8):  # what lies unread keeps pongs unread too
+        for request_id in range(2, 8):  # unread frames keep pongs unread too
             await send(client, "sleep", "", request_id, data=0)
         assert [(await receive(client))["request_id"] for _ in range(7)] == [1, 2, 3, 4, 5, 6, 7]
 
@@ -203,7 +203,7 @@ async def test_a_handler_slower_than_many_pings_of_both_keeps_its_socket(serve: 
 
 
 async def test_and_one_that_is_awaited_by_its_reader_does_not(serve: Serve) -> None:
-    """That the test above would notice."""
+    """The test above would notice such an app."""
 
     async def naive(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -241,7 +241,7 @@ async def test_a_client_that_does_not_read_is_closed_and_let_go(serve: Serve, ws
         await ends.reach(1)
         client.transport.abort()
     assert ends.codes == [1013]
-    if ws != "websockets":  # whose own tasks wait ten seconds for a close frame
+    if ws != "websockets":  # its tasks wait ten seconds for a close frame
         await tasks_are_down_to(server, tasks)
 
 
@@ -262,11 +262,11 @@ async def test_a_server_that_shuts_down_cancels_what_runs(serve: Serve, ws: str)
     assert ends.codes == [1012]
 
 
-# ------------------------------------------------------------------------------------------------ nothing is left
+# ------------------------------------------------------------------------------------------------ leaks
 
 
 async def tasks_are_down_to(server: Server, count: int) -> None:
-    """Waits until no more tasks than that are on the server's loop."""
+    """Waits until the server's loop has at most this many tasks."""
 
     def wait() -> int:
         deadline = time.monotonic() + WAIT
@@ -278,17 +278,17 @@ async def tasks_are_down_to(server: Server, count: int) -> None:
 
 
 async def one_client(server: Server, number: int) -> None:
-    """Opens, uses and drops one connection, each in another way."""
+    """Opens, uses and drops one connection, in a way that depends on its number."""
     options = {"compression": None, "ping_interval": None, "open_timeout": WAIT, "close_timeout": WAIT}
     async with server.connect("/ws/blue/", **options) as client:
         way = number % 5
         await send(client, "echo", f"{number % 7}/", number)
         await receive(client)
-        if way == 1:  # with an action under way, others behind it, and a reply that nobody reads
+        if way == 1:  # with a running action, queued frames and an unread reply
             for request_id in range(3):
                 await send(client, "wait", "a/", request_id)
             await send(client, "echo", "b/", 9)
-        elif way == 2:  # with a flood on its way
+        elif way == 2:  # during a flood
             for _ in range(20):
                 await send(client, "large", "", data=1_000)
         elif way == 3:  # a thread
@@ -313,7 +313,7 @@ async def many_clients(server: Server, ends: Ends, count: int) -> None:
 
 
 def alive() -> Counter[str]:
-    """How many objects there are that a connection is made of."""
+    """The number of objects of each type that a connection consists of."""
     for _ in range(3):
         gc.collect()
     kinds = (Connection, Session, Frame, Room, Waiting, asyncio.Task, asyncio.Event)
@@ -321,7 +321,7 @@ def alive() -> Counter[str]:
 
 
 def resident() -> int:
-    """This process's memory in bytes, its peak where the system tells no more."""
+    """The memory of this process in bytes, or its peak if the system provides only that."""
     with contextlib.suppress(OSError), open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # proc
         return int(file.read().split()[1]) * resource.getpagesize()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -329,15 +329,15 @@ def resident() -> int:
 
 @pytest.mark.slow
 async def test_connections_that_are_dropped_leave_nothing_behind(serve: Serve) -> None:
-    """Ten thousand of them, of each implementation, below."""
+    """The test below repeats this with ten thousand connections."""
     ends = Ends()
     app = WSAction([path("ws/<room>/", Room.as_asgi(ends=ends))])
     server = serve(app, ws="wsaction.server:DrainingProtocol")
     await many_clients(server, ends, 50)  # warm up: caches, threads
     before, objects = alive(), len(gc.get_objects())
     await many_clients(server, ends, 300)
-    assert not alive() - before  # what other tests left, as in the tracebacks of their parameters, is in both
-    assert len(gc.get_objects()) - objects < 300  # less than one for each connection
+    assert not alive() - before  # objects that other tests left count in both
+    assert len(gc.get_objects()) - objects < 300  # less than one per connection
     assert len(ends.codes) == 350
 
 
@@ -345,7 +345,7 @@ async def test_connections_that_are_dropped_leave_nothing_behind(serve: Serve) -
 @pytest.mark.timeout(300)
 @every_implementation
 async def test_thousands_of_connections_leave_nothing_behind(serve: Serve, ws: str) -> None:
-    """Ten thousand of them under what `wsaction run` serves with."""
+    """Ten thousand connections with the protocol of `wsaction run`."""
     ends, number = Ends(), 10_000 if ws.startswith("wsaction.") else 3_000
     server = serve(WSAction([path("ws/<room>/", Room.as_asgi(ends=ends))]), ws=ws)
     await many_clients(server, ends, 1_000)

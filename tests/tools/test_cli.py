@@ -443,7 +443,7 @@ def test_codegen_of_javascript_names_the_extra_that_is_missing(monkeypatch: pyte
 
 def test_wrong_use_of_codegen_of_javascript() -> None:
     result = run("codegen", "javascript", QUICKSTART, "-o", "client.ts")
-    assert (result.exit_code, "client.ts does not end in .js or .mjs" in result.stderr) == (2, True)
+    assert (result.exit_code, "client.ts must end in .js or .mjs" in result.stderr) == (2, True)
     assert run("codegen", "javascript", QUICKSTART, "--check").exit_code == 2
 
 
@@ -477,10 +477,10 @@ def test_codegen_of_a_connection_that_is_a_regex() -> None:
     [
         (
             [*EVERYTHING],
-            "the app has 5 connections; say which one with --path: '', 'ws/{tenant}/', 'alone/', 'hidden/', 'x.y'",
+            "the app has 5 connections of wsaction; choose one with --path: '', 'ws/{tenant}/', 'alone/', 'hidden/'",
         ),
-        ([*EVERYTHING, "--path", "nowhere/"], "there is no connection 'nowhere/'; there are '', 'ws/{tenant}/'"),
-        ([QUICKSTART, "--check"], "--check compares with a file; say which one with -o FILE"),
+        ([*EVERYTHING, "--path", "nowhere/"], "the app has no connection 'nowhere/'; it has '', 'ws/{tenant}/'"),
+        ([QUICKSTART, "--check"], "--check needs a file to compare with; set it with -o FILE"),
         ([QUICKSTART, "-o", "/"], "is a directory"),
         ([], "Missing argument 'MODULE:APP'"),
     ],
@@ -498,7 +498,7 @@ def test_an_app_without_a_connection_of_ours(tmp_path: Path) -> None:
     result = run("codegen", "typescript", "cli_empty:app", "--app-dir", str(tmp_path))
     assert "the app has 0 connections" in result.stderr
     result = run("codegen", "typescript", "cli_empty:app", "--app-dir", str(tmp_path), "--path", "ws/")
-    assert "there is no connection 'ws/'; there are none" in result.stderr
+    assert "the app has no connection 'ws/'; it has none" in result.stderr
     assert run("check", "cli_empty:app", "--app-dir", str(tmp_path)).stdout == "0 errors, 0 warnings\n"
     sys.modules.pop("cli_empty")
 

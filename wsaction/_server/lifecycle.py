@@ -1,4 +1,4 @@
-"""The life of one connection: handshake, frames, end."""
+"""Serves one connection: the handshake, the frames and the close."""
 
 import asyncio
 import logging
@@ -56,20 +56,21 @@ logger = logging.getLogger("wsaction")
 
 
 class RootView(View, Protocol):
-    """A view that a connection can be served by."""
+    """A view with a route table, so that it can serve a connection."""
 
     @property
     def table(self) -> RouteTable: ...
 
 
 async def serve(view: RootView, scope: Any, receive: Receive, send: Send, runtime: Runtime) -> None:
-    """Serves one ASGI connection by a view: a WebSocket from handshake to end, 426 for HTTP, and lifespan events.
+    """Serves one ASGI connection: a WebSocket until it closes, 426 for HTTP, and lifespan events.
 
-    An enclosing app's runtime, where the scope has one, goes before ``runtime``. Raises nothing on what a client does.
+    If an enclosing app has put its runtime into the scope, that is used instead of ``runtime``. Nothing that a client
+    does raises an exception.
     """
     if scope["type"] == "lifespan":
         await _answer_lifespan(receive, send, runtime)
-    elif RUNTIME_KEY not in scope and await refuse_host(scope, receive, send, runtime):  # else the app has asked
+    elif RUNTIME_KEY not in scope and await refuse_host(scope, receive, send, runtime):  # else the app has checked
         return
     elif scope["type"] == "http":
         await upgrade_required(send)
@@ -89,34 +90,36 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
     try:
         async with asyncio.timeout(limits.action_timeout) as deadline:
             consumer, dispatcher, gate = await _open(view, scope, connection, runtime)
-    except (Exception, asyncio.CancelledError) as exc:  # whatever a hook raises becomes an answer
+    except (Exception, asyncio.CancelledError) as exc:  # an exception of any hook refuses the handshake
         connection.peer_disconnected(NO_CLOSE_FRAME)
-        _forget(scope, runtime)
+        _end_subscriptions(scope, runtime)
         scope.pop(SESSION_KEY, None)
-        _unless_cancelled(exc)
-        cause = _too_slow(limits) if deadline.expired() else exc
+        _raise_own_cancellation(exc)
+        cause = _handshake_timeout(limits) if deadline.expired() else exc
         error = to_api_error(cause, what=f"the handshake of {scope['path']}", debug=runtime.debug)
         if (bound := bound_in(error.ctx)) is not None:
             connection.on_limit(*bound)
         await refuse(scope, send, error, runtime, subprotocol=subprotocol)
         return
-    del deadline  # nothing is kept that an open connection does not need
+    del deadline  # an open connection does not need it, and would keep its memory
     if (socket := (scope.get("extensions") or {}).get(SOCKET_EXTENSION)) is not None:
-        socket.carry(connection)
+        socket.attach(connection)
     code = 1006
     try:
         if connection.closing is not None:  # connect() closed it
             code, reason = connection.closing
-            await refuse(scope, send, _refusal(code, reason), runtime, connection.closing, subprotocol=subprotocol)
+            await refuse(
+                scope, send, _refusal_error(code, reason), runtime, connection.closing, subprotocol=subprotocol
+            )
         elif await _accept(send, subprotocol):
             code = await _serve_frames(consumer, connection, dispatcher, gate, runtime)
     finally:
-        if connection.closing is not None:  # by us, as we are cancelled
+        if connection.closing is not None:  # the server closed it as this task was cancelled
             code, _ = connection.closing
-        connection.peer_disconnected(code)  # unless it has been told already: it never began
-        _forget(scope, runtime)
+        connection.peer_disconnected(code)  # no effect if the connection has ended already
+        _end_subscriptions(scope, runtime)
         try:
-            await _say_goodbye(consumer, code, connection)
+            await _call_disconnect(consumer, code, connection)
         finally:
             scope.pop(SESSION_KEY, None)
             if connection in (accepted := runtime.here.connections):
@@ -124,8 +127,8 @@ async def _serve_websocket(view: RootView, scope: Any, receive: Receive, send: S
                 runtime.hooks.call("on_disconnect", consumer, code)
 
 
-def _forget(scope: Any, runtime: Runtime) -> None:
-    """Ends what others know of a connection; it may still publish, in ``disconnect()``."""
+def _end_subscriptions(scope: Any, runtime: Runtime) -> None:
+    """Ends the connection's subscriptions and forgets its user; ``disconnect()`` may still publish."""
     if (session := scope.get(SESSION_KEY)) is not None:
         runtime.here.forget(session)
 
@@ -133,9 +136,9 @@ def _forget(scope: Any, runtime: Runtime) -> None:
 async def _open(
     view: RootView, scope: Any, connection: Connection, runtime: Runtime
 ) -> tuple[Any, Dispatcher, AuthenticationGate | None]:
-    """Decides a handshake; returns the root's instance for this connection, the dispatcher of its frames, and the gate
-    of it that has an alarm."""
-    root, hooks = view.table.root, runtime.hooks
+    """Runs all checks of the handshake. Returns the consumer, the dispatcher for its frames, and the gate to watch."""
+    root = view.table.root
+    hooks = runtime.hooks
     consumer = root.instance()
     consumer.consumer, consumer.mounted, consumer.scope, consumer.connection = consumer, root, scope, connection
     if hooks.has("on_limit"):
@@ -148,14 +151,16 @@ async def _open(
     if runtime.debug:
         dispatcher = BlockingWatch(dispatcher, runtime.blocking)
     gate: AuthenticationGate | None = None
-    users, is_awaited = runtime.here.users, False
+    users = runtime.here.users
+    is_awaited = False
     await users.listening()
     runtime.here.serves = True
-    with users.arrival(session):  # already, so that disconnect_user() does not miss who is about to be accepted
+    with users.arrival(session):  # so that disconnect_user() reaches a connection that is about to be accepted
         if runtime.authenticator is not None:
             state = await runtime.authenticator.open(scope, connection.limits.auth_timeout)
             is_awaited = state.awaited
-            arriving, refreshed = partial(users.arrival, session), partial(recheck, session)
+            arriving = partial(users.arrival, session)
+            refreshed = partial(recheck, session)
             gate = AuthenticationGate(state, dispatcher, connection, arriving, refreshed, debug=runtime.debug)
             dispatcher = gate
     if hooks.has("on_action"):
@@ -164,7 +169,7 @@ async def _open(
     if runtime.here.draining:
         raise ShuttingDown
     session.group = await join_group(session, hears=not is_awaited)
-    if session.revised:  # since it was asked, perhaps
+    if session.revised:  # permissions may have changed since the first check
         await may_connect(session)
     with users.arrival(session):
         await require(consumer, "connect")
@@ -178,11 +183,11 @@ async def _serve_frames(
     gate: AuthenticationGate | None,
     runtime: Runtime,
 ) -> int:
-    """Serves an accepted connection to its end; gives the close code."""
+    """Serves an accepted connection until it closes. Returns the close code."""
     runtime.here.connections.add(connection)
     runtime.hooks.call("on_connect", consumer)
     try:
-        if runtime.here.draining:  # since it was asked above
+        if runtime.here.draining:  # a drain may have begun since `_open` checked
             connection.close(1012, RESTARTING)
         if gate is not None:
             gate.watch()
@@ -193,7 +198,7 @@ async def _serve_frames(
 
 
 async def _accept(send: Send, subprotocol: str | None) -> bool:
-    """Accepts the handshake and says whether the peer is still there."""
+    """Accepts the handshake. Returns False if the client has gone."""
     try:
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
     except Exception as exc:
@@ -203,11 +208,11 @@ async def _accept(send: Send, subprotocol: str | None) -> bool:
 
 
 async def refuse_host(scope: Any, receive: Receive, send: Send, runtime: Runtime) -> bool:
-    """Whether a request is for a host that is not served here; then it was answered 403."""
-    if (why := runtime.hosts.refusal(scope)) is None:
+    """Answers 403 and returns True if the request's Host header is not allowed."""
+    if (reason := runtime.hosts.refusal(scope)) is None:
         return False
-    logger.warning("%s %s refused: %s", scope["type"], one_line(scope["path"]), why)
-    error = PermissionDenied(why if runtime.debug else "This host is not served here.")
+    logger.warning("%s %s refused: %s", scope["type"], one_line(scope["path"]), reason)
+    error = PermissionDenied(reason if runtime.debug else "This server does not serve the requested host.")
     if scope["type"] == "http":
         await _answer_text(send, 403, f"{error.msg}\n".encode(), [])
     elif (await receive())["type"] == "websocket.connect":
@@ -216,41 +221,43 @@ async def refuse_host(scope: Any, receive: Receive, send: Send, runtime: Runtime
 
 
 def _check_origin(scope: Any, runtime: Runtime) -> None:
-    """Raises `PermissionDenied` for a foreign Origin."""
-    if (why := runtime.origins.refusal(scope)) is not None:
-        logger.warning("handshake of %s refused: %s", one_line(scope["path"]), why)
-        raise PermissionDenied(why if runtime.debug else "This Origin may not connect here.")
+    """Raises `PermissionDenied` if the request's Origin header is not allowed."""
+    if (reason := runtime.origins.refusal(scope)) is not None:
+        logger.warning("handshake of %s refused: %s", one_line(scope["path"]), reason)
+        raise PermissionDenied(reason if runtime.debug else "Pages of this origin may not connect.")
 
 
-def _too_slow(limits: Limits) -> APIError:
+def _handshake_timeout(limits: Limits) -> APIError:
     seconds = limits.action_timeout
     ctx = {"limit": "action_timeout", "value": seconds}
     return ActionTimeout(f"The handshake took longer than {seconds:g} s.", ctx)
 
 
-def _refusal(code: int, reason: str) -> APIError:
-    """What the handshake is answered where ``connect()`` closed: the status that its close code stands for."""
-    if code == TRY_AGAIN_LATER:  # by sending more than the outbox holds
+def _refusal_error(code: int, reason: str) -> APIError:
+    """The error for a handshake whose ``connect()`` closed the connection, by the close code."""
+    if code == TRY_AGAIN_LATER:  # connect() sent more than the outbox holds
         return Busy(reason or None)
     return NotAuthenticated(reason or None) if code == NOT_AUTHENTICATED else PermissionDenied(reason or None)
 
 
-async def _say_goodbye(consumer: "AsyncAPIConsumer", code: int, connection: Connection) -> None:
-    now, most = asyncio.get_running_loop().time(), connection.limits.drain_timeout
-    what = f"{type(consumer).__name__}.disconnect({code})"
+async def _call_disconnect(consumer: "AsyncAPIConsumer", code: int, connection: Connection) -> None:
+    now = asyncio.get_running_loop().time()
+    seconds = connection.limits.drain_timeout
+    call = f"{type(consumer).__name__}.disconnect({code})"
     try:
-        async with asyncio.timeout_at(min(connection.end_by, now + most)) as deadline:
+        async with asyncio.timeout_at(min(connection.end_by, now + seconds)) as deadline:
             await consumer.disconnect(code)
-    except (Exception, asyncio.CancelledError) as exc:  # it is over: there is nobody to tell but the log
-        _unless_cancelled(exc)
-        late = deadline.expired()
-        logger.error("%s %s", what, f"took too long; drain_timeout is {most} s" if late else "failed", exc_info=exc)
-        if late:
-            connection.on_limit("drain_timeout", most)
+    except (Exception, asyncio.CancelledError) as exc:  # the client has gone, so the error can only be logged
+        _raise_own_cancellation(exc)
+        if deadline.expired():
+            logger.error("%s took too long; drain_timeout is %s s", call, seconds, exc_info=exc)
+            connection.on_limit("drain_timeout", seconds)
+        else:
+            logger.error("%s failed", call, exc_info=exc)
 
 
-def _unless_cancelled(exc: BaseException) -> None:
-    """Raises a cancellation that is ours; that of something which a hook awaited is an error like any other."""
+def _raise_own_cancellation(exc: BaseException) -> None:
+    """Raises ``exc`` if this task is being cancelled. Otherwise a task that a hook awaited was: an ordinary error."""
     if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
         raise exc
 
@@ -264,8 +271,10 @@ async def refuse(
     *,
     subprotocol: str | None = None,
 ) -> None:
-    """Refuses a handshake: with an HTTP status and the errors as JSON, or, if the app says so, by accepting and closing
-    it, with ``closing`` or the code that the error stands for."""
+    """Refuses a handshake with an HTTP status and the errors as JSON.
+
+    With ``accept_refused``, accepts it and closes it at once, with ``closing`` or the code and message of the error.
+    """
     if runtime.accept_refused:
         if await _accept(send, subprotocol or choose(None, (), scope.get("subprotocols") or ())[1]):
             await send_close(send, *(closing or (_close_code(error), error.msg)))
@@ -282,7 +291,7 @@ async def refuse(
 
 
 def _close_code(error: APIError) -> int:
-    """4401 for 401, 4404 for 404; 1012 where the server is being stopped, 1011 for its own faults."""
+    """4401 for 401, 4404 for 404; 1012 if the server is stopping, 1011 for other server errors."""
     if error.status < 500:
         return code_for_status(error.status)
     return SERVICE_RESTART if isinstance(error, ShuttingDown) else INTERNAL_ERROR
@@ -293,21 +302,21 @@ async def _answer_http(send: Send, error: APIError) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if isinstance(wait := (error.ctx or {}).get("retry_after"), int | float):
-        headers.append((b"retry-after", str(math.ceil(wait)).encode()))  # in whole seconds there
+    if isinstance(seconds := (error.ctx or {}).get("retry_after"), int | float):
+        headers.append((b"retry-after", str(math.ceil(seconds)).encode()))  # the header takes whole seconds
     await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
 
 
 async def upgrade_required(send: Send) -> None:
-    """Answers an HTTP request with 426: what is here speaks WebSocket."""
+    """Answers an HTTP request with 426 Upgrade Required."""
     headers = [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
     await _answer_text(send, 426, b"This address speaks WebSocket (wsaction.v1).\n", headers)
 
 
 async def _answer_text(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-    told = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": [*told, *headers]})
+    described = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*described, *headers]})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -322,7 +331,7 @@ async def _answer_lifespan(receive: Receive, send: Send, runtime: Runtime) -> No
 
 
 class HooksGate(Gate):
-    """Calls the app's ``on_action`` hooks for each frame that was answered."""
+    """Calls the app's ``on_action`` hooks for each answered frame."""
 
     __slots__ = ("_session",)
 
@@ -339,14 +348,14 @@ class HooksGate(Gate):
                 self._call_hooks(frame, time.perf_counter() - started)
 
     def _call_hooks(self, frame: Frame, seconds: float) -> None:
-        call: Call | None = getattr(frame, "call", None)  # None: it is malformed, `$auth`, or could not be routed
+        call: Call | None = getattr(frame, "call", None)  # None for a malformed frame, `$auth` or an unknown route
         info = ActionInfo(
             consumer=self._session.consumer,
             handler=None if call is None or not call.found else call.mounted.handler_class.__name__,
             action=call.plan.name if call is not None else "$auth" if frame.action == "$auth" else None,
             route=frame.route,
             request_id=frame.request_id,
-            status=frame.status or Cancelled.code[0],  # None: the connection has ended
+            status=frame.status or Cancelled.code[0],  # None if the connection has closed
             seconds=seconds,
         )
         self._session.runtime.hooks.call("on_action", info)

@@ -1,4 +1,4 @@
-"""What the connections of one app share."""
+"""State that all connections of an app share, per event loop, and draining."""
 
 import asyncio
 import logging
@@ -35,31 +35,31 @@ if TYPE_CHECKING:
 __all__ = ("RESTARTING", "Runtime", "drain_all", "on_loop", "on_loops")
 
 RESTARTING = "the server is restarting"
-HAND_OVER_TIMEOUT = 10.0  # seconds that another event loop may take for what it is given
+HAND_OVER_TIMEOUT = 10.0  # seconds to wait for work that another event loop runs
 
 logger = logging.getLogger("wsaction")
 
 
-def _no_thread(most: int) -> None:
-    """Says why the frame under way was too late, which has waited for a thread: by ``max_threads``, and unrun."""
+def _report_no_thread(max_threads: int) -> None:
+    """Replaces the timeout of a frame that waited for a thread in vain: 503 `Busy`, since nothing of it was run."""
     if (frame := current_frame.get()) is not None and isinstance(frame.error, ActionTimeout):
-        ctx = {"limit": "max_threads", "value": most}
-        frame.fail(Busy(f"No thread was free in time; max_threads is {most}.", ctx))
+        ctx = {"limit": "max_threads", "value": max_threads}
+        frame.fail(Busy(f"No thread was free in time; max_threads is {max_threads}.", ctx))
 
 
 class LoopState:
-    """What belongs to one event loop."""
+    """The state of an app on one event loop."""
 
     __slots__ = ("connections", "draining", "flusher", "hub", "serves", "threads", "users")
 
     def __init__(self, limits: Limits, users: Users) -> None:
-        self.threads = Threads(limits.max_threads, partial(_no_thread, limits.max_threads))
-        self.connections: set[Connection] = set()  # those that were accepted and whose `disconnect()` has not run
+        self.threads = Threads(limits.max_threads, partial(_report_no_thread, limits.max_threads))
+        self.connections: set[Connection] = set()  # accepted, and `disconnect()` has not finished
         self.draining = False
-        self.serves = False  # whether connections are served here, or are about to be
+        self.serves = False  # whether connections are served on this loop, or will be
         self.flusher = Flusher()
         self.users = users
-        self.hub: Hub | None = None  # made when somebody subscribes or publishes first
+        self.hub: Hub | None = None  # created at the first use of `Runtime.hub`
 
     def leave(self, connection: Subscriber, topic: str, route: str) -> None:
         """Ends a subscription, if there is one."""
@@ -67,16 +67,16 @@ class LoopState:
             self.hub.leave(connection, topic, route)
 
     def hold(self, connection: Subscriber, topic: str, route: str) -> Callable[[], None]:
-        """Keeps back what a subscription is told until what this returns is called; see `Hub.hold`."""
+        """Holds back a subscription's events until the returned function is called; see `Hub.hold`."""
         return (lambda: None) if self.hub is None else self.hub.hold(connection, topic, route)
 
     def resync(self, connection: Subscriber, routes: Collection[str] | None) -> None:
-        """Tells a connection that it missed something of these routes; None: of all that it is subscribed to."""
+        """Sends ``$resync`` for the connection's subscriptions to these routes; None: to all its routes."""
         if self.hub is not None:
             self.hub.resync(connection, routes)
 
     def forget(self, session: "Session") -> None:
-        """Ends all subscriptions of a connection, which has ended, and forgets whose it was."""
+        """Ends all subscriptions of a closed connection and forgets its user."""
         for topic, route in tuple(session.grants):
             release(session, topic, route)
         self.users.forget(session)
@@ -87,10 +87,11 @@ class LoopState:
 
 
 class Runtime:
-    """The bounds, policies, hooks, threads, connections and subscriptions of an app.
+    """The limits, policies, hooks, threads, connections and subscriptions of an app.
 
-    One made without arguments is what a consumer served on its own gets. An app that is used on several event loops has
-    threads, connections and a hub of their own in each. ``layer`` None: events stay within the loop.
+    A consumer that is served without an app gets a runtime with the defaults. An app that runs on several event loops
+    has separate threads, connections and subscriptions on each (`LoopState`). If ``layer`` is None, events reach only
+    the subscribers of their own loop.
     """
 
     def __init__(
@@ -111,121 +112,125 @@ class Runtime:
         self.limits = limits or Limits()
         self.origins = origins or OriginPolicy()
         self.hosts = hosts or HostPolicy()
-        self.authenticator = authenticator  # None: the app has no classes of its own
+        self.authenticator = authenticator  # None: the app sets no authentication_classes
         self.middleware = tuple(middleware)
         self.exception_handlers = exception_handlers or {}
         self.hooks = hooks or HookList()
-        self.layer, self.user_id = layer, user_id
-        self.accept_refused = accept_refused  # whether a refused handshake is accepted and closed, 44xx
+        self.layer = layer
+        self.user_id = user_id
+        self.accept_refused = accept_refused  # whether a refused handshake is accepted and then closed
         self.debug = debug
-        self.blocking: set[str] = set()  # actions that were told of, in debug mode, for blocking the event loop
-        self.app: Any = None  # the `WSAction` whose it is; None for a consumer served on its own
+        self.blocking: set[str] = set()  # actions that blocked the loop and were logged; in debug mode only
+        self.app: Any = None  # the `WSAction`; None for a consumer served without an app
         self.dependency_overrides: dict[Callable[..., Any], Callable[..., Any]] = {}
-        self._warned = self._is_alone = False
-        self._here: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopState] = WeakKeyDictionary()
+        self._warned_of_workers = False
+        self._warned_unserved = False
+        self._loop_states: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopState] = WeakKeyDictionary()
         _runtimes.add(self)
 
     @property
     def here(self) -> LoopState:
-        """What belongs to the running event loop."""
+        """The state of the running event loop, created at first use."""
         loop = asyncio.get_running_loop()
-        if (here := self._here.get(loop)) is None:
+        if (here := self._loop_states.get(loop)) is None:
             note_process(loop)
             users = Users(lambda: self.hub, self.user_id, shared=self.layer is not None)
-            here = self._here[loop] = LoopState(self.limits, users)
+            here = self._loop_states[loop] = LoopState(self.limits, users)
         return here
 
     @property
     def threads(self) -> Threads:
-        """Where sync functions run; to be asked for on the loop."""
+        """The threads that run sync functions. Must be read on the event loop."""
         return self.here.threads
 
     @property
     def hub(self) -> Hub:
-        """The subscriptions of the running event loop, made at first use."""
+        """The topics and subscriptions of the running event loop, created at first use."""
         here = self.here
         if here.hub is None:
             self.warn_of_workers()
             on_event = partial(self.hooks.call, "on_event") if self.hooks.has("on_event") else None
-            on_pending_invalidation = partial(self.hooks.call, "on_unpublished")
-            here.hub = Hub(
-                self.layer or MemoryLayer(), on_event=on_event, on_pending_invalidation=on_pending_invalidation
-            )
+            on_unpublished = partial(self.hooks.call, "on_unpublished")
+            here.hub = Hub(self.layer or MemoryLayer(), on_event=on_event, on_pending_invalidation=on_unpublished)
         return here.hub
 
     def warn_of_workers(self) -> None:
-        """Warns, once, where there are several workers and no layer between them."""
-        if not self._warned and isinstance(self.layer, MemoryLayer | None):
-            self._warned = True
+        """Logs a warning, once, if several workers serve the app without a layer."""
+        if not self._warned_of_workers and isinstance(self.layer, MemoryLayer | None):
+            self._warned_of_workers = True
             warn_of_workers()
 
     async def where_served(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Does something on the event loops of this process that serve this app: here where this is one, or where there
-        is none; then a warning says, once, that nobody is reached without a layer.
+        """Runs ``work`` on the event loops of this process that serve the app.
 
-        Raises what it raises, `LayerUnavailable` where a loop takes longer than 10 s or ends meanwhile.
+        If the running loop serves it, runs ``work`` there only. If no loop does, runs it on the running loop, and logs
+        once that no client is reached unless the app has a layer. Raises what ``work`` raises, and `LayerUnavailable`
+        if another loop takes longer than 10 s or ends meanwhile.
         """
-        here = self._here.get(asyncio.get_running_loop())
+        here = self._loop_states.get(asyncio.get_running_loop())
         if here is not None and here.serves:
             await work()
-        elif serving := [loop for loop in self._running() if self._here[loop].serves]:
+        elif serving := [loop for loop in self._running_loops() if self._loop_states[loop].serves]:
             await on_loops(serving, work)
         else:
             await work()
-            if not self._is_alone and isinstance(self.layer, MemoryLayer | None):
-                self._is_alone = True
+            if not self._warned_unserved and isinstance(self.layer, MemoryLayer | None):
+                self._warned_unserved = True
                 logger.warning(
-                    "process %s serves nobody, and what it publishes reaches no other one without a layer: give the "
-                    "app one, WSAction(..., layer=RedisLayer('redis://...')) of wsaction.layers.redis", os.getpid()
-                )  # fmt: skip
+                    "process %s serves no connections, and without a layer its events reach no other process. Set "
+                    "WSAction(..., layer=RedisLayer('redis://...')), which is in wsaction.layers.redis.",
+                    os.getpid(),
+                )
 
-    def _running(self) -> list[asyncio.AbstractEventLoop]:
-        loops = [ref() for ref in self._here.keyrefs()]
+    def _running_loops(self) -> list[asyncio.AbstractEventLoop]:
+        loops = [ref() for ref in self._loop_states.keyrefs()]
         return [loop for loop in loops if loop is not None and loop.is_running() and not is_over(loop)]
 
     async def close(self) -> None:
-        """Ends the hub of the running event loop, if it has one: who is subscribed is told nothing more."""
+        """Stops serving on the running event loop: no more events are delivered, and the layer is closed."""
         self.here.serves = False
         await self.here.users.stop()
         if self.here.hub is not None:
             await self.here.hub.close()
 
     def reopen(self) -> None:
-        """Takes connections again, after a drain or `close`: the app is started anew."""
+        """Takes connections again after `drain` or `close`, as an app does when it starts again."""
         here = self.here
-        here.draining, here.serves = False, True
+        here.draining = False
+        here.serves = True
         if here.hub is not None and here.hub.is_closed:
             here.hub = None
 
     async def drain(self) -> None:
-        """Ends all connections of this loop within ``drain_timeout``; see `wsaction.applications.WSAction.drain`."""
-        here, loop = self.here, asyncio.get_running_loop()
+        """Closes all connections of this loop within ``drain_timeout``; see `wsaction.applications.WSAction.drain`."""
+        here = self.here
         here.draining = True
+        loop = asyncio.get_running_loop()
         seconds = self.limits.drain_timeout
         end_by = loop.time() + seconds
         for connection in here.connections:
             connection.drain(end_by)
         pause = min(LONGEST_PAUSE, seconds / 4 / (1 + len(here.connections) / BATCH))
         while here.connections and (left := end_by - seconds / 5 - loop.time()) > 0:
-            idle = [one for one in here.connections if not one.is_closed and not one.busy]
+            idle = [connection for connection in here.connections if not (connection.is_closed or connection.busy)]
             random.shuffle(idle)
             for connection in idle[:BATCH]:
                 connection.close(1012, RESTARTING)
             await asyncio.sleep(min(left, random.uniform(0.5, 1.5) * pause))  # noqa: S311  # jitter, no secret
-        for connection in list(here.connections):  # what still runs has had its time
+        for connection in list(here.connections):  # those with actions that still run are out of time
             connection.close(1012, RESTARTING)
-        while here.connections and loop.time() < end_by:  # noqa: ASYNC110  # each ends on its own, once
+        while here.connections and loop.time() < end_by:  # noqa: ASYNC110  # there is no single event to wait for
             await asyncio.sleep(pause / 5)
         if here.connections:
-            logger.error("%s connections had not ended after drain_timeout, %g s", len(here.connections), seconds)
+            logger.error("%s connections are still open after drain_timeout, %g s", len(here.connections), seconds)
 
 
-BATCH = 50  # connections that are closed at once, so that their clients do not come back all together
-LONGEST_PAUSE = 0.05  # seconds between two batches, and until what runs is looked at again
+BATCH = 50  # connections closed together; batches keep their clients from reconnecting all at once
+LONGEST_PAUSE = 0.05  # seconds between two batches
 
 
 async def on_loops(loops: Sequence[asyncio.AbstractEventLoop], work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """`on_loop`, of several; where a unit of work is under way in this task, once that is committed."""
+    """Runs ``work`` on each loop by `on_loop`. If this task has an open unit of work, waits for its commit first."""
     if (unit := own_unit()) is None:
         for loop in loops:
             await on_loop(loop, work)
@@ -236,32 +241,32 @@ async def on_loops(loops: Sequence[asyncio.AbstractEventLoop], work: Callable[[]
 
 
 async def on_loop(loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Has something done on another event loop, which runs in another thread, and waits for it.
+    """Runs ``work`` on an event loop of another thread and waits for its end.
 
-    Raises what it raises, `LayerUnavailable` where that takes longer than 10 s, as where the loop ends meanwhile, and
-    at once where it has ended or this process was forked from the one that it runs in.
+    Raises what ``work`` raises. Raises `LayerUnavailable` if the loop takes longer than 10 s, as it does if it ends
+    meanwhile, and at once if the loop has ended or belongs to the parent that this process was forked from.
     """
-    given = work()
-    coroutine = _handed_over(given)
+    awaitable = work()
+    coroutine = _run_handed_over(awaitable)
     try:
         if is_over(loop):
             raise RuntimeError("no event loop of this process")
         done = asyncio.run_coroutine_threadsafe(coroutine, loop)
-    except RuntimeError as exc:  # it may have been closed just now
+    except RuntimeError as exc:  # the loop may have been closed since the check
         coroutine.close()
-        given.close()
-        raise LayerUnavailable("The event loop that serves the app has ended, or is another process's.") from exc
+        awaitable.close()
+        raise LayerUnavailable("The event loop that serves the app has ended, or belongs to another process.") from exc
     try:
         async with asyncio.timeout(HAND_OVER_TIMEOUT) as deadline:
             await asyncio.wrap_future(done)
     except TimeoutError:
         if not deadline.expired():
             raise
-        msg = f"The event loop that serves the app did not do it within {HAND_OVER_TIMEOUT:g} s."
+        msg = f"The event loop that serves the app did not answer within {HAND_OVER_TIMEOUT:g} s."
         raise LayerUnavailable(msg, uncertain=True) from None
 
 
-async def _handed_over(work: Coroutine[Any, Any, None]) -> None:
+async def _run_handed_over(work: Coroutine[Any, Any, None]) -> None:
     handed_over.set(asyncio.current_task())
     await work
 
@@ -270,6 +275,6 @@ _runtimes: "WeakSet[Runtime]" = WeakSet()
 
 
 async def drain_all() -> None:
-    """Drains every app of this process that has served on this event loop."""
+    """Drains every app that has state on the running event loop."""
     loop = asyncio.get_running_loop()
-    await asyncio.gather(*(runtime.drain() for runtime in list(_runtimes) if loop in runtime._here))
+    await asyncio.gather(*(runtime.drain() for runtime in list(_runtimes) if loop in runtime._loop_states))

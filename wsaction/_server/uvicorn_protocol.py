@@ -1,15 +1,18 @@
-"""uvicorn's WebSocket protocol, made fair: the ground that `wsaction.server` stands on.
+"""uvicorn's WebSocket protocol with fair scheduling and bounded memory; `wsaction.server` uses it.
 
-What is bounded by `wsaction.limits.Limits` begins where a server hands over a message. Below that, uvicorn parses all
-that one read brought, up to 256 KiB, in one go: thousands of small frames keep its loop, and all other clients, for
-tens of milliseconds. It also answers pings into a buffer that nothing bounds, keeps each fragment of a message as an
-object of its own, and lets a peer who stopped reading keep its socket. This protocol does not.
+`wsaction.limits.Limits` applies to whole messages. Below that, uvicorn has four weaknesses that this protocol removes:
 
-Frames are read here: where one ends is found by its head, and what is text, bytes or a fragment of these is unmasked
-and joined. Any other frame, and all of a connection with compression, goes to the parser of `websockets`: one whole
-frame at a time, which then says what it means or how it breaks the protocol.
+- It parses all that one read returned, up to 256 KiB. Thousands of small frames block the event loop, and so all other
+  clients, for tens of milliseconds.
+- It writes pongs into a buffer without a bound.
+- It keeps each fragment of a message as an object of its own.
+- It lets a client that has stopped reading keep its socket.
 
-It stands on how uvicorn 0.52 to 0.54 works inside; the tests say whether a newer one still does.
+This module finds the end of each frame by its header, and unmasks and joins text, bytes and their fragments itself. All
+other frames, and all frames of a connection with compression, go to the parser of `websockets`, one complete frame at a
+time. That parser interprets them and reports protocol errors.
+
+The class relies on internals of uvicorn 0.52 to 0.54. The tests show whether another version still has them.
 """
 
 import asyncio
@@ -28,11 +31,11 @@ try:
     from websockets.frames import Opcode
     from websockets.protocol import State
 except ImportError as exc:
-    raise ImportError("wsaction.fairness needs uvicorn and websockets: pip install 'wsaction[standard]'") from exc
+    raise ImportError("wsaction.server needs uvicorn and websockets: pip install 'wsaction[standard]'") from exc
 
 try:
     from websockets.speedups import apply_mask
-except ImportError:  # without its C extension
+except ImportError:  # websockets was built without its C extension
     from websockets.utils import apply_mask
 
 if TYPE_CHECKING:
@@ -40,127 +43,134 @@ if TYPE_CHECKING:
 
 __all__ = ("FairProtocol", "Turns")
 
-# A frame costs 8, a fragment that is not the last one 1, and each 128 bytes of it 1 more.
-SHARE = 64  # what one connection may cost before others have their turn
-TOGETHER = 256  # what all those may cost in one iteration of the event loop that keep within their share
+# Cost of parsing: 8 for a final frame, 1 for any other fragment, and 1 for each 128 bytes of payload.
+SHARE = 64  # cost that one connection may cause before other connections have their turn
+SHARED_BUDGET = 256  # cost of all connections within their share, per iteration of the event loop
 
 NO_HANDSHAKE = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
     b"Content-Length: 55\r\n\r\nA WebSocket handshake is a GET request without a body.\n"
 )
-LINGER = 1.0  # seconds that a client who broke the protocol has to take its close frame
-MAX_DISCARDED = 1_048_576  # bytes that it may send meanwhile before it is cut off
-MAX_UNTOLD = Limits().max_frame_bytes  # bytes of a message where neither the server nor the app has said how many
+LINGER = 1.0  # seconds that a client has to read the close frame after a protocol error
+MAX_DISCARDED = 1_048_576  # bytes that it may send meanwhile before the socket is aborted
+DEFAULT_MAX_SIZE = Limits().max_frame_bytes  # bytes of a message if neither the server nor the app sets a limit
 
 
 class Turns:
-    """Whose frames are parsed when: the connections of one event loop share it.
+    """Schedules parsing among the connections of one event loop.
 
-    A connection whose client keeps within its share is served as soon as something came, up to a bound for all of
-    them in one iteration of the loop, and past that first in the next. Whoever sends more waits in line: one of them
-    has a turn in each iteration. So forty floods keep the others no longer than one does.
+    A connection within its ``SHARE`` is parsed as soon as data arrives. When these connections have used up the
+    ``SHARED_BUDGET`` of an iteration of the loop, the rest are parsed first in the next one. A connection that sends
+    more waits in a queue, of which one connection has a turn per iteration. So forty floods delay the others no longer
+    than one flood does.
     """
 
-    __slots__ = ("_armed", "_first", "_last", "_left", "_loop")
+    __slots__ = ("_budget", "_is_scheduled", "_loop", "_postponed", "_queue")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._armed = False  # whether `_next` is on its way
-        self._left = TOGETHER  # what may still be parsed at once in this iteration
-        self._first: deque[FairProtocol] = deque()  # they wait for the next one
-        self._last: deque[FairProtocol] = deque()  # and these in line
+        self._is_scheduled = False  # whether a call of `_run_iteration` is pending
+        self._budget = SHARED_BUDGET  # cost that is left for this iteration
+        self._postponed: deque[FairProtocol] = deque()  # within their share; parsed in the next iteration
+        self._queue: deque[FairProtocol] = deque()  # over their share; one turn per iteration
 
-    def at_once(self, connection: "FairProtocol") -> None:
-        """Gives a connection that keeps within its share a turn now, or in the next iteration."""
-        if self._left > 0:
-            self._left -= connection.take_turn()
+    def run_now(self, connection: "FairProtocol") -> None:
+        """Gives a connection within its share a turn now, or in the next iteration if the budget is used up."""
+        if self._budget > 0:
+            self._budget -= connection.take_turn()
         else:
             connection.queued = True
-            self._first.append(connection)
-        self._arm()
+            self._postponed.append(connection)
+        self._schedule()
 
-    def in_line(self, connection: "FairProtocol") -> None:
-        """Gives a connection a turn after all those that wait already."""
+    def enqueue(self, connection: "FairProtocol") -> None:
+        """Gives a connection over its share a turn after those in the queue."""
         connection.queued = True
-        self._last.append(connection)
-        self._arm()
+        self._queue.append(connection)
+        self._schedule()
 
-    def _arm(self) -> None:
-        if not self._armed:
-            self._armed = True
-            self._loop.call_soon(self._next)
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._run_iteration)
 
-    def _next(self) -> None:
-        """An iteration of the loop is over."""
-        self._armed, self._left = False, TOGETHER
+    def _run_iteration(self) -> None:
+        """Starts a new budget, and gives turns to one queued connection and to the postponed ones."""
+        self._is_scheduled = False
+        self._budget = SHARED_BUDGET
         try:
-            if self._last:
-                connection = self._last.popleft()
+            if self._queue:
+                connection = self._queue.popleft()
                 connection.queued = False
                 connection.take_turn()
-            for _ in range(len(self._first)):
-                if self._left <= 0:
+            for _ in range(len(self._postponed)):
+                if self._budget <= 0:
                     break
-                connection = self._first.popleft()
+                connection = self._postponed.popleft()
                 connection.queued = False
-                self._left -= connection.take_turn()
-        finally:  # one whose turn fails keeps none of the others from theirs
-            if self._first or self._last:
-                self._arm()
+                self._budget -= connection.take_turn()
+        finally:  # an exception in one turn must not stop the others
+            if self._postponed or self._queue:
+                self._schedule()
 
 
 _turns_of: "WeakKeyDictionary[asyncio.AbstractEventLoop, Turns]" = WeakKeyDictionary()
 
 
 class FairProtocol(WebSocketsSansIOProtocol):
-    """Parses no more than the app asks for, gives others their turn in between, and lets nobody fill memory.
+    """A WebSocket protocol class for uvicorn that parses connections in turns and bounds the memory of each.
 
-    Frames are parsed in turns (`Turns`), the next ones when the app has received all messages of those before; nothing
-    is read meanwhile. The bounds are those of the consumer that serves the connection: a message has at most
-    ``max_frame_bytes``, in however many fragments, no more than ``--ws-max-size`` where that is given, and is whole
-    ``message_timeout`` after it began. A client that breaks the protocol is told so by one close frame and has a second
-    to take it. A peer that does not read is sent no pongs. One that does not answer pings, or does not take its close
-    frame within ``close_timeout`` (10 seconds), is cut off with what was not sent to it. ``--limit-concurrency`` holds
-    for WebSockets too, which uvicorn itself counts but never refuses: 503. A handshake that cannot be read is answered
-    and closed, where uvicorn leaves it open. Neither headers nor frames are logged, at any level: they may be secrets.
+    - Frames are parsed in `Turns`. The next turn begins when the app has received all messages of the last one; until
+      then the socket is not read.
+    - The limits of the consumer that serves the connection apply. A message has at most ``max_frame_bytes`` in all
+      fragments, and at most ``--ws-max-size`` if that is set. It must be complete within ``message_timeout``.
+    - After a protocol error the client gets one close frame, and has one second to read it.
+    - A client that does not read gets no pongs.
+    - A client that does not answer pings, or does not read its close frame within ``close_timeout`` (10 seconds), is
+      disconnected, and data not yet sent is dropped.
+    - Above ``--limit-concurrency``, handshakes get 503. uvicorn counts WebSockets, but refuses none.
+    - A malformed handshake gets an error response, and the socket is closed. uvicorn leaves it open.
+    - No log level shows headers or frames, since they may contain secrets.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.conn.debug = False  # else --log-level debug has all that comes in the log, tokens too
+        self.conn.debug = False  # else --log-level debug logs all frames and headers, tokens included
         if (turns := _turns_of.get(self.loop)) is None:
             turns = _turns_of[self.loop] = Turns(self.loop)
         self._turns = turns
-        self.queued = False  # whether it waits for a turn; set by that
-        self._heavy = False  # whether its last turn was not enough for what it had sent
+        self.queued = False  # whether it waits for a turn; `Turns` sets and clears it
+        self._exceeds_share = False  # whether data was left after its last turn
         self._unparsed = bytearray()
-        self._need = 1  # bytes of these that the next frame takes, as far as is known
-        self._cost = 0  # of the last turn
-        self._parts: bytearray | None = None  # a message whose last fragment has yet to come
-        self._is_text = True  # whether that is text
-        self._began = 0.0  # when the message that is not whole began, on the loop's clock; 0: there is none
-        self._looking: asyncio.TimerHandle | None = None  # at whether it is whole by now
-        self._done = False  # whether what comes is discarded
+        self._needed = 1  # bytes of `_unparsed` that the next frame needs, as far as known
+        self._cost = 0  # of the present turn, or the last one
+        self._fragments: bytearray | None = None  # an incomplete message
+        self._is_text = True  # whether the message is text
+        self._message_began = 0.0  # loop time at which the incomplete message began; 0: none
+        self._timeout_check: asyncio.TimerHandle | None = None  # the next `_check_timeout`
+        self._is_discarding = False  # whether received data is discarded
         self._discarded = 0
-        self._cutting: asyncio.TimerHandle | None = None
+        self._abort_timer: asyncio.TimerHandle | None = None
         self._connection: Connection | None = None
         self._timeout = Limits().message_timeout
-        self._bound(self.config.ws_max_size or MAX_UNTOLD)
+        self._set_max_size(self.config.ws_max_size or DEFAULT_MAX_SIZE)
 
-    def _bound(self, size: int) -> None:
+    def _set_max_size(self, size: int) -> None:
         self._max_size = self.conn.max_message_size = size
 
-    def carry(self, connection: "Connection") -> None:
-        """From now on the bounds of this connection hold, and it is told when one is reached: for the app that serves
-        it, before it accepts the handshake."""
-        self._connection = connection
-        limits, most = connection.limits, self.config.ws_max_size
-        self._timeout = limits.message_timeout
-        self._bound(min(limits.max_frame_bytes, most) if most else limits.max_frame_bytes)
+    def attach(self, connection: "Connection") -> None:
+        """Applies the limits of ``connection``, which is closed when one is reached.
 
-    # ------------------------------------------------------------------------------------------------ what comes
+        To be called before the app accepts the handshake.
+        """
+        self._connection = connection
+        self._timeout = connection.limits.message_timeout
+        max_size = connection.limits.max_frame_bytes
+        self._set_max_size(min(max_size, self.config.ws_max_size or max_size))
+
+    # ------------------------------------------------------------------------------------------------ receiving
     def data_received(self, data: bytes) -> None:
-        if self._done:
+        if self._is_discarding:
             self._discarded += len(data)
             if self._discarded > MAX_DISCARDED:
                 self.transport.abort()
@@ -168,77 +178,83 @@ class FairProtocol(WebSocketsSansIOProtocol):
             super().data_received(data)
         else:
             self._unparsed += data
-            self._go_on()
+            self._continue()
 
     @property
-    def _wanted(self) -> bool:
-        """Whether another message may come: the app has received the last, or receives none any more."""
+    def _can_deliver(self) -> bool:
+        """Whether the app has received all messages, or receives no more since the connection is closing."""
         return self.handshake_complete and (self.queue.empty() or self.close_sent)
 
-    def _go_on(self) -> None:
-        """Parses what there is, now or in its turn, and reads on when nothing is left of what was read before."""
-        if not self.queued and len(self._unparsed) >= self._need and self._wanted:
-            if self._heavy:
-                self._turns.in_line(self)
+    def _continue(self) -> None:
+        """Parses the received data, now or at its turn, and resumes reading when none is left."""
+        if not self.queued and len(self._unparsed) >= self._needed and self._can_deliver:
+            if self._exceeds_share:
+                self._turns.enqueue(self)
             else:
-                self._turns.at_once(self)
-                return  # either it had its turn and has settled, or it waits for one
-        self._settle()
+                self._turns.run_now(self)
+                return  # it had its turn and called `_update_reading`, or it waits for one
+        self._update_reading()
 
     def take_turn(self) -> int:
-        """Parses what is its share, and no more than the app wants; the cost."""
-        at, self._cost = 0, 0
-        while self._cost < SHARE and not self._done and len(self._unparsed) - at >= self._need:
+        """Parses frames up to the share of one turn. Returns the cost."""
+        at = 0
+        self._cost = 0
+        while self._cost < SHARE and not self._is_discarding and len(self._unparsed) - at >= self._needed:
             if (end := self._parse_frame(at)) == at:
                 break
-            at, self._need = end, 1
-        if not self._done:
+            at = end
+            self._needed = 1
+        if not self._is_discarding:
             del self._unparsed[:at]
-            self._heavy = self._cost >= SHARE and len(self._unparsed) >= self._need
-            if self._heavy and self._wanted and not self.queued:  # spent on what is no message: pings, fragments
-                self._turns.in_line(self)
-            self._settle()
+            self._exceeds_share = self._cost >= SHARE and len(self._unparsed) >= self._needed
+            # the share was spent on frames that complete no message, such as pings
+            if self._exceeds_share and self._can_deliver and not self.queued:
+                self._turns.enqueue(self)
+            self._update_reading()
         return self._cost
 
-    def _settle(self) -> None:
-        """Reads on or not, and notes since when a message is not whole."""
-        more = len(self._unparsed) >= self._need
+    def _update_reading(self) -> None:
+        """Pauses or resumes reading, and notes when an incomplete message began."""
+        more = len(self._unparsed) >= self._needed
         if (more or self.queued) is not self.read_paused and not self.transport.is_closing():
             self.read_paused = not self.read_paused
             if self.read_paused:
                 self.transport.pause_reading()
             else:
                 self.transport.resume_reading()
-        if self._parts is None and (more or not self._unparsed):
-            self._began = 0.0
-        elif not self._began:
-            self._began = self.loop.time()
-            if self._looking is None:
-                self._looking = self.loop.call_later(self._timeout, self._look)
+        if self._fragments is None and (more or not self._unparsed):
+            self._message_began = 0.0
+        elif not self._message_began:
+            self._message_began = self.loop.time()
+            if self._timeout_check is None:
+                self._timeout_check = self.loop.call_later(self._timeout, self._check_timeout)
 
-    def _look(self) -> None:
-        """Ends a connection whose message is not whole in time."""
-        self._looking = None
-        if self._done or not self._began:
+    def _check_timeout(self) -> None:
+        """Closes the connection if a message is not complete in time."""
+        self._timeout_check = None
+        if self._is_discarding or not self._message_began:
             return
-        left = self._began + self._timeout - self.loop.time()
-        if left <= 0 and not self._wanted:  # the rest may be here: it is the app that has yet to take what came before
+        left = self._message_began + self._timeout - self.loop.time()
+        # the rest may have arrived already, and is not parsed until the app has received the last message
+        if left <= 0 and not self._can_deliver:
             left = self._timeout
-        if left > 0:  # or another message than the one that it was set for
-            self._looking = self.loop.call_later(left, self._look)
+        if left > 0:  # or another message has begun since the timer was set
+            self._timeout_check = self.loop.call_later(left, self._check_timeout)
         else:
-            self._breach(POLICY_VIOLATION, "message_timeout", "a message that is not whole")
+            self._close_for_limit(POLICY_VIOLATION, "message_timeout", "a message was not complete in time")
 
     def _parse_frame(self, at: int) -> int:
-        """Parses one frame. Returns where it ends, or ``at`` if it is not there yet, or the connection ends by it."""
+        """Parses one frame. Returns its end, or ``at`` if the frame is incomplete or ends the connection."""
         data = self._unparsed
         have = len(data) - at
         if have < 2:
-            self._need = 2
+            self._needed = 2
             return at
-        first, size, head = data[at], data[at + 1] - 128, 2
-        if size < 0 or first & 7 > 2:  # not masked, or no opcode
-            self._feed(bytes(data[at : at + 2]))
+        first = data[at]
+        size = data[at + 1] - 128
+        head = 2
+        if size < 0 or first & 7 > 2:  # not masked, or a reserved opcode: the parser of `websockets` reports it
+            self._feed_parser(bytes(data[at : at + 2]))
             return at
         if first & 8 and (size > 125 or first < 128):
             self._fail(1002, "a control frame has at most 125 bytes and is not fragmented")
@@ -246,58 +262,58 @@ class FairProtocol(WebSocketsSansIOProtocol):
         if size > 125:
             head = 4 if size == 126 else 10
             if have < head:
-                self._need = head
+                self._needed = head
                 return at
             size = int.from_bytes(data[at + 2 : at + head], "big")
-        if not first & 8 and (whole := size + len(self._parts or b"")) > self._max_size:
-            if self._connection is not None and whole > self._connection.limits.max_frame_bytes:
-                self._breach(1009, "max_frame_bytes", f"a frame of {whole} bytes")
+        if not first & 8 and (total := size + len(self._fragments or b"")) > self._max_size:
+            if self._connection is not None and total > self._connection.limits.max_frame_bytes:
+                self._close_for_limit(1009, "max_frame_bytes", f"a frame of {total} bytes")
             else:
-                self._fail(1009, f"a frame of {whole} bytes; --ws-max-size is {self._max_size}")
+                self._fail(1009, f"a frame of {total} bytes; --ws-max-size is {self._max_size}")
             return at
         start = at + head + 4
         end = start + size
         if end > len(data):
-            self._need = end - at
+            self._needed = end - at
             return at
         self._cost += (8 if first > 127 else 1) + (size >> 7)
         if first & 0x78 or self.conn.extensions:
-            self._feed(bytes(data[at:end]))
-        elif (first & 3 == 0) is (self._parts is None):
-            self._fail(1002, "a message begins within another, or goes on without one")
+            self._feed_parser(bytes(data[at:end]))
+        elif (first & 3 == 0) is (self._fragments is None):
+            self._fail(1002, "a new message before the last fragment, or a continuation without a message")
             return at
         else:
-            self._take(first & 3, first > 127, apply_mask(data[start:end], data[start - 4 : start]))
+            self._take_data(first & 3, first > 127, apply_mask(data[start:end], data[start - 4 : start]))
         return end
 
-    def _take(self, opcode: int, fin: bool, data: Any) -> None:
-        """Takes a message, or a fragment of one."""
-        parts = self._parts
+    def _take_data(self, opcode: int, fin: bool, data: Any) -> None:
+        """Adds a frame of a message to its fragments, and delivers the message if it is complete."""
+        fragments = self._fragments
         if opcode:
             self._is_text = opcode == Opcode.TEXT
             if not fin:
-                self._parts = bytearray(data)
-        elif parts is not None:
-            parts += data
-            data = parts
+                self._fragments = bytearray(data)
+        elif fragments is not None:
+            fragments += data
+            data = fragments
             if fin:
-                self._parts = None
+                self._fragments = None
         if fin:
             self._deliver(data)
 
-    def _feed(self, frame: bytes) -> None:
+    def _feed_parser(self, frame: bytes) -> None:
         self.conn.receive_data(frame)
         super().handle_events()
-        if self.conn.parser_exc is not None and not self._done:
-            self._failed()
+        if self.conn.parser_exc is not None and not self._is_discarding:
+            self._send_failure()
 
     def handle_text(self, event: Any) -> None:
-        self._take(event.opcode, event.fin, event.data)
+        self._take_data(event.opcode, event.fin, event.data)
 
     handle_bytes = handle_cont = handle_text
 
     def _deliver(self, data: Any) -> None:
-        """Gives the app a message, which it may not want any more."""
+        """Puts a message into the app's queue, unless the connection is closing."""
         if self.close_sent:
             return
         if not self._is_text:
@@ -306,7 +322,7 @@ class FairProtocol(WebSocketsSansIOProtocol):
         try:
             text = data.decode()
         except UnicodeDecodeError:
-            self._fail(1007, "a text message is UTF-8")
+            self._fail(1007, "a text message must be UTF-8")
         else:
             self.queue.put_nowait({"type": "websocket.receive", "text": text})
 
@@ -314,29 +330,29 @@ class FairProtocol(WebSocketsSansIOProtocol):
         if self.writable.is_set() and not self.transport.is_closing():
             super().handle_ping()
         else:
-            self.conn.data_to_send()  # the pong, which would wait in memory with all the others
+            self.conn.data_to_send()  # drops the pong: the client does not read, so it would stay in memory
 
     def handle_close(self, event: Any) -> None:
         super().handle_close(event)
-        self._discard()
+        self._start_discarding()
 
-    # ------------------------------------------------------------------------------------------------ what is wrong
-    def _breach(self, code: int, limit: str, reason: str) -> None:
-        """A bound is reached. A connection of ours closes itself by that, in its own words."""
+    # ------------------------------------------------------------------------------------------------ errors
+    def _close_for_limit(self, code: int, limit: str, reason: str) -> None:
+        """Closes the connection for a limit. An attached `Connection` does so itself, and calls the hooks."""
         connection = self._connection
         if connection is None or self.close_sent:
             self._fail(code, reason)
         else:
-            self._discard()
+            self._start_discarding()
             connection.close_for_limit(code, limit, reason)
 
     def _fail(self, code: int, reason: str) -> None:
         self.conn.fail(code, reason)
-        self._failed()
+        self._send_failure()
 
-    def _failed(self) -> None:
-        """Tells the client how it has broken the protocol, unless it was sent a close frame before."""
-        self._discard()
+    def _send_failure(self) -> None:
+        """Sends the close frame or error response of the parser, and closes the socket soon."""
+        self._start_discarding()
         self.transport.write(b"".join(self.conn.data_to_send()))
         if not self.close_sent:
             close = self.conn.close_sent
@@ -346,36 +362,40 @@ class FairProtocol(WebSocketsSansIOProtocol):
                 if close is not None
                 else {"type": "websocket.disconnect", "code": 1006}
             )
-        self._linger()
+        self._close_soon()
 
-    def _discard(self) -> None:
-        """What still comes is nothing any more, but read: to close with bytes unread makes TCP answer them with a
-        reset, which may overtake the close frame."""
-        self._done = True
-        self._unparsed, self._parts, self._began = bytearray(), None, 0.0
+    def _start_discarding(self) -> None:
+        """Discards data from now on, but still reads it.
+
+        If a socket is closed with unread bytes, TCP sends a reset, which may overtake the close frame.
+        """
+        self._is_discarding = True
+        self._unparsed = bytearray()
+        self._fragments = None
+        self._message_began = 0.0
         if self.read_paused and not self.transport.is_closing():
             self.read_paused = False
             self.transport.resume_reading()
 
-    def _linger(self) -> None:
-        """Closes the socket soon: the client has been sent its close frame, and whether it answers cannot be told."""
+    def _close_soon(self) -> None:
+        """Closes the socket after ``LINGER`` seconds. The client's answer to the close frame is discarded unseen."""
         if self.close_timer is not None:
             self.close_timer.cancel()
-        self.close_timer = self.loop.call_later(LINGER, self._close_now)
+        self.close_timer = self.loop.call_later(LINGER, self._close)
         if self.transport.can_write_eof() and not self.transport.is_closing():
-            with suppress(OSError):  # the peer is gone already, as we are about to be told
+            with suppress(OSError):  # the client has gone; `connection_lost` follows
                 self.transport.write_eof()
 
-    def _close_now(self) -> None:
+    def _close(self) -> None:
         self.transport.close()
-        self._cut_off()
+        self._abort_unsent()
 
-    # ------------------------------------------------------------------------------------------------ the app's side
+    # ------------------------------------------------------------------------------------------------ for the app
     async def receive(self) -> Any:
         queue = self.queue
         if queue.empty():
             if self._unparsed:
-                self._go_on()
+                self._continue()
             return await queue.get()
         return queue.get_nowait()
 
@@ -386,20 +406,22 @@ class FairProtocol(WebSocketsSansIOProtocol):
     async def _send_other(self, sending: Coroutine[Any, Any, None]) -> None:
         await sending
         if self.close_sent:
-            self.handshake_complete = True  # refused over HTTP; uvicorn would log an error for each
-            if self._done and self.conn.state is State.CLOSING:  # its answer is among what is discarded
-                self._linger()
-        if self._unparsed:  # accepted; or closed, and the peer's close frame is among it
-            self._go_on()
+            self.handshake_complete = True  # for a handshake refused over HTTP; else uvicorn logs an error
+            if self._is_discarding and self.conn.state is State.CLOSING:  # its answer to the close frame is discarded
+                self._close_soon()
+        if self._unparsed:  # frames sent with the handshake, or the client's close frame
+            self._continue()
 
     # ------------------------------------------------------------------------------------------------ handshakes
     def handle_connect(self, event: Any) -> None:
-        most = self.config.limit_concurrency
-        if most is not None and len(self.connections) > most:
+        limit = self.config.limit_concurrency
+        if limit is not None and len(self.connections) > limit:
             self.logger.warning("Exceeded concurrency limit.")
             self._reject(503, "Too many connections.\n")
         elif event.headers.get_all("Sec-WebSocket-Version") != ["13"]:
-            self._reject(426, "Sec-WebSocket-Version is 13.\n", {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"})
+            self._reject(
+                426, "Sec-WebSocket-Version must be 13.\n", {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+            )
         else:
             super().handle_connect(event)
             if not self.close_sent:
@@ -410,37 +432,40 @@ class FairProtocol(WebSocketsSansIOProtocol):
         response = self.conn.reject(status, text)
         response.headers.update(headers or {})
         self.conn.send_response(response)
-        self._refused()
+        self._send_refusal()
 
     def handle_events(self) -> None:
         super().handle_events()
-        if self.conn.handshake_exc is not None and not self.handshake_initiated:  # a body, or too many headers: 431
-            self._refused()
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:  # it has a body, or too many headers
+            self._send_refusal()
 
-    def _refused(self) -> None:
-        """The handshake is answered by an error: what is there to be sent, or 400 where its parser has no answer."""
+    def _send_refusal(self) -> None:
+        """Sends the parser's error response, or 400 if it has none, and closes the socket."""
         self.handshake_complete = self.close_sent = True
         self.transport.write(b"".join(self.conn.data_to_send()) or NO_HANDSHAKE)
         self.transport.close()
 
-    # ------------------------------------------------------------------------------------------------ the end
+    # ------------------------------------------------------------------------------------------------ closing
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
-        self._cut_off()
+        self._abort_unsent()
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         super().on_task_complete(task)
         if not self.disconnected:
-            self._cutting = self.loop.call_later(self.close_timeout, self._cut_off)
+            self._abort_timer = self.loop.call_later(self.close_timeout, self._abort_unsent)
 
-    def _cut_off(self) -> None:
-        """Drops what the peer does not take: closing alone waits for it, for ever."""
+    def _abort_unsent(self) -> None:
+        """Aborts the socket if the client has not read all data: ``close()`` alone would wait for ever."""
         if self.transport.get_write_buffer_size():
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._cutting, self._looking):
+        for timer in (self._abort_timer, self._timeout_check):
             if timer is not None:
                 timer.cancel()
-        self._done, self._unparsed, self._parts, self._connection = True, bytearray(), None, None
+        self._is_discarding = True
+        self._unparsed = bytearray()
+        self._fragments = None
+        self._connection = None
         super().connection_lost(exc)

@@ -1,4 +1,4 @@
-"""``wsaction codegen``: typed clients, written from what an app declares."""
+"""``wsaction codegen``: generate typed clients from an app."""
 
 import re
 import sys
@@ -17,35 +17,35 @@ from wsaction.codegen import typescript as write_typescript
 __all__ = ("codegen",)
 
 
-@click.group(short_help="Write typed clients.")
+@click.group(short_help="Generate typed clients.")
 def codegen() -> None:
-    """Write typed clients from what an app declares."""
+    """Generate typed clients from an app's routes and actions."""
 
 
 _path_option = click.option(
     "--path",
     "path",
     metavar="PATH",
-    help="The connection, ws/<slug:tenant>/ for example, where the app has more than one.",
+    help="Connection path, such as ws/<slug:tenant>/; required if the app has several connections.",
 )
 _check_option = click.option(
-    "--check", is_flag=True, help="Write nothing; exit with 1 where FILE is not what would be written."
+    "--check", is_flag=True, help="Write nothing; exit with 1 if FILE is missing or out of date."
 )
 
 
-@codegen.command(short_help="Write a TypeScript client.")
+@codegen.command(short_help="Generate a TypeScript client.")
 @app_argument
 @_path_option
 @output_option
 @_check_option
 def typescript(app: WSAction, path: str | None, output: Path | None, check: bool) -> None:
-    """Write a TypeScript client: one file without dependencies, for browsers and Node.
+    """Generate a TypeScript client: one file without dependencies, for browsers and Node.
 
     \b
     wsaction codegen typescript main:app -o web/client.ts
     wsaction codegen typescript main:app -o web/client.ts --check   # in CI
 
-    Exit codes: 0 fine, 1 --check found FILE out of date, 2 wrong use.
+    Exit codes: 0 success, 1 --check found FILE missing or out of date, 2 wrong usage.
     """
     text = _client(app, path)
     if output is None:
@@ -54,21 +54,21 @@ def typescript(app: WSAction, path: str | None, output: Path | None, check: bool
         _write({output: text}, check)
 
 
-@codegen.command(short_help="Write a JavaScript client.")
+@codegen.command(short_help="Generate a JavaScript client.")
 @app_argument
 @_path_option
 @output_option
 @_check_option
 def javascript(app: WSAction, path: str | None, output: Path | None, check: bool) -> None:
-    """Write the same client as JavaScript, for pages without a build step.
+    """Generate the same client as JavaScript, for pages without a build step.
 
-    With -o its types come too: web/client.ts is written beside web/client.js, and editors find it there.
+    With -o, its types are written too: web/client.ts beside web/client.js, where editors find them.
 
     \b
     wsaction codegen javascript main:app -o web/client.js
     wsaction codegen javascript main:app -o web/client.js --check   # in CI
 
-    Exit codes: 0 fine, 1 --check found a file out of date, 2 wrong use.
+    Exit codes: 0 success, 1 --check found a file missing or out of date, 2 wrong usage.
     """
     text = _client(app, path)
     try:
@@ -78,12 +78,12 @@ def javascript(app: WSAction, path: str | None, output: Path | None, check: bool
     if output is None:
         _print(script, check)
     elif output.suffix not in _TYPES:
-        raise click.BadParameter(f"{output} does not end in .js or .mjs", param_hint="-o")
+        raise click.BadParameter(f"{output} must end in .js or .mjs", param_hint="-o")
     else:
         _write({output: script, output.with_suffix(_TYPES[output.suffix]): text}, check)
 
 
-_TYPES = {".js": ".ts", ".mjs": ".mts"}  # where a module's types are looked for
+_TYPES = {".js": ".ts", ".mjs": ".mts"}  # where editors look for the types of a module
 
 
 def _client(app: WSAction, path: str | None) -> str:
@@ -93,36 +93,37 @@ def _client(app: WSAction, path: str | None) -> str:
 
 def _print(text: str, check: bool) -> None:
     if check:
-        raise click.UsageError("--check compares with a file; say which one with -o FILE")
+        raise click.UsageError("--check needs a file to compare with; set it with -o FILE")
     put(text, None)
 
 
 def _write(files: Mapping[Path, str], check: bool) -> None:
-    """Puts the texts in their files, or says which of them are not there, and ends with 1."""
+    """Writes the files. With ``check``, reports those that are missing or out of date instead, and exits with 1."""
     if not check:
         for file, text in files.items():
             put(text, file)
         return
-    stale = {file: known for file, text in files.items() if (known := read(file)) != text}
-    for file, known in stale.items():
-        told = "missing" if known is None else "out of date"
-        click.echo(f"{file} is {told}; run the command without --check", err=True)
+    stale = {file: content for file, text in files.items() if (content := read(file)) != text}
+    for file, content in stale.items():
+        state = "missing" if content is None else "out of date"
+        click.echo(f"{file} is {state}; run the command without --check", err=True)
     if stale:
         sys.exit(1)
 
 
 def _channel(document: dict[str, Any], path: str | None) -> str:
-    """The name of the channel that is meant."""
-    ours: dict[str, Any] = {name: one["address"] for name, one in document["channels"].items() if "x-wsaction" in one}
-    told = ", ".join(repr((address or name).removeprefix("/")) for name, address in ours.items())
-    if path is None and len(ours) == 1:
-        return next(iter(ours))
+    """The name of the channel for ``--path``, or of the only channel."""
+    channels = document["channels"].items()
+    addresses: dict[str, Any] = {name: channel["address"] for name, channel in channels if "x-wsaction" in channel}
+    paths = ", ".join(repr((address or name).removeprefix("/")) for name, address in addresses.items())
+    if path is None and len(addresses) == 1:
+        return next(iter(addresses))
     if path is None:
         raise click.UsageError(
-            f"the app has {len(ours)} connections; say which one with --path: {told or 'none of ours'}"
+            f"the app has {len(addresses)} connections of wsaction; choose one with --path: {paths or 'none'}"
         )
     wanted = "/" + re.sub(r"<(?:[^<>:]+:)?(\w+)>", r"{\1}", path).removeprefix("/")
-    for name, address in ours.items():
+    for name, address in addresses.items():
         if address == wanted or (address is None and name == path):
             return name
-    raise click.BadParameter(f"there is no connection {path!r}; there are {told or 'none'}", param_hint="--path")
+    raise click.BadParameter(f"the app has no connection {path!r}; it has {paths or 'none'}", param_hint="--path")

@@ -1,4 +1,4 @@
-"""Code generation: typed clients, written from the same description as the AsyncAPI document.
+"""Code generation: typed TypeScript and JavaScript clients, generated from an app's AsyncAPI document.
 
 ::
 

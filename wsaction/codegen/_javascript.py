@@ -1,8 +1,8 @@
-"""JavaScript from TypeScript, without a build step: the types are erased, and what is left is the program.
+"""Converts TypeScript to JavaScript by erasing the types, without a build step.
 
-TypeScript that is *erasable* (the compiler's own option is ``erasableSyntaxOnly``) is JavaScript with types written
-into it, so nothing is translated. The grammar of tree-sitter says where the types are. This module has the list of what
-goes, and the few places where the code beside a type would mean something else without it.
+Only *erasable* TypeScript is accepted (the compiler's option ``erasableSyntaxOnly``): JavaScript with types added, so
+that nothing has to be translated. tree-sitter finds the types. This module lists the syntax to erase, and handles the
+few places where erasing a type would change the meaning of the code around it.
 """
 
 import re
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ("erase_types",)
 
-# In tree-sitter's query language, `@name` names the node in front of it.
+# In tree-sitter's query language, `@name` names the node before it.
 _QUERY = """
-; what is erased: `_edit` has a function for each name
+; erased: `_edit` has a function for each name
 [(type_annotation) (type_predicate_annotation) (asserts_annotation) (type_parameters) (type_arguments)] @type
 [(as_expression) (satisfies_expression)] @cast
 
@@ -27,23 +27,24 @@ _QUERY = """
 (method_definition "?" @type)
 (optional_parameter "?" @type)
 
-(public_field_definition [(accessibility_modifier) (override_modifier) "readonly"] @word)
-(method_definition [(accessibility_modifier) (override_modifier)] @word)
-(implements_clause) @word
-(abstract_class_declaration "abstract" @word)
+(public_field_definition [(accessibility_modifier) (override_modifier) "readonly"] @modifier)
+(method_definition [(accessibility_modifier) (override_modifier)] @modifier)
+(implements_clause) @modifier
+(abstract_class_declaration "abstract" @modifier)
 
-[(interface_declaration) (type_alias_declaration) (ambient_declaration) (function_signature)] @whole
-(export_statement [(interface_declaration) (type_alias_declaration) (ambient_declaration) (function_signature)]) @whole
-(export_statement "type") @whole
-(import_statement "type") @whole
-(class_body [(method_signature) (abstract_method_signature) (index_signature)] @whole)
-(public_field_definition ["declare" "abstract"]) @whole
+[(interface_declaration) (type_alias_declaration) (ambient_declaration) (function_signature)] @statement
+(export_statement
+  [(interface_declaration) (type_alias_declaration) (ambient_declaration) (function_signature)]) @statement
+(export_statement "type") @statement
+(import_statement "type") @statement
+(class_body [(method_signature) (abstract_method_signature) (index_signature)] @statement)
+(public_field_definition ["declare" "abstract"]) @statement
 
 (import_specifier "type") @item
 (export_specifier "type") @item
 (formal_parameters (required_parameter pattern: (this)) @item)
 
-; what is refused, since it makes code of its own: `_REFUSED` has a message for each name
+; refused, since it generates code: `_REFUSED` has a message for each name
 (enum_declaration) @enum
 [(internal_module) (module)] @namespace
 [(import_alias) (import_require_clause)] @import
@@ -53,7 +54,7 @@ _QUERY = """
 (decorator) @proposal
 (public_field_definition "accessor" @proposal)
 
-; what is refused, since the compiler reads it in another way than this grammar, or than JavaScript without the types
+; refused, since the compiler parses it differently from this grammar, or from JavaScript without the types
 (type_assertion) @assertion
 (binary_expression left: (binary_expression operator: "<") operator: ">") @comparison
 (call_expression function: [(as_expression) (satisfies_expression)] @bound)
@@ -65,27 +66,27 @@ _QUERY = """
 (array_type "[" @bracket)
 """
 _REFUSED = {
-    "enum": "an enum makes code; write an object `as const`",
-    "namespace": "a namespace makes code; write a module",
-    "import": "`import =` makes code; write `import ... from`",
-    "export": "this makes code; write `export` as JavaScript has it",
-    "property": "a parameter property makes code; declare a field, and assign it in the constructor",
+    "enum": "an enum generates code; write an object `as const`",
+    "namespace": "a namespace generates code; write a module",
+    "import": "`import =` generates code; write `import ... from`",
+    "export": "this form of `export` is not JavaScript; write `export { ... }` or `export default`",
+    "property": "a parameter property generates code; declare a field, and assign it in the constructor",
     "proposal": "decorators and `accessor` are not JavaScript yet",
-    "assertion": "a type in front of a value is not erased; write `value as Type`",
-    "comparison": "this may compare or have type arguments; write parentheses",
-    "bound": "what follows this type would belong to its value; write parentheses, or end the line with `;`",
-    "bracket": "a bracket on the next line does not belong to the type; end the line with `;`",
+    "assertion": "a type before a value cannot be erased; write `value as Type`",
+    "comparison": "this may be a comparison or have type arguments; add parentheses",
+    "bound": "the code after this type would apply to the value; add parentheses, or end the line with `;`",
+    "bracket": "the bracket on this line does not belong to the type before it; end that line with `;`",
 }
 _MODIFIERS = ("accessibility_modifier", "override_modifier", "readonly")
 
-# Without a type, the line before it could go on with the line after it. This byte stands where that may happen, and
-# becomes a semicolon if the next token could go on. UTF-8 does not have it.
+# Where a type is erased, the line before it may continue on the line after it. This byte, which UTF-8 does not use,
+# marks such places. It becomes a semicolon if the next token could continue the line, else it is removed.
 _END = b"\xff"
-_GOES_ON = re.compile(rb"\xff(?=(?:\s|//[^\n]*|/\*.*?\*/)*+[(\[`+\-*/])", re.DOTALL)
+_CONTINUES = re.compile(rb"\xff(?=(?:\s|//[^\n]*|/\*.*?\*/)*+[(\[`+\-*/])", re.DOTALL)
 
 
 class _Edit(NamedTuple):
-    """Bytes that are replaced."""
+    """A range of bytes to replace, and its replacement."""
 
     start: int
     end: int
@@ -93,20 +94,20 @@ class _Edit(NamedTuple):
 
 
 def erase_types(source: str, name: str = "source.ts") -> str:
-    """TypeScript without its types, which is JavaScript, line for line.
+    """Returns TypeScript source without its types: JavaScript, with every line at its place.
 
-    Comments stay, but for those that document a type. The source has to be erasable (``erasableSyntaxOnly``) and to say
-    ``import type`` where it imports one (``verbatimModuleSyntax``). ``name`` is that of the file, for errors.
+    The source must be erasable (``erasableSyntaxOnly``), and must use ``import type`` for types
+    (``verbatimModuleSyntax``). Comments stay, except those that document an erased type.
 
-    Raises ``ValueError``, which names the place, for what cannot be read or erased, and ``ImportError`` without the
-    extra ``javascript``.
+    ``name`` is the file name for error messages. Raises ``ValueError``, which names file, line and column, for source
+    that cannot be parsed or erased. Raises ``ImportError`` if the extra ``javascript`` is not installed.
 
     ``erase_types("const first = (cards: Card[]) => cards[0]!;")`` is ``"const first = (cards) => cards[0];"``.
     """
     text = source.encode()
     root, found = _read(text)
     if root.has_error:
-        raise _error(_first_error(root), "this is not read as TypeScript", name, text)
+        raise _error(_first_error(root), "this is not valid TypeScript", name, text)
     edits, refused = [], []
     for kind, nodes in found.items():
         if kind in _REFUSED:
@@ -117,11 +118,11 @@ def erase_types(source: str, name: str = "source.ts") -> str:
     for kind, node in sorted(refused, key=lambda one: one[1].start_byte):
         if kind == "bracket" or not any(edit.start <= node.start_byte and node.end_byte <= edit.end for edit in kept):
             raise _error(node, _REFUSED[kind], name, text)
-    return _GOES_ON.sub(b";", b"".join(_parts(text, kept))).replace(_END, b"").decode()
+    return _CONTINUES.sub(b";", b"".join(_parts(text, kept))).replace(_END, b"").decode()
 
 
 def _read(text: bytes) -> "tuple[Node, dict[str, list[Node]]]":
-    """A program as a tree, and the nodes in it that the query names, by their names."""
+    """Parses a program. Returns its root, and the nodes that the query found, by capture name."""
     language, query = _grammar()
     from tree_sitter import Parser, QueryCursor
 
@@ -141,7 +142,7 @@ def _grammar() -> "tuple[Language, Query]":
 
 
 def _first_error(node: "Node") -> "Node":
-    """What the parser could not read, or misses."""
+    """The first node that the parser could not read, or that is missing."""
     while not (node.is_error or node.is_missing):
         node = next(child for child in node.children if child.has_error)
     return node
@@ -159,7 +160,7 @@ def _is_on_a_new_line(node: "Node") -> bool:
 
 
 def _outermost(edits: list[_Edit]) -> Iterator[_Edit]:
-    """The edits in order, without those inside another one."""
+    """The edits in order, without those inside another edit."""
     end = 0
     for edit in sorted(edits, key=lambda one: (one.start, -one.end)):
         if edit.start >= end:
@@ -168,7 +169,7 @@ def _outermost(edits: list[_Edit]) -> Iterator[_Edit]:
 
 
 def _parts(text: bytes, edits: list[_Edit]) -> Iterator[bytes]:
-    """What stays of a text, and what stands for the rest."""
+    """The parts of a text with the edits applied."""
     end = 0
     for edit in edits:
         yield text[end : edit.start]
@@ -179,30 +180,32 @@ def _parts(text: bytes, edits: list[_Edit]) -> Iterator[bytes]:
 
 # ---------------------------------------------------------------------------------------------------- each kind of type
 def _edit(kind: str, node: "Node", text: bytes) -> _Edit:
-    """What goes with a node that the query found."""
-    return {"type": _type, "cast": _cast, "word": _word, "whole": _whole, "item": _item}[kind](node, text)
+    """The edit for a node that the query found."""
+    return {"type": _type, "cast": _cast, "modifier": _modifier, "statement": _statement, "item": _item}[kind](
+        node, text
+    )
 
 
-def _erased(text: bytes, start: int, end: int, before: bytes = b"") -> _Edit:
-    """An edit that leaves nothing but the ends of the lines."""
+def _erase(text: bytes, start: int, end: int, before: bytes = b"") -> _Edit:
+    """An edit that keeps only the line breaks."""
     return _Edit(start, end, before + re.sub(rb"[^\r\n]+", b"", text[start:end]))
 
 
 def _type(node: "Node", text: bytes) -> _Edit:
-    """An annotation, parameters or arguments, or a mark."""
+    """An annotation, type parameters, type arguments, or a mark such as ``!``."""
     parent = node.parent
     if parent is not None and parent.type == "arrow_function":
         return _type_of_arrow(parent, node, text)
     before = b""
     if parent is not None and parent.type == "public_field_definition" and parent.children[-1] == node:
-        # `get: string` and a method on the next line would be a getter.
+        # without the type, a field named `get` and a method on the next line would be a getter
         follows = parent.next_sibling
         before = b"" if follows is not None and follows.type == ";" else b";"
-    return _erased(text, node.start_byte, node.end_byte, before)
+    return _erase(text, node.start_byte, node.end_byte, before)
 
 
 def _type_of_arrow(arrow: "Node", node: "Node", text: bytes) -> _Edit:
-    """The same, where a line must not end: before the arrow, and between `async` or `return` and the parameters."""
+    """A type of an arrow function. No line may end before the arrow, or after ``async`` or ``return``."""
     tokens = {child.type: child for child in arrow.children}
     parameters, token = tokens["formal_parameters"], tokens["=>"]
     if node.type == "type_parameters":
@@ -210,25 +213,25 @@ def _type_of_arrow(arrow: "Node", node: "Node", text: bytes) -> _Edit:
     else:
         start, end, first = parameters.end_byte, token.end_byte, b" =>"
     if b"\n" in text[start:end]:
-        return _erased(text, start, end, first)
-    return _erased(text, node.start_byte, node.end_byte)
+        return _erase(text, start, end, first)
+    return _erase(text, node.start_byte, node.end_byte)
 
 
 def _cast(node: "Node", text: bytes) -> _Edit:
-    """``as`` or ``satisfies`` and the type, behind the value."""
-    return _erased(text, node.children[0].end_byte, node.end_byte)
+    """``as`` or ``satisfies`` and the type after a value."""
+    return _erase(text, node.children[0].end_byte, node.end_byte)
 
 
-def _word(node: "Node", text: bytes) -> _Edit:
-    """A modifier, with the blanks behind it."""
+def _modifier(node: "Node", text: bytes) -> _Edit:
+    """A modifier and the blanks after it."""
     end = node.end_byte + len(_blanks(text[node.end_byte :]))
     before = node.prev_sibling
     is_first = before is None or before.type in _MODIFIERS
-    return _erased(text, node.start_byte, end, _END if is_first else b"")
+    return _erase(text, node.start_byte, end, _END if is_first else b"")
 
 
-def _whole(node: "Node", text: bytes) -> _Edit:
-    """A declaration or a member of a class, with its semicolon, its documentation and its indentation."""
+def _statement(node: "Node", text: bytes) -> _Edit:
+    """A declaration or class member with its semicolon, documentation and indentation."""
     start, end = node.start_byte, node.end_byte
     before, after = node.prev_sibling, node.next_sibling
     if after is not None and after.type == ";":
@@ -238,11 +241,11 @@ def _whole(node: "Node", text: bytes) -> _Edit:
     line = text.rfind(b"\n", 0, start) + 1
     if not text[line:start].strip() and text[end : end + 1] in (b"", b"\n", b"\r"):
         start = line
-    return _erased(text, start, end, _END)
+    return _erase(text, start, end, _END)
 
 
 def _is_overload(node: "Node") -> bool:
-    """Whether a function or a method goes on, so that the comment is about that too."""
+    """Whether this is an overload: its comment also documents the implementation, and stays."""
     declared = node.child_by_field_name("declaration") or node
     return declared.type in ("function_signature", "method_signature")
 
@@ -253,11 +256,11 @@ def _documents(comment: "Node", node: "Node", text: bytes) -> bool:
 
 
 def _item(node: "Node", text: bytes) -> _Edit:
-    """One of several, with the comma behind it: the last one may have one in front of it."""
+    """An item of a list and the comma after it. A comma before the last item stays, which JavaScript allows."""
     end, after = node.end_byte, node.next_sibling
     if after is not None and after.type == ",":
         end = after.end_byte + len(_blanks(text[after.end_byte :]))
-    return _erased(text, node.start_byte, end)
+    return _erase(text, node.start_byte, end)
 
 
 def _blanks(text: bytes) -> bytes:

@@ -1,6 +1,7 @@
-"""Types: JSON Schemas, as an AsyncAPI document has them, written in TypeScript."""
+"""Converts the JSON Schemas of an AsyncAPI document to TypeScript types."""
 
 import json
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,53 +17,54 @@ _PRIMITIVES = {"string": "string", "integer": "number", "number": "number", "boo
 
 
 class Types:
-    """The types of one file. ``taken`` are names that are not to be given to models.
+    """The types of one generated file. ``taken`` are names that models must not have.
 
-    ``Types(components).of({"$ref": "#/components/schemas/Card"})`` is ``"Card"``, and `declarations` has it from then
-    on. A model is named as its class is; where it looks different on its way in, that is ``CardInput``; two of one name
-    are told apart by their modules, and one that has a name of the runtime's gets a ``_`` after it.
+    ``Types(components).of({"$ref": "#/components/schemas/Card"})`` is ``"Card"``; from then on, `declarations` has the
+    declaration of ``Card``. A model has the name of its class. If it has another schema for input, that one is
+    ``CardInput``. If two models have one name, their modules are added. If the name is taken, a ``_`` is added.
     """
 
     def __init__(self, components: Mapping[str, Schema], taken: Collection[str] = ()) -> None:
         self._components = components
         self._names: dict[str, str] = {}
-        given = set(taken)
-        for one in sorted(components, key=lambda one: (_of_generic(one) in components, one)):
-            wanted = self._wanted(one)
-            self._names[one] = free(next((name for name in wanted if name not in given), wanted[-1]), given)
-            given.add(self._names[one])
-        self._given = given
-        self._used: dict[str, str] = {}
+        self._taken = set(taken)
+        for component in sorted(components, key=lambda name: (_generic_argument(name) in components, name)):
+            names = self._candidates(component)
+            name = next((name for name in names if name not in self._taken), names[-1])
+            self._names[component] = self.named(name)
+        self._declarations: dict[str, str] = {}
 
-    def _wanted(self, one: str) -> list[str]:
-        """The names that a model may have, best first."""
-        inner, short = _of_generic(one), _short(one)
-        if inner in self._names:  # Page_Card_: Page, of what Card is named
-            return [pascal(one.removesuffix(f"_{inner}_")) + self._names[inner], pascal(one)]
-        title = str(self._components[one].get("title", ""))
+    def _candidates(self, component: str) -> list[str]:
+        """Names for a model, the best first."""
+        argument = _generic_argument(component)
+        if argument in self._names:  # Page_Card_: "Page" and the name of Card
+            return [pascal(component.removesuffix(f"_{argument}_")) + self._names[argument], pascal(component)]
+        short = _short(component)
+        title = str(self._components[component].get("title", ""))
         derived = [pascal(title)] if title and short == f"{title}Output" else []
-        return [*derived, pascal(short), pascal(one)]
+        return [*derived, pascal(short), pascal(component)]
 
     def named(self, name: str) -> str:
-        """A name for another type, which is from then on taken."""
-        name = free(name, self._given)
-        self._given.add(name)
+        """Reserves a name for a type. Adds ``_`` to it if it is taken."""
+        name = free(name, self._taken)
+        self._taken.add(name)
         return name
 
     def declarations(self) -> Iterator[str]:
-        """The models that were asked for and what they refer to, by name."""
-        for name in sorted(self._used):
-            yield self._used[name]
+        """The declarations of the models that `of` returned and of those they refer to, in order of their names."""
+        for name in sorted(self._declarations):
+            yield self._declarations[name]
 
     def declare(self, name: str, schema: Schema) -> str:
-        """The declaration of a schema under a name."""
-        about = comment([str(schema.get("description", ""))], "")
+        """Declares a schema under a name, as an interface or a type."""
+        about = comment([_about(schema)], "")
         if _is_object(schema) and not _has_more(schema):
-            return f"{about}export interface {name} {self._members(schema, indent='')}\n"
+            members = self._members(schema["properties"], schema.get("required", ()))
+            return f"{about}export interface {name} {members}\n"
         return f"{about}export type {name} = {self.of(schema)};\n"
 
     def of(self, schema: Any) -> str:
-        """A schema as a type, on one line."""
+        """A schema as a type expression on one line."""
         if not isinstance(schema, Mapping):
             return "never" if schema is False else "unknown"
         if "$ref" in schema:
@@ -70,32 +72,29 @@ class Types:
         if "const" in schema:
             return literal(schema["const"])
         if "enum" in schema:
-            return _union([literal(one) for one in schema["enum"]])
-        for word, join in (("anyOf", _union), ("oneOf", _union), ("allOf", _intersection)):
-            if word in schema:
-                return join([self.of(one) for one in schema[word]])
+            return _union([literal(value) for value in schema["enum"]])
+        for keyword, join in (("anyOf", _union), ("oneOf", _union), ("allOf", _intersection)):
+            if keyword in schema:
+                return join([self.of(part) for part in schema[keyword]])
         return self._of_type(schema)
 
-    def members(self, properties: Mapping[str, Schema], required: Collection[str], indent: str = "") -> str:
-        """An object type, one property a line."""
+    def _members(self, properties: Mapping[str, Schema], required: Collection[str]) -> str:
+        """An object type with a line for each property."""
         lines = []
         for name, schema in properties.items():
-            about = comment([_about(schema)], f"{indent}  ")
-            lines.append(f"{about}{indent}  {key(name)}{'' if name in required else '?'}: {self.of(schema)};\n")
-        return "{\n" + "".join(lines) + indent + "}" if lines else "{}"
-
-    def _members(self, schema: Schema, indent: str) -> str:
-        return self.members(schema.get("properties", {}), schema.get("required", ()), indent)
+            about = comment([_about(schema)], "  ")
+            lines.append(f"{about}  {key(name)}{'' if name in required else '?'}: {self.of(schema)};\n")
+        return "{\n" + "".join(lines) + "}"
 
     def _referred(self, ref: str) -> str:
-        name = ref.removeprefix(_REF)
-        told = self._names.get(name)
-        if told is None:
+        component = ref.removeprefix(_REF)
+        name = self._names.get(component)
+        if name is None:
             return "unknown"
-        if told not in self._used:
-            self._used[told] = ""  # it may refer to itself
-            self._used[told] = self.declare(told, self._components[name])
-        return told
+        if name not in self._declarations:
+            self._declarations[name] = ""  # it may refer to itself
+            self._declarations[name] = self.declare(name, self._components[component])
+        return name
 
     def _of_type(self, schema: Schema) -> str:
         kind = schema.get("type")
@@ -111,10 +110,11 @@ class Types:
         items = schema.get("items", {})
         if not isinstance(items, Sequence) or isinstance(items, str):
             return _listed(self.of(items))
-        least, most = schema.get("minItems", 0), schema.get("maxItems")
-        parts = [f"{_grouped(self.of(one))}?" if number >= least else self.of(one) for number, one in enumerate(items)]
+        types = [self.of(item) for item in items]
+        required = schema.get("minItems", 0)
+        parts = [f"{_grouped(one)}?" if at >= required else one for at, one in enumerate(types)]
         more = schema.get("additionalItems", True)
-        if more is not False and (most is None or most > len(items)):
+        if more is not False and schema.get("maxItems", math.inf) > len(items):
             parts.append(f"...{_listed(self.of(more))}")
         return f"[{', '.join(parts)}]"
 
@@ -122,11 +122,11 @@ class Types:
         parts = []
         if _is_object(schema):
             required = schema.get("required", ())
-            told = [
-                f"{key(name)}{'' if name in required else '?'}: {self.of(one)}"
-                for name, one in schema["properties"].items()
+            members = [
+                f"{key(name)}{'' if name in required else '?'}: {self.of(member)}"
+                for name, member in schema["properties"].items()
             ]
-            parts.append(f"{{ {'; '.join(told)} }}")
+            parts.append(f"{{ {'; '.join(members)} }}")
         if _has_more(schema) or not parts:
             parts.append(self._mapping(schema, beside=bool(parts)))
         return _intersection(parts)
@@ -136,20 +136,20 @@ class Types:
         values = [self.of(one) for one in schema.get("patternProperties", {}).values()]
         if isinstance(more, Mapping):
             values.append(self.of(more))
-        told = "unknown" if beside or not values else _union(values)
+        value = "unknown" if beside or not values else _union(values)
         names = self.of(schema["propertyNames"]) if "propertyNames" in schema else "string"
         if names not in ("string", "unknown"):
-            return f"{{ [Key in {names}]?: {told} }}"
-        return f"{{ [key: string]: {told} }}"
+            return f"{{ [Key in {names}]?: {value} }}"
+        return f"{{ [key: string]: {value} }}"
 
 
 def _short(name: str) -> str:
-    """The class's own name in that of a component, without its module; what goes out is the plain one."""
+    """The class name in a component's name, without its module and the suffix of output models."""
     return re.sub(r"^[a-z0-9_]+__", "", name).removesuffix("-Output") or name
 
 
-def _of_generic(name: str) -> str:
-    """What a generic model is of, by its component's name: of ``Page_Card_``, ``Card``."""
+def _generic_argument(name: str) -> str:
+    """The argument of a generic model, from its component's name: ``Card`` for ``Page_Card_``."""
     found = re.fullmatch(r"[^_]+_(.+)_", name)
     return found[1] if found else ""
 
@@ -159,7 +159,7 @@ def _is_object(schema: Schema) -> bool:
 
 
 def _has_more(schema: Schema) -> bool:
-    """Whether an object may have properties beside those that are named."""
+    """Whether an object may have other properties than the named ones."""
     return bool(schema.get("additionalProperties") or schema.get("patternProperties"))
 
 
@@ -186,19 +186,19 @@ def _listed(text: str) -> str:
 
 
 def literal(value: Any) -> str:
-    """A JSON value as a type."""
+    """A JSON value as a literal type."""
     if value is None or isinstance(value, str | int | float):
         return json.dumps(value, ensure_ascii=False)
     return "unknown"
 
 
 def key(name: str) -> str:
-    """A property's name, in quotes where it needs them."""
+    """A property name, quoted if necessary."""
     return name if is_identifier(name) else json.dumps(name, ensure_ascii=False)
 
 
 def comment(paragraphs: Sequence[str], indent: str) -> str:
-    """A documentation comment, with the line break after it; nothing where there is nothing to say."""
+    """A documentation comment and a line break; an empty string if all paragraphs are empty."""
     lines = [line.rstrip() for text in paragraphs if text for line in text.strip().replace("*/", "*\\/").splitlines()]
     if not lines:
         return ""

@@ -1,8 +1,8 @@
-/** One board: its columns and cards, who looks at it, and what can be done with it. */
+/** One board: its columns, cards, viewers and members. */
 
 import { PermissionDenied, type Board, type BoardsEvent, type Card, type Column, type Moved, type ServerEvent, type Subscription } from "./client.js";
 import { showCard } from "./card.js";
-import { announce, avatar, confirmed, fill, h, keep, keepFocus, titled, toast, write } from "./dom.js";
+import { announce, avatar, askToConfirm, setValue, h, syncChildren, keepFocus, titleInput, toast, setText } from "./dom.js";
 import { draggable } from "./drag.js";
 import { LiveList } from "./live.js";
 import { showMembers } from "./members.js";
@@ -15,16 +15,16 @@ const ARROWS: Readonly<Record<string, readonly [number, number]>> = {
   ArrowDown: [0, 1],
 };
 
-const GONE = "This board is not there any more, or not for you.";
+const GONE = "This board was deleted, or you are not a member of it.";
 
-/** Shows a board; returns what ends it. */
+/** Shows a board; returns a function that ends it. */
 export async function showBoard(view: HTMLElement, session: Session, id: number): Promise<() => void> {
   const page = new BoardPage(view, session, id);
   await page.open();
   return () => page.close();
 }
 
-/** What a board's page knows and does; dialogs are given it. */
+/** The state and actions of a board's page, which its dialogs use too. */
 export class BoardPage {
   readonly view: HTMLElement;
   readonly session: Session;
@@ -32,8 +32,8 @@ export class BoardPage {
   board: Board | undefined;
   readonly cards: LiveList<Card, ServerEvent<"moved", Moved>>;
   readonly columns: LiveList<Column>;
-  readonly watchers = new Set<() => void>(); // dialogs, which are told of each change
-  readonly #title = titled(
+  readonly watchers = new Set<() => void>(); // dialogs, called after each change
+  readonly #title = titleInput(
     "Title of the board",
     () => this.board?.title ?? "",
     (title) => attempt(this.client.boards.partialUpdate({ board: this.id }, { data: { title } })),
@@ -49,8 +49,8 @@ export class BoardPage {
     h("input", { name: "title", "aria-label": "Title of a new column", placeholder: "Add a column", maxlength: 120, required: true }),
   );
   #about: Subscription<BoardsEvent, Board> | undefined;
-  readonly #elements = new Map<number, HTMLElement>(); // of cards, which go from column to column
-  #isHeld = false; // while a card is dragged
+  readonly #elements = new Map<number, HTMLElement>(); // by card id; a card keeps its element when it changes columns
+  #isDragging = false; // while a card is dragged
   #isClosed = false;
 
   constructor(view: HTMLElement, session: Session, id: number) {
@@ -58,7 +58,7 @@ export class BoardPage {
     this.session = session;
     this.id = id;
     const gone = (error: unknown): void => this.#ended(error);
-    this.cards = new LiveList(() => this.#render(), gone, ({ data }) => this.#heard(data));
+    this.cards = new LiveList(() => this.#render(), gone, ({ data }) => this.#announceMove(data));
     this.columns = new LiveList(() => this.#render(), gone);
   }
 
@@ -73,8 +73,8 @@ export class BoardPage {
   async open(): Promise<void> {
     const [at, snapshot] = [{ board: this.id }, { snapshot: true }] as const;
     const boards = this.client.boards;
-    this.#lists.addEventListener("keydown", (event) => this.#keyed(event));
-    draggable(this.#lists, (isHeld) => this.#hold(isHeld), ({ card, list, before }) => {
+    this.#lists.addEventListener("keydown", (event) => this.#onKeyDown(event));
+    draggable(this.#lists, (isDragging) => this.#setDragging(isDragging), ({ card, list, before }) => {
       const column = Number(list.closest<HTMLElement>(".column")?.dataset["id"]);
       void this.move(Number(card.dataset["id"]), column, before === null ? null : Number(before.dataset["id"]));
     });
@@ -88,9 +88,9 @@ export class BoardPage {
       if (this.#isClosed) return void about.close();
       this.#show(about.snapshot);
       void this.#follow(about);
-      void this.#askWhoIsHere();
+      void this.#loadPresence();
     } catch (error) {
-      this.#gone(explain(error));
+      this.#showGone(explain(error));
     }
   }
 
@@ -101,7 +101,7 @@ export class BoardPage {
     void this.#about?.close();
   }
 
-  // ---------------------------------------------------------------------------------------------- what is there
+  // ---------------------------------------------------------------------------------------------- data
   inOrder(): Column[] {
     return [...this.columns.rows.values()].sort((one, other) => one.id - other.id);
   }
@@ -111,7 +111,7 @@ export class BoardPage {
     return here.sort((one, other) => one.position - other.position || one.id - other.id);
   }
 
-  /** Moves a card before another one of a column, or to its end; it is shown there at once. */
+  /** Moves a card before another card of a column, or to its end. The page shows it there at once. */
   async move(id: number, column: number, before: number | null): Promise<void> {
     const card = this.cards.rows.get(id);
     const to = this.columns.rows.get(column);
@@ -124,49 +124,49 @@ export class BoardPage {
     this.cards.set({ ...card, column_id: column, position });
     announce(`${card.title}: in ${to.title}, ${(at < 0 ? others.length : at) + 1} of ${others.length + 1}`);
     const moved = await attempt(this.client.boards.cards.move({ board: this.id, pk: id }, { data: { column_id: column, before } }));
-    if (moved === undefined && this.cards.rows.get(id)?.position === position) this.cards.set(card); // back again
+    if (moved === undefined && this.cards.rows.get(id)?.position === position) this.cards.set(card); // undo
   }
 
-  // ---------------------------------------------------------------------------------------------- what comes
+  // ---------------------------------------------------------------------------------------------- events
   async #follow(about: Subscription<BoardsEvent, Board>): Promise<void> {
     try {
       for await (const event of about) {
         if (event.event === "$resync") this.#show(event.snapshot);
         else if (event.event === "updated") this.#show(event.data);
-        else if (event.event === "deleted") return this.#gone(GONE);
-        if (event.event === "join" || event.event === "leave" || event.event === "$resync") await this.#askWhoIsHere();
+        else if (event.event === "deleted") return this.#showGone(GONE);
+        if (event.event === "join" || event.event === "leave" || event.event === "$resync") await this.#loadPresence();
       }
     } catch (error) {
       this.#ended(error);
     }
   }
 
-  /** What is live ends by an error: of the right to see it, if somebody was dismissed. */
+  /** A subscription ended by an error, such as `PermissionDenied` for a removed member. */
   #ended(error: unknown): void {
-    this.#gone(error instanceof PermissionDenied ? GONE : explain(error));
+    this.#showGone(error instanceof PermissionDenied ? GONE : explain(error));
   }
 
-  /** Says what others do; one sees for oneself what one has done. */
-  #heard({ by, card_id, column_id }: Moved): void {
+  /** Shows a message about a move by another user. */
+  #announceMove({ by, card_id, column_id }: Moved): void {
     const [card, column] = [this.cards.rows.get(card_id), this.columns.rows.get(column_id)];
     if (by.id === this.session.user.id || card === undefined || column === undefined) return;
     toast(`${by.name} moved “${card.title}” to ${column.title}`, "news");
   }
 
-  /** Who is here is asked whenever somebody comes or goes, so that nobody stays behind on the page. */
-  async #askWhoIsHere(): Promise<void> {
+  /** Loads all viewers again whenever one comes or goes, so that the list is always complete. */
+  async #loadPresence(): Promise<void> {
     const here = await attempt(this.client.boards.presence({ board: this.id }));
     if (here === undefined || this.#isClosed) return;
     const people = (this.board?.members ?? []).filter((one) => String(one.id) in here);
     this.#people.replaceChildren(...people.map((one) => h("li", {}, avatar(one))));
   }
 
-  #gone(why: string): void {
+  #showGone(reason: string): void {
     if (this.#isClosed) return;
     this.close();
     for (const dialog of document.querySelectorAll("dialog")) dialog.close();
     this.view.replaceChildren(
-      h("section", { class: "overview" }, h("h1", {}, "No such board"), h("p", { class: "hint" }, why), h("a", { href: "#/" }, "Your boards")),
+      h("section", { class: "overview" }, h("h1", {}, "No such board"), h("p", { class: "hint" }, reason), h("a", { href: "#/" }, "Your boards")),
     );
   }
 
@@ -175,11 +175,11 @@ export class BoardPage {
     const isNew = this.board === undefined;
     this.board = board;
     document.title = `${board.title} · Boards`;
-    fill(this.#title, board.title);
-    write(this.#heading, board.title);
+    setValue(this.#title, board.title);
+    setText(this.#heading, board.title);
     this.#heading.hidden = this.isOwner;
     this.#title.hidden = this.#remove.hidden = !this.isOwner;
-    write(this.#members, `Members (${board.members.length})`);
+    setText(this.#members, `Members (${board.members.length})`);
     if (isNew) {
       const tools = h("div", { class: "tools" }, this.#heading, this.#title, h("span", { class: "spacer" }), this.#people, this.#members, this.#remove);
       const hint = h("p", { class: "hint keys" }, "Drag a card, or press ", h("kbd", {}, "Alt"), " and an arrow key while it is focused.");
@@ -188,25 +188,25 @@ export class BoardPage {
     this.#render();
   }
 
-  #hold(isHeld: boolean): void {
-    this.#isHeld = isHeld;
-    if (!isHeld) this.#render();
+  #setDragging(isDragging: boolean): void {
+    this.#isDragging = isDragging;
+    if (!isDragging) this.#render();
   }
 
   #render(): void {
-    if (this.#isClosed || this.#isHeld || this.board === undefined) return;
+    if (this.#isClosed || this.#isDragging || this.board === undefined) return;
     const change = (): void => {
-      keep(this.#lists, this.inOrder(), (column) => this.#makeColumn(column), (element, column) => this.#updateColumn(element, column));
+      syncChildren(this.#lists, this.inOrder(), (column) => this.#makeColumn(column), (element, column) => this.#updateColumn(element, column));
       if (this.#lists.lastElementChild !== this.#adding) this.#lists.append(this.#adding);
     };
     keepFocus(change);
     for (const id of this.#elements.keys()) if (!this.cards.rows.has(id)) this.#elements.delete(id);
-    for (const told of this.watchers) told();
+    for (const watcher of this.watchers) watcher();
   }
 
   #makeColumn(column: Column): HTMLElement {
     const at = { board: this.id, pk: column.id };
-    const title = titled(
+    const title = titleInput(
       "Title of the column",
       () => this.columns.rows.get(column.id)?.title ?? "",
       (title) => attempt(this.client.boards.columns.partialUpdate(at, { data: { title } })),
@@ -233,9 +233,9 @@ export class BoardPage {
     element.setAttribute("aria-label", column.title);
     list.setAttribute("aria-label", `Cards in ${column.title}`);
     element.querySelector(".icon")?.setAttribute("aria-label", `Delete column ${column.title}`);
-    fill(element.querySelector(".title") as HTMLInputElement, column.title);
-    write(element.querySelector(".count") as HTMLElement, String(cards.length));
-    keep(list, cards, (card) => this.#makeCard(card), updateCard);
+    setValue(element.querySelector(".title") as HTMLInputElement, column.title);
+    setText(element.querySelector(".count") as HTMLElement, String(cards.length));
+    syncChildren(list, cards, (card) => this.#makeCard(card), updateCard);
   }
 
   #makeCard({ id }: Card): HTMLElement {
@@ -247,8 +247,8 @@ export class BoardPage {
     return made;
   }
 
-  // ---------------------------------------------------------------------------------------------- what is done
-  #keyed(event: KeyboardEvent): void {
+  // ---------------------------------------------------------------------------------------------- actions
+  #onKeyDown(event: KeyboardEvent): void {
     const [aside, down] = ARROWS[event.key] ?? [0, 0];
     const id = Number((event.target as Element).closest<HTMLElement>(".card")?.dataset["id"]);
     if (!event.altKey || (aside === 0 && down === 0) || !this.cards.rows.has(id)) return;
@@ -256,7 +256,7 @@ export class BoardPage {
     this.step(id, aside, down);
   }
 
-  /** Moves a card to the column beside its own, or up or down by one. */
+  /** Moves a card by one column, or up or down by one place. */
   step(id: number, aside: number, down: number): void {
     const card = this.cards.rows.get(id) as Card;
     const columns = this.inOrder();
@@ -287,11 +287,11 @@ export class BoardPage {
   async #deleteColumn(id: number): Promise<void> {
     const [title, count] = [this.columns.rows.get(id)?.title ?? "", this.cardsOf(id).length];
     const what = count === 0 ? `Delete the column “${title}”?` : `Delete the column “${title}” and its ${count} card${count === 1 ? "" : "s"}?`;
-    if (await confirmed(what, "Delete")) await attempt(this.client.boards.columns.destroy({ board: this.id, pk: id }));
+    if (await askToConfirm(what, "Delete")) await attempt(this.client.boards.columns.destroy({ board: this.id, pk: id }));
   }
 
   async #delete(): Promise<void> {
-    if (!(await confirmed(`Delete the board “${this.board?.title ?? ""}” for all its members?`, "Delete"))) return;
+    if (!(await askToConfirm(`Delete the board “${this.board?.title ?? ""}” for all its members?`, "Delete"))) return;
     const done = await attempt(this.client.boards.destroy({ board: this.id }).then(() => true));
     if (done) location.hash = "#/";
   }
@@ -299,9 +299,9 @@ export class BoardPage {
 
 function updateCard(element: HTMLElement, card: Card): void {
   const [open, notes, comments] = [...element.children] as [HTMLElement, HTMLElement, HTMLElement];
-  write(open, card.title);
-  write(notes, card.notes);
+  setText(open, card.title);
+  setText(notes, card.notes);
   notes.hidden = card.notes === "";
-  write(comments, card.comment_count === 1 ? "1 comment" : `${card.comment_count} comments`);
+  setText(comments, card.comment_count === 1 ? "1 comment" : `${card.comment_count} comments`);
   comments.hidden = card.comment_count === 0;
 }

@@ -1,15 +1,15 @@
-/** The list of one's boards. */
+/** The list of the user's boards. */
 
 import type { Board } from "./client.js";
-import { avatar, h, keep, toast, write } from "./dom.js";
+import { avatar, h, syncChildren, toast, setText } from "./dom.js";
 import { LiveList } from "./live.js";
 import { attempt, explain, type Session } from "./session.js";
 
-/** Shows it; returns what ends it. */
+/** Shows the list; returns a function that ends it. */
 export async function showBoards(view: HTMLElement, { client, user }: Session): Promise<() => void> {
   const list = h("ul", { class: "boards" });
-  const none = h("p", { class: "hint" }, "You are on no board yet. Make one, or have somebody invite you.");
-  const title = h("input", { name: "title", "aria-label": "Title of a new board", placeholder: "A new board", maxlength: 120, required: true });
+  const none = h("p", { class: "hint" }, "You have no boards yet. Create one, or ask a member of a board to invite you.");
+  const title = h("input", { name: "title", "aria-label": "Title of a new board", placeholder: "New board", maxlength: 120, required: true });
   const form = h(
     "form",
     {
@@ -24,7 +24,7 @@ export async function showBoards(view: HTMLElement, { client, user }: Session): 
     h("button", { class: "primary" }, "Create"),
   );
   view.replaceChildren(
-    h("section", { class: "overview" }, h("h1", {}, "Your boards"), list, none, form, h("p", { class: "hint" }, "All that this page asks the server for can be tried by hand: ", h("a", { href: "docs" }, "the explorer"), ".")),
+    h("section", { class: "overview" }, h("h1", {}, "Your boards"), list, none, form, h("p", { class: "hint" }, "Try every action of this page by hand in ", h("a", { href: "docs" }, "the explorer"), ".")),
   );
   document.title = "Boards";
 
@@ -32,7 +32,7 @@ export async function showBoards(view: HTMLElement, { client, user }: Session): 
     () => {
       const boards = [...live.rows.values()].sort((one, other) => one.id - other.id);
       none.hidden = boards.length > 0;
-      keep(list, boards, make, update);
+      syncChildren(list, boards, make, update);
     },
     (error) => toast(explain(error)),
   );
@@ -45,7 +45,7 @@ export async function showBoards(view: HTMLElement, { client, user }: Session): 
   }
 
   function update(element: HTMLElement, board: Board): void {
-    write(element.querySelector("b") as HTMLElement, board.title);
+    setText(element.querySelector("b") as HTMLElement, board.title);
     element.querySelector(".people")?.replaceChildren(...board.members.map(avatar));
   }
 }

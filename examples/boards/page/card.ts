@@ -1,29 +1,29 @@
-/** The dialog of one card: what it says, where it is, and its comments. */
+/** The dialog of one card: title, notes, place and comments. */
 
 import type { BoardPage } from "./board.js";
 import type { BoardsCardsPartialUpdateData, Comment } from "./client.js";
-import { avatar, confirmed, fill, h, keep, titled, write } from "./dom.js";
+import { avatar, askToConfirm, setValue, h, syncChildren, titleInput, setText } from "./dom.js";
 import { LiveList } from "./live.js";
 import { attempt } from "./session.js";
 
-/** Opens it. It shows what others change while it is open, and closes where the card is deleted. */
+/** Opens the dialog. It shows changes of other users, and closes if the card is deleted. */
 export function showCard(page: BoardPage, pk: number): void {
   const at = { board: page.id, pk };
   const { client } = page;
   const change = (data: BoardsCardsPartialUpdateData): Promise<unknown> => attempt(client.boards.cards.partialUpdate(at, { data }));
-  const title = titled(
+  const title = titleInput(
     "Title of the card",
     () => page.cards.rows.get(pk)?.title ?? "",
     (title) => change({ title }),
   );
-  const notes = h("textarea", { id: "notes", rows: 4, maxlength: 2000, placeholder: "What else is to be said?", onchange: () => void change({ notes: notes.value }) });
+  const notes = h("textarea", { id: "notes", rows: 4, maxlength: 2000, placeholder: "Notes", onchange: () => void change({ notes: notes.value }) });
   const column = h("select", { id: "column", onchange: () => void page.move(pk, Number(column.value), null) });
   const [up, down] = [
     h("button", { type: "button", class: "quiet", onclick: () => page.step(pk, 0, -1) }, "Move up"),
     h("button", { type: "button", class: "quiet", onclick: () => page.step(pk, 0, 1) }, "Move down"),
   ];
   const comments = h("ul", { class: "said" });
-  const text = h("textarea", { name: "text", rows: 2, "aria-label": "A comment", placeholder: "Say something", maxlength: 2000, required: true });
+  const text = h("textarea", { name: "text", rows: 2, "aria-label": "New comment", placeholder: "Write a comment", maxlength: 2000, required: true });
   const dialog: HTMLDialogElement = h(
     "dialog",
     { class: "sheet", "aria-label": "Card", onclose: () => close(), onclick: (event) => event.target === dialog && dialog.close() },
@@ -39,7 +39,7 @@ export function showCard(page: BoardPage, pk: number): void {
       comments,
       h(
         "form",
-        { class: "commenting", onsubmit: say },
+        { class: "commenting", onsubmit: addComment },
         text,
         h("button", { class: "primary" }, "Comment"),
       ),
@@ -48,7 +48,7 @@ export function showCard(page: BoardPage, pk: number): void {
   );
 
   const live: LiveList<Comment> = new LiveList<Comment>(
-    () => keep(comments, [...live.rows.values()].sort((one, other) => one.id - other.id), make, (element, one) => write(element.querySelector("p") as HTMLElement, one.text)),
+    () => syncChildren(comments, [...live.rows.values()].sort((one, other) => one.id - other.id), make, (element, one) => setText(element.querySelector("p") as HTMLElement, one.text)),
     () => dialog.close(),
   );
   page.watchers.add(update);
@@ -60,9 +60,9 @@ export function showCard(page: BoardPage, pk: number): void {
   function update(): void {
     const card = page.cards.rows.get(pk);
     if (card === undefined || !page.columns.rows.has(card.column_id)) return dialog.close();
-    fill(title, card.title);
-    fill(notes, card.notes);
-    keep(column, page.inOrder(), (one) => h("option", { value: one.id }), (element, one) => write(element, one.title));
+    setValue(title, card.title);
+    setValue(notes, card.notes);
+    syncChildren(column, page.inOrder(), (one) => h("option", { value: one.id }), (element, one) => setText(element, one.title));
     column.value = String(card.column_id);
     const here = page.cardsOf(card.column_id);
     up.disabled = here[0]?.id === pk;
@@ -76,26 +76,26 @@ export function showCard(page: BoardPage, pk: number): void {
     page.view.querySelector<HTMLElement>(`.card[data-id="${pk}"] button`)?.focus();
   }
 
-  async function say(event: Event): Promise<void> {
+  async function addComment(event: Event): Promise<void> {
     event.preventDefault();
-    const said = await attempt(client.boards.cards.comments.create({ board: page.id, card: pk }, { data: { text: text.value.trim() } }));
-    if (said !== undefined) text.value = "";
+    const added = await attempt(client.boards.cards.comments.create({ board: page.id, card: pk }, { data: { text: text.value.trim() } }));
+    if (added !== undefined) text.value = "";
   }
 
   async function remove(): Promise<void> {
-    if (await confirmed(`Delete the card “${page.cards.rows.get(pk)?.title ?? ""}”?`, "Delete")) await attempt(client.boards.cards.destroy(at));
+    if (await askToConfirm(`Delete the card “${page.cards.rows.get(pk)?.title ?? ""}”?`, "Delete")) await attempt(client.boards.cards.destroy(at));
   }
 
   function make(one: Comment): HTMLElement {
     const own = one.author.id === page.session.user.id;
     const when = new Date(one.written_at * 1000);
-    const unsay = (): void => void attempt(client.boards.cards.comments.destroy({ board: page.id, card: pk, pk: one.id }));
+    const deleteComment = (): void => void attempt(client.boards.cards.comments.destroy({ board: page.id, card: pk, pk: one.id }));
     return h(
       "li",
       {},
       avatar(one.author),
       h("div", {}, h("b", {}, one.author.name), " ", h("time", { datetime: when.toISOString() }, when.toLocaleString([], { dateStyle: "medium", timeStyle: "short" })), h("p", {})),
-      own && h("button", { class: "icon", "aria-label": "Delete this comment", onclick: unsay }, "×"),
+      own && h("button", { class: "icon", "aria-label": "Delete this comment", onclick: deleteComment }, "×"),
     );
   }
 }

@@ -1,10 +1,10 @@
-/** Elements: made, and kept in step with what they show. */
+/** Helpers to create DOM elements and to update them from data. */
 
 type Child = Node | string | null | undefined | false;
 type Listeners = { [Name in keyof HTMLElementEventMap as `on${Name}`]?: (event: HTMLElementEventMap[Name]) => void };
 type Attributes = { readonly [name: string]: string | number | boolean | undefined | ((event: never) => void) } & Listeners;
 
-/** An element: `h("a", { href: "#/", onclick: go }, "Boards")`. Attributes that are false or undefined are left out. */
+/** Creates an element: `h("a", { href: "#/", onclick: go }, "Boards")`. False and undefined attributes are left out. */
 export function h<Tag extends keyof HTMLElementTagNameMap>(
   tag: Tag,
   attributes: Attributes = {},
@@ -26,11 +26,8 @@ export function byId(id: string): HTMLElement {
   return found;
 }
 
-/**
- * An input for a title, which is saved when it was changed; an empty one, and one that `save` has no answer for, is taken
- * back.
- */
-export function titled(label: string, current: () => string, save: (title: string) => Promise<unknown>): HTMLInputElement {
+/** An input that saves a title when it changes. If it is empty, or `save` returns undefined, the old title returns. */
+export function titleInput(label: string, current: () => string, save: (title: string) => Promise<unknown>): HTMLInputElement {
   const input = h("input", { class: "title", "aria-label": label, maxlength: 120, autocomplete: "off" });
   input.addEventListener("change", async () => {
     const title = input.value.trim();
@@ -40,10 +37,10 @@ export function titled(label: string, current: () => string, save: (title: strin
 }
 
 /**
- * Makes the first children of an element those of `items`, in their order: what is there stays and is updated, so that
- * what is being typed is kept.
+ * Makes the first children of an element those for `items`, in order. Existing children are updated, not replaced, so that
+ * text being typed is kept.
  */
-export function keep<Item extends { readonly id: number }, Kind extends HTMLElement>(
+export function syncChildren<Item extends { readonly id: number }, Kind extends HTMLElement>(
   parent: HTMLElement,
   items: readonly Item[],
   make: (item: Item) => Kind,
@@ -65,47 +62,47 @@ export function keep<Item extends { readonly id: number }, Kind extends HTMLElem
   for (const gone of known.values()) gone.remove();
 }
 
-/** Runs a change of the page; what has the focus keeps it, though it may be somewhere else afterwards. */
+/** Runs a change of the page and restores the focus, which an element loses when it moves. */
 export function keepFocus(change: () => void): void {
   const focused = document.activeElement;
   change();
   if (focused instanceof HTMLElement && focused !== document.activeElement && focused.isConnected) focused.focus();
 }
 
-/** Changes an element's text, where it is another. */
-export function write(element: Element, text: string): void {
+/** Sets an element's text if it differs. */
+export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Changes what an input holds, unless somebody is typing there. */
-export function fill(input: HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement, value: string): void {
+/** Sets an input's value, unless the user is typing there. */
+export function setValue(input: HTMLInputElement | HTMLTextAreaElement | HTMLSelectElement, value: string): void {
   if (input !== document.activeElement && input.value !== value) input.value = value;
 }
 
-/** Says something to those who do not see the page. */
+/** Announces a text to screen readers. */
 export function announce(text: string): void {
   byId("said").textContent = text;
 }
 
-/** Shows a message for a while: what went wrong, or what somebody else did. */
+/** Shows a message for a few seconds: an error, or what another user did. */
 export function toast(text: string, kind: "problem" | "news" = "problem"): void {
   const shown = h("p", { class: kind, role: kind === "news" ? "status" : "alert" }, text);
   const toasts = byId("toasts");
   toasts.append(shown);
   while (toasts.children.length > 3) toasts.firstElementChild?.remove();
   toasts.hidePopover();
-  toasts.showPopover(); // above a dialog that is open
+  toasts.showPopover(); // again, so that it is above an open dialog
   setTimeout(() => shown.remove(), kind === "news" ? 4_000 : 8_000);
 }
 
-/** The circle that stands for a person. */
+/** The circle with a person's initial. */
 export function avatar(person: { readonly id: number; readonly name: string }): HTMLElement {
   const hue = (person.id * 137 + 200) % 360;
   return h("span", { class: "avatar", style: `--hue: ${hue}`, title: person.name, role: "img", "aria-label": person.name }, person.name.slice(0, 1).toUpperCase());
 }
 
-/** Asks a question; true where it is answered with yes. */
-export function confirmed(question: string, yes: string): Promise<boolean> {
+/** Asks a question in a dialog. Resolves to true if the user confirms. */
+export function askToConfirm(question: string, yes: string): Promise<boolean> {
   return new Promise((resolve) => {
     const dialog = h(
       "dialog",

@@ -1,24 +1,24 @@
-/** Dragging cards, by mouse, pen or finger: a press and a move, or with a finger a press that lasts. */
+/** Dragging cards by mouse, pen or finger. A drag starts with a press and a move; by finger, with a long press. */
 
 import { h } from "./dom.js";
 
-const FAR = 6; // pixels that a mouse moves before it is a drag
-const LONG = 320; // milliseconds that a finger rests before it is one
-const EDGE = 48; // pixels from the edge, where the board scrolls
+const DRAG_DISTANCE = 6; // pixels of movement that start a drag
+const LONG_PRESS = 320; // milliseconds of touch that start a drag
+const SCROLL_EDGE = 48; // pixels from the window's edge where the board scrolls
 
-/** Where a card was let go: in a list, before another card or at the end. */
+/** Where a card was dropped: in a list, before another card or at the end. */
 export interface Drop {
   readonly card: HTMLElement;
   readonly list: HTMLElement;
   readonly before: HTMLElement | null;
 }
 
-/** Lets the cards of a board be dragged between its lists. `held` is told when one is taken, and when it is let go. */
-export function draggable(board: HTMLElement, held: (isHeld: boolean) => void, drop: (drop: Drop) => void): void {
+/** Makes the cards of a board draggable between its lists. Calls `onDragging` when a drag starts and ends. */
+export function draggable(board: HTMLElement, onDragging: (isDragging: boolean) => void, drop: (drop: Drop) => void): void {
   board.addEventListener("pointerdown", (down) => {
     const card = (down.target as Element).closest<HTMLElement>(".card");
     if (card === null || down.button !== 0) return;
-    new Drag(board, card, down, held, drop);
+    new Drag(board, card, down, onDragging, drop);
   });
 }
 
@@ -26,25 +26,25 @@ class Drag {
   readonly #board: HTMLElement;
   readonly #card: HTMLElement;
   readonly #down: PointerEvent;
-  readonly #held: (isHeld: boolean) => void;
+  readonly #onDragging: (isDragging: boolean) => void;
   readonly #drop: (drop: Drop) => void;
   readonly #ends = new AbortController();
   readonly #gap = h("li", { class: "gap", "aria-hidden": true });
   readonly #offset: { readonly x: number; readonly y: number };
-  #ghost: HTMLElement | undefined; // what follows the pointer, once it is a drag
+  #ghost: HTMLElement | undefined; // the copy that follows the pointer during a drag
   #timer: number | undefined;
 
   constructor(
     board: HTMLElement,
     card: HTMLElement,
     down: PointerEvent,
-    held: (isHeld: boolean) => void,
+    onDragging: (isDragging: boolean) => void,
     drop: (drop: Drop) => void,
   ) {
     this.#board = board;
     this.#card = card;
     this.#down = down;
-    this.#held = held;
+    this.#onDragging = onDragging;
     this.#drop = drop;
     const box = card.getBoundingClientRect();
     this.#offset = { x: down.clientX - box.left, y: down.clientY - box.top };
@@ -55,7 +55,7 @@ class Drag {
     addEventListener("keydown", (event) => event.key === "Escape" && this.#end(false), until);
     board.addEventListener("touchmove", (event) => this.#ghost !== undefined && event.preventDefault(), { ...until, passive: false });
     board.addEventListener("contextmenu", (event) => this.#ghost !== undefined && event.preventDefault(), until);
-    if (down.pointerType === "touch") this.#timer = setTimeout(() => this.#begin(down), LONG);
+    if (down.pointerType === "touch") this.#timer = setTimeout(() => this.#begin(down), LONG_PRESS);
   }
 
   #begin(at: PointerEvent): void {
@@ -69,21 +69,21 @@ class Drag {
     this.#card.hidden = true;
     document.body.append(ghost);
     this.#ghost = ghost;
-    this.#held(true);
+    this.#onDragging(true);
     this.#follow(at);
   }
 
   #move(event: PointerEvent): void {
-    const far = Math.hypot(event.clientX - this.#down.clientX, event.clientY - this.#down.clientY) > FAR;
+    const far = Math.hypot(event.clientX - this.#down.clientX, event.clientY - this.#down.clientY) > DRAG_DISTANCE;
     if (this.#ghost !== undefined) this.#follow(event);
-    else if (far && this.#timer !== undefined) this.#end(false); // a finger that scrolls
+    else if (far && this.#timer !== undefined) this.#end(false); // the finger scrolls
     else if (far) this.#begin(event);
   }
 
   #follow(event: PointerEvent): void {
     const ghost = this.#ghost as HTMLElement;
     ghost.style.translate = `${event.clientX - this.#offset.x}px ${event.clientY - this.#offset.y}px`;
-    const side = event.clientX > innerWidth - EDGE ? 1 : event.clientX < EDGE ? -1 : 0;
+    const side = event.clientX > innerWidth - SCROLL_EDGE ? 1 : event.clientX < SCROLL_EDGE ? -1 : 0;
     if (side !== 0) this.#board.scrollBy({ left: side * 16 });
     const list = this.#listAt(event.clientX);
     if (list === null) return;
@@ -95,7 +95,7 @@ class Drag {
     list.insertBefore(this.#gap, below ?? null);
   }
 
-  /** The list whose column is at, or next to, this place. */
+  /** The list nearest to a horizontal position. */
   #listAt(x: number): HTMLElement | null {
     const lists = [...this.#board.querySelectorAll<HTMLElement>(".cards")];
     const away = (one: HTMLElement): number => {
@@ -109,7 +109,7 @@ class Drag {
     this.#ends.abort();
     clearTimeout(this.#timer);
     if (this.#ghost === undefined) return;
-    const swallow = (click: Event): void => click.stopPropagation(); // the click that a drag ends with
+    const swallow = (click: Event): void => click.stopPropagation(); // the click at the end of a drag must not open the card
     addEventListener("click", swallow, { capture: true });
     setTimeout(() => removeEventListener("click", swallow, { capture: true }));
     let before = this.#gap.nextElementSibling as HTMLElement | null;
@@ -120,6 +120,6 @@ class Drag {
     this.#card.hidden = false;
     const stays = list === this.#card.parentElement && before === this.#card.nextElementSibling;
     if (isDropped && !stays) this.#drop({ card: this.#card, list, before });
-    this.#held(false);
+    this.#onDragging(false);
   }
 }

@@ -1,4 +1,4 @@
-/** Live lists: what a route's list holds, kept as it is on the server for as long as somebody looks. */
+/** Live lists: the rows of a route, kept in sync with the server. */
 
 import type { Resync, ServerEvent, Subscription } from "./client.js";
 
@@ -8,29 +8,29 @@ interface Row {
 type Change<Item> = ServerEvent<"created", Item> | ServerEvent<"updated", Item> | ServerEvent<"deleted", { pk: number }>;
 
 /**
- * The rows of a list by their ids: its snapshot, and every change after it. A lost connection is the client's affair: it
- * comes back with what was missed, or, where the server cannot say that, with a new snapshot.
+ * The rows of a list by id: its snapshot and every change after it. The client handles a lost connection: it receives the
+ * missed events or, if the server no longer has them, a new snapshot.
  */
 export class LiveList<Item extends Row, Other extends ServerEvent = never> {
   readonly rows = new Map<number, Item>();
-  readonly #changed: () => void;
-  readonly #refused: (error: unknown) => void;
-  readonly #heard: (event: Other) => void;
+  readonly #onChange: () => void;
+  readonly #onRefused: (error: unknown) => void;
+  readonly #onOther: (event: Other) => void;
   #subscription: Subscription<Change<Item> | Other, Item[]> | undefined;
   #isClosed = false;
 
-  /** `changed` is called after each change, `refused` where it ends, `heard` with the events that are no change. */
+  /** Calls `onChange` after each change, `onRefused` if the server ends it, `onOther` with events other than changes. */
   constructor(
-    changed: () => void,
-    refused: (error: unknown) => void,
-    heard: (event: Other) => void = () => undefined,
+    onChange: () => void,
+    onRefused: (error: unknown) => void,
+    onOther: (event: Other) => void = () => undefined,
   ) {
-    this.#changed = changed;
-    this.#refused = refused;
-    this.#heard = heard;
+    this.#onChange = onChange;
+    this.#onRefused = onRefused;
+    this.#onOther = onOther;
   }
 
-  /** Begins, with what subscribes; resolves once the snapshot is there. */
+  /** Starts with a subscription; resolves once the snapshot is loaded. */
   async open(subscribing: Promise<Subscription<Change<Item> | Other, Item[]>>): Promise<void> {
     const subscription = await subscribing;
     this.#subscription = subscription;
@@ -44,32 +44,32 @@ export class LiveList<Item extends Row, Other extends ServerEvent = never> {
     void this.#subscription?.close();
   }
 
-  /** Shows a row otherwise than the server has it, until the server says something of it. */
+  /** Changes a row locally, until the server sends a change of it. */
   set(item: Item): void {
     this.rows.set(item.id, item);
-    this.#changed();
+    this.#onChange();
   }
 
   async #follow(subscription: Subscription<Change<Item> | Other, Item[]>): Promise<void> {
     try {
       for await (const event of subscription) this.#apply(event);
     } catch (error) {
-      if (!this.#isClosed) this.#refused(error);
+      if (!this.#isClosed) this.#onRefused(error);
     }
   }
 
   #apply(event: Change<Item> | Other | Resync<Item[]>): void {
-    const told = event as Change<Item> | Resync<Item[]>;
-    if (told.event === "$resync") return this.#load(told.snapshot);
-    else if (told.event === "created" || told.event === "updated") this.rows.set(told.data.id, told.data);
-    else if (told.event === "deleted") this.rows.delete(told.data.pk);
-    else return this.#heard(event as Other);
-    this.#changed();
+    const change = event as Change<Item> | Resync<Item[]>;
+    if (change.event === "$resync") return this.#load(change.snapshot);
+    else if (change.event === "created" || change.event === "updated") this.rows.set(change.data.id, change.data);
+    else if (change.event === "deleted") this.rows.delete(change.data.pk);
+    else return this.#onOther(event as Other);
+    this.#onChange();
   }
 
   #load(items: readonly Item[]): void {
     this.rows.clear();
     for (const item of items) this.rows.set(item.id, item);
-    this.#changed();
+    this.#onChange();
   }
 }

@@ -1,4 +1,4 @@
-/** The page: somebody signs in, and what the address names is shown: #/ is the list of boards, #/boards/7 a board. */
+/** The page: signs in, and shows the list of boards at #/ and one board at #/boards/7. */
 
 import { showBoard } from "./board.js";
 import { showBoards } from "./boards.js";
@@ -7,7 +7,7 @@ import { explain, resume, type Session, signOut } from "./session.js";
 import { showSignIn } from "./sign_in.js";
 
 let session: Session | null = null;
-let shown = 0; // counts what was shown, so that what comes too late is ended at once
+let shown = 0; // counts views, so that a view that loads too late is ended at once
 let end = (): void => undefined;
 
 async function show(): Promise<void> {
@@ -22,28 +22,28 @@ async function show(): Promise<void> {
   else ending();
 }
 
-async function begin(why = ""): Promise<void> {
+async function begin(reason = ""): Promise<void> {
   try {
-    session = await resume((ended) => leave((why = ended)));
+    session = await resume((ended) => leave((reason = ended)));
   } catch (error) {
     toast(explain(error));
   }
-  if (session === null) return leave(why);
+  if (session === null) return leave(reason);
   byId("me").replaceChildren(h("span", {}, session.user.name), h("button", { class: "quiet", onclick: () => leave() }, "Sign out"));
   await show();
 }
 
-function leave(why = ""): void {
+function leave(reason = ""): void {
   if (session !== null) signOut(session.client);
   session = null;
   void show();
   for (const dialog of document.querySelectorAll("dialog")) dialog.close();
   byId("me").replaceChildren();
   document.title = "Boards";
-  showSignIn(newView(), why, () => void begin());
+  showSignIn(newView(), reason, () => void begin());
 }
 
-/** An empty place for what is shown next; what was shown before may come too late, and is seen by nobody. */
+/** A new, empty view. An earlier view that still loads stays detached from the page. */
 function newView(): HTMLElement {
   const view = h("div", { class: "view" });
   byId("view").replaceChildren(view);

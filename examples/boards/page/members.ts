@@ -1,13 +1,13 @@
-/** The dialog of a board's members: everybody sees it, the owner changes who they are. */
+/** The dialog with a board's members. Only the owner can invite and remove members. */
 
 import type { BoardPage } from "./board.js";
 import type { Person } from "./client.js";
-import { avatar, h, keep } from "./dom.js";
+import { avatar, h, syncChildren } from "./dom.js";
 import { attempt } from "./session.js";
 
 export function showMembers(page: BoardPage): void {
   const list = h("ul", { class: "members" });
-  const name = h("input", { name: "name", "aria-label": "Name of somebody to invite", placeholder: "Name, for example linus", required: true, autocapitalize: "none" });
+  const name = h("input", { name: "name", "aria-label": "Name of a user to invite", placeholder: "Name, such as linus", required: true, autocapitalize: "none" });
   const inviting = h("form", { class: "adding", onsubmit: invite }, name, h("button", { class: "primary" }, "Invite"));
   const dialog: HTMLDialogElement = h(
     "dialog",
@@ -17,7 +17,7 @@ export function showMembers(page: BoardPage): void {
       { class: "inside", tabindex: -1, autofocus: true },
       h("header", {}, h("h1", {}, "Members"), h("button", { class: "icon", "aria-label": "Close", onclick: () => dialog.close() }, "×")),
       list,
-      page.isOwner ? inviting : h("p", { class: "hint" }, "The owner says who is a member."),
+      page.isOwner ? inviting : h("p", { class: "hint" }, "Only the owner can invite and remove members."),
     ),
   );
   page.watchers.add(update);
@@ -26,7 +26,7 @@ export function showMembers(page: BoardPage): void {
   dialog.showModal();
 
   function update(): void {
-    keep(list, page.board?.members ?? [], make, () => undefined);
+    syncChildren(list, page.board?.members ?? [], make, () => undefined);
   }
 
   function close(): void {
@@ -42,7 +42,7 @@ export function showMembers(page: BoardPage): void {
       {},
       avatar(person),
       h("span", {}, person.name),
-      isOwner ? h("small", {}, "owner") : page.isOwner && h("button", { class: "quiet", "aria-label": `Dismiss ${person.name}`, onclick: dismiss }, "Dismiss"),
+      isOwner ? h("small", {}, "owner") : page.isOwner && h("button", { class: "quiet", "aria-label": `Remove ${person.name}`, onclick: dismiss }, "Remove"),
     );
   }
 

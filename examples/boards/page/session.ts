@@ -1,31 +1,31 @@
-/** Who is signed in, the one client of the page, and what is said of its connection. */
+/** The session: the signed-in user, the page's client, and the display of its connection. */
 
 import { ActionError, CallTimeout, Client, ConnectionFailed, ConnectionLost, type Person, type State } from "./client.js";
-import { byId, toast, write } from "./dom.js";
+import { byId, toast, setText } from "./dom.js";
 
-const KEPT = "boards.token"; // for this window alone: another one may be somebody else's
+const TOKEN_KEY = "boards.token"; // in sessionStorage, so that each window may have another user
 
 export interface Session {
   readonly client: Client;
   readonly user: Person;
 }
 
-/** The address of the socket, beside this page. */
+/** The URL of the socket, relative to this page. */
 const address = (): string => Client.address(new URL(".", document.baseURI).href);
 
-/** Signs in. Throws what `explain` explains. */
+/** Signs in and stores the token. Throws errors for `explain`. */
 export async function signIn(name: string, password: string): Promise<void> {
   const client = new Client(address(), { timeout: 10 });
   try {
-    sessionStorage.setItem(KEPT, (await client.signIn({ name, password })).token);
+    sessionStorage.setItem(TOKEN_KEY, (await client.signIn({ name, password })).token);
   } finally {
     client.close();
   }
 }
 
-/** Goes on with the token that is kept; null where there is none. `ended` is told why where it does not hold any more. */
-export async function resume(ended: (why: string) => void): Promise<Session | null> {
-  const token = sessionStorage.getItem(KEPT);
+/** Resumes a session with the stored token; null if there is none. Calls `ended` with the reason if it ends later. */
+export async function resume(ended: (reason: string) => void): Promise<Session | null> {
+  const token = sessionStorage.getItem(TOKEN_KEY);
   if (token === null) return null;
   const client: Client = new Client(address(), {
     token,
@@ -43,41 +43,41 @@ export async function resume(ended: (why: string) => void): Promise<Session | nu
   try {
     return { client, user: await client.whoami({ timeout: null }) };
   } catch (error) {
-    if (error instanceof ConnectionFailed) return null; // which `ended` was told of
+    if (error instanceof ConnectionFailed) return null; // `ended` has the reason
     throw error;
   }
 }
 
-/** Forgets the token, and ends the connection. */
+/** Removes the token and closes the connection. */
 export function signOut(client: Client): void {
-  sessionStorage.removeItem(KEPT);
+  sessionStorage.removeItem(TOKEN_KEY);
   client.close();
 }
 
-/** Says how it stands with the connection. */
+/** Shows the state of the connection. */
 function show(state: State): void {
   const shown = byId("state");
   const words = { connecting: "Connecting…", open: "Live", waiting: navigator.onLine ? "Reconnecting…" : "Offline", closed: "Closed" };
-  shown.hidden = state === "closed"; // which ends in the form to sign in
+  shown.hidden = state === "closed"; // the sign-in form follows
   shown.dataset["state"] = state;
-  shown.title = state === "open" ? "You see every change at once." : "What you see may be old. Changes are shown once the connection is back.";
-  write(shown, words[state]);
+  shown.title = state === "open" ? "You see every change at once." : "This page may be out of date until the connection is back.";
+  setText(shown, words[state]);
 }
 
-/** What went wrong, in words. */
+/** A message for an error. */
 export function explain(error: unknown): string {
   if (error instanceof ActionError) {
     const [first] = error.errors;
     const where = first?.loc?.at(-1);
     return where === undefined || where === "data" ? error.msg : `${String(where)}: ${error.msg}`;
   }
-  if (error instanceof ConnectionLost) return "The connection was lost meanwhile. Look whether it was done.";
+  if (error instanceof ConnectionLost) return "The connection was lost. Please check whether your change was saved.";
   if (error instanceof CallTimeout) return navigator.onLine ? "The server does not answer." : "You are offline.";
   if (error instanceof ConnectionFailed) return "There is no connection to the server.";
   return error instanceof Error ? error.message : String(error);
 }
 
-/** Runs what may fail, and says so where it does; undefined then. */
+/** Awaits a promise. If it fails, shows the error and resolves to undefined. */
 export async function attempt<Result>(work: Promise<Result>): Promise<Result | undefined> {
   try {
     return await work;

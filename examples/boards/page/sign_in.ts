@@ -1,4 +1,4 @@
-/** The form to sign in with. */
+/** The sign-in form. */
 
 import { h } from "./dom.js";
 import { explain, signIn } from "./session.js";
@@ -8,11 +8,11 @@ const SAMPLES = [
   { name: "grace", is: "is a member" },
 ];
 
-/** Shows the form; `why` says why it is there. `done` is called once somebody has signed in. */
-export function showSignIn(view: HTMLElement, why: string, done: () => void): void {
+/** Shows the form, with the `reason` for it. Calls `done` once the user has signed in. */
+export function showSignIn(view: HTMLElement, reason: string, done: () => void): void {
   const name = h("input", { id: "name", name: "name", autocomplete: "username", required: true, autocapitalize: "none" });
   const password = h("input", { id: "password", name: "password", type: "password", autocomplete: "current-password", required: true });
-  const problem = h("p", { class: "wrong", role: "alert" }, why);
+  const problem = h("p", { class: "wrong", role: "alert" }, reason);
   const button = h("button", { class: "primary" }, "Sign in");
   const samples = SAMPLES.map((one) =>
     h(
@@ -55,7 +55,7 @@ export function showSignIn(view: HTMLElement, why: string, done: () => void): vo
     password,
     problem,
     button,
-    h("p", { class: "hint" }, "Sample users; the password of each is the name:"),
+    h("p", { class: "hint" }, "Sample users (the password is the name):"),
     h("div", { class: "samples" }, ...samples),
   );
   view.replaceChildren(form);

@@ -1,6 +1,6 @@
-// Elements: making parts of the page. What comes from the server only ever becomes text.
+// Elements: creates the DOM of the page. Data from the server is only inserted as text, never as HTML.
 
-/** An element: `element("button", {class: "quiet", onclick: send}, "Send")`. */
+/** Creates an element: `element("button", {class: "quiet", onclick: send}, "Send")`. */
 function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -13,7 +13,7 @@ function element(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** Text with what stands in backticks as code. */
+/** Text as nodes, with the parts in backticks as code elements. */
 function prose(text) {
   return String(text).split(/`+/).map((part, at) => (at % 2 ? element("code", {}, part) : part));
 }
@@ -22,7 +22,7 @@ const byId = (id) => document.getElementById(id);
 
 const TOKENS = /("(?:\\.|[^"\\])*")(\s*:)?|\b(true|false|null)\b|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?/g;
 
-/** A value as JSON in colours. */
+/** A value as highlighted JSON. */
 function asCode(value) {
   const text = pretty(value);
   const code = element("code");
@@ -37,12 +37,12 @@ function asCode(value) {
   return element("pre", { tabindex: "0" }, code);
 }
 
-/** Puts text on the clipboard, and says so. */
+/** Copies text to the clipboard, and shows a message. */
 async function copy(text, what) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    const area = element("textarea", { class: "away", value: text }); // where the page is not served securely
+    const area = element("textarea", { class: "away", value: text }); // the Clipboard API needs a secure context
     document.body.append(area);
     area.select();
     document.execCommand("copy");

@@ -1,5 +1,6 @@
-// Fields: forms from schemas. A control has `node`, `read()` (which throws a Mistake) and `write(value)`.
+// Fields: builds forms from schemas. A control has `node`, `read()`, which may throw a Mistake, and `write(value)`.
 
+/** An invalid input of the user, with the control to show it at. */
 class Mistake extends Error {
   constructor(message, node) {
     super(message);
@@ -9,7 +10,7 @@ class Mistake extends Error {
 
 let fieldCount = 0;
 
-/** A named value of an object: its label, its control, and a box to leave it out where it need not be there. */
+/** A named value of an object: its label, its control and, if it is optional, a checkbox to include it. */
 function makeField(document_, name, schema, required, changed) {
   const { schema: plain } = kindOf(document_, schema);
   const id = `field-${++fieldCount}`;
@@ -24,7 +25,7 @@ function makeField(document_, name, schema, required, changed) {
   };
   const box = required ? null : element("input", { type: "checkbox", id: `${id}-has`, "aria-label": `Send ${name}` });
   const label = element("label", { for: required ? id : `${id}-has` }, name);
-  const head = element("div", { class: "head" }, box, label, element("span", { class: "faint" }, wordsFor(document_, schema)));
+  const head = element("div", { class: "head" }, box, label, element("span", { class: "faint" }, describeType(document_, schema)));
   const show = () => {
     if (required || box.checked) build();
     holder.hidden = !(required || box.checked);
@@ -55,7 +56,7 @@ function makeField(document_, name, schema, required, changed) {
   };
 }
 
-/** The control for a schema. */
+/** Creates the control for a schema. */
 function makeControl(document_, schema, changed, id) {
   const { kind, schema: plain, nullable } = kindOf(document_, schema);
   const makers = { choice, string, integer: number, number, boolean, object, array, json };
@@ -71,13 +72,13 @@ function string(document_, schema, changed, id) {
 }
 
 function number(document_, schema, changed, id) {
-  const whole = schema.type === "integer";
-  const node = element("input", { id, oninput: changed, inputmode: whole ? "numeric" : "decimal", autocomplete: "off" });
+  const isInteger = schema.type === "integer";
+  const node = element("input", { id, oninput: changed, inputmode: isInteger ? "numeric" : "decimal", autocomplete: "off" });
   const read = () => {
     const text = node.value.trim();
     const value = Number(text);
-    if (text === "" || !Number.isFinite(value)) throw new Mistake("A number is needed here.", node);
-    if (whole && !Number.isSafeInteger(value)) throw new Mistake("A whole number is needed here.", node);
+    if (text === "" || !Number.isFinite(value)) throw new Mistake("Enter a number.", node);
+    if (isInteger && !Number.isSafeInteger(value)) throw new Mistake("Enter a whole number.", node);
     return value;
   };
   return { node, read, write: (value) => (node.value = value ?? "") };
@@ -85,8 +86,8 @@ function number(document_, schema, changed, id) {
 
 function choice(document_, schema, changed, id) {
   const values = schema.enum ?? [schema.const];
-  const say = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-  const node = element("select", { id, onchange: changed }, values.map((one, at) => element("option", { value: String(at) }, say(one))));
+  const labelOf = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+  const node = element("select", { id, onchange: changed }, values.map((one, at) => element("option", { value: String(at) }, labelOf(one))));
   const write = (value) => {
     const at = values.findIndex((one) => JSON.stringify(one) === JSON.stringify(value));
     if (at >= 0) node.selectedIndex = at;
@@ -104,7 +105,7 @@ function json(document_, schema, changed, id) {
     try {
       return JSON.parse(node.value);
     } catch (error) {
-      throw new Mistake(node.value.trim() ? `This is no JSON: ${error.message}` : "JSON is needed here.", node);
+      throw new Mistake(node.value.trim() ? `Invalid JSON: ${error.message}` : "Enter JSON.", node);
     }
   };
   return { node, read, write: (value) => (node.value = JSON.stringify(value, null, 2)) };
@@ -114,7 +115,7 @@ function object(document_, schema, changed, id) {
   const required = schema.required ?? [];
   const fields = Object.entries(schema.properties).map(([name, one]) => makeField(document_, name, one, required.includes(name), changed));
   const node = element("div", { class: "nested", id, role: "group" }, fields.map((one) => one.node));
-  const others = {}; // keys that the schema does not name, of what was loaded
+  const others = {}; // keys of a loaded value that the schema does not name
   const read = () => ({ ...others, ...readFields(fields) });
   const write = (value) => {
     for (const name of Object.keys(others)) delete others[name];

@@ -1,4 +1,4 @@
-// Page: the tree of routes and actions, the form of one action, and what happens when it is sent.
+// Page: the tree of routes and actions, the form of an action, and sending its frame.
 
 const setting = (name) => document.querySelector(`meta[name="wsaction:${name}"]`).content;
 const ROOT = new URL(setting("root"), location.href);
@@ -12,16 +12,16 @@ class Explorer {
     this.channels = Object.entries(contract.channels).filter(([, channel]) => channel["x-wsaction"]);
     this.socket = new Socket(this);
     this.callsView = new CallsView(byId("calls"), { load: (call) => this.load(call), cancel: (call) => this.socket.cancel(call) });
-    this.eventsView = new EventsView(byId("events"), { seen: () => this.unread(), unsubscribe: (route) => this.quickly("unsubscribe", route) });
+    this.eventsView = new EventsView(byId("events"), { seen: () => this.unread(), unsubscribe: (route) => this.sendAction("unsubscribe", route) });
     byId("title").textContent = contract.info.title;
     byId("version").textContent = contract.info.version;
     document.title = `${contract.info.title} · Explorer`;
-    byId("connect").addEventListener("click", () => (this.socket.wanted ? this.socket.disconnect() : this.connect()));
+    byId("connect").addEventListener("click", () => (this.socket.stayConnected ? this.socket.disconnect() : this.connect()));
     byId("signin").hidden = !Object.keys(contract.components.securitySchemes ?? {}).length;
     byId("signin").addEventListener("click", () => this.askForCredential());
     byId("filter").addEventListener("input", () => this.drawTree());
-    byId("tree").addEventListener("keydown", (event) => this.walk(event));
-    byId("filter").addEventListener("keydown", (event) => this.walk(event));
+    byId("tree").addEventListener("keydown", (event) => this.moveFocus(event));
+    byId("filter").addEventListener("keydown", (event) => this.moveFocus(event));
     byId("menu").addEventListener("click", () => this.showMenu(!document.body.classList.contains("menu")));
     for (const tab of [byId("tab-calls"), byId("tab-events")]) {
       tab.addEventListener("click", () => this.showTab(tab.id.slice(4)));
@@ -42,7 +42,7 @@ class Explorer {
   chooseChannel(name) {
     this.channel = name;
     if (name === undefined) {
-      byId("form").append(element("p", { class: "empty" }, "This app has no connection routes that can be explored."));
+      byId("form").append(element("p", { class: "empty" }, "This app has no connections to explore."));
       return;
     }
     const channel = this.contract.channels[name];
@@ -63,14 +63,14 @@ class Explorer {
   }
 
   changeChannel(name) {
-    history.replaceState(null, "", location.pathname + location.search); // its action is another connection's
+    history.replaceState(null, "", location.pathname + location.search); // the action in the hash belongs to another connection
     this.chooseChannel(name);
   }
 
   address() {
     const { address } = this.contract.channels[this.channel];
     const values = readFields(this.connectionFields);
-    const path = address === null ? byId("address").value : filled(address, values, encodeURIComponent);
+    const path = address === null ? byId("address").value : fillTemplate(address, values, encodeURIComponent);
     const url = new URL(path.replace(/^\//, ""), ROOT);
     url.protocol = url.protocol.replace("http", "ws");
     return url.href;
@@ -80,18 +80,18 @@ class Explorer {
     try {
       this.socket.connect(this.address());
     } catch (mistake) {
-      this.mistaken(mistake);
+      this.showMistake(mistake);
     }
   }
 
   state(name, text) {
-    const unsaid = this.contract["x-wsaction"].authentication.first_frame && !this.socket?.credential;
-    const told = name === "open" && unsaid ? `${text}; sign in first` : text;
-    if (byId("connection").dataset.state !== name) byId("said").textContent = told; // not each second of a wait
+    const needsSignIn = this.contract["x-wsaction"].authentication.first_frame && !this.socket?.credential;
+    const shown = name === "open" && needsSignIn ? `${text}; sign in first` : text;
+    if (byId("connection").dataset.state !== name) byId("said").textContent = shown; // screen readers must not hear each second of a countdown
     byId("connection").dataset.state = name;
-    byId("state").textContent = told;
+    byId("state").textContent = shown;
     this.nameSignIn();
-    byId("connect").textContent = this.socket?.wanted ? "Disconnect" : "Connect";
+    byId("connect").textContent = this.socket?.stayConnected ? "Disconnect" : "Connect";
     document.querySelectorAll(".send").forEach((button) => (button.disabled = name !== "open"));
   }
 
@@ -102,10 +102,10 @@ class Explorer {
 
   changed(call) {
     this.callsView.show(call);
-    if (call === this.latest && call.status !== "running") this.tell(call);
+    if (call === this.latest && call.status !== "running") this.showOutcome(call);
   }
 
-  tell(call) {
+  showOutcome(call) {
     byId("outcome")?.replaceChildren(`${call.frame.action}: ${MEANINGS[call.status] ?? call.status}, ${Math.round(call.ms)} ms`);
   }
 
@@ -124,7 +124,7 @@ class Explorer {
     badge.textContent = String(Number(badge.textContent || 0) + 1);
   }
 
-  quickly(action, route) {
+  sendAction(action, route) {
     if (!this.socket.isOpen) return toast("Not connected");
     const frame = { action, ...(route ? { route } : {}), request_id: this.socket.nextId() };
     this.socket.send(JSON.stringify(frame), frame);
@@ -135,8 +135,8 @@ class Explorer {
   drawTree() {
     const channel = this.contract.channels[this.channel];
     const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const fits = (one) => words.every((word) => `${one.facts.route} ${one.facts.action} ${one.operation.summary ?? ""}`.toLowerCase().includes(word));
-    const all = this.actions.filter((one) => one.channel === this.channel && fits(one));
+    const matchesFilter = (one) => words.every((word) => `${one.facts.route} ${one.facts.action} ${one.operation.summary ?? ""}`.toLowerCase().includes(word));
+    const all = this.actions.filter((one) => one.channel === this.channel && matchesFilter(one));
     const own = all.filter((one) => !one.facts.action.startsWith("$"));
     const routes = channel["x-wsaction"].routes;
     const groups = routes.map((route) => [route, own.filter((one) => one.facts.route === route.route)]);
@@ -148,7 +148,7 @@ class Explorer {
   group(route, actions) {
     const name = route.route === null ? "Protocol" : route.route || "(the empty route)";
     const subscribe = route.actions?.includes("subscribe") && !route.parameters
-      ? element("button", { type: "button", class: "quiet small", onclick: () => this.quickly("subscribe", route.route) }, "Subscribe") : null;
+      ? element("button", { type: "button", class: "quiet small", onclick: () => this.sendAction("subscribe", route.route) }, "Subscribe") : null;
     return element(
       "section", {},
       element("h2", { title: route.handler ?? "" }, element("code", {}, name), subscribe),
@@ -163,8 +163,8 @@ class Explorer {
     );
   }
 
-  /** Arrow keys go through the actions. */
-  walk(event) {
+  /** Moves the focus through the actions by the arrow keys. */
+  moveFocus(event) {
     if (!["ArrowDown", "ArrowUp"].includes(event.key)) return;
     const links = [...byId("tree").querySelectorAll("a")];
     const at = links.indexOf(document.activeElement) + (event.key === "ArrowDown" ? 1 : -1);
@@ -193,29 +193,29 @@ class Explorer {
     this.query = element("input", { id: "query", oninput: changed, placeholder: (facts.query ?? ["page"]).map((name) => `${name}=…`).join("&"), autocomplete: "off", spellcheck: "false" });
     const own = Object.entries(payload.properties).filter(([name]) => !["action", "route", "request_id"].includes(name));
     this.fields = own.map(([name, schema]) => makeField(this.contract, name, schema, payload.required.includes(name), changed));
-    this.text = element("textarea", { id: "frame", class: "code", rows: "6", spellcheck: "false", oninput: () => this.byHand(true), placeholder: "What is sent, once the form is filled in." });
+    this.text = element("textarea", { id: "frame", class: "code", rows: "6", spellcheck: "false", oninput: () => this.setHandmade(true), placeholder: "The frame appears here when the form is complete." });
     this.problem = element("p", { class: "problem", id: "problem", role: "alert", hidden: true });
     byId("form").replaceChildren(
       this.heading(one, route),
       element("form", { onsubmit: (event) => (event.preventDefault(), this.submit()), novalidate: true },
-        this.part("Route", [...this.routeFields.map((field) => field.node), this.free && labelled("Route", this.free)]),
-        this.part("Parameters", this.fields.map((field) => field.node)),
+        this.fieldset("Route", [...this.routeFields.map((field) => field.node), this.free && labelled("Route", this.free)]),
+        this.fieldset("Parameters", this.fields.map((field) => field.node)),
         facts.action.startsWith("$") ? null : element("details", { class: "query" }, element("summary", {}, "Query of the route"), labelled("Query", this.query)),
         element("details", { class: "frame", open: innerWidth > 700 },
           element("summary", {}, "Frame"), this.text,
           element("div", { class: "buttons" },
             element("span", { class: "faint" }, "Copy as"),
-            this.copier("Frame", () => this.text.value),
-            this.copier("Python", () => pythonSnippet(this.address(), this.build(), facts)),
-            this.copier("TypeScript", () => this.asTypeScript()),
-            this.reset = element("button", { type: "button", class: "quiet small", hidden: true, onclick: () => this.byHand(false) }, "Back to the form"))),
-        element("div", { class: "buttons sticky" }, // what is wrong is told where it is seen, however long the form is
+            this.copyButton("Frame", () => this.text.value),
+            this.copyButton("Python", () => pythonSnippet(this.address(), this.buildFrame(), facts)),
+            this.copyButton("TypeScript", () => this.asTypeScript()),
+            this.reset = element("button", { type: "button", class: "quiet small", hidden: true, onclick: () => this.setHandmade(false) }, "Back to the form"))),
+        element("div", { class: "buttons sticky" }, // stays in sight, so that errors are seen below a long form
           this.problem,
           element("button", { type: "submit", class: "send primary", disabled: !this.socket.isOpen, title: "Ctrl+Enter" }, "Send"),
           element("span", { id: "outcome", class: "faint", role: "status" }))),
-      this.about(one),
+      this.replySchemas(one),
     );
-    this.byHand(false);
+    this.setHandmade(false);
     document.querySelectorAll("#tree a").forEach((link) => {
       if (link.hash === `#${one.id}`) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
@@ -240,83 +240,83 @@ class Explorer {
     );
   }
 
-  part(name, nodes) {
+  fieldset(name, nodes) {
     const shown = nodes.filter(Boolean);
     return shown.length ? element("fieldset", {}, element("legend", {}, name), shown) : null;
   }
 
-  /** What is answered, as schemas. */
-  about({ operation }) {
+  /** The schemas of the replies. */
+  replySchemas({ operation }) {
     const replies = operation.reply.messages
       .map(({ $ref }) => follow(this.contract, $ref))
       .filter((message) => message.payload?.properties?.data)
       .map(({ payload: { properties } }) => [properties.status.const === 206 ? "Each item" : "Reply", properties.data]);
-    return element("details", { class: "about" }, element("summary", {}, "What is answered"),
-      replies.map(([name, schema]) => element("div", {}, element("h3", {}, name), asCode(this.shown(schema)))));
+    return element("details", { class: "about" }, element("summary", {}, "Replies"),
+      replies.map(([name, schema]) => element("div", {}, element("h3", {}, name), asCode(this.inlined(schema)))));
   }
 
-  /** A schema with its references replaced, a few levels deep. */
-  shown(schema, depth = 0) {
+  /** A schema with its references replaced, four levels deep. */
+  inlined(schema, depth = 0) {
     if (schema === null || typeof schema !== "object") return schema;
-    if (Array.isArray(schema)) return schema.map((one) => this.shown(one, depth));
-    if (schema.$ref) return depth > 3 ? { $ref: schema.$ref } : this.shown(follow(this.contract, schema.$ref) ?? schema, depth + 1);
-    return Object.fromEntries(Object.entries(schema).map(([name, one]) => [name, this.shown(one, depth)]));
+    if (Array.isArray(schema)) return schema.map((one) => this.inlined(one, depth));
+    if (schema.$ref) return depth > 3 ? { $ref: schema.$ref } : this.inlined(follow(this.contract, schema.$ref) ?? schema, depth + 1);
+    return Object.fromEntries(Object.entries(schema).map(([name, one]) => [name, this.inlined(one, depth)]));
   }
 
-  copier(what, make) {
+  copyButton(what, make) {
     const click = () => {
       try {
         copy(make(), what);
       } catch (mistake) {
-        this.mistaken(mistake);
+        this.showMistake(mistake);
       }
     };
     return element("button", { type: "button", class: "quiet small", onclick: click, "aria-label": `Copy as ${what}` }, what);
   }
 
-  /** The frame that the form says. Throws a Mistake. */
-  build() {
+  /** The frame from the form or the text field. Throws a Mistake if the input is invalid. */
+  buildFrame() {
     if (this.handmade) return parsedFrame(this.text);
     const { facts } = this.current;
     const values = this.captures();
-    const path = this.free ? this.free.value : filled(this.form(values), values, String);
+    const path = this.free ? this.free.value : fillTemplate(this.routeTemplate(values), values, String);
     const query = this.query.value.replace(/^\?/, "");
     const route = query ? `${path}?${query}` : path;
     return { action: facts.action, ...(route ? { route } : {}), ...readFields(this.fields) };
   }
 
-  /** What stands in the braces of the route. */
+  /** The values for the braces of the route. */
   captures() {
     if (this.free) return { route: this.free.value };
     return Object.fromEntries(this.routeFields.filter((field) => field.present()).map((field) => [field.name, field.read()]));
   }
 
-  /** The route as it is without the captures that are left out. */
-  form(values) {
+  /** The form of the route that has exactly the given captures. */
+  routeTemplate(values) {
     const names = this.routeFields.map((field) => field.name);
     const fits = (form) => names.every((name) => form.includes(`{${name}}`) === name in values);
     return this.forms?.find(fits) ?? this.current.facts.route;
   }
 
-  /** The same frame by the generated client; a frame that was written by hand, by its general methods. */
+  /** The frame as a program with the generated client. A frame written by hand uses `$call` or `$stream`. */
   asTypeScript() {
     const { facts, payload } = this.current;
     const captures = this.handmade ? null : this.captures();
-    return typescriptSnippet(this.address(), this.build(), facts, payload, captures);
+    return typescriptSnippet(this.address(), this.buildFrame(), facts, payload, captures);
   }
 
   preview() {
     if (this.handmade) return;
     try {
-      this.text.value = JSON.stringify(this.build(), null, 2);
+      this.text.value = JSON.stringify(this.buildFrame(), null, 2);
       this.problem.hidden = true;
     } catch (mistake) {
-      if (!(mistake instanceof Mistake)) throw mistake; // the form is not complete yet
+      if (!(mistake instanceof Mistake)) throw mistake; // the form is not complete yet, which is no error
     }
     this.text.rows = Math.min(16, this.text.value.split("\n").length + 1);
   }
 
-  byHand(handmade) {
+  setHandmade(handmade) {
     this.handmade = handmade;
     this.reset.hidden = !handmade;
     this.preview();
@@ -325,19 +325,19 @@ class Explorer {
   submit() {
     if (!this.socket.isOpen) return toast("Not connected");
     try {
-      const frame = this.build();
+      const frame = this.buildFrame();
       if (frame.action === "$auth") return this.present({ way: "frame", value: frame.data });
       if (!("request_id" in frame)) frame.request_id = this.socket.nextId();
       this.problem.hidden = true;
       this.latest = this.socket.send(JSON.stringify(frame), frame);
       this.showTab("calls");
-      if (innerWidth <= 1080) document.querySelector("aside").scrollIntoView({ block: "start" }); // it is below the form
+      if (innerWidth <= 1080) document.querySelector("aside").scrollIntoView({ block: "start" }); // on a narrow screen, the calls are below the form
     } catch (mistake) {
-      this.mistaken(mistake);
+      this.showMistake(mistake);
     }
   }
 
-  mistaken(mistake) {
+  showMistake(mistake) {
     if (!(mistake instanceof Mistake)) throw mistake;
     if (mistake.node?.closest("#where")) toast(mistake.message);
     else {
@@ -346,16 +346,16 @@ class Explorer {
       mistake.node?.setAttribute("aria-describedby", "problem");
     }
     mistake.node?.setAttribute("aria-invalid", "true");
-    mistake.node?.addEventListener("input", () => this.mended(mistake.node), { once: true });
+    mistake.node?.addEventListener("input", () => this.clearMistake(mistake.node), { once: true });
     mistake.node?.focus();
   }
 
-  mended(node) {
+  clearMistake(node) {
     node.removeAttribute("aria-invalid");
     node.removeAttribute("aria-describedby");
   }
 
-  /** Puts a call that was made back into the form. */
+  /** Loads the frame of a call into the form. */
   load({ frame }) {
     const one = this.actions.find((each) => each.channel === this.channel && each.facts.action === frame.action && matches(each, frame.route ?? ""));
     if (one && one !== this.current) {
@@ -363,7 +363,7 @@ class Explorer {
       history.replaceState(null, "", `#${one.id}`);
     }
     const { request_id, ...again } = frame;
-    this.byHand(true);
+    this.setHandmade(true);
     this.text.value = JSON.stringify(again, null, 2);
     this.text.closest("details").open = true;
     this.text.focus();
@@ -377,14 +377,14 @@ class Explorer {
     const schemes = Object.entries(this.contract.components.securitySchemes ?? {});
     const value = element("textarea", { id: "credential", rows: "3", class: "code", autocomplete: "off", spellcheck: "false", placeholder: "A token, or JSON for $auth" });
     const choices = [
-      ways.bearer && ["bearer", "Bearer token, as a sub-protocol of the handshake"],
-      ways.auth_frame && ["frame", "In a frame, $auth"],
-      ["cookie", "By the cookies of this site, nothing to enter"],
+      ways.bearer && ["bearer", "Bearer token, sent as a subprotocol of the handshake"],
+      ways.auth_frame && ["frame", "In an $auth frame"],
+      ["cookie", "By the cookies of this site"],
     ].filter(Boolean);
-    const radios = choices.map(([way, say], at) => element("label", { class: "radio" }, element("input", { type: "radio", name: "way", value: way, checked: at === 0 }), say));
+    const radios = choices.map(([way, label], at) => element("label", { class: "radio" }, element("input", { type: "radio", name: "way", value: way, checked: at === 0 }), label));
     const way = () => dialog.querySelector("input[name=way]:checked").value;
     const token = labelled("Token", value);
-    const chosen = () => (token.hidden = way() === "cookie"); // which the browser has already
+    const chosen = () => (token.hidden = way() === "cookie"); // the browser sends the cookies
     const submit = (event) => {
       event.preventDefault();
       dialog.close();
@@ -395,7 +395,7 @@ class Explorer {
       element("h2", { id: "dialog-title" }, "Sign in"),
       schemes.map(([name, scheme]) => element("p", { class: "hint" }, element("b", {}, name), prose(scheme.description ? `: ${scheme.description}` : ""))),
       radios, token,
-      element("p", { class: "hint" }, "It is kept in this page until it is closed, and nowhere else."),
+      element("p", { class: "hint" }, "The credential is kept only in this page, until you close it."),
       element("div", { class: "buttons" }, element("button", { type: "submit", class: "primary" }, "Sign in"),
         element("button", { type: "button", class: "quiet", onclick: () => (dialog.close(), this.present(null)) }, "Sign out"),
         element("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Close")),
@@ -405,14 +405,14 @@ class Explorer {
     value.focus();
   }
 
-  /** Takes a credential, or none, and makes the connection know of it. */
+  /** Signs in with a credential, or out with null: by `$auth` on the open connection, or by connecting again. */
   async present(credential) {
     this.socket.credential = credential?.way === "cookie" ? null : credential;
     if (credential?.way !== "frame" || !this.socket.isOpen) return this.connect();
     const reply = await this.socket.ask({ action: "$auth", data: credential.value });
-    if (reply && reply.status !== 200) this.socket.credential = null; // or it would be sent with each new connection
+    if (reply && reply.status !== 200) this.socket.credential = null; // else every new connection would send it
     this.nameSignIn();
-    toast(reply?.status === 200 ? "Signed in" : `Not signed in: ${reply?.errors[0]?.msg ?? "the connection ended"}`);
+    toast(reply?.status === 200 ? "Signed in" : `Not signed in: ${reply?.errors[0]?.msg ?? "the connection closed"}`);
   }
 
   nameSignIn() {
@@ -447,8 +447,8 @@ class Explorer {
   }
 }
 
-/** A template with values in its braces. */
-function filled(template, values, write) {
+/** A template with its braces replaced by values. */
+function fillTemplate(template, values, write) {
   return template.replace(/\{(\w+)\}/g, (all, name) => (name in values ? write(String(values[name])) : all));
 }
 
@@ -466,9 +466,9 @@ function parsedFrame(area) {
   try {
     frame = JSON.parse(area.value);
   } catch (error) {
-    throw new Mistake(`The frame is no JSON: ${error.message}`, area);
+    throw new Mistake(`The frame is invalid JSON: ${error.message}`, area);
   }
-  if (frame === null || typeof frame !== "object" || Array.isArray(frame)) throw new Mistake("A frame is a JSON object.", area);
+  if (frame === null || typeof frame !== "object" || Array.isArray(frame)) throw new Mistake("A frame must be a JSON object.", area);
   return frame;
 }
 
@@ -496,11 +496,11 @@ async function start() {
   byId("theme").addEventListener("click", changeTheme);
   try {
     const answer = await fetch(new URL(setting("asyncapi"), location.href));
-    if (!answer.ok) throw new Error(`it answered HTTP ${answer.status}`);
+    if (!answer.ok) throw new Error(`the server answered HTTP ${answer.status}`);
     window.explorer = new Explorer(await answer.json());
   } catch (error) {
     byId("failure").hidden = false;
-    byId("failure").textContent = `The AsyncAPI document cannot be shown: ${error.message}.`;
+    byId("failure").textContent = `The AsyncAPI document cannot be loaded: ${error.message}.`;
     console.error(error);
   }
 }

@@ -1,10 +1,10 @@
 "use strict";
-// Schemas: finding one's way in the JSON Schemas of the document.
+// Schemas: resolves and describes the JSON Schemas of the document.
 
-const MOST_CHARACTERS = 100_000; // of a value that is shown
-const SHORT = 64;
+const MAX_CHARACTERS = 100_000; // of a value on the page; the rest is cut
+const MAX_LINE = 64;
 
-/** What a `#/...` reference refers to. */
+/** The node that a `#/...` reference points to. */
 function follow(document_, reference) {
   return reference
     .slice(2)
@@ -13,7 +13,7 @@ function follow(document_, reference) {
     .reduce((node, part) => node?.[part], document_);
 }
 
-/** A schema with its references and single `allOf`s followed; what stands beside them wins. */
+/** A schema with `$ref`s and single `allOf`s resolved. Keywords beside an `allOf` take precedence. */
 function resolved(document_, schema, depth = 0) {
   if (schema === null || typeof schema !== "object" || depth > 20) return {};
   if (schema.$ref) return resolved(document_, follow(document_, schema.$ref), depth + 1);
@@ -24,7 +24,7 @@ function resolved(document_, schema, depth = 0) {
   return schema;
 }
 
-/** The kind of control a schema is edited with, the schema without null, and whether null is one of its values. */
+/** The kind of control for a schema, the schema without null, and whether null is allowed. */
 function kindOf(document_, schema) {
   let plain = resolved(document_, schema);
   let nullable = false;
@@ -58,21 +58,21 @@ function kindOfPlain(schema) {
   return "json";
 }
 
-/** A few words on what a value may be: "integer, at least 0". */
-function wordsFor(document_, schema) {
+/** A short description of the allowed values: "integer, at least 0". */
+function describeType(document_, schema) {
   const { kind, schema: plain, nullable } = kindOf(document_, schema);
   const words = [];
   if (kind === "json") words.push(`${typesOf(document_, plain) || "anything"}, as JSON`);
   else if (kind === "choice") words.push(choicesOf(plain));
   else words.push(plain.format ? `${plain.type}, ${plain.format}` : (plain.type ?? kind));
-  const told = [
+  const bounds = [
     ["minimum", "at least"], ["exclusiveMinimum", "more than"], ["maximum", "at most"],
     ["exclusiveMaximum", "less than"], ["minLength", "length from"], ["maxLength", "length to"],
     ["minItems", "items from"], ["maxItems", "items to"],
   ];
-  for (const [key, say] of told) if (key in plain) words.push(`${say} ${plain[key]}`);
+  for (const [key, label] of bounds) if (key in plain) words.push(`${label} ${plain[key]}`);
   if (nullable) words.push("or null");
-  if ("default" in plain) words.push(`by default ${shortly(plain.default)}`);
+  if ("default" in plain) words.push(`by default ${shortened(plain.default)}`);
   return words.join(", ");
 }
 
@@ -82,19 +82,19 @@ function typesOf(document_, schema) {
 }
 
 function choicesOf(schema) {
-  return shortly((schema.enum ?? [schema.const]).map((one) => (typeof one === "string" ? one : JSON.stringify(one))).join(" | "));
+  return shortened((schema.enum ?? [schema.const]).map((one) => (typeof one === "string" ? one : JSON.stringify(one))).join(" | "));
 }
 
-function shortly(value) {
+function shortened(value) {
   const text = typeof value === "string" && value !== "" ? value : JSON.stringify(value);
   return text.length > 40 ? `${text.slice(0, 40)}…` : text;
 }
 
-/** A value as JSON: on one line where that is short, else indented, and cut where it is very long. */
+/** A value as JSON: on one line if short, else indented; a very long value is cut. */
 function pretty(value) {
   const text = JSON.stringify(value, null, 2) ?? "";
-  const line = text.length < 2 * SHORT ? text.replace(/\n\s*/g, " ") : text; // a line break within a string is escaped
-  if (line.length <= SHORT) return line;
-  if (text.length <= MOST_CHARACTERS) return text;
-  return `${text.slice(0, MOST_CHARACTERS)}\n… ${text.length - MOST_CHARACTERS} more characters`;
+  const line = text.length < 2 * MAX_LINE ? text.replace(/\n\s*/g, " ") : text; // a line break within a string is escaped
+  if (line.length <= MAX_LINE) return line;
+  if (text.length <= MAX_CHARACTERS) return text;
+  return `${text.slice(0, MAX_CHARACTERS)}\n… ${text.length - MAX_CHARACTERS} more characters`;
 }

@@ -1,6 +1,6 @@
-// Snippets: a frame as Python or TypeScript that sends it.
+// Snippets: Python and TypeScript programs that send a frame.
 
-/** A value as Python writes it. */
+/** A value as a Python literal. */
 function asPython(value) {
   if (value === null) return "None";
   if (typeof value === "boolean") return value ? "True" : "False";
@@ -11,13 +11,13 @@ function asPython(value) {
   return JSON.stringify(value);
 }
 
-// What cannot be written as name=value in a call of the client: Python's keywords, and its own parameters.
+// Names that cannot be keyword arguments of a client call: Python's keywords and the client's own parameters.
 const RESERVED = new Set(
   ("False None True and as assert async await break class continue def del elif else except finally for from global if " +
     "import in is lambda nonlocal not or pass raise return try while with yield returns timeout params self").split(" "),
 );
 
-/** The parameters of an action, as arguments. */
+/** The parameters of an action as Python arguments. */
 function pythonArguments(keys) {
   const names = Object.keys(keys);
   if (!names.every((name) => /^[A-Za-z_]\w*$/.test(name) && !RESERVED.has(name))) return [`params=${asPython(keys)}`];
@@ -28,14 +28,14 @@ function pythonSnippet(url, frame, facts) {
   const { action, route, request_id, ...keys } = frame;
   const isLive = action === "subscribe" && facts.typescript?.subscribe !== undefined;
   const { since, snapshot } = isLive ? keys : {};
-  const told = isLive
+  const args = isLive
     ? [...(since ? [`since=Position(${asPython(since.epoch)}, ${asPython(since.offset)})`] : []), ...(snapshot ? ["snapshot=True"] : [])]
     : pythonArguments(keys);
-  const given = [...(isLive ? [] : [action]), ...(isLive || route ? [route ?? ""] : [])].map((one) => JSON.stringify(one));
-  const all = [...given, ...told].join(", ");
-  const call = [`        print(await client.call(${all}))`];
-  const stream = [`        async for item in client.stream(${all}):`, "            print(item)"];
-  const live = [`        async with client.subscribe(${all}) as events:`, "            async for event in events:", "                print(event)"];
+  const addressed = [...(isLive ? [] : [action]), ...(isLive || route ? [route ?? ""] : [])].map((one) => JSON.stringify(one));
+  const list = [...addressed, ...args].join(", ");
+  const call = [`        print(await client.call(${list}))`];
+  const stream = [`        async for item in client.stream(${list}):`, "            print(item)"];
+  const live = [`        async with client.subscribe(${list}) as events:`, "            async for event in events:", "                print(event)"];
   return [
     "import asyncio",
     "",
@@ -52,7 +52,7 @@ function pythonSnippet(url, frame, facts) {
   ].join("\n");
 }
 
-/** A value as TypeScript writes it. */
+/** A value as a TypeScript literal. */
 function asTypeScript(value) {
   if (Array.isArray(value)) return `[${value.map(asTypeScript).join(", ")}]`;
   if (value === null || typeof value !== "object") return JSON.stringify(value);
@@ -60,7 +60,7 @@ function asTypeScript(value) {
   return members.length ? `{ ${members.join(", ")} }` : "{}";
 }
 
-/** What the method of a generated client takes: captures, parameters and options, each where there are any. */
+/** The arguments of a generated client's method: captures, parameters and options, without empty ones at the end. */
 function ownArguments(kind, names, frame, payload, captures) {
   const hidden = ["action", "route", "request_id"];
   if (kind === "subscribe") hidden.push("since", "snapshot");
@@ -70,14 +70,14 @@ function ownArguments(kind, names, frame, payload, captures) {
   const options = { ...(since && { since }), ...(snapshot && { snapshot }), ...(Object.keys(query).length && { query }) };
   const params = Object.fromEntries(Object.entries(frame).filter(([name]) => !hidden.includes(name)));
   const takes = Object.keys(payload.properties).some((name) => !hidden.includes(name));
-  const told = [...(Object.keys(captures).length ? [captures] : []), ...(takes ? [params] : []), options];
-  while (told.length && !Object.keys(told.at(-1)).length) told.pop();
-  return told;
+  const args = [...(Object.keys(captures).length ? [captures] : []), ...(takes ? [params] : []), options];
+  while (args.length && !Object.keys(args.at(-1)).length) args.pop();
+  return args;
 }
 
 /**
- * A frame by the generated client: its own method where `captures` say what stands in the route's braces, or else the
- * general ones, which take any action and route.
+ * A program that sends a frame by the generated client. It calls the method of the action if `captures` has the values
+ * for the route's braces. If `captures` is null, it calls `$call` or `$stream`, which take any action and route.
  */
 function typescriptSnippet(url, frame, facts, payload, captures) {
   const { action, route = "", request_id, ...keys } = frame;
@@ -85,8 +85,8 @@ function typescriptSnippet(url, frame, facts, payload, captures) {
   const isOwn = captures !== null && Object.keys(names).length > 0;
   const wantsStream = isOwn ? names.stream && (frame.stream === true || !names.call) : facts.streams || frame.stream === true;
   const kind = wantsStream ? "stream" : isOwn ? Object.keys(names)[0] : "call";
-  const given = isOwn ? ownArguments(kind, names, frame, payload, captures) : [action, route, keys];
-  const call = `client.${isOwn ? names[kind] : `$${kind}`}(${given.map(asTypeScript).join(", ")})`;
+  const args = isOwn ? ownArguments(kind, names, frame, payload, captures) : [action, route, keys];
+  const call = `client.${isOwn ? names[kind] : `$${kind}`}(${args.map(asTypeScript).join(", ")})`;
   const body = { stream: `for await (const item of ${call}) console.log(item);`, subscribe: `for await (const event of await ${call}) console.log(event);` };
   return [
     'import { Client } from "./client.js"; // wsaction codegen typescript MODULE:APP -o client.ts',

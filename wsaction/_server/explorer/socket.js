@@ -1,14 +1,14 @@
-// Socket: one connection with its calls and subscriptions, which comes back by itself.
-// It tells its owner `state(name, text)`, `changed(call)`, `event(message)`, `closed(code)`.
+// Socket: one connection with its calls and subscriptions. It reconnects automatically.
+// It calls its owner's `state(name, text)`, `changed(call)`, `event(message)`, `subscribed()`, `closed(code, reason)`.
 
-const MOST_CALLS = 100;
-const MOST_ITEMS = 200; // of a stream that are kept
-const FIRST_PAUSE = 500; // milliseconds
-const LONGEST_PAUSE = 30_000;
-const PING_EVERY = 60_000; // so that the server does not find it idle
+const MAX_CALLS = 100;
+const MAX_ITEMS = 200; // kept of a stream
+const FIRST_DELAY = 500; // milliseconds
+const MAX_DELAY = 30_000;
+const PING_INTERVAL = 60_000; // keeps the server from closing the connection as idle
 const PASSING_STATUSES = [408, 425, 429];
 
-/** Whether a close code says that connecting again changes nothing: the rule of wsaction/_protocol/close_codes.py. */
+/** Whether a close code is final, so that the client must not reconnect: the rule of wsaction/_protocol/close_codes.py. */
 function refuses(code) {
   return code === 1008 || (code >= 4400 && code < 4500 && !PASSING_STATUSES.includes(code - 4000));
 }
@@ -17,36 +17,36 @@ class Socket {
   constructor(owner) {
     this.owner = owner;
     this.calls = []; // newest first
-    this.subscriptions = new Map(); // by route, what to come back with
+    this.subscriptions = new Map(); // route to the position to resume from
     this.credential = null; // {way: "bearer" | "frame", value}; in memory only
     this.url = null;
-    this.wanted = false;
+    this.stayConnected = false;
     this.attempt = 0;
     this.number = 0;
     this.pending = new Map();
-    this.internal = new Map(); // calls of our own, by request_id
-    addEventListener("online", () => this.wanted && !this.isOpen && this.open());
+    this.internal = new Map(); // request_id to callback, for the explorer's own frames
+    addEventListener("online", () => this.stayConnected && !this.isOpen && this.open());
   }
 
   get isOpen() {
     return this.socket?.readyState === WebSocket.OPEN;
   }
 
-  /** Connects to an address, and stays connected. */
+  /** Connects to an address, and reconnects until `disconnect()`. */
   connect(url) {
-    if (url !== this.url) this.forget();
+    if (url !== this.url) this.clearSubscriptions();
     this.url = url;
-    this.wanted = true;
+    this.stayConnected = true;
     this.attempt = 0;
-    this.drop();
+    this.closeSocket();
     this.open();
   }
 
   disconnect() {
-    this.wanted = false;
+    this.stayConnected = false;
     clearTimeout(this.timer);
-    this.drop();
-    this.forget();
+    this.closeSocket();
+    this.clearSubscriptions();
     this.owner.state("idle", "Disconnected");
   }
 
@@ -59,7 +59,7 @@ class Socket {
     try {
       socket = this.socket = new WebSocket(this.url, ["wsaction.v1", ...bearer]);
     } catch (error) {
-      this.wanted = false;
+      this.stayConnected = false;
       this.owner.state("refused", error.message);
       return;
     }
@@ -75,7 +75,7 @@ class Socket {
   async opened() {
     this.attempt = 0;
     this.owner.state("open", "Connected");
-    this.pings = setInterval(() => this.ask({ action: "$ping" }), PING_EVERY);
+    this.pings = setInterval(() => this.ask({ action: "$ping" }), PING_INTERVAL);
     if (this.credential?.way === "frame") {
       const reply = await this.ask({ action: "$auth", data: this.credential.value });
       if (reply && reply.status !== 200) this.owner.state("open", `Connected; sign-in failed: ${reply.errors[0]?.msg}`);
@@ -86,44 +86,44 @@ class Socket {
   async resubscribe(route, position) {
     const reply = await this.ask({ action: "subscribe", route, ...(position ? { since: position } : {}) });
     if (!reply) return;
-    if (reply.status === 200) this.subscriptions.set(route, later(positionOf(reply.data), reply.data?.recovered && position));
+    if (reply.status === 200) this.subscriptions.set(route, laterPosition(positionOf(reply.data), reply.data?.recovered && position));
     else this.unsubscribed(route);
-    const told = reply.status !== 200 ? `refused: ${reply.errors[0]?.msg}` : reply.data?.recovered === false ? "some events may be missing" : "nothing is missing";
-    this.owner.event({ event: "resubscribed", route, data: told, ours: true });
+    const outcome = reply.status !== 200 ? `refused: ${reply.errors[0]?.msg}` : reply.data?.recovered === false ? "some events may be missing" : "nothing is missing";
+    this.owner.event({ event: "resubscribed", route, data: outcome, ours: true });
   }
 
   closed(close, opened) {
     clearInterval(this.pings);
     this.socket = null;
-    this.lose();
-    if (opened) this.owner.closed(close.code, close.reason); // tries that fail are no news
-    if (!this.wanted) return;
+    this.endPending();
+    if (opened) this.owner.closed(close.code, close.reason); // failed attempts are not logged
+    if (!this.stayConnected) return;
     if (refuses(close.code)) {
-      this.wanted = false;
+      this.stayConnected = false;
       this.owner.state("refused", `Closed ${close.code}: ${close.reason || "refused"}`);
       return;
     }
-    const pause = Math.max(100, Math.random() * Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.attempt++));
-    this.wait(performance.now() + pause, opened ? `Lost (${close.code})` : "Not reachable, or refused");
+    const delay = Math.max(100, Math.random() * Math.min(MAX_DELAY, FIRST_DELAY * 2 ** this.attempt++));
+    this.countDown(performance.now() + delay, opened ? `Lost (${close.code})` : "Not reachable, or refused");
   }
 
-  /** Says how long it still is until the next attempt, and begins it. */
-  wait(until, why) {
+  /** Shows the time left until the next attempt, then starts it. */
+  countDown(until, reason) {
     const left = until - performance.now();
     if (left <= 0) return this.open();
-    this.owner.state("waiting", `${why}. Again in ${Math.ceil(left / 1000)} s`);
-    this.timer = setTimeout(() => this.wait(until, why), Math.min(left, 1000));
+    this.owner.state("waiting", `${reason}. Again in ${Math.ceil(left / 1000)} s`);
+    this.timer = setTimeout(() => this.countDown(until, reason), Math.min(left, 1000));
   }
 
-  drop() {
+  closeSocket() {
     clearInterval(this.pings);
     const socket = this.socket;
     this.socket = null;
     socket?.close();
-    this.lose();
+    this.endPending();
   }
 
-  lose() {
+  endPending() {
     for (const call of this.pending.values()) this.finish(call, "lost", null);
     for (const answer of this.internal.values()) answer(null);
     this.pending.clear();
@@ -131,7 +131,7 @@ class Socket {
   }
 
   // frames
-  /** Sends a frame of the protocol's own; resolves to the reply, or to null where the connection ends first. */
+  /** Sends a frame of the explorer's own. Resolves to the reply, or to null if the connection closes first. */
   ask(frame) {
     if (!this.isOpen) return Promise.resolve(null);
     const id = `explorer-${++this.number}`;
@@ -141,11 +141,11 @@ class Socket {
     });
   }
 
-  /** Sends the text of a frame; gives the call that follows from it. */
+  /** Sends the text of a frame. Returns the call. */
   send(text, frame) {
-    const call = { id: frame.request_id, frame, text, at: new Date(), start: performance.now(), status: "running", items: [], count: 0, reply: null };
+    const call = { id: frame.request_id, frame, text, sentAt: new Date(), start: performance.now(), status: "running", items: [], count: 0, reply: null };
     this.calls.unshift(call);
-    for (const old of this.calls.splice(MOST_CALLS)) old.dropped = true;
+    for (const old of this.calls.splice(MAX_CALLS)) old.dropped = true;
     if (call.id !== undefined) this.pending.set(call.id, call);
     this.socket.send(text);
     if (call.id === undefined) this.finish(call, "sent", null);
@@ -168,23 +168,23 @@ class Socket {
     } catch {
       return this.owner.event({ event: "unreadable", route: "", data: text, ours: true });
     }
-    if ("event" in message) return this.told(message);
+    if ("event" in message) return this.receiveEvent(message);
     const call = this.pending.get(message.request_id);
     if (call && message.status === 206) {
       call.items.push(message.data);
       call.count += 1;
-      call.items.splice(0, call.items.length - MOST_ITEMS);
+      call.items.splice(0, call.items.length - MAX_ITEMS);
       call.first ??= performance.now() - call.start;
       this.owner.changed(call);
     } else if (call) {
       this.pending.delete(message.request_id);
-      this.note(call.frame, message);
+      this.trackSubscription(call.frame, message);
       this.finish(call, message.status, message);
     } else if (this.internal.has(message.request_id)) {
       this.internal.get(message.request_id)(message);
       this.internal.delete(message.request_id);
     } else {
-      this.owner.event({ event: "reply to nothing", route: message.route ?? "", data: message, ours: true });
+      this.owner.event({ event: "unexpected reply", route: message.route ?? "", data: message, ours: true });
     }
   }
 
@@ -193,8 +193,8 @@ class Socket {
     this.owner.changed(call);
   }
 
-  /** Keeps in mind what is subscribed to, and since when. */
-  note(frame, reply) {
+  /** Updates the subscriptions and their positions from a reply. */
+  trackSubscription(frame, reply) {
     const route = (frame.route ?? "").split("?", 1)[0];
     if (frame.action === "subscribe" && reply.status === 200) {
       this.subscriptions.set(reply.data.route ?? route, positionOf(reply.data));
@@ -208,13 +208,13 @@ class Socket {
     this.owner.subscribed();
   }
 
-  /** Lets go of all subscriptions. */
-  forget() {
+  /** Removes all subscriptions. */
+  clearSubscriptions() {
     this.subscriptions.clear();
     this.owner.subscribed();
   }
 
-  told(message) {
+  receiveEvent(message) {
     const position = this.subscriptions.get(message.route);
     if (position && message.offset !== undefined) position.offset = message.offset;
     if (["$position", "$resync"].includes(message.event)) this.subscriptions.set(message.route, positionOf(message.data));
@@ -223,8 +223,8 @@ class Socket {
   }
 }
 
-/** The position to come back with: one that was recovered does not go back. */
-function later(position, known) {
+/** The position to resume from: the later one if the events in between were recovered. */
+function laterPosition(position, known) {
   return position && known ? { ...position, offset: Math.max(position.offset, known.offset) } : position;
 }
 

@@ -1,8 +1,8 @@
-// Views: what happened, as lists: the calls with their replies, and the log of events.
+// Views: the list of calls with their replies, and the log of events.
 
-const MOST_EVENTS = 500;
-const MOST_ROWS = 200;
-const SHOWN_ITEMS = 50;
+const MAX_EVENTS = 500;
+const MAX_ROWS = 200;
+const MAX_SHOWN_ITEMS = 50;
 
 const MEANINGS = { running: "running", lost: "connection lost", sent: "sent" };
 
@@ -10,11 +10,11 @@ const MEANINGS = { running: "running", lost: "connection lost", sent: "sent" };
 class CallsView {
   constructor(node, { load, cancel }) {
     Object.assign(this, { node, load, cancel, rows: new Map(), changed: new Set() });
-    this.empty = element("p", { class: "empty" }, "What you send appears here, with its reply.");
+    this.empty = element("p", { class: "empty" }, "Your calls and their replies appear here.");
     node.append(this.empty);
   }
 
-  /** Shows a call, or what has changed of it, with the next picture. */
+  /** Draws a new or changed call in the next animation frame. */
   show(call) {
     if (!this.changed.size) requestAnimationFrame(() => this.draw());
     this.changed.add(call);
@@ -29,7 +29,7 @@ class CallsView {
     const row = this.rows.get(call) ?? this.rowFor(call);
     row.parts.summary.replaceChildren(...this.summary(call));
     this.addItems(row.parts, call);
-    if (row.parts.shown === call.status) return; // so that what is being clicked stays where it is
+    if (row.parts.shown === call.status) return; // a button must not move while it is clicked
     row.parts.shown = call.status;
     row.dataset.status = typeof call.status === "number" ? String(call.status)[0] : call.status;
     row.parts.answer.replaceChildren(...this.answer(call));
@@ -62,7 +62,7 @@ class CallsView {
     const parts = [
       element("span", { class: "status" }, MEANINGS[call.status] ?? String(call.status)),
       element("span", { class: "what" }, element("b", {}, call.frame.action ?? "?"), " ", element("span", { class: "faint" }, call.frame.route ?? "")),
-      element("span", { class: "time" }, time || call.at.toLocaleTimeString()),
+      element("span", { class: "time" }, time || call.sentAt.toLocaleTimeString()),
     ];
     if (call.count) parts.splice(2, 0, element("span", { class: "faint" }, `${call.count} items`));
     return parts;
@@ -74,24 +74,24 @@ class CallsView {
     return call.count ? [] : [asCode(call.reply.data)];
   }
 
-  /** Adds the items that came since the last time; the newest are shown, and in sight. */
+  /** Adds the new items of a stream. Keeps the newest, and scrolls to them if the list was at its end. */
   addItems(parts, call) {
     const { items } = parts;
-    const fresh = Math.min(call.count - parts.drawn, call.items.length, SHOWN_ITEMS);
-    if (fresh <= 0) return;
+    const added = Math.min(call.count - parts.drawn, call.items.length, MAX_SHOWN_ITEMS);
+    if (added <= 0) return;
     parts.drawn = call.count;
     const atEnd = items.scrollHeight - items.scrollTop - items.clientHeight < 40;
-    for (const item of call.items.slice(-fresh)) items.append(element("li", {}, asCode(item)));
-    while (items.children.length > SHOWN_ITEMS) items.firstChild.remove();
+    for (const item of call.items.slice(-added)) items.append(element("li", {}, asCode(item)));
+    while (items.children.length > MAX_SHOWN_ITEMS) items.firstChild.remove();
     if (atEnd) items.scrollTop = items.scrollHeight;
   }
 
   buttons(call) {
     const quiet = (text, onclick) => element("button", { type: "button", class: "quiet", onclick }, text);
-    const made = [quiet("Edit and send again", () => this.load(call))];
-    if (call.status === "running") made.unshift(element("button", { type: "button", class: "cancel", onclick: () => this.cancel(call) }, "Cancel"));
-    if (call.reply) made.push(quiet("Copy reply", () => copy(JSON.stringify(call.reply, null, 2), "the reply")));
-    return made;
+    const buttons = [quiet("Edit and send again", () => this.load(call))];
+    if (call.status === "running") buttons.unshift(element("button", { type: "button", class: "cancel", onclick: () => this.cancel(call) }, "Cancel"));
+    if (call.reply) buttons.push(quiet("Copy reply", () => copy(JSON.stringify(call.reply, null, 2), "the reply")));
+    return buttons;
   }
 }
 
@@ -105,7 +105,7 @@ function errorLine(error) {
   );
 }
 
-/** The log of events: filtered, paused, cleared. */
+/** The log of events, with a filter, a pause and a clear button. */
 class EventsView {
   constructor(node, { seen, unsubscribe }) {
     Object.assign(this, { node, seen, unsubscribe, entries: [], frozen: null, missed: 0, waiting: 0 });
@@ -122,7 +122,7 @@ class EventsView {
     const entry = { message, text: JSON.stringify(message).toLowerCase() };
     entry.node = eventRow(message, new Date());
     this.entries.unshift(entry);
-    this.entries.splice(MOST_EVENTS);
+    this.entries.splice(MAX_EVENTS);
     this.seen();
     if (this.frozen) this.missed += 1;
     if (!this.waiting) this.waiting = requestAnimationFrame(() => ((this.waiting = 0), this.draw()));
@@ -152,11 +152,11 @@ class EventsView {
     const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const entries = this.frozen ?? this.entries;
     const shown = entries.filter((one) => words.every((word) => one.text.includes(word)));
-    const nothing = entries.length ? "No event matches the filter." : "Events of what you subscribe to appear here, and those that the server pushes.";
-    this.pause.textContent = this.frozen ? (this.missed ? `Go on (${this.missed} new)` : "Go on") : "Pause";
+    const emptyText = entries.length ? "No event matches the filter." : "Events of your subscriptions and events that the server pushes appear here.";
+    this.pause.textContent = this.frozen ? (this.missed ? `Resume (${this.missed} new)` : "Resume") : "Pause";
     this.pause.setAttribute("aria-pressed", String(this.frozen !== null));
-    this.list.replaceChildren(...shown.slice(0, MOST_ROWS).map((one) => one.node));
-    if (!shown.length) this.list.append(element("li", { class: "empty" }, nothing));
+    this.list.replaceChildren(...shown.slice(0, MAX_ROWS).map((one) => one.node));
+    if (!shown.length) this.list.append(element("li", { class: "empty" }, emptyText));
   }
 }
 

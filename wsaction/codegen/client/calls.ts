@@ -1,37 +1,37 @@
 // ----------------------------------------------------------------------------------------------------------- calls
 
-/** How to call an action. */
+/** Options of a call. */
 export interface CallOptions<QueryName extends string = string> {
   readonly query?: Query<QueryName> | undefined;
-  /** Seconds; null: as long as it takes. */
+  /** Seconds until `CallTimeout`; null: no limit. Default: that of the client. */
   readonly timeout?: number | null | undefined;
-  /** Aborting it has the server cancel the action; the call rejects with the signal's reason. */
+  /** If it aborts, the server cancels the action, and the call rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What a route's pattern takes in its braces. */
+/** What a capture of a route's pattern matches. */
 interface Capture {
   readonly kind?: "int" | "uuid";
   readonly pattern?: string;
 }
 
 interface Route {
-  readonly forms: readonly string[]; // the route and, without what may be missing, its other forms; none: any route
+  readonly forms: readonly string[]; // the route, and its forms without optional captures; empty: any route
   readonly captures: { readonly [name: string]: Capture };
-  readonly required: readonly string[]; // of the captures
+  readonly required: readonly string[]; // names of captures
 }
 
 interface Plan {
   readonly kind: "call" | "send" | "stream" | "subscribe";
   readonly action: string;
   readonly at: Route;
-  readonly takes?: true; // parameters
-  readonly fixed?: Frame; // that is sent with them
+  readonly takes?: true; // whether it has parameters
+  readonly fixed?: Frame; // keys sent with every call
 }
 
 type Members = { readonly [name: string]: Members | readonly Plan[] };
 
-/** What every generated client is built on: one address, one connection at a time, made again when it is lost. */
+/** Base class of generated clients. It keeps one connection to one URL, and reconnects when the connection is lost. */
 export class BaseClient {
   readonly #audience = new Audience();
   readonly #line: Line;
@@ -40,14 +40,14 @@ export class BaseClient {
     this.#line = this.#audience.line = new Line(url, options, this.#audience);
   }
 
-  /** How it stands with the connection. */
+  /** The state of the connection. */
   get state(): State {
     return this.#line.state;
   }
 
   /**
-   * Connects now, not at the first call. Resolves once there is a connection; rejects with `ConnectionFailed` where there
-   * will be none, because the server says no or the client is closed.
+   * Connects now instead of at the first call. Resolves once the connection is open. Rejects with `ConnectionFailed` if
+   * there will be none, because the server refuses or the client is closed.
    */
   connect(): Promise<void> {
     return new Promise((resolve, reject) => {
@@ -55,62 +55,62 @@ export class BaseClient {
     });
   }
 
-  /** Calls a function with each new state and what led to it; returns what ends that. */
+  /** Calls `tell` with each new state and its cause; returns a function that stops it. */
   onState(tell: (state: State, cause: Error | undefined) => void): () => void {
     return this.#line.watch(tell);
   }
 
-  /** Closes it for good: what is under way fails with `ConnectionLost`, iterations end. `$flush()` first waits for sends. */
+  /** Closes the client for good. Pending calls reject with `ConnectionLost`, iterations end. `$flush()` waits for sends. */
   close(): void {
     this.#line.close();
   }
 
-  /** What the server pushes of no subscription, from now on. */
+  /** Events that belong to no subscription, from now on. */
   $events(): Events {
     const events = this.#audience.listen(this.#line.buffer);
     this.#line.whenOpen(() => undefined, (error) => events.end(error));
     return events;
   }
 
-  /** Runs an action by its name, of which the generated methods do not know; `params` are keys of its frame. */
+  /** Calls any action by its name. `params` are the keys of its frame. */
   $call(action: string, route = "", params: object = {}, options: CallOptions = {}): Promise<unknown> {
     const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
-    const asked = withQuery(route, options.query);
-    return this.#within(`${action} ${asked}`, seconds, options.signal, (resolve, reject) => {
-      const reply = (told: Reply): void => {
-        if (told.status === 206) reject(new UnexpectedReply(`${action} ${asked} is a stream; iterate over client.$stream(...)`));
-        else if (told.status >= 400) reject(actionError(told));
-        else resolve(told.data);
+    const fullRoute = withQuery(route, options.query);
+    return this.#within(`${action} ${fullRoute}`, seconds, options.signal, (resolve, reject) => {
+      const reply = (answer: Reply): void => {
+        if (answer.status === 206) reject(new UnexpectedReply(`${action} ${fullRoute} is a stream; iterate over client.$stream(...)`));
+        else if (answer.status >= 400) reject(actionError(answer));
+        else resolve(answer.data);
       };
-      return this.#ask(action, asked, params, { reply, lost: reject, fail: reject });
+      return this.#ask(action, fullRoute, params, { reply, lost: reject, fail: reject });
     });
   }
 
   /**
-   * Runs an action that answers nothing. Resolves once it is on its way; errors are logged. While `maxInFlight` requests
-   * are under way it waits for its turn. What the server refuses for lack of room is sent again.
+   * Calls an action that has no reply. Resolves once the frame is sent; errors are logged. While `maxInFlight` requests
+   * are in flight, it waits. A frame that the server refuses because its queue is full is sent again.
    */
   $send(action: string, route = "", params: object = {}, options: CallOptions = {}): Promise<void> {
     const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
-    const asked = withQuery(route, options.query);
-    return this.#within(`${action} ${asked}`, seconds, options.signal, (resolve, reject) => {
-      return this.#line.submit(new OutgoingRequest(action, asked, params, undefined, { resolve, reject }));
+    const fullRoute = withQuery(route, options.query);
+    return this.#within(`${action} ${fullRoute}`, seconds, options.signal, (resolve, reject) => {
+      return this.#line.submit(new OutgoingRequest(action, fullRoute, params, undefined, { resolve, reject }));
     });
   }
 
   /**
-   * Resolves once every `$send` so far has run, or was refused by an error, which is logged. Rejects with
-   * `ConnectionLost` if the connection was lost meanwhile: what was under way may have been carried out or not.
+   * Resolves once every `$send` so far has run or failed; errors are logged. Rejects with `ConnectionLost` if the
+   * connection is lost meanwhile: sends in flight may or may not have run.
    */
   $flush(options: Pick<CallOptions, "timeout" | "signal"> = {}): Promise<void> {
     const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
     return this.#within("flush", seconds, options.signal, (resolve, reject) => this.#line.flush({ resolve, reject }));
   }
 
-  /** The items of an action that is a stream. */
+  /** Calls an action that is a stream, and returns its items. */
   $stream<Item = unknown>(action: string, route = "", params: object = {}, options: CallOptions = {}): Stream<Item> {
     const seconds = options.timeout === undefined ? this.#line.timeout : options.timeout;
-    const asked = withQuery(route, options.query);
+    const fullRoute = withQuery(route, options.query);
     return new Stream<Item>((asker) => {
       let settle = (): void => undefined;
       const stops: (() => void)[] = [];
@@ -119,34 +119,34 @@ export class BaseClient {
         fail(options.signal.reason as Error);
         return () => undefined;
       }
-      const first = this.#within(`${action} ${asked}`, seconds, undefined, (resolve) => {
+      const first = this.#within(`${action} ${fullRoute}`, seconds, undefined, (resolve) => {
         settle = () => resolve(undefined);
         return () => undefined;
       });
       first.catch(fail);
-      const reply = (told: Reply): void => {
-        settle(); // a timeout bounds the first item
-        asker.reply(told);
+      const reply = (answer: Reply): void => {
+        settle(); // the timeout applies to the first item only
+        asker.reply(answer);
       };
       stops.push(onAbort(options.signal, fail), () => settle());
-      stops.push(this.#ask(action, asked, params, { reply, lost: fail, fail }));
+      stops.push(this.#ask(action, fullRoute, params, { reply, lost: fail, fail }));
       return () => stops.forEach((stop) => stop());
     }, this.#line.buffer);
   }
 
-  /** The events of a route, which is told in the form in which the server writes it. */
+  /** Subscribes to any route, written as the server writes it, such as "boards/7/". Resolves once the server has accepted. */
   async $subscribe<Asked extends boolean = false, Since extends Position | null = null>(
     route: string,
     options?: SubscribeOptions<string, Asked, Since>,
   ): Promise<Subscription<ServerEvent, SnapshotFor<Asked, unknown>, FirstFor<Asked, Since, unknown>>> {
-    const told: SubscribeOptions = options ?? {};
-    const asked = withQuery(route, told.query);
+    const settings: SubscribeOptions = options ?? {};
+    const fullRoute = withQuery(route, settings.query);
     let follower: Follower | undefined;
     try {
-      await this.#within<void>(`subscribe ${asked}`, told.timeout ?? 30, told.signal, (resolve, reject) => {
-        const one = (follower = new Follower(this.#line, this.#audience, asked, told, { resolve, reject }));
-        const stop = this.#line.whenOpen((link) => one.shared.look(link), reject);
-        const stopLeaving = onAbort(told.signal, () => one.leave()); // at once, for whoever subscribes right after
+      await this.#within<void>(`subscribe ${fullRoute}`, settings.timeout ?? 30, settings.signal, (resolve, reject) => {
+        const joining = (follower = new Follower(this.#line, this.#audience, fullRoute, settings, { resolve, reject }));
+        const stop = this.#line.whenOpen((link) => joining.shared.look(link), reject);
+        const stopLeaving = onAbort(settings.signal, () => joining.leave()); // at once: a new subscription may follow
         return () => {
           stop();
           stopLeaving();
@@ -157,11 +157,11 @@ export class BaseClient {
       throw error;
     }
     const following = follower as Follower | undefined;
-    if (following !== undefined) following.onEnd = onAbort(told.signal, () => following.leave());
+    if (following !== undefined) following.onEnd = onAbort(settings.signal, () => following.leave());
     return new Subscription(following);
   }
 
-  /** Asks in its turn; returns what gives it up, and has it cancelled. */
+  /** Queues a request with replies; returns a function that withdraws or cancels it. */
   #ask(action: string, route: string, params: object, asker: StreamAsker): () => void {
     try {
       return this.#line.submit(new OutgoingRequest(action, route, params, asker));
@@ -171,7 +171,7 @@ export class BaseClient {
     }
   }
 
-  /** What `begin` settles, unless time or the signal does; whatever settles it, what `begin` returned is called. */
+  /** A promise that `begin`, the timeout or the signal settles. Then the function that `begin` returned is called. */
   #within<T>(
     what: string,
     seconds: number | null,
@@ -198,7 +198,7 @@ export class BaseClient {
       } catch (error) {
         fail(error as Error);
       }
-      if (isSettled) for (const stop of stops.splice(0)) stop(); // it was settled before it had begun
+      if (isSettled) for (const stop of stops.splice(0)) stop(); // `begin` settled it before it returned
     });
   }
 }
@@ -215,8 +215,8 @@ function onAbort(signal: AbortSignal | undefined, then: (reason: Error) => void)
 
 const UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
 
-/** The text of a capture. Throws `InvalidRoute` for what the route's pattern would not match, or not whole. */
-function written(name: string, value: unknown, capture: Capture): string {
+/** The text of a capture. Throws `InvalidRoute` if the route's pattern does not match all of it. */
+function captureText(name: string, value: unknown, capture: Capture): string {
   const text = String(value);
   const isRight =
     capture.kind === "int"
@@ -230,38 +230,38 @@ function written(name: string, value: unknown, capture: Capture): string {
   throw new InvalidRoute(`${name}: expected ${wanted}, got ${JSON.stringify(value) ?? text}`);
 }
 
-/** The route with its captures written in, in the form that takes just these. Routes are never percent-encoded. */
+/** The route with its captures filled in, in the form that has exactly these. Routes are never percent-encoded. */
 function routeOf(route: Route, captures: { readonly [name: string]: unknown }): string {
-  if (route.forms.length === 0) return written("route", captures["route"], {});
-  const given = Object.keys(route.captures).filter((name) => captures[name] !== undefined);
-  const form = route.forms.find((one) => Object.keys(route.captures).every((name) => one.includes(`{${name}}`) === given.includes(name)));
-  if (form === undefined) throw new InvalidRoute(`${route.forms[0] ?? ""}: no form of it takes just ${given.join(", ") || "nothing"}`);
-  return form.replace(/\{([^{}]+)\}/g, (whole, name: string) => {
+  if (route.forms.length === 0) return captureText("route", captures["route"], {});
+  const used = Object.keys(route.captures).filter((name) => captures[name] !== undefined);
+  const form = route.forms.find((one) => Object.keys(route.captures).every((name) => one.includes(`{${name}}`) === used.includes(name)));
+  if (form === undefined) throw new InvalidRoute(`${route.forms[0] ?? ""} has no form with only ${used.join(", ") || "no captures"}`);
+  return form.replace(/\{([^{}]+)\}/g, (match, name: string) => {
     const capture = hasOwn(route.captures, name) ? route.captures[name] : undefined;
-    return capture === undefined ? whole : written(name, captures[name], capture);
+    return capture === undefined ? match : captureText(name, captures[name], capture);
   });
 }
 
-/** A connection's address, whose captures are percent-encoded. */
-function addressOf(server: string, route: Route, given: object): string {
-  const told = routeOf(route, given as { readonly [name: string]: unknown });
-  return `${server.replace(/\/+$/, "")}/${encodeURI(told).replace(/#/g, "%23")}`;
+/** The URL of a connection at a server, with percent-encoded captures. */
+function addressOf(server: string, route: Route, captures: object): string {
+  const path = routeOf(route, captures as { readonly [name: string]: unknown });
+  return `${server.replace(/\/+$/, "")}/${encodeURI(path).replace(/#/g, "%23")}`;
 }
 
-/** A route with its query, which is percent-encoded as in URLs. */
+/** A route with its query, percent-encoded as in URLs. */
 function withQuery(route: string, query: Query | undefined): string {
   const pairs = Object.entries(query ?? {}).flatMap(([name, value]) =>
     (Array.isArray(value) ? (value as readonly QueryValue[]) : [value as QueryValue]).map((one) => [name, one] as const),
   );
-  const told = pairs.filter(([, value]) => value !== undefined && value !== null);
-  const text = told.map(([name, value]) => `${encodeURIComponent(name)}=${encodeURIComponent(String(value))}`).join("&");
+  const present = pairs.filter(([, value]) => value !== undefined && value !== null);
+  const text = present.map(([name, value]) => `${encodeURIComponent(name)}=${encodeURIComponent(String(value))}`).join("&");
   return text === "" ? route : `${route}${route.includes("?") ? "&" : "?"}${text}`;
 }
 
-/** Puts methods, and objects with methods, onto an object. */
+/** Defines the methods, and the objects with methods, on an object. */
 function bind(client: BaseClient, members: Members, onto: object): object {
   for (const [name, member] of Object.entries(members)) {
-    const value = isPlans(member) ? (...given: unknown[]) => run(client, chosen(member, given[0]), given) : bind(client, member, {});
+    const value = isPlans(member) ? (...args: unknown[]) => run(client, choosePlan(member, args[0]), args) : bind(client, member, {});
     Object.defineProperty(onto, name, { value, enumerable: true });
   }
   return onto;
@@ -271,18 +271,18 @@ function isPlans(member: Members | readonly Plan[]): member is readonly Plan[] {
   return Array.isArray(member);
 }
 
-/** Of the routes that a method is of, the first whose captures were given. */
-function chosen(plans: readonly Plan[], first: unknown): Plan {
-  const given = isObject(first) ? first : {};
+/** The first plan of a method whose required captures were given. */
+function choosePlan(plans: readonly Plan[], first: unknown): Plan {
+  const args = isObject(first) ? first : {};
   const last = plans[plans.length - 1] as Plan;
-  return plans.find((plan) => plan.at.required.every((name) => given[name] !== undefined)) ?? last;
+  return plans.find((plan) => plan.at.required.every((name) => args[name] !== undefined)) ?? last;
 }
 
-function run(client: BaseClient, plan: Plan, given: unknown[]): unknown {
+function run(client: BaseClient, plan: Plan, args: unknown[]): unknown {
   const hasCaptures = Object.keys(plan.at.captures).length > 0;
-  const captures = hasCaptures ? (given.shift() ?? {}) : {};
-  const params = { ...(plan.takes === true ? ((given.shift() ?? {}) as object) : {}), ...plan.fixed };
-  const options = (given.shift() ?? {}) as CallOptions;
+  const captures = hasCaptures ? (args.shift() ?? {}) : {};
+  const params = { ...(plan.takes === true ? ((args.shift() ?? {}) as object) : {}), ...plan.fixed };
+  const options = (args.shift() ?? {}) as CallOptions;
   const ask = (): unknown => {
     const route = routeOf(plan.at, captures as { readonly [name: string]: unknown });
     if (plan.kind === "subscribe") return client.$subscribe(route, options as SubscribeOptions);

@@ -1,12 +1,12 @@
 // ------------------------------------------------------------------------------------------------------ connections
 
-/** What a client needs of a WebSocket class: the platform's own, or that of the npm package `ws`. */
+/** A WebSocket class: the platform's own, or that of the npm package `ws`. */
 export type SocketClass = new (url: string, protocols: string[]) => {
   send(text: string): void;
   close(code?: number, reason?: string): void;
 };
 
-/** The same, with what every one of them has. */
+/** The part of the WebSocket interface that the client uses. */
 interface Socket {
   readonly readyState: number;
   addEventListener(type: string, listener: (event: SocketEvent) => void): void;
@@ -21,35 +21,35 @@ interface SocketEvent {
 }
 
 const OPEN = 1;
-const HARD = 16; // times `buffer` that may wait where nothing can be made to wait
-const FIRST_PROBE = 0.001; // seconds between two questions whether a send is done, if somebody waits
-const LONGEST_PROBE = 0.25;
-const IDLE_PROBE = 1; // seconds until the question if nobody does
+const MAX_BUFFERS = 16; // times `buffer` that a stream may hold, since its server cannot be slowed down
+const FIRST_PROBE = 0.001; // seconds between two probes at first, if anything waits for sends
+const MAX_PROBE = 0.25;
+const IDLE_PROBE = 1; // seconds until a probe if nothing waits
 
 /**
  * One connection, from its handshake until it is lost.
  *
- * A send that succeeds is silent. Its `request_id` tells when it is done: as long as it is under way, the server refuses
- * another frame with that id (409), so a `$ping` with it asks without changing anything.
+ * A successful send has no reply. The client finds out whether it is done by a `$ping` with the same `request_id`, called
+ * a probe: while the send is running, the server refuses another frame with that id (409).
  */
 class Link {
   readonly opened: Promise<void>;
   readonly done: Promise<ConnectionLost>;
   lost: ConnectionLost | undefined;
   heardAt = now();
-  isLetIn = false; // whether the server has answered anything but 401
+  isLetIn = false; // whether the server has sent anything but a 401
   readonly #socket: Socket;
   readonly #onEvent: (event: ServerEvent, size: number) => void;
   readonly #log: Log;
   readonly #pacer: Pacer;
-  readonly #requests = new Map<string, OutgoingRequest>(); // by their ids, until the final reply
-  readonly #sends = new Map<string, OutgoingRequest[]>(); // not known to be done, by their routes
-  readonly #probes = new Set<string>(); // ids that the server was asked about
+  readonly #requests = new Map<string, OutgoingRequest>(); // by id, until the final reply
+  readonly #sends = new Map<string, OutgoingRequest[]>(); // sends not known to be done, by route
+  readonly #probes = new Set<string>(); // ids of sends with a probe in flight
   readonly #prefix = `${Math.random().toString(36).slice(2, 10)}-`;
   #number = 0;
-  #count = 0; // of requests that may wait in the server's queue
+  #count = 0; // requests that may wait in the server's queue
   #size = 0;
-  #silent = 0; // sends that are not known to be done
+  #silent = 0; // number of sends not known to be done
   #probeWait = FIRST_PROBE;
   #stopProbing: (() => void) | undefined;
   #stopIdle: (() => void) | undefined;
@@ -71,14 +71,14 @@ class Link {
       });
       void this.done.then(() => resolve());
     });
-    socket.addEventListener("message", (event) => this.#take(event.data));
+    socket.addEventListener("message", (event) => this.#receive(event.data));
     socket.addEventListener("error", () => {
-      if (!isOpen) this.fail(new ConnectionLost(1006)); // a close follows, though in Node 20 not always
+      if (!isOpen) this.fail(new ConnectionLost(1006)); // a close event follows, but not always in Node 20
     });
     socket.addEventListener("close", (event) => this.fail(new ConnectionLost(event.code ?? 1006, event.reason ?? "")));
   }
 
-  /** Tells all who wait for replies that none will come. The first time counts. */
+  /** Rejects all requests that wait for replies. Only the first call has an effect. */
   fail(lost: ConnectionLost): void {
     if (this.lost !== undefined) return;
     this.lost = lost;
@@ -92,13 +92,13 @@ class Link {
     this.#finish(lost);
   }
 
-  /** Closes it, and does not wait for the server's word. */
+  /** Closes the connection without waiting for the server's close frame. */
   close(code: number, reason: string): void {
     this.#socket.close(1000);
     this.fail(new ConnectionLost(code, reason));
   }
 
-  /** Sends a request out of turn. Throws where it cannot be sent. */
+  /** Sends a request at once, before those that wait. Throws `ConnectionLost` if the connection is lost. */
   ask(action: string, route: string, keys: object, asker: Asker): OutgoingRequest {
     if (this.lost !== undefined) throw new ConnectionLost(this.lost.code, this.lost.reason);
     const request = new OutgoingRequest(action, route, keys, asker);
@@ -106,10 +106,10 @@ class Link {
     return request;
   }
 
-  /** Whether one more request may be under way. One that is too large for any window goes alone. */
+  /** Whether a request of this size may be sent now. One that is larger than the limit is sent alone. */
   hasRoom(size: number): boolean {
     if (this.lost !== undefined) return false;
-    return this.#count === 0 || (this.#count < this.#pacer.most && this.#size + size <= this.#pacer.mostSize);
+    return this.#count === 0 || (this.#count < this.#pacer.maxCount && this.#size + size <= this.#pacer.maxSize);
   }
 
   put(request: OutgoingRequest): void {
@@ -126,12 +126,12 @@ class Link {
     request.sent = undefined;
   }
 
-  /** Has a request cancelled whose replies nobody waits for any more, if it is still under way. */
+  /** Asks the server to cancel a request if it is still in flight. Its replies are dropped. */
   cancel(request: OutgoingRequest): void {
     if (this.#requests.get(request.id) !== request || request.asker === undefined) return;
     this.#send(JSON.stringify({ action: "$cancel", data: request.id }));
     request.asker = request.number = undefined;
-    if (request.isCounted) this.#awaitSilence(request); // its final reply may never come: it may succeed in silence
+    if (request.isCounted) this.#awaitSilence(request); // a silent action that succeeds sends no final reply
   }
 
   ping(): void {
@@ -142,19 +142,19 @@ class Link {
     if (this.#socket.readyState === OPEN) this.#socket.send(text);
   }
 
-  #take(text: unknown): void {
+  #receive(text: unknown): void {
     this.heardAt = now();
     if (this.lost !== undefined) return;
     const message = typeof text === "string" ? read(text) : null;
-    if (message === null) this.#log("the server sent what is neither a reply nor an event", text);
-    else if ("event" in message) this.#tell(message, String(text).length);
+    if (message === null) this.#log("the server sent a message that is neither a reply nor an event", text);
+    else if ("event" in message) this.#deliver(message, String(text).length);
     else {
       this.isLetIn ||= message.status !== 401;
       this.#answer(message);
     }
   }
 
-  #tell(event: ServerEvent, size: number): void {
+  #deliver(event: ServerEvent, size: number): void {
     this.isLetIn = true;
     this.#onEvent(event, size);
   }
@@ -163,10 +163,10 @@ class Link {
     const { requestId, status, action, route, data, size } = reply;
     if (typeof requestId === "string" && requestId.startsWith(this.#prefix)) {
       const request = this.#requests.get(requestId);
-      if (action === "$ping" && this.#probes.has(requestId)) this.#probed(requestId, status);
+      if (action === "$ping" && this.#probes.has(requestId)) this.#probeAnswered(requestId, status);
       else if (request !== undefined) this.#reply(request, reply);
     } else if (status < 400 && !action.startsWith("$")) {
-      this.#tell({ event: action, route, data }, size); // broadcast to others than who asked
+      this.#deliver({ event: action, route, data }, size); // a broadcast of another connection's reply
     }
   }
 
@@ -180,7 +180,7 @@ class Link {
     this.#pacer.answered();
     if (request.asker !== undefined) request.asker.reply(reply);
     else if (request.number !== undefined) {
-      if (reply.status >= 400) this.#log("nobody waits for this reply", actionError(reply));
+      if (reply.status >= 400) this.#log("a send failed", actionError(reply));
       this.#pacer.settled();
     }
     this.#pacer.pump();
@@ -193,13 +193,13 @@ class Link {
     this.#size -= request.text.length;
   }
 
-  // silent success
+  // sends
   #awaitSilence(request: OutgoingRequest): void {
     const sends = this.#sends.get(request.route);
     if (sends === undefined) this.#sends.set(request.route, [request]);
     else sends.push(request);
     this.#silent++;
-    if (this.#pacer.wantsToKnow || this.#silent * 2 >= this.#pacer.most) this.probe();
+    if (this.#pacer.wantsToKnow || this.#silent * 2 >= this.#pacer.maxCount) this.probe();
     else this.#probeLater();
   }
 
@@ -219,7 +219,7 @@ class Link {
     if (sends.length === 0) this.#sends.delete(request.route);
   }
 
-  /** Asks the server which sends are done, of each route that in the middle: its frames run in order. */
+  /** Probes the middle send of each route. Frames of one route run in order, so those before it are done if it is. */
   probe(): void {
     if (this.#probes.size > 0 || this.#stopProbing !== undefined || this.lost !== undefined) return;
     for (const sends of this.#sends.values()) {
@@ -230,7 +230,7 @@ class Link {
     }
   }
 
-  #probed(id: string, status: number): void {
+  #probeAnswered(id: string, status: number): void {
     this.#probes.delete(id);
     const request = this.#requests.get(id);
     if (request !== undefined && status < 400) {
@@ -248,10 +248,10 @@ class Link {
       this.#stopProbing = undefined;
       this.probe();
     });
-    this.#probeWait = Math.min(this.#probeWait * 2, LONGEST_PROBE);
+    this.#probeWait = Math.min(this.#probeWait * 2, MAX_PROBE);
   }
 
-  /** Sends of a route are done up to this one. */
+  /** Marks the sends of a route as done up to this one. */
   #settleUntil(last: OutgoingRequest): void {
     const sends = this.#sends.get(last.route) ?? [];
     for (const request of sends.splice(0, sends.indexOf(last) + 1)) {

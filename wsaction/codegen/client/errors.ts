@@ -1,16 +1,19 @@
 // ---------------------------------------------------------------------------------------------------------- errors
 
-/** Whatever this client raises of its own. */
+/** Base class of all errors that the client throws. */
 export class ClientError extends Error {
   override name = "ClientError";
 
   constructor(message?: string, cause?: unknown) {
-    super(message); // which takes a cause from ES2022 on
+    super(message); // a second argument, for the cause, needs ES2022
     if (cause !== undefined) Object.defineProperty(this, "cause", { value: cause, configurable: true, writable: true });
   }
 }
 
-/** There is no connection, and the client does not try any more. `code` is that of a close which says no. */
+/**
+ * There is no connection. If `isFinal`, the server or the options rule out a new one. `code` is the close code, if the
+ * connection was closed.
+ */
 export class ConnectionFailed extends ClientError {
   override name = "ConnectionFailed";
   readonly isFinal: boolean;
@@ -23,43 +26,43 @@ export class ConnectionFailed extends ClientError {
   }
 }
 
-/** The connection was lost before the final reply. The action may have been carried out or not: it is never sent again. */
+/** The connection was lost before the final reply. The action may or may not have run; the client does not send it again. */
 export class ConnectionLost extends ClientError {
   override name = "ConnectionLost";
   readonly code: number;
   readonly reason: string;
 
   constructor(code: number, reason = "") {
-    const told = reason ? `, ${JSON.stringify(reason)}` : "";
-    super(`the connection was lost (code ${code}${told}); what was under way may have been carried out`);
+    const detail = reason ? `, ${JSON.stringify(reason)}` : "";
+    super(`the connection was lost (code ${code}${detail}); actions in progress may have run`);
     this.code = code;
     this.reason = reason;
   }
 }
 
-/** No reply in time; the server is told to cancel what was asked. `cause` says why there was no connection, if so. */
+/** No reply within the timeout. The client asks the server to cancel the action. `cause`: why there was no connection. */
 export class CallTimeout extends ClientError {
   override name = "CallTimeout";
   readonly seconds: number;
 
   constructor(what: string, seconds: number, cause?: unknown) {
-    const why = cause instanceof Error ? `: ${cause.message}` : "";
-    super(`${what}: no reply in ${seconds} s${why}`, cause);
+    const detail = cause instanceof Error ? `: ${cause.message}` : "";
+    super(`${what}: no reply within ${seconds} s${detail}`, cause);
     this.seconds = seconds;
   }
 }
 
-/** More waits than may: items of a stream for their consumer, or frames to be sent. */
+/** Too much is waiting: items of a stream for their consumer, requests to be sent, or callers for a connection. */
 export class Overflow extends ClientError {
   override name = "Overflow";
 }
 
-/** The server answered something else than what was asked for. */
+/** The server's reply does not fit the request, such as a stream for a call. */
 export class UnexpectedReply extends ClientError {
   override name = "UnexpectedReply";
 }
 
-/** A route that cannot be: a capture that its pattern does not take. Nothing was sent. */
+/** A capture that the pattern of its route does not match. Nothing was sent. */
 export class InvalidRoute extends ClientError {
   override name = "InvalidRoute";
 }
@@ -72,7 +75,7 @@ export interface ErrorItem {
   readonly ctx?: { readonly [key: string]: unknown };
 }
 
-/** The server answered with an error. `type`, `msg` and `ctx` are those of the first of `errors`. */
+/** The server replied with an error. `type`, `msg` and `ctx` are those of the first item of `errors`. */
 export class ActionError extends ClientError {
   override name = "ActionError";
   readonly status: number;
@@ -84,8 +87,8 @@ export class ActionError extends ClientError {
   readonly ctx: { readonly [key: string]: unknown };
 
   constructor(status: number, errors: readonly ErrorItem[], action: string, route: string) {
-    const told = errors.slice(0, 5).map((one) => `${one.type}: ${one.msg}${one.loc ? ` [${one.loc.join(".")}]` : ""}`);
-    super(`${status} ${told.join("; ")} (${`${action} ${route}`.trim()})`);
+    const items = errors.slice(0, 5).map((one) => `${one.type}: ${one.msg}${one.loc ? ` [${one.loc.join(".")}]` : ""}`);
+    super(`${status} ${items.join("; ")} (${`${action} ${route}`.trim()})`);
     this.status = status;
     this.errors = errors;
     this.action = action;
@@ -96,74 +99,74 @@ export class ActionError extends ClientError {
   }
 }
 
-/** 400: the frame, its data or its parameters; `errors` has an item, with `loc`, for each fault. */
+/** 400: the frame, its data or its parameters are invalid. `errors` has an item with `loc` for each fault. */
 export class InvalidRequest extends ActionError {
   override name = "InvalidRequest";
 }
 
-/** 401: `$auth` was refused, or has to come first. */
+/** 401: the credential was refused, or `$auth` is required first. */
 export class NotAuthenticated extends ActionError {
   override name = "NotAuthenticated";
 }
 
-/** 403: a permission said no. */
+/** 403: a permission denied the action. */
 export class PermissionDenied extends ActionError {
   override name = "PermissionDenied";
 }
 
-/** 404: no such object or page. */
+/** 404: the object or page does not exist. */
 export class NotFound extends ActionError {
   override name = "NotFound";
 }
 
-/** 404: no pattern of the server's matches the route. */
+/** 404: the server has no pattern that matches the route. */
 export class RouteNotFound extends NotFound {
   override name = "RouteNotFound";
 }
 
-/** 405: the route has no such action. */
+/** 405: the route does not have this action. */
 export class ActionNotAllowed extends ActionError {
   override name = "ActionNotAllowed";
 }
 
-/** 408: it took the server too long, which cancelled it. */
+/** 408: the action took too long, and the server cancelled it. */
 export class ActionTimeout extends ActionError {
   override name = "ActionTimeout";
 }
 
-/** 409: with what is already there. */
+/** 409: the action conflicts with existing data. */
 export class Conflict extends ActionError {
   override name = "Conflict";
 }
 
-/** 429: too often. */
+/** 429: too many requests. */
 export class Throttled extends ActionError {
   override name = "Throttled";
 
-  /** Seconds until the same may be asked again; undefined where the server does not say. */
+  /** Seconds to wait before the next attempt; undefined if the server does not say. */
   get retryAfter(): number | undefined {
     const seconds = this.ctx["retry_after"];
     return typeof seconds === "number" ? seconds : undefined;
   }
 }
 
-/** 499: cancelled, by another `$cancel` than the client's own. */
+/** 499: cancelled by a `$cancel` frame that the client did not send on its own. */
 export class Cancelled extends ActionError {
   override name = "Cancelled";
 }
 
-/** 500: a bug of the server's. */
+/** 500: the server failed. */
 export class ServerError extends ActionError {
   override name = "ServerError";
 
-  /** What finds it in the server's log. */
+  /** The id of the error in the server's log. */
   get errorId(): string | undefined {
     const id = this.ctx["error_id"];
     return typeof id === "string" ? id : undefined;
   }
 }
 
-/** 503: busy, shutting down, or a part is away. Nothing was done: the same may be asked again later. */
+/** 503: the server is busy or shutting down, or a part of it is unavailable. Nothing was done; try again later. */
 export class Unavailable extends ActionError {
   override name = "Unavailable";
 }

@@ -1,15 +1,15 @@
 /**
- * The events of no subscription, from when it was made; a `$resync` among them says that some are lost here: the
- * connection was, or more of them waited than may. It ends when the client is closed.
+ * The events that belong to no subscription, from its creation on. A `$resync` marks where events were lost, because the
+ * connection was lost or more events waited than the buffer holds. It ends when the client is closed.
  */
 export class Events implements AsyncIterable<ServerEvent | Resync>, AsyncIterator<ServerEvent | Resync, undefined> {
-  readonly #most: number;
+  readonly #maxSize: number;
   readonly #items = new Buffer<ServerEvent | Resync>();
   readonly #forget: (events: Events) => void;
 
   /** @internal */
   constructor(buffer: number, forget: (events: Events) => void) {
-    this.#most = buffer;
+    this.#maxSize = buffer;
     this.#forget = forget;
   }
 
@@ -21,7 +21,7 @@ export class Events implements AsyncIterable<ServerEvent | Resync>, AsyncIterato
     return this.#items.next();
   }
 
-  /** Listens no more. */
+  /** Stops listening. */
   return(): Promise<IteratorResult<ServerEvent | Resync, undefined>> {
     this.#items.clear();
     this.end();
@@ -30,13 +30,13 @@ export class Events implements AsyncIterable<ServerEvent | Resync>, AsyncIterato
   }
 
   /** @internal */
-  told(event: ServerEvent, size: number): void {
-    if (this.#items.length > 0 && this.#items.size + size > this.#most) this.miss();
+  receive(event: ServerEvent, size: number): void {
+    if (this.#items.length > 0 && this.#items.size + size > this.#maxSize) this.markLost();
     else this.#items.put(event, size);
   }
 
   /** @internal */
-  miss(): void {
+  markLost(): void {
     const isTold = this.#items.last?.event === "$resync";
     if (!isTold) this.#items.put({ event: "$resync", route: "", position: null, snapshot: undefined }, 0);
   }
@@ -47,13 +47,13 @@ export class Events implements AsyncIterable<ServerEvent | Resync>, AsyncIterato
   }
 }
 
-/** Hands each event to the subscriptions of its route or, where there are none, to all who listen. */
+/** Passes each event to the subscriptions of its route. If the route has none, passes it to all `Events`. */
 class Audience implements Hearer, Registry {
-  line: Line | undefined; // that it hears; set by whoever makes both
+  line: Line | undefined; // set by `BaseClient` once both exist
   readonly #routes = new Map<string, SharedRoute>();
   readonly #listeners = new Set<Events>();
-  #wasCut = false;
-  #held: { readonly early: [ServerEvent, number][]; room: number } | undefined; // pushed before anybody could listen
+  #wasDisconnected = false;
+  #held: { readonly early: [ServerEvent, number][]; room: number } | undefined; // events received before callers could listen
 
   listen(buffer: number): Events {
     const events = new Events(buffer, (one) => this.#listeners.delete(one));
@@ -67,7 +67,7 @@ class Audience implements Hearer, Registry {
     return route;
   }
 
-  /** Its events come under another name. Returns the one that has that name already, or the same. */
+  /** Registers a route under the name that its events have. If another route has that name, merges both and returns it. */
   rename(route: SharedRoute, name: string): SharedRoute {
     this.remove(route);
     route.name = name;
@@ -83,33 +83,33 @@ class Audience implements Hearer, Registry {
 
   event(event: ServerEvent, size: number): void {
     const route = this.#routes.get(event.route);
-    if (route !== undefined) return route.told(event, size);
-    if (this.#held === undefined) for (const listener of this.#listeners) listener.told(event, size);
+    if (route !== undefined) return route.receive(event, size);
+    if (this.#held === undefined) for (const listener of this.#listeners) listener.receive(event, size);
     else if ((this.#held.room -= size) >= 0) this.#held.early.push([event, size]);
   }
 
-  /** What is pushed is kept until `release`, at most so many characters of it. */
-  hold(most: number): void {
-    this.#held ??= { early: [], room: most };
+  /** Holds back pushed events until `release`, up to `size` characters. */
+  hold(size: number): void {
+    this.#held ??= { early: [], room: size };
   }
 
   release(): void {
     const { early, room } = this.#held ?? { early: [], room: 0 };
     this.#held = undefined;
     for (const listener of this.#listeners) {
-      for (const [event, size] of early) listener.told(event, size);
-      if (room < 0) listener.miss();
+      for (const [event, size] of early) listener.receive(event, size);
+      if (room < 0) listener.markLost();
     }
   }
 
   linked(link: Link): void {
     for (const route of [...this.#routes.values()]) route.look(link);
-    if (this.#wasCut) for (const listener of this.#listeners) listener.miss();
+    if (this.#wasDisconnected) for (const listener of this.#listeners) listener.markLost();
   }
 
-  cut(): void {
-    this.#wasCut = true;
-    for (const route of [...this.#routes.values()]) route.cut();
+  disconnected(): void {
+    this.#wasDisconnected = true;
+    for (const route of [...this.#routes.values()]) route.disconnected();
   }
 
   ended(failure: ConnectionFailed | undefined): void {

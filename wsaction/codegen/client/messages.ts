@@ -1,12 +1,12 @@
 // -------------------------------------------------------------------------------------------------------- messages
 
-/** A place in a route's history: keep it, and pass it as `since` to be told what came after it. */
+/** A position in a route's history. Pass it as `since` to receive the events after it. */
 export interface Position {
   readonly epoch: string;
   readonly offset: number;
 }
 
-/** Something that the server said unasked. `offset`: its place in what the route keeps as history. */
+/** An event that the server sent. `offset`: its place in the route's history, if the route keeps one. */
 export interface ServerEvent<Name extends string = string, Data = unknown> {
   readonly event: Name;
   readonly route: string;
@@ -15,8 +15,8 @@ export interface ServerEvent<Name extends string = string, Data = unknown> {
 }
 
 /**
- * Something was lost here: load again what the events are about; what follows is without a hole. `snapshot` is what to
- * load, where the subscription asked for snapshots. `position` is null where there is none.
+ * Events were lost here. Load the data again; the events that follow are complete. If the subscription asked for
+ * snapshots, `snapshot` is the data. `position` is null among the events of no subscription.
  */
 export interface Resync<Snapshot = undefined> {
   readonly event: "$resync";
@@ -25,7 +25,7 @@ export interface Resync<Snapshot = undefined> {
   readonly snapshot: Snapshot;
 }
 
-/** What stands behind the "?" of a route: of a list, its page, filters, search and order. Null and undefined are left out. */
+/** The query of a route: page, filters, search and ordering of a list. Null and undefined are left out. */
 export type Query<Name extends string = string> = {
   readonly [One in Name]?: QueryValue | readonly QueryValue[];
 };
@@ -43,7 +43,7 @@ interface Reply {
 
 type Frame = { readonly [key: string]: unknown };
 
-/** Reads a message; null for what is neither a reply nor an event. */
+/** Parses a message. Returns null if it is neither a reply nor an event. */
 function read(text: string): Reply | ServerEvent | null {
   let body: unknown;
   try {
@@ -55,8 +55,8 @@ function read(text: string): Reply | ServerEvent | null {
   const route = typeof body["route"] === "string" ? body["route"] : "";
   const { event, status, errors, offset } = body;
   if (typeof event === "string") {
-    const told = { event, route, data: body["data"] };
-    return typeof offset === "number" ? { ...told, offset } : told;
+    const message = { event, route, data: body["data"] };
+    return typeof offset === "number" ? { ...message, offset } : message;
   }
   if (typeof status !== "number" || !Array.isArray(errors)) return null;
   const action = typeof body["action"] === "string" ? body["action"] : "";
@@ -72,7 +72,7 @@ function hasOwn(value: object, name: string): boolean {
   return Object.prototype.hasOwnProperty.call(value, name);
 }
 
-/** The position in a reply or notice; null where it has none. */
+/** The position in the data of a reply or notice; null if it has none. */
 function positionIn(data: unknown): Position | null {
   if (!isObject(data)) return null;
   const { epoch, offset } = data;
@@ -81,7 +81,7 @@ function positionIn(data: unknown): Position | null {
 
 // ---------------------------------------------------------------------------------------------------------- queues
 
-/** Items that wait for their one consumer, with the end that follows them. Whoever puts looks at `size`. */
+/** A queue of items for one consumer. It has no bound of its own: the producer checks `size`. */
 class Buffer<T> {
   size = 0;
   ended = false;
@@ -109,7 +109,7 @@ class Buffer<T> {
     this.size += size;
   }
 
-  /** Nothing more comes; what waits is still handed out, and then the error, each time it is asked. */
+  /** Ends the queue. The consumer still gets the waiting items; after them, every `next()` rejects with the error. */
   end(error?: Error): void {
     if (this.ended) return;
     this.ended = true;
@@ -134,7 +134,7 @@ class Buffer<T> {
     if (this.#error !== undefined) return Promise.reject(this.#error);
     if (this.ended) return Promise.resolve({ value: undefined, done: true });
     if (this.#waiter !== undefined) {
-      return Promise.reject(new Error("somebody iterates over this already; it has one consumer"));
+      return Promise.reject(new Error("another next() is pending; iterate with one consumer only"));
     }
     return new Promise((resolve, reject) => {
       this.#waiter = { resolve, reject };
@@ -142,20 +142,20 @@ class Buffer<T> {
   }
 }
 
-/** Waits of a random length, from none to a bound that doubles each time ("full jitter"). */
+/** Random waits between zero and a bound that doubles each time ("full jitter"). */
 class Backoff {
   readonly #first: number;
-  readonly #most: number;
+  readonly #longest: number;
   #next: number;
 
-  constructor(first: number, most: number) {
+  constructor(first: number, longest: number) {
     this.#first = this.#next = first;
-    this.#most = most;
+    this.#longest = longest;
   }
 
   seconds(): number {
     const bound = this.#next;
-    this.#next = Math.min(bound * 2, this.#most);
+    this.#next = Math.min(bound * 2, this.#longest);
     return Math.random() * bound;
   }
 
@@ -164,7 +164,7 @@ class Backoff {
   }
 }
 
-/** A timer, in seconds; returns what stops it. Longer than a timer can be is until then. */
+/** Calls a function after some seconds; returns a function that stops the timer. A timer lasts at most 24.8 days. */
 function after(seconds: number, then: () => void): () => void {
   const timer = setTimeout(then, Math.min(seconds * 1000, 2_147_483_647));
   return () => clearTimeout(timer);

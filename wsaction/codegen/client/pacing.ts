@@ -1,6 +1,6 @@
 // ---------------------------------------------------------------------------------------------------------- pacing
 
-/** Who is told of the replies to one request. */
+/** Receives the replies to one request. */
 interface Asker {
   reply(reply: Reply): void;
   lost(error: Error): void;
@@ -12,22 +12,22 @@ interface Settling {
 }
 
 const RESERVED = ["action", "route", "request_id"];
-const IN_FLIGHT = 128; // requests under way at once unless said otherwise; half of what a server keeps by default
-const MOST_SIZE = 524_288; // characters under way at once
-const MOST_WAITING = 10_000; // requests that wait for their turn, or for a connection
-const BUSY_WAITS = [0.01, 1] as const; // seconds before a request that was refused as busy is sent again
-const QUEUE_BOUNDS: readonly unknown[] = ["max_queued_actions", "max_queued_bytes"]; // past them the server runs nothing
+const MAX_IN_FLIGHT = 128; // requests in flight by default; half of what a server queues by default
+const MAX_SIZE = 524_288; // characters in flight
+const MAX_WAITING = 10_000; // requests that wait to be sent, and callers that wait for a connection
+const BUSY_WAITS = [0.01, 1] as const; // bounds of the wait before a refused request is sent again, in seconds
+const QUEUE_BOUNDS: readonly unknown[] = ["max_queued_actions", "max_queued_bytes"]; // past these, nothing is run
 
-/** One request, until it is answered. Without an asker its success is silent; `sent` hears once it is on its way. */
+/** One request until its final reply. Without `asker` (a send), success has no reply, and `sent` settles once it is sent. */
 class OutgoingRequest {
   readonly action: string;
   readonly route: string;
   readonly text: string;
   asker: Asker | undefined;
   sent: Settling | undefined;
-  number: number | undefined; // its turn; undefined: it does not wait for one
-  link: Link | undefined; // the connection that it is under way on
-  id = ""; // on that connection
+  number: number | undefined; // its place in the order of requests; undefined if it is sent out of order
+  link: Link | undefined; // the connection it was sent on
+  id = ""; // its request_id on that connection
   isCounted = false;
   isWithdrawn = false;
 
@@ -46,7 +46,7 @@ class OutgoingRequest {
   }
 }
 
-/** Whether the server refused a request before anything ran: for lack of room, or since it is being stopped. */
+/** Whether the server refused a request before it ran: its queue is full, or it is shutting down. */
 function wasNotRun(reply: Reply): boolean {
   const first = reply.errors[0];
   if (reply.status !== 503 || first === undefined) return false;
@@ -54,37 +54,37 @@ function wasNotRun(reply: Reply): boolean {
 }
 
 /**
- * Requests in the order in which they were made, each sent once there is a connection with room for it, so that a burst
- * waits here and is not refused by the server. What was refused for lack of room has not run: it is sent again, in turn.
+ * Sends requests in order, each as soon as the connection has room for it. A burst of requests waits here, so the server
+ * does not refuse it. A request that the server refused because its queue was full has not run: it is sent again.
  */
 class Pacer {
-  most: number;
-  mostSize = MOST_SIZE;
+  maxCount: number;
+  maxSize = MAX_SIZE;
   readonly #log: Log;
   readonly #backoff = new Backoff(...BUSY_WAITS);
   readonly #flushes = new Set<Settling>();
   #link: Link | undefined;
-  #queue: OutgoingRequest[] = []; // by number; withdrawn ones too
+  #queue: OutgoingRequest[] = []; // ordered by number; includes withdrawn requests
   #waiting = 0;
   #count = 0;
-  #sends = 0; // that are not known to be done
-  #resume: (() => void) | undefined; // while a refused request waits
+  #sends = 0; // sends not known to be done
+  #resume: (() => void) | undefined; // ends the wait after a refusal; undefined if none
 
-  constructor(most: number, log: Log) {
-    if (!(most >= 1)) throw new RangeError(`maxInFlight: expected at least 1, got ${most}`);
-    this.most = most;
+  constructor(maxCount: number, log: Log) {
+    if (!(maxCount >= 1)) throw new RangeError(`maxInFlight: expected at least 1, got ${maxCount}`);
+    this.maxCount = maxCount;
     this.#log = log;
   }
 
-  /** Whether somebody waits until sends are done. */
+  /** Whether requests or a flush wait for sends to be done. */
   get wantsToKnow(): boolean {
     return this.#waiting > 0 || this.#flushes.size > 0;
   }
 
-  /** Sends a request in its turn. */
+  /** Queues a request. Throws `Overflow` if too many wait. */
   submit(request: OutgoingRequest): void {
-    if (this.#waiting >= MOST_WAITING) {
-      throw new Overflow(`${MOST_WAITING} requests wait to be sent; await some of them before asking more`);
+    if (this.#waiting >= MAX_WAITING) {
+      throw new Overflow(`${MAX_WAITING} requests wait to be sent; await some of them before asking more`);
     }
     request.number = this.#count++;
     if (request.asker === undefined) this.#sends++;
@@ -92,7 +92,7 @@ class Pacer {
     this.pump();
   }
 
-  /** Nobody waits for its reply any more. */
+  /** Drops a request whose reply nobody needs; cancels it if it was sent. */
   withdraw(request: OutgoingRequest): void {
     if (request.link !== undefined) request.link.cancel(request);
     else if (request.number !== undefined && !request.isWithdrawn) {
@@ -103,7 +103,7 @@ class Pacer {
     }
   }
 
-  /** Calls `resolve` once every send is known to be done; returns what gives that up. */
+  /** Settles `done` once all sends are known to be done; returns a function that gives up waiting. */
   flush(done: Settling): () => void {
     if (this.#sends === 0) done.resolve();
     else {
@@ -121,7 +121,7 @@ class Pacer {
     this.#queue.splice(at, 0, request);
   }
 
-  /** Sends what may be sent now. */
+  /** Sends the requests that the connection has room for. */
   pump(): void {
     for (let request = this.#queue[0]; request !== undefined && this.#resume === undefined; request = this.#queue[0]) {
       const link = this.#link;
@@ -144,7 +144,7 @@ class Pacer {
     this.#link = undefined;
   }
 
-  /** There will be no connection any more. */
+  /** Rejects all waiting requests: there will be no connection. */
   end(failure: ConnectionFailed): void {
     this.#link = undefined;
     this.#resume?.();
@@ -153,22 +153,22 @@ class Pacer {
     this.#waiting = this.#sends = 0;
     for (const request of queue) {
       request.isWithdrawn = true;
-      if (request.asker !== undefined) request.asker.lost(again(failure));
-      else if (request.sent !== undefined) request.sent.reject(again(failure));
+      if (request.asker !== undefined) request.asker.lost(copyOf(failure));
+      else if (request.sent !== undefined) request.sent.reject(copyOf(failure));
       else this.#log(`${request.action} ${request.route}`.trim() + " was refused as busy and could not be sent again", failure);
     }
-    for (const flush of [...this.#flushes]) flush.reject(again(failure));
+    for (const flush of [...this.#flushes]) flush.reject(copyOf(failure));
   }
 
-  /** The server had no room for a request: it is sent again, in its turn, after a wait. */
+  /** Queues a request that the server refused before it ran. It is sent again after a wait, in its order. */
   refused(request: OutgoingRequest, reply: Reply): void {
     const { limit, value } = reply.errors[0]?.ctx ?? {};
     if (typeof value === "number" && value >= 1) {
-      if (limit === "max_queued_actions") this.most = Math.min(this.most, value);
-      else this.mostSize = Math.min(this.mostSize, value);
+      if (limit === "max_queued_actions") this.maxCount = Math.min(this.maxCount, value);
+      else this.maxSize = Math.min(this.maxSize, value);
     }
     this.#wait(request);
-    if (reply.errors[0]?.type === "shutting_down") this.#link = undefined; // it is about to be closed, and would lose what is under way
+    if (reply.errors[0]?.type === "shutting_down") this.#link = undefined; // it is about to close
     if (this.#link === undefined || this.#resume !== undefined) return;
     const stop = after(this.#backoff.seconds(), () => this.#resume?.());
     this.#resume = () => {
@@ -178,20 +178,20 @@ class Pacer {
     };
   }
 
-  /** The server had room for one. */
+  /** The server accepted a request. */
   answered(): void {
     this.#backoff.reset();
   }
 
-  /** A send is done, or was refused by an error. */
+  /** A send has ended, by success or by an error. */
   settled(): void {
     if (--this.#sends === 0) for (const flush of [...this.#flushes]) flush.resolve();
   }
 
-  /** The connection was lost with sends under way, of which nobody knows whether they were carried out. */
+  /** The connection was lost with `count` sends in flight. They may or may not have run. */
   lost(count: number, error: ConnectionLost): void {
     if (count === 0) return;
-    this.#log(`${count} sent without waiting for a reply`, error);
+    this.#log(`sends that may have run before the connection was lost: ${count}`, error);
     this.#sends -= count;
     for (const flush of [...this.#flushes]) flush.reject(new ConnectionLost(error.code, error.reason));
   }

@@ -1,71 +1,71 @@
 // ------------------------------------------------------------------------------------------------------- the client
 
-/** `waiting`: until the next try to connect. `closed`: for good. */
+/** `waiting`: until the next attempt to connect. `closed`: for good. */
 export type State = "connecting" | "open" | "waiting" | "closed";
 
 type Listen = (type: string, listener: () => void) => void;
 type Log = (message: string, cause: unknown) => void;
 
-/** Every time is in seconds; null: without end, or never. */
+/** Options of a client. Times are in seconds; null means no limit, or never. */
 export interface ClientOptions {
-  /** A bearer token, offered as a sub-protocol; a function is asked for each connection. undefined: none. */
+  /** A bearer token, sent as a subprotocol. A function is called for each connection. undefined: none. */
   readonly token?: string | (() => string | undefined | Promise<string | undefined>) | undefined;
-  /** The data of `$auth`, sent before anything else; a function is asked for each connection, and again before it expires. */
+  /** The data of `$auth`, sent first. A function is called for each connection, and again before the credential expires. */
   readonly auth?: unknown;
-  /** What a call may take, and a stream until its first item. 60 unless said otherwise. */
+  /** Timeout of a call, and of a stream until its first item. Default: 60 */
   readonly timeout?: number | null | undefined;
-  /** What connecting may take, `$auth` another time as long. 10 */
+  /** Timeout of connecting, and again of `$auth`. Default: 10 */
   readonly openTimeout?: number | undefined;
-  /** Silence after which `$ping` is sent, to keep the connection; a dead one is found by as long without an answer. 25 */
+  /** Silence after which `$ping` is sent. Without an answer within as long, at most 10, the connection is lost. Default: 25 */
   readonly heartbeat?: number | null | undefined;
-  /** Whether a lost connection is made again. true */
+  /** Whether to reconnect when the connection is lost. Default: true */
   readonly reconnect?: boolean | undefined;
-  /** The bound of the first wait before connecting again, which doubles each time. 0.5 */
+  /** Upper bound of the first wait before reconnecting. It doubles each time. Default: 0.5 */
   readonly firstWait?: number | undefined;
-  /** The bound of the longest. 30 */
+  /** Upper bound of all waits before reconnecting. Default: 30 */
   readonly longestWait?: number | undefined;
-  /** Characters of what came that wait for the consumer, for each stream, subscription and `events()`. 1,048,576 */
+  /** Characters that may wait for the consumer, for each stream, subscription and `$events()`. Default: 1,048,576 */
   readonly buffer?: number | undefined;
-  /** Requests under way at once; more wait for their turn. A server that has room for fewer says so. 128 */
+  /** Requests in flight; more wait. The client lowers it if the server has room for fewer. Default: 128 */
   readonly maxInFlight?: number | undefined;
-  /** Is called with each new state and what led to it. */
+  /** Called with each new state and its cause. */
   readonly onState?: OnState | undefined;
-  /** Is called with what there is nobody else to tell of. console.warn */
+  /** Called with errors that no caller receives. Default: console.warn */
   readonly log?: Log | undefined;
-  /** The class of sockets, where the platform has none (Node before 22): that of the npm package `ws`. */
+  /** The WebSocket class, for platforms without one (Node before 22): that of the npm package `ws`. */
   readonly WebSocket?: SocketClass | undefined;
 }
 
 type OnState = (state: State, cause: Error | undefined) => void;
 
-/** Why a connection ended, and what that means for the next one. */
+/** Why a connection ended, and how to go on. */
 interface LinkEnding {
   readonly failure: ConnectionFailed;
   readonly isExpired: boolean;
   readonly isAtOnce: boolean;
 }
 
-/** Who is told of what happens to the line. */
+/** Receives the events and the state changes of a `Line`. */
 interface Hearer {
   event(event: ServerEvent, size: number): void;
-  hold(most: number): void;
+  hold(size: number): void;
   release(): void;
   linked(link: Link): void;
-  cut(): void;
+  disconnected(): void;
   ended(failure: ConnectionFailed | undefined): void;
 }
 
-const POLICY = 1008; // a close code that refuses, as 44xx do: they say what HTTP 4xx would
-const NOT_AUTHENTICATED = 4401; // once the server has let the client in, its credential has expired
-const PASSING_STATUSES: readonly number[] = [408, 425, 429]; // and all from 500 on: they may be answered otherwise later
-const AT_ONCE = 1; // seconds that a credential has to last to be renewed without a wait when it expires
-const STABLE = 10; // seconds after which a connection counts as one that went well
-const PATIENCE = 10; // seconds that the answer to a ping is waited for at most
-const MIN_REFRESH = 0.5; // seconds between two $auth where the time is up already, as far as we know
+const POLICY = 1008; // a final close code, as most of 44xx are, which correspond to HTTP 4xx
+const NOT_AUTHENTICATED = 4401; // after the client was let in: its credential has expired
+const PASSING_STATUSES: readonly number[] = [408, 425, 429]; // and 5xx: a later attempt may succeed
+const AT_ONCE = 1; // seconds that a credential must last to be renewed without a wait
+const STABLE = 10; // seconds after which a connection counts as stable
+const PATIENCE = 10; // seconds to wait for the answer to a ping, at most
+const MIN_REFRESH = 0.5; // seconds between two $auth if the credential has expired by the local clock
 const MAX_REFRESH = 30;
-const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/; // what a sub-protocol may hold
+const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/; // characters of a subprotocol
 
-/** One connection at a time, made again when it is lost, until it is closed or the server says no. */
+/** Keeps one connection open: reconnects when it is lost, until the client is closed or the server refuses. */
 class Line {
   state: State = "connecting";
   readonly log: Log;
@@ -79,9 +79,9 @@ class Line {
   readonly #watchers = new Set<{ readonly tell: OnState }>();
   readonly #pacer: Pacer;
   #link: Link | undefined;
-  #dialing: Link | undefined; // not open yet, or not introduced
+  #dialing: Link | undefined; // not open yet, or before the reply to the first frame
   #isRunning = false;
-  #refused = 0; // refusals in a row: between them no connection was let in that ended otherwise, or was stable
+  #refused = 0; // refusals in a row, without a successful or stable connection in between
   #cause: Error | undefined; // why there is no connection
   #failure: ConnectionFailed | undefined;
   #wake: () => void = () => undefined;
@@ -94,11 +94,11 @@ class Line {
     this.timeout = options.timeout === undefined ? 60 : options.timeout;
     this.log = options.log ?? ((message, cause) => console.warn(`wsaction: ${message}`, cause));
     this.#backoff = this.newBackoff();
-    this.#pacer = new Pacer(options.maxInFlight ?? IN_FLIGHT, this.log);
+    this.#pacer = new Pacer(options.maxInFlight ?? MAX_IN_FLIGHT, this.log);
     if (options.onState !== undefined) this.watch(options.onState);
   }
 
-  /** Tells it of each new state; returns what ends that. */
+  /** Calls `tell` with each new state; returns a function that stops it. */
   watch(tell: OnState): () => void {
     const watcher = { tell };
     this.#watchers.add(watcher);
@@ -117,12 +117,12 @@ class Line {
     return this.link === undefined ? this.#cause : undefined;
   }
 
-  /** Calls `go` with the connection, now or once there is one; returns what gives that up. */
+  /** Calls `go` with the connection, now or once it is open; returns a function that gives up waiting. */
   whenOpen(go: (link: Link) => void, fail: (error: Error) => void): () => void {
     const link = this.link;
-    if (this.#failure !== undefined) fail(again(this.#failure));
+    if (this.#failure !== undefined) fail(copyOf(this.#failure));
     else if (link !== undefined) go(link);
-    else if (this.#waiters.size >= MOST_WAITING) fail(new Overflow(`${MOST_WAITING} wait for a connection`));
+    else if (this.#waiters.size >= MAX_WAITING) fail(new Overflow(`${MAX_WAITING} callers wait for a connection`));
     else {
       const waiter = { go, fail };
       this.#waiters.add(waiter);
@@ -132,17 +132,17 @@ class Line {
     return () => undefined;
   }
 
-  /** Sends a request in its turn; returns what gives it up. */
+  /** Queues a request; returns a function that withdraws it. */
   submit(request: OutgoingRequest): () => void {
-    if (this.#failure !== undefined) throw again(this.#failure);
+    if (this.#failure !== undefined) throw copyOf(this.#failure);
     this.#pacer.submit(request);
     this.#start();
     return () => this.#pacer.withdraw(request);
   }
 
-  /** Calls `resolve` once every send is known to be done; returns what gives that up. */
+  /** Settles `done` once all sends are known to be done; returns a function that gives up waiting. */
   flush(done: Settling): () => void {
-    if (this.#failure !== undefined) throw again(this.#failure);
+    if (this.#failure !== undefined) throw copyOf(this.#failure);
     return this.#pacer.flush(done);
   }
 
@@ -162,13 +162,13 @@ class Line {
     page.addEventListener?.("online", this.#online);
     try {
       while (this.#failure === undefined) {
-        this.#tell("connecting", this.#cause);
-        const { failure, isExpired, isAtOnce } = await this.#live();
+        this.#setState("connecting", this.#cause);
+        const { failure, isExpired, isAtOnce } = await this.#connectOnce();
         if (this.#failure !== undefined) break;
         if (isExpired) this.#refused = 0;
         if (this.#options.reconnect === false || (!isExpired && this.#isFinal(failure))) return this.#end(failure);
         if (isAtOnce) continue;
-        this.#tell("waiting", failure);
+        this.#setState("waiting", failure);
         await this.#pause(this.#backoff.seconds());
       }
     } finally {
@@ -192,13 +192,13 @@ class Line {
     return typeof this.#options.token === "function" || typeof this.#options.auth === "function";
   }
 
-  /** Whether it is not to be tried again. A function for the credential has one more try: it may give another. */
+  /** Whether to stop after a failure. A credential from a function gets one more attempt, since it may change. */
   #isFinal(failure: ConnectionFailed): boolean {
     return failure.isFinal && (++this.#refused > 1 || !this.#canRenew);
   }
 
-  /** A connection's whole life; says why it ended. */
-  async #live(): Promise<LinkEnding> {
+  /** Opens one connection and serves it until it is lost. */
+  async #connectOnce(): Promise<LinkEnding> {
     let link: Link | undefined;
     try {
       link = await this.#dial();
@@ -213,7 +213,7 @@ class Line {
     }
   }
 
-  /** `isExpired`: the server closed because the credential has expired, which is no refusal of the next one. */
+  /** Serves an open connection until it is lost. `isExpired`: the credential expired, so a new one may be accepted. */
   async #serve(link: Link, expiresAt: number | null): Promise<LinkEnding> {
     const began = now();
     this.#dialing = undefined;
@@ -223,14 +223,14 @@ class Line {
     const waiters = [...this.#waiters];
     this.#waiters.clear();
     for (const waiter of waiters) waiter.go(link);
-    this.#tell("open", undefined);
-    const stops = [this.#beat(link), this.#refresh(link, expiresAt), after(0, () => this.#hearer.release())];
+    this.#setState("open", undefined);
+    const stops = [this.#keepAlive(link), this.#refresh(link, expiresAt), after(0, () => this.#hearer.release())];
     const lost = await link.done;
     for (const stop of stops) stop();
     this.#link = undefined;
     this.#pacer.detach();
     this.#cause = lost;
-    if (this.#failure === undefined) this.#hearer.cut();
+    if (this.#failure === undefined) this.#hearer.disconnected();
     const lasted = now() - began;
     if (lasted >= STABLE) this.#backoff.reset();
     if (lasted >= STABLE || (link.isLetIn && !refuses(lost.code))) this.#refused = 0;
@@ -240,22 +240,22 @@ class Line {
 
   async #dial(): Promise<Link> {
     const protocols = ["wsaction.v1"];
-    const token = await current(this.#options.token);
-    if (token !== undefined) protocols.push(`bearer.${checked(token)}`);
+    const token = await valueOf(this.#options.token);
+    if (token !== undefined) protocols.push(`bearer.${checkedToken(token)}`);
     const kind = this.#options.WebSocket ?? (globalThis as { WebSocket?: SocketClass }).WebSocket;
-    if (kind === undefined) throw new ConnectionFailed("there is no WebSocket here; pass one: new Client(url, { WebSocket })", true);
+    if (kind === undefined) throw new ConnectionFailed("this platform has no WebSocket; pass one: new Client(url, { WebSocket })", true);
     let socket: Socket;
     try {
       socket = new kind(this.#url, protocols) as unknown as Socket;
     } catch (error) {
       throw new ConnectionFailed(`cannot connect to ${this.#url}: ${String(error)}`, true, undefined, error);
     }
-    this.#hearer.hold(this.buffer); // until whoever waits for the connection can listen
+    this.#hearer.hold(this.buffer); // until callers that wait for the connection can listen
     const link = new Link(socket, (event, size) => this.#hearer.event(event, size), this.#pacer, this.log);
     if (this.#failure !== undefined) link.close(1000, "closed by this client");
     this.#dialing = link;
     const seconds = this.#options.openTimeout ?? 10;
-    const stop = after(seconds, () => link.close(1006, `no answer in ${seconds} s`));
+    const stop = after(seconds, () => link.close(1006, `no answer within ${seconds} s`));
     await link.opened;
     stop();
     if (link.lost === undefined) return link;
@@ -264,14 +264,14 @@ class Line {
   }
 
   /**
-   * Says who it is, before anything else is sent, or else `$ping`. So a server that accepts a handshake only to refuse it
-   * by a close code is found out before anything is asked.
+   * Sends `$auth`, or `$ping` if there is no credential, and waits for the reply before anything else is sent. A server may
+   * accept a handshake only to refuse it by a close code; this way no request is lost to it.
    */
   async #introduce(link: Link): Promise<number | null> {
     try {
       if (this.#options.auth !== undefined) return await this.#authenticate(link);
-      await this.#first(link, "$ping", {}).catch((error: unknown) => {
-        if (!(error instanceof ActionError)) throw error; // 401: it waits for an $auth, which the caller may send
+      await this.#askFirst(link, "$ping", {}).catch((error: unknown) => {
+        if (!(error instanceof ActionError)) throw error; // 401: the server waits for `$auth`, which the caller may send
       });
       return null;
     } catch (error) {
@@ -284,42 +284,42 @@ class Line {
   }
 
   async #authenticate(link: Link): Promise<number | null> {
-    const data = await current(this.#options.auth);
-    const told = await this.#first(link, "$auth", { data });
-    const at = isObject(told) ? told["expires_at"] : null;
+    const data = await valueOf(this.#options.auth);
+    const credential = await this.#askFirst(link, "$auth", { data });
+    const at = isObject(credential) ? credential["expires_at"] : null;
     return typeof at === "number" ? at : null;
   }
 
-  /** Asks what comes before anything else. */
-  #first(link: Link, action: string, keys: object): Promise<unknown> {
+  /** Sends the first frame of a connection and waits for its reply. */
+  #askFirst(link: Link, action: string, keys: object): Promise<unknown> {
     const seconds = this.#options.openTimeout ?? 10;
     return new Promise((resolve, reject) => {
       let stop = (): void => undefined;
-      const reply = (told: Reply): void => {
+      const reply = (answer: Reply): void => {
         stop();
-        if (told.status >= 400) reject(actionError(told));
-        else resolve(told.data);
+        if (answer.status >= 400) reject(actionError(answer));
+        else resolve(answer.data);
       };
       const lost = (error: Error): void => {
         stop();
         reject(error);
       };
       link.ask(action, "", keys, { reply, lost });
-      stop = after(seconds, () => reject(new ConnectionFailed(`${this.#url} did not answer ${action} in ${seconds} s`)));
+      stop = after(seconds, () => reject(new ConnectionFailed(`${this.#url} did not answer ${action} within ${seconds} s`)));
     });
   }
 
   /**
-   * Authenticates again at half time, for as long as the server says that there is an end. Where that is up and the
-   * server has not closed, its clock is behind ours, or it cannot be asked: it is asked less and less often.
+   * Sends `$auth` again at half of the time left, as long as the credential expires. If it has expired by the local clock
+   * and the connection is still open, the clocks differ or `$auth` failed: the waits between attempts double.
    */
   #refresh(link: Link, expiresAt: number | null): () => void {
     let stop = (): void => undefined;
-    let least = MIN_REFRESH;
+    let minimum = MIN_REFRESH;
     const wait = (until: number | null): void => {
       if (until === null || typeof this.#options.auth !== "function" || link.lost !== undefined) return;
-      const seconds = Math.max((until - Date.now() / 1000) / 2, least);
-      least = seconds > least ? MIN_REFRESH : Math.min(least * 2, MAX_REFRESH);
+      const seconds = Math.max((until - Date.now() / 1000) / 2, minimum);
+      minimum = seconds > minimum ? MIN_REFRESH : Math.min(minimum * 2, MAX_REFRESH);
       stop = after(seconds, () => {
         this.#authenticate(link).then(wait, (error: unknown) => {
           if (link.lost !== undefined) return;
@@ -332,8 +332,8 @@ class Line {
     return () => stop();
   }
 
-  /** Pings a server that is silent, and gives up one that stays so. */
-  #beat(link: Link): () => void {
+  /** Sends `$ping` to a silent server, and closes the connection if it does not answer. */
+  #keepAlive(link: Link): () => void {
     const heartbeat = this.#options.heartbeat === undefined ? 25 : this.#options.heartbeat;
     if (heartbeat === null) return () => undefined;
     const patience = Math.min(heartbeat, PATIENCE);
@@ -342,7 +342,7 @@ class Line {
     const look = (): void => {
       if (link.lost !== undefined) return;
       if (pinged !== null && link.heardAt >= pinged) pinged = null;
-      if (pinged !== null && now() - pinged >= patience) return link.close(1006, `no sign of the server for ${patience} s`);
+      if (pinged !== null && now() - pinged >= patience) return link.close(1006, `no answer to a ping within ${patience} s`);
       if (pinged === null && now() - link.heardAt >= heartbeat) {
         pinged = now();
         link.ping();
@@ -353,19 +353,19 @@ class Line {
     return () => stop();
   }
 
-  /** No connection any more: everybody who waits for something is told. */
+  /** Closes the line for good, and rejects everything that waits. */
   #end(failure: ConnectionFailed | undefined): void {
     if (this.#failure !== undefined) return;
     this.#failure = failure ?? new ConnectionFailed("the client is closed");
     const waiters = [...this.#waiters];
     this.#waiters.clear();
-    for (const waiter of waiters) waiter.fail(again(this.#failure));
+    for (const waiter of waiters) waiter.fail(copyOf(this.#failure));
     this.#pacer.end(this.#failure);
     this.#hearer.ended(failure);
-    this.#tell("closed", failure);
+    this.#setState("closed", failure);
   }
 
-  #tell(state: State, cause: Error | undefined): void {
+  #setState(state: State, cause: Error | undefined): void {
     this.state = state;
     for (const watcher of [...this.#watchers]) {
       try {
@@ -377,26 +377,26 @@ class Line {
   }
 }
 
-/** An address as WebSockets take it: of "/ws/" in a page of https://example.com, wss://example.com/ws/. */
+/** An absolute WebSocket URL: wss://example.com/ws/ for "/ws/" in a page of https://example.com. */
 function socketUrl(url: string): string {
   const here = (globalThis as { location?: { href: string } }).location?.href;
-  const whole = /^[a-z]+:/i.test(url) || here === undefined ? url : new URL(url, here).href;
-  return whole.replace(/^http/i, "ws");
+  const absolute = /^[a-z]+:/i.test(url) || here === undefined ? url : new URL(url, here).href;
+  return absolute.replace(/^http/i, "ws");
 }
 
-/** Whether an HTTP status, or that of a reply to `$auth`, says that asking again as it is will not help. */
+/** Whether a status of HTTP or `$auth` is final: the same request cannot succeed later. */
 function statusRefuses(status: number): boolean {
   return status < 500 && !PASSING_STATUSES.includes(status);
 }
 
-/** The same of a close code. */
+/** Whether a close code is final: the client must not reconnect. */
 function refuses(code: number): boolean {
   return code === POLICY || (code >= 4400 && code < 4500 && statusRefuses(code - 4000));
 }
 
 function refusal(url: string, lost: ConnectionLost): ConnectionFailed {
-  const told = lost.reason ? `, ${JSON.stringify(lost.reason)}` : "";
-  const message = `${url} closed the connection: code ${lost.code}${told}`;
+  const detail = lost.reason ? `, ${JSON.stringify(lost.reason)}` : "";
+  const message = `${url} closed the connection: code ${lost.code}${detail}`;
   return new ConnectionFailed(message, refuses(lost.code), lost.code, lost);
 }
 
@@ -404,16 +404,16 @@ function noCredential(error: unknown): ConnectionFailed {
   return new ConnectionFailed(`no credential to connect with: ${String(error)}`, false, undefined, error);
 }
 
-function again(failure: ConnectionFailed): ConnectionFailed {
+function copyOf(failure: ConnectionFailed): ConnectionFailed {
   return new ConnectionFailed(failure.message, failure.isFinal, failure.code, failure);
 }
 
-function checked(token: unknown): string {
+function checkedToken(token: unknown): string {
   if (typeof token === "string" && TOKEN.test(token)) return token;
-  throw new ConnectionFailed("the token has characters that a sub-protocol cannot carry, such as = and /; use auth", true);
+  throw new ConnectionFailed("the token has characters that a subprotocol cannot carry, such as = and /; use auth", true);
 }
 
-async function current(value: unknown): Promise<unknown> {
+async function valueOf(value: unknown): Promise<unknown> {
   return typeof value === "function" ? await (value as () => unknown)() : value;
 }
 

@@ -1,12 +1,12 @@
 // ---------------------------------------------------------------------------------------- streams and subscriptions
 
 /**
- * The items of a stream, as they come. Nothing is asked before the first `next()`; leaving the loop has the server cancel
- * it. It throws what a call throws, and `Overflow` where over 16 times `buffer` characters wait for their consumer.
+ * The items of a stream, in order. The request is sent at the first `next()`. If you leave the loop, the server cancels
+ * the action. Throws what a call throws, and `Overflow` if over 16 times `buffer` characters wait for the consumer.
  */
 export class Stream<Item> implements AsyncIterable<Item>, AsyncIterator<Item, undefined> {
   readonly #begin: (stream: StreamAsker) => () => void;
-  readonly #most: number;
+  readonly #maxSize: number;
   readonly #items = new Buffer<unknown>();
   #stop: (() => void) | undefined;
   #hasItems = false;
@@ -14,7 +14,7 @@ export class Stream<Item> implements AsyncIterable<Item>, AsyncIterator<Item, un
   /** @internal */
   constructor(begin: (stream: StreamAsker) => () => void, buffer: number) {
     this.#begin = begin;
-    this.#most = buffer * HARD;
+    this.#maxSize = buffer * MAX_BUFFERS;
   }
 
   [Symbol.asyncIterator](): this {
@@ -29,12 +29,12 @@ export class Stream<Item> implements AsyncIterable<Item>, AsyncIterator<Item, un
         lost: (error) => this.#end(error),
         fail: (error) => this.#end(error),
       });
-      if (this.#items.ended) this.#stop(); // it failed before it had begun
+      if (this.#items.ended) this.#stop(); // it failed within `#begin`, before `#stop` was set
     }
     return this.#items.next() as Promise<IteratorResult<Item, undefined>>;
   }
 
-  /** Ends it, and has the server cancel what is still under way. */
+  /** Ends the stream. If it is still running, the server cancels it. */
   return(): Promise<IteratorResult<Item, undefined>> {
     this.#items.clear();
     this.#end();
@@ -45,12 +45,12 @@ export class Stream<Item> implements AsyncIterable<Item>, AsyncIterator<Item, un
     if (reply.status === 206) {
       this.#hasItems = true;
       this.#items.put(reply.data, reply.size);
-      if (this.#items.size > this.#most) {
-        this.#end(new Overflow(`over ${this.#most} characters of this stream wait for their consumer`));
+      if (this.#items.size > this.#maxSize) {
+        this.#end(new Overflow(`over ${this.#maxSize} characters of this stream wait for their consumer`));
       }
     } else if (reply.status >= 400) this.#end(actionError(reply));
     else {
-      if (!this.#hasItems && reply.data !== null) this.#items.put(reply.data, reply.size); // no stream: its data is the item
+      if (!this.#hasItems && reply.data !== null) this.#items.put(reply.data, reply.size); // not a stream: one item
       this.#end();
     }
   }

@@ -1,27 +1,28 @@
-/** How to subscribe. `snapshot`: with what `list` or `retrieve` answers there, and again wherever something was lost. */
+/** Options of a subscription. */
 export interface SubscribeOptions<
   QueryName extends string = string,
   Asked extends boolean = boolean,
   Since extends Position | null = Position | null,
 > {
+  /** Whether to load the result of `list` or `retrieve` of the route at the start, and with every `$resync`. */
   readonly snapshot?: Asked | undefined;
-  /** All that came after this position is told first. */
+  /** A position to continue from: events after it come first. */
   readonly since?: Since | undefined;
   readonly query?: Query<QueryName> | undefined;
-  /** Seconds until the server has answered. 30 */
+  /** Seconds to wait for the server's reply. Default: 30 */
   readonly timeout?: number | undefined;
-  /** Closes the subscription. */
+  /** If it aborts, the subscription closes. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** `joining`: the server has not answered yet. `recovering`: what was missed is being asked for. */
+/** `joining`: before the server's first reply. `recovering`: missed events are being loaded. */
 export type SubscriptionState = "joining" | "live" | "recovering" | "closed";
 
-/** The snapshot of who says `snapshot: Asked`: undefined where none is asked for. */
+/** The type of a snapshot with the option `snapshot: Asked`; undefined if it is false. */
 export type SnapshotFor<Asked extends boolean, Snapshot> = [Asked] extends [true]
   ? Snapshot
   : true extends Asked ? Snapshot | undefined : undefined;
-/** The same of the first one, which does not come where all that was missed `since` follows. */
+/** The type of the first snapshot. With `since`, it may be missing, since recovered events come instead. */
 export type FirstFor<Asked extends boolean, Since, Snapshot> = [Since] extends [null]
   ? SnapshotFor<Asked, Snapshot>
   : SnapshotFor<Asked, Snapshot> | undefined;
@@ -37,7 +38,7 @@ interface Registry {
   remove(route: SharedRoute): void;
 }
 
-/** One subscription; `Subscription` is what users see of it. */
+/** The state of one `Subscription`: its position and its buffer. */
 class Follower {
   readonly askedRoute: string;
   readonly wantsSnapshot: boolean;
@@ -50,8 +51,8 @@ class Follower {
   snapshot: unknown = undefined;
   shared: SharedRoute;
   hasEntered = false;
-  isBehind = false; // more waits than may; what comes is dropped, and asked for again once there is room
-  isLost = false; // whether something was lost that the next answer makes good
+  isBehind = false; // the buffer is full: events are dropped now, and loaded again once it is empty
+  isLost = false; // events were lost; the next reply brings a new snapshot
   onEnd: () => void = () => undefined;
   readonly #line: Line;
   readonly #entered: Settling;
@@ -76,14 +77,14 @@ class Follower {
     return { value: result.value.item, done: false };
   }
 
-  /** Ends it, at once: what waits and what comes is dropped. The last one of a route unsubscribes. */
+  /** Closes it at once and drops waiting events. The last subscription of a route unsubscribes. */
   leave(): void {
     this.items.clear();
     this.#finish(undefined);
     this.shared.leave(this);
   }
 
-  /** Nothing more comes: because of an error, or because the client is closed. */
+  /** Ends it because of an error, or because the client is closed. */
   end(error?: Error): void {
     this.#finish(error);
     if (!this.hasEntered) this.#entered.reject(error ?? new ConnectionFailed("the client is closed"));
@@ -113,18 +114,18 @@ class Follower {
     }
   }
 
-  /** Where it has to be told from; null: from now on. */
+  /** The position to subscribe from; null: from now on. */
   get since(): Position | null {
     return this.isLost ? null : this.received;
   }
 
-  /** From here on what comes follows without a hole. */
-  joined(told: Position, recovered: boolean | null, snapshot: unknown, size: number): void {
+  /** The server has replied: the events that follow are complete. */
+  joined(answered: Position, recovered: boolean | null, snapshot: unknown, size: number): void {
     const since = this.received;
     const isLost = this.isLost || (since !== null && recovered !== true);
     this.isLost = this.isBehind = false;
-    // the position in the reply is the one before what follows
-    const position = since === null || isLost ? told : { epoch: told.epoch, offset: Math.max(told.offset, since.offset) };
+    // the reply has the position before the events that follow
+    const position = since === null || isLost ? answered : { epoch: answered.epoch, offset: Math.max(answered.offset, since.offset) };
     this.received = position;
     if (isLost) this.#keepResync(position, snapshot, size);
     else this.#moved(position);
@@ -137,8 +138,8 @@ class Follower {
     this.tell("live");
   }
 
-  /** An event of its route came. */
-  told(event: ServerEvent, size: number): void {
+  /** Takes an event of its route. */
+  receive(event: ServerEvent, size: number): void {
     if (this.isBehind) return;
     if (this.items.length > 0 && this.items.size + size > this.#line.buffer) {
       this.isBehind = true;
@@ -148,20 +149,20 @@ class Follower {
     } else if (this.received === null || event.offset > this.received.offset) {
       this.received = { epoch: this.received?.epoch ?? "", offset: event.offset };
       this.items.put({ item: event, position: this.received }, size);
-    } // else it is known
+    } // else it came before
   }
 
-  /** Its position is another, without an event. */
+  /** The position has changed without an event. */
   moved(position: Position): void {
     if (this.isBehind) return;
     this.received = position;
     this.#moved(position);
   }
 
-  /** Something was lost. */
+  /** Events were lost. */
   missed(position: Position): void {
     if (this.wantsSnapshot) {
-      this.isLost = true; // what comes until there is a new snapshot is in it, or comes after it
+      this.isLost = true; // every event until the new snapshot is in it, or comes after it
       this.tell("recovering");
     } else if (!this.isBehind) {
       this.received = position;
@@ -169,7 +170,7 @@ class Follower {
     }
   }
 
-  /** It always fits: one right after another takes its place. */
+  /** Adds a `$resync`, regardless of the bound. It replaces one that waits at the end of the buffer. */
   #keepResync(position: Position, snapshot: unknown, size: number): void {
     const item = { event: "$resync", route: this.shared.name, position, snapshot };
     const last = this.items.last;
@@ -179,7 +180,7 @@ class Follower {
     } else this.items.put({ item, position }, size);
   }
 
-  /** The position behind the last item that waits is another. */
+  /** Sets the position after the last waiting item. */
   #moved(position: Position): void {
     const last = this.items.last;
     if (last !== undefined) last.position = position;
@@ -187,31 +188,31 @@ class Follower {
   }
 }
 
-/** A request to subscribe: for whom, and with what. */
+/** A `subscribe` frame in flight, and the followers it is for. */
 interface Subscribing {
-  readonly concerned: readonly Follower[];
+  readonly followers: readonly Follower[];
   readonly asked: string;
   readonly wantsSnapshot: boolean;
 }
 
 /**
- * One route that this client is subscribed to, for all of its subscriptions there.
+ * The server's subscription to one route, shared by all subscriptions of this client to it.
  *
- * The server has one subscription of a route for each connection, and a new `subscribe` replaces it. So one is asked for
- * at a time, for as many as it serves: those that are joining, or have to catch up. The others go on meanwhile, and drop
- * by its offset what comes to them twice. If the answer's position is later than what one of them had, that one catches
- * up next.
+ * The server keeps one subscription per route and connection, and a new `subscribe` replaces it. So one `subscribe` is in
+ * flight at a time, for all followers that it can serve: those that join, and those that have to catch up. The others
+ * continue meanwhile, and drop events that come twice by their offset. If the reply's position is later than that of a
+ * follower, this follower catches up next.
  */
 class SharedRoute {
-  name: string; // under which its events come
+  name: string; // the route in its events
   readonly #line: Line;
   readonly #registry: Registry;
   readonly #backoff: Backoff;
   readonly #live = new Set<Follower>();
-  readonly #waiting = new Set<Follower>(); // to be asked for
+  readonly #waiting = new Set<Follower>(); // followers that need a `subscribe`
   #asking: Subscribing | undefined;
-  #isPausing = false; // until it is asked again after a refusal
-  #askedRoute: string | undefined; // with which it is subscribed on this connection
+  #isPausing = false; // waits before the next attempt after a refusal
+  #askedRoute: string | undefined; // the route of the `subscribe` on this connection
   #leaving: Asker | undefined;
   #stop: () => void = () => undefined; // the timer
 
@@ -230,7 +231,7 @@ class SharedRoute {
     this.#waiting.add(follower);
   }
 
-  /** One fewer; the last one unsubscribes. Until the server has said that it is done, what comes is dropped. */
+  /** Removes a follower. The last one unsubscribes; events are dropped until the server has replied. */
   leave(follower: Follower): void {
     const wasLive = this.#live.delete(follower);
     if (!(this.#waiting.delete(follower) || wasLive) || !this.#isEmpty) return;
@@ -239,21 +240,21 @@ class SharedRoute {
     const link = this.#line.link;
     const asked = this.#askedRoute;
     this.#askedRoute = undefined;
-    if (link === undefined || asked === undefined) return this.#registry.remove(this); // the server does not know of it
+    if (link === undefined || asked === undefined) return this.#registry.remove(this); // nothing to unsubscribe
     const left = (): void => {
       if (this.#leaving !== leaving) return;
       this.#leaving = undefined;
       if (this.#isEmpty) this.#registry.remove(this);
     };
-    const reply = (told: Reply): void => {
-      if (told.status >= 500) this.#line.log(`unsubscribe ${asked}`, actionError(told)); // refused: there is none any more
+    const reply = (answer: Reply): void => {
+      if (answer.status >= 500) this.#line.log(`unsubscribe ${asked}`, actionError(answer)); // else it is gone
       left();
     };
     const leaving = (this.#leaving = { reply, lost: left });
     link.ask("unsubscribe", asked, {}, leaving);
   }
 
-  /** Takes over those of another one, which turned out to be the same route. */
+  /** Takes over the followers of another object that turned out to be the same route. */
   adopt(other: SharedRoute): void {
     for (const follower of [...other.#live, ...other.#waiting]) {
       follower.shared = this;
@@ -264,29 +265,29 @@ class SharedRoute {
     other.#waiting.clear();
     other.#settle();
     if (other.#leaving === undefined) return;
-    this.cut(); // by its own name for it, which ends this one at the server too
+    this.disconnected(); // its `unsubscribe` by another name ends this subscription at the server too
     this.look();
   }
 
-  // asking
-  /** Asks for those that wait, one after the other, if nothing is being asked. */
+  // subscribing
+  /** Subscribes for waiting followers, unless a `subscribe` is in flight. */
   look(link: Link | undefined = this.#line.link): void {
     for (const one of [...this.#live]) {
-      if (one.isLost || (one.isBehind && one.items.length === 0)) this.#wait(one);
+      if (one.isLost || (one.isBehind && one.items.length === 0)) this.#requeue(one);
     }
     if (link === undefined || this.#asking !== undefined || this.#isPausing) return;
     for (const first of [...this.#waiting]) {
-      if (!this.#joinsAtOnce(first)) return this.#ask(link, first);
+      if (!this.#joinLive(first)) return this.#ask(link, first);
     }
   }
 
-  #wait(follower: Follower): void {
+  #requeue(follower: Follower): void {
     this.#live.delete(follower);
     this.#waiting.add(follower);
   }
 
-  /** One that wants no more than what comes from now on needs no word of the server's, once there is one live. */
-  #joinsAtOnce(follower: Follower): boolean {
+  /** Lets a follower join without a `subscribe`, if it needs only new events and another follower is live. */
+  #joinLive(follower: Follower): boolean {
     let received: Position | null = null;
     for (const one of this.#live) {
       if (!one.isBehind && one.received !== null && (received === null || one.received.offset > received.offset)) received = one.received;
@@ -300,38 +301,38 @@ class SharedRoute {
     return true;
   }
 
-  /** Subscribes with what the first one needs, and all who need the same. */
+  /** Sends a `subscribe` for a follower, and for all others that it can serve. */
   #ask(link: Link, first: Follower): void {
     const from = first.since;
-    const concerned = [...this.#waiting].filter((one) => {
+    const followers = [...this.#waiting].filter((one) => {
       if (one === first) return true;
-      if (from !== null) return one.since?.epoch === from.epoch; // from the earliest of them, once for all
+      if (from !== null) return one.since?.epoch === from.epoch; // from the earliest position, once for all
       return one.since === null && (!one.wantsSnapshot || (first.wantsSnapshot && one.askedRoute === first.askedRoute));
     });
-    const withSnapshot = concerned.find((one) => one.wantsSnapshot);
+    const withSnapshot = followers.find((one) => one.wantsSnapshot);
     const asked = (withSnapshot ?? first).askedRoute;
-    const offset = Math.min(...concerned.map((one) => one.since?.offset ?? 0));
+    const offset = Math.min(...followers.map((one) => one.since?.offset ?? 0));
     const keys = { ...(withSnapshot === undefined ? {} : { snapshot: true }), ...(from === null ? {} : { since: { epoch: from.epoch, offset } }) };
-    const asking: Subscribing = { concerned, asked, wantsSnapshot: withSnapshot !== undefined };
+    const asking: Subscribing = { followers, asked, wantsSnapshot: withSnapshot !== undefined };
     this.#asking = asking;
     this.#askedRoute = asked;
-    this.#stop = after(Math.min(...concerned.map((one) => one.timeout)), () => {
-      this.#asking = undefined; // no answer in time: it is asked again
+    this.#stop = after(Math.min(...followers.map((one) => one.timeout)), () => {
+      this.#asking = undefined; // no reply in time: try again
       this.look();
     });
     link.ask("subscribe", asked, keys, { reply: (reply) => this.#answered(reply, asking), lost: () => undefined });
   }
 
-  /** The connection was lost. */
-  cut(): void {
+  /** The connection was lost: all followers wait for the next one. */
+  disconnected(): void {
     this.#settle();
     this.#asking = this.#askedRoute = this.#leaving = undefined;
-    for (const one of [...this.#live]) this.#wait(one);
+    for (const one of [...this.#live]) this.#requeue(one);
     for (const one of this.#waiting) if (one.hasEntered) one.tell("recovering");
     if (this.#isEmpty) this.#registry.remove(this);
   }
 
-  /** Nothing more comes. */
+  /** Ends all followers. */
   end(failure: ConnectionFailed | undefined): void {
     this.#settle();
     const all = [...this.#live, ...this.#waiting];
@@ -345,11 +346,11 @@ class SharedRoute {
     this.#isPausing = false;
   }
 
-  // being answered
+  // replies
   #answered(reply: Reply, asking: Subscribing): void {
     if (asking !== this.#asking) {
-      if (this.#leaving !== undefined) this.#named(reply); // it was left
-      return; // or has been asked again since
+      if (this.#leaving !== undefined) this.#renamed(reply); // all followers have left
+      return; // or another `subscribe` was sent since
     }
     this.#settle();
     this.#asking = undefined;
@@ -357,17 +358,17 @@ class SharedRoute {
     this.#backoff.reset();
     const position = positionIn(reply.data);
     if (position === null) {
-      for (const one of asking.concerned) {
+      for (const one of asking.followers) {
         one.end(new UnexpectedReply(`subscribe ${asking.asked}: no position in the reply`));
         this.leave(one);
       }
       return;
     }
-    this.#named(reply).#joined(position, reply, asking);
+    this.#renamed(reply).#joined(position, reply, asking);
   }
 
-  /** The route under whose name its events come, as the server has said. */
-  #named(reply: Reply): SharedRoute {
+  /** The shared route for the name that the server gave in its reply. */
+  #renamed(reply: Reply): SharedRoute {
     const route = (reply.data as { readonly route?: unknown } | null)?.route;
     return typeof route === "string" && route !== this.name ? this.#registry.rename(this, route) : this;
   }
@@ -375,16 +376,16 @@ class SharedRoute {
   #joined(position: Position, reply: Reply, asking: Subscribing): void {
     const { recovered, snapshot } = reply.data as { readonly recovered?: unknown; readonly snapshot?: unknown };
     for (const one of [...this.#live]) {
-      if (asking.concerned.includes(one) || one.isBehind) continue;
+      if (asking.followers.includes(one) || one.isBehind) continue;
       const isAhead = one.received === null || one.received.epoch !== position.epoch || one.received.offset < position.offset;
-      if (isAhead) this.#wait(one); // what is between its position and this one may not come any more
+      if (isAhead) this.#requeue(one); // the events between its position and this one may not come
     }
-    for (const one of asking.concerned) {
-      if (!this.#waiting.has(one)) continue; // it has left
+    for (const one of asking.followers) {
+      if (!this.#waiting.has(one)) continue; // it has left meanwhile
       const since = one.since;
       const needsSnapshot = one.wantsSnapshot && (since === null || recovered !== true);
       if (needsSnapshot && (!asking.wantsSnapshot || one.askedRoute !== asking.asked)) {
-        one.isLost ||= since !== null; // that snapshot is another list's: its own is asked for next
+        one.isLost ||= since !== null; // this snapshot has another query; its own comes next
         continue;
       }
       this.#waiting.delete(one);
@@ -394,11 +395,11 @@ class SharedRoute {
     this.look();
   }
 
-  /** Ends those for whom it was asked, unless they were there before and the server may think better of it. */
+  /** Ends the followers of a refused `subscribe`. Those that were live before stay if the error may pass. */
   #refused(reply: Reply, asking: Subscribing): void {
     const error = actionError(reply);
     const mayPass = error instanceof Unavailable || error instanceof Throttled;
-    for (const one of asking.concerned) {
+    for (const one of asking.followers) {
       if (!wasNotRun(reply) && !(mayPass && one.hasEntered)) this.#drop(one, actionError(reply));
     }
     if (!mayPass || this.#waiting.size === 0) return this.look();
@@ -417,16 +418,16 @@ class SharedRoute {
     if (this.#isEmpty) this.#registry.remove(this);
   }
 
-  // being told
-  told(event: ServerEvent, size: number): void {
+  // events
+  receive(event: ServerEvent, size: number): void {
     if (event.event === "$unsubscribed") {
-      if (this.#live.size === 0 && this.#asking !== undefined) return; // of what was before
+      if (this.#live.size === 0 && this.#asking !== undefined) return; // it belongs to the earlier subscription
       this.#asking = undefined;
       this.#settle();
-      const lost = { type: "permission_denied", msg: "The right to this was lost after it was subscribed to." };
+      const lost = { type: "permission_denied", msg: "The permission for this subscription was withdrawn." };
       for (const one of [...this.#live, ...this.#waiting]) this.#drop(one, new PermissionDenied(403, [lost], "subscribe", one.askedRoute));
     } else if (event.event === "$position" || event.event === "$resync") this.#notice(event);
-    else for (const one of [...this.#live]) one.told(event, size);
+    else for (const one of [...this.#live]) one.receive(event, size);
   }
 
   #notice(event: ServerEvent): void {
@@ -441,10 +442,12 @@ class SharedRoute {
 }
 
 /**
- * The events of a route, each once and in order, through lost connections and slow consumers, and a `$resync` wherever
- * something was lost. Leaving the loop closes it; it ends when the client is closed, and throws the `ActionError` with
- * which the server refuses to go on. Events that wait for their consumer beyond `buffer` characters are asked for again
- * from the server's history. Subscriptions of one route share one of the server's; each has its own position and buffer.
+ * The events of a route, each once and in order, even if the connection is lost or the consumer is slow. A `$resync` marks
+ * where events were lost.
+ *
+ * If you leave the loop, the subscription closes. It ends when the client is closed, and throws the `ActionError` with
+ * which the server ends it. If more than `buffer` characters wait for the consumer, later events are loaded from the
+ * server's history. Subscriptions of one route share one subscription at the server; each has its own position and buffer.
  */
 export class Subscription<Told extends ServerEvent, Snapshot = undefined, First = Snapshot>
   implements AsyncIterable<Told | Resync<Snapshot>>, AsyncIterator<Told | Resync<Snapshot>, undefined>
@@ -456,37 +459,37 @@ export class Subscription<Told extends ServerEvent, Snapshot = undefined, First 
     this.#follower = follower as Follower;
   }
 
-  /** What was there when it began, where that was asked for. */
+  /** The snapshot at the start, if the option `snapshot` is set. */
   get snapshot(): First {
     return this.#follower.snapshot as First;
   }
 
-  /** Whether all that was missed since a position followed; null where none was named. */
+  /** Whether all events after `since` followed; null without `since`. */
   get recovered(): boolean | null {
     return this.#follower.recovered;
   }
 
-  /** That of the last item that was handed out: keep it, and pass it as `since` another day. */
+  /** The position of the last item that was returned. Pass it as `since` to continue later. */
   get position(): Position | null {
     return this.#follower.position;
   }
 
-  /** The route, as events name it. */
+  /** The route, as in its events. */
   get route(): string {
     return this.#follower.shared.name;
   }
 
-  /** How it stands with it. */
+  /** The state of the subscription. */
   get state(): SubscriptionState {
     return this.#follower.state;
   }
 
-  /** Calls a function with each new state; returns what ends that. */
+  /** Calls `tell` with each new state; returns a function that stops it. */
   onState(tell: (state: SubscriptionState) => void): () => void {
     return this.#follower.watch(tell);
   }
 
-  /** Ends it, at once. The last one of a route unsubscribes. */
+  /** Closes the subscription at once. The last one of a route unsubscribes. */
   close(): void {
     this.#follower.leave();
   }
