@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.hub_simulation import FakeSubscriber
-from wsaction._protocol.event_frames import Event, encode_event
+from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import current_frame, new_frame
 from wsaction._pubsub import fanout as fanouts
 from wsaction._pubsub import hub
@@ -21,6 +21,7 @@ from wsaction._pubsub import join as joins
 from wsaction._pubsub import reconcile as reconciliation
 from wsaction._pubsub import subscription as recipients
 from wsaction._pubsub import topic as topics
+from wsaction._pubsub.event import Event
 from wsaction._pubsub.hub import Hub
 from wsaction.exceptions import Cancelled, LayerUnavailable
 from wsaction.layers.base import History, Page, Position, Sink

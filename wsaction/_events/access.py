@@ -28,7 +28,8 @@ from pydantic_core import from_json, to_json
 
 from wsaction._events.reauthorization import Grant
 from wsaction._handlers.route_table import Call
-from wsaction._protocol.event_frames import Event, encode_event
+from wsaction._protocol.event_frames import encode_event
+from wsaction._pubsub.event import Event
 from wsaction._pubsub.subscription import Filter, NotKnown
 from wsaction.exceptions import APIError, ImproperlyConfigured, NotFound
 from wsaction.filters import BaseFilterBackend, FieldFilter, OrderingFilter, SearchFilter

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from wsaction._protocol.event_frames import Event
+from wsaction._pubsub.event import Event
 from wsaction._pubsub.reconcile import Reconciler
 from wsaction._pubsub.subscription import State, Subscription
 from wsaction._pubsub.topic import Pages, Topic
