@@ -30,7 +30,7 @@ from wsaction._protocol.frames import (
     quote,
     size_of,
 )
-from wsaction._protocol.scope import connection_captures
+from wsaction._protocol.scope import connection_captures, connection_path, topic_of
 from wsaction._utils.tasks import is_closed_with
 from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
 from wsaction.limits import bound_in
@@ -63,6 +63,7 @@ class Session:
         "fast_path_size",
         "grants",
         "group",
+        "here",
         "known",
         "revised",
         "runtime",
@@ -70,12 +71,15 @@ class Session:
         "streams",
         "table",
         "targets",
+        "topic_prefix",
     )
 
     def __init__(
         self, table: RouteTable, runtime: "Runtime", scope: Any, connection: Connection, consumer: "AsyncAPIConsumer"
     ) -> None:
         self.table, self.runtime, self.scope = table, runtime, scope
+        self.here = runtime.here  # what belongs to the event loop that serves it
+        self.topic_prefix = topic_of(connection_path(scope), "")  # which the canonical route of a topic follows
         self.direct = not runtime.middleware  # nothing stands before an action
         self.connection, self.consumer = connection, consumer
         self.group: Group | None = None  # which its consumer's broadcasts are told to
@@ -374,7 +378,7 @@ class Session:
 
     def check_size(self, reply: str) -> None:
         """Raises `ReplyTooLarge` for a reply that no connection could be sent."""
-        if len(reply) > self.fast_path_size and (error := self._too_large(reply)) is not None:
+        if (error := self._too_large(reply)) is not None:
             raise error
 
     def _too_large(self, reply: str) -> APIError | None:

@@ -18,6 +18,7 @@ from wsaction.routing._urlconf import Endpoint, Include, adopt_all, nest
 from wsaction.throttling import BaseThrottle, Throttles, compile_throttles
 
 if TYPE_CHECKING:
+    from wsaction._events.plan import EventPlan
     from wsaction.handlers import AsyncAPIActionHandler
 
 __all__ = ("MountedHandler", "Plan", "View", "as_prefixes", "check_captures", "mount")
@@ -53,8 +54,8 @@ class MountedHandler:
     """A handler at its place in a table: its class, and a plan for each action that its route has."""
 
     __slots__ = (
-        "_beside", "_compiled", "_initkwargs", "above", "action_names", "actions", "handler_class", "is_consumer",
-        "no_such_action", "plans", "throttles", "topic_space",
+        "_beside", "_compiled", "_initkwargs", "above", "action_names", "actions", "event_plan", "handler_class",
+        "is_consumer", "no_such_action", "plans", "throttles", "topic_space",
     )  # fmt: skip
     topic_space: str  # the first pattern whose handler has the same get_topic(): names of topics are within it
 
@@ -69,6 +70,7 @@ class MountedHandler:
         self.no_such_action = self._plan(None)
         self._beside: dict[str, Plan] = {}
         self.plans = {told: self._plan(action) for told, action in self.actions.items()}
+        self.event_plan: EventPlan | None = None  # compiled when the handler first publishes, or is subscribed to
 
     def instance(self) -> Any:
         """A new handler with what it was mounted with."""
