@@ -114,16 +114,9 @@ class EventPlan:
     ``own`` is what a handler has set on itself, and counts before what its class says.
     """
 
-    __slots__ = (
-        "decides_serializer", "handler_class", "has_objects", "history", "is_live", "is_scoped", "lookup", "mounted",
-        "queryset", "said", "serializer_class", "types", "version_field",
-    )  # fmt: skip
-
     def __init__(self, mounted: MountedHandler, own: Mapping[str, Any] | None = None) -> None:
         cls = mounted.handler_class
-        values = {name: mounted.attribute(name) for name in _READ} | {
-            name: value for name, value in (own or {}).items() if name in _READ
-        }
+        values = {name: (own or {}).get(name, mounted.attribute(name)) for name in _READ}
         said = SimpleNamespace(**{name: value for name, value in values.items() if value is not None})
         self.mounted, self.handler_class, self.said = mounted, cls, values
         self.is_live = is_live(cls)
@@ -145,12 +138,9 @@ class EventPlan:
         )
 
 
-_READ = frozenset(
-    {
-        "decides_serializer", "events", "filter_backends", "history_always", "history_size", "history_ttl",
-        "lookup_field", "lookup_url_kwarg", "queryset", "serializer_class", "version_field",
-    }
-)  # fmt: skip
+_OF_EVENTS = ("events", "history_always", "history_size", "history_ttl", "serializer_class", "version_field")
+_OF_OBJECTS = ("decides_serializer", "filter_backends", "lookup_field", "lookup_url_kwarg", "queryset")
+_READ = frozenset((*_OF_EVENTS, *_OF_OBJECTS))
 
 
 def plan_at(mounted: MountedHandler) -> EventPlan:
@@ -180,8 +170,6 @@ _BY_QUERY = [one.filter_queryset for one in (BaseFilterBackend, FieldFilter, Sea
 # ------------------------------------------------------------------------------------------------- of a route
 class Access:
     """Who may see the objects of a route: what shows them there, and whether that is asked for each recipient."""
-
-    __slots__ = ("asks", "asks_permissions", "names_object", "plan", "shown_by", "shows")
 
     def __init__(self, target: Target, plan: EventPlan, names_object: bool) -> None:
         mounted = plan.mounted
