@@ -43,7 +43,7 @@ async def subscribe(handler: "SubscribingHandler", since: Position | None, snaps
     has_key = access.names_object and access.plan.has_objects
     if has_key and (not handler.decides_topic or key[0] == own_topic(handler)):
         check_key(handler, access.plan.lookup)
-    grant = await granted(handler, access, *key)
+    grant, access = await granted(handler, access, *key)
     earlier = session.grants.get(key)
     if earlier is None:
         _check_bound(session)
@@ -90,18 +90,19 @@ def topic_to_join(handler: "SubscribingHandler") -> str:
     return topic_at(handler)
 
 
-async def granted(handler: "SubscribingHandler", access: Access, topic: str, route: str) -> Grant:
+async def granted(handler: "SubscribingHandler", access: Access, topic: str, route: str) -> tuple[Grant, Access]:
     """The right to be told of a topic, and of who is there. Raises `PermissionDenied`, `NotFound`."""
     frame = handler.frame
     if handler.decides_subscription:
         await require(handler, "check_subscription")
+        access = access_of(handler)  # the hook may have set a queryset on the handler
     else:
         await check_object(handler, access)
     grant = Grant(session_of(handler), handler, topic, route, access.shows)
     await grant.check_shown(frame)
-    if frame.unit is not None and frame.call.name in ("subscribe", "presence"):  # of another action, the objects are
-        await release_reads(frame)  # still in use
-    return grant
+    if frame.unit is not None and frame.call.name in ("subscribe", "presence"):
+        await release_reads(frame)  # of another action, the objects are still in use
+    return grant, access
 
 
 def _check_bound(session: "Session") -> None:
