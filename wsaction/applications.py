@@ -17,8 +17,7 @@ from wsaction._dispatch.middleware import (
     check_exception_handlers,
     check_middleware,
 )
-from wsaction._events.crud import is_live
-from wsaction._events.event_types import EventTypes
+from wsaction._events.plan import EventTypes, is_live
 from wsaction._events.publish import handler_at, publish_from
 from wsaction._handlers.mounts import check_captures
 from wsaction._protocol.event_frames import encode_event
@@ -254,7 +253,7 @@ class WSAction:
         self, route: str, event: str, obj: Any, *, before: Any, path: str | None, root_path: str
     ) -> None:
         handler = handler_at(self.router, self.runtime, route, path, root_path)
-        if not (is_live(handler) and hasattr(handler, "publish_object")):
+        if not (is_live(type(handler)) and hasattr(handler, "publish_object")):
             raise ValueError(f"{type(handler).__name__} tells no changes: it is no generic handler with SubscribeMixin")
         await handler.publish_object(event, obj, before)
 

@@ -22,6 +22,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import core_schema
 
 from wsaction._events.crud import event_routes, note_given
+from wsaction._events.plan import is_live
+from wsaction._handlers.declarations import HookFlags, overrides
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.exceptions import ImproperlyConfigured, NotFound
 from wsaction.filters import check_query
@@ -107,7 +109,16 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     decides_object: ClassVar[bool] = False  # the same of get_object
     decides_serializer: ClassVar[bool] = False  # the same of what retrieve shows, by frame or by user
     decides_list: ClassVar[bool] = False  # the same of what list shows, which may be less than retrieve does
+    decides_event_routes: ClassVar[bool] = False  # the same of get_event_routes
     scopes_queryset: ClassVar[bool] = False  # whether a subclass says which objects there are: by any hook
+    tells_changes: ClassVar[bool] = False  # whether its routes can be subscribed to
+    _hook_flags: ClassVar[HookFlags] = {
+        "decides_query": ("filter_queryset", "paginator"),
+        "decides_queryset": ("get_queryset",),
+        "decides_object": ("get_object",),
+        "decides_event_routes": ("get_event_routes",),
+        "scopes_queryset": ("get_queryset", "get_object", "filter_queryset"),
+    }
     announced_by: ClassVar[frozenset[str]] = frozenset(
         {"serializer_class", "input_serializer_class", "pagination_class"}
     )
@@ -115,22 +126,24 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
     @classmethod
     def _read_hooks(cls) -> None:
         super()._read_hooks()
+        generic = GenericAsyncAPIActionHandler
         for name in _PLAIN_HOOKS:
             if iscoroutinefunction(getattr(cls, name)):
                 raise ImproperlyConfigured(
                     f"{cls.__name__}.{name} is a plain def, which may await nothing; load what it needs before, in "
                     "connect() or in check_permissions(), and keep it on self or self.consumer"
                 )
-        generic = GenericAsyncAPIActionHandler
-        cls.decides_query = (cls.filter_queryset, cls.paginator) != (generic.filter_queryset, generic.paginator)
-        cls.decides_queryset = cls.get_queryset is not generic.get_queryset
-        cls.decides_object = cls.get_object is not generic.get_object
         if cls.decides_object and iscoroutinefunction(cls.get_object) and not hasattr(cls.get_object, "is_noted"):
             cls.get_object = _noted(cls.get_object)  # type: ignore[method-assign]
-        cls.decides_serializer = _decides_what_is_shown(cls)
-        cls.decides_list = getattr(cls, "retrieve", None) is not None and _has_own(cls, _list_hooks())
-        filters = cls.filter_queryset is not generic.filter_queryset
-        cls.scopes_queryset = cls.decides_queryset or cls.decides_object or filters
+        shows_objects = getattr(cls, "retrieve", None) is not None
+        shows_lists = overrides(cls, ListModelMixin, "list") or overrides(cls, generic, *_LIST_HOOKS)
+        cls.decides_list = shows_objects and shows_lists
+        cls.decides_serializer = overrides(cls, generic, "get_serializer_class", "serialize") or (
+            overrides(cls, RetrieveModelMixin, "retrieve")
+            if shows_objects
+            else getattr(cls, "list", None) is not None and shows_lists
+        )
+        cls.tells_changes = is_live(cls)
 
     # ---------------------------------------------------------------------------------------------- objects
     def get_queryset(self) -> Any:
@@ -276,8 +289,7 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
         told = _Mounted(cls, view.initkwargs)
         functions = {action.function for action in view.actions.values()}
         needy = [one for one in functions if one in _MODEL_ACTIONS]
-        base = GenericAsyncAPIActionHandler
-        if needy and told.queryset is None and cls.get_queryset is base.get_queryset:
+        if needy and told.queryset is None and not cls.decides_queryset:
             raise ImproperlyConfigured(f"{cls.__name__} needs a queryset, or a get_queryset() of its own")
         if told.queryset is not None and not isinstance(told.queryset, type) and not hasattr(told.queryset, "get"):
             raise ImproperlyConfigured(
@@ -289,12 +301,12 @@ class GenericAsyncAPIActionHandler(AsyncAPIActionHandler):
                 f"{cls.__name__}.queryset is a queryset, as in MemoryQuerySet({told.queryset.__name__}), not a class"
             )
         shown = [one for one in needy if one is not DestroyModelMixin.destroy]
-        if shown and told.serializer_class is None and cls.get_serializer_class is base.get_serializer_class:
+        if shown and told.serializer_class is None and not told.decides("get_serializer_class"):
             raise ImproperlyConfigured(
                 f"{cls.__name__} needs a serializer_class, or a get_serializer_class() of its own"
             )
-        creates = CreateModelMixin.create in needy and told.perform_create is CreateModelMixin.perform_create
-        updates = UpdateModelMixin.update in needy and told.perform_update is UpdateModelMixin.perform_update
+        creates = CreateModelMixin.create in needy and not told.decides_create
+        updates = UpdateModelMixin.update in needy and not told.decides_update
         if (creates or updates) and not told.decides("get_queryset", "get_input_serializer_class", "validate"):
             _check_storing(told)
         for attribute in ("lookup_field", "version_field") if hasattr(told.queryset, "filter") else ():
@@ -342,30 +354,7 @@ def _noted(get_object: Any) -> Any:
     return noted
 
 
-def _decides_what_is_shown(cls: Any) -> bool:
-    """Whether a class took over what ``retrieve``, or else ``list``, shows of an object."""
-    base = GenericAsyncAPIActionHandler
-    hooks: dict[str, Any] = {"get_serializer_class": base.get_serializer_class, "serialize": base.serialize}
-    if getattr(cls, "retrieve", None) is not None:
-        hooks["retrieve"] = RetrieveModelMixin.retrieve
-    elif getattr(cls, "list", None) is not None:
-        hooks |= _list_hooks()
-    return _has_own(cls, hooks)
-
-
-def _list_hooks() -> dict[str, Any]:
-    base = GenericAsyncAPIActionHandler
-    return {
-        "list": ListModelMixin.list,
-        "serialize_many": base.serialize_many,
-        "get_paginated_response": base.get_paginated_response,
-    }
-
-
-def _has_own(cls: Any, hooks: dict[str, Any]) -> bool:
-    return any(getattr(cls, name, hook) is not hook for name, hook in hooks.items())
-
-
+_LIST_HOOKS = ("serialize_many", "get_paginated_response")
 _PLAIN_HOOKS = (
     "get_queryset",
     "filter_queryset",
@@ -399,7 +388,7 @@ class _Mounted:
 
     def decides(self, *hooks: str) -> bool:
         """Whether the class took over one of these methods."""
-        return any(getattr(self.cls, hook) is not getattr(GenericAsyncAPIActionHandler, hook) for hook in hooks)
+        return overrides(self.cls, GenericAsyncAPIActionHandler, *hooks)
 
 
 class _Announced:

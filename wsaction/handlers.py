@@ -13,11 +13,13 @@ from wsaction._connection.connection import Connection, Receive, Send
 from wsaction._events.publish import own_topic, publish_from, push_to, session_of
 from wsaction._handlers.action import Action
 from wsaction._handlers.declarations import (
+    HookFlags,
     NotMountedSo,
     check_attributes,
     check_settings,
     collect_actions,
     is_changed,
+    read_hooks,
     select_actions,
 )
 from wsaction._handlers.mounts import MountedHandler, Plan
@@ -72,6 +74,12 @@ class AsyncAPIActionHandler:
     decides_object_permissions: ClassVar[bool] = False  # the same of check_object_permissions
     decides_throttles: ClassVar[bool] = False  # the same of get_throttles or check_throttles
     decides_topic: ClassVar[bool] = False  # the same of get_topic
+    _hook_flags: ClassVar[HookFlags] = {
+        "decides_permissions": ("get_permissions", "check_permissions"),
+        "decides_object_permissions": ("check_object_permissions",),
+        "decides_throttles": ("get_throttles", "check_throttles"),
+        "decides_topic": ("get_topic",),
+    }
 
     consumer: Any  # the connection's root, of the application's own class
     connection: Connection  # the root's alone; None of one that serves no connection
@@ -89,18 +97,7 @@ class AsyncAPIActionHandler:
     @classmethod
     def _read_hooks(cls) -> None:
         """Notes which hooks the class took over; once more when it is mounted, as decorators of classes change them."""
-        cls.decides_permissions = (
-            cls.get_permissions is not AsyncAPIActionHandler.get_permissions
-            or cls.check_permissions is not AsyncAPIActionHandler.check_permissions
-        )
-        cls.decides_object_permissions = (
-            cls.check_object_permissions is not AsyncAPIActionHandler.check_object_permissions
-        )
-        cls.decides_topic = cls.get_topic is not AsyncAPIActionHandler.get_topic
-        cls.decides_throttles = (
-            cls.get_throttles is not AsyncAPIActionHandler.get_throttles
-            or cls.check_throttles is not AsyncAPIActionHandler.check_throttles
-        )
+        read_hooks(cls)
 
     # ---------------------------------------------------------------------------------------------- mounting
     as_asgi: ClassVar[Any] = NotMountedSo()

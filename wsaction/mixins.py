@@ -14,12 +14,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from enum import Enum
 from types import UnionType
-from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeAlias, Union, get_args, get_origin
 
 from pydantic import Strict
 
 from wsaction._events.access import values_of
-from wsaction._events.crud import is_live, note, watched
+from wsaction._events.crud import note, watched
+from wsaction._handlers.declarations import HookFlags
 from wsaction.decorators import async_action
 from wsaction.pagination import all_of, pages_of
 
@@ -77,14 +78,18 @@ def _has_slots(part: Any) -> bool:
 class CreateModelMixin:
     """Adds ``create``: a new object with the values of ``data``; answers it with 201."""
 
+    decides_create: ClassVar[bool] = False  # whether a subclass took over perform_create
+    _hook_flags: ClassVar[HookFlags] = {"decides_create": ("perform_create",)}
+
     @async_action(status=201)
     async def create(self: Any, data: Input) -> Output:
         """Makes an object."""
         values = self.validate(data)
-        if _is_noted(self, CreateModelMixin, "perform_create"):
-            return self.serialize(_returned(self, "perform_create", await self.perform_create(values)))
-        obj, known = await watched(self, self.perform_create(values))
-        await note(self, "created", _returned(self, "perform_create", obj), known=known)
+        if self.tells_changes and self.decides_create:
+            obj, known = await watched(self, self.perform_create(values))
+            await note(self, "created", _returned(self, "perform_create", obj), known=known)
+        elif (obj := await self.perform_create(values)) is None:
+            _returned(self, "perform_create", obj)
         return self.serialize(obj)
 
     async def perform_create(self: Any, values: dict[str, Any]) -> Any:
@@ -94,7 +99,7 @@ class CreateModelMixin:
         ...     return await super().perform_create({**values, "owner_id": self.user.id})
         """
         obj = await self.get_queryset().create(values)
-        if is_live(self):
+        if self.tells_changes:
             await note(self, "created", obj)
         return obj
 
@@ -144,6 +149,9 @@ class RetrieveModelMixin:
 class UpdateModelMixin:
     """Adds ``update``, of all that a client may write, and ``partial_update``, of what is sent and no more."""
 
+    decides_update: ClassVar[bool] = False  # whether a subclass took over perform_update
+    _hook_flags: ClassVar[HookFlags] = {"decides_update": ("perform_update",)}
+
     @async_action
     async def update(self: Any, data: Input) -> Output:
         """Changes an object; what is left out gets its default."""
@@ -158,7 +166,7 @@ class UpdateModelMixin:
 
     async def perform_update(self: Any, obj: Any, values: dict[str, Any]) -> Any:
         """Changes the object and returns it as it is then."""
-        if not is_live(self):
+        if not self.tells_changes:
             return await self.get_queryset().update(obj, values)
         before = values_of(self, obj)
         obj = await self.get_queryset().update(obj, values)
@@ -169,11 +177,14 @@ class UpdateModelMixin:
 class DestroyModelMixin:
     """Adds ``destroy``: the object that the route names is no more; answers null with 204."""
 
+    decides_destroy: ClassVar[bool] = False  # whether a subclass took over perform_destroy
+    _hook_flags: ClassVar[HookFlags] = {"decides_destroy": ("perform_destroy",)}
+
     @async_action(status=204)
     async def destroy(self: Any) -> None:
         """Deletes an object."""
         obj = await self.get_object()
-        if _is_noted(self, DestroyModelMixin, "perform_destroy"):
+        if not (self.tells_changes and self.decides_destroy):
             await self.perform_destroy(obj)
             return
         before = values_of(self, obj)
@@ -182,26 +193,21 @@ class DestroyModelMixin:
 
     async def perform_destroy(self: Any, obj: Any) -> None:
         """Deletes the object."""
-        before = values_of(self, obj) if is_live(self) else None
+        before = values_of(self, obj) if self.tells_changes else None
         await self.get_queryset().delete(obj)
-        if is_live(self):
+        if self.tells_changes:
             await note(self, "deleted", obj, before)
 
 
 async def _updated(handler: Any, obj: Any, values: dict[str, Any]) -> Any:
     """The object after ``perform_update``; its change is noted."""
-    if _is_noted(handler, UpdateModelMixin, "perform_update"):
+    if not (handler.tells_changes and handler.decides_update):
         return _returned(handler, "perform_update", await handler.perform_update(obj, values))
     before = values_of(handler, obj)
     obj, known = await watched(handler, handler.perform_update(obj, values))
     obj = _returned(handler, "perform_update", obj)
     await note(handler, "updated", obj, before, known=known)
     return obj
-
-
-def _is_noted(handler: Any, base: type, hook: str) -> bool:
-    """Whether what a hook does needs no noting: nobody subscribes here, or the hook is the mixin's own and notes it."""
-    return not is_live(handler) or getattr(type(handler), hook) is getattr(base, hook)
 
 
 def _returned(handler: Any, hook: str, obj: Any) -> Any:

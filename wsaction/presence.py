@@ -2,12 +2,14 @@
 
 from typing import Any
 
-from wsaction._events.publish import own_route, session_of, topic_at
+from wsaction._events.plan import access_of
+from wsaction._events.publish import hub_of, own_route, session_of, topic_at
+from wsaction._events.subscribe import granted
 from wsaction._protocol.frames import AfterReply
 from wsaction.decorators import async_action
 from wsaction.exceptions import LayerUnavailable
 from wsaction.layers.base import Roster
-from wsaction.subscriptions import SubscribeMixin, granted
+from wsaction.subscriptions import SubscribeMixin
 
 __all__ = ("PresenceMixin",)
 
@@ -31,15 +33,15 @@ class PresenceMixin(SubscribeMixin):
         Where the client is subscribed itself, each ``join`` and ``leave`` before the reply is part of it, so that those
         after it can be applied to it.
         """
-        session, topic = session_of(self), topic_at(self)
-        await granted(self, topic, own_route(self))
-        hub = session.runtime.hub
+        session, topic, route = session_of(self), topic_at(self), own_route(self)
+        await granted(self, access_of(self), topic, route)
+        hub = hub_of(session)
         if hub.is_closed:
             raise LayerUnavailable
         await hub.open()
         roster: Roster | None = getattr(hub.layer, "roster", None)
         if roster is None:
             raise LayerUnavailable
-        go_on = hub.hold(session.connection, topic, own_route(self))
+        go_on = hub.hold(session.connection, topic, route)
         self.frame.hold(AfterReply(go_on, go_on))
         return await roster.who(topic)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tests.support.driving import talking
-from wsaction._events.event_types import history
+from wsaction._events.plan import history
 from wsaction.applications import WSAction
 from wsaction.authentication import Credential, FirstFrameAuthentication
 from wsaction.consumers import AsyncAPIConsumer

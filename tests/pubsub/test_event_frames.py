@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsaction._protocol.event_frames import Event, encode_body, encode_event, encode_notice, is_body
+from wsaction._protocol.event_frames import encode_body, encode_event, encode_notice, is_body
+from wsaction._pubsub.event import Event
 from wsaction.layers.base import Position
 
 TEXT = st.text(st.characters(codec="utf-8"))

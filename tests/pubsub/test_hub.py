@@ -14,10 +14,11 @@ import pytest
 
 from tests.support.hub_simulation import FakeSubscriber
 from tests.support.virtual_time import anyio_backend  # noqa: F401  # the fixture
-from wsaction._protocol.event_frames import Event, encode_event
+from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import current_frame, new_frame
 from wsaction._pubsub import subscription as recipients
 from wsaction._pubsub import topic as topics
+from wsaction._pubsub.event import Event
 from wsaction._pubsub.hub import Hub
 from wsaction._pubsub.topic import Rings
 from wsaction.exceptions import Cancelled, LayerUnavailable

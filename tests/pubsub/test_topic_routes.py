@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from tests.pubsub.test_subscriptions import position
 from tests.support.virtual_time import anyio_backend  # noqa: F401  # the fixture
 from wsaction._events.publish import topic_at
-from wsaction._protocol.event_frames import encode_event, reroute
+from wsaction._protocol.event_frames import encode_event
+from wsaction._pubsub.event import reroute
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action

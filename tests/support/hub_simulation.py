@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from wsaction._protocol.event_frames import Event, encode_event
+from wsaction._protocol.event_frames import encode_event
+from wsaction._pubsub.event import Event
 from wsaction._pubsub.hub import Hub
 from wsaction.exceptions import Cancelled, LayerUnavailable
 from wsaction.layers.base import History, Layer, Position

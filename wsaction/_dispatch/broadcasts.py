@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import from_json
 
 from wsaction._connection.gates import Gate
-from wsaction._events.publish import session_of, tell
+from wsaction._events.publish import hub_of, publish_after, session_of
 from wsaction._protocol.close_codes import TRY_AGAIN_LATER
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import Frame
 from wsaction._protocol.scope import PATTERN_KEY, connection_captures, connection_path, group_topic
 from wsaction.exceptions import ImproperlyConfigured
+from wsaction.transactions import unit_to_wait_for
 
 if TYPE_CHECKING:
     from wsaction._dispatch.session import Session
@@ -51,7 +52,11 @@ async def broadcast(handler: "AsyncAPIActionHandler", kind: str | None, data: st
     if session.group is not None:
         session.group.hold(handler.frame)
     text = encode_event(kind or GENERAL, "", f'{{"data":{data},"status":{status}}}')
-    await tell(session.runtime.hub, _topic(handler), text, None)
+    hub, topic = hub_of(session), _topic(handler)
+    if (unit := unit_to_wait_for()) is None:
+        await hub.publish(topic, text)
+    else:
+        publish_after(unit, hub, topic, text, None)
 
 
 def is_grouped(session: "Session") -> bool:

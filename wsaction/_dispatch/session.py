@@ -21,7 +21,7 @@ from wsaction._handlers.dependencies import Dependencies
 from wsaction._handlers.route_table import MAX_CACHED_ROUTES_OF_A_CONNECTION, Call, RouteTable, Target, Targets
 from wsaction._handlers.signatures import read_dependencies
 from wsaction._protocol.frames import Frame, Lateness, current_frame, encode_reply, new_frame, quote, size_of
-from wsaction._protocol.scope import connection_captures
+from wsaction._protocol.scope import connection_captures, connection_path, topic_of
 from wsaction._utils.tasks import is_closed_with
 from wsaction.exceptions import APIError, PermissionDenied, ReplyTooLarge, RouteNotFound, one_line, to_api_error
 from wsaction.limits import bound_in
@@ -54,6 +54,7 @@ class Session:
         "fast_path_size",
         "grants",
         "group",
+        "here",
         "known",
         "revised",
         "runtime",
@@ -61,6 +62,7 @@ class Session:
         "streams",
         "table",
         "targets",
+        "topic_prefix",
     )
 
     def __init__(
@@ -69,6 +71,8 @@ class Session:
         self.table = table
         self.runtime = runtime
         self.scope = scope
+        self.here = runtime.here
+        self.topic_prefix = topic_of(connection_path(scope), "")  # names of topics are this and a canonical route
         self.direct = not runtime.middleware
         self.connection = connection
         self.consumer = consumer
@@ -375,7 +379,7 @@ class Session:
 
     def check_size(self, reply: str) -> None:
         """Raises `ReplyTooLarge` for a reply that is larger than ``max_outbox_bytes``."""
-        if len(reply) > self.fast_path_size and (error := self._too_large(reply)) is not None:
+        if (error := self._too_large(reply)) is not None:
             raise error
 
     def _too_large(self, reply: str) -> APIError | None:

@@ -22,16 +22,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
 from enum import Enum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
+from wsaction._events.plan import Access, EventPlan, access_of, asks_of_objects, event_plan
 from wsaction._events.reauthorization import Grant
-from wsaction._handlers.route_table import Call
-from wsaction._protocol.event_frames import Event, encode_event
+from wsaction._protocol.event_frames import encode_event
+from wsaction._pubsub.event import Event
 from wsaction._pubsub.subscription import Filter, NotKnown
 from wsaction.exceptions import APIError, ImproperlyConfigured, NotFound
-from wsaction.filters import BaseFilterBackend, FieldFilter, OrderingFilter, SearchFilter
 from wsaction.permissions._classes import require
 from wsaction.querysets._base import NarrowingQuerySet
 from wsaction.querysets._lookups import UnknownKind, name_of
@@ -43,20 +43,14 @@ from wsaction.transactions import complete
 
 if TYPE_CHECKING:
     from wsaction.generics import GenericAsyncAPIActionHandler
-    from wsaction.handlers import AsyncAPIActionHandler
 
 __all__ = (
-    "asks_of_objects",
     "check_key",
+    "check_object",
     "event_filter",
     "gone",
-    "has_objects",
     "json_of",
     "key_name",
-    "names_object",
-    "plan_of",
-    "showing_action",
-    "showing_calls",
     "shown",
     "source_of",
     "subject_of",
@@ -66,79 +60,6 @@ __all__ = (
 logger = logging.getLogger("wsaction")
 
 Json = Mapping[str, Any]
-
-
-def plan_of(handler: "AsyncAPIActionHandler", name: str) -> Any:
-    """The plan of an action by its declared name, where the route of a handler has it."""
-    return next((plan for plan in handler.mounted.plans.values() if plan.name == name), None)
-
-
-def names_object(handler: "AsyncAPIActionHandler") -> bool:
-    """Whether the route is that of one object."""
-    return lookup_name(handler) in handler.frame.kwargs
-
-
-def showing_action(handler: "AsyncAPIActionHandler") -> str | None:
-    """The action that shows what a route has: ``list`` or ``retrieve``, whichever it has; None: neither."""
-    known = [name for name in ("list", "retrieve") if plan_of(handler, name) is not None]
-    if len(known) == 2:
-        return "retrieve" if names_object(handler) else "list"
-    return known[0] if known else None
-
-
-def asks_of_objects(handler: "AsyncAPIActionHandler") -> bool:
-    """Whether who may see an object has to be asked."""
-    return has_objects(handler) and (_asks_permissions(handler) or _is_scoped(handler))
-
-
-def has_objects(handler: "AsyncAPIActionHandler") -> TypeGuard["GenericAsyncAPIActionHandler"]:
-    """Whether a handler is one of objects."""
-    return getattr(handler, "queryset", None) is not None or getattr(handler, "decides_queryset", False)
-
-
-def _asks_permissions(handler: "AsyncAPIActionHandler") -> bool:
-    return any(_asks(handler, plan) for _, plan in _showing_plans(handler))
-
-
-def _asks(handler: "AsyncAPIActionHandler", plan: Any) -> bool:
-    permissions = plan.permissions
-    return permissions is None or permissions.on_object is not None or handler.decides_object_permissions
-
-
-def _showing_plans(handler: "AsyncAPIActionHandler") -> list[tuple[str, Any]]:
-    """The plans that an object is shown by, with their names: those of the route, or else of the handler's others.
-    Where ``list`` is the handler's own, and may show less than events do, ``retrieve`` has a say too."""
-    if (name := showing_action(handler)) is None:
-        declared = {action.name for action in type(handler).available_actions.values()}
-        name = next((one for one in ("retrieve", "list") if one in declared), None)
-        if name is None:
-            return [("subscribe", plan_of(handler, "subscribe") or handler.mounted.no_such_action)]
-    names = [name, "retrieve"] if name == "list" and getattr(handler, "decides_list", False) else [name]
-    return [(one, plan_of(handler, one) or handler.mounted.plan_beside(one)) for one in names]
-
-
-def showing_calls(handler: "AsyncAPIActionHandler") -> tuple[Call, ...]:
-    """The calls that show what a route has: what decides by ``self.action`` decides of its events as it does there."""
-    if not has_objects(handler):
-        return ()
-    target, plans = handler.frame.call.target, _showing_plans(handler)
-    return tuple(Call(target, name, handler.mounted, plan) for name, plan in plans if name != "subscribe")
-
-
-def _is_scoped(handler: "GenericAsyncAPIActionHandler") -> bool:
-    """Whether ``retrieve`` may not find an object that there is: for this user, or for anybody."""
-    if isinstance(handler.queryset, NarrowingQuerySet) and handler.queryset.is_narrowed:
-        return True
-    return bool(handler.scopes_queryset) or _has_own_backends(handler)
-
-
-def _has_own_backends(handler: "GenericAsyncAPIActionHandler") -> bool:
-    """Whether a filter backend may leave rows out without being asked to by the route's query."""
-    kinds = (one if isinstance(one, type) else type(one) for one in handler.filter_backends)
-    return any(getattr(kind, "filter_queryset", None) not in _BY_QUERY for kind in kinds)
-
-
-_BY_QUERY = [one.filter_queryset for one in (BaseFilterBackend, FieldFilter, SearchFilter, OrderingFilter)]
 
 
 def source_of(handler: "GenericAsyncAPIActionHandler") -> Any:
@@ -158,8 +79,18 @@ def source_of(handler: "GenericAsyncAPIActionHandler") -> Any:
 
 
 # ------------------------------------------------------------------------------------------------- what is told
-def event_filter(grant: Grant, recheck: bool) -> Filter:
-    """What a subscriber is told of each event; ``recheck``: nothing once the grant does not hold."""
+async def check_object(handler: Any, access: Access) -> None:
+    """Asks for the object that a route names, as ``retrieve`` does, where who may see it has to be asked at all."""
+    if access.names_object and access.asks:
+        await handler.get_object()
+
+
+def event_filter(handler: Any, access: Access, grant: Grant) -> Filter | None:
+    """What a subscriber may see of each event, where that has to be asked; None: all of it. With ``recheck`` it is told
+    nothing once the grant does not hold."""
+    recheck = handler.recheck
+    if not (recheck or access.asks):
+        return None
 
     async def told(event: Event) -> str | None:
         if recheck and not await grant.holds():
@@ -191,10 +122,10 @@ def _give_key(handler: "GenericAsyncAPIActionHandler", subject: Json) -> None:
     handler.frame.kwargs.setdefault(lookup_name(handler), key)
 
 
-def gone(handler: "GenericAsyncAPIActionHandler", pk: Any, obj: Any) -> str:
+def gone(plan: EventPlan, pk: Any, obj: Any) -> str:
     """What is told of an object of which nothing is shown, as it is no more perhaps, as JSON: its key, and its version
     if it has one. ``obj`` is the object, or its values."""
-    data, version = {"pk": pk}, getattr(handler, "version_field", None)
+    data, version = {"pk": pk}, plan.version_field
     if version is not None:
         data[version] = obj[version] if isinstance(obj, Mapping) else getattr(obj, version)
     return to_json(data).decode()
@@ -210,7 +141,7 @@ def _shown(handler: "GenericAsyncAPIActionHandler", event: Event, *, saw: bool |
         return None
     if subject["after"] is None:
         return event.frame
-    data = gone(handler, subject["pk"], {**subject["after"]["text"], **subject["after"]["exact"]})
+    data = gone(event_plan(handler), subject["pk"], {**subject["after"]["text"], **subject["after"]["exact"]})
     return event.numbered(encode_event("deleted", message["route"], data))
 
 
@@ -241,7 +172,11 @@ class _View:
         self._grant, self._handler, self._shared = grant, handler, event.shared
         self._subject: Json = event.subject
         self._is_new = event.frame.startswith('{"event":"created"')
-        self._asks = _asks(handler, handler.frame.call.plan) if grant.shows else _asks_permissions(handler)
+        self._asks = (
+            asks_of_objects(type(handler), handler.frame.call.plan)
+            if grant.shows
+            else access_of(handler).asks_permissions
+        )
         self._gets_object, self._queryset = handler.decides_object, _scope(handler)
         base = handler.queryset
         self._is_base = self._queryset is base
@@ -397,7 +332,7 @@ def _is_still(handler: "GenericAsyncAPIActionHandler", queryset: Any, row: Any, 
     """Whether a row is the object that an event told of, with the values that it told."""
     if isinstance(queryset, NarrowingQuerySet):
         return isinstance(row, queryset.model) and queryset.is_still(row, subject["after"], subject["kind"])
-    return bool(json_of(handler, row) == subject["after"])
+    return bool(json_of(event_plan(handler), source_of(handler), row) == subject["after"])
 
 
 # ------------------------------------------------------------------------------------------------- subjects
@@ -407,14 +342,12 @@ def key_name(queryset: Any) -> str:
     return name
 
 
-def check_key(handler: "AsyncAPIActionHandler") -> None:
+def check_key(handler: Any, lookup: str) -> None:
     """Raises `NotFound` for an object's route whose key is written otherwise than its events are told: ``07`` for 7.
 
     Its events would never come. A capture by a converter that makes it a number has no such writings.
     """
-    if not has_objects(handler):
-        return
-    queryset, key = handler.queryset, handler.frame.kwargs.get(lookup_name(handler))
+    queryset, key = handler.queryset, handler.frame.kwargs[lookup]
     if not isinstance(key, str) or not hasattr(queryset, "coerce") or "__" in handler.lookup_field:
         return
     name: str = key_name(queryset) if handler.lookup_field == "pk" else handler.lookup_field
@@ -432,20 +365,19 @@ def values_of(handler: "GenericAsyncAPIActionHandler", obj: Any) -> dict[str, An
     return queryset.values_of(obj) if isinstance(queryset, NarrowingQuerySet) else None
 
 
-def json_of(handler: "GenericAsyncAPIActionHandler", obj: Any, values: Json | None = None) -> Json:
+def json_of(plan: EventPlan, queryset: Any, obj: Any, values: Json | None = None) -> Json:
     """An object's values as a subject carries them; of other querysets than ours, what is shown of it."""
-    queryset = source_of(handler)
     if isinstance(queryset, NarrowingQuerySet):
         return queryset.to_json(queryset.values_of(obj) if values is None else values, name_of(type(obj)))
-    return {"exact": {}, "text": from_json(shown(handler, obj, getattr(obj, key_name(queryset))))}
+    return {"exact": {}, "text": from_json(shown(plan, obj, getattr(obj, key_name(queryset))))}
 
 
-def shown(handler: "GenericAsyncAPIActionHandler", obj: Any, pk: Any) -> str:
+def shown(plan: EventPlan, obj: Any, pk: Any) -> str:
     """The object as all may see it, as JSON; its key, where the handler has no one ``serializer_class``, or decides by
     the user what of an object is shown."""
-    if handler.serializer_class is None or handler.decides_serializer:
-        return gone(handler, pk, obj)
-    output = output_model(handler.serializer_class)
+    if plan.serializer_class is None or plan.decides_serializer:
+        return gone(plan, pk, obj)
+    output = output_model(plan.serializer_class)
     return _writer(output)(shown_as(output, obj))
 
 

@@ -14,28 +14,17 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from wsaction._events.access import (
-    asks_of_objects,
-    gone,
-    has_objects,
-    json_of,
-    key_name,
-    shown,
-    source_of,
-    subject_of,
-    values_of,
-)
-from wsaction._events.event_types import history
-from wsaction._events.publish import invalidate_later, session_of, topic_at
+from wsaction._events.access import gone, json_of, key_name, shown, source_of, subject_of, values_of
+from wsaction._events.plan import EventPlan, access_at, event_plan, is_live, plan_at
+from wsaction._events.publish import hub_of, invalidate_later, session_of, topic_at
 from wsaction._handlers.mounts import MountedHandler
-from wsaction._handlers.route_table import Call
+from wsaction._handlers.route_table import Call, Target
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import new_frame
 from wsaction._protocol.scope import is_named, is_shared
 from wsaction._pubsub.hub import Hub
 from wsaction._utils.locks import Held
 from wsaction.exceptions import ImproperlyConfigured, LayerUnavailable
-from wsaction.layers.base import History
 from wsaction.querysets._base import NarrowingQuerySet
 from wsaction.querysets._lookups import name_of
 from wsaction.routing import NoReverseMatch
@@ -43,10 +32,10 @@ from wsaction.serializers import output_model
 from wsaction.transactions import join_unit, unit_to_wait_for
 
 if TYPE_CHECKING:
+    from wsaction._dispatch.session import Session
     from wsaction.generics import GenericAsyncAPIActionHandler
-    from wsaction.handlers import AsyncAPIActionHandler
 
-__all__ = ("event_routes", "is_live", "note", "note_given", "watched")
+__all__ = ("event_routes", "note", "note_given", "watched")
 
 logger = logging.getLogger("wsaction")
 
@@ -55,20 +44,15 @@ T = TypeVar("T")
 EVENTS = ("created", "updated", "deleted")
 
 
-def is_live(handler: "AsyncAPIActionHandler") -> bool:
-    """Whether the changes that a handler makes are told: whether its routes can be subscribed to."""
-    return hasattr(type(handler), "_event_types")
-
-
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Where a change is told."""
 
-    handler: "GenericAsyncAPIActionHandler"  # of that route
+    plan: EventPlan  # of that route's handler
+    shows: EventPlan  # which shows the object there: the same or, where that has no such objects, the changer's
     hub: Hub
     topic: str
     route: str
-    history: History | None
     asks: bool
     sharing: tuple[MountedHandler, ...]  # other handlers that may have named this topic
     data: str = ""  # what is told of the object there, as JSON
@@ -78,7 +62,7 @@ class _Place:
 class _Change:
     event: str
     pk: Any
-    kind: str
+    kind: type
     was: Callable[[], Mapping[str, Any] | None]  # its values before, as JSON
     now: Callable[[], Mapping[str, Any] | None]  # and after; asked for at once, if at all
     before: Mapping[str, Any] | None  # what they say, where anybody asks for it
@@ -93,7 +77,7 @@ class _Change:
         if "deleted" in (self.event, told.event):
             return None
         shown, known = ({place.topic: place.data for place in one.places} for one in (self, told))
-        may_hide = any(place.sharing or place.handler.decides_serializer for place in self.places)  # keys say nothing
+        may_hide = any(place.sharing or place.plan.decides_serializer for place in self.places)  # keys say nothing
         if (shown, self.after) == (known, told.after) and not may_hide:
             return None
         return replace(self, event="updated", was=lambda: told.after, before=told.after)
@@ -118,12 +102,12 @@ class _Change:
                 logger.error(
                     "%s was not told to %r, which will be told to load again: %r", self.event, place.topic, exc
                 )
-                place.hub.invalidate_later(place.topic, place.history)
+                place.hub.invalidate_later(place.topic, place.plan.history)
 
     async def tell(self, place: _Place) -> None:
         text = encode_event(self.event, place.route, place.data)
-        subject = subject_of(self.before, self.after, self.pk, self.kind) if place.asks else None
-        await place.hub.publish(place.topic, text, place.history, subject=subject)
+        subject = subject_of(self.before, self.after, self.pk, name_of(self.kind)) if place.asks else None
+        await place.hub.publish(place.topic, text, place.plan.history, subject=subject)
 
 
 class _Pending:
@@ -185,7 +169,7 @@ class _Pending:
     def invalidate_later(self) -> None:
         """Tells all who would be told of the changes to load again: whether these were committed is not known."""
         for place in {place.topic: place for change in self._changes.values() for place in change.places}.values():
-            invalidate_later(place.hub, place.topic, place.history)
+            invalidate_later(place.hub, place.topic, place.plan.history)
 
     async def prepare(self) -> None:
         """Nothing can be in its way."""
@@ -309,90 +293,100 @@ def _check_object(handler: "GenericAsyncAPIActionHandler", what: str, obj: Any) 
 def _change(handler: "GenericAsyncAPIActionHandler", event: str, obj: Any, before: Mapping[str, Any] | None) -> _Change:
     if event not in EVENTS:
         raise ValueError(f"an object is {', '.join(EVENTS[:-1])} or {EVENTS[-1]}, not {event!r}")
-    pk = getattr(obj, key_name(source_of(handler)))
+    plan, source = event_plan(handler), source_of(handler)
+    pk = getattr(obj, key_name(source))
+    stored = id(plan_at(handler.mounted).queryset)  # a handler may be mounted with another: other objects
     words: dict[Any, str] = {}
 
     def told(place: _Place) -> _Place:
-        there = place.handler if _shows(place.handler, handler, obj) else handler
+        there = place.shows
         if any(_shows_otherwise(one, there) for one in place.sharing):
             return replace(place, data=gone(there, pk, obj))
         key = there.serializer_class, there.decides_serializer, there.version_field
         if key not in words:
-            words[key] = gone(there, pk, obj) if event == "deleted" else _shown_at(there, handler, obj, pk)
+            words[key] = gone(there, pk, obj) if event == "deleted" else _shown_at(there, plan, obj, pk)
         return replace(place, data=words[key])
 
     places: dict[str, _Place] = {}
-    for route in handler.get_event_routes(event, obj):
-        if (place := _place(handler, route, obj)) is not None:
+    decides = handler.decides_event_routes
+    for route in handler.get_event_routes(event, obj) if decides else event_routes(handler, obj):
+        if (place := _place(handler, plan, route, obj)) is not None:
             places[place.topic] = told(place)
 
     def was() -> Mapping[str, Any] | None:
-        return json_of(handler, obj, before) if before is not None or event == "deleted" else None
+        return json_of(plan, source, obj, before) if before is not None or event == "deleted" else None
 
     def now() -> Mapping[str, Any] | None:
-        return None if event == "deleted" else json_of(handler, obj)
+        return None if event == "deleted" else json_of(plan, source, obj)
 
     values = (was(), now()) if any(place.asks for place in places.values()) else (None, None)
-    stored = id(handler.mounted.attribute("queryset"))  # a handler may be mounted with another: other objects
     key, noted = (type(handler), stored, pk), getattr(handler.frame, "noted", None)
-    return _Change(event, pk, name_of(type(obj)), was, now, *values, tuple(places.values()), told, key, noted)
+    return _Change(event, pk, type(obj), was, now, *values, tuple(places.values()), told, key, noted)
 
 
-def _shows(there: Any, handler: "GenericAsyncAPIActionHandler", obj: Any) -> bool:
-    """Whether a handler whose route is told of a change shows such objects itself; else they are shown as by the one
-    that has made the change."""
-    if type(there) is type(handler):
-        return True
-    if not has_objects(there):
-        return False
-    try:
-        model = getattr(source_of(there), "model", None)
-    except ImproperlyConfigured:  # nobody knows
-        return True
-    return not isinstance(model, type) or isinstance(obj, model)
-
-
-def _shown_at(there: Any, handler: "GenericAsyncAPIActionHandler", obj: Any, pk: Any) -> str:
+def _shown_at(there: EventPlan, own: EventPlan, obj: Any, pk: Any) -> str:
     """The object as a route shows it; its key, where the object of another handler lacks what is shown there."""
     try:
         return shown(there, obj, pk)
     except Exception as exc:
-        if there.serializer_class is handler.serializer_class:
+        if there.serializer_class is own.serializer_class:
             raise
-        logger.debug("%r is told the key alone, after %r", there, exc)
+        logger.debug("%s is told the key alone, after %r", there.handler_class.__name__, exc)
         return gone(there, pk, obj)
 
 
-def _place(handler: "GenericAsyncAPIActionHandler", route: str, obj: Any) -> _Place | None:
+def _place(handler: "GenericAsyncAPIActionHandler", own: EventPlan, route: str, obj: Any) -> _Place | None:
     """Where a route is told; None where nobody can be subscribed to it."""
-    session = session_of(handler)
-    target = session.targets.resolve(route)
-    if target.mounted is None or not target.is_topic:
+    session, target = session_of(handler), handler.frame.call.target
+    if target.canonical != route or target.query:
+        target = session.targets.resolve(route)
+    if (mounted := target.mounted) is None or not target.is_topic:
         return None
-    frame = new_frame({}, None, route, None)
-    frame.consumer, frame.call = handler.consumer, Call(target, "", target.mounted, target.mounted.no_such_action)
-    there: Any = target.mounted.handler(frame, handler.scope)
-    if not is_live(there):
+    consumer = handler.consumer if mounted.is_consumer else None
+    if not is_live(mounted.handler_class if consumer is None else type(consumer)):
         return None
-    topic = topic_at(there)
-    sharing = tuple(one for one in _sharing(there, topic) if _is_of(one, obj))
-    asks = bool(sharing) or asks_of_objects(there)  # theirs may ask
-    return _Place(there, session.runtime.hub, topic, target.canonical or "", history(there), asks, sharing)
+    plan = plan_at(mounted) if consumer is None else event_plan(consumer)
+    topic, sharing = session.topic_prefix + (target.canonical or ""), tuple[MountedHandler, ...]()
+    if plan.handler_class.decides_topic:
+        topic = topic_at(_handler_at(handler, target))
+        sharing = tuple(one for one in _sharing(session, mounted, topic) if _is_of(one, obj))
+    asks = bool(sharing) or access_at(target, plan, plan.lookup in target.captures).asks  # theirs may ask
+    shows = plan if plan.handler_class is own.handler_class or _shows(handler, target, plan, obj) else own
+    return _Place(plan, shows, hub_of(session), topic, target.canonical or "", asks, sharing)
 
 
-def _sharing(there: Any, topic: str) -> Iterator[MountedHandler]:
+def _handler_at(handler: "GenericAsyncAPIActionHandler", target: Target) -> Any:
+    """The handler of a route, for the user whose handler has made the change."""
+    mounted: Any = target.mounted
+    frame = new_frame({}, None, target.route, None)
+    frame.consumer, frame.call = handler.consumer, Call(target, "", mounted, mounted.no_such_action)
+    return mounted.handler(frame, handler.scope)
+
+
+def _shows(handler: "GenericAsyncAPIActionHandler", target: Target, plan: EventPlan, obj: Any) -> bool:
+    """Whether the handler of a route shows such objects itself; else they are shown as by the one that has made the
+    change."""
+    if not plan.has_objects:
+        return False
+    try:
+        source = source_of(_handler_at(handler, target)) if plan.queryset is None else plan.queryset
+    except ImproperlyConfigured:  # nobody knows
+        return True
+    model = getattr(source, "model", None)
+    return not isinstance(model, type) or isinstance(obj, model)
+
+
+def _sharing(session: "Session", mounted: MountedHandler, topic: str) -> Iterator[MountedHandler]:
     """Other handlers of objects that may have named a topic."""
     if not is_named(topic):
         return
-    session, tables = session_of(there), [session_of(there).table]
-    everywhere = is_shared(topic)
+    tables, everywhere = [session.table], is_shared(topic)
     if everywhere and (app := session.runtime.app) is not None:
         views = [leaf.endpoint.view for leaf in app.router.leaves]
         tables += [view.table for view in views if hasattr(view, "table") and view.table is not session.table]
     for one in (one for table in tables for one in table.mounted):
-        cls = one.handler_class
-        decides = hasattr(cls, "_event_types") and cls.decides_topic
-        if decides and not one.is_like(there.mounted) and (everywhere or one.topic_space == there.mounted.topic_space):
+        decides = is_live(one.handler_class) and one.handler_class.decides_topic
+        if decides and not one.is_like(mounted) and (everywhere or one.topic_space == mounted.topic_space):
             yield one
 
 
@@ -405,7 +399,7 @@ def _is_of(one: MountedHandler, obj: Any) -> bool:
     )
 
 
-def _shows_otherwise(one: MountedHandler, there: Any) -> bool:
+def _shows_otherwise(one: MountedHandler, there: EventPlan) -> bool:
     """Whether the subscribers of another handler are not shown what those of this one are of an object."""
     shape = one.attribute("serializer_class"), one.attribute("decides_serializer")
     return shape != (there.serializer_class, there.decides_serializer)

@@ -9,33 +9,34 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wsaction._events.event_types import event_types_of, history
+from wsaction._events.plan import event_plan
 from wsaction._handlers.route_table import Call, RouteTable, Targets
 from wsaction._protocol.event_frames import encode_event
 from wsaction._protocol.frames import new_frame
-from wsaction._protocol.scope import PATH_KEY, SESSION_KEY, route_topic, topic_as
+from wsaction._protocol.scope import PATH_KEY, SESSION_KEY, route_topic, topic_as, topic_of
 from wsaction._pubsub.hub import Hub
 from wsaction._pubsub.subscription import Subscriber
 from wsaction.exceptions import LayerUnavailable, RouteNotFound
 from wsaction.layers.base import History
 from wsaction.routing import Resolver404, ResolverMatch, Router
-from wsaction.transactions import COMMIT_ARRIVES, unit_to_wait_for
+from wsaction.transactions import COMMIT_ARRIVES, UnitOfWork, unit_to_wait_for
 
 if TYPE_CHECKING:
     from wsaction._dispatch.session import Session
-    from wsaction._server.runtime import Runtime
+    from wsaction._server.runtime import LoopState, Runtime
     from wsaction.handlers import AsyncAPIActionHandler
 
 __all__ = (
     "DetachedSession",
     "handler_at",
+    "hub_of",
     "invalidate_later",
     "own_route",
     "own_topic",
+    "publish_after",
     "publish_from",
     "push_to",
     "session_of",
-    "tell",
     "topic_at",
 )
 
@@ -74,51 +75,56 @@ def own_topic(handler: "AsyncAPIActionHandler") -> str:
 
 def topic_at(handler: "AsyncAPIActionHandler") -> str:
     """The topic of a handler and its route, as its ``get_topic()`` says. Raises ``TypeError`` for what is no string."""
-    return topic_as(handler, handler.get_topic()) if handler.decides_topic else own_topic(handler)
+    if handler.decides_topic:
+        return topic_as(handler, handler.get_topic())
+    return session_of(handler).topic_prefix + own_route(handler)
+
+
+def hub_of(session: "Session | DetachedSession") -> Hub:
+    """The hub of the event loop that a connection is served on, made at first use."""
+    return session.here.hub or session.runtime.hub
 
 
 async def publish_from(
     handler: "AsyncAPIActionHandler", event: str, data: Any, exclude: Subscriber | None = None, topic: str | None = None
 ) -> None:
-    """Publishes an event to the topic of a handler; see `wsaction.handlers.AsyncAPIActionHandler.publish`."""
-    text = encode_event(event, own_route(handler), event_types_of(handler).encode(event, data))
+    """Publishes an event to the topic of a handler; see `wsaction.handlers.AsyncAPIActionHandler.publish`.
+
+    Within a unit of work it is published after the commit, else at once.
+    """
+    hub, route, plan = hub_of(session_of(handler)), own_route(handler), event_plan(handler)
     topic = topic_at(handler) if topic is None else topic_as(handler, topic)
-    await tell(session_of(handler).runtime.hub, topic, text, history(handler), exclude=exclude)
+    text = encode_event(event, route, plan.types.encode(event, data))
+    if (unit := unit_to_wait_for()) is None:
+        await hub.publish(topic, text, plan.history, exclude=exclude)
+    else:
+        publish_after(unit, hub, topic, text, plan.history, exclude)
 
 
 async def push_to(handler: "AsyncAPIActionHandler", event: str, data: Any) -> None:
     """Sends an event to the connection of a handler alone."""
-    text = encode_event(event, own_route(handler), event_types_of(handler).encode(event, data))
+    text = encode_event(event, own_route(handler), event_plan(handler).types.encode(event, data))
     handler.consumer.connection.put(text)
 
 
-async def tell(
-    hub: Hub,
-    topic: str,
-    text: str,
-    history: History | None,
-    *,
-    exclude: Subscriber | None = None,
-    subject: bytes | None = None,
+def publish_after(
+    unit: UnitOfWork, hub: Hub, topic: str, text: str, history: History | None, exclude: Subscriber | None = None
 ) -> None:
-    """Has the hub publish an event: after the commit of the unit of work under way, where there is one, else at once.
+    """Has the hub publish an event once a unit of work is committed.
 
-    Raises `LayerUnavailable` at once. After a commit nothing is raised: it is logged, and all who are subscribed are
-    told to load again as soon as that can be done.
+    Nothing is raised then: it is logged, and all who are subscribed are told to load again as soon as that can be done.
     """
-    publish = partial(hub.publish, topic, text, history, exclude=exclude, subject=subject)
-    if (unit := unit_to_wait_for()) is None:
-        await publish()
-    else:
-        unit.on_commit(
-            partial(_publish_or_invalidate, publish, hub, topic, history),
-            if_unknown=partial(invalidate_later, hub, topic, history),
-        )
+    unit.on_commit(
+        partial(_publish_or_invalidate, hub, topic, text, history, exclude),
+        if_unknown=partial(invalidate_later, hub, topic, history),
+    )
 
 
-async def _publish_or_invalidate(publish: Any, hub: Hub, topic: str, history: History | None) -> None:
+async def _publish_or_invalidate(
+    hub: Hub, topic: str, text: str, history: History | None, exclude: Subscriber | None
+) -> None:
     try:
-        await publish()
+        await hub.publish(topic, text, history, exclude=exclude)
     except LayerUnavailable as exc:
         logger.error("an event of %r was not told; its subscribers will be told to load again: %r", topic, exc)
         hub.invalidate_later(topic, history)
@@ -140,13 +146,19 @@ def _invalidate_once_more(hub: Hub, topic: str, history: History | None) -> None
 
 # ---------------------------------------------------------------------------------------------- from anywhere else
 class DetachedSession:
-    """What stands for the `_dispatch.session.Session` of somebody who has no connection."""
+    """What stands for the `_dispatch.session.Session` of somebody who has no connection: one of ``path``."""
 
-    __slots__ = ("connection", "runtime", "table", "targets")
+    __slots__ = ("connection", "runtime", "table", "targets", "topic_prefix")
 
-    def __init__(self, table: RouteTable, runtime: "Runtime", match: ResolverMatch) -> None:
+    def __init__(self, table: RouteTable, runtime: "Runtime", match: ResolverMatch, path: str) -> None:
         self.table, self.runtime, self.connection = table, runtime, None
         self.targets = Targets(table, match.args, match.kwargs, 1)
+        self.topic_prefix = topic_of(path, "")
+
+    @property
+    def here(self) -> "LoopState":
+        """What belongs to the running event loop."""
+        return self.runtime.here
 
 
 def handler_at(router: Router, runtime: "Runtime", route: str, path: str | None, root: str = "") -> Any:
@@ -156,17 +168,17 @@ def handler_at(router: Router, runtime: "Runtime", route: str, path: str | None,
     """
     match = _connection(router, path)
     view: Any = match.func
-    session = DetachedSession(view.table, runtime, match)
+    root = root.strip("/") + "/" if root.strip("/") else ""
+    where = root + match.canonical
+    session = DetachedSession(view.table, runtime, match, where)
     target = session.targets.resolve(route)
     if not target.is_topic or target.mounted is None:
         raise ValueError(f"{view.table.nearest(route)} ({view.handler_class.__name__} at {match.canonical!r})")
-    root = root.strip("/") + "/" if root.strip("/") else ""
     frame = new_frame({}, None, route, None)
     frame.call = Call(target, "", target.mounted, target.mounted.no_such_action)
     handler = target.mounted.instance()
     frame.consumer = handler
     handler.consumer, handler.mounted, handler.connection, handler.frame = handler, target.mounted, None, frame
-    where = root + match.canonical
     handler.scope = {"type": "websocket", "path": f"/{where}", PATH_KEY: where, SESSION_KEY: session}
     return handler
 

@@ -193,12 +193,6 @@ class Grant(Right):
     def what(self) -> str:
         return f"a subscription to {self.route!r}"
 
-    @property
-    def patience(self) -> float:
-        """Seconds that asking it may take."""
-        seconds: float = self._session.connection.limits.action_timeout
-        return seconds
-
     def appear(self, place: Place, earlier: "Grant | None") -> None:
         """Counts its user as present, unless the grant that it takes the place of has done so."""
         self._place = place

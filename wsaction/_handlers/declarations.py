@@ -6,7 +6,7 @@ import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from wsaction._handlers.action import OPTIONS_ATTRIBUTE, Action, ActionOptions, Written
 from wsaction._handlers.parameters import PROTOCOL_KEYS, Input, Parameter, built, read_hints, read_parameter
@@ -17,14 +17,21 @@ from wsaction.exceptions import ImproperlyConfigured
 from wsaction.serializers._models import json_encoder
 
 __all__ = (
+    "HookFlags",
     "NotMountedSo",
     "check_attributes",
     "check_settings",
     "collect_actions",
     "is_changed",
+    "overrides",
     "read_action",
+    "read_hooks",
     "select_actions",
 )
+
+
+HookFlags: TypeAlias = Mapping[str, tuple[str, ...]]
+"""Flags of a class, each with the methods that a subclass takes over to set it; see `read_hooks`."""
 
 
 class NotMountedSo:
@@ -116,6 +123,18 @@ def _set_on_self(function: Any) -> set[str]:
         and code.co_varnames[0]
         == (load.argval[-1] if isinstance(load.argval, tuple) else load.argval)  # of Python 3.13
     }
+
+
+def overrides(cls: Any, base: Any, *methods: str) -> bool:
+    """Whether a class took over one of a base's methods. One that lacks a method took nothing over."""
+    return any(getattr(cls, name, method) is not method for name in methods for method in (getattr(base, name),))
+
+
+def read_hooks(cls: Any) -> None:
+    """Notes which hooks a class took over, by the flags that its bases name in ``_hook_flags``."""
+    for base in cls.__mro__:
+        for flag, methods in vars(base).get("_hook_flags", {}).items():
+            setattr(cls, flag, overrides(cls, base, *methods))
 
 
 def is_changed(cls: type, actions: Mapping[str, Action]) -> bool:

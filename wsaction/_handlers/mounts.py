@@ -18,6 +18,7 @@ from wsaction.routing._urlconf import Endpoint, Include, adopt_all, nest
 from wsaction.throttling import BaseThrottle, Throttles, compile_throttles
 
 if TYPE_CHECKING:
+    from wsaction._events.plan import EventPlan
     from wsaction.handlers import AsyncAPIActionHandler
 
 __all__ = ("MountedHandler", "Plan", "View", "as_prefixes", "check_captures", "mount")
@@ -66,6 +67,7 @@ class MountedHandler:
         self.no_such_action = self._plan(None)
         self._beside: dict[str, Plan] = {}
         self.plans = {route_name: self._plan(action) for route_name, action in self.actions.items()}
+        self.event_plan: EventPlan | None = None  # compiled when the handler first publishes or is subscribed to
 
     def instance(self) -> Any:
         """A new handler with the attributes that it was mounted with."""

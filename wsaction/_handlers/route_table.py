@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wsaction._handlers.action import Action, Binding
 from wsaction._handlers.mounts import MountedHandler, Plan, View, as_prefixes, mount
 from wsaction._protocol.frames import Frame, reply_tail
 from wsaction.exceptions import ActionNotAllowed
 from wsaction.routing import Resolver404, ResolverMatch, Router
+
+if TYPE_CHECKING:
+    from wsaction._events.plan import Access
 
 __all__ = ("MAX_CACHED_ROUTES_OF_A_CONNECTION", "Call", "RouteTable", "Target", "Targets")
 
@@ -48,7 +51,7 @@ class Call:
         return binding
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Target:
     """A resolved route, with the calls that were made to it."""
 
@@ -61,9 +64,10 @@ class Target:
     match: ResolverMatch | None = None  # None too where only its beginning matches, as it may without strict routing
     calls: dict[Any, Call] = field(default_factory=dict)  # of actions that exist, so that there is an end to it
     is_topic: bool = field(init=False)  # whether it may be subscribed to: a matched route, or the root's own
+    access: "Access | None" = None  # who may see its objects, compiled when it is first subscribed to
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "is_topic", self.match is not None or self.canonical == "")
+        self.is_topic = self.match is not None or self.canonical == ""
 
     def call(self, action: str, table: "RouteTable", frame: Frame) -> Call:
         """The call of an action here; of one that does not exist, one that only asks the permissions.

@@ -1,4 +1,4 @@
-"""Event frames, which the server sends without a request. All recipients in a process share one text.
+"""Event frames, which the server sends without a request, as text. `_pubsub.event.Event` holds one in a process.
 
 A layer carries an event as its *body*: the frame without the offset, in UTF-8. A line feed, which compact JSON never
 contains, may separate it from a *private* part that only servers read.
@@ -9,69 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
-from wsaction._protocol.frames import quote, size_of
+from wsaction._protocol.frames import quote
 
 if TYPE_CHECKING:
     from wsaction.layers.base import Position
 
-__all__ = ("Event", "encode_body", "encode_event", "encode_notice", "is_body", "is_event", "reroute", "route_of")
-
-
-class Event:
-    """An event of a topic, in this process.
-
-    ``frame`` is the text for every recipient and ``size`` its bytes; ``offset`` is 0 without history.
-    ``Event(7, b'{"event":"moved","route":"boards/1/","data":3}').frame`` is
-    ``{"event":"moved","route":"boards/1/","data":3,"offset":7}``.
-    """
-
-    __slots__ = ("_frames", "_message", "_route", "excludes", "frame", "offset", "shared", "size", "subject")
-
-    def __init__(self, offset: int, body: bytes) -> None:
-        public, _, private = body.partition(b"\n")
-        self.offset = offset
-        self.size = len(public) + 27
-        self.frame = self.numbered(public.decode())
-        self.excludes: str | None = None  # the subscriber who does not get it
-        self.subject: Any = None  # the object of the event, to check whether a recipient may see it
-        self.shared: Any = None  # what the filter of one recipient has read, for those of the others
-        self._message: Mapping[str, Any] | None = None
-        self._route: str | None = None
-        self._frames: dict[str, str] | None = None  # by other routes of the topic
-        if private:
-            private_data = from_json(private)
-            self.excludes = private_data.get("excludes")
-            self.subject = private_data.get("subject")
-
-    @property
-    def message(self) -> Mapping[str, Any]:
-        """The frame as an object, parsed once for all recipients."""
-        if self._message is None:
-            self._message = from_json(self.frame)
-        return self._message
-
-    def under(self, route: str) -> str:
-        """The frame with another route of the topic, made once for all subscribers of that route."""
-        if self._route is None:
-            self._route = _quoted_route(self.frame) or ""
-        quoted = quote(route)
-        if self._route == quoted:
-            return self.frame
-        if self._frames is None:
-            self._frames = {}
-        text = self._frames.get(route)
-        if text is None:
-            text = self._frames[route] = reroute(self.frame, route, quoted)
-        return text
-
-    def size_under(self, route: str) -> int:
-        """The bytes of the frame with that route."""
-        text = self.under(route)
-        return self.size if text is self.frame else size_of(text)
-
-    def numbered(self, text: str) -> str:
-        """``text``, a frame without an offset, with this event's offset. A filter may send it instead of ``frame``."""
-        return f'{text[:-1]},"offset":{self.offset}}}' if self.offset else text
+__all__ = ("decode_event", "encode_body", "encode_event", "encode_notice", "is_body", "is_event", "route_of")
 
 
 def encode_event(event: str, route: str, data: str) -> str:
@@ -103,27 +46,10 @@ def encode_body(text: str | bytes, excludes: str | None = None, subject: str | b
     return body + b"\n" + private
 
 
-def _quoted_route(text: str) -> str | None:
-    """The route in an event's frame, as JSON.
-
-    A search suffices: in a JSON string every quote has a backslash before it, so the searched text is never inside one.
-    """
-    start = text.find('","route":"') + 10
-    end = text.find('","data":', start) + 1
-    return text[start:end] if start >= 10 and end else None
-
-
-def reroute(text: str, route: str, quoted: str | None = None) -> str:
-    """An event's frame with another route. A text that is not wsaction's frame is returned unchanged.
-
-    ``reroute('{"event":"a","route":"inbox/1/","data":1}', "inbox/")`` is ``{"event":"a","route":"inbox/","data":1}``.
-    """
-    current = _quoted_route(text)
-    quoted = quoted or quote(route)
-    if current is None or current == quoted:
-        return text
-    head, _, rest = text.partition(f'","route":{current},"data":')
-    return f'{head}","route":{quoted},"data":{rest}'
+def decode_event(text: str | bytes) -> Mapping[str, Any]:
+    """An event's frame, or the private part of a body, as an object."""
+    message: Mapping[str, Any] = from_json(text)
+    return message
 
 
 def is_event(text: str) -> bool:

@@ -162,7 +162,7 @@ class Hub:
         self._published += 1
         if self._published % PUBLICATIONS_IN_A_ROW == 0:
             await asyncio.sleep(0)
-        if (known := self._topics.get(topic)) is not None:
+        if (known := self._topics.get(topic)) is not None and known.lane:
             await self._fanout.catch_up(known.lane)
         return position
 

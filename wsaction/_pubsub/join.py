@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from wsaction._protocol.event_frames import Event
+from wsaction._pubsub.event import Event
 from wsaction._pubsub.reconcile import Reconciler
 from wsaction._pubsub.subscription import State, Subscription
 from wsaction._pubsub.topic import Pages, Topic
@@ -63,6 +63,8 @@ class Join:
                 missed, recovered = found, True
         snapshot = await self._snapshot() if self._snapshot is not None and not recovered else None
         await subscription.subscriber.wait_for_space(_size(missed, subscription.route))
+        if subscription.subscriber.is_closed:
+            raise Cancelled("The connection has ended.")
         self._check_left()
         if subscription.state is not State.COLLECTING:
             return False
@@ -70,7 +72,7 @@ class Join:
         return True
 
     def _check_left(self) -> None:
-        if self._subscription.state is State.LEFT or self._subscription.subscriber.is_closed:
+        if self._subscription.state is State.LEFT:
             raise Cancelled("This subscription was ended, or begun again, before it was answered.")
 
     def _answer(self, at: Position, missed: list[Event], recovered: bool | None, snapshot: Any) -> None:

@@ -14,7 +14,8 @@ from enum import Enum, auto
 from typing import Any, Protocol
 
 from wsaction._protocol.close_codes import TRY_AGAIN_LATER
-from wsaction._protocol.event_frames import Event, encode_notice, reroute
+from wsaction._protocol.event_frames import encode_notice
+from wsaction._pubsub.event import Event, reroute
 from wsaction._utils.tasks import Tasks, is_being_cancelled
 from wsaction._utils.timer import Alarm
 from wsaction.layers.base import Position

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 
-from wsaction._protocol.event_frames import Event, encode_notice
+from wsaction._protocol.event_frames import encode_notice
 from wsaction._protocol.scope import is_loaded
+from wsaction._pubsub.event import Event
 from wsaction._pubsub.fanout import Fanout, Lane
 from wsaction._pubsub.subscription import Answers, FilteredSubscription, State, Subscription
 from wsaction.layers.base import History, Page, Position

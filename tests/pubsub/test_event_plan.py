@@ -1,4 +1,4 @@
-"""`wsaction._events.event_types`: what may be published, and as what."""
+"""`wsaction._events.plan`: what may be published, and as what."""
 
 import math
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from wsaction._events.event_types import EventTypes, history
+from wsaction._events.plan import EventTypes, history
 from wsaction.exceptions import ImproperlyConfigured
 from wsaction.layers.base import History
 
