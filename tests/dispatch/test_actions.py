@@ -1,4 +1,4 @@
-"""`wsaction._handlers.action`: which methods are actions, how their parameters are filled, and what they return."""
+"""`wsaction._handlers.action`: how methods become actions, get their parameters and return results."""
 
 import dataclasses
 import datetime as dt
@@ -27,7 +27,7 @@ from wsaction.testing import connect
 
 
 def view_of(function: Callable[..., Any], *patterns: str, **options: Any) -> ActionView:
-    """A consumer whose action ``act`` is ``function``; also at the patterns, those with a "^" as regexes."""
+    """A consumer whose action ``act`` is ``function``, also mounted at ``patterns``; one with a "^" is a regex."""
     act = async_action(name="act", **options)(function)
     handler: Any = type("Handler", (AsyncAPIActionHandler,), {"act": act})
     view = handler.as_aaah()
@@ -38,7 +38,7 @@ def view_of(function: Callable[..., Any], *patterns: str, **options: Any) -> Act
 
 
 def declaration_error(function: Callable[..., Any], **options: Any) -> str:
-    """Why a class with this action cannot be made."""
+    """The error of declaring a class with this action."""
     with pytest.raises(ImproperlyConfigured) as caught:
         type("Cards", (AsyncAPIActionHandler,), {"act": async_action(**options)(function)})
     return str(caught.value)
@@ -48,7 +48,7 @@ def names(cls: type[AsyncAPIActionHandler]) -> list[str]:
     return list(cls.available_actions)
 
 
-# ------------------------------------------------------------------------------------------------- which are actions
+# ------------------------------------------------------------------------------------------------- what is an action
 class Base(AsyncAPIActionHandler):
     @async_action(status=201)
     async def create(self) -> str:
@@ -406,7 +406,7 @@ async def test_action_route_and_request_id_come_from_the_protocol() -> None:
     async def act(self: Any, action: int, route: bytes, request_id: list[int], kwargs: Any = None) -> Any:
         return [action, route, request_id]
 
-    async with talking(view_of(act, "r/<int:pk>/")) as ws:  # their annotations say nothing
+    async with talking(view_of(act, "r/<int:pk>/")) as ws:  # the annotations of protocol parameters are ignored
         assert (await ws.call("act", "r/07/?x=1", request_id="7"))["data"] == ["act", "r/07/?x=1", "7"]
         await ws.send_json({"action": "act"})
         assert (await ws.receive_json())["data"] == ["act", "", None]
@@ -626,10 +626,10 @@ async def test_unnamed_captures_skip_parameters_filled_by_named_ones() -> None:
         routepatterns = [path("<int:pk>/", Handler.as_aaah())]
 
     scope = {"url_route": {"args": ("lobby", "x"), "kwargs": {}}}
-    app = Consumer.as_asgi()  # as an app around it would, with unnamed captures of its own
+    app = Consumer.as_asgi()
 
     async def outer(asgi_scope: Any, receive: Any, send: Any) -> None:
-        await app({**asgi_scope, **scope}, receive, send)
+        await app({**asgi_scope, **scope}, receive, send)  # as an outer app that has unnamed captures
 
     async with connect(outer) as ws:
         assert (await ws.call("act", "7/"))["data"] == [7, "lobby", ["x"]]
@@ -705,7 +705,7 @@ def returning(value: Any, annotation: Any = None) -> ActionView:
         (["x", 201], None, ["x", 201], 200),
         (Pair("x", 201), None, ["x", 201], 200),
         (("x", 201), Any, "x", 201),
-        # announced
+        # with an annotation
         (("x", 201), tuple[str, int], "x", 201),
         ((["1"], 200), tuple[list[int], int], [1], 200),
         ((Card(title="a"), 201), Annotated[tuple[Card, int], "said"], {"title": "a", "tags": []}, 201),
@@ -769,7 +769,7 @@ async def test_mode_none_replies_only_on_failure() -> None:
     class Consumer(AsyncAPIConsumer):
         @async_action(mode="none")
         async def note(self, n: int) -> Any:
-            return object()  # never looked at
+            return object()  # never serialized
 
         @async_action(mode="none")
         def sync_note(self, n: int) -> Any:

@@ -1,4 +1,4 @@
-"""`WSAction`: routing by path, embedding in other apps, and its life on whichever loop."""
+"""`WSAction`: routing by path, embedding in other apps, and its lifespan on any event loop."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ from wsaction.limits import Limits
 from wsaction.routing import include, path, re_path
 from wsaction.testing import HandshakeRefused, WebSocketSession, connect
 
-WAIT = 5.0  # seconds that a test waits at most, for anything
+WAIT = 5.0  # the timeout of a test's waits, in seconds
 
 
 class Where(AsyncAPIActionHandler):
@@ -45,7 +45,7 @@ class Where(AsyncAPIActionHandler):
 
 
 class Show(AsyncAPIConsumer):
-    """Shows what it was given."""
+    """Replies with its captures and parts of its scope."""
 
     routepatterns = [path("items/<int:pk>/", Where.as_aaah())]
 
@@ -76,7 +76,7 @@ class Show(AsyncAPIConsumer):
 
 
 async def ask(app: Any, url: str, action: str, route: str = "", **options: Any) -> Any:
-    """The data of one action's reply, over a connection of its own."""
+    """The data of the reply to one action, on a new connection."""
     async with connect(app, url, **options) as ws:
         reply = await ws.call(action, route)
     assert reply["status"] == 200, reply
@@ -221,8 +221,8 @@ async def test_http_requests_get_a_426_on_every_path() -> None:
     [
         ("", "/rooms/a/", "a"),
         ("/api", "/api/rooms/a/", "a"),
-        ("/api", "/rooms/a/", "a"),  # a proxy took it away
-        ("/roo", "/rooms/a/", "a"),  # no whole segment
+        ("/api", "/rooms/a/", "a"),  # a proxy removed the root path
+        ("/roo", "/rooms/a/", "a"),  # not a whole segment
         ("/rooms/a", "/rooms/a", None),
         ("/rooms/a", "/rooms/a/", None),
     ],
@@ -345,7 +345,7 @@ async def test_starlettes_authentication_and_sessions() -> None:
 
 
 class CountingLifespan:
-    """A lifespan that counts, and may be made to fail or to wait."""
+    """A lifespan that counts its runs; it fails with ``error`` and waits for ``gate``, if they are set."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -455,7 +455,7 @@ def test_a_stopped_loop_does_not_affect_another_loop() -> None:
 
     async def main() -> None:
         assert await ask(app, "/rooms/a/", "state") == {"number": 2}
-        await asyncio.to_thread(end_dropped)  # its life ends as ours goes on
+        await asyncio.to_thread(end_dropped)  # its lifespan ends while the one of this loop goes on
         assert lifespan.events == ["starting", "starting", "ended"]
         assert await ask(app, "/rooms/a/", "state") == {"number": 2}
 
@@ -508,12 +508,12 @@ async def test_a_failing_lifespan_is_a_500_and_is_retried(
 
 
 def lifespans_without_server() -> set[asyncio.Task[None]]:
-    """The lifespans that no server runs, on this loop."""
+    """The tasks of lifespans on this loop that no server runs."""
     return {task for task in lifespans._running if task.get_loop() is asyncio.get_running_loop()}
 
 
 async def end_lifespan(app: WSAction) -> asyncio.Task[None]:
-    """Ends the app's own life as the end of the loop does."""
+    """Ends the lifespan that the app runs without a server, as the end of the loop does."""
     (task,) = lifespans_without_server()
     task.cancel()
     await asyncio.wait({task}, timeout=WAIT)
@@ -553,7 +553,7 @@ async def test_the_lifespan_composes_with_that_of_an_outer_app() -> None:
         async with around.router.lifespan_context(around) as state:
             assert state == {"number": number}
             for _ in range(2):
-                # what a server does with the state of the lifespan
+                # a server copies the state of the lifespan into each scope
                 data = await ask(around, "/sub/rooms/a/", "state", scope={"state": dict(state)})
                 assert data == {"number": number}
         assert lifespan.events == ["starting", "ended"] * number
@@ -605,9 +605,9 @@ async def test_a_lifespan_without_state_runs_on_any_server(scope: dict[str, Any]
 
 
 # ------------------------------------------------------------------------------------------------ origins of two apps
-ORIGINS: dict[str | None, list[str]] = {  # who may connect where
+ORIGINS: dict[str | None, list[str]] = {  # the paths that each origin may connect to
     None: ["/one/", "/two/", "/any/"],
-    "http://127.0.0.1:{port}": ["/one/", "/two/", "/any/", "/browsers/"],  # their own
+    "http://127.0.0.1:{port}": ["/one/", "/two/", "/any/", "/browsers/"],  # same origin
     "https://one.example": ["/one/", "/any/"],
     "https://two.example": ["/two/", "/any/"],
     "https://a.two.example": ["/any/", "/browsers/"],
@@ -620,7 +620,7 @@ ORIGINS: dict[str | None, list[str]] = {  # who may connect where
 
 @pytest.mark.parametrize("origin", ORIGINS)
 async def test_two_apps_never_share_an_origin_policy(serve: Callable[..., Any], origin: str | None) -> None:
-    """Although they serve the same view, in one process, one after the other."""
+    """Both apps serve the same view, in one process."""
     view = Show.as_asgi()
     policies: dict[str, dict[str, Any]] = {
         "/one/": {"allowed_origins": ["https://one.example"]},

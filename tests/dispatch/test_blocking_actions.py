@@ -1,4 +1,4 @@
-"""In debug mode, what blocks the event loop is told of in the log: once, by the action's name."""
+"""In debug mode, the log warns once about each action that blocks the event loop."""
 
 import asyncio
 import time
@@ -15,12 +15,12 @@ from wsaction.routing import path
 from wsaction.testing import connect
 
 pytestmark = pytest.mark.anyio
-LONG = 0.03  # seconds; as set below, three times what is too long
-WAITING = 0.3  # and once and a half; a machine that is busy may stop what blocks nobody for a while
+LONG = 0.03  # seconds: three times the slow_callback_duration that `call_actions` sets
+WAITING = 0.3  # seconds: 1.5 times the limit of the test below, as a busy machine may delay any callback
 
 
 def block() -> None:
-    time.sleep(LONG)  # which is what is to be noticed
+    time.sleep(LONG)  # blocks the event loop on purpose
 
 
 async def slow() -> None:

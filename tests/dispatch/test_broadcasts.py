@@ -1,4 +1,4 @@
-"""`wsaction._dispatch.broadcasts`: answers told to a group, by the names and frames of rest_framework_channels."""
+"""`wsaction._dispatch.broadcasts`: replies broadcast to a group, compatible with rest_framework_channels."""
 
 import asyncio
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ from wsaction.testing import HandshakeRefused, connect
 
 
 class Nobody(BaseAuthentication):
-    """It finds nobody, so that all are as they were."""
+    """Authenticates no connection."""
 
     async def authenticate(self, scope: Any) -> None:
         return None
@@ -49,7 +49,7 @@ class Child(AsyncAPIActionHandler):
 
     @async_action(mode="broadcast", broadcast_type="not.there")
     async def lost(self) -> None:
-        """Nobody takes it."""
+        """No consumer has the method of its broadcast type."""
 
 
 class Root(AsyncAPIConsumer):
@@ -215,7 +215,7 @@ async def test_a_consumer_too_slow_for_broadcasts_is_closed(monkeypatch: pytest.
             await gate.wait()
 
     async with connect(Slow.as_asgi(), "/") as ws:
-        for _ in range(2):  # one is being told, one waits
+        for _ in range(2):  # one broadcast is being delivered, one waits
             assert (await ws.call("typed", "child"))["status"] == 200
         await ws.send_json({"action": "typed", "route": "child"})
         code, reason = await ws.wait_closed()

@@ -1,4 +1,4 @@
-"""`wsaction.consumers`: one instance for a connection, and in it the frame that is under way here."""
+"""`wsaction.consumers`: one instance serves a connection, and each task sees the frame that it runs for."""
 
 import asyncio
 import contextvars
@@ -18,7 +18,7 @@ from wsaction.testing import connect
 
 
 def look(consumer: AsyncAPIConsumer) -> list[Any]:
-    """All that a consumer knows of the frame under way."""
+    """The values that a consumer has of the current frame."""
     return [
         consumer.action,
         consumer.route,
@@ -83,7 +83,7 @@ async def test_a_consumer_served_alone_sets_all_limits() -> None:
         assert (await ws.call("limits_of_the_app"))["data"] == [1, 3]
 
 
-# ------------------------------------------------------------------------------------------------- the connection's
+# ------------------------------------------------------------------------------------------------- of the connection
 async def test_one_instance_serves_one_connection() -> None:
     class Consumer(AsyncAPIConsumer):
         count = 0
@@ -142,7 +142,7 @@ async def test_connection_args_come_before_route_args() -> None:
         assert (await ws.call("act", "7/"))["data"] == [["x"], {"room": 7, "org": 1}]
 
 
-# ------------------------------------------------------------------------------------------------- the frame's
+# ------------------------------------------------------------------------------------------------- of the frame
 async def test_concurrent_frames_each_see_their_own_values() -> None:
     class Handler(AsyncAPIActionHandler):
         @async_action

@@ -1,4 +1,4 @@
-"""`wsaction.dialects.dcrf`, message by message; `tests.slow.test_dcrf_client` has its outside truth."""
+"""`wsaction.dialects.dcrf`, message by message; `tests.slow.test_dcrf_client` runs the npm client against it."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ class Card(BaseModel):
 
 
 class Echo(SubscribeMixin, AsyncAPIActionHandler):
-    """What else a handler may do: streams, pushes, events of its own."""
+    """A handler with a stream, pushes and custom events."""
 
     @async_action
     async def count(self, to: int) -> AsyncIterator[int]:
@@ -77,7 +77,7 @@ async def served(dcrf: DCRF = BY_RULE, limits: Limits | None = None) -> AsyncIte
 
 
 async def ask(ws: WebSocketSession, stream: str, **payload: Any) -> dict[str, Any]:
-    """The payload of the next message after an enveloped one."""
+    """Sends one request in the envelope and returns the payload of the next message."""
     await ws.send_json({"stream": stream, "payload": payload})
     return await receive_payload(ws, stream)
 

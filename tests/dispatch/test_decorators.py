@@ -1,4 +1,4 @@
-"""`wsaction.decorators`: what `async_action` takes, refuses, and leaves of the method."""
+"""`wsaction.decorators`: the options of `async_action`, and what it leaves of the method."""
 
 import inspect
 from functools import partial
@@ -57,7 +57,7 @@ async def test_the_method_stays_an_ordinary_method() -> None:
 
         @async_action(summary="Given instead.")
         async def summarized(self) -> None:
-            """The docstring's."""
+            """Not this docstring."""
 
     assert await Handler().double(4) == 8
     assert Handler().half(8) == 4

@@ -1,4 +1,4 @@
-"""`wsaction.dialects.base`: which dialect is spoken, and what a dialect of one's own takes."""
+"""`wsaction.dialects.base`: how a connection chooses its dialect, and a custom dialect."""
 
 import json
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from wsaction.testing import ConnectionClosed, connect
 
 
 class JSONRPC:
-    """JSON-RPC 2.0, as far as these tests go: a dialect is some thirty lines."""
+    """The part of JSON-RPC 2.0 that these tests need."""
 
     subprotocol = "jsonrpc"
 
     def converse(self) -> "JSONRPC":
-        return self  # it has nothing to remember
+        return self  # it keeps no state for a connection
 
     def read(self, text: str | None, limits: Limits) -> Frame:
         request, error = read_object(text, limits)
@@ -44,10 +44,10 @@ class JSONRPC:
         yield Worded(json.dumps({"jsonrpc": "2.0", "method": event["event"], "params": event["data"]}))
 
     def subscribed(self, route: str, frame: Frame, most: int) -> None:
-        """Its events have no id."""
+        """Nothing to do: its events have no id."""
 
     def unsubscribed(self, route: str) -> None:
-        """Nor is anything kept of them."""
+        """Nothing to do: it keeps no subscriptions."""
 
 
 class Speaking(SubscribeMixin, AsyncAPIConsumer):
