@@ -1,4 +1,4 @@
-"""`wsaction.dependencies`: what is made for an action before it runs, and finished after it."""
+"""`wsaction.dependencies`: values that are prepared before an action runs, and closed after it."""
 
 import asyncio
 import contextlib
@@ -32,11 +32,11 @@ from wsaction.permissions import IsAuthenticated
 from wsaction.routing import path, re_path
 from wsaction.testing import connect
 
-WAIT = 5.0  # seconds that a thread waits for what the test does
+WAIT = 5.0  # the timeout of a thread's waits, in seconds
 
 
 def view_of(function: Callable[..., Any], *patterns: str, **options: Any) -> ActionView:
-    """A consumer whose action ``act`` is ``function``; also at the patterns, those with a "^" as regexes."""
+    """A consumer whose action ``act`` is ``function``, also mounted at ``patterns``; one with a "^" is a regex."""
     act = async_action(name="act", **options)(function)
     handler: Any = type("Handler", (AsyncAPIActionHandler,), {"act": act})
     view = handler.as_aaah()
@@ -47,7 +47,7 @@ def view_of(function: Callable[..., Any], *patterns: str, **options: Any) -> Act
 
 
 async def act(function: Callable[..., Any], **parameters: Any) -> Any:
-    """What the action answers to one frame; it must not be an error."""
+    """The data of the action's reply to one frame; the reply must not be an error."""
     reply = await ask(view_of(function), "act", **parameters)
     assert reply["errors"] == []
     return reply["data"]
@@ -58,14 +58,14 @@ async def parameter_errors(function: Callable[..., Any], **parameters: Any) -> l
 
 
 def declaration_error(function: Callable[..., Any]) -> str:
-    """Why a class with this action cannot be made."""
+    """The error of declaring a class with this action."""
     with pytest.raises(ImproperlyConfigured) as caught:
         type("Cards", (AsyncAPIActionHandler,), {"act": async_action(function)})
     return str(caught.value)
 
 
 class Log:
-    """What happened, in order."""
+    """Collects what happened, in order."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -75,7 +75,7 @@ class Log:
         return line
 
     def resource(self, name: str, *needs: Callable[..., Any]) -> Callable[..., Any]:
-        """An async generator that lends ``name`` and notes how it ended."""
+        """A dependency that yields ``name``; it notes when it opens, which exception it sees, and when it closes."""
 
         async def generator(below: Any = None) -> AsyncIterator[str]:
             self.note(f"open {name}")
@@ -93,7 +93,7 @@ class Log:
         return generator
 
 
-# ------------------------------------------------------------------------------------------------- what may be one
+# ------------------------------------------------------------------------------------------------- callables
 async def by_coroutine() -> str:
     await asyncio.sleep(0)
     return "coroutine"
@@ -369,14 +369,14 @@ async def test_functions_run_within_max_threads() -> None:
         calls = [asyncio.create_task(ws.call("act")) for _ in range(5)]
         for _ in range(2):
             await asyncio.wait_for(started.get(), WAIT)
-        for _ in range(20):  # time enough for a thread that should not be
+        for _ in range(20):  # enough time for a third thread to begin, if there were one
             await asyncio.to_thread(int)
         assert started.empty()
         gate.set()
         assert [(await call)["status"] for call in calls] == [200] * 5
 
 
-# ------------------------------------------------------------------------------------------------- what it may ask for
+# ------------------------------------------------------------------------------------------------- parameters
 class User:
     is_authenticated = True
     pk = id = 7
@@ -518,7 +518,7 @@ def test_inputs_lists_what_clients_send_for_an_action() -> None:
     assert [one.required for one in inputs] == [True, True, False, True]
 
 
-# ------------------------------------------------------------------------------------------------- nested, and once
+# ------------------------------------------------------------------------------------------------- nesting and caching
 async def test_a_dependency_runs_once_for_each_action_call() -> None:
     made: list[int] = []
 
@@ -623,7 +623,7 @@ async def test_a_bug_in_a_dependency_is_a_logged_500(caplog: Any) -> None:
     assert "ZeroDivisionError" in caplog.text
 
 
-# ------------------------------------------------------------------------------------------------- finished
+# ------------------------------------------------------------------------------------------------- after yield
 async def test_generators_finish_in_reverse_order_before_the_reply() -> None:
     log = Log()
 
@@ -818,7 +818,7 @@ async def test_context_set_by_an_async_generator_stays_in_its_action() -> None:
 
 
 async def test_one_thread_is_enough_for_generators_sharing_a_pool() -> None:
-    """What gives back needs no slot: who holds one may wait for just that."""
+    """Closing a dependency needs no thread slot: the call that holds the slot may wait for the closing."""
     pool = threading.Semaphore(1)
 
     def connection() -> Iterator[None]:
@@ -873,9 +873,9 @@ async def test_a_cancelled_stream_closes_dependencies_before_replying() -> None:
         assert log.lines == ["open session", "stream closed", "session sees CancelledError", "close session"]
 
 
-# ------------------------------------------------------------------------------------------------- cancelled
+# ------------------------------------------------------------------------------------------------- cancellation
 class Waiting(AsyncAPIConsumer):
-    """Actions that wait at various places; the test says when they go on."""
+    """Each action waits at the place that its name says, until the test lets it go on."""
 
     async def connect(self) -> None:
         self.log, self.started = Log(), asyncio.Event()
@@ -975,7 +975,7 @@ class Waiting(AsyncAPIConsumer):
 
 @contextlib.asynccontextmanager
 async def waiting_in(action: str) -> AsyncIterator[tuple[Any, Waiting]]:
-    """A connection with this action under way, request_id 1, which waits where its name says."""
+    """A connection whose call of ``action`` (request_id 1) has reached the place where it waits."""
     consumers: list[Waiting] = []
 
     class Met(Waiting):
@@ -1101,14 +1101,14 @@ async def test_random_cancellations_close_everything_opened(seed: int) -> None:
         assert len(set(answered)) == 30
         ws.drop()
 
-    def all_is_closed() -> bool:  # at once, or once the threads that were abandoned have ended
+    def all_is_closed() -> bool:  # at once, or when the abandoned threads have ended
         with counted:
             return counted.wait_for(lambda: count["opened"] == count["closed"] > 0, WAIT)
 
     assert await asyncio.to_thread(all_is_closed)
 
 
-# ------------------------------------------------------------------------------------------------- where
+# ------------------------------------------------------------------------------------------------- nested handlers
 async def test_nested_handlers_and_consumers_have_dependencies() -> None:
     async def whose(handler: Any, board: int = 0, card: int = 0) -> list[Any]:
         return [type(handler).__name__, board, card]
@@ -1276,7 +1276,7 @@ async def test_an_override_that_depends_on_itself_is_a_500(caplog: Any) -> None:
     assert "Consumer.act → again → again depends on itself" in caplog.text
 
 
-# ------------------------------------------------------------------------------------------------- refused
+# ------------------------------------------------------------------------------------------------- misuse
 def test_depends_requires_a_callable() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"takes the function itself, as in Depends\(get_session\), not 7"):
         Depends(7)  # type: ignore[arg-type]
@@ -1456,7 +1456,7 @@ def test_context_manager_functions_are_refused() -> None:
 
 def test_a_recursive_type_alias_is_searched_once() -> None:
     class Json:
-        """As Python 3.12 makes of ``type Json = dict[str, Json]``."""
+        """Like Python 3.12's ``type Json = dict[str, Json]``."""
 
     Json.__value__ = dict[str, Json]  # type: ignore[attr-defined]
     parameter = inspect.Parameter("tree", inspect.Parameter.KEYWORD_ONLY)

@@ -1,5 +1,4 @@
-"""`wsaction._dispatch.session`: which handler a route leads to, what is kept of that, and one reply for whatever
-happens."""
+"""`wsaction._dispatch.session`: routes to handlers, the route cache, and one reply to each frame."""
 
 import asyncio
 import json
@@ -81,7 +80,7 @@ async def test_the_first_matching_pattern_wins() -> None:
     assert (await ask(view, "where", "boards/"))["data"] == ["first", {"x": "boards"}, {}]
 
 
-# ------------------------------------------------------------------------------------------------- what is not there
+# ------------------------------------------------------------------------------------------------- unknown routes
 async def test_an_unmatched_route_is_a_404_after_the_roots_permissions() -> None:
     reply = await ask(consumer_of(*BOARDS), "where", "lost/", request_id=1)
     assert reply == {
@@ -144,7 +143,7 @@ async def test_without_strict_routing_the_root_takes_every_route() -> None:
     assert view.table.nearest("boards/?x") == "no route 'boards/?x'"
 
 
-# ------------------------------------------------------------------------------------------------- what is kept
+# ------------------------------------------------------------------------------------------------- the route cache
 def cached_routes(targets: Targets) -> list[str]:
     return list(targets._kept)
 
@@ -196,7 +195,7 @@ async def test_route_captures_win_over_connection_captures() -> None:
 
 
 class Counting:
-    """A converter whose values differ from time to time."""
+    """A converter that returns a new value for the same text."""
 
     regex = "n"
     count = 0
@@ -219,9 +218,9 @@ async def test_values_of_an_impure_converter_are_not_cached() -> None:
     assert values == [values[0], values[0] + 1, values[0] + 2]
 
 
-# ------------------------------------------------------------------------------------------------- one reply each
+# ------------------------------------------------------------------------------------------------- failures
 class Failing(AsyncAPIConsumer):
-    """Its actions end in every way that one can."""
+    """Its actions fail in every way that an action can."""
 
     @async_action
     async def ping(self) -> str:
@@ -318,7 +317,7 @@ class Failing(AsyncAPIConsumer):
 
 
 class NoError(APIError):
-    """Does not call what makes it one."""
+    """An `APIError` that does not call ``super().__init__()``."""
 
     def __init__(self) -> None:
         pass
@@ -429,7 +428,7 @@ async def test_an_error_over_max_outbox_bytes_is_replaced() -> None:
 
 
 class Exploding:
-    """A converter that raises what none should."""
+    """A converter that raises an unexpected exception."""
 
     regex = "[a-z]"
 
@@ -460,7 +459,7 @@ def test_keyboard_interrupt_and_system_exit_are_not_swallowed(how: type[BaseExce
             raise how
 
     with asyncio.Runner() as runner:
-        # that nobody retrieved it from its task would be logged whenever that is collected, in any other test
+        # Nothing retrieves the exception of the task; asyncio would log that in another test, as it collects the task
         runner.get_loop().set_exception_handler(lambda loop, context: None)
         with pytest.raises(how):
             runner.run(ask(Consumer.as_asgi(), "leave"))
@@ -469,7 +468,7 @@ def test_keyboard_interrupt_and_system_exit_are_not_swallowed(how: type[BaseExce
 @pytest.mark.parametrize("status", [200, 202])
 @pytest.mark.parametrize("request_id", [None, 7, "seven", 'é"\\\n😀'])
 async def test_the_inline_reply_equals_encode_reply(request_id: Any, status: int) -> None:
-    """`Session.run` has a copy of it, for speed."""
+    """`Session.run` has an inline copy of `encode_reply`, for speed."""
 
     class Boards(AsyncAPIActionHandler):
         @async_action

@@ -1,4 +1,4 @@
-"""`wsaction.exceptions`: the catalogue of what reaches the wire, and what of a bug does."""
+"""`wsaction.exceptions`: the catalogue of errors, validation errors, and what a reply says about a bug."""
 
 import json
 import logging
@@ -67,7 +67,7 @@ TREE = [
 
 
 def items_of(error: APIError) -> list[dict[str, Any]]:
-    """The ``errors`` of the reply that says this error, as a client reads them."""
+    """The ``errors`` of the reply for this error, as a client reads them."""
     reply = json.loads(encode_error(new_frame({}, "a", "", None), error))
     assert (reply["data"], reply["status"]) == (None, error.status)
     items: list[dict[str, Any]] = reply["errors"]
@@ -106,7 +106,7 @@ def test_improperly_configured_is_not_an_api_error() -> None:
     assert not issubclass(ImproperlyConfigured, APIError)
 
 
-# ------------------------------------------------------------------------------------------------- the items
+# ------------------------------------------------------------------------------------------------- error items
 @pytest.mark.parametrize(
     ("error", "item"),
     [
@@ -251,7 +251,7 @@ def test_only_the_first_hundred_errors_are_listed() -> None:
 
 
 def test_thousands_of_errors_are_only_counted() -> None:
-    """pydantic lists all or none, and whoever sends 64 KiB of wrong items would keep all others waiting for that."""
+    """pydantic lists all errors or none. To list those of a 64 KiB frame would block the other connections."""
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(list[str]).validate_python([1] * 32_000)
     took = []

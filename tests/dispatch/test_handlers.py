@@ -1,4 +1,4 @@
-"""`wsaction.handlers`: mounting a handler, what it sees of its frame, and what it may decide."""
+"""`wsaction.handlers`: mounting a handler, the values of its frame, and its permissions."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -168,7 +168,7 @@ def test_the_error_for_a_handler_without_actions_says_so() -> None:
         Empty.as_aaah(actions=("list",))
 
 
-# ------------------------------------------------------------------------------------------------- in a frame
+# ------------------------------------------------------------------------------------------------- values of the frame
 async def test_a_handler_has_the_values_of_its_frame() -> None:
     seen: list[Any] = []
 
@@ -257,7 +257,7 @@ class Alone(AsyncAPIActionHandler):
 
 async def test_a_handler_may_be_served_alone_with_its_routes() -> None:
     async with connect(Alone.as_aaah()) as ws:
-        for _ in range(2):  # an instance for each frame, the root's own for the connection
+        for _ in range(2):  # each frame has a new instance; the connection has one of its own
             assert (await ws.call("add"))["data"] == [1, 10, False, ""]
         assert (await ws.call("list", "cards/"))["data"] == 7
         reply = await ws.call("list", "x/")

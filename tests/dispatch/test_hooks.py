@@ -1,4 +1,4 @@
-"""`wsaction.hooks`: what an app tells those who count and measure."""
+"""`wsaction.hooks`: calls for logs and metrics."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from wsaction.testing import ConnectionClosed, HandshakeRefused, connect
 
 
 class Recorder(Hooks):
-    """Notes all that it is told."""
+    """Records connections, actions and limits."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -221,7 +221,7 @@ def test_an_async_hook_is_refused() -> None:
 
 
 class Words(BaseAuthentication):
-    """Knows one word."""
+    """Accepts one password."""
 
     first_frame = True
 

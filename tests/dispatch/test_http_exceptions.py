@@ -1,4 +1,4 @@
-"""Exceptions of Starlette and FastAPI: each is answered with its own status and detail, wherever it is raised."""
+"""Exceptions of Starlette and FastAPI: the reply has their status and detail, wherever they are raised."""
 
 from typing import Annotated, Any
 
@@ -57,7 +57,7 @@ async def test_an_http_exception_is_replied_with_status_and_detail(
 ) -> None:
     reply = await ask(Root.as_asgi(), action)
     assert (reply["status"], reply["errors"]) == (404, [{"type": "not_found", "msg": "There is no such card."}])
-    assert caplog.records == []  # it is no bug
+    assert caplog.records == []  # it is not a bug
 
 
 class Refusing(AsyncAPIConsumer):
@@ -135,7 +135,7 @@ def test_a_status_that_is_not_an_error_is_a_500(status: int, caplog: pytest.LogC
 
 
 def test_another_class_named_http_exception_is_a_500(caplog: pytest.LogCaptureFixture) -> None:
-    class HTTPException(Exception):  # of an HTTP client, whose server answered 404: that is no answer of ours
+    class HTTPException(Exception):  # an HTTP client's, whose server replied 404: not for our client
         status_code, detail = 404, "no such user"
 
     assert to_api_error(HTTPException(), what="find", debug=False).status == 500

@@ -1,4 +1,4 @@
-"""Action middleware and handlers of exceptions."""
+"""Action middleware and exception handlers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -58,7 +58,7 @@ def app(*middleware: Any, **options: Any) -> WSAction:
 
 
 class Noting:
-    """Middleware that notes when it is passed."""
+    """Middleware that notes when a call enters and leaves it."""
 
     def __init__(self, name: str, notes: list[str]) -> None:
         self.name, self.notes = name, notes

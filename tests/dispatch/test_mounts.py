@@ -1,4 +1,4 @@
-"""`wsaction._handlers.mounts`: handlers at their places, nested to any depth, and who is asked there."""
+"""`wsaction._handlers.mounts`: nested handlers, and the permissions that apply to them."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from wsaction.routing import include, path, re_path
 
 
 class Where(AsyncAPIActionHandler):
-    """Tells where it is."""
+    """Replies with the name and captures of the handler that was reached."""
 
     name = ""
 
@@ -176,9 +176,9 @@ async def test_one_view_may_be_mounted_in_many_places() -> None:
     )
 
 
-# ------------------------------------------------------------------------------------------------- who is asked
+# ------------------------------------------------------------------------------------------------- permissions
 class Asked(BasePermission):
-    """Says who asked it, and yes unless the frame's ``no`` names it."""
+    """Logs the handler that asked it; refuses if the frame's ``no`` is its name."""
 
     log: list[Any] = []
 
@@ -310,7 +310,7 @@ async def test_without_strict_routing_prefixes_match_then_the_root() -> None:
     ) == [
         ["Board", {"pk": 7}, []],
         ["Board", {"pk": 7}, []],
-        ["cards", {"pk": 7}, []],  # all of a route goes before the beginning of one
+        ["cards", {"pk": 7}, []],  # a full match wins over a prefix
         ["Board", {"pk": 7}, []],
         ["regex", {}, []],
         ["Consumer", {}, []],
