@@ -1,4 +1,4 @@
-"""`wsaction._utils.misspellings`, and every policy that a mistake could switch off: refused, with what was meant."""
+"""`wsaction._utils.misspellings`: mistakes that would switch off a policy are refused, with a suggestion."""
 
 import asyncio
 import functools
@@ -36,12 +36,12 @@ pytestmark = pytest.mark.anyio
 
 def method_with(*names: str) -> Any:
     """A method with these parameters."""
-    return eval(f"lambda self, {', '.join(names)}: None")  # of names written below
+    return eval(f"lambda self, {', '.join(names)}: None")  # the names are constants of this module
 
 
 ASKED = method_with("scope", "handler", "action")
 MISSPELT: list[tuple[type, str, Any, str]] = [
-    # base, what was written, its value, what was meant
+    # base, misspelt name, its value, expected text of the suggestion (None: the name is accepted)
     (BasePermission, "has_permision", ASKED, "has_permission"),
     (BasePermission, "has_permissions", ASKED, "has_permission"),
     (BasePermission, "hasPermission", ASKED, "has_permission"),
@@ -102,7 +102,7 @@ def test_a_misspelt_attribute_is_refused_with_a_suggestion(
     if base not in (Hooks, BasePermission):
         mixin = type("Mistaken", (), {name: value})
         with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} "):
-            type("Mixed", (mixin, *bases), {})  # and in a class that is none of ours
+            type("Mixed", (mixin, *bases), {})  # also in a mixin that derives from no class of ours
 
 
 def test_ordinary_attribute_names_are_accepted() -> None:
@@ -146,7 +146,7 @@ def test_ordinary_attribute_names_are_accepted() -> None:
         def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
             return self.has_permissions(scope, handler, action)
 
-        def has_permissions(self, scope: Any, handler: Any, action: str) -> bool:  # beside what it helps
+        def has_permissions(self, scope: Any, handler: Any, action: str) -> bool:  # a helper beside has_permission
             return self.has_permission_for(scope["user"])
 
         def has_permission_for(self, user: Any) -> bool:
@@ -159,7 +159,7 @@ def test_ordinary_attribute_names_are_accepted() -> None:
     WSAction([path("ws/", Root.as_asgi())])
 
 
-# ------------------------------------------------------------------------------------------------ the wrong place
+# ------------------------------------------------------------------------------------------------ wrong places
 APP_SETTINGS = ["authentication_classes", "allowed_origins", "require_origin", "accept_refused", "exception_handlers"]
 
 
@@ -209,7 +209,7 @@ def test_guards_that_belong_elsewhere_are_refused_on_a_handler(base: type, name:
     [
         ("has_permission", method_with("permission")),
         ("on_connect", lambda self: None),
-        ("receive_json", method_with("event")),  # of a broadcast
+        ("receive_json", method_with("event")),  # the handler of a broadcast
         ("dispatch", async_action(method_with("request"))),
         ("dependencies", ["a task"]),
         ("guards", ["a person"]),
@@ -227,7 +227,7 @@ def test_class_attributes_without_effect_on_an_app_are_refused(name: str) -> Non
     type("Own", (WSAction,), {"debug": property(lambda self: True), "own": 1})
 
 
-# ------------------------------------------------------------------------------------------------ who answers nothing
+# ------------------------------------------------------------------------------------------------ missing methods
 async def act(self: Any) -> None: ...
 
 
@@ -275,7 +275,7 @@ def test_a_can_connect_permission_is_refused_where_unused() -> None:
 
 
 class NoWait(BaseThrottle):
-    """It says nothing."""
+    """It defines no method."""
 
 
 class NoKey(SimpleRateThrottle):
@@ -308,7 +308,7 @@ def test_a_throttle_with_allow_request_is_refused() -> None:
 async def test_a_throttle_that_returns_a_bool_raises() -> None:
     class Allows(BaseThrottle):
         def wait(self, scope: Any, handler: Any, action: str) -> Any:
-            return False  # "not allowed", where it was meant for an `allow_request`
+            return False  # the "not allowed" of an `allow_request`
 
     with pytest.raises(TypeError, match=r"Allows\.wait returned False; return the seconds"):
         await check_throttles(compile_throttles((Allows,), owner="H"), {}, None, "act")
@@ -316,7 +316,7 @@ async def test_a_throttle_that_returns_a_bool_raises() -> None:
 
 def test_an_authentication_without_methods_is_refused() -> None:
     class Tokens(BaseAuthentication):
-        def verify(self, token: str) -> Any: ...  # which a BearerAuthentication would be asked
+        def verify(self, token: str) -> Any: ...  # only a BearerAuthentication has it
 
     with pytest.raises(ImproperlyConfigured, match="expected Tokens to define authenticate, authenticate_data or both"):
         WSAction([], authentication_classes=[Tokens])
@@ -347,7 +347,7 @@ def test_invalid_permission_classes_are_refused_everywhere(value: Any) -> None:
         type("Mistaken", (AsyncAPIConsumer,), {"permission_classes": value}).as_asgi()  # type: ignore[attr-defined]
     with pytest.raises(ImproperlyConfigured, match="permission_classes"):
         AsyncAPIConsumer.as_asgi(permission_classes=value)
-    if value is not None:  # which says: as the handler
+    if value is not None:  # None means: those of the handler
         acting = async_action(permission_classes=value)(act)
         with pytest.raises(ImproperlyConfigured, match="permission_classes"):
             type("Acting", (AsyncAPIConsumer,), {"act": acting}).as_asgi()  # type: ignore[attr-defined]
@@ -446,7 +446,7 @@ class Quick(BasePermission):
 
 
 class Later:
-    """An answer that has to be awaited."""
+    """An awaitable answer that is not a coroutine."""
 
     def __init__(self, answer: bool) -> None:
         self.answer = answer
@@ -568,7 +568,7 @@ async def test_a_connect_that_returns_false_refuses_with_a_500() -> None:
 
 
 class Guard:
-    """A mixin of the application's."""
+    """A mixin of the application."""
 
     permission_classes = (IsAuthenticated,)
 
@@ -583,7 +583,7 @@ def test_a_guard_hidden_by_the_order_of_bases_is_refused(base: Any) -> None:
     made: Any = type("Guarded", (Guard, base), {})
     assert made.permission_classes == Guard.permission_classes
     own: Any = type("Own", (base, Guard), {name: vars(Guard)[name] for name in vars(Guard) if name[0] != "_"})
-    assert own.permission_classes == Guard.permission_classes  # a class that has its own says what is meant
+    assert own.permission_classes == Guard.permission_classes  # a value of its own is no mistake
 
     class Mine(AsyncAPIActionHandler):
         permission_classes = (AllowAny,)
@@ -655,8 +655,8 @@ async def test_false_from_a_check_hook_is_a_500(hook: str) -> None:
         ("udpate", "update"),
         ("partial-update", "partial_update"),
         ("delete", "destroy"),
-        ("archive_all", "archive"),  # what its method is called
-        ("store", "archive"),  # what its route calls it
+        ("archive_all", "archive"),  # the name of its method
+        ("store", "archive"),  # its name at this mount
     ],
 )
 def test_an_unknown_name_in_check_actions_is_refused(name: str, meant: str) -> None:
@@ -673,7 +673,7 @@ def test_an_unknown_name_in_check_actions_is_refused(name: str, meant: str) -> N
 
     with pytest.raises(ImproperlyConfigured, match=f"Guard.check_actions: '{name}' is no action.* mean '{meant}'"):
         mounted("update", name)
-    assert mounted("update", "archive", "publish")  # the last is another handler's that shares the permission
+    assert mounted("update", "archive", "publish")  # "publish" may be an action of another handler
 
 
 async def refuse(self: Any, *args: Any) -> None:

@@ -1,4 +1,4 @@
-"""`wsaction.permissions` (and the algebra under it): tables, and the algebra against Python's own logic."""
+"""`wsaction.permissions`: built-in permissions, and expressions compared with Python's own logic."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class IsAdmin(BasePermission):
 
 
 class Suspending:
-    """An awaitable that does suspend once, so that whoever awaits it is resumed."""
+    """An awaitable that suspends once, so that its caller must be resumed."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
@@ -63,7 +63,7 @@ class Suspending:
 
 
 def settled(verdict: Any) -> Refusal | None:
-    """The verdict of an awaitable, driven by hand (no loop: the Hypothesis tests ask thousands)."""
+    """The verdict of an awaitable, driven without an event loop, as the Hypothesis tests ask thousands."""
     if verdict is None or isinstance(verdict, Refusal):
         return verdict
     steps = verdict.__await__()
@@ -79,18 +79,18 @@ def compiled(*classes: Any) -> Permissions:
 
 
 def stages(permissions: Permissions, scope: Any, obj: Any = None, action: str = "retrieve") -> tuple[bool, bool, bool]:
-    """Who gets through: the connection, the action, and (having been allowed that) the object."""
+    """Whether the connection, the action, and (if the action is allowed) the object are allowed."""
     connect = settled(permissions.connect_refusal(scope, None)) is None
     act = settled(permissions.action_refusal(scope, None, action)) is None
     return connect, act, act and settled(permissions.object_refusal(scope, None, action, obj)) is None
 
 
-# -- the algebra ------------------------------------------------------------------------------------------------------
+# -- expressions compared with logic ----------------------------------------------------------------------------------
 
 
 @dataclass
 class Leaf:
-    """One permission of a random expression: what it answers to the questions it has a say in, and its form."""
+    """One permission of a random expression: its answers by method, and its form (class, instance or callable)."""
 
     answers: dict[str, bool]
     form: str
@@ -109,7 +109,7 @@ class Leaf:
 
         def sync(*args: Any) -> Any:
             self.log.append(self)
-            return "yes" if answer else None  # answers count by truthiness
+            return "yes" if answer else None  # any true or false value is an answer
 
         async def coroutine(*args: Any) -> Any:
             self.log.append(self)
@@ -118,14 +118,14 @@ class Leaf:
         return coroutine if name in self.is_async else sync
 
     def value(self, *names: str) -> bool | None:
-        """Kleene: None where it has no say."""
+        """The answer in Kleene's logic: None if it has none of the methods."""
         values = [self.answers[name] for name in names if name in self.answers]
         return all(values) if values else None
 
 
 def leaves(every_question: bool = False) -> st.SearchStrategy[Leaf]:
     booleans = dict.fromkeys(QUESTIONS, st.booleans())
-    some = st.fixed_dictionaries({}, optional=booleans).filter(bool)  # one that answers none is refused
+    some = st.fixed_dictionaries({}, optional=booleans).filter(bool)  # a permission without methods is refused
     classes = st.fixed_dictionaries(booleans) if every_question else some
     asynchronous = st.frozensets(st.sampled_from(QUESTIONS))
     kinds = st.builds(Leaf, classes, st.sampled_from(["class", "instance"]), asynchronous)
@@ -145,7 +145,7 @@ def expressions(leaf: st.SearchStrategy[Leaf]) -> st.SearchStrategy[Any]:
 
 
 def built(tree: Any) -> Any:
-    """The expression; a callable has no operators of its own, so that of two callables one is first made a class."""
+    """The expression. Callables have no operators, so if no operand has one, the first is wrapped."""
     if isinstance(tree, Leaf):
         return tree.build()
     operator, *parts = tree
@@ -165,7 +165,7 @@ def leaves_of(tree: Any) -> Iterator[Leaf]:
 
 
 def kleene(tree: Any, *names: str) -> bool | None:
-    """The textbook's tables: not None is None; False wins an "and", True an "or", else None does."""
+    """Kleene's tables: not None is None; False decides an "and", True an "or", and otherwise None does."""
     if isinstance(tree, Leaf):
         return tree.value(*names)
     values = [kleene(part, *names) for part in tree[1:]]
@@ -176,7 +176,7 @@ def kleene(tree: Any, *names: str) -> bool | None:
 
 
 def python(tree: Any, *names: str) -> bool:
-    """Python's own logic, written out and evaluated."""
+    """The tree as a Python expression, evaluated."""
     known = list(leaves_of(tree))
     keywords_of = {"&": "and", "|": "or"}
 
@@ -306,7 +306,7 @@ def test_long_chains_and_many_negations() -> None:
     assert stages(compiled(functools.reduce(lambda a, b: a | b, [IsAdmin] * 2_000)), {"user": STRANGER})[1] is False
 
 
-# -- compiled: what is asked, and what it costs -----------------------------------------------------------------------
+# -- compiled permissions ---------------------------------------------------------------------------------------------
 
 
 def test_questions_without_methods_are_never_asked() -> None:
@@ -490,7 +490,7 @@ class TooFew(BasePermission):
 
 class Unrelated:
     def __init__(self, *args: Any) -> None:
-        """Called as a plain callable, it would always be true."""
+        """A class that, called as a permission, would always be true."""
 
 
 @pytest.mark.parametrize(
@@ -528,7 +528,7 @@ def test_misuse_is_refused_with_expectation_value_and_cure(classes: Any, message
 
 
 def keywords(parameters: dict[str, Any], captures: dict[str, Any]) -> dict[str, Any]:
-    """What a frame with these keys on a route with these captures offers to permissions."""
+    """The keyword arguments for permissions, from a frame's parameters and its route's captures."""
     frame = new_frame(parameters, "list", "", None)
     frame.call = SimpleNamespace(name="list", args=(), captures=captures, query="")
     return frame.keywords()
@@ -542,7 +542,7 @@ def test_captures_win_and_reserved_names_are_left_out() -> None:
 
 
 def given_to(permission: Any, kwargs: dict[str, Any]) -> Any:
-    """What a permission that stores its keyword arguments in ``received`` was given."""
+    """The arguments that a permission stored in ``received``."""
     received.clear()
     assert settled(compiled(permission).action_refusal({}, "handler", "list", lambda: kwargs)) is None
     return dict(received)
@@ -750,7 +750,7 @@ def test_is_owner_uses_the_user_id_of_the_app() -> None:
         (ById, user(id=7), SimpleNamespace(owner_id=8), "retrieve", False),
         (ById, user(pk=None), SimpleNamespace(owner_id=None), "retrieve", False),
         (ById, user(pk=None, identity="ada"), SimpleNamespace(owner_id="ada"), "retrieve", False),  # not saved yet
-        (ById, SimpleNamespace(pk=7), SimpleNamespace(owner_id=7), "retrieve", False),  # does not say that they are
+        (ById, SimpleNamespace(pk=7), SimpleNamespace(owner_id=7), "retrieve", False),  # has no is_authenticated
         (ById, user(is_authenticated=False, pk=7), SimpleNamespace(owner_id=7), "retrieve", False),
         (ForUpdates, ADA, SimpleNamespace(user=None), "retrieve", True),
         (ForUpdates, ADA, SimpleNamespace(user=None), "update", False),
@@ -791,11 +791,11 @@ def test_methods_called_by_hand(permission: BasePermission, expected: bool) -> N
     assert permission.has_object_permission({}, None, "list", None) is expected
 
 
-# ------------------------------------------------------------------------------------------------- forgotten
+# ------------------------------------------------------------------------------------------------- missing returns
 def test_none_from_a_permission_refuses_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     class Forgetful(BasePermission):
         def has_permission(self, scope: Any, handler: Any, action: str) -> Any:
-            """As where the ``return`` was forgotten."""
+            """The ``return`` was forgotten."""
 
         async def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> Any:
             """The same, awaited."""

@@ -1,4 +1,4 @@
-"""Streams, ``$cancel`` and ``$ping``: one final reply for each request, under every interleaving."""
+"""Streams, ``$cancel`` and ``$ping``: each request has one final reply, in any interleaving."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ WAIT = 5.0
 
 
 class Work(AsyncAPIActionHandler):
-    """One lane: what waits here waits in order."""
+    """Calls of one route run in order."""
 
     @async_action
     async def wait(self) -> str:
@@ -146,7 +146,7 @@ async def test_a_client_that_does_not_read_pauses_the_generator() -> None:
         ws.pause_reading()
         for number in range(3):
             await ws.send_json({"action": "endless", "request_id": number})
-        for number in range(10):  # these are answered into the outbox
+        for number in range(10):  # their replies wait in the outbox
             await ws.send_json({"action": "state", "request_id": f"t{number}"})
         ws.resume_reading()
         seen = set()
@@ -171,7 +171,7 @@ async def test_a_stream_cancelled_while_it_waits_frees_its_turn() -> None:
             reply = await ws.receive_json()
             (partial if reply["status"] == 206 else final).add(reply["request_id"])
             if final == {1, 2, "c", "d"} and reply["status"] != 206:
-                partial.clear()  # what comes from here on shows that the others go on
+                partial.clear()  # later items show that the other streams go on
 
 
 async def test_a_disconnect_runs_the_finally_blocks() -> None:
@@ -194,13 +194,13 @@ async def test_cancelling_running_and_waiting_calls() -> None:
         await ws.send_json({"action": "wait", "route": "work/1/", "request_id": 2})
         await ws.send_json({"action": "wait", "route": "work/1/", "request_id": 3})
         await ws.call("until_started")
-        assert (await ws.call("$cancel", data=2, request_id="c2"))["status"] == 200  # it waits, and is not run
+        assert (await ws.call("$cancel", data=2, request_id="c2"))["status"] == 200  # it waits, so it never runs
         assert (await ws.receive_json())["request_id"] == 2
         assert (await ws.call("$cancel", data=1, request_id="c1"))["status"] == 200
         reply = await ws.receive_json()
         assert (reply["request_id"], reply["status"], reply["route"]) == (1, 499, "work/1/")
         assert (await ws.call("$cancel", data=1))["errors"][0]["type"] == "not_found"
-        assert (await ws.call("$cancel", data="3"))["status"] == 404  # 3 is another id
+        assert (await ws.call("$cancel", data="3"))["status"] == 404  # the id is the number 3
         assert (await ws.call("$cancel", data=3))["status"] == 200
         assert (await ws.receive_json())["status"] == 499
         assert 2 not in (await ws.call("state"))["data"]["started"]
@@ -212,7 +212,7 @@ async def test_cancelling_a_queued_call() -> None:
         for number in (1, 2, 2.5, 3):
             route = f"work/{int(number)}/"
             await ws.send_json({"action": "wait", "route": route, "request_id": str(number)})
-        assert (await ws.call("$cancel", data="2"))["status"] == 200  # the first of its lane: the next takes over
+        assert (await ws.call("$cancel", data="2"))["status"] == 200  # the first of its route: the next one moves up
         assert [(await ws.receive_json())["request_id"]] == ["2"]
         for number in ("1", "2.5", "3"):
             assert (await ws.call("$cancel", data=number))["status"] == 200
@@ -228,7 +228,7 @@ async def test_a_cancelled_thread_is_answered_and_its_result_dropped() -> None:
         await ws.call("until_in_thread")
         assert (await ws.call("$cancel", data="t"))["status"] == 200
         assert (await ws.receive_json())["status"] == 499
-        assert (await ws.call("state"))["status"] == 200  # its place in the order is free
+        assert (await ws.call("state"))["status"] == 200  # later calls of the route may run
         await ws.nothing()
 
 
@@ -260,7 +260,7 @@ async def test_ping_skips_permissions_and_limits() -> None:
             "errors": [], "data": None, "action": "$ping", "route": "", "status": 200
         }  # fmt: skip
         assert (await ws.call("$ping", "nowhere/?x=1"))["route"] == "nowhere/?x=1"
-        assert (await ws.call("$pong"))["status"] == 405  # whatever begins with $ waits for nothing
+        assert (await ws.call("$pong"))["status"] == 405  # names that begin with $ do not queue
 
 
 async def test_protocol_actions_are_not_actions_of_the_handler() -> None:
@@ -326,7 +326,10 @@ async def test_random_interleavings_have_one_final_reply_each(block: int) -> Non
 
 
 async def interleave(stack: contextlib.AsyncExitStack, rng: random.Random) -> WebSocketSession:
-    """Asks, cancels and hears every final reply. The connection stays open, so that more of them would be seen."""
+    """Sends requests and cancellations at random and waits for all final replies.
+
+    The connection stays open, so that a second final reply would be seen.
+    """
     final: dict[str, list[int]] = {}
     limits = Limits(max_concurrency=rng.choice((1, 2, 16)), max_queued_actions=rng.choice((2, 256)))
     ws = await stack.enter_async_context(talking(Chaos.as_asgi(), limits=limits, capacity=rng.choice((1, 5, 1024))))

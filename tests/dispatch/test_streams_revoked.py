@@ -1,5 +1,7 @@
-"""A stream ends once its user's right is lost: by `app.revoke_user()`, by `$auth`, or as its handler asks at each
-item."""
+"""A stream ends when its user loses the right to it.
+
+`app.revoke_user()` and `$auth` ask the permissions again; a handler with ``recheck`` asks them at each item.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,7 +30,7 @@ WAIT = 5.0
 
 
 class Rights:
-    """Who may; asking may hang or fail."""
+    """The answer of the permission, which may also hang or raise."""
 
     def __init__(self) -> None:
         self.allowed, self.raises = True, None
@@ -159,7 +161,7 @@ async def test_a_stream_pauses_while_its_right_is_checked() -> None:
         for _ in range(2):
             await app.revoke_user("ada")
         await asyncio.wait_for(app.rights.asked.wait(), WAIT)
-        while True:  # what was on its way
+        while True:  # items that were already on their way
             try:
                 await asyncio.wait_for(ws.receive_json(), 0.05)
             except TimeoutError:
@@ -207,7 +209,7 @@ async def test_recheck_asks_at_each_item() -> None:
 async def test_a_running_call_goes_on_and_a_waiting_one_is_refused() -> None:
     app = make_app()
     async with app.lifespan(), connect_as_ada(app) as ws:
-        for number in (1, 2):  # in order: they have one route
+        for number in (1, 2):  # one route, so they run in order
             await ws.send_json({"action": "call", "route": "room/", "request_id": number})
         await ws.call("$ping")
         app.rights.allowed = False
@@ -248,7 +250,7 @@ class Cards(generics.GenericAsyncAPIActionHandler):
 
 
 class OwnCards(Cards):
-    """Whose object is found in a way of its own, under a capture of its own."""
+    """`get_object` is overridden and uses another capture."""
 
     async def get_object(self) -> Card:
         card: Card = await self.get_queryset().get(id=self.kwargs["number"])
@@ -257,7 +259,7 @@ class OwnCards(Cards):
 
 
 class ToldCards(Cards):
-    """Whose object is asked for with arguments, as rest_framework_channels does."""
+    """`get_object` takes an argument, as in rest_framework_channels."""
 
     async def get_object(self, action: str) -> Card:  # type: ignore[override]
         assert action == "tail"
@@ -321,7 +323,7 @@ async def test_a_streamed_list_filters_each_page_by_the_current_rights() -> None
             return cards.filter(team__in=list(teams))
 
         def serialize_many(self, objs: Any) -> Any:
-            teams.discard("red")  # as the first page is sent
+            teams.discard("red")  # while the first page is sent
             return super().serialize_many(objs)
 
     async with connect(Cards.as_aaah(), "/") as ws:

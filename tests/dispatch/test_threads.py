@@ -1,4 +1,4 @@
-"""`wsaction._utils.threads`: the bound on threads holds whatever becomes of those who asked."""
+"""`wsaction._utils.threads`: the bound on threads holds, also when callers are cancelled."""
 
 import asyncio
 import contextvars
@@ -12,7 +12,7 @@ import pytest
 
 from wsaction._utils.threads import Threads, _Work
 
-TIMEOUT = 5.0  # seconds that a thread waits for what the test does
+TIMEOUT = 5.0  # the timeout of a thread's waits, in seconds
 variable = contextvars.ContextVar("variable", default="unset")
 
 
@@ -40,7 +40,7 @@ async def test_context_variables_are_copied_in_and_not_out() -> None:
 
 
 class Workers:
-    """Functions that say on the loop when they begin, and end when they are told to."""
+    """Functions that report to the loop when they start, and wait until the test ends them."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -153,7 +153,7 @@ async def test_abandoning_started_work_does_not_release_its_slot() -> None:
     work = idle_work(released)
     assert work() == "ran"
     work.abandon()
-    assert released == []  # the loop does it
+    assert released == []  # the loop releases it
     await asyncio.sleep(0)
     assert released == ["slot"]
 
@@ -180,7 +180,7 @@ def test_a_thread_that_outlives_its_loop_ends_silently() -> None:
     assert returned == [True]
 
 
-# ------------------------------------------------------------------------------------------------- to the end
+# ------------------------------------------------------------------------------------------------- run_to_end
 async def test_run_to_end_without_a_cancellation_equals_run() -> None:
     threads = Threads(1)
     assert await threads.run_to_end(dict, {"a": 1}, self=2, function=3) == {"a": 1, "self": 2, "function": 3}
@@ -234,7 +234,7 @@ async def test_run_to_end_waiting_for_a_slot_is_cancelled_at_once() -> None:
 
 # ------------------------------------------------------------------------------------------------- context managers
 class CountingContext:
-    """A context manager that counts, whose opening may be told to wait."""
+    """A context manager that counts entries and exits; its entry waits for ``gate``."""
 
     def __init__(self) -> None:
         self.entered = self.exited = 0
@@ -292,7 +292,7 @@ async def test_a_hundred_exits_at_once_stay_within_the_bound() -> None:
         one.cancel()
     go_on.set()
     await asyncio.gather(*leaving, return_exceptions=True)
-    assert (peak, sorted(left)) == (2, list(range(100)))  # those who asked were cancelled, the ends were run
+    assert (peak, sorted(left)) == (2, list(range(100)))  # the exits of cancelled callers ran too
 
 
 async def test_exiting_needs_no_slot() -> None:
@@ -326,7 +326,7 @@ async def test_the_thread_exits_what_it_enters_after_a_cancellation(
 
 
 class SignallingLock:
-    """A lock that says when somebody has it."""
+    """A lock with an event that is set once the lock is taken."""
 
     def __init__(self) -> None:
         self.lock, self.is_taken = threading.Lock(), threading.Event()
@@ -345,7 +345,7 @@ async def test_the_caller_exits_what_was_entered_before_cancellation() -> None:
     task = asyncio.create_task(managed.__aenter__())
     await context.started.wait()
     context.gate.set()
-    assert managed._claimed.is_taken.wait(TIMEOUT)  # the loop cannot hear of it meanwhile
+    assert managed._claimed.is_taken.wait(TIMEOUT)  # blocks the loop, so it does not know yet
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -1,4 +1,4 @@
-"""`wsaction.layers.throttles`: one bucket for all processes, against a real redis-server."""
+"""`wsaction.layers.throttles`: processes share one bucket, in a real redis-server."""
 
 import asyncio
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ async def test_a_token_is_available_after_the_returned_wait(server: RedisServer)
     assert [await store.take("a", rate) for _ in range(2)] == [0, 0]
     wait = await store.take("a", rate)
     assert 0 < wait <= 0.1
-    await asyncio.sleep(wait)  # what is tested is that it is long enough
+    await asyncio.sleep(wait)  # the test shows that this wait is long enough
     assert await store.take("a", rate) == 0
     await store.close()
 
@@ -95,7 +95,7 @@ async def test_the_store_closes_with_the_app(server: RedisServer) -> None:
             """Answers."""
 
     app = WSAction([path("ws/", Consumer.as_asgi())])
-    for status in (200, 200, 429):  # it begins and ends as often as it likes
+    for status in (200, 200, 429):  # the lifespan may begin and end several times
         async with app.lifespan():
             async with connect(app, "/ws/") as ws:
                 assert (await ws.call("ping"))["status"] == status

@@ -1,4 +1,4 @@
-"""`wsaction.throttling`: rates, the bucket against a brute-force one, whose bucket it is, and frames end to end."""
+"""`wsaction.throttling`: rates, token buckets compared with a model, cache keys, and frames end to end."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ OWNER = "CardHandler.throttle_classes"
 
 
 class Clock:
-    """Seconds that pass only when told to."""
+    """A clock that the test moves by hand."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now
@@ -58,7 +58,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
-    """The clock of all buckets of a test, none of which is left to the next."""
+    """The clock of all buckets of a test. Each test has its own store."""
     clock = Clock()
     monkeypatch.setattr(SimpleRateThrottle, "store", MemoryThrottleStore(clock=clock))
     monkeypatch.setattr(ConnectionRateThrottle, "clock", clock)
@@ -115,19 +115,19 @@ def test_a_bucket_gives_a_burst_then_one_token_per_interval() -> None:
     for _ in range(3):
         wait = store.take("k", rate)
         assert wait == pytest.approx(0.5)
-        assert store.take("k", rate) == wait  # being refused costs nothing
+        assert store.take("k", rate) == wait  # a refusal takes no token
         clock.now += 0.2
         assert store.take("k", rate) == pytest.approx(0.3)
         clock.now += 0.3
         assert store.take("k", rate) == 0.0
     clock.now += 1_000
-    assert [store.take("k", rate) for _ in range(10)] == [0.0] * 10  # no more than its burst is saved
+    assert [store.take("k", rate) for _ in range(10)] == [0.0] * 10  # tokens never exceed the burst
     assert store.take("k", rate) > 0
     assert store.take("other", rate) == 0.0
 
 
 class Bucket:
-    """What a token bucket is, told as it is said: it fills up, and a token is taken where there is one."""
+    """The model of a token bucket: it refills with time, and a call takes a token if there is one."""
 
     def __init__(self, rate: Rate, now: Fraction) -> None:
         self.rate, self.tokens, self.seen = rate, Fraction(rate.burst), now
@@ -152,12 +152,12 @@ def test_buckets_match_the_model(rate: Rate, steps: list[tuple[str, int]], unit:
     store = MemoryThrottleStore(clock=clock)
     model: dict[str, Bucket] = {}
     for key, pause in steps:
-        clock.now += pause / unit / 16  # exact in binary, so that both sides see the same time
+        clock.now += pause / unit / 16  # exact in binary, so that store and model see the same time
         now = Fraction(clock.now)
         bucket = model.setdefault(key, Bucket(rate, now))
         expected = bucket.take(now)
         wait = store.take(key, rate)
-        if 0 < expected < 2e-6:  # within the tolerance: a token that is as good as there
+        if 0 < expected < 2e-6:  # within the tolerance, the token may count as available
             assert wait < 2e-6
             return
         assert wait == pytest.approx(float(expected), abs=1e-6)
@@ -182,7 +182,7 @@ def test_retry_after_is_exact(rate: Rate, pauses: list[float]) -> None:
         assert store.take("k", rate) == 0.0
 
 
-# -- the bound --------------------------------------------------------------------------------------------------------
+# -- eviction ---------------------------------------------------------------------------------------------------------
 
 
 def test_full_buckets_are_dropped_as_others_are_added() -> None:
@@ -215,11 +215,11 @@ def test_an_empty_bucket_survives_many_new_keys() -> None:
 def test_full_buckets_are_evicted_before_restricting_ones(steps: list[tuple[int, float]], max_keys: int) -> None:
     clock = Clock()
     store, rate = MemoryThrottleStore(max_keys, clock=clock), Rate(2, 4)
-    full_at: dict[str, float] = {}  # what the store should know
+    full_at: dict[str, float] = {}  # the buckets that the store must keep
     for number, pause in steps:
         clock.now += pause
         key = str(number)
-        full_at = {one: at for one, at in full_at.items() if at > clock.now}  # the full ones could always go
+        full_at = {one: at for one, at in full_at.items() if at > clock.now}  # full buckets may be dropped
         after = full_at.get(key, clock.now) + 2
         refused = after - clock.now > 4
         assert (store.take(key, rate) > 0) == refused
@@ -244,18 +244,18 @@ def test_threads_may_share_a_store() -> None:
     def take(number: int) -> int:
         start.wait(5)
         for other in range(500):
-            store.take(f"other {number} {other}", rate)  # pushes others of its kind out
+            store.take(f"other {number} {other}", rate)  # evicts other keys
         return sum(store.take("k", rate) == 0.0 for _ in range(400))
 
     with ThreadPoolExecutor(4) as threads:
         assert sum(threads.map(take, range(4))) == 1_000
 
 
-# -- whose bucket -----------------------------------------------------------------------------------------------------
+# -- cache keys -------------------------------------------------------------------------------------------------------
 
 
 class Nameless(BaseUser):
-    """A user of Starlette's kind who defines no ``identity``."""
+    """A Starlette user without an ``identity``."""
 
     is_authenticated = True
     username = "x"
@@ -274,7 +274,11 @@ class Nameless(BaseUser):
         (asgi_scope(user(pk=7, is_authenticated=False)), "addr:1.2.3.4", "addr:1.2.3.4"),
         (asgi_scope(None, ["::1", 1]), "addr:::1", "addr:::1"),
         (asgi_scope(None, None), "addr:unknown", "addr:unknown"),
-        (asgi_scope(None, ("1.2.3.4", 1), "6.6.6.6"), "addr:1.2.3.4", "addr:1.2.3.4"),  # nobody is believed
+        (
+            asgi_scope(None, ("1.2.3.4", 1), "6.6.6.6"),
+            "addr:1.2.3.4",
+            "addr:1.2.3.4",
+        ),  # without num_proxies the header is ignored
         ({}, "addr:unknown", "addr:unknown"),
     ],
 )
@@ -322,7 +326,7 @@ async def test_user_id_of_the_app_identifies_users() -> None:
             return int((await ws.call("act"))["status"])
 
     assert [await acts(name) for name in ("ann", "ann", "bob")] == [200, 429, 200]
-    assert [await acts(None) for _ in range(2)] == [200, 429], "of whom it says that it is nobody: by address"
+    assert [await acts(None) for _ in range(2)] == [200, 429], "if user_id returns None, the address is used"
 
 
 def test_addresses_users_scopes_and_rates_have_separate_buckets(clock: Clock) -> None:
@@ -462,7 +466,7 @@ def echoing(**attributes: Any) -> type[AsyncAPIConsumer]:
 
 
 async def statuses(ws: WebSocketSession, *actions: str, route: str = "", **rest: Any) -> list[int]:
-    """The statuses of the replies to frames that follow each other."""
+    """The statuses of the replies to frames sent one after the other."""
     return [(await ask(ws, action, route, **rest))["status"] for action in actions]
 
 
@@ -507,7 +511,7 @@ async def test_invalid_frames_and_unknown_routes_are_counted() -> None:
         assert await statuses(ws, "echo", text=[]) == [400]
         assert await statuses(ws, "nothing") == [405]
         assert await statuses(ws, "echo", route="nowhere") == [404]
-        assert await statuses(ws, "echo", text=[]) == [429]  # before its parameters are looked at
+        assert await statuses(ws, "echo", text=[]) == [429]  # before its parameters are validated
         assert await statuses(ws, "nothing") == [429]
         assert await statuses(ws, "echo", route="nowhere") == [429]
 
@@ -591,12 +595,12 @@ async def test_an_outer_token_is_spent_even_if_an_inner_throttle_refuses(clock: 
     )
     async with connect(root.as_asgi()) as ws:
         assert await statuses(ws, "act", route="child") == [200]
-        assert (await ask(ws, "act", "child"))["errors"][0]["ctx"] == {"retry_after": 1.0}  # told by the child
+        assert (await ask(ws, "act", "child"))["errors"][0]["ctx"] == {"retry_after": 1.0}  # refused by the child
         clock.now += 1
-        assert (await ask(ws, "act", "child"))["errors"][0]["ctx"] == {"retry_after": 29.0}  # by the root
+        assert (await ask(ws, "act", "child"))["errors"][0]["ctx"] == {"retry_after": 29.0}  # refused by the root
         assert await statuses(ws, "act", route="free") == [429]
         clock.now += 29
-        assert await statuses(ws, "act", route="child") == [200]  # the child's was not taken when the root refused
+        assert await statuses(ws, "act", route="child") == [200]  # the root's refusal took no token of the child
 
 
 async def test_a_throttle_on_several_handlers_counts_a_frame_once() -> None:
