@@ -619,7 +619,7 @@ ORIGINS: dict[str | None, list[str]] = {  # the paths that each origin may conne
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
-async def test_two_apps_never_share_an_origin_policy(serve: Callable[..., Any], origin: str | None) -> None:
+async def test_apps_never_share_an_origin_policy(serve: Callable[..., Any], origin: str | None) -> None:
     """Both apps serve the same view, in one process."""
     view = Show.as_asgi()
     policies: dict[str, dict[str, Any]] = {
