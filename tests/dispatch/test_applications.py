@@ -604,7 +604,7 @@ async def test_a_lifespan_without_state_runs_on_any_server(scope: dict[str, Any]
     assert scope.get("state", {}) == {}
 
 
-# ------------------------------------------------------------------------------------------------ origins of two apps
+# ------------------------------------------------------------------------------------------------ origins
 ORIGINS: dict[str | None, list[str]] = {  # the paths that each origin may connect to
     None: ["/one/", "/two/", "/any/"],
     "http://127.0.0.1:{port}": ["/one/", "/two/", "/any/", "/browsers/"],  # same origin
@@ -620,7 +620,7 @@ ORIGINS: dict[str | None, list[str]] = {  # the paths that each origin may conne
 
 @pytest.mark.parametrize("origin", ORIGINS)
 async def test_apps_never_share_an_origin_policy(serve: Callable[..., Any], origin: str | None) -> None:
-    """Both apps serve the same view, in one process."""
+    """All apps serve the same view, in one process."""
     view = Show.as_asgi()
     policies: dict[str, dict[str, Any]] = {
         "/one/": {"allowed_origins": ["https://one.example"]},

@@ -733,7 +733,7 @@ async def test_an_error_after_yield_is_the_only_reply(kind: str) -> None:
         session: Annotated[str, Depends(log.resource("session"))],
         unit: Annotated[None, Depends({"async": by_loop, "sync": by_thread}[kind])],
     ) -> str:
-        return "never told"
+        return "never sent"
 
     async with talking(view_of(action)) as ws:
         reply = await ws.call("act")
@@ -875,7 +875,7 @@ async def test_a_cancelled_stream_closes_dependencies_before_replying() -> None:
 
 # ------------------------------------------------------------------------------------------------- cancellation
 class Waiting(AsyncAPIConsumer):
-    """Each action waits at the place that its name says, until the test lets it go on."""
+    """Each action waits at the place that its name says. Waits in a thread end when the test sets ``gate``."""
 
     async def connect(self) -> None:
         self.log, self.started = Log(), asyncio.Event()
@@ -1199,7 +1199,7 @@ async def test_a_timeout_closes_dependencies_before_the_reply(where: str) -> Non
         assert log.lines == ["open session", "session sees CancelledError", "close session"]
 
 
-@pytest.mark.parametrize("error", [ValueError("of the end"), NotFound("told already")])
+@pytest.mark.parametrize("error", [ValueError("while closing"), NotFound("already replied")])
 async def test_an_error_during_cancellation_is_logged(error: Exception, caplog: Any) -> None:
     async def fails() -> AsyncIterator[None]:
         try:
