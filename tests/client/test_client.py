@@ -139,10 +139,10 @@ def client_of(server: Server, **options: Any) -> Client:
     return connect(server.url("/ws/"), proxy=None, **options)
 
 
-async def ended(client: Client, what: str) -> None:
+async def ended(client: Client, action: str) -> None:
     """Waits until the server has ended the action."""
     async with asyncio.timeout(WAIT):
-        while what not in await client.call("ended_so_far"):
+        while action not in await client.call("ended_so_far"):
             pass
 
 
@@ -156,7 +156,7 @@ async def test_a_call_returns_the_data(server: Server) -> None:
     assert client.state == "closed"
 
 
-async def test_what_is_sent_is_whatever_pydantic_can_serialise(server: Server) -> None:
+async def test_values_that_pydantic_can_serialise_are_sent(server: Server) -> None:
     async with client_of(server) as client:
         assert await client.call("echo", data=Card(id=1, due=date(2026, 1, 2))) == {"id": 1, "due": "2026-01-02"}
         assert await client.call("echo", data=[UUID(int=1), float("nan")]) == [str(UUID(int=1)), None]
@@ -166,13 +166,13 @@ async def test_what_is_sent_is_whatever_pydantic_can_serialise(server: Server) -
         assert await client.call("echo", text="goes on") == "goes on"
 
 
-async def test_the_protocols_own_keys_are_no_parameters(server: Server) -> None:
+async def test_protocol_keys_are_refused_as_parameters(server: Server) -> None:
     async with client_of(server) as client:
         with pytest.raises(TypeError, match="request_id is a key of the protocol"):
             await client.call("echo", request_id=7)
 
 
-async def test_data_as_what_it_shall_be(server: Server) -> None:
+async def test_returns_validates_the_data(server: Server) -> None:
     async with client_of(server) as client:
         assert await client.call("card", returns=Card) == Card(id=7, due=date(2026, 11, 23))
         assert await client.call("echo", data=["2026-01-02"], returns=list[date]) == [date(2026, 1, 2)]
@@ -187,7 +187,7 @@ async def test_many_calls_at_once_each_get_their_own_reply(server: Server) -> No
     assert replies == list(range(1_000))
 
 
-async def test_frames_larger_than_all_that_may_be_under_way_go_one_at_a_time(serve: Callable[..., Server]) -> None:
+async def test_frames_over_the_in_flight_limit_are_sent_one_at_a_time(serve: Callable[..., Server]) -> None:
     large = WSAction(
         [path("ws/", Worker.as_asgi())], limits=Limits(max_frame_bytes=4_000_000, max_outbox_bytes=8_000_000)
     )
@@ -196,7 +196,7 @@ async def test_frames_larger_than_all_that_may_be_under_way_go_one_at_a_time(ser
         assert await asyncio.gather(*(client.call("echo", text=text) for _ in range(5))) == [text] * 5
 
 
-async def test_send_is_for_actions_that_answer_nothing(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+async def test_send_is_for_actions_without_replies(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     async with client_of(server) as client:
         await client.send("note", text="noted")
         await ended(client, "noted")
@@ -207,7 +207,7 @@ async def test_send_is_for_actions_that_answer_nothing(server: Server, caplog: p
 
 # -------------------------------------------------------------------------------------------------------- errors
 @pytest.mark.parametrize(
-    ("asked", "kind", "type_"),
+    ("parameters", "kind", "type_"),
     [
         ({"kind": "missing"}, NotFound, "not_found"),
         ({"kind": "taken"}, Conflict, "conflict"),
@@ -219,11 +219,11 @@ async def test_send_is_for_actions_that_answer_nothing(server: Server, caplog: p
     ],
 )
 async def test_an_error_reply_is_raised(
-    server: Server, asked: dict[str, Any], kind: type[ActionError], type_: str
+    server: Server, parameters: dict[str, Any], kind: type[ActionError], type_: str
 ) -> None:
     async with client_of(server) as client:
         with pytest.raises(kind) as caught:
-            await client.call("fail", **asked)
+            await client.call("fail", **parameters)
     assert type(caught.value) is kind
     assert (caught.value.type, caught.value.action, caught.value.route) == (type_, "fail", "")
     if kind is Throttled:
@@ -238,7 +238,7 @@ async def test_an_error_reply_is_raised(
         assert "missing: Field required [kind]" in str(caught.value)
 
 
-async def test_routes_and_actions_that_are_not_there(server: Server) -> None:
+async def test_unknown_routes_and_actions_raise(server: Server) -> None:
     async with client_of(server) as client:
         with pytest.raises(RouteNotFound, match=r"404 route_not_found: .* \(echo nowhere/\)"):
             await client.call("echo", "nowhere/")
@@ -254,7 +254,7 @@ def test_errors_by_status_and_type() -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- cancelling
-async def test_a_call_that_takes_too_long_is_cancelled_at_the_server(server: Server) -> None:
+async def test_a_call_that_times_out_is_cancelled_at_the_server(server: Server) -> None:
     async with client_of(server) as client:
         with pytest.raises(CallTimeout, match=r"hang: no reply in 0.2 s") as caught:
             await client.call("hang", timeout=0.2)
@@ -263,21 +263,21 @@ async def test_a_call_that_takes_too_long_is_cancelled_at_the_server(server: Ser
         await ended(client, "hang")
 
 
-async def test_a_call_whose_task_is_cancelled_is_cancelled_at_the_server() -> None:
+async def test_a_cancelled_call_is_cancelled_at_the_server() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         calling = asyncio.create_task(client.call("hang"))
-        asked = await peer.frame("hang")
+        request = await peer.frame("hang")
         calling.cancel()
-        assert (await peer.frame("$cancel"))["data"] == asked["request_id"]
+        assert (await peer.frame("$cancel"))["data"] == request["request_id"]
         with pytest.raises(asyncio.CancelledError):
             await calling
-        await peer.reply(asked, None, 499, {"type": "cancelled", "msg": "."})
+        await peer.reply(request, None, 499, {"type": "cancelled", "msg": "."})
         answer = asyncio.create_task(client.call("echo"))
         await peer.reply(await peer.frame("echo"), 1)
         assert await answer == 1
 
 
-async def test_nothing_is_cancelled_that_was_answered() -> None:
+async def test_answered_calls_are_not_cancelled() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         for number in range(3):
             answer = asyncio.create_task(client.call("echo"))
@@ -314,36 +314,36 @@ async def test_leaving_the_loop_cancels_the_stream(server: Server) -> None:
 
 async def test_calls_go_on_beside_streams_and_between_their_items(server: Server) -> None:
     async with client_of(server, buffer=50_000) as client:  # reading pauses, but not during a call
-        came = []
+        numbers = []
         async for number in client.stream("count", to=3_000):
-            came.append(number)
+            numbers.append(number)
             if number < 20:
                 assert await client.call("echo", data=number) == number
-    assert came == list(range(3_000))
+    assert numbers == list(range(3_000))
 
 
 async def test_reading_pauses_for_a_slow_consumer_and_nothing_is_lost(server: Server) -> None:
     async with client_of(server, buffer=2_000) as client:
-        came = []
+        numbers = []
         async for number in client.stream("count", to=5_000):
-            came.append(number)
+            numbers.append(number)
             if number % 100 == 0:
                 await asyncio.sleep(0)
-    assert came == list(range(5_000))
+    assert numbers == list(range(5_000))
 
 
-async def test_a_stream_that_nobody_takes_from_ends_in_an_overflow() -> None:
+async def test_a_stream_without_a_reader_ends_with_overflow() -> None:
     async with scripted() as server, client_at(server, buffer=100) as (client, peer):
         stream = client.stream("endless")
         first = asyncio.ensure_future(anext(stream))
-        asked = await peer.frame("endless")
-        await peer.reply(asked, 0, 206)
+        request = await peer.frame("endless")
+        await peer.reply(request, 0, 206)
         assert await first == 0
         waiting = asyncio.create_task(client.call("echo"))  # a call in flight keeps the client reading
         echo = await peer.frame("echo")
         for number in range(1, 40):
-            await peer.reply(asked, number, 206)
-        assert (await peer.frame("$cancel"))["data"] == asked["request_id"]
+            await peer.reply(request, number, 206)
+        assert (await peer.frame("$cancel"))["data"] == request["request_id"]
         await peer.reply(echo, "read")
         assert await waiting == "read"
         assert [await anext(stream) for _ in range(10)] == list(range(1, 11))
@@ -359,15 +359,15 @@ async def test_a_timeout_bounds_the_first_item_only() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         stream = client.stream("tail", timeout=0.2)
         first = asyncio.ensure_future(anext(stream))
-        asked = await peer.frame("tail")
-        await peer.reply(asked, "one", 206)
+        request = await peer.frame("tail")
+        await peer.reply(request, "one", 206)
         assert await first == "one"
         second = asyncio.ensure_future(anext(stream))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(second), 0.4)
-        await peer.reply(asked, "two", 206)
+        await peer.reply(request, "two", 206)
         assert await second == "two"
-        await peer.reply(asked)
+        await peer.reply(request)
         assert [item async for item in stream] == []
         with pytest.raises(CallTimeout, match=r"tail logs/: no reply in 0.1 s"):
             await anext(client.stream("tail", "logs/", timeout=0.1))
@@ -375,7 +375,7 @@ async def test_a_timeout_bounds_the_first_item_only() -> None:
         assert (await peer.frame())["action"] == "$cancel"
 
 
-async def test_a_stream_is_not_called_and_a_call_may_be_streamed(server: Server) -> None:
+async def test_calling_a_stream_is_refused_and_streaming_a_call_works(server: Server) -> None:
     async with client_of(server) as client:
         with pytest.raises(UnexpectedReply, match=r"^count is a stream; iterate over client.stream"):
             await client.call("count", to=3)
@@ -383,7 +383,7 @@ async def test_a_stream_is_not_called_and_a_call_may_be_streamed(server: Server)
 
 
 # -------------------------------------------------------------------------------------------------------- events
-async def test_what_is_pushed_is_told_to_all_who_listen() -> None:
+async def test_pushes_reach_all_event_iterators() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         one, two = client.events(), client.events()
         await peer.event(None, {"text": "hello"}, route="", event="note")
@@ -396,14 +396,14 @@ async def test_what_is_pushed_is_told_to_all_who_listen() -> None:
     assert [event async for event in client.events()] == []
 
 
-async def test_events_that_were_lost_are_told_of() -> None:
+async def test_lost_events_are_reported_by_a_resync() -> None:
     async with scripted() as server, client_at(server, buffer=150) as (client, peer):
         events = client.events()
         for number in range(5):
             await peer.event(None, number, route="", event="note")
-        asked = asyncio.create_task(client.call("echo"))
+        answer = asyncio.create_task(client.call("echo"))
         await peer.reply(await peer.frame())
-        await asked
+        await answer
         assert [await anext(events) for _ in range(4)] == [*(Event("note", "", n) for n in range(3)), Resync()]
         await peer.event(None, 9, route="", event="note")
         assert await anext(events) == Event("note", "", 9)
@@ -422,7 +422,7 @@ async def test_an_iterator_has_one_consumer() -> None:
         first.cancel()
 
 
-async def test_what_is_no_message_of_the_protocol_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_invalid_messages_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         await peer.socket.send("hello")
         await peer.socket.send("[1]")
@@ -439,9 +439,9 @@ async def test_a_connection_that_is_lost_while_reading_pauses() -> None:
     async with scripted() as server, client_at(server, buffer=100, heartbeat=None) as (client, peer):
         stream = client.stream("tail")
         first = asyncio.ensure_future(anext(stream))
-        asked = await peer.frame("tail")
+        request = await peer.frame("tail")
         for number in range(6):
-            await peer.reply(asked, number, 206)
+            await peer.reply(request, number, 206)
         assert await first == 0
         peer.drop()
         await peer.socket.wait_closed()
@@ -469,19 +469,19 @@ _messages = st.dictionaries(_keys, _json) | st.builds(
 
 @settings(max_examples=50)
 @given(message=_messages | _json)
-def test_whatever_a_server_says_is_a_reply_or_an_event_or_refused(message: Any) -> None:
+def test_any_message_is_a_reply_an_event_or_refused(message: Any) -> None:
     try:
-        told = read(json.dumps(message))
+        result = read(json.dumps(message))
     except UnexpectedReply:
         return
-    assert isinstance(told, Event | Reply)
-    if isinstance(told, Event):
-        assert told.event == message["event"]
+    assert isinstance(result, Event | Reply)
+    if isinstance(result, Event):
+        assert result.event == message["event"]
     else:
-        assert told.status == message["status"]
-        assert (told.error is None) == (told.status < 400)
-        if isinstance(told.error, Throttled):
-            assert told.error.retry_after is None or isinstance(told.error.retry_after, float)
+        assert result.status == message["status"]
+        assert (result.error is None) == (result.status < 400)
+        if isinstance(result.error, Throttled):
+            assert result.error.retry_after is None or isinstance(result.error.retry_after, float)
 
 
 async def test_a_buffer_takes_nothing_after_its_end() -> None:
@@ -495,7 +495,7 @@ async def test_a_buffer_takes_nothing_after_its_end() -> None:
         await buffer.get()
 
 
-async def test_reading_pauses_no_longer_than_its_patience() -> None:
+async def test_reading_pauses_at_most_for_max_pause() -> None:
     flow, buffer = FlowControl(max_pause=0.01), object()
     flow.hold(buffer)
     assert flow.is_paused
@@ -512,7 +512,7 @@ async def test_reading_pauses_no_longer_than_its_patience() -> None:
     await waiting
 
 
-async def test_nothing_is_asked_of_a_link_that_is_lost() -> None:
+async def test_a_lost_connection_refuses_calls() -> None:
     async with scripted() as server:
         socket = await open_socket(server.url, token=None, token_in_header=False, close_timeout=1, proxy=None)
         connection = Connection(socket, lambda event, size: None, 100, Pacer(1))
@@ -555,7 +555,7 @@ def test_a_frame_as_json() -> None:
     assert encode_request("$ping", "", {}, None) == '{"action":"$ping"}'
 
 
-def test_without_websockets_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_websockets_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("wsaction.client")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "websockets.asyncio.client", None)

@@ -25,7 +25,7 @@ CODES = [*range(1000, 1016), *range(3000, 3010), *range(4000, 5000)]
         (4425, False), (4429, False), (4499, True), (4500, False),
     ],
 )  # fmt: skip
-def test_the_rule(code: int, is_refused: bool) -> None:
+def test_which_close_codes_are_refusals(code: int, is_refused: bool) -> None:
     assert refuses(code) is is_refused
 
 
@@ -42,7 +42,7 @@ def test_every_client_has_the_same_rule(file: str) -> None:
     assert json.loads(done.stdout) == [code for code in CODES if refuses(code)]
 
 
-def test_a_refusal_means_the_same_by_status_and_by_close_code() -> None:
+def test_statuses_and_close_codes_agree_on_refusals() -> None:
     for status in range(400, 600):
         error = APIError(status, "x", "x")
         assert refuses(_close_code(error)) is status_refuses(status), status

@@ -57,13 +57,11 @@ def served(serve: Callable[..., Server]) -> Callable[..., Server]:
 
 
 def in_order(route: str) -> list[int]:
-    return [number for told, number in RAN if told == route]
+    return [number for sent_to, number in RAN if sent_to == route]
 
 
 # ------------------------------------------------------------------------------------------------ real servers
-async def test_a_burst_of_sends_all_runs_in_order(
-    served: Callable[..., Server], caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_burst_of_sends_runs_in_order(served: Callable[..., Server], caplog: pytest.LogCaptureFixture) -> None:
     async with connect(served().url("/ws/"), proxy=None) as client:
         for number in range(1_000):
             await client.send("add", f"counters/{number % 3}/", number=number)
@@ -83,7 +81,7 @@ async def test_a_burst_without_waiting_in_between(served: Callable[..., Server])
 
 
 @pytest.mark.parametrize("limits", [{"max_queued_actions": 5}, {"max_queued_bytes": 300}, {"max_concurrency": 1}])
-async def test_a_server_that_has_less_room_says_so_and_everything_runs_once(
+async def test_with_less_room_at_the_server_everything_runs_once(
     served: Callable[..., Server], limits: dict[str, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connect(served(**limits).url("/ws/"), proxy=None) as client:
@@ -99,7 +97,7 @@ async def test_a_server_that_has_less_room_says_so_and_everything_runs_once(
     assert "busy" not in caplog.text
 
 
-async def test_order_is_kept_where_the_client_is_told_how_much_room_there_is(served: Callable[..., Server]) -> None:
+async def test_order_is_kept_with_max_in_flight(served: Callable[..., Server]) -> None:
     async with connect(served(max_queued_actions=5).url("/ws/"), proxy=None, max_in_flight=5) as client:
         for number in range(300):
             await client.send("add", "counters/1/", number=number)
@@ -111,7 +109,7 @@ async def counted(client: Client) -> list[int]:
     return [number async for number in client.stream("count", "counters/3/", to=3)]
 
 
-async def test_leaving_waits_until_what_was_sent_has_run(served: Callable[..., Server]) -> None:
+async def test_closing_waits_until_sent_requests_have_run(served: Callable[..., Server]) -> None:
     async with connect(served().url("/ws/"), proxy=None) as client:
         for number in range(50):
             await client.send("add", "counters/1/", number=number)
@@ -128,7 +126,7 @@ async def test_a_send_that_fails_counts_as_done(
     assert caplog.text.count("no caller waits for this reply: 500 server_error") == 200
 
 
-async def test_calls_that_nobody_waits_for_any_more_give_up_their_room(served: Callable[..., Server]) -> None:
+async def test_calls_that_timed_out_give_up_their_room(served: Callable[..., Server]) -> None:
     async with connect(served().url("/ws/"), proxy=None, max_in_flight=4) as client:
         for number in range(12):  # an action with mode="none" never replies to a call
             with pytest.raises(CallTimeout):
@@ -137,7 +135,7 @@ async def test_calls_that_nobody_waits_for_any_more_give_up_their_room(served: C
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_over_a_flaky_connection_nothing_runs_twice_and_what_may_be_lost_is_told(
+async def test_nothing_runs_twice_over_a_flaky_connection(
     served: Callable[..., Server], seed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     chance, server = random.Random(seed), served(max_queued_actions=20)
@@ -166,7 +164,7 @@ async def test_over_a_flaky_connection_nothing_runs_twice_and_what_may_be_lost_i
     assert 0 < len(lost) < 360
 
 
-async def test_sends_under_way_at_a_drop_are_told_of(
+async def test_sends_in_flight_at_a_drop_are_reported(
     served: Callable[..., Server], caplog: pytest.LogCaptureFixture
 ) -> None:
     server = served()
@@ -200,7 +198,7 @@ async def frames(peer: Peer, count: int) -> list[dict[str, Any]]:
     return found
 
 
-async def test_no_more_are_under_way_than_may_and_the_rest_goes_in_order() -> None:
+async def test_at_most_max_in_flight_are_sent_and_the_rest_in_order() -> None:
     async with scripted() as server, client_at(server, max_in_flight=2) as (client, peer):
         calls = [asyncio.create_task(client.call("take", number=number)) for number in range(5)]
         first = await frames(peer, 2)
@@ -218,7 +216,7 @@ async def test_no_more_are_under_way_than_may_and_the_rest_goes_in_order() -> No
         assert [call.result() for call in calls if not call.cancelled()] == [0, 1, 2, 4]
 
 
-async def test_what_was_refused_for_lack_of_room_is_sent_again_before_what_came_later() -> None:
+async def test_requests_refused_as_busy_are_resent_before_later_ones() -> None:
     async with scripted() as server, client_at(server, max_in_flight=3) as (client, peer):
         calls = [asyncio.create_task(client.call("take", number=number)) for number in range(5)]
         first = await frames(peer, 3)
@@ -234,7 +232,7 @@ async def test_what_was_refused_for_lack_of_room_is_sent_again_before_what_came_
         assert await asyncio.gather(*calls) == [*range(5)]
 
 
-async def test_what_was_refused_since_the_server_is_stopped_is_sent_to_the_next_one() -> None:
+async def test_requests_refused_at_shutdown_go_to_the_next_server() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         call = asyncio.create_task(client.call("take", number=1))
         await peer.reply(await peer.frame("take"), None, 503, {"type": "shutting_down", "msg": "."})
@@ -255,7 +253,7 @@ async def test_what_was_refused_since_the_server_is_stopped_is_sent_to_the_next_
         {"type": "layer_unavailable", "msg": "."},
     ],
 )
-async def test_what_may_have_run_is_not_sent_again(error: dict[str, Any]) -> None:
+async def test_requests_that_may_have_run_are_not_resent(error: dict[str, Any]) -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         call = asyncio.create_task(client.call("take", number=1))
         await peer.reply(await peer.frame("take"), None, 503, error)
@@ -263,7 +261,7 @@ async def test_what_may_have_run_is_not_sent_again(error: dict[str, Any]) -> Non
             await call
 
 
-async def test_a_send_waits_for_its_turn_at_most_as_long_as_a_call() -> None:
+async def test_a_send_waits_for_its_turn_within_the_timeout() -> None:
     async with (
         scripted() as server,
         client_at(server, max_in_flight=1, timeout=0.1, close_timeout=0.1) as (client, peer),
@@ -271,15 +269,15 @@ async def test_a_send_waits_for_its_turn_at_most_as_long_as_a_call() -> None:
         await client.send("add", number=1)
         with pytest.raises(CallTimeout, match=r"add: no reply in 0.1 s"):
             await client.send("add", number=2)
-        asked = await peer.frame("add")
+        request = await peer.frame("add")
         probe = await peer.frame("$ping")
-        assert probe["request_id"] == asked["request_id"]
+        assert probe["request_id"] == request["request_id"]
         await peer.reply(probe)
         await client.send("add", number=3)
         assert [frame["number"] for frame in await frames(peer, 1)] == [3]
 
 
-async def test_more_than_may_wait_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_waiting_requests_raise_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsaction.client._pacing.MAX_WAITING", 3)
     async with scripted() as server, client_at(server, max_in_flight=1) as (client, _):
         calls = [asyncio.create_task(client.call("take", number=number)) for number in range(4)]
@@ -293,7 +291,7 @@ async def test_more_than_may_wait_is_an_error(monkeypatch: pytest.MonkeyPatch) -
         connect("ws://127.0.0.1/", max_in_flight=0)
 
 
-async def test_what_waits_as_the_client_is_closed_fails(caplog: pytest.LogCaptureFixture) -> None:
+async def test_waiting_requests_fail_when_the_client_closes(caplog: pytest.LogCaptureFixture) -> None:
     async with scripted() as server:
         async with client_at(server, max_in_flight=1, close_timeout=0.1) as (client, peer):
             await client.send("add", number=0)
@@ -301,14 +299,14 @@ async def test_what_waits_as_the_client_is_closed_fails(caplog: pytest.LogCaptur
             waiting = asyncio.create_task(client.send("add", number=1))
             calling = asyncio.create_task(client.call("take", number=2))
             await asyncio.sleep(0)
-        for one in (waiting, calling):
+        for task in (waiting, calling):
             with pytest.raises(ConnectionFailed, match="the client is closed"):
-                await one
+                await task
     assert "the client closes before all sent requests are known to have run" in caplog.text
     assert "1 sent without waiting for a reply, add first" in caplog.text
 
 
-async def test_a_refused_send_that_cannot_be_sent_again_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refused_send_that_cannot_be_resent_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with scripted() as server, client_at(server, reconnect=False) as (client, peer):
         await client.send("add", number=0)
         states = asyncio.Event()
@@ -319,7 +317,7 @@ async def test_a_refused_send_that_cannot_be_sent_again_is_told_of(caplog: pytes
     assert "add was refused as busy and could not be sent again" in caplog.text
 
 
-async def test_requests_that_are_given_up_while_there_is_no_connection_are_let_go() -> None:
+async def test_withdrawn_requests_leave_the_queue() -> None:
     pacer = Pacer(1)  # without a connection
     for _ in range(1_000):
         request = Request("take", "", {}, PendingReply())
@@ -329,7 +327,7 @@ async def test_requests_that_are_given_up_while_there_is_no_connection_are_let_g
     assert len(pacer._queue) < 100
 
 
-def test_which_refusals_say_that_nothing_ran() -> None:
+def test_which_refusals_show_that_nothing_ran() -> None:
     def reply(status: int, *errors: dict[str, Any]) -> Reply:
         return Reply(status, None, [*errors], "a", "", "1", 1)
 

@@ -53,7 +53,7 @@ class States:
 
 
 # -------------------------------------------------------------------------------------------------------- drops
-async def test_what_is_in_flight_at_a_drop_is_lost_and_never_sent_again(serve: Callable[..., Server]) -> None:
+async def test_requests_in_flight_at_a_drop_are_lost_and_not_resent(serve: Callable[..., Server]) -> None:
     server, states = serve(worker_app), States()
     async with relayed(server.port) as relay:
         async with connect(relay.url("/ws/"), on_state=states, **SOON) as client:
@@ -78,7 +78,7 @@ async def test_what_is_in_flight_at_a_drop_is_lost_and_never_sent_again(serve: C
         assert states.all[-1] == "closed"
 
 
-async def test_a_server_that_is_stopped_and_another_one_in_its_place(serve: Callable[..., Server]) -> None:
+async def test_a_stopped_server_is_replaced_by_another_one(serve: Callable[..., Server]) -> None:
     states = States()
     with Server(worker_app).running() as first:
         async with relayed(first.port) as relay, connect(relay.url("/ws/"), on_state=states, **SOON) as client:
@@ -113,10 +113,10 @@ async def test_a_server_that_is_killed_and_started_again() -> None:
 
 
 async def test_a_call_that_waits_for_a_connection_has_its_timeout() -> None:
-    given, states = iter(["a-token"]), States()
+    values, states = iter(["a-token"]), States()
 
     async def token() -> str:
-        return next(given, None) or await asyncio.get_running_loop().create_future()
+        return next(values, None) or await asyncio.get_running_loop().create_future()
 
     async with scripted() as server, client_at(server, token=token, on_state=states) as (client, peer):
         peer.drop()
@@ -125,7 +125,7 @@ async def test_a_call_that_waits_for_a_connection_has_its_timeout() -> None:
             await client.call("echo", timeout=0.1)
 
 
-async def test_a_client_that_shall_not_reconnect() -> None:
+async def test_a_client_with_reconnect_false() -> None:
     async with scripted() as server, client_at(server, reconnect=False) as (client, peer):
         events = client.events()
         await peer.close(1012, "restarting")
@@ -139,7 +139,7 @@ async def test_a_client_that_shall_not_reconnect() -> None:
 
 
 @pytest.mark.parametrize("code", [1008, 4400, 4401, 4403, 4404, 4499])
-async def test_a_close_that_says_no_is_final(code: int) -> None:
+async def test_a_refusing_close_code_is_final(code: int) -> None:
     states = States()
     async with scripted() as server, client_at(server, on_state=states, token="t") as (client, peer):
         hanging = asyncio.create_task(client.call("hang"))
@@ -155,7 +155,7 @@ async def test_a_close_that_says_no_is_final(code: int) -> None:
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1002, 1009, 1011, 1012, 1013, 3000, 4000, 4408, 4425, 4429, 4500])
-async def test_other_closes_are_not(code: int) -> None:
+async def test_other_close_codes_reconnect(code: int) -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         await peer.close(code)
         peer = await server.accepted()
@@ -181,7 +181,7 @@ def token_of(peer: Peer) -> str:
     return offered.rpartition("bearer.")[2]
 
 
-async def test_a_credential_that_expires_is_renewed_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_expired_credential_is_renewed_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsaction.client._reconnect.MIN_CREDENTIAL_LIFETIME", 0.0)
     states = States()
     options: dict[str, Any] = {"first_wait": 60, "longest_wait": 60}  # so long that a wait would time out the test
@@ -212,7 +212,7 @@ async def test_a_credential_that_expires_at_once_is_renewed_after_a_wait() -> No
         assert states.all.count("waiting") == 3
 
 
-async def test_a_token_that_was_fetched_anew_and_is_refused_twice_is_final() -> None:
+async def test_a_renewed_token_that_is_refused_twice_is_final() -> None:
     states = States()
     async with scripted() as server, client_at(server, on_state=states, token=Numbered()) as (client, peer):
         server.greets = False
@@ -228,7 +228,7 @@ async def test_a_token_that_was_fetched_anew_and_is_refused_twice_is_final() -> 
                 await client.call("echo")
 
 
-async def test_refusals_with_a_connection_that_was_let_in_between_are_not_in_a_row() -> None:
+async def test_an_accepted_connection_resets_the_count_of_refusals() -> None:
     """Simulates short-lived tokens on a bad network, where a token may expire just before each drop."""
     async with scripted() as server, client_at(server, token=Numbered()) as (client, peer):
         for number in (2, 4, 6):
@@ -244,7 +244,7 @@ async def test_refusals_with_a_connection_that_was_let_in_between_are_not_in_a_r
         assert await answer == "still here"
 
 
-async def test_a_client_that_is_let_in_and_sent_away_twice_stays_away() -> None:
+async def test_two_closes_with_4403_in_a_row_are_final() -> None:
     states = States()
     async with scripted() as server, client_at(server, on_state=states, token=Numbered()) as (_, peer):
         await peer.close(4403, "no")
@@ -254,7 +254,7 @@ async def test_a_client_that_is_let_in_and_sent_away_twice_stays_away() -> None:
 
 
 @pytest.mark.parametrize("code", [1008, 4400, 4401, 4403, 4404, 4422, 4499])
-async def test_a_refusal_after_the_handshake_is_told_on_entering(code: int) -> None:
+async def test_a_refusal_after_the_handshake_is_raised_on_entering(code: int) -> None:
     async with scripted(greets=False) as server:
         connecting = asyncio.create_task(connect(server.url, token="bad", proxy=None).__aenter__())
         await (await server.accepted()).close(code, "no")
@@ -263,7 +263,7 @@ async def test_a_refusal_after_the_handshake_is_told_on_entering(code: int) -> N
         assert (caught.value.code, caught.value.is_final, server.count) == (code, True, 1)
 
 
-async def test_a_call_that_waits_as_the_credential_is_refused_fails_and_was_not_sent() -> None:
+async def test_a_call_that_waits_during_a_refusal_fails_unsent() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         server.greets = False
         peer.drop()
@@ -276,7 +276,7 @@ async def test_a_call_that_waits_as_the_credential_is_refused_fails_and_was_not_
         assert await peer.gone() == 4403  # no request was sent before the close
 
 
-async def test_a_server_that_waits_for_auth_lets_a_client_send_it_by_itself() -> None:
+async def test_a_client_may_send_auth_by_itself() -> None:
     async with scripted(greets=False) as server:
         connecting = asyncio.create_task(connect(server.url, proxy=None).__aenter__())
         peer = await server.accepted()
@@ -295,9 +295,9 @@ async def test_events_before_the_first_answer_reach_early_listeners() -> None:
 
         async def welcome() -> None:
             peer = await server.accepted()
-            asked = await peer.frame("$ping")
+            request = await peer.frame("$ping")
             await peer.event(None, "hello", route="", event="welcome")
-            await peer.reply(asked)
+            await peer.reply(request)
 
         welcoming = asyncio.create_task(welcome())
         async with connect(server.url, proxy=None) as client:
@@ -305,19 +305,19 @@ async def test_events_before_the_first_answer_reach_early_listeners() -> None:
         await welcoming
 
 
-async def test_waits_are_of_random_length_and_grow() -> None:
+async def test_backoff_waits_are_random_and_grow() -> None:
     always = Backoff(0.5, 30, lambda: 1.0, least=0.0)
     assert [always.seconds() for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
     always.reset()
     assert always.seconds() == 0.5
     half = Backoff(1, 8, lambda: 0.5, least=0.0)
     assert [half.seconds() for _ in range(5)] == [0.5, 1, 2, 4, 4]
-    for first, most in ((0, 1), (2, 1), (-1, 1)):
+    for first, longest in ((0, 1), (2, 1), (-1, 1)):
         with pytest.raises(ValueError, match="needs 0 < first <= longest"):
-            Backoff(first, most)
+            Backoff(first, longest)
 
 
-async def test_trying_again_waits_by_the_backoff() -> None:
+async def test_reconnecting_waits_by_the_backoff() -> None:
     states, chances = States(), iter([0.0] * 50)
     async with scripted() as server, relayed(int(server.url.split(":")[2].strip("/"))) as relay:
         options: dict[str, Any] = {"proxy": None, "on_state": states, "chance": lambda: next(chances)}
@@ -336,7 +336,7 @@ async def test_trying_again_waits_by_the_backoff() -> None:
             assert await answer == 1
 
 
-async def test_a_stable_connection_starts_the_backoff_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stable_connection_resets_the_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsaction.client._reconnect.STABLE_AFTER", 0.0)
     async with scripted() as server, client_at(server, chance=lambda: 0.0) as (client, peer):
         for _ in range(3):
@@ -345,7 +345,7 @@ async def test_a_stable_connection_starts_the_backoff_anew(monkeypatch: pytest.M
         assert client._manager._backoff._next == 0.02  # one wait since the last reset
 
 
-async def test_an_on_state_that_fails_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_exception_of_on_state_is_logged_and_ignored(caplog: pytest.LogCaptureFixture) -> None:
     def on_state(state: str, cause: Exception | None) -> None:
         raise ZeroDivisionError
 
@@ -356,7 +356,7 @@ async def test_an_on_state_that_fails_is_logged_and_ends_nothing(caplog: pytest.
     assert "on_state('connected', ...) failed" in caplog.text
 
 
-async def test_a_failure_of_the_clients_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_in_the_client_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     async def failing(self: Any) -> None:
         raise ZeroDivisionError("a bug")
 
@@ -373,7 +373,7 @@ async def test_a_failure_of_the_clients_own_is_told(monkeypatch: pytest.MonkeyPa
 
 
 # -------------------------------------------------------------------------------------------------------- connecting
-async def test_the_first_connection_is_not_tried_twice(serve: Callable[..., Server]) -> None:
+async def test_the_first_connection_is_not_retried(serve: Callable[..., Server]) -> None:
     with pytest.raises(ConnectionFailed, match=r"cannot connect to ws://127.0.0.1:1/") as caught:
         async with connect("ws://127.0.0.1:1/", proxy=None):
             pass
@@ -411,7 +411,7 @@ async def test_no_redirect_is_followed() -> None:
         assert server.count == 0
 
 
-async def test_a_server_that_does_not_answer_the_handshake_or_auth() -> None:
+async def test_handshake_and_auth_time_out() -> None:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
@@ -440,7 +440,7 @@ async def test_closing_is_bounded() -> None:
         peer.drop()
 
 
-async def test_closing_that_is_cancelled_drops_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_cancelled_close_drops_the_connection(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "wsaction.client")
     before = asyncio.all_tasks()
     async with scripted(close_timeout=20) as server:
@@ -459,14 +459,14 @@ async def test_closing_that_is_cancelled_drops_the_connection(caplog: pytest.Log
         assert not [task for task in asyncio.all_tasks() - during - before if "client" in repr(task.get_coro())]
 
 
-async def test_an_idle_client_pings_so_that_it_is_not_closed() -> None:
+async def test_an_idle_client_sends_pings() -> None:
     async with scripted() as server, client_at(server, heartbeat=0.05) as (_, peer):
         for _ in range(2):
             assert await peer.frame() == {"action": "$ping"}
             await peer.say(errors=[], data=None, action="$ping", route="", status=200)
 
 
-async def test_a_server_that_answers_no_ping_is_left() -> None:
+async def test_a_server_that_answers_no_pings_is_disconnected() -> None:
     options = {"ping_interval": 0.05, "ping_timeout": 0.05, "close_timeout": 0.1}
     async with scripted() as server, client_at(server, **options) as (client, peer):
         hanging = asyncio.create_task(client.call("hang"))
@@ -546,14 +546,14 @@ async def test_a_token_by_sub_protocol_or_header(guarded: Server) -> None:
         connect("ws://127.0.0.1/", token_in="url")  # type: ignore[arg-type]
 
 
-async def test_a_token_that_is_refused(guarded: Server) -> None:
+async def test_a_refused_token_fails_the_handshake(guarded: Server) -> None:
     with pytest.raises(ConnectionFailed, match=r"HTTP 401 .*This token is not valid") as caught:
         async with client_of(guarded, token="bad"):
             pass
     assert (caught.value.status, caught.value.is_final) == (401, True)
 
 
-async def test_auth_comes_before_anything_else(guarded: Server) -> None:
+async def test_auth_is_sent_first(guarded: Server) -> None:
     async with client_of(guarded, auth="good") as client:
         assert await client.call("whoami") == "ada"
     async with client_of(guarded, auth=lambda: {"token": "good"}) as client:
@@ -577,7 +577,7 @@ async def test_auth_is_refreshed_before_it_expires(guarded: Server) -> None:
 
 
 @pytest.mark.slow
-async def test_a_refresh_that_fails_is_logged_and_the_next_connection_asks_again(
+async def test_a_failed_refresh_is_logged_and_repeated_on_reconnect(
     guarded: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     states = States()
@@ -595,26 +595,26 @@ async def test_a_refresh_that_fails_is_logged_and_the_next_connection_asks_again
     assert states.causes[2].code == 4401
 
 
-async def test_a_credential_that_does_not_expire_any_more_is_not_refreshed(guarded: Server) -> None:
-    given = iter(["short-0", "good-1"])
-    async with client_of(guarded, auth=lambda: next(given)) as client:
+async def test_a_credential_without_expiry_is_not_refreshed(guarded: Server) -> None:
+    values = iter(["short-0", "good-1"])
+    async with client_of(guarded, auth=lambda: next(values)) as client:
         await Tokens.until_seen(2)
         assert await client.call("whoami") == "ada"
     assert Tokens.seen == ["short-0", "good-1"]
 
 
-async def test_a_client_whose_clock_is_ahead_asks_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_clock_that_is_ahead_slows_down_the_refreshes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsaction.client._reconnect.MIN_REFRESH_WAIT", 0.01)
     loop = asyncio.get_running_loop()
     async with scripted() as server:
         connecting = asyncio.create_task(connect(server.url, auth=lambda: "me", **SOON).__aenter__())
         peer = await server.accepted()
-        asked: list[float] = []
+        times: list[float] = []
         for _ in range(6):
             frame = await peer.frame("$auth")
-            asked.append(loop.time())
+            times.append(loop.time())
             await peer.reply(frame, {"expires_at": time.time() - 600})
-        gaps = [after - before for before, after in itertools.pairwise(asked)]
+        gaps = [after - before for before, after in itertools.pairwise(times)]
         assert sum(gaps) >= 0.01 + 0.02 + 0.04 + 0.08 + 0.16
         await (await connecting).__aexit__(None, None, None)
 
@@ -631,11 +631,11 @@ async def test_a_connection_that_is_lost_during_a_refresh() -> None:
         await client.__aexit__(None, None, None)
 
 
-async def test_credentials_that_cannot_be_had_are_asked_for_again(caplog: pytest.LogCaptureFixture) -> None:
-    given = iter(["one", OSError("no token today"), asyncio.CancelledError("who fetches it for all"), "two"])
+async def test_a_failing_token_callable_is_called_again(caplog: pytest.LogCaptureFixture) -> None:
+    values = iter(["one", OSError("no token today"), asyncio.CancelledError("who fetches it for all"), "two"])
 
     def token() -> str:
-        value = next(given)
+        value = next(values)
         if isinstance(value, BaseException):
             raise value
         return value
@@ -647,14 +647,14 @@ async def test_credentials_that_cannot_be_had_are_asked_for_again(caplog: pytest
     assert "the credential could not be obtained" in caplog.text
 
 
-async def test_auth_refused_for_now_is_tried_again_and_a_close_instead_of_an_answer_tells() -> None:
+async def test_the_status_of_an_auth_refusal_decides_if_it_is_final() -> None:
     async with scripted() as server:
         for status, final in ((503, False), (403, True)):
             connecting = asyncio.create_task(connect(server.url, auth="me", proxy=None).__aenter__())
             peer = await server.accepted()
             await peer.event(None, route="", event="early")
-            asked = await peer.frame("$auth")
-            await peer.reply(asked, None, status, {"type": "x", "msg": "no"})
+            request = await peer.frame("$auth")
+            await peer.reply(request, None, status, {"type": "x", "msg": "no"})
             with pytest.raises(ConnectionFailed) as caught:
                 await connecting
             assert (caught.value.status, caught.value.is_final) == (status, final)
@@ -681,7 +681,7 @@ async def test_a_refusal_while_reconnecting_is_final() -> None:
         assert client.state == "closed"
 
 
-async def test_events_tell_of_a_reconnect() -> None:
+async def test_events_yield_a_resync_after_a_reconnect() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         events = client.events()
         peer.drop()
@@ -690,7 +690,7 @@ async def test_events_tell_of_a_reconnect() -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- real servers
-async def test_a_token_that_a_server_accepts_to_refuse_is_a_failure_on_entering(serve: Callable[..., Server]) -> None:
+async def test_an_accepted_refusal_is_raised_on_entering(serve: Callable[..., Server]) -> None:
     routes = [path("ws/", Me.as_asgi())]
     server = serve(WSAction(routes, authentication_classes=[Tokens], accept_refused=True))
     for _ in range(3):
@@ -707,7 +707,7 @@ class ShortTokens(BearerAuthentication):
         return Credential(User("ada"), expires_at=float(token))
 
 
-async def test_calls_go_on_over_tokens_that_live_for_a_second_or_less(serve: Callable[..., Server]) -> None:
+async def test_calls_go_on_with_tokens_that_live_for_half_a_second(serve: Callable[..., Server]) -> None:
     server, states = serve(WSAction([path("ws/", Me.as_asgi())], authentication_classes=[ShortTokens])), States()
     async with (
         client_of(server, token=lambda: str(time.time() + 0.5), on_state=states, first_wait=0.01) as client,

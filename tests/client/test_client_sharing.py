@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.client.test_client_subscriptions import ROUTE, Boards, all_read, following, position, subscribed, told
+from tests.client.test_client_subscriptions import ROUTE, Boards, all_read, following, moved, position, subscribed
 from tests.conftest import Server
 from tests.support.scripted import WAIT, Peer, client_at, relayed, scripted
 from wsaction.applications import WSAction
@@ -41,11 +41,11 @@ async def all_read_of(client: Client, peer: Peer) -> None:
     await asking
 
 
-async def test_a_second_subscription_asks_nothing_and_both_are_told() -> None:
+async def test_a_second_subscription_sends_no_request() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         one, _ = await subscribed(client, peer, position(3))
         await peer.event(4)
-        assert await following(one) == told(4)
+        assert await following(one) == moved(4)
         two = await entered(client)
         assert (two.position, two.recovered, two.snapshot) == (Position("e1", 4), None, None)
         three = await entered(client, since=Position("e1", 4))
@@ -53,10 +53,10 @@ async def test_a_second_subscription_asks_nothing_and_both_are_told() -> None:
         await nothing_asked(client, peer)
         await peer.event(5)
         for each in (one, two, three):
-            assert await following(each) == told(5)
+            assert await following(each) == moved(5)
 
 
-async def test_the_last_one_that_leaves_unsubscribes() -> None:
+async def test_the_last_subscription_that_closes_unsubscribes() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         one, _ = await subscribed(client, peer, position(3))
         two = await entered(client)
@@ -64,63 +64,64 @@ async def test_the_last_one_that_leaves_unsubscribes() -> None:
         one.close()
         await nothing_asked(client, peer)
         await peer.event(4)
-        assert await following(two) == told(4)
+        assert await following(two) == moved(4)
         assert [item async for item in one] == []
         two.close()
         assert (await peer.frame("unsubscribe"))["route"] == ROUTE
 
 
-async def test_one_that_is_left_and_subscribed_again_at_once() -> None:
+async def test_closing_and_subscribing_again_at_once() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         first = client.subscribe(ROUTE)
         entering = asyncio.create_task(first.__aenter__())
-        asked = [await peer.frame("subscribe")]
+        requests = [await peer.frame("subscribe")]
         first.close()  # before the server answers
         again = asyncio.create_task(client.subscribe(ROUTE).__aenter__())
-        asked += [await peer.frame("unsubscribe"), await peer.frame("subscribe")]
-        await peer.reply(asked[0], position(3))
+        requests += [await peer.frame("unsubscribe"), await peer.frame("subscribe")]
+        await peer.reply(requests[0], position(3))
         await peer.event(4)  # of the subscription that was closed
-        await peer.reply(asked[1], None, 204)
-        await peer.reply(asked[2], position(5))
+        await peer.reply(requests[1], None, 204)
+        await peer.reply(requests[2], position(5))
         await peer.event(6)
-        assert await following(await again) == told(6)
+        assert await following(await again) == moved(6)
         entering.cancel()
 
 
-async def test_a_snapshot_is_a_fresh_one_and_costs_the_others_nothing() -> None:
+async def test_a_new_snapshot_loses_no_events_of_the_others() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         one, _ = await subscribed(client, peer, position(3))
-        two, asked = await subscribed(client, peer, {**position(5), "snapshot": ["now"]}, snapshot=True)
-        assert ("since" in asked, two.snapshot, two.position) == (False, ["now"], Position("e1", 5))
-        asked = await peer.frame("subscribe")  # the new subscribe may have replaced the old one before 4 and 5 arrived
-        assert asked["since"] == position(3)
-        assert "snapshot" not in asked
-        await peer.reply(asked, {**position(3), "recovered": True})
+        two, request = await subscribed(client, peer, {**position(5), "snapshot": ["now"]}, snapshot=True)
+        assert ("since" in request, two.snapshot, two.position) == (False, ["now"], Position("e1", 5))
+        # the new subscribe may have replaced the old one before 4 and 5 arrived
+        request = await peer.frame("subscribe")
+        assert request["since"] == position(3)
+        assert "snapshot" not in request
+        await peer.reply(request, {**position(3), "recovered": True})
         for offset in (4, 5, 6):
             await peer.event(offset)
-        assert [await following(one) for _ in range(3)] == [told(4), told(5), told(6)]
-        assert await following(two) == told(6)
+        assert [await following(one) for _ in range(3)] == [moved(4), moved(5), moved(6)]
+        assert await following(two) == moved(6)
 
 
-async def test_snapshots_of_other_queries_are_other_snapshots() -> None:
+async def test_each_query_has_its_own_snapshot() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         done, _ = await subscribed(
             client, peer, {**position(3), "snapshot": ["done"]}, ROUTE + "?done=1", snapshot=True
         )
-        todo, asked = await subscribed(
+        todo, request = await subscribed(
             client, peer, {**position(3), "snapshot": ["to do"]}, ROUTE + "?done=0", snapshot=True
         )
-        assert (asked["route"], done.snapshot, todo.snapshot) == (ROUTE + "?done=0", ["done"], ["to do"])
+        assert (request["route"], done.snapshot, todo.snapshot) == (ROUTE + "?done=0", ["done"], ["to do"])
         await peer.say(event="$resync", route=ROUTE, data=position(9, "e2"))
         for _ in range(2):
-            asked = await peer.frame("subscribe")
-            assert "since" not in asked
-            await peer.reply(asked, {**position(9, "e2"), "snapshot": [asked["route"]]})
+            request = await peer.frame("subscribe")
+            assert "since" not in request
+            await peer.reply(request, {**position(9, "e2"), "snapshot": [request["route"]]})
         assert await following(done) == Resync(Position("e2", 9), [ROUTE + "?done=1"])
         assert await following(todo) == Resync(Position("e2", 9), [ROUTE + "?done=0"])
 
 
-async def test_after_a_lost_connection_all_are_asked_for_once() -> None:
+async def test_a_reconnect_subscribes_once_for_all() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         one, _ = await subscribed(client, peer, position(3))
         two = await entered(client)
@@ -128,13 +129,13 @@ async def test_after_a_lost_connection_all_are_asked_for_once() -> None:
         await all_read(one, peer)
         peer.drop()
         peer = await server.accepted()
-        asked = await peer.frame("subscribe")
-        assert asked["since"] == position(4)
-        await peer.reply(asked, {**position(4), "recovered": True})
+        request = await peer.frame("subscribe")
+        assert request["since"] == position(4)
+        await peer.reply(request, {**position(4), "recovered": True})
         await nothing_asked(client, peer)
         await peer.event(5)
         for each in (one, two):
-            assert [await following(each), await following(each)] == [told(4), told(5)]
+            assert [await following(each), await following(each)] == [moved(4), moved(5)]
         peer.drop()
         peer = await server.accepted()
         await peer.reply(await peer.frame("subscribe"), {**position(8, "e2"), "recovered": False})
@@ -142,29 +143,29 @@ async def test_after_a_lost_connection_all_are_asked_for_once() -> None:
             assert await following(each) == Resync(Position("e2", 8))
 
 
-async def test_a_slow_one_keeps_no_other_waiting_and_catches_up_by_itself() -> None:
+async def test_a_slow_subscription_does_not_delay_the_others() -> None:
     async with scripted() as server, client_at(server, buffer=200) as (client, peer):
         fast, _ = await subscribed(client, peer, position(0))
         slow = await entered(client)
         for offset in range(1, 9):
             await peer.event(offset)
-            assert await following(fast) == told(offset)
+            assert await following(fast) == moved(offset)
         assert (fast.state, slow.state) == ("live", "recovering")
-        came = [(await following(slow)).offset]
+        offsets = [(await following(slow)).offset]
         while slow.is_behind and not slow.is_drained:
-            came.append((await following(slow)).offset)
-        asked = await peer.frame("subscribe")
-        assert asked["since"] == position(came[-1])
-        await peer.reply(asked, {**position(came[-1]), "recovered": True})
-        for offset in range(came[-1] + 1, 10):
+            offsets.append((await following(slow)).offset)
+        request = await peer.frame("subscribe")
+        assert request["since"] == position(offsets[-1])
+        await peer.reply(request, {**position(offsets[-1]), "recovered": True})
+        for offset in range(offsets[-1] + 1, 10):
             await peer.event(offset)
-            came.append((await following(slow)).offset)
-        assert came == [*range(1, 10)]
-        assert await following(fast) == told(9)
+            offsets.append((await following(slow)).offset)
+        assert offsets == [*range(1, 10)]
+        assert await following(fast) == moved(9)
         assert slow.state == "live"
 
 
-async def test_a_refusal_concerns_those_who_asked() -> None:
+async def test_a_refusal_ends_only_the_new_subscription() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         one, _ = await subscribed(client, peer, position(3))
         entering = asyncio.create_task(client.subscribe(ROUTE + "?nonsense=1", snapshot=True).__aenter__())
@@ -172,10 +173,10 @@ async def test_a_refusal_concerns_those_who_asked() -> None:
         with pytest.raises(InvalidRequest):
             await entering
         await peer.event(4)
-        assert await following(one) == told(4)
+        assert await following(one) == moved(4)
 
 
-async def test_a_right_that_is_lost_and_the_end_of_the_client_end_all_of_them() -> None:
+async def test_a_lost_right_or_closed_client_ends_all_subscriptions() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         one, _ = await subscribed(client, peer, position(3))
         two = await entered(client)
@@ -192,7 +193,7 @@ async def test_a_right_that_is_lost_and_the_end_of_the_client_end_all_of_them() 
             assert each.state == "closed"
 
 
-async def test_states_are_told_of() -> None:
+async def test_on_state_receives_the_states() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         connection: list[str] = []
         stop = client.on_state(lambda state, cause: connection.append(state))
@@ -221,16 +222,14 @@ async def test_an_event_of_another_route_moves_no_position() -> None:
         await peer.event(9, route="boards/8/")
         await peer.say(event="$position", route="boards/8/", data=position(9))
         await peer.event(4)
-        assert await following(one) == told(4)
+        assert await following(one) == moved(4)
         assert (await anext(elsewhere)).route == "boards/8/"  # type: ignore[union-attr]
         peer.drop()
         assert (await (await server.accepted()).frame("subscribe"))["since"] == position(4)
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_whatever_they_do_each_hears_every_event_once_and_in_order(
-    serve: Callable[..., Server], seed: int
-) -> None:
+async def test_random_use_delivers_every_event_once_and_in_order(serve: Callable[..., Server], seed: int) -> None:
     """Fast and slow subscriptions, with and without snapshots, come and go while the connection drops repeatedly."""
     chance, server = random.Random(seed), serve(WSAction([path("ws/", Boards.as_asgi())]))
     options: dict[str, Any] = {"first_wait": 0.001, "longest_wait": 0.005, "proxy": None, "buffer": 1_000}
@@ -241,13 +240,13 @@ async def test_whatever_they_do_each_hears_every_event_once_and_in_order(
     ):
         heard: dict[Subscription, list[int]] = {}
         consuming: dict[Subscription, asyncio.Task[None]] = {}
-        came = asyncio.Event()
+        has_event = asyncio.Event()
 
         async def consume(one: Subscription) -> None:
             async for item in one:
                 assert isinstance(item, Event), "the history of 50 reaches across every cut"
                 heard[one].append(item.data)
-                came.set()
+                has_event.set()
                 for _ in range(chance.randrange(4)):
                     await asyncio.sleep(0)
 
@@ -278,8 +277,8 @@ async def test_whatever_they_do_each_hears_every_event_once_and_in_order(
         await writer.call("move", ROUTE, to=at)
         async with asyncio.timeout(WAIT):
             while any(not heard[one] or heard[one][-1] != at for one in consuming):
-                came.clear()
-                await came.wait()
+                has_event.clear()
+                await has_event.wait()
         for numbers in heard.values():
             assert numbers == [*range(numbers[0], numbers[-1] + 1)] if numbers else True
         for one, task in consuming.items():

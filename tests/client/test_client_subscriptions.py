@@ -45,7 +45,7 @@ def position(offset: int, epoch: str = "e1") -> dict[str, Any]:
     return {"epoch": epoch, "offset": offset}
 
 
-def told(offset: int, data: Any = None) -> Event:
+def moved(offset: int, data: Any = None) -> Event:
     return Event("moved", ROUTE, data, offset)
 
 
@@ -54,17 +54,17 @@ async def subscribed(
 ) -> tuple[Subscription, dict[str, Any]]:
     """Enters a subscription whose reply has ``data``. Returns it with the request frame."""
     entering = asyncio.create_task(client.subscribe(route, **options).__aenter__())
-    asked = await peer.frame("subscribe")
-    await peer.reply(asked, data)
-    return await asyncio.wait_for(entering, WAIT), asked
+    request = await peer.frame("subscribe")
+    await peer.reply(request, data)
+    return await asyncio.wait_for(entering, WAIT), request
 
 
-async def left(subscription: Subscription, peer: Peer, status: int = 204, **errors: Any) -> dict[str, Any]:
+async def leave(subscription: Subscription, peer: Peer, status: int = 204, **errors: Any) -> dict[str, Any]:
     leaving = asyncio.create_task(subscription.__aexit__(None, None, None))
-    asked = await peer.frame("unsubscribe")
-    await peer.reply(asked, None, status, *([errors] if errors else []))
+    request = await peer.frame("unsubscribe")
+    await peer.reply(request, None, status, *([errors] if errors else []))
     await leaving
-    return asked
+    return request
 
 
 @contextlib.asynccontextmanager
@@ -81,28 +81,28 @@ async def following(entered: Subscription) -> Event | Resync:
 
 
 # -------------------------------------------------------------------------------------------------------- live
-async def test_events_come_once_and_in_order_and_move_the_position() -> None:
+async def test_events_arrive_once_in_order_and_move_the_position() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
-        entered, asked = await subscribed(client, peer, {**position(3), "recovered": None})
-        assert {key: asked[key] for key in asked if key != "request_id"} == {"action": "subscribe", "route": ROUTE}
+        entered, request = await subscribed(client, peer, {**position(3), "recovered": None})
+        assert {key: request[key] for key in request if key != "request_id"} == {"action": "subscribe", "route": ROUTE}
         assert (entered.position, entered.recovered, entered.snapshot) == (Position("e1", 3), None, None)
         for offset in (4, 4, 3, 6, 5, 9):  # a gap is an event that was filtered for this user
             await peer.event(offset, {"at": offset})
         for offset in (4, 6, 9):
-            assert await following(entered) == told(offset, {"at": offset})
+            assert await following(entered) == moved(offset, {"at": offset})
             assert entered.position == Position("e1", offset)
-        await left(entered, peer)
+        await leave(entered, peer)
         assert [item async for item in entered] == []
 
 
-async def test_one_that_was_not_entered_says_so_and_waits_for_nothing() -> None:
+async def test_iterating_before_entering_raises() -> None:
     async with scripted() as server, client_at(server) as (client, _):
         with pytest.raises(RuntimeError, match=rf"not entered; enter it: async with client.subscribe\('{ROUTE}'\) as"):
             async for _ in client.subscribe(ROUTE):
                 pass
 
 
-async def test_entering_it_asks_and_leaving_it_unsubscribes() -> None:
+async def test_entering_subscribes_and_leaving_unsubscribes() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
 
         async def use() -> list[Any]:
@@ -111,19 +111,19 @@ async def test_entering_it_asks_and_leaving_it_unsubscribes() -> None:
                 return [await anext(board), await anext(board)]
 
         using = asyncio.create_task(use())
-        asked = await peer.frame("subscribe")
-        assert (asked["since"], asked["snapshot"]) == (position(2), True)
-        await peer.reply(asked, {**position(2), "recovered": True})
+        request = await peer.frame("subscribe")
+        assert (request["since"], request["snapshot"]) == (position(2), True)
+        await peer.reply(request, {**position(2), "recovered": True})
         await peer.event(3)
         await peer.event(4)
-        asked = await peer.frame("unsubscribe")
-        assert asked["route"] == ROUTE
+        request = await peer.frame("unsubscribe")
+        assert request["route"] == ROUTE
         elsewhere = client.events()
         await peer.event(5)  # dropped: the route has no subscription left, and the event is not a push
-        await peer.reply(asked, None, 204)
-        assert await asyncio.wait_for(using, WAIT) == [told(3), told(4)]
+        await peer.reply(request, None, 204)
+        assert await asyncio.wait_for(using, WAIT) == [moved(3), moved(4)]
         await peer.event(6)
-        assert await anext(elsewhere) == told(6)
+        assert await anext(elsewhere) == moved(6)
 
 
 async def test_a_route_without_history() -> None:
@@ -138,18 +138,18 @@ async def test_a_route_without_history() -> None:
         assert await following(entered) == Resync(Position("", 0))
 
 
-async def test_the_snapshot_is_had_with_the_answer() -> None:
+async def test_the_reply_has_the_snapshot() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
-        entered, asked = await subscribed(
+        entered, request = await subscribed(
             client, peer, {**position(3), "recovered": None, "snapshot": [1]}, snapshot=True
         )
-        assert asked["snapshot"] is True
+        assert request["snapshot"] is True
         assert entered.snapshot == [1]
         await peer.event(4)
-        assert await following(entered) == told(4)
+        assert await following(entered) == moved(4)
 
 
-async def test_since_that_could_not_be_honoured_is_told_first() -> None:
+async def test_an_unrecovered_since_starts_with_a_resync() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         answer = {**position(9, "e2"), "recovered": False, "snapshot": ["all"]}
         entered, _ = await subscribed(client, peer, answer, since=Position("e1", 2), snapshot=True)
@@ -158,7 +158,7 @@ async def test_since_that_could_not_be_honoured_is_told_first() -> None:
         assert entered.position == Position("e2", 9)
 
 
-async def test_subscriptions_of_several_routes_and_pushes_are_told_apart() -> None:
+async def test_events_of_routes_and_pushes_are_kept_apart() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         pushed = client.events()
         one, _ = await subscribed(client, peer, position(0), "boards/1/?expand=cards")
@@ -169,58 +169,58 @@ async def test_subscriptions_of_several_routes_and_pushes_are_told_apart() -> No
         assert (await following(one)).data == "one"
         assert (await following(two)).data == "two"
         assert (await anext(pushed)).data == "pushed"
-        assert (await left(one, peer))["route"] == "boards/1/?expand=cards"
+        assert (await leave(one, peer))["route"] == "boards/1/?expand=cards"
 
 
-async def test_the_server_may_say_under_which_route_events_come() -> None:
+async def test_the_server_may_name_the_route_of_events() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         one, _ = await subscribed(client, peer, {**position(0), "route": ROUTE}, "boards/07/")
         await peer.event(1)
-        assert await following(one) == told(1)
+        assert await following(one) == moved(1)
         other, _ = await subscribed(client, peer, {**position(1), "route": ROUTE}, "boards/007/")
         await peer.event(2)
-        assert await following(one) == await following(other) == told(2)
+        assert await following(one) == await following(other) == moved(2)
         other.close()
         await peer.event(3)
-        assert await following(one) == told(3)
-        assert (await left(one, peer))["route"] in ("boards/07/", "boards/007/")
+        assert await following(one) == moved(3)
+        assert (await leave(one, peer))["route"] in ("boards/07/", "boards/007/")
 
 
-async def test_one_that_leaves_before_it_is_answered_ends_none_that_is_written_otherwise() -> None:
+async def test_a_cancelled_subscribe_keeps_others_of_the_same_route() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         one, _ = await subscribed(client, peer, position(0), ROUTE)
         await peer.event(1)
-        assert await following(one) == told(1)
+        assert await following(one) == moved(1)
         entering = asyncio.ensure_future(client.subscribe("boards/07/").__aenter__())
-        asked = await peer.frame("subscribe")
+        request = await peer.frame("subscribe")
         entering.cancel()
         leaving = await peer.frame("unsubscribe")
-        await peer.reply(asked, {**position(1), "route": ROUTE})
+        await peer.reply(request, {**position(1), "route": ROUTE})
         await peer.reply(leaving, None)
         again = await peer.frame("subscribe")
         assert (again["route"], again["since"]) == (ROUTE, position(1))
         await peer.reply(again, {**position(1), "recovered": True})
         await peer.event(2)
-        assert await following(one) == told(2)
-        assert (await left(one, peer))["route"] == ROUTE
+        assert await following(one) == moved(2)
+        assert (await leave(one, peer))["route"] == ROUTE
 
 
 # -------------------------------------------------------------------------------------------------------- drops
-async def test_after_a_drop_what_was_missed_comes_and_nothing_twice() -> None:
+async def test_missed_events_arrive_once_after_a_drop() -> None:
     async with subscription() as (entered, peer, server):
         await peer.event(4)
         await peer.event(5)
-        assert await following(entered) == told(4)
+        assert await following(entered) == moved(4)
         await all_read(entered, peer)
         peer.drop()
         peer = await server.accepted()
-        asked = await peer.frame("subscribe")
-        assert asked["since"] == position(5)
+        request = await peer.frame("subscribe")
+        assert request["since"] == position(5)
         await peer.event(6)  # before the reply, so it belongs to no subscription yet
-        await peer.reply(asked, {**position(5), "recovered": True})
+        await peer.reply(request, {**position(5), "recovered": True})
         for offset in (5, 6, 7):
             await peer.event(offset)
-        assert [await following(entered) for _ in range(3)] == [told(5), told(6), told(7)]
+        assert [await following(entered) for _ in range(3)] == [moved(5), moved(6), moved(7)]
         assert entered.position == Position("e1", 7)
 
 
@@ -232,18 +232,18 @@ async def all_read(entered: Subscription, peer: Peer) -> None:
     await asking
 
 
-async def test_after_a_drop_that_the_history_does_not_reach_across() -> None:
+async def test_a_drop_longer_than_the_history_is_a_resync() -> None:
     for snapshot in (False, True):
         async with subscription(snapshot=snapshot) as (entered, peer, server):
             peer.drop()
             peer = await server.accepted()
-            asked = await peer.frame("subscribe")
-            assert (asked["since"], asked.get("snapshot", False)) == (position(3), snapshot)
+            request = await peer.frame("subscribe")
+            assert (request["since"], request.get("snapshot", False)) == (position(3), snapshot)
             new = {"snapshot": [1, 2]} if snapshot else {}
-            await peer.reply(asked, {**position(40, "e2"), "recovered": False, **new})
+            await peer.reply(request, {**position(40, "e2"), "recovered": False, **new})
             await peer.event(41)
             assert await following(entered) == Resync(Position("e2", 40), [1, 2] if snapshot else None)
-            assert await following(entered) == told(41)
+            assert await following(entered) == moved(41)
             assert entered.position == Position("e2", 41)
 
 
@@ -253,23 +253,23 @@ async def test_a_renamed_epoch_counts_on() -> None:
         peer = await server.accepted()
         await peer.reply(await peer.frame("subscribe"), {**position(3, "e2"), "recovered": True})
         await peer.event(4)
-        assert await following(entered) == told(4)
+        assert await following(entered) == moved(4)
         assert entered.position == Position("e2", 4)
 
 
-async def test_one_drop_after_the_other_before_any_answer() -> None:
+async def test_repeated_drops_before_any_reply() -> None:
     async with subscription() as (entered, peer, server):
         for _ in range(3):
             peer.drop()
             peer = await server.accepted()
-            asked = await peer.frame("subscribe")
-            assert asked["since"] == position(3)
-        await peer.reply(asked, {**position(3), "recovered": True})
+            request = await peer.frame("subscribe")
+            assert request["since"] == position(3)
+        await peer.reply(request, {**position(3), "recovered": True})
         await peer.event(4)
-        assert await following(entered) == told(4)
+        assert await following(entered) == moved(4)
 
 
-async def test_one_that_may_no_longer_see_it_is_told() -> None:
+async def test_a_right_lost_during_a_drop_raises() -> None:
     async with subscription() as (entered, peer, server):
         await peer.event(4)
         await all_read(entered, peer)
@@ -277,13 +277,13 @@ async def test_one_that_may_no_longer_see_it_is_told() -> None:
         peer = await server.accepted()
         error = {"type": "permission_denied", "msg": "no more"}
         await peer.reply(await peer.frame("subscribe"), None, 403, error)
-        assert await following(entered) == told(4)
+        assert await following(entered) == moved(4)
         with pytest.raises(PermissionDenied, match="no more"):
             await following(entered)
         await entered.__aexit__(None, None, None)  # the server has no subscription, so the client sends nothing
 
 
-async def test_a_server_that_is_busy_is_asked_again() -> None:
+async def test_a_busy_server_is_asked_again() -> None:
     async with subscription() as (entered, peer, server):
         peer.drop()
         peer = await server.accepted()
@@ -292,10 +292,10 @@ async def test_a_server_that_is_busy_is_asked_again() -> None:
         await peer.reply(await peer.frame("subscribe"), None, 429, error)
         await peer.reply(await peer.frame("subscribe"), {**position(3), "recovered": True})
         await peer.event(4)
-        assert await following(entered) == told(4)
+        assert await following(entered) == moved(4)
 
 
-async def test_no_answer_to_subscribing_again_is_asked_for_again() -> None:
+async def test_an_unanswered_resubscribe_is_repeated() -> None:
     async with subscription(timeout=0.3) as (entered, peer, server):
         peer.drop()
         peer = await server.accepted()
@@ -306,11 +306,11 @@ async def test_no_answer_to_subscribing_again_is_asked_for_again() -> None:
         await peer.reply(second, {**position(3), "recovered": True})
         await peer.event(4)
         await peer.event(5)
-        assert [await following(entered), await following(entered)] == [told(4), told(5)]
+        assert [await following(entered), await following(entered)] == [moved(4), moved(5)]
 
 
 # -------------------------------------------------------------------------------------------------------- notices
-async def test_entering_one_while_there_is_no_connection() -> None:
+async def test_entering_without_a_connection() -> None:
     states = States()
     async with scripted() as server, client_at(server, on_state=states) as (client, peer):
         peer.drop()
@@ -320,10 +320,10 @@ async def test_entering_one_while_there_is_no_connection() -> None:
         await peer.reply(await peer.frame("subscribe"), position(3))
         entered = await entering
         await peer.event(4)
-        assert await following(entered) == told(4)
+        assert await following(entered) == moved(4)
 
 
-async def test_one_that_has_ended_is_not_subscribed_again() -> None:
+async def test_an_ended_subscription_is_not_resubscribed() -> None:
     async with subscription() as (entered, peer, server):
         peer.drop()
         peer = await server.accepted()
@@ -336,14 +336,14 @@ async def test_one_that_has_ended_is_not_subscribed_again() -> None:
             await following(entered)
 
 
-async def test_leaving_waits_for_nothing() -> None:
+async def test_leaving_does_not_wait() -> None:
     async with subscription() as (entered, peer, _):
         await entered.__aexit__(None, None, None)
         assert (entered.state, [item async for item in entered]) == ("closed", [])
         await peer.frame("unsubscribe")
 
 
-async def test_a_position_is_moved_without_an_item() -> None:
+async def test_a_position_notice_moves_the_position() -> None:
     async with subscription() as (entered, peer, server):
         await peer.say(event="$position", route=ROUTE, data=position(8))
         await all_read(entered, peer)
@@ -352,29 +352,29 @@ async def test_a_position_is_moved_without_an_item() -> None:
         await peer.say(event="$position", route=ROUTE, data=position(12))
         await all_read(entered, peer)
         assert entered.position == Position("e1", 8)
-        assert await following(entered) == told(9)
+        assert await following(entered) == moved(9)
         assert entered.position == Position("e1", 12)
         peer.drop()
         assert (await (await server.accepted()).frame("subscribe"))["since"] == position(12)
 
 
-async def test_a_resync_is_told_and_counted_from() -> None:
+async def test_a_resync_is_delivered_and_sets_the_position() -> None:
     async with subscription() as (entered, peer, server):
         await peer.event(4)
         for offset in (7, 8):  # consecutive ones become one
             await peer.say(event="$resync", route=ROUTE, data=position(offset, "e2"))
         await peer.event(9)
-        assert [await following(entered) for _ in range(3)] == [told(4), Resync(Position("e2", 8)), told(9)]
+        assert [await following(entered) for _ in range(3)] == [moved(4), Resync(Position("e2", 8)), moved(9)]
         assert entered.position == Position("e2", 9)
         peer.drop()
         assert (await (await server.accepted()).frame("subscribe"))["since"] == position(9, "e2")
 
 
-async def test_a_right_that_is_lost_ends_it_after_what_came_before() -> None:
+async def test_a_lost_right_ends_it_after_the_earlier_events() -> None:
     async with subscription() as (entered, peer, server):
         await peer.event(4)
         await peer.say(event="$unsubscribed", route=ROUTE, data={"reason": "permission_denied"})
-        assert await following(entered) == told(4)
+        assert await following(entered) == moved(4)
         with pytest.raises(PermissionDenied, match="403 permission_denied: The right to this was lost"):
             await following(entered)
         peer.drop()
@@ -383,32 +383,32 @@ async def test_a_right_that_is_lost_ends_it_after_what_came_before() -> None:
             await following(entered)
 
 
-async def test_a_resync_where_there_are_snapshots_brings_a_new_one() -> None:
+async def test_a_resync_fetches_a_new_snapshot() -> None:
     async with subscription(snapshot=True) as (entered, peer, server):
         await peer.say(event="$resync", route=ROUTE, data=position(7, "e2"))
         await peer.event(8)
-        asked = await peer.frame("subscribe")
-        assert (asked["snapshot"], asked.get("since")) == (True, None)
+        request = await peer.frame("subscribe")
+        assert (request["snapshot"], request.get("since")) == (True, None)
         peer.drop()  # this request gets no reply either
         peer = await server.accepted()
-        asked = await peer.frame("subscribe")
-        assert (asked["snapshot"], asked.get("since")) == (True, None)
+        request = await peer.frame("subscribe")
+        assert (request["snapshot"], request.get("since")) == (True, None)
         await peer.event(9)
-        await peer.reply(asked, {**position(9, "e2"), "recovered": None, "snapshot": ["new"]})
+        await peer.reply(request, {**position(9, "e2"), "recovered": None, "snapshot": ["new"]})
         await peer.event(10)
-        assert [await following(entered), await following(entered)] == [Resync(Position("e2", 9), ["new"]), told(10)]
+        assert [await following(entered), await following(entered)] == [Resync(Position("e2", 9), ["new"]), moved(10)]
 
 
-async def test_notices_that_say_nothing_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_invalid_notices_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with subscription() as (entered, peer, _):
         await peer.say(event="$resync", route=ROUTE, data=None)
         await peer.event(4)
-        assert await following(entered) == told(4)
+        assert await following(entered) == moved(4)
     assert "$resync of boards/7/: expected an epoch and an offset, got None" in caplog.text
 
 
 # ---------------------------------------------------------------------------------------------------- slow consumers
-async def test_a_slow_consumer_gets_what_did_not_fit_from_the_history() -> None:
+async def test_a_slow_consumer_gets_the_rest_from_the_history() -> None:
     async with subscription(buffer=200) as (entered, peer, _):
         for offset in range(4, 12):
             await peer.event(offset)
@@ -416,11 +416,11 @@ async def test_a_slow_consumer_gets_what_did_not_fit_from_the_history() -> None:
         first = [await following(entered)]
         while entered._buffer:
             first.append(await following(entered))
-        asked = await peer.frame("subscribe")
+        request = await peer.frame("subscribe")
         last = first[-1].offset
-        assert asked["since"] == position(last)
+        assert request["since"] == position(last)
         await peer.event(12)
-        await peer.reply(asked, {**position(last), "recovered": True})
+        await peer.reply(request, {**position(last), "recovered": True})
         rest = []
         for offset in range(last + 1, 13):
             await peer.event(offset)
@@ -428,22 +428,22 @@ async def test_a_slow_consumer_gets_what_did_not_fit_from_the_history() -> None:
         assert [item.offset for item in first + rest] == list(range(4, 13))
 
 
-async def test_one_event_larger_than_the_buffer_comes_all_the_same() -> None:
+async def test_an_event_larger_than_the_buffer_arrives() -> None:
     async with subscription(buffer=10) as (entered, peer, _):
         await peer.event(4, "x" * 1_000)
-        assert await following(entered) == told(4, "x" * 1_000)
+        assert await following(entered) == moved(4, "x" * 1_000)
 
 
-async def test_one_that_is_behind_when_the_connection_is_lost() -> None:
+async def test_a_connection_lost_while_a_subscription_is_behind() -> None:
     async with subscription(buffer=200) as (entered, peer, server):
         for offset in range(4, 12):
             await peer.event(offset)
         await all_read(entered, peer)
         peer.drop()
         peer = await server.accepted()
-        asked = await peer.frame("subscribe")
-        since = asked["since"]["offset"]
-        await peer.reply(asked, {**position(since), "recovered": True})
+        request = await peer.frame("subscribe")
+        since = request["since"]["offset"]
+        await peer.reply(request, {**position(since), "recovered": True})
         items = [await following(entered) for _ in range(4, since + 1)]
         for offset in range(since + 1, 12):
             await peer.event(offset)
@@ -463,33 +463,33 @@ async def test_a_refusal_is_raised_on_entering() -> None:
         assert entered.position == Position("e1", 1)
 
 
-async def test_an_answer_without_a_position_is_refused() -> None:
+async def test_a_reply_without_a_position_is_refused() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         with pytest.raises(UnexpectedReply, match="expected an epoch and an offset"):
             await subscribed(client, peer, {"joined": True})
 
 
-async def test_no_answer_in_time() -> None:
+async def test_a_subscribe_without_a_reply_times_out() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         with pytest.raises(CallTimeout, match=r"subscribe boards/7/: no reply in 0.1 s"):
             await client.subscribe(ROUTE, timeout=0.1).__aenter__()
         await peer.frame("subscribe")
-        late = await peer.frame()
-        assert late["action"] in ("subscribe", "unsubscribe")
+        frame = await peer.frame()
+        assert frame["action"] in ("subscribe", "unsubscribe")
 
 
-async def test_entering_that_is_cancelled_unsubscribes() -> None:
+async def test_a_cancelled_enter_unsubscribes() -> None:
     async with scripted() as server, client_at(server) as (client, peer):
         entering = asyncio.create_task(client.subscribe(ROUTE).__aenter__())
-        asked = await peer.frame("subscribe")
+        request = await peer.frame("subscribe")
         entering.cancel()
         with pytest.raises(asyncio.CancelledError):
             await entering
         await peer.frame("unsubscribe")
-        await peer.reply(asked, position(3))
+        await peer.reply(request, position(3))
         entered, _ = await subscribed(client, peer, position(4))  # replaces the subscription that is leaving
         await peer.event(5)
-        assert await following(entered) == told(5)
+        assert await following(entered) == moved(5)
 
 
 async def test_a_subscription_is_entered_once() -> None:
@@ -498,7 +498,7 @@ async def test_a_subscription_is_entered_once() -> None:
             await entered.__aenter__()
 
 
-async def test_leaving_while_there_is_no_connection_or_none_comes(caplog: pytest.LogCaptureFixture) -> None:
+async def test_leaving_without_a_connection_or_reply(caplog: pytest.LogCaptureFixture) -> None:
     async with subscription() as (entered, peer, server):
         peer.drop()
         await entered.__aexit__(None, None, None)
@@ -511,12 +511,12 @@ async def test_leaving_while_there_is_no_connection_or_none_comes(caplog: pytest
         peer.drop()
         await all_read(entered, await server.accepted())  # its first frame is not another `subscribe`
     async with subscription() as (entered, peer, server):
-        await left(entered, peer, 500, type="server_error", msg="a bug")
+        await leave(entered, peer, 500, type="server_error", msg="a bug")
         await all_read(entered, peer)
     assert "500 server_error: a bug (unsubscribe boards/7/)" in caplog.text
 
 
-async def test_the_end_of_the_client_ends_it() -> None:
+async def test_the_end_of_the_client_ends_its_subscriptions() -> None:
     async with scripted() as server:
         async with client_at(server) as (client, peer):
             entered, _ = await subscribed(client, peer, position(3))
@@ -527,7 +527,7 @@ async def test_the_end_of_the_client_ends_it() -> None:
             await peer.event(4)
             await all_read(entered, peer)
             await peer.close(4403, "kicked")
-            assert await following(entered) == told(4)
+            assert await following(entered) == moved(4)
             with pytest.raises(ConnectionFailed, match="code 4403, 'kicked'"):
                 await following(entered)
         async with client_at(server) as (client, peer):
@@ -543,10 +543,10 @@ async def list_of(entered: Subscription) -> list[Any]:
 
 # -------------------------------------------------------------------------------------------------------- the promise
 class History:
-    """A server with subscriptions to one route: events of one epoch, with a history of the newest ``kept``."""
+    """A server with subscriptions to one route: events of one epoch, with a history of the newest ``size``."""
 
-    def __init__(self, kept: int) -> None:
-        self.kept, self.offset = kept, 0
+    def __init__(self, size: int) -> None:
+        self.size, self.offset = size, 0
         self.live: list[Peer] = []
 
     def publish(self) -> None:
@@ -571,9 +571,9 @@ class History:
                 since, data = frame.get("since"), {**position(self.offset), "recovered": None}
                 missed: range = range(0)
                 if since is not None:
-                    whole = since["epoch"] == "e1" and self.offset - self.kept <= since["offset"]
-                    missed = range(since["offset"] + 1, self.offset + 1) if whole else missed
-                    data = {**position(since["offset"] if whole else self.offset), "recovered": whole}
+                    is_recoverable = since["epoch"] == "e1" and self.offset - self.size <= since["offset"]
+                    missed = range(since["offset"] + 1, self.offset + 1) if is_recoverable else missed
+                    data = {**position(since["offset"] if is_recoverable else self.offset), "recovered": is_recoverable}
                 reply = {"errors": [], "data": data, "action": "subscribe", "route": ROUTE, "status": 200}
                 self.send(peer, {**reply, "request_id": frame["request_id"]})
                 for offset in missed:
@@ -588,8 +588,8 @@ class History:
 
 @settings(max_examples=25, deadline=None)
 @given(steps=st.lists(st.sampled_from(["publish", "publish", "burst", "drop", "take", "turn"]), max_size=60))
-async def test_whatever_happens_every_event_comes_once_and_in_order_or_a_resync_says_so(steps: list[str]) -> None:
-    history = History(kept=10)
+async def test_random_drops_lose_no_event_without_a_resync(steps: list[str]) -> None:
+    history = History(size=10)
     async with scripted() as server, asyncio.TaskGroup() as serving:
         peers: list[Peer] = []
 
@@ -599,7 +599,7 @@ async def test_whatever_happens_every_event_comes_once_and_in_order_or_a_resync_
                 serving.create_task(history.serve(peers[-1]))
 
         accepting = asyncio.create_task(accept())
-        came: list[Event | Resync] = []
+        items: list[Event | Resync] = []
         options: dict[str, Any] = {"first_wait": 0.001, "longest_wait": 0.002, "proxy": None, "buffer": 300}
         async with connect(server.url, **options) as client, client.subscribe(ROUTE) as entered:
             for step in steps:
@@ -611,18 +611,18 @@ async def test_whatever_happens_every_event_comes_once_and_in_order_or_a_resync_
                 elif step == "drop":
                     peers[-1].drop()
                 elif step == "take" and entered._buffer:
-                    came.append(await following(entered))
+                    items.append(await following(entered))
                 else:
                     for _ in range(5):
                         await asyncio.sleep(0)
             history.publish()
             async with asyncio.timeout(WAIT):
-                while not came or entered.position != Position("e1", history.offset):
-                    came.append(await anext(entered))
+                while not items or entered.position != Position("e1", history.offset):
+                    items.append(await anext(entered))
             peers[-1].drop()  # this server does not reply to `unsubscribe`
         accepting.cancel()
     at = 0
-    for item in came:
+    for item in items:
         if isinstance(item, Resync):
             assert item.position is not None
             assert item.position.offset >= at
@@ -654,7 +654,7 @@ class Boards(AsyncAPIConsumer):
     routepatterns = [path("boards/<int:pk>/", Board.as_aaah())]
 
 
-async def test_our_own_server_recovers_what_was_published_meanwhile(serve: Callable[..., Server]) -> None:
+async def test_a_real_server_recovers_missed_events(serve: Callable[..., Server]) -> None:
     server = serve(WSAction([path("ws/", Boards.as_asgi())]))
     options: dict[str, Any] = {"first_wait": 0.01, "longest_wait": 0.02, "proxy": None}
     async with (
@@ -688,7 +688,7 @@ async def test_our_own_server_recovers_what_was_published_meanwhile(serve: Calla
 
 @pytest.mark.slow
 @needs_redis_server
-async def test_a_server_that_is_killed_and_started_again_costs_no_event(tmp_path: Path) -> None:
+async def test_a_killed_and_restarted_server_loses_no_event(tmp_path: Path) -> None:
     ports = kept_port(), kept_port()
     redis, states = RedisServer(tmp_path), States()
     options: dict[str, Any] = {"first_wait": 0.05, "longest_wait": 0.1, "proxy": None, "on_state": states}

@@ -96,7 +96,7 @@ def test_a_function_for_each_action() -> None:
     assert "Moves a card; see *\\/ there." in text
 
 
-def test_models_on_their_way_in_and_out() -> None:
+def test_models_of_requests_and_replies() -> None:
     text = written(*cards())
     assert "/** A card of a board. */\nexport interface Card {\n" in text
     assert "export interface Card {\n  id: number;\n  title: string;\n  due: string | null;\n}\n" in text
@@ -106,7 +106,7 @@ def test_models_on_their_way_in_and_out() -> None:
     assert "interface Since" not in text  # models that appear in no method
 
 
-def test_a_list_and_its_objects_are_subscribed_to_by_one_name() -> None:
+def test_lists_and_objects_share_the_name_subscribe() -> None:
     text = written(*cards())
     generic = "subscribe<Asked extends boolean = false, Since extends Position | null = null>"
     assert text.count(f"  {generic}(") == 2
@@ -127,7 +127,7 @@ def test_a_list_and_its_objects_are_subscribed_to_by_one_name() -> None:
     assert "ROUTE_1" in second
 
 
-def test_events_that_are_declared_and_presence() -> None:
+def test_declared_events_and_presence() -> None:
     class Live(PresenceMixin, AsyncAPIActionHandler):
         events = {"moved": Card, "ping pong": None}
 
@@ -140,7 +140,7 @@ def test_events_that_are_declared_and_presence() -> None:
     assert "Promise<Subscription<ServerEvent, SnapshotFor<Asked, unknown>" in text
 
 
-def test_it_is_the_same_each_time_and_names_are_told_apart() -> None:
+def test_the_output_is_stable_and_names_are_unique() -> None:
     document, another = everything().asyncapi(), everything().asyncapi()
     for channel in ("ws", "ws.tenant", "alone", "hidden"):
         text = typescript(document, channel)
@@ -166,7 +166,7 @@ def test_the_head_and_the_address() -> None:
     )
 
 
-def test_what_was_taken_out_of_the_document_is_not_written() -> None:
+def test_operations_removed_from_the_document_are_left_out() -> None:
     document = everything().asyncapi()
     for name in ("alone.leaves.grow", "alone.plant"):
         del document["operations"][name]
@@ -176,7 +176,7 @@ def test_what_was_taken_out_of_the_document_is_not_written() -> None:
     assert "plant(" not in text
 
 
-def test_what_streams_and_what_answers_nothing() -> None:
+def test_streams_and_actions_without_replies() -> None:
     text = typescript(everything().asyncapi(), "alone")
     assert "rings(params?: { many?: number }, options?: CallOptions): Stream<[number, string]>;" in text
     assert "whisper(params: { words: string[] }, options?: CallOptions): Promise<void>;" in text
@@ -185,7 +185,7 @@ def test_what_streams_and_what_answers_nothing() -> None:
 
 # ------------------------------------------------------------------------------------------------ names
 @pytest.mark.parametrize(
-    ("pattern", "where"),
+    ("pattern", "names"),
     [
         (path("boards/<int:pk>/columns/<int:column>/", handler()), ["boards", "columns"]),
         (path("boards/<int:pk>/columns/", handler()), ["boards", "columns"]),
@@ -202,11 +202,11 @@ def test_what_streams_and_what_answers_nothing() -> None:
         (path("größe/", handler()), ["größe"]),
     ],
 )
-def test_where_a_route_is_found(pattern: Any, where: list[str]) -> None:
+def test_routes_become_nested_properties(pattern: Any, names: list[str]) -> None:
     text, api = written(pattern), "Api"
-    for word in where:
-        assert word in members(text)[api]
-        api = next(one for one in re.findall(rf'readonly "?{word}"?: (\w+);', text))
+    for name in names:
+        assert name in members(text)[api]
+        api = next(interface for interface in re.findall(rf'readonly "?{name}"?: (\w+);', text))
     assert "act" in members(text)[api]
 
 
@@ -227,7 +227,7 @@ def test_names_that_clash() -> None:
     assert members(text)["CApi"] == ["act", "act"]  # overloads that differ in their captures
 
 
-def test_a_parameter_that_could_be_a_capture_keeps_two_methods_apart() -> None:
+def test_a_parameter_like_a_capture_keeps_methods_apart() -> None:
     class Taking(AsyncAPIActionHandler):
         @async_action
         async def act(self, pk: int) -> None: ...
@@ -236,7 +236,7 @@ def test_a_parameter_that_could_be_a_capture_keeps_two_methods_apart() -> None:
     assert members(text)["AApi"] == ["act", "actByPk"]
 
 
-def test_models_with_names_of_the_runtimes() -> None:
+def test_models_named_like_runtime_classes() -> None:
     def model(name: str) -> Any:
         return type(name, (BaseModel,), {"__annotations__": {"x": int}})
 
@@ -249,14 +249,14 @@ def test_models_with_names_of_the_runtimes() -> None:
     assert "export interface Client extends Api_ {}" in text
 
 
-def test_words() -> None:
+def test_splitting_and_casing_of_names() -> None:
     assert words("v2API-key_of it") == ["v2API", "key", "of", "it"]
     assert (camel("partial_update"), camel("GetAll"), camel("2fa"), camel(""), camel("?!")) == (
         "partialUpdate", "getAll", "_2fa", "_", "_",
     )  # fmt: skip
     assert (pascal("PageReply_Dog_"), pascal("a__b")) == ("PageReplyDog", "AB")
     assert (free("a", {"a", "a_"}), free("constructor", ()), free("b", {"a"})) == ("a__", "constructor_", "b")
-    assert [is_identifier(one) for one in ("a_1", "$x", "1a", "a-b", "")] == [True, True, False, False, False]
+    assert [is_identifier(name) for name in ("a_1", "$x", "1a", "a-b", "")] == [True, True, False, False, False]
 
 
 # ------------------------------------------------------------------------------------------------ types
@@ -296,7 +296,7 @@ def test_types(schema: Any, wanted: str) -> None:
     assert Types({}).of(schema) == wanted
 
 
-def test_a_model_that_has_itself() -> None:
+def test_a_recursive_model() -> None:
     tree = {
         "type": "object",
         "properties": {"below": {"type": "array", "items": {"$ref": "#/components/schemas/Tree"}}},

@@ -12,20 +12,20 @@ from wsaction.codegen._typescript import runtime
 
 
 @pytest.mark.parametrize("kind", ERASED)
-def test_types_are_erased_and_lines_stay(kind: str) -> None:
+def test_types_are_erased_and_lines_kept(kind: str) -> None:
     typescript, javascript = ERASED[kind]
     assert erase_types(typescript) == javascript
     assert javascript.count("\n") == typescript.count("\n")
 
 
 @pytest.mark.parametrize("kind", ERASED)
-def test_javascript_stays_as_it_is(kind: str) -> None:
+def test_javascript_is_left_unchanged(kind: str) -> None:
     javascript = ERASED[kind][1]
     assert erase_types(javascript) == javascript
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_cannot_be_erased_is_refused_with_its_place(kind: str) -> None:
+def test_unerasable_syntax_is_refused_with_its_position(kind: str) -> None:
     typescript, message = REFUSED[kind]
     with pytest.raises(ValueError) as caught:  # noqa: PT011  # its message is what is asserted
         erase_types(typescript, "board.ts")
@@ -40,7 +40,7 @@ def test_the_clients_runtime_keeps_its_lines() -> None:
     assert erased.index("class Link {") == lines.index("class Link {")
 
 
-def test_without_its_extra_it_names_the_cure() -> None:
+def test_without_tree_sitter_the_error_names_the_extra() -> None:
     code = (
         "import sys; sys.modules['tree_sitter'] = None\n"
         "from wsaction.codegen import erase_types, typescript\n"

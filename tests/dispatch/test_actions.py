@@ -1,4 +1,4 @@
-"""`wsaction._handlers.action`: which methods are actions, how their parameters are filled, and what they return."""
+"""`wsaction._handlers.action`: how methods become actions, get their parameters and return results."""
 
 import dataclasses
 import datetime as dt
@@ -27,7 +27,7 @@ from wsaction.testing import connect
 
 
 def view_of(function: Callable[..., Any], *patterns: str, **options: Any) -> ActionView:
-    """A consumer whose action ``act`` is ``function``; also at the patterns, those with a "^" as regexes."""
+    """A consumer whose action ``act`` is ``function``, also mounted at ``patterns``; one with a "^" is a regex."""
     act = async_action(name="act", **options)(function)
     handler: Any = type("Handler", (AsyncAPIActionHandler,), {"act": act})
     view = handler.as_aaah()
@@ -37,8 +37,8 @@ def view_of(function: Callable[..., Any], *patterns: str, **options: Any) -> Act
     return served
 
 
-def refused(function: Callable[..., Any], **options: Any) -> str:
-    """Why a class with this action cannot be made."""
+def declaration_error(function: Callable[..., Any], **options: Any) -> str:
+    """The error of declaring a class with this action."""
     with pytest.raises(ImproperlyConfigured) as caught:
         type("Cards", (AsyncAPIActionHandler,), {"act": async_action(**options)(function)})
     return str(caught.value)
@@ -48,7 +48,7 @@ def names(cls: type[AsyncAPIActionHandler]) -> list[str]:
     return list(cls.available_actions)
 
 
-# ------------------------------------------------------------------------------------------------- which are actions
+# ------------------------------------------------------------------------------------------------- what is an action
 class Base(AsyncAPIActionHandler):
     @async_action(status=201)
     async def create(self) -> str:
@@ -62,12 +62,12 @@ class Base(AsyncAPIActionHandler):
         return "helper"
 
 
-def test_only_what_is_decorated_is_an_action() -> None:
+def test_only_decorated_methods_are_actions() -> None:
     assert names(AsyncAPIActionHandler) == []
     assert names(Base) == ["create", "list"]
 
 
-async def test_overriding_keeps_it_an_action_with_its_options() -> None:
+async def test_an_override_without_the_decorator_keeps_its_options() -> None:
     class Undecorated(Base, AsyncAPIConsumer):
         async def create(self) -> str:
             return "undecorated"
@@ -90,7 +90,7 @@ async def test_overriding_keeps_it_an_action_with_its_options() -> None:
     assert (reply["data"], reply["status"]) == ("decorated", 200)
 
 
-def test_none_takes_an_action_away_for_good_unless_it_is_declared_again() -> None:
+def test_none_removes_an_action_until_it_is_declared_again() -> None:
     class Without(Base):
         create = None  # type: ignore[assignment]
 
@@ -132,13 +132,15 @@ async def test_mixins_bring_actions_and_may_be_plain_classes() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "$ping", "$", 5, b"x"], ids=repr)
-def test_a_name_that_cannot_be_is_refused(name: Any) -> None:
+def test_an_invalid_action_name_is_refused(name: Any) -> None:
     async def act(self: Any) -> None: ...
 
-    assert "not empty and does not begin with '$' (the protocol's own), not " + repr(name) in refused(act, name=name)
+    assert "not empty and does not begin with '$' (the protocol's own), not " + repr(name) in declaration_error(
+        act, name=name
+    )
 
 
-async def test_any_other_name_is_taken() -> None:
+async def test_any_other_action_name_is_accepted() -> None:
     class Consumer(AsyncAPIConsumer):
         @async_action(name="é/b c\n$")
         async def act(self) -> int:
@@ -161,7 +163,7 @@ def test_two_actions_of_one_name_are_refused() -> None:
     ["route", "args", "kwargs", "user", "scope", "frame", "consumer", "connection", "close", "connect", "disconnect",
      "permission_classes", "check_permissions", "as_aaah", "available_actions", "routepatterns", "limits", "action"],
 )  # fmt: skip
-def test_an_action_must_not_hide_what_the_handler_has(name: str) -> None:
+def test_an_action_must_not_hide_a_handler_attribute(name: str) -> None:
     async def act(self: Any) -> None: ...
 
     cure = rf"Cards\.{name} hides an attribute of the handler itself; .* @async_action\(name='{name}'\)"
@@ -171,7 +173,7 @@ def test_an_action_must_not_hide_what_the_handler_has(name: str) -> None:
         assert names(type("Cards", (kind,), {f"{name}_": async_action(name=name)(act)})) == [name]
 
 
-def test_an_attribute_that_answers_to_any_name_is_no_action() -> None:
+def test_an_attribute_with_a_catch_all_getattr_is_not_an_action() -> None:
     class Proxy:
         def __getattr__(self, name: str) -> str:
             return name
@@ -248,8 +250,8 @@ def alias_in_annotation(self: Any, a: Annotated[int, Field(alias="pageSize")] = 
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_signature_that_cannot_be_filled_is_refused_at_class_creation(function: Any, message: str) -> None:
-    assert message in refused(function)
+def test_an_unfillable_signature_is_refused_at_class_creation(function: Any, message: str) -> None:
+    assert message in declaration_error(function)
 
 
 @dataclasses.dataclass
@@ -327,7 +329,7 @@ async def test_an_annotated_parameter_is_validated(name: str, annotation: Any, v
 
 
 @pytest.mark.parametrize("value", [None, 5, "x", [1], {"a": 1}, True, 1.5, 10**40], ids=repr)
-async def test_an_unannotated_parameter_passes_as_parsed(value: Any) -> None:
+async def test_an_unannotated_parameter_is_passed_unvalidated(value: Any) -> None:
     async def act(self, data, other):  # type: ignore[no-untyped-def]
         return [data, other]
 
@@ -352,7 +354,7 @@ async def test_an_unannotated_parameter_passes_as_parsed(value: Any) -> None:
         ({"data": None, "n": None, "bare": 1}, [("model_type", ["data"]), ("int_type", ["n"])]),
     ],
 )
-async def test_missing_and_wrong_ones_are_told_all_at_once_each_in_its_place(sent: Any, wanted: Any) -> None:
+async def test_all_parameter_errors_are_reported_together(sent: Any, wanted: Any) -> None:
     ran: list[int] = []
 
     async def act(self, data: Card, n: Annotated[int, Field(ge=1)], bare, day: dt.date = dt.date.min) -> None:  # type: ignore[no-untyped-def]
@@ -368,13 +370,13 @@ async def test_missing_and_wrong_ones_are_told_all_at_once_each_in_its_place(sen
     }
 
 
-async def test_an_alias_is_the_place_that_is_told() -> None:
+async def test_an_error_loc_uses_the_alias() -> None:
     async def act(self: Any, data: Aliased) -> None: ...
 
     assert types_and_locs(await ask(view_of(act), "act", data={"cardId": "x"})) == [("int_parsing", ["data", "cardId"])]
 
 
-async def test_defaults_are_pythons_and_not_validated() -> None:
+async def test_defaults_are_not_validated() -> None:
     default = object()
 
     async def act(
@@ -400,11 +402,11 @@ async def test_unknown_keys_are_ignored() -> None:
     assert (await ask(view_of(act), "act", a=1, b=2, data=3, self=4, cls=5))["data"] == 1
 
 
-async def test_action_route_and_request_id_mean_the_protocols_own() -> None:
+async def test_action_route_and_request_id_come_from_the_protocol() -> None:
     async def act(self: Any, action: int, route: bytes, request_id: list[int], kwargs: Any = None) -> Any:
         return [action, route, request_id]
 
-    async with talking(view_of(act, "r/<int:pk>/")) as ws:  # their annotations say nothing
+    async with talking(view_of(act, "r/<int:pk>/")) as ws:  # the annotations of protocol parameters are ignored
         assert (await ws.call("act", "r/07/?x=1", request_id="7"))["data"] == ["act", "r/07/?x=1", "7"]
         await ws.send_json({"action": "act"})
         assert (await ws.receive_json())["data"] == ["act", "", None]
@@ -451,7 +453,7 @@ async def open_by_keyword(self: Any, b: int, *, x: int, a: int) -> list[int]:
     [open_first, open_between, open_last, open_by_keyword, by_keyword_only(open_last)],
     ids=["first", "between", "last", "by keyword", "keywords only"],
 )
-async def test_what_the_captures_leave_open_is_filled_wherever_it_stands(function: Any) -> None:
+async def test_parameters_without_a_capture_are_filled_from_the_frame(function: Any) -> None:
     view = view_of(function, "<int:b>/<int:a>/")
     assert (await ask(view, "act", "2/1/", x=7))["data"] == [1, 7, 2]
     assert (await ask(view, "act", "2/1/", x="8"))["data"] == [1, 8, 2]
@@ -459,7 +461,7 @@ async def test_what_the_captures_leave_open_is_filled_wherever_it_stands(functio
     assert types_and_locs(await ask(view, "act", "2/1/")) == [("missing", ["x"])]
 
 
-async def test_a_capture_is_validated_too_and_told_by_its_name() -> None:
+async def test_a_capture_is_validated_and_its_error_names_it() -> None:
     async def act(self: Any, pk: Annotated[int, Field(gt=5)], day: dt.date, n: int) -> Any:
         return [pk, day, n]
 
@@ -481,7 +483,7 @@ async def test_default_kwargs_of_a_pattern_are_captures() -> None:
     assert (await ask(Consumer.as_asgi(), "act", "5/", kind="evil", more="evil"))["data"] == ["fixed", 5, [1]]
 
 
-async def test_a_mutable_capture_is_validated_anew_for_each_frame() -> None:
+async def test_a_mutable_capture_is_validated_again_for_each_frame() -> None:
     class Handler(AsyncAPIActionHandler):
         @async_action
         async def act(self, tags: list[int]) -> list[int]:
@@ -496,7 +498,7 @@ async def test_a_mutable_capture_is_validated_anew_for_each_frame() -> None:
             assert (await ws.call("act", "r"))["data"] == [7, 1]
 
 
-async def test_kwargs_take_the_rest_and_the_action() -> None:
+async def test_kwargs_receive_the_remaining_keys_and_the_action() -> None:
     async def act(self: Any, a: int, data: Any = None, **kwargs: Any) -> dict[str, Any]:
         return kwargs
 
@@ -515,7 +517,7 @@ HOSTILE = ["self", "cls", "scope", "handler", "obj", "args", "kwargs", "function
 
 
 @pytest.mark.parametrize("route", ["", "1/2"])
-async def test_hostile_keys_are_only_keys(route: str) -> None:
+async def test_hostile_frame_keys_are_passed_as_plain_keys(route: str) -> None:
     async def act(self: Any, *args: Any, **kwargs: Any) -> Any:
         return [self.route, list(args), kwargs]
 
@@ -523,17 +525,17 @@ async def test_hostile_keys_are_only_keys(route: str) -> None:
         return [this.route, list(args), kwargs]
 
     hostile = dict.fromkeys(HOSTILE, "evil")
-    for function, own in ((act, "self"), (sync, "this")):
+    for function, self_name in ((act, "self"), (sync, "this")):
         async with talking(view_of(function, r"^(\d)/(\d)$")) as ws:
             await ws.send_json({"action": "act", "route": route, **hostile})
             reply = await ws.receive_json()
         wanted = {**hostile, "action": "act"}
-        del wanted[own]
+        del wanted[self_name]
         assert reply["errors"] == []
         assert reply["data"] == [route, route.split("/") if route else [], wanted]
 
 
-async def test_a_capture_called_self_or_action_is_not_passed_as_such() -> None:
+async def test_captures_named_self_action_or_route_are_not_passed() -> None:
     async def act(self: Any, **kwargs: Any) -> Any:
         return [self.kwargs, kwargs]
 
@@ -544,7 +546,7 @@ async def test_a_capture_called_self_or_action_is_not_passed_as_such() -> None:
     ]
 
 
-async def test_a_self_that_is_positional_only_is_fine() -> None:
+async def test_a_positional_only_self_is_accepted() -> None:
     async def act(self: Any, /, n: int, **kwargs: Any) -> Any:
         return n
 
@@ -600,7 +602,7 @@ class Unnamed:
         ("mixed_before_star", ["d", "1/a", 1, ["a"], "act"]),
     ],
 )
-async def test_unnamed_captures_fill_parameters_in_turn(name: str, wanted: Any) -> None:
+async def test_unnamed_captures_fill_parameters_in_order(name: str, wanted: Any) -> None:
     view = view_of(getattr(Unnamed, name), r"^(\d)/(\w)$")
     frame: dict[str, Any] = {"data": "d", "more": 7, "k": 9, "n": 666, "word": "evil"}
     async with talking(view) as ws:
@@ -608,13 +610,13 @@ async def test_unnamed_captures_fill_parameters_in_turn(name: str, wanted: Any) 
             assert (await ws.call("act", "1/a", **frame))["data"] == wanted
 
 
-async def test_without_captures_what_stands_before_star_comes_from_the_frame() -> None:
+async def test_without_captures_the_frame_fills_parameters_before_star() -> None:
     view = view_of(Unnamed.all_before_star)
     assert (await ask(view, "act", n=1, word="a", request_id=1))["data"] == [1, "a", [], ["action", "request_id"]]
     assert types_and_locs(await ask(view, "act", n=1)) == [("missing", ["word"])]
 
 
-async def test_an_unnamed_capture_passes_by_what_a_named_one_fills() -> None:
+async def test_unnamed_captures_skip_parameters_filled_by_named_ones() -> None:
     class Handler(AsyncAPIActionHandler):
         @async_action
         async def act(self, pk: int, room: str, *args: Any) -> Any:
@@ -624,10 +626,10 @@ async def test_an_unnamed_capture_passes_by_what_a_named_one_fills() -> None:
         routepatterns = [path("<int:pk>/", Handler.as_aaah())]
 
     scope = {"url_route": {"args": ("lobby", "x"), "kwargs": {}}}
-    app = Consumer.as_asgi()  # as an app around it would, with unnamed captures of its own
+    app = Consumer.as_asgi()
 
     async def outer(asgi_scope: Any, receive: Any, send: Any) -> None:
-        await app({**asgi_scope, **scope}, receive, send)
+        await app({**asgi_scope, **scope}, receive, send)  # as an outer app that has unnamed captures
 
     async with connect(outer) as ws:
         assert (await ws.call("act", "7/"))["data"] == [7, "lobby", ["x"]]
@@ -643,7 +645,7 @@ async def test_a_sync_action_runs_in_a_thread_with_the_frames_context() -> None:
     assert reply["data"][1:] == ["", 7, 5]
 
 
-async def test_a_sync_actions_error_is_told_as_any_other() -> None:
+async def test_an_error_of_a_sync_action_is_an_error_reply() -> None:
     def act(self: Any, how: str) -> Any:
         if how == "stop":
             raise StopIteration
@@ -654,7 +656,7 @@ async def test_a_sync_actions_error_is_told_as_any_other() -> None:
     assert (await ask(view, "act", how="stop"))["status"] == 500
 
 
-async def test_a_decorator_around_a_coroutine_function_may_be_a_plain_function() -> None:
+async def test_a_plain_wrapper_of_a_coroutine_function_runs_on_the_loop() -> None:
     def logged(function: Any) -> Any:
         @functools.wraps(function)
         def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -703,7 +705,7 @@ def returning(value: Any, annotation: Any = None) -> ActionView:
         (["x", 201], None, ["x", 201], 200),
         (Pair("x", 201), None, ["x", 201], 200),
         (("x", 201), Any, "x", 201),
-        # announced
+        # with an annotation
         (("x", 201), tuple[str, int], "x", 201),
         ((["1"], 200), tuple[list[int], int], [1], 200),
         ((Card(title="a"), 201), Annotated[tuple[Card, int], "said"], {"title": "a", "tags": []}, 201),
@@ -720,14 +722,14 @@ def returning(value: Any, annotation: Any = None) -> ActionView:
         (float("nan"), None, None, 200),
     ],
 )
-async def test_what_is_returned_is_the_data_or_with_its_status(
+async def test_a_return_value_is_data_or_data_with_a_status(
     value: Any, annotation: Any, data: Any, status: int
 ) -> None:
     reply = await ask(returning(value, annotation), "act")
     assert reply == {"errors": [], "data": data, "action": "act", "route": "", "status": status}
 
 
-async def test_a_return_that_is_annotated_none_is_null() -> None:
+async def test_a_return_annotation_of_none_gives_null() -> None:
     async def act(self: Any) -> None: ...
 
     assert (await ask(view_of(act), "act"))["data"] is None
@@ -748,9 +750,7 @@ async def test_a_return_that_is_annotated_none_is_null() -> None:
         ("x", Card, "str was returned where Card is announced"),
     ],
 )
-async def test_what_cannot_be_a_reply_is_a_500_that_says_why_in_debug(
-    value: Any, annotation: Any, message: str
-) -> None:
+async def test_an_invalid_return_value_is_a_500_explained_in_debug(value: Any, annotation: Any, message: str) -> None:
     view = returning(value, annotation)
     reply = await ask(view, "act", debug=True)
     assert (reply["status"], reply["data"]) == (500, None)
@@ -761,15 +761,15 @@ async def test_what_cannot_be_a_reply_is_a_500_that_says_why_in_debug(
 
 
 @given(st.integers() | st.booleans() | st.none() | st.text() | st.floats())
-def test_a_final_status_by_definition(status: Any) -> None:
+def test_final_statuses_are_200_to_599_without_206(status: Any) -> None:
     assert is_final_status(status) == (type(status) is int and status in {*range(200, 206), *range(207, 600)})
 
 
-async def test_mode_none_is_silent_on_success_and_not_on_failure() -> None:
+async def test_mode_none_replies_only_on_failure() -> None:
     class Consumer(AsyncAPIConsumer):
         @async_action(mode="none")
         async def note(self, n: int) -> Any:
-            return object()  # never looked at
+            return object()  # never serialized
 
         @async_action(mode="none")
         def sync_note(self, n: int) -> Any:

@@ -1,4 +1,4 @@
-"""`WSAction`: routing by path, embedding in other apps, and its life on whichever loop."""
+"""`WSAction`: routing by path, embedding in other apps, and its lifespan on any event loop."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ from wsaction.limits import Limits
 from wsaction.routing import include, path, re_path
 from wsaction.testing import HandshakeRefused, WebSocketSession, connect
 
-WAIT = 5.0  # seconds that a test waits at most, for anything
+WAIT = 5.0  # the timeout of a test's waits, in seconds
 
 
 class Where(AsyncAPIActionHandler):
@@ -45,7 +45,7 @@ class Where(AsyncAPIActionHandler):
 
 
 class Show(AsyncAPIConsumer):
-    """Shows what it was given."""
+    """Replies with its captures and parts of its scope."""
 
     routepatterns = [path("items/<int:pk>/", Where.as_aaah())]
 
@@ -75,17 +75,17 @@ class Show(AsyncAPIConsumer):
         }
 
 
-async def ask(app: Any, where: str, action: str, route: str = "", **options: Any) -> Any:
-    """The data of one action's reply, over a connection of its own."""
-    async with connect(app, where, **options) as ws:
+async def ask(app: Any, url: str, action: str, route: str = "", **options: Any) -> Any:
+    """The data of the reply to one action, on a new connection."""
+    async with connect(app, url, **options) as ws:
         reply = await ws.call(action, route)
     assert reply["status"] == 200, reply
     return reply["data"]
 
 
-async def refused(app: Any, where: str, **options: Any) -> HandshakeRefused:
+async def handshake_refusal(app: Any, url: str, **options: Any) -> HandshakeRefused:
     with pytest.raises(HandshakeRefused) as caught:
-        async with connect(app, where, **options):
+        async with connect(app, url, **options):
             raise AssertionError("it was accepted")
     return caught.value
 
@@ -93,7 +93,7 @@ async def refused(app: Any, where: str, **options: Any) -> HandshakeRefused:
 # ------------------------------------------------------------------------------------------------ routing
 
 
-async def test_the_paths_captures_are_in_the_kwargs_of_consumer_and_handlers() -> None:
+async def test_path_captures_are_kwargs_of_consumers_and_handlers() -> None:
     app = WSAction([path("ws/<slug:room>/<int:n>/", Show.as_asgi(), {"extra": "yes"})])
     captured = {"room": "blue", "n": 7, "extra": "yes"}
     assert await ask(app, "/ws/blue/7/", "where") == {"kwargs": captured, "args": []}
@@ -110,7 +110,7 @@ async def test_unnamed_captures_are_args() -> None:
     assert await ask(app, "/12-ab", "where", "items/3/") == {"kwargs": {"pk": 3}, "args": ["12", "ab"]}
 
 
-async def test_one_connection_does_not_have_the_captures_of_another() -> None:
+async def test_connections_do_not_share_captures() -> None:
     app = WSAction([path("<room>/", Show.as_asgi())])
     async with connect(app, "/a/") as one, connect(app, "/b/") as other:
         for _ in range(2):
@@ -135,22 +135,22 @@ async def test_include_and_the_order_of_patterns() -> None:
 
 
 @pytest.mark.parametrize("debug", [False, True])
-async def test_an_unknown_path_is_a_404_and_what_was_tried_is_told_in_debug_and_in_the_log(
+async def test_an_unknown_path_is_a_404_and_the_log_lists_the_patterns(
     debug: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "wsaction")
     app = WSAction([path("boards/<int:pk>/", Show.as_asgi())], debug=debug)
-    error = await refused(app, "/bords/7/")
+    error = await handshake_refusal(app, "/bords/7/")
     assert error.status == 404
     (item,) = json.loads(error.body)["errors"]
     assert item["type"] == "route_not_found"
     assert ("boards/<int:pk>/" in item["msg"]) is debug
     assert "boards/<int:pk>/" in caplog.text
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert (await refused(app, "/bords/7/", scope={"extensions": {}})).code == 1008
+    assert (await handshake_refusal(app, "/bords/7/", scope={"extensions": {}})).code == 1008
 
 
-async def test_a_peer_that_is_gone_before_it_asked_for_an_unknown_path_gets_no_answer() -> None:
+async def test_a_disconnected_peer_gets_no_answer_for_an_unknown_path() -> None:
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -164,25 +164,25 @@ async def test_a_peer_that_is_gone_before_it_asked_for_an_unknown_path_gets_no_a
 
 
 async def test_views_may_be_any_asgi_app() -> None:
-    async def own(scope: Any, receive: Any, send: Any) -> None:
+    async def other_app(scope: Any, receive: Any, send: Any) -> None:
         ws = WebSocket(scope, receive, send)
         await ws.accept()
         await ws.send_json(scope["url_route"]["kwargs"])
         await ws.close(4000)
 
-    app = WSAction([path("own/<int:n>/", own), path("ws/", Show.as_asgi())])
+    app = WSAction([path("own/<int:n>/", other_app), path("ws/", Show.as_asgi())])
     async with connect(app, "/own/7/") as ws:
         assert await ws.receive_json() == {"n": 7}
         assert await ws.wait_closed() == (4000, "")
 
 
-async def test_patterns_that_cannot_work_are_refused_when_declared() -> None:
+async def test_invalid_patterns_are_refused_when_declared() -> None:
     with pytest.raises(ImproperlyConfigured):
         WSAction([path("<int:a>/<int:a>/", Show.as_asgi())])
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"allowed_origins": ["https://a.example/path"]}, "expected .* in allowed_origins"),
         (
@@ -199,16 +199,16 @@ async def test_patterns_that_cannot_work_are_refused_when_declared() -> None:
     ],
     ids=lambda given: "-".join(given) if isinstance(given, dict) else "",
 )
-def test_settings_that_cannot_work_are_refused_when_declared(settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match=told):
+def test_invalid_settings_are_refused_when_declared(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=message):
         WSAction([], **settings)
 
 
-async def test_http_is_told_to_upgrade_whatever_the_path() -> None:
+async def test_http_requests_get_a_426_on_every_path() -> None:
     app = WSAction([path("ws/", Show.as_asgi())])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
-        for where in ("/", "/ws/", "/elsewhere"):
-            response = await client.get(where)
+        for url in ("/", "/ws/", "/elsewhere"):
+            response = await client.get(url)
             assert response.status_code == 426
             assert response.headers["upgrade"] == "websocket"
 
@@ -217,23 +217,23 @@ async def test_http_is_told_to_upgrade_whatever_the_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("root", "where", "room"),
+    ("root", "url", "room"),
     [
         ("", "/rooms/a/", "a"),
         ("/api", "/api/rooms/a/", "a"),
-        ("/api", "/rooms/a/", "a"),  # a proxy took it away
-        ("/roo", "/rooms/a/", "a"),  # no whole segment
+        ("/api", "/rooms/a/", "a"),  # a proxy removed the root path
+        ("/roo", "/rooms/a/", "a"),  # not a whole segment
         ("/rooms/a", "/rooms/a", None),
         ("/rooms/a", "/rooms/a/", None),
     ],
 )
-async def test_the_root_path_is_no_part_of_the_route(root: str, where: str, room: str | None) -> None:
+async def test_the_root_path_is_not_part_of_the_route(root: str, url: str, room: str | None) -> None:
     app = WSAction([path("rooms/<room>/", Show.as_asgi()), path("", Show.as_asgi())])
-    data = await ask(app, where, "where", scope={"root_path": root})
+    data = await ask(app, url, "where", scope={"root_path": root})
     assert data["kwargs"] == ({} if room is None else {"room": room})
 
 
-async def test_the_host_header_decides_nothing() -> None:
+async def test_the_host_header_does_not_affect_routing() -> None:
     app = WSAction([path("rooms/<room>/", Show.as_asgi())])
     assert await ask(app, "/rooms/a/", "captured", headers={"host": "evil.example/api"}) == "a"
 
@@ -267,22 +267,22 @@ EMBEDDINGS: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
-async def test_embedded(name: str) -> None:
-    make, where = EMBEDDINGS[name]
+async def test_embedded_in_other_apps(name: str) -> None:
+    make, url = EMBEDDINGS[name]
     app = make()
-    async with connect(app, where) as ws:
+    async with connect(app, url) as ws:
         assert (await ws.call("captured"))["data"] == "blue"
         assert (await ws.call("where", "items/3/"))["data"]["kwargs"].items() >= {"room": "blue", "pk": 3}.items()
-    async with connect(app, where, scope={"root_path": "/root", "path": f"/root{where}"}) as ws:
+    async with connect(app, url, scope={"root_path": "/root", "path": f"/root{url}"}) as ws:
         assert (await ws.call("captured"))["data"] == "blue"
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
 @pytest.mark.parametrize("root", ["", "/root"])
 async def test_embedded_under_uvicorn(name: str, root: str, serve: Any) -> None:
-    make, where = EMBEDDINGS[name]
+    make, url = EMBEDDINGS[name]
     server = serve(make(), root_path=root)
-    async with server.connect(where, subprotocols=["wsaction.v1"], open_timeout=WAIT) as ws:
+    async with server.connect(url, subprotocols=["wsaction.v1"], open_timeout=WAIT) as ws:
         await ws.send('{"action":"captured","request_id":1}')
         async with asyncio.timeout(WAIT):
             assert json.loads(await ws.recv())["data"] == "blue"
@@ -294,9 +294,9 @@ async def test_refusals_under_uvicorn(serve: Any) -> None:
             raise NotFound("No such room.")
 
     server = serve(WSAction([path("ws/", Refusing.as_asgi())]))
-    for where, kind in (("/ws/", "not_found"), ("/elsewhere", "route_not_found")):
+    for url, kind in (("/ws/", "not_found"), ("/elsewhere", "route_not_found")):
         with pytest.raises(InvalidStatus) as caught:
-            async with server.connect(where, open_timeout=WAIT):
+            async with server.connect(url, open_timeout=WAIT):
                 pass
         assert caught.value.response.status_code == 404
         assert json.loads(caught.value.response.body or b"")["errors"][0]["type"] == kind
@@ -330,11 +330,11 @@ async def test_starlettes_authentication_and_sessions() -> None:
             Middleware(AuthenticationMiddleware, backend=Tokens()),
         ],
     )
-    where = "/sub/rooms/blue/"
-    assert await ask(app, where, "who") == {"user": "", "scopes": [], "session": {}}
+    url = "/sub/rooms/blue/"
+    assert await ask(app, url, "who") == {"user": "", "scopes": [], "session": {}}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
         cookie = (await client.get("/in")).headers["set-cookie"].partition(";")[0]
-    assert await ask(app, f"{where}?name=grace", "who", headers={"cookie": cookie}) == {
+    assert await ask(app, f"{url}?name=grace", "who", headers={"cookie": cookie}) == {
         "user": "grace",
         "scopes": ["authenticated"],
         "session": {"name": "ada"},
@@ -344,22 +344,22 @@ async def test_starlettes_authentication_and_sessions() -> None:
 # ------------------------------------------------------------------------------------------------ lifespan
 
 
-class Life:
-    """A lifespan that counts, and may be made to fail or to wait."""
+class CountingLifespan:
+    """A lifespan that counts its runs; it fails with ``error`` and waits for ``gate``, if they are set."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
         self.apps: list[Any] = []
         self.error: BaseException | None = None
         self.gate: asyncio.Event | None = None
-        self.begun = asyncio.Event()
+        self.has_started = asyncio.Event()
         self.ended = threading.Event()
 
     @contextlib.asynccontextmanager
     async def __call__(self, app: WSAction) -> AsyncIterator[dict[str, Any]]:
         self.events.append("starting")
         self.apps.append(app)
-        self.begun.set()
+        self.has_started.set()
         if self.gate is not None:
             await self.gate.wait()
         if self.error is not None:
@@ -372,41 +372,41 @@ class Life:
             self.ended.set()
 
 
-def living() -> tuple[WSAction, Life]:
-    life = Life()
-    return WSAction([path("rooms/<room>/", Show.as_asgi())], lifespan=life), life
+def app_with_lifespan() -> tuple[WSAction, CountingLifespan]:
+    lifespan = CountingLifespan()
+    return WSAction([path("rooms/<room>/", Show.as_asgi())], lifespan=lifespan), lifespan
 
 
-def test_run_by_nobody_it_starts_once_and_ends_with_the_loop() -> None:
-    app, life = living()
+def test_without_a_server_the_lifespan_ends_with_the_loop() -> None:
+    app, lifespan = app_with_lifespan()
 
     async def main() -> None:
-        life.gate = asyncio.Event()
+        lifespan.gate = asyncio.Event()
 
-        async def one() -> Any:
+        async def state() -> Any:
             return await ask(app, "/rooms/a/", "state")
 
         async with asyncio.TaskGroup() as group:
-            asking = [group.create_task(one()) for _ in range(5)]
-            await life.begun.wait()
-            life.gate.set()
-        assert [task.result() for task in asking] == [{"number": 1}] * 5
-        assert await one() == {"number": 1}
-        assert life.events == ["starting"]
+            calls = [group.create_task(state()) for _ in range(5)]
+            await lifespan.has_started.wait()
+            lifespan.gate.set()
+        assert [task.result() for task in calls] == [{"number": 1}] * 5
+        assert await state() == {"number": 1}
+        assert lifespan.events == ["starting"]
 
     asyncio.run(asyncio.wait_for(main(), WAIT))
-    assert life.events == ["starting", "ended"]
-    assert life.apps == [app]
+    assert lifespan.events == ["starting", "ended"]
+    assert lifespan.apps == [app]
 
 
-def test_what_is_connected_when_the_loop_ends_ends_before_the_lifespan() -> None:
-    app, life = living()
+def test_open_connections_are_disconnected_when_the_loop_ends() -> None:
+    app, lifespan = app_with_lifespan()
 
     class Noting(Show):
         async def disconnect(self, code: int) -> None:
-            life.events.append("disconnect")
+            lifespan.events.append("disconnect")
 
-    app = WSAction([path("", Noting.as_asgi())], lifespan=life)
+    app = WSAction([path("", Noting.as_asgi())], lifespan=lifespan)
 
     async def main() -> None:
         session = connect(app, "/")
@@ -415,11 +415,11 @@ def test_what_is_connected_when_the_loop_ends_ends_before_the_lifespan() -> None
 
     asyncio.run(asyncio.wait_for(main(), WAIT))
     gc.collect()
-    assert sorted(life.events) == ["disconnect", "ended", "starting"]
+    assert sorted(lifespan.events) == ["disconnect", "ended", "starting"]
 
 
-def test_one_app_on_two_loops_one_after_the_other() -> None:
-    app, life = living()
+def test_one_app_on_two_loops_in_turn() -> None:
+    app, lifespan = app_with_lifespan()
 
     async def main(number: int) -> None:
         for _ in range(2):
@@ -427,24 +427,24 @@ def test_one_app_on_two_loops_one_after_the_other() -> None:
 
     for number in (1, 2):
         asyncio.run(asyncio.wait_for(main(number), WAIT))
-    assert life.events == ["starting", "ended"] * 2
+    assert lifespan.events == ["starting", "ended"] * 2
 
 
-async def test_a_server_may_run_what_another_loop_had_started_itself(serve: Any) -> None:
-    app, life = living()
+async def test_a_server_may_run_an_app_that_another_loop_started(serve: Any) -> None:
+    app, lifespan = app_with_lifespan()
     await asyncio.to_thread(asyncio.run, ask(app, "/rooms/a/", "state"))
-    assert life.events == ["starting", "ended"]
+    assert lifespan.events == ["starting", "ended"]
     server = serve(app)
     for _ in range(2):
         async with server.connect("/rooms/a/", open_timeout=WAIT) as ws:
             await ws.send('{"action":"state"}')
             async with asyncio.timeout(WAIT):
                 assert json.loads(await ws.recv())["data"] == {"number": 2}
-    assert life.events == ["starting", "ended", "starting"]
+    assert lifespan.events == ["starting", "ended", "starting"]
 
 
-def test_a_loop_that_was_dropped_does_not_matter() -> None:
-    app, life = living()
+def test_a_stopped_loop_does_not_affect_another_loop() -> None:
+    app, lifespan = app_with_lifespan()
     dropped = asyncio.new_event_loop()
 
     def end_dropped() -> None:
@@ -455,85 +455,85 @@ def test_a_loop_that_was_dropped_does_not_matter() -> None:
 
     async def main() -> None:
         assert await ask(app, "/rooms/a/", "state") == {"number": 2}
-        await asyncio.to_thread(end_dropped)  # its life ends as ours goes on
-        assert life.events == ["starting", "starting", "ended"]
+        await asyncio.to_thread(end_dropped)  # its lifespan ends while the one of this loop goes on
+        assert lifespan.events == ["starting", "starting", "ended"]
         assert await ask(app, "/rooms/a/", "state") == {"number": 2}
 
     assert dropped.run_until_complete(ask(app, "/rooms/a/", "state")) == {"number": 1}
     asyncio.run(asyncio.wait_for(main(), WAIT))
-    assert life.events == ["starting", "starting", "ended", "ended"]
+    assert lifespan.events == ["starting", "starting", "ended", "ended"]
 
 
-async def test_a_life_of_its_own_that_was_cancelled_starts_again() -> None:
-    app, life = living()
+async def test_a_cancelled_lifespan_starts_again() -> None:
+    app, lifespan = app_with_lifespan()
     for number in (1, 2):
         assert await ask(app, "/rooms/a/", "state") == {"number": number}
-        await end_of(app)
-        assert life.events == ["starting", "ended"] * number
+        await end_lifespan(app)
+        assert lifespan.events == ["starting", "ended"] * number
 
 
-async def test_a_servers_life_that_ended_leaves_that_of_another_loop_alone() -> None:
-    app, life = living()
+async def test_ending_one_lifespan_leaves_that_of_another_loop_alone() -> None:
+    app, lifespan = app_with_lifespan()
     other = asyncio.new_event_loop()
-    lifespan = app.lifespan()
-    await asyncio.to_thread(other.run_until_complete, lifespan.__aenter__())
+    other_lifespan = app.lifespan()
+    await asyncio.to_thread(other.run_until_complete, other_lifespan.__aenter__())
     async with app.lifespan() as state:
-        await asyncio.to_thread(other.run_until_complete, lifespan.__aexit__(None, None, None))
+        await asyncio.to_thread(other.run_until_complete, other_lifespan.__aexit__(None, None, None))
         assert await ask(app, "/rooms/a/", "state", scope={"state": dict(state)}) == {"number": 2}
     other.close()
-    assert life.events == ["starting", "starting", "ended", "ended"]
+    assert lifespan.events == ["starting", "starting", "ended", "ended"]
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("a secret"), asyncio.CancelledError()])
 @pytest.mark.parametrize("debug", [False, True])
-async def test_a_lifespan_that_fails_is_a_500_and_tried_again(
+async def test_a_failing_lifespan_is_a_500_and_is_retried(
     error: BaseException, debug: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    life = Life()
-    app = WSAction([path("rooms/<room>/", Show.as_asgi())], lifespan=life, debug=debug)
-    life.error, life.gate = error, asyncio.Event()
+    lifespan = CountingLifespan()
+    app = WSAction([path("rooms/<room>/", Show.as_asgi())], lifespan=lifespan, debug=debug)
+    lifespan.error, lifespan.gate = error, asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        failing = [group.create_task(refused(app, "/rooms/a/")) for _ in range(3)]
-        await life.begun.wait()
-        life.gate.set()
+        failing = [group.create_task(handshake_refusal(app, "/rooms/a/")) for _ in range(3)]
+        await lifespan.has_started.wait()
+        lifespan.gate.set()
     for task in failing:
         assert task.result().status == 500
         assert (b"traceback" in task.result().body) is debug
-    assert life.events == ["starting"]
+    assert lifespan.events == ["starting"]
     assert "the way to" in caplog.text
-    life.error = None
+    lifespan.error = None
     assert await ask(app, "/rooms/a/", "state") == {"number": 2}
-    await end_of(app)
-    assert life.events == ["starting", "starting", "ended"]
+    await end_lifespan(app)
+    assert lifespan.events == ["starting", "starting", "ended"]
 
 
-def own_lives() -> set[asyncio.Task[None]]:
-    """The lifespans that no server runs, on this loop."""
+def lifespans_without_server() -> set[asyncio.Task[None]]:
+    """The tasks of lifespans on this loop that no server runs."""
     return {task for task in lifespans._running if task.get_loop() is asyncio.get_running_loop()}
 
 
-async def end_of(app: WSAction) -> asyncio.Task[None]:
-    """Ends the app's own life as the end of the loop does."""
-    (life,) = own_lives()
-    life.cancel()
-    await asyncio.wait({life}, timeout=WAIT)
-    return life
-
-
-async def test_a_first_connection_that_is_given_up_stops_nothing() -> None:
-    app, life = living()
-    life.gate = asyncio.Event()
-    task = asyncio.create_task(ask(app, "/rooms/a/", "state", timeout=0.05))
-    await life.begun.wait()
+async def end_lifespan(app: WSAction) -> asyncio.Task[None]:
+    """Ends the lifespan that the app runs without a server, as the end of the loop does."""
+    (task,) = lifespans_without_server()
     task.cancel()
     await asyncio.wait({task}, timeout=WAIT)
-    life.gate.set()
+    return task
+
+
+async def test_an_abandoned_first_connection_does_not_stop_startup() -> None:
+    app, lifespan = app_with_lifespan()
+    lifespan.gate = asyncio.Event()
+    task = asyncio.create_task(ask(app, "/rooms/a/", "state", timeout=0.05))
+    await lifespan.has_started.wait()
+    task.cancel()
+    await asyncio.wait({task}, timeout=WAIT)
+    lifespan.gate.set()
     assert await ask(app, "/rooms/a/", "state") == {"number": 1}
-    assert life.events == ["starting"]
-    await end_of(app)
+    assert lifespan.events == ["starting"]
+    await end_lifespan(app)
 
 
-async def test_a_failing_end_of_a_life_of_its_own_is_not_silent() -> None:
+async def test_a_failing_lifespan_shutdown_is_not_silent() -> None:
     @contextlib.asynccontextmanager
     async def lifespan(app: WSAction) -> AsyncIterator[None]:
         try:
@@ -543,53 +543,53 @@ async def test_a_failing_end_of_a_life_of_its_own_is_not_silent() -> None:
 
     app = WSAction([path("rooms/<room>/", Show.as_asgi())], lifespan=lifespan)
     assert await ask(app, "/rooms/a/", "state") == {}
-    assert isinstance((await end_of(app)).exception(), ZeroDivisionError)
+    assert isinstance((await end_lifespan(app)).exception(), ZeroDivisionError)
 
 
-async def test_composed_into_the_lifespan_of_an_app_around_it() -> None:
-    app, life = living()
+async def test_the_lifespan_composes_with_that_of_an_outer_app() -> None:
+    app, lifespan = app_with_lifespan()
     around = Starlette(routes=[Mount("/sub", app)], lifespan=app.lifespan)
     for number in (1, 2):
         async with around.router.lifespan_context(around) as state:
             assert state == {"number": number}
             for _ in range(2):
-                # what a server does with the state of the lifespan
+                # a server copies the state of the lifespan into each scope
                 data = await ask(around, "/sub/rooms/a/", "state", scope={"state": dict(state)})
                 assert data == {"number": number}
-        assert life.events == ["starting", "ended"] * number
-    assert not own_lives()
+        assert lifespan.events == ["starting", "ended"] * number
+    assert not lifespans_without_server()
 
 
 async def test_mounted_in_an_app_that_does_not_run_its_lifespan() -> None:
-    app, life = living()
+    app, lifespan = app_with_lifespan()
     around = Starlette(routes=[Mount("/sub", app)])
     async with around.router.lifespan_context(around):
         for _ in range(2):
             assert await ask(around, "/sub/rooms/a/", "state") == {"number": 1}
-    assert life.events == ["starting"]
-    await end_of(app)
-    assert life.events == ["starting", "ended"]
+    assert lifespan.events == ["starting"]
+    await end_lifespan(app)
+    assert lifespan.events == ["starting", "ended"]
 
 
 @pytest.mark.parametrize("composed", [False, True])
 async def test_run_by_uvicorn(serve: Any, composed: bool) -> None:
-    app, life = living()
-    where = "/sub/rooms/a/" if composed else "/rooms/a/"
+    app, lifespan = app_with_lifespan()
+    url = "/sub/rooms/a/" if composed else "/rooms/a/"
     server = serve(Starlette(routes=[Mount("/sub", app)], lifespan=app.lifespan) if composed else app, lifespan="on")
-    assert life.events == ["starting"]
+    assert lifespan.events == ["starting"]
     for _ in range(2):
-        async with server.connect(where, open_timeout=WAIT) as ws:
+        async with server.connect(url, open_timeout=WAIT) as ws:
             await ws.send('{"action":"state"}')
             async with asyncio.timeout(WAIT):
                 assert json.loads(await ws.recv())["data"] == {"number": 1}
-    assert life.events == ["starting"]
+    assert lifespan.events == ["starting"]
     server.should_exit = True
-    assert await asyncio.to_thread(life.ended.wait, WAIT)
-    assert life.events == ["starting", "ended"]
+    assert await asyncio.to_thread(lifespan.ended.wait, WAIT)
+    assert lifespan.events == ["starting", "ended"]
 
 
 @pytest.mark.parametrize("scope", [{"type": "lifespan"}, {"type": "lifespan", "state": {}}])
-async def test_servers_that_know_no_state_run_an_app_that_has_none(scope: dict[str, Any]) -> None:
+async def test_a_lifespan_without_state_runs_on_any_server(scope: dict[str, Any]) -> None:
     sent: list[Any] = []
     messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
 
@@ -604,10 +604,10 @@ async def test_servers_that_know_no_state_run_an_app_that_has_none(scope: dict[s
     assert scope.get("state", {}) == {}
 
 
-# ------------------------------------------------------------------------------------------------ origins of two apps
-ORIGINS: dict[str | None, list[str]] = {  # who may connect where
+# ------------------------------------------------------------------------------------------------ origins
+ORIGINS: dict[str | None, list[str]] = {  # the paths that each origin may connect to
     None: ["/one/", "/two/", "/any/"],
-    "http://127.0.0.1:{port}": ["/one/", "/two/", "/any/", "/browsers/"],  # their own
+    "http://127.0.0.1:{port}": ["/one/", "/two/", "/any/", "/browsers/"],  # same origin
     "https://one.example": ["/one/", "/any/"],
     "https://two.example": ["/two/", "/any/"],
     "https://a.two.example": ["/any/", "/browsers/"],
@@ -619,8 +619,8 @@ ORIGINS: dict[str | None, list[str]] = {  # who may connect where
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
-async def test_two_apps_never_share_a_policy(serve: Callable[..., Any], origin: str | None) -> None:
-    """Although they serve the same view, in one process, one after the other."""
+async def test_apps_never_share_an_origin_policy(serve: Callable[..., Any], origin: str | None) -> None:
+    """All apps serve the same view, in one process."""
     view = Show.as_asgi()
     policies: dict[str, dict[str, Any]] = {
         "/one/": {"allowed_origins": ["https://one.example"]},
@@ -636,6 +636,6 @@ async def test_two_apps_never_share_a_policy(serve: Callable[..., Any], origin: 
         try:
             async with server.connect(at, additional_headers=headers):
                 statuses.append(101)
-        except InvalidStatus as refused:
-            statuses.append(refused.response.status_code)
+        except InvalidStatus as refusal:
+            statuses.append(refusal.response.status_code)
     assert statuses == [101 if at in ORIGINS[origin] else 403 for at in policies] * 2

@@ -1,4 +1,4 @@
-"""In debug mode, what blocks the event loop is told of in the log: once, by the action's name."""
+"""In debug mode, the log warns once about each action that blocks the event loop."""
 
 import asyncio
 import time
@@ -15,12 +15,12 @@ from wsaction.routing import path
 from wsaction.testing import connect
 
 pytestmark = pytest.mark.anyio
-LONG = 0.03  # seconds; as set below, three times what is too long
-WAITING = 0.3  # and once and a half; a machine that is busy may stop what blocks nobody for a while
+LONG = 0.03  # seconds: three times the slow_callback_duration that `call_actions` sets
+WAITING = 0.3  # seconds: 1.5 times the limit of the test below, as a busy machine may delay any callback
 
 
 def block() -> None:
-    time.sleep(LONG)  # which is what is to be noticed
+    time.sleep(LONG)  # blocks the event loop on purpose
 
 
 async def slow() -> None:
@@ -66,11 +66,11 @@ BLOCKING = ["at_first", "after_waiting", "of_a_stream", "of_a_dependency", "fail
 
 
 @pytest.fixture
-def warned(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    return lambda: [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+def logged_warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    return lambda: [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
-async def called(app: WSAction, *actions: str, too_long: float = LONG / 3) -> None:
+async def call_actions(app: WSAction, *actions: str, too_long: float = LONG / 3) -> None:
     asyncio.get_running_loop().slow_callback_duration = too_long
     async with connect(app, "/ws/") as ws:
         for name in actions:
@@ -78,27 +78,27 @@ async def called(app: WSAction, *actions: str, too_long: float = LONG / 3) -> No
 
 
 @pytest.mark.parametrize("action", BLOCKING)
-async def test_it_is_told_once_however_often_it_blocks(action: str, warned: Any) -> None:
+async def test_a_blocking_action_is_logged_once(action: str, logged_warnings: Any) -> None:
     app = WSAction([path("ws/", Root.as_asgi())], debug=True)
-    await called(app, action, action)
-    await called(app, action)  # on another connection
-    assert len(warned()) == 1
-    assert f"Root.{action} blocked the event loop" in warned()[0]
-    assert "plain def" in warned()[0]  # the cure
+    await call_actions(app, action, action)
+    await call_actions(app, action)  # on another connection
+    assert len(logged_warnings()) == 1
+    assert f"Root.{action} blocked the event loop" in logged_warnings()[0]
+    assert "plain def" in logged_warnings()[0]  # the cure
 
 
-async def test_what_waits_or_runs_in_a_thread_blocks_nobody(warned: Any) -> None:
+async def test_awaiting_or_threaded_actions_are_not_logged(logged_warnings: Any) -> None:
     app = WSAction([path("ws/", Root.as_asgi())], debug=True)
-    await called(app, "in_a_thread", "awaiting", "quick", too_long=WAITING / 1.5)
-    assert [one for one in warned() if "in_a_thread" in one or "awaiting" in one] == []
+    await call_actions(app, "in_a_thread", "awaiting", "quick", too_long=WAITING / 1.5)
+    assert [text for text in logged_warnings() if "in_a_thread" in text or "awaiting" in text] == []
 
 
-async def test_without_debug_nothing_is_timed(warned: Any) -> None:
-    await called(WSAction([path("ws/", Root.as_asgi())]), "at_first")
-    assert warned() == []
+async def test_without_debug_nothing_is_logged(logged_warnings: Any) -> None:
+    await call_actions(WSAction([path("ws/", Root.as_asgi())]), "at_first")
+    assert logged_warnings() == []
 
 
-async def test_a_cancelled_action_is_cancelled_in_debug_mode_too() -> None:
+async def test_an_action_can_be_cancelled_in_debug_mode() -> None:
     ended = asyncio.Event()
 
     class Waiting(AsyncAPIConsumer):
@@ -112,6 +112,6 @@ async def test_a_cancelled_action_is_cancelled_in_debug_mode_too() -> None:
     async with connect(WSAction([path("ws/", Waiting.as_asgi())], debug=True), "/ws/") as ws:
         await ws.send_json({"action": "wait", "request_id": 1})
         await ws.send_json({"action": "$cancel", "data": 1, "request_id": 2})
-        replies = {one["request_id"]: one["status"] for one in [await ws.receive_json(), await ws.receive_json()]}
+        replies = {reply["request_id"]: reply["status"] for reply in [await ws.receive_json(), await ws.receive_json()]}
     assert replies == {1: 499, 2: 200}
     assert ended.is_set()

@@ -1,4 +1,4 @@
-"""`wsaction._dispatch.broadcasts`: answers told to a group, by the names and frames of rest_framework_channels."""
+"""`wsaction._dispatch.broadcasts`: replies broadcast to a group, compatible with rest_framework_channels."""
 
 import asyncio
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ from wsaction.testing import HandshakeRefused, connect
 
 
 class Nobody(BaseAuthentication):
-    """It finds nobody, so that all are as they were."""
+    """Authenticates no connection."""
 
     async def authenticate(self, scope: Any) -> None:
         return None
@@ -49,7 +49,7 @@ class Child(AsyncAPIActionHandler):
 
     @async_action(mode="broadcast", broadcast_type="not.there")
     async def lost(self) -> None:
-        """Nobody takes it."""
+        """No consumer has the method of its broadcast type."""
 
 
 class Root(AsyncAPIConsumer):
@@ -70,7 +70,7 @@ def app() -> WSAction:
     )  # fmt: skip
 
 
-async def test_the_answer_is_told_to_all_on_the_path() -> None:
+async def test_a_reply_is_broadcast_to_all_on_the_path() -> None:
     one_app = app()
     async with one_app.lifespan(), connect(one_app, "/ws/a/") as one, connect(one_app, "/ws/a/") as two:
         async with connect(one_app, "/ws/b/") as other:
@@ -85,7 +85,7 @@ async def test_the_answer_is_told_to_all_on_the_path() -> None:
         await one.nothing()
 
 
-async def test_a_type_names_the_method_of_each_consumer(caplog: pytest.LogCaptureFixture) -> None:
+async def test_broadcast_type_names_the_consumer_method(caplog: pytest.LogCaptureFixture) -> None:
     one_app = app()
     async with one_app.lifespan(), connect(one_app, "/ws/a/") as one, connect(one_app, "/ws/a/") as two:
         await one.call("lost", "child")
@@ -97,7 +97,7 @@ async def test_a_type_names_the_method_of_each_consumer(caplog: pytest.LogCaptur
 
 @pytest.mark.parametrize("action", ["tell", "typed", "silently"])
 @pytest.mark.parametrize("authenticated", [False, True])
-async def test_who_asked_is_told_after_the_reply(action: str, authenticated: bool) -> None:
+async def test_the_caller_gets_the_broadcast_after_its_reply(action: str, authenticated: bool) -> None:
     classes = (Nobody,) if authenticated else ()
     one_app = WSAction([path("", Root.as_asgi())], authentication_classes=classes)
     async with one_app.lifespan(), connect(one_app, "/") as ws:
@@ -109,7 +109,7 @@ async def test_who_asked_is_told_after_the_reply(action: str, authenticated: boo
 
 
 @pytest.mark.parametrize("action", ["tell", "typed"])
-async def test_who_has_yet_to_authenticate_is_told_nothing(action: str) -> None:
+async def test_an_unauthenticated_connection_gets_no_broadcasts(action: str) -> None:
     class First(FirstFrameAuthentication):
         async def authenticate_data(self, data: Any) -> Credential | None:
             return Credential(SimpleNamespace(is_authenticated=True, pk=data))
@@ -126,20 +126,20 @@ async def test_who_has_yet_to_authenticate_is_told_nothing(action: str) -> None:
         await two.nothing()
 
 
-async def test_what_others_tell_meanwhile_is_told_after_the_reply_too() -> None:
-    told, gate = asyncio.Event(), asyncio.Event()
+async def test_broadcasts_of_others_wait_for_the_reply_too() -> None:
+    has_broadcast, gate = asyncio.Event(), asyncio.Event()
 
     async def slow(handler: Any, call_next: Any) -> Any:
         result = await call_next(handler)
         if handler.action == "tell":
-            told.set()
+            has_broadcast.set()
             await gate.wait()
         return result
 
     one_app = WSAction([path("", Root.as_asgi())], middleware=[slow])
     async with one_app.lifespan(), connect(one_app, "/") as one, connect(one_app, "/") as two:
         await one.send_json({"action": "tell", "route": "child", "data": 1, "request_id": 1})
-        await told.wait()
+        await has_broadcast.wait()
         await two.send_json({"action": "silently", "route": "child"})
         assert await two.receive_json() == {"data": "quiet", "status": 200}
         await one.nothing()
@@ -148,7 +148,7 @@ async def test_what_others_tell_meanwhile_is_told_after_the_reply_too() -> None:
         assert sorted([(await one.receive_json())["data"] for _ in range(2)], key=str) == [1, "quiet"]
 
 
-async def test_what_broadcasts_as_a_snapshot_holds_nothing_back() -> None:
+async def test_a_broadcasting_snapshot_action_holds_nothing_back() -> None:
     class Listed(SubscribeMixin, Root):
         @async_action(mode="broadcast")
         async def list(self) -> str:
@@ -161,7 +161,7 @@ async def test_what_broadcasts_as_a_snapshot_holds_nothing_back() -> None:
         assert await ws.receive_json() == {"data": "all", "status": 200}
 
 
-async def test_broadcasts_that_wait_for_a_reply_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_broadcasts_waiting_for_a_reply_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broadcasts, "MAX_WAITING", 1)
 
     class Slow(Root):
@@ -196,7 +196,7 @@ async def test_a_capture_may_name_the_group() -> None:
                 raise AssertionError
 
 
-async def test_the_general_one_may_be_a_method_too() -> None:
+async def test_general_broadcast_can_be_overridden() -> None:
     class Own(Root):
         def general_broadcast(self, event: Any) -> None:
             self.connection.put(f'"{event["data"]}"')
@@ -206,7 +206,7 @@ async def test_the_general_one_may_be_a_method_too() -> None:
         assert await ws.receive_json() == "quiet"
 
 
-async def test_a_consumer_that_is_too_slow_for_them_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_consumer_too_slow_for_broadcasts_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broadcasts, "MAX_WAITING", 1)
     gate = asyncio.Event()
 
@@ -215,7 +215,7 @@ async def test_a_consumer_that_is_too_slow_for_them_is_closed(monkeypatch: pytes
             await gate.wait()
 
     async with connect(Slow.as_asgi(), "/") as ws:
-        for _ in range(2):  # one is being told, one waits
+        for _ in range(2):  # one broadcast is being delivered, one waits
             assert (await ws.call("typed", "child"))["status"] == 200
         await ws.send_json({"action": "typed", "route": "child"})
         code, reason = await ws.wait_closed()
@@ -233,12 +233,12 @@ async def test_a_consumer_that_is_too_slow_for_them_is_closed(monkeypatch: pytes
         {"send_response_in_broadcast": False},
     ],
 )
-def test_what_cannot_be_is_refused(options: Any) -> None:
+def test_invalid_broadcast_options_are_refused(options: Any) -> None:
     with pytest.raises(ImproperlyConfigured):
         async_action(**options)
 
 
-async def test_consumers_of_two_patterns_share_no_group() -> None:
+async def test_consumers_of_two_patterns_do_not_share_a_group() -> None:
     routes = [path(f"{name}/<str:room>/<int:user>/", Grouped.as_asgi()) for name in ("chat", "admin")]
     two = WSAction(routes)
     async with two.lifespan(), connect(two, "/chat/a/1/") as chat, connect(two, "/admin/a/1/") as admin:
@@ -247,7 +247,7 @@ async def test_consumers_of_two_patterns_share_no_group() -> None:
         await chat.nothing()
 
 
-async def test_what_is_broadcast_between_two_losses_is_told() -> None:
+async def test_a_broadcast_after_lost_events_is_delivered() -> None:
     layer = MemoryLayer()
     one_app = WSAction([path("ws/<str:room>/", Root.as_asgi())], layer=layer)
     async with one_app.lifespan(), connect(one_app, "/ws/a/") as one:

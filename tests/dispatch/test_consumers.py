@@ -1,4 +1,4 @@
-"""`wsaction.consumers`: one instance for a connection, and in it the frame that is under way here."""
+"""`wsaction.consumers`: one instance serves a connection, and each task sees the frame that it runs for."""
 
 import asyncio
 import contextvars
@@ -18,7 +18,7 @@ from wsaction.testing import connect
 
 
 def look(consumer: AsyncAPIConsumer) -> list[Any]:
-    """All that a consumer knows of the frame under way."""
+    """The values that a consumer has of the current frame."""
     return [
         consumer.action,
         consumer.route,
@@ -48,7 +48,7 @@ def test_as_asgi_is_a_view_and_takes_initkwargs() -> None:
         Consumer.as_asgi(sise=2)
 
 
-def test_patterns_that_cannot_be_mounted_are_refused_at_once() -> None:
+def test_unmountable_patterns_are_refused_by_as_asgi() -> None:
     class Consumer(AsyncAPIConsumer):
         routepatterns = [path("x", print)]
 
@@ -56,7 +56,7 @@ def test_patterns_that_cannot_be_mounted_are_refused_at_once() -> None:
         Consumer.as_asgi()
 
 
-async def test_initkwargs_and_limits_of_its_own() -> None:
+async def test_a_consumer_has_initkwargs_and_limits_of_its_own() -> None:
     class Consumer(AsyncAPIConsumer):
         limits = Limits(max_route_length=5)
         size = 1
@@ -70,7 +70,7 @@ async def test_initkwargs_and_limits_of_its_own() -> None:
         assert (await ws.call("act", "x" * 6))["errors"][0]["ctx"] == {"limit": "max_route_length", "value": 5}
 
 
-async def test_served_alone_all_bounds_are_its_own() -> None:
+async def test_a_consumer_served_alone_sets_all_limits() -> None:
     class Consumer(AsyncAPIConsumer):
         limits = Limits(max_threads=1, drain_timeout=3)
 
@@ -83,7 +83,7 @@ async def test_served_alone_all_bounds_are_its_own() -> None:
         assert (await ws.call("limits_of_the_app"))["data"] == [1, 3]
 
 
-# ------------------------------------------------------------------------------------------------- the connection's
+# ------------------------------------------------------------------------------------------------- of the connection
 async def test_one_instance_serves_one_connection() -> None:
     class Consumer(AsyncAPIConsumer):
         count = 0
@@ -100,7 +100,7 @@ async def test_one_instance_serves_one_connection() -> None:
     assert Consumer.count == 0
 
 
-async def test_outside_of_a_frame_it_has_what_is_the_connections() -> None:
+async def test_outside_a_frame_a_consumer_has_connection_values() -> None:
     seen: list[Any] = []
 
     class Consumer(AsyncAPIConsumer):
@@ -122,7 +122,7 @@ async def test_outside_of_a_frame_it_has_what_is_the_connections() -> None:
     assert seen == [outside, [*outside[:4], {"room": 7, "seen": True}, outside[5]]]
 
 
-async def test_unnamed_captures_of_the_connection_come_before_those_of_the_route() -> None:
+async def test_connection_args_come_before_route_args() -> None:
     class Handler(AsyncAPIActionHandler):
         @async_action
         async def act(self) -> Any:
@@ -142,8 +142,8 @@ async def test_unnamed_captures_of_the_connection_come_before_those_of_the_route
         assert (await ws.call("act", "7/"))["data"] == [["x"], {"room": 7, "org": 1}]
 
 
-# ------------------------------------------------------------------------------------------------- the frame's
-async def test_frames_that_run_together_each_see_their_own() -> None:
+# ------------------------------------------------------------------------------------------------- of the frame
+async def test_concurrent_frames_each_see_their_own_values() -> None:
     class Handler(AsyncAPIActionHandler):
         @async_action
         async def wait(self, name: str) -> Any:
@@ -226,7 +226,7 @@ async def test_a_sync_action_sees_its_frame_in_its_thread() -> None:
     assert (await ask(Consumer.as_asgi(), "act", request_id=7))["data"] == ["act", "", 7, [], {}, {}]
 
 
-async def test_within_a_frame_of_another_connection_it_has_its_own_connections() -> None:
+async def test_a_frame_of_another_connection_is_not_visible() -> None:
     class Consumer(AsyncAPIConsumer):
         others: list["Consumer"] = []
 
@@ -243,7 +243,7 @@ async def test_within_a_frame_of_another_connection_it_has_its_own_connections()
 
 
 @pytest.mark.parametrize(("code", "reason"), [(999, ""), (1006, ""), (5000, ""), ("4000", ""), (4000, None)])
-async def test_what_a_close_frame_cannot_hold_is_refused_where_it_is_said(code: Any, reason: Any) -> None:
+async def test_close_refuses_an_invalid_code_or_reason(code: Any, reason: Any) -> None:
     refused: list[str] = []
 
     class Closing(AsyncAPIConsumer):

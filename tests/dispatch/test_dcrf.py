@@ -1,4 +1,4 @@
-"""`wsaction.dialects.dcrf`, message by message; `tests.slow.test_dcrf_client` has its outside truth."""
+"""`wsaction.dialects.dcrf`, message by message; `tests.slow.test_dcrf_client` runs the npm client against it."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ class Card(BaseModel):
 
 
 class Echo(SubscribeMixin, AsyncAPIActionHandler):
-    """What else a handler may do: streams, pushes, events of its own."""
+    """A handler with a stream, pushes and custom events."""
 
     @async_action
     async def count(self, to: int) -> AsyncIterator[int]:
@@ -53,7 +53,7 @@ class Echo(SubscribeMixin, AsyncAPIActionHandler):
 
 
 @asynccontextmanager
-async def served(spoken: DCRF = BY_RULE, limits: Limits | None = None) -> AsyncIterator[WebSocketSession]:
+async def served(dcrf: DCRF = BY_RULE, limits: Limits | None = None) -> AsyncIterator[WebSocketSession]:
     class Cards(SubscribeMixin, ModelAPIActionHandler):
         queryset = MemoryQuerySet(Card, rows=[Card(id=7)])
         serializer_class = Card
@@ -64,7 +64,7 @@ async def served(spoken: DCRF = BY_RULE, limits: Limits | None = None) -> AsyncI
     router.register("cards", Cards)
 
     class Both(AsyncAPIConsumer):
-        dialect = spoken
+        dialect = dcrf
         routepatterns = (
             *router.urls,
             path("echo/", Echo.as_aaah()),
@@ -77,12 +77,12 @@ async def served(spoken: DCRF = BY_RULE, limits: Limits | None = None) -> AsyncI
 
 
 async def ask(ws: WebSocketSession, stream: str, **payload: Any) -> dict[str, Any]:
-    """The payload of the next message after an enveloped one."""
+    """Sends one request in the envelope and returns the payload of the next message."""
     await ws.send_json({"stream": stream, "payload": payload})
-    return await told(ws, stream)
+    return await receive_payload(ws, stream)
 
 
-async def told(ws: WebSocketSession, stream: str) -> dict[str, Any]:
+async def receive_payload(ws: WebSocketSession, stream: str) -> dict[str, Any]:
     message = await ws.receive_json()
     assert list(message) == ["stream", "payload"]
     assert message["stream"] == stream
@@ -112,7 +112,7 @@ def answer(data: Any, action: str | None, status: int, request_id: Any) -> dict[
     ],
 )
 @pytest.mark.parametrize("request_id", [1, "1", None])
-async def test_an_action_is_answered_by_its_name_there(
+async def test_actions_are_answered_under_their_dcrf_names(
     payload: dict[str, Any], data: Any, status: int, request_id: Any
 ) -> None:
     async with served() as ws:
@@ -123,7 +123,7 @@ async def test_an_action_is_answered_by_its_name_there(
         assert await ws.receive_json() == reply
 
 
-async def test_without_a_request_id_the_answer_has_null() -> None:
+async def test_a_reply_without_a_request_id_has_null() -> None:
     async with served() as ws:
         assert (await ask(ws, "cards", action="retrieve", pk=7))["request_id"] is None
 
@@ -145,7 +145,7 @@ async def test_without_a_request_id_the_answer_has_null() -> None:
         ({"action": "create", "data": {"id": 7}}, 409, "conflict", None),
     ],
 )
-async def test_what_goes_wrong_is_told_in_its_envelope(
+async def test_errors_are_replied_in_the_envelope_of_the_stream(
     payload: dict[str, Any], status: int, type: str, loc: list[str] | None
 ) -> None:
     async with served() as ws:
@@ -170,10 +170,10 @@ async def test_what_goes_wrong_is_told_in_its_envelope(
         ('{"stream": "cards", "payload": ' + '{"a":' * 80 + "1" + "}" * 81, "cards", "invalid_frame"),
     ],
 )
-async def test_what_is_no_frame_is_answered(message: str, stream: str | None, type: str) -> None:
+async def test_invalid_messages_are_answered(message: str, stream: str | None, type: str) -> None:
     async with served() as ws:
         await ws.send_text(message)
-        reply = await ws.receive_json() if stream is None else await told(ws, stream)
+        reply = await ws.receive_json() if stream is None else await receive_payload(ws, stream)
         assert (reply["response_status"], reply["errors"][0]["type"]) == (400, type)
 
 
@@ -185,15 +185,15 @@ async def test_an_unknown_stream_is_answered_in_its_envelope() -> None:
         assert (await ask(ws, "tasks", action="list"))["response_status"] == 200
 
 
-async def test_the_protocols_own_actions_and_streams_work_as_ever() -> None:
+async def test_ping_and_streamed_replies_work() -> None:
     async with served() as ws:
         assert await ask(ws, "echo", action="$ping", request_id=1) == answer(None, "$ping", 200, 1)
         assert await ask(ws, "echo", action="count", to=2, request_id=2) == answer(0, "count", 206, 2)
-        assert await told(ws, "echo") == answer(1, "count", 206, 2)
-        assert await told(ws, "echo") == answer(None, "count", 200, 2)
+        assert await receive_payload(ws, "echo") == answer(1, "count", 206, 2)
+        assert await receive_payload(ws, "echo") == answer(None, "count", 200, 2)
 
 
-async def test_what_the_connection_says_of_a_frame_is_told_in_its_envelope() -> None:
+async def test_busy_cancelled_and_timeout_replies_have_the_envelope() -> None:
     class Waiting(AsyncAPIActionHandler):
         @async_action
         async def hang(self) -> None:
@@ -220,12 +220,15 @@ async def test_what_the_connection_says_of_a_frame_is_told_in_its_envelope() -> 
             await ws.send_json({"stream": "w", "payload": {"action": "hang", "request_id": request_id}})
         assert error(await ask(ws, "w", action="hang", request_id="c")) == ("hang", 503, "busy", "c")
         for request_id in ("b", "a"):
-            cancelled = [await ask(ws, "w", action="$cancel", data=request_id, request_id="x"), await told(ws, "w")]
+            cancelled = [
+                await ask(ws, "w", action="$cancel", data=request_id, request_id="x"),
+                await receive_payload(ws, "w"),
+            ]
             assert answer(None, "$cancel", 200, "x") in cancelled
-            assert ("hang", 499, "cancelled", request_id) in [error(one) for one in cancelled if one["errors"]]
+            assert ("hang", 499, "cancelled", request_id) in [error(reply) for reply in cancelled if reply["errors"]]
         assert await ask(ws, "w", action="endless", request_id="s") == answer(1, "endless", 206, "s")
         assert await ask(ws, "w", action="$cancel", data="s", request_id=1) == answer(None, "$cancel", 200, 1)
-        assert error(await told(ws, "w")) == ("endless", 499, "cancelled", "s")
+        assert error(await receive_payload(ws, "w")) == ("endless", 499, "cancelled", "s")
         unknown = await ask(ws, "w", action="$cancel", data="s", request_id=2)
         assert error(unknown) == ("$cancel", 404, "not_found", 2)
         assert error(await ask(ws, "w", action="late", request_id=3)) == ("late", 408, "action_timeout", 3)
@@ -240,12 +243,12 @@ async def test_a_request_id_may_be_any_json(request_id: Any) -> None:
         assert type(acknowledged["request_id"]) is type(request_id)
         event = await ask(ws, "cards", action="patch", pk=7, data={}, request_id=request_id)
         assert event == answer({"id": 7, "title": ""}, "update", 200, request_id)
-        assert await told(ws, "cards") == answer({"id": 7, "title": ""}, "patch", 200, request_id)
+        assert await receive_payload(ws, "cards") == answer({"id": 7, "title": ""}, "patch", 200, request_id)
         assert (await ask(ws, "cards", action="nothing", request_id=request_id))["request_id"] == request_id
         await ws.nothing()
 
 
-async def test_a_request_id_may_be_used_again_while_it_is_in_flight() -> None:
+async def test_a_request_id_in_flight_may_be_reused() -> None:
     gate = asyncio.Event()
 
     class Waiting(AsyncAPIActionHandler):
@@ -263,13 +266,13 @@ async def test_a_request_id_may_be_used_again_while_it_is_in_flight() -> None:
             await ws.send_json({"stream": stream, "payload": {"action": "wait", "request_id": 1}})
         assert (await ask(ws, "b", action="$ping", request_id=1))["response_status"] == 200
         gate.set()
-        came = [await ws.receive_json() for _ in range(3)]
-        assert sorted(one["stream"] for one in came) == ["a", "a", "b"]
-        assert [one["payload"] for one in came] == [answer(1, "wait", 200, 1)] * 3
+        messages = [await ws.receive_json() for _ in range(3)]
+        assert sorted(message["stream"] for message in messages) == ["a", "a", "b"]
+        assert [message["payload"] for message in messages] == [answer(1, "wait", 200, 1)] * 3
         await ws.nothing()
 
 
-async def test_who_has_to_authenticate_first_is_told_so_in_the_dialect() -> None:
+async def test_unauthenticated_requests_get_a_401_in_the_dialect() -> None:
     class Tokens(FirstFrameAuthentication):
         async def authenticate_data(self, data: Any) -> Credential | None:
             return Credential(user=data) if data == "ada" else None
@@ -290,7 +293,7 @@ async def test_who_has_to_authenticate_first_is_told_so_in_the_dialect() -> None
 
 
 # ------------------------------------------------------------------------------------------------- events
-async def test_each_request_that_subscribed_is_told_with_its_id_and_key() -> None:
+async def test_each_subscription_gets_events_with_its_id_and_key() -> None:
     async with served() as ws:
         for request_id, pk in (("a", 7), ("b", "7"), (3, "07")):
             assert (await ask(ws, "cards", action="subscribe_instance", pk=pk, request_id=request_id))["data"] is None
@@ -298,12 +301,12 @@ async def test_each_request_that_subscribed_is_told_with_its_id_and_key() -> Non
         event = await ask(ws, "cards", action="patch", pk=7, data={"title": "new"}, request_id="patch")
         for request_id, pk in keys.items():
             assert event == answer({"id": pk, "title": "new"}, "update", 200, request_id)
-            event = await told(ws, "cards")
+            event = await receive_payload(ws, "cards")
         assert event["request_id"] == "patch"
         event = await ask(ws, "cards", action="delete", pk=7, request_id="delete")
         for request_id, pk in keys.items():
             assert event == answer({"pk": pk}, "delete", 204, request_id)
-            event = await told(ws, "cards")
+            event = await receive_payload(ws, "cards")
         assert event["request_id"] == "delete"
 
 
@@ -323,8 +326,8 @@ async def test_the_acknowledgement_comes_before_the_events_of_its_id() -> None:
             {"action": "tell", "event": "late"},
         ):
             await ws.send_json({"stream": "echo", "payload": payload})
-        came = [await told(ws, "echo") for _ in range(8)]
-    assert [one["action"] for one in came if one["request_id"] == "b"] == ["subscribe_instance", "late"]
+        messages = [await receive_payload(ws, "echo") for _ in range(8)]
+    assert [message["action"] for message in messages if message["request_id"] == "b"] == ["subscribe_instance", "late"]
 
 
 async def test_a_list_can_be_subscribed_to_as_well() -> None:
@@ -334,7 +337,7 @@ async def test_a_list_can_be_subscribed_to_as_well() -> None:
         assert event == answer({"id": 8, "title": ""}, "create", 201, "all")
 
 
-async def test_a_missing_object_can_be_subscribed_to_unless_the_handler_asks_for_it() -> None:
+async def test_check_subscription_may_require_the_object_to_exist() -> None:
     class Cards(SubscribeMixin, ModelAPIActionHandler):
         queryset = MemoryQuerySet(Card, rows=[Card(id=7)])
         serializer_class = Card
@@ -353,7 +356,7 @@ async def test_a_missing_object_can_be_subscribed_to_unless_the_handler_asks_for
             assert reply["response_status"] == status
 
 
-async def test_who_unsubscribed_is_told_no_more() -> None:
+async def test_unsubscribing_ends_the_events() -> None:
     async with served() as ws:
         await ask(ws, "cards", action="subscribe_instance", pk=7, request_id="a")
         assert await ask(ws, "cards", action="unsubscribe_instance", pk=7, request_id="a") == answer(
@@ -369,16 +372,16 @@ async def test_other_events_and_pushes_keep_their_names() -> None:
         assert await ws.receive_json() == answer("", "tell", 200, None)
         await ask(ws, "echo", action="subscribe_instance", request_id="a")
         assert await ask(ws, "echo", action="tell", event="moved", request_id=1) == answer({"id": 7}, "moved", 200, "a")
-        assert await told(ws, "echo") == answer("all", "moved", 200, "a")
-        assert await told(ws, "echo") == answer("echo/", "tell", 200, 1)
+        assert await receive_payload(ws, "echo") == answer("all", "moved", 200, "a")
+        assert await receive_payload(ws, "echo") == answer("echo/", "tell", 200, 1)
 
 
-async def test_what_is_pushed_to_no_subscription_has_the_stream_of_its_route() -> None:
+async def test_a_push_without_subscription_has_its_routes_stream() -> None:
     async with served() as ws:
         assert await ask(ws, "echo", action="tell", event="moved") == answer({"id": 7}, "moved", 200, None)
 
 
-async def test_subscriptions_are_bounded_by_id_too() -> None:
+async def test_subscriptions_are_limited_by_request_id_too() -> None:
     async with served(limits=Limits(max_subscriptions=2)) as ws:
         for request_id in (1, 2):
             await ask(ws, "cards", action="subscribe_instance", pk=7, request_id=request_id)
@@ -389,7 +392,7 @@ async def test_subscriptions_are_bounded_by_id_too() -> None:
         )
 
 
-async def test_subscriptions_that_are_yet_to_be_answered_count_too() -> None:
+async def test_pending_subscriptions_count_toward_the_limit() -> None:
     gate = asyncio.Event()
 
     class Waiting(Echo):
@@ -406,15 +409,15 @@ async def test_subscriptions_that_are_yet_to_be_answered_count_too() -> None:
         for request_id in range(4):
             payload = {"action": "subscribe_instance", "request_id": request_id}
             await ws.send_json({"stream": "echo", "payload": payload})
-        assert [(await told(ws, "echo"))["response_status"] for _ in range(2)] == [503, 503]
+        assert [(await receive_payload(ws, "echo"))["response_status"] for _ in range(2)] == [503, 503]
         gate.set()
-        assert [(await told(ws, "echo"))["response_status"] for _ in range(2)] == [201, 403]
+        assert [(await receive_payload(ws, "echo"))["response_status"] for _ in range(2)] == [201, 403]
         for request_id, status in ((4, 201), (5, 503)):
             reply = await ask(ws, "echo", action="subscribe_instance", request_id=request_id)
             assert reply["response_status"] == status
 
 
-async def test_who_missed_something_is_closed_to_come_back() -> None:
+async def test_lost_events_close_the_connection_with_1012() -> None:
     class Losing(SubscribeMixin, AsyncAPIActionHandler):
         @async_action
         async def lose(self) -> None:
@@ -432,25 +435,29 @@ async def test_who_missed_something_is_closed_to_come_back() -> None:
         assert (await ask(other, "echo", action="lose"))["response_status"] == 200
 
 
-def test_a_subscription_that_the_server_ended_is_forgotten() -> None:
-    talk = DCRFConversation(DCRF())
-    frame = talk.read('{"stream":"cards","payload":{"action":"subscribe_instance","pk":7,"request_id":1}}', Limits())
+def test_a_subscription_ended_by_the_server_is_forgotten() -> None:
+    conversation = DCRFConversation(DCRF())
+    frame = conversation.read(
+        '{"stream":"cards","payload":{"action":"subscribe_instance","pk":7,"request_id":1}}', Limits()
+    )
     frame.key = "cards/7/"
     text = '{"errors":[],"data":{},"action":"subscribe","route":"cards/7/","status":200,"request_id":1}'
-    worded = talk.reply(frame, text)
+    reply = conversation.reply(frame, text)
     updated = '{"event":"updated","route":"cards/7/","data":null,"offset":1}'
-    assert worded.then is not None
-    worded.then()
-    (told,) = talk.event(updated) or ()
-    assert told.endswith('"request_id":1}}')
-    assert talk.event('{"event":"$position","route":"cards/7/","data":{"epoch":"","offset":2}}') == ()
-    assert talk.event('{"event":"$unsubscribed","route":"cards/7/","data":{"reason":"permission_denied"}}') == ()
-    (told,) = talk.event(updated) or ()
-    assert told.endswith('"request_id":null}}')
+    assert reply.then is not None
+    reply.then()
+    (event,) = conversation.event(updated) or ()
+    assert event.endswith('"request_id":1}}')
+    assert conversation.event('{"event":"$position","route":"cards/7/","data":{"epoch":"","offset":2}}') == ()
+    assert (
+        conversation.event('{"event":"$unsubscribed","route":"cards/7/","data":{"reason":"permission_denied"}}') == ()
+    )
+    (event,) = conversation.event(updated) or ()
+    assert event.endswith('"request_id":null}}')
 
 
 # ------------------------------------------------------------------------------------------------- streams
-def test_streams_are_where_routes_begin() -> None:
+def test_streams_map_to_the_beginning_of_routes() -> None:
     by_rule, by_name = BY_RULE, DCRF({"cards": "v1/cards/", "v1": "v1/", "": "bare/"})
     assert (by_rule.route("cards", None), by_rule.route("cards", "7"), by_rule.route(None, "7")) == (
         "cards/",
@@ -465,7 +472,7 @@ def test_streams_are_where_routes_begin() -> None:
 
 
 @pytest.mark.parametrize("streams", [{"cards": "/cards/"}, {"cards": None}, {7: "cards/"}])
-def test_streams_that_are_none_are_refused(streams: Any) -> None:
+def test_invalid_streams_are_refused(streams: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match="streams maps each stream to the beginning"):
         DCRF(streams)
 
@@ -491,10 +498,10 @@ MESSAGES = ANYTHING | PAYLOADS | st.fixed_dictionaries({"stream": ANYTHING, "pay
 
 
 @given(MESSAGES.map(json.dumps) | st.text() | st.none(), st.sampled_from([BY_RULE, DCRF({"": "", "a": "b/"})]))
-def test_any_message_is_a_frame_or_an_error_that_is_worded(text: str | None, spoken: DCRF) -> None:
-    talk = DCRFConversation(spoken)
-    frame = talk.read(text, Limits())
-    reply = json.loads(talk.reply(frame, encode_error(frame, frame.error or RouteNotFound())))
+def test_any_message_is_a_frame_or_gets_an_error_reply(text: str | None, dcrf: DCRF) -> None:
+    conversation = DCRFConversation(dcrf)
+    frame = conversation.read(text, Limits())
+    reply = json.loads(conversation.reply(frame, encode_error(frame, frame.error or RouteNotFound())))
     if "payload" in reply:
         assert list(reply) == ["stream", "payload"]
         reply = reply["payload"]

@@ -1,4 +1,4 @@
-"""`wsaction.decorators`: what `async_action` takes, refuses, and leaves of the method."""
+"""`wsaction.decorators`: the options of `async_action`, and what it leaves of the method."""
 
 import inspect
 from functools import partial
@@ -55,9 +55,9 @@ async def test_the_method_stays_an_ordinary_method() -> None:
         def half(self, n: int) -> int:
             return n // 2
 
-        @async_action(summary="Told instead.")
-        async def told(self) -> None:
-            """The docstring's."""
+        @async_action(summary="Given instead.")
+        async def summarized(self) -> None:
+            """Not this docstring."""
 
     assert await Handler().double(4) == 8
     assert Handler().half(8) == 4
@@ -65,7 +65,7 @@ async def test_the_method_stays_an_ordinary_method() -> None:
     assert {name: action.options.summary for name, action in Handler.available_actions.items()} == {
         "double": "Twice as much.",
         "half": None,
-        "told": "Told instead.",
+        "summarized": "Given instead.",
     }
 
 
@@ -89,13 +89,13 @@ async def test_the_method_stays_an_ordinary_method() -> None:
     ],
     ids=str,
 )
-def test_an_option_that_cannot_be_is_refused_at_once(options: dict[str, Any], message: str) -> None:
+def test_an_invalid_option_is_refused_at_once(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=message):
         async_action(**options)
 
 
 @pytest.mark.parametrize("status", [200, 204, 404, 599, HTTPStatus.CREATED])
-async def test_the_status_is_the_replys(status: int) -> None:
+async def test_the_status_option_sets_the_reply_status(status: int) -> None:
     class Consumer(AsyncAPIConsumer):
         @async_action(status=status)
         async def act(self) -> None: ...
@@ -103,7 +103,7 @@ async def test_the_status_is_the_replys(status: int) -> None:
     assert (await ask(Consumer.as_asgi(), "act"))["status"] == status
 
 
-def test_options_are_named_and_what_is_no_method_is_refused() -> None:
+def test_positional_options_and_non_methods_are_refused() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"by name, as in @async_action\(name='list'\)"):
         async_action("list")  # type: ignore[call-overload]
     with pytest.raises(TypeError):
@@ -127,6 +127,6 @@ def marked(function: Any) -> Any:
         (marked(type("Inner", (), {})), "type"),
     ],
 )
-def test_an_action_is_a_function_of_its_class(value: Any, kind: str) -> None:
+def test_an_action_must_be_a_function_of_its_class(value: Any, kind: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=rf"Handler\.act is no function but a {kind}; an action is a method"):
         type("Handler", (AsyncAPIActionHandler,), {"act": value})

@@ -1,4 +1,4 @@
-"""`wsaction.dependencies`: what is made for an action before it runs, and finished after it."""
+"""`wsaction.dependencies`: values that are prepared before an action runs, and closed after it."""
 
 import asyncio
 import contextlib
@@ -32,11 +32,11 @@ from wsaction.permissions import IsAuthenticated
 from wsaction.routing import path, re_path
 from wsaction.testing import connect
 
-WAIT = 5.0  # seconds that a thread waits for what the test does
+WAIT = 5.0  # the timeout of a thread's waits, in seconds
 
 
 def view_of(function: Callable[..., Any], *patterns: str, **options: Any) -> ActionView:
-    """A consumer whose action ``act`` is ``function``; also at the patterns, those with a "^" as regexes."""
+    """A consumer whose action ``act`` is ``function``, also mounted at ``patterns``; one with a "^" is a regex."""
     act = async_action(name="act", **options)(function)
     handler: Any = type("Handler", (AsyncAPIActionHandler,), {"act": act})
     view = handler.as_aaah()
@@ -47,25 +47,25 @@ def view_of(function: Callable[..., Any], *patterns: str, **options: Any) -> Act
 
 
 async def act(function: Callable[..., Any], **parameters: Any) -> Any:
-    """What the action answers to one frame; it must not be an error."""
+    """The data of the action's reply to one frame; the reply must not be an error."""
     reply = await ask(view_of(function), "act", **parameters)
     assert reply["errors"] == []
     return reply["data"]
 
 
-async def refused_frame(function: Callable[..., Any], **parameters: Any) -> list[tuple[str, list[Any]]]:
+async def parameter_errors(function: Callable[..., Any], **parameters: Any) -> list[tuple[str, list[Any]]]:
     return types_and_locs(await ask(view_of(function), "act", **parameters))
 
 
-def refused(function: Callable[..., Any]) -> str:
-    """Why a class with this action cannot be made."""
+def declaration_error(function: Callable[..., Any]) -> str:
+    """The error of declaring a class with this action."""
     with pytest.raises(ImproperlyConfigured) as caught:
         type("Cards", (AsyncAPIActionHandler,), {"act": async_action(function)})
     return str(caught.value)
 
 
-class Book:
-    """What happened, in order."""
+class Log:
+    """Collects what happened, in order."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -74,10 +74,10 @@ class Book:
         self.lines.append(line)
         return line
 
-    def lender(self, name: str, *needs: Callable[..., Any]) -> Callable[..., Any]:
-        """An async generator that lends ``name`` and notes how it ended."""
+    def resource(self, name: str, *needs: Callable[..., Any]) -> Callable[..., Any]:
+        """A dependency that yields ``name``; it notes when it opens, which exception it sees, and when it closes."""
 
-        async def lend(below: Any = None) -> AsyncIterator[str]:
+        async def generator(below: Any = None) -> AsyncIterator[str]:
             self.note(f"open {name}")
             try:
                 yield name
@@ -88,12 +88,12 @@ class Book:
                 self.note(f"close {name}")
 
         if needs:
-            lend.__annotations__["below"] = Annotated[str, Depends(needs[0])]
-            lend.__defaults__ = None
-        return lend
+            generator.__annotations__["below"] = Annotated[str, Depends(needs[0])]
+            generator.__defaults__ = None
+        return generator
 
 
-# ------------------------------------------------------------------------------------------------- what may be one
+# ------------------------------------------------------------------------------------------------- callables
 async def by_coroutine() -> str:
     await asyncio.sleep(0)
     return "coroutine"
@@ -199,7 +199,7 @@ dynamic.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_whatever_can_be_called_may_be_a_dependency(fn: Any, value: str) -> None:
+async def test_any_callable_may_be_a_dependency(fn: Any, value: str) -> None:
     async def action(self, made: Annotated[str, Depends(fn)]) -> str:
         return made
 
@@ -207,7 +207,7 @@ async def test_whatever_can_be_called_may_be_a_dependency(fn: Any, value: str) -
     assert await act(action, made="by the client", below="by the client") == value
 
 
-async def test_what_a_partial_has_set_is_not_the_clients_to_say() -> None:
+async def test_clients_cannot_override_arguments_of_a_partial() -> None:
     async def allowed(role: str, word: str = "none") -> str:
         return f"{role} {word}"
 
@@ -252,7 +252,7 @@ class Bare:
 
 
 @pytest.mark.parametrize("cls", [Common, CommonDataclass, CommonTuple, CommonModel])
-async def test_a_class_is_made_from_what_its_init_asks_for(cls: Any) -> None:
+async def test_a_class_is_built_from_its_init_parameters(cls: Any) -> None:
     async def named(self, page: Annotated[Any, Depends(cls)]) -> list[int]:
         return [page.skip, page.limit]
 
@@ -263,10 +263,10 @@ async def test_a_class_is_made_from_what_its_init_asks_for(cls: Any) -> None:
     assert await act(named, limit=7, skip=3) == [3, 7]
     assert await act(itself, limit=7) == [True, 7]
     wrong = "int_type" if cls is CommonModel else "int_parsing"  # the model is strict
-    assert sorted(await refused_frame(named, limit="7x", skip="x")) == [(wrong, ["limit"]), (wrong, ["skip"])]
+    assert sorted(await parameter_errors(named, limit="7x", skip="x")) == [(wrong, ["limit"]), (wrong, ["skip"])]
 
 
-async def test_a_class_without_an_init_is_made_too() -> None:
+async def test_a_class_without_an_init_is_built_too() -> None:
     async def action(self, page: Annotated[Bare, Depends()]) -> int:
         return page.limit
 
@@ -285,7 +285,7 @@ class SearchDataclass:
     words: str
 
 
-async def test_a_model_is_filled_by_its_aliases_from_its_own_keys_alone() -> None:
+async def test_a_model_is_filled_by_alias_from_its_own_keys_only() -> None:
     class Cards(AsyncAPIConsumer):
         @async_action
         async def act(self, search: Annotated[Search, Depends()]) -> list[Any]:
@@ -302,15 +302,15 @@ async def test_a_model_is_filled_by_its_aliases_from_its_own_keys_alone() -> Non
     )
 
 
-async def test_a_pydantic_dataclass_is_validated_as_a_whole_too() -> None:
+async def test_a_pydantic_dataclass_is_validated_too() -> None:
     async def action(self, search: Annotated[SearchDataclass, Depends()]) -> str:
         return search.words
 
     assert await act(action, words="a") == "a"
-    assert await refused_frame(action) == [("missing", ["words"])]
+    assert await parameter_errors(action) == [("missing", ["words"])]
 
 
-async def test_a_models_captures_are_the_routes() -> None:
+async def test_route_captures_fill_the_fields_of_a_model() -> None:
     async def action(self, page: Annotated[CommonModel, Depends()]) -> int:
         return page.limit
 
@@ -318,18 +318,18 @@ async def test_a_models_captures_are_the_routes() -> None:
         assert (await ws.call("act", "first/5/", limit=9))["data"] == 5
 
 
-async def test_what_a_model_says_of_its_fields_together_is_the_clients_error() -> None:
+async def test_an_error_of_a_model_validator_is_a_400() -> None:
     async def action(self, page: Annotated[CommonModel, Depends()]) -> dict[str, Any]:
         return page.model_dump()
 
     assert await act(action, limit=1) == {"limit": 1, "skip": 0, "tags": [], "data": 1}
     assert await act(action, limit=1, tags=["a"], data=2) == {"limit": 1, "skip": 0, "tags": ["a"], "data": 2}
-    assert await refused_frame(action) == [("missing", ["limit"])]
+    assert await parameter_errors(action) == [("missing", ["limit"])]
     reply = await ask(view_of(action), "act", limit=1, skip=2)
     assert (reply["status"], reply["errors"][0]["msg"]) == (400, "Value error, skip is past the limit")
 
 
-async def test_a_model_that_a_class_makes_of_its_own_data_is_a_bug_when_it_is_wrong(caplog: Any) -> None:
+async def test_a_validation_error_raised_in_an_init_is_a_500(caplog: Any) -> None:
     class Settings:
         def __init__(self) -> None:
             CommonModel(limit="no number")  # type: ignore[arg-type]
@@ -340,7 +340,7 @@ async def test_a_model_that_a_class_makes_of_its_own_data_is_a_bug_when_it_is_wr
     assert "ValidationError" in caplog.text
 
 
-async def test_a_class_is_made_on_the_loop_and_a_function_runs_in_a_thread() -> None:
+async def test_classes_run_on_the_loop_and_functions_in_a_thread() -> None:
     class Made:
         def __init__(self) -> None:
             self.thread = threading.get_ident()
@@ -355,12 +355,12 @@ async def test_a_class_is_made_on_the_loop_and_a_function_runs_in_a_thread() -> 
     assert await act(action) == [True, False]
 
 
-async def test_functions_run_in_the_bounded_threads_of_the_app() -> None:
+async def test_functions_run_within_max_threads() -> None:
     loop, gate = asyncio.get_running_loop(), threading.Event()
-    begun: asyncio.Queue[None] = asyncio.Queue()
+    started: asyncio.Queue[None] = asyncio.Queue()
 
     def work() -> None:
-        loop.call_soon_threadsafe(begun.put_nowait, None)
+        loop.call_soon_threadsafe(started.put_nowait, None)
         assert gate.wait(WAIT)
 
     async def action(self, made: Annotated[None, Depends(work)]) -> None: ...
@@ -368,21 +368,21 @@ async def test_functions_run_in_the_bounded_threads_of_the_app() -> None:
     async with talking(view_of(action, ordered=False), limits=Limits(max_threads=2)) as ws:
         calls = [asyncio.create_task(ws.call("act")) for _ in range(5)]
         for _ in range(2):
-            await asyncio.wait_for(begun.get(), WAIT)
-        for _ in range(20):  # time enough for a thread that should not be
+            await asyncio.wait_for(started.get(), WAIT)
+        for _ in range(20):  # enough time for a third thread to begin, if there were one
             await asyncio.to_thread(int)
-        assert begun.empty()
+        assert started.empty()
         gate.set()
         assert [(await call)["status"] for call in calls] == [200] * 5
 
 
-# ------------------------------------------------------------------------------------------------- what it may ask for
+# ------------------------------------------------------------------------------------------------- parameters
 class User:
     is_authenticated = True
     pk = id = 7
 
 
-async def test_it_is_given_the_scope_the_handler_the_user_and_the_protocols_own() -> None:
+async def test_scope_handler_user_and_protocol_keys_are_passed() -> None:
     async def asked(scope, handler, user, action: str, route: str, request_id: int) -> list[Any]:
         return [scope["path"], type(handler).__name__, user.pk, action, route, request_id]
 
@@ -395,7 +395,7 @@ async def test_it_is_given_the_scope_the_handler_the_user_and_the_protocols_own(
         assert (await ws.call("act", request_id=6))["data"] == ["/", "Consumer", 7, "act", "", 6]
 
 
-async def test_a_parameter_named_user_may_be_a_dependency_everywhere() -> None:
+async def test_parameters_with_reserved_names_may_be_dependencies() -> None:
     async def current(user) -> str:
         return f"user {user.pk}"
 
@@ -420,7 +420,7 @@ async def get_row(pk: int, title: str = "untitled") -> str:
     return f"{pk} {title}"
 
 
-async def test_its_parameters_are_the_routes_captures_then_the_frames_keys() -> None:
+async def test_parameters_come_from_captures_then_from_frame_keys() -> None:
     async def action(self, row: Annotated[str, Depends(get_row)], pk: int) -> list[Any]:
         return [row, pk]
 
@@ -431,7 +431,7 @@ async def test_its_parameters_are_the_routes_captures_then_the_frames_keys() -> 
         assert types_and_locs(await ws.call("act", "old/x/")) == [("int_parsing", ["pk"])]
 
 
-async def test_a_captured_parameter_that_only_a_dependency_has_is_validated() -> None:
+async def test_a_capture_that_only_a_dependency_uses_is_validated() -> None:
     async def action(self, row: Annotated[str, Depends(get_row)]) -> str:
         return row
 
@@ -440,7 +440,7 @@ async def test_a_captured_parameter_that_only_a_dependency_has_is_validated() ->
         assert types_and_locs(await ws.call("act", "old/x/", pk=8)) == [("int_parsing", ["pk"])]
 
 
-async def test_unnamed_captures_go_to_the_actions_own_parameters() -> None:
+async def test_unnamed_captures_fill_only_the_actions_parameters() -> None:
     async def action(self, row: Annotated[str, Depends(get_row)], first: int, *args: Any) -> list[Any]:
         return [row, first, args]
 
@@ -456,40 +456,40 @@ async def test_the_parameter_data_is_the_frames_data() -> None:
         return made
 
     assert await act(action, data={"limit": "3"}) == 3
-    assert await refused_frame(action, data={}) == [("missing", ["data", "limit"])]
-    assert await refused_frame(action) == [("missing", ["data"])]
+    assert await parameter_errors(action, data={}) == [("missing", ["data", "limit"])]
+    assert await parameter_errors(action) == [("missing", ["data"])]
 
 
-async def test_all_that_is_wrong_is_told_at_once_and_nothing_runs() -> None:
-    book = Book()
+async def test_all_errors_are_reported_at_once_and_nothing_runs() -> None:
+    log = Log()
 
     async def checked(limit: int, done: bool) -> AsyncIterator[None]:
-        book.note("ran")
+        log.note("ran")
         yield
 
     async def more(checked: Annotated[None, Depends(checked)], limit: int, page: int = 1) -> None:
-        book.note("ran")
+        log.note("ran")
 
     async def action(self, title: str, limit: int, made: Annotated[None, Depends(more)]) -> None:
-        book.note("ran")
+        log.note("ran")
 
-    assert await refused_frame(action, limit="x", page="y") == [
+    assert await parameter_errors(action, limit="x", page="y") == [
         ("missing", ["title"]),
         ("int_parsing", ["limit"]),
         ("missing", ["done"]),
         ("int_parsing", ["page"]),
     ]
-    assert book.lines == []
+    assert log.lines == []
 
 
-async def test_permissions_come_first() -> None:
+async def test_permissions_are_checked_before_parameters() -> None:
     async def action(self, made: Annotated[str, Depends(get_row)]) -> None: ...
 
     view = view_of(action, permission_classes=(IsAuthenticated,))
     assert (await ask(view, "act"))["status"] == 403
 
 
-def test_an_action_tells_all_that_clients_send_for_it() -> None:
+def test_inputs_lists_what_clients_send_for_an_action() -> None:
     Limit = Annotated[int, Field(le=9)]
 
     async def session(handler: Any) -> None: ...
@@ -518,8 +518,8 @@ def test_an_action_tells_all_that_clients_send_for_it() -> None:
     assert [one.required for one in inputs] == [True, True, False, True]
 
 
-# ------------------------------------------------------------------------------------------------- nested, and once
-async def test_the_same_function_runs_once_for_an_action_and_again_for_the_next() -> None:
+# ------------------------------------------------------------------------------------------------- nesting and caching
+async def test_a_dependency_runs_once_for_each_action_call() -> None:
     made: list[int] = []
 
     async def session() -> int:
@@ -542,7 +542,7 @@ async def test_the_same_function_runs_once_for_an_action_and_again_for_the_next(
         assert (await ws.call("act"))["data"] == [1, 1, 1]
 
 
-async def test_without_the_cache_it_runs_for_this_parameter_alone() -> None:
+async def test_use_cache_false_runs_again_for_that_parameter() -> None:
     made: list[int] = []
 
     async def number() -> int:
@@ -561,7 +561,7 @@ async def test_without_the_cache_it_runs_for_this_parameter_alone() -> None:
     assert await act(action) == [0, 1, 2, 1]
 
 
-async def test_equal_but_unhashable_functions_are_different_ones() -> None:
+async def test_unhashable_callables_are_distinguished() -> None:
     async def action(
         self, one: Annotated[str, Depends(Unhashable("a"))], two: Annotated[str, Depends(Unhashable("b"))]
     ) -> list[str]:
@@ -570,7 +570,7 @@ async def test_equal_but_unhashable_functions_are_different_ones() -> None:
     assert await act(action) == ["a", "b"]
 
 
-async def test_two_actions_at_once_share_nothing() -> None:
+async def test_concurrent_actions_do_not_share_dependencies() -> None:
     both = asyncio.Barrier(2)
 
     async def session() -> AsyncIterator[object]:
@@ -596,24 +596,24 @@ async def test_two_actions_at_once_share_nothing() -> None:
     assert first["data"] != second["data"]
 
 
-async def test_an_error_of_a_dependency_is_the_reply_and_what_is_open_sees_it() -> None:
-    book = Book()
+async def test_an_error_in_a_dependency_is_seen_by_open_generators() -> None:
+    log = Log()
 
-    async def missing(below: Annotated[str, Depends(book.lender("session"))]) -> None:
+    async def missing(below: Annotated[str, Depends(log.resource("session"))]) -> None:
         raise NotFound("No such board.", loc=("pk",))
 
     async def action(self, made: Annotated[None, Depends(missing)]) -> None:
-        book.note("ran")
+        log.note("ran")
 
     reply = await ask(view_of(action), "act")
     assert (reply["status"], reply["errors"]) == (
         404,
         [{"type": "not_found", "msg": "No such board.", "loc": ["pk"]}],
     )
-    assert book.lines == ["open session", "session sees NotFound", "close session"]
+    assert log.lines == ["open session", "session sees NotFound", "close session"]
 
 
-async def test_a_bug_in_a_dependency_is_a_500_in_the_log(caplog: Any) -> None:
+async def test_a_bug_in_a_dependency_is_a_logged_500(caplog: Any) -> None:
     def bug() -> None:
         raise ZeroDivisionError
 
@@ -623,32 +623,32 @@ async def test_a_bug_in_a_dependency_is_a_500_in_the_log(caplog: Any) -> None:
     assert "ZeroDivisionError" in caplog.text
 
 
-# ------------------------------------------------------------------------------------------------- finished
-async def test_generators_finish_last_first_between_result_and_reply() -> None:
-    book = Book()
+# ------------------------------------------------------------------------------------------------- after yield
+async def test_generators_finish_in_reverse_order_before_the_reply() -> None:
+    log = Log()
 
     class Out(BaseModel):
         title: str
 
         @field_serializer("title")
         def written(self, title: str) -> str:
-            return book.note("written")
+            return log.note("written")
 
-    inner = book.lender("inner")
+    inner = log.resource("inner")
 
-    async def action(self, outer: Annotated[str, Depends(book.lender("outer", inner))]) -> Out:
-        book.note(f"run with {outer}")
+    async def action(self, outer: Annotated[str, Depends(log.resource("outer", inner))]) -> Out:
+        log.note(f"run with {outer}")
         return Out(title="a card")
 
     async with talking(view_of(action)) as ws:
         assert (await ws.call("act"))["data"] == {"title": "written"}
-        assert book.lines == [
+        assert log.lines == [
             "open inner", "open outer", "run with outer", "written", "close outer", "close inner",
         ]  # fmt: skip
 
 
 @pytest.mark.parametrize("how", ["returned", "announced"])
-async def test_a_status_beside_the_value_stays_one(how: str) -> None:
+async def test_a_returned_status_is_kept(how: str) -> None:
     async def returned(self, made: Annotated[str, Depends(by_coroutine)]):
         return made, 201
 
@@ -659,18 +659,18 @@ async def test_a_status_beside_the_value_stays_one(how: str) -> None:
     assert (reply["status"], reply["data"]) == (201, "coroutine")
 
 
-async def test_a_result_that_cannot_be_written_is_an_error_that_they_see(caplog: Any) -> None:
-    book = Book()
+async def test_generators_see_the_error_of_an_unserializable_result(caplog: Any) -> None:
+    log = Log()
 
-    async def action(self, session: Annotated[str, Depends(book.lender("session"))]) -> Any:
+    async def action(self, session: Annotated[str, Depends(log.resource("session"))]) -> Any:
         return object()
 
     assert (await ask(view_of(action), "act"))["status"] == 500
-    assert book.lines == ["open session", "session sees TypeError", "close session"]
+    assert log.lines == ["open session", "session sees TypeError", "close session"]
     assert "cannot be written as JSON" in caplog.text
 
 
-async def test_an_error_of_the_action_is_thrown_in_and_cannot_be_swallowed() -> None:
+async def test_generators_see_an_actions_error_but_cannot_swallow_it() -> None:
     seen: list[str] = []
 
     async def swallows() -> AsyncIterator[None]:
@@ -696,7 +696,7 @@ async def test_an_error_of_the_action_is_thrown_in_and_cannot_be_swallowed() -> 
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_an_error_may_be_turned_into_another_one(kind: str) -> None:
+async def test_a_generator_may_replace_an_error(kind: str) -> None:
     async def by_loop() -> AsyncIterator[None]:
         try:
             yield
@@ -717,8 +717,8 @@ async def test_an_error_may_be_turned_into_another_one(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_an_error_of_the_end_is_the_one_reply(kind: str) -> None:
-    book = Book()
+async def test_an_error_after_yield_is_the_only_reply(kind: str) -> None:
+    log = Log()
 
     async def by_loop() -> AsyncIterator[None]:
         yield
@@ -730,20 +730,20 @@ async def test_an_error_of_the_end_is_the_one_reply(kind: str) -> None:
 
     async def action(
         self,
-        session: Annotated[str, Depends(book.lender("session"))],
+        session: Annotated[str, Depends(log.resource("session"))],
         unit: Annotated[None, Depends({"async": by_loop, "sync": by_thread}[kind])],
     ) -> str:
-        return "never told"
+        return "never sent"
 
     async with talking(view_of(action)) as ws:
         reply = await ws.call("act")
         assert (reply["status"], reply["data"], reply["errors"][0]["type"]) == (409, None, "stale")
         await ws.nothing()
-    assert book.lines == ["open session", "session sees APIError", "close session"]
+    assert log.lines == ["open session", "session sees APIError", "close session"]
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_one_that_does_not_yield_once_is_a_bug(kind: str, caplog: Any) -> None:
+async def test_a_generator_that_does_not_yield_once_is_a_500(kind: str, caplog: Any) -> None:
     async def never() -> AsyncIterator[None]:
         if kind == "neither":
             yield
@@ -758,48 +758,48 @@ async def test_one_that_does_not_yield_once_is_a_bug(kind: str, caplog: Any) -> 
     assert {"async": "didn't yield", "sync": "didn't stop"}[kind] in caplog.text
 
 
-async def test_a_silent_action_has_dependencies_too() -> None:
-    book = Book()
+async def test_an_action_without_replies_has_dependencies_too() -> None:
+    log = Log()
 
-    async def action(self, session: Annotated[str, Depends(book.lender("session"))]) -> str:
-        return book.note(f"run with {session}")
+    async def action(self, session: Annotated[str, Depends(log.resource("session"))]) -> str:
+        return log.note(f"run with {session}")
 
     async with talking(view_of(action, mode="none")) as ws:
         await ws.send_json({"action": "act"})
         await ws.call("$ping")
-    assert book.lines == ["open session", "run with session", "close session"]
+    assert log.lines == ["open session", "run with session", "close session"]
 
 
 async def test_a_sync_action_has_dependencies_too() -> None:
-    book = Book()
+    log = Log()
 
-    def action(self, session: Annotated[str, Depends(book.lender("session"))]) -> bool:
-        book.note(f"run with {session}")
+    def action(self, session: Annotated[str, Depends(log.resource("session"))]) -> bool:
+        log.note(f"run with {session}")
         return threading.current_thread() is threading.main_thread()
 
     assert await act(action) is False
-    assert book.lines == ["open session", "run with session", "close session"]
+    assert log.lines == ["open session", "run with session", "close session"]
 
 
 async def test_both_ends_of_a_sync_generator_share_context_variables() -> None:
     variable = contextvars.ContextVar("variable", default="unset")
     ends: list[Any] = []
 
-    def lend() -> Iterator[str]:
-        token = variable.set("lent")
+    def generator() -> Iterator[str]:
+        token = variable.set("resource")
         ends.append(threading.current_thread() is threading.main_thread())
         yield variable.get()
         ends.append(threading.current_thread() is threading.main_thread())
         variable.reset(token)
 
-    async def action(self, made: Annotated[str, Depends(lend)]) -> list[str]:
+    async def action(self, made: Annotated[str, Depends(generator)]) -> list[str]:
         return [made, variable.get()]
 
-    assert await act(action) == ["lent", "unset"]
+    assert await act(action) == ["resource", "unset"]
     assert ends == [False, False]
 
 
-async def test_context_of_an_async_generator_is_seen_by_its_action_alone() -> None:
+async def test_context_set_by_an_async_generator_stays_in_its_action() -> None:
     variable = contextvars.ContextVar("variable", default="unset")
     before: list[str] = []
 
@@ -817,8 +817,8 @@ async def test_context_of_an_async_generator_is_seen_by_its_action_alone() -> No
     assert before == ["unset"] * 3
 
 
-async def test_one_slot_is_enough_for_generators_that_wait_for_each_other() -> None:
-    """What gives back needs no slot: who holds one may wait for just that."""
+async def test_one_thread_is_enough_for_generators_sharing_a_pool() -> None:
+    """Closing a dependency needs no thread slot: the call that holds the slot may wait for the closing."""
     pool = threading.Semaphore(1)
 
     def connection() -> Iterator[None]:
@@ -837,103 +837,103 @@ async def test_one_slot_is_enough_for_generators_that_wait_for_each_other() -> N
 
 
 # ------------------------------------------------------------------------------------------------- streams
-async def test_a_streams_dependencies_are_finished_when_it_ends() -> None:
-    book = Book()
+async def test_dependencies_of_a_stream_finish_when_it_ends() -> None:
+    log = Log()
 
-    async def action(self, session: Annotated[str, Depends(book.lender("session"))], fail: bool = False) -> Any:
+    async def action(self, session: Annotated[str, Depends(log.resource("session"))], fail: bool = False) -> Any:
         for number in (1, 2):
-            yield book.note(f"{session} {number}")
+            yield log.note(f"{session} {number}")
         if fail:
             raise NotFound
 
     async with talking(view_of(action)) as ws:
         assert [item async for item in ws.stream("act")] == ["session 1", "session 2"]
-        assert book.lines == ["open session", "session 1", "session 2", "close session"]
-        book.lines.clear()
+        assert log.lines == ["open session", "session 1", "session 2", "close session"]
+        log.lines.clear()
         await ws.send_json({"action": "act", "fail": True})
         assert [(await ws.receive_json())["status"] for _ in range(3)] == [206, 206, 404]
-    assert book.lines[2:] == ["session 2", "session sees NotFound", "close session"]
+    assert log.lines[2:] == ["session 2", "session sees NotFound", "close session"]
 
 
-async def test_a_cancelled_stream_finishes_its_dependencies_before_its_final_reply() -> None:
-    book = Book()
+async def test_a_cancelled_stream_closes_dependencies_before_replying() -> None:
+    log = Log()
 
-    async def action(self, session: Annotated[str, Depends(book.lender("session"))]) -> Any:
+    async def action(self, session: Annotated[str, Depends(log.resource("session"))]) -> Any:
         try:
             yield "first"
             await asyncio.Event().wait()
         finally:
-            book.note("stream closed")
+            log.note("stream closed")
 
     async with talking(view_of(action)) as ws:
         await ws.send_json({"action": "act", "request_id": 1})
         assert (await ws.receive_json())["data"] == "first"
         assert (await ws.call("$cancel", data=1))["status"] == 200
         assert (await ws.receive_json())["status"] == 499
-        assert book.lines == ["open session", "stream closed", "session sees CancelledError", "close session"]
+        assert log.lines == ["open session", "stream closed", "session sees CancelledError", "close session"]
 
 
-# ------------------------------------------------------------------------------------------------- cancelled
+# ------------------------------------------------------------------------------------------------- cancellation
 class Waiting(AsyncAPIConsumer):
-    """Actions that wait at various places; the test says when they go on."""
+    """Each action waits at the place that its name says. Waits in a thread end when the test sets ``gate``."""
 
     async def connect(self) -> None:
-        self.book, self.begun = Book(), asyncio.Event()
+        self.log, self.started = Log(), asyncio.Event()
         self.loop, self.gate = asyncio.get_running_loop(), threading.Event()
 
     def wait_in_thread(self) -> None:
-        self.loop.call_soon_threadsafe(self.begun.set)
+        self.loop.call_soon_threadsafe(self.started.set)
         assert self.gate.wait(WAIT)
 
     async def wait(self) -> None:
-        self.begun.set()
+        self.started.set()
         await asyncio.Event().wait()
 
-    async def lent(handler: Any) -> AsyncIterator[str]:
+    async def resource(handler: Any) -> AsyncIterator[str]:
         try:
-            yield "lent"
+            yield "resource"
         finally:
-            handler.book.note("close lent")
+            handler.log.note("close resource")
 
     async def seeing(handler: Any) -> AsyncIterator[None]:
         try:
             yield
         except APIError as exc:
-            handler.book.note(f"saw {exc.type}")
+            handler.log.note(f"saw {exc.type}")
             raise
 
-    def lent_by_thread(handler: Any) -> Iterator[str]:
+    def resource_by_thread(handler: Any) -> Iterator[str]:
         try:
-            yield "lent"
+            yield "resource"
         finally:
-            handler.book.note("close lent by thread")
+            handler.log.note("close resource by thread")
 
-    async def opens_slowly(handler: Any, below: Annotated[str, Depends(lent)]) -> AsyncIterator[None]:
+    async def opens_slowly(handler: Any, below: Annotated[str, Depends(resource)]) -> AsyncIterator[None]:
         try:
             await handler.wait()
             yield
         finally:
-            handler.book.note("close slow")
+            handler.log.note("close slow")
 
-    def opens_slowly_by_thread(handler: Any, below: Annotated[str, Depends(lent)]) -> Iterator[None]:
+    def opens_slowly_by_thread(handler: Any, below: Annotated[str, Depends(resource)]) -> Iterator[None]:
         try:
             handler.wait_in_thread()
             yield
         except asyncio.CancelledError:
-            handler.book.note("cancelled")
+            handler.log.note("cancelled")
             raise
         finally:
-            handler.book.note("close slow")
-            handler.loop.call_soon_threadsafe(handler.begun.set)
+            handler.log.note("close slow")
+            handler.loop.call_soon_threadsafe(handler.started.set)
 
     def closes_slowly_by_thread(handler: Any) -> Iterator[None]:
         yield
         handler.wait_in_thread()
-        handler.book.note("close slow")
+        handler.log.note("close slow")
 
-    def blocks(handler: Any, below: Annotated[str, Depends(lent)]) -> None:
+    def blocks(handler: Any, below: Annotated[str, Depends(resource)]) -> None:
         handler.wait_in_thread()
-        handler.book.note("used lent")
+        handler.log.note("used resource")
 
     def blocks_alone(handler: Any) -> None:
         handler.wait_in_thread()
@@ -946,11 +946,13 @@ class Waiting(AsyncAPIConsumer):
 
     @async_action
     async def in_closing_by_thread(
-        self, lent: Annotated[str, Depends(lent)], made: Annotated[None, Depends(closes_slowly_by_thread)]
+        self, resource: Annotated[str, Depends(resource)], made: Annotated[None, Depends(closes_slowly_by_thread)]
     ) -> None: ...
 
     @async_action
-    async def in_action(self, one: Annotated[str, Depends(lent)], two: Annotated[str, Depends(lent_by_thread)]) -> None:
+    async def in_action(
+        self, one: Annotated[str, Depends(resource)], two: Annotated[str, Depends(resource_by_thread)]
+    ) -> None:
         await self.wait()
 
     @async_action
@@ -966,90 +968,90 @@ class Waiting(AsyncAPIConsumer):
     async def in_function_alone(self, made: Annotated[None, Depends(blocks_alone)]) -> None: ...
 
     @async_action
-    def in_sync_action(self, lent: Annotated[str, Depends(lent)]) -> None:
+    def in_sync_action(self, resource: Annotated[str, Depends(resource)]) -> None:
         self.wait_in_thread()
-        self.book.note(f"used {lent}")
+        self.log.note(f"used {resource}")
 
 
 @contextlib.asynccontextmanager
 async def waiting_in(action: str) -> AsyncIterator[tuple[Any, Waiting]]:
-    """A connection with this action under way, request_id 1, which waits where its name says."""
-    met: list[Waiting] = []
+    """A connection whose call of ``action`` (request_id 1) has reached the place where it waits."""
+    consumers: list[Waiting] = []
 
     class Met(Waiting):
         async def connect(self) -> None:
             await super().connect()
-            met.append(self)
+            consumers.append(self)
 
     async with talking(Met.as_asgi()) as ws:
         await ws.send_json({"action": action, "request_id": 1})
-        (consumer,) = met
-        await asyncio.wait_for(consumer.begun.wait(), WAIT)
-        consumer.begun.clear()
+        (consumer,) = consumers
+        await asyncio.wait_for(consumer.started.wait(), WAIT)
+        consumer.started.clear()
         yield ws, consumer
 
 
 @pytest.mark.parametrize(
     ("action", "noted"),
     [
-        ("in_opening", ["close slow", "close lent"]),
-        ("in_action", ["close lent by thread", "close lent"]),
+        ("in_opening", ["close slow", "close resource"]),
+        ("in_action", ["close resource by thread", "close resource"]),
         ("swallowed", ["saw cancelled"]),
         ("in_function_alone", []),
     ],
 )
-async def test_cancelled_where_it_waits_all_that_is_open_is_finished(action: str, noted: list[str]) -> None:
+async def test_cancellation_closes_open_dependencies(action: str, noted: list[str]) -> None:
     async with waiting_in(action) as (ws, consumer):
         assert (await ws.call("$cancel", data=1))["status"] == 200
         assert (await ws.receive_json())["status"] == 499
-        assert consumer.book.lines == noted
+        assert consumer.log.lines == noted
         consumer.gate.set()
 
 
-async def test_cancelled_while_a_thread_opens_what_it_opened_is_closed_by_the_thread() -> None:
+async def test_a_thread_closes_what_it_opens_after_a_cancellation() -> None:
     async with waiting_in("in_opening_by_thread") as (ws, consumer):
         assert (await ws.call("$cancel", data=1))["status"] == 200
         assert (await ws.receive_json())["status"] == 499
-        assert consumer.book.lines == ["close lent"]
+        assert consumer.log.lines == ["close resource"]
         consumer.gate.set()
-        await asyncio.wait_for(consumer.begun.wait(), WAIT)
-        assert consumer.book.lines == ["close lent", "cancelled", "close slow"]
+        await asyncio.wait_for(consumer.started.wait(), WAIT)
+        assert consumer.log.lines == ["close resource", "cancelled", "close slow"]
 
 
 @pytest.mark.parametrize("action", ["in_function", "in_sync_action"])
-async def test_what_a_thread_uses_is_not_taken_away_from_it(action: str) -> None:
+async def test_cancellation_waits_for_a_thread_that_uses_a_dependency(action: str) -> None:
     async with waiting_in(action) as (ws, consumer):
         assert (await ws.call("$cancel", data=1))["status"] == 200
-        assert consumer.book.lines == []
+        assert consumer.log.lines == []
         consumer.gate.set()
         assert (await ws.receive_json())["status"] == 499
-        assert consumer.book.lines == ["used lent", "close lent"]
+        assert consumer.log.lines == ["used resource", "close resource"]
 
 
-async def test_cancelled_while_a_thread_closes_it_is_closed_to_the_end() -> None:
+async def test_cancellation_waits_for_a_thread_that_closes_a_dependency() -> None:
     async with waiting_in("in_closing_by_thread") as (ws, consumer):
         assert (await ws.call("$cancel", data=1))["status"] == 200
-        assert consumer.book.lines == []
+        assert consumer.log.lines == []
         consumer.gate.set()
         assert (await ws.receive_json())["status"] == 499
-        assert consumer.book.lines == ["close slow", "close lent"]
+        assert consumer.log.lines == ["close slow", "close resource"]
 
 
 @pytest.mark.parametrize("action", ["in_opening", "in_action"])
-async def test_a_client_that_leaves_has_its_dependencies_finished(action: str) -> None:
+async def test_a_disconnect_closes_open_dependencies(action: str) -> None:
     async with waiting_in(action) as (ws, consumer):
         ws.drop()
-    assert consumer.book.lines[-1] == "close lent"
+    assert consumer.log.lines[-1] == "close resource"
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_whenever_calls_are_cancelled_all_that_was_opened_is_closed(seed: int) -> None:
-    dice, counted = random.Random(seed), threading.Condition()
+async def test_random_cancellations_close_everything_opened(seed: int) -> None:
+    rng, counted = random.Random(seed), threading.Condition()
     count = {"opened": 0, "closed": 0}
 
-    def note(what: str) -> None:
+    def note(event: str) -> None:
         with counted:
-            count[what] += 1
+            count[event] += 1
             counted.notify_all()
 
     def by_thread() -> Iterator[str]:
@@ -1085,11 +1087,11 @@ async def test_whenever_calls_are_cancelled_all_that_was_opened_is_closed(seed: 
 
     async with talking(view_of(action, ordered=False), limits=Limits(max_threads=3, max_concurrency=8)) as ws:
         for number in range(40):
-            await ws.send_json({"action": "act", "turns": dice.randrange(4), "request_id": number})
-            for _ in range(dice.randrange(30)):
+            await ws.send_json({"action": "act", "turns": rng.randrange(4), "request_id": number})
+            for _ in range(rng.randrange(30)):
                 await asyncio.sleep(0)
-            if dice.random() < 0.7:
-                await ws.send_json({"action": "$cancel", "data": dice.randint(max(0, number - 4), number)})
+            if rng.random() < 0.7:
+                await ws.send_json({"action": "$cancel", "data": rng.randint(max(0, number - 4), number)})
         answered: list[int] = []
         while len(answered) < 30:
             reply = await ws.receive_json()
@@ -1099,15 +1101,15 @@ async def test_whenever_calls_are_cancelled_all_that_was_opened_is_closed(seed: 
         assert len(set(answered)) == 30
         ws.drop()
 
-    def all_is_closed() -> bool:  # at once, or once the threads that were abandoned have ended
+    def all_is_closed() -> bool:  # at once, or when the abandoned threads have ended
         with counted:
             return counted.wait_for(lambda: count["opened"] == count["closed"] > 0, WAIT)
 
     assert await asyncio.to_thread(all_is_closed)
 
 
-# ------------------------------------------------------------------------------------------------- where
-async def test_every_handler_of_a_tree_and_the_consumer_have_them() -> None:
+# ------------------------------------------------------------------------------------------------- nested handlers
+async def test_nested_handlers_and_consumers_have_dependencies() -> None:
     async def whose(handler: Any, board: int = 0, card: int = 0) -> list[Any]:
         return [type(handler).__name__, board, card]
 
@@ -1139,7 +1141,7 @@ async def test_every_handler_of_a_tree_and_the_consumer_have_them() -> None:
     assert (await ask(Card.as_aaah(), "act", card=2))["data"] == ["Card", 0, 2]
 
 
-async def test_an_overridden_action_has_the_dependencies_that_it_declares() -> None:
+async def test_an_override_has_only_the_dependencies_it_declares() -> None:
     class Base(AsyncAPIConsumer):
         @async_action
         async def act(self, made: Annotated[str, Depends(by_coroutine)]) -> str:
@@ -1153,7 +1155,7 @@ async def test_an_overridden_action_has_the_dependencies_that_it_declares() -> N
     assert (await ask(Without.as_asgi(), "act", made="x"))["data"] == "x"
 
 
-async def test_an_alias_is_written_once() -> None:
+async def test_a_type_alias_may_hold_a_dependency() -> None:
     Made = Annotated[str, Depends(by_coroutine)]
     Named = TypeAliasType("Named", Annotated[str, Depends(by_function)])
 
@@ -1163,29 +1165,29 @@ async def test_an_alias_is_written_once() -> None:
     assert await act(action, one="x", two="x") == ["coroutine", "function"]
 
 
-async def test_middleware_sees_the_value_and_stands_between_an_action_and_its_dependencies() -> None:
-    book = Book()
+async def test_middleware_runs_between_dependencies_and_the_action() -> None:
+    log = Log()
 
     async def middleware(handler: Any, call_next: Any) -> Any:
-        book.note("before")
+        log.note("before")
         result = await call_next(handler)
-        book.note(f"saw {result}")
+        log.note(f"saw {result}")
         return [*result, "more"]
 
-    async def action(self, session: Annotated[str, Depends(book.lender("session"))]) -> list[str]:
+    async def action(self, session: Annotated[str, Depends(log.resource("session"))]) -> list[str]:
         return [session]
 
     app = WSAction([path("", view_of(action))], middleware=[middleware])
     async with connect(app, "/") as ws:
         assert (await ws.call("act"))["data"] == ["session", "more"]
-    assert book.lines == ["open session", "before", "saw ['session']", "close session"]
+    assert log.lines == ["open session", "before", "saw ['session']", "close session"]
 
 
 @pytest.mark.parametrize("where", ["action", "dependency"])
-async def test_a_timeout_finishes_what_is_open_before_it_is_told(where: str) -> None:
-    book = Book()
+async def test_a_timeout_closes_dependencies_before_the_reply(where: str) -> None:
+    log = Log()
 
-    async def waits(wait: bool, below: Annotated[str, Depends(book.lender("session"))]) -> None:
+    async def waits(wait: bool, below: Annotated[str, Depends(log.resource("session"))]) -> None:
         if wait:
             await asyncio.Event().wait()
 
@@ -1194,11 +1196,11 @@ async def test_a_timeout_finishes_what_is_open_before_it_is_told(where: str) -> 
 
     async with talking(view_of(action), limits=Limits(action_timeout=0.05)) as ws:
         assert (await ws.call("act", wait=where == "dependency"))["status"] == 408
-        assert book.lines == ["open session", "session sees CancelledError", "close session"]
+        assert log.lines == ["open session", "session sees CancelledError", "close session"]
 
 
-@pytest.mark.parametrize("error", [ValueError("of the end"), NotFound("told already")])
-async def test_what_fails_while_it_is_cancelled_is_logged(error: Exception, caplog: Any) -> None:
+@pytest.mark.parametrize("error", [ValueError("while closing"), NotFound("already replied")])
+async def test_an_error_during_cancellation_is_logged(error: Exception, caplog: Any) -> None:
     async def fails() -> AsyncIterator[None]:
         try:
             yield
@@ -1219,8 +1221,8 @@ async def real(pk: int) -> str:
     return f"real {pk}"
 
 
-async def test_an_app_may_put_another_function_in_a_dependencys_place() -> None:
-    book = Book()
+async def test_dependency_overrides_replace_a_function() -> None:
+    log = Log()
 
     async def outer(inner: Annotated[str, Depends(real)]) -> str:
         return f"outer of {inner}"
@@ -1230,7 +1232,7 @@ async def test_an_app_may_put_another_function_in_a_dependencys_place() -> None:
 
     async def fake(user: Any, word: str = "fake") -> AsyncIterator[str]:
         yield f"{word} for {type(user).__name__}"
-        book.note("finished")
+        log.note("finished")
 
     app = WSAction([path("", view_of(action))])
     other = WSAction([path("", view_of(action))])
@@ -1240,7 +1242,7 @@ async def test_an_app_may_put_another_function_in_a_dependencys_place() -> None:
         assert (await ws.call("act"))["data"] == "outer of fake for UnauthenticatedUser"
         assert (await ws.call("act", word="other"))["data"] == "outer of other for UnauthenticatedUser"
         assert types_and_locs(await ws.call("act", word=1)) == [("string_type", ["word"])]
-        assert book.lines == ["finished"] * 2
+        assert log.lines == ["finished"] * 2
         assert (await untouched.call("act", pk=7))["data"] == "outer of real 7"
         app.dependency_overrides = {outer: lambda: "all of it"}
         assert (await ws.call("act"))["data"] == "all of it"
@@ -1248,7 +1250,7 @@ async def test_an_app_may_put_another_function_in_a_dependencys_place() -> None:
         assert (await ws.call("act", pk=8))["data"] == "outer of real 8"
 
 
-async def test_a_class_and_what_makes_itself_may_be_overridden() -> None:
+async def test_dependency_overrides_replace_a_class() -> None:
     async def action(
         self, page: Annotated[Common, Depends()], word: Annotated[str, Depends(Unhashable("real"))]
     ) -> list[Any]:
@@ -1260,7 +1262,7 @@ async def test_a_class_and_what_makes_itself_may_be_overridden() -> None:
         assert (await ws.call("act"))["data"] == [1, "real"]
 
 
-async def test_an_override_that_cannot_be_filled_is_a_bug(caplog: Any) -> None:
+async def test_an_override_that_depends_on_itself_is_a_500(caplog: Any) -> None:
     async def action(self, made: Annotated[str, Depends(real)]) -> str:
         return made
 
@@ -1274,20 +1276,20 @@ async def test_an_override_that_cannot_be_filled_is_a_bug(caplog: Any) -> None:
     assert "Consumer.act → again → again depends on itself" in caplog.text
 
 
-# ------------------------------------------------------------------------------------------------- refused
-def test_depends_takes_something_that_can_be_called() -> None:
+# ------------------------------------------------------------------------------------------------- misuse
+def test_depends_requires_a_callable() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"takes the function itself, as in Depends\(get_session\), not 7"):
         Depends(7)  # type: ignore[arg-type]
 
 
-def test_it_says_what_it_is() -> None:
+def test_depends_has_a_readable_repr() -> None:
     assert repr(Depends(get_row)) == "Depends(get_row)"
     assert repr(Depends(functools.partial(get_row, pk=1))) == "Depends(get_row)"
     assert repr(Depends(Called())) == "Depends(Called)"
     assert repr(Depends()) == "Depends()"
 
 
-def test_it_stands_in_annotated_and_nowhere_else() -> None:
+def test_depends_is_allowed_only_in_the_outermost_annotated() -> None:
     async def default(self, row: str = Depends(get_row)) -> None: ...  # type: ignore[assignment]
     async def bare(self, row: Depends(get_row)) -> None: ...  # type: ignore[valid-type]
     async def deep(self, row: Optional[Annotated[str, Depends(get_row)]]) -> None: ...  # noqa: UP045
@@ -1295,39 +1297,46 @@ def test_it_stands_in_annotated_and_nowhere_else() -> None:
     async def twice(self, row: Annotated[str, Depends(get_row), Depends(real)]) -> None: ...
     async def both(self, row: Annotated[str, Depends(get_row)] = "") -> None: ...
 
-    assert refused(default) == (
+    assert declaration_error(default) == (
         "Cards.act: row has a Depends for its default; write row: Annotated[..., Depends(get_row)], without one, with "
         "Depends from wsaction.dependencies"
     )
     for function in (bare, deep, deeper, twice):
-        assert "Depends stands there once, in the outermost Annotated, as in row: Annotated" in refused(function)
-    assert refused(both) == "Cards.act: row has a default, which would not count beside Depends(get_row); leave it out"
+        assert "Depends stands there once, in the outermost Annotated, as in row: Annotated" in declaration_error(
+            function
+        )
+    assert (
+        declaration_error(both)
+        == "Cards.act: row has a default, which would not count beside Depends(get_row); leave it out"
+    )
 
 
-def test_another_frameworks_dependency_is_refused() -> None:
+def test_depends_of_fastapi_is_refused() -> None:
     async def foreign(self, row: Annotated[str, fastapi.Depends(get_row)]) -> None: ...
     async def security(self, row: Annotated[str, fastapi.Security(get_row)]) -> None: ...
     async def default(self, row: str = fastapi.Depends(get_row)) -> None: ...
 
-    assert refused(foreign) == (
+    assert declaration_error(foreign) == (
         "Cards.act: the Depends of row is that of fastapi; import it from wsaction.dependencies"
     )
-    assert "the Security of row is that of fastapi" in refused(security)
-    assert "write row: Annotated[..., Depends(get_row)], without one, with Depends from wsaction" in refused(default)
+    assert "the Security of row is that of fastapi" in declaration_error(security)
+    assert "write row: Annotated[..., Depends(get_row)], without one, with Depends from wsaction" in declaration_error(
+        default
+    )
 
 
-def test_it_is_called() -> None:
+def test_depends_without_a_call_is_refused() -> None:
     async def itself(self, row: Annotated[str, Depends]) -> None: ...
     async def default(self, row: str = Depends) -> None: ...  # type: ignore[assignment]
 
-    assert refused(itself) == (
+    assert declaration_error(itself) == (
         "Cards.act: row is annotated with Depends itself, which marks nothing; write Depends(fn), with the function "
         "that makes it, or Depends() for the class that is annotated"
     )
-    assert "write row: Annotated[..., Depends()], without one" in refused(default)
+    assert "write row: Annotated[..., Depends()], without one" in declaration_error(default)
 
 
-def test_a_default_function_that_nothing_calls_is_refused() -> None:
+def test_a_function_in_annotated_without_depends_is_refused() -> None:
     new_type = NewType("new_type", Annotated[str, Depends(get_row)])  # type: ignore[valid-newtype]
 
     async def function(self, row: Annotated[str, get_row]) -> None: ...
@@ -1335,14 +1344,14 @@ def test_a_default_function_that_nothing_calls_is_refused() -> None:
     async def within(self, row: new_type) -> None: ...
 
     for one in (function, partly):
-        assert refused(one) == (
+        assert declaration_error(one) == (
             "Cards.act: row is annotated with get_row itself, which nothing calls, so that row is whatever the client "
             "sends; write Depends(get_row)"
         )
-    assert "Depends stands there once, in the outermost Annotated" in refused(within)
+    assert "Depends stands there once, in the outermost Annotated" in declaration_error(within)
 
 
-async def test_a_default_that_can_be_changed_is_a_new_one_for_each_action() -> None:
+async def test_mutable_defaults_are_copied_for_each_call() -> None:
     def collected(seen: list[int] = []) -> list[int]:  # noqa: B006  # as FastAPI users write it
         seen.append(1)
         return seen
@@ -1362,12 +1371,12 @@ async def test_a_default_that_can_be_changed_is_a_new_one_for_each_action() -> N
             assert (await ws.call("add"))["data"] == [[1], [2]]
 
 
-def test_what_makes_itself_is_a_class() -> None:
+def test_depends_without_arguments_requires_a_concrete_class() -> None:
     async def union(self, row: Annotated[str | None, Depends()]) -> None: ...
     async def anything(self, row: Annotated[Any, Depends()]) -> None: ...
 
     for function in (union, anything):
-        assert "makes the class that is annotated, but" in refused(function)
+        assert "makes the class that is annotated, but" in declaration_error(function)
 
     class Abstract(ABC):
         @abstractmethod
@@ -1375,38 +1384,38 @@ def test_what_makes_itself_is_a_class() -> None:
 
     async def abstract(self, row: Annotated[Abstract, Depends()]) -> None: ...
 
-    assert refused(abstract) == "Cards.act → Abstract is an abstract class; depend on one that can be made"
+    assert declaration_error(abstract) == "Cards.act → Abstract is an abstract class; depend on one that can be made"
 
 
-def test_what_cannot_be_filled_by_name_is_refused_with_the_way_to_it() -> None:
+def test_unfillable_parameters_are_refused_with_their_path() -> None:
     def positional(pk: int, /) -> None: ...
     def args(*args: int) -> None: ...
     def kwargs(**kwargs: int) -> None: ...
 
-    for bad, told in ((positional, "pk: int"), (args, "*args: int"), (kwargs, "**kwargs: int")):
+    for bad, parameter in ((positional, "pk: int"), (args, "*args: int"), (kwargs, "**kwargs: int")):
 
         async def middle(below: Annotated[None, Depends(bad)]) -> None: ...
         async def action(self, row: Annotated[None, Depends(middle)]) -> None: ...
 
-        assert refused(action) == (
-            f"Cards.act → middle → {bad.__name__}: {told} cannot be filled by name; "
+        assert declaration_error(action) == (
+            f"Cards.act → middle → {bad.__name__}: {parameter} cannot be filled by name; "
             "give it parameters with names of their own, without /"
         )
 
 
-def test_what_does_not_tell_its_parameters_is_refused() -> None:
+def test_a_callable_without_a_signature_is_refused() -> None:
     async def action(self, row: Annotated[dict[str, int], Depends(dict)]) -> None: ...
 
-    assert refused(action).startswith("Cards.act → dict does not tell its parameters (")
-    assert refused(action).endswith("; wrap it in a function that names them")
+    assert declaration_error(action).startswith("Cards.act → dict does not tell its parameters (")
+    assert declaration_error(action).endswith("; wrap it in a function that names them")
 
 
-def test_annotations_that_cannot_be_evaluated_or_validated_are_refused() -> None:
+def test_unusable_annotations_are_refused() -> None:
     async def unknown(row: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
     async def odd(row: threading.Thread) -> None: ...
     async def field(row: int = Field(1)) -> None: ...
 
-    for bad, told in (
+    for bad, message in (
         (unknown, "the annotations of Cards.act → unknown cannot be read (NameError"),
         (odd, "Cards.act → odd: parameter row is annotated <class 'threading.Thread'>, which pydantic cannot handle"),
         (field, "Cards.act → field: the default of row is a pydantic Field()"),
@@ -1414,10 +1423,10 @@ def test_annotations_that_cannot_be_evaluated_or_validated_are_refused() -> None
 
         async def action(self, made: Annotated[None, Depends(bad)]) -> None: ...
 
-        assert refused(action).startswith(told)
+        assert declaration_error(action).startswith(message)
 
 
-def test_a_circle_is_refused() -> None:
+def test_a_circular_dependency_is_refused() -> None:
     async def first(below: "Annotated[None, Depends(second)]") -> None: ...
     async def second(below: Annotated[None, Depends(first)]) -> None: ...
     async def itself(below: Any) -> None: ...
@@ -1429,11 +1438,11 @@ def test_a_circle_is_refused() -> None:
     async def again(self, made: Annotated[None, Depends(itself)]) -> None: ...
 
     end = "depends on itself; take one of them out of the circle"
-    assert refused(action) == f"Cards.act → first → second → first {end}"
-    assert refused(again) == f"Cards.act → itself → itself {end}"
+    assert declaration_error(action) == f"Cards.act → first → second → first {end}"
+    assert declaration_error(again) == f"Cards.act → itself → itself {end}"
 
 
-def test_a_context_manager_function_is_refused_since_what_yields_is_one_already() -> None:
+def test_context_manager_functions_are_refused() -> None:
     for bad in (
         contextlib.asynccontextmanager(by_async_generator),
         contextlib.contextmanager(by_generator),
@@ -1442,12 +1451,12 @@ def test_a_context_manager_function_is_refused_since_what_yields_is_one_already(
 
         async def action(self, made: Annotated[str, Depends(bad)]) -> None: ...
 
-        assert "leave out @contextmanager and @asynccontextmanager" in refused(action)
+        assert "leave out @contextmanager and @asynccontextmanager" in declaration_error(action)
 
 
-def test_a_type_that_contains_itself_is_looked_through_once() -> None:
+def test_a_recursive_type_alias_is_searched_once() -> None:
     class Json:
-        """As Python 3.12 makes of ``type Json = dict[str, Json]``."""
+        """Like Python 3.12's ``type Json = dict[str, Json]``."""
 
     Json.__value__ = dict[str, Json]  # type: ignore[attr-defined]
     parameter = inspect.Parameter("tree", inspect.Parameter.KEYWORD_ONLY)

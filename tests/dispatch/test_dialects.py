@@ -1,4 +1,4 @@
-"""`wsaction.dialects.base`: which dialect is spoken, and what a dialect of one's own takes."""
+"""`wsaction.dialects.base`: how a connection chooses its dialect, and a custom dialect."""
 
 import json
 from collections.abc import Iterator
@@ -20,34 +20,34 @@ from wsaction.testing import ConnectionClosed, connect
 
 
 class JSONRPC:
-    """JSON-RPC 2.0, as far as these tests go: a dialect is some thirty lines."""
+    """The part of JSON-RPC 2.0 that these tests need."""
 
     subprotocol = "jsonrpc"
 
     def converse(self) -> "JSONRPC":
-        return self  # it has nothing to remember
+        return self  # it keeps no state for a connection
 
     def read(self, text: str | None, limits: Limits) -> Frame:
-        asked, error = read_object(text, limits)
+        request, error = read_object(text, limits)
         if error is not None:
             return refused({}, error)
-        body = {**asked.get("params", {}), "action": asked.get("method")}
-        return new_frame(body, asked.get("method"), "", asked.get("id"))
+        body = {**request.get("params", {}), "action": request.get("method")}
+        return new_frame(body, request.get("method"), "", request.get("id"))
 
     def reply(self, frame: Frame, text: str) -> Worded:
         reply = json.loads(text)
-        told = {"error": reply["errors"][0]} if reply["errors"] else {"result": reply["data"]}
-        return Worded(json.dumps({"jsonrpc": "2.0", "id": frame.request_id, **told}))
+        outcome = {"error": reply["errors"][0]} if reply["errors"] else {"result": reply["data"]}
+        return Worded(json.dumps({"jsonrpc": "2.0", "id": frame.request_id, **outcome}))
 
     def event(self, text: str) -> Iterator[Worded]:
         event = json.loads(text)
         yield Worded(json.dumps({"jsonrpc": "2.0", "method": event["event"], "params": event["data"]}))
 
     def subscribed(self, route: str, frame: Frame, most: int) -> None:
-        """Its events have no id."""
+        """Nothing to do: its events have no id."""
 
     def unsubscribed(self, route: str) -> None:
-        """Nor is anything kept of them."""
+        """Nothing to do: it keeps no subscriptions."""
 
 
 class Speaking(SubscribeMixin, AsyncAPIConsumer):
@@ -78,7 +78,7 @@ CALL, RESULT = {"jsonrpc": "2.0", "method": "echo", "params": {"text": "hello"},
 
 
 @pytest.mark.parametrize(
-    ("offered", "chosen", "said", "answered"),
+    ("offered", "chosen", "sent", "answered"),
     [
         ([], None, PAYLOAD, BARE),
         (["graphql-ws", "bearer.token"], None, PAYLOAD, BARE),
@@ -88,28 +88,28 @@ CALL, RESULT = {"jsonrpc": "2.0", "method": "echo", "params": {"text": "hello"},
         ([SUBPROTOCOL, "jsonrpc"], SUBPROTOCOL, PAYLOAD, REPLY),
     ],
 )
-async def test_the_first_subprotocol_that_is_known_decides_or_else_the_consumer(
-    offered: list[str], chosen: str | None, said: dict[str, Any], answered: dict[str, Any]
+async def test_the_first_known_subprotocol_chooses_the_dialect(
+    offered: list[str], chosen: str | None, sent: dict[str, Any], answered: dict[str, Any]
 ) -> None:
     async with connect(APP, "/ws/", subprotocols=offered) as ws:
         assert ws.subprotocol == chosen
-        await ws.send_json(said)
+        await ws.send_json(sent)
         assert await ws.receive_json() == answered
 
 
-async def test_a_dialect_words_replies_streams_and_events() -> None:
+async def test_a_dialect_writes_replies_streams_and_events() -> None:
     async with connect(APP, "/ws/", subprotocols=["jsonrpc"]) as ws:
         for call, answers in (
-            ({"method": "count", "params": {"to": 2}, "id": 1}, [{"id": 1, "result": one} for one in (0, 1, None)]),
+            ({"method": "count", "params": {"to": 2}, "id": 1}, [{"id": 1, "result": data} for data in (0, 1, None)]),
             ({"method": "nothing", "id": 2}, [{"id": 2, "error": {"type": "action_not_allowed"}}]),
         ):
             await ws.send_json(call)
             for answer in answers:
-                came = await ws.receive_json()
-                assert came.pop("jsonrpc") == "2.0"
-                if "error" in came:
-                    del came["error"]["msg"]
-                assert came == answer
+                message = await ws.receive_json()
+                assert message.pop("jsonrpc") == "2.0"
+                if "error" in message:
+                    del message["error"]["msg"]
+                assert message == answer
         await ws.send_json({"method": "subscribe", "id": 3})
         assert (await ws.receive_json())["result"]["recovered"] is None
         await ws.send_json({"method": "tell", "id": 4})
@@ -121,7 +121,7 @@ async def test_a_dialect_words_replies_streams_and_events() -> None:
         assert (await ws.receive_json())["error"]["type"] == "invalid_json"
 
 
-async def test_what_no_frame_asked_for_is_no_reply() -> None:
+async def test_messages_sent_on_connect_are_not_replies() -> None:
     class Greeting(AsyncAPIConsumer):
         dialect = DCRF()
 
@@ -134,7 +134,7 @@ async def test_what_no_frame_asked_for_is_no_reply() -> None:
         assert (await ws.receive_json())["action"] == "greeted"
 
 
-async def test_who_is_refused_by_accepting_is_given_the_subprotocol_that_was_chosen() -> None:
+async def test_an_accepted_refusal_has_the_chosen_subprotocol() -> None:
     class Refusing(AsyncAPIConsumer):
         dialects = (DCRF(),)
 
@@ -160,7 +160,7 @@ async def test_who_is_refused_by_accepting_is_given_the_subprotocol_that_was_cho
         ({"dialects": (DCRF(subprotocol=SUBPROTOCOL),)}, "two dialects have the sub-protocol 'wsaction.v1'"),
     ],
 )
-def test_what_are_no_dialects_is_refused_when_mounted(attributes: dict[str, Any], message: str) -> None:
+def test_invalid_dialects_are_refused_when_mounted(attributes: dict[str, Any], message: str) -> None:
     kind: Any = type("Wrong", (AsyncAPIConsumer,), attributes)
     with pytest.raises(ImproperlyConfigured, match=f"Wrong.*{message}"):
         kind.as_asgi()

@@ -1,5 +1,4 @@
-"""`wsaction._dispatch.session`: which handler a route leads to, what is kept of that, and one reply for whatever
-happens."""
+"""`wsaction._dispatch.session`: routes to handlers, the route cache, and one reply to each frame."""
 
 import asyncio
 import json
@@ -65,23 +64,23 @@ BOARDS = [
         ("boards/\n", 404),
     ],
 )
-async def test_a_route_leads_where_its_pattern_says_its_query_aside(route: str, wanted: Any) -> None:
+async def test_a_route_is_matched_without_its_query(route: str, wanted: Any) -> None:
     reply = await ask(consumer_of(*BOARDS), "where", route)
     assert (reply["data"] if reply["status"] == 200 else reply["status"]) == wanted
     assert reply["route"] == route
 
 
-async def test_the_empty_route_is_the_roots_own_unless_a_pattern_matches_it() -> None:
+async def test_a_pattern_may_match_the_empty_route() -> None:
     assert (await ask(consumer_of(path("", Where.as_aaah(name="index"))), "where"))["data"][0] == "index"
     assert (await ask(consumer_of(re_path(r"^$", Where.as_aaah(name="regex"))), "where", "?x=1"))["data"][0] == "regex"
 
 
-async def test_the_first_pattern_that_matches_is_it() -> None:
+async def test_the_first_matching_pattern_wins() -> None:
     view = consumer_of(path("<slug:x>/", Where.as_aaah(name="first")), *BOARDS)
     assert (await ask(view, "where", "boards/"))["data"] == ["first", {"x": "boards"}, {}]
 
 
-# ------------------------------------------------------------------------------------------------- what is not there
+# ------------------------------------------------------------------------------------------------- unknown routes
 async def test_an_unmatched_route_is_a_404_after_the_roots_permissions() -> None:
     reply = await ask(consumer_of(*BOARDS), "where", "lost/", request_id=1)
     assert reply == {
@@ -101,9 +100,7 @@ async def test_an_unmatched_route_is_a_404_after_the_roots_permissions() -> None
 
 
 @pytest.mark.parametrize("debug", [False, True])
-async def test_what_was_tried_is_told_in_debug_only_and_logged_always(
-    debug: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_tried_patterns_are_logged_and_sent_only_in_debug(debug: bool, caplog: pytest.LogCaptureFixture) -> None:
     view = consumer_of(*BOARDS)
     with caplog.at_level(logging.INFO, "wsaction"):
         (lost,) = (await ask(view, "where", "board/7/?token=secret", debug=debug))["errors"]
@@ -118,20 +115,20 @@ async def test_what_was_tried_is_told_in_debug_only_and_logged_always(
     assert other == {"type": "action_not_allowed", "msg": every if debug else ActionNotAllowed.code[2]}
 
 
-async def test_where_nobody_is_told_nothing_is_looked_for(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unknown_routes_are_not_logged_at_the_warning_level(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "wsaction"):
         assert (await ask(consumer_of(*BOARDS), "where", "lost/"))["status"] == 404
         assert (await ask(consumer_of(*BOARDS), "lost"))["status"] == 405
     assert not caplog.records
 
 
-async def test_of_what_a_client_makes_up_only_the_beginning_is_looked_at() -> None:
+async def test_a_long_unknown_action_is_truncated_in_the_hint() -> None:
     view = consumer_of(path("<path:x>", Where.as_aaah()))
     (error,) = (await ask(view, "a" * 50_000, "r" * 2_000, debug=True))["errors"]
     assert error["msg"] == f"Where has no action '{'a' * 100}' at '{'r' * 2_000}'; it has list, where"
 
 
-async def test_of_a_handler_without_actions_that_is_told() -> None:
+async def test_the_hint_for_a_handler_without_actions_says_so() -> None:
     class Empty(AsyncAPIActionHandler):
         pass
 
@@ -139,33 +136,33 @@ async def test_of_a_handler_without_actions_that_is_told() -> None:
     assert error["msg"] == "Empty has no action 'x' at ''; it has none"
 
 
-async def test_a_root_that_takes_every_route_has_no_404() -> None:
+async def test_without_strict_routing_the_root_takes_every_route() -> None:
     view = consumer_of(*BOARDS, strict_routing=False)
     assert (await ask(view, "where", "lost/?q=1"))["data"] == ["root", {}, {"q": "1"}]
     assert (await ask(view, "lost", "lost/"))["status"] == 405
     assert view.table.nearest("boards/?x") == "no route 'boards/?x'"
 
 
-# ------------------------------------------------------------------------------------------------- what is kept
-def kept(targets: Targets) -> list[str]:
+# ------------------------------------------------------------------------------------------------- the route cache
+def cached_routes(targets: Targets) -> list[str]:
     return list(targets._kept)
 
 
-def test_resolved_routes_are_kept_the_oldest_goes_first() -> None:
+def test_the_route_cache_evicts_the_oldest_route() -> None:
     table = consumer_of(*BOARDS).table
     routes = [f"boards/{n}/" for n in range(MAX_CACHED_ROUTES + 10)]
     targets = [table.targets.resolve(route) for route in routes]
-    assert kept(table.targets) == routes[10:]
+    assert cached_routes(table.targets) == routes[10:]
     assert table.targets.resolve(routes[-1]) is targets[-1]
     assert table.targets.resolve(routes[0]) is not targets[0]
-    own = Targets(table, (), {"room": 1}, MAX_CACHED_ROUTES_OF_A_CONNECTION)
+    of_connection = Targets(table, (), {"room": 1}, MAX_CACHED_ROUTES_OF_A_CONNECTION)
     for route in routes:
-        own.resolve(route)
-    assert kept(own) == routes[-MAX_CACHED_ROUTES_OF_A_CONNECTION:]
+        of_connection.resolve(route)
+    assert cached_routes(of_connection) == routes[-MAX_CACHED_ROUTES_OF_A_CONNECTION:]
     assert (MAX_CACHED_ROUTES, MAX_CACHED_ROUTES_OF_A_CONNECTION) == (1_024, 32)
 
 
-async def test_what_a_client_makes_up_is_not_kept() -> None:
+async def test_unknown_routes_and_actions_are_not_cached() -> None:
     view = consumer_of(*BOARDS)
     async with talking(view) as ws:
         for n in range(5):
@@ -174,31 +171,31 @@ async def test_what_a_client_makes_up_is_not_kept() -> None:
             await ws.call("where", f"?page={n}")
             await ws.call(f"made up {n}", "boards/")
         await ws.call("where", "boards/")
-    assert [route for route in kept(view.table.targets) if route] == ["boards/"]
+    assert [route for route in cached_routes(view.table.targets) if route] == ["boards/"]
     assert list(view.table.targets.resolve("boards/").calls) == ["where"]
 
 
-async def test_connections_whose_path_captures_nothing_share_and_others_have_their_own() -> None:
+async def test_connections_with_captures_have_their_own_route_cache() -> None:
     view = consumer_of(*BOARDS)
     async with talking(view, "/ws/a/", at="ws/<room>/") as one, talking(view, "/ws/b/", at="ws/<room>/") as two:
         for _ in range(2):
             assert (await one.call("where", "boards/7/"))["data"] == ["board", {"room": "a", "pk": 7}, {}]
             assert (await two.call("where", "boards/7/"))["data"] == ["board", {"room": "b", "pk": 7}, {}]
             assert (await two.call("where"))["data"] == ["root", {"room": "b"}, {}]
-    assert kept(view.table.targets) == []
+    assert cached_routes(view.table.targets) == []
     async with connect(view) as one:
         assert (await one.call("where", "boards/7/"))["data"] == ["board", {"pk": 7}, {}]
-    assert "boards/7/" in kept(view.table.targets)
+    assert "boards/7/" in cached_routes(view.table.targets)
 
 
-async def test_a_routes_capture_wins_over_the_connections() -> None:
+async def test_route_captures_win_over_connection_captures() -> None:
     async with talking(consumer_of(*BOARDS), "/1/", at="<int:pk>/") as ws:
         assert (await ws.call("where", "boards/2/"))["data"] == ["board", {"pk": 2}, {}]
         assert (await ws.call("where", "lost/"))["status"] == 404
 
 
 class Counting:
-    """A converter whose values differ from time to time."""
+    """A converter that returns a new value for the same text."""
 
     regex = "n"
     count = 0
@@ -214,16 +211,16 @@ class Counting:
 register_converter(Counting, "counting_of_test_dispatch")
 
 
-async def test_what_an_impure_converter_gives_is_not_kept() -> None:
+async def test_values_of_an_impure_converter_are_not_cached() -> None:
     view = consumer_of(path("<counting_of_test_dispatch:n>/", Where.as_aaah()))
     async with talking(view) as ws:
-        told = [(await ws.call("where", "n/"))["data"][1]["n"] for _ in range(3)]
-    assert told == [told[0], told[0] + 1, told[0] + 2]
+        values = [(await ws.call("where", "n/"))["data"][1]["n"] for _ in range(3)]
+    assert values == [values[0], values[0] + 1, values[0] + 2]
 
 
-# ------------------------------------------------------------------------------------------------- one reply each
+# ------------------------------------------------------------------------------------------------- failures
 class Failing(AsyncAPIConsumer):
-    """Its actions end in every way that one can."""
+    """Its actions fail in every way that an action can."""
 
     @async_action
     async def ping(self) -> str:
@@ -238,11 +235,11 @@ class Failing(AsyncAPIConsumer):
         raise ZeroDivisionError("secret")
 
     @async_action
-    async def told(self) -> None:
+    async def not_found(self) -> None:
         raise NotFound("No card.", {"pk": 7})
 
     @async_action
-    async def own(self) -> None:
+    async def api_error(self) -> None:
         raise APIError(402, "payment_required", "Pay.")
 
     @async_action
@@ -320,7 +317,7 @@ class Failing(AsyncAPIConsumer):
 
 
 class NoError(APIError):
-    """Does not call what makes it one."""
+    """An `APIError` that does not call ``super().__init__()``."""
 
     def __init__(self) -> None:
         pass
@@ -330,12 +327,12 @@ class Odd(BaseException):
     pass
 
 
-STATUSES = {"told": 404, "own": 402}
+STATUSES = {"not_found": 404, "api_error": 402}
 FAILING = [name for name in Failing.available_actions if name != "ping"]
 
 
 @pytest.mark.parametrize("debug", [False, True])
-async def test_every_failure_is_one_reply_and_the_connection_goes_on(
+async def test_every_failure_is_one_reply_and_keeps_the_connection(
     debug: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with talking(Failing.as_asgi(), debug=debug) as ws:
@@ -370,7 +367,7 @@ async def test_the_log_names_the_action_and_the_route(caplog: pytest.LogCaptureF
     assert record.getMessage().startswith(f"bug boards/{'x' * 189} failed (error_id ")
 
 
-async def test_an_action_that_ends_with_its_connection_is_cancelled_and_not_answered() -> None:
+async def test_a_closed_connection_cancels_its_actions() -> None:
     started, ended = asyncio.Event(), asyncio.Event()
 
     class Consumer(AsyncAPIConsumer):
@@ -389,7 +386,7 @@ async def test_an_action_that_ends_with_its_connection_is_cancelled_and_not_answ
 
 
 @pytest.mark.parametrize("character", ["x", "é", "€", "😀"])
-async def test_a_reply_that_is_too_large_is_told_instead_to_the_byte(character: str) -> None:
+async def test_max_outbox_bytes_is_exact_for_a_reply(character: str) -> None:
     class Consumer(AsyncAPIConsumer):
         @async_action
         async def fill(self, n: int) -> str:
@@ -419,7 +416,7 @@ async def test_a_reply_that_is_too_large_is_told_instead_to_the_byte(character: 
     ]
 
 
-async def test_an_error_that_is_too_large_is_told_instead_too() -> None:
+async def test_an_error_over_max_outbox_bytes_is_replaced() -> None:
     class Consumer(AsyncAPIConsumer):
         @async_action
         async def fail(self) -> None:
@@ -431,7 +428,7 @@ async def test_an_error_that_is_too_large_is_told_instead_too() -> None:
 
 
 class Exploding:
-    """A converter that raises what none should."""
+    """A converter that raises an unexpected exception."""
 
     regex = "[a-z]"
 
@@ -445,7 +442,7 @@ class Exploding:
 register_converter(Exploding, "exploding_of_test_dispatch")
 
 
-async def test_a_converter_that_fails_is_an_error_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_converter_is_a_500(caplog: pytest.LogCaptureFixture) -> None:
     view = consumer_of(path("<exploding_of_test_dispatch:x>/", Where.as_aaah()))
     async with talking(view) as ws:
         reply = await ws.call("where", "x/", request_id=7)
@@ -455,14 +452,14 @@ async def test_a_converter_that_fails_is_an_error_like_any_other(caplog: pytest.
 
 
 @pytest.mark.parametrize("how", [KeyboardInterrupt, SystemExit])
-def test_what_ends_the_process_is_not_swallowed(how: type[BaseException]) -> None:
+def test_keyboard_interrupt_and_system_exit_are_not_swallowed(how: type[BaseException]) -> None:
     class Consumer(AsyncAPIConsumer):
         @async_action
         async def leave(self) -> None:
             raise how
 
     with asyncio.Runner() as runner:
-        # that nobody retrieved it from its task would be logged whenever that is collected, in any other test
+        # Nothing retrieves the exception of the task; asyncio would log that in another test, as it collects the task
         runner.get_loop().set_exception_handler(lambda loop, context: None)
         with pytest.raises(how):
             runner.run(ask(Consumer.as_asgi(), "leave"))
@@ -470,8 +467,8 @@ def test_what_ends_the_process_is_not_swallowed(how: type[BaseException]) -> Non
 
 @pytest.mark.parametrize("status", [200, 202])
 @pytest.mark.parametrize("request_id", [None, 7, "seven", 'é"\\\n😀'])
-async def test_a_reply_is_written_as_encode_reply_does(request_id: Any, status: int) -> None:
-    """`Session.run` has a copy of it, for speed."""
+async def test_the_inline_reply_equals_encode_reply(request_id: Any, status: int) -> None:
+    """`Session.run` has an inline copy of `encode_reply`, for speed."""
 
     class Boards(AsyncAPIActionHandler):
         @async_action

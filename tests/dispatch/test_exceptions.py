@@ -1,4 +1,4 @@
-"""`wsaction.exceptions`: the catalogue of what reaches the wire, and what of a bug does."""
+"""`wsaction.exceptions`: the catalogue of errors, validation errors, and what a reply says about a bug."""
 
 import json
 import logging
@@ -66,8 +66,8 @@ TREE = [
 ]
 
 
-def told(error: APIError) -> list[dict[str, Any]]:
-    """The ``errors`` of the reply that says this error, as a client reads them."""
+def items_of(error: APIError) -> list[dict[str, Any]]:
+    """The ``errors`` of the reply for this error, as a client reads them."""
     reply = json.loads(encode_error(new_frame({}, "a", "", None), error))
     assert (reply["data"], reply["status"]) == (None, error.status)
     items: list[dict[str, Any]] = reply["errors"]
@@ -85,28 +85,28 @@ def test_each_catalogued_error_has_its_status_and_type(kind: Any, status: int, t
     assert str(error) == error.msg
 
 
-def test_the_catalogue_holds_all_of_them_by_type() -> None:
+def test_the_catalogue_holds_every_error_by_type() -> None:
     assert {type: kind for kind, _, type in TREE} == CATALOGUE
 
 
-def test_the_docstring_draws_every_one_of_them() -> None:
+def test_the_docstring_lists_every_error() -> None:
     assert exceptions.__doc__ is not None
-    drawn = [line.split()[1:] for line in exceptions.__doc__.splitlines() if "──" in line]
-    assert [line for line in drawn if line[1] != "InvalidParameters"] == [
+    rows = [line.split()[1:] for line in exceptions.__doc__.splitlines() if "──" in line]
+    assert [line for line in rows if line[1] != "InvalidParameters"] == [
         [str(status), kind.__name__, type] for kind, status, type in TREE
     ]
 
 
-def test_a_layer_that_is_away_says_whether_the_request_may_have_been_carried_out() -> None:
+def test_layer_unavailable_may_be_uncertain() -> None:
     assert [LayerUnavailable().uncertain, LayerUnavailable("m", {"a": 1}, uncertain=True).uncertain] == [False, True]
 
 
-def test_improperly_configured_is_the_routers_own_and_never_reaches_the_wire() -> None:
+def test_improperly_configured_is_not_an_api_error() -> None:
     assert ImproperlyConfigured is converters.ImproperlyConfigured
     assert not issubclass(ImproperlyConfigured, APIError)
 
 
-# ------------------------------------------------------------------------------------------------- the items
+# ------------------------------------------------------------------------------------------------- error items
 @pytest.mark.parametrize(
     ("error", "item"),
     [
@@ -120,18 +120,18 @@ def test_improperly_configured_is_the_routers_own_and_never_reaches_the_wire() -
         (APIError(409, "stale", "m", {}), {"type": "stale", "msg": "m"}),
     ],
 )
-def test_an_item_holds_what_there_is_and_in_one_order(error: APIError, item: dict[str, Any]) -> None:
+def test_an_error_item_has_its_keys_in_a_fixed_order(error: APIError, item: dict[str, Any]) -> None:
     assert list(error.errors[0].items()) == list(item.items())
-    assert told(error) == [item]
+    assert items_of(error) == [item]
 
 
 @pytest.mark.parametrize("status", [400, 404, 418, 599])
-def test_a_status_that_says_error_is_taken(status: int) -> None:
+def test_an_error_status_is_accepted(status: int) -> None:
     assert APIError(status, "t", "m").status == status
 
 
 @pytest.mark.parametrize("status", [-1, 0, 200, 204, 399, 600])
-def test_a_status_that_says_something_else_is_refused_with_the_cure(status: int) -> None:
+def test_other_statuses_are_refused_with_the_cure(status: int) -> None:
     with pytest.raises(ValueError, match=rf"400 to 599, not {status}; return"):
         APIError(status, "t", "m")
 
@@ -157,7 +157,7 @@ def circle() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("ctx", "as_told"),
+    ("ctx", "expected"),
     [
         ({"n": float("nan"), "i": float("-inf")}, {"n": None, "i": None}),
         ({"e": Colour.RED, "s": {1}, "o": Opaque()}, {"e": "red", "s": [1], "o": "opaque"}),
@@ -168,9 +168,9 @@ def circle() -> dict[str, Any]:
         ({"x": Unwritable()}, None),
     ],
 )
-def test_a_ctx_that_is_no_json_is_written_as_far_as_it_goes_or_left_out(ctx: Any, as_told: Any) -> None:
-    item = {"type": "t", "msg": "m"} if as_told is None else {"type": "t", "msg": "m", "ctx": as_told}
-    assert told(APIError(400, "t", "m", ctx)) == [item]
+def test_a_ctx_that_is_not_json_is_converted_or_left_out(ctx: Any, expected: Any) -> None:
+    item = {"type": "t", "msg": "m"} if expected is None else {"type": "t", "msg": "m", "ctx": expected}
+    assert items_of(APIError(400, "t", "m", ctx)) == [item]
 
 
 @pytest.mark.parametrize(
@@ -182,30 +182,30 @@ def test_a_ctx_that_is_no_json_is_written_as_far_as_it_goes_or_left_out(ctx: Any
         ({"loc": 7}, "loc is a sequence of keys"),
     ],
 )
-def test_what_an_error_cannot_be_made_of_is_refused_where_it_is_made(arguments: dict[str, Any], message: str) -> None:
+def test_an_invalid_ctx_or_loc_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         APIError(400, "t", "m", **arguments)
     with pytest.raises(TypeError, match=message):
         NotFound("m", **arguments)
 
 
-def test_a_status_is_an_int() -> None:
+def test_a_status_must_be_an_int() -> None:
     for status in (404.5, "404", True, None):
         with pytest.raises(ValueError, match="400 to 599"):
             APIError(status, "t", "m")  # type: ignore[arg-type]
 
 
-def test_a_msg_that_is_no_utf8_or_no_string_is_told_as_far_as_it_goes() -> None:
-    assert told(APIError(400, "t", "caf\u00e9 \ud800")) == [{"type": "t", "msg": "caf\u00e9 ?"}]
-    assert told(APIError(400, "t", Opaque())) == [{"type": "t", "msg": "opaque"}]  # type: ignore[arg-type]
-    assert told(NotFound({"pk": 7})) == [{"type": "not_found", "msg": "{'pk': 7}"}]  # type: ignore[arg-type]
+def test_a_msg_that_is_not_valid_text_is_converted() -> None:
+    assert items_of(APIError(400, "t", "caf\u00e9 \ud800")) == [{"type": "t", "msg": "caf\u00e9 ?"}]
+    assert items_of(APIError(400, "t", Opaque())) == [{"type": "t", "msg": "opaque"}]  # type: ignore[arg-type]
+    assert items_of(NotFound({"pk": 7})) == [{"type": "not_found", "msg": "{'pk': 7}"}]  # type: ignore[arg-type]
 
 
-def test_a_class_of_ones_own_has_a_code() -> None:
+def test_a_subclass_sets_its_code() -> None:
     class TicketClosed(Conflict):
         code = 409, "ticket_closed", "This ticket is closed."
 
-    assert told(TicketClosed()) == [{"type": "ticket_closed", "msg": "This ticket is closed."}]
+    assert items_of(TicketClosed()) == [{"type": "ticket_closed", "msg": "This ticket is closed."}]
     assert TicketClosed("Since May.", {"since": 5}).status == 409
     for attribute in ({"status": 409}, {"type": "ticket_closed"}, {"msg": "No."}):
         with pytest.raises(ImproperlyConfigured, match=r"Closed\.\w+ would not count; .*write code = 409"):
@@ -213,18 +213,18 @@ def test_a_class_of_ones_own_has_a_code() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- validation
-def refused(annotation: Any, value: Any) -> ValidationError:
+def validation_error(annotation: Any, value: Any) -> ValidationError:
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(annotation).validate_python(value)
     return caught.value
 
 
-def test_pydantics_type_msg_loc_and_ctx_pass_through_and_the_input_does_not() -> None:
+def test_validation_items_leave_out_the_input() -> None:
     class Card(BaseModel):
         title: str = Field(max_length=3)
         tags: list[int]
 
-    items = validation_items(refused(Card, {"title": "secret", "tags": [1, "x"]}), "data")
+    items = validation_items(validation_error(Card, {"title": "secret", "tags": [1, "x"]}), "data")
     assert items == [
         {
             "type": "string_too_long",
@@ -240,18 +240,18 @@ def test_pydantics_type_msg_loc_and_ctx_pass_through_and_the_input_does_not() ->
     ]
     error = InvalidParameters(items)
     assert (error.status, error.type, error.msg) == (400, "string_too_long", items[0]["msg"])
-    assert told(error) == items
+    assert items_of(error) == items
 
 
-def test_of_very_many_errors_the_first_hundred_are_listed() -> None:
-    items = validation_items(refused(list[int], ["x"] * 250), "data")
+def test_only_the_first_hundred_errors_are_listed() -> None:
+    items = validation_items(validation_error(list[int], ["x"] * 250), "data")
     assert [item["loc"] for item in items[:-1]] == [["data", n] for n in range(100)]
     assert items[-1] == {"type": "too_many_errors", "msg": "150 more errors are not listed.", "loc": ["data"]}
-    assert len(validation_items(refused(list[int], ["x"] * 100))) == 100
+    assert len(validation_items(validation_error(list[int], ["x"] * 100))) == 100
 
 
-def test_a_frame_full_of_errors_is_answered_with_how_many() -> None:
-    """pydantic lists all or none, and whoever sends 64 KiB of wrong items would keep all others waiting for that."""
+def test_thousands_of_errors_are_only_counted() -> None:
+    """pydantic lists all errors or none. To list those of a 64 KiB frame would block the other connections."""
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(list[str]).validate_python([1] * 32_000)
     took = []
@@ -266,33 +266,33 @@ def test_a_frame_full_of_errors_is_answered_with_how_many() -> None:
     assert len(validation_items(caught.value)) == 101
 
 
-def test_an_exception_in_pydantics_ctx_is_told_as_text() -> None:
+def test_an_exception_in_a_pydantic_ctx_becomes_text() -> None:
     def even(value: int) -> int:
         if value % 2:
             raise ValueError("must be even")
         return value
 
-    (item,) = validation_items(refused(Annotated[int, AfterValidator(even)], 3), "n")
+    (item,) = validation_items(validation_error(Annotated[int, AfterValidator(even)], 3), "n")
     assert item["ctx"] == {"error": "must be even"}
-    assert told(InvalidParameters([item])) == [item]
+    assert items_of(InvalidParameters([item])) == [item]
 
 
-def test_a_custom_errors_ctx_is_told_however_odd() -> None:
+def test_the_ctx_of_a_custom_pydantic_error_is_converted() -> None:
     def custom(value: Any) -> Any:
         raise PydanticCustomError("odd", "odd {what}", {"what": Opaque(), "more": {1}})
 
-    items = validation_items(refused(Annotated[Any, AfterValidator(custom)], 3), "n")
-    assert told(InvalidParameters(items)) == [
+    items = validation_items(validation_error(Annotated[Any, AfterValidator(custom)], 3), "n")
+    assert items_of(InvalidParameters(items)) == [
         {"type": "odd", "msg": "odd opaque", "loc": ["n"], "ctx": {"what": "opaque", "more": [1]}}
     ]
 
 
-def test_a_literals_ctx_says_what_was_expected() -> None:
-    assert validation_items(refused(Literal["a", "b"], "c"))[0]["ctx"] == {"expected": "'a' or 'b'"}
+def test_the_ctx_of_a_literal_lists_the_expected_values() -> None:
+    assert validation_items(validation_error(Literal["a", "b"], "c"))[0]["ctx"] == {"expected": "'a' or 'b'"}
 
 
 # ------------------------------------------------------------------------------------------------- bugs
-def test_an_api_error_is_itself_and_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_api_error_is_returned_unlogged(caplog: pytest.LogCaptureFixture) -> None:
     error = NotFound()
     assert to_api_error(error, what="x", debug=True) is error
     assert not caplog.records
@@ -305,11 +305,11 @@ def failing(exc: BaseException) -> BaseException:
         return caught
 
 
-def test_a_bug_is_logged_under_the_id_that_the_client_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_is_logged_with_the_error_id_of_the_reply(caplog: pytest.LogCaptureFixture) -> None:
     exc = failing(ZeroDivisionError("hidden"))
     with caplog.at_level(logging.ERROR, "wsaction"):
         error = to_api_error(exc, what="update boards/7/", debug=False)
-    (item,) = told(error)
+    (item,) = items_of(error)
     assert item == {"type": "server_error", "msg": ServerError.code[2], "ctx": {"error_id": item["ctx"]["error_id"]}}
     (record,) = caplog.records
     assert record.name == "wsaction"
@@ -319,12 +319,12 @@ def test_a_bug_is_logged_under_the_id_that_the_client_is_told(caplog: pytest.Log
     assert to_api_error(exc, what="x", debug=False).ctx != error.ctx
 
 
-def test_debug_tells_the_exception_and_its_traceback_within_bounds() -> None:
-    (item,) = told(to_api_error(failing(ZeroDivisionError("shown")), what="x", debug=True))
+def test_debug_adds_the_exception_and_a_bounded_traceback() -> None:
+    (item,) = items_of(to_api_error(failing(ZeroDivisionError("shown")), what="x", debug=True))
     assert item["ctx"]["exception"] == "ZeroDivisionError('shown')"
     assert item["ctx"]["traceback"].startswith("Traceback (most recent call last):\n")
     assert item["ctx"]["traceback"].endswith("ZeroDivisionError: shown\n")
-    (item,) = told(to_api_error(ValueError("x" * 100_000), what="x", debug=True))
+    (item,) = items_of(to_api_error(ValueError("x" * 100_000), what="x", debug=True))
     assert len(item["ctx"]["exception"]) == len(item["ctx"]["traceback"]) == 16_384
 
 
@@ -342,19 +342,19 @@ class SurrogateRepr(Exception):
     __str__ = __repr__
 
 
-def test_debug_tells_an_exception_that_cannot_be_shown_too() -> None:
-    (item,) = told(to_api_error(NoRepr(), what="x", debug=True))
+def test_debug_survives_an_exception_with_a_failing_repr() -> None:
+    (item,) = items_of(to_api_error(NoRepr(), what="x", debug=True))
     assert item["ctx"]["exception"] == "NoRepr, whose repr() failed"
     assert item["ctx"]["error_id"]
     assert item["ctx"]["traceback"]
-    (item,) = told(to_api_error(SurrogateRepr(), what="x", debug=True))
+    (item,) = items_of(to_api_error(SurrogateRepr(), what="x", debug=True))
     assert item["ctx"]["exception"] == r"\udcff"
     assert item["ctx"]["error_id"]
     assert r"\udcff" in item["ctx"]["traceback"]
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "line"),
     [
         ("update boards/7/", "update boards/7/"),
         ("update käse/", "update käse/"),
@@ -363,7 +363,7 @@ def test_debug_tells_an_exception_that_cannot_be_shown_too() -> None:
         ("x" * 1_000, "x" * 300),
     ],
 )
-def test_what_clients_say_is_one_line_of_the_log(text: str, told: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert one_line(text) == told
+def test_client_text_is_one_line_in_the_log(text: str, line: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert one_line(text) == line
     to_api_error(ZeroDivisionError(), what=text, debug=False)
-    assert caplog.records[0].getMessage().startswith(f"{told} failed")
+    assert caplog.records[0].getMessage().startswith(f"{line} failed")

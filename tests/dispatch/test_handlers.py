@@ -1,4 +1,4 @@
-"""`wsaction.handlers`: mounting a handler, what it sees of its frame, and what it may decide."""
+"""`wsaction.handlers`: mounting a handler, the values of its frame, and its permissions."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -48,14 +48,14 @@ def mounted(view: Any, route: str = "cards/") -> ActionView:
 
 
 # ------------------------------------------------------------------------------------------------- as_aaah
-def test_a_view_says_what_it_is() -> None:
+def test_a_view_describes_its_handler() -> None:
     view = Cards.as_aaah(page_size=5)
     assert (view.handler_class, view.initkwargs, list(view.actions)) == (Cards, {"page_size": 5}, ["list", "update"])
     assert (view.__name__, view.__doc__, repr(view)) == ("Cards", "Cards of a board.", "<Cards as a view>")
     assert callable(view)
 
 
-async def test_initkwargs_are_set_on_each_instance_of_that_mount_alone() -> None:
+async def test_initkwargs_apply_to_their_mount_only() -> None:
     class Consumer(AsyncAPIConsumer):
         routepatterns = [path("few/", Cards.as_aaah(page_size=5)), path("many/", Cards.as_aaah())]
 
@@ -78,13 +78,13 @@ async def test_initkwargs_are_set_on_each_instance_of_that_mount_alone() -> None
         ("_frame", "it has|did you mean"),
     ],
 )
-def test_an_initkwarg_that_the_class_does_not_have_is_refused(name: Any, hint: str) -> None:
+def test_an_unknown_initkwarg_is_refused(name: Any, hint: str) -> None:
     wanted = rf"^Cards is mounted with attributes of the class, no actions or hooks, not '{name}'; ({hint})"
     with pytest.raises(ImproperlyConfigured, match=wanted.replace("?", r"\?")):
         Cards.as_aaah(**{name: None})
 
 
-def test_a_class_says_how_it_is_mounted() -> None:
+def test_a_wrong_mounting_method_names_the_right_one() -> None:
     class Consumer(AsyncAPIConsumer): ...
 
     for name in ("as_asgi", "as_view"):
@@ -100,15 +100,15 @@ def test_a_class_says_how_it_is_mounted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("patterns", "told"),
+    ("patterns", "message"),
     [
         (SimpleRouter(), r"got <.*SimpleRouter object .*>; pass its urls\.$"),
         (path("a/", Cards.as_aaah()), r"takes a list, and got one path\(\); put it in one: \[path\(\.\.\.\)\]\.$"),
     ],
 )
-def test_routepatterns_that_are_no_list_are_refused(patterns: Any, told: str) -> None:
+def test_routepatterns_must_be_a_list(patterns: Any, message: str) -> None:
     consumer: Any = type("Consumer", (AsyncAPIConsumer,), {"routepatterns": patterns})
-    with pytest.raises(ImproperlyConfigured, match=rf"^Consumer\.routepatterns .*{told}"):
+    with pytest.raises(ImproperlyConfigured, match=rf"^Consumer\.routepatterns .*{message}"):
         consumer.as_asgi()
 
 
@@ -119,7 +119,7 @@ async def test_permission_classes_may_be_an_initkwarg() -> None:
 
 
 @pytest.mark.parametrize(
-    ("actions", "told"),
+    ("actions", "names"),
     [
         (None, ["list", "update"]),
         (("list",), ["list"]),
@@ -130,15 +130,15 @@ async def test_permission_classes_may_be_an_initkwarg() -> None:
         ({}, []),
     ],
 )
-async def test_a_route_has_the_actions_that_it_is_given_under_their_names(actions: Any, told: list[str]) -> None:
+async def test_a_mount_has_only_the_actions_it_is_given(actions: Any, names: list[str]) -> None:
     view = Cards.as_aaah(actions=actions)
-    assert list(view.actions) == told
+    assert list(view.actions) == names
     served = mounted(view)
     for name in ("list", "update", "get_all", "a", "b"):
-        assert (await ask(served, name, "cards/", n=1))["status"] == (200 if name in told else 405)
+        assert (await ask(served, name, "cards/", n=1))["status"] == (200 if name in names else 405)
 
 
-async def test_the_handler_is_told_the_declared_name_and_the_client_its_own() -> None:
+async def test_self_action_is_the_declared_name_of_a_renamed_action() -> None:
     reply = await ask(mounted(Cards.as_aaah(actions={"patch": "update"})), "patch", "cards/", n=1)
     assert reply == {"errors": [], "data": [1, "update"], "action": "patch", "route": "cards/", "status": 200}
 
@@ -155,12 +155,12 @@ async def test_the_handler_is_told_the_declared_name_and_the_client_its_own() ->
         ({"": "list"}, "not empty"),
     ],
 )
-def test_actions_that_cannot_be_are_refused(actions: Any, message: str) -> None:
+def test_invalid_actions_of_a_mount_are_refused(actions: Any, message: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=message):
         Cards.as_aaah(actions=actions)
 
 
-def test_of_a_handler_without_actions_that_is_told() -> None:
+def test_the_error_for_a_handler_without_actions_says_so() -> None:
     class Empty(AsyncAPIActionHandler):
         pass
 
@@ -168,8 +168,8 @@ def test_of_a_handler_without_actions_that_is_told() -> None:
         Empty.as_aaah(actions=("list",))
 
 
-# ------------------------------------------------------------------------------------------------- in a frame
-async def test_what_a_handler_sees_of_its_frame() -> None:
+# ------------------------------------------------------------------------------------------------- values of the frame
+async def test_a_handler_has_the_values_of_its_frame() -> None:
     seen: list[Any] = []
 
     class Handler(AsyncAPIActionHandler):
@@ -202,14 +202,14 @@ async def test_what_a_handler_sees_of_its_frame() -> None:
     assert first.user is ADA
 
 
-async def test_kwargs_are_the_frames_own_copy() -> None:
+async def test_kwargs_are_a_copy_for_each_frame() -> None:
     class Handler(AsyncAPIActionHandler):
         @async_action
         async def change(self, **kwargs: Any) -> Any:
-            told = dict(self.kwargs)
+            before = dict(self.kwargs)
             self.kwargs["pk"] = kwargs["pk"] = 666
             assert self.kwargs["pk"] == 666
-            return told
+            return before
 
     async with talking(mounted(Handler.as_aaah(), "b/<int:pk>/")) as ws:
         for _ in range(2):
@@ -257,7 +257,7 @@ class Alone(AsyncAPIActionHandler):
 
 async def test_a_handler_may_be_served_alone_with_its_routes() -> None:
     async with connect(Alone.as_aaah()) as ws:
-        for _ in range(2):  # an instance for each frame, the root's own for the connection
+        for _ in range(2):  # each frame has a new instance; the connection has one of its own
             assert (await ws.call("add"))["data"] == [1, 10, False, ""]
         assert (await ws.call("list", "cards/"))["data"] == 7
         reply = await ws.call("list", "x/")
@@ -271,7 +271,7 @@ async def test_an_app_routes_to_a_handler_as_to_a_consumer() -> None:
         assert (await ws.call("list"))["status"] == 405
 
 
-async def test_what_a_handler_alone_cannot_route_to_is_told_at_its_first_connection(
+async def test_a_bad_pattern_of_a_handler_alone_fails_the_handshake(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Wrong(AsyncAPIActionHandler):
@@ -288,7 +288,7 @@ async def test_what_a_handler_alone_cannot_route_to_is_told_at_its_first_connect
 
 
 # ------------------------------------------------------------------------------------------------- permissions
-class Told(BasePermission):
+class OnMondays(BasePermission):
     message = "Only on Mondays."
     code = "mondays"
 
@@ -296,9 +296,9 @@ class Told(BasePermission):
         return False
 
 
-async def test_a_refusal_has_the_permissions_own_words() -> None:
+async def test_a_refusal_has_the_permissions_message_and_code() -> None:
     class Handler(Cards):
-        permission_classes = (Told,)
+        permission_classes = (OnMondays,)
 
     (error,) = (await ask(mounted(Handler.as_aaah()), "list", "cards/"))["errors"]
     assert error == {"type": "permission_denied", "msg": "Only on Mondays.", "ctx": {"code": "mondays"}}
@@ -329,7 +329,7 @@ async def test_an_actions_own_permissions_replace_the_handlers() -> None:
         assert (await ws.call("users", "cards/"))["status"] == 200
 
 
-async def test_a_permission_is_asked_with_scope_handler_declared_name_captures_and_keys() -> None:
+async def test_a_permission_gets_scope_handler_action_and_kwargs() -> None:
     asked: list[Any] = []
 
     async def permission(scope: Any, handler: Any, action: str, pk: Any = None, **kwargs: Any) -> bool:
@@ -349,7 +349,7 @@ async def test_a_permission_is_asked_with_scope_handler_declared_name_captures_a
     ]
 
 
-async def test_a_permission_that_raises_is_an_error_like_any_other() -> None:
+async def test_an_exception_of_a_permission_is_the_error_reply() -> None:
     def hidden(scope: Any, handler: Any, action: str) -> bool:
         raise NotFound
 
@@ -376,11 +376,11 @@ async def test_get_permissions_decides_for_each_frame() -> None:
 
     for user, statuses in ((None, [200, 403, 403, 403]), (ADA, [200, 403, 200, 403])):
         async with talking(mounted(Handler.as_aaah()), user=user) as ws:
-            told = [(await ws.call(name, "cards/", n=1))["status"] for name in ("list", "update", "own", "none")]
-        assert told == statuses
+            received = [(await ws.call(name, "cards/", n=1))["status"] for name in ("list", "update", "own", "none")]
+        assert received == statuses
 
 
-async def test_what_get_permissions_returns_again_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_repeated_results_of_get_permissions_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Any] = []
 
     class Switched(BasePermission):
@@ -434,13 +434,13 @@ async def test_what_get_permissions_returns_again_is_not_read_again(monkeypatch:
     async with connect(Deciding.as_asgi()) as ws:
         read.clear()
         for switched in (200, 403):
-            told = [(await ws.call("act", which=which))["status"] for which in answers]
-            assert told == [200, 403, 200, 403, 200, 403, 403, 500, switched]
+            received = [(await ws.call("act", which=which))["status"] for which in answers]
+            assert received == [200, 403, 200, 403, 200, 403, 403, 500, switched]
     once = [answers[which] for which in ("none", "class", "instance", "another")]
     assert [one for one in read if one in once] == once
 
 
-async def test_get_permissions_that_returns_none_at_all_is_a_500_that_names_it() -> None:
+async def test_an_invalid_get_permissions_is_a_500_that_names_it() -> None:
     class Handler(Cards):
         def get_permissions(self) -> Any:
             return IsAuthenticated
@@ -450,7 +450,7 @@ async def test_get_permissions_that_returns_none_at_all_is_a_500_that_names_it()
     assert r"Handler.get_permissions(): expected a tuple" in reply["errors"][0]["ctx"]["exception"]
 
 
-async def test_whoever_decides_is_asked_for_actions_with_permissions_of_their_own_too() -> None:
+async def test_overrides_apply_to_actions_with_their_own_permissions() -> None:
     class Locked(AsyncAPIActionHandler):
         def get_permissions(self) -> Any:
             return [*super().get_permissions(), DenyAll]
@@ -469,7 +469,7 @@ async def test_whoever_decides_is_asked_for_actions_with_permissions_of_their_ow
     assert (await ask(mounted(Checked.as_aaah()), "act", "cards/"))["status"] == 404
 
 
-async def test_check_permissions_may_do_as_it_likes() -> None:
+async def test_check_permissions_can_be_overridden() -> None:
     class Handler(Cards):
         permission_classes = (IsAuthenticated,)
 
@@ -497,13 +497,13 @@ class OwnerSlowly(BasePermission):
 
 
 @pytest.mark.parametrize("how", ["classes", "slowly", "per action", "get_permissions"])
-async def test_object_permissions_are_asked_where_the_action_asks_them(how: str) -> None:
-    one: Any = {"slowly": OwnerSlowly}.get(how, Owner)
+async def test_object_permissions_are_checked_when_an_action_asks(how: str) -> None:
+    permission: Any = {"slowly": OwnerSlowly}.get(how, Owner)
 
     class Handler(AsyncAPIActionHandler):
-        permission_classes = () if how in ("per action", "get_permissions") else (one,)
+        permission_classes = () if how in ("per action", "get_permissions") else (permission,)
 
-        @async_action(permission_classes=(one,) if how == "per action" else None)
+        @async_action(permission_classes=(permission,) if how == "per action" else None)
         async def touch(self) -> str:
             await self.check_object_permissions(SimpleNamespace(owner_id=1))
             return "touched"
@@ -514,7 +514,7 @@ async def test_object_permissions_are_asked_where_the_action_asks_them(how: str)
 
     class Deciding(Handler):
         def get_permissions(self) -> Any:
-            return [one]
+            return [permission]
 
     kind = Deciding if how == "get_permissions" else Handler
     view = mounted(kind.as_aaah(), "c/<int:pk>/")
@@ -523,12 +523,12 @@ async def test_object_permissions_are_asked_where_the_action_asks_them(how: str)
     async with talking(view, user=BOB) as ws:
         (error,) = (await ws.call("touch", "c/7/"))["errors"]
         assert error["type"] == "permission_denied"
-        assert error["msg"] == ("Not yours." if one is Owner else PermissionDenied.code[2])
+        assert error["msg"] == ("Not yours." if permission is Owner else PermissionDenied.code[2])
         assert (await ws.call("skip", "c/7/"))["status"] == 200
 
 
 @pytest.mark.parametrize("value", [IsAuthenticated, [5], ["IsAuthenticated"], [object]])
-def test_permission_classes_that_are_none_are_refused_where_the_handler_is_mounted(value: Any) -> None:
+def test_invalid_permission_classes_are_refused_when_mounted(value: Any) -> None:
     class Handler(Cards):
         permission_classes = value
 

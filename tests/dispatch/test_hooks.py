@@ -1,4 +1,4 @@
-"""`wsaction.hooks`: what an app tells those who count and measure."""
+"""`wsaction.hooks`: calls for logs and metrics."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,24 +18,24 @@ from wsaction.routing import path
 from wsaction.testing import ConnectionClosed, HandshakeRefused, connect
 
 
-class Notes(Hooks):
-    """Notes all that it is told."""
+class Recorder(Hooks):
+    """Records connections, actions and limits."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[Any, ...]] = []
+        self.calls: list[tuple[Any, ...]] = []
 
     def on_connect(self, consumer: Any) -> None:
-        self.told.append(("connect", type(consumer).__name__))
+        self.calls.append(("connect", type(consumer).__name__))
 
     def on_disconnect(self, consumer: Any, code: int) -> None:
-        self.told.append(("disconnect", type(consumer).__name__, code))
+        self.calls.append(("disconnect", type(consumer).__name__, code))
 
     def on_action(self, info: ActionInfo) -> None:
         assert 0 <= info.seconds < 60
-        self.told.append(("action", info.handler, info.action, info.route, info.request_id, info.status))
+        self.calls.append(("action", info.handler, info.action, info.route, info.request_id, info.status))
 
     def on_limit(self, consumer: Any, limit: str, value: float) -> None:
-        self.told.append(("limit", type(consumer).__name__, limit, value))
+        self.calls.append(("limit", type(consumer).__name__, limit, value))
 
 
 class Cards(AsyncAPIActionHandler):
@@ -90,9 +90,9 @@ def app(*hooks: Hooks, **initkwargs: Any) -> WSAction:
     return WSAction([path("", Root.as_asgi(**initkwargs))], hooks=hooks, limits=limits)
 
 
-async def test_connections_and_actions_are_told_of() -> None:
-    notes = Notes()
-    async with connect(app(notes)) as ws:
+async def test_hooks_receive_connections_and_actions() -> None:
+    recorder = Recorder()
+    async with connect(app(recorder)) as ws:
         await ws.call("hello")
         await ws.call("list", "cards/7/")
         await ws.send_json({"action": "silent"})
@@ -103,7 +103,7 @@ async def test_connections_and_actions_are_told_of() -> None:
         await ws.receive_json()
         await ws.call("nothing", "cards/7/")
         await ws.call("list", "nowhere/")
-    assert [one for one in notes.told if one[0] != "limit"] == [
+    assert [call for call in recorder.calls if call[0] != "limit"] == [
         ("connect", "Root"),
         ("action", "Root", "hello", "", "test-1", 202),
         ("action", "Cards", "list", "cards/7/", "test-2", 200),
@@ -118,31 +118,33 @@ async def test_connections_and_actions_are_told_of() -> None:
     ]
 
 
-async def test_a_stream_is_told_of_once() -> None:
-    notes = Notes()
-    async with connect(app(notes)) as ws:
+async def test_a_stream_is_reported_once() -> None:
+    recorder = Recorder()
+    async with connect(app(recorder)) as ws:
         assert [item async for item in ws.stream("numbers", "cards/7/")] == [1, 2]
-    assert [one[1:4] + one[5:] for one in notes.told if one[0] == "action"] == [("Cards", "numbers", "cards/7/", 200)]
+    assert [call[1:4] + call[5:] for call in recorder.calls if call[0] == "action"] == [
+        ("Cards", "numbers", "cards/7/", 200)
+    ]
 
 
-async def test_what_the_connections_end_cut_short_is_told_of_as_cancelled() -> None:
-    notes = Notes()
-    async with connect(app(notes)) as ws:
+async def test_an_action_cut_short_by_a_disconnect_has_status_499() -> None:
+    recorder = Recorder()
+    async with connect(app(recorder)) as ws:
         await ws.send_json({"action": "wait", "request_id": "w"})
         await ws.call("$ping")
-    assert ("action", "Root", "wait", "", "w", 499) in notes.told
-    assert notes.told[-1] == ("disconnect", "Root", 1000)
+    assert ("action", "Root", "wait", "", "w", 499) in recorder.calls
+    assert recorder.calls[-1] == ("disconnect", "Root", 1000)
 
 
-async def test_bounds_are_told_of_by_name_and_value() -> None:
-    notes = Notes()
-    async with connect(app(notes)) as ws:
+async def test_on_limit_receives_the_name_and_value() -> None:
+    recorder = Recorder()
+    async with connect(app(recorder)) as ws:
         await ws.call("large")
         await ws.call("hang")
         await ws.send_text("[" * 501)
         with pytest.raises(ConnectionClosed):
             await ws.receive_json()
-    assert [one[1:] for one in notes.told if one[0] == "limit"] == [
+    assert [call[1:] for call in recorder.calls if call[0] == "limit"] == [
         ("Root", "max_outbox_bytes", 1_000),
         ("Root", "action_timeout", 0.01),
         ("Root", "max_frame_bytes", 500),
@@ -157,60 +159,60 @@ class Hangs(BaseAuthentication):
         return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
 
-async def test_bounds_of_a_handshake_and_of_signing_in_are_told_of_too() -> None:
-    notes, limits = Notes(), Limits(auth_timeout=0.02)
+async def test_on_limit_receives_auth_timeout() -> None:
+    recorder, limits = Recorder(), Limits(auth_timeout=0.02)
     routes = [path("", Root.as_asgi()), path("hangs/", Root.as_asgi())]
-    signed = WSAction(routes, hooks=[notes], authentication_classes=[Hangs], limits=limits)
+    signed = WSAction(routes, hooks=[recorder], authentication_classes=[Hangs], limits=limits)
     with pytest.raises(HandshakeRefused):
         async with connect(signed, "/hangs/"):
             pass
     async with connect(signed) as ws:
         assert (await ws.call("$auth", data="x"))["errors"][0]["ctx"] == {"limit": "auth_timeout", "value": 0.02}
-    assert [one for one in notes.told if one[0] == "limit"] == [("limit", "Root", "auth_timeout", 0.02)] * 2
+    assert [call for call in recorder.calls if call[0] == "limit"] == [("limit", "Root", "auth_timeout", 0.02)] * 2
 
 
 @pytest.mark.parametrize(
     "ctx", [{"limit": 5}, {"limit": "max_cards"}, {"limit": [], "value": 1}, {"limit": "max_threads"}, {"value": 1}]
 )
-async def test_what_an_application_calls_a_limit_is_its_own(ctx: dict[str, Any]) -> None:
+async def test_a_limit_in_the_applications_ctx_is_not_reported(ctx: dict[str, Any]) -> None:
     class Own(AsyncAPIConsumer):
         @async_action
         async def add(self) -> None:
             raise APIError(400, "quota", "No more.", ctx)
 
-    notes = Notes()
-    async with connect(WSAction([path("", Own.as_asgi())], hooks=[notes])) as ws:
+    recorder = Recorder()
+    async with connect(WSAction([path("", Own.as_asgi())], hooks=[recorder])) as ws:
         assert (await ws.call("add"))["errors"] == [{"type": "quota", "msg": "No more.", "ctx": ctx}]
         assert (await ws.call("$ping"))["status"] == 200
-    assert not [one for one in notes.told if one[0] == "limit"]
+    assert not [call for call in recorder.calls if call[0] == "limit"]
 
 
-async def test_a_refused_handshake_is_no_connection() -> None:
-    notes = Notes()
+async def test_a_refused_handshake_calls_no_hook() -> None:
+    recorder = Recorder()
     with pytest.raises(HandshakeRefused):
-        async with connect(app(notes, refuses=True)):
+        async with connect(app(recorder, refuses=True)):
             pass
-    assert notes.told == []
+    assert recorder.calls == []
 
 
-async def test_what_a_hook_raises_is_logged_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_exception_of_a_hook_is_logged_and_ignored(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Hooks):
         def on_connect(self, consumer: Any) -> None:
             raise ZeroDivisionError
 
         on_disconnect = on_action = on_limit = on_connect  # type: ignore[assignment]  # wrong arguments raise too
 
-    notes = Notes()
-    async with connect(app(Broken(), notes)) as ws:
+    recorder = Recorder()
+    async with connect(app(Broken(), recorder)) as ws:
         assert (await ws.call("hello"))["data"] == "hello"
         assert (await ws.call("large"))["status"] == 500
-    assert [one[0] for one in notes.told] == ["connect", "action", "limit", "action", "disconnect"]
+    assert [call[0] for call in recorder.calls] == ["connect", "action", "limit", "action", "disconnect"]
     assert {record.getMessage() for record in caplog.records} == {
         f"the hook Broken.{name} failed" for name in ("on_connect", "on_action", "on_limit", "on_disconnect")
     }
 
 
-def test_a_hook_that_would_have_to_be_awaited_is_refused() -> None:
+def test_an_async_hook_is_refused() -> None:
     class Awaited(Hooks):
         async def on_connect(self, consumer: Any) -> None: ...  # type: ignore[override]
 
@@ -219,7 +221,7 @@ def test_a_hook_that_would_have_to_be_awaited_is_refused() -> None:
 
 
 class Words(BaseAuthentication):
-    """Knows one word."""
+    """Accepts one password."""
 
     first_frame = True
 
@@ -227,15 +229,15 @@ class Words(BaseAuthentication):
         return Credential(user="ada") if data == "sesame" else None
 
 
-async def test_signing_in_is_told_of() -> None:
-    notes = Notes()
-    signed = WSAction([path("", Root.as_asgi())], hooks=[notes], authentication_classes=[Words])
+async def test_hooks_receive_auth_actions() -> None:
+    recorder = Recorder()
+    signed = WSAction([path("", Root.as_asgi())], hooks=[recorder], authentication_classes=[Words])
     async with connect(signed) as ws:
         await ws.call("hello")
         await ws.call("$auth", data="wrong")
         await ws.call("$auth", data="sesame")
         await ws.call("hello")
-    assert [(*one[1:3], one[5]) for one in notes.told if one[0] == "action"] == [
+    assert [(*call[1:3], call[5]) for call in recorder.calls if call[0] == "action"] == [
         (None, None, 401),
         (None, "$auth", 401),
         (None, "$auth", 200),
@@ -243,7 +245,7 @@ async def test_signing_in_is_told_of() -> None:
     ]
 
 
-def test_hooks_that_are_not_overridden_cost_nothing() -> None:
+def test_hooks_that_are_not_overridden_are_not_called() -> None:
     class One(Hooks):
         def on_limit(self, consumer: Any, limit: str, value: float) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Exceptions of Starlette and FastAPI: each is answered with its own status and detail, wherever it is raised."""
+"""Exceptions of Starlette and FastAPI: the reply has their status and detail, wherever they are raised."""
 
 from typing import Annotated, Any
 
@@ -52,10 +52,12 @@ class Root(AsyncAPIConsumer):
 
 
 @pytest.mark.parametrize("action", sorted(Root.available_actions))
-async def test_it_is_answered_with_its_status_and_detail(action: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_http_exception_is_replied_with_status_and_detail(
+    action: str, caplog: pytest.LogCaptureFixture
+) -> None:
     reply = await ask(Root.as_asgi(), action)
     assert (reply["status"], reply["errors"]) == (404, [{"type": "not_found", "msg": "There is no such card."}])
-    assert caplog.records == []  # it is no bug
+    assert caplog.records == []  # it is not a bug
 
 
 class Refusing(AsyncAPIConsumer):
@@ -74,7 +76,7 @@ class Refusing(AsyncAPIConsumer):
         (WebSocketException(4401), 401, {"www-authenticate": "Bearer"}),
     ],
 )
-async def test_it_refuses_a_handshake(error: Any, status: int, headers: dict[str, str]) -> None:
+async def test_an_http_exception_refuses_a_handshake(error: Any, status: int, headers: dict[str, str]) -> None:
     app = WSAction([path("ws/", Refusing.as_asgi(error=error))])
     with pytest.raises(HandshakeRefused) as refused:
         async with connect(app, "/ws/"):
@@ -88,7 +90,7 @@ class Tokens(BearerAuthentication):
         raise HTTPException(401, f"The token {token} has been revoked.")
 
 
-async def test_a_token_that_it_tells_is_redacted() -> None:
+async def test_a_token_in_its_detail_is_redacted() -> None:
     app = WSAction([path("ws/", Root.as_asgi())], authentication_classes=[Tokens])
     async with connect(app, "/ws/") as ws:
         reply = await ws.call("$auth", data="secret-token")
@@ -121,19 +123,19 @@ async def test_a_token_that_it_tells_is_redacted() -> None:
         ),
     ],
 )
-def test_its_type_is_of_its_status(error: Any, item: dict[str, Any]) -> None:
-    told = to_api_error(error, what="find", debug=False)
-    assert (told.status, told.errors) == (error.status_code, [item])
+def test_the_error_type_follows_the_status(error: Any, item: dict[str, Any]) -> None:
+    api_error = to_api_error(error, what="find", debug=False)
+    assert (api_error.status, api_error.errors) == (error.status_code, [item])
 
 
 @pytest.mark.parametrize("status", [200, 304, 600])
-def test_a_status_that_is_no_errors_is_a_bug(status: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_status_that_is_not_an_error_is_a_500(status: int, caplog: pytest.LogCaptureFixture) -> None:
     assert to_api_error(HTTPException(status, "moved"), what="find", debug=False).status == 500
     assert len(caplog.records) == 1
 
 
-def test_a_class_of_that_name_elsewhere_is_a_bug_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
-    class HTTPException(Exception):  # of an HTTP client, whose server answered 404: that is no answer of ours
+def test_another_class_named_http_exception_is_a_500(caplog: pytest.LogCaptureFixture) -> None:
+    class HTTPException(Exception):  # an HTTP client's, whose server replied 404: not for our client
         status_code, detail = 404, "no such user"
 
     assert to_api_error(HTTPException(), what="find", debug=False).status == 500

@@ -1,4 +1,4 @@
-"""Action middleware and handlers of exceptions."""
+"""Action middleware and exception handlers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -58,7 +58,7 @@ def app(*middleware: Any, **options: Any) -> WSAction:
 
 
 class Noting:
-    """Middleware that notes when it is passed."""
+    """Middleware that notes when a call enters and leaves it."""
 
     def __init__(self, name: str, notes: list[str]) -> None:
         self.name, self.notes = name, notes
@@ -71,7 +71,7 @@ class Noting:
             self.notes.append(f"{self.name} after {handler.action}")
 
 
-async def test_the_first_is_outermost_and_all_kinds_of_action_pass_through() -> None:
+async def test_the_first_middleware_is_outermost_for_every_action() -> None:
     notes: list[str] = []
     async with connect(app(Noting("one", notes), Noting("two", notes))) as ws:
         assert (await ws.call("plain", title="b"))["data"] == {"title": "b"}
@@ -82,7 +82,7 @@ async def test_the_first_is_outermost_and_all_kinds_of_action_pass_through() -> 
         assert notes[4::4] == ["one before threaded", "one before with_args", "one before numbers"]
 
 
-async def test_permissions_parameters_and_the_protocols_own_come_before_it() -> None:
+async def test_middleware_runs_only_for_allowed_and_valid_actions() -> None:
     notes: list[str] = []
     async with connect(app(Noting("one", notes))) as ws:
         assert (await ws.call("denied"))["status"] == 403
@@ -92,7 +92,7 @@ async def test_permissions_parameters_and_the_protocols_own_come_before_it() -> 
     assert notes == []
 
 
-async def test_it_may_change_the_result_answer_itself_or_refuse() -> None:
+async def test_middleware_may_change_the_result_or_raise() -> None:
     async def mw(handler: Any, call_next: CallNext) -> Any:
         card = await call_next(handler)
         if card.title == "refuse":
@@ -105,7 +105,7 @@ async def test_it_may_change_the_result_answer_itself_or_refuse() -> None:
         assert (await ws.call("plain", title="refuse"))["status"] == 409
 
 
-async def test_it_need_not_call_the_action() -> None:
+async def test_middleware_need_not_call_the_action() -> None:
     async def mw(handler: Any, call_next: CallNext) -> Any:
         return Card(title="instead")
 
@@ -116,10 +116,10 @@ async def test_it_need_not_call_the_action() -> None:
 
 
 @pytest.mark.parametrize("returns", [True, False])
-async def test_one_that_does_not_await_the_action_is_told_so(returns: bool) -> None:
+async def test_middleware_that_does_not_await_the_action_is_a_500(returns: bool) -> None:
     async def forgetful(handler: Any, call_next: CallNext) -> Any:
-        going_on = call_next(handler)
-        return going_on if returns else None
+        coroutine = call_next(handler)
+        return coroutine if returns else None
 
     async def outer(handler: Any, call_next: CallNext) -> Any:
         return await call_next(handler)
@@ -130,13 +130,13 @@ async def test_one_that_does_not_await_the_action_is_told_so(returns: bool) -> N
         async with connect(WSAction([path("", root)], middleware=middleware, debug=True)) as ws:
             reply = await ws.call("plain")
             assert reply["status"] == 500
-            told = reply["errors"][0]["ctx"]["exception"]
-            assert "forgetful called call_next() and did not await it" in told
-            assert "write return await call_next(handler)" in told
+            message = reply["errors"][0]["ctx"]["exception"]
+            assert "forgetful called call_next() and did not await it" in message
+            assert "write return await call_next(handler)" in message
     assert ran == []
 
 
-async def test_one_may_call_the_action_again_and_in_a_task() -> None:
+async def test_middleware_may_call_the_action_again_and_in_a_task() -> None:
     async def again(handler: Any, call_next: CallNext) -> Any:
         await call_next(handler)
         return await asyncio.create_task(call_next(handler))  # type: ignore[arg-type]  # it is a coroutine
@@ -150,7 +150,7 @@ async def test_one_may_call_the_action_again_and_in_a_task() -> None:
     assert ran == ["plain", "plain"]
 
 
-async def test_it_sees_what_the_action_raises_and_its_cancellation() -> None:
+async def test_middleware_sees_exceptions_and_cancellation() -> None:
     seen: list[str] = []
 
     async def mw(handler: Any, call_next: CallNext) -> Any:
@@ -178,7 +178,7 @@ def teapot(handler: Any, exc: Any) -> APIError:
     return APIError(418, "teapot", str(exc))
 
 
-async def test_the_handler_for_the_nearest_class_says_what_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_handler_of_the_nearest_class_makes_the_reply(caplog: pytest.LogCaptureFixture) -> None:
     handlers: Any = {LookupError: handle_lookup, KeyError: teapot, NotFound: teapot}
     async with connect(app(exception_handlers=handlers)) as ws:
         reply = await ws.call("fail", how="key")
@@ -190,28 +190,30 @@ async def test_the_handler_for_the_nearest_class_says_what_is_told(caplog: pytes
         assert (await ws.call("fail"))["status"] == 400
 
 
-@pytest.mark.parametrize("what", ["raises", "an error", "nothing"])
-async def test_a_handler_that_fails_is_told_as_what_it_raised(what: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("behaviour", ["raises", "an error", "nothing"])
+async def test_the_error_of_a_failing_exception_handler_is_replied(
+    behaviour: str, caplog: pytest.LogCaptureFixture
+) -> None:
     def handle(handler: Any, exc: Any) -> Any:
-        if what == "raises":
+        if behaviour == "raises":
             raise ZeroDivisionError
-        if what == "an error":
+        if behaviour == "an error":
             raise NotFound("by the handler")
 
     async with connect(app(exception_handlers={KeyError: handle})) as ws:
         reply = await ws.call("fail", how="key")
-    assert reply["status"] == (404 if what == "an error" else 500)
-    if what == "nothing":
+    assert reply["status"] == (404 if behaviour == "an error" else 500)
+    if behaviour == "nothing":
         assert "returned None; it is to return an APIError" in caplog.text
 
 
 @pytest.mark.parametrize("ending", ["$cancel", "left"])
-async def test_cancelling_does_not_ask_them_and_may_cancel_them(ending: str) -> None:
-    asked: list[str] = []
+async def test_cancellation_skips_or_cancels_exception_handlers(ending: str) -> None:
+    handled: list[str] = []
     inside = asyncio.Event()
 
     async def handle(handler: Any, exc: Any) -> Any:
-        asked.append(type(exc).__name__)
+        handled.append(type(exc).__name__)
         inside.set()
         await asyncio.get_running_loop().create_future()
 
@@ -219,36 +221,36 @@ async def test_cancelling_does_not_ask_them_and_may_cancel_them(ending: str) -> 
         await ws.send_json({"action": "hang", "request_id": 1})
         await ws.call("$cancel", data=1)
         assert (await ws.receive_json())["status"] == 499
-        assert asked == []
+        assert handled == []
         await ws.send_json({"action": "fail", "how": "key", "request_id": 2})
         await asyncio.wait_for(inside.wait(), 5)
         if ending == "$cancel":
             await ws.call("$cancel", data=2)
             assert (await ws.receive_json())["status"] == 499
-    assert asked == ["KeyError"]
+    assert handled == ["KeyError"]
 
 
 # ------------------------------------------------------------------------------------------------ misuse
 async def one_argument(handler: Any) -> None: ...
 
 
-async def test_the_protocols_own_errors_are_not_theirs() -> None:
-    asked: list[Any] = []
+async def test_protocol_errors_skip_exception_handlers() -> None:
+    handled: list[Any] = []
 
     async def handle(handler: Any, exc: APIError) -> APIError:
-        asked.append(exc)
+        handled.append(exc)
         return APIError(418, "teapot", "Another error.")
 
     async with connect(app(exception_handlers={APIError: handle})) as ws:
         assert (await ws.call("$cancel", data="unknown"))["errors"][0]["type"] == "not_found"
         assert (await ws.call("$cancel"))["errors"][0]["type"] == "missing"
         assert (await ws.call("$unknown"))["errors"][0]["type"] == "action_not_allowed"
-        assert asked == []
+        assert handled == []
         assert (await ws.call("unknown"))["status"] == 418
 
 
 @pytest.mark.parametrize("middleware", [[5], [one_argument], [Noting], ["name"]])
-def test_what_is_no_middleware_is_refused(middleware: Any) -> None:
+def test_invalid_middleware_is_refused(middleware: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"expected functions like `async def mw\(.*\)`, got"):
         app(*middleware)
 
@@ -262,10 +264,10 @@ def test_what_is_no_middleware_is_refused(middleware: Any) -> None:
         ({KeyError: one_argument}, r"exception_handlers\[KeyError\]: expected a function"),
     ],
 )
-def test_what_is_no_handler_of_exceptions_is_refused(handlers: Any, message: str) -> None:
+def test_invalid_exception_handlers_are_refused(handlers: Any, message: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=message):
         app(exception_handlers=handlers)
 
 
-def test_what_has_no_signature_is_taken_at_its_word() -> None:
+def test_an_exception_handler_without_a_signature_is_accepted() -> None:
     assert app(exception_handlers={KeyError: max}).runtime.exception_handlers == {KeyError: max}

@@ -1,4 +1,4 @@
-"""`wsaction._utils.misspellings`, and every policy that a mistake could switch off: refused, with what was meant."""
+"""`wsaction._utils.misspellings`: mistakes that would switch off a policy are refused, with a suggestion."""
 
 import asyncio
 import functools
@@ -34,51 +34,51 @@ from wsaction.throttling import BaseThrottle, SimpleRateThrottle, UserRateThrott
 pytestmark = pytest.mark.anyio
 
 
-def of(*names: str) -> Any:
+def method_with(*names: str) -> Any:
     """A method with these parameters."""
-    return eval(f"lambda self, {', '.join(names)}: None")  # of names written below
+    return eval(f"lambda self, {', '.join(names)}: None")  # the names are constants of this module
 
 
-ASKED = of("scope", "handler", "action")
+ASKED = method_with("scope", "handler", "action")
 MISSPELT: list[tuple[type, str, Any, str]] = [
-    # base, what was written, its value, what was meant
+    # base, misspelt name, its value, expected text of the suggestion (None: the name is accepted)
     (BasePermission, "has_permision", ASKED, "has_permission"),
     (BasePermission, "has_permissions", ASKED, "has_permission"),
     (BasePermission, "hasPermission", ASKED, "has_permission"),
-    (BasePermission, "has_object_permision", of("scope", "handler", "action", "obj"), "has_object_permission"),
-    (BasePermission, "has_obj_permission", of("scope", "handler", "action", "obj"), "has_object_permission"),
-    (BasePermission, "can_conect", of("scope", "handler"), "can_connect"),
+    (BasePermission, "has_object_permision", method_with("scope", "handler", "action", "obj"), "has_object_permission"),
+    (BasePermission, "has_obj_permission", method_with("scope", "handler", "action", "obj"), "has_object_permission"),
+    (BasePermission, "can_conect", method_with("scope", "handler"), "can_connect"),
     (BaseThrottle, "Wait", ASKED, "wait"),
     (UserRateThrottle, "get_cachekey", ASKED, "get_cache_key"),
     (UserRateThrottle, "num_proxy", 1, None),
     (UserRateThrottle, "num_proxys", 1, "num_proxies"),
     (UserRateThrottle, "throttle_rates", {"user": "1/s"}, "THROTTLE_RATES"),
-    (BaseAuthentication, "autenticate", of("scope"), "authenticate"),
-    (BaseAuthentication, "authenticate_date", of("data"), "authenticate_data"),
+    (BaseAuthentication, "autenticate", method_with("scope"), "authenticate"),
+    (BaseAuthentication, "authenticate_date", method_with("data"), "authenticate_data"),
     (BaseAuthentication, "firstframe", True, "first_frame"),
     (PageNumberPagination, "max_pagesize", 10, "max_page_size"),
-    (BaseFilterBackend, "filter_query_set", of("queryset", "handler"), "filter_queryset"),
-    (Hooks, "on_conect", of("consumer"), "on_connect"),
-    (Hooks, "on_error", of("exc"), "there are on_connect, on_disconnect"),
+    (BaseFilterBackend, "filter_query_set", method_with("queryset", "handler"), "filter_queryset"),
+    (Hooks, "on_conect", method_with("consumer"), "on_connect"),
+    (Hooks, "on_error", method_with("exc"), "there are on_connect, on_disconnect"),
     (AsyncAPIConsumer, "permission_class", (IsAuthenticated,), "permission_classes"),
     (AsyncAPIConsumer, "permision_classes", (IsAuthenticated,), "permission_classes"),
     (AsyncAPIConsumer, "permissionClasses", (IsAuthenticated,), "permission_classes"),
     (AsyncAPIConsumer, "throttle_class", (), "throttle_classes"),
-    (AsyncAPIConsumer, "get_permisions", of(), "get_permissions"),
-    (AsyncAPIConsumer, "check_permisions", of(), "check_permissions"),
-    (AsyncAPIConsumer, "check_objects_permissions", of("obj"), "check_object_permissions"),
-    (AsyncAPIConsumer, "get_permission", of(), "get_permissions"),
-    (AsyncAPIConsumer, "check_permission", of(), "check_permissions"),
-    (AsyncAPIConsumer, "check_object_permission", of("obj"), "check_object_permissions"),
-    (AsyncAPIConsumer, "check_throttle", of(), "check_throttles"),
+    (AsyncAPIConsumer, "get_permisions", method_with(), "get_permissions"),
+    (AsyncAPIConsumer, "check_permisions", method_with(), "check_permissions"),
+    (AsyncAPIConsumer, "check_objects_permissions", method_with("obj"), "check_object_permissions"),
+    (AsyncAPIConsumer, "get_permission", method_with(), "get_permissions"),
+    (AsyncAPIConsumer, "check_permission", method_with(), "check_permissions"),
+    (AsyncAPIConsumer, "check_object_permission", method_with("obj"), "check_object_permissions"),
+    (AsyncAPIConsumer, "check_throttle", method_with(), "check_throttles"),
     (AsyncAPIConsumer, "routepattern", (), "routepatterns"),
     (AsyncAPIConsumer, "route_patterns", (), "routepatterns"),
     (AsyncAPIConsumer, "strict_routng", True, "strict_routing"),
-    (AsyncAPIConsumer, "disconect", of("code"), "disconnect"),
-    (ModelAPIActionHandler, "get_query_set", of(), "get_queryset"),
-    (ModelAPIActionHandler, "get_querset", of(), "get_queryset"),
-    (ModelAPIActionHandler, "perform_crate", of("values"), "perform_create"),
-    (ModelAPIActionHandler, "perform_destory", of("obj"), "perform_destroy"),
+    (AsyncAPIConsumer, "disconect", method_with("code"), "disconnect"),
+    (ModelAPIActionHandler, "get_query_set", method_with(), "get_queryset"),
+    (ModelAPIActionHandler, "get_querset", method_with(), "get_queryset"),
+    (ModelAPIActionHandler, "perform_crate", method_with("values"), "perform_create"),
+    (ModelAPIActionHandler, "perform_destory", method_with("obj"), "perform_destroy"),
     (ModelAPIActionHandler, "serialiser_class", None, "serializer_class"),
     (ModelAPIActionHandler, "input_serializer_clas", None, "input_serializer_class"),
     (ModelAPIActionHandler, "filter_backend", (), "filter_backends"),
@@ -90,7 +90,7 @@ MISSPELT: list[tuple[type, str, Any, str]] = [
 @pytest.mark.parametrize(
     ("base", "name", "value", "meant"), MISSPELT, ids=[f"{one[0].__name__}.{one[1]}" for one in MISSPELT]
 )
-def test_an_attribute_that_is_misspelt_is_refused_with_what_was_meant(
+def test_a_misspelt_attribute_is_refused_with_a_suggestion(
     base: type, name: str, value: Any, meant: str | None
 ) -> None:
     bases = (base, AsyncAPIActionHandler) if base is SubscribeMixin else (base,)
@@ -102,10 +102,10 @@ def test_an_attribute_that_is_misspelt_is_refused_with_what_was_meant(
     if base not in (Hooks, BasePermission):
         mixin = type("Mistaken", (), {name: value})
         with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} "):
-            type("Mixed", (mixin, *bases), {})  # and in a class that is none of ours
+            type("Mixed", (mixin, *bases), {})  # also in a mixin that derives from no class of ours
 
 
-def test_ordinary_names_of_ones_own_are_left_alone() -> None:
+def test_ordinary_attribute_names_are_accepted() -> None:
     class Card(BaseModel):
         id: int
 
@@ -146,7 +146,7 @@ def test_ordinary_names_of_ones_own_are_left_alone() -> None:
         def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
             return self.has_permissions(scope, handler, action)
 
-        def has_permissions(self, scope: Any, handler: Any, action: str) -> bool:  # beside what it helps
+        def has_permissions(self, scope: Any, handler: Any, action: str) -> bool:  # a helper beside has_permission
             return self.has_permission_for(scope["user"])
 
         def has_permission_for(self, user: Any) -> bool:
@@ -159,20 +159,20 @@ def test_ordinary_names_of_ones_own_are_left_alone() -> None:
     WSAction([path("ws/", Root.as_asgi())])
 
 
-# ------------------------------------------------------------------------------------------------ the wrong place
+# ------------------------------------------------------------------------------------------------ wrong places
 APP_SETTINGS = ["authentication_classes", "allowed_origins", "require_origin", "accept_refused", "exception_handlers"]
 
 
 @pytest.mark.parametrize("base", [AsyncAPIActionHandler, AsyncAPIConsumer, ModelAPIActionHandler])
 @pytest.mark.parametrize("name", APP_SETTINGS)
-def test_what_the_app_decides_is_refused_on_a_handler(base: type, name: str) -> None:
+def test_app_settings_are_refused_on_a_handler(base: type, name: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} .*WSAction\(\[\.\.\.\], {name}=\.\.\.\)"):
         type("Mistaken", (base,), {name: ()})
     with pytest.raises(ImproperlyConfigured, match=name):
         AsyncAPIConsumer.as_asgi(**{name: ()})
 
 
-def test_what_a_view_of_http_restricts_is_refused_on_a_handler() -> None:
+def test_http_method_names_is_refused_on_a_handler() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"http_method_names .*as_aaah\(actions="):
         type("Mistaken", (AsyncAPIActionHandler,), {"http_method_names": ["get"]})
 
@@ -182,15 +182,15 @@ def may_write(scope: Any, handler: Any, action: str, **captures: Any) -> bool:
 
 
 GUARDS_ELSEWHERE: dict[str, Any] = {
-    "has_permission": of("scope", "handler", "action"),
-    "has_object_permission": of("request", "view", "obj"),
-    "can_connect": of("scope", "handler"),
-    "initial": of("request", "*args", "**kwargs"),
-    "dispatch": of("request", "*args", "**kwargs"),
-    "on_connect": of("websocket"),
-    "on_receive": of("websocket", "data"),
-    "websocket_connect": of("message"),
-    "receive_json": of("content", "**kwargs"),
+    "has_permission": method_with("scope", "handler", "action"),
+    "has_object_permission": method_with("request", "view", "obj"),
+    "can_connect": method_with("scope", "handler"),
+    "initial": method_with("request", "*args", "**kwargs"),
+    "dispatch": method_with("request", "*args", "**kwargs"),
+    "on_connect": method_with("websocket"),
+    "on_receive": method_with("websocket", "data"),
+    "websocket_connect": method_with("message"),
+    "receive_json": method_with("content", "**kwargs"),
     "dependencies": [Depends(may_write)],
     "guards": [may_write],
     "middleware": (may_write,),
@@ -199,7 +199,7 @@ GUARDS_ELSEWHERE: dict[str, Any] = {
 
 @pytest.mark.parametrize("base", [AsyncAPIActionHandler, AsyncAPIConsumer, ModelAPIActionHandler])
 @pytest.mark.parametrize("name", GUARDS_ELSEWHERE)
-def test_what_guards_a_permission_or_a_view_elsewhere_is_refused_on_a_handler(base: type, name: str) -> None:
+def test_guards_that_belong_elsewhere_are_refused_on_a_handler(base: type, name: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} would be asked by nobody"):
         type("Mistaken", (base,), {name: GUARDS_ELSEWHERE[name]})
 
@@ -207,27 +207,27 @@ def test_what_guards_a_permission_or_a_view_elsewhere_is_refused_on_a_handler(ba
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("has_permission", of("permission")),
+        ("has_permission", method_with("permission")),
         ("on_connect", lambda self: None),
-        ("receive_json", of("event")),  # of a broadcast
-        ("dispatch", async_action(of("request"))),
+        ("receive_json", method_with("event")),  # the handler of a broadcast
+        ("dispatch", async_action(method_with("request"))),
         ("dependencies", ["a task"]),
         ("guards", ["a person"]),
         ("middleware", ()),
     ],
 )
-def test_a_helper_of_such_a_name_is_left_alone(name: str, value: Any) -> None:
+def test_a_helper_with_the_name_of_a_guard_is_accepted(name: str, value: Any) -> None:
     type("Own", (AsyncAPIConsumer,), {name: value})
 
 
 @pytest.mark.parametrize("name", [*APP_SETTINGS, "limits", "permission_classes", "throttle_classes"])
-def test_what_counts_for_nothing_on_a_class_of_apps_is_refused_there(name: str) -> None:
+def test_class_attributes_without_effect_on_an_app_are_refused(name: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} would count for nothing"):
         type("Mistaken", (WSAction,), {name: ()})
     type("Own", (WSAction,), {"debug": property(lambda self: True), "own": 1})
 
 
-# ------------------------------------------------------------------------------------------------ who answers nothing
+# ------------------------------------------------------------------------------------------------ missing methods
 async def act(self: Any) -> None: ...
 
 
@@ -245,18 +245,18 @@ class Nothing(BasePermission):
     [Nothing, Nothing(), ~Nothing, AllowAny & Nothing, IsAuthenticated | ~Nothing, BasePermission],
     ids=["a class", "an instance", "not", "and", "or not", "the base"],
 )
-def test_a_permission_that_answers_no_question_is_refused(permission: Any) -> None:
+def test_a_permission_without_methods_is_refused(permission: Any) -> None:
     name = "BasePermission" if permission is BasePermission else "Nothing"
     with pytest.raises(ImproperlyConfigured, match=rf"H: expected {name} to define can_connect.*use AllowAny"):
         compile_permissions((permission,), owner="H")
 
 
 @pytest.mark.parametrize("base", [AllowAny, IsAuthenticated])
-def test_one_that_inherits_its_answers_is_not(base: type) -> None:
+def test_a_permission_with_inherited_methods_is_accepted(base: type) -> None:
     compile_permissions((type("Named", (base,), {"message": "Sign in."}),), owner="H")
 
 
-def test_a_permission_for_connections_is_refused_where_nobody_connects() -> None:
+def test_a_can_connect_permission_is_refused_where_unused() -> None:
     class Handler(AsyncAPIActionHandler):
         permission_classes = (OnlyConnects,)
 
@@ -275,7 +275,7 @@ def test_a_permission_for_connections_is_refused_where_nobody_connects() -> None
 
 
 class NoWait(BaseThrottle):
-    """It says nothing."""
+    """It defines no method."""
 
 
 class NoKey(SimpleRateThrottle):
@@ -293,30 +293,30 @@ class Short(SimpleRateThrottle):
     ("throttle", "method"),
     [(NoWait, "wait"), (NoKey, "get_cache_key"), (Short, "get_cache_key"), (BaseThrottle, "wait")],
 )
-def test_a_throttle_that_cannot_be_asked_is_refused(throttle: type, method: str) -> None:
+def test_a_throttle_without_its_method_is_refused(throttle: type, method: str) -> None:
     with pytest.raises(
         ImproperlyConfigured, match=rf"H: expected {throttle.__name__} to define {method}\(scope, handler"
     ):
         compile_throttles((throttle,), owner="H")
 
 
-def test_a_throttle_by_another_frameworks_method_is_refused() -> None:
+def test_a_throttle_with_allow_request_is_refused() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"Rest\.allow_request would never be called; expected wait"):
-        type("Rest", (UserRateThrottle,), {"allow_request": of("request", "view")})
+        type("Rest", (UserRateThrottle,), {"allow_request": method_with("request", "view")})
 
 
-async def test_a_throttle_that_answers_true_or_false_is_an_error_and_no_yes() -> None:
+async def test_a_throttle_that_returns_a_bool_raises() -> None:
     class Allows(BaseThrottle):
         def wait(self, scope: Any, handler: Any, action: str) -> Any:
-            return False  # "not allowed", where it was meant for an `allow_request`
+            return False  # the "not allowed" of an `allow_request`
 
     with pytest.raises(TypeError, match=r"Allows\.wait returned False; return the seconds"):
         await check_throttles(compile_throttles((Allows,), owner="H"), {}, None, "act")
 
 
-def test_an_authentication_that_never_authenticates_is_refused() -> None:
+def test_an_authentication_without_methods_is_refused() -> None:
     class Tokens(BaseAuthentication):
-        def verify(self, token: str) -> Any: ...  # which a BearerAuthentication would be asked
+        def verify(self, token: str) -> Any: ...  # only a BearerAuthentication has it
 
     with pytest.raises(ImproperlyConfigured, match="expected Tokens to define authenticate, authenticate_data or both"):
         WSAction([], authentication_classes=[Tokens])
@@ -342,12 +342,12 @@ def test_an_authentication_that_never_authenticates_is_refused() -> None:
     ],
     ids=["a class", "an instance", "a string", "None", "of a string", "of None", "a set", "of a bool"],
 )
-def test_permission_classes_that_are_none_are_refused_however_they_come(value: Any) -> None:
+def test_invalid_permission_classes_are_refused_everywhere(value: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match="permission_classes"):
         type("Mistaken", (AsyncAPIConsumer,), {"permission_classes": value}).as_asgi()  # type: ignore[attr-defined]
     with pytest.raises(ImproperlyConfigured, match="permission_classes"):
         AsyncAPIConsumer.as_asgi(permission_classes=value)
-    if value is not None:  # which says: as the handler
+    if value is not None:  # None means: those of the handler
         acting = async_action(permission_classes=value)(act)
         with pytest.raises(ImproperlyConfigured, match="permission_classes"):
             type("Acting", (AsyncAPIConsumer,), {"act": acting}).as_asgi()  # type: ignore[attr-defined]
@@ -378,12 +378,12 @@ ALWAYS_TRUE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("what", ALWAYS_TRUE)
+@pytest.mark.parametrize("kind", ALWAYS_TRUE)
 @pytest.mark.parametrize("negated", [False, True], ids=["as it is", "negated"])
-async def test_an_answer_that_is_always_true_lets_nobody_in(
-    what: str, negated: bool, caplog: pytest.LogCaptureFixture
+async def test_a_permission_result_that_is_always_true_is_a_500(
+    kind: str, negated: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    permission = type("Asked", (BasePermission,), {"has_permission": staticmethod(ALWAYS_TRUE[what])})
+    permission = type("Asked", (BasePermission,), {"has_permission": staticmethod(ALWAYS_TRUE[kind])})
 
     class Root(AsyncAPIConsumer):
         permission_classes = (~permission if negated else permission,)
@@ -428,7 +428,7 @@ async def returns_an_awaitable(self: Any, *args: Any) -> Any:
 @pytest.mark.parametrize(
     "answer", [says_false, returns_the_error, returns_the_class_of_an_error, returns_a_pair, returns_an_awaitable]
 )
-async def test_a_method_that_refuses_otherwise_than_by_raising_lets_nobody_in(
+async def test_a_check_that_returns_instead_of_raising_is_a_500(
     method: str, answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     guarded = type("Guarded", (Rows,), {method: answer})
@@ -446,7 +446,7 @@ class Quick(BasePermission):
 
 
 class Later:
-    """An answer that has to be awaited."""
+    """An awaitable answer that is not a coroutine."""
 
     def __init__(self, answer: bool) -> None:
         self.answer = answer
@@ -467,7 +467,7 @@ class Slow(BasePermission):
 @pytest.mark.parametrize(("permission", "status"), [(Quick, 403), (Slow, 500)])
 @pytest.mark.parametrize("action", ["hit", "look", "look_in_a_thread", "look_and_yield"])
 @pytest.mark.filterwarnings("ignore:coroutine '(single.<locals>.later|_check)' was never awaited")
-async def test_a_check_that_is_not_awaited_lets_nobody_in(permission: Any, status: int, action: str) -> None:
+async def test_a_check_that_is_not_awaited_fails_the_action(permission: Any, status: int, action: str) -> None:
     class Guarded(Rows):
         permission_classes = (permission,)
 
@@ -501,7 +501,7 @@ async def test_a_check_that_is_not_awaited_lets_nobody_in(permission: Any, statu
 @pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize("how", ["gather", "task", "task group", "wait_for", "cancelled before it began"])
 @pytest.mark.filterwarnings("ignore:coroutine '(single.<locals>.later|_check)' was never awaited")
-async def test_a_check_may_be_awaited_in_whichever_way(how: str, waits: bool) -> None:
+async def test_a_check_may_be_awaited_in_any_way(how: str, waits: bool) -> None:
     class Even(BasePermission):
         def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> Any:
             return Later(obj % 2 == 0) if waits else obj % 2 == 0
@@ -539,7 +539,7 @@ async def test_a_check_may_be_awaited_in_whichever_way(how: str, waits: bool) ->
 
 @pytest.mark.parametrize("ends", ["by its timeout", "by $cancel"])
 @pytest.mark.filterwarnings("ignore:coroutine '(single.<locals>.later|_check)' was never awaited")
-async def test_an_action_that_forgot_to_await_a_check_can_be_ended(ends: str) -> None:
+async def test_an_action_with_an_unawaited_check_can_be_ended(ends: str) -> None:
     class Guarded(AsyncAPIConsumer):
         permission_classes = (Slow,)
         began = asyncio.Event()
@@ -559,7 +559,7 @@ async def test_an_action_that_forgot_to_await_a_check_can_be_ended(ends: str) ->
     gc.collect()
 
 
-async def test_a_connect_that_refuses_by_false_lets_nobody_in() -> None:
+async def test_a_connect_that_returns_false_refuses_with_a_500() -> None:
     closed = type("Closed", (AsyncAPIConsumer,), {"connect": says_false})
     with pytest.raises(HandshakeRefused) as refused:
         async with connect(WSAction([path("ws/", closed.as_asgi())]), "/ws/"):  # type: ignore[attr-defined]
@@ -568,7 +568,7 @@ async def test_a_connect_that_refuses_by_false_lets_nobody_in() -> None:
 
 
 class Guard:
-    """A mixin of the application's."""
+    """A mixin of the application."""
 
     permission_classes = (IsAuthenticated,)
 
@@ -577,13 +577,13 @@ class Guard:
 
 
 @pytest.mark.parametrize("base", [AsyncAPIActionHandler, AsyncAPIConsumer, ModelAPIActionHandler])
-def test_a_guard_behind_the_class_that_hides_it_is_refused(base: Any) -> None:
+def test_a_guard_hidden_by_the_order_of_bases_is_refused(base: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"Guard\.permission_classes has no effect .* put Guard first"):
         type("Hiding", (base, Guard), {})
     made: Any = type("Guarded", (Guard, base), {})
     assert made.permission_classes == Guard.permission_classes
     own: Any = type("Own", (base, Guard), {name: vars(Guard)[name] for name in vars(Guard) if name[0] != "_"})
-    assert own.permission_classes == Guard.permission_classes  # a class that has its own says what is meant
+    assert own.permission_classes == Guard.permission_classes  # a value of its own is no mistake
 
     class Mine(AsyncAPIActionHandler):
         permission_classes = (AllowAny,)
@@ -605,7 +605,7 @@ def test_a_guard_behind_the_class_that_hides_it_is_refused(base: Any) -> None:
         (IsOwner, "lookup_field", "owner_id"),
     ],
 )
-def test_whatever_hook_is_behind_the_class_that_hides_it_is_refused(base: Any, hook: str, value: Any) -> None:
+def test_any_hook_hidden_by_the_order_of_bases_is_refused(base: Any, hook: str, value: Any) -> None:
     bases = (base,) if base is not SubscribeMixin else (base, AsyncAPIActionHandler)
     guard = type("Guard", (), {hook: value})
     with pytest.raises(ImproperlyConfigured, match=rf"Guard\.{hook} has no effect .* put Guard first"):
@@ -613,7 +613,7 @@ def test_whatever_hook_is_behind_the_class_that_hides_it_is_refused(base: Any, h
     type("Guarded", (guard, *bases), {})
 
 
-def test_a_protocol_behind_a_class_hides_nothing() -> None:
+def test_a_protocol_after_a_base_is_accepted() -> None:
     class HasUser(Protocol):
         @property
         def user(self) -> Any: ...
@@ -621,7 +621,7 @@ def test_a_protocol_behind_a_class_hides_nothing() -> None:
     type("Typed", (AsyncAPIActionHandler, HasUser), {})
 
 
-def test_a_permission_behind_the_one_that_hides_it_is_refused() -> None:
+def test_a_permission_hidden_by_the_order_of_bases_is_refused() -> None:
     class Team:
         def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
             return False
@@ -630,16 +630,18 @@ def test_a_permission_behind_the_one_that_hides_it_is_refused() -> None:
         type("Member", (IsAuthenticated, Team), {})
 
 
-@pytest.mark.parametrize("said", [(IsAuthenticated,), [IsAuthenticated], "(IsAuthenticated,)", "[IsAuthenticated]"])
-def test_a_value_in_the_place_of_a_type_is_refused(said: Any) -> None:
+@pytest.mark.parametrize(
+    "annotation", [(IsAuthenticated,), [IsAuthenticated], "(IsAuthenticated,)", "[IsAuthenticated]"]
+)
+def test_a_value_written_as_an_annotation_is_refused(annotation: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"permission_classes is annotated and has no value"):
-        type("Annotated", (AsyncAPIActionHandler,), {"__annotations__": {"permission_classes": said}})
-    types = {"permission_classes": "ClassVar[Any]", "queryset": "MemoryQuerySet[Any]", "mine": said}
+        type("Annotated", (AsyncAPIActionHandler,), {"__annotations__": {"permission_classes": annotation}})
+    types = {"permission_classes": "ClassVar[Any]", "queryset": "MemoryQuerySet[Any]", "mine": annotation}
     type("Annotated", (ModelAPIActionHandler,), {"__annotations__": types})
 
 
 @pytest.mark.parametrize("hook", ["check_subscription", "check_throttles"])
-async def test_false_from_a_method_that_refuses_by_raising_lets_nobody_in(hook: str) -> None:
+async def test_false_from_a_check_hook_is_a_500(hook: str) -> None:
     async def refuse(self: Any) -> bool:
         return False
 
@@ -648,16 +650,16 @@ async def test_false_from_a_method_that_refuses_by_raising_lets_nobody_in(hook: 
 
 
 @pytest.mark.parametrize(
-    ("told", "meant"),
+    ("name", "meant"),
     [
         ("udpate", "update"),
         ("partial-update", "partial_update"),
         ("delete", "destroy"),
-        ("archive_all", "archive"),  # what its method is called
-        ("store", "archive"),  # what its route calls it
+        ("archive_all", "archive"),  # the name of its method
+        ("store", "archive"),  # its name at this mount
     ],
 )
-def test_an_action_to_check_that_a_handler_calls_otherwise_is_refused(told: str, meant: str) -> None:
+def test_an_unknown_name_in_check_actions_is_refused(name: str, meant: str) -> None:
     class Archive(Rows):
         @async_action(name="archive")
         async def archive_all(self) -> None: ...
@@ -669,9 +671,9 @@ def test_an_action_to_check_that_a_handler_calls_otherwise_is_refused(told: str,
         )
         return type("Root", (AsyncAPIConsumer,), {"routepatterns": [path("cards/", view)]}).as_asgi().table  # type: ignore[attr-defined]
 
-    with pytest.raises(ImproperlyConfigured, match=f"Guard.check_actions: '{told}' is no action.* mean '{meant}'"):
-        mounted("update", told)
-    assert mounted("update", "archive", "publish")  # the last is another handler's that shares the permission
+    with pytest.raises(ImproperlyConfigured, match=f"Guard.check_actions: '{name}' is no action.* mean '{meant}'"):
+        mounted("update", name)
+    assert mounted("update", "archive", "publish")  # "publish" may be an action of another handler
 
 
 async def refuse(self: Any, *args: Any) -> None:
@@ -699,7 +701,7 @@ DECORATORS: dict[str, Any] = {
 
 @pytest.mark.parametrize("by", DECORATORS)
 @pytest.mark.parametrize("inherited", [False, True])
-async def test_what_a_decorator_of_the_class_sets_counts(by: str, inherited: bool) -> None:
+async def test_policies_set_by_a_class_decorator_apply(by: str, inherited: bool) -> None:
     class Base(Rows):
         def __init_subclass__(cls, **kwargs: Any) -> None:
             super().__init_subclass__(**kwargs)
@@ -724,19 +726,19 @@ def sets_it_on_another(self: Any, other: Any) -> None:
 
 @pytest.mark.parametrize("base", [AsyncAPIActionHandler, AsyncAPIConsumer])
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "message"),
     [
         ("__init__", sets_it_on_itself, r"__init__ sets self\.permission_classes.*get_permissions"),
         ("connect", sets_it_on_itself, r"connect sets self\.permission_classes"),
         ("Meta", type("Meta", (), {"permission_classes": (DenyAll,)}), r"Meta says permission_classes"),
     ],
 )
-def test_a_policy_that_is_said_where_nothing_reads_it_is_refused(base: Any, name: str, value: Any, told: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match=told):
+def test_a_policy_set_where_nothing_reads_it_is_refused(base: Any, name: str, value: Any, message: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=message):
         type("Said", (base,), {name: value}).as_aaah()  # type: ignore[attr-defined]
 
 
-def test_one_that_is_said_in_a_get_object_of_ones_own_is_refused() -> None:
+def test_a_policy_set_in_get_object_is_refused() -> None:
     async def get_object(self: Any) -> None:
         self.permission_classes = (DenyAll,)
 
@@ -744,7 +746,7 @@ def test_one_that_is_said_in_a_get_object_of_ones_own_is_refused() -> None:
         type("Said", (Rows,), {"get_object": get_object}).as_aaah()  # type: ignore[attr-defined]
 
 
-def test_what_a_method_may_set_is_left_alone() -> None:
+def test_harmless_assignments_of_policies_are_accepted() -> None:
     own = {"get_permissions": lambda self: self.permission_classes, "__init__": sets_it_on_itself}
     assert type("Deciding", (AsyncAPIActionHandler,), own).as_aaah()  # type: ignore[attr-defined]
     other = {"show": sets_it_on_another, "Meta": type("Meta", (), {"verbose_name": "row"})}
@@ -764,6 +766,6 @@ def test_a_policy_among_the_captures_of_a_pattern_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("hook", ["get_queryset", "get_object", "serialize", "get_event_routes", "paginator"])
-def test_a_hook_is_taken_over_by_a_class_and_not_where_it_is_mounted(hook: str) -> None:
+def test_a_hook_cannot_be_an_initkwarg(hook: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=f"attributes of the class, no actions or hooks.*'{hook}'"):
         Rows.as_aaah(**{hook: lambda *args: None})

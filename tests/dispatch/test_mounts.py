@@ -1,4 +1,4 @@
-"""`wsaction._handlers.mounts`: handlers at their places, nested to any depth, and who is asked there."""
+"""`wsaction._handlers.mounts`: nested handlers, and the permissions that apply to them."""
 
 import asyncio
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ from wsaction.permissions import AllowAny, BasePermission, DenyAll
 from wsaction.routing import include, path, re_path
 
 
-class Told(AsyncAPIActionHandler):
-    """Tells where it is."""
+class Where(AsyncAPIActionHandler):
+    """Replies with the name and captures of the handler that was reached."""
 
     name = ""
 
@@ -31,20 +31,20 @@ class Told(AsyncAPIActionHandler):
 
 
 def consumer_of(*patterns: Any, **attributes: Any) -> Any:
-    kind: Any = type("Consumer", (Told, AsyncAPIConsumer), {"routepatterns": patterns, **attributes})
+    kind: Any = type("Consumer", (Where, AsyncAPIConsumer), {"routepatterns": patterns, **attributes})
     return kind.as_asgi()
 
 
-def told(name: str) -> Any:
-    return Told.as_aaah(name=name)
+def named_view(name: str) -> Any:
+    return Where.as_aaah(name=name)
 
 
 def nesting(name: str, *patterns: Any, **attributes: Any) -> Any:
-    kind: Any = type(name, (Told,), {"routepatterns": patterns, **attributes})
+    kind: Any = type(name, (Where,), {"routepatterns": patterns, **attributes})
     return kind.as_aaah()
 
 
-async def wheres(view: Any, *routes: str) -> list[Any]:
+async def ask_where(view: Any, *routes: str) -> list[Any]:
     async with talking(view) as ws:
         replies = [await ws.call("where", route) for route in routes]
     return [reply["data"] if reply["status"] == 200 else reply["status"] for reply in replies]
@@ -79,7 +79,7 @@ Below.routepatterns = [path("x/", include([path("again", Below.as_aaah())]))]
         (lambda: "a", r"is what path\(\) or re_path\(\) returns, got 'a'"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_mounted_is_refused_by_its_place(pattern: Any, message: str) -> None:
+def test_an_unmountable_pattern_is_refused_with_its_place(pattern: Any, message: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=message):
         consumer_of(pattern())
 
@@ -90,24 +90,26 @@ def test_a_handler_that_is_not_a_view_is_refused_by_path(view: Any) -> None:
         path("a", view)
 
 
-def test_a_handler_without_patterns_may_be_below_itself_and_one_with_them_beside() -> None:
+def test_a_nested_view_may_be_mounted_more_than_once() -> None:
     leaf = Handler.as_aaah()
     nest = nesting("Nest", path("b", leaf))
     consumer_of(path("a", nest), path("c", nest), path("d", nesting("Other", path("e", nest), path("f", leaf))))
 
 
 # ------------------------------------------------------------------------------------------------- nesting
-async def test_the_endpoint_then_what_is_below_it() -> None:
+async def test_an_endpoint_is_matched_before_its_nested_patterns() -> None:
     board = nesting(
         "Board",
-        path("", told("never: the endpoint is first")),
-        path("cards/", told("cards")),
-        path("cards/<int:card>/", nesting("Card", path("tags/<slug:tag>", told("tag")))),
-        re_path(r"^(\d)!$", told("regex")),
+        path("", named_view("never: the endpoint is first")),
+        path("cards/", named_view("cards")),
+        path("cards/<int:card>/", nesting("Card", path("tags/<slug:tag>", named_view("tag")))),
+        re_path(r"^(\d)!$", named_view("regex")),
     )
-    view = consumer_of(path("boards/<int:board>/", board, {"extra": 1}), path("boards/7/cards/", told("too late")))
+    view = consumer_of(
+        path("boards/<int:board>/", board, {"extra": 1}), path("boards/7/cards/", named_view("too late"))
+    )
     seven = {"board": 7, "extra": 1}
-    assert await wheres(
+    assert await ask_where(
         view, "boards/07/", "boards/7/cards/", "boards/7/cards/8/", "boards/7/cards/8/tags/t", "boards/7/x/", "b/", ""
     ) == [
         ["Board", seven, []],
@@ -120,10 +122,10 @@ async def test_the_endpoint_then_what_is_below_it() -> None:
     ]  # fmt: skip
 
 
-async def test_a_regex_that_ends_with_a_dollar_nests_without_it() -> None:
-    board = nesting("Board", path("cards/", told("cards")), re_path(r"^x/(?P<n>\d)$", told("x")))
+async def test_a_regex_ending_with_a_dollar_nests_without_it() -> None:
+    board = nesting("Board", path("cards/", named_view("cards")), re_path(r"^x/(?P<n>\d)$", named_view("x")))
     view = consumer_of(re_path(r"^boards/(?P<pk>\w+)/$", board), re_path(r"^plain/\Z", board))
-    assert await wheres(view, "boards/a/", "boards/a/cards/", "boards/a/x/5", "boards/a/y", "plain/cards/") == [
+    assert await ask_where(view, "boards/a/", "boards/a/cards/", "boards/a/x/5", "boards/a/y", "plain/cards/") == [
         ["Board", {"pk": "a"}, []],
         ["cards", {"pk": "a"}, []],
         ["x", {"pk": "a", "n": "5"}, []],
@@ -132,13 +134,13 @@ async def test_a_regex_that_ends_with_a_dollar_nests_without_it() -> None:
     ]
 
 
-async def test_includes_nest_patterns_and_are_no_handlers() -> None:
-    inner = include(([path("<int:n>/", told("n")), path("", told("index"))], "app"), namespace="ns")
+async def test_includes_nest_patterns_but_are_not_handlers() -> None:
+    inner = include(([path("<int:n>/", named_view("n")), path("", named_view("index"))], "app"), namespace="ns")
     view = consumer_of(
         path("i/<slug:s>/", inner, {"d": 1}),
-        re_path(r"^r/", include([path("deep/", include([path("end", told("end"))]))])),
+        re_path(r"^r/", include([path("deep/", include([path("end", named_view("end"))]))])),
     )
-    assert await wheres(view, "i/a/", "i/a/5/", "r/deep/end", "r/", "i/a/5/6") == [
+    assert await ask_where(view, "i/a/", "i/a/5/", "r/deep/end", "r/", "i/a/5/6") == [
         ["index", {"s": "a", "d": 1}, []],
         ["n", {"s": "a", "d": 1, "n": 5}, []],
         ["end", {}, []],
@@ -147,14 +149,16 @@ async def test_includes_nest_patterns_and_are_no_handlers() -> None:
     ]
 
 
-async def test_djangos_own_patterns_are_welcome() -> None:
+async def test_patterns_of_django_are_accepted() -> None:
     view = consumer_of(
-        django_path("d/<int:pk>/", told("django")),
-        django_re_path(r"^r/(?P<pk>\d+)/$", nesting("Nest", django_path("below/", told("below")))),
-        django_path("i/", django_include([django_path("<slug:s>", told("included")), path("ours", told("ours"))])),
-        path("o/", include([django_path("theirs", told("theirs"))])),
+        django_path("d/<int:pk>/", named_view("django")),
+        django_re_path(r"^r/(?P<pk>\d+)/$", nesting("Nest", django_path("below/", named_view("below")))),
+        django_path(
+            "i/", django_include([django_path("<slug:s>", named_view("included")), path("ours", named_view("ours"))])
+        ),
+        path("o/", include([django_path("theirs", named_view("theirs"))])),
     )
-    assert await wheres(view, "d/7/", "r/7/", "r/7/below/", "i/a", "o/theirs", "d/x/") == [
+    assert await ask_where(view, "d/7/", "r/7/", "r/7/below/", "i/a", "o/theirs", "d/x/") == [
         ["django", {"pk": 7}, []],
         ["Nest", {"pk": "7"}, []],
         ["below", {"pk": "7"}, []],
@@ -164,17 +168,17 @@ async def test_djangos_own_patterns_are_welcome() -> None:
     ]
 
 
-async def test_one_view_may_be_in_many_places() -> None:
-    view = told("shared")
+async def test_one_view_may_be_mounted_in_many_places() -> None:
+    view = named_view("shared")
     assert (
-        await wheres(consumer_of(path("a", view), path("b", include([path("", view)]))), "a", "b")
+        await ask_where(consumer_of(path("a", view), path("b", include([path("", view)]))), "a", "b")
         == [["shared", {}, []]] * 2
     )
 
 
-# ------------------------------------------------------------------------------------------------- who is asked
+# ------------------------------------------------------------------------------------------------- permissions
 class Asked(BasePermission):
-    """Says who asked it, and yes unless the frame's ``no`` names it."""
+    """Logs the handler that asked it; refuses if the frame's ``no`` is its name."""
 
     log: list[Any] = []
 
@@ -194,7 +198,7 @@ def log() -> Iterator[list[Any]]:
 
 
 def tree() -> Any:
-    class Leaf(Told):
+    class Leaf(Where):
         permission_classes = (Asked("leaf"),)
 
         @async_action
@@ -210,7 +214,7 @@ def tree() -> Any:
     return consumer_of(path("<int:o>/", include([path("x/", outer)])), permission_classes=(Asked("root"),))
 
 
-async def test_permissions_are_asked_outermost_first_each_of_its_own_handler(log: list[Any]) -> None:
+async def test_permissions_are_asked_from_the_outermost_handler(log: list[Any]) -> None:
     view = tree()
     assert (await ask(view, "where", "1/x/2/leaf/"))["status"] == 200
     kwargs = {"o": 1, "m": 2}
@@ -230,33 +234,33 @@ async def test_permissions_are_asked_outermost_first_each_of_its_own_handler(log
 
 @pytest.mark.parametrize("no", ["root", "outer", "middle", "leaf"])
 @pytest.mark.parametrize("action", ["where", "typed", "lost"])
-async def test_a_refusal_is_told_before_existence_and_validation(log: list[Any], action: str, no: str) -> None:
+async def test_a_refusal_comes_before_existence_and_validation(log: list[Any], action: str, no: str) -> None:
     reply = await ask(tree(), action, "1/x/2/leaf/", no=no, n="no number")
     assert (reply["status"], reply["errors"][0]["type"]) == (403, "permission_denied")
     assert [name for name, *_ in log] == ["root", "outer", "middle", "leaf"][: len(log)]
     assert log[-1][0] == no
 
 
-async def test_a_name_of_the_protocols_that_it_does_not_have_asks_nobody(log: list[Any]) -> None:
+async def test_an_unknown_protocol_action_asks_no_permission(log: list[Any]) -> None:
     reply = await ask(tree(), "$x", "1/x/2/leaf/", no="root")
     assert (reply["status"], reply["errors"][0]["type"]) == (405, "action_not_allowed")
     assert log == []
 
 
-async def test_allowed_existence_and_then_validation_are_told(log: list[Any]) -> None:
+async def test_existence_and_validation_follow_the_permissions(log: list[Any]) -> None:
     view = tree()
     assert (await ask(view, "lost", "1/x/2/leaf/"))["errors"][0]["type"] == "action_not_allowed"
     assert (await ask(view, "typed", "1/x/2/leaf/", n="x"))["errors"][0]["type"] == "int_parsing"
 
 
-async def test_an_actions_own_permissions_replace_its_handlers_and_not_those_above(log: list[Any]) -> None:
+async def test_action_permissions_replace_only_those_of_its_handler(log: list[Any]) -> None:
     view = tree()
     assert (await ask(view, "own", "1/x/2/leaf/"))["status"] == 200
     assert [name for name, *_ in log] == ["root", "outer", "middle", "own"]
     assert (await ask(view, "own", "1/x/2/leaf/", no="own"))["status"] == 403
 
 
-async def test_a_route_that_nothing_matches_is_told_once_the_root_allows_it(log: list[Any]) -> None:
+async def test_an_unmatched_route_asks_the_root_permissions_first(log: list[Any]) -> None:
     view = tree()
     assert (await ask(view, "where", "lost/", no="root"))["status"] == 403
     assert (await ask(view, "where", "lost/"))["errors"][0]["type"] == "route_not_found"
@@ -268,8 +272,8 @@ class NoObject(BasePermission):
         return False
 
 
-async def test_a_handler_above_decides_for_itself_whatever_the_one_below_says() -> None:
-    class Leaf(Told):
+async def test_permissions_above_apply_whatever_nested_ones_allow() -> None:
+    class Leaf(Where):
         @async_action(permission_classes=(AllowAny,))
         async def open(self) -> None: ...
 
@@ -292,21 +296,21 @@ async def test_a_handler_above_decides_for_itself_whatever_the_one_below_says() 
 
 
 # ------------------------------------------------------------------------------------------------- prefixes
-async def test_routing_that_is_not_strict_matches_prefixes_and_falls_back_to_the_root() -> None:
+async def test_without_strict_routing_prefixes_match_then_the_root() -> None:
     view = consumer_of(
-        path("boards/<int:pk>/", nesting("Board", path("cards/", told("cards")))),
-        re_path(r"^regex/$", told("regex")),
-        path("inc/", include([path("in/", told("in"))])),
-        path("b", told("b")),
+        path("boards/<int:pk>/", nesting("Board", path("cards/", named_view("cards")))),
+        re_path(r"^regex/$", named_view("regex")),
+        path("inc/", include([path("in/", named_view("in"))])),
+        path("b", named_view("b")),
         strict_routing=False,
     )
-    assert await wheres(
+    assert await ask_where(
         view, "boards/7/", "boards/07/anything?q", "boards/7/cards/", "boards/7/cards/x", "regex/", "regex/x",
         "inc/in/", "inc/in/x", "bx", "nothing/at/all", "",
     ) == [
         ["Board", {"pk": 7}, []],
         ["Board", {"pk": 7}, []],
-        ["cards", {"pk": 7}, []],  # all of a route goes before the beginning of one
+        ["cards", {"pk": 7}, []],  # a full match wins over a prefix
         ["Board", {"pk": 7}, []],
         ["regex", {}, []],
         ["Consumer", {}, []],
@@ -328,14 +332,16 @@ OF_THE_ROOT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", OF_THE_ROOT)
-def test_what_counts_on_the_root_alone_is_refused_below_it(name: str) -> None:
-    below = nesting("Inner", path("b/", told("b")), **{name: OF_THE_ROOT[name]})
+def test_root_only_attributes_are_refused_below_the_root(name: str) -> None:
+    below = nesting("Inner", path("b/", named_view("b")), **{name: OF_THE_ROOT[name]})
     with pytest.raises(ImproperlyConfigured, match=f"Inner.{name} would count for nothing.*move it there"):
         consumer_of(path("a/", below))
     below.table  # noqa: B018  # which may be a root itself
 
 
-def test_prefixes_are_of_the_roots_own_paths() -> None:
+def test_prefixes_come_from_paths_of_the_root_only() -> None:
     root = consumer_of().table.root
-    patterns = tuple(mount([path("a", told("a")), re_path("b", told("b")), path("c", include([]))], (root,)))
+    patterns = tuple(
+        mount([path("a", named_view("a")), re_path("b", named_view("b")), path("c", include([]))], (root,))
+    )
     assert [str(prefix.pattern) for prefix in as_prefixes(patterns)] == ["a"]

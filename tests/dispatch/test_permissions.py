@@ -1,4 +1,4 @@
-"""`wsaction.permissions` (and the algebra under it): tables, and the algebra against Python's own logic."""
+"""`wsaction.permissions`: built-in permissions, and expressions compared with Python's own logic."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class IsAdmin(BasePermission):
 
 
 class Suspending:
-    """An awaitable that does suspend once, so that whoever awaits it is resumed."""
+    """An awaitable that suspends once, so that its caller must be resumed."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
@@ -63,7 +63,7 @@ class Suspending:
 
 
 def settled(verdict: Any) -> Refusal | None:
-    """The verdict of an awaitable, driven by hand (no loop: the Hypothesis tests ask thousands)."""
+    """The verdict of an awaitable, driven without an event loop, as the Hypothesis tests ask thousands."""
     if verdict is None or isinstance(verdict, Refusal):
         return verdict
     steps = verdict.__await__()
@@ -79,18 +79,18 @@ def compiled(*classes: Any) -> Permissions:
 
 
 def stages(permissions: Permissions, scope: Any, obj: Any = None, action: str = "retrieve") -> tuple[bool, bool, bool]:
-    """Who gets through: the connection, the action, and (having been allowed that) the object."""
+    """Whether the connection, the action, and (if the action is allowed) the object are allowed."""
     connect = settled(permissions.connect_refusal(scope, None)) is None
     act = settled(permissions.action_refusal(scope, None, action)) is None
     return connect, act, act and settled(permissions.object_refusal(scope, None, action, obj)) is None
 
 
-# -- the algebra ------------------------------------------------------------------------------------------------------
+# -- expressions compared with logic ----------------------------------------------------------------------------------
 
 
 @dataclass
 class Leaf:
-    """One permission of a random expression: what it answers to the questions it has a say in, and its form."""
+    """One permission of a random expression: its answers by method, and its form (class, instance or callable)."""
 
     answers: dict[str, bool]
     form: str
@@ -109,7 +109,7 @@ class Leaf:
 
         def sync(*args: Any) -> Any:
             self.log.append(self)
-            return "yes" if answer else None  # answers count by truthiness
+            return "yes" if answer else None  # any true or false value is an answer
 
         async def coroutine(*args: Any) -> Any:
             self.log.append(self)
@@ -118,14 +118,14 @@ class Leaf:
         return coroutine if name in self.is_async else sync
 
     def value(self, *names: str) -> bool | None:
-        """Kleene: None where it has no say."""
-        said = [self.answers[name] for name in names if name in self.answers]
-        return all(said) if said else None
+        """The answer in Kleene's logic: None if it has none of the methods."""
+        values = [self.answers[name] for name in names if name in self.answers]
+        return all(values) if values else None
 
 
 def leaves(every_question: bool = False) -> st.SearchStrategy[Leaf]:
     booleans = dict.fromkeys(QUESTIONS, st.booleans())
-    some = st.fixed_dictionaries({}, optional=booleans).filter(bool)  # one that answers none is refused
+    some = st.fixed_dictionaries({}, optional=booleans).filter(bool)  # a permission without methods is refused
     classes = st.fixed_dictionaries(booleans) if every_question else some
     asynchronous = st.frozensets(st.sampled_from(QUESTIONS))
     kinds = st.builds(Leaf, classes, st.sampled_from(["class", "instance"]), asynchronous)
@@ -145,7 +145,7 @@ def expressions(leaf: st.SearchStrategy[Leaf]) -> st.SearchStrategy[Any]:
 
 
 def built(tree: Any) -> Any:
-    """The expression; a callable has no operators of its own, so that of two callables one is first made a class."""
+    """The expression. Callables have no operators, so if no operand has one, the first is wrapped."""
     if isinstance(tree, Leaf):
         return tree.build()
     operator, *parts = tree
@@ -165,7 +165,7 @@ def leaves_of(tree: Any) -> Iterator[Leaf]:
 
 
 def kleene(tree: Any, *names: str) -> bool | None:
-    """The textbook's tables: not None is None; False wins an "and", True an "or", else None does."""
+    """Kleene's tables: not None is None; False decides an "and", True an "or", and otherwise None does."""
     if isinstance(tree, Leaf):
         return tree.value(*names)
     values = [kleene(part, *names) for part in tree[1:]]
@@ -176,16 +176,18 @@ def kleene(tree: Any, *names: str) -> bool | None:
 
 
 def python(tree: Any, *names: str) -> bool:
-    """Python's own logic, written out and evaluated."""
+    """The tree as a Python expression, evaluated."""
     known = list(leaves_of(tree))
-    words = {"&": "and", "|": "or"}
+    keywords_of = {"&": "and", "|": "or"}
 
     def source(part: Any) -> str:
         if isinstance(part, Leaf):
             return f"leaf({next(i for i, one in enumerate(known) if one is part)})"
         operator, *parts = part
         return (
-            f"(not {source(parts[0])})" if operator == "~" else f"({f' {words[operator]} '.join(map(source, parts))})"
+            f"(not {source(parts[0])})"
+            if operator == "~"
+            else f"({f' {keywords_of[operator]} '.join(map(source, parts))})"
         )
 
     return bool(eval(source(tree), {"leaf": lambda index: all(known[index].answers[name] for name in names)}))
@@ -193,7 +195,7 @@ def python(tree: Any, *names: str) -> bool:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(expressions(leaves(every_question=True)), min_size=1, max_size=3))
-def test_where_all_have_a_say_each_question_is_pythons_own_logic(trees: list[Any]) -> None:
+def test_full_permissions_combine_as_in_python_logic(trees: list[Any]) -> None:
     permissions = compiled(*map(built, trees))
     connect, act, touch = stages(permissions, {})
     assert connect is all(python(tree, "can_connect") for tree in trees)
@@ -203,7 +205,7 @@ def test_where_all_have_a_say_each_question_is_pythons_own_logic(trees: list[Any
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(expressions(leaves()), min_size=1, max_size=3))
-def test_who_has_no_say_refuses_nobody(trees: list[Any]) -> None:
+def test_partial_permissions_combine_as_in_kleene_logic(trees: list[Any]) -> None:
     connect, act, touch = stages(compiled(*map(built, trees)), {})
     assert connect is all(kleene(tree, "can_connect") is not False for tree in trees)
     assert act is all(kleene(tree, "has_permission") is not False for tree in trees)
@@ -224,7 +226,7 @@ def test_de_morgan_and_double_negation(one: Any, other: Any) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(expressions(leaves(every_question=True)))
-def test_asked_from_left_to_right_and_never_what_is_decided(tree: Any) -> None:
+def test_permissions_are_asked_left_to_right_and_short_circuit(tree: Any) -> None:
     asked: list[int] = []
     expected: list[int] = []
     known = list(leaves_of(tree))
@@ -281,7 +283,7 @@ def test_worked_examples(expression: Any, connecting: str, acting: str, touching
     assert through == [connecting, acting, touching]
 
 
-def test_or_is_not_satisfied_by_halves() -> None:
+def test_or_needs_one_side_to_allow_both_action_and_object() -> None:
     class Half(BasePermission):
         def __init__(self, act: bool, touch: bool) -> None:
             self.act, self.touch = act, touch
@@ -304,10 +306,10 @@ def test_long_chains_and_many_negations() -> None:
     assert stages(compiled(functools.reduce(lambda a, b: a | b, [IsAdmin] * 2_000)), {"user": STRANGER})[1] is False
 
 
-# -- compiled: what is asked, and what it costs -----------------------------------------------------------------------
+# -- compiled permissions ---------------------------------------------------------------------------------------------
 
 
-def test_what_no_one_has_a_say_in_is_never_asked() -> None:
+def test_questions_without_methods_are_never_asked() -> None:
     permissions = compiled(IsAuthenticated, lambda scope, handler, action: True, AllowAny)
     assert permissions.on_connect is None
     assert permissions.on_object is None
@@ -319,7 +321,7 @@ def test_what_no_one_has_a_say_in_is_never_asked() -> None:
     assert compiled(IsAdmin | IsAuthenticated).on_object is None
 
 
-def test_an_object_question_repeats_nothing_that_the_action_settled() -> None:
+def test_an_object_check_does_not_repeat_the_action_check() -> None:
     asked: list[str] = []
 
     class Both(BasePermission):
@@ -337,7 +339,7 @@ def test_an_object_question_repeats_nothing_that_the_action_settled() -> None:
     assert compiled(~Both).on_object is None
 
 
-def test_sync_permissions_make_no_awaitable_and_async_ones_one() -> None:
+def test_only_async_permissions_return_an_awaitable() -> None:
     async def later(scope: Any, handler: Any, action: str) -> bool:
         return bool(scope["user"].is_admin)
 
@@ -352,7 +354,7 @@ def test_sync_permissions_make_no_awaitable_and_async_ones_one() -> None:
     assert settled(permissions.action_refusal({"user": ADMIN}, None, "list")) is None
 
 
-async def test_awaited_in_a_loop() -> None:
+async def test_an_async_verdict_is_awaited_in_a_loop() -> None:
     async def yes(scope: Any, handler: Any, action: str) -> bool:
         return True
 
@@ -427,7 +429,7 @@ def test_operators_of_classes_instances_compositions_and_callables() -> None:
 
 @pytest.mark.parametrize("other", [None, 1, "IsAdmin"])
 @pytest.mark.parametrize("permission", [IsAdmin, IsAdmin(), IsAdmin | IsOwner])
-def test_what_is_no_permission_has_no_operators(permission: Any, other: Any) -> None:
+def test_operators_refuse_other_objects(permission: Any, other: Any) -> None:
     for combine in (
         lambda: permission & other, lambda: permission | other, lambda: other & permission, lambda: other | permission
     ):  # fmt: skip
@@ -442,7 +444,7 @@ def test_python_keywords_cannot_drop_a_permission(permission: Any) -> None:
             combine()
 
 
-def test_permissions_go_with_the_tools_of_python() -> None:
+def test_permissions_work_with_dataclasses_and_help() -> None:
     @dataclass
     class HasRole(BasePermission):
         role: str
@@ -488,7 +490,7 @@ class TooFew(BasePermission):
 
 class Unrelated:
     def __init__(self, *args: Any) -> None:
-        """Called as a plain callable, it would always be true."""
+        """A class that, called as a permission, would always be true."""
 
 
 @pytest.mark.parametrize(
@@ -517,7 +519,7 @@ class Unrelated:
         ((TooFew,), r"TooFew.has_object_permission to be callable with \(scope, handler, action, obj\) alone"),
     ],
 )
-def test_misuse_is_refused_with_what_was_expected_what_came_and_the_cure(classes: Any, message: str) -> None:
+def test_misuse_is_refused_with_expectation_value_and_cure(classes: Any, message: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=rf"^CardHandler\.permission_classes: .*{message}"):
         compile_permissions(classes, owner=OWNER)
 
@@ -526,13 +528,13 @@ def test_misuse_is_refused_with_what_was_expected_what_came_and_the_cure(classes
 
 
 def keywords(parameters: dict[str, Any], captures: dict[str, Any]) -> dict[str, Any]:
-    """What a frame with these keys on a route with these captures offers to permissions."""
+    """The keyword arguments for permissions, from a frame's parameters and its route's captures."""
     frame = new_frame(parameters, "list", "", None)
     frame.call = SimpleNamespace(name="list", args=(), captures=captures, query="")
     return frame.keywords()
 
 
-def test_captures_win_and_reserved_names_never_reach_a_permission() -> None:
+def test_captures_win_and_reserved_names_are_left_out() -> None:
     hostile = {"self": 1, "scope": 2, "handler": 3, "obj": 4, "action": 5, "pk": "evil", "route": "r", "x": None}
     assert keywords(hostile, {"pk": "7"}) == {"pk": "7", "route": "r", "x": None}
     assert keywords({}, {"scope": "captured", "slug": "a"}) == {"slug": "a"}
@@ -540,54 +542,54 @@ def test_captures_win_and_reserved_names_never_reach_a_permission() -> None:
 
 
 def given_to(permission: Any, kwargs: dict[str, Any]) -> Any:
-    """What a permission that stores its keyword arguments in ``got`` was given."""
-    got.clear()
+    """The arguments that a permission stored in ``received``."""
+    received.clear()
     assert settled(compiled(permission).action_refusal({}, "handler", "list", lambda: kwargs)) is None
-    return dict(got)
+    return dict(received)
 
 
-got: dict[str, Any] = {}
+received: dict[str, Any] = {}
 
 
 def everything(scope: Any, handler: Any, action: str, **kwargs: Any) -> bool:
-    got.update(kwargs)
+    received.update(kwargs)
     return True
 
 
 def named(scope: Any, handler: Any, action: str, pk: Any = None, *, board: Any = None) -> bool:
-    got.update(pk=pk, board=board)
+    received.update(pk=pk, board=board)
     return True
 
 
 def odd_names(s: Any, h: Any, a: str, **rest: Any) -> bool:
-    got.update(rest)
+    received.update(rest)
     return isinstance(a, str)
 
 
 def for_role(role: str, scope: Any, handler: Any, action: str, level: int = 0, **kwargs: Any) -> bool:
-    got.update(kwargs, role=role, level=level)
+    received.update(kwargs, role=role, level=level)
     return True
 
 
 def positional(*args: Any) -> bool:
-    got.update(count=len(args))
+    received.update(count=len(args))
     return True
 
 
 def starred(*args: Any, pk: Any = None) -> bool:
-    got.update(pk=pk)
+    received.update(pk=pk)
     return True
 
 
 class Method(BasePermission):
     def has_permission(this, scope: Any, handler: Any, action: str, **kwargs: Any) -> bool:
-        got.update(kwargs)
+        received.update(kwargs)
         return True
 
 
 class Called:
     def __call__(this, scope: Any, handler: Any, action: str, **kwargs: Any) -> bool:
-        got.update(kwargs)
+        received.update(kwargs)
         return True
 
 
@@ -608,11 +610,11 @@ class Called:
         (Method().has_permission, {"this": "evil", "x": 1}, {"x": 1}),
     ],
 )
-def test_a_permission_is_given_what_its_signature_takes(permission: Any, kwargs: Any, expected: Any) -> None:
+def test_a_permission_gets_what_its_signature_takes(permission: Any, kwargs: Any, expected: Any) -> None:
     assert given_to(permission, kwargs) == expected
 
 
-def test_keyword_arguments_are_made_at_most_once_and_only_when_asked_for() -> None:
+def test_keyword_arguments_are_built_lazily_and_once() -> None:
     made: list[int] = []
 
     def kwargs() -> dict[str, Any]:
@@ -627,7 +629,7 @@ def test_keyword_arguments_are_made_at_most_once_and_only_when_asked_for() -> No
     assert made == [1]
 
 
-def test_every_question_takes_keywords_and_an_or_gives_the_action_half_no_object() -> None:
+def test_every_question_receives_keyword_arguments() -> None:
     seen: list[Any] = []
 
     class Curious(BasePermission):
@@ -704,7 +706,7 @@ def test_users_of_starlette() -> None:
     assert stages(by_identity, {"user": authentication.SimpleUser("ada")}, SimpleNamespace(author_id="ada"))[2] is True
 
 
-def test_an_awaitable_is_authenticated_lets_nobody_in() -> None:
+def test_an_awaitable_is_authenticated_raises() -> None:
     class AsyncUser:
         def is_authenticated(self) -> Any:
             return Suspending(False)
@@ -728,7 +730,7 @@ class ForLooking(IsOwner):
 ADA = user(pk=7)
 
 
-def test_who_an_owner_is_by_id_is_what_the_app_says() -> None:
+def test_is_owner_uses_the_user_id_of_the_app() -> None:
     scope = {"user": user(pk=7, email="ada@example.com"), USER_ID_KEY: lambda one: one.email}
     refusal = compiled(ById).object_refusal
     assert refusal(scope, None, "update", SimpleNamespace(owner_id="ada@example.com")) is None
@@ -736,7 +738,7 @@ def test_who_an_owner_is_by_id_is_what_the_app_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("permission", "who", "obj", "action", "expected"),
+    ("permission", "requester", "obj", "action", "expected"),
     [
         (IsOwner, ADA, SimpleNamespace(user=ADA), "retrieve", True),
         (IsOwner, ADA, SimpleNamespace(user=user(pk=8)), "retrieve", False),
@@ -748,7 +750,7 @@ def test_who_an_owner_is_by_id_is_what_the_app_says() -> None:
         (ById, user(id=7), SimpleNamespace(owner_id=8), "retrieve", False),
         (ById, user(pk=None), SimpleNamespace(owner_id=None), "retrieve", False),
         (ById, user(pk=None, identity="ada"), SimpleNamespace(owner_id="ada"), "retrieve", False),  # not saved yet
-        (ById, SimpleNamespace(pk=7), SimpleNamespace(owner_id=7), "retrieve", False),  # does not say that they are
+        (ById, SimpleNamespace(pk=7), SimpleNamespace(owner_id=7), "retrieve", False),  # has no is_authenticated
         (ById, user(is_authenticated=False, pk=7), SimpleNamespace(owner_id=7), "retrieve", False),
         (ForUpdates, ADA, SimpleNamespace(user=None), "retrieve", True),
         (ForUpdates, ADA, SimpleNamespace(user=None), "update", False),
@@ -758,18 +760,18 @@ def test_who_an_owner_is_by_id_is_what_the_app_says() -> None:
         (ForLooking, ADA, SimpleNamespace(user=None), "subscribe", False),
     ],
 )
-def test_owners(permission: Any, who: Any, obj: Any, action: str, expected: bool) -> None:
-    refused = compiled(permission).object_refusal({"user": who}, None, action, obj)
+def test_owners(permission: Any, requester: Any, obj: Any, action: str, expected: bool) -> None:
+    refused = compiled(permission).object_refusal({"user": requester}, None, action, obj)
     assert refused == (None if expected else Refusal(permission.__name__))
 
 
-@pytest.mark.parametrize("who", [ADA, None])
-def test_an_object_without_the_lookup_field_is_a_mistake_of_configuration(who: Any) -> None:
+@pytest.mark.parametrize("requester", [ADA, None])
+def test_an_object_without_the_lookup_field_raises(requester: Any) -> None:
     with pytest.raises(TypeError, match=r"IsOwner: expected the attribute user, got SimpleNamespace.*set lookup_field"):
-        compiled(IsOwner).object_refusal({"user": who}, None, "retrieve", SimpleNamespace(owner=ADA))
+        compiled(IsOwner).object_refusal({"user": requester}, None, "retrieve", SimpleNamespace(owner=ADA))
 
 
-def test_a_user_without_an_id_is_a_mistake_of_configuration() -> None:
+def test_a_user_without_an_id_raises() -> None:
     with pytest.raises(TypeError, match="expected SimpleNamespace to have a pk, id or identity"):
         compiled(ById).object_refusal({"user": user()}, None, "retrieve", SimpleNamespace(owner_id=7))
 
@@ -789,11 +791,11 @@ def test_methods_called_by_hand(permission: BasePermission, expected: bool) -> N
     assert permission.has_object_permission({}, None, "list", None) is expected
 
 
-# ------------------------------------------------------------------------------------------------- forgotten
-def test_a_permission_that_returns_none_says_no_and_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+# ------------------------------------------------------------------------------------------------- missing returns
+def test_none_from_a_permission_refuses_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     class Forgetful(BasePermission):
         def has_permission(self, scope: Any, handler: Any, action: str) -> Any:
-            """As where the ``return`` was forgotten."""
+            """The ``return`` was forgotten."""
 
         async def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> Any:
             """The same, awaited."""
@@ -802,14 +804,14 @@ def test_a_permission_that_returns_none_says_no_and_is_told_of_once(caplog: pyte
     for _ in range(2):
         assert isinstance(settled(asked.action_refusal({}, "handler", "list")), Refusal)
         assert isinstance(settled(asked.object_refusal({}, "handler", "list", "card")), Refusal)
-    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert [text.partition("Forgetful.")[2] for text in told] == [
+    messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.partition("Forgetful.")[2] for text in messages] == [
         "has_permission returned None, which is a no; return True or False",
         "has_object_permission returned None, which is a no; return True or False",
     ]
 
 
 @pytest.mark.parametrize("answer", [True, False, 0, "", 1])
-def test_other_answers_are_not_told_of(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_results_of_a_permission_are_not_logged(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
     settled(compiled(lambda scope, handler, action: answer).action_refusal({}, "handler", "list"))
     assert caplog.records == []

@@ -1,4 +1,4 @@
-"""Streams, ``$cancel`` and ``$ping``: one final reply for each request, under every interleaving."""
+"""Streams, ``$cancel`` and ``$ping``: each request has one final reply, in any interleaving."""
 
 import asyncio
 import contextlib
@@ -23,12 +23,12 @@ WAIT = 5.0
 
 
 class Work(AsyncAPIActionHandler):
-    """One lane: what waits here waits in order."""
+    """Calls of one route run in order."""
 
     @async_action
     async def wait(self) -> str:
-        self.consumer.begun.append(self.request_id)
-        self.consumer.has_begun.set()
+        self.consumer.started.append(self.request_id)
+        self.consumer.has_started.set()
         await self.consumer.gate.wait()
         return "done"
 
@@ -37,8 +37,8 @@ class Streams(AsyncAPIConsumer):
     routepatterns = [path("work/<int:pk>/", Work.as_aaah())]
 
     async def connect(self) -> None:
-        self.gate, self.has_begun, self.closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self.begun: list[Any] = []
+        self.gate, self.has_started, self.closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.started: list[Any] = []
         self.yielded = 0
         self.thread_gate, self.in_thread = threading.Event(), asyncio.Event()
         self.loop = asyncio.get_running_loop()
@@ -70,17 +70,17 @@ class Streams(AsyncAPIConsumer):
     @async_action
     async def patient(self) -> Any:
         yield "first"
-        self.has_begun.set()
+        self.has_started.set()
         await self.gate.wait()
         yield "second"
 
     @async_action
-    async def told(self) -> dict[str, Any]:
-        return {"yielded": self.yielded, "closed": self.closed.is_set(), "begun": self.begun}
+    async def state(self) -> dict[str, Any]:
+        return {"yielded": self.yielded, "closed": self.closed.is_set(), "started": self.started}
 
     @async_action
-    async def until_begun(self) -> None:
-        await self.has_begun.wait()
+    async def until_started(self) -> None:
+        await self.has_started.wait()
 
     @async_action
     async def until_closed(self) -> None:
@@ -99,14 +99,14 @@ class Streams(AsyncAPIConsumer):
     @async_action(ordered=False)
     async def swallowing(self) -> str:
         try:
-            self.has_begun.set()
+            self.has_started.set()
             await self.gate.wait()
         except asyncio.CancelledError:
             return "I go on"
         return "not cancelled"
 
 
-async def test_each_item_is_a_partial_reply_and_then_comes_one_final() -> None:
+async def test_items_are_partial_replies_before_one_final_reply() -> None:
     async with talking(Streams.as_asgi()) as ws:
         stream = ws.stream("count", to=3, request_id="s")
         assert [item async for item in stream] == [{"number": 0}, {"number": 1}, {"number": 2}]
@@ -127,18 +127,18 @@ async def test_an_error_half_way_is_the_final_reply() -> None:
         with pytest.raises(ActionFailed) as failed:
             await anext(stream)
         assert failed.value.reply["errors"] == [{"type": "not_found", "msg": "No more."}]
-        assert (await ws.call("told"))["data"]["closed"] is True
+        assert (await ws.call("state"))["data"]["closed"] is True
 
 
-async def test_a_stream_that_never_waits_leaves_others_their_turn_and_can_be_cancelled() -> None:
+async def test_a_stream_that_never_waits_blocks_no_other_frames() -> None:
     async with talking(Streams.as_asgi()) as ws:
         await ws.send_json({"action": "endless", "request_id": "s"})
-        assert (await ws.call("told"))["data"]["closed"] is False
+        assert (await ws.call("state"))["data"]["closed"] is False
         assert (await ws.call("$cancel", data="s"))["status"] == 200
         while (reply := await ws.receive_json())["status"] == 206:
             assert reply["request_id"] == "s"
         assert (reply["request_id"], reply["status"], reply["errors"][0]["type"]) == ("s", 499, "cancelled")
-        assert (await ws.call("told"))["data"]["closed"] is True
+        assert (await ws.call("state"))["data"]["closed"] is True
 
 
 async def test_a_client_that_does_not_read_pauses_the_generator() -> None:
@@ -146,8 +146,8 @@ async def test_a_client_that_does_not_read_pauses_the_generator() -> None:
         ws.pause_reading()
         for number in range(3):
             await ws.send_json({"action": "endless", "request_id": number})
-        for number in range(10):  # these are answered into the outbox
-            await ws.send_json({"action": "told", "request_id": f"t{number}"})
+        for number in range(10):  # their replies wait in the outbox
+            await ws.send_json({"action": "state", "request_id": f"t{number}"})
         ws.resume_reading()
         seen = set()
         while len(seen) < 10:
@@ -171,7 +171,7 @@ async def test_a_stream_cancelled_while_it_waits_frees_its_turn() -> None:
             reply = await ws.receive_json()
             (partial if reply["status"] == 206 else final).add(reply["request_id"])
             if final == {1, 2, "c", "d"} and reply["status"] != 206:
-                partial.clear()  # what comes from here on shows that the others go on
+                partial.clear()  # later items show that the other streams go on
 
 
 async def test_a_disconnect_runs_the_finally_blocks() -> None:
@@ -188,88 +188,88 @@ async def test_a_disconnect_runs_the_finally_blocks() -> None:
     assert closed == [True]
 
 
-async def test_cancelling_a_call_under_way() -> None:
+async def test_cancelling_running_and_waiting_calls() -> None:
     async with talking(Streams.as_asgi()) as ws:
         await ws.send_json({"action": "wait", "route": "work/1/", "request_id": 1})
         await ws.send_json({"action": "wait", "route": "work/1/", "request_id": 2})
         await ws.send_json({"action": "wait", "route": "work/1/", "request_id": 3})
-        await ws.call("until_begun")
-        assert (await ws.call("$cancel", data=2, request_id="c2"))["status"] == 200  # it waits, and is not run
+        await ws.call("until_started")
+        assert (await ws.call("$cancel", data=2, request_id="c2"))["status"] == 200  # it waits, so it never runs
         assert (await ws.receive_json())["request_id"] == 2
         assert (await ws.call("$cancel", data=1, request_id="c1"))["status"] == 200
         reply = await ws.receive_json()
         assert (reply["request_id"], reply["status"], reply["route"]) == (1, 499, "work/1/")
         assert (await ws.call("$cancel", data=1))["errors"][0]["type"] == "not_found"
-        assert (await ws.call("$cancel", data="3"))["status"] == 404  # 3 is another id
+        assert (await ws.call("$cancel", data="3"))["status"] == 404  # the id is the number 3
         assert (await ws.call("$cancel", data=3))["status"] == 200
         assert (await ws.receive_json())["status"] == 499
-        assert 2 not in (await ws.call("told"))["data"]["begun"]
+        assert 2 not in (await ws.call("state"))["data"]["started"]
         await ws.nothing()
 
 
-async def test_cancelling_what_waits_for_a_place() -> None:
+async def test_cancelling_a_queued_call() -> None:
     async with talking(Streams.as_asgi(), limits=Limits(max_concurrency=1)) as ws:
         for number in (1, 2, 2.5, 3):
             route = f"work/{int(number)}/"
             await ws.send_json({"action": "wait", "route": route, "request_id": str(number)})
-        assert (await ws.call("$cancel", data="2"))["status"] == 200  # the first of its lane: the next takes over
+        assert (await ws.call("$cancel", data="2"))["status"] == 200  # the first of its route: the next one moves up
         assert [(await ws.receive_json())["request_id"]] == ["2"]
         for number in ("1", "2.5", "3"):
             assert (await ws.call("$cancel", data=number))["status"] == 200
             assert ((await ws.receive_json())["request_id"]) == number
-        begun = (await ws.call("told"))["data"]["begun"]
-        assert begun[0] == "1"
-        assert "2" not in begun
+        started = (await ws.call("state"))["data"]["started"]
+        assert started[0] == "1"
+        assert "2" not in started
 
 
-async def test_a_thread_is_answered_and_its_result_dropped() -> None:
+async def test_a_cancelled_thread_is_answered_and_its_result_dropped() -> None:
     async with talking(Streams.as_asgi()) as ws:
         await ws.send_json({"action": "in_a_thread", "request_id": "t"})
         await ws.call("until_in_thread")
         assert (await ws.call("$cancel", data="t"))["status"] == 200
         assert (await ws.receive_json())["status"] == 499
-        assert (await ws.call("told"))["status"] == 200  # its place in the order is free
+        assert (await ws.call("state"))["status"] == 200  # later calls of the route may run
         await ws.nothing()
 
 
-async def test_an_action_that_swallows_its_cancellation_was_cancelled_all_the_same() -> None:
+async def test_an_action_that_swallows_cancellation_gets_a_499() -> None:
     async with talking(Streams.as_asgi()) as ws:
         await ws.send_json({"action": "swallowing", "request_id": "s"})
-        await ws.call("until_begun")
+        await ws.call("until_started")
         assert (await ws.call("$cancel", data="s"))["status"] == 200
         assert (await ws.receive_json())["status"] == 499
         await ws.nothing()
 
 
 @pytest.mark.parametrize("data", [None, True, 1.0, [], {"request_id": 1}])
-async def test_what_is_cancelled_is_a_request_id(data: Any) -> None:
+async def test_cancel_requires_a_request_id(data: Any) -> None:
     async with talking(Streams.as_asgi()) as ws:
         assert (await ws.call("$cancel", data=data))["status"] == 400
         assert (await ws.call("$cancel"))["errors"][0] == {"type": "missing", "msg": "Field required", "loc": ["data"]}
 
 
-async def test_ping_passes_by_everything() -> None:
+async def test_ping_skips_permissions_and_limits() -> None:
     class Closed(Streams):
         permission_classes = (~IsAuthenticated,)
 
     async with talking(Closed.as_asgi(), limits=Limits(max_concurrency=1, max_queued_actions=1)) as ws:
         for number in range(2):
             await ws.send_json({"action": "wait", "route": "work/1/", "request_id": number})
-        assert (await ws.call("told"))["status"] == 503
+        assert (await ws.call("state"))["status"] == 503
         assert untold(await ws.call("$ping")) == {
             "errors": [], "data": None, "action": "$ping", "route": "", "status": 200
         }  # fmt: skip
         assert (await ws.call("$ping", "nowhere/?x=1"))["route"] == "nowhere/?x=1"
-        assert (await ws.call("$pong"))["status"] == 405  # whatever begins with $ waits for nothing
+        assert (await ws.call("$pong"))["status"] == 405  # names that begin with $ do not queue
 
 
-async def test_an_unknown_action_of_the_protocol_is_none_of_the_handlers() -> None:
+async def test_protocol_actions_are_not_actions_of_the_handler() -> None:
     async with talking(Streams.as_asgi()) as ws:
         assert (await ws.call("$pong"))["status"] == 405
         assert (await ws.call("ping"))["status"] == 405
 
 
-async def test_what_passes_by_the_bounds_asks_nothing_of_the_application() -> None:
+async def test_protocol_actions_ask_no_permissions() -> None:
     asked: list[Any] = []
 
     class Slow(Streams):
@@ -278,14 +278,14 @@ async def test_what_passes_by_the_bounds_asks_nothing_of_the_application() -> No
             await self.gate.wait()
 
     async with talking(Slow.as_asgi(), limits=Limits(max_concurrency=1, max_queued_actions=1)) as ws:
-        await ws.send_json({"action": "told", "request_id": "first"})
+        await ws.send_json({"action": "state", "request_id": "first"})
         for number in range(50):
             assert (await ws.call("$pong", request_id=number))["errors"][0]["type"] == "action_not_allowed"
             assert (await ws.call("$cancel", data=number))["errors"][0]["type"] == "not_found"
         assert asked == ["first"]
 
 
-def test_a_stream_has_replies() -> None:
+def test_a_stream_cannot_have_mode_none() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"Silent\.act yields, which has replies; leave out mode='none'"):
 
         class Silent(AsyncAPIActionHandler):
@@ -319,14 +319,17 @@ class Chaos(AsyncAPIConsumer):
 
 
 @pytest.mark.parametrize("block", [0, 1, *(pytest.param(block, marks=pytest.mark.slow) for block in range(2, 8))])
-async def test_random_interleavings_have_one_final_reply_for_each_request(block: int) -> None:
+async def test_random_interleavings_have_one_final_reply_each(block: int) -> None:
     async with contextlib.AsyncExitStack() as stack:
         sessions = [await interleave(stack, random.Random(seed)) for seed in range(block * 25, block * 25 + 25)]
         await asyncio.gather(*(ws.nothing() for ws in sessions))
 
 
 async def interleave(stack: contextlib.AsyncExitStack, rng: random.Random) -> WebSocketSession:
-    """Asks, cancels and hears every final reply. The connection stays open, so that more of them would be seen."""
+    """Sends requests and cancellations at random and waits for all final replies.
+
+    The connection stays open, so that a second final reply would be seen.
+    """
     final: dict[str, list[int]] = {}
     limits = Limits(max_concurrency=rng.choice((1, 2, 16)), max_queued_actions=rng.choice((2, 256)))
     ws = await stack.enter_async_context(talking(Chaos.as_asgi(), limits=limits, capacity=rng.choice((1, 5, 1024))))
@@ -351,19 +354,19 @@ async def interleave(stack: contextlib.AsyncExitStack, rng: random.Random) -> We
     return ws
 
 
-def test_a_stream_is_annotated_as_one_and_nothing_else_is() -> None:
+def test_the_annotation_of_a_stream_must_match_its_body() -> None:
     async def number(self: Any) -> int:  # type: ignore[misc]
         yield 1
 
     async def numbers(self: Any) -> AsyncIterator[int]:
         return [1]  # type: ignore[return-value]
 
-    for function, told in (
+    for function, message in (
         (
             number,
             r"act yields, so that it is a stream; .* is AsyncIterator\[\.\.\.\] with what it yields, not <class 'int'>",
         ),
         (numbers, r"act is annotated as a stream, .*AsyncIterator\[int\], and has no yield"),
     ):
-        with pytest.raises(ImproperlyConfigured, match=told):
+        with pytest.raises(ImproperlyConfigured, match=message):
             type("Numbers", (AsyncAPIActionHandler,), {"act": async_action(function)})

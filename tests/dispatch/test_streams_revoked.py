@@ -1,5 +1,7 @@
-"""A stream ends once its user's right is lost: by `app.revoke_user()`, by `$auth`, or as its handler asks at each
-item."""
+"""A stream ends when its user loses the right to it.
+
+`app.revoke_user()` and `$auth` ask the permissions again; a handler with ``recheck`` asks them at each item.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,7 +30,7 @@ WAIT = 5.0
 
 
 class Rights:
-    """Who may; asking may hang or fail."""
+    """The answer of the permission, which may also hang or raise."""
 
     def __init__(self) -> None:
         self.allowed, self.raises = True, None
@@ -99,22 +101,22 @@ class Root(AsyncAPIConsumer):
     routepatterns = [path("room/", Room.as_aaah()), path("asked/", Rechecking.as_aaah())]
 
 
-def served(**options: Any) -> Any:
+def make_app(**options: Any) -> Any:
     app: Any = WSAction([path("ws/", Root.as_asgi())], authentication_classes=[Tokens], **options)
     app.rights, app.go = Rights(), asyncio.Event()
     return app
 
 
-def opened(app: Any) -> Any:
+def connect_as_ada(app: Any) -> Any:
     return connect(app, "/ws/", user=SimpleNamespace(is_authenticated=True, pk="ada"))
 
 
-async def begin(ws: WebSocketSession, action: str, route: str = "room/") -> None:
+async def start_stream(ws: WebSocketSession, action: str, route: str = "room/") -> None:
     await ws.send_json({"action": action, "route": route, "room": "right", "request_id": 1})
     assert (await ws.receive_json())["status"] == 206
 
 
-async def end(ws: WebSocketSession) -> int:
+async def final_status(ws: WebSocketSession) -> int:
     """The status of the stream's final reply."""
     async with asyncio.timeout(WAIT):
         while (frame := await ws.receive_json()).get("status", 206) == 206 or frame["action"] == "$auth":
@@ -134,32 +136,32 @@ async def sign_in(app: Any, ws: WebSocketSession) -> None:
 @pytest.mark.parametrize("ask", [revoke, sign_in])
 @pytest.mark.parametrize("action", ["tail", "paused"])
 @pytest.mark.parametrize("answer", ["no", "fails", "hangs"])
-async def test_it_ends_with_403(
+async def test_a_revoked_stream_ends_with_403(
     action: str, answer: str, ask: Callable[[Any, WebSocketSession], Awaitable[None]], caplog: Any
 ) -> None:
-    app = served(limits=Limits(action_timeout=0.3))
-    async with app.lifespan(), opened(app) as ws:
-        await begin(ws, action)
+    app = make_app(limits=Limits(action_timeout=0.3))
+    async with app.lifespan(), connect_as_ada(app) as ws:
+        await start_stream(ws, action)
         app.rights.allowed = False
         app.rights.raises = ZeroDivisionError("asking") if answer == "fails" else None
         if answer == "hangs":
             app.rights.gate.clear()
         await ask(app, ws)
-        assert await end(ws) == 403
+        assert await final_status(ws) == 403
         assert app.rights.ended == [action]
     assert ("could not be asked" in caplog.text) is (answer != "no")
 
 
-async def test_nothing_is_sent_while_it_is_asked_and_it_goes_on_where_it_may() -> None:
-    app = served()
-    async with app.lifespan(), opened(app) as ws:
-        await begin(ws, "tail")
+async def test_a_stream_pauses_while_its_right_is_checked() -> None:
+    app = make_app()
+    async with app.lifespan(), connect_as_ada(app) as ws:
+        await start_stream(ws, "tail")
         app.rights.asked.clear()
         app.rights.gate.clear()
         for _ in range(2):
             await app.revoke_user("ada")
         await asyncio.wait_for(app.rights.asked.wait(), WAIT)
-        while True:  # what was on its way
+        while True:  # items that were already on their way
             try:
                 await asyncio.wait_for(ws.receive_json(), 0.05)
             except TimeoutError:
@@ -168,19 +170,19 @@ async def test_nothing_is_sent_while_it_is_asked_and_it_goes_on_where_it_may() -
         assert [(await ws.receive_json())["status"] for _ in range(3)] == [206] * 3
         app.rights.allowed = False
         await app.revoke_user("ada")
-        assert await end(ws) == 403
+        assert await final_status(ws) == 403
 
 
-async def test_one_that_revokes_its_own_user_ends() -> None:
-    app = served()
-    async with app.lifespan(), opened(app) as ws:
-        await begin(ws, "itself")
-        assert await end(ws) == 403
+async def test_a_stream_that_revokes_its_own_user_ends() -> None:
+    app = make_app()
+    async with app.lifespan(), connect_as_ada(app) as ws:
+        await start_stream(ws, "itself")
+        assert await final_status(ws) == 403
 
 
-async def test_one_that_begins_while_the_right_is_lost_is_asked_once_more() -> None:
-    app = served()
-    async with app.lifespan(), opened(app) as ws:
+async def test_a_stream_that_starts_during_a_revocation_is_rechecked() -> None:
+    app = make_app()
+    async with app.lifespan(), connect_as_ada(app) as ws:
         app.rights.gate.clear()
         await ws.send_json({"action": "tail", "route": "room/", "room": "right", "request_id": 1})
         await asyncio.wait_for(app.rights.asked.wait(), WAIT)
@@ -195,19 +197,19 @@ async def _no() -> bool:
     return False
 
 
-async def test_a_handler_that_rechecks_asks_at_each_item() -> None:
-    app = served()
-    async with app.lifespan(), opened(app) as ws:
-        await begin(ws, "tail", "asked/")
+async def test_recheck_asks_at_each_item() -> None:
+    app = make_app()
+    async with app.lifespan(), connect_as_ada(app) as ws:
+        await start_stream(ws, "tail", "asked/")
         app.rights.allowed = False
-        assert await end(ws) == 403
+        assert await final_status(ws) == 403
         assert app.rights.ended == ["tail"]
 
 
-async def test_a_call_under_way_goes_on_and_one_that_waits_is_refused() -> None:
-    app = served()
-    async with app.lifespan(), opened(app) as ws:
-        for number in (1, 2):  # in order: they have one route
+async def test_a_running_call_goes_on_and_a_waiting_one_is_refused() -> None:
+    app = make_app()
+    async with app.lifespan(), connect_as_ada(app) as ws:
+        for number in (1, 2):  # one route, so they run in order
             await ws.send_json({"action": "call", "route": "room/", "request_id": number})
         await ws.call("$ping")
         app.rights.allowed = False
@@ -216,10 +218,10 @@ async def test_a_call_under_way_goes_on_and_one_that_waits_is_refused() -> None:
         assert [(await ws.receive_json())["status"] for _ in range(2)] == [200, 403]
 
 
-async def test_a_stream_of_a_user_who_is_disconnected_ends_with_the_connection() -> None:
-    app = served()
-    async with app.lifespan(), opened(app) as ws:
-        await begin(ws, "paused")
+async def test_disconnect_user_ends_the_streams_of_the_user() -> None:
+    app = make_app()
+    async with app.lifespan(), connect_as_ada(app) as ws:
+        await start_stream(ws, "paused")
         await app.disconnect_user("ada", "bye")
         assert await ws.wait_closed() == (4403, "bye")
         assert app.rights.ended == ["paused"]
@@ -248,7 +250,7 @@ class Cards(generics.GenericAsyncAPIActionHandler):
 
 
 class OwnCards(Cards):
-    """Whose object is found in a way of its own, under a capture of its own."""
+    """`get_object` is overridden and uses another capture."""
 
     async def get_object(self) -> Card:
         card: Card = await self.get_queryset().get(id=self.kwargs["number"])
@@ -257,7 +259,7 @@ class OwnCards(Cards):
 
 
 class ToldCards(Cards):
-    """Whose object is asked for with arguments, as rest_framework_channels does."""
+    """`get_object` takes an argument, as in rest_framework_channels."""
 
     async def get_object(self, action: str) -> Card:  # type: ignore[override]
         assert action == "tail"
@@ -282,7 +284,7 @@ class ScopedCards(OwnCards):
 
 @pytest.mark.parametrize("handler", [Cards, OwnCards, ScopedCards, ToldCards])
 @pytest.mark.parametrize("change", ["given away", "deleted", "kept"])
-async def test_the_object_that_it_asked_for_is_asked_for_again(change: str, handler: Any) -> None:
+async def test_a_revocation_checks_the_object_of_a_stream_again(change: str, handler: Any) -> None:
     cards = MemoryQuerySet(Card, rows=[Card(id=7)])
 
     class Root(AsyncAPIConsumer):
@@ -290,8 +292,8 @@ async def test_the_object_that_it_asked_for_is_asked_for_again(change: str, hand
         routepatterns = [path(f"cards/<int:{key}>/", handler.as_aaah(queryset=cards))]
 
     app = WSAction([path("ws/", Root.as_asgi())])
-    async with app.lifespan(), opened(app) as ws:
-        await begin(ws, "tail", "cards/7/")
+    async with app.lifespan(), connect_as_ada(app) as ws:
+        await start_stream(ws, "tail", "cards/7/")
         card = await cards.get(id=7)
         if change == "given away":
             await cards.update(card, {"owner": "bob"})
@@ -301,7 +303,7 @@ async def test_the_object_that_it_asked_for_is_asked_for_again(change: str, hand
         if change == "kept":
             assert [(await ws.receive_json())["status"] for _ in range(200)] == [206] * 200
         else:
-            assert await end(ws) == 403
+            assert await final_status(ws) == 403
 
 
 class Note(BaseModel):
@@ -309,7 +311,7 @@ class Note(BaseModel):
     team: str = "red"
 
 
-async def test_a_list_goes_on_with_what_its_user_may_reach_by_then() -> None:
+async def test_a_streamed_list_filters_each_page_by_the_current_rights() -> None:
     teams = {"red", "blue"}
     cards = MemoryQuerySet(Note, [Note(id=number, team="blue" if number == 5 else "red") for number in range(1, 8)])
 
@@ -321,7 +323,7 @@ async def test_a_list_goes_on_with_what_its_user_may_reach_by_then() -> None:
             return cards.filter(team__in=list(teams))
 
         def serialize_many(self, objs: Any) -> Any:
-            teams.discard("red")  # as the first page is sent
+            teams.discard("red")  # while the first page is sent
             return super().serialize_many(objs)
 
     async with connect(Cards.as_aaah(), "/") as ws:

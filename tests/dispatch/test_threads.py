@@ -1,4 +1,4 @@
-"""`wsaction._utils.threads`: the bound on threads holds whatever becomes of those who asked."""
+"""`wsaction._utils.threads`: the bound on threads holds, also when callers are cancelled."""
 
 import asyncio
 import contextvars
@@ -12,11 +12,11 @@ import pytest
 
 from wsaction._utils.threads import Threads, _Work
 
-TIMEOUT = 5.0  # seconds that a thread waits for what the test does
+TIMEOUT = 5.0  # the timeout of a thread's waits, in seconds
 variable = contextvars.ContextVar("variable", default="unset")
 
 
-async def test_what_the_function_returns_or_raises_is_passed_on() -> None:
+async def test_results_and_exceptions_are_passed_on() -> None:
     threads = Threads(1)
     assert await threads.run(math.factorial, 5) == 120
     assert await threads.run(dict, {"a": 1}, self=2, function=3) == {"a": 1, "self": 2, "function": 3}
@@ -39,89 +39,89 @@ async def test_context_variables_are_copied_in_and_not_out() -> None:
     assert variable.get() == "by the caller"
 
 
-class Crowd:
-    """Functions that say on the loop when they begin, and end when they are told to."""
+class Workers:
+    """Functions that report to the loop when they start, and wait until the test ends them."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.begun: asyncio.Queue[int] = asyncio.Queue()
+        self.started: asyncio.Queue[int] = asyncio.Queue()
         self.ends: dict[int, threading.Event] = {}
         self.lock = threading.Lock()
-        self.at_once = self.most = 0
+        self.running = self.peak = 0
 
-    def member(self, number: int) -> Callable[[], int]:
+    def worker(self, number: int) -> Callable[[], int]:
         self.ends[number] = threading.Event()
         return functools.partial(self._run, number)
 
     def _run(self, number: int) -> int:
         with self.lock:
-            self.at_once += 1
-            self.most = max(self.most, self.at_once)
-        self.loop.call_soon_threadsafe(self.begun.put_nowait, number)
+            self.running += 1
+            self.peak = max(self.peak, self.running)
+        self.loop.call_soon_threadsafe(self.started.put_nowait, number)
         assert self.ends[number].wait(TIMEOUT)
         with self.lock:
-            self.at_once -= 1
+            self.running -= 1
         return number
 
 
 @pytest.mark.parametrize("limit", [1, 3])
 async def test_the_bound_holds_with_more_callers_than_slots(limit: int) -> None:
-    threads, crowd = Threads(limit), Crowd()
-    tasks = [asyncio.create_task(threads.run(crowd.member(number))) for number in range(10)]
+    threads, workers = Threads(limit), Workers()
+    tasks = [asyncio.create_task(threads.run(workers.worker(number))) for number in range(10)]
     order = []
     for _ in tasks:
-        order.append(await crowd.begun.get())
-        crowd.ends[order[-1]].set()
+        order.append(await workers.started.get())
+        workers.ends[order[-1]].set()
     assert await asyncio.gather(*tasks) == list(range(10))
     assert sorted(order) == list(range(10))
-    assert 1 <= crowd.most <= limit
+    assert 1 <= workers.peak <= limit
 
 
 async def test_all_slots_are_used() -> None:
-    threads, crowd = Threads(4), Crowd()
-    tasks = [asyncio.create_task(threads.run(crowd.member(number))) for number in range(4)]
-    assert sorted([await crowd.begun.get() for _ in tasks]) == [0, 1, 2, 3]
-    assert crowd.most == 4
-    for end in crowd.ends.values():
+    threads, workers = Threads(4), Workers()
+    tasks = [asyncio.create_task(threads.run(workers.worker(number))) for number in range(4)]
+    assert sorted([await workers.started.get() for _ in tasks]) == [0, 1, 2, 3]
+    assert workers.peak == 4
+    for end in workers.ends.values():
         end.set()
     await asyncio.gather(*tasks)
 
 
-async def test_a_cancelled_caller_goes_at_once_and_its_slot_when_the_thread_ends() -> None:
-    threads, crowd = Threads(1), Crowd()
-    first = asyncio.create_task(threads.run(crowd.member(1)))
-    assert await crowd.begun.get() == 1
+async def test_a_cancelled_call_keeps_its_slot_until_the_thread_ends() -> None:
+    threads, workers = Threads(1), Workers()
+    first = asyncio.create_task(threads.run(workers.worker(1)))
+    assert await workers.started.get() == 1
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
-    assert crowd.at_once == 1
+    assert workers.running == 1
 
     def next_one() -> int:
-        return crowd.at_once
+        return workers.running
 
     second = asyncio.create_task(threads.run(next_one))
-    crowd.ends[1].set()
+    workers.ends[1].set()
     assert await second == 0
 
 
-async def test_one_that_waits_for_a_slot_may_be_cancelled() -> None:
-    threads, crowd = Threads(1), Crowd()
-    first = asyncio.create_task(threads.run(crowd.member(1)))
-    await crowd.begun.get()
-    waiting = asyncio.create_task(threads.run(crowd.member(2)))
+async def test_a_caller_waiting_for_a_slot_may_be_cancelled() -> None:
+    threads, workers = Threads(1), Workers()
+    first = asyncio.create_task(threads.run(workers.worker(1)))
+    await workers.started.get()
+    waiting = asyncio.create_task(threads.run(workers.worker(2)))
     third = asyncio.create_task(threads.run(lambda: "third"))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    crowd.ends[1].set()
+    workers.ends[1].set()
     assert await first == 1
     assert await third == "third"
-    assert crowd.begun.empty()
+    assert workers.started.empty()
 
 
 @pytest.mark.parametrize("turns", range(8))
-async def test_cancelled_in_any_of_its_first_steps_it_gives_its_slot_back(turns: int) -> None:
+async def test_a_cancellation_at_any_step_releases_the_slot(turns: int) -> None:
     threads = Threads(1)
     ran: list[int] = []
     task = asyncio.create_task(threads.run(ran.append, 1))
@@ -148,29 +148,29 @@ async def test_work_abandoned_before_it_begins_never_runs() -> None:
     assert released == ["slot"]
 
 
-async def test_work_that_has_begun_is_not_released_by_who_abandons_it() -> None:
+async def test_abandoning_started_work_does_not_release_its_slot() -> None:
     released: list[str] = []
     work = idle_work(released)
     assert work() == "ran"
     work.abandon()
-    assert released == []  # the loop does it
+    assert released == []  # the loop releases it
     await asyncio.sleep(0)
     assert released == ["slot"]
 
 
-def test_a_thread_that_outlives_its_loop_ends_in_silence() -> None:
-    begun, end = threading.Event(), threading.Event()
+def test_a_thread_that_outlives_its_loop_ends_silently() -> None:
+    started, end = threading.Event(), threading.Event()
     thread: list[threading.Thread] = []
     returned: list[Any] = []
 
     def outlive() -> None:
         thread.append(threading.current_thread())
-        begun.set()
+        started.set()
         returned.append(end.wait(TIMEOUT))
 
     async def main() -> None:
         task = asyncio.create_task(Threads(1).run(outlive))
-        await asyncio.to_thread(begun.wait, TIMEOUT)
+        await asyncio.to_thread(started.wait, TIMEOUT)
         task.cancel()
 
     asyncio.run(main())
@@ -180,97 +180,97 @@ def test_a_thread_that_outlives_its_loop_ends_in_silence() -> None:
     assert returned == [True]
 
 
-# ------------------------------------------------------------------------------------------------- to the end
-async def test_run_to_end_is_run_where_nobody_is_cancelled() -> None:
+# ------------------------------------------------------------------------------------------------- run_to_end
+async def test_run_to_end_without_a_cancellation_equals_run() -> None:
     threads = Threads(1)
     assert await threads.run_to_end(dict, {"a": 1}, self=2, function=3) == {"a": 1, "self": 2, "function": 3}
     with pytest.raises(ZeroDivisionError):
         await threads.run_to_end(lambda: 1 // 0)
 
 
-async def test_a_caller_that_is_cancelled_waits_for_a_function_that_has_begun() -> None:
-    threads, crowd = Threads(1), Crowd()
-    task = asyncio.create_task(threads.run_to_end(crowd.member(1)))
-    assert await crowd.begun.get() == 1
+async def test_run_to_end_waits_for_a_started_function() -> None:
+    threads, workers = Threads(1), Workers()
+    task = asyncio.create_task(threads.run_to_end(workers.worker(1)))
+    assert await workers.started.get() == 1
     task.cancel()
     for _ in range(5):
         await asyncio.sleep(0)
     assert not task.done()
-    crowd.ends[1].set()
+    workers.ends[1].set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert crowd.at_once == 0
+    assert workers.running == 0
     assert await threads.run(lambda: "free") == "free"
 
 
-async def test_cancelled_twice_it_is_left_and_the_thread_keeps_its_slot() -> None:
-    threads, crowd = Threads(1), Crowd()
-    task = asyncio.create_task(threads.run_to_end(crowd.member(1)))
-    await crowd.begun.get()
+async def test_run_to_end_is_left_at_a_second_cancellation() -> None:
+    threads, workers = Threads(1), Workers()
+    task = asyncio.create_task(threads.run_to_end(workers.worker(1)))
+    await workers.started.get()
     for _ in range(2):
         task.cancel()
         await asyncio.sleep(0)
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert crowd.at_once == 1
-    second = asyncio.create_task(threads.run(lambda: crowd.at_once))
-    crowd.ends[1].set()
+    assert workers.running == 1
+    second = asyncio.create_task(threads.run(lambda: workers.running))
+    workers.ends[1].set()
     assert await second == 0
 
 
-async def test_one_that_waits_for_a_slot_is_cancelled_at_once_and_never_runs() -> None:
-    threads, crowd = Threads(1), Crowd()
-    first = asyncio.create_task(threads.run_to_end(crowd.member(1)))
-    await crowd.begun.get()
-    waiting = asyncio.create_task(threads.run_to_end(crowd.member(2)))
+async def test_run_to_end_waiting_for_a_slot_is_cancelled_at_once() -> None:
+    threads, workers = Threads(1), Workers()
+    first = asyncio.create_task(threads.run_to_end(workers.worker(1)))
+    await workers.started.get()
+    waiting = asyncio.create_task(threads.run_to_end(workers.worker(2)))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    crowd.ends[1].set()
+    workers.ends[1].set()
     assert await first == 1
-    assert crowd.begun.empty()
+    assert workers.started.empty()
 
 
 # ------------------------------------------------------------------------------------------------- context managers
-class Door:
-    """A context manager that counts, whose opening may be told to wait."""
+class CountingContext:
+    """A context manager that counts entries and exits; its entry waits for ``gate``."""
 
     def __init__(self) -> None:
-        self.opened = self.closed = 0
+        self.entered = self.exited = 0
         self.left_with: list[type[BaseException] | None] = []
         self.gate = threading.Event()
         self.gate.set()
-        self.begun, self.has_closed = asyncio.Event(), asyncio.Event()
+        self.started, self.has_closed = asyncio.Event(), asyncio.Event()
         self.loop = asyncio.get_running_loop()
         self.fails = False
 
     def __enter__(self) -> str:
-        self.loop.call_soon_threadsafe(self.begun.set)
+        self.loop.call_soon_threadsafe(self.started.set)
         assert self.gate.wait(TIMEOUT)
-        self.opened += 1
+        self.entered += 1
         return "open"
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: Any) -> None:
-        self.closed += 1
+        self.exited += 1
         self.left_with.append(kind)
         self.loop.call_soon_threadsafe(self.has_closed.set)
         if self.fails:
             raise ValueError("the door is stuck")
 
 
-async def test_a_managed_context_is_entered_and_left_in_threads() -> None:
-    door = Door()
-    async with Threads(1).managed(door) as value:
-        assert (value, door.opened, door.closed) == ("open", 1, 0)
-    assert door.left_with == [None]
+async def test_a_managed_context_is_entered_and_exited() -> None:
+    context = CountingContext()
+    async with Threads(1).managed(context) as value:
+        assert (value, context.entered, context.exited) == ("open", 1, 0)
+    assert context.left_with == [None]
     with pytest.raises(ZeroDivisionError):
-        async with Threads(1).managed(door):
+        async with Threads(1).managed(context):
             raise ZeroDivisionError
-    assert door.left_with == [None, ZeroDivisionError]
+    assert context.left_with == [None, ZeroDivisionError]
 
 
-async def test_a_hundred_ends_at_once_take_no_more_threads_than_the_bound() -> None:
+async def test_a_hundred_exits_at_once_stay_within_the_bound() -> None:
     threads, go_on, left = Threads(2), threading.Event(), []
     running = peak = 0
     lock = threading.Lock()
@@ -292,41 +292,41 @@ async def test_a_hundred_ends_at_once_take_no_more_threads_than_the_bound() -> N
         one.cancel()
     go_on.set()
     await asyncio.gather(*leaving, return_exceptions=True)
-    assert (peak, sorted(left)) == (2, list(range(100)))  # those who asked were cancelled, the ends were run
+    assert (peak, sorted(left)) == (2, list(range(100)))  # the exits of cancelled callers ran too
 
 
-async def test_leaving_needs_no_slot() -> None:
-    threads, crowd, door = Threads(1), Crowd(), Door()
-    async with threads.managed(door):
-        task = asyncio.create_task(threads.run(crowd.member(1)))
-        await crowd.begun.get()
-    assert door.closed == 1
-    crowd.ends[1].set()
+async def test_exiting_needs_no_slot() -> None:
+    threads, workers, context = Threads(1), Workers(), CountingContext()
+    async with threads.managed(context):
+        task = asyncio.create_task(threads.run(workers.worker(1)))
+        await workers.started.get()
+    assert context.exited == 1
+    workers.ends[1].set()
     await task
 
 
-async def test_what_is_entered_after_its_caller_was_cancelled_is_left_by_the_thread(
+async def test_the_thread_exits_what_it_enters_after_a_cancellation(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    threads, door = Threads(1), Door()
-    door.gate.clear()
-    door.fails = True
-    task = asyncio.create_task(threads.managed(door).__aenter__())
-    await door.begun.wait()
+    threads, context = Threads(1), CountingContext()
+    context.gate.clear()
+    context.fails = True
+    task = asyncio.create_task(threads.managed(context).__aenter__())
+    await context.started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert door.opened == 0
-    door.gate.set()
-    await asyncio.wait_for(door.has_closed.wait(), TIMEOUT)
+    assert context.entered == 0
+    context.gate.set()
+    await asyncio.wait_for(context.has_closed.wait(), TIMEOUT)
     assert await threads.run(lambda: "free") == "free"
-    assert door.left_with == [asyncio.CancelledError]
+    assert context.left_with == [asyncio.CancelledError]
     assert "failed on exit after its caller was cancelled" in caplog.text
     assert "the door is stuck" in caplog.text
 
 
-class TellingLock:
-    """A lock that says when somebody has it."""
+class SignallingLock:
+    """A lock with an event that is set once the lock is taken."""
 
     def __init__(self) -> None:
         self.lock, self.is_taken = threading.Lock(), threading.Event()
@@ -337,27 +337,27 @@ class TellingLock:
         return took
 
 
-async def test_what_was_entered_just_before_its_caller_was_cancelled_is_left_by_the_caller() -> None:
-    door = Door()
-    managed: Any = Threads(1).managed(door)
-    managed._claimed = TellingLock()
-    door.gate.clear()
+async def test_the_caller_exits_what_was_entered_before_cancellation() -> None:
+    context = CountingContext()
+    managed: Any = Threads(1).managed(context)
+    managed._claimed = SignallingLock()
+    context.gate.clear()
     task = asyncio.create_task(managed.__aenter__())
-    await door.begun.wait()
-    door.gate.set()
-    assert managed._claimed.is_taken.wait(TIMEOUT)  # the loop cannot hear of it meanwhile
+    await context.started.wait()
+    context.gate.set()
+    assert managed._claimed.is_taken.wait(TIMEOUT)  # blocks the loop, so it does not know yet
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (door.opened, door.left_with) == (1, [asyncio.CancelledError])
+    assert (context.entered, context.left_with) == (1, [asyncio.CancelledError])
 
 
 @pytest.mark.parametrize("turns", range(10))
-async def test_cancelled_in_any_of_its_steps_what_was_entered_is_left_once(turns: int) -> None:
-    threads, door = Threads(1), Door()
+async def test_a_cancellation_at_any_step_exits_what_was_entered(turns: int) -> None:
+    threads, context = Threads(1), CountingContext()
 
     async def use() -> None:
-        async with threads.managed(door):
+        async with threads.managed(context):
             pass
 
     task = asyncio.create_task(use())
@@ -366,13 +366,13 @@ async def test_cancelled_in_any_of_its_steps_what_was_entered_is_left_once(turns
     task.cancel()
     await asyncio.wait([task])
     assert await threads.run(lambda: "free") == "free"
-    assert door.opened == door.closed <= 1
+    assert context.entered == context.exited <= 1
 
 
 @pytest.mark.parametrize("turns", range(5))
-async def test_cancelled_as_it_is_left_it_is_left_all_the_same(turns: int) -> None:
-    threads, door = Threads(1), Door()
-    managed = threads.managed(door)
+async def test_a_cancellation_during_exit_still_exits(turns: int) -> None:
+    threads, context = Threads(1), CountingContext()
+    managed = threads.managed(context)
     await managed.__aenter__()
     task = asyncio.create_task(managed.__aexit__(None, None, None))  # type: ignore[arg-type]
     await asyncio.sleep(0)
@@ -380,5 +380,5 @@ async def test_cancelled_as_it_is_left_it_is_left_all_the_same(turns: int) -> No
         task.cancel()
         await asyncio.sleep(0)
     await asyncio.wait([task])
-    await asyncio.wait_for(door.has_closed.wait(), TIMEOUT)
-    assert door.left_with == [None]
+    await asyncio.wait_for(context.has_closed.wait(), TIMEOUT)
+    assert context.left_with == [None]

@@ -1,4 +1,4 @@
-"""`wsaction.layers.throttles`: one bucket for all processes, against a real redis-server."""
+"""`wsaction.layers.throttles`: processes share one bucket, in a real redis-server."""
 
 import asyncio
 from collections.abc import Iterator
@@ -38,18 +38,18 @@ async def test_two_processes_take_from_one_bucket(server: RedisServer) -> None:
 
 
 @needs_redis_server
-async def test_a_token_is_there_after_the_wait_that_was_told(server: RedisServer) -> None:
+async def test_a_token_is_available_after_the_returned_wait(server: RedisServer) -> None:
     store, rate = RedisThrottleStore(server.url), Rate(2, 0.2)
     assert [await store.take("a", rate) for _ in range(2)] == [0, 0]
     wait = await store.take("a", rate)
     assert 0 < wait <= 0.1
-    await asyncio.sleep(wait)  # what is tested is that it is long enough
+    await asyncio.sleep(wait)  # the test shows that this wait is long enough
     assert await store.take("a", rate) == 0
     await store.close()
 
 
 @needs_redis_server
-async def test_many_who_ask_at_once_share_few_connections(server: RedisServer) -> None:
+async def test_concurrent_takes_share_few_connections(server: RedisServer) -> None:
     store = RedisThrottleStore(server.url)
     waits = await asyncio.gather(*(store.take(str(number % 50), Rate(6, 60.0)) for number in range(300)))
     assert waits == [0.0] * 300
@@ -59,7 +59,7 @@ async def test_many_who_ask_at_once_share_few_connections(server: RedisServer) -
 
 
 @needs_redis_server
-async def test_throttles_count_by_it(server: RedisServer) -> None:
+async def test_throttles_use_the_redis_store(server: RedisServer) -> None:
     class Shared(UserRateThrottle):
         rate = "2/hour"
         store = RedisThrottleStore(server.url)
@@ -80,7 +80,7 @@ async def test_throttles_count_by_it(server: RedisServer) -> None:
 
 
 @needs_redis_server
-async def test_it_is_closed_with_the_app_that_used_it(server: RedisServer) -> None:
+async def test_the_store_closes_with_the_app(server: RedisServer) -> None:
     shared = RedisThrottleStore(server.url)
 
     class Shared(UserRateThrottle):
@@ -95,7 +95,7 @@ async def test_it_is_closed_with_the_app_that_used_it(server: RedisServer) -> No
             """Answers."""
 
     app = WSAction([path("ws/", Consumer.as_asgi())])
-    for status in (200, 200, 429):  # it begins and ends as often as it likes
+    for status in (200, 200, 429):  # the lifespan may begin and end several times
         async with app.lifespan():
             async with connect(app, "/ws/") as ws:
                 assert (await ws.call("ping"))["status"] == status
@@ -107,7 +107,7 @@ async def test_it_is_closed_with_the_app_that_used_it(server: RedisServer) -> No
 
 
 @needs_redis_server
-async def test_while_redis_is_away_nobody_is_let_through(server: RedisServer) -> None:
+async def test_take_raises_while_redis_is_down(server: RedisServer) -> None:
     store = RedisThrottleStore(server.url)
     assert await store.take("a", Rate(1, 60.0)) == 0
     server.kill()
@@ -118,6 +118,6 @@ async def test_while_redis_is_away_nobody_is_let_through(server: RedisServer) ->
     await store.close()
 
 
-def test_a_url_that_is_none_is_refused() -> None:
+def test_an_invalid_url_is_refused() -> None:
     with pytest.raises(ImproperlyConfigured, match="not 'http' with what followed it"):
         RedisThrottleStore("http://:secret@host")

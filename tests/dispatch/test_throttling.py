@@ -1,4 +1,4 @@
-"""`wsaction.throttling`: rates, the bucket against a brute-force one, whose bucket it is, and frames end to end."""
+"""`wsaction.throttling`: rates, token buckets compared with a model, cache keys, and frames end to end."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ OWNER = "CardHandler.throttle_classes"
 
 
 class Clock:
-    """Seconds that pass only when told to."""
+    """A clock that the test moves by hand."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now
@@ -58,7 +58,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
-    """The clock of all buckets of a test, none of which is left to the next."""
+    """The clock of all buckets of a test. Each test has its own store."""
     clock = Clock()
     monkeypatch.setattr(SimpleRateThrottle, "store", MemoryThrottleStore(clock=clock))
     monkeypatch.setattr(ConnectionRateThrottle, "clock", clock)
@@ -93,7 +93,7 @@ def compiled(*classes: Any, **options: Any) -> tuple[Any, ...]:
         (" 100 / 2 min ", 100, 120),
     ],
 )
-def test_a_rate_is_read(text: str, burst: int, period: float) -> None:
+def test_a_rate_is_parsed(text: str, burst: int, period: float) -> None:
     assert Rate.parse(text) == Rate(burst, period)
 
 
@@ -102,32 +102,32 @@ def test_a_rate_is_read(text: str, burst: int, period: float) -> None:
     ["", "100", "100/", "/min", "0/min", "10/0s", "-1/s", "1.5/s", "10/month", "10/S", "١/s", "10/s\n\nx",
      "9999999999/s", 10, None, b"1/s", ("1/s",)],
 )  # fmt: skip
-def test_what_is_no_rate_is_refused_with_an_example(text: Any) -> None:
+def test_an_invalid_rate_is_refused_with_an_example(text: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"H.rate: expected a rate such as '100/min' or '10/5s'") as caught:
         Rate.parse(text, owner="H.rate")
     assert repr(text) in str(caught.value)
 
 
-def test_a_bucket_gives_its_burst_at_once_then_one_token_each_interval() -> None:
+def test_a_bucket_gives_a_burst_then_one_token_per_interval() -> None:
     clock = Clock()
     store, rate = MemoryThrottleStore(clock=clock), Rate.parse("10/5s")
     assert [store.take("k", rate) for _ in range(10)] == [0.0] * 10
     for _ in range(3):
         wait = store.take("k", rate)
         assert wait == pytest.approx(0.5)
-        assert store.take("k", rate) == wait  # being refused costs nothing
+        assert store.take("k", rate) == wait  # a refusal takes no token
         clock.now += 0.2
         assert store.take("k", rate) == pytest.approx(0.3)
         clock.now += 0.3
         assert store.take("k", rate) == 0.0
     clock.now += 1_000
-    assert [store.take("k", rate) for _ in range(10)] == [0.0] * 10  # no more than its burst is saved
+    assert [store.take("k", rate) for _ in range(10)] == [0.0] * 10  # tokens never exceed the burst
     assert store.take("k", rate) > 0
     assert store.take("other", rate) == 0.0
 
 
 class Bucket:
-    """What a token bucket is, told as it is said: it fills up, and a token is taken where there is one."""
+    """The model of a token bucket: it refills with time, and a call takes a token if there is one."""
 
     def __init__(self, rate: Rate, now: Fraction) -> None:
         self.rate, self.tokens, self.seen = rate, Fraction(rate.burst), now
@@ -147,17 +147,17 @@ STEPS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 20_000)), min_
 
 
 @given(rate=st.sampled_from(RATES), steps=STEPS, unit=st.sampled_from([1, 64, 1_024]))
-def test_buckets_are_those_of_the_model(rate: Rate, steps: list[tuple[str, int]], unit: int) -> None:
+def test_buckets_match_the_model(rate: Rate, steps: list[tuple[str, int]], unit: int) -> None:
     clock = Clock()
     store = MemoryThrottleStore(clock=clock)
     model: dict[str, Bucket] = {}
     for key, pause in steps:
-        clock.now += pause / unit / 16  # exact in binary, so that both sides see the same time
+        clock.now += pause / unit / 16  # exact in binary, so that store and model see the same time
         now = Fraction(clock.now)
         bucket = model.setdefault(key, Bucket(rate, now))
         expected = bucket.take(now)
         wait = store.take(key, rate)
-        if 0 < expected < 2e-6:  # within the tolerance: a token that is as good as there
+        if 0 < expected < 2e-6:  # within the tolerance, the token may count as available
             assert wait < 2e-6
             return
         assert wait == pytest.approx(float(expected), abs=1e-6)
@@ -165,27 +165,27 @@ def test_buckets_are_those_of_the_model(rate: Rate, steps: list[tuple[str, int]]
 
 
 @given(rate=st.sampled_from(RATES), pauses=st.lists(st.floats(0, 50), max_size=60))
-def test_the_wait_that_is_told_is_exact(rate: Rate, pauses: list[float]) -> None:
+def test_retry_after_is_exact(rate: Rate, pauses: list[float]) -> None:
     clock = Clock(123_456_789.123)
     store = MemoryThrottleStore(clock=clock)
     for pause in pauses:
         clock.now += pause
         while (wait := store.take("k", rate)) == 0.0:
             pass
-        told = Throttled(wait=wait).errors[0]["ctx"]["retry_after"]
-        if told > 1e-3:
-            clock.now += told - 1e-3
+        retry_after = Throttled(wait=wait).errors[0]["ctx"]["retry_after"]
+        if retry_after > 1e-3:
+            clock.now += retry_after - 1e-3
             assert store.take("k", rate) == pytest.approx(1e-3, abs=1e-5)
             clock.now += 1e-3
         else:
-            clock.now += told
+            clock.now += retry_after
         assert store.take("k", rate) == 0.0
 
 
-# -- the bound --------------------------------------------------------------------------------------------------------
+# -- eviction ---------------------------------------------------------------------------------------------------------
 
 
-def test_full_buckets_go_as_others_come() -> None:
+def test_full_buckets_are_dropped_as_others_are_added() -> None:
     clock = Clock()
     store, rate = MemoryThrottleStore(clock=clock), Rate.parse("10/s")
     for number in range(1_000):
@@ -197,7 +197,7 @@ def test_full_buckets_go_as_others_come() -> None:
     assert len(store) == 400
 
 
-def test_who_used_up_a_bucket_is_not_forgotten_for_those_who_come_once() -> None:
+def test_an_empty_bucket_survives_many_new_keys() -> None:
     clock = Clock()
     store, rate = MemoryThrottleStore(100, clock=clock), Rate.parse("5/min")
     while store.take("greedy", rate) == 0.0:
@@ -210,33 +210,31 @@ def test_who_used_up_a_bucket_is_not_forgotten_for_those_who_come_once() -> None
 
 @given(
     steps=st.lists(st.tuples(st.integers(0, 12), st.sampled_from([0.0, 0.25, 1.0, 8.0])), max_size=120),
-    most=st.integers(1, 6),
+    max_keys=st.integers(1, 6),
 )
-def test_no_bucket_that_restricts_is_forgotten_where_a_full_one_could_go(
-    steps: list[tuple[int, float]], most: int
-) -> None:
+def test_full_buckets_are_evicted_before_restricting_ones(steps: list[tuple[int, float]], max_keys: int) -> None:
     clock = Clock()
-    store, rate = MemoryThrottleStore(most, clock=clock), Rate(2, 4)
-    full_at: dict[str, float] = {}  # what the store should know
+    store, rate = MemoryThrottleStore(max_keys, clock=clock), Rate(2, 4)
+    full_at: dict[str, float] = {}  # the buckets that the store must keep
     for number, pause in steps:
         clock.now += pause
         key = str(number)
-        full_at = {one: at for one, at in full_at.items() if at > clock.now}  # the full ones could always go
+        full_at = {one: at for one, at in full_at.items() if at > clock.now}  # full buckets may be dropped
         after = full_at.get(key, clock.now) + 2
         refused = after - clock.now > 4
         assert (store.take(key, rate) > 0) == refused
         if not refused:
-            if key not in full_at and len(full_at) >= most:
+            if key not in full_at and len(full_at) >= max_keys:
                 del full_at[min(full_at, key=lambda one: (full_at[one], one))]
             full_at[key] = after
-        assert len(store) <= most
+        assert len(store) <= max_keys
         assert full_at.keys() <= store._full_at.keys()
 
 
-@pytest.mark.parametrize("most", [0, -1, 1.5, True, None, "10"])
-def test_a_store_is_bounded_by_a_whole_number(most: Any) -> None:
+@pytest.mark.parametrize("max_keys", [0, -1, 1.5, True, None, "10"])
+def test_max_keys_must_be_a_positive_whole_number(max_keys: Any) -> None:
     with pytest.raises(ValueError, match=r"max_keys=...\) is a whole number above 0"):
-        MemoryThrottleStore(most)
+        MemoryThrottleStore(max_keys)
 
 
 def test_threads_may_share_a_store() -> None:
@@ -246,18 +244,18 @@ def test_threads_may_share_a_store() -> None:
     def take(number: int) -> int:
         start.wait(5)
         for other in range(500):
-            store.take(f"other {number} {other}", rate)  # pushes others of its kind out
+            store.take(f"other {number} {other}", rate)  # evicts other keys
         return sum(store.take("k", rate) == 0.0 for _ in range(400))
 
     with ThreadPoolExecutor(4) as threads:
         assert sum(threads.map(take, range(4))) == 1_000
 
 
-# -- whose bucket -----------------------------------------------------------------------------------------------------
+# -- cache keys -------------------------------------------------------------------------------------------------------
 
 
 class Nameless(BaseUser):
-    """A user of Starlette's kind who defines no ``identity``."""
+    """A Starlette user without an ``identity``."""
 
     is_authenticated = True
     username = "x"
@@ -276,11 +274,15 @@ class Nameless(BaseUser):
         (asgi_scope(user(pk=7, is_authenticated=False)), "addr:1.2.3.4", "addr:1.2.3.4"),
         (asgi_scope(None, ["::1", 1]), "addr:::1", "addr:::1"),
         (asgi_scope(None, None), "addr:unknown", "addr:unknown"),
-        (asgi_scope(None, ("1.2.3.4", 1), "6.6.6.6"), "addr:1.2.3.4", "addr:1.2.3.4"),  # nobody is believed
+        (
+            asgi_scope(None, ("1.2.3.4", 1), "6.6.6.6"),
+            "addr:1.2.3.4",
+            "addr:1.2.3.4",
+        ),  # without num_proxies the header is ignored
         ({}, "addr:unknown", "addr:unknown"),
     ],
 )
-def test_whose_bucket_it_is(scope: dict[str, Any], by_user: str, by_address: str | None) -> None:
+def test_cache_keys_identify_users_or_addresses(scope: dict[str, Any], by_user: str, by_address: str | None) -> None:
     assert UserRateThrottle("1/s").get_cache_key(scope, None, "list") == by_user
     assert AnonRateThrottle("1/s").get_cache_key(scope, None, "list") == by_address
     assert ScopedRateThrottle("1/s").get_cache_key(scope, None, "list") == by_user
@@ -298,19 +300,19 @@ def test_whose_bucket_it_is(scope: dict[str, Any], by_user: str, by_address: str
         (3, ["9.9.9.9, 10.0.0.1"], "9.9.9.9"),
     ],
 )
-def test_trusted_proxies_tell_the_address(proxies: int, forwarded: list[str], address: str) -> None:
+def test_trusted_proxies_decide_the_address(proxies: int, forwarded: list[str], address: str) -> None:
     class Behind(AnonRateThrottle):
         num_proxies = proxies
 
     assert Behind("1/s").get_ident(asgi_scope(None, ("1.2.3.4", 1), *forwarded)) == address
 
 
-def test_a_user_without_an_identity_is_told_so() -> None:
+def test_a_user_without_an_identity_raises() -> None:
     with pytest.raises(TypeError, match="a user with pk, id, identity or username, got SimpleNamespace"):
         UserRateThrottle("1/s").get_cache_key(asgi_scope(user()), None, "list")
 
 
-async def test_the_app_says_who_a_user_is() -> None:
+async def test_user_id_of_the_app_identifies_users() -> None:
     class Root(AsyncAPIConsumer):
         throttle_classes = (UserRateThrottle("1/day"),)
 
@@ -324,10 +326,10 @@ async def test_the_app_says_who_a_user_is() -> None:
             return int((await ws.call("act"))["status"])
 
     assert [await acts(name) for name in ("ann", "ann", "bob")] == [200, 429, 200]
-    assert [await acts(None) for _ in range(2)] == [200, 429], "of whom it says that it is nobody: by address"
+    assert [await acts(None) for _ in range(2)] == [200, 429], "if user_id returns None, the address is used"
 
 
-def test_addresses_and_users_and_scopes_and_rates_have_buckets_apart(clock: Clock) -> None:
+def test_addresses_users_scopes_and_rates_have_separate_buckets(clock: Clock) -> None:
     class Other(UserRateThrottle):
         scope = "other"
 
@@ -368,7 +370,7 @@ def test_rates_by_scope() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         ({"rate": "100/month"}, r"Bad.rate: expected a rate such as"),
         ({"rate": 100}, r"Bad.rate: .*got 100"),
@@ -378,12 +380,12 @@ def test_rates_by_scope() -> None:
         ({"num_proxies": None}, r"Bad.num_proxies: expected a whole number, got None"),
     ],
 )
-def test_a_class_that_cannot_work_is_refused_when_declared(body: dict[str, Any], words: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match=words):
+def test_an_invalid_throttle_class_is_refused_when_declared(body: dict[str, Any], message: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=message):
         type("Bad", (UserRateThrottle,), body)
 
 
-def test_a_coroutine_for_a_key_is_refused_when_declared() -> None:
+def test_an_async_get_cache_key_is_refused_when_declared() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"Bad.get_cache_key: expected a plain function.*override wait"):
 
         class Bad(SimpleRateThrottle):
@@ -391,7 +393,7 @@ def test_a_coroutine_for_a_key_is_refused_when_declared() -> None:
                 return None
 
 
-def test_arguments_that_cannot_work_are_refused_at_once() -> None:
+def test_invalid_arguments_are_refused_at_once() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"UserRateThrottle.rate: expected a rate"):
         UserRateThrottle("often")
     with pytest.raises(ImproperlyConfigured, match=r"UserRateThrottle.scope: expected a string"):
@@ -403,7 +405,7 @@ class Rated(ScopedRateThrottle):
 
 
 @pytest.mark.parametrize(
-    ("attributes", "words"),
+    ("attributes", "message"),
     [
         ({"throttle_classes": UserRateThrottle}, r"H.throttle_classes: expected a tuple or list.*forget the comma"),
         (
@@ -416,14 +418,14 @@ class Rated(ScopedRateThrottle):
         ({"throttle_classes": (Rated,), "throttle_scope": 7}, r"H.throttle_classes.scope: expected a string, got 7"),
     ],
 )
-def test_a_handler_that_cannot_work_is_refused_when_mounted(attributes: dict[str, Any], words: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match=words):
+def test_invalid_handler_throttles_are_refused_when_mounted(attributes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=message):
         mounted(type("H", (AsyncAPIActionHandler,), attributes).as_aaah())
-    with pytest.raises(ImproperlyConfigured, match=words):
+    with pytest.raises(ImproperlyConfigured, match=message):
         mounted(type("H", (AsyncAPIActionHandler,), {}).as_aaah(**attributes))
 
 
-def test_an_action_that_cannot_work_is_refused_when_mounted() -> None:
+def test_invalid_action_throttles_are_refused_when_mounted() -> None:
     class H(AsyncAPIActionHandler):
         @async_action(throttle_classes=UserRateThrottle)  # type: ignore[call-overload]
         async def act(self) -> None: ...
@@ -443,7 +445,7 @@ def test_abstract_throttles_say_what_is_missing() -> None:
         SimpleRateThrottle("1/s").get_cache_key({}, None, "x")
 
 
-def test_the_catalogue_has_it() -> None:
+def test_the_catalogue_has_throttled() -> None:
     assert CATALOGUE["throttled"] is Throttled
     assert Throttled().errors == [{"type": "throttled", "msg": "Too many requests; try again later."}]
     assert Throttled("Slow down.", {"plan": "free"}, wait=1.5).errors == [
@@ -464,7 +466,7 @@ def echoing(**attributes: Any) -> type[AsyncAPIConsumer]:
 
 
 async def statuses(ws: WebSocketSession, *actions: str, route: str = "", **rest: Any) -> list[int]:
-    """The statuses of the replies to frames that follow each other."""
+    """The statuses of the replies to frames sent one after the other."""
     return [(await ask(ws, action, route, **rest))["status"] for action in actions]
 
 
@@ -477,7 +479,7 @@ async def ask(ws: WebSocketSession, action: str, route: str = "", **rest: Any) -
 ANN, BOB = user(pk="ann"), user(pk="bob")
 
 
-async def test_a_refusal_is_a_429_that_says_when(clock: Clock) -> None:
+async def test_a_refusal_is_a_429_with_retry_after(clock: Clock) -> None:
     app = echoing(throttle_classes=(UserRateThrottle("3/min"),)).as_asgi()
     async with connect(app, user=ANN) as ann, connect(app, user=ANN) as again, connect(app, user=BOB) as bob:
         assert await statuses(ann, "echo", "echo", text="hi") == [200, 200]
@@ -503,28 +505,28 @@ async def test_a_refusal_is_a_429_that_says_when(clock: Clock) -> None:
         assert await statuses(ann, "echo", "echo", text="hi") == [200, 429]
 
 
-async def test_wrong_frames_and_unknown_actions_and_routes_are_counted() -> None:
+async def test_invalid_frames_and_unknown_routes_are_counted() -> None:
     app = echoing(throttle_classes=(UserRateThrottle("3/min"),)).as_asgi()
     async with connect(app) as ws:
         assert await statuses(ws, "echo", text=[]) == [400]
         assert await statuses(ws, "nothing") == [405]
         assert await statuses(ws, "echo", route="nowhere") == [404]
-        assert await statuses(ws, "echo", text=[]) == [429]  # before its parameters are looked at
+        assert await statuses(ws, "echo", text=[]) == [429]  # before its parameters are validated
         assert await statuses(ws, "nothing") == [429]
         assert await statuses(ws, "echo", route="nowhere") == [429]
 
 
-async def test_who_may_not_act_takes_no_tokens() -> None:
+async def test_frames_without_permission_take_no_tokens() -> None:
     throttles = (AnonRateThrottle("1/min"), ConnectionRateThrottle("1/min"))
     app = echoing(throttle_classes=throttles, permission_classes=(IsAuthenticated,)).as_asgi()
-    who = user(pk=1, is_authenticated=False)
-    async with connect(app, user=who) as ws:
+    visitor = user(pk=1, is_authenticated=False)
+    async with connect(app, user=visitor) as ws:
         assert await statuses(ws, "echo", "echo", "echo", text="hi") == [403, 403, 403]
-        who.is_authenticated = True
+        visitor.is_authenticated = True
         assert await statuses(ws, "echo", "echo", text="hi") == [200, 429]
 
 
-async def test_anonymous_users_are_told_by_address_and_others_are_not_throttled() -> None:
+async def test_anon_rate_throttle_counts_anonymous_users_by_address() -> None:
     app = echoing(throttle_classes=(AnonRateThrottle("1/min"),)).as_asgi()
     async with connect(app, client=("1.1.1.1", 1)) as one, connect(app, client=("1.1.1.1", 2)) as same:
         assert await statuses(one, "echo", text="hi") + await statuses(same, "echo", text="hi") == [200, 429]
@@ -551,7 +553,7 @@ async def test_an_action_has_throttles_of_its_own() -> None:
         assert await statuses(ws, "free", "free", "free", "free") == [200] * 4
 
 
-async def test_a_connection_has_a_bucket_of_its_own_that_goes_with_it(clock: Clock) -> None:
+async def test_a_connection_has_a_bucket_that_ends_with_it(clock: Clock) -> None:
     class ByRoute(ConnectionRateThrottle):
         def get_cache_key(self, scope: Any, handler: Any, action: str) -> str | None:
             return None if action == "free" else str(handler.route)
@@ -580,7 +582,7 @@ async def test_a_connection_has_a_bucket_of_its_own_that_goes_with_it(clock: Clo
         assert await statuses(fresh, "echo", "echo", text="hi") == [200, 200]
 
 
-async def test_the_outermost_handler_is_asked_first_and_what_it_took_is_gone(clock: Clock) -> None:
+async def test_an_outer_token_is_spent_even_if_an_inner_throttle_refuses(clock: Clock) -> None:
     class Child(AsyncAPIActionHandler):
         throttle_classes = (ConnectionRateThrottle("1/s", scope="child"),)
 
@@ -593,15 +595,15 @@ async def test_the_outermost_handler_is_asked_first_and_what_it_took_is_gone(clo
     )
     async with connect(root.as_asgi()) as ws:
         assert await statuses(ws, "act", route="child") == [200]
-        assert (await ask(ws, "act", "child"))["errors"][0]["ctx"] == {"retry_after": 1.0}  # told by the child
+        assert (await ask(ws, "act", "child"))["errors"][0]["ctx"] == {"retry_after": 1.0}  # refused by the child
         clock.now += 1
-        assert (await ask(ws, "act", "child"))["errors"][0]["ctx"] == {"retry_after": 29.0}  # by the root
+        assert (await ask(ws, "act", "child"))["errors"][0]["ctx"] == {"retry_after": 29.0}  # refused by the root
         assert await statuses(ws, "act", route="free") == [429]
         clock.now += 29
-        assert await statuses(ws, "act", route="child") == [200]  # the child's was not taken when the root refused
+        assert await statuses(ws, "act", route="child") == [200]  # the root's refusal took no token of the child
 
 
-async def test_a_throttle_that_several_handlers_name_counts_a_frame_once() -> None:
+async def test_a_throttle_on_several_handlers_counts_a_frame_once() -> None:
     class Child(AsyncAPIActionHandler):
         throttle_classes = (UserRateThrottle("2/min"), UserRateThrottle("2/min"))
 
@@ -642,7 +644,7 @@ async def test_scoped_throttles_find_their_rate_by_the_handler(clock: Clock) -> 
         assert await statuses(ws, "act", "act", route="search") == [200, 429]
 
 
-async def test_a_handler_may_decide_for_each_frame() -> None:
+async def test_get_throttles_decides_for_each_frame() -> None:
     class Deciding(AsyncAPIActionHandler):
         def get_throttles(self) -> Any:
             return super().get_throttles() if self.action == "own" else (UserRateThrottle(f"{self.kwargs['n']}/min"),)
@@ -674,7 +676,7 @@ async def test_a_handler_may_decide_for_each_frame() -> None:
         assert (await ask(ws, "act", "z/below"))["errors"] == [{"type": "throttled", "msg": "Not now."}]
 
 
-async def test_a_handler_above_that_decides_is_asked_for_its_own() -> None:
+async def test_get_throttles_above_returns_its_own_throttles() -> None:
     class Child(AsyncAPIActionHandler):
         @async_action(throttle_classes=())
         async def act(self) -> None: ...
@@ -700,7 +702,7 @@ async def test_a_handler_served_alone_is_throttled() -> None:
         assert await statuses(ws, "act", "act") == [200, 429]
 
 
-async def test_a_shared_store_is_awaited() -> None:
+async def test_an_async_store_is_awaited() -> None:
     asked: list[tuple[str, Rate]] = []
 
     class Shared:
@@ -720,7 +722,7 @@ async def test_a_shared_store_is_awaited() -> None:
     assert asked == [("user:10/60:user:ann", Rate(10, 60))] * 2
 
 
-async def test_any_throttle_will_do_that_says_how_long_to_wait() -> None:
+async def test_any_throttle_that_returns_a_wait_works() -> None:
     class Maintenance(BaseThrottle):
         answers: Any = iter([0, 0.0, 3, math.inf])
 
@@ -741,7 +743,7 @@ async def test_any_throttle_will_do_that_says_how_long_to_wait() -> None:
         await check_throttles(compiled(Later), {}, None, "x")
 
 
-def test_what_is_in_memory_never_suspends() -> None:
+def test_the_memory_store_never_suspends() -> None:
     coroutine = check_throttles(compiled(UserRateThrottle("1/s")), asgi_scope(), None, "x")
     with pytest.raises(StopIteration):
         coroutine.send(None)

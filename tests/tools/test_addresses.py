@@ -35,12 +35,12 @@ def address(*patterns: Any) -> Address:
     return address_of(Router(patterns).leaves[0])
 
 
-def test_the_worked_value() -> None:
-    told = address(path("boards/<int:pk>/", view))
-    assert (told.text, told.template) == ("boards/{pk}/", "boards/{pk}/")
-    assert told.parameters == {"pk": {"type": "integer", "minimum": 0}}
-    assert told.captures == {"pk"}
-    assert told.pattern == r"^boards\/(?:[0-9]+)\/(\?.*)?$"
+def test_the_address_of_a_path() -> None:
+    found = address(path("boards/<int:pk>/", view))
+    assert (found.text, found.template) == ("boards/{pk}/", "boards/{pk}/")
+    assert found.parameters == {"pk": {"type": "integer", "minimum": 0}}
+    assert found.captures == {"pk"}
+    assert found.pattern == r"^boards\/(?:[0-9]+)\/(\?.*)?$"
 
 
 @pytest.mark.parametrize(
@@ -60,17 +60,17 @@ def test_the_regex_of_a_route_matches_what_the_router_does(route: str, matching:
 
 
 def test_converters() -> None:
-    told = address(path("<addressyear:y>/<addressodd:o>/<z>", view))
-    assert told.parameters["y"] == {"type": "string", "pattern": "^(?:[0-9]{4})$"}
-    assert told.parameters["o"] == {"type": "string"}
-    assert told.parameters["z"] == {"type": "string", "minLength": 1, "pattern": "^[^/]+$"}
-    assert told.pattern is None  # not valid in JavaScript
+    found = address(path("<addressyear:y>/<addressodd:o>/<z>", view))
+    assert found.parameters["y"] == {"type": "string", "pattern": "^(?:[0-9]{4})$"}
+    assert found.parameters["o"] == {"type": "string"}
+    assert found.parameters["z"] == {"type": "string", "minLength": 1, "pattern": "^[^/]+$"}
+    assert found.pattern is None  # not valid in JavaScript
     assert address(django_path("<int:pk>", view)).parameters == {"pk": {"type": "integer", "minimum": 0}}
 
 
-def test_includes_are_joined_and_default_kwargs_are_no_keys() -> None:
-    told = address(path("a/<int:x>/", include([path("b/<y>", view, {"z": 1})]), {"w": 2}))
-    assert (told.text, told.captures) == ("a/{x}/b/{y}", {"x", "y", "z", "w"})
+def test_includes_are_joined_and_default_kwargs_are_captures() -> None:
+    found = address(path("a/<int:x>/", include([path("b/<y>", view, {"z": 1})]), {"w": 2}))
+    assert (found.text, found.captures) == ("a/{x}/b/{y}", {"x", "y", "z", "w"})
 
 
 @pytest.mark.parametrize(
@@ -83,17 +83,17 @@ def test_includes_are_joined_and_default_kwargs_are_no_keys() -> None:
     ],
 )
 def test_regexes(regex: str, text: str, optional: set[str]) -> None:
-    told = address(re_path(regex, view))
-    assert (told.template, told.optional) == (text, optional)
-    assert told.pattern is None
-    assert all(schema == {"type": "string"} for schema in told.parameters.values())
+    found = address(re_path(regex, view))
+    assert (found.template, found.optional) == (text, optional)
+    assert found.pattern is None
+    assert all(schema == {"type": "string"} for schema in found.parameters.values())
 
 
 @pytest.mark.parametrize("regex", [r"^(?P<x>a)|b$", r"^a|b$", r"^(?i:a)$", r"^c(?=d)(?P<x>d)|(?P<y>e)$"])
-def test_regexes_that_cannot_be_filled_in(regex: str) -> None:
-    told = address(re_path(regex, view))
-    assert (told.template, told.text, told.parameters) == (None, regex, {})
-    assert told.captures == set(re.compile(regex).groupindex)
+def test_regexes_without_a_template(regex: str) -> None:
+    found = address(re_path(regex, view))
+    assert (found.template, found.text, found.parameters) == (None, regex, {})
+    assert found.captures == set(re.compile(regex).groupindex)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,6 @@ def test_regexes_that_cannot_be_filled_in(regex: str) -> None:
         (re_path(r"^(\d)/", include([re_path(r"^(\d)$", view, {"k": 1})])), "1/2"),
     ],
 )
-def test_unnamed_groups_count_as_the_router_counts_them(pattern: Any, route: str) -> None:
+def test_unnamed_groups_are_counted_as_by_the_router(pattern: Any, route: str) -> None:
     router = Router([pattern])
     assert address_of(router.leaves[0]).unnamed == len(router.resolve(route).args)

@@ -32,8 +32,8 @@ def document() -> dict[str, Any]:
 
 def messages(document: dict[str, Any], operation: str) -> dict[str, Any]:
     """Returns the payloads of an operation by the last parts of their names."""
-    told = document["operations"][operation]
-    refs = [*told["messages"], *told.get("reply", {}).get("messages", ())]
+    declared = document["operations"][operation]
+    refs = [*declared["messages"], *declared.get("reply", {}).get("messages", ())]
     found = {}
     for ref in refs:
         _, _, channel, _, name = ref["$ref"].split("/")
@@ -55,7 +55,7 @@ def test_info(document: dict[str, Any]) -> None:
     assert document["x-wsaction"]["errors"]["busy"] == {"status": 503, "msg": CATALOGUE["busy"].code[2]}
 
 
-def test_it_is_made_once_and_the_same_for_the_same_declarations(document: dict[str, Any]) -> None:
+def test_the_document_is_cached_and_deterministic(document: dict[str, Any]) -> None:
     app = everything()
     assert app.asyncapi() is app.asyncapi()
     assert json.dumps(app.asyncapi()) == json.dumps(document)
@@ -107,13 +107,13 @@ def test_the_routes_of_a_channel(document: dict[str, Any]) -> None:
     assert "is_regex" not in routes[""]
 
 
-def test_a_root_whose_route_is_a_handlers_is_not_told(document: dict[str, Any]) -> None:
+def test_a_root_hidden_by_a_handler_is_left_out(document: dict[str, Any]) -> None:
     routes = document["channels"]["hidden"]["x-wsaction"]["routes"]
     assert [one["handler"] for one in routes] == ["Sub"]
     assert "hidden.never" not in document["operations"]
 
 
-def test_captures_are_no_keys_of_frames(document: dict[str, Any]) -> None:
+def test_captures_are_not_request_keys(document: dict[str, Any]) -> None:
     assert list(keys(document, "ws.forests.pk.leaves.grow")) == ["by"]
     assert list(keys(document, "ws.with.kwargs.grow")) == ["by"]
     assert list(keys(document, "ws.years.year.month.get")) == ["by", "pk"]
@@ -121,7 +121,7 @@ def test_captures_are_no_keys_of_frames(document: dict[str, Any]) -> None:
     assert list(keys(document, "ws.django.key.grow")) == ["by", "pk"]
 
 
-def test_dependencies_ask_for_their_keys(document: dict[str, Any]) -> None:
+def test_parameters_of_dependencies_are_request_keys(document: dict[str, Any]) -> None:
     request = messages(document, "ws.forests.pk.query")["request"]
     assert request["required"] == ["action", "route", "limit"]
     assert request["properties"]["region"] == {"allOf": [{"type": "string"}], "default": "eu"}
@@ -158,7 +158,7 @@ def test_replies(document: dict[str, Any]) -> None:
     assert messages(document, "ws.forests.pk.anything")["reply"]["properties"]["data"] == {}
 
 
-def test_generics_tell_what_their_serializer_is(document: dict[str, Any]) -> None:
+def test_generic_actions_have_the_schemas_of_their_serializer(document: dict[str, Any]) -> None:
     at = "ws.v1.version.rows.pk"
     assert set(keys(document, f"{at}.create")["data"]["properties"]) == {"kind", "barks"}
     assert "required" not in keys(document, f"{at}.partial_update")["data"]
@@ -204,7 +204,7 @@ def test_queries_of_lists(document: dict[str, Any]) -> None:
     assert [query(one) for one in (Rows, Own, OfUser)] == [["search", "mine"], None, None]
 
 
-def test_facts(document: dict[str, Any]) -> None:
+def test_x_wsaction_of_operations(document: dict[str, Any]) -> None:
     assert document["operations"]["ws.forests.pk.plant"]["x-wsaction"] == {
         "action": "plant",
         "route": "forests/{pk}/",
@@ -231,7 +231,7 @@ def test_names_of_the_typescript_client(document: dict[str, Any]) -> None:
     assert "typescript" not in document["operations"]["ws.watched.unsubscribe"]["x-wsaction"]
 
 
-def test_who_decides_for_each_frame_is_named() -> None:
+def test_an_overridden_get_permissions_is_named() -> None:
     class Deciding(AsyncAPIConsumer):
         def get_permissions(self) -> Any:
             return ()
@@ -244,8 +244,8 @@ def test_who_decides_for_each_frame_is_named() -> None:
 
 
 def test_events(document: dict[str, Any]) -> None:
-    told = document["operations"]["ws.forests.pk.leaves.events"]
-    assert (told["action"], told["x-wsaction"]["events"]) == ("send", ["grown", "felled"])
+    operation = document["operations"]["ws.forests.pk.leaves.events"]
+    assert (operation["action"], operation["x-wsaction"]["events"]) == ("send", ["grown", "felled"])
     events = messages(document, "ws.forests.pk.leaves.events")
     assert events["grown"]["properties"]["event"] == {"type": "string", "const": "grown"}
     assert events["grown"]["required"] == ["event", "route", "data"]
@@ -274,7 +274,7 @@ def test_subscriptions(document: dict[str, Any]) -> None:
     assert {"position", "resync", "unsubscribed"} < set(events)
 
 
-def test_an_object_that_is_gone_has_its_key_and_its_version() -> None:
+def test_a_deleted_event_has_the_key_and_the_version() -> None:
     class Row(BaseModel):
         id: int
         revision: int
@@ -289,29 +289,29 @@ def test_an_object_that_is_gone_has_its_key_and_its_version() -> None:
     assert gone["required"] == ["pk", "revision"]
 
 
-def test_what_the_protocol_has(document: dict[str, Any]) -> None:
+def test_protocol_actions(document: dict[str, Any]) -> None:
     assert messages(document, "alone.cancel")["request"]["required"] == ["action", "data"]
     assert "alone.auth" not in document["operations"]
-    told = guarded().asyncapi()
-    assert messages(told, "ws.auth")["request"]["required"] == ["action", "data"]
-    assert told["operations"]["ws.auth"]["x-wsaction"]["action"] == "$auth"
+    guarded_document = guarded().asyncapi()
+    assert messages(guarded_document, "ws.auth")["request"]["required"] == ["action", "data"]
+    assert guarded_document["operations"]["ws.auth"]["x-wsaction"]["action"] == "$auth"
 
 
 def test_security(document: dict[str, Any]) -> None:
     assert document["components"]["securitySchemes"] == {}
     assert "security" not in document["operations"]["ws.echo"]
-    told = guarded().asyncapi()
-    schemes = told["components"]["securitySchemes"]
+    guarded_document = guarded().asyncapi()
+    schemes = guarded_document["components"]["securitySchemes"]
     assert {name: one["type"] for name, one in schemes.items()} == {
         "Tokens": "http",
         "Sessions": "httpApiKey",
         "Codes": "apiKey",
     }
-    assert told["operations"]["ws.grow"]["security"][0] == {"$ref": "#/components/securitySchemes/Tokens"}
-    assert told["x-wsaction"]["authentication"] == {"first_frame": True, "bearer": True, "auth_frame": True}
+    assert guarded_document["operations"]["ws.grow"]["security"][0] == {"$ref": "#/components/securitySchemes/Tokens"}
+    assert guarded_document["x-wsaction"]["authentication"] == {"first_frame": True, "bearer": True, "auth_frame": True}
 
 
-def test_operations_of_one_name_are_told_apart() -> None:
+def test_operations_of_one_name_get_numbers() -> None:
     class Twice(AsyncAPIConsumer):
         @async_action(name="a b")
         async def first(self) -> None: ...
@@ -324,7 +324,7 @@ def test_operations_of_one_name_are_told_apart() -> None:
     assert actions == {"ws.a.b": "a b", "ws.a.b_2": "a.b", "ws.ping": "$ping", "ws.cancel": "$cancel"}
 
 
-def test_all_references_lead_somewhere(document: dict[str, Any]) -> None:
+def test_all_references_resolve(document: dict[str, Any]) -> None:
     def references(node: Any) -> list[str]:
         if isinstance(node, list):
             return [ref for one in node for ref in references(one)]
@@ -359,7 +359,7 @@ def parse() -> Parse:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_parser_finds_nothing_wrong(parse: Parse) -> None:
+def test_the_parser_reports_no_errors(parse: Parse) -> None:
     from examples.boards.live import live
     from examples.quickstart import app
 
@@ -371,7 +371,7 @@ def test_the_parser_finds_nothing_wrong(parse: Parse) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_real_frames_are_what_the_document_says(parse: Parse) -> None:
+async def test_real_frames_match_the_document(parse: Parse) -> None:
     app = everything()
     tree = {"name": "oak", "children": [{"name": "twig"}], "pet": {"kind": "dog", "barks": True}}
     calls = [
@@ -405,10 +405,10 @@ async def test_real_frames_are_what_the_document_says(parse: Parse) -> None:
         wanted.append(fits)
 
     async with connect(app, "/") as ws:
-        for operation, action, route, told in calls:
-            reply = await ws.call(action, route, **told)
+        for operation, action, route, parameters in calls:
+            reply = await ws.call(action, route, **parameters)
             assert reply["errors"] == [], reply
-            check(f"{operation}.request", {"action": action, "route": route, **told, "request_id": 1})
+            check(f"{operation}.request", {"action": action, "route": route, **parameters, "request_id": 1})
             check(f"{operation}.reply", reply)
             check(f"{operation}.reply", {**reply, "errors": [{"type": "a", "msg": "b"}]}, fits=False)
         reply = await ws.call("subscribe", "live/7/")

@@ -43,7 +43,7 @@ def test_the_action_job_has_not_become_slower_by_a_third() -> None:
 
 @pytest.mark.parametrize("waiting", [False, True])
 @pytest.mark.parametrize("contestant", INSTALLED, ids=lambda contestant: contestant.module)
-async def test_who_is_timed_does_the_job(contestant: Contestant, waiting: bool) -> None:
+async def test_every_contestant_does_the_job(contestant: Contestant, waiting: bool) -> None:
     await verify(contestant.app(waiting), contestant.speech)
 
 
@@ -55,25 +55,25 @@ async def answers(scope: Any, receive: Any, send: Any, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"status": 500}, "expected status 200"),
         ({"errors": [1]}, "expected status 200"),
         ({"data": {}}, "expected the"),
     ],
 )
-async def test_a_reply_that_is_wrong_is_not_timed(changes: dict[str, Any], told: str) -> None:
+async def test_a_wrong_reply_is_not_timed(changes: dict[str, Any], message: str) -> None:
     text = json.dumps({**expected(1), **changes})
-    with pytest.raises(Unfit, match=told):
+    with pytest.raises(Unfit, match=message):
         await verify(lambda *asgi: answers(*asgi, text))
 
 
-async def test_a_reply_that_was_kept_from_before_is_not_timed() -> None:
+async def test_a_repeated_reply_is_not_timed() -> None:
     with pytest.raises(Unfit, match="the last reply is none"):
         await turn(lambda *asgi: answers(*asgi, json.dumps(expected(1))), JSON, 0, 10)
 
 
-async def test_who_ends_before_the_job_is_done_is_not_timed() -> None:
+async def test_a_contestant_that_ends_early_is_not_timed() -> None:
     async def gives_up(scope: Any, receive: Any, send: Any) -> None:
         await receive()
 
@@ -88,7 +88,7 @@ def test_a_frame_and_its_reply_have_the_same_number() -> None:
 
 
 @pytest.mark.parametrize("contestant", CONTESTANTS, ids=lambda contestant: contestant.module)
-def test_every_envelope_carries_the_frame_as_it_is(contestant: Contestant) -> None:
+def test_every_envelope_carries_the_unchanged_frame(contestant: Contestant) -> None:
     assert frame(7) in contestant.speech.wrap(frame(7), 7)
     assert scope(contestant.speech.path)["path"] == contestant.speech.path
 
@@ -127,14 +127,14 @@ def test_the_load_is_answered(contestant: Contestant) -> None:
 
 
 @pytest.mark.slow
-def test_a_load_that_finds_no_server_says_so() -> None:
+def test_a_load_without_a_server_is_unfit() -> None:
     with pytest.raises(Unfit, match="ConnectionRefusedError"):
         load.run(kind="flood", contestant="wsaction", port=1, pid=1, connections=1, in_flight=1, seconds=1)
 
 
 # --------------------------------------------------------------------------------------------------------- routing
 @pytest.mark.parametrize("shape", routing.SHAPES, ids=lambda shape: shape.name)
-def test_every_router_finds_what_it_is_asked_for(shape: routing.Shape) -> None:
+def test_every_router_finds_the_routes(shape: routing.Shape) -> None:
     found, _ = routing.libraries()
     assert found[0].name == "wsaction"
     for library in found:
@@ -142,7 +142,7 @@ def test_every_router_finds_what_it_is_asked_for(shape: routing.Shape) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ CRUD
-async def test_who_is_timed_does_the_crud_job(tmp_path: Path) -> None:
+async def test_every_contestant_does_the_crud_job(tmp_path: Path) -> None:
     pairs, close = await crud.made(tmp_path)
     try:
         for pair in pairs:
@@ -155,7 +155,7 @@ async def test_who_is_timed_does_the_crud_job(tmp_path: Path) -> None:
         await close()
 
 
-async def test_an_update_that_is_not_kept_is_not_timed(tmp_path: Path) -> None:
+async def test_a_lost_update_is_not_timed(tmp_path: Path) -> None:
     replies = [json.dumps(job.expected(6)) for job in crud.JOBS]
 
     async def forgets(scope: Any, receive: Any, send: Any) -> None:
@@ -176,7 +176,7 @@ ANSWER = Answer(
 )
 
 
-def test_an_aim_stands_beside_its_figure() -> None:
+def test_the_table_shows_aims_beside_figures() -> None:
     assert Aim("ratio", 0.5).told(0.5) == "ratio at most 0.5: met"
     assert Aim("ratio", 1.35, at_least=True).told(1.3) == "ratio at least 1.35: MISSED"
     lines = ANSWER.table().splitlines()
@@ -187,9 +187,9 @@ def test_an_aim_stands_beside_its_figure() -> None:
         "b                        -      -",
         "   a note",
     ]
-    told = ANSWER.as_json()
-    assert told["rows"]["b"] == {"µs": None}
-    assert [aim["met"] for aim in told["aims"]] == [False]
+    answer = ANSWER.as_json()
+    assert answer["rows"]["b"] == {"µs": None}
+    assert [aim["met"] for aim in answer["aims"]] == [False]
     assert rounded(12.34567) == 12.35
 
 
@@ -199,7 +199,7 @@ def test_the_plot_is_xml_with_a_bar_for_each_contestant() -> None:
     assert len(tree.findall(".//{http://www.w3.org/2000/svg}rect")) == 1
 
 
-async def test_a_stalled_contestant_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stalled_contestant_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     async def stalls(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.get_running_loop().create_future()
 
@@ -233,8 +233,8 @@ def test_the_readme_has_the_figures_of_a_run() -> None:
         "fanout": [aim("over uvicorn", 0.8, 0.85, True), aim("p99 beside a deaf client", 1.5, 1.02, True)],
         **{key: [aim("x", 30, 20, True)] for key in ("sockets", "memory", "imports")},
     }
-    told = {"date": "2026-11-23", "python": "CPython 3.11.7", "machine": "a machine", "versions": {"uvloop": "0.23"}}
-    table = publish.markdown({**told, "questions": {key: {"aims": aims} for key, aims in questions.items()}})
+    run = {"date": "2026-11-23", "python": "CPython 3.11.7", "machine": "a machine", "versions": {"uvloop": "0.23"}}
+    table = publish.markdown({**run, "questions": {key: {"aims": aims} for key, aims in questions.items()}})
     assert "| the action job in process, time, by hand = 1 | 0.45 | at most 0.5 | met |" in table
     assert "| the same where the action suspends | 1.20 | at most 1 | missed |" in table
     assert "| the same where it waits for longer, so that another task reads on | 1.30 | at most 1 | missed |" in table
@@ -246,7 +246,7 @@ def test_the_readme_has_the_figures_of_a_run() -> None:
     assert "does not read, without = 1 | 1.02 | at most 1.5 | met |" in table
     assert table.endswith("On 2026-11-23, CPython 3.11.7, uvloop 0.23; a machine.")
     without = {"questions": {key: {"aims": aims if key != "recovery" else []} for key, aims in questions.items()}}
-    assert "drop and come back" not in publish.markdown({**told, **without})
+    assert "drop and come back" not in publish.markdown({**run, **without})
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     assert table in publish.replaced(readme, table)
     with pytest.raises(ValueError, match="around its table of results"):

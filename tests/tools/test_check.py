@@ -63,7 +63,7 @@ def app(*patterns: Any, **options: Any) -> WSAction:
 
 
 def codes(found: Iterable[Finding]) -> list[str]:
-    return [one.code for one in found]
+    return [finding.code for finding in found]
 
 
 def view() -> None: ...
@@ -128,21 +128,21 @@ for converter, name in ((YearConverter, "year"), (NeverConverter, "never"), (Odd
         (path("a/b/", view), path("a/", include([path("b/", view)])), True),
     ],
 )
-def test_what_is_hidden(first: Any, second: Any, hidden: bool) -> None:
+def test_unreachable_patterns_are_found(first: Any, second: Any, hidden: bool) -> None:
     found = [*shadows(Router([first, second]))]
     assert bool(found) is hidden
     if found:
         assert (found[0].hidden.index, found[0].by.index) == (1, 0)
 
 
-def test_a_converter_that_changes_its_mind() -> None:
-    asked = 0
+def test_an_inconsistent_converter_has_no_findings() -> None:
+    calls = 0
 
     class Fickle(YearConverter):
         def to_python(self, value: str) -> int:
-            nonlocal asked
-            asked += 1
-            if asked > 2:
+            nonlocal calls
+            calls += 1
+            if calls > 2:
                 raise ValueError
             return 1
 
@@ -150,14 +150,14 @@ def test_a_converter_that_changes_its_mind() -> None:
     assert [*shadows(Router([path("<fickle:a>/", view)]))] == []
 
 
-def test_an_example_is_given() -> None:
+def test_a_finding_has_an_example_route() -> None:
     (found,) = shadows(Router([path("<str:pk>/", view), path("new/", view)]))
     assert (found.example, found.is_duplicate) == ("new/", False)
     (found,) = shadows(Router([path("new/", view), path("new/", view)]))
     assert found.is_duplicate
 
 
-def test_patterns_with_many_captures_take_no_time() -> None:
+def test_patterns_with_many_captures_are_checked_quickly() -> None:
     many = "/".join(f"<str:p{number}>" for number in range(12))
     regex = "/".join(rf"(?P<p{number}>\w+)" for number in range(12))
     assert len([*shadows(Router([path(many, view), re_path(f"^{regex}$", view)]))]) == 1
@@ -171,18 +171,18 @@ def test_the_inventory() -> None:
     forest = entries[1]
     assert forest.permissions() == ["IsAuthenticated | AllowAny"]
     assert forest.permissions(forest.actions["fell"]) == ["DenyAll"]
-    assert {one.route for one in entries if one.is_live} == {"live/<int:pk>/", "watched/", "unshown/"}
-    plain = next(one for one in entries if one.mounted is None)
+    assert {entry.route for entry in entries if entry.is_live} == {"live/<int:pk>/", "watched/", "unshown/"}
+    plain = next(entry for entry in entries if entry.mounted is None)
     assert (plain.handler, plain.actions, plain.permissions(), plain.is_live) == ("plain_asgi", {}, [], False)
-    assert [one.name for one in entries if one.name][:1] == ["rows:row"]
+    assert [entry.name for entry in entries if entry.name][:1] == ["rows:row"]
 
 
 # ------------------------------------------------------------------------------------------------ checks
-def test_an_app_without_a_flaw() -> None:
+def test_an_app_without_findings() -> None:
     assert check(app(path("a/", Allowed.as_aaah()), path("a/<int:pk>/", Allowed.as_aaah())), workers=4) == []
 
 
-def test_routes_that_are_never_reached() -> None:
+def test_unreachable_routes() -> None:
     found = check(
         app(path("<str:pk>/", Allowed.as_aaah()), path("new/", Allowed.as_aaah()), path("new/", Allowed.as_aaah()))
     )
@@ -239,12 +239,12 @@ def test_routes_that_are_never_reached() -> None:
         ),
     ],
 )
-def test_patterns_of_another_router(pattern: Any, code: str, msg: str, cure: str) -> None:
+def test_patterns_in_the_syntax_of_other_routers(pattern: Any, code: str, msg: str, cure: str) -> None:
     (found,) = check(app(pattern))
     assert (found.level, found.code, found.msg, found.cure) == ("warning", code, msg, cure)
 
 
-def test_patterns_that_are_as_they_should_be() -> None:
+def test_correct_patterns() -> None:
     patterns = [
         path("items/<int:pk>/", include([path("", Allowed.as_aaah()), path("cards/", Allowed.as_aaah())])),
         re_path(r"^years/(?P<year>\d{4})/$", Allowed.as_aaah()),
@@ -255,13 +255,13 @@ def test_patterns_that_are_as_they_should_be() -> None:
 
 def test_a_connection_path_that_begins_with_a_slash() -> None:
     found = check(hosted([path("/ws/", Root.as_asgi()), path("{room}/", Root.as_asgi())]))
-    assert [(one.code, one.place) for one in found] == [
+    assert [(finding.code, finding.place) for finding in found] == [
         ("leading_slash", "(root) /ws/"),
         ("braces_in_path", "(root) {room}/"),
     ]
 
 
-def test_attributes_that_nothing_reads() -> None:
+def test_unknown_attributes() -> None:
     class Base(Rows):
         filterset_fields = ("id",)
 
@@ -275,9 +275,9 @@ def test_attributes_that_nothing_reads() -> None:
         def limit(self) -> None: ...
 
     found = check(app(path("a/", Misspelt.as_aaah()), path("b/", Misspelt.as_aaah()), path("c/", Base.as_aaah())))
-    assert {one.code for one in found} == {"unknown_attribute"}
-    assert {one.place for one in found} == {"ws/ a/"}
-    assert sorted((one.msg.split()[0], one.cure) for one in found) == [
+    assert {finding.code for finding in found} == {"unknown_attribute"}
+    assert {finding.place for finding in found} == {"ws/ a/"}
+    assert sorted((finding.msg.split()[0], finding.cure) for finding in found) == [
         ("Base.filterset_fields", "did you mean filter_fields?"),
         ("Misspelt.lookup_fields", "did you mean lookup_field?"),
         ("Misspelt.middleware", "write WSAction([...], middleware=...)"),
@@ -297,17 +297,17 @@ def test_attributes_that_nothing_reads() -> None:
         ("nothing", (), None),
     ],
 )
-def test_policies_that_nothing_asks(name: str, value: Any, cure: str | None) -> None:
+def test_unused_policies(name: str, value: Any, cure: str | None) -> None:
     async def act(self: Any) -> None: ...
 
     options = {"throttle_classes": (ConnectionRateThrottle("9/s"), value)} if name == "rate" else {}
     handler = type("Guarded", (Allowed,), {name: value, "act": async_action(**options)(act)})
-    assert [(one.code, one.level, one.cure) for one in check(app(path("a/", handler.as_aaah())))] == (
+    assert [(finding.code, finding.level, finding.cure) for finding in check(app(path("a/", handler.as_aaah())))] == (
         [] if cure is None else [("unused_policy", "error", cure)]
     )
 
 
-def test_policies_that_a_method_asks() -> None:
+def test_policies_used_by_a_method() -> None:
     class Deciding(Allowed):
         writers = (IsAuthenticated,)
 
@@ -317,7 +317,7 @@ def test_policies_that_a_method_asks() -> None:
     assert check(app(path("a/", Deciding.as_aaah()))) == []
 
 
-def test_permissions_of_objects_where_there_are_none() -> None:
+def test_object_permissions_without_objects() -> None:
     class Owned(Allowed):
         permission_classes = (IsOwner,)
 
@@ -328,7 +328,7 @@ def test_permissions_of_objects_where_there_are_none() -> None:
         permission_classes = (IsOwner,)
 
     found = check(app(path("a/", Owned.as_aaah()), path("b/", Rated.as_aaah())))
-    assert [(one.code, one.place) for one in found] == [("object_permissions", "ws/ a/")]
+    assert [(finding.code, finding.place) for finding in found] == [("object_permissions", "ws/ a/")]
     assert "check_object_permissions(obj) in act, touch" in found[0].cure
 
 
@@ -342,7 +342,7 @@ def test_permissions_of_objects_where_there_are_none() -> None:
         (IsAuthenticated, IsAuthenticated, (FirstFrame,), False),
     ],
 )
-def test_broadcasts_that_anybody_hears(ask: Any, asked_of_root: Any, classes: Any, finds: bool) -> None:
+def test_broadcasts_open_to_any_client(ask: Any, asked_of_root: Any, classes: Any, finds: bool) -> None:
     class Telling(Allowed):
         permission_classes = (ask,)
 
@@ -356,10 +356,10 @@ def test_broadcasts_that_anybody_hears(ask: Any, asked_of_root: Any, classes: An
 
     found = check(hosted([path("ws/", Hall.as_asgi())], authentication_classes=classes))
     assert codes(found) == ["open_broadcasts"] * finds
-    assert all("Hall sends the broadcasts of tell to any client" in one.msg for one in found)
+    assert all("Hall sends the broadcasts of tell to any client" in finding.msg for finding in found)
 
 
-def test_what_filters_would_read() -> None:
+def test_settings_of_missing_filters() -> None:
     class Unfiltered(Rows):
         filter_fields = ("id",)
         ordering = "id"
@@ -367,7 +367,7 @@ def test_what_filters_would_read() -> None:
         search_fields = ("title",)
 
     found = check(app(path("a/", Unfiltered.as_aaah())))
-    assert [(one.code, one.msg) for one in found] == [
+    assert [(finding.code, finding.msg) for finding in found] == [
         ("unused_filter", "Unfiltered.filter_fields has no effect without FieldFilter"),
         ("unused_filter", "Unfiltered.ordering has no effect without OrderingFilter"),
     ]
@@ -383,7 +383,7 @@ def test_what_filters_would_read() -> None:
     assert check(app(path("a/", Deciding.as_aaah()))) == []
 
 
-def test_events_that_nobody_can_subscribe_to() -> None:
+def test_events_without_subscriptions() -> None:
     class Telling(Allowed):
         events = {"moved": int}
 
@@ -395,7 +395,7 @@ def test_events_that_nobody_can_subscribe_to() -> None:
     assert found.msg == "Telling has events, but clients cannot subscribe to it"
 
 
-def test_parameters_that_are_the_clients() -> None:
+def test_parameters_that_the_client_fills() -> None:
     class Trusting(Allowed):
         @async_action
         async def ask(self, user: str, scope: Any = None) -> None: ...
@@ -404,8 +404,8 @@ def test_parameters_that_are_the_clients() -> None:
         async def greet(self, user: int) -> None: ...
 
     found = check(app(path("a/", Trusting.as_aaah()), path("b/", Trusting.as_aaah())))
-    assert {one.code for one in found} == {"client_input"}
-    assert sorted((one.place, one.msg) for one in found) == [
+    assert {finding.code for finding in found} == {"client_input"}
+    assert sorted((finding.place, finding.msg) for finding in found) == [
         ("ws/ a/ ask", "Trusting.ask has a parameter scope, which the client fills"),
         ("ws/ a/ ask", "Trusting.ask has a parameter user, which the client fills"),
         ("ws/ a/ greet", "Trusting.greet has a parameter user, which the client fills"),
@@ -413,7 +413,7 @@ def test_parameters_that_are_the_clients() -> None:
     assert check(app(path("<int:user>/", Trusting.as_aaah(actions=["greet"])))) == []
 
 
-def test_handlers_of_which_nobody_said_who_may() -> None:
+def test_handlers_without_permissions() -> None:
     class Silent(AsyncAPIActionHandler):
         @async_action
         async def one(self) -> None: ...
@@ -437,12 +437,14 @@ def test_handlers_of_which_nobody_said_who_may() -> None:
         ]
 
     found = check(hosted([path("ws/", Open.as_asgi())]))
-    assert [(one.level, one.code, one.place) for one in found] == [("warning", "no_permissions", "ws/ a/")]
+    assert [(finding.level, finding.code, finding.place) for finding in found] == [
+        ("warning", "no_permissions", "ws/ a/")
+    ]
     assert found[0].msg == "Silent has no permissions: any connected client may call one, three"
     assert check(app(path("a/", Silent.as_aaah()))) == []  # the permissions of the root apply
 
 
-def test_actions_without_an_end_and_lists() -> None:
+def test_actions_without_timeout_or_pagination() -> None:
     class Endless(Allowed):
         @async_action(timeout=math.inf)
         async def wait(self) -> None: ...
@@ -467,16 +469,19 @@ def test_actions_without_an_end_and_lists() -> None:
             path("d/", Paged.as_aaah()),
         )
     )
-    assert [(one.code, one.place) for one in found] == [("no_timeout", "ws/ a/ wait"), ("no_pagination", "ws/ b/ list")]
+    assert [(finding.code, finding.place) for finding in found] == [
+        ("no_timeout", "ws/ a/ wait"),
+        ("no_pagination", "ws/ b/ list"),
+    ]
 
 
-def test_bounds_that_bound_nothing() -> None:
+def test_limits_without_effect() -> None:
     class Loose(Root):
         limits = Limits(max_outbox_bytes=2**40)
 
     loose = hosted([path("ws/", Loose.as_asgi()), path("x/", Root.as_asgi())], limits=Limits(idle_timeout=1e9))
     found = check(loose)
-    assert [(one.code, one.place) for one in found] == [
+    assert [(finding.code, finding.place) for finding in found] == [
         ("loose_limit", "WSAction(limits=...)"),
         ("loose_limit", "Loose.limits"),
     ]
@@ -492,13 +497,11 @@ def test_bounds_that_bound_nothing() -> None:
         ({"allowed_hosts": ["*"]}, []),  # explicitly any host
     ],
 )
-def test_an_app_that_says_neither_by_which_names_it_is_reached_nor_by_whom(
-    settings: dict[str, Any], found: list[str]
-) -> None:
+def test_an_app_without_allowed_hosts_or_origins(settings: dict[str, Any], found: list[str]) -> None:
     assert codes(check(WSAction([path("ws/", Root.as_asgi())], **settings))) == found
 
 
-def test_what_strangers_get() -> None:
+def test_debug_and_open_origins() -> None:
     class Sessions(SessionAuthentication):
         def get_user(self, session: dict[str, Any]) -> Any:
             return None
@@ -506,11 +509,11 @@ def test_what_strangers_get() -> None:
     assert codes(check(app(debug=True))) == ["debug"]
     assert check(app(allowed_origins=["*"])) == []
     found = check(app(allowed_origins=["*"], authentication_classes=[Sessions]))
-    assert [(one.level, one.code) for one in found] == [("error", "any_origin")]
+    assert [(finding.level, finding.code) for finding in found] == [("error", "any_origin")]
     assert check(app(allowed_origins=["https://a.example"], authentication_classes=[Sessions])) == []
 
 
-def test_several_processes() -> None:
+def test_a_memory_layer_with_several_workers() -> None:
     class Live(SubscribeMixin, Allowed):
         pass
 
@@ -520,13 +523,13 @@ def test_several_processes() -> None:
 
     for handler in (Live, Telling):
         found = check(app(path("a/", handler.as_aaah())), workers=3)
-        assert [(one.level, one.code) for one in found] == [("error", "memory_layer")]
+        assert [(finding.level, finding.code) for finding in found] == [("error", "memory_layer")]
         assert "3 workers" in found[0].msg
         assert check(app(path("a/", handler.as_aaah())), workers=1) == []
         assert check(app(path("a/", handler.as_aaah()), layer=RedisLayer("redis://127.0.0.1:1")), workers=3) == []
 
 
-def test_rates_that_each_process_counts() -> None:
+def test_throttles_counted_by_each_process() -> None:
     class Limited(Allowed):
         throttle_classes = (UserRateThrottle("1/min"),)
 

@@ -73,7 +73,7 @@ def run(*arguments: str) -> Result:
 
 # ------------------------------------------------------------------------------------------------ the entry
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "text"),
     [
         (["--version"], 0, "wsaction 0"),
         (["check", QUICKSTART], 0, "0 errors, 3 warnings"),
@@ -85,10 +85,10 @@ def run(*arguments: str) -> Result:
         pytest.param(["--help"], 0, "codegen", marks=pytest.mark.slow),
     ],
 )
-def test_each_command_by_its_entry(arguments: list[str], code: int, told: str) -> None:
+def test_each_command_in_a_subprocess(arguments: list[str], code: int, text: str) -> None:
     done = subprocess.run([*ENTRY, *arguments], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (code, "")
-    assert told in done.stdout
+    assert text in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_each_command_by_its_entry(arguments: list[str], code: int, told: str) -
         ),
     ],
 )
-def test_wrong_use_by_the_entry_is_2_and_one_helpful_line(command: list[str]) -> None:
+def test_wrong_usage_exits_with_2_and_one_line(command: list[str]) -> None:
     done = subprocess.run([*ENTRY, *command, "main"], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert (
@@ -111,17 +111,17 @@ def test_wrong_use_by_the_entry_is_2_and_one_helpful_line(command: list[str]) ->
     assert "Traceback" not in done.stderr
 
 
-def test_every_command_explains_itself() -> None:
+def test_every_command_has_help() -> None:
     codegen = (["codegen"], ["codegen", "typescript"], ["codegen", "javascript"])
     for command in (["routes"], ["asyncapi"], ["check"], *codegen, ["run"], ["call"]):
-        told = run(*command, "--help")
-        assert told.exit_code == 0
-        assert "Usage: " in told.stdout
+        text = run(*command, "--help")
+        assert text.exit_code == 0
+        assert "Usage: " in text.stdout
 
 
 # ------------------------------------------------------------------------------------------------ MODULE:APP
 @pytest.mark.parametrize(
-    ("target", "told"),
+    ("target", "text"),
     [
         (":app", "expected MODULE:APP, as in main:app, got ':app'"),
         ("cli_apps:", "expected MODULE:APP, as in main:app, got 'cli_apps:'"),
@@ -155,10 +155,10 @@ def test_every_command_explains_itself() -> None:
         ("cli_plain:box", "cli_plain:box is a Box, not a WSAction; name the WSAction that it mounts or serves"),
     ],
 )
-def test_what_is_no_app(folder: str, target: str, told: str) -> None:
+def test_invalid_targets_are_refused(folder: str, target: str, text: str) -> None:
     result = run("routes", target, "--app-dir", folder)
     assert result.exit_code == 2
-    assert f"Error: Invalid value for MODULE:APP: {told}" in result.stderr
+    assert f"Error: Invalid value for MODULE:APP: {text}" in result.stderr
 
 
 def test_apps_are_found(folder: str) -> None:
@@ -171,7 +171,7 @@ def test_apps_are_found(folder: str) -> None:
     assert os.environ["PYTHONPATH"].split(os.pathsep).count(folder) == 1
 
 
-def test_what_a_module_raises_is_not_hidden(folder: str) -> None:
+def test_an_import_error_of_a_module_is_shown(folder: str) -> None:
     result = run("routes", "cli_broken:app", "--app-dir", folder)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.splitlines()[0] == "Traceback (most recent call last):"
@@ -189,9 +189,7 @@ def test_what_a_module_raises_is_not_hidden(folder: str) -> None:
     ],
 )
 @pytest.mark.parametrize("command", [["check"], ["run"]])
-def test_a_module_that_cannot_be_imported_shows_its_own_traceback_and_none_of_ours(
-    tmp_path: Path, command: list[str], code: str, last: str
-) -> None:
+def test_a_broken_module_shows_only_its_own_traceback(tmp_path: Path, command: list[str], code: str, last: str) -> None:
     (tmp_path / "cli_bad.py").write_text(code)
     result = run(*command, "cli_bad:app", "--app-dir", str(tmp_path))
     assert (result.exit_code, result.stdout) == (1, "")
@@ -215,18 +213,18 @@ def test_a_factory_that_fails_shows_its_own_traceback(folder: str, factory: str)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "text"),
     [
         (["--uds", "/nowhere/at.sock"], "Invalid value for --uds: there is no folder for /nowhere/at.sock"),
         (["--ssl-keyfile", __file__], "give --ssl-certfile too"),
     ],
 )
-def test_run_with_options_that_cannot_be(folder: str, options: list[str], told: str) -> None:
+def test_run_refuses_invalid_options(folder: str, options: list[str], text: str) -> None:
     result = run("run", "cli_apps:app", "--app-dir", folder, *options)
-    assert (result.exit_code, told in result.stderr) == (2, True)
+    assert (result.exit_code, text in result.stderr) == (2, True)
 
 
-def test_what_the_system_refuses_is_told_in_one_line(folder: str) -> None:
+def test_an_os_error_is_reported_in_one_line(folder: str) -> None:
     options = ["--ssl-keyfile", __file__, "--ssl-certfile", __file__]
     result = run("run", "cli_apps:app", "--app-dir", folder, *options)
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
@@ -235,7 +233,7 @@ def test_what_the_system_refuses_is_told_in_one_line(folder: str) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("arguments", [["-o", "/dev/full"], []])
-def test_a_full_disk_is_told_in_one_line(arguments: list[str]) -> None:
+def test_a_full_disk_is_reported_in_one_line(arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*ENTRY, "asyncapi", QUICKSTART, *arguments],
@@ -275,7 +273,7 @@ def mistaken(tmp_path: Path) -> Iterator[Callable[[str], str]]:
 
 
 @pytest.mark.parametrize("command", [["routes"], ["asyncapi"], ["check"], ["codegen", "typescript"], ["run"]])
-def test_what_is_declared_wrongly_is_told_in_one_line(mistaken: Callable[[str], str], command: list[str]) -> None:
+def test_a_wrong_declaration_is_reported_in_one_line(mistaken: Callable[[str], str], command: list[str]) -> None:
     folder = mistaken("app = WSAction([path('ws/', Desk.as_asgi(colour=1))])\n")
     result = run(*command, "cli_mistaken:app", "--app-dir", folder)
     assert result.exit_code == 1
@@ -284,22 +282,22 @@ def test_what_is_declared_wrongly_is_told_in_one_line(mistaken: Callable[[str], 
     assert result.stderr.count("\n") == 1
 
 
-def test_what_a_command_itself_finds_wrong_is_told_in_one_line(mistaken: Callable[[str], str]) -> None:
+def test_an_error_found_by_a_command_is_reported_in_one_line(mistaken: Callable[[str], str]) -> None:
     folder = mistaken("Cards.routepatterns = [7]\napp = WSAction([path('ws/', Cards.as_aaah())])\n")
     result = run("routes", "cli_mistaken:app", "--app-dir", folder)  # read after the import: no line to name
     assert (result.exit_code, result.stderr) == (1, "Error: A pattern is what path() or re_path() returns, got 7.\n")
 
 
 @pytest.mark.parametrize(("name", "mount"), [("Desk", "as_asgi"), ("Cards", "as_aaah")])
-def test_run_does_not_serve_a_class(mistaken: Callable[[str], str], name: str, mount: str) -> None:
+def test_run_refuses_a_class(mistaken: Callable[[str], str], name: str, mount: str) -> None:
     result = run("run", f"cli_mistaken:{name}", "--app-dir", mistaken(""))
     assert result.exit_code == 2
-    told = f"cli_mistaken:{name} is a class; write app = {name}.{mount}(), or put that in a WSAction"
-    assert told in result.stderr
+    text = f"cli_mistaken:{name} is a class; write app = {name}.{mount}(), or put that in a WSAction"
+    assert text in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("code", "options", "told"),
+    ("code", "options", "text"),
     [
         ("app = 3", [], "cli_mistaken:app is a int, not an app; write app = WSAction([...])"),
         ("app = [path('ws/', Desk.as_asgi())]", [], "cli_mistaken:app is a list, not an app; write app = WSAction"),
@@ -307,21 +305,21 @@ def test_run_does_not_serve_a_class(mistaken: Callable[[str], str], name: str, m
         ("app = WSAction([])", ["--factory"], "--factory: cli_mistaken:app is a WSAction, not a function; leave"),
     ],
 )
-def test_run_does_not_serve_what_no_server_can_call(
-    mistaken: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, code: str, options: list[str], told: str
+def test_run_refuses_what_is_not_an_app(
+    mistaken: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, code: str, options: list[str], text: str
 ) -> None:
     monkeypatch.setattr("wsaction.cli.run_app", lambda *_, **__: None)
     result = run("run", "cli_mistaken:app", "--app-dir", mistaken(code), *options)
-    assert (result.exit_code, told in result.stderr) == (2, True), result.stderr
+    assert (result.exit_code, text in result.stderr) == (2, True), result.stderr
 
 
-def test_run_says_which_module_is_not_there(folder: str) -> None:
+def test_run_names_a_missing_module(folder: str) -> None:
     result = run("run", "cli_aps:app", "--app-dir", folder)
     assert (result.exit_code, "there is no module 'cli_aps'; did you mean 'cli_apps'?" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("workers", [[], ["--workers", "2"]])
-def test_run_says_which_app_is_not_there(folder: str, workers: list[str]) -> None:
+def test_run_names_a_missing_app(folder: str, workers: list[str]) -> None:
     result = run("run", "cli_apps:ap", "--app-dir", folder, *workers)
     assert (result.exit_code, "cli_apps has no 'ap'; did you mean 'app'?" in result.stderr) == (2, True)
 
@@ -331,7 +329,7 @@ def test_run_does_not_reload_several_workers(folder: str) -> None:
     assert (result.exit_code, "leave out --workers or --reload" in result.stderr) == (2, True)
 
 
-def test_a_package_that_is_broken_and_a_module_made_by_hand(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_package_and_a_module_without_a_spec(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     package = Path(folder) / "cli_package"
     package.mkdir()
     (package / "__init__.py").write_text("import surely_not_installed\n")
@@ -349,17 +347,17 @@ def test_routes() -> None:
     lines = run("routes", QUICKSTART).stdout.splitlines()
     assert lines[0].split() == ["CONNECTION", "ROUTE", "NAME", "HANDLER", "ACTIONS", "PERMISSIONS", "LIVE"]
     assert lines[3].split() == ["ws/", "cards/<int:pk>/", "-", "CardHandler", "retrieve", "-", "-"]
-    told = run("routes", *EVERYTHING).stdout
-    assert "plant, fell [DenyAll], pages, other," in told
-    assert "(another ASGI app)" in told
+    text = run("routes", *EVERYTHING).stdout
+    assert "plant, fell [DenyAll], pages, other," in text
+    assert "(another ASGI app)" in text
 
 
 def test_routes_as_json() -> None:
-    told = json.loads(run("routes", *EVERYTHING, "--json").stdout)
-    forest = next(one for one in told if one["route"] == "forests/<int:pk>/")
+    text = json.loads(run("routes", *EVERYTHING, "--json").stdout)
+    forest = next(entry for entry in text if entry["route"] == "forests/<int:pk>/")
     assert list(forest) == ["connection", "route", "name", "handler", "actions", "permissions", "live"]
     assert forest["actions"][1] == {"action": "fell", "streams": False, "permissions": ["DenyAll"]}
-    assert [one["name"] for one in told if one["name"]] == ["rows:row", "rows:row"]
+    assert [entry["name"] for entry in text if entry["name"]] == ["rows:row", "rows:row"]
 
 
 def test_asyncapi(tmp_path: Path) -> None:
@@ -383,9 +381,9 @@ def test_check() -> None:
 
 def test_check_as_json_and_strict(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("check", QUICKSTART, "--json")
-    told = json.loads(result.stdout)
-    assert (result.exit_code, told["errors"], told["warnings"]) == (0, 0, 3)
-    assert list(told["findings"][0]) == ["level", "code", "place", "msg", "cure"]
+    text = json.loads(result.stdout)
+    assert (result.exit_code, text["errors"], text["warnings"]) == (0, 0, 3)
+    assert list(text["findings"][0]) == ["level", "code", "place", "msg", "cure"]
     assert run("check", QUICKSTART, "--strict").exit_code == 1
     monkeypatch.setenv("WEB_CONCURRENCY", "4")
     assert "memory_layer" in run("check", *EVERYTHING).stdout
@@ -393,7 +391,7 @@ def test_check_as_json_and_strict(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ codegen
-def test_codegen_writes_a_file_whole_and_only_if_it_has_to(tmp_path: Path) -> None:
+def test_codegen_writes_a_file_only_if_it_changed(tmp_path: Path) -> None:
     file = tmp_path / "client.ts"
     command = ("codegen", "typescript", QUICKSTART, "-o", str(file))
     result = run(*command, "--check")
@@ -430,7 +428,7 @@ def test_codegen_writes_javascript_and_its_types_beside_it(tmp_path: Path) -> No
     assert (tmp_path / "a.mts").read_text() == run("codegen", "typescript", QUICKSTART).stdout
 
 
-def test_codegen_of_javascript_names_the_extra_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codegen_of_javascript_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(source: str) -> str:
         raise ImportError("JavaScript needs tree-sitter")
 
@@ -441,13 +439,13 @@ def test_codegen_of_javascript_names_the_extra_that_is_missing(monkeypatch: pyte
     assert (result.exit_code, result.stderr) == (1, "Error: JavaScript needs tree-sitter\n")
 
 
-def test_wrong_use_of_codegen_of_javascript() -> None:
+def test_wrong_usage_of_codegen_of_javascript() -> None:
     result = run("codegen", "javascript", QUICKSTART, "-o", "client.ts")
     assert (result.exit_code, "client.ts must end in .js or .mjs" in result.stderr) == (2, True)
     assert run("codegen", "javascript", QUICKSTART, "--check").exit_code == 2
 
 
-def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_file_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("codegen", "typescript", QUICKSTART, "-o", str(tmp_path / "no" / "client.ts"))
     assert (result.exit_code, "cannot be written to: No such file or directory" in result.stderr) == (2, True)
     file = tmp_path / "client.ts"
@@ -462,18 +460,18 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monkeypat
     assert (file.read_text(), list(tmp_path.iterdir())) == ("old", [file])
 
 
-@pytest.mark.parametrize("told", ["ws/<int:tenant>/", "ws/{tenant}/", "/ws/{tenant}/", "ws/<tenant>/"])
-def test_codegen_of_one_of_several_connections(told: str) -> None:
-    result = run("codegen", "typescript", *EVERYTHING, "--path", told)
+@pytest.mark.parametrize("text", ["ws/<int:tenant>/", "ws/{tenant}/", "/ws/{tenant}/", "ws/<tenant>/"])
+def test_codegen_of_one_of_several_connections(text: str) -> None:
+    result = run("codegen", "typescript", *EVERYTHING, "--path", text)
     assert "connection /ws/{tenant}/." in result.stdout
 
 
-def test_codegen_of_a_connection_that_is_a_regex() -> None:
+def test_codegen_of_a_regex_connection() -> None:
     assert run("codegen", "typescript", *EVERYTHING, "--path", "x.y").exit_code == 0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "text"),
     [
         (
             [*EVERYTHING],
@@ -485,13 +483,13 @@ def test_codegen_of_a_connection_that_is_a_regex() -> None:
         ([], "Missing argument 'MODULE:APP'"),
     ],
 )
-def test_wrong_use_of_codegen(arguments: list[str], told: str) -> None:
+def test_wrong_usage_of_codegen(arguments: list[str], text: str) -> None:
     result = run("codegen", "typescript", *arguments)
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert text in result.stderr
 
 
-def test_an_app_without_a_connection_of_ours(tmp_path: Path) -> None:
+def test_an_app_without_connections(tmp_path: Path) -> None:
     (tmp_path / "cli_empty.py").write_text(
         'from wsaction.applications import WSAction\napp = WSAction([], allowed_hosts=["*"])\n'
     )
@@ -504,8 +502,8 @@ def test_an_app_without_a_connection_of_ours(tmp_path: Path) -> None:
 
 
 def test_tables() -> None:
-    told = table(("A", "BB"), [("long one", "x y z"), ("", "averylongword b")], {"BB": 3})
-    assert told.splitlines() == [
+    text = table(("A", "BB"), [("long one", "x y z"), ("", "averylongword b")], {"BB": 3})
+    assert text.splitlines() == [
         "A         BB",
         "long one  x y",
         "          z",

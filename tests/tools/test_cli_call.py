@@ -65,25 +65,25 @@ def test_a_stream_and_its_limit(url: str) -> None:
     assert run(url, "endless", "size=2", "--stream", "--limit", "2").stdout == '"xx"\n"xx"\n'
 
 
-def test_a_stream_that_was_not_asked_for_says_so(url: str) -> None:
+def test_a_stream_without_its_option_is_refused(url: str) -> None:
     result = run(url, "count", "to=3")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Error: count is a stream; pass --stream" in result.stderr
 
 
-def test_an_error_reply_is_1(url: str) -> None:
+def test_an_error_reply_exits_with_1(url: str) -> None:
     result = run(url, "echo", "nowhere/")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "wsaction: 404 route_not_found: No such route. (echo nowhere/)\n"
-    told = json.loads(run(url, "fail", "kind=own", "--json").stdout)
-    assert told == {
+    error = json.loads(run(url, "fail", "kind=own", "--json").stdout)
+    assert error == {
         "status": 402,
         "errors": [{"type": "payment_required", "msg": "No boards left.", "ctx": {"plan": "free"}}],
     }
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ([], "Missing argument 'URL'"),
         (["ws://127.0.0.1/"], "Missing argument 'ACTION'"),
@@ -118,13 +118,13 @@ def test_an_error_reply_is_1(url: str) -> None:
         (["ws://127.0.0.1/", "echo", "--token", "a/b="], "the token has characters that a sub-protocol cannot contain"),
     ],
 )
-def test_wrong_use_is_2(arguments: list[str], told: str) -> None:
+def test_wrong_usage_exits_with_2(arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert message in result.stderr
 
 
-def test_standard_input_that_is_no_utf8_or_closed_is_wrong_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_or_closed_standard_input_exits_with_2(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("ws://127.0.0.1/", "echo", "--data", "-", input=b"\xff\xfe")
     assert (result.exit_code, "--data: expected JSON, got b'\\xff\\xfe'" in result.stderr) == (2, True)
     command = [sys.executable, "-m", "wsaction", "call", "ws://127.0.0.1/", "echo", "--data", "-"]
@@ -136,7 +136,7 @@ def test_standard_input_that_is_no_utf8_or_closed_is_wrong_use(monkeypatch: pyte
     )
 
 
-def test_no_connection_and_no_answer_are_3(url: str) -> None:
+def test_no_connection_and_no_reply_exit_with_3(url: str) -> None:
     result = run("ws://127.0.0.1:1/", "echo", "--json")
     assert result.exit_code == 3
     assert "wsaction: cannot connect to ws://127.0.0.1:1/" in result.stderr
@@ -153,7 +153,7 @@ def test_a_token_by_option_or_environment(guarded: Server) -> None:  # noqa: F81
 
 
 @pytest.mark.parametrize(("path", "token", "code"), [("/nowhere/", "good", 4404), ("/ws/", "bad", 4401)])
-def test_a_refusal_that_was_accepted_and_closed_is_told_as_one(
+def test_an_accepted_refusal_is_reported_as_a_refusal(
     serve: Callable[..., Server], path: str, token: str, code: int
 ) -> None:
     app = WSAction([pattern("ws/", Me.as_asgi())], accept_refused=True, authentication_classes=[Tokens])
@@ -169,12 +169,12 @@ async def test_the_events_of_a_route_over_a_lost_connection() -> None:
         arguments = (server.url, "move", ROUTE, "to=3", "--subscribe", "--snapshot", "--limit", "3", "--json")
         running = asyncio.create_task(asyncio.to_thread(run, *arguments))
         peer = await server.accepted()
-        asked = await peer.frame("subscribe")
-        await peer.reply(asked, {"epoch": "e", "offset": 3, "recovered": None, "snapshot": [1]})
-        asked = await peer.frame("move")
-        assert (asked["route"], asked["to"]) == (ROUTE, 3)
+        request = await peer.frame("subscribe")
+        await peer.reply(request, {"epoch": "e", "offset": 3, "recovered": None, "snapshot": [1]})
+        request = await peer.frame("move")
+        assert (request["route"], request["to"]) == (ROUTE, 3)
         await peer.event(4, "moved")
-        await peer.reply(asked, "done")
+        await peer.reply(request, "done")
         peer.drop()
         peer = await server.accepted()
         await peer.reply(
@@ -196,7 +196,7 @@ async def test_the_events_of_a_route_over_a_lost_connection() -> None:
     assert "the connection was lost (code 1006)" in result.stderr
 
 
-async def test_subscribe_as_the_action_calls_nothing() -> None:
+async def test_the_action_subscribe_only_subscribes() -> None:
     async with scripted() as server:
         running = asyncio.create_task(asyncio.to_thread(run, server.url, "subscribe", ROUTE, "--limit", "1"))
         peer = await server.accepted()
@@ -215,7 +215,7 @@ def test_ctrl_c_ends_it_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> 
     assert run("ws://127.0.0.1/", "echo").exit_code == 130
 
 
-def test_without_the_clients_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_client_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("wsaction.client")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "websockets.asyncio.client", None)
@@ -224,9 +224,9 @@ def test_without_the_clients_extra_it_says_what_to_install(monkeypatch: pytest.M
     assert "pip install 'wsaction[client]'" in result.stderr
 
 
-def test_the_command_itself(url: str) -> None:
+def test_the_command_in_a_subprocess(url: str) -> None:
     command = [sys.executable, "-m", "wsaction", "call", url, "echo", "text=hello"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, '"hello"\n', "")
-    told = run("--help").stdout
-    assert "Exit codes: 0 success" in told
+    text = run("--help").stdout
+    assert "Exit codes: 0 success" in text

@@ -15,7 +15,7 @@ WAIT = 20.0
 
 
 @pytest.mark.parametrize("contestant", [OURS, BY_HAND], ids=["ours", "by-hand"])
-async def test_who_is_timed_tells_everybody(contestant: Any) -> None:
+async def test_every_contestant_reaches_all_listeners(contestant: Any) -> None:
     async with open_hall(contestant, TALKS[contestant], 120) as one, open_hall(contestant, TALKS[contestant], 3) as two:
         assert await one.event() > 0
         assert len(await one.waits(2)) == 240
@@ -25,7 +25,7 @@ async def test_who_is_timed_tells_everybody(contestant: Any) -> None:
         assert (one.number, two.number) == (6, 4)
 
 
-async def test_one_who_does_not_read_keeps_the_others_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_does_not_read_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fanout_in_process, "PATIENCE", 0.2)
     for contestant in (OURS, BY_HAND):
         async with open_hall(contestant, TALKS[contestant], 50) as full:
@@ -42,18 +42,18 @@ async def lies(scope: Any, receive: Any, send: Any) -> None:
     await receive()
     await send({"type": "websocket.accept"})
     while (message := await receive())["type"] == "websocket.receive":
-        told = json.loads(message["text"]).get("data")
-        text = '{"status":200}' if told is None else f'"told {payload(1)}"'
-        for to in listening if told is not None else (send,):
+        data = json.loads(message["text"]).get("data")
+        text = '{"status":200}' if data is None else f'"told {payload(1)}"'
+        for to in listening if data is not None else (send,):
             await to({"type": "websocket.send", "text": text})
-        if told is None:
+        if data is None:
             listening.append(send)
 
 
 listening: list[Any] = []
 
 
-async def test_who_tells_what_was_kept_from_before_is_not_timed() -> None:
+async def test_a_contestant_that_repeats_events_is_not_timed() -> None:
     talk: Talk = TALKS[OURS]
     full = Hall(lies, talk, 5)
     try:
@@ -72,7 +72,7 @@ def test_an_event_has_its_number() -> None:
     assert number_in('{"status":200}') is None
 
 
-async def test_what_cannot_be_had_at_a_size_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_figure_that_cannot_be_measured_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.fanout.TURN", 0.0)
     monkeypatch.setattr("benchmarks.fanout.LISTENERS", 20)
     monkeypatch.setattr(fanout_in_process, "PATIENCE", 0.3)
@@ -84,7 +84,7 @@ async def test_what_cannot_be_had_at_a_size_is_said(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_sockets_are_told_by_a_real_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_server_reaches_all_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fanout_over_uvicorn, "LISTENERS", 30)
     with fanout_over_uvicorn.Crowd.of(OURS, TALKS[OURS]) as sockets:
         seconds, cpu = sockets.turn(50)

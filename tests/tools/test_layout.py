@@ -99,7 +99,7 @@ def test_imports_point_to_a_lower_band_or_sideways() -> None:
             assert BAND[below] <= BAND[above], f"{above} imports {below}, which is in a band above it"
 
 
-def test_packages_import_each_other_in_no_circle() -> None:
+def test_packages_have_no_import_cycle() -> None:
     graph: dict[str, set[str]] = {}
     for above, below in edges():
         graph.setdefault(above, set()).add(below)
@@ -108,7 +108,7 @@ def test_packages_import_each_other_in_no_circle() -> None:
 
 
 @pytest.mark.parametrize("module", modules())
-def test_third_parties_are_imported_where_they_belong(module: str) -> None:
+def test_third_party_imports_are_limited_to_packages(module: str) -> None:
     package, foreign = package_of(module), {name.partition(".")[0] for name in imports(module)}
     for name in foreign - set(sys.stdlib_module_names) - {"wsaction"}:
         if name in ("pydantic", "pydantic_core", "typing_extensions"):
@@ -118,7 +118,7 @@ def test_third_parties_are_imported_where_they_belong(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", modules())
-def test_a_module_has_a_docstring_and_one_of_over_500_lines_says_why_it_is_one_thing(module: str) -> None:
+def test_modules_have_docstrings_and_long_ones_say_why(module: str) -> None:
     tree = tree_of(module)
     docstring = ast.get_docstring(tree)
     assert docstring

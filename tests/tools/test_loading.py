@@ -111,7 +111,7 @@ async def sessions_of(folder: Path) -> AsyncIterator[Any]:
     "ignore:Exception ignored in. <coroutine object Connection.cursor:pytest.PytestUnraisableExceptionWarning"
 )
 @pytest.mark.parametrize("case", CASES)
-async def test_the_option_that_an_error_tells_loads_what_is_missing(case: str, tmp_path: Path) -> None:
+async def test_the_suggested_loader_option_loads_the_attribute(case: str, tmp_path: Path) -> None:
     """Errors may name other attributes first. After the options of a few errors, all actions work."""
     fields, wanted = CASES[case]
     model = shape(
@@ -120,18 +120,18 @@ async def test_the_option_that_an_error_tells_loads_what_is_missing(case: str, t
         **{name: (Annotated[kind, ReadOnly], default) for name, (kind, default) in fields.items()},
     )
     async with sessions_of(tmp_path) as sessions:
-        rows, told = select(Book), ""
+        rows, option = select(Book), ""
         for _ in range(4):
             app, error = await answers(SQLAlchemyQuerySet(rows, sessions), model)
             if error is None:
                 break
             found = re.search(r"as in select\(Book\)\.options\(((?:\w+\([\w.]+\)\.?)+)\)", error)
             assert found is not None, error
-            told = found[1]
+            option = found[1]
             names = {"Book": Book, "Author": Author, "Org": Org, "Tag": Tag, "undefer": undefer}
-            rows = select(Book).options(eval(told, {**names, "selectinload": selectinload}))
+            rows = select(Book).options(eval(option, {**names, "selectinload": selectinload}))
         assert error is None
-        assert told == wanted
+        assert option == wanted
         assert app == [200, 200, 200, 201]
 
 

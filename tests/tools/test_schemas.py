@@ -51,12 +51,12 @@ class Cat(BaseModel):
 
 def schema(annotation: Any, mode: Any = "validation") -> tuple[dict[str, Any], dict[str, Any]]:
     schemas = Schemas()
-    told = schemas.of(annotation, mode)
+    converted = schemas.of(annotation, mode)
     components = schemas.components()
-    return told, components
+    return converted, components
 
 
-def test_replies_have_the_names_that_are_written() -> None:
+def test_replies_have_the_serialized_names() -> None:
     _, components = schema(Around, "serialization")
     around = Around.model_validate({"outer": {"outerName": {"innerName": 1}}, "lastName": "a"})
     written = TypeAdapter(dict[str, Any]).validate_json(json_encoder(Around)(around))
@@ -71,18 +71,18 @@ def test_requests_have_the_aliases() -> None:
     assert set(components["Inner"]["properties"]) == {"innerName"}
 
 
-def test_a_model_that_looks_the_same_both_ways_has_one_name() -> None:
+def test_a_model_of_one_schema_has_one_name() -> None:
     schemas = Schemas()
-    told = [schemas.of(one, mode) for one in (Dog, Inner, Plain, Keys) for mode in ("validation", "serialization")]
+    converted = [schemas.of(one, mode) for one in (Dog, Inner, Plain, Keys) for mode in ("validation", "serialization")]
     components = schemas.components()
-    names = [one["$ref"].removeprefix("#/components/schemas/") for one in told]
+    names = [one["$ref"].removeprefix("#/components/schemas/") for one in converted]
     assert names == ["Dog", "Dog", "Inner-Input", "Inner-Output", "Plain", "Plain", "Keys", "Keys"]
     assert set(names) == set(components)
 
 
-def test_discriminators_are_the_name_of_their_property() -> None:
-    told, components = schema(Annotated[Dog | Cat, Field(discriminator="kind")])
-    assert told == {
+def test_a_discriminator_is_the_name_of_its_property() -> None:
+    converted, components = schema(Annotated[Dog | Cat, Field(discriminator="kind")])
+    assert converted == {
         "discriminator": "kind",
         "oneOf": [{"$ref": "#/components/schemas/Dog"}, {"$ref": "#/components/schemas/Cat"}],
     }
@@ -90,12 +90,12 @@ def test_discriminators_are_the_name_of_their_property() -> None:
 
 
 def test_tuples_are_lists_of_items() -> None:
-    told, _ = schema(tuple[int, str])
-    assert told["items"] == [{"type": "integer"}, {"type": "string"}]
-    assert (told["minItems"], told["maxItems"]) == (2, 2)
+    converted, _ = schema(tuple[int, str])
+    assert converted["items"] == [{"type": "integer"}, {"type": "string"}]
+    assert (converted["minItems"], converted["maxItems"]) == (2, 2)
 
 
-def test_what_stands_beside_a_reference_goes_around_it() -> None:
+def test_a_reference_with_other_keys_becomes_allof() -> None:
     assert as_draft_7({"$ref": "#/a", "description": "b"}) == {"allOf": [{"$ref": "#/a"}], "description": "b"}
     assert as_draft_7({"$ref": "#/a"}) == {"$ref": "#/a"}
 
@@ -110,18 +110,18 @@ def test_what_stands_beside_a_reference_goes_around_it() -> None:
         {"additionalProperties": False, "items": {"not": {"type": "null"}}},
     ],
 )
-def test_names_and_data_are_left_as_they_are(same: Any) -> None:
+def test_property_names_and_data_are_left_unchanged(same: Any) -> None:
     assert as_draft_7(same) == same
 
 
-def test_what_is_nested_is_written_anew() -> None:
+def test_nested_schemas_are_converted() -> None:
     inner = {"prefixItems": [{"type": "null"}]}
-    told = as_draft_7({"anyOf": [{"additionalProperties": inner}], "$defs": {"a": inner}})
+    converted = as_draft_7({"anyOf": [{"additionalProperties": inner}], "$defs": {"a": inner}})
     anew = {"items": [{"type": "null"}], "additionalItems": True}
-    assert told == {"anyOf": [{"additionalProperties": anew}], "$defs": {"a": anew}}
+    assert converted == {"anyOf": [{"additionalProperties": anew}], "$defs": {"a": anew}}
 
 
-def test_what_has_no_schema_is_anything() -> None:
+def test_types_without_a_schema_allow_anything() -> None:
     assert schema(Any) == ({}, {})
     assert schema(Callable[[], int])[0] == {}
     assert schema(int)[0] == {"type": "integer"}
