@@ -165,9 +165,15 @@ class LetterData(DocumentData):
 
 
 LETTERS = (Letter, Mail, LetterData)
-KEPT = {"plain": PlainData, "relation": TaskData, "deep": TaskData, "single": DocumentData, "joined": DocumentData}
-MAPPED: dict[str, Any] = {"plain": Plain, "relation": Task, "deep": Deep, "single": Document, "joined": Paper}
-SHAPES = tuple(KEPT)
+MEMORY_MODELS = {
+    "plain": PlainData,
+    "relation": TaskData,
+    "deep": TaskData,
+    "single": DocumentData,
+    "joined": DocumentData,
+}
+SQL_MODELS: dict[str, Any] = {"plain": Plain, "relation": Task, "deep": Deep, "single": Document, "joined": Paper}
+SHAPES = tuple(MEMORY_MODELS)
 
 
 class Out(BaseModel):
@@ -223,7 +229,7 @@ class Handler(SubscribeMixin, ModelAPIActionHandler):
         await self.publish("mark")
 
 
-class Asked(Handler):
+class ByPermission(Handler):
     permission_classes = (MayRead,)
 
 
@@ -255,7 +261,7 @@ class ByGetObject(Handler):
         return obj
 
 
-RULES = {"permission": Asked, "scope": Scoped, "backend": ByBackend, "get_object": ByGetObject}
+RULES = {"permission": ByPermission, "scope": Scoped, "backend": ByBackend, "get_object": ByGetObject}
 
 
 def may_see(shape: str, rule: str, pk: int, row: dict[str, Any]) -> bool:
@@ -316,40 +322,40 @@ def values_of(shape: str, rng: random.Random) -> dict[str, Any]:
 
 async def queryset_of(store: str, shape: str, sessions: Any, rows: dict[int, dict[str, Any]]) -> Any:
     if store == "memory":
-        kinds = {"document": KEPT[shape], "letter": LetterData}
+        kinds = {"document": MEMORY_MODELS[shape], "letter": LetterData}
         made = []
         for pk, row in rows.items():
             values = stored(MemoryQuerySet(PlainData), dict(row))
             made.append(kinds[row.get("kind", "document")](id=pk, **values))
-        return MemoryQuerySet(KEPT[shape], rows=made)
-    kinds = {"document": MAPPED[shape], "letter": Letter if shape == "single" else Mail}
+        return MemoryQuerySet(MEMORY_MODELS[shape], rows=made)
+    kinds = {"document": SQL_MODELS[shape], "letter": Letter if shape == "single" else Mail}
     async with sessions.begin() as session:
-        for kind in {*kinds.values()} if shape in ("single", "joined") else {MAPPED[shape]}:
-            if kind.__table__ is not MAPPED[shape].__table__:
+        for kind in {*kinds.values()} if shape in ("single", "joined") else {SQL_MODELS[shape]}:
+            if kind.__table__ is not SQL_MODELS[shape].__table__:
                 await session.execute(delete(kind.__table__))
-        await session.execute(delete(MAPPED[shape].__table__))
+        await session.execute(delete(SQL_MODELS[shape].__table__))
         for pk, row in rows.items():
-            given = {name: value for name, value in row.items() if name != "kind"}
-            session.add(kinds[row.get("kind", "document")](id=pk, **given))
+            columns = {name: value for name, value in row.items() if name != "kind"}
+            session.add(kinds[row.get("kind", "document")](id=pk, **columns))
     if shape == "deep":
         return SQLAlchemyQuerySet(select(Deep).options(selectinload(Deep.project).selectinload(Project.org)), sessions)
-    return SQLAlchemyQuerySet(MAPPED[shape], sessions)
+    return SQLAlchemyQuerySet(SQL_MODELS[shape], sessions)
 
 
-class OnlyTheProtocol:
+class MinimalQuerySet:
     """A queryset of somebody's own: what the protocol says, and nothing that wsaction's have beside it."""
 
     def __init__(self, inner: Any) -> None:
         self._inner, self.model, self.pk = inner, inner.model, inner.pk
 
     def filter(self, *conditions: Any, **lookups: Any) -> Any:
-        return OnlyTheProtocol(self._inner.filter(*conditions, **lookups))
+        return MinimalQuerySet(self._inner.filter(*conditions, **lookups))
 
     def order_by(self, *fields: str) -> Any:
-        return OnlyTheProtocol(self._inner.order_by(*fields))
+        return MinimalQuerySet(self._inner.order_by(*fields))
 
     def __getitem__(self, wanted: slice) -> Any:
-        return OnlyTheProtocol(self._inner[wanted])
+        return MinimalQuerySet(self._inner[wanted])
 
     def __aiter__(self) -> Any:
         return aiter(self._inner)
@@ -427,14 +433,14 @@ class World:
 
     def change(self) -> dict[str, Any]:
         """One change, as a frame of the admin's."""
-        what = self.rng.choice(("change", "change", "change", "change", "make", "drop"))
-        if what == "make" or not self.rows:
+        operation = self.rng.choice(("change", "change", "change", "change", "make", "drop"))
+        if operation == "make" or not self.rows:
             values = {"title": self.title(), **values_of(self.shape, self.rng)}
             kind = {"kind": "document"} if self.shape in ("single", "joined") else {}
             self.note(len(self.keys) + 1, {**values, **kind})
             return {"action": "make", "values": {**values, "id": len(self.keys)}}
         pk = self.rng.choice(list(self.rows))
-        if what == "drop":
+        if operation == "drop":
             del self.rows[pk]
             return {"action": "drop", "key": pk}
         changes = {"title": self.title()}
@@ -478,9 +484,9 @@ class World:
                 await admin.call("mark", "items/")
                 for client in clients:
                     await client.catch_up()
-                    told = dict(client.held)
+                    from_events = dict(client.held)
                     await client.load()
-                    assert told == client.held, (client.pk, client.seen[-6:])
+                    assert from_events == client.held, (client.pk, client.seen[-6:])
                     assert client.held.keys() == {
                         key for key, row in self.rows.items() if client.pk in self.versions[row["title"]]
                     }
@@ -516,7 +522,7 @@ STORES = ("memory", "sqlite", "postgres")
     ],
 )
 @pytest.mark.parametrize("store", ["memory", *(pytest.param(one, marks=pytest.mark.slow) for one in STORES[1:])])
-async def test_events_show_what_retrieve_shows(store: str, shape: str, rule: str, tmp_path: Path) -> None:
+async def test_events_show_the_same_as_retrieve(store: str, shape: str, rule: str, tmp_path: Path) -> None:
     assert await schedules(store, shape, rule, range(2), tmp_path) > 0
 
 
@@ -526,7 +532,7 @@ async def test_events_show_what_retrieve_shows(store: str, shape: str, rule: str
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": False})], ids=["asyncio"])
-async def test_events_show_what_retrieve_shows_in_many_schedules(
+async def test_events_show_the_same_as_retrieve_in_many_schedules(
     store: str, shape: str, rule: str, tmp_path: Path
 ) -> None:
     assert await schedules(store, shape, rule, range(1_000, 1_000 + SCHEDULES // 200), tmp_path) > 0
@@ -534,15 +540,15 @@ async def test_events_show_what_retrieve_shows_in_many_schedules(
 
 @pytest.mark.parametrize("rule", ["permission", "scope"])
 @pytest.mark.parametrize("store", [pytest.param("memory", marks=pytest.mark.slow), "sqlite"])
-async def test_a_queryset_of_the_protocol_alone_shows_what_retrieve_shows(
-    store: str, rule: str, tmp_path: Path
-) -> None:
-    assert await schedules(store, "relation", rule, range(2), tmp_path, OnlyTheProtocol) > 0
+async def test_a_custom_queryset_shows_the_same_as_retrieve(store: str, rule: str, tmp_path: Path) -> None:
+    assert await schedules(store, "relation", rule, range(2), tmp_path, MinimalQuerySet) > 0
 
 
 # ------------------------------------------------------------------------------------------------- it can fail
 @pytest.mark.parametrize("shape", ["relation", "single"])
-async def test_the_matrix_notices_a_stand_in(shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_matrix_fails_if_permissions_see_a_stand_in(
+    shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def sees(self: Any) -> Any:
         after = self._subject["after"]
         if after is None:
@@ -557,13 +563,13 @@ async def test_the_matrix_notices_a_stand_in(shape: str, tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("compares", [True, False])
 @pytest.mark.parametrize("store", ["memory", "sqlite"])
-async def test_a_verdict_about_a_newer_row_shows_no_older_content(
+async def test_a_check_of_a_newer_row_does_not_release_older_data(
     store: str, compares: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The row is read for the first event when the second change is committed; ``compares``: and it is noticed."""
     gate = asyncio.Event()
 
-    class Late:
+    class GatedScope:
         """A scope that only the store decides, and that is asked once the gate is open."""
 
         def __init__(self, inner: Any) -> None:
@@ -576,7 +582,7 @@ async def test_a_verdict_about_a_newer_row_shows_no_older_content(
     class Items(Handler):
         def get_queryset(self) -> Any:
             rows = super().get_queryset()
-            return rows if self.user.pk == ADMIN else Late(rows.filter(owner=self.user.pk))
+            return rows if self.user.pk == ADMIN else GatedScope(rows.filter(owner=self.user.pk))
 
     if not compares:
         monkeypatch.setattr(visibility, "_is_still", lambda *args: True)

@@ -45,7 +45,7 @@ NAIVE = datetime.datetime(2026, 1, 1, 12, tzinfo=UTC).replace(tzinfo=None)
         ("OR", False, "ff", False),
     ],
 )
-def test_what_is_not_known_matters_only_where_it_makes_a_difference(
+def test_unknown_values_matter_only_if_they_change_the_result(
     connector: Any, negated: bool, known: str, wanted: bool | None
 ) -> None:
     verdicts = {"t": True, "f": False, "?": None}
@@ -224,13 +224,13 @@ async def test_python_never_contradicts_the_database(store: str, count: int, tmp
         (sqlalchemy.Integer(), "mysql", 1, "lt", 2, True),
     ],
 )
-def test_what_may_be_decided_of_a_column(
+def test_column_types_limit_what_python_decides(
     kind: Any, dialect: str, held: Any, lookup: str, value: Any, wanted: bool | None
 ) -> None:
     assert ColumnValues(kind, dialect).verdict(held, lookup, value) is wanted
 
 
-async def test_a_select_that_leaves_rows_out_is_the_databases_to_decide(tmp_path: Path) -> None:
+async def test_a_select_that_omits_rows_is_left_to_the_database(tmp_path: Path) -> None:
     async with things("sqlite", tmp_path, 1) as (plain, _):
         sessions = plain._sessionmaker
         for rows, narrows in (

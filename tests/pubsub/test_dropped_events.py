@@ -18,7 +18,7 @@ LIMITS = Limits(max_outbox_bytes=4_096)
 PADDING = "x" * 400
 
 
-class Asked(Board):
+class Rechecked(Board):
     """Whoever is subscribed is asked for at each event."""
 
     recheck = True
@@ -29,7 +29,7 @@ class Slow(AsyncAPIConsumer):
     routepatterns = [
         path("boards/<int:pk>/", Board.as_aaah()),
         path("lean/", Lean.as_aaah()),
-        path("asked/", Asked.as_aaah()),
+        path("asked/", Rechecked.as_aaah()),
     ]
 
 
@@ -43,7 +43,7 @@ async def flood(served: WSAction, route: str, events: int) -> None:
         await asyncio.sleep(0)
 
 
-async def heard(ws: WebSocketSession) -> list[dict[str, Any]]:
+async def events_until_last(ws: WebSocketSession) -> list[dict[str, Any]]:
     """All events until one that is the last."""
     events = []
     while (event := await ws.event())["event"] != "last":
@@ -51,7 +51,7 @@ async def heard(ws: WebSocketSession) -> list[dict[str, Any]]:
     return events
 
 
-async def test_each_route_that_something_was_dropped_of_is_told_once() -> None:
+async def test_each_route_with_dropped_events_gets_one_resync() -> None:
     served = app()
     async with connect(served, "/ws/") as ws:
         for route in ("boards/1/", "boards/2/", "boards/3/"):
@@ -63,7 +63,7 @@ async def test_each_route_that_something_was_dropped_of_is_told_once() -> None:
         await served.publish("boards/3/", "still", 1)
         events = [await ws.event("still")]
         await served.publish("boards/1/", "last")
-        events += await heard(ws)
+        events += await events_until_last(ws)
         notices = {one["route"]: one["data"] for one in events if one["event"] == "$resync"}
         assert sum(one["event"] == "$resync" for one in events) == len(notices) == 2
         assert {route: data["offset"] for route, data in notices.items()} == {"boards/1/": 20, "boards/2/": 20}
@@ -73,7 +73,7 @@ async def test_each_route_that_something_was_dropped_of_is_told_once() -> None:
 
 
 @pytest.mark.parametrize("route", ["lean/", "asked/"])
-async def test_routes_without_history_and_with_filters_too(route: str) -> None:
+async def test_routes_without_history_or_with_filters_get_a_resync(route: str) -> None:
     served = app()
     async with connect(served, "/ws/") as ws:
         assert (await ws.call("subscribe", route))["status"] == 200
@@ -84,10 +84,10 @@ async def test_routes_without_history_and_with_filters_too(route: str) -> None:
         assert notice["route"] == route
         assert notice["data"]["offset"] == (0 if route == "lean/" else 30)
         await served.publish(route, "last")
-        await heard(ws)
+        await events_until_last(ws)
 
 
-async def test_nobody_who_reads_at_any_speed_has_a_hole_that_he_is_not_told_of() -> None:
+async def test_every_hole_is_followed_by_a_resync_at_any_reading_speed() -> None:
     served, rng, resyncs = app(), random.Random(7), 0
     async with connect(served, "/ws/") as ws:
         offset = (await ws.call("subscribe", "boards/1/"))["data"]["offset"]
@@ -111,7 +111,7 @@ async def test_nobody_who_reads_at_any_speed_has_a_hole_that_he_is_not_told_of()
     assert resyncs > 5
 
 
-async def test_an_event_that_never_fits_is_told_of_too() -> None:
+async def test_an_event_larger_than_the_outbox_gets_a_resync() -> None:
     served = app()
     async with connect(served, "/ws/") as ws:
         await ws.call("subscribe", "boards/1/")
@@ -121,11 +121,11 @@ async def test_an_event_that_never_fits_is_told_of_too() -> None:
         ws.resume_reading()
         assert (await ws.event("$resync"))["data"]["offset"] == 13
         await served.publish("boards/1/", "last")
-        assert [event["offset"] for event in await heard(ws)] == [1]  # it was on its way
+        assert [event["offset"] for event in await events_until_last(ws)] == [1]  # it was on its way
 
 
 # ------------------------------------------------------------------------------------------- the hub
-async def test_the_hub_tells_who_is_subscribed_and_nobody_else() -> None:
+async def test_hub_resync_reaches_only_subscribed_connections() -> None:
     layer = Scripted()
     async with opened(layer) as one:
         live, ahead, joining = Ears(), Ears(), Ears()
