@@ -1,8 +1,8 @@
-"""`wsaction._events.access` as a matrix: what is told to each recipient, against what ``retrieve`` answers them.
+"""`wsaction._events.access` as a matrix: the events of each subscriber against the answers of ``retrieve``.
 
-Random schedules change, create and delete rows, in bursts too, while users listen, leave, and come back for what they
-missed. Each frame's text is unique to one version of one row, so that it says whether its reader may ever have it. At
-rest, what each client holds is what ``retrieve`` gives them, row by row.
+Random schedules change, create and delete rows, also in bursts. Meanwhile users listen, leave, and come back for missed
+events. The title of each frame is unique to one version of one row, so that it shows whether this user may ever receive
+it. At the end of each step, every client holds the rows that ``retrieve`` gives them.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ class Plain(Base):
 
 
 class Task(Base):
-    """A relation that its mapping loads."""
+    """A task whose mapping loads its relation."""
 
     __tablename__ = "task"
 
@@ -85,7 +85,7 @@ class Task(Base):
 
 
 class Deep(Base):
-    """Relations that the queryset's ``select()`` loads."""
+    """A task whose relations are loaded by the ``select()`` of the queryset."""
 
     __tablename__ = "deep"
 
@@ -183,7 +183,7 @@ class Out(BaseModel):
 
 # ------------------------------------------------------------------------------------------------- the rules
 class MayRead(BasePermission):
-    """Asked of an object: its owner's, its project's owner's, and so on; what nobody owns is everybody's."""
+    """Allows the owner of the object, of its project or of its organisation; an object without an owner is open to all."""
 
     def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
         return is_of(handler.shape, obj, scope["user"].pk)
@@ -265,7 +265,7 @@ RULES = {"permission": ByPermission, "scope": Scoped, "backend": ByBackend, "get
 
 
 def may_see(shape: str, rule: str, pk: int, row: dict[str, Any]) -> bool:
-    """The rule once more, of plain values: an outside truth for each version of a row, which ``retrieve`` confirms."""
+    """The rule again, computed from plain values: the expectation for each version of a row; ``retrieve`` confirms it."""
     if shape in ("single", "joined"):
         if row["kind"] == "document":
             return True
@@ -312,7 +312,7 @@ async def database(store: str, folder: Path) -> AsyncIterator[Any]:
 
 
 def values_of(shape: str, rng: random.Random) -> dict[str, Any]:
-    """What decides who may see a row."""
+    """The values that decide who may see a row."""
     if shape in ("single", "joined"):
         return {"reader": rng.choice((None, 1, 2))}
     if shape == "plain":
@@ -343,7 +343,7 @@ async def queryset_of(store: str, shape: str, sessions: Any, rows: dict[int, dic
 
 
 class MinimalQuerySet:
-    """A queryset of somebody's own: what the protocol says, and nothing that wsaction's have beside it."""
+    """A custom queryset: it has the methods of the protocol and none of the extras of wsaction's querysets."""
 
     def __init__(self, inner: Any) -> None:
         self._inner, self.model, self.pk = inner, inner.model, inner.pk
@@ -367,7 +367,7 @@ class MinimalQuerySet:
 
 
 class Client:
-    """A user's: what it holds, by applying events as README says."""
+    """A client of one user, which applies events as README says."""
 
     def __init__(self, world: "World", ws: WebSocketSession, pk: int) -> None:
         self.world, self.ws, self.pk = world, ws, pk
@@ -407,11 +407,11 @@ class Client:
 
 
 class World:
-    """Rows, an app, the admin who changes them, and two users who are told."""
+    """Rows, an app, the admin who changes the rows, and two subscribers."""
 
     def __init__(self, shape: str, rule: str, seed: int) -> None:
         self.shape, self.rule, self.rng = shape, rule, random.Random(seed)
-        self.versions: dict[str, set[int]] = {}  # the title of each version, and who may see it
+        self.versions: dict[str, set[int]] = {}  # the title of each version -> the users who may see it
         self.rows: dict[int, dict[str, Any]] = {}
         self.keys: list[int] = []
         for pk in range(1, 5):
@@ -432,7 +432,7 @@ class World:
         self.versions[row["title"]] = {one for one in USERS if may_see(self.shape, self.rule, one, row)}
 
     def change(self) -> dict[str, Any]:
-        """One change, as a frame of the admin's."""
+        """One change, as a frame that the admin sends."""
         operation = self.rng.choice(("change", "change", "change", "change", "make", "drop"))
         if operation == "make" or not self.rows:
             values = {"title": self.title(), **values_of(self.shape, self.rng)}
@@ -450,7 +450,7 @@ class World:
         return {"action": "change", "key": pk, "values": changes}
 
     async def run(self, queryset: Any, steps: int = 5) -> int:
-        """Runs a schedule; returns how many events users were shown the content of."""
+        """Runs a schedule; returns how many events showed an object to a user."""
         handler = type("Items", (RULES[self.rule],), {"queryset": queryset, "shape": self.shape})
         router = SimpleRouter()
         router.register("items", handler, basename="item")
@@ -566,11 +566,11 @@ async def test_the_matrix_fails_if_permissions_see_a_stand_in(
 async def test_a_check_of_a_newer_row_does_not_release_older_data(
     store: str, compares: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The row is read for the first event when the second change is committed; ``compares``: and it is noticed."""
+    """The row is read for the first event after the second change is committed. If ``compares``, the check notices it."""
     gate = asyncio.Event()
 
     class GatedScope:
-        """A scope that only the store decides, and that is asked once the gate is open."""
+        """A scope that only the store can decide; it answers once the gate is open."""
 
         def __init__(self, inner: Any) -> None:
             self._inner = inner

@@ -1,4 +1,4 @@
-"""The events of one object are told in the order of its commits, whoever changes it; and versions say what is newer."""
+"""The events of one object arrive in the order of its commits; versions say which state is newer."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ WAIT = 10.0
 
 
 class GatedLayer(MemoryLayer):
-    """Its first publication waits."""
+    """A layer whose first publication waits for the gate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class GatedLayer(MemoryLayer):
 
 
 class UnevenLayer(MemoryLayer):
-    """Publishing takes some turns of the loop, now more, now less."""
+    """A layer whose publications take a random number of turns of the loop."""
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ async def test_a_change_waits_for_the_event_of_the_change_before_it(kind: str) -
         second = asyncio.create_task(two.call("partial_update", "cards/1/", {"title": "second"}))
         assert (await two.call("partial_update", "cards/2/", {"title": "other"}))[
             "status"
-        ] == 200  # that waits for none
+        ] == 200  # another object does not wait
         if kind == "memory":  # the SQLite here has one connection for all
             assert (await reader.call("retrieve", "cards/1/"))["data"]["title"] == "first"
         assert not second.done()
@@ -119,7 +119,7 @@ async def test_an_on_commit_callback_may_change_the_object_again() -> None:
 
 
 class FailingResource:
-    """Keeps its unit from being committed, at the last moment."""
+    """A resource that fails while its unit prepares to commit."""
 
     instant = True
 
@@ -160,7 +160,7 @@ async def test_deleted_events_carry_the_version() -> None:
         card = await queryset.get(pk=1)
         given = await queryset.update(card, {"owner_id": 2, "due": 7})
         await app.publish_object("cards/", "updated", given, before=Card(id=1, owner_id=1, title="card 1"))
-        assert (await ws.event("deleted"))["data"] == {"pk": 1, "due": 7}  # for whom it was taken from
+        assert (await ws.event("deleted"))["data"] == {"pk": 1, "due": 7}  # a lost object shows its version too
         assert (await ws.call("destroy", "cards/2/"))["status"] == 204
         assert (await ws.event("deleted"))["data"] == {"pk": 2, "due": 1}
         assert '"required": ["pk", "due"]' in json.dumps(app.asyncapi())

@@ -1,4 +1,4 @@
-"""`wsaction._events.crud` and `wsaction._events.access`: what happens to objects is told to who may know."""
+"""`wsaction._events.crud` and `wsaction._events.access`: changes of objects reach the subscribers who may see them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -97,7 +97,7 @@ async def test_an_object_is_subscribed_to_by_its_canonical_key(kind: str) -> Non
             )
         assert (await ws.call("subscribe", "cards/x/"))["status"] == 404
         assert (await ws.call("subscribe", "cards/1/"))["status"] == 200
-        assert (await ws.call("subscribe", "cards/99/"))["status"] == 200  # where one may come to be
+        assert (await ws.call("subscribe", "cards/99/"))["status"] == 200  # such an object may appear later
     for own in ({"lookup_field": "title"}, {"get_topic": lambda self: "all"}):
         async with cards(kind, **own) as (app, _), connect(app, "/ws/") as ws:
             assert (await ws.call("subscribe", "cards/01/"))["status"] == 200
@@ -408,7 +408,7 @@ async def test_a_subscriber_who_loses_access_gets_deleted(kind: str, keeps: bool
         assert (name, data["owner_id"]) == ("created" if keeps else "updated", 2)
         if keeps:
             await other.nothing()
-        else:  # whoever does not see it may have seen it
+        else:  # the past is unknown, so a user who does not see it may have seen it
             assert shown(await other.event()) == ("deleted", "cards/", {"pk": 1})
 
 
@@ -489,7 +489,7 @@ async def test_the_row_is_queried_if_values_do_not_decide(kind: str) -> None:
             return Asked(super().get_queryset().filter(owner_id=self.user.pk))
 
     class Asked:
-        """A queryset that says nothing of objects but by a query."""
+        """A queryset that decides about objects only by a query."""
 
         def __init__(self, queryset: Any) -> None:
             self.filter, self.get = queryset.filter, queryset.get
@@ -504,7 +504,7 @@ async def test_the_row_is_queried_if_values_do_not_decide(kind: str) -> None:
             await position(ws, "cards/")
         assert (await one.call("update", "cards/1/", {"title": "b"}))["status"] == 200
         assert (await one.event())["event"] == "updated"
-        assert shown(await two.event()) == ("deleted", "cards/", {"pk": 1})  # it may have been there before
+        assert shown(await two.event()) == ("deleted", "cards/", {"pk": 1})  # the user may have seen it before
 
 
 async def test_a_topic_for_each_user_needs_no_filter() -> None:
@@ -534,7 +534,7 @@ async def _found(self: Any) -> Any:
     ids=lambda scope: next(iter(scope)),
 )
 async def test_a_shared_topic_filters_by_the_scope_of_each_user(kind: str, scope: Any) -> None:
-    """A ``get_topic()`` says where events are told, and not that all who are there may see them."""
+    """`get_topic()` says where events go; it does not grant everyone there access to the objects."""
     own = type("Own", (ModelAPIActionHandler,), {**scope, "get_topic": lambda self: "cards"})
     async with (
         cards(kind, 2, bases=(SubscribeMixin, own)) as (app, _),
@@ -545,7 +545,7 @@ async def test_a_shared_topic_filters_by_the_scope_of_each_user(kind: str, scope
             await position(ws, "cards/")
         assert (await one.call("update", "cards/1/", {"title": "b"}))["status"] == 200
         assert (await one.event())["event"] == "updated"
-        if "get_object" in scope:  # what it said before is not known
+        if "get_object" in scope:  # the past answer of `get_object()` is unknown
             assert shown(await two.event()) == ("deleted", "cards/", {"pk": 1})
         await two.nothing()
 
@@ -607,7 +607,7 @@ async def test_a_hanging_permission_times_out_with_a_resync(caplog: pytest.LogCa
         for title in ("hang", "on"):
             assert (await other.call("update", "cards/1/", {"title": title}))["status"] == 200
         assert [name for name, _, _ in await next_events(other, 2)] == ["updated", "updated"]
-        # neither the event of which it is not known, nor the next one, whose past is that
+        # The decision about the first event timed out, and the next event has an unknown past.
         assert [(await ws.event())["event"] for _ in range(2)] == ["$resync", "$resync"]
         assert (await other.call("update", "cards/1/", {"title": "b"}))["status"] == 200
         assert (await ws.event())["event"] == "updated"

@@ -1,4 +1,6 @@
-"""``outbox_policy = "drop_oldest"``: who is too slow stays, and is told of which routes he missed something."""
+"""``outbox_policy = "drop_oldest"``: a slow client stays connected and gets a `$resync` for each route with dropped
+events.
+"""
 
 import asyncio
 import random
@@ -19,7 +21,7 @@ PADDING = "x" * 400
 
 
 class Rechecked(Board):
-    """Whoever is subscribed is asked for at each event."""
+    """A board whose permissions are asked at each event."""
 
     recheck = True
 
@@ -44,7 +46,7 @@ async def flood(served: WSAction, route: str, events: int) -> None:
 
 
 async def events_until_last(ws: WebSocketSession) -> list[dict[str, Any]]:
-    """All events until one that is the last."""
+    """All events up to the one named `last`."""
     events = []
     while (event := await ws.event())["event"] != "last":
         events.append(event)
@@ -117,11 +119,11 @@ async def test_an_event_larger_than_the_outbox_gets_a_resync() -> None:
         await ws.call("subscribe", "boards/1/")
         ws.pause_reading()
         await flood(served, "boards/1/", 12)
-        await served.publish("boards/1/", "huge", "x" * 5_000)  # by itself more than the outbox holds
+        await served.publish("boards/1/", "huge", "x" * 5_000)  # larger than the outbox
         ws.resume_reading()
         assert (await ws.event("$resync"))["data"]["offset"] == 13
         await served.publish("boards/1/", "last")
-        assert [event["offset"] for event in await events_until_last(ws)] == [1]  # it was on its way
+        assert [event["offset"] for event in await events_until_last(ws)] == [1]  # it was already being sent
 
 
 # ------------------------------------------------------------------------------------------- the hub
@@ -136,13 +138,13 @@ async def test_hub_resync_reaches_only_subscribed_connections() -> None:
             await say(one, number)
         layer.is_deaf = True
         await say(one, 80)
-        await join(one, ahead, since=first)  # it was told what this process has not heard of
+        await join(one, ahead, since=first)  # it received an event that this process has yet to receive
         layer.gate.clear()
         waiting = asyncio.create_task(join(one, joining, "boards/9/"))
         await asyncio.sleep(0)
         one.resync(live, {TOPIC})
         one.resync(ahead, None)
-        one.resync(joining, None)  # it will be answered, with all there is
+        one.resync(joining, None)  # its reply will contain everything
         one.resync(Ears(), None)
         notice = (await live.hear(2 + 79 + 1))[-1]
         assert (notice["event"], notice["route"], notice["data"]["offset"]) == ("$resync", TOPIC, 79)

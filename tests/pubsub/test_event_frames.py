@@ -1,4 +1,4 @@
-"""`wsaction._protocol.event_frames`: frames of events, bodies, and what is told from them."""
+"""`wsaction._protocol.event_frames`: bodies of events, their frames, and notices."""
 
 import json
 from typing import Any
