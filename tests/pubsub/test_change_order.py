@@ -88,7 +88,7 @@ async def test_the_last_event_of_an_object_shows_its_stored_state(kind: str) -> 
         await position(reader, "cards/")
         for turn in range(15):
             changes = (
-                ws.call("partial_update", "cards/1/", {"title": f"{turn}.{at}"}) for index, ws in enumerate(writers)
+                ws.call("partial_update", "cards/1/", {"title": f"{turn}.{index}"}) for index, ws in enumerate(writers)
             )
             assert {reply["status"] for reply in await asyncio.gather(*changes)} == {200}
             titles = [(await reader.event())["data"]["title"] for _ in writers]

@@ -422,7 +422,7 @@ async def reads_of_one_event(database: Database, watchers: int, **attributes: An
     queryset = SQLAlchemyQuerySet(select(Task).options(selectinload(Task.project)), database.sessions)
     handler = type("Items", attributes.pop("bases", (SubscribeMixin, ModelAPIActionHandler)), {
         "queryset": queryset, "serializer_class": TaskOut, **attributes,
-    })  # fmt: skip
+    })
     router = SimpleRouter()
     router.register("items", handler, basename="item")
     root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls})
