@@ -183,7 +183,7 @@ class Out(BaseModel):
 
 # ------------------------------------------------------------------------------------------------- the rules
 class MayRead(BasePermission):
-    """Allows the owner of the object, of its project or of its organisation; an object without an owner is open to all."""
+    """Allows the owner of the object, its project or its organisation; an object without an owner is open to all."""
 
     def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
         return is_of(handler.shape, obj, scope["user"].pk)
@@ -265,7 +265,7 @@ RULES = {"permission": ByPermission, "scope": Scoped, "backend": ByBackend, "get
 
 
 def may_see(shape: str, rule: str, pk: int, row: dict[str, Any]) -> bool:
-    """The rule again, computed from plain values: the expectation for each version of a row; ``retrieve`` confirms it."""
+    """The rule again, computed from plain values: the expectation for each version of a row."""
     if shape in ("single", "joined"):
         if row["kind"] == "document":
             return True
@@ -566,7 +566,7 @@ async def test_the_matrix_fails_if_permissions_see_a_stand_in(
 async def test_a_check_of_a_newer_row_does_not_release_older_data(
     store: str, compares: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The row is read for the first event after the second change is committed. If ``compares``, the check notices it."""
+    """The row is read for the first event after the commit of the second change; ``compares`` notices that."""
     gate = asyncio.Event()
 
     class GatedScope:
