@@ -1,4 +1,4 @@
-"""The object that an event's permission is asked of is the one that the recipient would load, or nothing is shown."""
+"""An event's permission is asked about the object that the recipient would load; otherwise the event shows nothing."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -63,7 +63,7 @@ class Project(Base):
 
 
 class Hexed(sqlalchemy.types.TypeDecorator[int]):
-    """A type of the application's own, which JSON says nothing of."""
+    """A column type of the application without a JSON form."""
 
     impl = String
     cache_ok = True
@@ -95,7 +95,7 @@ class AnyCase(ColumnProperty.Comparator[str]):
 
 
 class Folded(Base):
-    """The same tasks, whose title is compared in any case."""
+    """The same tasks, with titles that compare in any case."""
 
     __table__ = Task.__table__
     title = column_property(Task.__table__.c.title, comparator_factory=AnyCase)
@@ -130,7 +130,7 @@ class DocumentOut(BaseModel):
 
 
 class Database:
-    """Sessions of a SQLite database with one task of one project, and one letter; ``reads`` are its SELECTs."""
+    """Sessions of a SQLite database with two projects, one task and one letter; ``reads`` collects its SELECTs."""
 
     def __init__(self, engine: Any) -> None:
         self.sessions = async_sessionmaker(engine)
@@ -156,7 +156,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def listening(queryset: Any, **attributes: Any) -> AsyncIterator[Any]:
-    """The app, and the owner and a stranger, who listen to ``items/``."""
+    """The app, and the owner and a stranger, both subscribed to ``items/``."""
     bases = attributes.pop("bases", (SubscribeMixin, ModelAPIActionHandler))
     handler = type("Items", bases, {"queryset": queryset, "serializer_class": TaskOut, **attributes})
     router = SimpleRouter()
@@ -174,7 +174,7 @@ async def listening(queryset: Any, **attributes: Any) -> AsyncIterator[Any]:
 
 
 def permission_by(rule: Any) -> type[BasePermission]:
-    """A permission of objects: what a function of a user's key and the object says."""
+    """An object permission whose verdict is a function of the user's key and the object."""
 
     class ByRule(BasePermission):
         async def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
@@ -185,7 +185,7 @@ def permission_by(rule: Any) -> type[BasePermission]:
 
 
 async def until_mark(app: Any, *sockets: Any) -> list[list[Any]]:
-    """What each socket was told up to now."""
+    """The events that each socket received up to now."""
     await app.publish("items/", "mark")
     batches = []
     for ws in sockets:
@@ -234,7 +234,7 @@ async def test_awaitable_attributes_are_loaded_for_each_recipient(database: Data
     queryset = SQLAlchemyQuerySet(Task, database.sessions)
     async with listening(queryset, permission_classes=(permission_by(may),)) as (app, owner, stranger):
         assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
-        # of the past nothing can be awaited, so that the stranger may have seen it
+        # The past cannot be awaited, so the stranger may have seen it.
         assert await until_mark(app, owner, stranger) == [[("updated", NEW)], [("deleted", {"pk": 1})]]
 
 
@@ -253,7 +253,7 @@ async def test_a_collection_is_current_and_its_past_is_unknown(database: Databas
 
 
 async def test_values_without_a_json_form_are_not_made_up(database: Database) -> None:
-    """The rule's column is of a type of its own, and there are bytes and a list in JSON beside it."""
+    """The rule reads a column of a custom type, bytes, and a list in a JSON column."""
     rule = permission_by(
         lambda pk, task: task.digest == b"\xff\x00" and task.tags == ["a", {"b": 1}] and task.mask == pk
     )
@@ -281,7 +281,7 @@ async def test_rows_outside_the_queryset_are_not_shown(rows: str, database: Data
 
 
 class SoftSession(Session):
-    """One that hides archived tasks, as SQLAlchemy's recipe for soft deletion does."""
+    """A session that hides archived tasks, as in SQLAlchemy's recipe for soft deletion."""
 
 
 @event.listens_for(SoftSession, "do_orm_execute")
@@ -312,7 +312,7 @@ async def test_a_json_null_is_not_a_sql_null(database: Database) -> None:
     async with listening(plain.filter(tags__isnull=True)) as (app, owner, stranger):
         task = await plain.get(pk=1)
         before = plain.values_of(task)
-        task = await plain.update(task, {"title": "secret", "tags": None})  # which JSON has a null of its own for
+        task = await plain.update(task, {"title": "secret", "tags": None})  # stored as the null of JSON
         await app.publish_object("items/", "updated", task, before=before)
         assert (await owner.call("retrieve", "items/1/"))["status"] == 404
         assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
@@ -372,7 +372,7 @@ async def test_get_queryset_is_the_scope_without_a_class_queryset(database: Data
 
     async with listening(None, bases=(Own,)) as (app, owner, stranger):
         assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
-        # whether it was the stranger's before, the database would have had to say then
+        # Only the database could have said, before the change, whether the stranger saw it.
         assert await until_mark(app, owner, stranger) == [[("updated", NEW)], [("deleted", {"pk": 1})]]
 
 
@@ -392,7 +392,7 @@ async def test_case_folding_is_left_to_the_database(database: Database) -> None:
 
 
 async def test_an_object_of_another_class_with_the_same_key_is_hidden(database: Database) -> None:
-    """A task that is told on the route of letters is none of them, though there is a letter of its key."""
+    """A task published on the route of letters is no letter, although a letter has the same key."""
 
     class Letters(SubscribeMixin, ModelAPIActionHandler):
         queryset = SQLAlchemyQuerySet(Document, database.sessions)
@@ -420,7 +420,7 @@ async def test_an_object_of_another_class_with_the_same_key_is_hidden(database: 
 
 # ------------------------------------------------------------------------------------------------- what it costs
 async def reads_of_one_event(database: Database, watchers: int, **attributes: Any) -> tuple[int, int]:
-    """How many SELECTs an event costs whose change was made elsewhere, and how many recipients see it."""
+    """How many SELECTs one event of `publish_object` costs, and how many recipients see it."""
     queryset = SQLAlchemyQuerySet(select(Task).options(selectinload(Task.project)), database.sessions)
     handler = type(
         "Items",
@@ -457,7 +457,7 @@ async def test_an_event_is_read_once_for_recipients_who_load_alike(watchers: int
     rule = permission_by(lambda pk, task: task.project.owner == pk)
     reads, shown_to = await reads_of_one_event(database, watchers, permission_classes=(rule,))
     assert shown_to == watchers // 2
-    assert reads == 2  # the row and its project, for all of them
+    assert reads == 2  # the row and its project, once for all recipients
 
 
 class Mine(SubscribeMixin, ModelAPIActionHandler):
@@ -552,7 +552,7 @@ async def test_events_show_only_the_key_if_hooks_decide_the_content(hook: Any) -
 
 class Bare(BaseModel):
     id: int
-    page: int  # which a note has not
+    page: int  # a note has no such field
 
 
 @pytest.mark.parametrize(
@@ -597,7 +597,7 @@ class Stranger(BasePermission):
 
 
 SHOWS = ("list", "retrieve")
-BY_ACTION: dict[str, Any] = {  # as Django REST framework's users write it, who know of no subscribe
+BY_ACTION: dict[str, Any] = {  # as users of Django REST framework write it, without subscribe in mind
     "get_queryset": lambda self: self.queryset.filter(title="x") if self.action in SHOWS else self.queryset,
     "get_permissions": lambda self: (Nobody,) if self.action in SHOWS else (),
     "permission_classes": (Stranger,),
@@ -685,7 +685,7 @@ async def open_list(self: Any) -> list[dict[str, Any]]:
     return [{"id": note.id} async for note in self.get_queryset()]
 
 
-RESTRICTED: dict[str, Any] = {  # in retrieve alone
+RESTRICTED: dict[str, Any] = {  # for retrieve only
     "get_queryset": lambda self: self.queryset.filter(title="x") if self.action == "retrieve" else self.queryset,
     "get_permissions": lambda self: (Nobody,) if self.action == "retrieve" else (),
     "permission_classes": (type("Nobodys", (BasePermission,), {"has_object_permission": lambda *_: False}),),
@@ -850,7 +850,7 @@ class IsNamed(BasePermission):
 async def test_an_object_that_leaves_a_route_is_checked_by_its_rules(
     before: str, after: str, expected: str | None
 ) -> None:
-    """Both changes are one event, and only the first is told where somebody is asked."""
+    """Both changes are one event, but only the route of the first one has permissions."""
 
     class Public(SubscribeMixin, ModelAPIActionHandler):
         queryset = MemoryQuerySet(Long, rows=[Long(id=1, title=before)])
@@ -883,7 +883,7 @@ async def test_an_object_that_leaves_a_route_is_checked_by_its_rules(
 
 
 async def test_subscribing_in_an_action_checks_within_its_unit() -> None:
-    """A database with one connection has no other."""
+    """The only connection of the database belongs to the unit of work."""
     async with _projects({"permission_classes": (Known,)}) as ws:
         assert (await ws.call("subscribe", "projects/1/"))["status"] == 200
         assert (await ws.call("enter", "projects/"))["status"] == 200
@@ -899,7 +899,7 @@ async def test_event_checks_hold_no_connection_while_rows_are_read(members: dict
 
 @asynccontextmanager
 async def _projects(members: dict[str, Any]) -> AsyncIterator[WebSocketSession]:
-    """Projects in a database that has one connection."""
+    """Projects in a database with a single connection."""
     engine = create_async_engine("sqlite+aiosqlite://")
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)

@@ -1,4 +1,4 @@
-"""`wsaction._pubsub.fanout`: order, slices, and what becomes of one who cannot be told."""
+"""`wsaction._pubsub.fanout`: order, slices, bounds, and recipients that fail."""
 
 import asyncio
 from collections import deque
@@ -17,7 +17,7 @@ class FakeRecipient:
 
 
 class Clock:
-    """Every look at it takes ``step`` seconds."""
+    """A clock that advances by ``step`` seconds at each reading."""
 
     def __init__(self, step: float) -> None:
         self.now, self.step = 0.0, step
@@ -63,7 +63,7 @@ async def test_a_slow_fanout_is_sent_in_slices_and_in_order() -> None:
     slow.send(other, "other", recipients)
     assert len(log) == 2 * fanouts.CHUNK
     slow.send(lane, "d", recipients[:1])
-    assert (0, "d") not in log  # though it is only one, it waits behind the others
+    assert (0, "d") not in log  # although it is small, it waits behind the others
     await slow.catch_up(lane)
     await emptied(lane, other)
     assert len(turns) >= 15
@@ -74,7 +74,7 @@ async def test_a_slow_fanout_is_sent_in_slices_and_in_order() -> None:
     assert [recipient for recipient, event in log if event == "other"] == list(range(300))
     first_other = next(at for at, (_, event) in enumerate(log) if event == "other")
     assert first_other < 300  # lanes take turns
-    slow.send(lane, "e", recipients)  # it starts again
+    slow.send(lane, "e", recipients)  # an empty fanout starts again
     await emptied(lane)
     assert log[-1] == (299, "e")
 

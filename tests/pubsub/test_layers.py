@@ -1,4 +1,4 @@
-"""`wsaction.layers`: the contract that every layer keeps, run on each; positions and histories; what memory lets go."""
+"""`wsaction.layers`: the contract of every layer, run on each; positions and histories; what the memory layer drops."""
 
 import asyncio
 import gc
@@ -30,7 +30,7 @@ class TestMemoryLayer(LayerContract):
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis for all tests that do not harm it."""
+    """A Redis server for all tests that leave it intact."""
     if URL:
         yield URL
         return
@@ -119,7 +119,7 @@ def memory_in_virtual_time(**options: int) -> Iterator[Callable[[Callable[[Memor
 
 
 def kept(size: int, ttl: float) -> History:
-    """A history that is kept whether anybody is there or not."""
+    """A history that is kept even without subscribers."""
     return History(size, ttl, always=True)
 
 
@@ -200,7 +200,7 @@ async def test_a_changed_history_applies_from_its_first_use() -> None:
     await layer.read("new", None, 0, kept(3, 30))
     assert "new" in layer._idle
     await layer.close()
-    layer.subscribe("a")  # closed: nobody is told
+    layer.subscribe("a")  # the layer is closed: no confirmation
     assert sink.confirmed == []
 
 
@@ -210,7 +210,7 @@ def big_body(number: int, size: int) -> bytes:
 
 
 async def offsets_after(layer: Layer, topic: str, start: Position, count: int) -> list[int] | None:
-    """The offsets of what came after the first so many, where they can be had."""
+    """The offsets after the first ``count`` events, or None if the layer no longer has all of them."""
     page = await layer.read(topic, Position(start.epoch, start.offset + count), 10_000, HISTORY)
     return None if page.events is None else [offset for offset, _ in page.events]
 
@@ -235,7 +235,7 @@ async def test_a_topic_is_bounded_in_bytes_and_keeps_no_holes(tmp_path: Path) ->
             assert await offsets_after(layer, "t", start, 0) is None
             newest = await offsets_after(layer, "t", start, 35)
             assert newest == [36, 37, 38, 39, 40]
-            await layer.publish("t", big_body(41, 20_000), HISTORY)  # more than all of it
+            await layer.publish("t", big_body(41, 20_000), HISTORY)  # larger than the bound
             assert await offsets_after(layer, "t", start, 40) is None
             assert await offsets_after(layer, "t", start, 41) == []
             await layer.publish("t", big_body(42, 10), HISTORY)
@@ -302,7 +302,7 @@ def test_a_history_outlasts_a_short_absence_but_no_long_one() -> None:
         assert at == Position(start.epoch, 3)
         assert layer._size == 0
         assert await offsets_after(layer, "t", start, 1) is None
-        await layer.publish("t", event_body(4), history)  # it was read just now
+        await layer.publish("t", event_body(4), history)  # the topic was read just now
         assert await offsets_after(layer, "t", start, 3) == [4]
         assert await offsets_after(layer, "t", start, 2) is None
 
@@ -320,7 +320,7 @@ async def test_redis_keeps_nothing_long_after_the_last_subscriber(tmp_path: Path
         assert await offsets_after(layer, "t", start, 0) == [1]
         meta, stream, _ = layer.keys("t")
         async with Redis.from_url(server.url) as admin:
-            await admin.hset(meta, "read", 1)  # long ago
+            await admin.hset(meta, "read", 1)  # a time long ago
             for number in (2, 3):
                 at = await layer.publish("t", event_body(number), HISTORY)
             assert at == Position(start.epoch, 3)
@@ -348,7 +348,7 @@ def test_a_layer_may_be_opened_again_on_another_loop() -> None:
 
 async def test_the_memory_layer_keeps_no_context_of_its_first_use() -> None:
     class Connection:
-        """What a context variable of an action leads to."""
+        """An object that a context variable of an action refers to."""
 
     current = ContextVar[Connection]("current")
 
@@ -361,7 +361,7 @@ async def test_the_memory_layer_keeps_no_context_of_its_first_use() -> None:
     layer = MemoryLayer()
     await layer.open(Recorder())
     used = await asyncio.create_task(use())
-    await asyncio.sleep(0)  # until the loop has let go what woke us, the task
+    await asyncio.sleep(0)  # let the loop release the task that woke us
     gc.collect()
     assert used() is None
     await layer.close()
