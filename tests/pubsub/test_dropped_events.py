@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_hub import TOPIC, Ears, Scripted, join, opened, say
+from tests.pubsub.test_hub import TOPIC, RecordingSubscriber, ScriptedLayer, join, opened, publish
 from tests.pubsub.test_subscriptions import Board, Lean
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
@@ -128,16 +128,16 @@ async def test_an_event_larger_than_the_outbox_gets_a_resync() -> None:
 
 # ------------------------------------------------------------------------------------------- the hub
 async def test_hub_resync_reaches_only_subscribed_connections() -> None:
-    layer = Scripted()
+    layer = ScriptedLayer()
     async with opened(layer) as one:
-        live, ahead, joining = Ears(), Ears(), Ears()
+        live, ahead, joining = RecordingSubscriber(), RecordingSubscriber(), RecordingSubscriber()
         await join(one, live)
         await join(one, live, "boards/8/")
-        first = await say(one, 1)
+        first = await publish(one, 1)
         for number in range(2, 80):
-            await say(one, number)
-        layer.is_deaf = True
-        await say(one, 80)
+            await publish(one, number)
+        layer.drops_messages = True
+        await publish(one, 80)
         await join(one, ahead, since=first)  # it received an event that this process has yet to receive
         layer.gate.clear()
         waiting = asyncio.create_task(join(one, joining, "boards/9/"))
@@ -145,13 +145,13 @@ async def test_hub_resync_reaches_only_subscribed_connections() -> None:
         one.resync(live, {TOPIC})
         one.resync(ahead, None)
         one.resync(joining, None)  # its reply will contain everything
-        one.resync(Ears(), None)
-        notice = (await live.hear(2 + 79 + 1))[-1]
+        one.resync(RecordingSubscriber(), None)
+        notice = (await live.receive(2 + 79 + 1))[-1]
         assert (notice["event"], notice["route"], notice["data"]["offset"]) == ("$resync", TOPIC, 79)
-        notice = (await ahead.hear(1 + 79 + 1))[-1]
+        notice = (await ahead.receive(1 + 79 + 1))[-1]
         assert (notice["event"], notice["data"]["offset"]) == ("$resync", 80)
         one.resync(live, None)
-        assert {notice["route"] for notice in (await live.hear(84))[-2:]} == {TOPIC, "boards/8/"}
+        assert {notice["route"] for notice in (await live.receive(84))[-2:]} == {TOPIC, "boards/8/"}
         waiting.cancel()
         layer.gate.set()
         await asyncio.wait([waiting])
