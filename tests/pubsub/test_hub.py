@@ -1,5 +1,6 @@
-"""`wsaction._pubsub.hub`: joining, leaving, publishing, filters and bounds, one at a time; under chaos in
-`test_hub_races`."""
+"""`wsaction._pubsub.hub`: joining, leaving, publishing, filters and bounds, one at a time. `test_hub_races` has random
+schedules.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ HISTORY = History(100, 60, always=True)
 
 
 class RecordingSubscriber(FakeSubscriber):
-    """A subscriber whose client notes everything."""
+    """A subscriber whose client records every message."""
 
     def __init__(self, capacity: int = 1 << 20) -> None:
         super().__init__(self._record, capacity)
@@ -41,7 +42,7 @@ class RecordingSubscriber(FakeSubscriber):
         self._changed.set()
 
     async def receive(self, count: int) -> list[Any]:
-        """The first so many messages."""
+        """Waits for ``count`` messages; returns all that were received."""
         async with asyncio.timeout(5):
             while len(self.received) < count:
                 self._changed.clear()
@@ -49,12 +50,12 @@ class RecordingSubscriber(FakeSubscriber):
         return self.received
 
     def events(self) -> list[tuple[str, int]]:
-        """Name and offset of every event heard."""
+        """Name and offset of every received event."""
         return [(message["event"], message.get("offset", 0)) for message in self.received if "event" in message]
 
 
 class ScriptedLayer(MemoryLayer):
-    """A layer whose reads can be held up or fail, and that tells only what it is told to."""
+    """A layer whose reads can wait or fail, and whose messages can be dropped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +98,7 @@ class ScriptedLayer(MemoryLayer):
         await super().invalidate(topic, history)
 
 
-SLICED: Any = {"fanout_chunk": 1, "fanout_seconds": -1.0}  # one recipient a turn
+SLICED: Any = {"fanout_chunk": 1, "fanout_seconds": -1.0}  # one recipient per turn of the loop
 
 
 @asynccontextmanager
@@ -238,7 +239,7 @@ async def test_a_snapshot_is_taken_unless_events_are_recovered() -> None:
         subscriber, rows = RecordingSubscriber(), [1]
 
         async def snapshot() -> list[int]:
-            await publish(hub, 5)  # meanwhile: it is in what follows
+            await publish(hub, 5)  # published meanwhile, so it follows the reply
             return list(rows)
 
         first = await publish(hub)
@@ -346,7 +347,7 @@ async def test_closing_the_hub_refuses_pending_and_later_calls() -> None:
             await late
     hub.invalidate_later(TOPIC, HISTORY)
     layer.gate.set()
-    await hub.open()  # said anew, it opens again
+    await hub.open()  # an explicit open() opens it again
     await join(hub, subscriber)
     await hub.close()
 
@@ -384,7 +385,7 @@ async def test_leaving_drops_events_that_are_being_sent() -> None:
             await join(hub, subscriber)
         await publish(hub)
         hub.leave(subscribers[4], TOPIC, TOPIC)
-        await join(hub, subscribers[3])  # again: told behind the event
+        await join(hub, subscribers[3])  # joins again: the reply follows the event
         await subscribers[3].receive(3)
         assert [len(subscriber.received) for subscriber in subscribers] == [2, 2, 2, 3, 1]
         assert subscribers[3].received[2]["offset"] == 1
@@ -396,7 +397,7 @@ async def test_leaving_still_sends_a_queued_reply() -> None:
         for subscriber in subscribers:
             await join(hub, subscriber)
         await publish(hub)
-        await join(hub, subscribers[4])  # again: to be told behind the event
+        await join(hub, subscribers[4])  # joins again: its reply is queued behind the event
         hub.leave(subscribers[4], TOPIC, TOPIC)
         assert "event" not in (await subscribers[4].receive(2))[1]
         await subscribers[3].receive(2)
@@ -557,7 +558,7 @@ async def test_exclude_skips_the_publisher() -> None:
         await me.receive(5)
         assert [offset for _, offset in me.events()] == [5, 5, 7]
         stranger = RecordingSubscriber()
-        await publish(hub, 7, exclude=stranger)  # it is told nothing anyway
+        await publish(hub, 7, exclude=stranger)  # it receives nothing anyway
         hub.leave_all(me)
         assert not hub._names
 
@@ -601,7 +602,7 @@ async def test_a_position_is_sent_behind_events_that_are_under_way(
         await publish(hub)
         for number in range(3):
             await publish(hub, number, exclude=me)
-        await me.receive(3)  # who drops after the notice asks for nothing before it
+        await me.receive(3)  # a client that drops after the notice asks for nothing before it
         assert me.events() == [("moved", 1), ("$position", 0)]
         assert me.received[2]["data"]["offset"] == 4
 
@@ -617,7 +618,7 @@ async def test_held_messages_are_sent_in_order_after_the_last_release(filtered: 
         await join(hub, me, filter=all_of_it if filtered else None)
         first, second = hub.hold(me, TOPIC, TOPIC), hub.hold(me, TOPIC, TOPIC)
         await publish(hub)
-        await join(hub, me)  # again: told behind the event
+        await join(hub, me)  # joins again: the reply follows the event
         await publish(hub)
         first()
         await publish(hub)
@@ -644,7 +645,7 @@ async def test_leaving_still_sends_a_held_reply_and_no_events(filtered: bool) ->
         await join(hub, me)
         hub.leave(me, TOPIC, TOPIC)
         go_on()
-        hub.hold(me, TOPIC, TOPIC)()  # it is not there
+        hub.hold(me, TOPIC, TOPIC)()  # it has left
         await publish(hub)
         await stays.receive(3)
         assert [message["offset"] for message in await me.receive(2)] == [0, 1]
@@ -659,8 +660,8 @@ async def test_held_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         go_on = hub.hold(me, TOPIC, TOPIC)
         for _ in range(2):
             await publish(hub)
-        await join(hub, me)  # its reply comes all the same
-        for _ in range(2):  # too many, so that it loads again
+        await join(hub, me)  # its reply is sent all the same
+        for _ in range(2):  # too many, so it gets a resync
             await publish(hub)
         assert len(await me.receive(1)) == 1
         go_on()
@@ -768,7 +769,7 @@ async def test_a_filter_decides_what_its_subscriber_receives() -> None:
         for number in range(4):
             await publish(hub, number)
         await publish(hub, 4, subject='{"owner":2}')
-        await join(hub, some, filter=filter)  # again: told behind what it has yet to be told
+        await join(hub, some, filter=filter)  # joins again: the reply follows its pending events
         go.set()
         await some.receive(5)
         assert some.events() == [("moved", 2), ("moved", 4), ("deleted", 5)]
@@ -804,7 +805,7 @@ async def test_a_failing_filter_sends_a_resync_and_is_logged(
         subscriber = RecordingSubscriber()
 
         async def failing(event: Event) -> str | None:
-            raise error  # a cancellation: of what it awaits, not of us
+            raise error  # a cancellation raised by the filter, not of the hub
 
         await join(hub, subscriber, filter=failing)
         at = await publish(hub)
@@ -976,7 +977,7 @@ async def test_a_hole_found_during_a_read_is_read_again() -> None:
         await join(hub, subscriber)
         layer.gate.clear()
         hub.subscribed(TOPIC)
-        await asyncio.sleep(0)  # the page is made, and on its way
+        await asyncio.sleep(0)  # the page is made and under way
         layer.drops_messages = True
         await publish(hub, 1)
         layer.drops_messages = False
@@ -1073,12 +1074,12 @@ async def test_a_subscriber_ahead_of_its_process_gets_no_event_twice() -> None:
         first = await publish(hub, 1)
         for number in range(2, 80):
             await publish(hub, number)
-        layer.drops_messages = True  # this process hears nothing yet of what others published
+        layer.drops_messages = True  # this process receives no events of others yet
         for number in range(80, 83):
             await publish(hub, number)
         await join(hub, subscriber, since=first)
         assert len(await subscriber.receive(82)) == 82
-        await join(hub, subscriber)  # again: where it stands, not where the process does
+        await join(hub, subscriber)  # joins again: the reply has its own position, not that of the process
         assert (await subscriber.receive(83))[-1]["offset"] == 82
         layer.drops_messages = False
         hub.message(TOPIC, "", 0, b'{"event":"passing","route":"boards/7/","data":0}')
@@ -1105,7 +1106,7 @@ async def test_a_new_epoch_tells_subscribers_ahead_where_they_stand(shared: int,
         layer.pages = [Page(Position("next", 83), [(n, b'{"event":"moved"}') for n in range(80, 84)], shared)]
 
         async def snapshot() -> None:
-            hub.subscribed(TOPIC)  # and by this, all is read again
+            hub.subscribed(TOPIC)  # which makes the topic read everything again
             while not stays.received or stays.received[-1].get("offset") != 83:  # noqa: ASYNC110
                 await asyncio.sleep(0)
 

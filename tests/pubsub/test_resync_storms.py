@@ -1,5 +1,6 @@
-"""A store that loses what it has again and again: subscribers are told to load again at once, then once in a while, and
-a last time after the last loss; and what a process keeps of each topic's newest events has a bound."""
+"""A layer that loses its history again and again: subscribers get the first `$resync` at once, then ever fewer, and one
+after the last loss. The newest events of a topic that a process keeps are bounded.
+"""
 
 import asyncio
 import json
@@ -21,7 +22,7 @@ HISTORY = History(100, 60)
 
 
 class TimedSubscriber(RecordingSubscriber):
-    """Notes when it was told to load again."""
+    """Records the times of each `$resync`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,8 +64,8 @@ def test_resyncs_back_off_and_the_last_loss_is_never_skipped(
         await publish(hub, 1_000, history)
         await asyncio.sleep(0)
         assert subscriber.resynced_at[-1] >= ended - 0.5
-        assert subscriber.received[-1]["data"] == 1_000  # and is told everything again
-        await hub.invalidate("t", history)  # after a while it is told at once again
+        assert subscriber.received[-1]["data"] == 1_000  # events arrive again
+        await hub.invalidate("t", history)  # after a pause, a resync is immediate again
         await asyncio.sleep(60)
         await hub.invalidate("t", history)
         at = now()
@@ -89,11 +90,11 @@ def test_a_subscriber_who_drops_before_a_resync_cannot_recover() -> None:
         await publish(hub, 1)
         await asyncio.sleep(0.1)
         epoch, offset = subscriber.received[1]["data"]["epoch"], subscriber.received[-1]["offset"]
-        await hub.invalidate("t", HISTORY)  # this one is not told yet
+        await hub.invalidate("t", HISTORY)  # its resync is still delayed
         for number in (2, 3):
             await publish(hub, number)
         await asyncio.sleep(0.1)
-        assert subscriber.received[-1]["offset"] == offset  # and nothing of what is after it
+        assert subscriber.received[-1]["offset"] == offset  # and so are the events after it
         hub.leave_all(subscriber)
         subscriber.close()
         back = TimedSubscriber()
@@ -146,7 +147,7 @@ async def test_the_ring_of_newest_events_is_bounded_in_bytes() -> None:
     rings = [hub._topics[topic].ring for topic in subscribers]
     assert [len(ring) for ring in rings] == [0, 0, 5, 5]
     assert hub._rings.size == sum(topic.ring_size for topic in hub._topics.values()) < 12_000
-    for topic in ("t0", "t3"):  # what is not in the ring is read from the layer
+    for topic in ("t0", "t3"):  # older events are read from the layer
         back, at = RecordingSubscriber(), hub._topics[topic].position
         since = Position(at.epoch, at.offset - 8)
         await hub.join(back, topic, topic, reply=lambda *_: "{}", history=HISTORY, since=since)
