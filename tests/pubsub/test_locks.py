@@ -1,4 +1,4 @@
-"""`wsaction._utils.locks`: order, no circles, nothing left."""
+"""`wsaction._utils.locks`: order, no deadlocks, nothing left behind."""
 
 import asyncio
 import random

@@ -1,4 +1,6 @@
-"""A COMMIT whose answer is lost, on PostgreSQL and SQLite: the writer is told so, and subscribers load again."""
+"""A COMMIT whose answer is lost, on PostgreSQL and SQLite: the writer gets `outcome_unknown`, and subscribers a
+`$resync`.
+"""
 
 import asyncio
 import contextlib
@@ -69,7 +71,7 @@ def handler_of(queryset: Any, notes: Any = None, outcomes: list[str] | None = No
 
 
 class CutConnection:
-    """What stands between the app and PostgreSQL. ``cut`` says what becomes of the next COMMIT."""
+    """A proxy between the app and PostgreSQL; ``cut`` says where it cuts the connection at the next COMMIT."""
 
     cut: str | None = None
 
@@ -100,14 +102,14 @@ class CutConnection:
                     if how == "before":
                         break
                     if how == "late":
-                        await asyncio.sleep(0.2)  # the network's
+                        await asyncio.sleep(0.2)  # the delay of the network
                 upstream_writer.write(data)
         upstream_writer.close()
 
 
 @contextlib.asynccontextmanager
 async def postgres() -> AsyncIterator[tuple[AsyncEngine, CutConnection]]:
-    """An engine whose connections go through a `Wire`; the test is skipped where no server answers."""
+    """An engine whose connections go through a `CutConnection`; skips the test if no server answers."""
     async with shelves.postgres(Base.metadata) as direct:
         if direct is None:
             pytest.skip(f"no PostgreSQL answers at {shelves.POSTGRES}; set WSACTION_TEST_POSTGRES_URL")
@@ -138,7 +140,7 @@ async def test_postgresql_never_answers_a_commit(how: str, monkeypatch: pytest.M
             reply = await ws.call("rename", title="new")
             assert (reply["status"], reply["errors"][0]["type"]) == (500, "outcome_unknown")
             assert (await ws.event())["event"] == "$resync"
-            if how == "late":  # what is read now may be what was there before
+            if how == "late":  # the first reload may have read the old state
                 assert (await ws.event())["event"] == "$resync"
             assert outcomes == ["unknown"]
             assert (await items.get(pk=1)).title == ("old" if how == "before" else "new")
@@ -160,7 +162,7 @@ async def test_a_generic_update_whose_commit_is_not_answered(monkeypatch: pytest
 
 
 async def test_a_backend_terminated_before_commit_is_unavailable() -> None:
-    """The database says so before it is asked to commit."""
+    """PostgreSQL reports the end before it is asked to commit."""
     async with postgres() as (engine, _):
         items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
         await items.create({"title": "old"})
@@ -187,7 +189,7 @@ async def test_a_backend_terminated_before_commit_is_unavailable() -> None:
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 async def test_a_commit_refused_by_a_constraint_is_a_conflict(kind: str, tmp_path: Path) -> None:
-    """By a constraint that is deferred to the commit: the writer is told so, and nobody else anything."""
+    """A constraint that is deferred to the commit: the writer gets the error, and nobody gets an event."""
     async with contextlib.AsyncExitStack() as stack:
         if kind == "sqlite":
             engine = await stack.enter_async_context(shelves.sqlite(tmp_path, Base.metadata))
@@ -202,11 +204,11 @@ async def test_a_commit_refused_by_a_constraint_is_a_conflict(kind: str, tmp_pat
         reply = await ws.call("partial_update", data={"above_id": 99})
         assert (reply["status"], reply["errors"][0]["type"]) == (409, "conflict")
         await ws.call("partial_update", data={"title": "new"})
-        assert (await ws.event())["data"]["title"] == "new"  # the first that is told
+        assert (await ws.event())["data"]["title"] == "new"  # the first event
 
 
 async def _swallow_error(items: Any, session: Any, how: str) -> None:
-    """What the application does with its session, and goes on."""
+    """An application that uses its session in this way, catches the error, and goes on."""
     if how == "commit":
         await session.commit()
     try:
@@ -232,8 +234,9 @@ async def _swallow_error(items: Any, session: Any, how: str) -> None:
 async def test_a_unit_whose_session_rolled_back_fails_and_is_silent(
     kind: str, how: str, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """PostgreSQL answers COMMIT with ROLLBACK where a statement has failed, and the application may end the unit's
-    transaction by itself."""
+    """PostgreSQL answers COMMIT with ROLLBACK after a failed statement; the application may also end the transaction of
+    the unit.
+    """
     async with contextlib.AsyncExitStack() as stack:
         if kind == "sqlite":
             engine = await stack.enter_async_context(shelves.sqlite(tmp_path, Base.metadata))
@@ -264,7 +267,7 @@ async def test_a_unit_whose_session_rolled_back_fails_and_is_silent(
                 caplog.clear()
             assert await items.count() == 0
             await ws.call("create", data={"title": "new"})
-            assert (await ws.event())["data"]["title"] == "new"  # the first that is told
+            assert (await ws.event())["data"]["title"] == "new"  # the first event
 
 
 @pytest.mark.parametrize("then", ["commit", "rollback"])
@@ -364,7 +367,7 @@ async def test_events_of_a_rolled_back_savepoint_are_dropped(kind: str, tmp_path
 
 
 def _fail_after_commit(error: BaseException) -> Callable[[Any], None]:
-    """SQLite's COMMIT is carried out, and then something goes wrong."""
+    """Carries out COMMIT on SQLite, then raises ``error``."""
 
     def commit(connection: Any) -> None:
         connection.commit()
@@ -390,8 +393,8 @@ async def test_sqlite_raises_after_its_commit_was_carried_out(
             assert (await ws.event())["event"] == "$resync"
             assert outcomes == ["unknown"]
             assert (await items.get(pk=1)).title == "new"
-            assert await notes.count() == 0  # what is in memory is committed last
-            assert (await ws.call("rename", title="newer"))["status"] == 200  # nobody keeps the turn to write
+            assert await notes.count() == 0  # memory is committed last
+            assert (await ws.call("rename", title="newer"))["status"] == 200  # the lock for writers is free
 
 
 async def test_the_second_of_two_databases_refuses_to_commit(tmp_path: Path) -> None:

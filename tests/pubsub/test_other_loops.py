@@ -1,5 +1,6 @@
-"""What is published on another event loop than the one that serves: done there and awaited, or an error; never told to
-nobody in silence."""
+"""Publishing on another event loop than the one that serves: it is handed over and awaited, or raises an error; it
+never gets lost silently.
+"""
 
 import asyncio
 import contextlib
@@ -43,7 +44,7 @@ class Cards(SubscribeMixin, ModelAPIActionHandler):
 
     @async_action
     def in_a_thread(self, way: str) -> None:
-        """A sync action: it runs in a thread, where an event loop is one of its own."""
+        """A sync action, which runs in a thread; it starts an event loop there."""
         card = Card(id=1, text="new")
         ways: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "publish": lambda: self.publish("told", 1),
@@ -55,7 +56,7 @@ class Cards(SubscribeMixin, ModelAPIActionHandler):
 
     @async_action
     def in_a_child(self) -> None:
-        """Its unit of work has begun, and is none of the process that is forked here."""
+        """The unit of work belongs to the parent process, not to the forked one."""
         anyio.from_thread.run(self.queryset.create, {"text": "new"})
         asyncio.run(forked(lambda: self.app.publish("cards/", "told", 1)))
 
@@ -80,7 +81,7 @@ WAYS: dict[str, Callable[[WSAction], Coroutine[Any, Any, None]]] = {
 
 
 def on_another_loop(work: Callable[[], Coroutine[Any, Any, None]]) -> Coroutine[Any, Any, None]:
-    """Runs something on an event loop of its own, in a thread."""
+    """Runs ``work`` on a new event loop, in a thread."""
     return asyncio.to_thread(asyncio.run, work())
 
 
@@ -134,7 +135,7 @@ async def test_errors_are_raised_in_the_calling_loop() -> None:
 
 
 async def test_two_loops_that_serve_both_get_the_event() -> None:
-    """And one that has ended is not waited for."""
+    """A loop that has ended is not waited for."""
     app, serving, received = served(), threading.Event(), asyncio.Event()
     loop, events = asyncio.get_running_loop(), list[Any]()
 
@@ -250,7 +251,7 @@ async def test_an_unknown_commit_on_another_loop_is_a_resync() -> None:
 
 # ------------------------------------------------------------------------------------------------ other processes
 async def forked(work: Callable[[], Coroutine[Any, Any, None]], *refused: type[Exception]) -> None:
-    """Does something in a process that is forked here, on an event loop of its own."""
+    """Runs ``work`` on a new event loop in a forked process; expects one of the errors ``refused``, if any."""
 
     def child() -> None:
         with pytest.raises(refused) if refused else contextlib.nullcontext():
@@ -265,7 +266,7 @@ async def forked(work: Callable[[], Coroutine[Any, Any, None]], *refused: type[E
 @needs_redis_server
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 async def test_a_forked_process_publishes_by_itself(tmp_path: Path) -> None:
-    """As that of a `ProcessPoolExecutor`: the event loop that it has from its parent says that it runs."""
+    """As in a `ProcessPoolExecutor`: the inherited event loop claims to be running."""
     async with layer("redis", tmp_path) as shared:
         app = served(layer=shared)
         async with app.lifespan(), connect(app, "/ws/") as ws:

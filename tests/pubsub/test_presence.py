@@ -1,4 +1,4 @@
-"""`wsaction.presence`: who is there, counted by user."""
+"""`wsaction.presence`: the users who are subscribed to a route, counted by user."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -88,7 +88,7 @@ async def test_joining_and_leaving_too_often_is_throttled() -> None:
     async with app.lifespan(), connect(app, "/ws/", user=user("ada")) as one, connect(app, "/ws/") as other:
         for _ in range(COMINGS.burst):
             await position(one, room)
-            await position(one, room)  # who is there does not come
+            await position(one, room)  # the connection is present already
             assert (await one.call("unsubscribe", room))["status"] == 204
         refused = await one.call("subscribe", room)
         assert (refused["status"], refused["errors"][0]["type"]) == (429, "throttled")
@@ -174,7 +174,7 @@ async def test_presence_is_counted_across_processes(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------------------------------- in order
 async def audit(handler: Any, call_next: Any) -> Any:
-    """Middleware that takes its time once `presence` has been answered."""
+    """Middleware that holds the reply of `presence` back."""
     result = await call_next(handler)
     if handler.action == "presence":
         handler.app.asked.set()
@@ -183,7 +183,7 @@ async def audit(handler: Any, call_next: Any) -> Any:
 
 
 def people_shown(frames: list[Any]) -> set[str]:
-    """What a page shows that follows the frames in their order."""
+    """The users that a page shows if it follows the frames in their order."""
     people: set[str] = set()
     for frame in frames:
         if frame.get("action") == "presence":
@@ -253,7 +253,7 @@ async def test_a_user_who_signs_in_is_counted_by_name() -> None:
 
 @needs_redis_server
 async def test_presence_agrees_with_the_events_around_it(tmp_path: Path) -> None:
-    """Two workers: one client asks who is there, over and over, while others come and go at the other worker."""
+    """Two workers: one client asks for presence repeatedly while others join and leave at the other worker."""
     with redis_server(tmp_path) as server:
         first, second = (WSAction([path("ws/", Root.as_asgi())], layer=RedisLayer(server.url)) for _ in range(2))
         room = "rooms/7/"
@@ -284,7 +284,7 @@ def answers(frames: list[Any]) -> list[Any]:
 
 
 async def until_present(ws: WebSocketSession, people: dict[str, int]) -> None:
-    """Waits until so many are counted: processes write it in their own time."""
+    """Waits for these counts; each process writes them in its own time."""
     async with asyncio.timeout(5):
         while (await ws.call("presence", "rooms/7/"))["data"] != people:
             pass

@@ -1,4 +1,4 @@
-"""`publish_object` with SQLAlchemy's sessions as they come: a commit expires what they hold."""
+"""`publish_object` with objects of SQLAlchemy sessions, whose attributes a commit expires."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -68,7 +68,7 @@ class Owner(IsOwner):
 
 @asynccontextmanager
 async def notes(folder: Path, source: Any = Note, **attributes: Any) -> AsyncIterator[tuple[WSAction, Any, Any]]:
-    """An app with live notes, its sessions, and the queryset; there is one note, of the first author."""
+    """An app with live notes, its sessions and its queryset; there is one note, of the first author."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{folder}/notes.db")
     sessions = async_sessionmaker(engine)
     async with engine.begin() as connection:
@@ -114,7 +114,7 @@ async def test_a_new_object_is_read_again_and_needs_a_key(tmp_path: Path) -> Non
 
 
 async def test_columns_expired_by_a_flush_are_read_in_the_unit(tmp_path: Path) -> None:
-    """An ``onupdate`` of the database's leaves its column expired: nothing of it is committed yet."""
+    """An ``onupdate`` of the database expires its column before anything is committed."""
     async with notes(tmp_path) as (app, _, queryset), connect(app, "/ws/") as ws:
         await position(ws, "cards/")
         async with unit_of_work(), queryset.session() as session:

@@ -1,5 +1,4 @@
-"""`wsaction._events.reauthorization`: rights that change while somebody subscribes, is subscribed, or is about to be
-connected."""
+"""`wsaction._events.reauthorization`: permissions that change before, during and after a subscription or a connection."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,7 +25,7 @@ LOST = {"reason": "permission_denied"}
 
 
 class Rights:
-    """What a test's permission answers, by route; and what it waits for in `check_subscription`."""
+    """The answers of a test's permission, by route, and the events that `check_subscription` waits for."""
 
     def __init__(self) -> None:
         self.allowed = True
@@ -50,7 +49,7 @@ class Guarded(Board):
 
 
 class Slow(Guarded):
-    """Between its permissions and the subscription, something is waited for."""
+    """Waits between the permissions and the subscription."""
 
     async def check_subscription(self) -> None:
         rights: Rights = self.scope["rights"]
@@ -59,7 +58,7 @@ class Slow(Guarded):
 
 
 class Twice(Guarded):
-    """The second time it is asked, something is waited for."""
+    """Waits when it is checked the second time."""
 
     times = 0
 
@@ -72,7 +71,7 @@ class Twice(Guarded):
 
 
 class TwiceRoom(PresenceMixin, Twice):
-    """The same, and who is there."""
+    """The same, with presence."""
 
 
 class Root(AsyncAPIConsumer):
@@ -119,13 +118,13 @@ async def test_a_right_lost_while_it_is_checked_again(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Twice, "times", 0)
     app, rights = served(), Rights()
     async with app.lifespan(), opened(app, rights) as ws:
-        await app.revoke_user("ada")  # from now on it is asked for once more
+        await app.revoke_user("ada")  # from now on, subscribing checks twice
         await ws.send_json({"action": "subscribe", "route": "twice/", "request_id": 1})
         await asyncio.wait_for(rights.asked.wait(), 5)
         rights.allowed = False
         await app.revoke_user("ada")
         await expect_unsubscribed(ws, "twice/")
-        rights.go.set()  # what was asked before says yes
+        rights.go.set()  # the earlier check allows it
         assert (await ws.receive_json())["status"] == 403
         await ws.call("tell", "twice/", 1)
         await ws.nothing()

@@ -1,5 +1,6 @@
-"""`wsaction.layers._redis_presence`: who is where, in memory and over a real Redis, and what becomes of a process
-that dies."""
+"""`wsaction.layers._redis_presence`: users per topic, in memory and over a real Redis, and the cleanup after a process
+that died.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def opened() -> AsyncIterator[Any]:
-    """``await opened(layer)``: its sink; closed after the test."""
+    """``await opened(layer)`` opens a layer until the end of the test and returns its sink."""
     async with AsyncExitStack() as stack:
 
         async def open_(layer: Any) -> Recorder:
@@ -78,7 +79,7 @@ async def until_there(layer: Any, where: Place, counts: dict[str, int]) -> None:
 
 
 async def kill(layer: RedisLayer) -> None:
-    """As ``kill -9`` does: nothing is said."""
+    """Ends a layer as ``kill -9`` does, without any farewell."""
     session, layer._opened = layer._opened, None
     assert session is not None
     await session._tasks.stop()
@@ -115,7 +116,7 @@ async def test_over_redis_users_are_counted_across_processes(
     one.roster.change(where, "ada", -1)
     await until_there(other, where, {"ada": 1, 'b"\u2028ö': 1})
     assert await other.roster.who(where.topic) == {"ada": 1, 'b"\u2028ö': 1}
-    await other.close()  # takes leave of all
+    await other.close()  # which removes its users
     assert await one.roster.who(where.topic) == {}
     await sink.until(lambda: len(sink.messages) == 4)
     assert [event[:2] for event in received(sink)][:2] == [("join", "ada"), ("join", 'b"\u2028ö')]
@@ -158,7 +159,7 @@ async def test_a_killed_process_is_removed(server: RedisServer, opened: Any) -> 
 
 
 async def until_gone(server: RedisServer, layer: RedisLayer) -> None:
-    """Until nothing is kept of any process but those that live."""
+    """Waits until Redis has data of running processes only."""
     async with Redis.from_url(server.url) as admin, asyncio.timeout(10):
         while await admin.zcard("wsaction:{}:ended"):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -178,7 +179,7 @@ async def test_a_paused_process_takes_a_new_lease_and_writes_again(server: Redis
     await until_there(one, where, {"ada": 1, "bob": 1})
     name = paused.roster.process
     async with Redis.from_url(server.url) as admin:
-        await admin.zadd("wsaction:{}:processes", {name: 1})  # its lease has run out
+        await admin.zadd("wsaction:{}:processes", {name: 1})  # the lease has expired
     async with asyncio.timeout(10):
         while paused.roster.process == name:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -201,7 +202,7 @@ async def test_late_writes_of_an_expired_lease_are_removed(
         async def run_slowly(script: Any, keys: Any, *args: Any) -> Any:
             answer = await run(script, keys, *args)
             if script is RENEW and args[0] == name and not answer[0]:
-                await roster._remove_process(name)  # another process has been quick
+                await roster._remove_process(name)  # as another process may do
                 await roster._write(name, {(where.topic, "bob"): where})
             return answer
 
@@ -222,7 +223,7 @@ async def test_a_wiped_redis_gets_everything_again(server: RedisServer, opened: 
     one.roster.change(where, "ada", 2)
     await until_there(one, where, {"ada": 2})
     server.kill()
-    one.roster.change(where, "bob", 1)  # while it is away
+    one.roster.change(where, "bob", 1)  # while Redis is down
     server.start()
     await until_there(one, where, {"ada": 2, "bob": 1})
     one.roster.change(where, "ada", -2)
@@ -281,7 +282,7 @@ async def test_the_lease_is_renewed_during_a_long_cleanup(
 
     async def forget(process: str) -> None:
         forgetting.set()
-        await asyncio.Event().wait()  # it takes longer
+        await asyncio.Event().wait()  # a cleanup that takes long
 
     await opened(one)
     monkeypatch.setattr(one.roster, "_remove_process", forget)
