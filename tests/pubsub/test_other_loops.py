@@ -119,7 +119,7 @@ async def test_events_of_another_loop_reach_the_loop_that_serves(kind: str, runn
 async def test_publishing_from_a_sync_action(way: str) -> None:
     async with connect(served(), "/ws/") as ws:
         await position(ws, "cards/")
-        await ws.send_json({"action": "in_a_thread", "route": "cards/", "what": way, "request_id": 1})
+        await ws.send_json({"action": "in_a_thread", "route": "cards/", "way": way, "request_id": 1})
         frames = [await ws.receive_json() for _ in range(2)]
         assert {frame.get("event") for frame in frames} == {None, "updated" if way == "publish_object" else "told"}
         assert [frame["status"] for frame in frames if "status" in frame] == [200]

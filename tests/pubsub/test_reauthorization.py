@@ -1,4 +1,4 @@
-"""`wsaction._events.reauthorization`: permissions that change before, during and after a subscription or a connection."""
+"""`wsaction._events.reauthorization`: permissions that change before, during or after a subscription or connection."""
 
 import asyncio
 from collections.abc import Callable

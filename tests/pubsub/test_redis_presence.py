@@ -79,7 +79,7 @@ async def until_there(layer: Any, where: Place, counts: dict[str, int]) -> None:
 
 
 async def kill(layer: RedisLayer) -> None:
-    """Ends a layer as ``kill -9`` does, without any farewell."""
+    """Ends a layer as ``kill -9`` does, without closing it."""
     session, layer._opened = layer._opened, None
     assert session is not None
     await session._tasks.stop()
