@@ -1,4 +1,4 @@
-"""`RedisLayer` on a real redis-server: what is refused, what is foreign, and what comes of kills and restarts."""
+"""`RedisLayer` on a real redis-server: refused settings, foreign data, broken connections, kills and restarts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def opened() -> Any:
-    """``await opened(layer)``: its sink; closed after the test."""
+    """``await opened(layer)`` opens a layer until the end of the test and returns its sink."""
     async with AsyncExitStack() as stack:
 
         async def open_(layer: RedisLayer) -> Recorder:
@@ -64,7 +64,7 @@ async def subscribe(layer: RedisLayer, sink: Recorder, topic: str) -> None:
 
 
 async def eventually(work: Callable[[], Any]) -> Any:
-    """What ``work`` returns once the layer is back."""
+    """The result of ``work`` once the layer is available again."""
     async with asyncio.timeout(10):
         while True:
             try:
@@ -119,7 +119,7 @@ async def test_wrong_passwords_and_rights_are_refused_at_opening(tmp_path: Path)
 
 
 class ScriptedConnection:
-    """One connection whose answers are written beforehand."""
+    """A connection with scripted answers."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers, self.sent, self.is_closed = list(answers), list[bytes](), False
@@ -335,7 +335,7 @@ async def test_commands_that_wait_are_bounded() -> None:
         pipeline.call("PING")
     assert refused.value.ctx == {"limit": "commands that wait for Redis", "value": 3}
     for _ in range(2):
-        await pipeline.serve()  # the second time it is not even tried
+        await pipeline.serve()  # the second time it does not even connect
     assert all(isinstance(answer.exception(), LayerUnavailable) for answer in waiting)
 
 
@@ -415,7 +415,7 @@ async def test_a_lost_connection_is_reported_and_made_again(server: RedisServer,
         for client in await admin.client_list(_type="pubsub"):
             await admin.client_kill_filter(_id=client["id"])
     await sink.until(lambda: sink.losses == 1)
-    layer.subscribe(other)  # while it is away
+    layer.subscribe(other)  # while the connection is lost
     await sink.until(lambda: sorted(sink.confirmed) == sorted([topic, topic, other]))
     page = await layer.read(topic, Position(at.epoch, 0), 10, HISTORY)
     assert page.events == [(1, event_body(1))]
@@ -441,7 +441,7 @@ async def test_a_server_that_stops_answering_is_a_loss(server: RedisServer, open
     layer, topic = RedisLayer(server.url, ping_interval=0.4), new_topic()
     sink = await opened(layer)
     await subscribe(layer, sink, topic)
-    async with asyncio.timeout(5):  # a PONG comes
+    async with asyncio.timeout(5):  # until a PONG arrives
         heard = layer._open_layer.pubsub._last_heard
         while layer._open_layer.pubsub._last_heard == heard:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -554,7 +554,7 @@ async def test_a_restart_that_loses_writes_ends_the_history(tmp_path: Path, open
         for path, content in kept.items():
             path.write_bytes(content)
         server.start()
-        # Nobody publishes: that the position acknowledged is gone, the publisher's layer finds by itself.
+        # Nobody publishes: the layer of the publisher finds by itself that an acknowledged position is lost.
         async with asyncio.timeout(10):
             while (await eventually(lambda: other.read(topic, first, 10, HISTORY))).events is not None:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -600,7 +600,7 @@ async def cause_faults(world: World, server: RedisServer, seconds: float, restar
                 times.pop(0)
                 await asyncio.to_thread(restart, server, rng)
                 count["restarts"] += 1
-            with contextlib.suppress(RedisError):  # its connection is as good as any to be killed
+            with contextlib.suppress(RedisError):  # a fault may kill this connection too
                 await cause_one_fault(world, server, admin)
 
 
@@ -608,7 +608,7 @@ async def cause_one_fault(world: World, server: RedisServer, admin: Redis) -> No
     rng, count, drawn = world.rng, world.count, world.rng.random()
     if drawn < 0.12:
         ids = [one["id"] for one in await admin.client_list() if one["cmd"] != "client|list"]
-        if ids:  # else the server has just been started, and nobody is back yet
+        if ids:  # else the server has just started, without clients
             await admin.client_kill_filter(_id=rng.choice(ids))
             count["kills"] += 1
     elif drawn < 0.16:
@@ -621,7 +621,7 @@ async def cause_one_fault(world: World, server: RedisServer, admin: Redis) -> No
 
 
 def restart(server: RedisServer, rng: random.Random) -> None:
-    """Killed, perhaps without its last writes, as by a power cut or a failover, and started again."""
+    """Kills the server, perhaps loses its last writes as after a power cut or a failover, and starts it again."""
     server.kill()
     if rng.random() < 0.7:
         last = sorted((server.directory / "appendonlydir").glob("*.incr.aof"))[-1]

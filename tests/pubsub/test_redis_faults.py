@@ -1,4 +1,4 @@
-"""Apps on a real Redis that is shared, demoted, evicts, loses what it had, or does not let them do what they must."""
+"""Apps on a Redis that is shared, demoted, full, or cut off, that loses data, or that lacks rights."""
 
 import asyncio
 import contextlib
@@ -87,7 +87,7 @@ async def test_two_apps_on_one_redis_are_separate(server: RedisServer, history: 
             layer.roster.change(Place("t", "t", history), f"of {layer._prefix}{layer._database}", 1)
         await one.publish("t", event_body(1), history)
         await one.invalidate("t", history)
-        await two.publish("t", event_body(2), history)  # behind it, so that what had come would be here
+        await two.publish("t", event_body(2), history)  # published after the other, which would be here by now
         await second_sink.until(lambda: len(second_sink.messages) == 2)
         await first_sink.until(lambda: len(first_sink.messages) == 3)
         assert event_body(1) in [body for *_, body in first_sink.messages]
@@ -119,7 +119,7 @@ async def test_publishing_to_a_replica_is_an_error(
                 await admin.execute_command("REPLICAOF", "127.0.0.1", new.port)
                 reply = await speaker.call("say", text="after")
                 assert (reply["status"], reply["errors"][0]["type"]) == (503, "layer_unavailable")
-                async with asyncio.timeout(10):  # its process, which asks Redis for nothing, finds it too
+                async with asyncio.timeout(10):  # the other process, which sends no commands, finds it too
                     while caplog.text.count("Redis is unavailable: it is a replica") < 2:  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
                 assert (await speaker.call("say", text="after"))["status"] == 503
@@ -172,7 +172,7 @@ async def test_two_servers_behind_one_address_are_noticed(
     with redis_server(tmp_path / "other") as other:
         layer, elsewhere = RedisLayer(server.url, ping_interval=0.1), RedisLayer(other.url)
         connect_to = [layer._connect, elsewhere._connect]
-        made = iter([0, 1, 1])  # to publish, then the others, in whatever order
+        made = iter([0, 1, 1])  # one to publish, then the others in any order
 
         async def either() -> Any:
             return await connect_to[next(made, 0)]()
@@ -188,7 +188,7 @@ async def test_two_servers_behind_one_address_are_noticed(
 
 # -- what a cut off worker has missed ----------------------------------------------------------------------------------
 class CuttableProxy:
-    """What stands between a worker and Redis; it can be cut."""
+    """A proxy between a worker and Redis that can be cut."""
 
     def __init__(self, port: int) -> None:
         self.port, self.is_open, self.writers = port, True, list[asyncio.StreamWriter]()
@@ -240,13 +240,13 @@ async def test_a_worker_that_was_cut_off_catches_up_on_disconnects(
         await one.disconnect_user(7, "banned")
         async with Redis.from_url(server.url) as admin:
             if is_lost:
-                await admin.flushall()  # as a restart without its last second, or a failover
+                await admin.flushall()  # as after a restart or failover that loses writes
         proxy.is_open = True
         assert await banned.wait_closed() == (
             (1012, "what this server was told of its users is lost; come back") if is_lost else (4403, "banned")
         )
         if is_lost:
-            assert (await pushed.wait_closed())[0] == 1012  # it cannot be told from those who were disconnected
+            assert (await pushed.wait_closed())[0] == 1012  # it may have been disconnected meanwhile
         else:
             assert (await pushed.event("news"))["data"] == 1
         for ws in (first, anonymous):
@@ -266,7 +266,7 @@ async def until_present(layer: RedisLayer, topic: str, counts: dict[str, int]) -
 
 
 def users_who_left(sink: Recorder) -> list[str]:
-    """Who was said to have left."""
+    """The users with a `leave` event."""
     events = [json.loads(body) for *_, body in sink.messages if body]
     return [event["data"]["user"] for event in events if event["event"] == "leave"]
 
@@ -297,7 +297,7 @@ async def test_a_lost_presence_key_is_repaired_without_leave_events(
         await until_present(one, "room/", {"ada": 2, "bob": 1, "eve": 1})
         keys = [key async for key in admin.scan_iter("*") if lost in key.decode() or lost == "all"]
         await admin.delete(*keys or ["none"])
-        one.roster.change(place, "new", 1)  # so that the hash is there again, and does not hold the others
+        one.roster.change(place, "new", 1)  # the hash exists again, without the other users
         one.roster.change(place, "ada", -1)
         await until_present(one, "room/", {"ada": 1, "bob": 1, "eve": 1, "new": 1})
         assert users_who_left(sink) == []
@@ -324,7 +324,7 @@ async def test_users_of_a_killed_process_leave_despite_lost_keys(server: RedisSe
         name = session.roster.process
         gone = {"places": f"wsaction:{{}}:places:{name}", "processes": "wsaction:{}:processes"}
         if lost == "ended":
-            await admin.zrem("wsaction:{}:processes", name)  # it had ended, and that is forgotten
+            await admin.zrem("wsaction:{}:processes", name)  # it ended, and that was forgotten
         else:
             await admin.delete(gone[lost])
         await until_present(one, "room/", {"ada": 1})
@@ -365,7 +365,7 @@ async def test_empty_rooms_are_forgotten_within_an_hour(server: RedisServer) -> 
         assert users_who_left
         assert all(0 < milliseconds <= 3_600_000 for milliseconds in users_who_left)
         all_expiries = [await admin.pttl(key) async for key in admin.scan_iter("*")]
-        assert all(0 < milliseconds <= 3_600_000 for milliseconds in all_expiries)  # nothing is kept for ever
+        assert all(0 < milliseconds <= 3_600_000 for milliseconds in all_expiries)  # nothing is kept forever
 
 
 # -- what can never work ----------------------------------------------------------------------------------------------
@@ -377,7 +377,7 @@ RIGHTS = (
 
 
 async def refused(server: RedisServer, *rights: str, database: int = 0) -> str:
-    """What an app is told whose user has these rights; "" where it starts."""
+    """The error of an app whose Redis user has these rights; "" if it starts."""
     async with Redis.from_url(server.url) as admin:
         await admin.execute_command("ACL", "SETUSER", "app", "reset", "on", ">pw", *rights)
     layer = RedisLayer(f"redis://app:pw@127.0.0.1:{server.port}/{database}")
@@ -454,7 +454,7 @@ async def test_an_app_starts_on_a_full_redis(server: RedisServer, caplog: Any) -
             assert "OOM" not in caplog.text
             layer.subscribe("t")
             await sink.until(lambda: sink.confirmed == ["t"])
-            await layer.publish("t", event_body(0), None)  # of which nothing is kept
+            await layer.publish("t", event_body(0), None)  # without history nothing is stored
             await sink.until(lambda: len(sink.messages) == 1)
             with pytest.raises(LayerUnavailable) as caught:
                 await layer.publish("t", event_body(1), HISTORY)

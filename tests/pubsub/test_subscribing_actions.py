@@ -1,4 +1,4 @@
-"""Actions that subscribe and unsubscribe by themselves: one final reply, their own, and the events behind it."""
+"""Actions that subscribe and unsubscribe by themselves: one final reply of their own, then the events."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -108,7 +108,7 @@ class Room(SubscribeMixin, AsyncAPIActionHandler):
 
 
 class Loud(Room):
-    """Its `subscribe` does more than the mixin's."""
+    """Its `subscribe` publishes, and may fail."""
 
     fails = True
 
@@ -121,7 +121,7 @@ class Loud(Room):
 
 
 class CustomReply(SubscribeMixin, AsyncAPIActionHandler):
-    """Its `subscribe` answers more than the mixin's."""
+    """Its `subscribe` replies with more data than that of the mixin."""
 
     @async_action
     async def subscribe(self) -> Any:
@@ -143,7 +143,7 @@ def served(**options: Any) -> WSAction:
 
 
 async def receive_names(ws: WebSocketSession, count: int) -> list[Any]:
-    """So many frames: of an event its name, of a reply its status."""
+    """Receives ``count`` frames: the name of an event, the status of a reply."""
     frames = [await ws.receive_json() for _ in range(count)]
     return [one["event"] if "event" in one else one["status"] for one in frames]
 
@@ -205,7 +205,7 @@ async def test_a_failed_action_sends_its_error_and_subscribes_nothing(action: st
             await ws.call("$cancel", data=1)
         assert (await ws.receive_json())["status"] == status
         await expect_no_subscription(ws)
-        assert {route for known in app.runtime.hub._joined.values() for _, route in known} == {""}  # its group
+        assert {route for known in app.runtime.hub._joined.values() for _, route in known} == {""}  # its broadcasts
         await ws.call("join", ROOM)
         await ws.event("joined")
         await ws.send_json({"action": action, "route": ROOM, "request_id": 1})
@@ -215,7 +215,7 @@ async def test_a_failed_action_sends_its_error_and_subscribes_nothing(action: st
             await ws.event("joined")
         assert (await ws.receive_json())["status"] == status
         await ws.call("tell", ROOM)
-        assert (await ws.event("told"))["data"] == 0  # it was subscribed before, and still is
+        assert (await ws.event("told"))["data"] == 0  # the earlier subscription remains
 
 
 async def test_an_overridden_subscribe_that_fails_subscribes_nothing() -> None:
@@ -230,7 +230,7 @@ async def test_an_overridden_subscribe_that_fails_subscribes_nothing() -> None:
             first = await ws.receive_json()
             assert (first["status"], first["data"]["recovered"], first["request_id"]) == (200, None, 1)
             await ws.event("joined")
-            await ws.send_json({"action": "subscribe", "route": LOUD, "request_id": 2})  # again: behind what it tells
+            await ws.send_json({"action": "subscribe", "route": LOUD, "request_id": 2})  # its event precedes the reply
             assert await receive_names(ws, 2) == ["joined", 200]
         finally:
             Loud.fails = True
@@ -278,7 +278,7 @@ async def test_dcrf_events_have_the_id_of_the_subscribing_action() -> None:
         for pk, request_id in ((1, 7), (1, 8), (1, 9), (2, 10)):
             await ws.send_json({"action": "watch", "pk": pk, "request_id": request_id})
         ids = [(await ws.receive_json())["request_id"] for _ in range(5)]
-        assert ids == [7, 7, 7, 8, 10]  # each from when its action is done on
+        assert ids == [7, 7, 7, 8, 10]  # each from the end of its action on
         await app.publish("rooms/1/", "said", 1)
         assert [(await ws.receive_json())["request_id"] for _ in range(2)] == [8, 9]  # the newest two
         await ws.nothing()
@@ -350,7 +350,7 @@ async def test_an_overridden_subscribe_replies_with_its_result() -> None:
 
 
 class MaybeSubscribing(Room):
-    """Its `subscribe`, of which nothing says that it is an action, need not come to the mixin's."""
+    """Its `subscribe`, which is not marked as an action, may skip that of the mixin."""
 
     async def subscribe(self, since: Since | None = None) -> Any:
         if self.query_params:

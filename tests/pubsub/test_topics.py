@@ -1,4 +1,4 @@
-"""`wsaction.asyncapi._document._addresses`: a topic for each route of each connection path, and never one for two."""
+"""`wsaction._protocol.scope`: one topic for each route of each connection path."""
 
 from typing import Any
 
