@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_subscriptions import Away, position
+from tests.pubsub.test_subscriptions import FailingLayer, position
 from tests.support.cards import KINDS, Card, numbered, served, stored
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
@@ -282,7 +282,7 @@ async def test_handlers_without_subscriptions_start_no_hub() -> None:
 
 
 async def test_an_unavailable_layer_changes_no_reply(caplog: pytest.LogCaptureFixture) -> None:
-    layer = Away()
+    layer = FailingLayer()
     async with cards("memory", layer=layer) as (app, _), connect(app, "/ws/") as ws:
         await position(ws, "cards/")
         layer.away = True
