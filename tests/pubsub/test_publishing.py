@@ -1,4 +1,4 @@
-"""`wsaction._events.publish` and `app.publish`: an event from outside of every connection."""
+"""`wsaction._events.publish` and `app.publish`: publishing from outside of any connection."""
 
 import asyncio
 import contextlib
@@ -178,7 +178,7 @@ class Rows(SubscribeMixin, ModelAPIActionHandler):
 
     @async_action
     async def follow(self, way: str) -> None:
-        """Publishes in what it has called after its commit."""
+        """Publishes in an on-commit callback."""
         row = await self.queryset.create({"text": "a"})
         ways: dict[str, Callable[[], Awaitable[None]]] = {
             "self.publish": lambda: self.publish("told", 1),
@@ -211,7 +211,7 @@ async def test_on_commit_callbacks_publish_like_committed_events(way: str) -> No
 
 
 async def test_each_on_commit_callback_publishes_before_the_next_runs() -> None:
-    """Which may take long."""
+    """The next callback may take long."""
     called, go_on = asyncio.Event(), asyncio.Event()
     async with running_app(*ROUTES) as app, connect(app, "/ws/") as ws:
         await position(ws, "boards/7/")

@@ -61,7 +61,7 @@ class Lean(Board):
 
 
 class Counted(Board):
-    """Has a list that may wait."""
+    """A board whose list may wait."""
 
     gate: Any = None
 
@@ -130,7 +130,7 @@ async def test_the_reply_to_subscribe_has_its_keys_in_order() -> None:
             "offset",
             "recovered",
             "route",
-        ]  # of its events, as it was asked for otherwise
+        ]  # the canonical route, as the client sent another spelling
         assert list(await position(ws, "boards/7/?a")) == ["epoch", "offset", "recovered"]
 
 
@@ -352,7 +352,7 @@ async def test_since_sends_the_missed_events_after_the_reply() -> None:
 
 async def test_a_refused_recovery_sends_no_missed_events() -> None:
     async with running_app() as app, connect(app, "/ws/a/") as ws:
-        await position(ws, "boards/7/")  # else nothing is kept
+        await position(ws, "boards/7/")  # otherwise nothing is kept
         await ws.call("unsubscribe", "boards/7/")
         for number in range(3):
             await ws.call("tell", "boards/7/", number)
@@ -536,7 +536,7 @@ async def test_push_reaches_only_its_own_connection() -> None:
 
 
 class Writing(Board):
-    """Writes, publishes, and may fail afterwards."""
+    """A board that writes, publishes, and may fail afterwards."""
 
     rows: Any
 
@@ -559,7 +559,7 @@ async def test_events_of_an_action_are_published_after_its_commit(caplog: pytest
 
 
 class FailingLayer(MemoryLayer):
-    """A layer that cannot be published to."""
+    """A layer that fails to publish while ``away`` is set."""
 
     away = False
 
@@ -607,7 +607,9 @@ async def test_a_handler_without_a_connection_cannot_publish() -> None:
 # ------------------------------------------------------------------------------------------------- a race
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_snapshot_and_later_events_equal_the_store(seed: int) -> None:
-    """Writers write all the while; clients come, drop and come back; each must know what the store holds."""
+    """Writers write continuously; clients subscribe, drop and come back; each must end up with the content of the
+    store.
+    """
     rng = random.Random(seed)
     store: dict[str, int] = {}
 
@@ -651,7 +653,7 @@ async def test_a_snapshot_and_later_events_equal_the_store(seed: int) -> None:
                 ended = await ws.call("unsubscribe") if last else None
                 for _ in range(0 if last else rng.randrange(40)):
                     try:
-                        async with asyncio.timeout(0.25):  # nothing comes once the writers have ended
+                        async with asyncio.timeout(0.25):  # no event comes once the writers have ended
                             event = await ws.event("put")
                     except TimeoutError:
                         break

@@ -1,5 +1,6 @@
-"""Topics meet where a handler says so, and nowhere else: whatever a `get_topic()` returns, nobody hears what is not
-theirs, by any way that events take."""
+"""Topics are shared only where a handler says so. Whatever `get_topic()` returns, no client receives events of others,
+in any way that events take.
+"""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -27,12 +28,12 @@ from wsaction.subscriptions import SharedTopic
 from wsaction.testing import connect
 
 NAMES = [
-    CONTROL,  # the framework's own
+    CONTROL,  # of the framework itself
     group_topic("ws/red/"),
     group_topic("cast/red/"),
     group_topic("", "tenant", "red"),
     *(f"{tenant}?{route}" for tenant in ("ws/red/", "ws/blue/", "") for route in ("boards/7/", "inbox/", "news/")),
-    *(f"{tenant}??ninbox/?inbox:7" for tenant in ("ws/red/", "ws/blue/", "")),  # other handlers' and tenants'
+    *(f"{tenant}??ninbox/?inbox:7" for tenant in ("ws/red/", "ws/blue/", "")),  # of other handlers and tenants
     *("boards/7/", "inbox/", "inbox:7", "news", "??snews", "ws/red/??snews", "?", "??", "%3F?", "%", " "),
     *(
         "\x00",
@@ -54,7 +55,7 @@ NAMES = [
 
 
 class Speaking(PresenceMixin, AsyncAPIActionHandler):
-    """Tells what it is told to."""
+    """Publishes the text of its client."""
 
     @async_action
     async def tell(self, text: str) -> None:
@@ -72,7 +73,7 @@ class News(Speaking):
 
 
 class AnyTopic(Speaking):
-    """Its topic is what a client likes it to be."""
+    """Its topic is named by the client."""
 
     def get_topic(self) -> str:
         return self.query_params["name"]
@@ -135,7 +136,7 @@ async def test_no_topic_name_reaches_events_of_others(layers: Any, tmp_path: Pat
         for name in NAMES:
             route = f"rooms/?name={quote(name)}"
             assert (await curious.call("subscribe", route))["status"] == 200, name
-            event = await curious.event()  # its own, and nothing of any other name
+            event = await curious.event()  # its own, and no event of another name
             assert (event["event"], event["data"], event["offset"]) == ("join", {"user": "66"}, 1)
             assert (await curious.call("presence", route))["data"] == {"66": 1}
         received = []
@@ -178,7 +179,7 @@ async def test_another_spelling_reaches_no_route_of_another_pattern() -> None:
             await staff.call("tell", route, text="secret")
         await app.publish("boards/0/", "told", "secret", path="ws/1/")
         await staff.send_json({"action": "cast"})
-        async with connect(app, "/ws/001/") as other:  # nor a place of another spelling
+        async with connect(app, "/ws/001/") as other:  # nor does a place with another spelling
             await other.call("tell", "boards/0/", text="other")
         await curious.call("tell", "boards/0/", text="own")
         event = await curious.event("told")
@@ -242,7 +243,7 @@ def test_topic_names_are_bounded_and_distinct() -> None:
 
 
 async def test_topics_are_shared_by_get_topic_or_shared_topic() -> None:
-    class Copy(Speaking):  # says the same, but for itself
+    class Copy(Speaking):  # returns the same name, but for itself
         def get_topic(self) -> str:
             return f"inbox:{self.user.pk}"
 

@@ -1,4 +1,4 @@
-"""A topic of several routes: each subscription is told under its own route, and lives by itself."""
+"""Topics with several routes: each subscription gets events under its own route and ends by itself."""
 
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -68,7 +68,7 @@ def inbox(*bases: Any, dialect: Any = None, limits: Limits | None = None, **attr
 
 
 async def receive_events(ws: WebSocketSession, count: int) -> list[tuple[Any, ...]]:
-    """So many events: name, route and offset of each."""
+    """Receives ``count`` events: name, route and offset of each."""
     events = [await ws.event() for _ in range(count)]
     return [(one["event"], one["route"], one.get("offset")) for one in events]
 

@@ -1,4 +1,4 @@
-"""`wsaction._events.users`: what is done with a user's connections, here and in every process."""
+"""`wsaction._events.users`: disconnecting, revoking and pushing to users, in this process and all others."""
 
 import asyncio
 import json
@@ -84,7 +84,7 @@ async def test_disconnect_user_closes_the_connections_of_one_user() -> None:
 
 
 class SlowAuthentication(BaseAuthentication):
-    """Looks a user up, and answers later."""
+    """Looks the user up, and answers when the test allows it."""
 
     def __init__(self) -> None:
         self.looked_up, self.answers = asyncio.Event(), asyncio.Event()
@@ -144,7 +144,7 @@ async def test_a_second_auth_does_not_prevent_a_disconnect(while_looked_up: bool
 class MayConnect(BasePermission):
     async def can_connect(self, scope: Any, handler: Any) -> bool:
         may = scope["user"].pk in ALLOWED
-        if scope["user"].pk == "odd":  # its right is lost as it is asked for
+        if scope["user"].pk == "odd":  # they lose the right while it is checked
             ALLOWED.discard("odd")
             await handler.app.revoke_user("odd")
         return may
@@ -154,7 +154,7 @@ class Hall(AsyncAPIConsumer):
     permission_classes = (MayConnect,)
 
     async def connect(self) -> None:
-        if self.user.pk == "7":  # its right is lost as it comes
+        if self.user.pk == "7":  # they lose the right while they connect
             ALLOWED.discard("7")
             await self.app.revoke_user("7")
 
@@ -372,20 +372,20 @@ async def test_a_loss_of_control_messages_closes_older_connections() -> None:
             app.runtime.hub._topics[CONTROL].confirmed_at = loop.time()
             await clock_tick()
             async with connect(app, "/ws/", user=user("bob")) as after:
-                for _ in range(2):  # as where a store evicts again and again
+                for _ in range(2):  # as when a store evicts repeatedly
                     here.put(f'{{"event":"$resync","route":"{CONTROL}","data":{{}}}}')
                 assert (await before.wait_closed())[0] == 1012
                 assert (await after.call("$ping"))["status"] == 200
 
 
 async def until_listening(app: WSAction) -> None:
-    """Waits until an app hears what others tell of users."""
+    """Waits until the app receives the control messages of other processes."""
     await asyncio.wait_for(app.runtime.here.users.is_told.wait(), 5)
     await clock_tick()
 
 
 async def clock_tick() -> None:
-    """Waits until it is later by the loop's clock; uvloop's has milliseconds."""
+    """Waits until the clock of the loop has advanced; that of uvloop counts milliseconds."""
     loop = asyncio.get_running_loop()
     now = loop.time()
     while loop.time() == now:  # noqa: ASYNC110
@@ -477,7 +477,7 @@ async def test_an_unavailable_layer_is_subscribed_to_later(
         async with connect(app, "/ws/", user=user("ada")) as ws:
             await position(ws, "guarded/")
             await app.runtime.here.users.stop()
-            ALLOWED.discard("ada")  # of which another process tells, that we do not hear
+            ALLOWED.discard("ada")  # another process says so, but this one does not listen
             monkeypatch.setattr(Hub, "join", joins_later)
             async with connect(app, "/ws/", user=user("bob")):
                 assert (await ws.event("$unsubscribed"))["route"] == "guarded/"
@@ -495,7 +495,7 @@ async def test_connections_wait_until_the_process_listens(waits: bool, monkeypat
 
         def subscribe(self, topic: str) -> None:
             self.asked.set()
-            asyncio.ensure_future(self._later(topic))  # noqa: RUF006  # it ends before the test does
+            asyncio.ensure_future(self._later(topic))  # it ends before the test does
 
         async def _later(self, topic: str) -> None:
             await self.go.wait()
@@ -512,12 +512,12 @@ async def test_connections_wait_until_the_process_listens(waits: bool, monkeypat
                 return int((await ws.call("$ping"))["status"]) if waits else (await ws.wait_closed())[0]
 
         arriving = asyncio.create_task(arrive())
-        if waits:  # nobody is looked up before
+        if waits:  # no user is looked up before the process listens
             for _ in range(10):
                 await asyncio.sleep(0)
             assert not slow.looked_up.is_set()
             layer.go.set()
-        assert await arriving == (200 if waits else 1012)  # who may have been disconnected meanwhile
+        assert await arriving == (200 if waits else 1012)  # they may have been disconnected meanwhile
 
 
 async def test_a_closed_hub_is_not_subscribed_to_again(monkeypatch: pytest.MonkeyPatch) -> None:
