@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_subscriptions import FailingLayer, Board, Row, position
+from tests.pubsub.test_subscriptions import Board, FailingLayer, Row, position
 from tests.support.redis_servers import RedisServer, needs_redis_server, redis_server
 from wsaction._events import users
 from wsaction._events.users import CONTROL, PUSHES
@@ -495,7 +495,7 @@ async def test_connections_wait_until_the_process_listens(waits: bool, monkeypat
 
         def subscribe(self, topic: str) -> None:
             self.asked.set()
-            asyncio.ensure_future(self._later(topic))  # it ends before the test does
+            asyncio.ensure_future(self._later(topic))  # noqa: RUF006  # it ends before the test does
 
         async def _later(self, topic: str) -> None:
             await self.go.wait()
