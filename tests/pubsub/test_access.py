@@ -292,7 +292,7 @@ def project_data(pk: int) -> ProjectData:
     return ProjectData(id=pk, owner=owner, org=OrgData(id=org, owner=ORG_OWNERS[org]))
 
 
-# ------------------------------------------------------------------------------------------------- a world
+# ------------------------------------------------------------------------------------------------- the simulation
 @asynccontextmanager
 async def database(store: str, folder: Path) -> AsyncIterator[Any]:
     if store == "memory":
@@ -544,7 +544,7 @@ async def test_a_custom_queryset_shows_the_same_as_retrieve(store: str, rule: st
     assert await schedules(store, "relation", rule, range(2), tmp_path, MinimalQuerySet) > 0
 
 
-# ------------------------------------------------------------------------------------------------- it can fail
+# ------------------------------------------------------------------------------------------------- the matrix itself
 @pytest.mark.parametrize("shape", ["relation", "single"])
 async def test_the_matrix_fails_if_permissions_see_a_stand_in(
     shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

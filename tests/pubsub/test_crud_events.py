@@ -64,7 +64,7 @@ async def next_events(ws: WebSocketSession, count: int) -> list[Any]:
     return [shown(await ws.event()) for _ in range(count)]
 
 
-# ------------------------------------------------------------------------------------------------- what is told
+# ------------------------------------------------------------------------------------------------- events of changes
 async def test_changes_are_published_to_the_list_and_to_the_object(kind: str) -> None:
     async with cards(kind) as (app, _), connect(app, "/ws/") as one, connect(app, "/ws/") as two:
         await position(one, "cards/")
@@ -362,7 +362,7 @@ async def test_a_consumer_itself_may_publish_changes() -> None:
         await two.nothing()
 
 
-# ------------------------------------------------------------------------------------------------- from elsewhere
+# ------------------------------------------------------------------------------------------------- publish_object
 async def test_publish_object_publishes_to_the_list_and_the_object(kind: str) -> None:
     async with cards(kind) as (app, queryset), connect(app, "/ws/") as ws:
         await position(ws, "cards/")
@@ -430,7 +430,7 @@ async def test_publish_object_refuses_objects_of_other_types(kind: str) -> None:
             await app.publish_object("cards/", "updated", card, before=other)
 
 
-# ------------------------------------------------------------------------------------------------- who may know
+# ------------------------------------------------------------------------------------------------- access
 async def test_only_subscribers_who_may_see_an_object_get_its_events(kind: str) -> None:
     attributes = {"permission_classes": (Owner,)}
     async with cards(kind, 0, **attributes) as (app, queryset):

@@ -868,7 +868,7 @@ async def test_a_filter_does_not_see_the_frame_of_the_publisher() -> None:
         assert seen == [None]
 
 
-# -- what layers say --------------------------------------------------------------------------------------------------
+# -- layers -----------------------------------------------------------------------------------------------------------
 async def test_a_hole_is_filled_from_the_layer() -> None:
     layer = ScriptedLayer()
     async with opened(layer) as hub:

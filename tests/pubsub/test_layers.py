@@ -101,7 +101,7 @@ def test_defaults_of_histories_and_epochs() -> None:
     assert new_epoch() != new_epoch()
 
 
-# -- what memory lets go ----------------------------------------------------------------------------------------------
+# -- what the memory layer drops --------------------------------------------------------------------------------------
 @contextmanager
 def memory_in_virtual_time(**options: int) -> Iterator[Callable[[Callable[[MemoryLayer], Any]], Any]]:
     def run_on_layer(work: Callable[[MemoryLayer], Any]) -> Any:
@@ -204,7 +204,7 @@ async def test_a_changed_history_applies_from_its_first_use() -> None:
     assert sink.confirmed == []
 
 
-# -- how much is kept, and of what -------------------------------------------------------------------------------------
+# -- bounds of histories -----------------------------------------------------------------------------------------------
 def big_body(number: int, size: int) -> bytes:
     return event_body(number, "x" * size)
 

@@ -73,7 +73,7 @@ async def eventually(work: Callable[[], Any]) -> Any:
                 await asyncio.sleep(0.02)
 
 
-# -- what is refused when declared ------------------------------------------------------------------------------------
+# -- invalid settings -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "url", ["", "127.0.0.1:6379", "http://127.0.0.1", "redis://:secret/word@host", "redis://host:port", None, 7]
 )
@@ -183,7 +183,7 @@ async def test_a_layer_over_tls(tmp_path: Path, opened: Any) -> None:
         assert await sink.bodies(topic, 1) == [event_body(1)]
 
 
-# -- what others write ------------------------------------------------------------------------------------------------
+# -- foreign data -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("payload", "parsed"),
     [
@@ -589,7 +589,7 @@ async def test_acknowledged_positions_are_kept_within_bounds(
     assert [keys[0] for keys in session._doubtful] == [layer.keys(f"d{number}")[0] for number in (2, 3, 4)]
 
 
-# -- the whole, over a real server ------------------------------------------------------------------------------------
+# -- simulation over a real server ------------------------------------------------------------------------------------
 async def cause_faults(world: World, server: RedisServer, seconds: float, restarts: int) -> None:
     rng, count, end = world.rng, world.count, now() + seconds
     times = sorted(now() + seconds * rng.uniform(0.2, 0.8) for _ in range(restarts))

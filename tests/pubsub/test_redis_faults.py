@@ -71,7 +71,7 @@ async def opened(layer: RedisLayer) -> AsyncIterator[Recorder]:
         await layer.close()
 
 
-# -- what one Redis shares --------------------------------------------------------------------------------------------
+# -- a shared Redis ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("history", [None, HISTORY], ids=["no history", "history"])
 @pytest.mark.parametrize("other", ["database", "prefix"])
 async def test_two_apps_on_one_redis_are_separate(server: RedisServer, history: History | None, other: str) -> None:
@@ -186,7 +186,7 @@ async def test_two_servers_behind_one_address_are_noticed(
     assert "on another Redis than the one they are received from" in caplog.text
 
 
-# -- what a cut off worker has missed ----------------------------------------------------------------------------------
+# -- a worker that was cut off -----------------------------------------------------------------------------------------
 class CuttableProxy:
     """A proxy between a worker and Redis that can be cut."""
 
@@ -368,7 +368,7 @@ async def test_empty_rooms_are_forgotten_within_an_hour(server: RedisServer) -> 
         assert all(0 < milliseconds <= 3_600_000 for milliseconds in all_expiries)  # nothing is kept forever
 
 
-# -- what can never work ----------------------------------------------------------------------------------------------
+# -- settings that cannot work ----------------------------------------------------------------------------------------
 RIGHTS = (
     "+info", "+script|load", "+evalsha", "+ping", "+subscribe", "+unsubscribe", "+publish", "+hmget", "+hget", "+hset",
     "+hdel", "+hlen", "+hexists", "+hgetall", "+del", "+pexpire", "+xadd", "+xlen", "+xrange", "+xtrim", "+time",

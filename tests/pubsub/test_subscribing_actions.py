@@ -295,7 +295,7 @@ async def test_unsubscribing_in_an_action_forgets_its_ids() -> None:
         assert reply["request_id"] == 9
 
 
-# -- several that ask for one subscription ----------------------------------------------------------------------------
+# -- several actions with one subscription ----------------------------------------------------------------------------
 @pytest.mark.parametrize("times", [1, 2, 3])
 async def test_a_failed_action_undoes_repeated_subscribing(times: int) -> None:
     app: Any = served()

@@ -334,7 +334,7 @@ async def test_a_refused_connect_leaves_no_subscription() -> None:
         assert not app.runtime.hub._joined
 
 
-# ------------------------------------------------------------------------------------------------- coming back
+# ------------------------------------------------------------------------------------------------- recovery
 async def test_since_sends_the_missed_events_after_the_reply() -> None:
     async with running_app() as app, connect(app, "/ws/a/") as writer:
         async with connect(app, "/ws/a/") as ws:
@@ -604,7 +604,7 @@ async def test_a_handler_without_a_connection_cannot_publish() -> None:
         await handler.publish("told")
 
 
-# ------------------------------------------------------------------------------------------------- a race
+# ------------------------------------------------------------------------------------------------- random order
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_snapshot_and_later_events_equal_the_store(seed: int) -> None:
     """Writers write continuously; clients subscribe, drop and come back; each must end up with the content of the

@@ -553,7 +553,7 @@ async def test_a_layer_that_fails_to_open_is_tried_again(
     assert "Redis refuses the password" in caplog.text
 
 
-# -- losses that follow each other ------------------------------------------------------------------------------------
+# -- repeated losses --------------------------------------------------------------------------------------------------
 async def test_a_disconnect_between_two_losses_is_not_missed() -> None:
     layer = MemoryLayer()
     async with started(layer=layer) as app:
