@@ -194,9 +194,9 @@ async def test_a_returning_subscriber_gets_the_missed_events(ring: int) -> None:
             await publish(hub, number)
         await join(hub, subscriber, since=first)
         await publish(hub, 7)
-        heard = await subscriber.receive(7)
-        assert heard[0] == {"epoch": first.epoch, "offset": 1, "recovered": True, "snapshot": None}
-        assert [message["data"] for message in heard[1:]] == [2, 3, 4, 5, 6, 7]
+        messages = await subscriber.receive(7)
+        assert messages[0] == {"epoch": first.epoch, "offset": 1, "recovered": True, "snapshot": None}
+        assert [message["data"] for message in messages[1:]] == [2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(
@@ -244,8 +244,8 @@ async def test_a_snapshot_is_taken_unless_events_are_recovered() -> None:
 
         first = await publish(hub)
         await join(hub, subscriber, snapshot=snapshot)
-        heard = await subscriber.receive(2)
-        assert (heard[0]["snapshot"], heard[0]["offset"], heard[1]["offset"]) == ([1], 1, 2)
+        messages = await subscriber.receive(2)
+        assert (messages[0]["snapshot"], messages[0]["offset"], messages[1]["offset"]) == ([1], 1, 2)
         await join(hub, subscriber, since=first, snapshot=snapshot)
         assert [message.get("snapshot", message.get("offset")) for message in (await subscriber.receive(4))[2:]] == [
             None,
@@ -293,8 +293,8 @@ async def test_joining_again_replies_with_the_position_only() -> None:
         await publish(hub, 1)
         await join(hub, subscriber)
         await publish(hub, 2)
-        heard = await subscriber.receive(4)
-        assert [message.get("data", message.get("offset")) for message in heard] == [0, 1, 1, 2]
+        messages = await subscriber.receive(4)
+        assert [message.get("data", message.get("offset")) for message in messages] == [0, 1, 1, 2]
         assert hub.subscriptions(subscriber) == [(TOPIC, TOPIC)]
 
 
@@ -626,9 +626,9 @@ async def test_held_messages_are_sent_in_order_after_the_last_release(filtered: 
         assert len(await me.receive(1)) == 1
         second()
         await publish(hub)
-        heard = await me.receive(6)
-        assert [message["offset"] for message in heard] == [0, 1, 1, 2, 3, 4]
-        assert "event" not in heard[2]
+        messages = await me.receive(6)
+        assert [message["offset"] for message in messages] == [0, 1, 1, 2, 3, 4]
+        assert "event" not in messages[2]
 
 
 @pytest.mark.parametrize("filtered", [False, True])
@@ -1233,5 +1233,5 @@ async def test_a_topic_without_history_gets_a_resync_at_each_loss() -> None:
         hub.lost()
         hub.subscribed(TOPIC)
         hub.message(TOPIC, "", 0, b"")
-        heard = await waits.receive(3)
-        assert [message.get("event") for message in heard] == [None, "$resync", "$resync"]
+        messages = await waits.receive(3)
+        assert [message.get("event") for message in messages] == [None, "$resync", "$resync"]

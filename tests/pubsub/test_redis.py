@@ -654,7 +654,7 @@ async def test_clients_miss_nothing_silently_over_a_real_redis(tmp_path: Path) -
 @needs_redis_server
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2, 5))
-async def test_clients_miss_nothing_silently_over_a_real_redis_for_long(tmp_path: Path, seed: int) -> None:
+async def test_clients_miss_nothing_silently_over_a_long_run(tmp_path: Path, seed: int) -> None:
     world = await simulate(tmp_path, seed, seconds=10.0, restarts=3)
     assert world.faults() == []
     assert world.count["restarts"] == 3

@@ -170,8 +170,8 @@ async def test_two_servers_behind_one_address_are_noticed(
 ) -> None:
     (tmp_path / "other").mkdir()
     with redis_server(tmp_path / "other") as other:
-        layer, elsewhere = RedisLayer(server.url, ping_interval=0.1), RedisLayer(other.url)
-        connect_to = [layer._connect, elsewhere._connect]
+        layer, other_layer = RedisLayer(server.url, ping_interval=0.1), RedisLayer(other.url)
+        connect_to = [layer._connect, other_layer._connect]
         made = iter([0, 1, 1])  # one to publish, then the others in any order
 
         async def either() -> Any:

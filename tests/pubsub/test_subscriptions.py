@@ -174,9 +174,9 @@ async def test_tenants_on_other_paths_share_nothing() -> None:
         for url in urls:
             async with connect(app, url) as one, connect(app, url) as other:
                 await position(one, "boards/7/")
-                for elsewhere in urls:
-                    if elsewhere != url:
-                        async with connect(app, elsewhere) as stranger:
+                for other_url in urls:
+                    if other_url != url:
+                        async with connect(app, other_url) as stranger:
                             assert (await stranger.call("tell", "boards/7/", "foreign"))["status"] == 200
                 await other.call("tell", "boards/7/", "own")
                 assert (await one.event())["data"] == "own"

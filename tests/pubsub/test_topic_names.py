@@ -106,7 +106,7 @@ ROUTES = [
 ]
 
 
-def somebody(pk: Any) -> Any:
+def user_of(pk: Any) -> Any:
     return SimpleNamespace(is_authenticated=True, pk=pk)
 
 
@@ -129,7 +129,7 @@ async def test_no_topic_name_reaches_events_of_others(layers: Any, tmp_path: Pat
             await stack.enter_async_context(app.lifespan())
 
         async def opened(app: WSAction, url: str, pk: Any) -> Any:
-            return await stack.enter_async_context(connect(app, url, user=somebody(pk)))
+            return await stack.enter_async_context(connect(app, url, user=user_of(pk)))
 
         first, second = apps[0], apps[-1]
         curious = await opened(second, "/ws/red/", 66)
@@ -195,7 +195,7 @@ async def test_tenants_by_host_share_nothing(mount: str) -> None:
     site = Starlette(routes=[Mount("/static", Router([])), *hosts])
 
     def opened(host: str) -> Any:
-        return connect(site, f"{mount}/ws/", headers={"host": host}, user=somebody(7))
+        return connect(site, f"{mount}/ws/", headers={"host": host}, user=user_of(7))
 
     async with app.lifespan(), opened("red.eu.example") as red, opened("RED.eu.example:80") as again:
         for route in ("boards/7/", "inbox/"):
@@ -260,7 +260,7 @@ async def test_topics_are_shared_by_get_topic_or_shared_topic() -> None:
         ]
 
     app = WSAction([path("ws/<slug:tenant>/", Apart.as_asgi())])
-    ada = somebody("ada")
+    ada = user_of("ada")
     async with app.lifespan(), connect(app, "/ws/a/", user=ada) as one, connect(app, "/ws/b/", user=ada) as other:
         for route in ("more/", "also/"):
             await one.call("subscribe", route)
