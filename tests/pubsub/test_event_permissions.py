@@ -199,7 +199,7 @@ async def until_mark(app: Any, *sockets: Any) -> list[list[Any]]:
 NEW = {"id": 1, "title": "secret", "archived": False}
 
 
-# ------------------------------------------------------------------------------------------------- the object that is checked
+# ------------------------------------------------------------------------------------------- the object that is checked
 async def test_relations_are_read_as_the_queryset_loads_them(database: Database) -> None:
     rule = permission_by(lambda pk, task: task.project is None or task.project.owner == pk)
     rows = select(Task).options(selectinload(Task.project))
@@ -418,7 +418,7 @@ async def test_an_object_of_another_class_with_the_same_key_is_hidden(database: 
         assert data.keys() == {"epoch", "offset"}
 
 
-# ------------------------------------------------------------------------------------------------- queries for each event
+# ----------------------------------------------------------------------------------------------- queries for each event
 async def reads_of_one_event(database: Database, watchers: int, **attributes: Any) -> tuple[int, int]:
     """How many SELECTs one event of `publish_object` costs, and how many recipients see it."""
     queryset = SQLAlchemyQuerySet(select(Task).options(selectinload(Task.project)), database.sessions)

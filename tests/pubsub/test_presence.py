@@ -172,7 +172,7 @@ async def test_presence_is_counted_across_processes(tmp_path: Path) -> None:
             assert event_fields(await one.event()) == ("leave", "rooms/7/", {"user": "bob"})
 
 
-# ------------------------------------------------------------------------------------------------- order of replies and events
+# ------------------------------------------------------------------------------------------ order of replies and events
 async def audit(handler: Any, call_next: Any) -> Any:
     """Middleware that holds the reply of `presence` back."""
     result = await call_next(handler)
