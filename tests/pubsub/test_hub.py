@@ -186,8 +186,8 @@ async def test_an_event_without_history_passes_through_its_topic() -> None:
 @pytest.mark.parametrize("ring", [1, 64])
 async def test_a_returning_subscriber_gets_the_missed_events(ring: int) -> None:
     async with opened(rings=Rings(events=ring)) as hub:
-        stays, subscriber = RecordingSubscriber(), RecordingSubscriber()
-        await join(hub, stays)
+        existing, subscriber = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, existing)
         first = await publish(hub, 1)
         assert first is not None
         for number in range(2, 7):
@@ -225,8 +225,8 @@ async def test_a_recovery_is_complete_or_refused(since: Any) -> None:
 )
 async def test_a_recovery_is_bounded(capacity: int, options: dict[str, int]) -> None:
     async with opened(**options) as hub:
-        stays, subscriber = RecordingSubscriber(), RecordingSubscriber(capacity=capacity)
-        await join(hub, stays)
+        existing, subscriber = RecordingSubscriber(), RecordingSubscriber(capacity=capacity)
+        await join(hub, existing)
         first = await publish(hub)
         for number in range(20):
             await publish(hub, number)
@@ -363,15 +363,15 @@ async def test_the_hub_opens_itself_on_first_use() -> None:
 # -- leaving ----------------------------------------------------------------------------------------------------------
 async def test_a_subscriber_who_left_receives_nothing_more() -> None:
     async with opened() as hub:
-        subscriber, stays = RecordingSubscriber(), RecordingSubscriber()
+        subscriber, existing = RecordingSubscriber(), RecordingSubscriber()
         await join(hub, subscriber)
         await join(hub, subscriber, "other/")
-        await join(hub, stays)
+        await join(hub, existing)
         assert hub.subscriptions(subscriber) == [(TOPIC, TOPIC), ("other/", "other/")]
         assert hub.leave(subscriber, TOPIC, TOPIC)
         assert not hub.leave(subscriber, TOPIC, TOPIC)
         await publish(hub)
-        await stays.receive(2)
+        await existing.receive(2)
         assert len(subscriber.received) == 2
         hub.leave_all(subscriber)
         hub.leave_all(subscriber)
@@ -405,17 +405,17 @@ async def test_leaving_still_sends_a_queued_reply() -> None:
 
 async def test_leaving_still_sends_a_reply_that_waits_for_a_filter() -> None:
     async with opened() as hub:
-        subscriber, asked = RecordingSubscriber(), asyncio.Event()
+        subscriber, called = RecordingSubscriber(), asyncio.Event()
 
         async def never(event: Event) -> str | None:
-            asked.set()
+            called.set()
             await asyncio.get_running_loop().create_future()
             return None
 
         await join(hub, subscriber, filter=never)
         for number in range(2):
             await publish(hub, number)
-        await asked.wait()
+        await called.wait()
         await join(hub, subscriber, filter=never)
         assert len(subscriber.received) == 1
         hub.leave(subscriber, TOPIC, TOPIC)
@@ -425,16 +425,16 @@ async def test_leaving_still_sends_a_reply_that_waits_for_a_filter() -> None:
 async def test_replies_that_wait_for_a_filter_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipients, "MAX_UNFILTERED", 5)
     async with opened() as hub:
-        subscriber, asked = RecordingSubscriber(), asyncio.Event()
+        subscriber, called = RecordingSubscriber(), asyncio.Event()
 
         async def never(event: Event) -> str | None:
-            asked.set()
+            called.set()
             await asyncio.get_running_loop().create_future()
             return None
 
         await join(hub, subscriber, filter=never)
         await publish(hub)
-        await asked.wait()
+        await called.wait()
         for _ in range(6):
             await join(hub, subscriber, filter=never)
         assert subscriber.code == 1013
@@ -442,19 +442,19 @@ async def test_replies_that_wait_for_a_filter_are_bounded(monkeypatch: pytest.Mo
 
 async def test_a_reply_waits_for_the_filter_of_earlier_events() -> None:
     async with opened() as hub:
-        subscriber, asked, go = RecordingSubscriber(), asyncio.Event(), asyncio.Event()
+        subscriber, called, proceed = RecordingSubscriber(), asyncio.Event(), asyncio.Event()
 
         async def slow(event: Event) -> str | None:
-            asked.set()
-            await go.wait()
+            called.set()
+            await proceed.wait()
             return event.frame
 
         await join(hub, subscriber, filter=slow)
         await publish(hub, 1)
-        await asked.wait()
+        await called.wait()
         await join(hub, subscriber, filter=slow)
         await hub.invalidate(TOPIC, HISTORY)
-        go.set()
+        proceed.set()
         events = [events.get("event", "reply") for events in await subscriber.receive(4)]
         assert events == ["reply", "moved", "reply", "$resync"]
 
@@ -493,13 +493,13 @@ async def test_a_slow_filter_times_out_for_its_event_only(caplog: pytest.LogCapt
 
 async def test_joining_again_replaces_the_filter() -> None:
     async with opened() as hub:
-        subscriber, asked = RecordingSubscriber(), asyncio.Event()
+        subscriber, called = RecordingSubscriber(), asyncio.Event()
 
         async def all_of_it(event: Event) -> str | None:
             return event.frame
 
         async def nothing(event: Event) -> str | None:
-            asked.set()
+            called.set()
             return None
 
         await join(hub, subscriber, filter=all_of_it)
@@ -507,7 +507,7 @@ async def test_joining_again_replaces_the_filter() -> None:
         await subscriber.receive(2)
         await join(hub, subscriber, filter=nothing)
         await publish(hub, 2)
-        await asked.wait()
+        await called.wait()
         await join(hub, subscriber, filter=all_of_it)
         await publish(hub, 3)
         assert [name.get("data") for name in (await subscriber.receive(5))] == [None, 1, None, None, 3]
@@ -637,17 +637,17 @@ async def test_leaving_still_sends_a_held_reply_and_no_events(filtered: bool) ->
         return event.frame
 
     async with opened() as hub:
-        me, stays = RecordingSubscriber(), RecordingSubscriber()
-        await join(hub, stays)
+        me, existing = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, existing)
         await join(hub, me, filter=all_of_it if filtered else None)
-        go_on = hub.hold(me, TOPIC, TOPIC)
+        release = hub.hold(me, TOPIC, TOPIC)
         await publish(hub)
         await join(hub, me)
         hub.leave(me, TOPIC, TOPIC)
-        go_on()
+        release()
         hub.hold(me, TOPIC, TOPIC)()  # it has left
         await publish(hub)
-        await stays.receive(3)
+        await existing.receive(3)
         assert [message["offset"] for message in await me.receive(2)] == [0, 1]
         assert me.events() == []
 
@@ -657,14 +657,14 @@ async def test_held_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened() as hub:
         me = RecordingSubscriber()
         await join(hub, me)
-        go_on = hub.hold(me, TOPIC, TOPIC)
+        release = hub.hold(me, TOPIC, TOPIC)
         for _ in range(2):
             await publish(hub)
         await join(hub, me)  # its reply is sent all the same
         for _ in range(2):  # too many, so it gets a resync
             await publish(hub)
         assert len(await me.receive(1)) == 1
-        go_on()
+        release()
         await publish(hub)
         reply, notice, event = (await me.receive(4))[1:]
         assert reply["offset"] == 2
@@ -735,10 +735,10 @@ async def test_pending_invalidations_are_retried_until_they_succeed(caplog: pyte
 @pytest.mark.parametrize("hangs", [False, True])
 async def test_closing_logs_topics_with_a_pending_invalidation(hangs: bool, caplog: pytest.LogCaptureFixture) -> None:
     class Away(MemoryLayer):
-        asked = asyncio.Event()
+        called = asyncio.Event()
 
         async def invalidate(self, topic: str, history: History | None) -> None:
-            self.asked.set()
+            self.called.set()
             if hangs:
                 await asyncio.get_running_loop().create_future()
             raise LayerUnavailable
@@ -747,7 +747,7 @@ async def test_closing_logs_topics_with_a_pending_invalidation(hangs: bool, capl
     async with opened(layer) as hub:
         for topic in (TOPIC, "other/"):
             hub.invalidate_later(topic, HISTORY)
-        await layer.asked.wait()
+        await layer.called.wait()
     for topic in (TOPIC, "other/"):
         assert f"subscribers of {topic!r} are not told that they missed something: the server ends" in caplog.text
 
@@ -756,10 +756,10 @@ async def test_closing_logs_topics_with_a_pending_invalidation(hangs: bool, capl
 async def test_a_filter_decides_what_its_subscriber_receives() -> None:
     async with opened() as hub:
         some, all_ = RecordingSubscriber(), RecordingSubscriber()
-        go = asyncio.Event()
+        proceed = asyncio.Event()
 
         async def filter(event: Event) -> str | None:
-            await go.wait()
+            await proceed.wait()
             if event.subject == {"owner": 2}:
                 return event.numbered(encode_event("deleted", TOPIC, "null"))
             return event.frame if event.message["data"] % 2 else None
@@ -770,7 +770,7 @@ async def test_a_filter_decides_what_its_subscriber_receives() -> None:
             await publish(hub, number)
         await publish(hub, 4, subject='{"owner":2}')
         await join(hub, some, filter=filter)  # joins again: the reply follows its pending events
-        go.set()
+        proceed.set()
         await some.receive(5)
         assert some.events() == [("moved", 2), ("moved", 4), ("deleted", 5)]
         assert some.received[-1]["offset"] == 5
@@ -836,17 +836,17 @@ async def test_too_many_unfiltered_events_close_the_subscriber(monkeypatch: pyte
 async def test_a_filter_ends_with_its_subscription() -> None:
     async with opened() as hub:
         subscriber = RecordingSubscriber()
-        asked, go = asyncio.Event(), asyncio.Event()
+        called, proceed = asyncio.Event(), asyncio.Event()
 
         async def filter(event: Event) -> str | None:
-            asked.set()
+            called.set()
             with contextlib.suppress(asyncio.CancelledError):  # as careless code does
-                await go.wait()
+                await proceed.wait()
             return event.frame
 
         await join(hub, subscriber, filter=filter)
         await publish(hub)
-        await asked.wait()
+        await called.wait()
         hub.leave(subscriber, TOPIC, TOPIC)
         await hub.close()
         assert len(subscriber.received) == 1
@@ -990,8 +990,8 @@ async def test_a_hole_found_during_a_read_is_read_again() -> None:
 async def test_an_invalidated_past_is_no_past_of_later_events() -> None:
     layer = ScriptedLayer()
     async with opened(layer) as hub:
-        stays, subscriber = RecordingSubscriber(), RecordingSubscriber()
-        await join(hub, stays)
+        existing, subscriber = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, existing)
         for number in range(1, 6):
             await publish(hub, number)
         layer.drops_messages = True
@@ -1000,7 +1000,7 @@ async def test_an_invalidated_past_is_no_past_of_later_events() -> None:
         await publish(hub, 7)
         layer.drops_messages = False
         hub.subscribed(TOPIC)
-        assert (await stays.receive(7))[-1]["event"] == "$resync"
+        assert (await existing.receive(7))[-1]["event"] == "$resync"
         assert at is not None
         await join(hub, subscriber, since=Position(at.epoch, 5))
         assert [message.get("data") for message in await subscriber.receive(3)] == [None, 6, 7]
@@ -1026,14 +1026,14 @@ async def test_a_join_that_collects_too_much_takes_a_new_snapshot(monkeypatch: p
     monkeypatch.setattr(recipients, "MAX_COLLECTED", 3)
     async with opened() as hub:
         subscriber = RecordingSubscriber()
-        asked: list[int] = []
+        called: list[int] = []
 
         async def snapshot() -> int:
-            asked.append(1)
-            if len(asked) == 1:
+            called.append(1)
+            if len(called) == 1:
                 for number in range(10):
                     await publish(hub, number)
-            return len(asked)
+            return len(called)
 
         await join(hub, subscriber, snapshot=snapshot)
         assert [(message["snapshot"], message["offset"]) for message in await subscriber.receive(1)] == [(2, 10)]
@@ -1042,8 +1042,8 @@ async def test_a_join_that_collects_too_much_takes_a_new_snapshot(monkeypatch: p
 async def test_many_returning_subscribers_cost_one_read() -> None:
     layer = ScriptedLayer()
     async with opened(layer) as hub:
-        stays, subscribers = RecordingSubscriber(), [RecordingSubscriber() for _ in range(20)]
-        await join(hub, stays)
+        existing, subscribers = RecordingSubscriber(), [RecordingSubscriber() for _ in range(20)]
+        await join(hub, existing)
         first = await publish(hub, 0)
         assert first is not None
         for number in range(99):
@@ -1069,8 +1069,8 @@ async def test_many_returning_subscribers_cost_one_read() -> None:
 async def test_a_subscriber_ahead_of_its_process_gets_no_event_twice() -> None:
     layer = ScriptedLayer()
     async with opened(layer) as hub:
-        stays, subscriber = RecordingSubscriber(), RecordingSubscriber()
-        await join(hub, stays)
+        existing, subscriber = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, existing)
         first = await publish(hub, 1)
         for number in range(2, 80):
             await publish(hub, number)
@@ -1086,16 +1086,16 @@ async def test_a_subscriber_ahead_of_its_process_gets_no_event_twice() -> None:
         await publish(hub, 83)
         await subscriber.receive(85)
         assert [offset for _, offset in subscriber.events()] == [*range(2, 83), 0, 83]
-        await stays.receive(85)
-        assert sorted(offset for _, offset in stays.events()) == [0, *range(1, 84)]
+        await existing.receive(85)
+        assert sorted(offset for _, offset in existing.events()) == [0, *range(1, 84)]
 
 
 @pytest.mark.parametrize(("shared", "expected"), [(82, "$position"), (80, "$resync")])
 async def test_a_new_epoch_tells_subscribers_ahead_where_they_stand(shared: int, expected: str) -> None:
     layer = ScriptedLayer()
     async with opened(layer) as hub:
-        stays, subscriber, waits = RecordingSubscriber(), RecordingSubscriber(), RecordingSubscriber()
-        await join(hub, stays)
+        existing, subscriber, waits = RecordingSubscriber(), RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, existing)
         first = await publish(hub, 1)
         for number in range(2, 80):
             await publish(hub, number)
@@ -1107,14 +1107,14 @@ async def test_a_new_epoch_tells_subscribers_ahead_where_they_stand(shared: int,
 
         async def snapshot() -> None:
             hub.subscribed(TOPIC)  # which makes the topic read everything again
-            while not stays.received or stays.received[-1].get("offset") != 83:  # noqa: ASYNC110
+            while not existing.received or existing.received[-1].get("offset") != 83:  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
         await join(hub, waits, snapshot=snapshot)
         notice = next(message for message in await subscriber.receive(83) if message.get("event", "").startswith("$"))
         assert (notice["event"], notice["data"]["epoch"]) == (expected, "next")
         assert notice["data"]["offset"] == (82 if expected == "$position" else 83)
-        renamed = next(message for message in stays.received if message.get("event") == "$position")
+        renamed = next(message for message in existing.received if message.get("event") == "$position")
         assert renamed["data"] == {"epoch": "next", "offset": 79}
         assert (await waits.receive(1))[0] == {"epoch": "next", "offset": 83, "recovered": None, "snapshot": None}
 
@@ -1122,8 +1122,8 @@ async def test_a_new_epoch_tells_subscribers_ahead_where_they_stand(shared: int,
 async def test_an_invalidation_reaches_subscribers_ahead() -> None:
     layer = ScriptedLayer()
     async with opened(layer) as hub:
-        stays, subscriber = RecordingSubscriber(), RecordingSubscriber()
-        await join(hub, stays)
+        existing, subscriber = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, existing)
         first = await publish(hub, 1)
         for number in range(2, 80):
             await publish(hub, number)
@@ -1139,8 +1139,8 @@ async def test_an_invalidation_reaches_subscribers_ahead() -> None:
 async def test_a_page_of_another_epoch_restarts_the_join() -> None:
     layer = ScriptedLayer()
     async with opened(layer) as hub:
-        stays, subscriber = RecordingSubscriber(), RecordingSubscriber()
-        await join(hub, stays)
+        existing, subscriber = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, existing)
         first = await publish(hub, 1)
         assert first is not None
         for number in range(2, 80):
@@ -1153,8 +1153,8 @@ async def test_a_page_of_another_epoch_restarts_the_join() -> None:
 async def test_a_lost_topic_restarts_a_join_that_waits_to_read() -> None:
     layer = ScriptedLayer()
     async with opened(layer) as hub:
-        stays, subscribers = RecordingSubscriber(), [RecordingSubscriber(), RecordingSubscriber()]
-        await join(hub, stays)
+        existing, subscribers = RecordingSubscriber(), [RecordingSubscriber(), RecordingSubscriber()]
+        await join(hub, existing)
         first = await publish(hub, 1)
         assert first is not None
         for number in range(2, 80):

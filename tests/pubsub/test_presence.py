@@ -177,8 +177,8 @@ async def audit(handler: Any, call_next: Any) -> Any:
     """Middleware that holds the reply of `presence` back."""
     result = await call_next(handler)
     if handler.action == "presence":
-        handler.app.asked.set()
-        await handler.app.go.wait()
+        handler.app.called.set()
+        await handler.app.proceed.wait()
     return result
 
 
@@ -198,7 +198,7 @@ def people_shown(frames: list[Any]) -> set[str]:
 @pytest.mark.parametrize("action", ["subscribe", "unsubscribe"])
 async def test_joins_and_leaves_during_presence_follow_its_reply(action: str) -> None:
     app: Any = WSAction([path("ws/", Root.as_asgi())], middleware=[audit])
-    app.asked, app.go = asyncio.Event(), asyncio.Event()
+    app.called, app.proceed = asyncio.Event(), asyncio.Event()
     room = "rooms/7/"
     async with app.lifespan(), connect(app, "/ws/", user=user("ada")) as one, connect(app, "/ws/") as two:
         await position(one, room)
@@ -207,9 +207,9 @@ async def test_joins_and_leaves_during_presence_follow_its_reply(action: str) ->
             await position(two, room)
             await one.event("join")
         await one.send_json({"action": "presence", "route": room, "request_id": 1})
-        await asyncio.wait_for(app.asked.wait(), 5)
+        await asyncio.wait_for(app.called.wait(), 5)
         await two.call(action, room)
-        app.go.set()
+        app.proceed.set()
         frames = [await one.receive_json() for _ in range(2)]
         assert [frame.get("action") for frame in frames] == ["presence", None]
         assert len(people_shown(frames)) == (2 if action == "subscribe" else 1)

@@ -31,7 +31,7 @@ class Rights:
         self.allowed = True
         self.hangs: set[str] = set()
         self.raises: dict[str, BaseException] = {}
-        self.asked, self.go = asyncio.Event(), asyncio.Event()
+        self.checked, self.proceed = asyncio.Event(), asyncio.Event()
 
 
 class Allowed(BasePermission):
@@ -53,8 +53,8 @@ class Slow(Guarded):
 
     async def check_subscription(self) -> None:
         rights: Rights = self.scope["rights"]
-        rights.asked.set()
-        await rights.go.wait()
+        rights.checked.set()
+        await rights.proceed.wait()
 
 
 class Twice(Guarded):
@@ -66,8 +66,8 @@ class Twice(Guarded):
         Twice.times += 1
         if Twice.times == 2:
             rights: Rights = self.scope["rights"]
-            rights.asked.set()
-            await rights.go.wait()
+            rights.checked.set()
+            await rights.proceed.wait()
 
 
 class TwiceRoom(PresenceMixin, Twice):
@@ -103,10 +103,10 @@ async def test_a_right_lost_between_permission_and_subscription() -> None:
     app, rights = served(), Rights()
     async with app.lifespan(), opened(app, rights) as ws:
         await ws.send_json({"action": "subscribe", "route": "slow/", "request_id": 1})
-        await asyncio.wait_for(rights.asked.wait(), 5)
+        await asyncio.wait_for(rights.checked.wait(), 5)
         rights.allowed = False
         await app.revoke_user("ada")
-        rights.go.set()
+        rights.proceed.set()
         assert (await ws.receive_json())["status"] == 403
         await ws.call("tell", "slow/", 1)
         await ws.nothing()
@@ -120,11 +120,11 @@ async def test_a_right_lost_while_it_is_checked_again(monkeypatch: pytest.Monkey
     async with app.lifespan(), opened(app, rights) as ws:
         await app.revoke_user("ada")  # from now on, subscribing checks twice
         await ws.send_json({"action": "subscribe", "route": "twice/", "request_id": 1})
-        await asyncio.wait_for(rights.asked.wait(), 5)
+        await asyncio.wait_for(rights.checked.wait(), 5)
         rights.allowed = False
         await app.revoke_user("ada")
         await expect_unsubscribed(ws, "twice/")
-        rights.go.set()  # the earlier check allows it
+        rights.proceed.set()  # the earlier check allows it
         assert (await ws.receive_json())["status"] == 403
         await ws.call("tell", "twice/", 1)
         await ws.nothing()
@@ -135,14 +135,14 @@ async def test_cancelling_a_second_subscribe_keeps_the_first(monkeypatch: pytest
     app, rights, room = served(), Rights(), "twice/room/"
     async with app.lifespan(), opened(app, rights) as ws:
         await app.revoke_user("ada")
-        rights.go.set()
+        rights.proceed.set()
         await position(ws, room)
         await ws.event("join")
-        rights.go.clear()
-        rights.asked.clear()
+        rights.proceed.clear()
+        rights.checked.clear()
         Twice.times = 0
         await ws.send_json({"action": "subscribe", "route": room, "request_id": 1})
-        await asyncio.wait_for(rights.asked.wait(), 5)
+        await asyncio.wait_for(rights.checked.wait(), 5)
         await ws.call("$cancel", data=1)
         assert (await ws.receive_json())["status"] == 499
         assert (await ws.call("presence", room))["data"] == {"ada": 1}
@@ -170,16 +170,16 @@ async def test_events_wait_while_permissions_are_checked_again() -> None:
 
 async def test_a_right_lost_during_a_recovery_ends_the_subscription() -> None:
     app, rights = served(), Rights()
-    rights.go.set()
+    rights.proceed.set()
     async with app.lifespan(), opened(app, rights) as ws:
         at = await position(ws, "slow/")
-        rights.asked.clear()
-        rights.go.clear()
+        rights.checked.clear()
+        rights.proceed.clear()
         since = {"epoch": at["epoch"], "offset": 0}
         await ws.send_json({"action": "subscribe", "route": "slow/", "request_id": 1, "since": since})
-        await asyncio.wait_for(rights.asked.wait(), 5)
+        await asyncio.wait_for(rights.checked.wait(), 5)
         rights.allowed = False
-        rights.go.set()
+        rights.proceed.set()
         await app.revoke_user("ada")
         await expect_unsubscribed(ws, "slow/")
         assert (await ws.receive_json())["status"] == 403

@@ -291,11 +291,11 @@ async def test_subscriptions_under_way_count_while_the_layer_opens(monkeypatch: 
     monkeypatch.setattr(users, "PATIENCE", 0.01)
 
     class Slow(MemoryLayer):
-        opening, go = asyncio.Event(), asyncio.Event()
+        opening, proceed = asyncio.Event(), asyncio.Event()
 
         async def open(self, sink: Any) -> None:
             self.opening.set()
-            await self.go.wait()
+            await self.proceed.wait()
             await super().open(sink)
 
     layer, limits = Slow(), Limits(max_subscriptions=2)
@@ -304,7 +304,7 @@ async def test_subscriptions_under_way_count_while_the_layer_opens(monkeypatch: 
             await ws.send_json({"action": "subscribe", "route": f"boards/{pk}/", "request_id": pk})
         await asyncio.wait_for(layer.opening.wait(), WAIT)
         assert (await ws.receive_json())["errors"][0]["ctx"]["limit"] == "max_subscriptions"
-        layer.go.set()
+        layer.proceed.set()
         assert [(await ws.receive_json())["status"] for _ in range(2)] == [200, 200]
 
 

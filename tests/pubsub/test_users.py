@@ -491,24 +491,24 @@ async def test_connections_wait_until_the_process_listens(waits: bool, monkeypat
         monkeypatch.setattr(users, "PATIENCE", 0.01)
 
     class SlowLayer(MemoryLayer):
-        asked, go = asyncio.Event(), asyncio.Event()
+        called, proceed = asyncio.Event(), asyncio.Event()
 
         def subscribe(self, topic: str) -> None:
-            self.asked.set()
+            self.called.set()
             asyncio.ensure_future(self._later(topic))  # noqa: RUF006  # it ends before the test does
 
         async def _later(self, topic: str) -> None:
-            await self.go.wait()
+            await self.proceed.wait()
             super().subscribe(topic)
 
     layer, slow = SlowLayer(), SlowAuthentication()
     slow.answers.set()
     async with started(layer=layer, authentication_classes=[slow]) as app:
-        await layer.asked.wait()
+        await layer.called.wait()
 
         async def arrive() -> int:
             async with connect(app, "/ws/") as ws:
-                layer.go.set()
+                layer.proceed.set()
                 return int((await ws.call("$ping"))["status"]) if waits else (await ws.wait_closed())[0]
 
         arriving = asyncio.create_task(arrive())
@@ -516,7 +516,7 @@ async def test_connections_wait_until_the_process_listens(waits: bool, monkeypat
             for _ in range(10):
                 await asyncio.sleep(0)
             assert not slow.looked_up.is_set()
-            layer.go.set()
+            layer.proceed.set()
         assert await arriving == (200 if waits else 1012)  # they may have been disconnected meanwhile
 
 
