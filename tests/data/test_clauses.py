@@ -204,7 +204,7 @@ UNSTORABLE: list[tuple[str, Any, str, str]] = [  # field, value, message, which 
 ]
 
 
-async def test_columns_of_every_type(sessions: Any) -> None:
+async def test_columns_of_every_type_are_filtered(sessions: Any) -> None:
     kinds = SQLAlchemyQuerySet(Kind, sessions)
     kind = await kinds.create(VALUES)
     for lookups in FINDS:
@@ -275,7 +275,7 @@ async def test_nan_is_greater_than_every_number(tmp_path: Path) -> None:
             await check(kinds)
 
 
-async def test_a_value_that_a_column_cannot_hold_is_a_400_that_names_it(sessions: Any) -> None:
+async def test_a_value_that_a_column_cannot_hold_is_a_400(sessions: Any) -> None:
     kinds = SQLAlchemyQuerySet(Kind, sessions)
     dialect = sessions.kw["bind"].dialect.name
     async with unit_of_work():
@@ -316,7 +316,7 @@ async def test_the_first_write_of_a_unit_needs_no_savepoint(sessions: Any) -> No
     assert [(one.text, one.small) async for one in kinds] == [("kept", 2)]
 
 
-async def test_numbers_of_32_bits_where_the_database_has_them(sessions: Any) -> None:
+async def test_32_bit_columns_refuse_larger_numbers(sessions: Any) -> None:
     kinds = SQLAlchemyQuerySet(Kind, sessions)
     on_sqlite = sessions.kw["bind"].dialect.name == "sqlite"
     for lookups in ({"id": 2**31}, {"small": 2**15}, {"links__place__lt": -(2**31) - 1}):
@@ -327,7 +327,7 @@ async def test_numbers_of_32_bits_where_the_database_has_them(sessions: Any) -> 
                 kinds.filter(**lookups)
 
 
-async def test_a_relation_whose_objects_have_a_key_of_several_columns(sessions: Any) -> None:
+async def test_a_relation_to_objects_with_a_composite_key(sessions: Any) -> None:
     links, pairs = SQLAlchemyQuerySet(Link, sessions), sessions()
     for place in (2, 1):
         await links.create({"place": place})
@@ -343,7 +343,7 @@ async def test_a_relation_whose_objects_have_a_key_of_several_columns(sessions: 
         await links.order_by("pairs").first()
 
 
-async def test_an_expression_has_an_order_too(sessions: Any) -> None:
+async def test_an_expression_may_be_ordered_by(sessions: Any) -> None:
     links = SQLAlchemyQuerySet(Link, sessions)
     for place in (2, 3, 1):
         await links.create({"place": place})
@@ -353,7 +353,7 @@ async def test_an_expression_has_an_order_too(sessions: Any) -> None:
     assert await links.filter(double__gte="4").count() == 2
 
 
-async def test_what_the_database_refuses(sessions: Any) -> None:
+async def test_constraint_violations_become_conflicts(sessions: Any) -> None:
     links, kinds = SQLAlchemyQuerySet(Link, sessions), SQLAlchemyQuerySet(Kind, sessions)
     kind = await kinds.create({"key": KEY})
     await links.create({"kind": kind, "place": 1})
@@ -385,7 +385,7 @@ async def test_what_the_database_refuses(sessions: Any) -> None:
     assert (await links.count(), await kinds.count()) == (1, 1)
 
 
-async def test_what_the_database_refuses_at_the_commit(sessions: Any) -> None:
+async def test_a_constraint_deferred_to_the_commit_is_a_conflict(sessions: Any) -> None:
     if sessions.kw["bind"].dialect.name == "sqlite":
         return  # PRAGMA foreign_keys is off; test_sqlalchemy has it on
     later = SQLAlchemyQuerySet(Later, sessions)
@@ -435,12 +435,12 @@ async def test_a_narrowed_row_is_locked_until_the_unit_ends(sessions: Any) -> No
 
 
 # ------------------------------------------------------------------------------------------------- by themselves
-def test_what_is_no_relationship_is_followed_by_nobody() -> None:
+def test_only_relationships_are_followed() -> None:
     with pytest.raises(FieldError, match=r"Kind\.text is not a relationship"):
         _related_clause("text", [Condition(("text", "x"), "exact", 1)], Kind, MappedFields(inspect(Kind), str))
 
 
-def test_a_key_of_several_columns_is_not_asked_for() -> None:
+def test_a_composite_key_cannot_be_filtered_by() -> None:
     links = SQLAlchemyQuerySet(Link, async_sessionmaker())
     assert links.filter(pairs__number=1)
     with pytest.raises(FieldError, match="pairs has no field 'pk'"):
@@ -448,7 +448,7 @@ def test_a_key_of_several_columns_is_not_asked_for() -> None:
     assert MappedFields(inspect(Pair), str).key_of(Pair(link_id=1, number=2)) is not None
 
 
-async def test_sessions_may_be_bound_to_a_database_after_querysets_are_declared(tmp_path: Path) -> None:
+async def test_sessions_may_be_bound_after_querysets_are_declared(tmp_path: Path) -> None:
     sessions: Any = async_sessionmaker()
     kinds = SQLAlchemyQuerySet(Kind, sessions)
     with pytest.raises(InvalidLookup, match="a number from"):
@@ -492,6 +492,6 @@ class DivisionByZero(Exception):
         (DBAPIError("UPDATE", {}, Exception("x")), None),
     ],
 )
-def test_other_databases_errors(exc: DBAPIError, told: str | None) -> None:
+def test_errors_of_other_databases_are_translated(exc: DBAPIError, told: str | None) -> None:
     error = api_error(exc, inspect(Link))
     assert (error is None) if told is None else str(error).startswith(told)

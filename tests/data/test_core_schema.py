@@ -68,12 +68,12 @@ def shown(model: type[BaseModel], obj: Any) -> dict[str, Any]:
         ({"title": "a", "id": "not even a number", "x": 1}, {"title": "a", "notes": "none yet", "pin": "0000"}),
     ],
 )
-def test_input_has_all_but_what_is_read_only(data: Any, values: Any) -> None:
+def test_input_leaves_out_read_only_fields(data: Any, values: Any) -> None:
     assert FULL.values(data) == values
 
 
 @pytest.mark.parametrize("data", [{}, {"notes": None}, {"title": "b"}, {"pin": "1", "notes": "n"}, {"id": 7, "x": 1}])
-def test_partial_input_is_what_was_sent_and_no_more(data: dict[str, Any]) -> None:
+def test_partial_input_has_only_what_was_sent(data: dict[str, Any]) -> None:
     assert PART.values(data) == {name: value for name, value in data.items() if name in ("title", "notes", "pin")}
 
 
@@ -96,18 +96,18 @@ def test_partial_input_touches_no_other_field(data: dict[str, Any]) -> None:
         (PART, {"title": None}, [("string_type", ["data", "title"])]),
     ],
 )
-def test_what_is_wrong_is_told_below_data(model: InputModel, data: Any, errors: Any) -> None:
+def test_errors_are_located_below_data(model: InputModel, data: Any, errors: Any) -> None:
     assert told(model.values, data) == errors
 
 
 @pytest.mark.parametrize("model", [FULL, PART])
 @pytest.mark.parametrize("data", [None, [], "x", 7])
-def test_what_is_no_object_is_refused(model: InputModel, data: Any) -> None:
+def test_input_that_is_no_object_is_refused(model: InputModel, data: Any) -> None:
     ((_, loc),) = told(model.values, data)
     assert loc == ["data"]
 
 
-def test_an_instance_is_taken_as_it_is() -> None:
+def test_an_instance_is_accepted_without_validation() -> None:
     class In(BaseModel):
         id: int = 7
         title: str = "a"
@@ -116,14 +116,14 @@ def test_an_instance_is_taken_as_it_is() -> None:
     assert PART.values(Card(id=1, title="b")) == {"title": "b"}
 
 
-def test_the_model_stays_what_it_is() -> None:
+def test_the_original_model_is_unchanged() -> None:
     assert set(Card.model_fields) == {"id", "title", "notes", "pin"}
     with pytest.raises(ValueError, match="id"):
         Card(title="a")  # type: ignore[call-arg]
     assert Card(id=1, title="a").model_dump() == {"id": 1, "title": "a", "notes": "none yet", "pin": "0000"}
 
 
-def test_each_is_made_once() -> None:
+def test_derived_models_are_cached() -> None:
     assert input_model(Card) is FULL
     assert input_model(Card, partial=True) is PART
     assert output_model(Card) is output_model(Card)
@@ -146,7 +146,7 @@ class Both(BaseModel):
     title: str = Field(alias="Title")
 
 
-def test_aliases_are_those_of_pydantic() -> None:
+def test_aliases_work_as_in_pydantic() -> None:
     class Named(BaseModel):
         model_config = ConfigDict(alias_generator=to_camel)
 
@@ -159,14 +159,14 @@ def test_aliases_are_those_of_pydantic() -> None:
     assert input_model(Both, partial=True).values({"Title": "a"}) == {"title": "a"}
 
 
-def test_what_is_read_only_comes_in_by_no_name() -> None:
+def test_read_only_fields_are_ignored_under_every_alias() -> None:
     assert input_model(Both).values({"Title": "a", "number": 1, "no": 2, "meta": {"no": 3}, "more": 4}) == {
         "title": "a"
     }
 
 
 @pytest.mark.parametrize("partial", [False, True])
-def test_a_model_that_forbids_others_ignores_what_is_read_only(partial: bool) -> None:
+def test_a_model_that_forbids_extras_ignores_read_only_fields(partial: bool) -> None:
     class Strictly(BaseModel):
         model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -178,7 +178,7 @@ def test_a_model_that_forbids_others_ignores_what_is_read_only(partial: bool) ->
     assert told(input_model(Strictly, partial).values, {"title": 7}) == [("string_type", ["data", "title"])]
 
 
-def test_a_strict_model_takes_what_json_can_say() -> None:
+def test_a_strict_model_accepts_the_json_form_of_values() -> None:
     class Strictly(BaseModel):
         model_config = ConfigDict(strict=True)
 
@@ -209,7 +209,7 @@ def test_field_validators_are_kept() -> None:
     assert told(input_model(Checked).values, {"low": 5, "high": 1}) == [("value_error", ["data", "high"])]
 
 
-def test_defaults_that_are_made_are_not_made_for_partial_input() -> None:
+def test_default_factories_do_not_run_for_partial_input() -> None:
     class Made(BaseModel):
         model_config = ConfigDict(validate_default=True)
 
@@ -220,7 +220,7 @@ def test_defaults_that_are_made_are_not_made_for_partial_input() -> None:
     assert input_model(Made, partial=True).values({}) == {}
 
 
-def test_serializers_do_not_touch_what_is_written() -> None:
+def test_serializers_of_fields_do_not_change_the_input() -> None:
     class Dated(BaseModel):
         day: dt.date
         hidden: str = Field("h", exclude=True)
@@ -261,7 +261,7 @@ class Span(BaseModel):
 ROW = SimpleNamespace(id=7, by="ada", start=10, end=20, secret="s")
 
 
-def test_a_validator_of_the_whole_sees_defaults_for_what_is_left_out() -> None:
+def test_model_validators_see_defaults_for_missing_fields() -> None:
     assert input_model(Span).values([1, 2]) == {"start": 1, "end": 2, "secret": ""}
     with pytest.raises(InvalidParameters) as raised:
         input_model(Span).values({"start": 3, "end": 2})
@@ -269,7 +269,7 @@ def test_a_validator_of_the_whole_sees_defaults_for_what_is_left_out() -> None:
     assert raised.value.errors[0]["loc"] == ["data"]
 
 
-def test_of_partial_input_it_sees_the_rest_of_the_object() -> None:
+def test_model_validators_see_the_object_for_partial_input() -> None:
     part = input_model(Span, partial=True)
     assert part.values({"start": 12}, ROW) == {"start": 12}
     assert part.values([11, 12], ROW) == {"start": 11, "end": 12}
@@ -280,7 +280,7 @@ def test_of_partial_input_it_sees_the_rest_of_the_object() -> None:
         input_model(Span).values({"start": 3, "end": 2}, ROW)
 
 
-def test_a_row_may_lack_what_only_comes_in() -> None:
+def test_a_row_may_lack_write_only_fields() -> None:
     class Account(BaseModel):
         name: str
         password: Annotated[str | None, WriteOnly] = None
@@ -299,7 +299,7 @@ def test_a_row_may_lack_what_only_comes_in() -> None:
     assert shown(Account, SimpleNamespace(name="ada", password="a", again="b")) == {"name": "ada"}
 
 
-def test_validators_around_the_whole_run_too() -> None:
+def test_wrap_validators_of_models_run_too() -> None:
     class Around(BaseModel):
         title: str
 
@@ -314,7 +314,7 @@ def test_validators_around_the_whole_run_too() -> None:
     assert input_model(Around, partial=True).values({"title": "a"}, SimpleNamespace(title="b")) == {"title": "A"}
 
 
-def test_what_a_model_does_once_it_is_made_is_done() -> None:
+def test_post_init_and_private_attributes_work() -> None:
     class Made(BaseModel):
         title: str
         slug: str = ""
@@ -340,7 +340,7 @@ def test_what_a_model_does_once_it_is_made_is_done() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- output
-def test_output_has_all_but_what_is_write_only() -> None:
+def test_output_leaves_out_write_only_fields() -> None:
     assert shown(Card, SimpleNamespace(id=1, title="a", notes=None, pin="1")) == {"id": 1, "title": "a", "notes": None}
     assert shown(Card, Card(id=1, title="a")) == {"id": 1, "title": "a", "notes": "none yet"}
 
@@ -388,7 +388,7 @@ EVERYWHERE: dict[str, Any] = {
 }
 
 
-def test_nested_models_leave_out_what_is_read_only() -> None:
+def test_nested_models_leave_out_read_only_fields() -> None:
     written = {"text": "t", "secret": "hidden"}
     values = input_model(Outer).values(EVERYWHERE)
     below = values.pop("below")
@@ -415,14 +415,14 @@ class Wearer(BaseModel):
 
 @pytest.mark.parametrize("partial", [False, True])
 @pytest.mark.parametrize("kept", [Badge(verified=True), {"verified": True, "note": "old"}], ids=["model", "json"])
-def test_what_is_read_only_in_a_nested_model_stays_as_it_was(partial: bool, kept: Any) -> None:
+def test_read_only_fields_of_a_nested_model_keep_their_value(partial: bool, kept: Any) -> None:
     wearer = Wearer.model_construct(badge=kept, spare=None)
     sent = {"badge": {"note": "new", "verified": False}, "spare": {"verified": True}}
     values = input_model(Wearer, partial=partial).values(sent, wearer)
     assert values == {"badge": {"note": "new", "verified": True}, "spare": {"note": ""}}
 
 
-def test_nested_models_leave_out_what_is_write_only() -> None:
+def test_nested_models_leave_out_write_only_fields() -> None:
     row = Outer.model_construct(
         one=SimpleNamespace(id=0, text="t", secret="hidden"),
         many=[Inner(text="t", secret="hidden")],
@@ -466,7 +466,7 @@ def test_a_validator_of_any_field_reads_the_json_mode(name: str) -> None:
 
 
 @pytest.mark.parametrize("extra", ["allow", "forbid", "ignore"])
-def test_what_is_write_only_goes_out_as_no_extra_either(extra: Any) -> None:
+def test_write_only_fields_do_not_leak_as_extras(extra: Any) -> None:
     class Open(BaseModel):
         model_config = ConfigDict(extra=extra)
 
@@ -477,7 +477,7 @@ def test_what_is_write_only_goes_out_as_no_extra_either(extra: Any) -> None:
         assert shown(Open, row) == {"id": 1}
 
 
-def test_models_that_hold_each_other() -> None:
+def test_mutually_recursive_models() -> None:
     class Left(BaseModel):
         pin: Annotated[str, WriteOnly] = "p"
         right: "Right | None" = None
@@ -491,7 +491,7 @@ def test_models_that_hold_each_other() -> None:
     assert shown(Right, Right(left=Left(right=Right()))) == {"left": {"right": {"left": None}}}
 
 
-def test_fields_of_objects_are_found_by_name_whatever_their_alias() -> None:
+def test_attributes_of_objects_are_read_by_name_not_alias() -> None:
     class Named(BaseModel):
         model_config = ConfigDict(alias_generator=to_camel)
 
@@ -503,7 +503,7 @@ def test_fields_of_objects_are_found_by_name_whatever_their_alias() -> None:
     assert shown(Named, SimpleNamespace(fullName="Ada", city="Paris")) == {"full_name": "Ada", "city": "Paris"}
 
 
-def test_a_model_with_an_init_of_its_own() -> None:
+def test_a_model_with_a_custom_init() -> None:
     class Own(BaseModel):
         id: Annotated[int, ReadOnly]
         title: str
@@ -516,7 +516,7 @@ def test_a_model_with_an_init_of_its_own() -> None:
     assert shown(Own, SimpleNamespace(id=1, title="a")) == {"id": 1, "title": "a"}
 
 
-def test_what_is_announced() -> None:
+def test_json_schemas_of_derived_models() -> None:
     def properties(annotation: Any, mode: Any) -> set[str]:
         return set(TypeAdapter(annotation).json_schema(mode=mode)["properties"])
 
@@ -584,7 +584,7 @@ class Cyclic(BaseModel):
         return handler(source)
 
 
-def test_a_model_below_itself() -> None:
+def test_a_recursive_model() -> None:
     data = {"id": 1, "text": "a", "below": [{"id": 2, "text": "b", "below": []}]}
     written = {"text": "a", "below": [{"text": "b", "below": []}]}
     assert input_model(Cyclic).values(data) == written
@@ -616,13 +616,13 @@ class OutOfReach(BaseModel):
     id: Annotated[int, WriteOnly] = 0
 
 
-def test_a_schema_of_ones_own_is_left_as_it_is() -> None:
+def test_a_custom_core_schema_is_left_alone() -> None:
     assert input_model(OutOfReach).values({"inner": "a"}) == {"inner": {"text": "a"}, "id": 0}
     with pytest.raises(ImproperlyConfigured, match="or a model with a schema of its own, has none"):
         input_model(OwnSchema, partial=True)
 
 
-def test_annotations_that_pydantic_can_read_and_typing_cannot() -> None:
+def test_annotations_that_only_pydantic_can_resolve() -> None:
     class Local:
         pass
 

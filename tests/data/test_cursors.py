@@ -53,7 +53,7 @@ orders = st.lists(st.sampled_from(["due", "-due", "title", "-title", "done", "-d
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=cards_of, ordering=orders, size=st.integers(1, 5))
-async def test_pages_are_the_list_in_parts_in_both_directions(
+async def test_pages_cover_the_list_in_both_directions(
     kind: str, rows: list[Card], ordering: list[str], size: int
 ) -> None:
     cursors = paginator(size, ordering)
@@ -72,7 +72,7 @@ async def test_pages_are_the_list_in_parts_in_both_directions(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_is_inserted_meanwhile_neither_repeats_nor_hides_another(kind: str) -> None:
+async def test_concurrent_changes_neither_repeat_nor_hide_rows(kind: str) -> None:
     cursors = paginator(3, "-due")
     async with stored(kind, [Card(id=n, title="t", due=n) for n in range(1, 10)]) as cards:
         first = await cursors.paginate_queryset(cards, asking())
@@ -86,7 +86,7 @@ async def test_what_is_inserted_meanwhile_neither_repeats_nor_hides_another(kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_place_of_which_all_the_rest_is_gone(kind: str) -> None:
+async def test_a_cursor_before_deleted_rows_gives_an_empty_page(kind: str) -> None:
     cursors = paginator(2, "pk")
     async with stored(kind, numbered(4)) as cards:
         first = await cursors.paginate_queryset(cards, asking())
@@ -103,7 +103,7 @@ async def test_a_place_of_which_all_the_rest_is_gone(kind: str) -> None:
         assert (before_all.items, before_all.previous, before_all.next) == ([], None, "cards/")
 
 
-async def test_a_count_and_the_rest_of_the_query() -> None:
+async def test_links_keep_the_rest_of_the_query_and_may_have_a_count() -> None:
     async with stored("memory", numbered(3)) as cards:
         page = await paginator(2, "pk", count=True).paginate_queryset(cards, asking("cards/?done=false&cursor="[:-8]))
         assert page.count == 3
@@ -140,7 +140,7 @@ async def test_a_cursor_that_was_changed_is_a_404(spoil: Any) -> None:
         assert raised.value.errors[0]["loc"] == ["route", "cursor"]
 
 
-async def test_a_cursor_is_good_for_its_order_and_key_alone_and_at_every_worker() -> None:
+async def test_a_cursor_is_valid_for_its_order_and_secret_only() -> None:
     async with stored("memory", numbered(9)) as cards:
         text = await cursor_of(cards, paginator(2, "pk"))
         route = asking(f"cards/?cursor={text}")
@@ -152,7 +152,7 @@ async def test_a_cursor_is_good_for_its_order_and_key_alone_and_at_every_worker(
 
 
 @pytest.mark.parametrize("title", ["図" * 255, "\ud800'\"\\", "\u2028é"])
-async def test_a_cursor_of_any_text_is_a_route_that_may_be_asked_for(title: str) -> None:
+async def test_a_cursor_of_any_text_fits_into_a_route(title: str) -> None:
     cards = MemoryQuerySet(Card, rows=[Card.model_construct(id=n, title=title) for n in range(1, 4)])
     route: str | None = "cards/"
     keys = []
@@ -163,7 +163,7 @@ async def test_a_cursor_of_any_text_is_a_route_that_may_be_asked_for(title: str)
     assert keys == [1, 2, 3]
 
 
-async def test_a_cursor_of_a_field_that_has_become_another() -> None:
+async def test_a_cursor_whose_value_no_longer_fits_is_a_404() -> None:
     async with stored("memory", numbered(9)) as cards:
         text = await cursor_of(cards, paginator(2, "title"))
         changed = paginator(2, "title")
@@ -180,12 +180,12 @@ async def test_a_cursor_of_a_field_that_has_become_another() -> None:
 
 
 @pytest.mark.parametrize("secret", [None, "", "short", b"a secret of the application"])
-def test_a_secret_is_demanded_where_it_is_mounted(secret: Any) -> None:
+def test_a_secret_key_is_required_at_mounting(secret: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match=r'needs a secret_key .*os.environ\["SECRET_KEY"\]'):
         served(None, get_queryset=lambda self: None, pagination_class=CursorPagination(secret_key=secret))
 
 
-async def test_the_order_is_checked_where_it_is_mounted() -> None:
+async def test_the_order_is_checked_at_mounting() -> None:
     async with stored("memory") as cards:
         with pytest.raises(
             ImproperlyConfigured, match=r"CardHandler.pagination_class: .*CursorPagination\(ordering='pk'\)"
@@ -205,17 +205,17 @@ async def test_the_order_is_checked_where_it_is_mounted() -> None:
         (["title", "-pk"], ("title", "-pk")),
     ],
 )
-def test_an_order_is_made_total(ordering: Any, wanted: Any) -> None:
+def test_total_adds_the_key_to_an_order(ordering: Any, wanted: Any) -> None:
     assert total(ordering) == wanted
 
 
-async def test_behind_the_last_there_is_nothing() -> None:
+async def test_no_rows_follow_a_null_at_the_end() -> None:
     async with stored("memory", [*numbered(2), Card(id=3, title="c", due=1)]) as cards:
         assert await cards.filter(conditions_after(("due",), [None])).count() == 0
         assert await cards.filter(conditions_after(("-due",), [None])).count() == 1
 
 
-async def test_the_handlers_order_goes_before_the_paginators() -> None:
+async def test_ordering_of_the_request_precedes_that_of_the_paginator() -> None:
     async with stored("memory", [Card(id=n, title="t", due=-n) for n in range(1, 5)]) as cards:
         view = served(
             cards, pagination_class=paginator(2, "pk"), filter_backends=[OrderingFilter()], ordering_fields=["due"]
@@ -234,7 +234,7 @@ async def test_the_handlers_order_goes_before_the_paginators() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_place_of_no_value(kind: str) -> None:
+async def test_pages_continue_after_a_null(kind: str) -> None:
     async with stored(kind, [Card(id=n, title="t", due=None if n % 2 else n) for n in range(1, 6)]) as cards:
         parts = [[one.id for one in part] async for part in pages_of(lambda: cards, total("due"), 2)]
         assert parts == [[2, 4], [1, 3], [5]]
@@ -242,7 +242,7 @@ async def test_a_place_of_no_value(kind: str) -> None:
 
 @pytest.mark.parametrize("ordering", ["owner", "-owner", "owner__pk", "-owner__name"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_place_below_a_relation(kind: str, ordering: str, tmp_path: Path) -> None:
+async def test_pages_ordered_by_a_related_field(kind: str, ordering: str, tmp_path: Path) -> None:
     async with things(kind, tmp_path) as queryset:
         wanted = [one.id async for one in queryset.order_by(ordering)]
         assert [one.id async for page in pages_of(lambda: queryset, total(ordering), 2) for one in page] == wanted
@@ -262,14 +262,14 @@ async def things(kind: str, path: Path) -> AsyncIterator[Any]:
         yield SQLAlchemyQuerySet(loaded, sessions)
 
 
-async def test_without_an_order_parts_are_found_by_number() -> None:
+async def test_without_an_order_pages_are_cut_by_number() -> None:
     async with stored("memory", numbered(4)) as cards:
         for size, wanted in [(3, [3, 1]), (2, [2, 2]), (9, [4])]:
             assert [len(part) async for part in pages_of(lambda: cards.order_by("-title"), None, size)] == wanted
         assert [part async for part in pages_of(lambda: cards.filter(pk=99), None, 2)] == []
 
 
-async def test_the_next_page_is_asked_for_by_its_route() -> None:
+async def test_next_links_are_routes_of_list() -> None:
     async with stored("sqlite", numbered(5)) as cards:
         async with talking(served(cards, pagination_class=paginator(2, "-pk"))) as ws:
             pages, route = [], "cards/"
@@ -283,7 +283,7 @@ async def test_the_next_page_is_asked_for_by_its_route() -> None:
     assert all(first[-1] > second[0] for first, second in pairwise(pages))
 
 
-async def test_a_size_may_be_asked_for_where_it_has_a_name() -> None:
+async def test_a_page_size_may_be_requested_by_its_parameter() -> None:
     own = paginator(3, "pk", page_size_query_param="page_size", max_page_size=4)
     assert own.parameters == ("cursor", "page_size")
     async with stored("memory", numbered(9)) as cards:
@@ -300,7 +300,7 @@ async def test_a_size_may_be_asked_for_where_it_has_a_name() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_queryset_tells_its_order_where_its_objects_do(kind: str) -> None:
+async def test_get_ordering_names_the_order_of_a_queryset(kind: str) -> None:
     async with stored(kind, numbered(3)) as cards:
         assert cards.get_ordering() == ("pk",)
         assert cards.filter(done=False).order_by("-due", "id", "title").get_ordering() == ("-due", "pk", "title")
@@ -308,7 +308,7 @@ async def test_a_queryset_tells_its_order_where_its_objects_do(kind: str) -> Non
         assert cards[:1].get_ordering() is None
 
 
-async def test_an_order_that_is_not_its_fields_own_is_not_told() -> None:
+async def test_get_ordering_is_none_for_ambiguous_orders() -> None:
     class Loose(BaseModel):
         id: Any
 

@@ -147,7 +147,7 @@ def known(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
     caplog.set_level(logging.WARNING, "wsaction")
 
 
-async def test_a_postgresql_that_is_away_and_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+async def test_postgresql_goes_away_and_comes_back(caplog: pytest.LogCaptureFixture) -> None:
     async with postgres() as (engine, gate, _):
         items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
         await items.create({"title": "a"})
@@ -169,7 +169,7 @@ async def test_a_postgresql_that_is_away_and_comes_back(caplog: pytest.LogCaptur
             assert told(caplog) == ["back"]
 
 
-async def test_a_connection_that_is_reset_within_an_action(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_connection_reset_within_an_action_is_a_503(caplog: pytest.LogCaptureFixture) -> None:
     async with postgres() as (engine, gate, _):
         items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
         await items.create({"title": "a"})
@@ -201,7 +201,7 @@ async def test_a_connection_that_is_reset_within_an_action(caplog: pytest.LogCap
 
 
 @pytest.mark.parametrize("state", ["57P01", "57P03", "53300", "08006", "28000", "3D000"])
-async def test_what_postgresql_says_when_it_takes_no_work(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_postgresql_that_takes_no_work_is_unavailable(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class Refused(Exception):
         sqlstate = state
 
@@ -216,7 +216,7 @@ async def test_what_postgresql_says_when_it_takes_no_work(state: str, monkeypatc
             await items.count()
 
 
-async def test_too_many_connections_are_refused_by_postgresql_itself(caplog: pytest.LogCaptureFixture) -> None:
+async def test_too_many_connections_make_postgresql_unavailable(caplog: pytest.LogCaptureFixture) -> None:
     async with postgres() as (_, _, direct):
         async with direct.connect() as connection:
             name = f"wsaction_{id(direct)}"
@@ -233,7 +233,7 @@ async def test_too_many_connections_are_refused_by_postgresql_itself(caplog: pyt
         assert told(caplog) == ["away"]
 
 
-async def test_a_sqlite_file_that_cannot_be_opened_or_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_sqlite_file_that_cannot_be_used_is_a_503(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     async with _sqlite(folder) as engine:
@@ -262,7 +262,7 @@ async def _sqlite(folder: Path) -> AsyncIterator[AsyncEngine]:
         await engine.dispose()
 
 
-async def test_a_sqlite_file_that_may_be_read_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_read_only_sqlite_file_can_still_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with _sqlite(tmp_path) as engine:
         items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
         await items.create({"title": "a"})
@@ -274,7 +274,7 @@ async def test_a_sqlite_file_that_may_be_read_only(tmp_path: Path, caplog: pytes
         assert told(caplog) == ["away", "back"]
 
 
-async def test_a_database_that_comes_and_goes_does_not_fill_the_log(
+async def test_a_flapping_database_does_not_fill_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with _sqlite(tmp_path) as engine:
@@ -294,7 +294,7 @@ async def test_a_database_that_comes_and_goes_does_not_fill_the_log(
         assert await flap() == ["away", "back"] * 3
 
 
-async def test_an_error_of_the_applications_own_is_no_outage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_errors_of_the_application_are_no_outage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with _sqlite(tmp_path) as engine:
         items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
 

@@ -50,7 +50,7 @@ def refused(call: Any, *args: Any) -> list[tuple[str, list[Any]]]:
         ("secret=true", [1, 2, 3, 4, 5]),
     ],
 )
-async def test_by_fields(kind: str, query: str, wanted: list[int]) -> None:
+async def test_filtering_by_fields(kind: str, query: str, wanted: list[int]) -> None:
     fields = {
         "done": ["exact"],
         "owner_id": ["exact"],
@@ -65,7 +65,7 @@ async def test_by_fields(kind: str, query: str, wanted: list[int]) -> None:
 @pytest.mark.parametrize(
     "query", ["due=x", "due=", "due=1.5", "done=perhaps", "due__in=1,x", "due__range=1", "due__isnull=x"]
 )
-async def test_a_bad_value_is_told_with_its_place(kind: str, query: str) -> None:
+async def test_an_invalid_value_is_an_error_with_its_location(kind: str, query: str) -> None:
     fields = {"due": ["exact", "in", "range", "isnull"], "done": ["exact"]}
     async with stored(kind, ROWS) as cards:
         handler = asking(f"?{query}", filter_fields=fields)
@@ -74,7 +74,7 @@ async def test_a_bad_value_is_told_with_its_place(kind: str, query: str) -> None
         ]
 
 
-def test_the_parameters_are_those_that_are_listed() -> None:
+def test_parameters_are_those_that_are_declared() -> None:
     assert FieldFilter().parameters(asking(filter_fields=("done", "owner_id"))) == ("done", "owner_id")
     assert FieldFilter().parameters(asking(filter_fields="done")) == ("done",)
     assert FieldFilter().parameters(asking(filter_fields={"due": ["exact", "lt"]})) == ("due", "due__lt")
@@ -100,13 +100,13 @@ def test_the_parameters_are_those_that_are_listed() -> None:
         (("=title", "^title"), "Milk", [2, 3]),
     ],
 )
-async def test_by_words(kind: str, fields: Any, search: str, wanted: list[int]) -> None:
+async def test_searching_for_words(kind: str, fields: Any, search: str, wanted: list[int]) -> None:
     async with stored(kind, ROWS) as cards:
         handler = asking(f"?search={search}", search_fields=fields)
         assert await found(SearchFilter().filter_queryset(cards, handler)) == wanted
 
 
-async def test_the_words_are_bounded() -> None:
+async def test_the_number_of_search_words_is_bounded() -> None:
     async with stored("memory", ROWS) as cards:
         handler = asking(f"?search={'+'.join('a' * 17)}", search_fields=["title"])
         assert refused(SearchFilter().filter_queryset, cards, handler) == [("too_long", ["route", "search"])]
@@ -127,7 +127,7 @@ async def test_the_words_are_bounded() -> None:
         ("ordering=,", (), [1, 2, 3, 4, 5]),
     ],
 )
-async def test_by_order(kind: str, query: str, default: Any, wanted: list[int]) -> None:
+async def test_ordering_by_fields(kind: str, query: str, default: Any, wanted: list[int]) -> None:
     async with stored(kind, ROWS) as cards:
         handler = asking(f"?{query}", ordering_fields=("due", "title", "done"), ordering=default)
         assert await found(OrderingFilter().filter_queryset(cards, handler)) == wanted
@@ -136,7 +136,7 @@ async def test_by_order(kind: str, query: str, default: Any, wanted: list[int]) 
 @pytest.mark.parametrize(
     "ordering", ["owner_id", "-owner_id", "due,id", "--due", "due__lt", "owner__password", "?", "'"]
 )
-def test_an_order_that_is_not_listed_is_refused(ordering: str) -> None:
+def test_an_undeclared_order_is_refused(ordering: str) -> None:
     handler = asking(f"?ordering={ordering}", ordering_fields=("due", "title"), ordering=())
     with pytest.raises(InvalidParameters) as raised:
         OrderingFilter().get_ordering(handler)
@@ -150,12 +150,12 @@ def test_an_order_that_is_not_listed_is_refused(ordering: str) -> None:
     ]
 
 
-def test_a_field_is_ordered_by_once() -> None:
+def test_repeated_order_fields_count_once() -> None:
     handler = asking("?ordering=-due, due,title,-due,title", ordering_fields=("due", "title"), ordering=())
     assert OrderingFilter().get_ordering(handler) == ("-due", "title")
 
 
-def test_without_a_list_there_is_no_order_to_ask_for() -> None:
+def test_without_ordering_fields_every_order_is_refused() -> None:
     handler = asking("?ordering=id", ordering_fields=(), ordering=())
     assert refused(OrderingFilter().get_ordering, handler) == [("literal_error", ["route", "ordering"])]
 
@@ -169,12 +169,12 @@ def test_without_a_list_there_is_no_order_to_ask_for() -> None:
         ([("done", "a\0b")], "value_error"),
     ],
 )
-def test_a_query_is_checked(asked: Any, error: str) -> None:
+def test_unknown_repeated_and_invalid_parameters_are_refused(asked: Any, error: str) -> None:
     assert refused(check_query, asked, ["done"]) == [(error, ["route", asked[0][0]])]
     check_query([("done", "true")], ["done"])
 
 
-async def test_in_a_handler() -> None:
+async def test_a_custom_backend_in_a_handler() -> None:
     class Mine(BaseFilterBackend):
         def parameters(self, handler: Any) -> Any:
             return ("mine",)
@@ -199,7 +199,7 @@ async def test_in_a_handler() -> None:
         assert (await ask(served(cards, pagination_class=None), "list", "cards/?page=2"))["status"] == 400
 
 
-def test_a_base_filters_nothing() -> None:
+def test_the_base_backend_is_abstract() -> None:
     with pytest.raises(NotImplementedError):
         BaseFilterBackend().filter_queryset(None, asking())
 
@@ -224,23 +224,23 @@ def test_a_base_filters_nothing() -> None:
         (OrderingFilter, {"ordering": "-deu"}, "CardHandler.ordering: .*did you mean 'due'"),
     ],
 )
-def test_misuse_is_refused_when_it_is_mounted(backend: Any, attributes: Any, message: str) -> None:
+def test_invalid_declarations_are_refused_at_mounting(backend: Any, attributes: Any, message: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=message):
         served(MemoryQuerySet(Card), filter_backends=(backend,), **attributes)
 
 
-def test_a_value_that_does_not_fit_says_nothing_of_the_field() -> None:
+def test_any_key_type_may_be_declared_as_a_filter() -> None:
     class Keyed(BaseModel):
         id: UUID
 
     served(MemoryQuerySet(Keyed), filter_backends=(FieldFilter,), filter_fields={"id": ["exact", "in"]})
 
 
-def test_fields_of_a_queryset_that_is_made_for_each_frame_are_not_known() -> None:
+def test_fields_of_get_queryset_are_not_checked_at_mounting() -> None:
     served(None, get_queryset=lambda self: None, filter_backends=(FieldFilter,), filter_fields=("anything",))
 
 
 @pytest.mark.parametrize("backends", ["FieldFilter", FieldFilter, {FieldFilter}])
-def test_backends_are_a_sequence(backends: Any) -> None:
+def test_filter_backends_must_be_a_sequence(backends: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"filter_backends is a sequence, as in \(SearchFilter,\)"):
         served(MemoryQuerySet(Card), filter_backends=backends)

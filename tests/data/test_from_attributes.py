@@ -37,7 +37,7 @@ def stored() -> UserInDB:
 
 
 @pytest.mark.parametrize("shown", [shown_as(UserOut, stored()), many_shown_as(UserOut, [stored()])[0]])
-def test_what_a_subclass_adds_is_left_out(shown: Any) -> None:
+def test_attributes_of_a_subclass_are_left_out(shown: Any) -> None:
     assert type(shown) is UserOut
     assert shown.model_dump() == {"id": 1, "name": "Ada", "seen": 7}
     assert shown.model_fields_set == {"id", "name"}
@@ -45,14 +45,14 @@ def test_what_a_subclass_adds_is_left_out(shown: Any) -> None:
     assert not hasattr(shown, "_salt")
 
 
-def test_the_model_itself_is_shown_as_it_is() -> None:
+def test_an_instance_of_the_model_is_returned_as_it_is() -> None:
     user = UserOut(id=1, Name="Ada")
     assert shown_as(UserOut, user) is user
     assert many_shown_as(UserOut, [user, stored()])[0] is user
     assert many_shown_as(UserOut, []) == []
 
 
-def test_extra_values_are_a_parents_own_where_it_allows_them() -> None:
+def test_extras_are_kept_if_the_model_allows_them() -> None:
     class Open(BaseModel):
         model_config = ConfigDict(extra="allow")
 
@@ -62,7 +62,7 @@ def test_extra_values_are_a_parents_own_where_it_allows_them() -> None:
     assert shown_as(Open, Child.model_validate({"x": 2})).model_dump() == {"x": 2}
 
 
-def test_a_coroutine_that_was_not_awaited_is_told_as_one() -> None:
+def test_a_coroutine_that_was_not_awaited_is_an_error() -> None:
     async def get_object() -> None: ...
 
     with pytest.raises(TypeError, match=r"UserOut shows an object, .*get_object\(\); did you forget `await`\?"):
@@ -80,7 +80,7 @@ def test_a_table_is_shown_as_the_model_that_it_extends() -> None:
     assert shown_as(HeroBase, ShownHero(name="a")).model_dump() == {"name": "a"}
 
 
-def test_what_is_no_such_object_is_an_error() -> None:
+def test_objects_without_the_attributes_are_an_error() -> None:
     with pytest.raises(ValidationError):
         shown_as(UserOut, 5)
     with pytest.raises(ValidationError):
@@ -112,7 +112,7 @@ class Deciding(Users):
     ],
     ids=str,
 )
-async def test_no_action_tells_what_the_serializer_does_not_have(handler: Any, frame: dict[str, Any]) -> None:
+async def test_actions_show_only_fields_of_the_serializer(handler: Any, frame: dict[str, Any]) -> None:
     reply = await ask(handler.as_aaah(), pk=1, **frame)
     assert reply["status"] == 200
     assert "Ada" in json.dumps(reply)
@@ -120,7 +120,7 @@ async def test_no_action_tells_what_the_serializer_does_not_have(handler: Any, f
 
 
 @pytest.mark.parametrize("handler", [Users, Deciding])
-async def test_no_stream_does_either(handler: Any) -> None:
+async def test_streams_show_only_fields_of_the_serializer(handler: Any) -> None:
     async with talking(handler.as_aaah()) as ws:
         await ws.send_json({"action": "list", "route": "", "stream": True})
         assert (await ws.receive_json())["data"] == [{"id": 1, "name": "Ada", "seen": 1}]

@@ -68,7 +68,7 @@ def at(route: str, kind: Any, **initkwargs: Any) -> Any:
         ("rows/", "rows/", {}, "This route names no object: pk is neither in the route nor in the frame."),
     ],
 )
-async def test_the_object_is_the_one_that_the_route_names_or_else_the_frame(
+async def test_the_key_comes_from_the_route_or_else_the_frame(
     pattern: str, route: str, frame: dict[str, Any], wanted: Any
 ) -> None:
     reply = await ask(at(pattern, Rows), "retrieve", route, **frame)
@@ -87,13 +87,13 @@ async def test_the_object_is_the_one_that_the_route_names_or_else_the_frame(
         ({"lookup_field": "id"}, "<int:id>/", "1/"),
     ],
 )
-async def test_the_lookup_may_have_other_names(initkwargs: Any, pattern: str, route: str) -> None:
+async def test_lookup_field_and_kwarg_may_be_renamed(initkwargs: Any, pattern: str, route: str) -> None:
     assert (await ask(at(pattern, Rows, **initkwargs), "retrieve", route))["data"] == ONE
 
 
 @pytest.mark.parametrize("action", ["retrieve", "destroy"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_null_is_no_key_though_a_row_may_have_none_there(kind: str, action: str) -> None:
+async def test_null_is_no_key_even_if_a_row_has_null_there(kind: str, action: str) -> None:
     async with stored(kind, [Card(id=1, title="a"), Card(id=2, title="b", due=1)]) as cards:
         options = {"queryset": cards, "serializer_class": Card, "lookup_field": "due", "lookup_url_kwarg": "when"}
         view = at("cards/", generics.ModelAPIActionHandler, **options)
@@ -102,7 +102,7 @@ async def test_null_is_no_key_though_a_row_may_have_none_there(kind: str, action
         assert await cards.count() == 2
 
 
-async def test_object_permissions_are_asked_before_it_is_told() -> None:
+async def test_object_permissions_are_checked_before_the_reply() -> None:
     class Own(IsOwner):
         lookup_field = "user_id"
 
@@ -116,7 +116,7 @@ async def test_object_permissions_are_asked_before_it_is_told() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- hooks
-async def test_the_hooks_decide_for_each_frame() -> None:
+async def test_hooks_decide_for_each_frame() -> None:
     class Narrowed:
         def __init__(self, owner: int) -> None:
             self.owner = owner
@@ -152,7 +152,7 @@ async def test_the_hooks_decide_for_each_frame() -> None:
         ({"queryset": ROWS}, "Handler needs a serializer_class, or a get_serializer_class() of its own"),
     ],
 )
-def test_what_is_missing_is_told_with_the_cure(attributes: dict[str, Any], message: str) -> None:
+def test_missing_attributes_are_an_error_with_the_cure(attributes: dict[str, Any], message: str) -> None:
     handler: Any = type("Handler", (generics.RetrieveAPIActionHandler,), attributes)
     with pytest.raises(ImproperlyConfigured, match=re.escape(message)):
         handler.as_aaah()
@@ -168,7 +168,7 @@ def test_an_object_is_shown_from_its_attributes(obj: Any) -> None:
     assert handler.serialize(obj) == Strictly(slug="seven")
 
 
-async def test_any_object_that_gets_is_a_queryset() -> None:
+async def test_any_object_with_get_is_a_queryset() -> None:
     class Constant:
         async def get(self, **lookups: Any) -> Any:
             if lookups != {"pk": 1}:
@@ -181,7 +181,7 @@ async def test_any_object_that_gets_is_a_queryset() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- consumers
-async def test_a_consumer_takes_its_key_from_the_connections_path_or_from_the_frame() -> None:
+async def test_a_consumer_takes_its_key_from_its_path_or_the_frame() -> None:
     class Consumer(generics.RetrieveAPIConsumer):
         queryset = ROWS
         serializer_class = Shown
@@ -201,7 +201,7 @@ async def test_a_consumer_takes_its_key_from_the_connections_path_or_from_the_fr
 
 
 @pytest.mark.parametrize("kind", ["ActionHandler", "Consumer"])
-def test_the_names_and_their_actions(kind: str) -> None:
+def test_generic_classes_have_their_actions(kind: str) -> None:
     changes = ["update", "partial_update"]
     wanted = {
         "GenericAsyncAPI": [],
@@ -224,7 +224,7 @@ def test_the_names_and_their_actions(kind: str) -> None:
 
 # ------------------------------------------------------------------------------------------------- declared
 @pytest.mark.parametrize("kind", ["create", "list", "update", "partial_update"])
-def test_what_the_actions_need_is_asked_for_where_they_are_mounted(kind: str) -> None:
+def test_requirements_of_actions_are_checked_at_mounting(kind: str) -> None:
     class Handler(generics.ModelAPIActionHandler):
         serializer_class = Shown
 
@@ -235,7 +235,7 @@ def test_what_the_actions_need_is_asked_for_where_they_are_mounted(kind: str) ->
     Handler.as_aaah(actions=[kind], queryset=ROWS)
 
 
-def test_a_handler_needs_no_more_than_its_actions_do() -> None:
+def test_only_mounted_actions_have_requirements() -> None:
     generics.DestroyAPIActionHandler.as_aaah(queryset=ROWS)
     generics.GenericAsyncAPIActionHandler.as_aaah()
     generics.ModelAPIActionHandler.as_aaah(actions=["destroy"], queryset=ROWS)
@@ -253,19 +253,19 @@ def test_a_handler_needs_no_more_than_its_actions_do() -> None:
         ({"serializer_class": Shown, "input_serializer_class": 7}, "not 7"),
     ],
 )
-def test_a_serializer_that_is_none_is_refused_when_the_class_is_made(attributes: Any, message: str) -> None:
+def test_an_invalid_serializer_is_refused_at_class_creation(attributes: Any, message: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=message):
         type("Handler", (generics.ModelAPIActionHandler,), attributes)
 
 
-def test_a_model_in_the_place_of_a_queryset_is_refused() -> None:
+def test_a_model_instead_of_a_queryset_is_refused() -> None:
     with pytest.raises(
         ImproperlyConfigured, match=r"Rows.queryset is a queryset, as in MemoryQuerySet\(Row\), not a cl"
     ):
         Rows.as_aaah(queryset=Row)
 
 
-def test_a_lookup_field_that_there_is_not_is_refused() -> None:
+def test_an_unknown_lookup_field_is_refused() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"Rows.lookup_field: .*did you mean 'slug'"):
         Rows.as_aaah(lookup_field="slugg")
 
@@ -285,7 +285,7 @@ def schema(action: Any, name: str) -> set[str]:
     )
 
 
-def test_what_comes_and_goes_is_known_when_the_class_is_made() -> None:
+def test_input_and_output_types_are_known_at_class_creation() -> None:
     class Handler(generics.ModelAPIActionHandler):
         serializer_class = Shown
         input_serializer_class = Entry
@@ -307,7 +307,7 @@ def test_what_comes_and_goes_is_known_when_the_class_is_made() -> None:
     assert Handler.resolve_annotation(int, {}) is int
 
 
-async def test_serializers_may_be_given_where_it_is_mounted() -> None:
+async def test_serializers_may_be_given_at_mounting() -> None:
     class Handler(generics.ModelAPIActionHandler):
         queryset = MemoryQuerySet(Row, rows=[Row(id=1, slug="one")])
         serializer_class = Shown
@@ -324,7 +324,7 @@ async def test_serializers_may_be_given_where_it_is_mounted() -> None:
         assert (await ws.call("list", "full/1/"))["data"] == [{**ONE, "user_id": 1, "secret": "secret"}]
 
 
-async def test_two_serializers_one_for_each_way() -> None:
+async def test_input_and_output_may_have_different_serializers() -> None:
     class In(BaseModel):
         slug: str
 
@@ -342,7 +342,7 @@ async def test_two_serializers_one_for_each_way() -> None:
         assert (await ws.call("list"))["data"]["results"] == [{"id": 1, "slug": "new"}]
 
 
-async def test_the_hooks_of_lists() -> None:
+async def test_list_hooks_filter_and_wrap_the_page() -> None:
     class Handler(generics.ListAPIActionHandler):
         queryset, serializer_class = ROWS, Shown
 
@@ -360,7 +360,7 @@ async def test_the_hooks_of_lists() -> None:
     assert (await ask(Every.as_aaah(), "list"))["data"] == [SEVEN]
 
 
-async def test_what_is_shown_may_be_more_than_the_serializer_says() -> None:
+async def test_serialize_may_add_to_the_serializer() -> None:
     class Handler(generics.ReadOnlyModelAPIActionHandler):
         queryset, serializer_class = ROWS, Shown
 
@@ -370,7 +370,7 @@ async def test_what_is_shown_may_be_more_than_the_serializer_says() -> None:
     assert (await ask(at("<int:pk>/", Handler), "retrieve", "7/"))["data"] == {**SEVEN, "more": True}
 
 
-async def test_a_key_is_taken_from_the_frame_as_pk_whatever_the_route_calls_it() -> None:
+async def test_the_frame_names_a_key_pk_or_by_its_kwarg() -> None:
     view = at("rows/", Rows, lookup_field="slug", lookup_url_kwarg="name")
     assert (await ask(view, "retrieve", "rows/", pk="one"))["data"] == ONE
     assert (await ask(view, "retrieve", "rows/", name="one", pk="seven"))["data"] == ONE
@@ -378,7 +378,7 @@ async def test_a_key_is_taken_from_the_frame_as_pk_whatever_the_route_calls_it()
 
 
 @pytest.mark.parametrize("name", ["serialize", "validate", "get_object", "filter_queryset", "ordering"])
-def test_an_action_hides_no_hook(name: str) -> None:
+def test_an_action_may_not_hide_a_hook(name: str) -> None:
     async def method(self: Any) -> None: ...
 
     with pytest.raises(ImproperlyConfigured, match=rf"Handler.{name} hides an attribute of the handler itself"):
@@ -401,7 +401,7 @@ async def test_a_consumer_lists_its_own_route() -> None:
         assert [(await ws.receive_json())["data"] for _ in range(3)] == [[ONE], [SEVEN], None]
 
 
-async def test_a_list_under_another_name_is_a_stream_too() -> None:
+async def test_a_renamed_list_may_be_streamed() -> None:
     view = at("all/", generics.ListAPIActionHandler, queryset=ROWS, serializer_class=Shown, actions={"get_all": "list"})
     async with talking(view) as ws:
         assert (await ws.call("get_all", "all/"))["data"]["count"] == 2
@@ -413,7 +413,7 @@ async def test_a_list_under_another_name_is_a_stream_too() -> None:
         ]
 
 
-async def test_hooks_without_what_they_need_tell_the_cure() -> None:
+async def test_hooks_without_their_attribute_name_the_cure() -> None:
     class Handler(generics.GenericAsyncAPIActionHandler):
         @async_action
         async def objects(self) -> Any:
@@ -432,7 +432,7 @@ async def test_hooks_without_what_they_need_tell_the_cure() -> None:
 
 
 @pytest.mark.parametrize("name", ["get_queryset", "get_serializer_class", "filter_queryset"])
-def test_a_hook_that_nobody_would_await_is_refused(name: str) -> None:
+def test_an_async_hook_that_is_not_awaited_is_refused(name: str) -> None:
     async def hook(self: Any, *args: Any) -> Any:
         raise NotImplementedError
 

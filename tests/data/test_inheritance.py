@@ -155,7 +155,7 @@ async def engine_of(kind: str, path: Path) -> AsyncIterator[AsyncEngine]:
 
 @pytest.mark.parametrize("narrowed", [True, False], ids=["narrowed", "all"])
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-async def test_it_is_changed_shown_and_deleted(kind: str, narrowed: bool, tmp_path: Path) -> None:
+async def test_subclass_rows_are_changed_shown_and_deleted(kind: str, narrowed: bool, tmp_path: Path) -> None:
     async with engine_of(kind, tmp_path) as engine:
         sessions = async_sessionmaker(engine)
         for name, (source, make) in SOURCES.items():
@@ -184,7 +184,7 @@ async def test_it_is_changed_shown_and_deleted(kind: str, narrowed: bool, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-async def test_what_the_database_makes_of_a_subclass_is_shown_after_each_change(kind: str, tmp_path: Path) -> None:
+async def test_computed_columns_of_a_subclass_are_shown_after_changes(kind: str, tmp_path: Path) -> None:
     async with engine_of(kind, tmp_path) as engine:
         dogs = SQLAlchemyQuerySet(Dog, async_sessionmaker(engine))
 
@@ -205,7 +205,7 @@ async def test_what_the_database_makes_of_a_subclass_is_shown_after_each_change(
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-async def test_a_subclass_is_complete_after_it_was_changed_through_its_base(kind: str, tmp_path: Path) -> None:
+async def test_a_subclass_row_changed_through_its_base_is_complete(kind: str, tmp_path: Path) -> None:
     async with engine_of(kind, tmp_path) as engine:
         sessions = async_sessionmaker(engine)
         async with sessions.begin() as session:

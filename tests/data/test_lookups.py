@@ -50,14 +50,14 @@ def found(q: Q, row: Any, fields: ModelFields = NODES) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------- Q
-def test_q_says_what_it_asks() -> None:
+def test_the_repr_of_q_shows_its_conditions() -> None:
     assert repr(Q(Q(a=1) | Q(b="x"), c=None)) == "Q((a=1 | b='x'), c=None)"
     assert repr(~(Q(a=1) & Q(b=2))) == "~Q(Q(a=1, b=2))"
     assert repr(Q()) == "Q()"
     assert repr(Q(a=1, b=2) | Q(c=3)) == "(Q(a=1, b=2) | c=3)"
 
 
-def test_nothing_asked_adds_nothing() -> None:
+def test_an_empty_q_adds_nothing() -> None:
     some = Q(a=1)
     assert (Q() | some) is some
     assert (some & Q()) is some
@@ -75,7 +75,7 @@ def test_a_long_chain_is_flat() -> None:
 
 
 @pytest.mark.parametrize("other", [1, {"a": 1}, None, "a=1"])
-def test_a_condition_is_a_q(other: Any) -> None:
+def test_only_qs_are_combined(other: Any) -> None:
     with pytest.raises(TypeError, match="a condition is a Q, as in Q"):
         Q(other)
     for combine in (lambda: Q(a=1) & other, lambda: Q(a=1) | other):
@@ -83,7 +83,7 @@ def test_a_condition_is_a_q(other: Any) -> None:
             combine()
 
 
-def test_what_must_hold_is_known() -> None:
+def test_required_conditions_are_found() -> None:
     asked = resolve([Q(id=1) & Q(Q(slug="a"), ~Q(rank=1)), Q(rank=2) | Q(rank=3)], {}, FIELDS)
     assert [condition.path for condition in asked.required()] == [("id",), ("slug",)]
 
@@ -104,7 +104,7 @@ def test_what_must_hold_is_known() -> None:
         ("owner__id__startswith", "Owner.id is not a text field, which 'owner__id__startswith' needs"),
     ],
 )
-def test_a_name_that_there_is_not(key: str, message: str) -> None:
+def test_an_unknown_field_or_lookup_is_an_error(key: str, message: str) -> None:
     with pytest.raises(FieldError) as told:
         resolve([], {key: "x"}, FIELDS)
     assert str(told.value) == message
@@ -143,7 +143,7 @@ NULL = "expected a value, got null; use isnull to find null"
         ("owner__id__in", [[]], ("owner__id", "in", [[]], "Input should be a valid integer")),
     ],
 )  # fmt: skip
-def test_a_value_that_its_field_cannot_have(key: str, value: Any, told: tuple[Any, ...]) -> None:
+def test_a_value_that_does_not_fit_its_field_is_an_error(key: str, value: Any, told: tuple[Any, ...]) -> None:
     with pytest.raises(InvalidLookup) as error:
         resolve([], {key: value}, FIELDS)
     exc = error.value
@@ -169,7 +169,7 @@ def test_values_are_coerced() -> None:
         coercer(int)("x")
 
 
-def test_what_does_not_compare_does_not_match() -> None:
+def test_incomparable_values_do_not_match() -> None:
     node = Node(id=1, anything={"a": 1}, pk_less=Leaf(size=3))
     assert not found(Q(anything__lt=3), node)
     assert found(~Q(anything__lt=3), node)

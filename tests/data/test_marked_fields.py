@@ -378,7 +378,7 @@ def app_of(model: Any, kind: str) -> tuple[WSAction, Callable[[], Any]]:
 
 
 @pytest.mark.parametrize("kind", OUT)
-async def test_what_is_write_only_leaves_by_no_way(kind: str) -> None:
+async def test_write_only_fields_leave_by_no_way(kind: str) -> None:
     app, _ = app_of(Account, kind)
     for way in WAYS_OUT:
         text = await said(app, way)
@@ -389,7 +389,7 @@ async def test_what_is_write_only_leaves_by_no_way(kind: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", OUT)
-async def test_without_the_mark_it_leaves_so_that_the_matrix_can_fail(kind: str) -> None:
+async def test_unmarked_fields_leave_by_every_way(kind: str) -> None:
     app, _ = app_of(Unmarked, kind)
     leaks = {way for way in WAYS_OUT if SECRET in await said(app, way)}
     announced = {"unannotated", "unannotated_with_status", "unannotated_stream", "sent", "refused"}
@@ -399,7 +399,7 @@ async def test_without_the_mark_it_leaves_so_that_the_matrix_can_fail(kind: str)
 @pytest.mark.parametrize(
     "kind", [kind if n % 4 == 0 else pytest.param(kind, marks=pytest.mark.slow) for n, kind in enumerate(OUT)]
 )
-async def test_nor_from_elsewhere_in_the_app(kind: str) -> None:
+async def test_write_only_fields_are_not_published(kind: str) -> None:
     app, value = app_of(Account, kind)
     async with app.lifespan(), connect(app, "/ws/") as ws, connect(app, "/any/") as undeclared:
         for one in (ws, undeclared):
@@ -436,7 +436,7 @@ def fields_told(model: Any, kind: str) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", both_ways(Account))
-def test_the_document_tells_of_them_where_they_go_and_not_elsewhere(kind: str) -> None:
+def test_the_document_shows_no_write_only_fields_in_replies(kind: str) -> None:
     told = fields_told(Account, kind)
     assert "name" in told
     assert "is_admin" in told
@@ -546,7 +546,7 @@ async def taken(model: Any, kind: str) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize("kind", both_ways(Account))
-async def test_what_is_read_only_comes_in_by_no_way(kind: str) -> None:
+async def test_read_only_fields_come_in_by_no_way(kind: str) -> None:
     for way, came in (await taken(Account, kind)).items():
         assert came, way
         for one in came:
@@ -557,13 +557,13 @@ async def test_what_is_read_only_comes_in_by_no_way(kind: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", both_ways(Account))
-async def test_without_the_mark_it_comes_in_so_that_the_matrix_can_fail(kind: str) -> None:
+async def test_unmarked_fields_come_in_by_every_way(kind: str) -> None:
     for way, came in (await taken(Unmarked, kind)).items():
         assert {one.is_admin for one in came} == {True}, way
 
 
 @pytest.mark.parametrize("kind", both_ways(Account))
-async def test_the_document_asks_for_what_comes_in(kind: str) -> None:
+async def test_the_document_leaves_read_only_fields_out_of_input(kind: str) -> None:
     def asked(model: Any) -> set[str]:
         consumer = taking(both_ways(model)[kind][0], [])
         document = WSAction([path("ws/", consumer.as_asgi())]).asyncapi()
@@ -589,7 +589,7 @@ class Stamped(BaseModel):
     title: str = ""
 
 
-def test_the_instance_has_defaults_for_what_does_not_come_in_and_lacks_what_has_none() -> None:
+def test_read_only_fields_get_their_default_or_stay_unset() -> None:
     made = json_validator(Stamped)({"id": 1, "tags": ["x"], "number": 2, "title": "a"})
     assert type(made) is Stamped
     assert made.model_dump() == {"tags": [], "number": 7, "title": "a"}
@@ -598,7 +598,7 @@ def test_the_instance_has_defaults_for_what_does_not_come_in_and_lacks_what_has_
     assert json_validator(Stamped)({}).tags is not made.tags
 
 
-def test_validators_of_the_whole_see_none_for_what_has_no_default() -> None:
+def test_model_validators_see_none_for_unset_read_only_fields() -> None:
     seen: list[Any] = []
 
     class Watched(Stamped):
@@ -665,7 +665,7 @@ SENT = [{"is_admin": True}, {"admin": True}, {"meta": {"is_admin": True}}]
 
 @pytest.mark.parametrize("kind", other_ways(ReadOnly))
 @pytest.mark.parametrize("sent", SENT, ids=str)
-def test_nor_by_another_name(kind: str, sent: dict[str, Any]) -> None:
+def test_read_only_fields_come_in_by_no_other_name(kind: str, sent: dict[str, Any]) -> None:
     model = other_ways(ReadOnly)[kind]
     if kind in ("ByAlias", "Strictly", "OwnInit", "ByExtra"):
         sent = {**sent, "more": 1}
@@ -678,7 +678,7 @@ def test_nor_by_another_name(kind: str, sent: dict[str, Any]) -> None:
     assert values.keys() <= {"meta"}
 
 
-def test_each_other_name_fills_the_field_without_the_mark() -> None:
+def test_unmarked_fields_come_in_by_each_other_name() -> None:
     for kind, model in other_ways("a remark").items():
         assert any(admin(model, sent) for sent in SENT), kind
 
@@ -801,19 +801,19 @@ def streaming(annotation: Any) -> Any:
     [(one, *case) for one in (taking_data, depending, returning, streaming) for case in BOTH_WAYS]
     + [(one, *case) for one in (returning, streaming) for case in OUT_ALONE],
 )
-def test_a_mark_where_it_would_not_count_is_refused(declares: Any, annotation: Any, message: str) -> None:
+def test_a_mark_without_effect_is_refused(declares: Any, annotation: Any, message: str) -> None:
     action = declares(annotation)
     with pytest.raises(ImproperlyConfigured, match=message):
         type("Acting", (AsyncAPIConsumer,), {"act": action})
 
 
-def test_so_is_what_is_to_be_read_only_where_nothing_reads_it() -> None:
+def test_an_unsupported_read_only_field_is_refused_in_input() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"MarkedIds\.id is declared read-only in a way that wsaction"):
         type("Acting", (AsyncAPIConsumer,), {"act": taking_data(MarkedIds)})
     assert type("Telling", (AsyncAPIConsumer,), {"act": returning(MarkedIds)})
 
 
-def test_a_mark_may_have_a_name_of_its_own_and_be_told_in_the_schema_too() -> None:
+def test_marks_may_be_subclassed_and_stated_in_the_schema() -> None:
     class Secret(WriteOnly):
         pass
 
@@ -825,7 +825,7 @@ def test_a_mark_may_have_a_name_of_its_own_and_be_told_in_the_schema_too() -> No
 
 
 @pytest.mark.parametrize(("annotation", "message"), BOTH_WAYS + OUT_ALONE)
-def test_so_is_one_in_an_event(annotation: Any, message: str) -> None:
+def test_a_mark_without_effect_in_an_event_is_refused(annotation: Any, message: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=message):
         type("Telling", (SubscribeMixin, AsyncAPIConsumer), {"events": {"told": annotation}})
 
@@ -833,7 +833,7 @@ def test_so_is_one_in_an_event(annotation: Any, message: str) -> None:
 @pytest.mark.parametrize(
     "value", [MarkedTuple("x"), [MarkedRoot("x")], {"a": MarkedData()}], ids=lambda one: type(one).__name__
 )
-def test_so_is_a_value_of_which_nothing_is_announced(value: Any) -> None:
+def test_marked_values_without_an_annotation_are_refused(value: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match="Marked"):
         json_encoder()(value)
 
@@ -945,7 +945,7 @@ async def told_of_people(people: Any, serializer: Any) -> tuple[str, Any]:
     return json.dumps(frames), [one async for one in people]
 
 
-async def test_generic_handlers_take_and_tell_what_they_may(people: Any) -> None:
+async def test_generic_handlers_respect_marks(people: Any) -> None:
     text, stored = await told_of_people(people, Person)
     assert "eve" in text
     assert SECRET not in text
@@ -955,7 +955,7 @@ async def test_generic_handlers_take_and_tell_what_they_may(people: Any) -> None
     assert 77 not in [one.id for one in stored]
 
 
-async def test_without_marks_they_take_and_tell_it_all(people: Any) -> None:
+async def test_generic_handlers_pass_unmarked_fields(people: Any) -> None:
     text, stored = await told_of_people(people, OpenPerson)
     assert SECRET in text
     assert {one.id: one.is_admin for one in stored}[77]
@@ -977,7 +977,9 @@ async def test_without_marks_they_take_and_tell_it_all(people: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("serializer", [Person, OpenPerson])
-async def test_no_filter_asks_for_what_is_write_only(people: Any, serializer: Any, attributes: Any, name: str) -> None:
+async def test_filters_and_orders_may_not_use_write_only_fields(
+    people: Any, serializer: Any, attributes: Any, name: str
+) -> None:
     def mounted() -> Any:
         return ModelAPIActionHandler.as_aaah(queryset=people, serializer_class=serializer, **attributes)
 
@@ -988,7 +990,7 @@ async def test_no_filter_asks_for_what_is_write_only(people: Any, serializer: An
         mounted()
 
 
-def test_a_version_that_nobody_sees_is_refused() -> None:
+def test_a_write_only_version_field_is_refused() -> None:
     class Versioned(BaseModel):
         id: int
         version: Annotated[int, WriteOnly] = 0
@@ -999,7 +1001,7 @@ def test_a_version_that_nobody_sees_is_refused() -> None:
         )
 
 
-def test_nor_for_that_of_a_nested_model_or_of_the_stored_one() -> None:
+def test_filters_may_not_use_nested_or_stored_write_only_fields() -> None:
     class Owner(BaseModel):
         id: int
         password: Annotated[str, WriteOnly]
@@ -1037,7 +1039,7 @@ class Joining(SubscribeMixin, AsyncAPIConsumer):
     async def sign_up(self, data: Account) -> list[Account]: ...
 
 
-def test_clients_have_types_of_both_ways() -> None:
+def test_generated_clients_have_input_and_output_types() -> None:
     document = WSAction([path("ws/", Joining.as_asgi())]).asyncapi()
     types = typescript(document, next(iter(document["channels"])))
     fields = {
@@ -1060,7 +1062,7 @@ class AllowingMore(BaseModel):
 
 @pytest.mark.parametrize("stored", [StoredPerson, AllowingMore])
 @pytest.mark.parametrize("action", ["create", "update", "partial_update"])
-async def test_what_is_allowed_beside_the_fields_is_written_nowhere(stored: Any, action: str) -> None:
+async def test_extra_input_is_not_written(stored: Any, action: str) -> None:
     class Named(BaseModel):
         model_config = ConfigDict(extra="allow")
         name: str = "ada"
@@ -1086,7 +1088,7 @@ class Kept(BaseModel):
 
 
 @pytest.mark.parametrize("held", [Keeper(), [Keeper()], {"a": Keeper()}])
-def test_what_a_field_holds_and_does_not_announce_is_no_way_out(held: Any) -> None:
+def test_a_marked_model_in_a_field_of_another_type_is_an_error(held: Any) -> None:
     kept = Kept(owner="")
     kept.owner = held
     for announced in (Kept, Any, list[Kept], Kept | None):
@@ -1094,5 +1096,5 @@ def test_what_a_field_holds_and_does_not_announce_is_no_way_out(held: Any) -> No
             json_encoder(announced)([kept] if announced == list[Kept] else kept)
 
 
-def test_a_class_beside_a_model_is_no_way_out() -> None:
+def test_write_only_fields_are_hidden_in_a_union_with_a_class() -> None:
     assert json_encoder(type[Keeper] | Keeper)(Keeper()) == '{"name":""}'

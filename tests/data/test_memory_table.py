@@ -39,7 +39,7 @@ async def retitle(cards: MemoryQuerySet[Card], pk: int, **values: Any) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- keys
-async def test_keys_count_on_and_are_never_given_again() -> None:
+async def test_keys_increase_and_are_never_reused() -> None:
     cards = deck(Card(), Card(id=7), Card())
     assert [card.id async for card in cards] == [1, 7, 8]
     await cards.delete(await cards.get(pk=8))
@@ -56,7 +56,7 @@ async def _create_and_fail(cards: MemoryQuerySet[Card]) -> None:
         raise ZeroDivisionError
 
 
-async def test_a_uuid_is_made() -> None:
+async def test_a_uuid_key_is_generated() -> None:
     class Key(BaseModel):
         key: uuid.UUID
         n: int = 0
@@ -71,7 +71,7 @@ async def test_a_uuid_is_made() -> None:
     assert (await MemoryQuerySet(Own, pk="key").create({})).key == uuid.UUID(int=5)
 
 
-async def test_keys_of_several_types_have_an_order_too() -> None:
+async def test_keys_of_mixed_types_are_ordered() -> None:
     class Loose(BaseModel):
         id: Any
 
@@ -84,7 +84,7 @@ async def test_keys_of_several_types_have_an_order_too() -> None:
         assert [row.id async for row in rows] == [1, 2, "0", "b"]
 
 
-async def test_a_key_does_not_change() -> None:
+async def test_a_key_cannot_change() -> None:
     cards = deck(Card(id=1))
     assert (await cards.update(await cards.get(pk=1), {"pk": "1", "title": "x"})).title == "x"
     with pytest.raises(Conflict, match="The id of a Card cannot change"):
@@ -92,7 +92,7 @@ async def test_a_key_does_not_change() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- declarations
-def test_unique_fields_are_fields() -> None:
+def test_unique_takes_names_of_fields() -> None:
     with pytest.raises(ImproperlyConfigured, match="Card has no field 'slugg' for a key; name one of id, slug"):
         MemoryQuerySet(Card, unique=["slugg"])
     with pytest.raises(Conflict) as told:
@@ -100,7 +100,7 @@ def test_unique_fields_are_fields() -> None:
     assert told.value.ctx == {"fields": ["slug"]}
 
 
-async def test_values_go_by_the_names_of_fields_whatever_their_aliases() -> None:
+async def test_values_use_names_of_fields_not_aliases() -> None:
     class Aliased(BaseModel):
         id: int = Field(alias="ID")
         a: str = Field(validation_alias=AliasChoices(AliasPath("x", 0), "A"))
@@ -122,7 +122,7 @@ async def test_values_go_by_the_names_of_fields_whatever_their_aliases() -> None
     assert (await MemoryQuerySet(Deep).create({"a": "1"})).a == "1"  # type: ignore[var-annotated]
 
 
-async def test_values_are_validated_as_the_model_does() -> None:
+async def test_values_are_validated_by_the_model() -> None:
     class Pair(BaseModel):
         id: int
         low: int = 0
@@ -148,7 +148,7 @@ async def test_values_are_validated_as_the_model_does() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- drafts
-async def test_what_is_lent_within_a_unit_are_copies_too() -> None:
+async def test_objects_within_a_unit_are_copies() -> None:
     cards = deck(Card(id=1, tags=["kept"]))
     async with unit_of_work():
         values = {"tags": ["kept", "too"]}
@@ -196,7 +196,7 @@ async def test_unique_fields_within_a_unit() -> None:
     await cards.create({"slug": "d"})
 
 
-async def test_unique_values_may_change_hands() -> None:
+async def test_unique_values_may_be_swapped_within_a_unit() -> None:
     cards = deck(Card(id=1, slug="a"), Card(id=2, slug="b"))
     async with unit_of_work():
         await retitle(cards, 1, slug=None)
@@ -210,7 +210,7 @@ async def test_unique_values_may_change_hands() -> None:
 
 
 @pytest.mark.parametrize("first", [True, False])
-async def test_what_others_changed_meanwhile_is_merged(first: bool) -> None:
+async def test_concurrent_changes_of_other_fields_are_merged(first: bool) -> None:
     cards = deck(Card(id=1, slug="a"), Card(id=2))
     async with unit_of_work():
         if first:
@@ -223,7 +223,7 @@ async def test_what_others_changed_meanwhile_is_merged(first: bool) -> None:
     assert (card.slug, card.title) == ("theirs", "mine")
 
 
-async def test_what_others_changed_meanwhile_may_clash() -> None:
+async def test_concurrent_changes_may_conflict() -> None:
     async def unit(cards: MemoryQuerySet[Card], mine: Any, theirs: Any) -> None:
         async with unit_of_work():
             await mine(cards)
@@ -261,7 +261,7 @@ async def test_what_others_changed_meanwhile_may_clash() -> None:
         assert [(c.slug, c.title) async for c in cards] == [(c.slug, c.title) async for c in expected]
 
 
-async def test_two_tables_are_kept_together_or_not_at_all() -> None:
+async def test_two_tables_commit_together_or_not_at_all() -> None:
     cards, others = deck(), deck()
 
     async def work() -> None:
@@ -275,7 +275,7 @@ async def test_two_tables_are_kept_together_or_not_at_all() -> None:
     assert (await cards.count(), await others.count()) == (0, 1)
 
 
-async def test_a_row_that_went_away_is_not_seen() -> None:
+async def test_a_row_that_others_deleted_is_not_found() -> None:
     cards = deck(Card(id=1))
 
     async def work() -> None:
@@ -299,7 +299,7 @@ class Alarm(BaseModel):
     level: Level | None = None
 
 
-async def test_enumerations_are_in_the_order_of_their_members() -> None:
+async def test_enumerations_are_ordered_by_their_members() -> None:
     levels = [Level.HIGH, None, Level.LOW, Level.MIDDLE, Level.LOW]
     alarms = MemoryQuerySet(Alarm, rows=[Alarm(id=number, level=level) for number, level in enumerate(levels)])
 
@@ -345,7 +345,7 @@ async def test_times_with_and_without_a_zone_compare() -> None:
     assert await found(open__lt="10:00Z") == [5]
 
 
-async def test_a_row_of_a_subclass_stays_one_when_it_is_changed() -> None:
+async def test_a_changed_row_keeps_its_subclass() -> None:
     class Document(BaseModel):
         id: int
         title: str

@@ -36,14 +36,14 @@ CARD = {"id": 1, "owner_id": 1, "title": "card 1", "due": None, "done": False}
 
 
 @pytest.mark.parametrize("generic", [GenericAsyncAPIActionHandler, GenericAsyncAPIConsumer])
-def test_one_adds_its_actions(generic: Any) -> None:
+def test_each_mixin_adds_its_actions(generic: Any) -> None:
     kind: Any = type("Cards", (RetrieveModelMixin, generic), {})
     assert list(kind.available_actions) == ["retrieve"]
     action = kind.available_actions["retrieve"]
     assert (action.options.status, action.options.summary, action.threaded) == (200, "One object.", False)
 
 
-async def test_they_may_be_overridden_and_taken_away() -> None:
+async def test_actions_may_be_overridden_and_removed() -> None:
     class Cards(RetrieveModelMixin, GenericAsyncAPIActionHandler):
         queryset = MemoryQuerySet(Card, rows=numbered(1))
         serializer_class = Card
@@ -68,7 +68,7 @@ async def test_they_may_be_overridden_and_taken_away() -> None:
     assert (await ask(view, "retrieve", "c/1/"))["status"] == 405
 
 
-async def test_they_need_no_more_than_the_hooks_that_they_call() -> None:
+async def test_a_mixin_needs_only_the_hooks_that_it_calls() -> None:
     class Own(RetrieveModelMixin, AsyncAPIActionHandler):
         async def get_object(self) -> Any:
             return 7
@@ -129,7 +129,7 @@ async def test_destroy(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_hooks_decide_what_is_written(kind: str) -> None:
+async def test_perform_hooks_decide_what_is_written(kind: str) -> None:
     class Hooked(ModelAPIActionHandler):
         async def perform_create(self, values: dict[str, Any]) -> Any:
             return await super().perform_create({**values, "owner_id": 7})
@@ -168,7 +168,7 @@ class ReadsOnly(BasePermission):
         ("destroy", {}),
     ],
 )
-async def test_permission_comes_before_validation_and_any_change(kind: str, action: str, parameters: Any) -> None:
+async def test_permissions_are_checked_before_validation_and_changes(kind: str, action: str, parameters: Any) -> None:
     async with stored(kind, numbered(1, owner_id=2)) as cards:
         before = [Card.model_validate(one, from_attributes=True) async for one in cards]
         async with talking(served(cards, permission_classes=(ReadsOnly,))) as ws:
@@ -176,7 +176,7 @@ async def test_permission_comes_before_validation_and_any_change(kind: str, acti
         assert [Card.model_validate(one, from_attributes=True) async for one in cards] == before
 
 
-async def test_an_error_after_the_change_leaves_nothing_behind() -> None:
+async def test_an_error_after_a_change_rolls_it_back() -> None:
     class Failing(ModelAPIActionHandler):
         async def perform_update(self, obj: Any, values: dict[str, Any]) -> Any:
             await super().perform_update(obj, values)
@@ -190,7 +190,7 @@ async def test_an_error_after_the_change_leaves_nothing_behind() -> None:
 
 # ------------------------------------------------------------------------------------------------- lists
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_list_has_a_hundred_a_page_unless_said_otherwise(kind: str) -> None:
+async def test_a_page_has_a_hundred_objects_by_default(kind: str) -> None:
     async with stored(kind, numbered(101)) as cards:
         reply = (await ask(served(cards), "list", "cards/"))["data"]
         assert list(reply) == ["count", "next", "previous", "results"]
@@ -233,7 +233,7 @@ async def streamed(ws: Any, route: str, **parameters: Any) -> tuple[list[list[in
         ),
     ],
 )
-async def test_a_list_as_a_stream(kind: str, route: str, attributes: Any, wanted: Any) -> None:
+async def test_a_list_may_be_streamed(kind: str, route: str, attributes: Any, wanted: Any) -> None:
     async with stored(kind, numbered(5)) as cards, talking(served(cards, **attributes)) as ws:
         parts, final = await streamed(ws, route)
         assert parts == wanted
@@ -262,13 +262,13 @@ class ShrinkingByTitle(Shrinking):
 @pytest.mark.parametrize(
     ("handler", "wanted"), [(Shrinking, [[1, 2], [3, 4], [5]]), (ShrinkingByTitle, [[5, 4], [3, 2], [1]])]
 )
-async def test_a_stream_stays_right_while_rows_go(kind: str, handler: Any, wanted: Any) -> None:
+async def test_a_stream_is_correct_while_rows_are_deleted(kind: str, handler: Any, wanted: Any) -> None:
     async with stored(kind, numbered(5)) as cards, talking(served(cards, bases=(handler,))) as ws:
         parts, final = await streamed(ws, "cards/?page_size=2")
         assert (parts, final["status"], await cards.count()) == (wanted, 200, 0)
 
 
-async def test_a_stream_keeps_no_other_frame_of_its_route_waiting_and_can_be_cancelled() -> None:
+async def test_a_stream_blocks_no_frames_and_can_be_cancelled() -> None:
     paused, go = asyncio.Event(), asyncio.Event()
 
     class Slow(ModelAPIActionHandler):
@@ -304,7 +304,7 @@ async def test_a_stream_keeps_no_other_frame_of_its_route_waiting_and_can_be_can
             assert replies == {"s": 499, "c": 200}
 
 
-async def test_a_list_that_is_overridden_has_no_stream_around_it() -> None:
+async def test_an_overridden_list_has_no_stream() -> None:
     class Own(ModelAPIActionHandler):
         async def list(self) -> Any:
             return "mine"
@@ -325,7 +325,7 @@ async def test_a_list_that_is_overridden_has_no_stream_around_it() -> None:
             assert (await ws.call("list", "cards/"))["data"] == "mine"
 
 
-async def test_a_stream_asks_the_permissions_of_its_action() -> None:
+async def test_a_stream_checks_the_permissions_of_list() -> None:
     def no_lists(scope: Any, handler: Any, action: str) -> bool:
         return action != "list"
 
@@ -335,7 +335,7 @@ async def test_a_stream_asks_the_permissions_of_its_action() -> None:
         assert (await ask(view, "list", "cards/", stream=True))["status"] == 403
 
 
-async def test_a_bad_query_is_told_by_a_stream_too() -> None:
+async def test_a_stream_refuses_an_invalid_query() -> None:
     async with stored("memory", numbered(5)) as cards, talking(served(cards)) as ws:
         assert (await streamed(ws, "cards/?colour=red"))[1]["status"] == 400
         assert (await streamed(ws, "cards/?page_size=x"))[1]["status"] == 400
@@ -348,7 +348,7 @@ class Account(BaseModel):
     pin: Annotated[str, WriteOnly] = "0"
 
 
-async def test_actions_of_ones_own_say_input_and_output_too() -> None:
+async def test_custom_actions_may_use_input_and_output() -> None:
     class Accounts(GenericAsyncAPIActionHandler):
         queryset = MemoryQuerySet(Account, rows=[Account(id=1, name="ada", pin="secret")])
         serializer_class = Account
@@ -375,7 +375,7 @@ async def test_actions_of_ones_own_say_input_and_output_too() -> None:
 Several = TypeAliasType("Several", list[Output])
 
 
-async def test_output_stands_for_the_serializer_within_other_types_too() -> None:
+async def test_output_may_be_nested_in_other_types() -> None:
     class Accounts(GenericAsyncAPIActionHandler):
         queryset = MemoryQuerySet(Account, rows=[Account(id=1, name="ada", pin="secret")])
         serializer_class = Account
@@ -420,7 +420,7 @@ async def test_output_stands_for_the_serializer_within_other_types_too() -> None
     assert Accounts.resolve_annotation(JsonValue | None, {}) == JsonValue | None  # an alias that refers to itself
 
 
-def test_a_stream_has_to_be_one() -> None:
+def test_streamed_by_needs_an_async_generator() -> None:
     with pytest.raises(
         ImproperlyConfigured, match=r"Bad.list is streamed_by 'list_pages', which is no async generator"
     ):
@@ -436,7 +436,7 @@ def test_a_stream_has_to_be_one() -> None:
             async def some(self) -> Any: ...
 
 
-async def test_create_alone_needs_no_route_of_an_object() -> None:
+async def test_create_alone_needs_no_detail_route() -> None:
     class Cards(CreateModelMixin, GenericAsyncAPIConsumer):
         queryset = MemoryQuerySet(Card)
         serializer_class = Card
@@ -445,7 +445,7 @@ async def test_create_alone_needs_no_route_of_an_object() -> None:
 
 
 @pytest.mark.parametrize("hook", ["perform_create", "perform_update"])
-async def test_a_hook_that_forgets_to_return_the_object_is_told(hook: str) -> None:
+async def test_a_hook_that_returns_no_object_is_an_error(hook: str) -> None:
     async def forgets(self: Any, *args: Any) -> None:
         pass
 

@@ -47,7 +47,7 @@ async def test_pages_by_number(kind: str, route: str, wanted: Any) -> None:
 @pytest.mark.parametrize(
     "page", ["4", "0", "-1", "", "x", "1.0", "1_0", "+1", " 1", "٢", "9" * 19, "9" * 400, "9223372036854775807"]
 )
-async def test_a_page_that_there_is_not(kind: str, page: str, count: bool) -> None:
+async def test_a_missing_page_is_a_404(kind: str, page: str, count: bool) -> None:
     async with stored(kind, numbered(8)) as cards:
         with pytest.raises(NotFound) as raised:
             await PageNumberPagination(page_size=3, count=count).paginate_queryset(cards, asking(f"cards/?page={page}"))
@@ -110,14 +110,14 @@ async def test_pages_by_offset(kind: str, count: int | None, route: str, wanted:
         (LimitOffsetPagination(), f"?offset={'9' * 50}", "offset"),
     ],
 )
-async def test_a_bad_number_is_refused(paginator: Any, route: str, loc: str) -> None:
+async def test_an_invalid_number_is_refused(paginator: Any, route: str, loc: str) -> None:
     async with stored("memory", numbered(2)) as cards:
         with pytest.raises(InvalidParameters) as raised:
             await paginator.paginate_queryset(cards, asking(route))
         assert [(item["type"], item["loc"]) for item in raised.value.errors] == [("int_parsing", ["route", loc])]
 
 
-async def test_the_largest_offset_is_one_that_databases_can_count_to() -> None:
+async def test_the_largest_offset_fits_into_64_bits() -> None:
     async with stored("sqlite", numbered(2)) as cards:
         page = await LimitOffsetPagination(max_limit=6).paginate_queryset(cards, asking(f"?offset={2**63 - 8}"))
         assert page.items == []
@@ -125,14 +125,14 @@ async def test_the_largest_offset_is_one_that_databases_can_count_to() -> None:
             await PageNumberPagination(count=False).paginate_queryset(cards, asking(f"?page={2**63 // 100}"))
 
 
-async def test_a_size_may_be_the_servers_to_say() -> None:
+async def test_the_page_size_may_be_fixed_by_the_server() -> None:
     paginator = PageNumberPagination(page_size=2, page_size_query_param=None)
     assert paginator.parameters == ("page",)
     async with stored("memory", numbered(3)) as cards:
         assert told(await paginator.paginate_queryset(cards, asking("?page_size=1")))[0] == [1, 2]
 
 
-async def test_a_limit_of_ones_own_where_none_is_asked_for() -> None:
+async def test_a_custom_default_limit() -> None:
     class Short(LimitOffsetPagination):
         default_limit = 2
         max_limit = 3
@@ -158,14 +158,14 @@ def test_misuse_is_refused(call: Any, message: str) -> None:
         call()
 
 
-async def test_a_base_finds_no_page() -> None:
+async def test_the_base_class_is_abstract() -> None:
     base = BasePagination()
     assert (base.parameters, base.get_page_size(asking())) == ((), 100)
     with pytest.raises(NotImplementedError):
         await base.paginate_queryset(None, asking())
 
 
-async def test_a_paginator_of_ones_own() -> None:
+async def test_a_custom_paginator() -> None:
     class Envelope(PageNumberPagination):
         page_size = 2
 
@@ -178,7 +178,7 @@ async def test_a_paginator_of_ones_own() -> None:
 
 
 @pytest.mark.parametrize("wrong", [20, "page", int, object()])
-def test_what_is_no_paginator_is_refused(wrong: Any) -> None:
+def test_an_invalid_paginator_is_refused(wrong: Any) -> None:
     told = r"Rows: pagination_class is a paginator, as in PageNumberPagination\(page_size=20\), or None, not "
     with pytest.raises(ImproperlyConfigured, match=told):
 
@@ -200,7 +200,7 @@ def test_what_is_no_paginator_is_refused(wrong: Any) -> None:
     st.dictionaries(st.text(min_size=1), st.text(), max_size=4),
     st.integers(0, 99),
 )
-def test_a_query_is_replaced_and_the_rest_kept(path: str, query: dict[str, str], page: int) -> None:
+def test_replacing_a_parameter_keeps_the_rest_of_the_query(path: str, query: dict[str, str], page: int) -> None:
     from urllib.parse import parse_qsl, urlencode
 
     route = replace_query(f"{path}?{urlencode(query)}", page=page)

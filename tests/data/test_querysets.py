@@ -44,30 +44,30 @@ def cards() -> MemoryQuerySet[Card]:
     return MemoryQuerySet(Card, rows=CARDS)
 
 
-def test_it_is_a_query_set() -> None:
+def test_a_memory_queryset_has_the_protocol() -> None:
     queryset: QuerySet = cards()
     assert {"get", "create", "count"} <= set(dir(queryset))
 
 
-def test_it_is_iterated_by_async_for() -> None:
+def test_a_plain_for_loop_is_an_error() -> None:
     with pytest.raises(TypeError, match="<MemoryQuerySet of Card> is iterated by `async for`, in an `async def`"):
         list(cards())  # type: ignore[call-overload]
 
 
 # ------------------------------------------------------------------------------------------------- declarations
 @pytest.mark.parametrize("model", [dict, int, Card(id=1), "Card", None])
-def test_it_takes_a_model_class(model: Any) -> None:
+def test_only_model_classes_are_accepted(model: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match="MemoryQuerySet takes a pydantic model class, not "):
         MemoryQuerySet(model)
 
 
-def test_the_key_is_a_field() -> None:
+def test_the_key_must_be_a_field() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"Key has no field 'id' for a key; name one of key, n"):
         MemoryQuerySet(Key)
     assert MemoryQuerySet(Key, pk="n").pk == "n"
 
 
-def test_two_first_rows_of_one_key_are_refused() -> None:
+def test_first_rows_with_one_key_are_refused() -> None:
     with pytest.raises(Conflict, match="There is already a Card with this id"):
         MemoryQuerySet(Card, rows=[Card(id=1), Card(id=1)])
 
@@ -88,7 +88,7 @@ def test_two_first_rows_of_one_key_are_refused() -> None:
         ({"tags": [], "pk": 1}, 1),
     ],
 )
-async def test_get_finds_by_the_values_of_fields(lookups: dict[str, Any], id_: int) -> None:
+async def test_get_finds_a_row_by_values_of_fields(lookups: dict[str, Any], id_: int) -> None:
     assert (await cards().get(**lookups)).id == id_
 
 
@@ -98,23 +98,23 @@ async def test_get_finds_by_the_values_of_fields(lookups: dict[str, Any], id_: i
      {"pk": 7, "title": "a"}, {"title": "z"}, {"title": 5}, {"owner_id": "x"}, {"tags": "x"}],
     ids=str,
 )  # fmt: skip
-async def test_what_is_not_there_and_what_cannot_be_a_value_are_not_found(lookups: dict[str, Any]) -> None:
+async def test_unknown_or_invalid_values_are_not_found(lookups: dict[str, Any]) -> None:
     with pytest.raises(NotFound):
         await cards().get(**lookups)
 
 
-async def test_a_field_that_there_is_not_is_the_programmers_mistake() -> None:
+async def test_an_unknown_field_is_a_field_error() -> None:
     with pytest.raises(FieldError, match=r"Card has no field 'titel'; did you mean 'title'"):
         await cards().get(titel=1)
 
 
-async def test_several_where_one_was_asked_for_are_the_programmers_mistake() -> None:
+async def test_get_raises_if_several_rows_match() -> None:
     with pytest.raises(MultipleObjectsReturned, match=r"MemoryQuerySet of Card>.get\(title\) found more than one"):
         await cards().get(title="b")
     assert (await cards().filter(owner_id=2).get()).id == 3
 
 
-async def test_a_key_of_any_type_that_cannot_be_one_is_not_found() -> None:
+async def test_invalid_keys_of_any_type_are_not_found() -> None:
     rows = MemoryQuerySet(Loose, rows=[Loose(id="a"), Loose(id=1)])
     assert (await rows.get(pk="a")).id == "a"
     unknown: list[Any] = [[], {}, {"a": 1}, "b"]
@@ -123,7 +123,7 @@ async def test_a_key_of_any_type_that_cannot_be_one_is_not_found() -> None:
             await rows.get(pk=value)
 
 
-async def test_a_key_is_of_its_fields_type() -> None:
+async def test_a_key_is_converted_to_the_type_of_its_field() -> None:
     key = uuid.uuid4()
     rows = MemoryQuerySet(Key, rows=[Key(key=key)], pk="key")
     assert (await rows.get(pk=str(key))).key == key
@@ -133,7 +133,7 @@ async def test_a_key_is_of_its_fields_type() -> None:
 
 
 @given(st.lists(st.integers(), unique=True, max_size=20), st.integers())
-async def test_every_row_is_found_by_its_key_and_no_other(ids: list[int], other: int) -> None:
+async def test_every_row_is_found_by_its_own_key_only(ids: list[int], other: int) -> None:
     rows = MemoryQuerySet(Card, rows=[Card(id=id_, title=str(id_)) for id_ in ids])
     assert await rows.count() == len(ids)
     for id_ in ids:
@@ -144,7 +144,7 @@ async def test_every_row_is_found_by_its_key_and_no_other(ids: list[int], other:
 
 
 # ------------------------------------------------------------------------------------------------- create
-async def test_create_keeps_and_returns_a_new_object_and_counts_on() -> None:
+async def test_create_returns_a_new_object_with_the_next_key() -> None:
     rows = cards()
     assert await rows.create({"title": "new"}) == Card(id=8, title="new")
     assert await rows.create({"id": "20", "title": "given"}) == Card(id=20, title="given")
@@ -154,7 +154,7 @@ async def test_create_keeps_and_returns_a_new_object_and_counts_on() -> None:
     assert (await MemoryQuerySet(Card).create({})).id == 1
 
 
-async def test_create_refuses_a_key_that_is_taken_and_bad_values() -> None:
+async def test_create_refuses_a_used_key_and_invalid_values() -> None:
     rows = cards()
     with pytest.raises(Conflict, match="There is already a Card with this id"):
         await rows.create({"id": 7})
@@ -171,7 +171,7 @@ async def test_a_constrained_key_counts_on_too() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- copies
-async def test_what_is_lent_are_copies() -> None:
+async def test_objects_are_copies_of_the_rows() -> None:
     first = Card(id=1, tags=["kept"])
     rows = MemoryQuerySet(Card, rows=[first])
     created = await rows.create({"tags": ["kept"]})

@@ -99,7 +99,7 @@ QUERIES = [
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pagination", PAGINATIONS, ids=["number", "uncounted", "offset", "cursor", "none"])
-async def test_no_list_shows_anothers_row(kind: str, pagination: Any) -> None:
+async def test_no_list_shows_rows_of_others(kind: str, pagination: Any) -> None:
     async with stored(kind, ROWS) as cards:
         app = view(cards, pagination_class=pagination)
         async with talking(app, user=user(MINE)) as ws:
@@ -122,7 +122,7 @@ async def test_no_list_shows_anothers_row(kind: str, pagination: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_no_key_reaches_anothers_row(kind: str) -> None:
+async def test_no_key_reaches_rows_of_others(kind: str) -> None:
     async with stored(kind, ROWS) as cards:
         before = await theirs(cards)
         keys: list[Any] = [2, "2", "02", 2.0, [2], {"pk": 2}, {"in": [2]}, None, True, "1 OR 1=1", "2 ", "%", -2, ""]
@@ -148,7 +148,7 @@ async def test_no_key_reaches_anothers_row(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_anothers_cursor_shows_ones_own_rows(kind: str) -> None:
+async def test_a_cursor_of_another_user_shows_only_ones_own_rows(kind: str) -> None:
     pagination = PAGINATIONS[3]
     async with stored(kind, ROWS) as cards:
         async with talking(view(cards, pagination_class=pagination), user=user(THEIRS)) as ws:
@@ -160,7 +160,7 @@ async def test_anothers_cursor_shows_ones_own_rows(kind: str) -> None:
                 assert {one["owner_id"] for one in results} <= {MINE}
 
 
-async def test_the_queryset_of_the_class_is_never_narrowed_by_a_frame() -> None:
+async def test_frames_do_not_narrow_the_queryset_of_the_class() -> None:
     async with stored("memory", ROWS) as cards:
         app = view(cards)
         async with talking(app, user=user(MINE)) as mine, talking(app, user=user(THEIRS)) as yours:
@@ -172,7 +172,7 @@ async def test_the_queryset_of_the_class_is_never_narrowed_by_a_frame() -> None:
         assert [one.id async for one in cards[:3]] == [1, 2, 3]
 
 
-async def test_an_action_of_ones_own_is_narrowed_too() -> None:
+async def test_custom_actions_are_narrowed_too() -> None:
     class Own(Scoped):
         @async_action(detail=True)
         async def finish(self) -> Output:
@@ -193,9 +193,7 @@ values = st.sampled_from(["1", "2", "theirs", "-owner_id", "owner_id", "true", "
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(names, values | st.text(max_size=4)), max_size=4), st.sampled_from(["retrieve", "list"]))
-async def test_nothing_that_can_be_written_in_a_query_shows_anothers_row(
-    asked: list[tuple[str, str]], action: str
-) -> None:
+async def test_no_query_shows_rows_of_others(asked: list[tuple[str, str]], action: str) -> None:
     async with stored("memory", ROWS) as cards, talking(view(cards), user=user(MINE)) as ws:
         reply = await ws.call(action, f"cards/{'2/' if action == 'retrieve' else ''}?{urlencode(asked)}")
         assert reply["status"] in (200, 400, 404)

@@ -164,7 +164,7 @@ STRICT = {
 }
 
 
-def test_a_strict_model_takes_what_json_can_say() -> None:
+def test_a_strict_model_accepts_the_json_form_of_values() -> None:
     value = json_validator(Strictly)(STRICT)
     assert value == Strictly(
         id=uuid.UUID(STRICT["id"]),  # type: ignore[arg-type]
@@ -184,7 +184,7 @@ def test_a_strict_model_takes_what_json_can_say() -> None:
     ("key", "value", "type"),
     [("pair", ["1", "a"], "int_type"), ("price", True, "decimal_type"), ("tags", "a", "set_type")],
 )
-def test_a_strict_model_is_strict_in_all_else(key: str, value: Any, type: str) -> None:
+def test_a_strict_model_refuses_other_types(key: str, value: Any, type: str) -> None:
     with pytest.raises(ValidationError) as caught:
         json_validator(Strictly)({**STRICT, key: value})
     assert caught.value.errors()[0]["type"] == type
@@ -210,18 +210,18 @@ def test_a_strict_model_is_strict_in_all_else(key: str, value: Any, type: str) -
     ],
     ids=shown,
 )
-def test_what_tells_json_from_python_is_given_json(annotation: Any, value: Any, wanted: Any) -> None:
+def test_types_that_differ_for_json_are_validated_as_json(annotation: Any, value: Any, wanted: Any) -> None:
     got = json_validator(annotation)(value)
     assert got == wanted == TypeAdapter(annotation).validate_json(json.dumps(value))
     assert type(got) is type(wanted)
 
 
-def test_a_type_that_does_not_is_given_the_parsed_value_itself() -> None:
+def test_other_types_get_the_parsed_value_itself() -> None:
     value = {"a": [1]}
     assert json_validator(Annotated[Any, AfterValidator(lambda value: value)])(value) is value
 
 
-def test_infinity_which_json_numbers_can_overflow_to_is_passed_on() -> None:
+def test_an_overflowed_number_stays_infinite() -> None:
     assert json_validator(Annotated[float, Strict()])(math.inf) == math.inf
 
 
@@ -269,7 +269,7 @@ def shown(value: Any) -> Any:
 
 @settings(max_examples=150)
 @given(VALUES)
-def test_the_verdict_is_the_one_that_pydantic_gives_to_the_json_text(value: Any) -> None:
+def test_validation_agrees_with_pydantic_on_json_text(value: Any) -> None:
     text = json.dumps(value)
     for number, (validate, validate_json) in VALIDATORS.items():
         assert verdict(validate, json.loads(text)) == verdict(validate_json, text), TYPES[number]
@@ -346,11 +346,11 @@ ROWS_TOLD = '[{"id":1,"title":"row"},{"id":2,"title":"t"},{"id":3,"title":"d"},{
     ],
     ids=shown,
 )  # fmt: skip
-def test_a_value_is_written_in_the_announced_shape(annotation: Any, value: Any, wanted: str) -> None:
+def test_a_value_is_encoded_in_its_annotated_form(annotation: Any, value: Any, wanted: str) -> None:
     assert json_encoder(annotation)(value) == wanted
 
 
-def test_what_is_announced_is_not_validated_again() -> None:
+def test_an_annotated_instance_is_not_validated_again() -> None:
     class Loud(BaseModel):
         n: int
 
@@ -389,13 +389,13 @@ def test_what_is_announced_is_not_validated_again() -> None:
     ],
     ids=shown,
 )
-def test_what_cannot_be_written_is_a_type_error_with_the_cure(annotation: Any, value: Any, message: str) -> None:
+def test_a_value_that_cannot_be_encoded_is_an_error(annotation: Any, value: Any, message: str) -> None:
     with pytest.raises(TypeError, match=re.compile(message, re.DOTALL)):
         json_encoder(annotation)(value)
 
 
 @pytest.mark.parametrize("annotation", [Any, int, Card, list[Card], type(None), str])
-def test_a_coroutine_that_was_not_awaited_is_told_as_one(annotation: Any) -> None:
+def test_a_coroutine_that_was_not_awaited_is_an_error(annotation: Any) -> None:
     async def count() -> int:
         return 1
 
@@ -425,7 +425,7 @@ def test_a_model_that_would_write_nan_is_refused() -> None:
     assert json_encoder(Strings)(Strings(n=math.nan)) == '{"n":"NaN"}'
 
 
-def test_a_circle_is_a_type_error() -> None:
+def test_a_circular_value_is_an_error() -> None:
     circle: list[Any] = []
     circle.append(circle)
     for annotation in (Any, list):
@@ -443,7 +443,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
         max_leaves=20,
     )
 )
-def test_what_is_json_comes_out_as_it_is_compact_and_not_escaped(value: Any) -> None:
+def test_json_is_compact_and_not_ascii(value: Any) -> None:
     text = json_encoder()(value)
     assert json.loads(text) == value
     assert json_encoder()(json.loads(text)) == text
@@ -478,7 +478,7 @@ class _Shown(BaseModel):
     ],
     ids=["model", "list", "optional", "dict"],
 )
-def test_what_is_not_in_the_dict_of_an_object_is_asked_for(annotation: Any, wrap: Any) -> None:
+def test_lazy_attributes_are_read(annotation: Any, wrap: Any) -> None:
     assert json.loads(json_encoder(annotation)(wrap(_Lazy()))) == wrap({"id": 1, "title": "loaded"})
     whole = _Shown(id=2, title="b")
     assert json.loads(json_encoder(annotation)(wrap(whole))) == wrap({"id": 2, "title": "b"})

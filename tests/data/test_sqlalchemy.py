@@ -122,29 +122,29 @@ def boards(engine: AsyncEngine) -> SQLAlchemyQuerySet[Board]:
     [int, "Card", Card.id, select(Card.id), select(Card, Board), select(sqlalchemy.literal(1)), BaseModel, None],
     ids=str,
 )
-def test_it_takes_a_mapped_class_or_a_select_of_one(source: Any) -> None:
+def test_only_a_mapped_class_or_a_select_is_accepted(source: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match="takes a mapped class, or a select"):
         SQLAlchemyQuerySet(source, async_sessionmaker())
 
 
 @pytest.mark.parametrize("source", [select(Card).limit(5), select(Card).offset(5), select(Card).fetch(5)], ids=str)
-def test_a_select_of_a_part_is_refused_since_all_could_be_asked_for_all_the_same(source: Any) -> None:
+def test_a_select_with_limit_or_offset_is_refused(source: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"without LIMIT and OFFSET: each Card .* slice the queryset"):
         SQLAlchemyQuerySet(source, async_sessionmaker())
 
 
-def test_it_takes_an_async_sessionmaker() -> None:
+def test_only_an_async_sessionmaker_is_accepted() -> None:
     sessionmaker: Any = create_async_engine("sqlite+aiosqlite:///none.db")
     with pytest.raises(ImproperlyConfigured, match=r"takes an async_sessionmaker, as in async_sessionmaker\(engine\)"):
         SQLAlchemyQuerySet(Card, sessionmaker)
 
 
-def test_a_key_of_several_columns_is_none() -> None:
+def test_a_composite_key_is_refused() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"Pair has the primary key \(left, right\), and a queryset needs"):
         SQLAlchemyQuerySet(Pair, async_sessionmaker())
 
 
-def test_without_sqlalchemy_it_says_what_to_install() -> None:
+def test_without_sqlalchemy_the_error_says_what_to_install() -> None:
     code = "import sys; sys.modules['sqlalchemy'] = None; import wsaction.contrib.sqlalchemy"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
     assert 'ImportError: SQLAlchemyQuerySet needs SQLAlchemy: pip install "wsaction[sqlalchemy]"' in ran.stderr
@@ -157,7 +157,7 @@ def test_sessions_may_be_bound_later() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- relationships
-async def test_what_is_asked_together_is_asked_of_one_related_object(cards: Any, boards: Any) -> None:
+async def test_conditions_of_one_call_apply_to_one_related_object(cards: Any, boards: Any) -> None:
     one, two = await boards.create({"name": "one"}), await boards.create({"name": "two"})
     await cards.create({"title": "a", "n": 1, "board_id": one.id})
     await cards.create({"title": "b", "n": 2, "board": one})
@@ -180,7 +180,7 @@ async def test_what_is_asked_together_is_asked_of_one_related_object(cards: Any,
         await boards.order_by("cards__title").first()
 
 
-async def test_what_the_select_loads_is_there_after_writing_too(engine: AsyncEngine, boards: Any) -> None:
+async def test_relations_of_the_select_are_loaded_after_writing(engine: AsyncEngine, boards: Any) -> None:
     one, two = await boards.create({"name": "one"}), await boards.create({"name": "two"})
     cards = SQLAlchemyQuerySet(select(Card).options(joinedload(Card.board)), async_sessionmaker(engine))
     card = await cards.create({"title": "a", "board_id": one.id})
@@ -200,7 +200,7 @@ async def test_what_the_select_loads_is_there_after_writing_too(engine: AsyncEng
         await narrow.update(outside, {"n": 1})
 
 
-async def test_what_the_select_loads_is_there_for_an_object_outside_of_it_too(engine: AsyncEngine, boards: Any) -> None:
+async def test_relations_are_loaded_for_rows_outside_the_select(engine: AsyncEngine, boards: Any) -> None:
     one, two = await boards.create({"name": "one"}), await boards.create({"name": "two"})
     some = select(Card).options(joinedload(Card.board)).where(Card.n > 5)
     cards = SQLAlchemyQuerySet(some, async_sessionmaker(engine))
@@ -226,7 +226,7 @@ async def test_a_row_may_refer_to_itself(engine: AsyncEngine) -> None:
     assert (top.above, {one.name for one in top.below}) == (top, {"top", "sub"})
 
 
-async def test_a_path_is_joined_once_however_often_it_is_ordered_by(cards: Any, boards: Any) -> None:
+async def test_a_path_is_joined_once_for_many_orders(cards: Any, boards: Any) -> None:
     for name in ("a", "b"):
         await cards.create({"title": name, "board": await boards.create({"name": name})})
     ordered = cards.order_by(*["-board__name", "board__id"] * 70)  # SQLite joins 64 tables at most
@@ -243,7 +243,7 @@ class CardOut(BaseModel):
 
 
 @pytest.mark.parametrize("action", ["retrieve", "list"])
-async def test_what_is_not_loaded_is_told_with_the_cure(engine: AsyncEngine, action: str) -> None:
+async def test_a_relation_that_is_not_loaded_is_an_error(engine: AsyncEngine, action: str) -> None:
     cards = SQLAlchemyQuerySet(Card, async_sessionmaker(engine))
     await SQLAlchemyQuerySet(Board, async_sessionmaker(engine)).create({"name": "one"})
     await cards.create({"title": "a", "board_id": 1})
@@ -255,7 +255,7 @@ async def test_what_is_not_loaded_is_told_with_the_cure(engine: AsyncEngine, act
     assert "select(Card).options(selectinload(Card.board))" in reply["errors"][0]["ctx"]["exception"]
 
 
-async def test_nested_data_is_no_object(cards: Any, boards: Any) -> None:
+async def test_nested_data_for_a_relation_is_an_error(cards: Any, boards: Any) -> None:
     with pytest.raises(FieldError, match=r"Card.board takes objects of Board, not a dict; write nested data in perf"):
         await cards.create({"title": "a", "board": {"name": "one"}})
     with pytest.raises(FieldError, match=r"Board.cards takes objects of Card, not a dict"):
@@ -263,13 +263,13 @@ async def test_nested_data_is_no_object(cards: Any, boards: Any) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- writing
-async def test_an_expression_is_a_value(cards: Any) -> None:
+async def test_an_sql_expression_may_be_a_value(cards: Any) -> None:
     card = await cards.create({"title": "a"})
     card = await cards.update(card, {"n": Card.n + 5})
     assert (card.n, card.changed) == (5, 1)
 
 
-async def test_a_constraint_is_told_without_sql(cards: Any, boards: Any) -> None:
+async def test_constraint_errors_show_no_sql(cards: Any, boards: Any) -> None:
     board = await boards.create({"name": "one"})
     card = await cards.create({"title": "a", "board_id": board.id})
     for values, msg, ctx in (
@@ -295,7 +295,7 @@ async def test_a_constraint_is_told_without_sql(cards: Any, boards: Any) -> None
     assert (await cards.get()).n == 1
 
 
-async def test_what_is_gone_meanwhile_is_not_found(cards: Any) -> None:
+async def test_a_row_deleted_meanwhile_is_not_found(cards: Any) -> None:
     card = await cards.create({"title": "a"})
     other = await cards.create({"title": "b"})
     async with unit_of_work():
@@ -310,7 +310,7 @@ async def test_what_is_gone_meanwhile_is_not_found(cards: Any) -> None:
             await cards.update(other, {"n": 1})
 
 
-async def test_another_version_meanwhile_is_a_conflict(engine: AsyncEngine) -> None:
+async def test_a_version_changed_meanwhile_is_a_conflict(engine: AsyncEngine) -> None:
     rows = SQLAlchemyQuerySet(Versioned, async_sessionmaker(engine))
     row = await rows.create({"title": "a"})
     for write in ("update", "delete"):
@@ -322,7 +322,7 @@ async def test_another_version_meanwhile_is_a_conflict(engine: AsyncEngine) -> N
     assert [one.title async for one in rows] == ["delete"]
 
 
-async def test_the_session_is_that_of_the_unit(cards: Any) -> None:
+async def test_a_unit_has_one_session(cards: Any) -> None:
     async with cards.session() as session:
         session.add(Card(title="by itself"))
     async with unit_of_work() as unit:
@@ -339,7 +339,7 @@ async def test_the_session_is_that_of_the_unit(cards: Any) -> None:
     assert [card.title async for card in cards] == ["by itself"]
 
 
-async def test_what_is_set_on_an_object_is_kept_with_its_unit(cards: Any) -> None:
+async def test_attributes_set_on_an_object_are_committed(cards: Any) -> None:
     await cards.create({"title": "a"})
     async with unit_of_work():
         (await cards.get(title="a")).n = 7
@@ -347,7 +347,7 @@ async def test_what_is_set_on_an_object_is_kept_with_its_unit(cards: Any) -> Non
     assert (await cards.get(title="a")).n == 7
 
 
-async def test_a_block_may_not_end_the_unit_that_it_borrows(cards: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_session_may_not_end_the_unit_that_lends_it(cards: Any, caplog: pytest.LogCaptureFixture) -> None:
     class Consumer(AsyncAPIConsumer):
         @async_action
         async def nested(self) -> None:
@@ -367,7 +367,7 @@ async def test_tasks_of_a_unit_take_turns(cards: Any) -> None:
     assert await cards.count() == 20
 
 
-async def test_a_task_that_waited_for_a_session_that_is_gone_is_on_its_own(cards: Any) -> None:
+async def test_tasks_that_wait_for_a_closed_session_get_their_own(cards: Any) -> None:
     class Consumer(AsyncAPIConsumer):
         @async_action
         async def change(self) -> None:
@@ -387,7 +387,7 @@ async def test_a_task_that_waited_for_a_session_that_is_gone_is_on_its_own(cards
     assert {card.title async for card in cards} == {"later", "last", "b"}
 
 
-async def test_what_is_wrong_with_sql_is_told_to_the_programmer(cards: Any) -> None:
+async def test_errors_in_sql_are_raised(cards: Any) -> None:
     with pytest.raises(OperationalError, match="no such table"):
         await _execute(cards, "SELECT * FROM nowhere")
     assert await cards.count() == 0
@@ -409,7 +409,7 @@ async def test_no_free_connection_is_busy(tmp_path: Path) -> None:
         await cards.create({"title": "c"})
 
 
-async def test_those_who_wait_for_their_turn_are_not_in_the_way_of_who_has_it(tmp_path: Path) -> None:
+async def test_waiting_writers_hold_no_connection(tmp_path: Path) -> None:
     async with shelves.sqlite(tmp_path, Base.metadata, pool_size=2, max_overflow=0, pool_timeout=20) as engine:
         cards = SQLAlchemyQuerySet(Card, async_sessionmaker(engine))
 
@@ -474,7 +474,7 @@ async def test_a_conflict_at_the_commit_is_the_reply(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- SQLite
-async def test_a_unit_waits_for_its_turn_to_write_but_not_for_ever(cards: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_for_the_write_lock_times_out(cards: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "QUEUE_TIMEOUT", 0.01)
     async with unit_of_work():
         await cards.create({"title": "a"})
@@ -542,7 +542,7 @@ async def test_a_cancelled_action_leaks_no_connection(engine: AsyncEngine, cards
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ordering", [(), ("board__name",)], ids=["by place", "by number"])
-async def test_a_list_as_a_stream_holds_one_page_and_between_pages_no_connection(
+async def test_a_streamed_list_holds_no_connection_between_pages(
     engine: AsyncEngine, cards: Any, boards: Any, ordering: tuple[str, ...]
 ) -> None:
     async with unit_of_work():

@@ -201,7 +201,7 @@ def handler_of(queryset: Any, field: str, kind: Any, **hooks: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "postgresql"])
-async def test_what_is_written_is_read_again(kind: str, tmp_path: Path) -> None:
+async def test_written_values_are_read_back(kind: str, tmp_path: Path) -> None:
     """Each column is written with each type that a serializer may use for it."""
     failed = []
     async with queryset_of(kind, tmp_path) as queryset:
@@ -240,7 +240,7 @@ TEXT_FOR_OTHERS = [
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "postgresql"])
-async def test_text_is_what_its_column_says_or_a_400(kind: str, tmp_path: Path) -> None:
+async def test_text_is_converted_to_its_column_or_a_400(kind: str, tmp_path: Path) -> None:
     async with queryset_of(kind, tmp_path) as queryset:
         for field, text, value in TEXT_FOR_OTHERS:
             row = await queryset.create({field: text})
@@ -268,7 +268,7 @@ SECRETS = [
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "postgresql"])
-async def test_a_secret_is_kept_itself_and_not_its_mask(kind: str, tmp_path: Path) -> None:
+async def test_secrets_are_stored_unmasked(kind: str, tmp_path: Path) -> None:
     async with queryset_of(kind, tmp_path) as queryset:
         for field, annotation, value, kept in SECRETS:
             async with talking(handler_of(queryset, field, annotation), "/0/", at="<int:ignored>/", debug=True) as ws:
@@ -298,7 +298,7 @@ async def test_a_column_that_cannot_hold_a_field_is_refused_at_mounting(annotati
         assert handler_of(rows, "text", annotation, perform_create=perform_create, perform_update=perform_update)
 
 
-async def test_what_would_not_be_read_back_is_refused_with_the_cure(tmp_path: Path) -> None:
+async def test_a_value_that_would_not_be_read_back_is_refused(tmp_path: Path) -> None:
     async with queryset_of("sqlite", tmp_path) as rows:
         with pytest.raises(FieldError, match="a text column cannot hold a list; make it a JSON column, or"):
             await rows.create({"text": ["a"]})
@@ -329,7 +329,7 @@ class OddRow(Odd):
     same: Mapped[Any] = mapped_column(sqlalchemy.LargeBinary, nullable=True)
 
 
-async def test_types_that_make_something_of_values_are_left_alone(tmp_path: Path) -> None:
+async def test_columns_of_custom_types_are_left_alone(tmp_path: Path) -> None:
     async with queryset_of("sqlite", tmp_path, Odd, OddRow) as rows:
         row = await rows.create(
             {"pickled": {"a": date(2024, 1, 31)}, "folded": SecretStr("s"), "same": bytearray(b"b")}
@@ -393,7 +393,7 @@ class Constructed(Plain):
 
 
 @pytest.mark.parametrize("model", [Made, Constructed])
-async def test_what_a_constructor_does_not_take_is_written_too(model: Any, tmp_path: Path) -> None:
+async def test_attributes_that_a_constructor_does_not_take_are_written(model: Any, tmp_path: Path) -> None:
     async with queryset_of("sqlite", tmp_path, Plain, model) as rows:
         made = await rows.create({"title": "a", "note": "b", "count": 3})
         assert (made.title, made.note, made.count) == ("a", "b", 3)

@@ -177,7 +177,7 @@ class Deck:
 
 
 # ------------------------------------------------------------------------------------------------- of a frame
-async def test_what_an_action_changes_is_there_once_it_is_answered() -> None:
+async def test_changes_of_an_action_are_committed_before_its_reply() -> None:
     deck = Deck()
     assert (await ask(deck.view, "add", title="b"))["data"] == {"id": 2, "title": "b", "n": 0}
     assert (await ask(deck.view, "add_two", first="c", second="d"))["data"] == 4
@@ -197,19 +197,19 @@ async def test_what_an_action_changes_is_there_once_it_is_answered() -> None:
         ("add_in_a_thread_and_fail", {}, 500),
     ],
 )
-async def test_an_action_that_fails_leaves_nothing_behind(action: str, parameters: dict[str, Any], status: int) -> None:
+async def test_a_failed_action_is_rolled_back(action: str, parameters: dict[str, Any], status: int) -> None:
     deck = Deck()
     assert (await ask(deck.view, action, **parameters))["status"] == status
     assert await deck.titles() == ["a"]
 
 
-async def test_reading_begins_no_unit_in_memory() -> None:
+async def test_reading_from_memory_begins_no_unit() -> None:
     deck = Deck()
     assert (await ask(deck.view, "read"))["data"] == 1
     assert deck.units == [None]
 
 
-async def test_a_commit_that_fails_is_the_reply() -> None:
+async def test_a_failed_commit_is_the_reply() -> None:
     deck = Deck()
     async with talking(deck.view) as ws, asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(ws.call("add_and_wait", title="b"))
@@ -223,7 +223,7 @@ async def test_a_commit_that_fails_is_the_reply() -> None:
     assert await deck.titles() == ["a", "b"]
 
 
-async def test_what_is_cancelled_is_rolled_back() -> None:
+async def test_a_cancelled_action_is_rolled_back() -> None:
     deck = Deck()
     async with talking(deck.view) as ws, asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(ws.call("add_and_wait", title="b", request_id="x"))
@@ -233,7 +233,7 @@ async def test_what_is_cancelled_is_rolled_back() -> None:
     assert await deck.titles() == ["a"]
 
 
-async def test_what_takes_too_long_is_rolled_back() -> None:
+async def test_an_action_that_times_out_is_rolled_back() -> None:
     deck = Deck()
     limits = Limits(action_timeout=0.05)
     async with talking(deck.view, limits=limits) as ws:
@@ -241,7 +241,7 @@ async def test_what_takes_too_long_is_rolled_back() -> None:
     assert await deck.titles() == ["a"]
 
 
-async def test_a_connection_that_ends_rolls_back() -> None:
+async def test_a_closed_connection_rolls_back() -> None:
     deck = Deck()
     async with talking(deck.view) as ws:
         await ws.send_json({"action": "add_and_wait", "title": "b"})
@@ -249,7 +249,7 @@ async def test_a_connection_that_ends_rolls_back() -> None:
     assert await deck.titles() == ["a"]
 
 
-async def test_actions_under_way_share_nothing() -> None:
+async def test_concurrent_actions_share_nothing() -> None:
     deck = Deck()
     async with talking(deck.view) as ws, asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(ws.call("add_and_wait", title="b"))
@@ -262,7 +262,7 @@ async def test_actions_under_way_share_nothing() -> None:
     assert await deck.titles() == ["a", "b", "c"]
 
 
-async def test_what_other_tasks_do_can_be_included_in_a_unit() -> None:
+async def test_include_runs_tasks_in_the_unit() -> None:
     deck = Deck()
     assert (await ask(deck.view, "all_at_once"))["status"] == 500
     assert len(set(deck.units)) == 1
@@ -272,7 +272,7 @@ async def test_what_other_tasks_do_can_be_included_in_a_unit() -> None:
 @pytest.mark.parametrize("in_block", [False, True])
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("then", [False, True])
-async def test_a_block_of_what_is_included_ends_with_the_action(in_block: bool, fails: bool, then: bool) -> None:
+async def test_a_block_of_an_included_task_ends_with_the_action(in_block: bool, fails: bool, then: bool) -> None:
     cards = MemoryQuerySet(Card)
 
     async def work(title: str) -> None:
@@ -299,7 +299,7 @@ async def test_a_block_of_what_is_included_ends_with_the_action(in_block: bool, 
     assert [card.title async for card in cards] == kept
 
 
-async def test_what_is_included_too_late_keeps_nothing_and_says_so() -> None:
+async def test_work_included_after_the_end_of_its_unit_fails() -> None:
     deck, reached, go_on = Deck(), asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
@@ -385,7 +385,7 @@ WAYS = [
 ]
 
 
-async def test_what_a_sync_action_calls_is_in_its_unit_and_tasks_begun_there_are_not() -> None:
+async def test_a_sync_action_shares_its_unit_with_calls_not_tasks() -> None:
     cards, tasks = MemoryQuerySet(Card), list[Any]()
 
     class Shop(AsyncAPIConsumer):
@@ -412,7 +412,7 @@ async def test_what_a_sync_action_calls_is_in_its_unit_and_tasks_begun_there_are
 
 @pytest.mark.parametrize("has_begun", [True, False], ids=["unit begun", "no unit yet"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_"))
-async def test_what_another_task_does_is_kept_and_told_though_the_action_fails(way: Any, has_begun: bool) -> None:
+async def test_changes_of_other_tasks_survive_a_failed_action(way: Any, has_begun: bool) -> None:
     cards = MemoryQuerySet(Card)
 
     class Shop(SubscribeMixin, AsyncAPIConsumer):
@@ -437,7 +437,7 @@ async def test_what_another_task_does_is_kept_and_told_though_the_action_fails(w
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_"))
-async def test_outside_of_frames_too_a_unit_belongs_to_its_task(way: Any) -> None:
+async def test_outside_of_frames_a_unit_belongs_to_its_task(way: Any) -> None:
     cards = MemoryQuerySet(Card)
 
     async def work() -> None:
@@ -452,7 +452,7 @@ async def test_outside_of_frames_too_a_unit_belongs_to_its_task(way: Any) -> Non
     assert [card.title async for card in cards] == ["audited"]
 
 
-async def test_a_block_in_another_task_is_a_unit_of_its_own() -> None:
+async def test_a_block_in_another_task_has_its_own_unit() -> None:
     deck = Deck()
 
     async def apart() -> None:
@@ -468,7 +468,7 @@ async def test_a_block_in_another_task_is_a_unit_of_its_own() -> None:
     assert await deck.titles() == ["a", "c", "b"]  # in the order of their keys
 
 
-async def test_a_block_within_an_action_is_kept_at_its_end() -> None:
+async def test_a_block_within_an_action_commits_at_its_end() -> None:
     deck = Deck()
     assert (await ask(deck.view, "in_two_units"))["status"] == 500
     first, joined, following = deck.units
@@ -479,7 +479,7 @@ async def test_a_block_within_an_action_is_kept_at_its_end() -> None:
 
 @pytest.mark.parametrize("used", [True, False])
 @pytest.mark.parametrize("fail", [True, False])
-async def test_a_task_that_outlives_its_action_is_on_its_own(used: bool, fail: bool) -> None:
+async def test_a_task_that_outlives_its_action_has_no_unit(used: bool, fail: bool) -> None:
     deck = Deck()
     async with talking(deck.view) as ws:
         assert (await ws.call("leave_work", used=used, fail=fail))["status"] == (500 if fail else 200)
@@ -489,14 +489,14 @@ async def test_a_task_that_outlives_its_action_is_on_its_own(used: bool, fail: b
     assert await deck.titles() == ["a", *(["of the action"] if used and not fail else []), "later"]
 
 
-async def test_a_block_that_is_left_open_is_a_mistake(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_block_that_is_left_open_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
     deck = Deck()
     assert (await ask(deck.view, "leave_open"))["status"] == 500
     assert "a unit of work is left open" in caplog.text
     assert await deck.titles() == ["a"]
 
 
-async def test_callbacks_follow_the_commit_and_nothing_else() -> None:
+async def test_on_commit_callbacks_run_only_after_the_commit() -> None:
     deck = Deck()
     assert (await ask(deck.view, "follow"))["status"] == 200
     assert deck.told == [None, "implicit"]
@@ -516,13 +516,13 @@ async def test_each_step_of_a_stream_is_a_unit() -> None:
     assert await deck.titles() == ["a", "one", "two", "three"]
 
 
-async def test_a_stream_that_fails_keeps_the_steps_before() -> None:
+async def test_a_failed_stream_keeps_its_earlier_steps() -> None:
     deck = Deck()
     assert (await _final(deck, "stream", fail="two"))["status"] == 500
     assert await deck.titles() == ["a", "one"]
 
 
-async def test_a_stream_that_is_cancelled_may_still_clean_up() -> None:
+async def test_a_cancelled_stream_may_still_clean_up() -> None:
     deck = Deck()
     async with talking(deck.view) as ws:
         await ws.send_json({"action": "stream_slowly", "request_id": 1})
@@ -534,7 +534,7 @@ async def test_a_stream_that_is_cancelled_may_still_clean_up() -> None:
 
 
 @pytest.mark.parametrize("action", ["fail", "fail_before", "stream", "swallow"])
-async def test_what_a_failed_action_changed_is_not_kept_by_its_dependencies(action: str) -> None:
+async def test_dependencies_do_not_commit_a_failed_action(action: str) -> None:
     cards = MemoryQuerySet(Card)
     told: list[str] = []
 
@@ -590,7 +590,7 @@ async def test_what_a_failed_action_changed_is_not_kept_by_its_dependencies(acti
 
 
 @pytest.mark.parametrize(("recovers", "kept"), [(False, ["audited"]), (True, ["audited"]), (None, [])])
-async def test_what_a_failed_action_changed_is_not_kept_by_middleware(recovers: bool | None, kept: list[str]) -> None:
+async def test_middleware_does_not_commit_a_failed_action(recovers: bool | None, kept: list[str]) -> None:
     """With None, the middleware recovers without a unit of its own."""
     cards = MemoryQuerySet(Card)
 
@@ -620,9 +620,7 @@ async def test_what_a_failed_action_changed_is_not_kept_by_middleware(recovers: 
 @pytest.mark.parametrize("answers", ["again", "otherwise"])
 @pytest.mark.parametrize("fails", ["before", "within", "after"])
 @pytest.mark.parametrize("has_written", [True, False])
-async def test_middleware_goes_on_without_what_a_failed_action_changed(
-    has_written: bool, fails: str, answers: str
-) -> None:
+async def test_middleware_continues_without_the_failed_changes(has_written: bool, fails: str, answers: str) -> None:
     """Middleware may run the action again, so that nothing is changed twice, or reply itself."""
     cards = MemoryQuerySet(Card)
     failing = [fails]
@@ -661,7 +659,7 @@ async def test_middleware_goes_on_without_what_a_failed_action_changed(
 
 
 @pytest.mark.parametrize("fails", ["action", "middleware"])
-async def test_of_what_is_run_again_all_that_failed_is_dropped_and_no_more(fails: str) -> None:
+async def test_a_repeated_action_drops_only_its_failed_attempts(fails: str) -> None:
     """Inner middleware may change something before the action, and may fail after it."""
     cards = MemoryQuerySet(Card)
     tries: list[str] = []
@@ -698,7 +696,7 @@ async def test_of_what_is_run_again_all_that_failed_is_dropped_and_no_more(fails
     assert [card.title async for card in cards] == ["before 2", "action 2"]
 
 
-async def test_a_unit_does_not_reach_over_a_yield() -> None:
+async def test_a_unit_may_not_span_a_yield() -> None:
     deck = Deck()
     assert (await _final(deck, "stream_in_one"))["status"] == 500
     assert await deck.titles() == ["a"]
@@ -738,7 +736,7 @@ class Slow:
         self.calls.append("rollback")
 
 
-async def test_once_a_commit_begins_it_is_too_late_to_cancel() -> None:
+async def test_a_commit_that_has_begun_cannot_be_cancelled() -> None:
     slow = Slow()
 
     class Consumer(AsyncAPIConsumer):
@@ -761,7 +759,7 @@ async def test_once_a_commit_begins_it_is_too_late_to_cancel() -> None:
     assert slow.calls == ["prepare", "commit"]
 
 
-async def test_a_commit_that_hangs_is_answered_and_frees_its_turn(
+async def test_a_hanging_commit_is_answered_and_frees_its_turn(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(deadlines, "COMMIT_GRACE", 0.05)
@@ -796,7 +794,7 @@ async def test_a_commit_that_hangs_is_answered_and_frees_its_turn(
 
 
 @pytest.mark.parametrize("fail", [None, Conflict])
-async def test_a_commit_runs_to_its_end_when_cancelled(
+async def test_a_commit_finishes_despite_a_cancellation(
     fail: type[Exception] | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     slow, told = Slow(fail), list[str]()
@@ -819,7 +817,7 @@ async def test_a_commit_runs_to_its_end_when_cancelled(
     assert ("was cancelled, and failed as it ended" in caplog.text) is (fail is not None)
 
 
-async def test_what_fails_when_rolled_back_is_logged_and_the_rest_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failed_rollback_is_logged_and_the_others_run(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Slow):
         async def rollback(self) -> None:
             raise OSError("gone")
@@ -838,7 +836,7 @@ async def test_what_fails_when_rolled_back_is_logged_and_the_rest_goes_on(caplog
     assert "could not be rolled back" in caplog.text
 
 
-async def test_callbacks_that_fail_are_logged_and_the_others_are_called(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failed_callbacks_are_logged_and_the_others_run(caplog: pytest.LogCaptureFixture) -> None:
     told: list[str] = []
 
     async def later() -> None:
@@ -868,7 +866,7 @@ async def test_outside_of_frames_each_operation_is_a_unit() -> None:
     assert await deck.titles() == ["a", "b"]
 
 
-async def test_blocks_join_the_outermost() -> None:
+async def test_inner_blocks_join_the_outermost() -> None:
     deck = Deck()
 
     async def work() -> None:
@@ -885,7 +883,7 @@ async def test_blocks_join_the_outermost() -> None:
     assert await deck.titles() == ["a"]
 
 
-async def test_a_block_whose_inner_block_failed_keeps_nothing_and_says_so() -> None:
+async def test_a_failed_inner_block_fails_the_outer_one() -> None:
     deck = Deck()
 
     async def fail() -> None:
@@ -905,9 +903,7 @@ async def test_a_block_whose_inner_block_failed_keeps_nothing_and_says_so() -> N
 
 @pytest.mark.parametrize("then", ["return", "write", "another block", "an on_commit"])
 @pytest.mark.parametrize("has_written", [True, False])
-async def test_an_action_whose_block_failed_after_it_had_changed_something_fails_too(
-    has_written: bool, then: str
-) -> None:
+async def test_a_failed_block_fails_an_action_that_made_changes(has_written: bool, then: str) -> None:
     """The action fails if it had changed something; otherwise it continues."""
     cards = MemoryQuerySet(Card)
     called: list[str] = []
@@ -940,7 +936,7 @@ async def test_an_action_whose_block_failed_after_it_had_changed_something_fails
     assert called == ["called"] * (went_on and then == "an on_commit")
 
 
-async def test_a_block_that_ends_after_its_unit_says_so() -> None:
+async def test_a_block_that_ends_after_its_unit_is_an_error() -> None:
     block = unit_of_work()
     unit = await block.__aenter__()
     await unit.rollback()
@@ -949,6 +945,6 @@ async def test_a_block_that_ends_after_its_unit_says_so() -> None:
     assert current_unit() is None
 
 
-async def test_the_end_of_a_frame_is_the_end_of_its_unit() -> None:
+async def test_the_unit_of_an_ended_frame_is_closed() -> None:
     assert ENDED.closed
     await ENDED.rollback()  # a second time is harmless

@@ -202,18 +202,18 @@ def quiet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
 
 
 @pytest.mark.parametrize("slice_", range(4))
-def test_who_is_subscribed_knows_what_is_kept(slice_: int) -> None:
+def test_subscribers_know_what_is_committed(slice_: int) -> None:
     _simulate_all(range(slice_ * 25, slice_ * 25 + 25))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("slice_", range(10))
-def test_who_is_subscribed_knows_what_is_kept_in_thousands_of_schedules(slice_: int) -> None:
+def test_subscribers_know_what_is_committed_in_many_schedules(slice_: int) -> None:
     _simulate_all(range(1_000 + slice_ * 1_000, 1_000 + slice_ * 1_000 + SCHEDULES // 10))
 
 
-def test_the_simulation_finds_what_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_simulation_fails_without_resyncs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without `$resync` the simulation must fail."""
     monkeypatch.setattr(Hub, "invalidate_later", lambda *_: None)
     with pytest.raises(AssertionError, match="seed"):
@@ -282,7 +282,7 @@ async def rights_app() -> AsyncIterator[WSAction]:
         yield app
 
 
-def test_a_right_that_is_lost_by_a_commit_that_arrives_late_is_asked_again() -> None:
+def test_a_right_revoked_by_a_late_commit_is_checked_again() -> None:
     async def live() -> None:
         async with rights_app() as app, connect(app, "/", user=ADA, timeout=1e6) as ada, connect(app, "/") as admin:
             assert (await ada.call("subscribe", "room/"))["status"] == 200
@@ -293,7 +293,7 @@ def test_a_right_that_is_lost_by_a_commit_that_arrives_late_is_asked_again() -> 
     run(live())
 
 
-def test_who_comes_back_before_a_commit_that_arrives_late_is_disconnected_again() -> None:
+def test_a_late_commit_disconnects_a_returning_user_again() -> None:
     async def live() -> None:
         async with rights_app() as app, connect(app, "/") as admin:
             async with connect(app, "/", user=ADA, timeout=1e6) as ada:
@@ -305,7 +305,7 @@ def test_who_comes_back_before_a_commit_that_arrives_late_is_disconnected_again(
     run(live())
 
 
-def test_a_push_that_nobody_knows_of_is_told_as_something_missed() -> None:
+def test_a_push_of_an_uncertain_commit_is_a_resync() -> None:
     async def live() -> None:
         async with rights_app() as app, connect(app, "/", user=ADA, timeout=1e6) as ada, connect(app, "/") as admin:
             assert (await admin.call("tell"))["status"] == 500

@@ -66,7 +66,7 @@ async def _until(condition: Any) -> None:
 
 
 @pytest.mark.parametrize("action", ["partial_update", "destroy", "create"])
-async def test_reads_go_on_beside_a_slow_write_and_those_that_wait_for_it(tmp_path: Path, action: str) -> None:
+async def test_reads_continue_beside_slow_and_waiting_writes(tmp_path: Path, action: str) -> None:
     async with shelves.sqlite(tmp_path, Base.metadata, pool_size=3, max_overflow=0, pool_timeout=5) as engine:
         items, writing, go_on = await _items(engine), asyncio.Event(), asyncio.Event()
 
@@ -100,7 +100,7 @@ async def test_reads_go_on_beside_a_slow_write_and_those_that_wait_for_it(tmp_pa
             assert not write_lock.is_wanted
 
 
-async def test_an_action_that_awaits_a_task_that_waits_for_its_commit_is_told_why(
+async def test_awaiting_a_task_that_awaits_the_commit_warns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sessions, "WARN_AFTER", 0.01)
@@ -131,7 +131,7 @@ async def _call(view: Any, pk: int, action: str, data: Any) -> int:
     [{"pool_size": 1, "max_overflow": 0}, {"pool_size": 2, "max_overflow": 0}, {"poolclass": NullPool}],
     ids=["one", "two", "NullPool"],
 )
-async def test_nobody_waits_for_ever_whatever_the_pool(tmp_path: Path, options: dict[str, Any]) -> None:
+async def test_writers_do_not_deadlock_with_any_pool(tmp_path: Path, options: dict[str, Any]) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path}/items.db"
     engine = create_async_engine(url, **options)
     try:
@@ -142,7 +142,7 @@ async def test_nobody_waits_for_ever_whatever_the_pool(tmp_path: Path, options: 
         await engine.dispose()
 
 
-async def test_nobody_waits_for_ever_with_one_connection_for_all() -> None:
+async def test_writers_do_not_deadlock_with_one_connection() -> None:
     engine = create_async_engine("sqlite+aiosqlite:///:memory:")
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
@@ -180,7 +180,7 @@ async def _work_together(items: SQLAlchemyQuerySet[Item]) -> None:
     assert await items.count() == 3 + 12
 
 
-async def test_what_was_loaded_and_changed_before_the_wait_is_still_so(tmp_path: Path) -> None:
+async def test_objects_changed_before_the_wait_keep_their_changes(tmp_path: Path) -> None:
     async with shelves.sqlite(tmp_path, Base.metadata, pool_size=2, max_overflow=0) as engine:
         items = await _items(engine, 3)
         write_lock = sessions._write_lock_of(engine.sync_engine)
@@ -202,7 +202,7 @@ async def test_what_was_loaded_and_changed_before_the_wait_is_still_so(tmp_path:
         assert [item.title async for item in items] == ["set", "updated", "old", "first"]
 
 
-async def test_who_is_cancelled_while_it_waits_is_in_nobodys_way(tmp_path: Path) -> None:
+async def test_a_cancelled_writer_leaves_the_queue(tmp_path: Path) -> None:
     async with shelves.sqlite(tmp_path, Base.metadata) as engine:
         items = await _items(engine, 1)
         write_lock = sessions._write_lock_of(engine.sync_engine)
@@ -218,7 +218,7 @@ async def test_who_is_cancelled_while_it_waits_is_in_nobodys_way(tmp_path: Path)
         assert not write_lock.is_wanted
 
 
-async def test_a_transaction_that_reading_began_is_kept_by_half_of_the_pool_at_most(tmp_path: Path) -> None:
+async def test_reading_units_hold_half_of_the_pool_at_most(tmp_path: Path) -> None:
     """The unit keeps its connection while it waits, so that its snapshot stays the same until it writes."""
     async with shelves.sqlite(tmp_path, Base.metadata, pool_size=4, max_overflow=0, pool_timeout=1) as engine:
 
@@ -258,7 +258,7 @@ async def test_a_transaction_that_reading_began_is_kept_by_half_of_the_pool_at_m
         assert not write_lock.is_wanted
 
 
-async def test_two_databases_that_are_written_in_either_order(tmp_path: Path) -> None:
+async def test_a_deadlock_of_two_databases_is_busy(tmp_path: Path) -> None:
     """The unit that would cause a deadlock gets `Busy` at once; the other continues."""
     async with shelves.sqlite(tmp_path, Base.metadata) as one, shelves.sqlite(tmp_path, Base.metadata) as two:
         both = [await _items(engine, 1) for engine in (one, two)]
@@ -296,7 +296,7 @@ class AllowAll(BasePermission):
         return True
 
 
-async def test_a_subscription_that_waits_for_its_layer_holds_no_connection(tmp_path: Path) -> None:
+async def test_a_subscription_that_awaits_its_layer_holds_no_connection(tmp_path: Path) -> None:
     async with shelves.sqlite(tmp_path, Base.metadata, pool_size=1, max_overflow=0, pool_timeout=5) as engine:
         items, layer = await _items(engine, 1), MuteLayer()
 

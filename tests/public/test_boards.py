@@ -71,7 +71,7 @@ async def refused(
 
 
 # ------------------------------------------------------------------------------------------------ signing in
-async def test_signing_in_gives_a_token_that_the_socket_takes() -> None:
+async def test_signing_in_gives_a_token_for_the_socket() -> None:
     async with live.lifespan(), connect(live, "/ws/") as ws:
         assert await refused(ws, "whoami", "") == (403, "permission_denied")
         assert await refused(ws, "list", "users/1/boards/") == (403, "permission_denied")
@@ -83,14 +83,14 @@ async def test_signing_in_gives_a_token_that_the_socket_takes() -> None:
         assert await told(ws, "whoami", "") == {"id": 1, "name": "ada"}
 
 
-async def test_guessing_passwords_has_an_end() -> None:
+async def test_guessing_passwords_is_throttled() -> None:
     async with live.lifespan(), connect(live, "/ws/") as ws:
         async with asyncio.TaskGroup() as group:
             calls = [group.create_task(ws.call("sign_in")) for _ in range(31)]  # wrong ones count too
         assert [call.result()["status"] for call in calls] == [400] * 30 + [429]
 
 
-async def test_tokens_are_forged_by_nobody() -> None:
+async def test_forged_and_expired_tokens_are_refused() -> None:
     async with signed_in():
         ada, grace = [await tables.USERS.get(name=name) for name in ("ada", "grace")]
         good, late = sign_in.create_token(ada), sign_in.create_token(ada, lifetime=-1)
@@ -110,7 +110,7 @@ async def test_tokens_are_forged_by_nobody() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ who sees what
-async def test_the_sample_data_is_there_once() -> None:
+async def test_the_sample_data_is_created_once() -> None:
     for _ in range(2):
         async with signed_in("ada", "grace", "linus") as (ada, grace, linus):
             boards = await told(ada, "list", "users/1/boards/")
@@ -142,13 +142,13 @@ async def test_the_sample_data_is_there_once() -> None:
         ("retrieve", "boards/99/", {}),
     ],
 )
-async def test_a_stranger_sees_nothing_not_even_that_there_is_something(action: str, route: str, keys: Any) -> None:
+async def test_a_stranger_cannot_tell_what_exists(action: str, route: str, keys: Any) -> None:
     async with signed_in("linus") as (linus,):
         reply = await linus.call(action, route, **keys)
         assert (reply["status"], reply["data"]) == (403, None)
 
 
-async def test_members_do_all_but_what_is_the_owners() -> None:
+async def test_members_may_do_all_but_what_the_owner_may() -> None:
     async with signed_in("ada", "grace") as (ada, grace):
         for action, keys in (
             ("partial_update", {"data": {"title": "Grace's"}}),
@@ -175,7 +175,7 @@ async def test_members_do_all_but_what_is_the_owners() -> None:
         assert await refused(ada, "invite", "boards/1/", name="nobody") == (404, "not_found")
 
 
-async def test_a_board_that_is_shown_whole_has_a_bound() -> None:
+async def test_the_cards_of_a_board_are_bounded() -> None:
     async with signed_in("ada") as (ada,):
         longest = "\N{GRINNING FACE}" * 2_000
         for number in range(294):
@@ -187,7 +187,7 @@ async def test_a_board_that_is_shown_whole_has_a_bound() -> None:
         await told(ada, "create", CARDS, {"column_id": 1, "title": "One more"})
 
 
-async def test_a_boards_routes_lead_to_nothing_of_another_board() -> None:
+async def test_routes_of_a_board_reach_no_other_board() -> None:
     async with signed_in("ada") as (ada,):
         column = await told(ada, "create", "boards/2/columns/", {"title": "Mine"})
         here = {"column_id": column["id"]}
@@ -203,7 +203,7 @@ async def test_a_boards_routes_lead_to_nothing_of_another_board() -> None:
         assert await told(ada, "list", "boards/2/cards/4/comments/") == []
 
 
-async def test_comments_are_their_authors_and_counted() -> None:
+async def test_comments_belong_to_their_authors_and_are_counted() -> None:
     async with signed_in("ada", "grace") as (ada, grace):
         await told(ada, "subscribe", f"{CARDS}4/comments/")
         await told(ada, "subscribe", CARDS)
@@ -222,7 +222,7 @@ async def test_comments_are_their_authors_and_counted() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ live
-async def test_a_move_is_told_with_the_card_and_by_whom() -> None:
+async def test_a_move_sends_the_card_and_the_user_who_moved_it() -> None:
     async with signed_in("ada", "grace") as (ada, grace):
         at = await told(ada, "subscribe", CARDS, snapshot=True)
         await told(grace, "move", f"{CARDS}6/", {"column_id": 1, "before": 2})
@@ -238,7 +238,7 @@ async def test_a_move_is_told_with_the_card_and_by_whom() -> None:
             assert [(await again.event())["event"] for _ in range(2)] == ["updated", "moved"]
 
 
-async def test_who_is_invited_sees_the_board_and_who_is_dismissed_nothing_more() -> None:
+async def test_invited_users_see_the_board_and_dismissed_users_do_not() -> None:
     async with signed_in("ada", "grace", "linus") as (ada, grace, linus):
         for ws, own in ((ada, "users/1/boards/"), (grace, "users/2/boards/"), (linus, "users/3/boards/")):
             await told(ws, "subscribe", own)
@@ -266,7 +266,7 @@ async def test_who_is_invited_sees_the_board_and_who_is_dismissed_nothing_more()
         await linus.nothing()
 
 
-async def test_a_board_comes_and_goes_in_the_lists_of_its_members_alone() -> None:
+async def test_only_members_get_events_about_a_board() -> None:
     async with signed_in("ada", "linus") as (ada, linus):
         await told(ada, "subscribe", "users/1/boards/")
         await told(linus, "subscribe", "users/3/boards/")
@@ -279,7 +279,7 @@ async def test_a_board_comes_and_goes_in_the_lists_of_its_members_alone() -> Non
         await ada.nothing()
 
 
-async def test_after_a_restart_a_page_is_told_to_load_again() -> None:
+async def test_a_page_reloads_after_a_restart() -> None:
     async with signed_in("ada") as (ada,):
         at = await told(ada, "subscribe", CARDS, snapshot=True)
         await told(ada, "move", f"{CARDS}1/", {"column_id": 3})
@@ -314,7 +314,7 @@ async def test_cards_go_where_they_are_moved() -> None:
         assert await refused(ada, "move", f"{CARDS}3/", {"column_id": 99}) == (404, "not_found")
 
 
-async def test_where_there_is_no_room_cards_are_numbered_anew_and_all_are_told() -> None:
+async def test_cards_are_renumbered_if_there_is_no_position_between() -> None:
     async with signed_in("ada", "grace") as (ada, grace):
         snapshot = (await told(grace, "subscribe", CARDS, snapshot=True))["snapshot"]
         cards = {one["id"]: one for one in snapshot}
@@ -330,7 +330,7 @@ async def test_where_there_is_no_room_cards_are_numbered_anew_and_all_are_told()
         assert await order(ada, 1) == [3, 2]
 
 
-async def test_moves_at_once_leave_every_card_in_one_place_and_all_pages_the_same() -> None:
+async def test_concurrent_moves_give_every_page_the_same_order() -> None:
     async with signed_in("ada", "grace", "ada", "grace") as (one, two, three, four):
         sockets = (one, two, three, four)
         cards = {card["id"]: card for card in (await told(four, "subscribe", CARDS, snapshot=True))["snapshot"]}
@@ -366,7 +366,7 @@ def test_positions() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ over the network
-async def test_a_card_that_is_changed_by_http_is_seen_on_the_socket(serve: Callable[..., Server]) -> None:
+async def test_a_change_over_http_reaches_the_socket(serve: Callable[..., Server]) -> None:
     server = serve(app)
     async with server.connect("/ws/") as ws, httpx.AsyncClient(base_url=server.url("", "http")) as http:
 
@@ -408,7 +408,7 @@ async def test_the_page_gets_its_javascript_without_a_build_step() -> None:
             assert (await http.get(f"/page/{name}.js")).status_code == 404
 
 
-async def test_what_is_served_beside_the_socket(serve: Callable[..., Server]) -> None:
+async def test_pages_and_files_served_beside_the_socket(serve: Callable[..., Server]) -> None:
     server = serve(app)
     async with httpx.AsyncClient(base_url=server.url("", "http")) as http:
         for path, kind, has in (

@@ -252,7 +252,7 @@ async def test_an_app_that_does_not_answer_times_out_and_is_ended() -> None:
 # Frames.
 
 
-async def test_frames_go_both_ways() -> None:
+async def test_frames_are_sent_and_received() -> None:
     binary = {"type": "websocket.send", "bytes": b"b", "text": None}
     app = Script(ACCEPT, text("a"), binary, text({"c": "é"}), text("d"))
 
@@ -286,7 +286,7 @@ async def test_an_unexpected_frame_is_in_the_error() -> None:
             await ws.receive_bytes()
 
 
-async def test_a_timeout_names_what_was_expected_and_what_came() -> None:
+async def test_a_timeout_names_the_expected_and_the_received_frames() -> None:
     async with connect(Script(ACCEPT, *[text({"event": n}) for n in "abcdef"])) as ws:
         ws.timeout = 0.01
         with pytest.raises(
@@ -589,7 +589,7 @@ async def test_an_app_that_cancels_itself_has_failed() -> None:
             pass
 
 
-async def test_an_app_that_sends_for_ever_does_not_stop_the_test() -> None:
+async def test_an_app_that_sends_forever_does_not_stop_the_test() -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         await receive()
         await send(ACCEPT)
@@ -661,7 +661,7 @@ async def test_context_variables_reach_the_app_and_stay_there() -> None:
 # Slow consumers and slow apps.
 
 
-async def test_a_client_that_does_not_read_holds_the_apps_send() -> None:
+async def test_a_client_that_does_not_read_blocks_the_send_of_the_app() -> None:
     steps: list[str] = []
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -686,7 +686,7 @@ async def test_a_client_that_does_not_read_holds_the_apps_send() -> None:
         assert steps == ["a", "b"]
 
 
-async def test_a_client_that_goes_releases_the_apps_send() -> None:
+async def test_a_client_that_leaves_releases_the_send_of_the_app() -> None:
     app = Script(ACCEPT, text("a"), text("b"), text("c"))
 
     async with connect(app, capacity=1) as ws:
@@ -864,7 +864,7 @@ async def test_the_communicator_works_like_that_of_channels() -> None:
         ({"type": "websocket.http.response.start", "status": 401}, (False, 401)),
     ],
 )
-async def test_a_refused_communicator_tells_the_code(answer: dict[str, Any], expected: tuple[bool, int]) -> None:
+async def test_a_refused_communicator_returns_the_code(answer: dict[str, Any], expected: tuple[bool, int]) -> None:
     communicator = WebsocketCommunicator(Script(answer), "/ws/")
 
     assert await communicator.connect() == expected
@@ -920,7 +920,7 @@ async def test_a_communicator_cancels_an_app_that_does_not_return() -> None:
     assert not tasks()
 
 
-async def test_a_communicator_raises_what_the_app_raised() -> None:
+async def test_a_communicator_raises_the_error_of_the_app() -> None:
     communicator = WebsocketCommunicator(Script(ACCEPT, error=ZeroDivisionError()), "/ws/")
     await communicator.connect()
 
@@ -933,7 +933,7 @@ async def test_a_communicator_raises_what_the_app_raised() -> None:
     await communicator.wait()
 
 
-async def test_a_communicator_raises_what_the_app_raised_after_its_close() -> None:
+async def test_a_communicator_raises_an_error_after_the_close() -> None:
     communicator = WebsocketCommunicator(Script(ACCEPT, {"type": "websocket.close"}, error=ZeroDivisionError()), "/ws/")
     await communicator.connect()
 
@@ -945,7 +945,7 @@ async def test_a_communicator_raises_what_the_app_raised_after_its_close() -> No
 # The package.
 
 
-async def test_a_transport_ends_with_the_code_of_a_client_that_gave_none() -> None:
+async def test_a_transport_closed_without_a_code_ends_with_1005() -> None:
     transport = Transport(Script(ACCEPT), websocket_scope("/"))
     transport.disconnect({"type": "websocket.disconnect"})
 
@@ -953,7 +953,7 @@ async def test_a_transport_ends_with_the_code_of_a_client_that_gave_none() -> No
     await transport.finish(1)
 
 
-def test_it_imports_the_standard_library_and_anyio_only() -> None:
+def test_testing_imports_only_the_standard_library_and_anyio() -> None:
     imported = set()
     for path in Path(testing.__file__).parent.glob("*.py"):
         if path.name in ("layers.py", "querysets.py", "_queryset_cases.py"):  # the contract test suites are separate

@@ -1,8 +1,8 @@
-"""`wsaction._events.access` as a matrix: what is told to each recipient, against what ``retrieve`` answers them.
+"""`wsaction._events.access` as a matrix: the events of each subscriber against the answers of ``retrieve``.
 
-Random schedules change, create and delete rows, in bursts too, while users listen, leave, and come back for what they
-missed. Each frame's text is unique to one version of one row, so that it says whether its reader may ever have it. At
-rest, what each client holds is what ``retrieve`` gives them, row by row.
+Random schedules change, create and delete rows, also in bursts. Meanwhile users listen, leave, and come back for missed
+events. The title of each frame is unique to one version of one row, so that it shows whether this user may ever receive
+it. At the end of each step, every client holds the rows that ``retrieve`` gives them.
 """
 
 import asyncio
@@ -74,7 +74,7 @@ class Plain(Base):
 
 
 class Task(Base):
-    """A relation that its mapping loads."""
+    """A task whose mapping loads its relation."""
 
     __tablename__ = "task"
 
@@ -85,7 +85,7 @@ class Task(Base):
 
 
 class Deep(Base):
-    """Relations that the queryset's ``select()`` loads."""
+    """A task whose relations are loaded by the ``select()`` of the queryset."""
 
     __tablename__ = "deep"
 
@@ -165,9 +165,15 @@ class LetterData(DocumentData):
 
 
 LETTERS = (Letter, Mail, LetterData)
-KEPT = {"plain": PlainData, "relation": TaskData, "deep": TaskData, "single": DocumentData, "joined": DocumentData}
-MAPPED: dict[str, Any] = {"plain": Plain, "relation": Task, "deep": Deep, "single": Document, "joined": Paper}
-SHAPES = tuple(KEPT)
+MEMORY_MODELS = {
+    "plain": PlainData,
+    "relation": TaskData,
+    "deep": TaskData,
+    "single": DocumentData,
+    "joined": DocumentData,
+}
+SQL_MODELS: dict[str, Any] = {"plain": Plain, "relation": Task, "deep": Deep, "single": Document, "joined": Paper}
+SHAPES = tuple(MEMORY_MODELS)
 
 
 class Out(BaseModel):
@@ -177,7 +183,7 @@ class Out(BaseModel):
 
 # ------------------------------------------------------------------------------------------------- the rules
 class MayRead(BasePermission):
-    """Asked of an object: its owner's, its project's owner's, and so on; what nobody owns is everybody's."""
+    """Allows the owner of the object, its project or its organisation; an object without an owner is open to all."""
 
     def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
         return is_of(handler.shape, obj, scope["user"].pk)
@@ -223,7 +229,7 @@ class Handler(SubscribeMixin, ModelAPIActionHandler):
         await self.publish("mark")
 
 
-class Asked(Handler):
+class ByPermission(Handler):
     permission_classes = (MayRead,)
 
 
@@ -255,11 +261,11 @@ class ByGetObject(Handler):
         return obj
 
 
-RULES = {"permission": Asked, "scope": Scoped, "backend": ByBackend, "get_object": ByGetObject}
+RULES = {"permission": ByPermission, "scope": Scoped, "backend": ByBackend, "get_object": ByGetObject}
 
 
 def may_see(shape: str, rule: str, pk: int, row: dict[str, Any]) -> bool:
-    """The rule once more, of plain values: an outside truth for each version of a row, which ``retrieve`` confirms."""
+    """The rule again, computed from plain values: the expectation for each version of a row."""
     if shape in ("single", "joined"):
         if row["kind"] == "document":
             return True
@@ -286,7 +292,7 @@ def project_data(pk: int) -> ProjectData:
     return ProjectData(id=pk, owner=owner, org=OrgData(id=org, owner=ORG_OWNERS[org]))
 
 
-# ------------------------------------------------------------------------------------------------- a world
+# ------------------------------------------------------------------------------------------------- the simulation
 @asynccontextmanager
 async def database(store: str, folder: Path) -> AsyncIterator[Any]:
     if store == "memory":
@@ -306,7 +312,7 @@ async def database(store: str, folder: Path) -> AsyncIterator[Any]:
 
 
 def values_of(shape: str, rng: random.Random) -> dict[str, Any]:
-    """What decides who may see a row."""
+    """The values that decide who may see a row."""
     if shape in ("single", "joined"):
         return {"reader": rng.choice((None, 1, 2))}
     if shape == "plain":
@@ -316,40 +322,40 @@ def values_of(shape: str, rng: random.Random) -> dict[str, Any]:
 
 async def queryset_of(store: str, shape: str, sessions: Any, rows: dict[int, dict[str, Any]]) -> Any:
     if store == "memory":
-        kinds = {"document": KEPT[shape], "letter": LetterData}
+        kinds = {"document": MEMORY_MODELS[shape], "letter": LetterData}
         made = []
         for pk, row in rows.items():
             values = stored(MemoryQuerySet(PlainData), dict(row))
             made.append(kinds[row.get("kind", "document")](id=pk, **values))
-        return MemoryQuerySet(KEPT[shape], rows=made)
-    kinds = {"document": MAPPED[shape], "letter": Letter if shape == "single" else Mail}
+        return MemoryQuerySet(MEMORY_MODELS[shape], rows=made)
+    kinds = {"document": SQL_MODELS[shape], "letter": Letter if shape == "single" else Mail}
     async with sessions.begin() as session:
-        for kind in {*kinds.values()} if shape in ("single", "joined") else {MAPPED[shape]}:
-            if kind.__table__ is not MAPPED[shape].__table__:
+        for kind in {*kinds.values()} if shape in ("single", "joined") else {SQL_MODELS[shape]}:
+            if kind.__table__ is not SQL_MODELS[shape].__table__:
                 await session.execute(delete(kind.__table__))
-        await session.execute(delete(MAPPED[shape].__table__))
+        await session.execute(delete(SQL_MODELS[shape].__table__))
         for pk, row in rows.items():
-            given = {name: value for name, value in row.items() if name != "kind"}
-            session.add(kinds[row.get("kind", "document")](id=pk, **given))
+            columns = {name: value for name, value in row.items() if name != "kind"}
+            session.add(kinds[row.get("kind", "document")](id=pk, **columns))
     if shape == "deep":
         return SQLAlchemyQuerySet(select(Deep).options(selectinload(Deep.project).selectinload(Project.org)), sessions)
-    return SQLAlchemyQuerySet(MAPPED[shape], sessions)
+    return SQLAlchemyQuerySet(SQL_MODELS[shape], sessions)
 
 
-class OnlyTheProtocol:
-    """A queryset of somebody's own: what the protocol says, and nothing that wsaction's have beside it."""
+class MinimalQuerySet:
+    """A custom queryset: it has the methods of the protocol and none of the extras of wsaction's querysets."""
 
     def __init__(self, inner: Any) -> None:
         self._inner, self.model, self.pk = inner, inner.model, inner.pk
 
     def filter(self, *conditions: Any, **lookups: Any) -> Any:
-        return OnlyTheProtocol(self._inner.filter(*conditions, **lookups))
+        return MinimalQuerySet(self._inner.filter(*conditions, **lookups))
 
     def order_by(self, *fields: str) -> Any:
-        return OnlyTheProtocol(self._inner.order_by(*fields))
+        return MinimalQuerySet(self._inner.order_by(*fields))
 
     def __getitem__(self, wanted: slice) -> Any:
-        return OnlyTheProtocol(self._inner[wanted])
+        return MinimalQuerySet(self._inner[wanted])
 
     def __aiter__(self) -> Any:
         return aiter(self._inner)
@@ -361,7 +367,7 @@ class OnlyTheProtocol:
 
 
 class Client:
-    """A user's: what it holds, by applying events as README says."""
+    """A client of one user, which applies events as README says."""
 
     def __init__(self, world: "World", ws: WebSocketSession, pk: int) -> None:
         self.world, self.ws, self.pk = world, ws, pk
@@ -401,11 +407,11 @@ class Client:
 
 
 class World:
-    """Rows, an app, the admin who changes them, and two users who are told."""
+    """Rows, an app, the admin who changes the rows, and two subscribers."""
 
     def __init__(self, shape: str, rule: str, seed: int) -> None:
         self.shape, self.rule, self.rng = shape, rule, random.Random(seed)
-        self.versions: dict[str, set[int]] = {}  # the title of each version, and who may see it
+        self.versions: dict[str, set[int]] = {}  # the title of each version -> the users who may see it
         self.rows: dict[int, dict[str, Any]] = {}
         self.keys: list[int] = []
         for pk in range(1, 5):
@@ -426,15 +432,15 @@ class World:
         self.versions[row["title"]] = {one for one in USERS if may_see(self.shape, self.rule, one, row)}
 
     def change(self) -> dict[str, Any]:
-        """One change, as a frame of the admin's."""
-        what = self.rng.choice(("change", "change", "change", "change", "make", "drop"))
-        if what == "make" or not self.rows:
+        """One change, as a frame that the admin sends."""
+        operation = self.rng.choice(("change", "change", "change", "change", "make", "drop"))
+        if operation == "make" or not self.rows:
             values = {"title": self.title(), **values_of(self.shape, self.rng)}
             kind = {"kind": "document"} if self.shape in ("single", "joined") else {}
             self.note(len(self.keys) + 1, {**values, **kind})
             return {"action": "make", "values": {**values, "id": len(self.keys)}}
         pk = self.rng.choice(list(self.rows))
-        if what == "drop":
+        if operation == "drop":
             del self.rows[pk]
             return {"action": "drop", "key": pk}
         changes = {"title": self.title()}
@@ -444,7 +450,7 @@ class World:
         return {"action": "change", "key": pk, "values": changes}
 
     async def run(self, queryset: Any, steps: int = 5) -> int:
-        """Runs a schedule; returns how many events users were shown the content of."""
+        """Runs a schedule; returns how many events showed an object to a user."""
         handler = type("Items", (RULES[self.rule],), {"queryset": queryset, "shape": self.shape})
         router = SimpleRouter()
         router.register("items", handler, basename="item")
@@ -478,9 +484,9 @@ class World:
                 await admin.call("mark", "items/")
                 for client in clients:
                     await client.catch_up()
-                    told = dict(client.held)
+                    from_events = dict(client.held)
                     await client.load()
-                    assert told == client.held, (client.pk, client.seen[-6:])
+                    assert from_events == client.held, (client.pk, client.seen[-6:])
                     assert client.held.keys() == {
                         key for key, row in self.rows.items() if client.pk in self.versions[row["title"]]
                     }
@@ -516,7 +522,7 @@ STORES = ("memory", "sqlite", "postgres")
     ],
 )
 @pytest.mark.parametrize("store", ["memory", *(pytest.param(one, marks=pytest.mark.slow) for one in STORES[1:])])
-async def test_events_show_what_retrieve_shows(store: str, shape: str, rule: str, tmp_path: Path) -> None:
+async def test_events_show_the_same_as_retrieve(store: str, shape: str, rule: str, tmp_path: Path) -> None:
     assert await schedules(store, shape, rule, range(2), tmp_path) > 0
 
 
@@ -526,7 +532,7 @@ async def test_events_show_what_retrieve_shows(store: str, shape: str, rule: str
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": False})], ids=["asyncio"])
-async def test_events_show_what_retrieve_shows_in_many_schedules(
+async def test_events_show_the_same_as_retrieve_in_many_schedules(
     store: str, shape: str, rule: str, tmp_path: Path
 ) -> None:
     assert await schedules(store, shape, rule, range(1_000, 1_000 + SCHEDULES // 200), tmp_path) > 0
@@ -534,15 +540,15 @@ async def test_events_show_what_retrieve_shows_in_many_schedules(
 
 @pytest.mark.parametrize("rule", ["permission", "scope"])
 @pytest.mark.parametrize("store", [pytest.param("memory", marks=pytest.mark.slow), "sqlite"])
-async def test_a_queryset_of_the_protocol_alone_shows_what_retrieve_shows(
-    store: str, rule: str, tmp_path: Path
-) -> None:
-    assert await schedules(store, "relation", rule, range(2), tmp_path, OnlyTheProtocol) > 0
+async def test_a_custom_queryset_shows_the_same_as_retrieve(store: str, rule: str, tmp_path: Path) -> None:
+    assert await schedules(store, "relation", rule, range(2), tmp_path, MinimalQuerySet) > 0
 
 
-# ------------------------------------------------------------------------------------------------- it can fail
+# ------------------------------------------------------------------------------------------------- the matrix itself
 @pytest.mark.parametrize("shape", ["relation", "single"])
-async def test_the_matrix_notices_a_stand_in(shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_matrix_fails_if_permissions_see_a_stand_in(
+    shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def sees(self: Any) -> Any:
         after = self._subject["after"]
         if after is None:
@@ -557,14 +563,14 @@ async def test_the_matrix_notices_a_stand_in(shape: str, tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("compares", [True, False])
 @pytest.mark.parametrize("store", ["memory", "sqlite"])
-async def test_a_verdict_about_a_newer_row_shows_no_older_content(
+async def test_a_check_of_a_newer_row_does_not_release_older_data(
     store: str, compares: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The row is read for the first event when the second change is committed; ``compares``: and it is noticed."""
+    """The row is read for the first event after the commit of the second change; ``compares`` notices that."""
     gate = asyncio.Event()
 
-    class Late:
-        """A scope that only the store decides, and that is asked once the gate is open."""
+    class GatedScope:
+        """A scope that only the store can decide; it answers once the gate is open."""
 
         def __init__(self, inner: Any) -> None:
             self._inner = inner
@@ -576,7 +582,7 @@ async def test_a_verdict_about_a_newer_row_shows_no_older_content(
     class Items(Handler):
         def get_queryset(self) -> Any:
             rows = super().get_queryset()
-            return rows if self.user.pk == ADMIN else Late(rows.filter(owner=self.user.pk))
+            return rows if self.user.pk == ADMIN else GatedScope(rows.filter(owner=self.user.pk))
 
     if not compares:
         monkeypatch.setattr(visibility, "_is_still", lambda *args: True)

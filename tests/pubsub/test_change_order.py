@@ -1,4 +1,4 @@
-"""The events of one object are told in the order of its commits, whoever changes it; and versions say what is newer."""
+"""The events of one object arrive in the order of its commits; versions say which state is newer."""
 
 import asyncio
 import json
@@ -24,8 +24,8 @@ from wsaction.transactions import join_unit, unit_of_work
 WAIT = 10.0
 
 
-class Gated(MemoryLayer):
-    """Its first publication waits."""
+class GatedLayer(MemoryLayer):
+    """A layer whose first publication waits for the gate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,8 +39,8 @@ class Gated(MemoryLayer):
         return await super().publish(topic, body, history)
 
 
-class Uneven(MemoryLayer):
-    """Publishing takes some turns of the loop, now more, now less."""
+class UnevenLayer(MemoryLayer):
+    """A layer whose publications take a random number of turns of the loop."""
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__()
@@ -53,8 +53,8 @@ class Uneven(MemoryLayer):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_change_is_not_committed_before_the_one_before_it_is_told(kind: str) -> None:
-    layer = Gated()
+async def test_a_change_waits_for_the_event_of_the_change_before_it(kind: str) -> None:
+    layer = GatedLayer()
     async with (
         cards(kind, layer=layer) as (app, _),
         connect(app, "/ws/") as one,
@@ -68,35 +68,35 @@ async def test_a_change_is_not_committed_before_the_one_before_it_is_told(kind: 
         second = asyncio.create_task(two.call("partial_update", "cards/1/", {"title": "second"}))
         assert (await two.call("partial_update", "cards/2/", {"title": "other"}))[
             "status"
-        ] == 200  # that waits for none
+        ] == 200  # another object does not wait
         if kind == "memory":  # the SQLite here has one connection for all
             assert (await reader.call("retrieve", "cards/1/"))["data"]["title"] == "first"
         assert not second.done()
         layer.gate.set()
         assert [(await reply)["status"] for reply in (first, second)] == [200, 200]
-        told = [shown(await reader.event()) for _ in range(5)]
+        events = [shown(await reader.event()) for _ in range(5)]
         for route in ("cards/", "cards/1/"):
-            assert [data["title"] for _, to, data in told if to == route and data["id"] == 1] == ["first", "second"]
+            assert [data["title"] for _, at, data in events if at == route and data["id"] == 1] == ["first", "second"]
         assert len(app.runtime.hub.locks) == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_last_event_of_an_object_is_what_the_store_has(kind: str) -> None:
+async def test_the_last_event_of_an_object_shows_its_stored_state(kind: str) -> None:
     async with AsyncExitStack() as stack:
-        app, queryset = await stack.enter_async_context(cards(kind, layer=Uneven(random.Random(11))))
+        app, queryset = await stack.enter_async_context(cards(kind, layer=UnevenLayer(random.Random(11))))
         reader, *writers = [await stack.enter_async_context(connect(app, "/ws/")) for _ in range(5)]
         await position(reader, "cards/")
         for turn in range(15):
             changes = (
-                ws.call("partial_update", "cards/1/", {"title": f"{turn}.{at}"}) for at, ws in enumerate(writers)
+                ws.call("partial_update", "cards/1/", {"title": f"{turn}.{index}"}) for index, ws in enumerate(writers)
             )
             assert {reply["status"] for reply in await asyncio.gather(*changes)} == {200}
-            told = [(await reader.event())["data"]["title"] for _ in writers]
-            assert told[-1] == (await queryset.get(pk=1)).title
+            titles = [(await reader.event())["data"]["title"] for _ in writers]
+            assert titles[-1] == (await queryset.get(pk=1)).title
         assert len(app.runtime.hub.locks) == 0
 
 
-async def test_what_follows_a_commit_may_change_the_object_again() -> None:
+async def test_an_on_commit_callback_may_change_the_object_again() -> None:
     class Twice(ModelAPIActionHandler):
         @async_action(detail=True)
         async def twice(self) -> None:
@@ -118,8 +118,8 @@ async def test_what_follows_a_commit_may_change_the_object_again() -> None:
         assert len(app.runtime.hub.locks) == 0
 
 
-class Broken:
-    """Keeps its unit from being committed, at the last moment."""
+class FailingResource:
+    """A resource that fails while its unit prepares to commit."""
 
     instant = True
 
@@ -131,14 +131,14 @@ class Broken:
     async def rollback(self) -> None: ...
 
 
-async def test_a_commit_that_fails_lets_others_go_on() -> None:
+async def test_a_failed_commit_releases_the_object() -> None:
     class Failing(ModelAPIActionHandler):
         @async_action(detail=True)
         async def fail(self) -> None:
             await self.perform_update(await self.get_object(), {"title": "no"})
             unit = join_unit()
             assert unit is not None
-            unit.resource("broken", Broken)
+            unit.resource("broken", FailingResource)
 
     async with cards("memory", bases=(SubscribeMixin, Failing)) as (app, _), connect(app, "/ws/") as ws:
         await position(ws, "cards/")
@@ -149,7 +149,7 @@ async def test_a_commit_that_fails_lets_others_go_on() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- versions
-async def test_what_is_deleted_has_its_version() -> None:
+async def test_deleted_events_carry_the_version() -> None:
     async with (
         cards("memory", version_field="due", permission_classes=(Owner,)) as (app, queryset),
         connect(app, "/ws/", user=user(1)) as ws,
@@ -160,17 +160,17 @@ async def test_what_is_deleted_has_its_version() -> None:
         card = await queryset.get(pk=1)
         given = await queryset.update(card, {"owner_id": 2, "due": 7})
         await app.publish_object("cards/", "updated", given, before=Card(id=1, owner_id=1, title="card 1"))
-        assert (await ws.event("deleted"))["data"] == {"pk": 1, "due": 7}  # for whom it was taken from
+        assert (await ws.event("deleted"))["data"] == {"pk": 1, "due": 7}  # a lost object shows its version too
         assert (await ws.call("destroy", "cards/2/"))["status"] == 204
         assert (await ws.event("deleted"))["data"] == {"pk": 2, "due": 1}
         assert '"required": ["pk", "due"]' in json.dumps(app.asyncapi())
 
 
 @pytest.mark.parametrize(
-    ("attributes", "told"),
+    ("attributes", "message"),
     [({"version_field": "revision"}, "version_field: "), ({"version_field": "secret"}, "Shown does not show")],
 )
-def test_a_version_that_nobody_can_see_is_refused(attributes: Any, told: str) -> None:
+def test_a_version_field_that_clients_cannot_see_is_refused(attributes: Any, message: str) -> None:
     class Kept(Card):
         secret: int = 0
 
@@ -181,5 +181,5 @@ def test_a_version_that_nobody_can_see_is_refused(attributes: Any, told: str) ->
         serializer_class = Shown
         version_field = attributes["version_field"]
 
-    with pytest.raises(ImproperlyConfigured, match=told):
+    with pytest.raises(ImproperlyConfigured, match=message):
         Handler.as_aaah()

@@ -1,4 +1,4 @@
-"""`wsaction._events.crud` and `wsaction._events.access`: what happens to objects is told to who may know."""
+"""`wsaction._events.crud` and `wsaction._events.access`: changes of objects reach the subscribers who may see them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_subscriptions import Away, position
+from tests.pubsub.test_subscriptions import FailingLayer, position
 from tests.support.cards import KINDS, Card, numbered, served, stored
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
@@ -60,12 +60,12 @@ def shown(event: Any) -> Any:
     return event["event"], event["route"], event["data"]
 
 
-async def told(ws: WebSocketSession, count: int) -> list[Any]:
+async def next_events(ws: WebSocketSession, count: int) -> list[Any]:
     return [shown(await ws.event()) for _ in range(count)]
 
 
-# ------------------------------------------------------------------------------------------------- what is told
-async def test_changes_are_told_to_the_list_and_to_the_object(kind: str) -> None:
+# ------------------------------------------------------------------------------------------------- events of changes
+async def test_changes_are_published_to_the_list_and_to_the_object(kind: str) -> None:
     async with cards(kind) as (app, _), connect(app, "/ws/") as one, connect(app, "/ws/") as two:
         await position(one, "cards/")
         await position(two, "cards/1/")
@@ -74,19 +74,19 @@ async def test_changes_are_told_to_the_list_and_to_the_object(kind: str) -> None
         assert (await one.call("partial_update", "cards/1/", {"title": "first"}))["status"] == 200
         assert (await one.call("destroy", "cards/1/"))["status"] == 204
         first = Card(id=1, title="first").model_dump()
-        assert await told(one, 3) == [
+        assert await next_events(one, 3) == [
             ("created", "cards/", card),
             ("updated", "cards/", first),
             ("deleted", "cards/", {"pk": 1}),
         ]
-        assert await told(two, 3) == [
+        assert await next_events(two, 3) == [
             ("created", "cards/4/", card),
             ("updated", "cards/1/", first),
             ("deleted", "cards/1/", {"pk": 1}),
         ]
 
 
-async def test_a_key_is_subscribed_to_as_its_events_are_told(kind: str) -> None:
+async def test_an_object_is_subscribed_to_by_its_canonical_key(kind: str) -> None:
     async with cards(kind) as (app, _), connect(app, "/ws/") as ws:
         for key in ("01", "+1", "1.0", " 1"):
             assert (await ws.call("retrieve", f"cards/{key}/"))["status"] == 200
@@ -97,13 +97,13 @@ async def test_a_key_is_subscribed_to_as_its_events_are_told(kind: str) -> None:
             )
         assert (await ws.call("subscribe", "cards/x/"))["status"] == 404
         assert (await ws.call("subscribe", "cards/1/"))["status"] == 200
-        assert (await ws.call("subscribe", "cards/99/"))["status"] == 200  # where one may come to be
+        assert (await ws.call("subscribe", "cards/99/"))["status"] == 200  # such an object may appear later
     for own in ({"lookup_field": "title"}, {"get_topic": lambda self: "all"}):
         async with cards(kind, **own) as (app, _), connect(app, "/ws/") as ws:
             assert (await ws.call("subscribe", "cards/01/"))["status"] == 200
 
 
-async def test_what_fails_is_not_told(kind: str) -> None:
+async def test_a_failed_action_publishes_nothing(kind: str) -> None:
     class Failing(ModelAPIActionHandler):
         async def perform_update(self, obj: Any, values: Any) -> Any:
             await super().perform_update(obj, values)
@@ -116,7 +116,7 @@ async def test_what_fails_is_not_told(kind: str) -> None:
         assert (await ws.event())["event"] == "created"
 
 
-async def test_one_action_tells_one_event_of_each_object(kind: str) -> None:
+async def test_one_action_publishes_one_event_for_each_object(kind: str) -> None:
     class Busy(ModelAPIActionHandler):
         @async_action(detail=False)
         async def several(self) -> None:
@@ -131,12 +131,12 @@ async def test_one_action_tells_one_event_of_each_object(kind: str) -> None:
     async with cards(kind, bases=(SubscribeMixin, Busy)) as (app, _), connect(app, "/ws/") as ws:
         await position(ws, "cards/")
         assert (await ws.call("several", "cards/"))["status"] == 200
-        names = [(name, data["id"], data["title"], data["due"]) for name, _, data in await told(ws, 2)]
+        names = [(name, data["id"], data["title"], data["due"]) for name, _, data in await next_events(ws, 2)]
         assert names == [("created", 4, "two", None), ("updated", 1, "card 1", 2)]
         await ws.nothing()
 
 
-async def test_objects_of_two_querysets_of_one_handler_are_two_though_their_keys_are_one() -> None:
+async def test_equal_keys_of_two_querysets_are_two_objects() -> None:
     drafts, sent = (MemoryQuerySet(Card, rows=rows) for rows in (numbered(1), []))
 
     class CardHandler(*LIVE):  # type: ignore[misc]
@@ -157,14 +157,14 @@ async def test_objects_of_two_querysets_of_one_handler_are_two_though_their_keys
         await position(ws, "drafts/")
         await position(ws, "sent/")
         assert (await ws.call("send", "drafts/1/"))["status"] == 200
-        assert await told(ws, 2) == [
+        assert await next_events(ws, 2) == [
             ("deleted", "drafts/", {"pk": 1}),
             ("created", "sent/", numbered(1)[0].model_dump()),
         ]
 
 
 @pytest.mark.parametrize(("route", "other"), [("mine/", "all/"), ("all/", "mine/")])
-async def test_an_event_of_two_places_is_asked_about_where_one_of_them_asks(kind: str, route: str, other: str) -> None:
+async def test_permissions_apply_at_each_of_two_routes_of_an_event(kind: str, route: str, other: str) -> None:
     class CardHandler(*LIVE):  # type: ignore[misc]
         serializer_class = Card
 
@@ -200,7 +200,7 @@ async def test_an_event_of_two_places_is_asked_about_where_one_of_them_asks(kind
                 await two.nothing()
 
 
-async def test_perform_hooks_of_ones_own_are_told_too() -> None:
+async def test_overridden_perform_hooks_publish_too() -> None:
     class Own(ModelAPIActionHandler):
         async def perform_create(self, values: Any) -> Any:
             return await self.get_queryset().create({**values, "owner_id": 7})
@@ -216,10 +216,10 @@ async def test_perform_hooks_of_ones_own_are_told_too() -> None:
         await ws.call("create", "cards/", {"title": "a"})
         await ws.call("update", "cards/4/", {"title": "b"})
         await ws.call("destroy", "cards/4/")
-        assert [name for name, _, _ in await told(ws, 3)] == ["created", "updated", "deleted"]
+        assert [name for name, _, _ in await next_events(ws, 3)] == ["created", "updated", "deleted"]
 
 
-async def test_a_hook_that_is_a_unit_of_work_by_itself_is_told_once(kind: str) -> None:
+async def test_a_perform_hook_with_its_own_unit_publishes_once(kind: str) -> None:
     class Whole(ModelAPIActionHandler):
         async def perform_create(self, values: Any) -> Any:
             async with self.unit_of_work():
@@ -237,19 +237,19 @@ async def test_a_hook_that_is_a_unit_of_work_by_itself_is_told_once(kind: str) -
     async with cards(kind, count=1, bases=(SubscribeMixin, Whole)) as (app, _), connect(app, "/ws/") as ws:
         await position(ws, "cards/")
         card = (await ws.call("create", "cards/", {"title": "new"}))["data"]
-        assert await told(ws, 1) == [("created", "cards/", card)]
+        assert await next_events(ws, 1) == [("created", "cards/", card)]
         await ws.call("partial_update", "cards/2/", {"title": "renamed"})
         card["title"] = "renamed"
-        assert await told(ws, 1) == [("updated", "cards/", card)]
+        assert await next_events(ws, 1) == [("updated", "cards/", card)]
         await ws.call("partial_update", "cards/2/", {"done": True})
         card["done"] = True
-        assert await told(ws, 2) == [("updated", "cards/", card), ("updated", "cards/", {**card, "due": 7})]
+        assert await next_events(ws, 2) == [("updated", "cards/", card), ("updated", "cards/", {**card, "due": 7})]
         assert (await ws.call("destroy", "cards/2/"))["status"] == 204
-        assert await told(ws, 1) == [("deleted", "cards/", {"pk": 2})]
+        assert await next_events(ws, 1) == [("deleted", "cards/", {"pk": 2})]
         await ws.nothing()
 
 
-async def test_what_a_hook_does_is_told_and_not_what_its_action_is_called(kind: str) -> None:
+async def test_events_follow_what_a_hook_does_not_the_action(kind: str) -> None:
     class Basket(ModelAPIActionHandler):
         async def perform_create(self, values: Any) -> Any:
             known = await self.get_queryset().filter(title=values["title"]).first()
@@ -264,13 +264,13 @@ async def test_what_a_hook_does_is_told_and_not_what_its_action_is_called(kind: 
     async with cards(kind, count=1, bases=(SubscribeMixin, Basket)) as (app, _), connect(app, "/ws/") as ws:
         await position(ws, "cards/")
         assert (await ws.call("create", "cards/", {"title": "card 1", "due": 7}))["status"] == 201
-        assert await told(ws, 1) == [("updated", "cards/", Card(id=1, title="card 1", due=7).model_dump())]
+        assert await next_events(ws, 1) == [("updated", "cards/", Card(id=1, title="card 1", due=7).model_dump())]
         assert (await ws.call("partial_update", "cards/1/", {"done": True}))["status"] == 200
-        assert await told(ws, 1) == [("deleted", "cards/", {"pk": 1})]
+        assert await next_events(ws, 1) == [("deleted", "cards/", {"pk": 1})]
         await ws.nothing()
 
 
-async def test_who_cannot_be_subscribed_to_is_not_told_and_costs_nothing() -> None:
+async def test_handlers_without_subscriptions_start_no_hub() -> None:
     async with cards("memory", bases=(ModelAPIActionHandler,)) as (app, _), connect(app, "/ws/") as ws:
         for action, route, data in (
             ("create", "", {"title": "a"}),
@@ -281,8 +281,8 @@ async def test_who_cannot_be_subscribed_to_is_not_told_and_costs_nothing() -> No
         assert app.runtime.here.hub is None
 
 
-async def test_a_layer_that_is_away_changes_no_reply(caplog: pytest.LogCaptureFixture) -> None:
-    layer = Away()
+async def test_an_unavailable_layer_changes_no_reply(caplog: pytest.LogCaptureFixture) -> None:
+    layer = FailingLayer()
     async with cards("memory", layer=layer) as (app, _), connect(app, "/ws/") as ws:
         await position(ws, "cards/")
         layer.away = True
@@ -300,7 +300,7 @@ async def test_a_snapshot_is_a_page_of_the_list_or_the_object(kind: str) -> None
         assert (await ws.call("subscribe", "cards/9/", snapshot=True))["status"] == 404
 
 
-async def test_namespaces_other_keys_and_outer_captures_are_kept() -> None:
+async def test_namespaces_custom_keys_and_outer_captures_are_kept() -> None:
     class Handler(*LIVE):  # type: ignore[misc]
         queryset = MemoryQuerySet(Card, rows=numbered(1))
         serializer_class = Card
@@ -317,11 +317,11 @@ async def test_namespaces_other_keys_and_outer_captures_are_kept() -> None:
         for route in ("in/7/cards/", "in/7/cards/card 1/", "in/8/cards/"):
             await position(ws, route)
         assert (await ws.call("partial_update", "in/7/cards/card 1/", {"due": 5}))["status"] == 200
-        assert sorted(route for _, route, _ in await told(ws, 2)) == ["in/7/cards/", "in/7/cards/card 1/"]
+        assert sorted(route for _, route, _ in await next_events(ws, 2)) == ["in/7/cards/", "in/7/cards/card 1/"]
         await ws.nothing()
 
 
-async def test_a_route_that_no_router_made_is_told_alone_and_others_where_it_says_so() -> None:
+async def test_get_event_routes_adds_routes_to_a_plain_detail_route() -> None:
     class Handler(*LIVE):  # type: ignore[misc]
         queryset = MemoryQuerySet(Card, rows=numbered(1))
         serializer_class = None
@@ -344,10 +344,10 @@ async def test_a_route_that_no_router_made_is_told_alone_and_others_where_it_say
         for route in ("cards/1/", "other/"):
             await position(ws, route)
         assert (await ws.call("update", "cards/1/", {"title": "b"}))["status"] == 200
-        assert await told(ws, 2) == [("updated", "cards/1/", {"pk": 1}), ("updated", "other/", {"pk": 1})]
+        assert await next_events(ws, 2) == [("updated", "cards/1/", {"pk": 1}), ("updated", "other/", {"pk": 1})]
 
 
-async def test_a_consumer_may_be_live_itself() -> None:
+async def test_a_consumer_itself_may_publish_changes() -> None:
     class Cards(SubscribeMixin, ModelAPIConsumer):
         queryset = MemoryQuerySet(Card, rows=numbered(2, owner_id=1))
         serializer_class = Card
@@ -362,8 +362,8 @@ async def test_a_consumer_may_be_live_itself() -> None:
         await two.nothing()
 
 
-# ------------------------------------------------------------------------------------------------- from elsewhere
-async def test_what_is_changed_elsewhere_is_told_by_one_call(kind: str) -> None:
+# ------------------------------------------------------------------------------------------------- publish_object
+async def test_publish_object_publishes_to_the_list_and_the_object(kind: str) -> None:
     async with cards(kind) as (app, queryset), connect(app, "/ws/") as ws:
         await position(ws, "cards/")
         await position(ws, "cards/1/")
@@ -371,21 +371,24 @@ async def test_what_is_changed_elsewhere_is_told_by_one_call(kind: str) -> None:
         async with unit_of_work():
             card = await queryset.update(await queryset.get(pk=1), {"due": 9})
             await app.publish_object("cards/", "updated", card, before=before)
-        assert sorted(route for _, route, data in await told(ws, 2) if data["due"] == 9) == ["cards/", "cards/1/"]
+        assert sorted(route for _, route, data in await next_events(ws, 2) if data["due"] == 9) == [
+            "cards/",
+            "cards/1/",
+        ]
         await app.publish_object("cards/1/", "deleted", card)
-        assert [name for name, _, _ in await told(ws, 2)] == ["deleted", "deleted"]
+        assert [name for name, _, _ in await next_events(ws, 2)] == ["deleted", "deleted"]
         with pytest.raises(ValueError, match="created, updated or deleted, not 'moved'"):
             await app.publish_object("cards/", "moved", card)
 
 
-async def test_who_tells_no_changes_says_so() -> None:
+async def test_publish_object_refuses_a_handler_without_events() -> None:
     async with cards("memory", bases=(ModelAPIActionHandler,)) as (app, _):
         with pytest.raises(ValueError, match="CardHandler tells no changes"):
             await app.publish_object("cards/", "updated", Card(id=1, title="a"))
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-async def test_who_may_see_it_no_longer_is_told_with_and_without_the_values_before(kind: str, keeps: bool) -> None:
+async def test_a_subscriber_who_loses_access_gets_deleted(kind: str, keeps: bool) -> None:
     async with (
         cards(kind, 1, permission_classes=(Owner,)) as (app, queryset),
         connect(app, "/ws/", user=user(1)) as old,
@@ -405,11 +408,11 @@ async def test_who_may_see_it_no_longer_is_told_with_and_without_the_values_befo
         assert (name, data["owner_id"]) == ("created" if keeps else "updated", 2)
         if keeps:
             await other.nothing()
-        else:  # whoever does not see it may have seen it
+        else:  # the past is unknown, so a user who does not see it may have seen it
             assert shown(await other.event()) == ("deleted", "cards/", {"pk": 1})
 
 
-async def test_the_changed_object_is_not_as_it_was(kind: str) -> None:
+async def test_before_must_not_be_the_changed_object(kind: str) -> None:
     async with cards(kind) as (app, queryset):
         card = await queryset.get(pk=1)
         with pytest.raises(ValueError, match=r"very \w+ that was changed.*before = queryset\.values_of\(obj\)"):
@@ -417,7 +420,7 @@ async def test_the_changed_object_is_not_as_it_was(kind: str) -> None:
         await app.publish_object("cards/", "deleted", card, before=card)
 
 
-async def test_other_objects_are_refused(kind: str) -> None:
+async def test_publish_object_refuses_objects_of_other_types(kind: str) -> None:
     async with cards(kind) as (app, queryset):
         card, other = await queryset.get(pk=1), SimpleNamespace(id=1)
         expected = f"expected a {type(card).__name__}, got"
@@ -427,8 +430,8 @@ async def test_other_objects_are_refused(kind: str) -> None:
             await app.publish_object("cards/", "updated", card, before=other)
 
 
-# ------------------------------------------------------------------------------------------------- who may know
-async def test_only_who_may_see_an_object_is_told_of_it(kind: str) -> None:
+# ------------------------------------------------------------------------------------------------- access
+async def test_only_subscribers_who_may_see_an_object_get_its_events(kind: str) -> None:
     attributes = {"permission_classes": (Owner,)}
     async with cards(kind, 0, **attributes) as (app, queryset):
         await queryset.create({"title": "a", "owner_id": 1})
@@ -439,7 +442,7 @@ async def test_only_who_may_see_an_object_is_told_of_it(kind: str) -> None:
             assert (await two.call("subscribe", "cards/1/"))["status"] == 403
             assert (await one.call("subscribe", "cards/9/"))["status"] == 404
             assert (await one.call("partial_update", "cards/1/", {"due": 1}))["status"] == 200
-            assert [name for name, _, _ in await told(one, 2)] == ["updated", "updated"]
+            assert [name for name, _, _ in await next_events(one, 2)] == ["updated", "updated"]
             before = await queryset.get(pk=1)
             before = (
                 Card.model_validate(before, from_attributes=True)
@@ -448,14 +451,14 @@ async def test_only_who_may_see_an_object_is_told_of_it(kind: str) -> None:
             )
             given = await queryset.update(await queryset.get(pk=1), {"owner_id": 2})
             await app.publish_object("cards/", "updated", given, before=before)
-            assert [(name, data) for name, _, data in await told(one, 2)] == [("deleted", {"pk": 1})] * 2
-            assert [(name, data["owner_id"]) for name, _, data in await told(two, 1)] == [("created", 2)]
+            assert [(name, data) for name, _, data in await next_events(one, 2)] == [("deleted", {"pk": 1})] * 2
+            assert [(name, data["owner_id"]) for name, _, data in await next_events(two, 1)] == [("created", 2)]
             assert (await two.call("destroy", "cards/1/"))["status"] == 204
-            assert await told(two, 1) == [("deleted", "cards/", {"pk": 1})]
+            assert await next_events(two, 1) == [("deleted", "cards/", {"pk": 1})]
             await one.nothing()
 
 
-async def test_a_narrowed_queryset_narrows_what_is_told(kind: str) -> None:
+async def test_get_queryset_narrows_the_events(kind: str) -> None:
     class Own(ModelAPIActionHandler):
         def get_queryset(self) -> Any:
             return super().get_queryset().filter(owner_id=self.user.pk)
@@ -472,21 +475,21 @@ async def test_a_narrowed_queryset_narrows_what_is_told(kind: str) -> None:
             await position(ws, "cards/")
         await one.call("create", "cards/", {"title": "one's"})
         await two.call("create", "cards/", {"title": "two's"})
-        assert [data["title"] for _, _, data in await told(one, 1)] == ["one's"]
-        assert [data["title"] for _, _, data in await told(two, 1)] == ["two's"]
+        assert [data["title"] for _, _, data in await next_events(one, 1)] == ["one's"]
+        assert [data["title"] for _, _, data in await next_events(two, 1)] == ["two's"]
         await one.call("destroy", "cards/1/")
         assert (await one.event())["event"] == "deleted"
         await two.nothing()
         assert (await two.call("subscribe", "cards/1/"))["status"] == 404
 
 
-async def test_where_values_do_not_decide_the_row_is_asked_for(kind: str) -> None:
+async def test_the_row_is_queried_if_values_do_not_decide(kind: str) -> None:
     class Newest(ModelAPIActionHandler):
         def get_queryset(self) -> Any:
             return Asked(super().get_queryset().filter(owner_id=self.user.pk))
 
     class Asked:
-        """A queryset that says nothing of objects but by a query."""
+        """A queryset that decides about objects only by a query."""
 
         def __init__(self, queryset: Any) -> None:
             self.filter, self.get = queryset.filter, queryset.get
@@ -501,10 +504,10 @@ async def test_where_values_do_not_decide_the_row_is_asked_for(kind: str) -> Non
             await position(ws, "cards/")
         assert (await one.call("update", "cards/1/", {"title": "b"}))["status"] == 200
         assert (await one.event())["event"] == "updated"
-        assert shown(await two.event()) == ("deleted", "cards/", {"pk": 1})  # it may have been there before
+        assert shown(await two.event()) == ("deleted", "cards/", {"pk": 1})  # the user may have seen it before
 
 
-async def test_a_topic_of_ones_own_needs_no_filter() -> None:
+async def test_a_topic_for_each_user_needs_no_filter() -> None:
     class Own(ModelAPIActionHandler):
         def get_topic(self) -> str:
             return f"{self.user.pk}:{super().get_topic()}"
@@ -530,8 +533,8 @@ async def _found(self: Any) -> Any:
     ],
     ids=lambda scope: next(iter(scope)),
 )
-async def test_a_topic_that_routes_share_is_told_to_those_whose_scope_has_the_object(kind: str, scope: Any) -> None:
-    """A ``get_topic()`` says where events are told, and not that all who are there may see them."""
+async def test_a_shared_topic_filters_by_the_scope_of_each_user(kind: str, scope: Any) -> None:
+    """`get_topic()` says where events go; it does not grant everyone there access to the objects."""
     own = type("Own", (ModelAPIActionHandler,), {**scope, "get_topic": lambda self: "cards"})
     async with (
         cards(kind, 2, bases=(SubscribeMixin, own)) as (app, _),
@@ -542,12 +545,12 @@ async def test_a_topic_that_routes_share_is_told_to_those_whose_scope_has_the_ob
             await position(ws, "cards/")
         assert (await one.call("update", "cards/1/", {"title": "b"}))["status"] == 200
         assert (await one.event())["event"] == "updated"
-        if "get_object" in scope:  # what it said before is not known
+        if "get_object" in scope:  # the past answer of `get_object()` is unknown
             assert shown(await two.event()) == ("deleted", "cards/", {"pk": 1})
         await two.nothing()
 
 
-async def test_recheck_asks_at_each_event() -> None:
+async def test_recheck_asks_the_permissions_at_each_event() -> None:
     allowed = {1}
 
     class Allowed(BasePermission):
@@ -562,12 +565,12 @@ async def test_recheck_asks_at_each_event() -> None:
             allowed.update(grant)
             assert (await ws.call("update", "cards/1/", {"title": f"b{len(grant)}"}))["status"] == 200
             await app.publish("cards/", "said", len(grant))
-        names = [name for name, _, _ in await told(ws, 4)]
+        names = [name for name, _, _ in await next_events(ws, 4)]
         assert names == ["updated", "said", "updated", "said"]
         await ws.nothing()
 
 
-async def test_what_an_object_permission_says_by_an_error_of_its_own_is_a_no(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_raised_by_an_object_permission_denies_access(caplog: pytest.LogCaptureFixture) -> None:
     class Paid(BasePermission):
         def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
             if action == "list" and obj.title == "dear" and handler.user.pk == 1:
@@ -582,12 +585,12 @@ async def test_what_an_object_permission_says_by_an_error_of_its_own_is_a_no(cap
         await position(ws, "cards/")
         for title in ("dear", "still dear", "dear"):
             assert (await other.call("update", "cards/1/", {"title": title}))["status"] == 200
-        assert [name for name, *_ in await told(ws, 3)] == ["deleted", "created", "deleted"]
+        assert [name for name, *_ in await next_events(ws, 3)] == ["deleted", "created", "deleted"]
         await ws.nothing()
     assert not caplog.records
 
 
-async def test_a_permission_that_hangs_is_given_up_and_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_hanging_permission_times_out_with_a_resync(caplog: pytest.LogCaptureFixture) -> None:
     class Hangs(BasePermission):
         async def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
             if action == "list" and obj.title == "hang" and handler.user.pk == 1:
@@ -603,8 +606,8 @@ async def test_a_permission_that_hangs_is_given_up_and_told(caplog: pytest.LogCa
             await position(one, "cards/")
         for title in ("hang", "on"):
             assert (await other.call("update", "cards/1/", {"title": title}))["status"] == 200
-        assert [name for name, _, _ in await told(other, 2)] == ["updated", "updated"]
-        # neither the event of which it is not known, nor the next one, whose past is that
+        assert [name for name, _, _ in await next_events(other, 2)] == ["updated", "updated"]
+        # The decision about the first event timed out, and the next event has an unknown past.
         assert [(await ws.event())["event"] for _ in range(2)] == ["$resync", "$resync"]
         assert (await other.call("update", "cards/1/", {"title": "b"}))["status"] == 200
         assert (await ws.event())["event"] == "updated"

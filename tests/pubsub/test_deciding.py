@@ -1,4 +1,6 @@
-"""Three-valued conditions: what Python decides of a row is what the database answers, and the rest is left to it."""
+"""Three-valued conditions: a decision of Python about a row equals the answer of the database, or Python leaves it
+open.
+"""
 
 import datetime
 import decimal
@@ -45,7 +47,7 @@ NAIVE = datetime.datetime(2026, 1, 1, 12, tzinfo=UTC).replace(tzinfo=None)
         ("OR", False, "ff", False),
     ],
 )
-def test_what_is_not_known_matters_only_where_it_makes_a_difference(
+def test_unknown_values_matter_only_if_they_change_the_result(
     connector: Any, negated: bool, known: str, wanted: bool | None
 ) -> None:
     verdicts = {"t": True, "f": False, "?": None}
@@ -161,7 +163,7 @@ def conditions(rng: random.Random, depth: int = 2) -> Q:
 
 @asynccontextmanager
 async def things(store: str, folder: Path, count: int) -> AsyncIterator[tuple[Any, list[Any]]]:
-    """A queryset, and rows as they were when they were written: nothing of them was read again."""
+    """A queryset, and its rows as they were written; no value was read back from the database."""
     made = shelves.sqlite(folder, Base.metadata) if store == "sqlite" else shelves.postgres(Base.metadata)
     async with made as engine:
         if engine is None:
@@ -191,7 +193,7 @@ async def test_python_never_contradicts_the_database(store: str, count: int, tmp
                 verdict = narrowed.decide(values)
                 assert verdict in (None, pk in found), (asked, values)
                 decided, undecided = decided + (verdict is not None), undecided + (verdict is None)
-    assert decided > undecided  # it is of use, too
+    assert decided > undecided  # Python does decide most rows
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,7 @@ async def test_python_never_contradicts_the_database(store: str, count: int, tmp
         (String(), "sqlite", "b", "gt", "B", True),
         (String(), "postgresql", "b", "gt", "B", None),
         (String(), "postgresql", "b", "exact", "B", False),
-        (String(), "postgresql", "i", "iexact", "I", None),  # not in Turkish
+        (String(), "postgresql", "i", "iexact", "I", None),  # in Turkish they differ
         (String(), "postgresql", "ab", "iexact", "AB", True),
         (String(), "mysql", "b", "exact", "B", None),
         (String(), "mysql", "b", "exact", "b", True),
@@ -224,13 +226,13 @@ async def test_python_never_contradicts_the_database(store: str, count: int, tmp
         (sqlalchemy.Integer(), "mysql", 1, "lt", 2, True),
     ],
 )
-def test_what_may_be_decided_of_a_column(
+def test_column_types_limit_what_python_decides(
     kind: Any, dialect: str, held: Any, lookup: str, value: Any, wanted: bool | None
 ) -> None:
     assert ColumnValues(kind, dialect).verdict(held, lookup, value) is wanted
 
 
-async def test_a_select_that_leaves_rows_out_is_the_databases_to_decide(tmp_path: Path) -> None:
+async def test_a_select_that_omits_rows_is_left_to_the_database(tmp_path: Path) -> None:
     async with things("sqlite", tmp_path, 1) as (plain, _):
         sessions = plain._sessionmaker
         for rows, narrows in (

@@ -1,4 +1,6 @@
-"""``outbox_policy = "drop_oldest"``: who is too slow stays, and is told of which routes he missed something."""
+"""``outbox_policy = "drop_oldest"``: a slow client stays connected and gets a `$resync` for each route with dropped
+events.
+"""
 
 import asyncio
 import random
@@ -6,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_hub import TOPIC, Ears, Scripted, join, opened, say
+from tests.pubsub.test_hub import TOPIC, RecordingSubscriber, ScriptedLayer, join, opened, publish
 from tests.pubsub.test_subscriptions import Board, Lean
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
@@ -18,8 +20,8 @@ LIMITS = Limits(max_outbox_bytes=4_096)
 PADDING = "x" * 400
 
 
-class Asked(Board):
-    """Whoever is subscribed is asked for at each event."""
+class Rechecked(Board):
+    """A board whose permissions are asked at each event."""
 
     recheck = True
 
@@ -29,7 +31,7 @@ class Slow(AsyncAPIConsumer):
     routepatterns = [
         path("boards/<int:pk>/", Board.as_aaah()),
         path("lean/", Lean.as_aaah()),
-        path("asked/", Asked.as_aaah()),
+        path("asked/", Rechecked.as_aaah()),
     ]
 
 
@@ -43,15 +45,15 @@ async def flood(served: WSAction, route: str, events: int) -> None:
         await asyncio.sleep(0)
 
 
-async def heard(ws: WebSocketSession) -> list[dict[str, Any]]:
-    """All events until one that is the last."""
+async def events_until_last(ws: WebSocketSession) -> list[dict[str, Any]]:
+    """All events up to the one named `last`."""
     events = []
     while (event := await ws.event())["event"] != "last":
         events.append(event)
     return events
 
 
-async def test_each_route_that_something_was_dropped_of_is_told_once() -> None:
+async def test_each_route_with_dropped_events_gets_one_resync() -> None:
     served = app()
     async with connect(served, "/ws/") as ws:
         for route in ("boards/1/", "boards/2/", "boards/3/"):
@@ -63,7 +65,7 @@ async def test_each_route_that_something_was_dropped_of_is_told_once() -> None:
         await served.publish("boards/3/", "still", 1)
         events = [await ws.event("still")]
         await served.publish("boards/1/", "last")
-        events += await heard(ws)
+        events += await events_until_last(ws)
         notices = {one["route"]: one["data"] for one in events if one["event"] == "$resync"}
         assert sum(one["event"] == "$resync" for one in events) == len(notices) == 2
         assert {route: data["offset"] for route, data in notices.items()} == {"boards/1/": 20, "boards/2/": 20}
@@ -73,7 +75,7 @@ async def test_each_route_that_something_was_dropped_of_is_told_once() -> None:
 
 
 @pytest.mark.parametrize("route", ["lean/", "asked/"])
-async def test_routes_without_history_and_with_filters_too(route: str) -> None:
+async def test_routes_without_history_or_with_filters_get_a_resync(route: str) -> None:
     served = app()
     async with connect(served, "/ws/") as ws:
         assert (await ws.call("subscribe", route))["status"] == 200
@@ -84,10 +86,10 @@ async def test_routes_without_history_and_with_filters_too(route: str) -> None:
         assert notice["route"] == route
         assert notice["data"]["offset"] == (0 if route == "lean/" else 30)
         await served.publish(route, "last")
-        await heard(ws)
+        await events_until_last(ws)
 
 
-async def test_nobody_who_reads_at_any_speed_has_a_hole_that_he_is_not_told_of() -> None:
+async def test_every_hole_is_followed_by_a_resync_at_any_reading_speed() -> None:
     served, rng, resyncs = app(), random.Random(7), 0
     async with connect(served, "/ws/") as ws:
         offset = (await ws.call("subscribe", "boards/1/"))["data"]["offset"]
@@ -111,45 +113,45 @@ async def test_nobody_who_reads_at_any_speed_has_a_hole_that_he_is_not_told_of()
     assert resyncs > 5
 
 
-async def test_an_event_that_never_fits_is_told_of_too() -> None:
+async def test_an_event_larger_than_the_outbox_gets_a_resync() -> None:
     served = app()
     async with connect(served, "/ws/") as ws:
         await ws.call("subscribe", "boards/1/")
         ws.pause_reading()
         await flood(served, "boards/1/", 12)
-        await served.publish("boards/1/", "huge", "x" * 5_000)  # by itself more than the outbox holds
+        await served.publish("boards/1/", "huge", "x" * 5_000)  # larger than the outbox
         ws.resume_reading()
         assert (await ws.event("$resync"))["data"]["offset"] == 13
         await served.publish("boards/1/", "last")
-        assert [event["offset"] for event in await heard(ws)] == [1]  # it was on its way
+        assert [event["offset"] for event in await events_until_last(ws)] == [1]  # it was already being sent
 
 
 # ------------------------------------------------------------------------------------------- the hub
-async def test_the_hub_tells_who_is_subscribed_and_nobody_else() -> None:
-    layer = Scripted()
+async def test_hub_resync_reaches_only_subscribed_connections() -> None:
+    layer = ScriptedLayer()
     async with opened(layer) as one:
-        live, ahead, joining = Ears(), Ears(), Ears()
+        live, ahead, joining = RecordingSubscriber(), RecordingSubscriber(), RecordingSubscriber()
         await join(one, live)
         await join(one, live, "boards/8/")
-        first = await say(one, 1)
+        first = await publish(one, 1)
         for number in range(2, 80):
-            await say(one, number)
-        layer.is_deaf = True
-        await say(one, 80)
-        await join(one, ahead, since=first)  # it was told what this process has not heard of
+            await publish(one, number)
+        layer.drops_messages = True
+        await publish(one, 80)
+        await join(one, ahead, since=first)  # it received an event that this process has yet to receive
         layer.gate.clear()
         waiting = asyncio.create_task(join(one, joining, "boards/9/"))
         await asyncio.sleep(0)
         one.resync(live, {TOPIC})
         one.resync(ahead, None)
-        one.resync(joining, None)  # it will be answered, with all there is
-        one.resync(Ears(), None)
-        notice = (await live.hear(2 + 79 + 1))[-1]
+        one.resync(joining, None)  # its reply will contain everything
+        one.resync(RecordingSubscriber(), None)
+        notice = (await live.receive(2 + 79 + 1))[-1]
         assert (notice["event"], notice["route"], notice["data"]["offset"]) == ("$resync", TOPIC, 79)
-        notice = (await ahead.hear(1 + 79 + 1))[-1]
+        notice = (await ahead.receive(1 + 79 + 1))[-1]
         assert (notice["event"], notice["data"]["offset"]) == ("$resync", 80)
         one.resync(live, None)
-        assert {notice["route"] for notice in (await live.hear(84))[-2:]} == {TOPIC, "boards/8/"}
+        assert {notice["route"] for notice in (await live.receive(84))[-2:]} == {TOPIC, "boards/8/"}
         waiting.cancel()
         layer.gate.set()
         await asyncio.wait([waiting])

@@ -1,4 +1,4 @@
-"""`wsaction._protocol.event_frames`: frames of events, bodies, and what is told from them."""
+"""`wsaction._protocol.event_frames`: bodies of events, their frames, and notices."""
 
 import json
 from typing import Any
@@ -23,19 +23,19 @@ TEXT = st.text(st.characters(codec="utf-8"))
 
 
 @given(TEXT, TEXT, DATA, st.integers(0, 2**53), DATA, st.none() | TEXT)
-def test_an_event_comes_out_as_it_went_in(
+def test_an_event_survives_encoding_and_decoding(
     event: str, route: str, data: Any, offset: int, subject: Any, excludes: str | None
 ) -> None:
     body = encode_body(encode_event(event, route, json.dumps(data)), excludes, json.dumps(subject))
     assert is_body(body)
-    came = Event(offset, body)
+    decoded = Event(offset, body)
     numbered = {"offset": offset} if offset else {}
-    assert json.loads(came.frame) == {"event": event, "route": route, "data": data, **numbered} == came.message
-    assert (came.subject, came.excludes) == (subject, excludes)
-    assert len(came.frame.encode()) <= came.size
+    assert json.loads(decoded.frame) == {"event": event, "route": route, "data": data, **numbered} == decoded.message
+    assert (decoded.subject, decoded.excludes) == (subject, excludes)
+    assert len(decoded.frame.encode()) <= decoded.size
 
 
-def test_the_keys_and_their_order_are_the_protocols() -> None:
+def test_event_frames_have_the_keys_and_order_of_the_protocol() -> None:
     body = encode_body(encode_event("moved", "boards/7/", '{"to":3}'))
     assert Event(0, body).frame == '{"event":"moved","route":"boards/7/","data":{"to":3}}'
     assert Event(7, body).frame == '{"event":"moved","route":"boards/7/","data":{"to":3},"offset":7}'
@@ -43,14 +43,14 @@ def test_the_keys_and_their_order_are_the_protocols() -> None:
     assert notice == '{"event":"$resync","route":"boards/7/","data":{"epoch":"k3","offset":7}}'
 
 
-def test_what_is_private_is_not_in_the_frame() -> None:
+def test_private_fields_are_not_in_the_frame() -> None:
     event = Event(7, encode_body(encode_event("a", "r", "1"), "me", '{"owner":3}'))
     assert event.frame == '{"event":"a","route":"r","data":1,"offset":7}'
     assert event.subject == {"owner": 3}
     assert event.message is event.message
 
 
-def test_a_frame_told_instead_has_the_same_offset() -> None:
+def test_a_replacement_frame_has_the_same_offset() -> None:
     event = Event(7, encode_body(encode_event("updated", "r", "1")))
     assert (
         event.numbered(encode_event("deleted", "r", "null")) == '{"event":"deleted","route":"r","data":null,"offset":7}'
@@ -60,18 +60,18 @@ def test_a_frame_told_instead_has_the_same_offset() -> None:
 @pytest.mark.parametrize(
     "text", ["", "[]", '{"event":1', '{"status":200}', b'{"event":"\xff"}', '{"event":\n1}', ' {"event":1}']
 )
-def test_what_is_no_event_is_not_published(text: str | bytes) -> None:
+def test_text_that_is_not_an_event_is_refused(text: str | bytes) -> None:
     with pytest.raises(ValueError, match=r"an event is|codec can't decode"):
         encode_body(text)
 
 
-def test_a_subject_is_json() -> None:
+def test_a_subject_must_be_json() -> None:
     with pytest.raises(ValueError, match="at line 1"):
         encode_body(encode_event("a", "r", "1"), None, "nope")
 
 
 @pytest.mark.parametrize(
-    ("body", "sound"),
+    ("body", "expected"),
     [
         (b'{"event":1}', True),
         (b'{"event":1}\n{"excludes":null}', True),
@@ -87,12 +87,12 @@ def test_a_subject_is_json() -> None:
         (b"\n", False),
     ],
 )
-def test_what_comes_from_outside_may_be_anything(body: bytes, sound: bool) -> None:
-    assert is_body(body) is sound
+def test_is_body_recognises_malformed_bodies(body: bytes, expected: bool) -> None:
+    assert is_body(body) is expected
 
 
 @given(st.binary(max_size=40))
-def test_no_bytes_make_it_fail(tail: bytes) -> None:
+def test_is_body_never_raises(tail: bytes) -> None:
     for body in (tail, b'{"event":' + tail, b'{"event":' + tail + b"}", b'{"event":1}\n' + tail):
         if is_body(body):
             assert Event(1, body).frame

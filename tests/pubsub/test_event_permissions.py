@@ -1,4 +1,4 @@
-"""The object that an event's permission is asked of is the one that the recipient would load, or nothing is shown."""
+"""An event's permission is asked about the object that the recipient would load; otherwise the event shows nothing."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -63,7 +63,7 @@ class Project(Base):
 
 
 class Hexed(sqlalchemy.types.TypeDecorator[int]):
-    """A type of the application's own, which JSON says nothing of."""
+    """A column type of the application without a JSON form."""
 
     impl = String
     cache_ok = True
@@ -95,7 +95,7 @@ class AnyCase(ColumnProperty.Comparator[str]):
 
 
 class Folded(Base):
-    """The same tasks, whose title is compared in any case."""
+    """The same tasks, with titles that compare in any case."""
 
     __table__ = Task.__table__
     title = column_property(Task.__table__.c.title, comparator_factory=AnyCase)
@@ -130,7 +130,7 @@ class DocumentOut(BaseModel):
 
 
 class Database:
-    """Sessions of a SQLite database with one task of one project, and one letter; ``reads`` are its SELECTs."""
+    """Sessions of a SQLite database with two projects, one task and one letter; ``reads`` collects its SELECTs."""
 
     def __init__(self, engine: Any) -> None:
         self.sessions = async_sessionmaker(engine)
@@ -155,8 +155,8 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def told(queryset: Any, **attributes: Any) -> AsyncIterator[Any]:
-    """The app, and the owner and a stranger, who listen to ``items/``."""
+async def listening(queryset: Any, **attributes: Any) -> AsyncIterator[Any]:
+    """The app, and the owner and a stranger, both subscribed to ``items/``."""
     bases = attributes.pop("bases", (SubscribeMixin, ModelAPIActionHandler))
     handler = type("Items", bases, {"queryset": queryset, "serializer_class": TaskOut, **attributes})
     router = SimpleRouter()
@@ -173,38 +173,38 @@ async def told(queryset: Any, **attributes: Any) -> AsyncIterator[Any]:
         yield app, owner, stranger
 
 
-def asked(rule: Any) -> type[BasePermission]:
-    """A permission of objects: what a function of a user's key and the object says."""
+def permission_by(rule: Any) -> type[BasePermission]:
+    """An object permission whose verdict is a function of the user's key and the object."""
 
-    class Asked(BasePermission):
+    class ByRule(BasePermission):
         async def has_object_permission(self, scope: Any, handler: Any, action: str, obj: Any) -> bool:
             verdict = rule(scope["user"].pk, obj)
             return bool(await verdict if hasattr(verdict, "__await__") else verdict)
 
-    return Asked
+    return ByRule
 
 
 async def until_mark(app: Any, *sockets: Any) -> list[list[Any]]:
-    """What each socket was told up to now."""
+    """The events that each socket received up to now."""
     await app.publish("items/", "mark")
-    told = []
+    batches = []
     for ws in sockets:
-        found: list[Any] = []
-        while (one := await ws.event())["event"] != "mark":
-            found.append((one["event"], one["data"]))
-        told.append(found)
-    return told
+        events: list[Any] = []
+        while (event := await ws.event())["event"] != "mark":
+            events.append((event["event"], event["data"]))
+        batches.append(events)
+    return batches
 
 
 NEW = {"id": 1, "title": "secret", "archived": False}
 
 
-# ------------------------------------------------------------------------------------------------- what is asked
-async def test_a_relation_is_read_as_the_queryset_loads_it(database: Database) -> None:
-    rule = asked(lambda pk, task: task.project is None or task.project.owner == pk)
+# ------------------------------------------------------------------------------------------- the object that is checked
+async def test_relations_are_read_as_the_queryset_loads_them(database: Database) -> None:
+    rule = permission_by(lambda pk, task: task.project is None or task.project.owner == pk)
     rows = select(Task).options(selectinload(Task.project))
     queryset = SQLAlchemyQuerySet(rows, database.sessions)
-    async with told(queryset, permission_classes=(rule,)) as (app, owner, stranger):
+    async with listening(queryset, permission_classes=(rule,)) as (app, owner, stranger):
         assert (await stranger.call("retrieve", "items/1/"))["status"] == 403
         assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
         assert await until_mark(app, owner, stranger) == [[("updated", NEW)], []]
@@ -217,31 +217,31 @@ async def test_a_relation_is_read_as_the_queryset_loads_it(database: Database) -
         assert await until_mark(app, owner, stranger) == [[], [("deleted", {"pk": 1})]]
 
 
-async def test_a_subclass_is_asked_as_itself(database: Database) -> None:
-    rule = asked(lambda pk, document: not isinstance(document, Letter) or document.owner == pk)
+async def test_a_subclass_is_checked_as_its_own_class(database: Database) -> None:
+    rule = permission_by(lambda pk, document: not isinstance(document, Letter) or document.owner == pk)
     queryset = SQLAlchemyQuerySet(Document, database.sessions)
     attributes = {"permission_classes": (rule,), "serializer_class": DocumentOut}
-    async with told(queryset, **attributes) as (app, owner, stranger):
+    async with listening(queryset, **attributes) as (app, owner, stranger):
         assert (await stranger.call("retrieve", "items/1/"))["status"] == 403
         assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
         assert await until_mark(app, owner, stranger) == [[("updated", {"id": 1, "title": "secret"})], []]
 
 
-async def test_what_a_permission_awaits_of_its_object_is_loaded_for_each(database: Database) -> None:
+async def test_awaitable_attributes_are_loaded_for_each_recipient(database: Database) -> None:
     async def may(pk: int, task: Any) -> bool:
         return (await task.awaitable_attrs.project).owner == pk
 
     queryset = SQLAlchemyQuerySet(Task, database.sessions)
-    async with told(queryset, permission_classes=(asked(may),)) as (app, owner, stranger):
+    async with listening(queryset, permission_classes=(permission_by(may),)) as (app, owner, stranger):
         assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
-        # of the past nothing can be awaited, so that the stranger may have seen it
+        # The past cannot be awaited, so the stranger may have seen it.
         assert await until_mark(app, owner, stranger) == [[("updated", NEW)], [("deleted", {"pk": 1})]]
 
 
-async def test_a_collection_is_that_of_now_and_unknown_before(database: Database) -> None:
-    rule = asked(lambda pk, task: any(member.user_id == pk for member in task.members))
+async def test_a_collection_is_current_and_its_past_is_unknown(database: Database) -> None:
+    rule = permission_by(lambda pk, task: any(member.user_id == pk for member in task.members))
     queryset = SQLAlchemyQuerySet(select(Task).options(selectinload(Task.members)), database.sessions)
-    async with told(queryset, permission_classes=(rule,)) as (app, owner, stranger):
+    async with listening(queryset, permission_classes=(rule,)) as (app, owner, stranger):
         assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
         assert await until_mark(app, owner, stranger) == [[("updated", NEW)], [("deleted", {"pk": 1})]]
         async with database.sessions.begin() as session:
@@ -252,21 +252,23 @@ async def test_a_collection_is_that_of_now_and_unknown_before(database: Database
         assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
 
 
-async def test_values_that_json_does_not_carry_are_not_made_up(database: Database) -> None:
-    """The rule's column is of a type of its own, and there are bytes and a list in JSON beside it."""
-    rule = asked(lambda pk, task: task.digest == b"\xff\x00" and task.tags == ["a", {"b": 1}] and task.mask == pk)
+async def test_values_without_a_json_form_are_not_made_up(database: Database) -> None:
+    """The rule reads a column of a custom type, bytes, and a list in a JSON column."""
+    rule = permission_by(
+        lambda pk, task: task.digest == b"\xff\x00" and task.tags == ["a", {"b": 1}] and task.mask == pk
+    )
     queryset = SQLAlchemyQuerySet(Task, database.sessions)
-    async with told(queryset, permission_classes=(rule,)) as (app, owner, stranger):
+    async with listening(queryset, permission_classes=(rule,)) as (app, owner, stranger):
         assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
         assert await until_mark(app, owner, stranger) == [[("updated", NEW)], [("deleted", {"pk": 1})]]
 
 
 @pytest.mark.parametrize("rows", ["select", "filter"])
-async def test_what_the_queryset_leaves_out_is_not_shown(rows: str, database: Database) -> None:
+async def test_rows_outside_the_queryset_are_not_shown(rows: str, database: Database) -> None:
     plain = SQLAlchemyQuerySet(Task, database.sessions)
     live = SQLAlchemyQuerySet(select(Task).where(~Task.archived), database.sessions)
     queryset = live if rows == "select" else plain.filter(archived=False)
-    async with told(queryset) as (app, owner, stranger):
+    async with listening(queryset) as (app, owner, stranger):
         changes = {"title": "secret", "archived": True}
         if rows == "select":
             assert (await owner.call("partial_update", "items/1/", changes))["status"] == 200
@@ -279,7 +281,7 @@ async def test_what_the_queryset_leaves_out_is_not_shown(rows: str, database: Da
 
 
 class SoftSession(Session):
-    """One that hides archived tasks, as SQLAlchemy's recipe for soft deletion does."""
+    """A session that hides archived tasks, as in SQLAlchemy's recipe for soft deletion."""
 
 
 @event.listens_for(SoftSession, "do_orm_execute")
@@ -292,12 +294,12 @@ LIVE = with_loader_criteria(Task, ~Task.archived)
 
 
 @pytest.mark.parametrize("by", ["option", "session"])
-async def test_what_criteria_hide_is_not_shown(by: str, database: Database) -> None:
+async def test_rows_hidden_by_loader_criteria_are_not_shown(by: str, database: Database) -> None:
     soft = async_sessionmaker(database.sessions.kw["bind"], sync_session_class=SoftSession)
     queryset: Any = SQLAlchemyQuerySet(Task, soft)
     if by == "option":
         queryset = SQLAlchemyQuerySet(select(Task).options(LIVE), database.sessions)
-    async with told(queryset) as (app, owner, stranger):
+    async with listening(queryset) as (app, owner, stranger):
         assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
         assert await until_mark(app, owner, stranger) == [[("updated", NEW)]] * 2
         await owner.call("partial_update", "items/1/", {"title": "hidden", "archived": True})
@@ -305,28 +307,28 @@ async def test_what_criteria_hide_is_not_shown(by: str, database: Database) -> N
         assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
 
 
-async def test_none_that_a_column_keeps_as_a_value_is_not_null(database: Database) -> None:
+async def test_a_json_null_is_not_a_sql_null(database: Database) -> None:
     plain = SQLAlchemyQuerySet(Task, database.sessions)
-    async with told(plain.filter(tags__isnull=True)) as (app, owner, stranger):
+    async with listening(plain.filter(tags__isnull=True)) as (app, owner, stranger):
         task = await plain.get(pk=1)
         before = plain.values_of(task)
-        task = await plain.update(task, {"title": "secret", "tags": None})  # which JSON has a null of its own for
+        task = await plain.update(task, {"title": "secret", "tags": None})  # stored as the null of JSON
         await app.publish_object("items/", "updated", task, before=before)
         assert (await owner.call("retrieve", "items/1/"))["status"] == 404
         assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
 
 
-async def test_a_comparison_of_an_attributes_own_is_the_databases_to_decide(database: Database) -> None:
+async def test_a_custom_comparator_is_left_to_the_database(database: Database) -> None:
     plain = SQLAlchemyQuerySet(Folded, database.sessions)
-    async with told(plain.filter(title="OLD")) as (app, owner, stranger):
+    async with listening(plain.filter(title="OLD")) as (app, owner, stranger):
         assert (await owner.call("partial_update", "items/1/", {"archived": True}))["status"] == 200
         shown = {"id": 1, "title": "old", "archived": True}
         assert await until_mark(app, owner, stranger) == [[("updated", shown)]] * 2
 
 
-async def test_the_same_in_memory() -> None:
+async def test_a_row_that_leaves_a_memory_queryset_is_deleted() -> None:
     cards = MemoryQuerySet(Card, rows=[Card(id=1, title="old")])
-    async with told(cards.filter(done=False), serializer_class=Card) as (app, owner, stranger):
+    async with listening(cards.filter(done=False), serializer_class=Card) as (app, owner, stranger):
         card = await cards.update(await cards.get(pk=1), {"title": "secret", "done": True})
         await app.publish_object("items/", "updated", card, before={"pk": 1, "done": False})
         assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
@@ -351,11 +353,11 @@ class HidingCards(MemoryQuerySet[TaskOut]):
 
 
 @pytest.mark.parametrize("store", ["memory", "sqlalchemy"])
-async def test_what_a_querysets_own_reading_leaves_out_is_not_shown(store: str, database: Database) -> None:
+async def test_rows_that_a_custom_get_hides_are_not_shown(store: str, database: Database) -> None:
     queryset: Any = HidingTasks(Task, database.sessions)
     if store == "memory":
         queryset = HidingCards(TaskOut, rows=[TaskOut(id=1, title="old")])
-    async with told(queryset) as (app, owner, stranger):
+    async with listening(queryset) as (app, owner, stranger):
         assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
         assert await until_mark(app, owner, stranger) == [[("updated", NEW)]] * 2
         assert (await owner.call("partial_update", "items/1/", {"archived": True}))["status"] == 200
@@ -363,24 +365,24 @@ async def test_what_a_querysets_own_reading_leaves_out_is_not_shown(store: str, 
         assert await until_mark(app, owner, stranger) == [[("deleted", {"pk": 1})]] * 2
 
 
-async def test_a_scope_counts_where_there_is_no_queryset_beside_it(database: Database) -> None:
+async def test_get_queryset_is_the_scope_without_a_class_queryset(database: Database) -> None:
     class Own(SubscribeMixin, ModelAPIActionHandler):
         def get_queryset(self) -> Any:
             return SQLAlchemyQuerySet(Task, database.sessions).filter(project__owner=self.user.pk)
 
-    async with told(None, bases=(Own,)) as (app, owner, stranger):
+    async with listening(None, bases=(Own,)) as (app, owner, stranger):
         assert (await owner.call("partial_update", "items/1/", {"title": "secret"}))["status"] == 200
-        # whether it was the stranger's before, the database would have had to say then
+        # Only the database could have said, before the change, whether the stranger saw it.
         assert await until_mark(app, owner, stranger) == [[("updated", NEW)], [("deleted", {"pk": 1})]]
 
 
-async def test_a_scope_is_the_databases_where_it_folds_case_otherwise(database: Database) -> None:
+async def test_case_folding_is_left_to_the_database(database: Database) -> None:
     class Accented(SubscribeMixin, ModelAPIActionHandler):
         def get_queryset(self) -> Any:
             rows = super().get_queryset()
             return rows.filter(title__icontains="É") if self.user.pk == STRANGER else rows
 
-    async with told(SQLAlchemyQuerySet(Task, database.sessions), bases=(Accented,)) as (app, owner, stranger):
+    async with listening(SQLAlchemyQuerySet(Task, database.sessions), bases=(Accented,)) as (app, owner, stranger):
         for title in ("é", "É"):
             assert (await owner.call("create", "items/", {"title": title}))["status"] == 201
         listed = (await stranger.call("list", "items/"))["data"]["results"]
@@ -389,13 +391,13 @@ async def test_a_scope_is_the_databases_where_it_folds_case_otherwise(database: 
         assert created == ["É"]
 
 
-async def test_objects_of_another_class_are_not_judged_by_a_namesake_of_their_key(database: Database) -> None:
-    """A task that is told on the route of letters is none of them, though there is a letter of its key."""
+async def test_an_object_of_another_class_with_the_same_key_is_hidden(database: Database) -> None:
+    """A task published on the route of letters is no letter, although a letter has the same key."""
 
     class Letters(SubscribeMixin, ModelAPIActionHandler):
         queryset = SQLAlchemyQuerySet(Document, database.sessions)
         serializer_class = DocumentOut
-        permission_classes = (asked(lambda pk, document: document.title == "old"),)
+        permission_classes = (permission_by(lambda pk, document: document.title == "old"),)
 
     class Tasks(SubscribeMixin, ModelAPIActionHandler):
         queryset = SQLAlchemyQuerySet(Task, database.sessions)
@@ -416,13 +418,19 @@ async def test_objects_of_another_class_are_not_judged_by_a_namesake_of_their_ke
         assert data.keys() == {"epoch", "offset"}
 
 
-# ------------------------------------------------------------------------------------------------- what it costs
+# ----------------------------------------------------------------------------------------------- queries for each event
 async def reads_of_one_event(database: Database, watchers: int, **attributes: Any) -> tuple[int, int]:
-    """How many SELECTs an event costs whose change was made elsewhere, and how many recipients see it."""
+    """How many SELECTs one event of `publish_object` costs, and how many recipients see it."""
     queryset = SQLAlchemyQuerySet(select(Task).options(selectinload(Task.project)), database.sessions)
-    handler = type("Items", attributes.pop("bases", (SubscribeMixin, ModelAPIActionHandler)), {
-        "queryset": queryset, "serializer_class": TaskOut, **attributes,
-    })  # fmt: skip
+    handler = type(
+        "Items",
+        attributes.pop("bases", (SubscribeMixin, ModelAPIActionHandler)),
+        {
+            "queryset": queryset,
+            "serializer_class": TaskOut,
+            **attributes,
+        },
+    )
     router = SimpleRouter()
     router.register("items", handler, basename="item")
     root: Any = type("Root", (AsyncAPIConsumer,), {"routepatterns": router.urls})
@@ -440,16 +448,16 @@ async def reads_of_one_event(database: Database, watchers: int, **attributes: An
         task = await queryset.update(task, {"title": "secret"})
         database.reads.clear()
         await app.publish_object("items/", "updated", task, before=before)
-        told = await until_mark(app, *sockets)
-        return len(database.reads), sum(("updated", NEW) in one for one in told)
+        batches = await until_mark(app, *sockets)
+        return len(database.reads), sum(("updated", NEW) in events for events in batches)
 
 
 @pytest.mark.parametrize("watchers", [2, 20])
-async def test_an_event_is_read_once_for_all_who_load_alike(watchers: int, database: Database) -> None:
-    rule = asked(lambda pk, task: task.project.owner == pk)
+async def test_an_event_is_read_once_for_recipients_who_load_alike(watchers: int, database: Database) -> None:
+    rule = permission_by(lambda pk, task: task.project.owner == pk)
     reads, shown_to = await reads_of_one_event(database, watchers, permission_classes=(rule,))
     assert shown_to == watchers // 2
-    assert reads == 2  # the row and its project, for all of them
+    assert reads == 2  # the row and its project, once for all recipients
 
 
 class Mine(SubscribeMixin, ModelAPIActionHandler):
@@ -458,12 +466,12 @@ class Mine(SubscribeMixin, ModelAPIActionHandler):
 
 
 @pytest.mark.parametrize("attributes", [{}, {"bases": (Mine,)}])
-async def test_nothing_is_read_where_values_say_who_sees_it(attributes: Any, database: Database) -> None:
+async def test_nothing_is_read_if_values_decide_who_sees_an_event(attributes: Any, database: Database) -> None:
     reads, shown_to = await reads_of_one_event(database, 4, **attributes)
     assert (reads, shown_to) == (0, 2 if attributes else 4)
 
 
-async def test_a_backend_that_insists_on_its_parameters_gets_those_of_the_subscription(database: Database) -> None:
+async def test_filter_backends_get_the_query_of_the_subscription(database: Database) -> None:
     class OfProject:
         def parameters(self, handler: Any) -> tuple[str, ...]:
             return ("project",)
@@ -528,7 +536,7 @@ HOOKS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: "-".join(hook))
-async def test_an_event_shows_the_key_alone_where_the_handler_decides_what_a_user_is_shown(hook: Any) -> None:
+async def test_events_show_only_the_key_if_hooks_decide_the_content(hook: Any) -> None:
     rows = MemoryQuerySet(Secretive, rows=[Secretive(id=1)])
     members = {"queryset": rows, "serializer_class": Secretive, "input_serializer_class": Brief, **hook}
     router = SimpleRouter()
@@ -537,20 +545,20 @@ async def test_an_event_shows_the_key_alone_where_the_handler_decides_what_a_use
     async with connect(WSAction([path("ws/", root.as_asgi())]), "/ws/") as ws:
         await ws.call("subscribe", "notes/1/")
         reply = await ws.call("partial_update", "notes/1/", data={"title": "new"})
-        told = await ws.event("updated")
-    assert (told["event"], told["data"]) == ("updated", {"pk": 1})
+        event = await ws.event("updated")
+    assert (event["event"], event["data"]) == ("updated", {"pk": 1})
     assert "retrieve" in hook or "SECRET" not in str(reply)
 
 
 class Bare(BaseModel):
     id: int
-    page: int  # which a note has not
+    page: int  # a note has no such field
 
 
 @pytest.mark.parametrize(
     ("shows", "data"), [(Brief, {"id": 1, "title": "new"}), (Secretive, None), (Bare, {"pk": 1})], ids=str
 )
-async def test_an_event_shows_at_each_route_what_retrieve_shows_there(shows: Any, data: Any) -> None:
+async def test_each_route_shows_events_as_its_retrieve_does(shows: Any, data: Any) -> None:
     class Notes(SubscribeMixin, ModelAPIActionHandler):
         queryset = MemoryQuerySet(Secretive, rows=[Secretive(id=1)])
         serializer_class = Secretive
@@ -566,8 +574,8 @@ async def test_an_event_shows_at_each_route_what_retrieve_shows_there(shows: Any
     async with connect(WSAction([path("ws/", root.as_asgi())]), "/ws/") as ws:
         await ws.call("subscribe", "notes/1/")
         reply = await ws.call("partial_update", "staff/1/", data={"title": "new"})
-        told = await ws.event("updated")
-    assert told["data"] == (data or reply["data"])
+        event = await ws.event("updated")
+    assert event["data"] == (data or reply["data"])
 
 
 class Known(BasePermission):
@@ -589,7 +597,7 @@ class Stranger(BasePermission):
 
 
 SHOWS = ("list", "retrieve")
-BY_ACTION: dict[str, Any] = {  # as Django REST framework's users write it, who know of no subscribe
+BY_ACTION: dict[str, Any] = {  # as users of Django REST framework write it, without subscribe in mind
     "get_queryset": lambda self: self.queryset.filter(title="x") if self.action in SHOWS else self.queryset,
     "get_permissions": lambda self: (Nobody,) if self.action in SHOWS else (),
     "permission_classes": (Stranger,),
@@ -599,9 +607,7 @@ BY_ACTION: dict[str, Any] = {  # as Django REST framework's users write it, who 
 @pytest.mark.parametrize("hidden", [True, False])
 @pytest.mark.parametrize("route", ["notes/", "notes/1/"])
 @pytest.mark.parametrize("hook", BY_ACTION)
-async def test_what_decides_by_the_action_decides_as_where_objects_are_shown(
-    hook: str, route: str, hidden: bool
-) -> None:
+async def test_rules_by_action_apply_to_events_as_to_retrieve(hook: str, route: str, hidden: bool) -> None:
     members: dict[str, Any] = {
         "queryset": MemoryQuerySet(Brief, rows=[Brief(id=1, title="old")]),
         "serializer_class": Brief,
@@ -647,7 +653,7 @@ async def refused_list(self: Any) -> list[dict[str, Any]]:
         ("notes/", {"list": refused_list}),
     ],
 )
-async def test_events_are_for_those_who_may_ask_for_what_they_show(route: str, members: dict[str, Any]) -> None:
+async def test_subscribing_needs_the_right_to_list_or_retrieve(route: str, members: dict[str, Any]) -> None:
     async with connect(_notes(members), "/ws/") as ws:
         assert (await ws.call("list" if route == "notes/" else "retrieve", route))["status"] == 403
         assert (await ws.call("subscribe", route))["status"] == 403
@@ -662,7 +668,7 @@ async def change(self: Any) -> None:
     await self.publish_object("updated", await self.queryset.update(note, {"title": "new"}), before=before)
 
 
-async def test_those_above_who_decide_for_each_frame_have_a_say_in_what_events_show() -> None:
+async def test_permissions_of_a_parent_by_action_apply_to_events() -> None:
     app = _notes({}, get_permissions=lambda self: (Nobody,) if self.action in SHOWS else ())
     async with connect(app, "/ws/") as ws:
         for action in ("list", "subscribe"):
@@ -679,7 +685,7 @@ async def open_list(self: Any) -> list[dict[str, Any]]:
     return [{"id": note.id} async for note in self.get_queryset()]
 
 
-RESTRICTED: dict[str, Any] = {  # in retrieve alone
+RESTRICTED: dict[str, Any] = {  # for retrieve only
     "get_queryset": lambda self: self.queryset.filter(title="x") if self.action == "retrieve" else self.queryset,
     "get_permissions": lambda self: (Nobody,) if self.action == "retrieve" else (),
     "permission_classes": (type("Nobodys", (BasePermission,), {"has_object_permission": lambda *_: False}),),
@@ -688,7 +694,7 @@ RESTRICTED: dict[str, Any] = {  # in retrieve alone
 
 @pytest.mark.parametrize("own", [keys, open_list])
 @pytest.mark.parametrize("hook", RESTRICTED)
-async def test_where_list_shows_less_the_content_is_for_those_who_may_retrieve_it(hook: str, own: Any) -> None:
+async def test_content_that_list_omits_needs_the_right_to_retrieve(hook: str, own: Any) -> None:
     members = {"list": own, hook: RESTRICTED[hook], "change": change}
     async with connect(_notes(members), "/ws/") as ws:
         assert (await ws.call("list", "notes/"))["data"] == [{"id": 1}]
@@ -699,7 +705,7 @@ async def test_where_list_shows_less_the_content_is_for_those_who_may_retrieve_i
 
 
 @pytest.mark.parametrize("hook", RESTRICTED)
-async def test_where_nothing_shows_an_object_it_is_shown_as_at_the_handlers_other_routes(hook: str) -> None:
+async def test_without_a_list_events_follow_the_rules_of_retrieve(hook: str) -> None:
     async with connect(_notes({"list": None, hook: RESTRICTED[hook], "change": change}), "/ws/") as ws:
         assert (await ws.call("retrieve", "notes/1/"))["status"] in (403, 404)
         assert (await ws.call("subscribe", "notes/"))["status"] == 200
@@ -707,7 +713,7 @@ async def test_where_nothing_shows_an_object_it_is_shown_as_at_the_handlers_othe
         await ws.nothing()
 
 
-async def test_a_list_of_ones_own_has_whole_events_for_those_who_may_retrieve_them() -> None:
+async def test_a_custom_list_gets_full_events_of_retrievable_objects() -> None:
     def get_queryset(self: Any) -> Any:
         return self.queryset.filter(pk=self.kwargs["pk"]) if self.action == "retrieve" else self.queryset
 
@@ -741,7 +747,7 @@ class ThatOwn(BasePermission):
         return bool(obj.title == "mine")
 
 
-async def test_handlers_with_one_get_topic_whose_routes_are_apart_show_what_they_show() -> None:
+async def test_get_topic_of_distinct_routes_keeps_each_serializer() -> None:
     class Base(SubscribeMixin, ModelAPIActionHandler):
         queryset = MemoryQuerySet(Long, rows=[Long(id=1, title="old")])
 
@@ -763,7 +769,7 @@ async def test_handlers_with_one_get_topic_whose_routes_are_apart_show_what_they
 
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize(
-    ("members", "title", "told"),
+    ("members", "title", "expected"),
     [
         ({}, "new", {"pk": 1}),
         ({"serializer_class": Long}, "new", {"id": 1, "title": "new", "secret": "s"}),
@@ -780,8 +786,8 @@ async def test_handlers_with_one_get_topic_whose_routes_are_apart_show_what_they
         ),
     ],
 )
-async def test_handlers_that_share_a_topic_show_what_each_of_them_shows(
-    shared: bool, members: dict[str, Any], title: str, told: Any
+async def test_handlers_with_a_shared_topic_show_their_own_content(
+    shared: bool, members: dict[str, Any], title: str, expected: Any
 ) -> None:
     class Base(SubscribeMixin, ModelAPIActionHandler):
         queryset = MemoryQuerySet(Long, rows=[Long(id=1, title="old")])
@@ -802,14 +808,14 @@ async def test_handlers_that_share_a_topic_show_what_each_of_them_shows(
     async with connect(WSAction([path("ws/", Root.as_asgi())]), "/ws/") as ws:
         await ws.call("subscribe", "notes/")
         await ws.call("partial_update", "staff/1/", data={"title": title})
-        if told is None:
+        if expected is None:
             await ws.nothing()
         else:
-            assert (await ws.receive_json())["data"] == told
+            assert (await ws.receive_json())["data"] == expected
 
 
-@pytest.mark.parametrize(("title", "told"), [("new", None), ("mine", {"id": 1, "title": "mine", "secret": "s"})])
-async def test_one_handler_that_is_mounted_with_permissions_and_without_asks_them(title: str, told: Any) -> None:
+@pytest.mark.parametrize(("title", "expected"), [("new", None), ("mine", {"id": 1, "title": "mine", "secret": "s"})])
+async def test_permissions_of_each_mount_apply_on_a_shared_topic(title: str, expected: Any) -> None:
     class Notes(SubscribeMixin, ModelAPIActionHandler):
         queryset = MemoryQuerySet(Long, rows=[Long(id=1, title="old")])
         serializer_class = Long
@@ -826,10 +832,10 @@ async def test_one_handler_that_is_mounted_with_permissions_and_without_asks_the
     async with connect(WSAction([path("ws/", Root.as_asgi())]), "/ws/") as ws:
         await ws.call("subscribe", "notes/")
         await ws.call("partial_update", "staff/1/", data={"title": title})
-        if told is None:
+        if expected is None:
             await ws.nothing()
         else:
-            assert (await ws.receive_json())["data"] == told
+            assert (await ws.receive_json())["data"] == expected
 
 
 class IsNamed(BasePermission):
@@ -838,13 +844,13 @@ class IsNamed(BasePermission):
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "expected"),
     [("ann", "ann", "updated"), ("bob", "ann", "created"), ("ann", "bob", "deleted"), ("bob", "bob", None)],
 )
-async def test_what_leaves_for_a_route_that_asks_nobody_is_asked_about_where_it_was(
-    before: str, after: str, told: str | None
+async def test_an_object_that_leaves_a_route_is_checked_by_its_rules(
+    before: str, after: str, expected: str | None
 ) -> None:
-    """Both changes are one event, and only the first is told where somebody is asked."""
+    """Both changes are one event, but only the route of the first one has permissions."""
 
     class Public(SubscribeMixin, ModelAPIActionHandler):
         queryset = MemoryQuerySet(Long, rows=[Long(id=1, title=before)])
@@ -869,22 +875,22 @@ async def test_what_leaves_for_a_route_that_asks_nobody_is_asked_about_where_it_
     async with connect(WSAction([path("ws/", Root.as_asgi())]), "/ws/") as ws:
         await ws.call("subscribe", "drafts/")
         await ws.call("partial_update", "drafts/1/", data={})
-        if told is None:
+        if expected is None:
             await ws.nothing()
         else:
-            shown = {"pk": 1} if told == "deleted" else {"id": 1, "title": after, "secret": "public"}
-            assert (await ws.event(told))["data"] == shown
+            shown = {"pk": 1} if expected == "deleted" else {"id": 1, "title": after, "secret": "public"}
+            assert (await ws.event(expected))["data"] == shown
 
 
-async def test_what_events_show_is_asked_in_the_unit_of_work_under_way() -> None:
-    """A database with one connection has no other."""
+async def test_subscribing_in_an_action_checks_within_its_unit() -> None:
+    """The only connection of the database belongs to the unit of work."""
     async with _projects({"permission_classes": (Known,)}) as ws:
         assert (await ws.call("subscribe", "projects/1/"))["status"] == 200
         assert (await ws.call("enter", "projects/"))["status"] == 200
 
 
 @pytest.mark.parametrize("members", [{"permission_classes": (Known,)}, {"get_permissions": lambda self: (Known,)}])
-async def test_who_asks_of_an_event_holds_no_connection_while_it_is_read(members: dict[str, Any]) -> None:
+async def test_event_checks_hold_no_connection_while_rows_are_read(members: dict[str, Any]) -> None:
     async with _projects(members) as ws:
         await ws.call("subscribe", "projects/")
         await ws.call("partial_update", "projects/1/", data={"owner": 2})
@@ -893,7 +899,7 @@ async def test_who_asks_of_an_event_holds_no_connection_while_it_is_read(members
 
 @asynccontextmanager
 async def _projects(members: dict[str, Any]) -> AsyncIterator[WebSocketSession]:
-    """Projects in a database that has one connection."""
+    """Projects in a database with a single connection."""
     engine = create_async_engine("sqlite+aiosqlite://")
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)

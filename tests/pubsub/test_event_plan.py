@@ -21,7 +21,7 @@ DECLARED = EventTypes("Board.events", {"moved": Move, "counted": int})
 
 
 @pytest.mark.parametrize(
-    ("event", "data", "wanted"),
+    ("event", "data", "expected"),
     [
         ("moved", {"x": 1}, '{"x":1,"note":""}'),
         ("moved", Move(x=2), '{"x":2,"note":""}'),
@@ -29,11 +29,11 @@ DECLARED = EventTypes("Board.events", {"moved": Move, "counted": int})
         ("counted", 7, "7"),
     ],
 )
-def test_what_is_declared_is_validated_and_written_by_its_type(event: str, data: Any, wanted: str) -> None:
-    assert DECLARED.encode(event, data) == wanted
+def test_declared_events_are_validated_and_encoded_by_type(event: str, data: Any, expected: str) -> None:
+    assert DECLARED.encode(event, data) == expected
 
 
-def test_what_is_not_declared_is_refused_with_what_is_near() -> None:
+def test_undeclared_events_are_refused_with_a_suggestion() -> None:
     with pytest.raises(ValueError, match=r"Board\.events declares no event 'move'; did you mean 'moved'\?"):
         DECLARED.encode("move", {})
     with pytest.raises(ValueError, match=r"no event 'zzz'; there are moved, counted"):
@@ -44,7 +44,7 @@ def test_what_is_not_declared_is_refused_with_what_is_near() -> None:
         DECLARED.encode("counted", None)
 
 
-def test_what_a_model_hides_stays_hidden() -> None:
+def test_input_hidden_by_a_model_stays_out_of_errors() -> None:
     class Secret(BaseModel):
         model_config = ConfigDict(hide_input_in_errors=True)
         pin: int
@@ -54,7 +54,7 @@ def test_what_a_model_hides_stays_hidden() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_where_nothing_is_declared_anything_may_be_said_but_the_protocols_own() -> None:
+def test_without_declarations_only_reserved_names_are_refused() -> None:
     free = EventTypes("Board.events", {})
     assert free.encode("any", {"at": math.nan}) == '{"at":null}'
     assert free.encode("any", None) == "null"
@@ -66,17 +66,19 @@ def test_where_nothing_is_declared_anything_may_be_said_but_the_protocols_own() 
 
 
 @pytest.mark.parametrize("events", [("moved",), None, {"$moved": int}, {"": int}, {7: int}, {"moved": object()}])
-def test_what_cannot_be_declared_is_refused(events: Any) -> None:
+def test_invalid_declarations_are_refused(events: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"Board\.events"):
         EventTypes("Board.events", events)
 
 
 def test_a_history_is_kept_unless_one_of_its_bounds_is_zero() -> None:
-    def kept(**attributes: Any) -> History | None:
+    def history_of(**attributes: Any) -> History | None:
         return history(SimpleNamespace(**attributes))
 
-    assert kept(history_size=5, history_ttl=60) == History(5, 60)
-    assert kept(history_size=5, history_ttl=60) is kept(history_size=5, history_ttl=60)
-    assert kept(history_size=0, history_ttl=60) is kept(history_size=5, history_ttl=0) is kept() is None
+    assert history_of(history_size=5, history_ttl=60) == History(5, 60)
+    assert history_of(history_size=5, history_ttl=60) is history_of(history_size=5, history_ttl=60)
+    assert (
+        history_of(history_size=0, history_ttl=60) is history_of(history_size=5, history_ttl=0) is history_of() is None
+    )
     with pytest.raises(ImproperlyConfigured):
-        kept(history_size=-1, history_ttl=60)
+        history_of(history_size=-1, history_ttl=60)

@@ -1,4 +1,4 @@
-"""`wsaction._pubsub.fanout`: order, slices, and what becomes of one who cannot be told."""
+"""`wsaction._pubsub.fanout`: order, slices, bounds, and recipients that fail."""
 
 import asyncio
 from collections import deque
@@ -11,13 +11,13 @@ from wsaction._pubsub.fanout import Fanout, Lane
 from wsaction._utils.tasks import Tasks
 
 
-class Someone:
+class FakeRecipient:
     def __init__(self, log: list[tuple[int, Any]], number: int) -> None:
-        self.take = lambda what: log.append((number, what))
+        self.take = lambda event: log.append((number, event))
 
 
 class Clock:
-    """Every look at it takes ``step`` seconds."""
+    """A clock that advances by ``step`` seconds at each reading."""
 
     def __init__(self, step: float) -> None:
         self.now, self.step = 0.0, step
@@ -42,70 +42,72 @@ async def emptied(*lanes: Lane) -> None:
         await asyncio.sleep(0)
 
 
-async def test_what_is_cheap_is_told_at_once() -> None:
+async def test_a_quick_fanout_is_sent_at_once() -> None:
     log: list[tuple[int, Any]] = []
-    some = [Someone(log, number) for number in range(1_000)]
+    recipients = [FakeRecipient(log, number) for number in range(1_000)]
     quick, turns = fanout(0.00001)
     lane: Lane = deque()
-    quick.send(lane, "a", some)
-    quick.send(lane, "b", some[:3])
+    quick.send(lane, "a", recipients)
+    quick.send(lane, "b", recipients[:3])
     assert log == [(number, "a") for number in range(1_000)] + [(number, "b") for number in range(3)]
     assert (turns, lane) == ([], deque())
 
 
-async def test_what_is_dear_is_told_in_slices_and_in_order() -> None:
+async def test_a_slow_fanout_is_sent_in_slices_and_in_order() -> None:
     log: list[tuple[int, Any]] = []
-    some = [Someone(log, number) for number in range(300)]
+    recipients = [FakeRecipient(log, number) for number in range(300)]
     slow, turns = fanout(0.01)
     lane, other = deque(), deque()  # type: Lane, Lane
-    for what in "abc":
-        slow.send(lane, what, some)
-    slow.send(other, "other", some)
+    for event in "abc":
+        slow.send(lane, event, recipients)
+    slow.send(other, "other", recipients)
     assert len(log) == 2 * fanouts.CHUNK
-    slow.send(lane, "d", some[:1])
-    assert (0, "d") not in log  # though it is only one, it waits behind the others
+    slow.send(lane, "d", recipients[:1])
+    assert (0, "d") not in log  # although it is small, it waits behind the others
     await slow.catch_up(lane)
     await emptied(lane, other)
     assert len(turns) >= 15
     for number in range(300):
-        assert [what for one, what in log if one == number and what != "other"] == list("abc" + "d" * (number == 0))
-    assert [one for one, what in log if what == "other"] == list(range(300))
-    first_other = next(at for at, (_, what) in enumerate(log) if what == "other")
+        assert [event for recipient, event in log if recipient == number and event != "other"] == list(
+            "abc" + "d" * (number == 0)
+        )
+    assert [recipient for recipient, event in log if event == "other"] == list(range(300))
+    first_other = next(at for at, (_, event) in enumerate(log) if event == "other")
     assert first_other < 300  # lanes take turns
-    slow.send(lane, "e", some)  # it starts again
+    slow.send(lane, "e", recipients)  # an empty fanout starts again
     await emptied(lane)
     assert log[-1] == (299, "e")
 
 
-async def test_who_publishes_waits_for_those_who_are_told() -> None:
+async def test_a_publisher_waits_for_slow_recipients() -> None:
     log: list[tuple[int, Any]] = []
-    some = [Someone(log, number) for number in range(200)]
+    recipients = [FakeRecipient(log, number) for number in range(200)]
     slow, _ = fanout(0.01)
     lane: Lane = deque()
-    for what in range(20):
-        slow.send(lane, what, some)
+    for event in range(20):
+        slow.send(lane, event, recipients)
         await slow.catch_up(lane)
         assert len(lane) <= fanouts.MAX_UNTOLD
 
 
-async def test_a_lane_is_bounded() -> None:
+async def test_the_jobs_of_a_lane_are_bounded() -> None:
     log: list[tuple[int, Any]] = []
-    some = [Someone(log, number) for number in range(200)]
+    recipients = [FakeRecipient(log, number) for number in range(200)]
     slow, _ = fanout(0.01, max_jobs=5)
     lane: Lane = deque()
-    for what in range(20):
-        slow.send(lane, what, some)
+    for event in range(20):
+        slow.send(lane, event, recipients)
         assert len(lane) <= 5
-    assert [what for one, what in log if one == 199] == list(range(15))
+    assert [event for recipient, event in log if recipient == 199] == list(range(15))
     await emptied(lane)
-    assert [what for one, what in log if one == 7] == list(range(20))
+    assert [event for recipient, event in log if recipient == 7] == list(range(20))
 
 
-async def test_one_who_cannot_be_told_does_not_keep_the_others_from_it(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_recipient_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
     log: list[tuple[int, Any]] = []
-    some = [Someone(log, number) for number in range(3)]
-    some[1].take = lambda what: 1 // 0  # type: ignore[assignment]
+    recipients = [FakeRecipient(log, number) for number in range(3)]
+    recipients[1].take = lambda event: 1 // 0  # type: ignore[assignment]
     quick, _ = fanout(0.0)
-    quick.send(deque(), "a", some)
+    quick.send(deque(), "a", recipients)
     assert log == [(0, "a"), (2, "a")]
     assert "a subscriber could not be told an event" in caplog.text

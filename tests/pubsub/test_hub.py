@@ -1,5 +1,6 @@
-"""`wsaction._pubsub.hub`: joining, leaving, publishing, filters and bounds, one at a time; under chaos in
-`test_hub_races`."""
+"""`wsaction._pubsub.hub`: joining, leaving, publishing, filters and bounds, one at a time. `test_hub_races` has random
+schedules.
+"""
 
 from __future__ import annotations
 
@@ -29,33 +30,33 @@ TOPIC = "boards/7/"
 HISTORY = History(100, 60, always=True)
 
 
-class Ears(FakeSubscriber):
-    """A subscriber whose client notes everything."""
+class RecordingSubscriber(FakeSubscriber):
+    """A subscriber whose client records every message."""
 
     def __init__(self, capacity: int = 1 << 20) -> None:
-        super().__init__(self._hear, capacity)
-        self.heard: list[Any] = []
+        super().__init__(self._record, capacity)
+        self.received: list[Any] = []
         self._changed = asyncio.Event()
 
-    def _hear(self, text: str) -> None:
-        self.heard.append(json.loads(text))
+    def _record(self, text: str) -> None:
+        self.received.append(json.loads(text))
         self._changed.set()
 
-    async def hear(self, count: int) -> list[Any]:
-        """The first so many messages."""
+    async def receive(self, count: int) -> list[Any]:
+        """Waits for ``count`` messages; returns all that were received."""
         async with asyncio.timeout(5):
-            while len(self.heard) < count:
+            while len(self.received) < count:
                 self._changed.clear()
                 await self._changed.wait()
-        return self.heard
+        return self.received
 
     def events(self) -> list[tuple[str, int]]:
-        """Name and offset of every event heard."""
-        return [(one["event"], one.get("offset", 0)) for one in self.heard if "event" in one]
+        """Name and offset of every received event."""
+        return [(message["event"], message.get("offset", 0)) for message in self.received if "event" in message]
 
 
-class Scripted(MemoryLayer):
-    """A layer whose reads can be held up or fail, and that tells only what it is told to."""
+class ScriptedLayer(MemoryLayer):
+    """A layer whose reads can wait or fail, and whose messages can be dropped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ class Scripted(MemoryLayer):
         self.reads = 0
         self.failures: list[Exception] = []
         self.pages: list[Page] = []
-        self.is_deaf = False
+        self.drops_messages = False
         self.publish_failures = 0
 
     async def open(self, sink: Sink) -> None:
@@ -73,11 +74,11 @@ class Scripted(MemoryLayer):
         self.sink = sink
 
     def message(self, topic: str, epoch: str, offset: int, body: bytes) -> None:
-        if not self.is_deaf:
+        if not self.drops_messages:
             self.sink.message(topic, epoch, offset, body)
 
     def subscribed(self, topic: str) -> None:
-        if not self.is_deaf:
+        if not self.drops_messages:
             self.sink.subscribed(topic)
 
     def lost(self) -> None:
@@ -98,18 +99,18 @@ class Scripted(MemoryLayer):
         await super().invalidate(topic, history)
 
 
-SLICED: Any = {"fanout_chunk": 1, "fanout_seconds": -1.0}  # one recipient a turn
+SLICED: Any = {"fanout_chunk": 1, "fanout_seconds": -1.0}  # one recipient per turn of the loop
 
 
 @asynccontextmanager
 async def opened(layer: MemoryLayer | None = None, **options: Any) -> AsyncIterator[Hub]:
-    one = Hub(layer or MemoryLayer(), **options)
+    hub = Hub(layer or MemoryLayer(), **options)
     before = asyncio.all_tasks()
-    await one.open()
+    await hub.open()
     try:
-        yield one
+        yield hub
     finally:
-        await one.close()
+        await hub.close()
         left = asyncio.all_tasks() - before
         assert not [task for task in left if "Subscriber" not in repr(task) and "_write" not in repr(task)]
 
@@ -120,79 +121,83 @@ def reply(position: Position, recovered: bool | None, snapshot: Any) -> str:
     )
 
 
-async def join(one: Hub, ears: Any, topic: str = TOPIC, **options: Any) -> None:
+async def join(hub: Hub, subscriber: Any, topic: str = TOPIC, **options: Any) -> None:
     options = {"history": HISTORY, "reply": reply, **options}
-    await one.join(ears, topic, topic, **options)
+    await hub.join(subscriber, topic, topic, **options)
 
 
-async def say(one: Hub, number: int = 0, topic: str = TOPIC, **options: Any) -> Position | None:
+async def publish(hub: Hub, number: int = 0, topic: str = TOPIC, **options: Any) -> Position | None:
     history = options.pop("history", HISTORY)
-    return await one.publish(topic, encode_event("moved", topic, str(number)), history, **options)
+    return await hub.publish(topic, encode_event("moved", topic, str(number)), history, **options)
 
 
 # -- joining ----------------------------------------------------------------------------------------------------------
-async def test_the_reply_comes_first_then_what_is_published() -> None:
-    async with opened() as one:
-        ears = Ears()
-        await say(one, 1)
-        await join(one, ears)
-        at = await say(one, 2)
+async def test_the_reply_to_subscribe_precedes_the_events() -> None:
+    async with opened() as hub:
+        subscriber = RecordingSubscriber()
+        await publish(hub, 1)
+        await join(hub, subscriber)
+        at = await publish(hub, 2)
         assert at is not None
-        first, event = await ears.hear(2)
+        first, event = await subscriber.receive(2)
         assert first == {"epoch": at.epoch, "offset": 1, "recovered": None, "snapshot": None}
         assert event == {"event": "moved", "route": TOPIC, "data": 2, "offset": 2}
 
 
-async def test_every_recipient_gets_the_same_text() -> None:
-    async with opened() as one:
+async def test_every_recipient_gets_the_same_string_object() -> None:
+    async with opened() as hub:
         texts: list[str] = []
         for _ in range(3):
-            ears = Ears()
-            ears.put = texts.append  # type: ignore[method-assign]
-            await join(one, ears)
+            subscriber = RecordingSubscriber()
+            subscriber.put = texts.append  # type: ignore[method-assign]
+            await join(hub, subscriber)
         texts.clear()
-        await say(one)
+        await publish(hub)
         assert len(texts) == 3
         assert len({id(text) for text in texts}) == 1
 
 
-async def test_without_history_there_is_no_position_and_no_offset() -> None:
-    async with opened() as one:
-        ears = Ears()
-        await join(one, ears, history=None)
-        assert await say(one, history=None) is None
-        first, event = await ears.hear(2)
+async def test_without_history_there_are_no_positions_and_offsets() -> None:
+    async with opened() as hub:
+        subscriber = RecordingSubscriber()
+        await join(hub, subscriber, history=None)
+        assert await publish(hub, history=None) is None
+        first, event = await subscriber.receive(2)
         assert (first["epoch"], first["offset"], first["recovered"]) == ("", 0, None)
         assert event == {"event": "moved", "route": TOPIC, "data": 0}
-        await join(one, ears, history=None, since=Position("x", 3))
-        assert (await ears.hear(3))[2]["recovered"] is False
+        await join(hub, subscriber, history=None, since=Position("x", 3))
+        assert (await subscriber.receive(3))[2]["recovered"] is False
 
 
-async def test_an_event_of_no_history_passes_through_a_topic_that_keeps_one() -> None:
-    async with opened() as one:
-        ears = Ears()
-        await join(one, ears)
-        await say(one, 1)
-        await say(one, 2, history=None)
-        await one.invalidate(TOPIC, None)
-        await say(one, 3)
-        assert [(two["data"], two.get("offset")) for two in (await ears.hear(4))[1:]] == [(1, 1), (2, None), (3, 2)]
+async def test_an_event_without_history_passes_through_its_topic() -> None:
+    async with opened() as hub:
+        subscriber = RecordingSubscriber()
+        await join(hub, subscriber)
+        await publish(hub, 1)
+        await publish(hub, 2, history=None)
+        await hub.invalidate(TOPIC, None)
+        await publish(hub, 3)
+        assert [(message["data"], message.get("offset")) for message in (await subscriber.receive(4))[1:]] == [
+            (1, 1),
+            (2, None),
+            (3, 2),
+        ]
 
 
 @pytest.mark.parametrize("ring", [1, 64])
-async def test_who_comes_back_gets_what_was_missed_and_the_position_before_it(ring: int) -> None:
-    async with opened(rings=Rings(events=ring)) as one:
-        stays, ears = Ears(), Ears()
-        await join(one, stays)
-        first = await say(one, 1)
+async def test_a_returning_subscriber_gets_the_missed_events(ring: int) -> None:
+    async with opened(rings=Rings(events=ring)) as hub:
+        existing, subscriber = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, existing)
+        first = await publish(hub, 1)
         assert first is not None
         for number in range(2, 7):
-            await say(one, number)
-        await join(one, ears, since=first)
-        await say(one, 7)
-        heard = await ears.hear(7)
-        assert heard[0] == {"epoch": first.epoch, "offset": 1, "recovered": True, "snapshot": None}
-        assert [two["data"] for two in heard[1:]] == [2, 3, 4, 5, 6, 7]
+            await publish(hub, number)
+        await join(hub, subscriber, since=first)
+        await publish(hub, 7)
+        messages = await subscriber.receive(7)
+        assert messages[0] == {"epoch": first.epoch, "offset": 1, "recovered": True, "snapshot": None}
+        assert [message["data"] for message in messages[1:]] == [2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(
@@ -200,16 +205,16 @@ async def test_who_comes_back_gets_what_was_missed_and_the_position_before_it(ri
     [Position("other", 1), Position("", 0), Position("\ud800", 1), Position("e" * 1_000, 1), None, -1, 4, 2**60],
     ids=str,
 )
-async def test_what_cannot_be_recovered_is_not_told_in_part(since: Any) -> None:
-    async with opened() as one:
-        ears = Ears()
+async def test_a_recovery_is_complete_or_refused(since: Any) -> None:
+    async with opened() as hub:
+        subscriber = RecordingSubscriber()
         at = None
         for number in range(3):
-            at = await say(one, number)
+            at = await publish(hub, number)
         assert at is not None
         position = Position(at.epoch, since) if isinstance(since, int) else since
-        await join(one, ears, since=position)
-        assert await ears.hear(1) == [
+        await join(hub, subscriber, since=position)
+        assert await subscriber.receive(1) == [
             {"epoch": at.epoch, "offset": 3, "recovered": None if since is None else False, "snapshot": None}
         ]
 
@@ -219,38 +224,41 @@ async def test_what_cannot_be_recovered_is_not_told_in_part(since: Any) -> None:
     [(1_000, {}), (1 << 20, {"max_recovered": 5})],
     ids=["more than half of what it holds", "too many"],
 )
-async def test_too_much_is_not_recovered(capacity: int, options: dict[str, int]) -> None:
-    async with opened(**options) as one:
-        stays, ears = Ears(), Ears(capacity=capacity)
-        await join(one, stays)
-        first = await say(one)
+async def test_a_recovery_is_bounded(capacity: int, options: dict[str, int]) -> None:
+    async with opened(**options) as hub:
+        existing, subscriber = RecordingSubscriber(), RecordingSubscriber(capacity=capacity)
+        await join(hub, existing)
+        first = await publish(hub)
         for number in range(20):
-            await say(one, number)
-        await join(one, ears, since=first)
-        assert (await ears.hear(1))[0]["recovered"] is False
+            await publish(hub, number)
+        await join(hub, subscriber, since=first)
+        assert (await subscriber.receive(1))[0]["recovered"] is False
 
 
-async def test_a_snapshot_is_asked_for_unless_recovered() -> None:
-    async with opened() as one:
-        ears, rows = Ears(), [1]
+async def test_a_snapshot_is_taken_unless_events_are_recovered() -> None:
+    async with opened() as hub:
+        subscriber, rows = RecordingSubscriber(), [1]
 
         async def snapshot() -> list[int]:
-            await say(one, 5)  # meanwhile: it is in what follows
+            await publish(hub, 5)  # published meanwhile, so it follows the reply
             return list(rows)
 
-        first = await say(one)
-        await join(one, ears, snapshot=snapshot)
-        heard = await ears.hear(2)
-        assert (heard[0]["snapshot"], heard[0]["offset"], heard[1]["offset"]) == ([1], 1, 2)
-        await join(one, ears, since=first, snapshot=snapshot)
-        assert [two.get("snapshot", two.get("offset")) for two in (await ears.hear(4))[2:]] == [None, 2]
-        await join(one, ears, since=Position("other", 1), snapshot=snapshot)
-        assert (await ears.hear(6))[4]["snapshot"] == [1]
+        first = await publish(hub)
+        await join(hub, subscriber, snapshot=snapshot)
+        messages = await subscriber.receive(2)
+        assert (messages[0]["snapshot"], messages[0]["offset"], messages[1]["offset"]) == ([1], 1, 2)
+        await join(hub, subscriber, since=first, snapshot=snapshot)
+        assert [message.get("snapshot", message.get("offset")) for message in (await subscriber.receive(4))[2:]] == [
+            None,
+            2,
+        ]
+        await join(hub, subscriber, since=Position("other", 1), snapshot=snapshot)
+        assert (await subscriber.receive(6))[4]["snapshot"] == [1]
 
 
 @pytest.mark.parametrize("where", ["snapshot", "reply"])
-async def test_what_fails_as_it_joins_leaves_nothing_behind(where: str) -> None:
-    async with opened(linger=0.0) as one:
+async def test_a_failed_join_leaves_nothing_behind(where: str) -> None:
+    async with opened(linger=0.0) as hub:
 
         async def snapshot() -> None:
             if where == "snapshot":
@@ -259,202 +267,202 @@ async def test_what_fails_as_it_joins_leaves_nothing_behind(where: str) -> None:
         def failing(*_: Any) -> str:
             raise ZeroDivisionError
 
-        ears = Ears()
+        subscriber = RecordingSubscriber()
         with pytest.raises(TimeoutError if where == "snapshot" else ZeroDivisionError):
-            await join(one, ears, snapshot=snapshot, reply=failing if where == "reply" else reply)
-        assert one.subscriptions(ears) == []
-        await say(one)
-        assert ears.is_empty
-        assert not one._joined
+            await join(hub, subscriber, snapshot=snapshot, reply=failing if where == "reply" else reply)
+        assert hub.subscriptions(subscriber) == []
+        await publish(hub)
+        assert subscriber.is_empty
+        assert not hub._joined
 
 
-async def test_a_join_that_takes_too_long_is_refused_and_leaves_nothing_behind() -> None:
-    layer = Scripted()
-    async with opened(layer, join_timeout=0.02) as one:
+async def test_a_slow_join_times_out_and_leaves_nothing_behind() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer, join_timeout=0.02) as hub:
         layer.gate.clear()
-        ears = Ears()
+        subscriber = RecordingSubscriber()
         with pytest.raises(LayerUnavailable, match="in time"):
-            await join(one, ears)
-        assert not one._joined
+            await join(hub, subscriber)
+        assert not hub._joined
         layer.gate.set()
 
 
-async def test_joining_again_is_told_where_it_stands_and_nothing_twice() -> None:
-    async with opened() as one:
-        ears = Ears()
-        await join(one, ears)
-        await say(one, 1)
-        await join(one, ears)
-        await say(one, 2)
-        heard = await ears.hear(4)
-        assert [two.get("data", two.get("offset")) for two in heard] == [0, 1, 1, 2]
-        assert one.subscriptions(ears) == [(TOPIC, TOPIC)]
+async def test_joining_again_replies_with_the_position_only() -> None:
+    async with opened() as hub:
+        subscriber = RecordingSubscriber()
+        await join(hub, subscriber)
+        await publish(hub, 1)
+        await join(hub, subscriber)
+        await publish(hub, 2)
+        messages = await subscriber.receive(4)
+        assert [message.get("data", message.get("offset")) for message in messages] == [0, 1, 1, 2]
+        assert hub.subscriptions(subscriber) == [(TOPIC, TOPIC)]
 
 
-async def test_joining_again_while_the_first_is_under_way_replaces_it() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        ears = Ears()
+async def test_joining_again_replaces_a_join_under_way() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        subscriber = RecordingSubscriber()
         layer.gate.clear()
-        first = asyncio.create_task(join(one, ears))
+        first = asyncio.create_task(join(hub, subscriber))
         await asyncio.sleep(0)
-        second = asyncio.create_task(join(one, ears))
+        second = asyncio.create_task(join(hub, subscriber))
         await asyncio.sleep(0)
         layer.gate.set()
         await second
         with pytest.raises(Cancelled):
             await first
-        await say(one, 1)
-        assert len(await ears.hear(2)) == 2
+        await publish(hub, 1)
+        assert len(await subscriber.receive(2)) == 2
 
 
-async def test_who_leaves_or_ends_while_joining_does_not_join() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        left, ended = Ears(), Ears()
+async def test_leaving_or_closing_cancels_a_join_under_way() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        left, ended = RecordingSubscriber(), RecordingSubscriber()
         layer.gate.clear()
-        both = [asyncio.create_task(join(one, left)), asyncio.create_task(join(one, ended))]
+        both = [asyncio.create_task(join(hub, left)), asyncio.create_task(join(hub, ended))]
         await asyncio.sleep(0)
-        assert one.leave(left, TOPIC, TOPIC)
+        assert hub.leave(left, TOPIC, TOPIC)
         ended.close(1000)
         layer.gate.set()
-        assert [type(came) for came in await asyncio.gather(*both, return_exceptions=True)] == [Cancelled, Cancelled]
-        assert not one._joined
+        assert [type(error) for error in await asyncio.gather(*both, return_exceptions=True)] == [Cancelled, Cancelled]
+        assert not hub._joined
         with pytest.raises(Cancelled):
-            await join(one, ended)
+            await join(hub, ended)
 
 
-async def test_closing_refuses_who_is_on_the_way_in_and_who_comes_later() -> None:
-    layer = Scripted()
-    one = Hub(layer)
+async def test_closing_the_hub_refuses_pending_and_later_calls() -> None:
+    layer = ScriptedLayer()
+    hub = Hub(layer)
     layer.gate.clear()
-    ears = Ears()
-    joining = asyncio.create_task(join(one, ears))
+    subscriber = RecordingSubscriber()
+    joining = asyncio.create_task(join(hub, subscriber))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    await one.close()
+    await hub.close()
     with pytest.raises(Cancelled):
         await joining
-    for late in (join(one, ears), say(one), one.invalidate(TOPIC)):
+    for late in (join(hub, subscriber), publish(hub), hub.invalidate(TOPIC)):
         with pytest.raises(LayerUnavailable):
             await late
-    one.invalidate_later(TOPIC, HISTORY)
+    hub.invalidate_later(TOPIC, HISTORY)
     layer.gate.set()
-    await one.open()  # said anew, it opens again
-    await join(one, ears)
-    await one.close()
+    await hub.open()  # an explicit open() opens it again
+    await join(hub, subscriber)
+    await hub.close()
 
 
-async def test_it_opens_itself_when_it_is_used() -> None:
-    one = Hub(MemoryLayer())
-    await say(one)
-    await one.open()
-    await one.close()
-    await one.close()
+async def test_the_hub_opens_itself_on_first_use() -> None:
+    hub = Hub(MemoryLayer())
+    await publish(hub)
+    await hub.open()
+    await hub.close()
+    await hub.close()
 
 
 # -- leaving ----------------------------------------------------------------------------------------------------------
-async def test_who_leaves_is_told_nothing_more() -> None:
-    async with opened() as one:
-        ears, stays = Ears(), Ears()
-        await join(one, ears)
-        await join(one, ears, "other/")
-        await join(one, stays)
-        assert one.subscriptions(ears) == [(TOPIC, TOPIC), ("other/", "other/")]
-        assert one.leave(ears, TOPIC, TOPIC)
-        assert not one.leave(ears, TOPIC, TOPIC)
-        await say(one)
-        await stays.hear(2)
-        assert len(ears.heard) == 2
-        one.leave_all(ears)
-        one.leave_all(ears)
-        assert one.subscriptions(ears) == []
+async def test_a_subscriber_who_left_receives_nothing_more() -> None:
+    async with opened() as hub:
+        subscriber, existing = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, subscriber)
+        await join(hub, subscriber, "other/")
+        await join(hub, existing)
+        assert hub.subscriptions(subscriber) == [(TOPIC, TOPIC), ("other/", "other/")]
+        assert hub.leave(subscriber, TOPIC, TOPIC)
+        assert not hub.leave(subscriber, TOPIC, TOPIC)
+        await publish(hub)
+        await existing.receive(2)
+        assert len(subscriber.received) == 2
+        hub.leave_all(subscriber)
+        hub.leave_all(subscriber)
+        assert hub.subscriptions(subscriber) == []
 
 
-async def test_who_leaves_is_told_nothing_that_is_still_on_its_way() -> None:
-    async with opened(**SLICED) as one:
-        crowd = [Ears() for _ in range(5)]
-        for ears in crowd:
-            await join(one, ears)
-        await say(one)
-        one.leave(crowd[4], TOPIC, TOPIC)
-        await join(one, crowd[3])  # again: told behind the event
-        await crowd[3].hear(3)
-        assert [len(ears.heard) for ears in crowd] == [2, 2, 2, 3, 1]
-        assert crowd[3].heard[2]["offset"] == 1
+async def test_leaving_drops_events_that_are_being_sent() -> None:
+    async with opened(**SLICED) as hub:
+        subscribers = [RecordingSubscriber() for _ in range(5)]
+        for subscriber in subscribers:
+            await join(hub, subscriber)
+        await publish(hub)
+        hub.leave(subscribers[4], TOPIC, TOPIC)
+        await join(hub, subscribers[3])  # joins again: the reply follows the event
+        await subscribers[3].receive(3)
+        assert [len(subscriber.received) for subscriber in subscribers] == [2, 2, 2, 3, 1]
+        assert subscribers[3].received[2]["offset"] == 1
 
 
-async def test_who_leaves_has_the_answer_that_was_still_on_its_way() -> None:
-    async with opened(**SLICED) as one:
-        crowd = [Ears() for _ in range(5)]
-        for ears in crowd:
-            await join(one, ears)
-        await say(one)
-        await join(one, crowd[4])  # again: to be told behind the event
-        one.leave(crowd[4], TOPIC, TOPIC)
-        assert "event" not in (await crowd[4].hear(2))[1]
-        await crowd[3].hear(2)
+async def test_leaving_still_sends_a_queued_reply() -> None:
+    async with opened(**SLICED) as hub:
+        subscribers = [RecordingSubscriber() for _ in range(5)]
+        for subscriber in subscribers:
+            await join(hub, subscriber)
+        await publish(hub)
+        await join(hub, subscribers[4])  # joins again: its reply is queued behind the event
+        hub.leave(subscribers[4], TOPIC, TOPIC)
+        assert "event" not in (await subscribers[4].receive(2))[1]
+        await subscribers[3].receive(2)
 
 
-async def test_who_leaves_has_the_answer_that_waited_for_a_filter() -> None:
-    async with opened() as one:
-        ears, asked = Ears(), asyncio.Event()
+async def test_leaving_still_sends_a_reply_that_waits_for_a_filter() -> None:
+    async with opened() as hub:
+        subscriber, called = RecordingSubscriber(), asyncio.Event()
 
         async def never(event: Event) -> str | None:
-            asked.set()
+            called.set()
             await asyncio.get_running_loop().create_future()
             return None
 
-        await join(one, ears, filter=never)
+        await join(hub, subscriber, filter=never)
         for number in range(2):
-            await say(one, number)
-        await asked.wait()
-        await join(one, ears, filter=never)
-        assert len(ears.heard) == 1
-        one.leave(ears, TOPIC, TOPIC)
-        assert (await ears.hear(2))[1]["offset"] == 2
+            await publish(hub, number)
+        await called.wait()
+        await join(hub, subscriber, filter=never)
+        assert len(subscriber.received) == 1
+        hub.leave(subscriber, TOPIC, TOPIC)
+        assert (await subscriber.receive(2))[1]["offset"] == 2
 
 
-async def test_answers_that_wait_for_a_filter_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_replies_that_wait_for_a_filter_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipients, "MAX_UNFILTERED", 5)
-    async with opened() as one:
-        ears, asked = Ears(), asyncio.Event()
+    async with opened() as hub:
+        subscriber, called = RecordingSubscriber(), asyncio.Event()
 
         async def never(event: Event) -> str | None:
-            asked.set()
+            called.set()
             await asyncio.get_running_loop().create_future()
             return None
 
-        await join(one, ears, filter=never)
-        await say(one)
-        await asked.wait()
+        await join(hub, subscriber, filter=never)
+        await publish(hub)
+        await called.wait()
         for _ in range(6):
-            await join(one, ears, filter=never)
-        assert ears.code == 1013
+            await join(hub, subscriber, filter=never)
+        assert subscriber.code == 1013
 
 
-async def test_the_answer_behind_a_filter_comes_behind_its_event() -> None:
-    async with opened() as one:
-        ears, asked, go = Ears(), asyncio.Event(), asyncio.Event()
+async def test_a_reply_waits_for_the_filter_of_earlier_events() -> None:
+    async with opened() as hub:
+        subscriber, called, proceed = RecordingSubscriber(), asyncio.Event(), asyncio.Event()
 
         async def slow(event: Event) -> str | None:
-            asked.set()
-            await go.wait()
+            called.set()
+            await proceed.wait()
             return event.frame
 
-        await join(one, ears, filter=slow)
-        await say(one, 1)
-        await asked.wait()
-        await join(one, ears, filter=slow)
-        await one.invalidate(TOPIC, HISTORY)
-        go.set()
-        told = [told.get("event", "reply") for told in await ears.hear(4)]
-        assert told == ["reply", "moved", "reply", "$resync"]
+        await join(hub, subscriber, filter=slow)
+        await publish(hub, 1)
+        await called.wait()
+        await join(hub, subscriber, filter=slow)
+        await hub.invalidate(TOPIC, HISTORY)
+        proceed.set()
+        events = [events.get("event", "reply") for events in await subscriber.receive(4)]
+        assert events == ["reply", "moved", "reply", "$resync"]
 
 
-async def test_a_filter_that_takes_too_long_is_given_up_for_its_event(caplog: pytest.LogCaptureFixture) -> None:
-    async with opened() as one:
-        ears, slow, cancelled = Ears(), Ears(), 0
+async def test_a_slow_filter_times_out_for_its_event_only(caplog: pytest.LogCaptureFixture) -> None:
+    async with opened() as hub:
+        subscriber, slow, cancelled = RecordingSubscriber(), RecordingSubscriber(), 0
 
         async def stubborn(event: Event) -> str | None:
             nonlocal cancelled
@@ -470,43 +478,43 @@ async def test_a_filter_that_takes_too_long_is_given_up_for_its_event(caplog: py
         async def quick(event: Event) -> str | None:
             return event.frame
 
-        await join(one, slow, filter=stubborn, patience=0.05)
-        await join(one, ears, filter=quick, patience=0.05)
+        await join(hub, slow, filter=stubborn, patience=0.05)
+        await join(hub, subscriber, filter=quick, patience=0.05)
         for number in range(3):
-            await say(one, number)
-        told = [message.get("event") for message in await slow.hear(4)]
-        assert told == [None, "$resync", "moved", "$resync"]
+            await publish(hub, number)
+        events = [message.get("event") for message in await slow.receive(4)]
+        assert events == [None, "$resync", "moved", "$resync"]
         assert (cancelled, caplog.text.count("TimeoutError: it took longer than 0.05 s")) == (3, 2)
-        assert ears.events() == [("moved", 1), ("moved", 2), ("moved", 3)]
-        await say(one, 3)
-        one.leave(slow, TOPIC, TOPIC)
-        await one.close()
-        assert len(slow.heard) == 4
+        assert subscriber.events() == [("moved", 1), ("moved", 2), ("moved", 3)]
+        await publish(hub, 3)
+        hub.leave(slow, TOPIC, TOPIC)
+        await hub.close()
+        assert len(slow.received) == 4
 
 
-async def test_the_filter_of_who_joins_again_is_asked_from_then_on() -> None:
-    async with opened() as one:
-        ears, asked = Ears(), asyncio.Event()
+async def test_joining_again_replaces_the_filter() -> None:
+    async with opened() as hub:
+        subscriber, called = RecordingSubscriber(), asyncio.Event()
 
         async def all_of_it(event: Event) -> str | None:
             return event.frame
 
         async def nothing(event: Event) -> str | None:
-            asked.set()
+            called.set()
             return None
 
-        await join(one, ears, filter=all_of_it)
-        await say(one, 1)
-        await ears.hear(2)
-        await join(one, ears, filter=nothing)
-        await say(one, 2)
-        await asked.wait()
-        await join(one, ears, filter=all_of_it)
-        await say(one, 3)
-        assert [name.get("data") for name in (await ears.hear(5))] == [None, 1, None, None, 3]
+        await join(hub, subscriber, filter=all_of_it)
+        await publish(hub, 1)
+        await subscriber.receive(2)
+        await join(hub, subscriber, filter=nothing)
+        await publish(hub, 2)
+        await called.wait()
+        await join(hub, subscriber, filter=all_of_it)
+        await publish(hub, 3)
+        assert [name.get("data") for name in (await subscriber.receive(5))] == [None, 1, None, None, 3]
 
 
-async def test_a_topic_lingers_and_is_then_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_topic_lingers_and_is_then_released(monkeypatch: pytest.MonkeyPatch) -> None:
     gone: list[str] = []
     layer = MemoryLayer()
     unsubscribe = layer.unsubscribe
@@ -518,60 +526,60 @@ async def test_a_topic_lingers_and_is_then_let_go(monkeypatch: pytest.MonkeyPatc
         let_go.set()
 
     monkeypatch.setattr(layer, "unsubscribe", noting)
-    async with opened(layer, linger=0.1) as one:
-        ears = Ears()
+    async with opened(layer, linger=0.1) as hub:
+        subscriber = RecordingSubscriber()
         for _ in range(3):
-            await join(one, ears)
-            one.leave(ears, TOPIC, TOPIC)
+            await join(hub, subscriber)
+            hub.leave(subscriber, TOPIC, TOPIC)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             assert gone == []
         await let_go.wait()
-        assert (gone, one._topics, one._joined) == ([TOPIC], {}, {})
-        await say(one)
-        await join(one, ears)
-        assert len(await ears.hear(4)) == 4
+        assert (gone, hub._topics, hub._joined) == ([TOPIC], {}, {})
+        await publish(hub)
+        await join(hub, subscriber)
+        assert len(await subscriber.receive(4)) == 4
 
 
 # -- publishing -------------------------------------------------------------------------------------------------------
-async def test_who_publishes_to_the_others_is_not_told() -> None:
-    async with opened() as one:
-        me, other = Ears(), Ears()
-        first = await say(one)
-        for ears in (me, other):
-            await join(one, ears)
+async def test_exclude_skips_the_publisher() -> None:
+    async with opened() as hub:
+        me, other = RecordingSubscriber(), RecordingSubscriber()
+        first = await publish(hub)
+        for subscriber in (me, other):
+            await join(hub, subscriber)
         for number in range(1, 4):
-            await say(one, number, exclude=me)
-        await say(one, 4)
-        assert [offset for _, offset in (await me.hear(2) and me.events())] == [5]
-        assert [offset for _, offset in (await other.hear(5) and other.events())] == [2, 3, 4, 5]
-        await join(one, me, since=first)
-        await say(one, 5, exclude=me)
-        await say(one, 6)
-        await me.hear(5)
+            await publish(hub, number, exclude=me)
+        await publish(hub, 4)
+        assert [offset for _, offset in (await me.receive(2) and me.events())] == [5]
+        assert [offset for _, offset in (await other.receive(5) and other.events())] == [2, 3, 4, 5]
+        await join(hub, me, since=first)
+        await publish(hub, 5, exclude=me)
+        await publish(hub, 6)
+        await me.receive(5)
         assert [offset for _, offset in me.events()] == [5, 5, 7]
-        stranger = Ears()
-        await say(one, 7, exclude=stranger)  # it is told nothing anyway
-        one.leave_all(me)
-        assert not one._names
+        stranger = RecordingSubscriber()
+        await publish(hub, 7, exclude=stranger)  # it receives nothing anyway
+        hub.leave_all(me)
+        assert not hub._names
 
 
-async def test_who_is_told_little_is_told_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_subscriber_with_few_events_gets_its_position(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipients, "SKIPS_BEFORE_POSITION", 3)
 
     async def none(event: Event) -> None:
         return None
 
-    async with opened() as one:
-        me, blind = Ears(), Ears()
-        await join(one, me)
-        await join(one, blind, filter=none)
+    async with opened() as hub:
+        me, blind = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, me)
+        await join(hub, blind, filter=none)
         for number in range(7):
-            at = await say(one, number, exclude=me)
-        await say(one, 8, history=None, exclude=me)
+            at = await publish(hub, number, exclude=me)
+        await publish(hub, 8, history=None, exclude=me)
         assert at is not None
-        for ears in (me, blind):
-            notices = (await ears.hear(3))[1:]
+        for subscriber in (me, blind):
+            notices = (await subscriber.receive(3))[1:]
             assert notices == [
                 {"event": "$position", "route": TOPIC, "data": {"epoch": at.epoch, "offset": offset}}
                 for offset in (3, 6)
@@ -579,7 +587,7 @@ async def test_who_is_told_little_is_told_where_it_stands(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("filtered", [False, True])
-async def test_where_one_stands_is_told_behind_what_is_still_on_its_way(
+async def test_a_position_is_sent_behind_events_that_are_under_way(
     filtered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipients, "SKIPS_BEFORE_POSITION", 3)
@@ -587,420 +595,426 @@ async def test_where_one_stands_is_told_behind_what_is_still_on_its_way(
     async def all_of_it(event: Event) -> str:
         return event.frame
 
-    async with opened(**SLICED) as one:
-        crowd = [Ears() for _ in range(4)]
-        for ears in crowd:
-            await join(one, ears, filter=all_of_it if filtered else None)
-        me = crowd[3]
-        await say(one)
+    async with opened(**SLICED) as hub:
+        subscribers = [RecordingSubscriber() for _ in range(4)]
+        for subscriber in subscribers:
+            await join(hub, subscriber, filter=all_of_it if filtered else None)
+        me = subscribers[3]
+        await publish(hub)
         for number in range(3):
-            await say(one, number, exclude=me)
-        await me.hear(3)  # who drops after the notice asks for nothing before it
+            await publish(hub, number, exclude=me)
+        await me.receive(3)  # a client that drops after the notice asks for nothing before it
         assert me.events() == [("moved", 1), ("$position", 0)]
-        assert me.heard[2]["data"]["offset"] == 4
+        assert me.received[2]["data"]["offset"] == 4
 
 
 @pytest.mark.parametrize("filtered", [False, True])
-async def test_what_is_held_back_is_told_in_order_once_nobody_holds_it(filtered: bool) -> None:
+async def test_held_messages_are_sent_in_order_after_the_last_release(filtered: bool) -> None:
     async def all_of_it(event: Event) -> str:
         await asyncio.sleep(0)
         return event.frame
 
-    async with opened() as one:
-        me = Ears()
-        await join(one, me, filter=all_of_it if filtered else None)
-        first, second = one.hold(me, TOPIC, TOPIC), one.hold(me, TOPIC, TOPIC)
-        await say(one)
-        await join(one, me)  # again: told behind the event
-        await say(one)
+    async with opened() as hub:
+        me = RecordingSubscriber()
+        await join(hub, me, filter=all_of_it if filtered else None)
+        first, second = hub.hold(me, TOPIC, TOPIC), hub.hold(me, TOPIC, TOPIC)
+        await publish(hub)
+        await join(hub, me)  # joins again: the reply follows the event
+        await publish(hub)
         first()
-        await say(one)
+        await publish(hub)
         await asyncio.sleep(0)
-        assert len(await me.hear(1)) == 1
+        assert len(await me.receive(1)) == 1
         second()
-        await say(one)
-        heard = await me.hear(6)
-        assert [message["offset"] for message in heard] == [0, 1, 1, 2, 3, 4]
-        assert "event" not in heard[2]
+        await publish(hub)
+        messages = await me.receive(6)
+        assert [message["offset"] for message in messages] == [0, 1, 1, 2, 3, 4]
+        assert "event" not in messages[2]
 
 
 @pytest.mark.parametrize("filtered", [False, True])
-async def test_who_leaves_has_the_answer_that_was_held_back_and_nothing_else(filtered: bool) -> None:
+async def test_leaving_still_sends_a_held_reply_and_no_events(filtered: bool) -> None:
     async def all_of_it(event: Event) -> str:
         return event.frame
 
-    async with opened() as one:
-        me, stays = Ears(), Ears()
-        await join(one, stays)
-        await join(one, me, filter=all_of_it if filtered else None)
-        go_on = one.hold(me, TOPIC, TOPIC)
-        await say(one)
-        await join(one, me)
-        one.leave(me, TOPIC, TOPIC)
-        go_on()
-        one.hold(me, TOPIC, TOPIC)()  # it is not there
-        await say(one)
-        await stays.hear(3)
-        assert [message["offset"] for message in await me.hear(2)] == [0, 1]
+    async with opened() as hub:
+        me, existing = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, existing)
+        await join(hub, me, filter=all_of_it if filtered else None)
+        release = hub.hold(me, TOPIC, TOPIC)
+        await publish(hub)
+        await join(hub, me)
+        hub.leave(me, TOPIC, TOPIC)
+        release()
+        hub.hold(me, TOPIC, TOPIC)()  # it has left
+        await publish(hub)
+        await existing.receive(3)
+        assert [message["offset"] for message in await me.receive(2)] == [0, 1]
         assert me.events() == []
 
 
-async def test_what_is_held_back_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_held_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipients, "MAX_HELD", 3)
-    async with opened() as one:
-        me = Ears()
-        await join(one, me)
-        go_on = one.hold(me, TOPIC, TOPIC)
+    async with opened() as hub:
+        me = RecordingSubscriber()
+        await join(hub, me)
+        release = hub.hold(me, TOPIC, TOPIC)
         for _ in range(2):
-            await say(one)
-        await join(one, me)  # its reply comes all the same
-        for _ in range(2):  # too many, so that it loads again
-            await say(one)
-        assert len(await me.hear(1)) == 1
-        go_on()
-        await say(one)
-        reply, notice, event = (await me.hear(4))[1:]
+            await publish(hub)
+        await join(hub, me)  # its reply is sent all the same
+        for _ in range(2):  # too many, so it gets a resync
+            await publish(hub)
+        assert len(await me.receive(1)) == 1
+        release()
+        await publish(hub)
+        reply, notice, event = (await me.receive(4))[1:]
         assert reply["offset"] == 2
         assert (notice["event"], notice["data"]["offset"]) == ("$resync", 4)
         assert (event["event"], event["offset"]) == ("moved", 5)
 
 
-async def test_replies_that_are_held_back_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_held_replies_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipients, "MAX_HELD", 3)
-    async with opened() as one:
-        me = Ears()
-        await join(one, me)
-        one.hold(me, TOPIC, TOPIC)
+    async with opened() as hub:
+        me = RecordingSubscriber()
+        await join(hub, me)
+        hub.hold(me, TOPIC, TOPIC)
         for _ in range(3):
-            await join(one, me)
+            await join(hub, me)
         assert not me.is_closed
-        await join(one, me)
+        await join(hub, me)
         assert me.code == 1013
 
 
-async def test_what_is_no_event_is_not_published() -> None:
-    async with opened() as one:
+async def test_text_that_is_not_an_event_is_refused() -> None:
+    async with opened() as hub:
         with pytest.raises(ValueError, match="an event is"):
-            await one.publish(TOPIC, '{"status":200}', HISTORY)
+            await hub.publish(TOPIC, '{"status":200}', HISTORY)
 
 
-async def test_a_loop_of_publications_lets_others_run() -> None:
-    async with opened() as one:
-        ears = Ears(capacity=20_000)
-        await join(one, ears)
+async def test_a_loop_of_publications_lets_other_tasks_run() -> None:
+    async with opened() as hub:
+        subscriber = RecordingSubscriber(capacity=20_000)
+        await join(hub, subscriber)
         for number in range(2_000):
-            await say(one, number)
-        await ears.hear(2_001)
-        assert not ears.code
+            await publish(hub, number)
+        await subscriber.receive(2_001)
+        assert not subscriber.code
 
 
-async def test_invalidating_tells_everybody_to_load_again() -> None:
-    async with opened() as one:
-        ears, without = Ears(), Ears()
-        await join(one, ears)
-        await join(one, without, "other/", history=None)
-        at = await say(one)
+async def test_invalidate_sends_a_resync_to_every_subscriber() -> None:
+    async with opened() as hub:
+        subscriber, without = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, subscriber)
+        await join(hub, without, "other/", history=None)
+        at = await publish(hub)
         assert at is not None
-        await one.invalidate(TOPIC, HISTORY)
-        await one.invalidate("other/")
-        notice = (await ears.hear(3))[2]
+        await hub.invalidate(TOPIC, HISTORY)
+        await hub.invalidate("other/")
+        notice = (await subscriber.receive(3))[2]
         assert (notice["event"], notice["data"]["offset"]) == ("$resync", 1)
         assert notice["data"]["epoch"] != at.epoch
-        assert (await without.hear(2))[1] == {"event": "$resync", "route": "other/", "data": {"epoch": "", "offset": 0}}
+        assert (await without.receive(2))[1] == {
+            "event": "$resync",
+            "route": "other/",
+            "data": {"epoch": "", "offset": 0},
+        }
 
 
-async def test_healing_goes_on_until_it_is_done(caplog: pytest.LogCaptureFixture) -> None:
-    layer = Scripted()
-    async with opened(layer, max_pending_invalidations=2) as one:
-        ears = Ears()
-        await join(one, ears)
+async def test_pending_invalidations_are_retried_until_they_succeed(caplog: pytest.LogCaptureFixture) -> None:
+    layer = ScriptedLayer()
+    async with opened(layer, max_pending_invalidations=2) as hub:
+        subscriber = RecordingSubscriber()
+        await join(hub, subscriber)
         layer.publish_failures = 2
         for topic in (TOPIC, "other/", "third/", TOPIC):
-            one.invalidate_later(topic, HISTORY)
+            hub.invalidate_later(topic, HISTORY)
         assert "'third/' are not told" in caplog.text
-        assert (await ears.hear(2))[1]["event"] == "$resync"
+        assert (await subscriber.receive(2))[1]["event"] == "$resync"
 
 
 @pytest.mark.parametrize("hangs", [False, True])
-async def test_who_cannot_be_told_before_the_end_is_named(hangs: bool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_closing_logs_topics_with_a_pending_invalidation(hangs: bool, caplog: pytest.LogCaptureFixture) -> None:
     class Away(MemoryLayer):
-        asked = asyncio.Event()
+        called = asyncio.Event()
 
         async def invalidate(self, topic: str, history: History | None) -> None:
-            self.asked.set()
+            self.called.set()
             if hangs:
                 await asyncio.get_running_loop().create_future()
             raise LayerUnavailable
 
     layer = Away()
-    async with opened(layer) as one:
+    async with opened(layer) as hub:
         for topic in (TOPIC, "other/"):
-            one.invalidate_later(topic, HISTORY)
-        await layer.asked.wait()
+            hub.invalidate_later(topic, HISTORY)
+        await layer.called.wait()
     for topic in (TOPIC, "other/"):
         assert f"subscribers of {topic!r} are not told that they missed something: the server ends" in caplog.text
 
 
 # -- filters ----------------------------------------------------------------------------------------------------------
-async def test_a_filter_says_what_its_subscriber_is_told() -> None:
-    async with opened() as one:
-        some, all_ = Ears(), Ears()
-        go = asyncio.Event()
+async def test_a_filter_decides_what_its_subscriber_receives() -> None:
+    async with opened() as hub:
+        some, all_ = RecordingSubscriber(), RecordingSubscriber()
+        proceed = asyncio.Event()
 
         async def filter(event: Event) -> str | None:
-            await go.wait()
+            await proceed.wait()
             if event.subject == {"owner": 2}:
                 return event.numbered(encode_event("deleted", TOPIC, "null"))
             return event.frame if event.message["data"] % 2 else None
 
-        await join(one, some, filter=filter)
-        await join(one, all_)
+        await join(hub, some, filter=filter)
+        await join(hub, all_)
         for number in range(4):
-            await say(one, number)
-        await say(one, 4, subject='{"owner":2}')
-        await join(one, some, filter=filter)  # again: told behind what it has yet to be told
-        go.set()
-        await some.hear(5)
+            await publish(hub, number)
+        await publish(hub, 4, subject='{"owner":2}')
+        await join(hub, some, filter=filter)  # joins again: the reply follows its pending events
+        proceed.set()
+        await some.receive(5)
         assert some.events() == [("moved", 2), ("moved", 4), ("deleted", 5)]
-        assert some.heard[-1]["offset"] == 5
-        await all_.hear(6)
+        assert some.received[-1]["offset"] == 5
+        await all_.receive(6)
         assert [offset for _, offset in all_.events()] == [1, 2, 3, 4, 5]
 
 
-async def test_what_was_missed_is_filtered_too() -> None:
-    async with opened() as one:
-        ears = Ears()
+async def test_missed_events_are_filtered_too() -> None:
+    async with opened() as hub:
+        subscriber = RecordingSubscriber()
 
         async def even(event: Event) -> str | None:
             return None if event.message["data"] % 2 else event.frame
 
-        first = await say(one, 0)
+        first = await publish(hub, 0)
         for number in range(1, 5):
-            await say(one, number)
-        await join(one, ears, since=first, filter=even)
-        await ears.hear(3)
-        assert [offset for _, offset in ears.events()] == [3, 5]
-        await say(one, 6, exclude=ears)
-        await say(one, 8)
-        await ears.hear(4)
-        assert ears.events()[-1] == ("moved", 7)
+            await publish(hub, number)
+        await join(hub, subscriber, since=first, filter=even)
+        await subscriber.receive(3)
+        assert [offset for _, offset in subscriber.events()] == [3, 5]
+        await publish(hub, 6, exclude=subscriber)
+        await publish(hub, 8)
+        await subscriber.receive(4)
+        assert subscriber.events()[-1] == ("moved", 7)
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
-async def test_a_filter_that_fails_shows_nothing_and_says_so(
+async def test_a_failing_filter_sends_a_resync_and_is_logged(
     error: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with opened() as one:
-        ears = Ears()
+    async with opened() as hub:
+        subscriber = RecordingSubscriber()
 
         async def failing(event: Event) -> str | None:
-            raise error  # a cancellation: of what it awaits, not of us
+            raise error  # a cancellation raised by the filter, not of the hub
 
-        await join(one, ears, filter=failing)
-        at = await say(one)
+        await join(hub, subscriber, filter=failing)
+        at = await publish(hub)
         assert at is not None
-        notice = (await ears.hear(2))[1]
+        notice = (await subscriber.receive(2))[1]
         assert notice == {"event": "$resync", "route": TOPIC, "data": {"epoch": at.epoch, "offset": 1}}
         assert error.__name__ in caplog.text
 
 
-async def test_a_filter_that_is_too_slow_closes_its_subscriber(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_unfiltered_events_close_the_subscriber(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipients, "MAX_UNFILTERED", 5)
-    async with opened() as one:
-        ears, other = Ears(), Ears()
+    async with opened() as hub:
+        subscriber, other = RecordingSubscriber(), RecordingSubscriber()
 
         async def never(event: Event) -> str | None:
             await asyncio.get_running_loop().create_future()
             return None
 
-        await join(one, ears, filter=never)
-        await join(one, other)
+        await join(hub, subscriber, filter=never)
+        await join(hub, other)
         for number in range(7):
-            await say(one, number)
-        assert ears.code == 1013
-        one.leave_all(ears)
-        assert len(await other.hear(8)) == 8
+            await publish(hub, number)
+        assert subscriber.code == 1013
+        hub.leave_all(subscriber)
+        assert len(await other.receive(8)) == 8
 
 
-async def test_a_filter_does_not_run_on_after_its_subscription() -> None:
-    async with opened() as one:
-        ears = Ears()
-        asked, go = asyncio.Event(), asyncio.Event()
+async def test_a_filter_ends_with_its_subscription() -> None:
+    async with opened() as hub:
+        subscriber = RecordingSubscriber()
+        called, proceed = asyncio.Event(), asyncio.Event()
 
         async def filter(event: Event) -> str | None:
-            asked.set()
+            called.set()
             with contextlib.suppress(asyncio.CancelledError):  # as careless code does
-                await go.wait()
+                await proceed.wait()
             return event.frame
 
-        await join(one, ears, filter=filter)
-        await say(one)
-        await asked.wait()
-        one.leave(ears, TOPIC, TOPIC)
-        await one.close()
-        assert len(ears.heard) == 1
+        await join(hub, subscriber, filter=filter)
+        await publish(hub)
+        await called.wait()
+        hub.leave(subscriber, TOPIC, TOPIC)
+        await hub.close()
+        assert len(subscriber.received) == 1
 
 
-async def test_a_filter_does_not_see_the_frame_of_who_published() -> None:
-    async with opened() as one:
-        ears = Ears()
+async def test_a_filter_does_not_see_the_frame_of_the_publisher() -> None:
+    async with opened() as hub:
+        subscriber = RecordingSubscriber()
         seen: list[Any] = []
 
         async def look(event: Event) -> str | None:
             seen.append(current_frame.get())
             return event.frame
 
-        await join(one, ears, filter=look)
+        await join(hub, subscriber, filter=look)
         current_frame.set(new_frame({}, "move", TOPIC, None))
-        await say(one)
-        await ears.hear(2)
+        await publish(hub)
+        await subscriber.receive(2)
         assert seen == [None]
 
 
-# -- what layers say --------------------------------------------------------------------------------------------------
-async def test_a_hole_is_filled() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        ears = Ears()
-        await join(one, ears)
-        await say(one, 1)
-        layer.is_deaf = True
-        await say(one, 2)
-        await say(one, 3)
-        layer.is_deaf = False
-        await say(one, 4)
-        await ears.hear(5)
-        assert [offset for _, offset in ears.events()] == [1, 2, 3, 4]
+# -- layers -----------------------------------------------------------------------------------------------------------
+async def test_a_hole_is_filled_from_the_layer() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        subscriber = RecordingSubscriber()
+        await join(hub, subscriber)
+        await publish(hub, 1)
+        layer.drops_messages = True
+        await publish(hub, 2)
+        await publish(hub, 3)
+        layer.drops_messages = False
+        await publish(hub, 4)
+        await subscriber.receive(5)
+        assert [offset for _, offset in subscriber.events()] == [1, 2, 3, 4]
 
 
-async def test_a_quiet_loss_is_found_by_comparing_positions() -> None:
-    layer = Scripted()
-    async with opened(layer, check_interval=0.01, check_grace=0.001) as one:
-        ears = Ears()
-        await join(one, ears)
-        await join(one, ears, "other/", history=None)
-        layer.is_deaf = True
-        await say(one, 1)
-        layer.is_deaf = False
+async def test_a_silent_loss_is_found_by_comparing_positions() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer, check_interval=0.01, check_grace=0.001) as hub:
+        subscriber = RecordingSubscriber()
+        await join(hub, subscriber)
+        await join(hub, subscriber, "other/", history=None)
+        layer.drops_messages = True
+        await publish(hub, 1)
+        layer.drops_messages = False
         layer.failures = [LayerUnavailable(), ZeroDivisionError()]
-        await ears.hear(3)
-        assert ears.events() == [("moved", 1)]
+        await subscriber.receive(3)
+        assert subscriber.events() == [("moved", 1)]
 
 
-async def test_a_loss_that_cannot_be_filled_is_told() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        ears, without = Ears(), Ears()
-        await join(one, ears)
-        await join(one, without, "other/", history=None)
-        one.lost()
+async def test_a_loss_that_cannot_be_filled_is_a_resync() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        subscriber, without = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, subscriber)
+        await join(hub, without, "other/", history=None)
+        hub.lost()
         await layer.invalidate(TOPIC, HISTORY)
         for topic in (TOPIC, "other/", "nobody's/"):
-            one.subscribed(topic)
-        assert (await ears.hear(2))[1]["event"] == "$resync"
-        assert (await without.hear(2))[1]["event"] == "$resync"
+            hub.subscribed(topic)
+        assert (await subscriber.receive(2))[1]["event"] == "$resync"
+        assert (await without.receive(2))[1]["event"] == "$resync"
 
 
-async def test_messages_before_the_confirmation_and_of_others_topics_are_nobodys() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        ears = Ears()
-        await join(one, ears)
-        one.lost()
-        one.message(TOPIC, "e", 9, b'{"event":1}')
-        one.message("nobody's/", "e", 9, b'{"event":1}')
-        one.subscribed(TOPIC)
-        await say(one, 1)
-        await ears.hear(2)
-        assert ears.events() == [("moved", 1)]
+async def test_unconfirmed_and_unknown_topics_ignore_messages() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        subscriber = RecordingSubscriber()
+        await join(hub, subscriber)
+        hub.lost()
+        hub.message(TOPIC, "e", 9, b'{"event":1}')
+        hub.message("nobody's/", "e", 9, b'{"event":1}')
+        hub.subscribed(TOPIC)
+        await publish(hub, 1)
+        await subscriber.receive(2)
+        assert subscriber.events() == [("moved", 1)]
 
 
-async def test_a_layer_that_fails_to_read_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        ears = Ears()
+async def test_a_failed_read_of_the_layer_is_retried(caplog: pytest.LogCaptureFixture) -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        subscriber = RecordingSubscriber()
         layer.failures = [LayerUnavailable(), ZeroDivisionError("the layer's")]
-        await join(one, ears)
-        assert len(await ears.hear(1)) == 1
+        await join(hub, subscriber)
+        assert len(await subscriber.receive(1)) == 1
         assert "ZeroDivisionError: the layer's" in caplog.text
 
 
-async def test_a_page_read_on_a_connection_that_was_lost_meanwhile_is_thrown_away() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        ears = Ears()
+async def test_a_page_from_a_lost_connection_is_discarded() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        subscriber = RecordingSubscriber()
         layer.gate.clear()
         layer.pages = [Page(Position("dead", 99), None)]
-        joining = asyncio.create_task(join(one, ears))
+        joining = asyncio.create_task(join(hub, subscriber))
         while not layer.reads:  # noqa: ASYNC110
             await asyncio.sleep(0)
-        one.lost()
-        one.subscribed(TOPIC)
+        hub.lost()
+        hub.subscribed(TOPIC)
         layer.gate.set()
         await joining
-        assert (await ears.hear(1))[0]["offset"] == 0
+        assert (await subscriber.receive(1))[0]["offset"] == 0
 
 
-async def test_more_than_the_backlog_holds_is_read_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_backlog_is_replaced_by_a_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topics, "MAX_BACKLOG", 3)
-    layer = Scripted()
-    async with opened(layer) as one:
-        ears = Ears()
-        await join(one, ears)
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        subscriber = RecordingSubscriber()
+        await join(hub, subscriber)
         layer.gate.clear()
-        one.subscribed(TOPIC)
+        hub.subscribed(TOPIC)
         await asyncio.sleep(0)
         reads = layer.reads
         for number in range(10):
-            await say(one, number)
+            await publish(hub, number)
         layer.gate.set()
-        await ears.hear(11)
-        assert [offset for _, offset in ears.events()] == list(range(1, 11))
+        await subscriber.receive(11)
+        assert [offset for _, offset in subscriber.events()] == list(range(1, 11))
         assert layer.reads == reads + 1
 
 
-async def test_what_came_behind_a_hole_while_the_layer_was_read_is_read_again() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        ears = Ears()
-        await join(one, ears)
+async def test_a_hole_found_during_a_read_is_read_again() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        subscriber = RecordingSubscriber()
+        await join(hub, subscriber)
         layer.gate.clear()
-        one.subscribed(TOPIC)
-        await asyncio.sleep(0)  # the page is made, and on its way
-        layer.is_deaf = True
-        await say(one, 1)
-        layer.is_deaf = False
-        await say(one, 2)
+        hub.subscribed(TOPIC)
+        await asyncio.sleep(0)  # the page is made and under way
+        layer.drops_messages = True
+        await publish(hub, 1)
+        layer.drops_messages = False
+        await publish(hub, 2)
         layer.gate.set()
-        await ears.hear(3)
-        assert [offset for _, offset in ears.events()] == [1, 2]
+        await subscriber.receive(3)
+        assert [offset for _, offset in subscriber.events()] == [1, 2]
 
 
-async def test_what_was_cut_off_is_not_the_past_of_what_follows() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        stays, ears = Ears(), Ears()
-        await join(one, stays)
+async def test_an_invalidated_past_is_no_past_of_later_events() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        existing, subscriber = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, existing)
         for number in range(1, 6):
-            await say(one, number)
-        layer.is_deaf = True
-        await one.invalidate(TOPIC, HISTORY)
-        at = await say(one, 6)
-        await say(one, 7)
-        layer.is_deaf = False
-        one.subscribed(TOPIC)
-        assert (await stays.hear(7))[-1]["event"] == "$resync"
+            await publish(hub, number)
+        layer.drops_messages = True
+        await hub.invalidate(TOPIC, HISTORY)
+        at = await publish(hub, 6)
+        await publish(hub, 7)
+        layer.drops_messages = False
+        hub.subscribed(TOPIC)
+        assert (await existing.receive(7))[-1]["event"] == "$resync"
         assert at is not None
-        await join(one, ears, since=Position(at.epoch, 5))
-        assert [message.get("data") for message in await ears.hear(3)] == [None, 6, 7]
+        await join(hub, subscriber, since=Position(at.epoch, 5))
+        assert [message.get("data") for message in await subscriber.receive(3)] == [None, 6, 7]
 
 
-async def test_reads_of_the_layer_at_once_are_bounded() -> None:
-    layer = Scripted()
+async def test_concurrent_reads_of_the_layer_are_bounded() -> None:
+    layer = ScriptedLayer()
     layer.gate.clear()
-    async with opened(layer, max_reads=2) as one:
-        crowd = [Ears() for _ in range(5)]
-        joining = [asyncio.ensure_future(join(one, ears, f"t{number}")) for number, ears in enumerate(crowd)]
+    async with opened(layer, max_reads=2) as hub:
+        subscribers = [RecordingSubscriber() for _ in range(5)]
+        joining = [
+            asyncio.ensure_future(join(hub, subscriber, f"t{number}")) for number, subscriber in enumerate(subscribers)
+        ]
         for _ in range(10):
             await asyncio.sleep(0)
         assert layer.reads == 2
@@ -1009,212 +1023,216 @@ async def test_reads_of_the_layer_at_once_are_bounded() -> None:
         assert layer.reads == 5
 
 
-async def test_one_that_collects_too_much_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_join_that_collects_too_much_takes_a_new_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipients, "MAX_COLLECTED", 3)
-    async with opened() as one:
-        ears = Ears()
-        asked: list[int] = []
+    async with opened() as hub:
+        subscriber = RecordingSubscriber()
+        called: list[int] = []
 
         async def snapshot() -> int:
-            asked.append(1)
-            if len(asked) == 1:
+            called.append(1)
+            if len(called) == 1:
                 for number in range(10):
-                    await say(one, number)
-            return len(asked)
+                    await publish(hub, number)
+            return len(called)
 
-        await join(one, ears, snapshot=snapshot)
-        assert [(two["snapshot"], two["offset"]) for two in await ears.hear(1)] == [(2, 10)]
+        await join(hub, subscriber, snapshot=snapshot)
+        assert [(message["snapshot"], message["offset"]) for message in await subscriber.receive(1)] == [(2, 10)]
 
 
-async def test_many_who_come_back_at_once_cost_one_read() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        stays, crowd = Ears(), [Ears() for _ in range(20)]
-        await join(one, stays)
-        first = await say(one, 0)
+async def test_many_returning_subscribers_cost_one_read() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        existing, subscribers = RecordingSubscriber(), [RecordingSubscriber() for _ in range(20)]
+        await join(hub, existing)
+        first = await publish(hub, 0)
         assert first is not None
         for number in range(99):
-            await say(one, number)
+            await publish(hub, number)
         reads = layer.reads
         back = [Position(first.epoch, first.offset + number % 10) for number in range(20)]
         layer.gate.clear()
-        joining = [asyncio.create_task(join(one, ears, since=at)) for ears, at in zip(crowd, back, strict=True)]
-        while one._topics[TOPIC].pages is None or one._topics[TOPIC].pages.waiting < 20:  # noqa: ASYNC110
+        joining = [
+            asyncio.create_task(join(hub, subscriber, since=at))
+            for subscriber, at in zip(subscribers, back, strict=True)
+        ]
+        while hub._topics[TOPIC].pages is None or hub._topics[TOPIC].pages.waiting < 20:  # noqa: ASYNC110
             await asyncio.sleep(0)
         layer.gate.set()
         await asyncio.gather(*joining)
         assert layer.reads == reads + 1
-        for ears, since in zip(crowd, back, strict=True):
-            await ears.hear(1 + 100 - since.offset)
-            assert [offset for _, offset in ears.events()] == list(range(since.offset + 1, 101))
-        assert one._topics[TOPIC].pages is None
+        for subscriber, since in zip(subscribers, back, strict=True):
+            await subscriber.receive(1 + 100 - since.offset)
+            assert [offset for _, offset in subscriber.events()] == list(range(since.offset + 1, 101))
+        assert hub._topics[TOPIC].pages is None
 
 
-async def test_who_is_ahead_of_its_process_is_told_once_that_catches_up() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        stays, ears = Ears(), Ears()
-        await join(one, stays)
-        first = await say(one, 1)
+async def test_a_subscriber_ahead_of_its_process_gets_no_event_twice() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        existing, subscriber = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, existing)
+        first = await publish(hub, 1)
         for number in range(2, 80):
-            await say(one, number)
-        layer.is_deaf = True  # this process hears nothing yet of what others published
+            await publish(hub, number)
+        layer.drops_messages = True  # this process receives no events of others yet
         for number in range(80, 83):
-            await say(one, number)
-        await join(one, ears, since=first)
-        assert len(await ears.hear(82)) == 82
-        await join(one, ears)  # again: where it stands, not where the process does
-        assert (await ears.hear(83))[-1]["offset"] == 82
-        layer.is_deaf = False
-        one.message(TOPIC, "", 0, b'{"event":"passing","route":"boards/7/","data":0}')
-        await say(one, 83)
-        await ears.hear(85)
-        assert [offset for _, offset in ears.events()] == [*range(2, 83), 0, 83]
-        await stays.hear(85)
-        assert sorted(offset for _, offset in stays.events()) == [0, *range(1, 84)]
+            await publish(hub, number)
+        await join(hub, subscriber, since=first)
+        assert len(await subscriber.receive(82)) == 82
+        await join(hub, subscriber)  # joins again: the reply has its own position, not that of the process
+        assert (await subscriber.receive(83))[-1]["offset"] == 82
+        layer.drops_messages = False
+        hub.message(TOPIC, "", 0, b'{"event":"passing","route":"boards/7/","data":0}')
+        await publish(hub, 83)
+        await subscriber.receive(85)
+        assert [offset for _, offset in subscriber.events()] == [*range(2, 83), 0, 83]
+        await existing.receive(85)
+        assert sorted(offset for _, offset in existing.events()) == [0, *range(1, 84)]
 
 
-@pytest.mark.parametrize(("shared", "told"), [(82, "$position"), (80, "$resync")])
-async def test_one_that_is_ahead_when_the_epoch_changes_is_told_what_became_of_its_past(shared: int, told: str) -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        stays, ears, waits = Ears(), Ears(), Ears()
-        await join(one, stays)
-        first = await say(one, 1)
+@pytest.mark.parametrize(("shared", "expected"), [(82, "$position"), (80, "$resync")])
+async def test_a_new_epoch_tells_subscribers_ahead_where_they_stand(shared: int, expected: str) -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        existing, subscriber, waits = RecordingSubscriber(), RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, existing)
+        first = await publish(hub, 1)
         for number in range(2, 80):
-            await say(one, number)
-        layer.is_deaf = True
+            await publish(hub, number)
+        layer.drops_messages = True
         for number in range(80, 83):
-            await say(one, number)
-        await join(one, ears, since=first)
+            await publish(hub, number)
+        await join(hub, subscriber, since=first)
         layer.pages = [Page(Position("next", 83), [(n, b'{"event":"moved"}') for n in range(80, 84)], shared)]
 
         async def snapshot() -> None:
-            one.subscribed(TOPIC)  # and by this, all is read again
-            while not stays.heard or stays.heard[-1].get("offset") != 83:  # noqa: ASYNC110
+            hub.subscribed(TOPIC)  # which makes the topic read everything again
+            while not existing.received or existing.received[-1].get("offset") != 83:  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
-        await join(one, waits, snapshot=snapshot)
-        notice = next(two for two in await ears.hear(83) if two.get("event", "").startswith("$"))
-        assert (notice["event"], notice["data"]["epoch"]) == (told, "next")
-        assert notice["data"]["offset"] == (82 if told == "$position" else 83)
-        renamed = next(two for two in stays.heard if two.get("event") == "$position")
+        await join(hub, waits, snapshot=snapshot)
+        notice = next(message for message in await subscriber.receive(83) if message.get("event", "").startswith("$"))
+        assert (notice["event"], notice["data"]["epoch"]) == (expected, "next")
+        assert notice["data"]["offset"] == (82 if expected == "$position" else 83)
+        renamed = next(message for message in existing.received if message.get("event") == "$position")
         assert renamed["data"] == {"epoch": "next", "offset": 79}
-        assert (await waits.hear(1))[0] == {"epoch": "next", "offset": 83, "recovered": None, "snapshot": None}
+        assert (await waits.receive(1))[0] == {"epoch": "next", "offset": 83, "recovered": None, "snapshot": None}
 
 
-async def test_one_that_is_ahead_when_the_past_is_cut_off_is_told() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        stays, ears = Ears(), Ears()
-        await join(one, stays)
-        first = await say(one, 1)
+async def test_an_invalidation_reaches_subscribers_ahead() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        existing, subscriber = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, existing)
+        first = await publish(hub, 1)
         for number in range(2, 80):
-            await say(one, number)
-        layer.is_deaf = True
-        await say(one, 80)
-        await join(one, ears, since=first)
-        await one.invalidate(TOPIC, HISTORY)
-        layer.is_deaf = False
-        one.subscribed(TOPIC)
-        assert (await ears.hear(81))[-1]["event"] == "$resync"
+            await publish(hub, number)
+        layer.drops_messages = True
+        await publish(hub, 80)
+        await join(hub, subscriber, since=first)
+        await hub.invalidate(TOPIC, HISTORY)
+        layer.drops_messages = False
+        hub.subscribed(TOPIC)
+        assert (await subscriber.receive(81))[-1]["event"] == "$resync"
 
 
-async def test_a_page_of_another_epoch_sends_the_join_back() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        stays, ears = Ears(), Ears()
-        await join(one, stays)
-        first = await say(one, 1)
+async def test_a_page_of_another_epoch_restarts_the_join() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        existing, subscriber = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, existing)
+        first = await publish(hub, 1)
         assert first is not None
         for number in range(2, 80):
-            await say(one, number)
+            await publish(hub, number)
         layer.pages = [Page(Position("dead", 3), None)]
-        await join(one, ears, since=first)
-        assert [(await ears.hear(1))[0][key] for key in ("epoch", "recovered")] == [first.epoch, True]
+        await join(hub, subscriber, since=first)
+        assert [(await subscriber.receive(1))[0][key] for key in ("epoch", "recovered")] == [first.epoch, True]
 
 
-async def test_a_topic_that_is_lost_while_a_join_waits_to_read_sends_it_back() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        stays, crowd = Ears(), [Ears(), Ears()]
-        await join(one, stays)
-        first = await say(one, 1)
+async def test_a_lost_topic_restarts_a_join_that_waits_to_read() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        existing, subscribers = RecordingSubscriber(), [RecordingSubscriber(), RecordingSubscriber()]
+        await join(hub, existing)
+        first = await publish(hub, 1)
         assert first is not None
         for number in range(2, 80):
-            await say(one, number)
+            await publish(hub, number)
         layer.gate.clear()
         reads = layer.reads
         joining = [
-            asyncio.create_task(join(one, ears, since=Position(first.epoch, 2 - at))) for at, ears in enumerate(crowd)
+            asyncio.create_task(join(hub, subscriber, since=Position(first.epoch, 2 - at)))
+            for at, subscriber in enumerate(subscribers)
         ]
         while layer.reads == reads:  # noqa: ASYNC110
             await asyncio.sleep(0)
-        one.lost()
+        hub.lost()
         layer.gate.set()
         await joining[0]
-        one.subscribed(TOPIC)
+        hub.subscribed(TOPIC)
         await joining[1]
-        for ears, missed in zip(crowd, (77, 78), strict=True):
-            assert (await ears.hear(1 + missed))[0]["recovered"] is True
+        for subscriber, missed in zip(subscribers, (77, 78), strict=True):
+            assert (await subscriber.receive(1 + missed))[0]["recovered"] is True
 
 
-async def test_what_comes_while_a_topic_is_reconciled_is_told_after_that() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        ears = Ears()
-        await join(one, ears)
+async def test_events_during_a_reconciliation_are_sent_after_it() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        subscriber = RecordingSubscriber()
+        await join(hub, subscriber)
         layer.gate.clear()
-        one.subscribed(TOPIC)
+        hub.subscribed(TOPIC)
         await asyncio.sleep(0)
-        await say(one, 1)
-        await say(one, 2)
-        assert ears.events() == []
+        await publish(hub, 1)
+        await publish(hub, 2)
+        assert subscriber.events() == []
         layer.gate.set()
-        await ears.hear(3)
-        assert [offset for _, offset in ears.events()] == [1, 2]
+        await subscriber.receive(3)
+        assert [offset for _, offset in subscriber.events()] == [1, 2]
         assert layer.reads == 2
 
 
-async def test_nobody_is_answered_while_the_layer_is_away() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        first, late = Ears(), Ears()
-        await join(one, first)
-        one.lost()
-        joining = asyncio.create_task(join(one, late))
+async def test_a_join_waits_while_the_layer_is_away() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        first, late = RecordingSubscriber(), RecordingSubscriber()
+        await join(hub, first)
+        hub.lost()
+        joining = asyncio.create_task(join(hub, late))
         for _ in range(10):
             await asyncio.sleep(0)
         assert not joining.done()
-        one.subscribed(TOPIC)
+        hub.subscribed(TOPIC)
         await joining
-        assert len(await late.hear(1)) == 1
+        assert len(await late.receive(1)) == 1
 
 
-async def test_a_message_of_another_epoch_is_not_told() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        ears = Ears()
-        await join(one, ears)
-        one.message(TOPIC, "foreign", 1, b'{"event":"foreign","route":"x","data":1}')
-        await say(one, 1)
-        await ears.hear(2)
-        await say(one, 2)
-        await ears.hear(3)
-        assert [event["data"] for event in ears.heard[1:]] == [1, 2]
+async def test_a_message_of_another_epoch_is_ignored() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        subscriber = RecordingSubscriber()
+        await join(hub, subscriber)
+        hub.message(TOPIC, "foreign", 1, b'{"event":"foreign","route":"x","data":1}')
+        await publish(hub, 1)
+        await subscriber.receive(2)
+        await publish(hub, 2)
+        await subscriber.receive(3)
+        assert [event["data"] for event in subscriber.received[1:]] == [1, 2]
 
 
-async def test_a_topic_without_history_is_told_of_each_loss() -> None:
-    layer = Scripted()
-    async with opened(layer) as one:
-        waits = Ears()
-        layer.is_deaf = True
-        joining = asyncio.create_task(join(one, waits, history=None))
+async def test_a_topic_without_history_gets_a_resync_at_each_loss() -> None:
+    layer = ScriptedLayer()
+    async with opened(layer) as hub:
+        waits = RecordingSubscriber()
+        layer.drops_messages = True
+        joining = asyncio.create_task(join(hub, waits, history=None))
         await asyncio.sleep(0)
-        one.subscribed(TOPIC)
+        hub.subscribed(TOPIC)
         await joining
-        one.lost()
-        one.subscribed(TOPIC)
-        one.message(TOPIC, "", 0, b"")
-        heard = await waits.hear(3)
-        assert [message.get("event") for message in heard] == [None, "$resync", "$resync"]
+        hub.lost()
+        hub.subscribed(TOPIC)
+        hub.message(TOPIC, "", 0, b"")
+        messages = await waits.receive(3)
+        assert [message.get("event") for message in messages] == [None, "$resync", "$resync"]

@@ -1,4 +1,4 @@
-"""`wsaction.layers`: the contract that every layer keeps, run on each; positions and histories; what memory lets go."""
+"""`wsaction.layers`: the contract of every layer, run on each; positions and histories; what the memory layer drops."""
 
 import asyncio
 import gc
@@ -30,7 +30,7 @@ class TestMemoryLayer(LayerContract):
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis for all tests that do not harm it."""
+    """A Redis server for all tests that leave it intact."""
     if URL:
         yield URL
         return
@@ -56,7 +56,7 @@ def test_the_contract_asks_for_a_layer() -> None:
         LayerContract().make()
 
 
-async def test_a_layer_that_breaks_the_contract_is_told_what_was_expected() -> None:
+async def test_a_broken_layer_fails_the_contract_with_a_reason() -> None:
     class Forgetful(MemoryLayer):
         async def publish(self, topic: str, body: bytes, history: History | None) -> Position | None:
             at = await super().publish(topic, body, history)
@@ -76,7 +76,7 @@ def test_importing_the_contract_does_not_import_pytest() -> None:
     assert out.stdout.split() == ["False", "False"]
 
 
-def test_without_redis_py_the_layer_says_how_to_get_it() -> None:
+def test_the_redis_layer_says_how_to_install_redis_py() -> None:
     code = "import sys; sys.modules['redis'] = None; sys.modules['redis.asyncio'] = None; import wsaction.layers.redis"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
     assert 'RedisLayer needs redis-py: pip install "wsaction[redis]"' in out.stderr
@@ -84,27 +84,27 @@ def test_without_redis_py_the_layer_says_how_to_get_it() -> None:
 
 # -- positions and histories ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("size", [0, -1, 1.5, True, None, 1_000_001])
-def test_a_size_that_cannot_be_kept_is_refused(size: Any) -> None:
+def test_an_invalid_history_size_is_refused(size: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match="1 to 1,000,000 events"):
         History(size)
 
 
 @pytest.mark.parametrize("ttl", [0, -1, float("inf"), float("nan"), True, None, "5", 86_401])
-def test_a_ttl_that_cannot_be_kept_is_refused(ttl: Any) -> None:
+def test_an_invalid_history_ttl_is_refused(ttl: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"0\.001 to 86400 seconds"):
         History(10, ttl)
 
 
-def test_a_history_is_what_the_design_says_by_default() -> None:
+def test_defaults_of_histories_and_epochs() -> None:
     assert (History().size, History().ttl) == (100, 300)
     assert Position(new_epoch(), 0).is_sane
     assert new_epoch() != new_epoch()
 
 
-# -- what memory lets go ----------------------------------------------------------------------------------------------
+# -- what the memory layer drops --------------------------------------------------------------------------------------
 @contextmanager
 def memory_in_virtual_time(**options: int) -> Iterator[Callable[[Callable[[MemoryLayer], Any]], Any]]:
-    def live(work: Callable[[MemoryLayer], Any]) -> Any:
+    def run_on_layer(work: Callable[[MemoryLayer], Any]) -> Any:
         async def main() -> Any:
             layer = MemoryLayer(**options)
             await layer.open(Recorder())
@@ -115,11 +115,11 @@ def memory_in_virtual_time(**options: int) -> Iterator[Callable[[Callable[[Memor
 
         return run(main())
 
-    yield live
+    yield run_on_layer
 
 
 def kept(size: int, ttl: float) -> History:
-    """A history that is kept whether anybody is there or not."""
+    """A history that is kept even without subscribers."""
     return History(size, ttl, always=True)
 
 
@@ -149,11 +149,11 @@ def test_events_expire_and_positions_much_later() -> None:
         assert again.offset == 1
         assert again.epoch != first.epoch
 
-    with memory_in_virtual_time() as live:
-        live(work)
+    with memory_in_virtual_time() as run_on_layer:
+        run_on_layer(work)
 
 
-def test_positions_that_nobody_uses_are_bounded() -> None:
+def test_idle_positions_are_bounded() -> None:
     async def work(layer: MemoryLayer) -> None:
         for number in range(6):
             await layer.read(f"t{number}", None, 0, HISTORY)
@@ -165,11 +165,11 @@ def test_positions_that_nobody_uses_are_bounded() -> None:
         await asyncio.sleep(61)
         assert len(layer._logs) == 3
 
-    with memory_in_virtual_time(max_idle_topics=3) as live:
-        live(work)
+    with memory_in_virtual_time(max_idle_topics=3) as run_on_layer:
+        run_on_layer(work)
 
 
-def test_topics_with_events_are_bounded_too() -> None:
+def test_topics_with_events_are_bounded() -> None:
     async def work(layer: MemoryLayer) -> None:
         short, long = kept(10, 30), kept(10, 60)
         histories = {"a": long, "b": short, "c": long}
@@ -183,11 +183,11 @@ def test_topics_with_events_are_bounded_too() -> None:
         await layer.publish("b", event_body(2), short)
         assert (await layer.read("a", start["a"], 10, long)).events is None
 
-    with memory_in_virtual_time(max_topics=2) as live:
-        live(work)
+    with memory_in_virtual_time(max_topics=2) as run_on_layer:
+        run_on_layer(work)
 
 
-async def test_another_history_counts_from_when_it_is_used() -> None:
+async def test_a_changed_history_applies_from_its_first_use() -> None:
     layer, sink = MemoryLayer(), Recorder()
     await layer.open(sink)
     first = await layer.publish("a", event_body(1), kept(10, 60))
@@ -200,17 +200,17 @@ async def test_another_history_counts_from_when_it_is_used() -> None:
     await layer.read("new", None, 0, kept(3, 30))
     assert "new" in layer._idle
     await layer.close()
-    layer.subscribe("a")  # closed: nobody is told
+    layer.subscribe("a")  # the layer is closed: no confirmation
     assert sink.confirmed == []
 
 
-# -- how much is kept, and of what -------------------------------------------------------------------------------------
-def big(number: int, size: int) -> bytes:
+# -- bounds of histories -----------------------------------------------------------------------------------------------
+def big_body(number: int, size: int) -> bytes:
     return event_body(number, "x" * size)
 
 
-async def whole(layer: Layer, topic: str, start: Position, count: int) -> list[int] | None:
-    """The offsets of what came after the first so many, where they can be had."""
+async def offsets_after(layer: Layer, topic: str, start: Position, count: int) -> list[int] | None:
+    """The offsets after the first ``count`` events, or None if the layer no longer has all of them."""
     page = await layer.read(topic, Position(start.epoch, start.offset + count), 10_000, HISTORY)
     return None if page.events is None else [offset for offset, _ in page.events]
 
@@ -225,51 +225,51 @@ def bounded_layers(tmp_path: Path, max_topic_bytes: int) -> Iterator[list[Layer]
         yield [*layers, RedisLayer(server.url, max_topic_bytes=max_topic_bytes)]
 
 
-async def test_the_bytes_of_a_topic_are_bounded_and_what_is_left_is_whole(tmp_path: Path) -> None:
+async def test_a_topic_is_bounded_in_bytes_and_keeps_no_holes(tmp_path: Path) -> None:
     with bounded_layers(tmp_path, 10_000) as layers:
         for layer in layers:
             await layer.open(Recorder())
             start = (await layer.read("t", None, 0, HISTORY)).position
             for number in range(1, 41):
-                await layer.publish("t", big(number, 900), HISTORY)
-            assert await whole(layer, "t", start, 0) is None
-            newest = await whole(layer, "t", start, 35)
+                await layer.publish("t", big_body(number, 900), HISTORY)
+            assert await offsets_after(layer, "t", start, 0) is None
+            newest = await offsets_after(layer, "t", start, 35)
             assert newest == [36, 37, 38, 39, 40]
-            await layer.publish("t", big(41, 20_000), HISTORY)  # more than all of it
-            assert await whole(layer, "t", start, 40) is None
-            assert await whole(layer, "t", start, 41) == []
-            await layer.publish("t", big(42, 10), HISTORY)
-            assert await whole(layer, "t", start, 41) == [42]
+            await layer.publish("t", big_body(41, 20_000), HISTORY)  # larger than the bound
+            assert await offsets_after(layer, "t", start, 40) is None
+            assert await offsets_after(layer, "t", start, 41) == []
+            await layer.publish("t", big_body(42, 10), HISTORY)
+            assert await offsets_after(layer, "t", start, 41) == [42]
             few = History(20, 60)
             for number in range(43, 143):  # the number of events is bounded as before
                 await layer.publish("t", event_body(number), few)
-            assert await whole(layer, "t", start, 122) == list(range(123, 143))
-            assert await whole(layer, "t", start, 110) is None
+            assert await offsets_after(layer, "t", start, 122) == list(range(123, 143))
+            assert await offsets_after(layer, "t", start, 110) is None
             await layer.close()
 
 
-async def test_the_bytes_of_all_topics_are_bounded_and_the_oldest_go_first() -> None:
+async def test_a_bound_of_bytes_drops_the_oldest_topics_first() -> None:
     layer = MemoryLayer(max_bytes=50_000, max_topic_bytes=20_000)
     await layer.open(Recorder())
     topics = [f"t{number}" for number in range(10)]
     start = {topic: (await layer.read(topic, None, 0, HISTORY)).position for topic in topics}
     for topic in topics:
         for number in range(10):
-            await layer.publish(topic, big(number, 870), HISTORY)
+            await layer.publish(topic, big_body(number, 870), HISTORY)
         await asyncio.sleep(0.002)  # the loop's clock moves on
-    had = [await whole(layer, topic, start[topic], 0) for topic in topics]
-    assert had[:6] == [None] * 6
-    assert had[6:] == [list(range(1, 11))] * 4
+    offsets = [await offsets_after(layer, topic, start[topic], 0) for topic in topics]
+    assert offsets[:6] == [None] * 6
+    assert offsets[6:] == [list(range(1, 11))] * 4
     assert layer._size <= 50_000
     assert layer._size == sum(log.size for log in layer._logs.values()) > 35_000
     await layer.invalidate("t9", HISTORY)
-    await layer.publish("t8", big(11, 30_000), HISTORY)
+    await layer.publish("t8", big_body(11, 30_000), HISTORY)
     assert layer._size == sum(log.size for log in layer._logs.values()) < 30_000
     await layer.close()
     assert layer._size == 0
 
 
-async def test_what_is_said_where_nobody_was_is_kept_only_if_the_history_says_so(tmp_path: Path) -> None:
+async def test_events_without_subscribers_are_kept_only_on_request(tmp_path: Path) -> None:
     with bounded_layers(tmp_path, 10_000) as layers:
         for layer in layers:
             await layer.open(Recorder())
@@ -279,11 +279,11 @@ async def test_what_is_said_where_nobody_was_is_kept_only_if_the_history_says_so
             assert page.position.offset == 0
             first = await layer.publish("always", event_body(1), kept(10, 60))
             assert first is not None
-            assert await whole(layer, "always", Position(first.epoch, 0), 0) == [1]
+            assert await offsets_after(layer, "always", Position(first.epoch, 0), 0) == [1]
             await layer.close()
 
 
-def test_a_history_outlasts_a_short_drop_and_no_long_absence() -> None:
+def test_a_history_outlasts_a_short_absence_but_no_long_one() -> None:
     history = History(10, 100)
 
     async def work(layer: MemoryLayer) -> None:
@@ -292,7 +292,7 @@ def test_a_history_outlasts_a_short_drop_and_no_long_absence() -> None:
         layer.unsubscribe("t")
         await asyncio.sleep(99)
         await layer.publish("t", event_body(1), history)
-        assert await whole(layer, "t", start, 0) == [1]
+        assert await offsets_after(layer, "t", start, 0) == [1]
         layer.subscribe("t")
         await asyncio.sleep(1_000)
         layer.unsubscribe("t")
@@ -301,37 +301,37 @@ def test_a_history_outlasts_a_short_drop_and_no_long_absence() -> None:
             at = await layer.publish("t", event_body(number), history)
         assert at == Position(start.epoch, 3)
         assert layer._size == 0
-        assert await whole(layer, "t", start, 1) is None
-        await layer.publish("t", event_body(4), history)  # it was read just now
-        assert await whole(layer, "t", start, 3) == [4]
-        assert await whole(layer, "t", start, 2) is None
+        assert await offsets_after(layer, "t", start, 1) is None
+        await layer.publish("t", event_body(4), history)  # the topic was read just now
+        assert await offsets_after(layer, "t", start, 3) == [4]
+        assert await offsets_after(layer, "t", start, 2) is None
 
-    with memory_in_virtual_time() as live:
-        live(work)
+    with memory_in_virtual_time() as run_on_layer:
+        run_on_layer(work)
 
 
 @needs_redis_server
-async def test_in_redis_too_nothing_is_kept_long_after_the_last_one_left(tmp_path: Path) -> None:
+async def test_redis_keeps_nothing_long_after_the_last_subscriber(tmp_path: Path) -> None:
     with redis_server(tmp_path) as server:
         layer = RedisLayer(server.url)
         await layer.open(Recorder())
         start = (await layer.read("t", None, 0, HISTORY)).position
         await layer.publish("t", event_body(1), HISTORY)
-        assert await whole(layer, "t", start, 0) == [1]
+        assert await offsets_after(layer, "t", start, 0) == [1]
         meta, stream, _ = layer.keys("t")
         async with Redis.from_url(server.url) as admin:
-            await admin.hset(meta, "read", 1)  # long ago
+            await admin.hset(meta, "read", 1)  # a time long ago
             for number in (2, 3):
                 at = await layer.publish("t", event_body(number), HISTORY)
             assert at == Position(start.epoch, 3)
             assert await admin.xlen(stream) == 1
-        assert await whole(layer, "t", start, 1) is None
+        assert await offsets_after(layer, "t", start, 1) is None
         await layer.close()
 
 
 @pytest.mark.parametrize("bound", [0, -1, 1.5, True, None, "5"])
 @pytest.mark.parametrize("name", ["max_bytes", "max_topic_bytes"])
-def test_a_bound_in_bytes_that_is_none_is_refused(name: str, bound: Any) -> None:
+def test_an_invalid_bound_in_bytes_is_refused(name: str, bound: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match=f"MemoryLayer's {name} is a whole number of bytes above 0"):
         MemoryLayer(**{name: bound})
     if name == "max_topic_bytes":
@@ -339,16 +339,16 @@ def test_a_bound_in_bytes_that_is_none_is_refused(name: str, bound: Any) -> None
             RedisLayer("redis://host", max_topic_bytes=bound)
 
 
-def test_a_layer_whose_loop_is_gone_may_be_opened_on_the_next() -> None:
+def test_a_layer_may_be_opened_again_on_another_loop() -> None:
     layer = MemoryLayer()
     for _ in range(2):
         run(layer.open(Recorder()))
     run(layer.close())
 
 
-async def test_memory_keeps_nothing_of_the_context_in_which_it_is_used_first() -> None:
+async def test_the_memory_layer_keeps_no_context_of_its_first_use() -> None:
     class Connection:
-        """What a context variable of an action leads to."""
+        """An object that a context variable of an action refers to."""
 
     current = ContextVar[Connection]("current")
 
@@ -361,7 +361,7 @@ async def test_memory_keeps_nothing_of_the_context_in_which_it_is_used_first() -
     layer = MemoryLayer()
     await layer.open(Recorder())
     used = await asyncio.create_task(use())
-    await asyncio.sleep(0)  # until the loop has let go what woke us, the task
+    await asyncio.sleep(0)  # let the loop release the task that woke us
     gc.collect()
     assert used() is None
     await layer.close()

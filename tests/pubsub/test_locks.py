@@ -1,4 +1,4 @@
-"""`wsaction._utils.locks`: order, no circles, nothing left."""
+"""`wsaction._utils.locks`: order, no deadlocks, nothing left behind."""
 
 import asyncio
 import random
@@ -10,10 +10,10 @@ from wsaction._utils.locks import Locks
 WAIT = 5.0
 
 
-async def test_who_comes_first_has_it_first_and_nothing_is_left() -> None:
+async def test_locks_are_acquired_in_order_and_leave_nothing() -> None:
     locks, order = Locks(), list[int]()
 
-    async def one(number: int) -> None:
+    async def work(number: int) -> None:
         held = await locks.acquire(["a"])
         order.append(number)
         await asyncio.sleep(0)
@@ -21,15 +21,15 @@ async def test_who_comes_first_has_it_first_and_nothing_is_left() -> None:
         held.release()
         held.release()
 
-    await asyncio.wait_for(asyncio.gather(*(one(number) for number in range(5))), WAIT)
+    await asyncio.wait_for(asyncio.gather(*(work(number) for number in range(5))), WAIT)
     assert order == [number for number in range(5) for _ in range(2)]
     assert len(locks) == 0
 
 
-async def test_nobody_waits_in_a_circle() -> None:
+async def test_overlapping_locks_cannot_deadlock() -> None:
     locks, rng, inside = Locks(), random.Random(3), set[str]()
 
-    async def one() -> None:
+    async def work() -> None:
         for _ in range(20):
             names = rng.sample("abcde", rng.randrange(1, 4))
             held = await locks.acquire(names)
@@ -39,22 +39,22 @@ async def test_nobody_waits_in_a_circle() -> None:
             inside.difference_update(names)
             held.release()
 
-    await asyncio.wait_for(asyncio.gather(*(one() for _ in range(8))), WAIT)
+    await asyncio.wait_for(asyncio.gather(*(work() for _ in range(8))), WAIT)
     assert len(locks) == 0
 
 
-async def test_who_gives_up_waiting_leaves_nothing_behind() -> None:
+async def test_a_cancelled_acquire_leaves_nothing_behind() -> None:
     locks = Locks()
 
-    async def have() -> None:
+    async def hold() -> None:
         held = await locks.acquire("b")
-        has.set()
-        await let_go.wait()
+        holds.set()
+        await release.wait()
         held.release()
 
-    has, let_go = asyncio.Event(), asyncio.Event()
-    having = asyncio.create_task(have())
-    await asyncio.wait_for(has.wait(), WAIT)
+    holds, release = asyncio.Event(), asyncio.Event()
+    holding = asyncio.create_task(hold())
+    await asyncio.wait_for(holds.wait(), WAIT)
     waiting = asyncio.create_task(locks.acquire("abc"))
     await asyncio.sleep(0)
     assert len(locks) == 2
@@ -62,6 +62,6 @@ async def test_who_gives_up_waiting_leaves_nothing_behind() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert len(locks) == 1
-    let_go.set()
-    await asyncio.wait_for(having, WAIT)
+    release.set()
+    await asyncio.wait_for(holding, WAIT)
     assert len(locks) == 0

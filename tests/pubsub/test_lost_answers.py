@@ -1,4 +1,6 @@
-"""A COMMIT whose answer is lost, on PostgreSQL and SQLite: the writer is told so, and subscribers load again."""
+"""A COMMIT whose answer is lost, on PostgreSQL and SQLite: the writer gets `outcome_unknown`, and subscribers a
+`$resync`.
+"""
 
 import asyncio
 import contextlib
@@ -48,7 +50,7 @@ class Note(BaseModel):
     text: str
 
 
-def handler_of(queryset: Any, notes: Any = None, told: list[str] | None = None) -> Any:
+def handler_of(queryset: Any, notes: Any = None, outcomes: list[str] | None = None) -> Any:
     class Items(SubscribeMixin, ModelAPIActionHandler):
         serializer_class = ItemOut
 
@@ -61,15 +63,15 @@ def handler_of(queryset: Any, notes: Any = None, told: list[str] | None = None) 
                 await notes.create({"text": title})
             unit = join_unit()
             assert unit is not None
-            assert told is not None
-            unit.on_commit(lambda: told.append("committed"), if_unknown=lambda: told.append("unknown"))
+            assert outcomes is not None
+            unit.on_commit(lambda: outcomes.append("committed"), if_unknown=lambda: outcomes.append("unknown"))
 
     Items.queryset = queryset
     return Items.as_aaah()
 
 
-class Wire:
-    """What stands between the app and PostgreSQL. ``cut`` says what becomes of the next COMMIT."""
+class CutConnection:
+    """A proxy between the app and PostgreSQL; ``cut`` says where it cuts the connection at the next COMMIT."""
 
     cut: str | None = None
 
@@ -77,90 +79,90 @@ class Wire:
         self.address, self.tasks = (host, port), set[asyncio.Task[None]]()
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        theirs, ours = await asyncio.open_connection(*self.address)
-        mute = asyncio.Event()
+        upstream_reader, upstream_writer = await asyncio.open_connection(*self.address)
+        silenced = asyncio.Event()
 
-        async def back() -> None:
-            while data := await theirs.read(65_536):
-                if mute.is_set():
+        async def forward_answers() -> None:
+            while data := await upstream_reader.read(65_536):
+                if silenced.is_set():
                     writer.transport.abort()
                     return
                 writer.write(data)
             writer.close()
 
-        answers = asyncio.create_task(back())
+        answers = asyncio.create_task(forward_answers())
         self.tasks.add(answers)
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65_536):
                 if self.cut is not None and b"COMMIT" in data:
                     how, self.cut = self.cut, None
-                    mute.set()
+                    silenced.set()
                     if how != "after":
                         writer.transport.abort()
                     if how == "before":
                         break
                     if how == "late":
-                        await asyncio.sleep(0.2)  # the network's
-                ours.write(data)
-        ours.close()
+                        await asyncio.sleep(0.2)  # the delay of the network
+                upstream_writer.write(data)
+        upstream_writer.close()
 
 
 @contextlib.asynccontextmanager
-async def postgres() -> AsyncIterator[tuple[AsyncEngine, Wire]]:
-    """An engine whose connections go through a `Wire`; the test is skipped where no server answers."""
+async def postgres() -> AsyncIterator[tuple[AsyncEngine, CutConnection]]:
+    """An engine whose connections go through a `CutConnection`; skips the test if no server answers."""
     async with shelves.postgres(Base.metadata) as direct:
         if direct is None:
             pytest.skip(f"no PostgreSQL answers at {shelves.POSTGRES}; set WSACTION_TEST_POSTGRES_URL")
         async with direct.connect() as connection:
             schema = await connection.scalar(sqlalchemy.text("SHOW search_path"))
         url = direct.url
-        wire = Wire(url.host or "127.0.0.1", url.port or 5432)
-        async with await asyncio.start_server(wire, "127.0.0.1", 0) as server:
+        proxy = CutConnection(url.host or "127.0.0.1", url.port or 5432)
+        async with await asyncio.start_server(proxy, "127.0.0.1", 0) as server:
             engine = create_async_engine(
                 url.set(host="127.0.0.1", port=server.sockets[0].getsockname()[1]),
                 connect_args={"server_settings": {"search_path": schema}},
             )
             try:
-                yield engine, wire
+                yield engine, proxy
             finally:
                 await engine.dispose()
 
 
 @pytest.mark.parametrize("how", ["after", "before", "late"])
-async def test_a_commit_that_postgresql_never_answers(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_postgresql_never_answers_a_commit(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishing, "COMMIT_ARRIVES", 0.5)
-    async with postgres() as (engine, wire):
-        items, told = SQLAlchemyQuerySet(Item, async_sessionmaker(engine)), list[str]()
+    async with postgres() as (engine, proxy):
+        items, outcomes = SQLAlchemyQuerySet(Item, async_sessionmaker(engine)), list[str]()
         await items.create({"title": "old"})
-        async with talking(handler_of(items, told=told), "/1/", at="<int:pk>/") as ws:
+        async with talking(handler_of(items, outcomes=outcomes), "/1/", at="<int:pk>/") as ws:
             assert (await ws.call("subscribe"))["status"] == 200
-            wire.cut = how
+            proxy.cut = how
             reply = await ws.call("rename", title="new")
             assert (reply["status"], reply["errors"][0]["type"]) == (500, "outcome_unknown")
             assert (await ws.event())["event"] == "$resync"
-            if how == "late":  # what is read now may be what was there before
+            if how == "late":  # the first reload may have read the old state
                 assert (await ws.event())["event"] == "$resync"
-            assert told == ["unknown"]
+            assert outcomes == ["unknown"]
             assert (await items.get(pk=1)).title == ("old" if how == "before" else "new")
             assert (await ws.call("rename", title="newer"))["status"] == 200
             assert (await ws.event("renamed"))["data"] == "newer"
 
 
-async def test_crud_through_a_lost_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with postgres() as (engine, wire):
+async def test_a_generic_update_whose_commit_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with postgres() as (engine, proxy):
         items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
         await items.create({"title": "old"})
         async with talking(handler_of(items), "/1/", at="<int:pk>/") as ws:
             await ws.call("subscribe")
-            wire.cut = "after"
+            proxy.cut = "after"
             reply = await ws.call("partial_update", data={"title": "new"})
             assert reply["errors"][0]["type"] == "outcome_unknown"
             assert (await ws.event())["event"] == "$resync"
             assert (await ws.call("retrieve"))["data"]["title"] == "new"
 
 
-async def test_a_backend_that_is_ended_before_the_commit_is_no_doubt() -> None:
-    """The database says so before it is asked to commit."""
+async def test_a_backend_terminated_before_commit_is_unavailable() -> None:
+    """PostgreSQL reports the end before it is asked to commit."""
     async with postgres() as (engine, _):
         items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
         await items.create({"title": "old"})
@@ -186,8 +188,8 @@ async def test_a_backend_that_is_ended_before_the_commit_is_no_doubt() -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-async def test_a_commit_that_is_refused_is_no_doubt(kind: str, tmp_path: Path) -> None:
-    """By a constraint that is deferred to the commit: the writer is told so, and nobody else anything."""
+async def test_a_commit_refused_by_a_constraint_is_a_conflict(kind: str, tmp_path: Path) -> None:
+    """A constraint that is deferred to the commit: the writer gets the error, and nobody gets an event."""
     async with contextlib.AsyncExitStack() as stack:
         if kind == "sqlite":
             engine = await stack.enter_async_context(shelves.sqlite(tmp_path, Base.metadata))
@@ -202,11 +204,11 @@ async def test_a_commit_that_is_refused_is_no_doubt(kind: str, tmp_path: Path) -
         reply = await ws.call("partial_update", data={"above_id": 99})
         assert (reply["status"], reply["errors"][0]["type"]) == (409, "conflict")
         await ws.call("partial_update", data={"title": "new"})
-        assert (await ws.event())["data"]["title"] == "new"  # the first that is told
+        assert (await ws.event())["data"]["title"] == "new"  # the first event
 
 
-async def _swallowed(items: Any, session: Any, how: str) -> None:
-    """What the application does with its session, and goes on."""
+async def _swallow_error(items: Any, session: Any, how: str) -> None:
+    """An application that uses its session in this way, catches the error, and goes on."""
     if how == "commit":
         await session.commit()
     try:
@@ -220,7 +222,7 @@ async def _swallowed(items: Any, session: Any, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "how", "told"),
+    ("kind", "how", "message"),
     [
         ("postgresql", "caught", r"begin_nested\(\)"),
         ("postgresql", "rollback", "dropped"),
@@ -229,11 +231,12 @@ async def _swallowed(items: Any, session: Any, how: str) -> None:
         ("sqlite", "commit", "the unit commits"),
     ],
 )
-async def test_what_the_session_has_dropped_is_not_told_as_kept(
-    kind: str, how: str, told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_a_unit_whose_session_rolled_back_fails_and_is_silent(
+    kind: str, how: str, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """PostgreSQL answers COMMIT with ROLLBACK where a statement has failed, and the application may end the unit's
-    transaction by itself."""
+    """PostgreSQL answers COMMIT with ROLLBACK after a failed statement; the application may also end the transaction of
+    the unit.
+    """
     async with contextlib.AsyncExitStack() as stack:
         if kind == "sqlite":
             engine = await stack.enter_async_context(shelves.sqlite(tmp_path, Base.metadata))
@@ -250,26 +253,26 @@ async def test_what_the_session_has_dropped_is_not_told_as_kept(
                     if within:
                         async with items.session():
                             await self.perform_create({"title": "within"})
-                        await _swallowed(items, session, how)
+                        await _swallow_error(items, session, how)
                 if not within:
                     await self.perform_create({"title": "before"})
                     async with items.session() as session:
-                        await _swallowed(items, session, how)
+                        await _swallow_error(items, session, how)
 
         async with talking(Items.as_aaah()) as ws:
             await ws.call("subscribe")
             for within in (True, False):
                 assert (await ws.call("add", within=within))["status"] == 500
-                assert re.search(told, caplog.text)
+                assert re.search(message, caplog.text)
                 caplog.clear()
             assert await items.count() == 0
             await ws.call("create", data={"title": "new"})
-            assert (await ws.event())["data"]["title"] == "new"  # the first that is told
+            assert (await ws.event())["data"]["title"] == "new"  # the first event
 
 
 @pytest.mark.parametrize("then", ["commit", "rollback"])
 @pytest.mark.parametrize("before", ["read", "write", "write as text", "not written yet"])
-async def test_who_has_only_read_has_nothing_to_lose(
+async def test_a_unit_that_only_read_survives_a_session_rollback(
     before: str, then: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with shelves.sqlite(tmp_path, Base.metadata) as engine:
@@ -301,7 +304,7 @@ async def test_who_has_only_read_has_nothing_to_lose(
         assert [one.title async for one in items] == ["b"] * (before == "read")
 
 
-async def test_a_session_that_is_lent_may_try_and_may_commit_its_own(tmp_path: Path) -> None:
+async def test_a_lent_session_may_commit_its_own_work(tmp_path: Path) -> None:
     async with postgres() as (engine, _):
         items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
 
@@ -328,7 +331,7 @@ async def test_a_session_that_is_lent_may_try_and_may_commit_its_own(tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "sqlite"])
-async def test_what_a_savepoint_takes_back_is_not_told(kind: str, tmp_path: Path) -> None:
+async def test_events_of_a_rolled_back_savepoint_are_dropped(kind: str, tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         if kind == "sqlite":
             engine = await stack.enter_async_context(shelves.sqlite(tmp_path, Base.metadata))
@@ -357,14 +360,14 @@ async def test_what_a_savepoint_takes_back_is_not_told(kind: str, tmp_path: Path
             await ws.call("subscribe")
             for first in (True, False):
                 assert (await ws.call("add", first=first))["status"] == 200
-                told = [await ws.event() for _ in range(3 + first)]
+                events = [await ws.event() for _ in range(3 + first)]
                 titles = [*(["first"] * first), "kept", "kept", "last"]
-                assert [one["data"] if one["event"] == "said" else one["data"]["title"] for one in told] == titles
+                assert [one["data"] if one["event"] == "said" else one["data"]["title"] for one in events] == titles
             await ws.nothing()
 
 
-def _after_the_commit(error: BaseException) -> Callable[[Any], None]:
-    """SQLite's COMMIT is carried out, and then something goes wrong."""
+def _fail_after_commit(error: BaseException) -> Callable[[Any], None]:
+    """Carries out COMMIT on SQLite, then raises ``error``."""
 
     def commit(connection: Any) -> None:
         connection.commit()
@@ -374,28 +377,28 @@ def _after_the_commit(error: BaseException) -> Callable[[Any], None]:
 
 
 @pytest.mark.parametrize("error", [OSError("disk"), asyncio.CancelledError(), TimeoutError()], ids=repr)
-async def test_a_commit_on_sqlite_whose_end_is_not_known(
+async def test_sqlite_raises_after_its_commit_was_carried_out(
     error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notes, told = MemoryQuerySet(Note), list[str]()
+    notes, outcomes = MemoryQuerySet(Note), list[str]()
     async with shelves.sqlite(tmp_path, Base.metadata) as engine:
         items = SQLAlchemyQuerySet(Item, async_sessionmaker(engine))
         await items.create({"title": "old"})
-        async with talking(handler_of(items, notes, told), "/1/", at="<int:pk>/") as ws:
+        async with talking(handler_of(items, notes, outcomes), "/1/", at="<int:pk>/") as ws:
             await ws.call("subscribe")
             with monkeypatch.context() as patch:
-                patch.setattr(engine.dialect, "do_commit", _after_the_commit(error))
+                patch.setattr(engine.dialect, "do_commit", _fail_after_commit(error))
                 reply = await ws.call("rename", title="new")
             assert (reply["status"], reply["errors"][0]["type"]) == (500, "outcome_unknown")
             assert (await ws.event())["event"] == "$resync"
-            assert told == ["unknown"]
+            assert outcomes == ["unknown"]
             assert (await items.get(pk=1)).title == "new"
-            assert await notes.count() == 0  # what is in memory is committed last
-            assert (await ws.call("rename", title="newer"))["status"] == 200  # nobody keeps the turn to write
+            assert await notes.count() == 0  # memory is committed last
+            assert (await ws.call("rename", title="newer"))["status"] == 200  # the lock for writers is free
 
 
-async def test_of_two_databases_the_second_refuses(tmp_path: Path) -> None:
-    told = list[str]()
+async def test_the_second_of_two_databases_refuses_to_commit(tmp_path: Path) -> None:
+    outcomes = list[str]()
     async with shelves.sqlite(tmp_path, Base.metadata) as one, shelves.sqlite(tmp_path, Base.metadata) as two:
         event.listen(two.sync_engine, "connect", lambda raw, _: raw.execute("PRAGMA foreign_keys = ON"))
         await two.dispose()
@@ -406,16 +409,16 @@ async def test_of_two_databases_the_second_refuses(tmp_path: Path) -> None:
             async def create(self, values: Any) -> None:
                 await others.create({"title": "other", "above_id": 99})
 
-        async with talking(handler_of(items, Both(), told), "/1/", at="<int:pk>/") as ws:
+        async with talking(handler_of(items, Both(), outcomes), "/1/", at="<int:pk>/") as ws:
             await ws.call("subscribe")
             reply = await ws.call("rename", title="new")
             assert (reply["status"], reply["errors"][0]["type"]) == (500, "outcome_unknown")
             assert (await ws.event())["event"] == "$resync"
-            assert ((await items.get(pk=1)).title, await others.count(), told) == ("new", 0, ["unknown"])
+            assert ((await items.get(pk=1)).title, await others.count(), outcomes) == ("new", 0, ["unknown"])
 
 
-async def test_a_database_that_was_only_read_is_no_part_that_was_kept(tmp_path: Path) -> None:
-    told = list[str]()
+async def test_a_database_that_was_only_read_leaves_no_doubt(tmp_path: Path) -> None:
+    outcomes = list[str]()
     async with shelves.sqlite(tmp_path, Base.metadata) as one, shelves.sqlite(tmp_path, Base.metadata) as two:
         event.listen(two.sync_engine, "connect", lambda raw, _: raw.execute("PRAGMA foreign_keys = ON"))
         await two.dispose()
@@ -436,4 +439,4 @@ async def test_a_database_that_was_only_read_is_no_part_that_was_kept(tmp_path: 
 
         async with talking(Items.as_aaah()) as ws:
             reply = await ws.call("read_and_write")
-            assert (reply["status"], reply["errors"][0]["type"], told) == (409, "conflict", [])
+            assert (reply["status"], reply["errors"][0]["type"], outcomes) == (409, "conflict", [])

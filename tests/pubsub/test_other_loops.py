@@ -1,5 +1,6 @@
-"""What is published on another event loop than the one that serves: done there and awaited, or an error; never told to
-nobody in silence."""
+"""Publishing on another event loop than the one that serves: it is handed over and awaited, or raises an error; it
+never gets lost silently.
+"""
 
 import asyncio
 import contextlib
@@ -42,20 +43,20 @@ class Cards(SubscribeMixin, ModelAPIActionHandler):
     serializer_class = Card
 
     @async_action
-    def in_a_thread(self, what: str) -> None:
-        """A sync action: it runs in a thread, where an event loop is one of its own."""
+    def in_a_thread(self, way: str) -> None:
+        """A sync action, which runs in a thread; it starts an event loop there."""
         card = Card(id=1, text="new")
-        works: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+        ways: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "publish": lambda: self.publish("told", 1),
             "push": lambda: self.push("told", 1),
             "publish_object": lambda: self.publish_object("updated", card),
             "app.publish": lambda: self.app.publish("cards/", "told", 1),
         }
-        asyncio.run(works[what]())
+        asyncio.run(ways[way]())
 
     @async_action
     def in_a_child(self) -> None:
-        """Its unit of work has begun, and is none of the process that is forked here."""
+        """The unit of work belongs to the parent process, not to the forked one."""
         anyio.from_thread.run(self.queryset.create, {"text": "new"})
         asyncio.run(forked(lambda: self.app.publish("cards/", "told", 1)))
 
@@ -79,8 +80,8 @@ WAYS: dict[str, Callable[[WSAction], Coroutine[Any, Any, None]]] = {
 }
 
 
-def elsewhere(work: Callable[[], Coroutine[Any, Any, None]]) -> Coroutine[Any, Any, None]:
-    """Runs something on an event loop of its own, in a thread."""
+def on_another_loop(work: Callable[[], Coroutine[Any, Any, None]]) -> Coroutine[Any, Any, None]:
+    """Runs ``work`` on a new event loop, in a thread."""
     return asyncio.to_thread(asyncio.run, work())
 
 
@@ -94,68 +95,68 @@ async def layer(kind: str, tmp_path: Path) -> AsyncIterator[Any]:
 
 
 @pytest.mark.parametrize("kind", ["memory", pytest.param("redis", marks=needs_redis_server)])
-@pytest.mark.parametrize("living", [True, False])
-async def test_it_is_done_where_the_app_is_served(kind: str, living: bool, tmp_path: Path) -> None:
-    async with layer(kind, tmp_path) as known, contextlib.AsyncExitStack() as stack:
-        app = served(layer=known)
-        if living:
+@pytest.mark.parametrize("running", [True, False])
+async def test_events_of_another_loop_reach_the_loop_that_serves(kind: str, running: bool, tmp_path: Path) -> None:
+    async with layer(kind, tmp_path) as shared, contextlib.AsyncExitStack() as stack:
+        app = served(layer=shared)
+        if running:
             await stack.enter_async_context(app.lifespan())
         ws = await stack.enter_async_context(connect(app, "/ws/", user=ada))
         await position(ws, "cards/")
         for _ in range(2):
             for way in ("publish", "publish_object", "push_user"):
-                await elsewhere(lambda way=way: WAYS[way](app))  # type: ignore[misc]  # mypy knows no such lambdas
+                await on_another_loop(lambda way=way: WAYS[way](app))  # type: ignore[misc]  # mypy knows no such lambdas
                 assert (await ws.event())["event"] == ("updated" if way == "publish_object" else "told")
-        await elsewhere(lambda: WAYS["revoke_user"](app))
-        await elsewhere(lambda: WAYS["publish"](app))
+        await on_another_loop(lambda: WAYS["revoke_user"](app))
+        await on_another_loop(lambda: WAYS["publish"](app))
         await ws.event("told")
-        await elsewhere(lambda: WAYS["disconnect_user"](app))
+        await on_another_loop(lambda: WAYS["disconnect_user"](app))
         assert await ws.wait_closed() == (4403, "bye")
         await app.runtime.close()
 
 
-@pytest.mark.parametrize("what", ["publish", "push", "publish_object", "app.publish"])
-async def test_from_a_sync_action(what: str) -> None:
+@pytest.mark.parametrize("way", ["publish", "push", "publish_object", "app.publish"])
+async def test_publishing_from_a_sync_action(way: str) -> None:
     async with connect(served(), "/ws/") as ws:
         await position(ws, "cards/")
-        await ws.send_json({"action": "in_a_thread", "route": "cards/", "what": what, "request_id": 1})
+        await ws.send_json({"action": "in_a_thread", "route": "cards/", "way": way, "request_id": 1})
         frames = [await ws.receive_json() for _ in range(2)]
-        assert {frame.get("event") for frame in frames} == {None, "updated" if what == "publish_object" else "told"}
+        assert {frame.get("event") for frame in frames} == {None, "updated" if way == "publish_object" else "told"}
         assert [frame["status"] for frame in frames if "status" in frame] == [200]
 
 
-async def test_what_is_wrong_is_raised_where_it_was_called() -> None:
+async def test_errors_are_raised_in_the_calling_loop() -> None:
     app = served()
     async with connect(app, "/ws/"):
         with pytest.raises(ValueError, match="None of the 1 patterns"):
-            await elsewhere(lambda: app.publish("nowhere/", "told"))
+            await on_another_loop(lambda: app.publish("nowhere/", "told"))
         with pytest.raises(ValueError, match="None"):
-            await elsewhere(lambda: app.push_user(None, "told"))
+            await on_another_loop(lambda: app.push_user(None, "told"))
 
 
-async def test_two_loops_that_serve_are_both_told() -> None:
-    """And one that has ended is not waited for."""
-    app, up, heard = served(), threading.Event(), asyncio.Event()
-    loop, told = asyncio.get_running_loop(), list[Any]()
+async def test_two_loops_that_serve_both_get_the_event() -> None:
+    """A loop that has ended is not waited for."""
+    app, serving, received = served(), threading.Event(), asyncio.Event()
+    loop, events = asyncio.get_running_loop(), list[Any]()
 
     async def serve() -> None:
         async with connect(app, "/ws/", user=ada) as ws:
             await position(ws, "cards/")
-            up.set()
-            told.append(await ws.event("told"))
-            loop.call_soon_threadsafe(heard.set)
+            serving.set()
+            events.append(await ws.event("told"))
+            loop.call_soon_threadsafe(received.set)
 
     thread = asyncio.create_task(asyncio.to_thread(asyncio.run, serve()))
-    await asyncio.to_thread(up.wait, 5)
+    await asyncio.to_thread(serving.wait, 5)
     async with connect(app, "/ws/", user=ada) as ws:
         await position(ws, "cards/")
-        await elsewhere(lambda: WAYS["publish"](app))
+        await on_another_loop(lambda: WAYS["publish"](app))
         assert (await ws.event("told"))["data"] == 1
-        await asyncio.wait_for(heard.wait(), 5)
+        await asyncio.wait_for(received.wait(), 5)
         await thread
-        await elsewhere(lambda: WAYS["publish"](app))
+        await on_another_loop(lambda: WAYS["publish"](app))
         assert (await ws.event("told"))["data"] == 1
-    assert len(told) == 1
+    assert len(events) == 1
 
 
 async def test_a_loop_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +169,7 @@ async def test_a_loop_that_does_not_answer_is_an_error(monkeypatch: pytest.Monke
     async with connect(app, "/ws/"):
         monkeypatch.setattr(app, "_publish", never)
         with pytest.raises(LayerUnavailable, match="did not answer within") as caught:
-            await elsewhere(lambda: WAYS["publish"](app))
+            await on_another_loop(lambda: WAYS["publish"](app))
         assert caught.value.uncertain
 
         async def late(*args: Any, **options: Any) -> None:
@@ -176,7 +177,7 @@ async def test_a_loop_that_does_not_answer_is_an_error(monkeypatch: pytest.Monke
 
         monkeypatch.setattr(app, "_publish", late)
         with pytest.raises(TimeoutError, match="its own"):
-            await elsewhere(lambda: WAYS["publish"](app))
+            await on_another_loop(lambda: WAYS["publish"](app))
 
 
 async def test_a_loop_that_was_closed_is_an_error() -> None:
@@ -190,9 +191,9 @@ async def test_a_loop_that_was_closed_is_an_error() -> None:
         await runtime.on_loop(loop, work)
 
 
-async def test_where_nobody_serves_yet_it_is_done_here() -> None:
+async def test_without_connections_publishing_runs_in_the_calling_loop() -> None:
     app = served()
-    await elsewhere(lambda: WAYS["publish"](app))
+    await on_another_loop(lambda: WAYS["publish"](app))
     async with connect(app, "/ws/") as ws:
         assert (await position(ws, "cards/"))["offset"] == 0
         await app.publish("cards/", "told", 1)
@@ -200,7 +201,7 @@ async def test_where_nobody_serves_yet_it_is_done_here() -> None:
 
 
 @pytest.mark.parametrize("way", ["publish", "publish_object", "push_user"])
-async def test_what_a_unit_of_another_loop_tells_waits_for_its_commit(way: str) -> None:
+async def test_a_unit_on_another_loop_publishes_after_its_commit(way: str) -> None:
     app = served()
 
     async def job(fail: bool) -> None:
@@ -208,25 +209,25 @@ async def test_what_a_unit_of_another_loop_tells_waits_for_its_commit(way: str) 
             await WAYS[way](app)
             if fail:
                 raise ZeroDivisionError
-            told.append("committed")
+            log.append("committed")
 
-    told: list[str] = []
+    log: list[str] = []
     async with connect(app, "/ws/", user=ada) as ws:
         await position(ws, "cards/")
         with pytest.raises(ZeroDivisionError):
-            await elsewhere(lambda: job(fail=True))
+            await on_another_loop(lambda: job(fail=True))
         assert (await ws.call("$ping"))["status"] == 200
-        await elsewhere(lambda: job(fail=False))
+        await on_another_loop(lambda: job(fail=False))
         event = await ws.event()
-        assert (event["event"], told) == ("updated" if way == "publish_object" else "told", ["committed"])
+        assert (event["event"], log) == ("updated" if way == "publish_object" else "told", ["committed"])
         assert (await ws.call("list", "cards/"))["status"] == 200
         await ws.nothing()
 
 
-async def test_a_commit_of_another_loop_whose_outcome_nobody_knows_is_a_resync() -> None:
+async def test_an_unknown_commit_on_another_loop_is_a_resync() -> None:
     app = served()
 
-    class Lost:
+    class UnknownCommit:
         instant = True
 
         async def prepare(self) -> None: ...
@@ -238,19 +239,19 @@ async def test_a_commit_of_another_loop_whose_outcome_nobody_knows_is_a_resync()
 
     async def job() -> None:
         async with unit_of_work() as unit:
-            unit.resource(1, Lost)
+            unit.resource(1, UnknownCommit)
             await app.publish("cards/", "told", 1)
 
     async with connect(app, "/ws/") as ws:
         await position(ws, "cards/")
         with pytest.raises(OutcomeUnknown):
-            await elsewhere(job)
+            await on_another_loop(job)
         await ws.event("$resync")
 
 
 # ------------------------------------------------------------------------------------------------ other processes
 async def forked(work: Callable[[], Coroutine[Any, Any, None]], *refused: type[Exception]) -> None:
-    """Does something in a process that is forked here, on an event loop of its own."""
+    """Runs ``work`` on a new event loop in a forked process; expects one of the errors ``refused``, if any."""
 
     def child() -> None:
         with pytest.raises(refused) if refused else contextlib.nullcontext():
@@ -265,9 +266,9 @@ async def forked(work: Callable[[], Coroutine[Any, Any, None]], *refused: type[E
 @needs_redis_server
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 async def test_a_forked_process_publishes_by_itself(tmp_path: Path) -> None:
-    """As that of a `ProcessPoolExecutor`: the event loop that it has from its parent says that it runs."""
-    async with layer("redis", tmp_path) as known:
-        app = served(layer=known)
+    """As in a `ProcessPoolExecutor`: the inherited event loop claims to be running."""
+    async with layer("redis", tmp_path) as shared:
+        app = served(layer=shared)
         async with app.lifespan(), connect(app, "/ws/") as ws:
             await position(ws, "cards/")
             await forked(lambda: app.publish("cards/", "told", 1))
@@ -278,9 +279,9 @@ async def test_a_forked_process_publishes_by_itself(tmp_path: Path) -> None:
 
 @needs_redis_server
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-async def test_what_a_process_publishes_that_is_forked_in_an_action_waits_for_no_commit(tmp_path: Path) -> None:
-    async with layer("redis", tmp_path) as known:
-        app = served(layer=known)
+async def test_a_process_forked_in_an_action_does_not_await_its_commit(tmp_path: Path) -> None:
+    async with layer("redis", tmp_path) as shared:
+        app = served(layer=shared)
         async with app.lifespan(), connect(app, "/ws/") as ws:
             await position(ws, "cards/")
             assert (await ws.call("in_a_child", "cards/"))["status"] == 200
@@ -288,13 +289,13 @@ async def test_what_a_process_publishes_that_is_forked_in_an_action_waits_for_no
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-async def test_a_connection_of_the_parent_process_is_no_place_to_publish_from() -> None:
+async def test_a_connection_of_the_parent_process_cannot_publish() -> None:
     loop, app = asyncio.get_running_loop(), served()
     async with connect(app, "/ws/"):
         await forked(lambda: runtime.on_loop(loop, lambda: WAYS["publish"](app)), LayerUnavailable)
 
 
-async def test_a_process_that_serves_nobody_says_so_without_a_layer(caplog: pytest.LogCaptureFixture) -> None:
+async def test_publishing_without_a_layer_or_connections_warns_once(caplog: pytest.LogCaptureFixture) -> None:
     app = served()
     for _ in range(2):
         await app.publish("cards/", "told", 1)

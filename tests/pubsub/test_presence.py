@@ -1,4 +1,4 @@
-"""`wsaction.presence`: who is there, counted by user."""
+"""`wsaction.presence`: the users who are subscribed to a route, counted by user."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -49,46 +49,46 @@ def user(pk: Any) -> Any:
     return SimpleNamespace(is_authenticated=True, pk=pk)
 
 
-def told(event: Any) -> Any:
+def event_fields(event: Any) -> Any:
     return event["event"], event["route"], event["data"]
 
 
-async def test_users_come_and_go_once_however_many_connections_they_have() -> None:
+async def test_users_join_and_leave_once_with_many_connections() -> None:
     app = WSAction([path("ws/", Root.as_asgi())])
     room, other = "rooms/7/", "rooms/8/"
     async with app.lifespan(), connect(app, "/ws/", user=user("ada")) as one:
         assert (await one.call("presence", room))["data"] == {}
         await position(one, room)
-        assert told(await one.event()) == ("join", room, {"user": "ada"})
+        assert event_fields(await one.event()) == ("join", room, {"user": "ada"})
         async with connect(app, "/ws/", user=user("ada")) as two, connect(app, "/ws/", user=user(3)) as three:
             for ws in (two, three, three):
                 await position(ws, room)
-            async with connect(app, "/ws/") as nobody:
-                await position(nobody, room)
+            async with connect(app, "/ws/") as anonymous:
+                await position(anonymous, room)
                 assert (await one.call("presence", other))["data"] == {}
                 data = (await one.call("presence", room))["data"]
                 (key,) = data.keys() - {"ada", "3"}
                 assert data == {"ada": 2, "3": 1, key: 1}
                 assert key.startswith("anonymous:")
-            assert told(await one.event()) == ("join", room, {"user": "3"})
-            assert told(await one.event()) == ("join", room, {"user": key})
-            assert told(await one.event()) == ("leave", room, {"user": key})
+            assert event_fields(await one.event()) == ("join", room, {"user": "3"})
+            assert event_fields(await one.event()) == ("join", room, {"user": key})
+            assert event_fields(await one.event()) == ("leave", room, {"user": key})
             await three.call("unsubscribe", room)
             await three.call("unsubscribe", room)
-            assert told(await one.event()) == ("leave", room, {"user": "3"})
+            assert event_fields(await one.event()) == ("leave", room, {"user": "3"})
         assert (await one.call("presence", room))["data"] == {"ada": 1}
         await position(one, room, since={"epoch": "gone", "offset": 1})
         assert (await one.call("presence", room))["data"] == {"ada": 1}
         await one.nothing()
 
 
-async def test_one_who_comes_and_goes_all_the_time_is_slowed_down() -> None:
+async def test_joining_and_leaving_too_often_is_throttled() -> None:
     app = WSAction([path("ws/", Root.as_asgi())])
     room = "rooms/7/"
     async with app.lifespan(), connect(app, "/ws/", user=user("ada")) as one, connect(app, "/ws/") as other:
         for _ in range(COMINGS.burst):
             await position(one, room)
-            await position(one, room)  # who is there does not come
+            await position(one, room)  # the connection is present already
             assert (await one.call("unsubscribe", room))["status"] == 204
         refused = await one.call("subscribe", room)
         assert (refused["status"], refused["errors"][0]["type"]) == (429, "throttled")
@@ -98,7 +98,7 @@ async def test_one_who_comes_and_goes_all_the_time_is_slowed_down() -> None:
         await position(other, room)
 
 
-async def test_one_who_is_begun_again_and_stopped_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelling_a_second_subscribe_ends_the_presence(monkeypatch: pytest.MonkeyPatch) -> None:
     app = WSAction([path("ws/", Root.as_asgi())])
     async with app.lifespan(), connect(app, "/ws/", user=user("ada")) as ws:
         await position(ws, "rooms/7/")
@@ -111,7 +111,7 @@ async def test_one_who_is_begun_again_and_stopped_is_gone(monkeypatch: pytest.Mo
         assert (await ws.call("presence", "rooms/7/"))["data"] == {}
 
 
-async def test_without_a_layer_that_knows_presence_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_layer_without_presence_answers_503(monkeypatch: pytest.MonkeyPatch) -> None:
     app = WSAction([path("ws/", Root.as_asgi())])
     async with connect(app, "/ws/", user=user("ada")) as ws:
         async with app.lifespan():
@@ -144,7 +144,7 @@ async def refuse(self: Any) -> None:
     [{"permission_classes": (Mine,)}, {"permission_classes": (Members,)}, {"check_subscription": refuse}],
     ids=["the object", "what shows it", "a check of its own"],
 )
-async def test_who_may_not_subscribe_is_not_told_who_is_there(members: dict[str, Any]) -> None:
+async def test_presence_needs_the_right_to_subscribe(members: dict[str, Any]) -> None:
     rows = MemoryQuerySet(Note, rows=[Note(id=7)])
     notes: Any = type("Notes", (PresenceMixin, ModelAPIActionHandler), {"serializer_class": Note, "queryset": rows})
     notes = type("Guarded", (notes,), members)
@@ -159,31 +159,31 @@ async def test_who_may_not_subscribe_is_not_told_who_is_there(members: dict[str,
 
 
 @needs_redis_server
-async def test_they_are_counted_across_processes(tmp_path: Path) -> None:
+async def test_presence_is_counted_across_processes(tmp_path: Path) -> None:
     with redis_server(tmp_path) as server:
-        here, there = (WSAction([path("ws/", Root.as_asgi())], layer=RedisLayer(server.url)) for _ in range(2))
-        async with here.lifespan(), there.lifespan(), connect(here, "/ws/", user=user("ada")) as one:
+        first, second = (WSAction([path("ws/", Root.as_asgi())], layer=RedisLayer(server.url)) for _ in range(2))
+        async with first.lifespan(), second.lifespan(), connect(first, "/ws/", user=user("ada")) as one:
             await position(one, "rooms/7/")
-            assert told(await one.event()) == ("join", "rooms/7/", {"user": "ada"})
-            async with connect(there, "/ws/", user=user("bob")) as two:
+            assert event_fields(await one.event()) == ("join", "rooms/7/", {"user": "ada"})
+            async with connect(second, "/ws/", user=user("bob")) as two:
                 await position(two, "rooms/7/")
-                assert told(await one.event()) == ("join", "rooms/7/", {"user": "bob"})
+                assert event_fields(await one.event()) == ("join", "rooms/7/", {"user": "bob"})
                 assert (await two.call("presence", "rooms/7/"))["data"] == {"ada": 1, "bob": 1}
-            assert told(await one.event()) == ("leave", "rooms/7/", {"user": "bob"})
+            assert event_fields(await one.event()) == ("leave", "rooms/7/", {"user": "bob"})
 
 
-# ------------------------------------------------------------------------------------------------- in order
+# ------------------------------------------------------------------------------------------ order of replies and events
 async def audit(handler: Any, call_next: Any) -> Any:
-    """Middleware that takes its time once `presence` has been answered."""
+    """Middleware that holds the reply of `presence` back."""
     result = await call_next(handler)
     if handler.action == "presence":
-        handler.app.asked.set()
-        await handler.app.go.wait()
+        handler.app.called.set()
+        await handler.app.proceed.wait()
     return result
 
 
-def who_is_there(frames: list[Any]) -> set[str]:
-    """What a page shows that follows the frames in their order."""
+def people_shown(frames: list[Any]) -> set[str]:
+    """The users that a page shows if it follows the frames in their order."""
     people: set[str] = set()
     for frame in frames:
         if frame.get("action") == "presence":
@@ -196,9 +196,9 @@ def who_is_there(frames: list[Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("action", ["subscribe", "unsubscribe"])
-async def test_who_comes_or_goes_meanwhile_is_told_behind_the_answer(action: str) -> None:
+async def test_joins_and_leaves_during_presence_follow_its_reply(action: str) -> None:
     app: Any = WSAction([path("ws/", Root.as_asgi())], middleware=[audit])
-    app.asked, app.go = asyncio.Event(), asyncio.Event()
+    app.called, app.proceed = asyncio.Event(), asyncio.Event()
     room = "rooms/7/"
     async with app.lifespan(), connect(app, "/ws/", user=user("ada")) as one, connect(app, "/ws/") as two:
         await position(one, room)
@@ -207,16 +207,16 @@ async def test_who_comes_or_goes_meanwhile_is_told_behind_the_answer(action: str
             await position(two, room)
             await one.event("join")
         await one.send_json({"action": "presence", "route": room, "request_id": 1})
-        await asyncio.wait_for(app.asked.wait(), 5)
+        await asyncio.wait_for(app.called.wait(), 5)
         await two.call(action, room)
-        app.go.set()
+        app.proceed.set()
         frames = [await one.receive_json() for _ in range(2)]
         assert [frame.get("action") for frame in frames] == ["presence", None]
-        assert len(who_is_there(frames)) == (2 if action == "subscribe" else 1)
+        assert len(people_shown(frames)) == (2 if action == "subscribe" else 1)
         await one.nothing()
 
 
-async def test_a_failed_presence_leaves_nothing_held_back() -> None:
+async def test_a_failed_presence_holds_back_no_events() -> None:
     async def failing(handler: Any, call_next: Any) -> Any:
         result = await call_next(handler)
         if handler.action == "presence":
@@ -232,7 +232,7 @@ async def test_a_failed_presence_leaves_nothing_held_back() -> None:
         await one.event("join")
 
 
-async def test_who_signs_in_is_counted_by_name_from_then_on() -> None:
+async def test_a_user_who_signs_in_is_counted_by_name() -> None:
     class Tokens(BaseAuthentication):
         async def authenticate_data(self, data: Any) -> Credential | None:
             return Credential(user(data))
@@ -244,44 +244,47 @@ async def test_who_signs_in_is_counted_by_name_from_then_on() -> None:
         assert key.startswith("anonymous:")
         assert (await ws.call("presence", "rooms/7/"))["data"] == {key: 1}
         await ws.call("$auth", data="ada")
-        assert [told(await ws.event())[::2] for _ in range(2)] == [("join", {"user": "ada"}), ("leave", {"user": key})]
+        assert [event_fields(await ws.event())[::2] for _ in range(2)] == [
+            ("join", {"user": "ada"}),
+            ("leave", {"user": key}),
+        ]
         assert (await ws.call("presence", "rooms/7/"))["data"] == {"ada": 1}
 
 
 @needs_redis_server
-async def test_across_processes_the_answer_agrees_with_the_events_around_it(tmp_path: Path) -> None:
-    """Two workers: one client asks who is there, over and over, while others come and go at the other worker."""
+async def test_presence_agrees_with_the_events_around_it(tmp_path: Path) -> None:
+    """Two workers: one client asks for presence repeatedly while others join and leave at the other worker."""
     with redis_server(tmp_path) as server:
-        here, there = (WSAction([path("ws/", Root.as_asgi())], layer=RedisLayer(server.url)) for _ in range(2))
+        first, second = (WSAction([path("ws/", Root.as_asgi())], layer=RedisLayer(server.url)) for _ in range(2))
         room = "rooms/7/"
         async with (
-            here.lifespan(),
-            there.lifespan(),
-            connect(here, "/ws/", user=user("ada")) as one,
+            first.lifespan(),
+            second.lifespan(),
+            connect(first, "/ws/", user=user("ada")) as one,
             AsyncExitStack() as stack,
         ):
             await position(one, room)
-            others = [await stack.enter_async_context(connect(there, "/ws/", user=user(f"u{n}"))) for n in range(6)]
+            others = [await stack.enter_async_context(connect(second, "/ws/", user=user(f"u{n}"))) for n in range(6)]
             for turn in range(31):
                 if turn < 30:
                     await one.send_json({"action": "presence", "route": room, "request_id": turn})
                 async with asyncio.TaskGroup() as group:
                     for number, ws in enumerate(others):
                         group.create_task(ws.call("subscribe" if (turn + number) % 2 else "unsubscribe", room))
-            await there_are(others[0], {"ada": 1, "u1": 1, "u3": 1, "u5": 1})
-            await here.publish(room, "told")
+            await until_present(others[0], {"ada": 1, "u1": 1, "u3": 1, "u5": 1})
+            await first.publish(room, "told")
             frames = [await one.receive_json()]
             while "told" not in [frame.get("event") for frame in frames] or len(answers(frames)) < 30:
                 frames.append(await one.receive_json())
-            assert who_is_there(frames) == {"ada", "u1", "u3", "u5"}
+            assert people_shown(frames) == {"ada", "u1", "u3", "u5"}
 
 
 def answers(frames: list[Any]) -> list[Any]:
     return [frame for frame in frames if frame.get("action") == "presence"]
 
 
-async def there_are(ws: WebSocketSession, people: dict[str, int]) -> None:
-    """Waits until so many are counted: processes write it in their own time."""
+async def until_present(ws: WebSocketSession, people: dict[str, int]) -> None:
+    """Waits for these counts; each process writes them in its own time."""
     async with asyncio.timeout(5):
         while (await ws.call("presence", "rooms/7/"))["data"] != people:
             pass

@@ -1,4 +1,4 @@
-"""`wsaction._events.publish` and `app.publish`: an event from outside of every connection."""
+"""`wsaction._events.publish` and `app.publish`: publishing from outside of any connection."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_subscriptions import Away, Board, Declared, Root, Row, position, world
+from tests.pubsub.test_subscriptions import Board, Declared, FailingLayer, Root, Row, position, running_app
 from wsaction.applications import WSAction
 from wsaction.consumers import AsyncAPIConsumer
 from wsaction.decorators import async_action
@@ -41,8 +41,8 @@ ROUTES = [
 ]
 
 
-async def test_the_only_path_without_captures_is_meant() -> None:
-    async with world(*ROUTES) as app, connect(app, "/ws/") as ws:
+async def test_the_only_path_without_captures_is_the_default() -> None:
+    async with running_app(*ROUTES) as app, connect(app, "/ws/") as ws:
         await position(ws, "boards/7/")
         await position(ws, "")
         await app.publish("boards/07/", "told", {"a": 1})
@@ -51,8 +51,8 @@ async def test_the_only_path_without_captures_is_meant() -> None:
         assert await ws.event() == {"event": "told", "route": "", "data": 2, "offset": 1}
 
 
-async def test_a_path_says_which_connections_are_meant() -> None:
-    async with world(*ROUTES) as app, connect(app, "/t/a/ws/7/") as ws:
+async def test_path_selects_the_connections() -> None:
+    async with running_app(*ROUTES) as app, connect(app, "/t/a/ws/7/") as ws:
         await position(ws, "boards/7/")
         await app.publish("boards/7/", "told", 0)
         await app.publish("boards/7/", "told", 1, path="/t/b/ws/7/")
@@ -60,9 +60,9 @@ async def test_a_path_says_which_connections_are_meant() -> None:
         assert (await ws.event())["data"] == 2
 
 
-async def test_a_root_that_captures_is_part_of_the_path() -> None:
+async def test_root_path_selects_the_tenant_of_a_mount() -> None:
     scope = {"root_path": "/t/a", "path_params": {"tenant": "a"}}
-    async with world(*ROUTES) as app, connect(app, "/t/a/ws/", scope=scope) as ws:
+    async with running_app(*ROUTES) as app, connect(app, "/t/a/ws/", scope=scope) as ws:
         await position(ws, "boards/7/")
         await app.publish("boards/7/", "told", 1)
         await app.publish("boards/7/", "told", 2, root_path="/t/a")
@@ -70,7 +70,7 @@ async def test_a_root_that_captures_is_part_of_the_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("routes", "route", "options", "told"),
+    ("routes", "route", "options", "message"),
     [
         (
             ROUTES,
@@ -86,12 +86,12 @@ async def test_a_root_that_captures_is_part_of_the_path() -> None:
         (ROUTES, "declared/", {}, r"Declared\.events declares no event 'told'"),
     ],
 )
-async def test_what_there_is_not_is_said(routes: Any, route: str, options: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+async def test_an_address_without_a_topic_is_an_error(routes: Any, route: str, options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         await WSAction(routes).publish(route, "told", **options)
 
 
-async def test_a_topic_of_ones_own_is_named() -> None:
+async def test_topic_names_a_custom_topic() -> None:
     app = WSAction([path("ws/", Many.as_asgi())])
     async with connect(app, "/ws/", user=SimpleNamespace(name="ada")) as ws:
         await position(ws, "inbox/")
@@ -99,14 +99,18 @@ async def test_a_topic_of_ones_own_is_named() -> None:
         assert await ws.event() == {"event": "told", "route": "inbox/", "data": 1, "offset": 1}
 
 
-async def test_one_connection_may_be_left_out() -> None:
+async def test_exclude_skips_one_connection() -> None:
     seen: list[Any] = []
 
     class Root2(Root):
         async def connect(self) -> None:
             seen.append(self)
 
-    async with world(path("ws/", Root2.as_asgi())) as app, connect(app, "/ws/") as one, connect(app, "/ws/") as two:
+    async with (
+        running_app(path("ws/", Root2.as_asgi())) as app,
+        connect(app, "/ws/") as one,
+        connect(app, "/ws/") as two,
+    ):
         for ws in (one, two):
             await position(ws, "")
         await app.publish("", "told", 1, exclude=seen[0])
@@ -115,9 +119,9 @@ async def test_one_connection_may_be_left_out() -> None:
         assert (await two.event())["data"] == 1
 
 
-async def test_within_a_unit_of_work_it_waits_for_the_commit() -> None:
+async def test_within_a_unit_of_work_publish_waits_for_the_commit() -> None:
     rows = MemoryQuerySet(Row)
-    async with world(*ROUTES) as app, connect(app, "/ws/") as ws:
+    async with running_app(*ROUTES) as app, connect(app, "/ws/") as ws:
         await position(ws, "")
         with contextlib.suppress(ZeroDivisionError):
             async with unit_of_work():
@@ -130,14 +134,18 @@ async def test_within_a_unit_of_work_it_waits_for_the_commit() -> None:
         assert (await ws.event())["data"] == 2
 
 
-async def test_the_hooks_are_told_of_events_and_how_many_they_are_told_to() -> None:
-    told: list[Any] = []
+async def test_hooks_get_events_and_their_number_of_recipients() -> None:
+    calls: list[Any] = []
 
-    class Seen(Hooks):
+    class RecordingHooks(Hooks):
         def on_event(self, topic: str, event: str, recipients: int) -> None:
-            told.append((topic, event, recipients))
+            calls.append((topic, event, recipients))
 
-    async with world(*ROUTES, hooks=[Seen()]) as app, connect(app, "/ws/") as one, connect(app, "/ws/") as two:
+    async with (
+        running_app(*ROUTES, hooks=[RecordingHooks()]) as app,
+        connect(app, "/ws/") as one,
+        connect(app, "/ws/") as two,
+    ):
         await position(one, "declared/")
         await app.publish("declared/", "moved", {"x": 1})
         await position(two, "declared/")
@@ -145,10 +153,10 @@ async def test_the_hooks_are_told_of_events_and_how_many_they_are_told_to() -> N
         await one.call("unsubscribe", "declared/")
         await two.call("unsubscribe", "declared/")
         await app.publish("declared/", "moved", Declared.events["moved"](x=3))
-    assert told == [("ws/?declared/", "moved", 1), ("ws/?declared/", "moved", 1), ("ws/?declared/", "moved", 0)]
+    assert calls == [("ws/?declared/", "moved", 1), ("ws/?declared/", "moved", 1), ("ws/?declared/", "moved", 0)]
 
 
-async def test_a_handler_knows_the_app_that_serves_it() -> None:
+async def test_self_app_publishes_for_the_app_that_serves() -> None:
     class Teller(AsyncAPIConsumer):
         routepatterns = [path("boards/<int:pk>/", Board.as_aaah())]
 
@@ -156,7 +164,7 @@ async def test_a_handler_knows_the_app_that_serves_it() -> None:
         async def tell(self) -> None:
             await self.app.publish("boards/7/", "told", Row(id=1))
 
-    async with world(path("ws/", Teller.as_asgi())) as app, connect(app, "/ws/") as ws:
+    async with running_app(path("ws/", Teller.as_asgi())) as app, connect(app, "/ws/") as ws:
         await position(ws, "boards/7/")
         assert (await ws.call("tell"))["status"] == 200
         assert (await ws.event())["data"]["id"] == 1
@@ -170,7 +178,7 @@ class Rows(SubscribeMixin, ModelAPIActionHandler):
 
     @async_action
     async def follow(self, way: str) -> None:
-        """Publishes in what it has called after its commit."""
+        """Publishes in an on-commit callback."""
         row = await self.queryset.create({"text": "a"})
         ways: dict[str, Callable[[], Awaitable[None]]] = {
             "self.publish": lambda: self.publish("told", 1),
@@ -191,9 +199,9 @@ class Rooted(AsyncAPIConsumer):
 
 
 @pytest.mark.parametrize("way", ["self.publish", "app.publish", "publish_object", "nested"])
-async def test_what_is_called_after_a_commit_publishes_as_what_waited_for_it(way: str) -> None:
-    layer = Away()
-    async with world(path("ws/", Rooted.as_asgi()), layer=layer) as app, connect(app, "/ws/") as ws:
+async def test_on_commit_callbacks_publish_like_committed_events(way: str) -> None:
+    layer = FailingLayer()
+    async with running_app(path("ws/", Rooted.as_asgi()), layer=layer) as app, connect(app, "/ws/") as ws:
         at = await position(ws, "rows/")
         assert (await ws.call("follow", "rows/", way=way))["status"] == 200
         assert (await ws.event())["event"] == ("created" if way == "publish_object" else "told")
@@ -202,24 +210,24 @@ async def test_what_is_called_after_a_commit_publishes_as_what_waited_for_it(way
         assert (await ws.event("$resync"))["data"]["epoch"] != at["epoch"]
 
 
-async def test_what_is_called_after_a_commit_publishes_before_the_next_is_called() -> None:
-    """Which may take long."""
+async def test_each_on_commit_callback_publishes_before_the_next_runs() -> None:
+    """The next callback may take long."""
     called, go_on = asyncio.Event(), asyncio.Event()
-    async with world(*ROUTES) as app, connect(app, "/ws/") as ws:
+    async with running_app(*ROUTES) as app, connect(app, "/ws/") as ws:
         await position(ws, "boards/7/")
 
-        async def later() -> None:
+        async def slow_callback() -> None:
             called.set()
             await go_on.wait()
 
-        async def working() -> None:
+        async def work_and_publish() -> None:
             async with unit_of_work() as unit:
                 for number in (1, 2):
                     unit.on_commit(lambda number=number: app.publish("boards/7/", "told", number))
-                unit.on_commit(later)
+                unit.on_commit(slow_callback)
                 unit.on_commit(lambda: app.publish("boards/7/", "told", 3))
 
-        work = asyncio.create_task(working())
+        work = asyncio.create_task(work_and_publish())
         await called.wait()
         assert [(await ws.event("told"))["data"] for _ in range(2)] == [1, 2]
         go_on.set()
@@ -227,11 +235,11 @@ async def test_what_is_called_after_a_commit_publishes_before_the_next_is_called
         await work
 
 
-async def test_disconnecting_a_user_after_a_commit_is_told_when_it_can_be(
+async def test_disconnecting_after_a_commit_is_retried(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    layer = Away()
-    async with world(*ROUTES, layer=layer) as app, connect(app, "/ws/"):
+    layer = FailingLayer()
+    async with running_app(*ROUTES, layer=layer) as app, connect(app, "/ws/"):
         layer.away = True
         async with unit_of_work() as unit:
             unit.on_commit(lambda: app.disconnect_user("ada"))

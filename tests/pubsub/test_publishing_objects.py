@@ -1,4 +1,4 @@
-"""`publish_object` with SQLAlchemy's sessions as they come: a commit expires what they hold."""
+"""`publish_object` with objects of SQLAlchemy sessions, whose attributes a commit expires."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -68,7 +68,7 @@ class Owner(IsOwner):
 
 @asynccontextmanager
 async def notes(folder: Path, source: Any = Note, **attributes: Any) -> AsyncIterator[tuple[WSAction, Any, Any]]:
-    """An app with live notes, its sessions, and the queryset; there is one note, of the first author."""
+    """An app with live notes, its sessions and its queryset; there is one note, of the first author."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{folder}/notes.db")
     sessions = async_sessionmaker(engine)
     async with engine.begin() as connection:
@@ -77,8 +77,8 @@ async def notes(folder: Path, source: Any = Note, **attributes: Any) -> AsyncIte
         session.add_all([Author(id=1, name="Ada"), Note(id=1, text="old", author_id=1)])
     queryset = SQLAlchemyQuerySet(source, sessions)
     attributes = {"bases": LIVE, "serializer_class": NoteOut, **attributes}
-    given = attributes.pop("queryset", queryset)
-    app = WSAction([path("ws/", served(given, **attributes))])
+    served_queryset = attributes.pop("queryset", queryset)
+    app = WSAction([path("ws/", served(served_queryset, **attributes))])
     try:
         async with app.lifespan():
             yield app, sessions, queryset
@@ -87,7 +87,7 @@ async def notes(folder: Path, source: Any = Note, **attributes: Any) -> AsyncIte
 
 
 @pytest.mark.parametrize("is_closed", [True, False])
-async def test_an_object_that_a_commit_expired_is_read_again(is_closed: bool, tmp_path: Path) -> None:
+async def test_an_object_expired_by_a_commit_is_read_again(is_closed: bool, tmp_path: Path) -> None:
     async with notes(tmp_path) as (app, sessions, queryset), connect(app, "/ws/") as ws:
         await position(ws, "cards/")
         session = sessions()
@@ -101,7 +101,7 @@ async def test_an_object_that_a_commit_expired_is_read_again(is_closed: bool, tm
         await session.close()
 
 
-async def test_a_new_object_is_read_again_too_and_one_without_a_key_is_refused(tmp_path: Path) -> None:
+async def test_a_new_object_is_read_again_and_needs_a_key(tmp_path: Path) -> None:
     async with notes(tmp_path) as (app, sessions, _), connect(app, "/ws/") as ws:
         await position(ws, "cards/")
         async with sessions() as session:
@@ -113,8 +113,8 @@ async def test_a_new_object_is_read_again_too_and_one_without_a_key_is_refused(t
         assert shown(await ws.event()) == ("created", "cards/", {"id": 2, "text": "two"})
 
 
-async def test_what_a_flush_expired_is_read_again_in_the_unit_of_work(tmp_path: Path) -> None:
-    """An ``onupdate`` of the database's leaves its column expired: nothing of it is committed yet."""
+async def test_columns_expired_by_a_flush_are_read_in_the_unit(tmp_path: Path) -> None:
+    """An ``onupdate`` of the database expires its column before anything is committed."""
     async with notes(tmp_path) as (app, _, queryset), connect(app, "/ws/") as ws:
         await position(ws, "cards/")
         async with unit_of_work(), queryset.session() as session:
@@ -126,7 +126,7 @@ async def test_what_a_flush_expired_is_read_again_in_the_unit_of_work(tmp_path: 
         assert shown(await ws.event()) == ("updated", "cards/", {"id": 1, "text": "flushed"})
 
 
-async def test_a_relation_that_is_shown_is_loaded(tmp_path: Path) -> None:
+async def test_relations_that_the_serializer_shows_are_loaded(tmp_path: Path) -> None:
     source = select(Note).options(selectinload(Note.author))
     async with notes(tmp_path, source, serializer_class=WithAuthor) as (app, sessions, _), connect(app, "/ws/") as ws:
         await position(ws, "cards/")
@@ -139,7 +139,7 @@ async def test_a_relation_that_is_shown_is_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-async def test_a_deleted_object_is_told_by_its_key(keeps: bool, tmp_path: Path) -> None:
+async def test_deleted_events_carry_the_key(keeps: bool, tmp_path: Path) -> None:
     async with (
         notes(tmp_path, permission_classes=(Owner,)) as (app, sessions, queryset),
         connect(app, "/ws/", user=user(1)) as owner,
@@ -157,7 +157,7 @@ async def test_a_deleted_object_is_told_by_its_key(keeps: bool, tmp_path: Path) 
         await stranger.nothing()
 
 
-async def test_an_object_that_is_gone_needs_its_values_before(tmp_path: Path) -> None:
+async def test_an_object_without_a_row_needs_its_values_before(tmp_path: Path) -> None:
     async with (
         notes(tmp_path, permission_classes=(Owner,)) as (app, sessions, queryset),
         connect(app, "/ws/", user=user(1)) as owner,
@@ -180,23 +180,23 @@ async def test_an_object_that_is_gone_needs_its_values_before(tmp_path: Path) ->
         await stranger.nothing()
 
 
-async def test_an_expired_before_is_refused_as_it_would_be_read_after_the_change(tmp_path: Path) -> None:
+async def test_an_expired_before_is_refused(tmp_path: Path) -> None:
     async with notes(tmp_path) as (app, sessions, queryset):
         async with sessions() as session:
             old = await session.get(Note, 1)
             await session.commit()
         note = await queryset.get(pk=1)
-        for tell in (
+        for publish in (
             lambda: app.publish_object("cards/", "updated", note, before=old),
             lambda: app.publish_object("cards/", "updated", note, before=queryset.values_of(old)),
         ):
             with pytest.raises(ValueError, match=r"have expired .*keep queryset\.values_of\(obj\) before the change"):
-                await tell()
+                await publish()
         with pytest.raises(FieldError, match="Note has no field 'txt'"):
             await app.publish_object("cards/", "updated", note, before={"txt": "old"})
 
 
-async def test_where_only_get_queryset_knows_the_objects_it_may_need_no_user(tmp_path: Path) -> None:
+async def test_get_queryset_alone_must_work_without_a_connection(tmp_path: Path) -> None:
     class Scoped(SubscribeMixin, ModelAPIActionHandler):
         def get_queryset(self) -> Any:
             return cards.filter(owner_id=self.user.pk)
@@ -209,7 +209,7 @@ async def test_where_only_get_queryset_knows_the_objects_it_may_need_no_user(tmp
             await app.publish_object("cards/", "updated", note)
 
 
-async def test_a_perform_update_of_ones_own_may_leave_what_the_database_makes_expired(tmp_path: Path) -> None:
+async def test_perform_update_may_leave_computed_columns_expired(tmp_path: Path) -> None:
     class Shown(NoteOut):
         touched: Annotated[str | None, ReadOnly] = None
 
@@ -228,7 +228,7 @@ async def test_a_perform_update_of_ones_own_may_leave_what_the_database_makes_ex
         assert shown(await ws.event()) == ("updated", "cards/", changed)
 
 
-async def test_a_row_that_the_queryset_leaves_out_is_read_again_too(tmp_path: Path) -> None:
+async def test_a_row_that_leaves_the_queryset_is_deleted(tmp_path: Path) -> None:
     source = select(Note).where(Note.text != "hidden")
     async with notes(tmp_path, source) as (app, sessions, queryset), connect(app, "/ws/") as ws:
         await position(ws, "cards/")

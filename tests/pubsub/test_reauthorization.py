@@ -1,5 +1,4 @@
-"""`wsaction._events.reauthorization`: rights that change while somebody subscribes, is subscribed, or is about to be
-connected."""
+"""`wsaction._events.reauthorization`: permissions that change before, during or after a subscription or connection."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,16 +25,16 @@ LOST = {"reason": "permission_denied"}
 
 
 class Rights:
-    """What a test's permission answers, by route; and what it waits for in `check_subscription`."""
+    """The answers of a test's permission, by route, and the events that `check_subscription` waits for."""
 
     def __init__(self) -> None:
         self.allowed = True
         self.hangs: set[str] = set()
         self.raises: dict[str, BaseException] = {}
-        self.asked, self.go = asyncio.Event(), asyncio.Event()
+        self.checked, self.proceed = asyncio.Event(), asyncio.Event()
 
 
-class May(BasePermission):
+class Allowed(BasePermission):
     async def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
         rights: Rights = scope["rights"]
         if (error := rights.raises.get(handler.route)) is not None and action == "subscribe":
@@ -46,20 +45,20 @@ class May(BasePermission):
 
 
 class Guarded(Board):
-    permission_classes = (May,)
+    permission_classes = (Allowed,)
 
 
 class Slow(Guarded):
-    """Between its permissions and the subscription, something is waited for."""
+    """Waits between the permissions and the subscription."""
 
     async def check_subscription(self) -> None:
         rights: Rights = self.scope["rights"]
-        rights.asked.set()
-        await rights.go.wait()
+        rights.checked.set()
+        await rights.proceed.wait()
 
 
 class Twice(Guarded):
-    """The second time it is asked, something is waited for."""
+    """Waits when it is checked the second time."""
 
     times = 0
 
@@ -67,12 +66,12 @@ class Twice(Guarded):
         Twice.times += 1
         if Twice.times == 2:
             rights: Rights = self.scope["rights"]
-            rights.asked.set()
-            await rights.go.wait()
+            rights.checked.set()
+            await rights.proceed.wait()
 
 
 class TwiceRoom(PresenceMixin, Twice):
-    """The same, and who is there."""
+    """The same, with presence."""
 
 
 class Root(AsyncAPIConsumer):
@@ -96,18 +95,18 @@ def served(**options: Any) -> WSAction:
     return WSAction([path("ws/", Root.as_asgi())], **options)
 
 
-async def lost(ws: WebSocketSession, route: str) -> None:
+async def expect_unsubscribed(ws: WebSocketSession, route: str) -> None:
     assert await ws.event() == {"event": "$unsubscribed", "route": route, "data": LOST}
 
 
-async def test_a_right_that_is_lost_between_the_permission_and_the_subscription() -> None:
+async def test_a_right_lost_between_permission_and_subscription() -> None:
     app, rights = served(), Rights()
     async with app.lifespan(), opened(app, rights) as ws:
         await ws.send_json({"action": "subscribe", "route": "slow/", "request_id": 1})
-        await asyncio.wait_for(rights.asked.wait(), 5)
+        await asyncio.wait_for(rights.checked.wait(), 5)
         rights.allowed = False
         await app.revoke_user("ada")
-        rights.go.set()
+        rights.proceed.set()
         assert (await ws.receive_json())["status"] == 403
         await ws.call("tell", "slow/", 1)
         await ws.nothing()
@@ -115,35 +114,35 @@ async def test_a_right_that_is_lost_between_the_permission_and_the_subscription(
         await position(ws, "slow/")
 
 
-async def test_a_right_that_is_lost_while_it_is_asked_for_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_right_lost_while_it_is_checked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Twice, "times", 0)
     app, rights = served(), Rights()
     async with app.lifespan(), opened(app, rights) as ws:
-        await app.revoke_user("ada")  # from now on it is asked for once more
+        await app.revoke_user("ada")  # from now on, subscribing checks twice
         await ws.send_json({"action": "subscribe", "route": "twice/", "request_id": 1})
-        await asyncio.wait_for(rights.asked.wait(), 5)
+        await asyncio.wait_for(rights.checked.wait(), 5)
         rights.allowed = False
         await app.revoke_user("ada")
-        await lost(ws, "twice/")
-        rights.go.set()  # what was asked before says yes
+        await expect_unsubscribed(ws, "twice/")
+        rights.proceed.set()  # the earlier check allows it
         assert (await ws.receive_json())["status"] == 403
         await ws.call("tell", "twice/", 1)
         await ws.nothing()
 
 
-async def test_who_is_stopped_as_he_subscribes_again_is_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelling_a_second_subscribe_keeps_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Twice, "times", 0)
     app, rights, room = served(), Rights(), "twice/room/"
     async with app.lifespan(), opened(app, rights) as ws:
         await app.revoke_user("ada")
-        rights.go.set()
+        rights.proceed.set()
         await position(ws, room)
         await ws.event("join")
-        rights.go.clear()
-        rights.asked.clear()
+        rights.proceed.clear()
+        rights.checked.clear()
         Twice.times = 0
         await ws.send_json({"action": "subscribe", "route": room, "request_id": 1})
-        await asyncio.wait_for(rights.asked.wait(), 5)
+        await asyncio.wait_for(rights.checked.wait(), 5)
         await ws.call("$cancel", data=1)
         assert (await ws.receive_json())["status"] == 499
         assert (await ws.call("presence", room))["data"] == {"ada": 1}
@@ -153,7 +152,7 @@ async def test_who_is_stopped_as_he_subscribes_again_is_still_there(monkeypatch:
         assert (await ws.call("presence", room))["data"] == {}
 
 
-async def test_nothing_is_told_while_the_right_to_it_is_asked_again() -> None:
+async def test_events_wait_while_permissions_are_checked_again() -> None:
     app, rights = served(limits=Limits(action_timeout=0.3)), Rights()
     async with app.lifespan(), opened(app, rights) as ws:
         await position(ws, "guarded/1/")
@@ -165,31 +164,31 @@ async def test_nothing_is_told_while_the_right_to_it_is_asked_again() -> None:
             if allowed:
                 at = (await ws.call("subscribe", "guarded/1/"))["data"]
                 assert (at["offset"], (await ws.event("told"))["offset"]) == (1, 1)
-        await lost(ws, "guarded/1/")
+        await expect_unsubscribed(ws, "guarded/1/")
         await ws.nothing()
 
 
-async def test_who_asks_for_more_and_has_lost_the_right_meanwhile_keeps_nothing() -> None:
+async def test_a_right_lost_during_a_recovery_ends_the_subscription() -> None:
     app, rights = served(), Rights()
-    rights.go.set()
+    rights.proceed.set()
     async with app.lifespan(), opened(app, rights) as ws:
         at = await position(ws, "slow/")
-        rights.asked.clear()
-        rights.go.clear()
+        rights.checked.clear()
+        rights.proceed.clear()
         since = {"epoch": at["epoch"], "offset": 0}
         await ws.send_json({"action": "subscribe", "route": "slow/", "request_id": 1, "since": since})
-        await asyncio.wait_for(rights.asked.wait(), 5)
+        await asyncio.wait_for(rights.checked.wait(), 5)
         rights.allowed = False
-        rights.go.set()
+        rights.proceed.set()
         await app.revoke_user("ada")
-        await lost(ws, "slow/")
+        await expect_unsubscribed(ws, "slow/")
         assert (await ws.receive_json())["status"] == 403
         await ws.call("tell", "slow/", 1)
         await ws.nothing()
 
 
 @pytest.mark.parametrize("error", [None, asyncio.CancelledError(), ZeroDivisionError(), LayerUnavailable()])
-async def test_a_permission_that_hangs_or_fails_keeps_no_other_from_being_asked(error: BaseException | None) -> None:
+async def test_a_failing_permission_does_not_delay_other_checks(error: BaseException | None) -> None:
     app, rights = served(limits=Limits(action_timeout=0.5)), Rights()
     async with app.lifespan(), opened(app, rights) as ws:
         for pk in (1, 2):
@@ -205,7 +204,7 @@ async def test_a_permission_that_hangs_or_fails_keeps_no_other_from_being_asked(
         assert error is not None or routes[0] == "guarded/2/"
 
 
-async def test_who_leaves_while_permissions_are_asked_again_is_told_nothing() -> None:
+async def test_unsubscribing_during_a_check_sends_no_notice() -> None:
     app, rights = served(limits=Limits(action_timeout=0.3)), Rights()
     async with app.lifespan(), opened(app, rights) as ws:
         for pk in (1, 2):
@@ -213,11 +212,11 @@ async def test_who_leaves_while_permissions_are_asked_again_is_told_nothing() ->
             rights.hangs.add(f"guarded/{pk}/")
         await app.revoke_user("ada")
         assert (await ws.call("unsubscribe", "guarded/1/"))["status"] == 204
-        await lost(ws, "guarded/2/")
+        await expect_unsubscribed(ws, "guarded/2/")
         await ws.nothing()
 
 
-async def test_who_ends_while_permissions_are_asked_again_leaves_nothing_behind() -> None:
+async def test_disconnecting_during_a_check_leaves_nothing_behind() -> None:
     app, rights = served(), Rights()
     async with app.lifespan():
         async with opened(app, rights) as ws:
@@ -228,13 +227,13 @@ async def test_who_ends_while_permissions_are_asked_again_leaves_nothing_behind(
         assert not app.runtime.here.users._keys
 
 
-async def test_what_a_permission_says_by_an_error_of_its_own_is_a_no(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_custom_error_of_a_permission_denies_access(caplog: pytest.LogCaptureFixture) -> None:
     app, rights = served(), Rights()
     async with app.lifespan(), opened(app, rights) as ws:
         await position(ws, "guarded/1/")
         rights.raises["guarded/1/"] = APIError(402, "payment_required", "Pay first.")
         await app.revoke_user("ada")
-        await lost(ws, "guarded/1/")
+        await expect_unsubscribed(ws, "guarded/1/")
     assert not caplog.records
 
 
@@ -260,7 +259,7 @@ def teams(verify: Callable[[Any], Credential], **options: Any) -> WSAction:
     return WSAction([path("ws/", Teams.as_asgi())], authentication_classes=[Auth], **options)
 
 
-async def test_a_topic_that_is_another_after_auth_is_told_no_more() -> None:
+async def test_a_topic_that_changes_with_auth_is_unsubscribed() -> None:
     app = teams(lambda data: Credential(user("ada", team=data)))
     async with app.lifespan(), connect(app, "/ws/") as ws, connect(app, "/ws/") as red:
         for one in (ws, red):
@@ -275,7 +274,7 @@ async def test_a_topic_that_is_another_after_auth_is_told_no_more() -> None:
         await position(ws, "team/")
 
 
-async def test_who_authenticates_after_subscribing_is_present_from_then_on() -> None:
+async def test_a_user_who_signs_in_after_subscribing_is_present() -> None:
     app = teams(lambda data: Credential(user(data)))
     async with app.lifespan(), connect(app, "/ws/") as ws:
         await position(ws, "rooms/7/")
@@ -287,7 +286,7 @@ async def test_who_authenticates_after_subscribing_is_present_from_then_on() -> 
         assert (await ws.call("presence", "rooms/7/"))["data"] == {}
 
 
-async def test_cancelling_auth_does_not_keep_what_it_takes_away() -> None:
+async def test_cancelling_auth_still_removes_lost_subscriptions() -> None:
     app, rights = teams(lambda data: Credential(user(data)), limits=Limits(action_timeout=0.5)), Rights()
     async with app.lifespan(), connect(app, "/ws/", scope={"rights": rights}) as ws:
         await position(ws, "guarded/1/")
@@ -296,7 +295,7 @@ async def test_cancelling_auth_does_not_keep_what_it_takes_away() -> None:
         await ws.send_json({"action": "$cancel", "data": 1, "request_id": 2})
         statuses = {(await ws.receive_json())["status"] for _ in range(2)}
         assert statuses == {499, 200}
-        await lost(ws, "guarded/1/")
+        await expect_unsubscribed(ws, "guarded/1/")
 
 
 class Entrance(AsyncAPIConsumer):
@@ -308,10 +307,10 @@ class Entrance(AsyncAPIConsumer):
         self.scope["code"].append(code)
 
 
-async def test_who_is_disconnected_while_connecting_is_refused() -> None:
+async def test_a_user_disconnected_while_connecting_is_refused() -> None:
     app = WSAction([path("ws/", Entrance.as_asgi())])
-    entered, go, codes = asyncio.Event(), asyncio.Event(), list[int]()
-    scope = {"entered": entered, "go": go, "code": codes}
+    entered, admit, codes = asyncio.Event(), asyncio.Event(), list[int]()
+    scope = {"entered": entered, "go": admit, "code": codes}
 
     async def enter() -> int:
         with pytest.raises(HandshakeRefused) as refused:
@@ -323,7 +322,7 @@ async def test_who_is_disconnected_while_connecting_is_refused() -> None:
         entering = asyncio.create_task(enter())
         await asyncio.wait_for(entered.wait(), 5)
         await app.disconnect_user("ada", "banned")
-        go.set()
+        admit.set()
         assert await asyncio.wait_for(entering, 5) == 403
         assert codes == [4403]
         assert not app.runtime.here.users._keys
@@ -334,7 +333,7 @@ class Leaver(Board, AsyncAPIConsumer):
         await self.publish("left", self.user.pk)
 
 
-async def test_disconnect_may_tell_the_others() -> None:
+async def test_a_disconnect_hook_may_publish() -> None:
     app = WSAction([path("ws/", Leaver.as_asgi())])
     async with app.lifespan(), connect(app, "/ws/", user=user("bob")) as stays:
         await position(stays, "")

@@ -1,4 +1,4 @@
-"""`RedisLayer` on a real redis-server: what is refused, what is foreign, and what comes of kills and restarts."""
+"""`RedisLayer` on a real redis-server: refused settings, foreign data, broken connections, kills and restarts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def opened() -> Any:
-    """``await opened(layer)``: its sink; closed after the test."""
+    """``await opened(layer)`` opens a layer until the end of the test and returns its sink."""
     async with AsyncExitStack() as stack:
 
         async def open_(layer: RedisLayer) -> Recorder:
@@ -64,7 +64,7 @@ async def subscribe(layer: RedisLayer, sink: Recorder, topic: str) -> None:
 
 
 async def eventually(work: Callable[[], Any]) -> Any:
-    """What ``work`` returns once the layer is back."""
+    """The result of ``work`` once the layer is available again."""
     async with asyncio.timeout(10):
         while True:
             try:
@@ -73,24 +73,24 @@ async def eventually(work: Callable[[], Any]) -> Any:
                 await asyncio.sleep(0.02)
 
 
-# -- what is refused when declared ------------------------------------------------------------------------------------
+# -- invalid settings -------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "url", ["", "127.0.0.1:6379", "http://127.0.0.1", "redis://:secret/word@host", "redis://host:port", None, 7]
 )
-def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: Any) -> None:
+def test_an_invalid_url_is_refused_without_its_password(url: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match="redis://user:password@host:6379/0") as refused:
         RedisLayer(url)
     assert "secret" not in str(refused.value)
 
 
-def test_an_unknown_option_and_a_prefix_with_braces_are_refused() -> None:
+def test_an_unknown_option_or_a_prefix_with_braces_is_refused() -> None:
     with pytest.raises(ImproperlyConfigured, match=r"takes the options db, username, .* not 'nope'"):
         RedisLayer("redis://host?nope=1")
     with pytest.raises(ImproperlyConfigured, match=r"no braces.*'a{b'"):
         RedisLayer("redis://host", prefix="a{b")
 
 
-def test_the_keys_of_a_topic_lie_in_one_slot_whatever_it_is_called() -> None:
+def test_the_keys_of_a_topic_share_one_slot() -> None:
     for topic in ("boards/7/", "a}b{c", "", "\ud800"):
         keys = RedisLayer("redis://host", prefix="app:").keys(topic)
         assert len({key[key.index("{") : key.index("}") + 1] for key in keys}) == 1
@@ -99,16 +99,16 @@ def test_the_keys_of_a_topic_lie_in_one_slot_whatever_it_is_called() -> None:
 
 
 @needs_redis_server
-async def test_wrong_passwords_and_rights_are_refused_when_opened(tmp_path: Path) -> None:
+async def test_wrong_passwords_and_rights_are_refused_at_opening(tmp_path: Path) -> None:
     with redis_server(tmp_path, "--requirepass", "right", "--user", *["weak", "on", ">pw", "~*", "+ping"]) as server:
         host = f"127.0.0.1:{server.port}"
-        for user, told in (
+        for user, message in (
             (":wrong@", "user or password"),
             ("", "refuses a command"),
             ("weak:pw@", "refuses a command"),
         ):
             before = asyncio.all_tasks()
-            with pytest.raises(ImproperlyConfigured, match=told) as refused:
+            with pytest.raises(ImproperlyConfigured, match=message) as refused:
                 await RedisLayer(f"redis://{user}{host}").open(Recorder())
             assert "wrong" not in str(refused.value)
             assert asyncio.all_tasks() == before
@@ -119,7 +119,7 @@ async def test_wrong_passwords_and_rights_are_refused_when_opened(tmp_path: Path
 
 
 class ScriptedConnection:
-    """One connection whose answers are written beforehand."""
+    """A connection with scripted answers."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers, self.sent, self.is_closed = list(answers), list[bytes](), False
@@ -138,7 +138,7 @@ class ScriptedConnection:
 
 
 @pytest.mark.parametrize(
-    ("answer", "error", "told"),
+    ("answer", "error", "message"),
     [
         (b"redis_version:5.0.14\r\nrun_id:x\r\n", ImproperlyConfigured, "needs Redis 6.0 or newer, not 5.0.14"),
         (b"garbage", ImproperlyConfigured, "needs Redis 6.0"),
@@ -151,19 +151,19 @@ class ScriptedConnection:
         (OSError("gone"), OSError, "gone"),
     ],
 )
-async def test_a_server_that_cannot_be_used_is_told(answer: Any, error: type[Exception], told: str) -> None:
+async def test_a_server_that_cannot_be_used_is_an_error(answer: Any, error: type[Exception], message: str) -> None:
     link = ScriptedConnection(answer)
 
     async def connect() -> Any:
         return link
 
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         await Pipeline(connect, ()).ensure()
     assert link.is_closed
 
 
 @needs_redis_server
-async def test_tls(tmp_path: Path, opened: Any) -> None:
+async def test_a_layer_over_tls(tmp_path: Path, opened: Any) -> None:
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
     command = (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
@@ -183,7 +183,7 @@ async def test_tls(tmp_path: Path, opened: Any) -> None:
         assert await sink.bodies(topic, 1) == [event_body(1)]
 
 
-# -- what others write ------------------------------------------------------------------------------------------------
+# -- foreign data -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("payload", "parsed"),
     [
@@ -202,7 +202,7 @@ async def test_tls(tmp_path: Path, opened: Any) -> None:
         (b"", None),
     ],
 )
-def test_what_is_on_a_channel_may_be_anything(payload: bytes, parsed: Any) -> None:
+def test_parse_message_accepts_any_bytes(payload: bytes, parsed: Any) -> None:
     assert parse_message(payload) == parsed
 
 
@@ -222,7 +222,7 @@ async def test_foreign_messages_are_logged_and_ignored(
 
 
 @needs_redis_server
-async def test_what_others_wrote_into_the_keys_does_no_harm(server: RedisServer, opened: Any) -> None:
+async def test_foreign_writes_into_the_keys_do_no_harm(server: RedisServer, opened: Any) -> None:
     layer, topic = RedisLayer(server.url), new_topic()
     await opened(layer)
     meta, stream, _ = layer.keys(topic)
@@ -249,7 +249,7 @@ async def test_what_others_wrote_into_the_keys_does_no_harm(server: RedisServer,
 
 
 @needs_redis_server
-async def test_routes_that_nobody_publishes_to_are_soon_forgotten(server: RedisServer, opened: Any) -> None:
+async def test_idle_topics_expire_soon(server: RedisServer, opened: Any) -> None:
     layer, history = RedisLayer(server.url), History(5, 90)
     await opened(layer)
     async with Redis.from_url(server.url) as foreign:
@@ -261,7 +261,7 @@ async def test_routes_that_nobody_publishes_to_are_soon_forgotten(server: RedisS
 
 
 @needs_redis_server
-async def test_flushed_scripts_are_loaded_again_and_nothing_is_done_twice(server: RedisServer, opened: Any) -> None:
+async def test_flushed_scripts_are_loaded_again_without_repetition(server: RedisServer, opened: Any) -> None:
     layer, topic = RedisLayer(server.url), new_topic()
     sink = await opened(layer)
     await subscribe(layer, sink, topic)
@@ -273,7 +273,7 @@ async def test_flushed_scripts_are_loaded_again_and_nothing_is_done_twice(server
     assert await sink.bodies(topic, 6) == [event_body(n) for n in range(6)]
 
 
-async def test_a_script_that_stays_unknown_is_refused() -> None:
+async def test_a_script_that_stays_unknown_is_unavailable() -> None:
     async def connect() -> Any:
         info = b"redis_version:7.0.0\r\nrun_id:x\r\n"
         return ScriptedConnection(info, b"sha", Refused("no matching script", "NOSCRIPT"))
@@ -291,11 +291,11 @@ async def test_a_script_that_stays_unknown_is_refused() -> None:
 INFO = b"redis_version:7.0.0\r\nrun_id:x\r\n"
 
 
-async def test_who_asked_before_a_break_is_uncertain_and_who_waits_is_served_by_the_next() -> None:
-    made = [ScriptedConnection(INFO, b"one"), ScriptedConnection(INFO, b"three")]
+async def test_after_a_break_sent_commands_are_uncertain_not_queued() -> None:
+    connections = [ScriptedConnection(INFO, b"one"), ScriptedConnection(INFO, b"three")]
 
     async def connect() -> Any:
-        return made.pop(0)
+        return connections.pop(0)
 
     pipeline = Pipeline(connect, (), max_batch=2)
     answers = [pipeline.call("GET", str(number)) for number in range(3)]
@@ -307,7 +307,7 @@ async def test_who_asked_before_a_break_is_uncertain_and_who_waits_is_served_by_
     assert second.uncertain
 
 
-async def test_who_gave_up_is_not_asked_for() -> None:
+async def test_a_cancelled_command_is_not_sent() -> None:
     link = ScriptedConnection(INFO, b"2")
 
     async def connect() -> Any:
@@ -335,11 +335,11 @@ async def test_commands_that_wait_are_bounded() -> None:
         pipeline.call("PING")
     assert refused.value.ctx == {"limit": "commands that wait for Redis", "value": 3}
     for _ in range(2):
-        await pipeline.serve()  # the second time it is not even tried
+        await pipeline.serve()  # the second time it does not even connect
     assert all(isinstance(answer.exception(), LayerUnavailable) for answer in waiting)
 
 
-async def test_a_server_that_is_silent_is_given_up() -> None:
+async def test_a_silent_server_times_out() -> None:
     class Silent(ScriptedConnection):
         async def receive(self) -> Any:
             return await (super().receive() if self.answers else asyncio.get_running_loop().create_future())
@@ -355,7 +355,7 @@ async def test_a_server_that_is_silent_is_given_up() -> None:
     assert refused.value.uncertain
 
 
-async def test_whatever_fails_who_asks_is_answered(caplog: pytest.LogCaptureFixture) -> None:
+async def test_any_failure_answers_the_pending_commands(caplog: pytest.LogCaptureFixture) -> None:
     async def connect() -> Any:
         raise ZeroDivisionError
 
@@ -369,7 +369,7 @@ async def test_whatever_fails_who_asks_is_answered(caplog: pytest.LogCaptureFixt
     await asyncio.wait([task])
 
 
-async def test_what_is_under_way_as_it_closes_is_uncertain() -> None:
+async def test_commands_under_way_at_closing_are_uncertain() -> None:
     class Hanging(ScriptedConnection):
         async def receive(self) -> Any:
             return await (super().receive() if self.answers else asyncio.get_running_loop().create_future())
@@ -388,7 +388,7 @@ async def test_what_is_under_way_as_it_closes_is_uncertain() -> None:
 
 
 @needs_redis_server
-async def test_a_redis_that_is_away_is_looked_for(server: RedisServer, opened: Any, caplog: Any) -> None:
+async def test_a_layer_opens_before_redis_is_available(server: RedisServer, opened: Any, caplog: Any) -> None:
     server.kill()
     layer, topic = RedisLayer(server.url), new_topic()
     with caplog.at_level(logging.WARNING, "wsaction"):
@@ -405,7 +405,7 @@ async def test_a_redis_that_is_away_is_looked_for(server: RedisServer, opened: A
 
 
 @needs_redis_server
-async def test_a_lost_connection_is_told_and_made_anew(server: RedisServer, opened: Any) -> None:
+async def test_a_lost_connection_is_reported_and_made_again(server: RedisServer, opened: Any) -> None:
     layer, topic, other = RedisLayer(server.url), new_topic(), new_topic()
     sink = await opened(layer)
     await subscribe(layer, sink, topic)
@@ -415,14 +415,14 @@ async def test_a_lost_connection_is_told_and_made_anew(server: RedisServer, open
         for client in await admin.client_list(_type="pubsub"):
             await admin.client_kill_filter(_id=client["id"])
     await sink.until(lambda: sink.losses == 1)
-    layer.subscribe(other)  # while it is away
+    layer.subscribe(other)  # while the connection is lost
     await sink.until(lambda: sorted(sink.confirmed) == sorted([topic, topic, other]))
     page = await layer.read(topic, Position(at.epoch, 0), 10, HISTORY)
     assert page.events == [(1, event_body(1))]
 
 
 @needs_redis_server
-async def test_a_connection_that_went_dead_while_idle_makes_nobody_uncertain(
+async def test_a_connection_that_died_while_idle_loses_no_command(
     server: RedisServer, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(links, "FRESH", -1.0)
@@ -441,7 +441,7 @@ async def test_a_server_that_stops_answering_is_a_loss(server: RedisServer, open
     layer, topic = RedisLayer(server.url, ping_interval=0.4), new_topic()
     sink = await opened(layer)
     await subscribe(layer, sink, topic)
-    async with asyncio.timeout(5):  # a PONG comes
+    async with asyncio.timeout(5):  # until a PONG arrives
         heard = layer._open_layer.pubsub._last_heard
         while layer._open_layer.pubsub._last_heard == heard:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -455,7 +455,7 @@ async def test_a_server_that_stops_answering_is_a_loss(server: RedisServer, open
 
 
 @needs_redis_server
-async def test_a_sink_that_fails_does_not_end_the_layer(server: RedisServer, opened: Any, caplog: Any) -> None:
+async def test_a_failing_sink_does_not_end_the_layer(server: RedisServer, opened: Any, caplog: Any) -> None:
     layer, topic = RedisLayer(server.url), new_topic()
     sink = await opened(layer)
     await subscribe(layer, sink, topic)
@@ -470,17 +470,17 @@ async def test_a_sink_that_fails_does_not_end_the_layer(server: RedisServer, ope
 
 
 async def test_many_channels_go_out_in_few_commands() -> None:
-    one = channels.PubSub(None, Recorder(), bool, lambda: None, 1.0, max_names=2)  # type: ignore[arg-type]
-    one.subscribe("early", "early")
-    one._is_up = True
+    pubsub = channels.PubSub(None, Recorder(), bool, lambda: None, 1.0, max_names=2)  # type: ignore[arg-type]
+    pubsub.subscribe("early", "early")
+    pubsub._is_up = True
     for name in "abc":
-        one.subscribe(name, name)
-    one.unsubscribe("a")
-    one.unsubscribe("unknown")
-    one.subscribe("d", "d")
+        pubsub.subscribe(name, name)
+    pubsub.unsubscribe("a")
+    pubsub.unsubscribe("unknown")
+    pubsub.subscribe("d", "d")
     commands = []
-    while one._pending:
-        commands.append(one._next_command())
+    while pubsub._pending:
+        commands.append(pubsub._next_command())
     assert commands == [
         encode_command(b"SUBSCRIBE", b"b", b"c"),
         encode_command(b"UNSUBSCRIBE", b"a"),
@@ -489,7 +489,7 @@ async def test_many_channels_go_out_in_few_commands() -> None:
 
 
 @needs_redis_server
-async def test_a_master_that_is_one_no_more_is_left(server: RedisServer, opened: Any) -> None:
+async def test_a_demoted_master_is_left(server: RedisServer, opened: Any) -> None:
     layer, topic = RedisLayer(server.url), new_topic()
     await opened(layer)
     await layer.publish(topic, event_body(1), HISTORY)
@@ -501,7 +501,7 @@ async def test_a_master_that_is_one_no_more_is_left(server: RedisServer, opened:
     assert await eventually(lambda: layer.publish(topic, event_body(3), HISTORY))
 
 
-async def test_a_layer_that_is_not_open_takes_no_wishes_and_no_requests() -> None:
+async def test_a_closed_layer_refuses_requests() -> None:
     for layer in (RedisLayer("redis://127.0.0.1"), MemoryLayer()):
         layer.subscribe("t")
         layer.unsubscribe("t")
@@ -517,7 +517,7 @@ async def test_a_layer_that_is_not_open_takes_no_wishes_and_no_requests() -> Non
 
 # -- a restart --------------------------------------------------------------------------------------------------------
 @needs_redis_server
-async def test_a_restart_that_keeps_all_begins_a_new_epoch_that_knows_the_old_one(tmp_path: Path, opened: Any) -> None:
+async def test_a_restart_that_keeps_all_shares_a_past_with_the_old(tmp_path: Path, opened: Any) -> None:
     with redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
         layer, topic = RedisLayer(server.url), new_topic()
         await opened(layer)
@@ -536,9 +536,7 @@ async def test_a_restart_that_keeps_all_begins_a_new_epoch_that_knows_the_old_on
 
 @needs_redis_server
 @pytest.mark.parametrize("lost", ["publication", "invalidation"])
-async def test_a_restart_that_loses_what_was_acknowledged_is_told_to_everybody(
-    tmp_path: Path, opened: Any, lost: str
-) -> None:
+async def test_a_restart_that_loses_writes_ends_the_history(tmp_path: Path, opened: Any, lost: str) -> None:
     with redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
         layer, other, topic = RedisLayer(server.url), RedisLayer(server.url), new_topic()
         await opened(layer)
@@ -556,14 +554,14 @@ async def test_a_restart_that_loses_what_was_acknowledged_is_told_to_everybody(
         for path, content in kept.items():
             path.write_bytes(content)
         server.start()
-        # Nobody publishes: that the position acknowledged is gone, the publisher's layer finds by itself.
+        # Nobody publishes: the layer of the publisher finds by itself that an acknowledged position is lost.
         async with asyncio.timeout(10):
             while (await eventually(lambda: other.read(topic, first, 10, HISTORY))).events is not None:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
 
 @needs_redis_server
-async def test_a_connection_that_was_closed_is_not_connected_again_in_silence(server: RedisServer) -> None:
+async def test_a_closed_connection_does_not_reconnect_silently(server: RedisServer) -> None:
     layer = RedisLayer(server.url)
     link = await layer._connect()
     await link.close()
@@ -572,7 +570,7 @@ async def test_a_connection_that_was_closed_is_not_connected_again_in_silence(se
 
 
 @needs_redis_server
-async def test_what_is_acknowledged_is_remembered_within_bounds(
+async def test_acknowledged_positions_are_kept_within_bounds(
     server: RedisServer, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis, "MAX_ACKNOWLEDGED", 3)
@@ -591,8 +589,8 @@ async def test_what_is_acknowledged_is_remembered_within_bounds(
     assert [keys[0] for keys in session._doubtful] == [layer.keys(f"d{number}")[0] for number in (2, 3, 4)]
 
 
-# -- the whole, over a real server ------------------------------------------------------------------------------------
-async def trouble(world: World, server: RedisServer, seconds: float, restarts: int) -> None:
+# -- simulation over a real server ------------------------------------------------------------------------------------
+async def cause_faults(world: World, server: RedisServer, seconds: float, restarts: int) -> None:
     rng, count, end = world.rng, world.count, now() + seconds
     times = sorted(now() + seconds * rng.uniform(0.2, 0.8) for _ in range(restarts))
     async with Redis.from_url(server.url) as admin:
@@ -602,15 +600,15 @@ async def trouble(world: World, server: RedisServer, seconds: float, restarts: i
                 times.pop(0)
                 await asyncio.to_thread(restart, server, rng)
                 count["restarts"] += 1
-            with contextlib.suppress(RedisError):  # its connection is as good as any to be killed
-                await trouble_one(world, server, admin)
+            with contextlib.suppress(RedisError):  # a fault may kill this connection too
+                await cause_one_fault(world, server, admin)
 
 
-async def trouble_one(world: World, server: RedisServer, admin: Redis) -> None:
+async def cause_one_fault(world: World, server: RedisServer, admin: Redis) -> None:
     rng, count, drawn = world.rng, world.count, world.rng.random()
     if drawn < 0.12:
         ids = [one["id"] for one in await admin.client_list() if one["cmd"] != "client|list"]
-        if ids:  # else the server has just been started, and nobody is back yet
+        if ids:  # else the server has just started, without clients
             await admin.client_kill_filter(_id=rng.choice(ids))
             count["kills"] += 1
     elif drawn < 0.16:
@@ -623,7 +621,7 @@ async def trouble_one(world: World, server: RedisServer, admin: Redis) -> None:
 
 
 def restart(server: RedisServer, rng: random.Random) -> None:
-    """Killed, perhaps without its last writes, as by a power cut or a failover, and started again."""
+    """Kills the server, perhaps loses its last writes as after a power cut or a failover, and starts it again."""
     server.kill()
     if rng.random() < 0.7:
         last = sorted((server.directory / "appendonlydir").glob("*.incr.aof"))[-1]
@@ -631,7 +629,7 @@ def restart(server: RedisServer, rng: random.Random) -> None:
     server.start()
 
 
-async def reconciled(tmp_path: Path, seed: int, seconds: float, restarts: int) -> World:
+async def simulate(tmp_path: Path, seed: int, seconds: float, restarts: int) -> World:
     rng = random.Random(seed)
     with redis_server(tmp_path, "--appendonly", "yes") as server:
         world = World(
@@ -641,14 +639,14 @@ async def reconciled(tmp_path: Path, seed: int, seconds: float, restarts: int) -
             topics=4,
             options=lambda: {"linger": rng.choice((0.0, 0.05, 1.0)), "check_interval": 1.0},
         )
-        await world.live(lambda world: trouble(world, server, seconds, restarts))
+        await world.live(lambda world: cause_faults(world, server, seconds, restarts))
     return world
 
 
 @needs_redis_server
 @pytest.mark.slow
-async def test_every_client_has_all_in_order_or_was_told_over_a_real_redis(tmp_path: Path) -> None:
-    world = await reconciled(tmp_path, 1, seconds=1.5, restarts=1)
+async def test_clients_miss_nothing_silently_over_a_real_redis(tmp_path: Path) -> None:
+    world = await simulate(tmp_path, 1, seconds=1.5, restarts=1)
     assert world.faults() == []
     assert world.count["delivered"] > world.count["acknowledged"] > 20
 
@@ -656,32 +654,32 @@ async def test_every_client_has_all_in_order_or_was_told_over_a_real_redis(tmp_p
 @needs_redis_server
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2, 5))
-async def test_every_client_has_all_in_order_or_was_told_over_a_real_redis_at_length(tmp_path: Path, seed: int) -> None:
-    world = await reconciled(tmp_path, seed, seconds=10.0, restarts=3)
+async def test_clients_miss_nothing_silently_over_a_long_run(tmp_path: Path, seed: int) -> None:
+    world = await simulate(tmp_path, seed, seconds=10.0, restarts=3)
     assert world.faults() == []
     assert world.count["restarts"] == 3
 
 
 @needs_redis_server
-async def test_two_hubs_hear_each_other(server: RedisServer) -> None:
-    heard: asyncio.Queue[str] = asyncio.Queue()
+async def test_two_hubs_receive_events_of_each_other(server: RedisServer) -> None:
+    received: asyncio.Queue[str] = asyncio.Queue()
 
-    class Ears:
+    class Client:
         capacity, is_closed = 1 << 20, False
 
         def put(self, text: str) -> None:
-            heard.put_nowait(text)
+            received.put_nowait(text)
 
         async def wait_for_space(self, size: int) -> None: ...
 
         def close(self, code: int, reason: str) -> None: ...
 
     one, other = Hub(RedisLayer(server.url)), Hub(RedisLayer(server.url))
-    await one.join(Ears(), "t", "t", history=HISTORY, reply=lambda *_: "joined")
+    await one.join(Client(), "t", "t", history=HISTORY, reply=lambda *_: "joined")
     at = await other.publish("t", encode_event("moved", "t", "1"), HISTORY)
     assert at is not None
     async with asyncio.timeout(5):
-        assert [await heard.get(), await heard.get()] == [
+        assert [await received.get(), await received.get()] == [
             "joined",
             '{"event":"moved","route":"t","data":1,"offset":1}',
         ]

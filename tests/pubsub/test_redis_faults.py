@@ -1,4 +1,4 @@
-"""Apps on a real Redis that is shared, demoted, evicts, loses what it had, or does not let them do what they must."""
+"""Apps on a Redis that is shared, demoted, full, or cut off, that loses data, or that lacks rights."""
 
 import asyncio
 import contextlib
@@ -71,43 +71,41 @@ async def opened(layer: RedisLayer) -> AsyncIterator[Recorder]:
         await layer.close()
 
 
-# -- what one Redis shares --------------------------------------------------------------------------------------------
+# -- a shared Redis ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("history", [None, HISTORY], ids=["no history", "history"])
 @pytest.mark.parametrize("other", ["database", "prefix"])
-async def test_two_apps_on_one_redis_hear_nothing_of_each_other(
-    server: RedisServer, history: History | None, other: str
-) -> None:
+async def test_two_apps_on_one_redis_are_separate(server: RedisServer, history: History | None, other: str) -> None:
     address = server.url.rpartition("/")[0]
     one = RedisLayer(f"{address}/0", prefix="one:")
     two = RedisLayer(f"{address}/1", prefix="one:")
     if other == "prefix":
         two = RedisLayer(f"{address}/0", prefix="two:")
-    async with opened(one) as heard, opened(two) as heard_elsewhere:
-        for layer, sink in ((one, heard), (two, heard_elsewhere)):
+    async with opened(one) as first_sink, opened(two) as second_sink:
+        for layer, sink in ((one, first_sink), (two, second_sink)):
             layer.subscribe("t")
             await sink.until(lambda sink=sink: sink.confirmed == ["t"])  # type: ignore[misc]
             layer.roster.change(Place("t", "t", history), f"of {layer._prefix}{layer._database}", 1)
         await one.publish("t", event_body(1), history)
         await one.invalidate("t", history)
-        await two.publish("t", event_body(2), history)  # behind it, so that what had come would be here
-        await heard_elsewhere.until(lambda: len(heard_elsewhere.messages) == 2)
-        await heard.until(lambda: len(heard.messages) == 3)
-        assert event_body(1) in [body for *_, body in heard.messages]
-        bodies = [body for *_, body in heard_elsewhere.messages]
+        await two.publish("t", event_body(2), history)  # published after the other, which would be here by now
+        await second_sink.until(lambda: len(second_sink.messages) == 2)
+        await first_sink.until(lambda: len(first_sink.messages) == 3)
+        assert event_body(1) in [body for *_, body in first_sink.messages]
+        bodies = [body for *_, body in second_sink.messages]
         assert event_body(2) in bodies
         assert event_body(1) not in bodies
         assert b"" not in bodies
         assert len(await one.roster.who("t")) == len(await two.roster.who("t")) == 1
 
 
-async def test_a_database_may_be_named_in_either_way(server: RedisServer) -> None:
+async def test_a_database_is_named_by_path_or_query(server: RedisServer) -> None:
     address = server.url.rpartition("/")[0]
     one, two = RedisLayer(f"{address}/3"), RedisLayer(f"{address}?db=3")
     assert one.keys("t") == two.keys("t") != RedisLayer(f"{address}/4").keys("t")
 
 
 # -- a failover -------------------------------------------------------------------------------------------------------
-async def test_where_redis_is_a_replica_now_nothing_is_published_in_silence(
+async def test_publishing_to_a_replica_is_an_error(
     server: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "new").mkdir()
@@ -121,7 +119,7 @@ async def test_where_redis_is_a_replica_now_nothing_is_published_in_silence(
                 await admin.execute_command("REPLICAOF", "127.0.0.1", new.port)
                 reply = await speaker.call("say", text="after")
                 assert (reply["status"], reply["errors"][0]["type"]) == (503, "layer_unavailable")
-                async with asyncio.timeout(10):  # its process, which asks Redis for nothing, finds it too
+                async with asyncio.timeout(10):  # the other process, which sends no commands, finds it too
                     while caplog.text.count("Redis is unavailable: it is a replica") < 2:  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
                 assert (await speaker.call("say", text="after"))["status"] == 503
@@ -133,7 +131,7 @@ async def test_where_redis_is_a_replica_now_nothing_is_published_in_silence(
 
 
 @pytest.mark.parametrize("history", [None, HISTORY], ids=["no history", "history"])
-async def test_a_replica_refuses_whatever_is_published(server: RedisServer, history: History | None) -> None:
+async def test_a_replica_refuses_publications_and_invalidations(server: RedisServer, history: History | None) -> None:
     layer = RedisLayer(server.url, ping_interval=60)
     async with opened(layer), Redis.from_url(server.url) as admin:
         await layer.publish("t", event_body(1), history)
@@ -151,7 +149,7 @@ async def test_a_replica_refuses_whatever_is_published(server: RedisServer, hist
                     await asyncio.sleep(0.02)
 
 
-async def test_an_app_that_starts_while_redis_is_a_replica_waits_for_the_master(
+async def test_an_app_that_starts_on_a_replica_waits_for_the_master(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Redis.from_url(server.url) as admin:
@@ -167,14 +165,14 @@ async def test_an_app_that_starts_while_redis_is_a_replica_waits_for_the_master(
             await sink.until(lambda: sink.confirmed == ["t"])
 
 
-async def test_where_two_servers_answer_at_one_address_it_is_noticed(
+async def test_two_servers_behind_one_address_are_noticed(
     server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "other").mkdir()
     with redis_server(tmp_path / "other") as other:
-        layer, elsewhere = RedisLayer(server.url, ping_interval=0.1), RedisLayer(other.url)
-        connect_to = [layer._connect, elsewhere._connect]
-        made = iter([0, 1, 1])  # to publish, then the others, in whatever order
+        layer, other_layer = RedisLayer(server.url, ping_interval=0.1), RedisLayer(other.url)
+        connect_to = [layer._connect, other_layer._connect]
+        made = iter([0, 1, 1])  # one to publish, then the others in any order
 
         async def either() -> Any:
             return await connect_to[next(made, 0)]()
@@ -188,9 +186,9 @@ async def test_where_two_servers_answer_at_one_address_it_is_noticed(
     assert "on another Redis than the one they are received from" in caplog.text
 
 
-# -- what a cut off worker has missed ----------------------------------------------------------------------------------
-class Wire:
-    """What stands between a worker and Redis; it can be cut."""
+# -- a worker that was cut off -----------------------------------------------------------------------------------------
+class CuttableProxy:
+    """A proxy between a worker and Redis that can be cut."""
 
     def __init__(self, port: int) -> None:
         self.port, self.is_open, self.writers = port, True, list[asyncio.StreamWriter]()
@@ -203,9 +201,9 @@ class Wire:
         if not self.is_open:
             writer.transport.abort()
             return
-        theirs, ours = await asyncio.open_connection("127.0.0.1", self.port)
-        self.writers += [writer, ours]
-        await asyncio.gather(self.pipe(reader, ours), self.pipe(theirs, writer))
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.writers += [writer, upstream_writer]
+        await asyncio.gather(self.pipe(reader, upstream_writer), self.pipe(upstream_reader, writer))
 
     async def pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -220,57 +218,57 @@ class Wire:
 
 
 @pytest.mark.parametrize("is_lost", [False, True], ids=["history is there", "history is lost"])
-async def test_who_is_disconnected_while_a_worker_is_cut_off_is_closed_there_too(
+async def test_a_worker_that_was_cut_off_catches_up_on_disconnects(
     server: RedisServer, is_lost: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wire = Wire(server.port)
-    listening = await asyncio.start_server(wire, "127.0.0.1", 0)
+    proxy = CuttableProxy(server.port)
+    listening = await asyncio.start_server(proxy, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
     one, other = app_on(server.url), app_on(f"redis://127.0.0.1:{port}/0")
     async with (
-        connect(one, "/ws/", user=user(1)) as teller,
+        connect(one, "/ws/", user=user(1)) as first,
         connect(other, "/ws/", user=user(7)) as banned,
         connect(other, "/ws/", user=user(8)) as pushed,
-        connect(other, "/ws/") as nobody,
+        connect(other, "/ws/") as anonymous,
     ):
         for app in (one, other):
             await asyncio.wait_for(app.runtime.here.users.is_told.wait(), 5)
-        for ws in (pushed, nobody):
+        for ws in (pushed, anonymous):
             assert (await ws.call("subscribe", "rooms/tea/"))["status"] == 200
-        wire.cut()
+        proxy.cut()
         await one.push_user(8, "news", 1)
         await one.disconnect_user(7, "banned")
         async with Redis.from_url(server.url) as admin:
             if is_lost:
-                await admin.flushall()  # as a restart without its last second, or a failover
-        wire.is_open = True
+                await admin.flushall()  # as after a restart or failover that loses writes
+        proxy.is_open = True
         assert await banned.wait_closed() == (
             (1012, "what this server was told of its users is lost; come back") if is_lost else (4403, "banned")
         )
         if is_lost:
-            assert (await pushed.wait_closed())[0] == 1012  # it cannot be told from those who were disconnected
+            assert (await pushed.wait_closed())[0] == 1012  # it may have been disconnected meanwhile
         else:
             assert (await pushed.event("news"))["data"] == 1
-        for ws in (teller, nobody):
+        for ws in (first, anonymous):
             assert (await ws.call("$ping"))["status"] == 200
         async with connect(other, "/ws/", user=user(8)) as back:
             assert (await back.call("$ping"))["status"] == 200
-    wire.cut()
+    proxy.cut()
     listening.close()
-    await asyncio.wait(wire.piping)
+    await asyncio.wait(proxy.piping)
 
 
 # -- presence ---------------------------------------------------------------------------------------------------------
-async def until_there(layer: RedisLayer, topic: str, who: dict[str, int]) -> None:
+async def until_present(layer: RedisLayer, topic: str, counts: dict[str, int]) -> None:
     async with asyncio.timeout(4 * LEASE + 2):
-        while await layer.roster.who(topic) != who:  # noqa: ASYNC110  # nothing tells that it has changed
+        while await layer.roster.who(topic) != counts:  # noqa: ASYNC110  # nothing tells that it has changed
             await asyncio.sleep(0.01)
 
 
-def left(sink: Recorder) -> list[str]:
-    """Who was said to have left."""
-    told = [json.loads(body) for *_, body in sink.messages if body]
-    return [event["data"]["user"] for event in told if event["event"] == "leave"]
+def users_who_left(sink: Recorder) -> list[str]:
+    """The users with a `leave` event."""
+    events = [json.loads(body) for *_, body in sink.messages if body]
+    return [event["data"]["user"] for event in events if event["event"] == "leave"]
 
 
 LOST = ("people", "meta", "stream", "processes", "places", "all")
@@ -284,77 +282,77 @@ LOST = ("people", "meta", "stream", "processes", "places", "all")
         *(pytest.param(one, marks=pytest.mark.slow) for one in ("meta", "stream", "processes", "places", "all")),
     ],
 )
-async def test_a_key_of_presence_that_is_lost_heals_and_nobody_is_said_to_have_left(
+async def test_a_lost_presence_key_is_repaired_without_leave_events(
     server: RedisServer, history: History | None, lost: str
 ) -> None:
     layers = [RedisLayer(server.url, lease=LEASE) for _ in range(3)]
     one, two, third = layers
-    where = Place("room/", "room/", history)
+    place = Place("room/", "room/", history)
     async with opened(one) as sink, opened(two), opened(third), Redis.from_url(server.url) as admin:
         one.subscribe("room/")
         await sink.until(lambda: sink.confirmed == ["room/"])
         await one.read("room/", None, 0, HISTORY)
         for layer, name in ((one, "ada"), (two, "ada"), (two, "bob"), (third, "eve")):
-            layer.roster.change(where, name, 1)
-        await until_there(one, "room/", {"ada": 2, "bob": 1, "eve": 1})
+            layer.roster.change(place, name, 1)
+        await until_present(one, "room/", {"ada": 2, "bob": 1, "eve": 1})
         keys = [key async for key in admin.scan_iter("*") if lost in key.decode() or lost == "all"]
         await admin.delete(*keys or ["none"])
-        one.roster.change(where, "new", 1)  # so that the hash is there again, and does not hold the others
-        one.roster.change(where, "ada", -1)
-        await until_there(one, "room/", {"ada": 1, "bob": 1, "eve": 1, "new": 1})
-        assert left(sink) == []
-        third.roster.change(where, "eve", -1)
-        await sink.until(lambda: left(sink) == ["eve"])
-        two.roster.change(where, "ada", -1)
-        await sink.until(lambda: left(sink) == ["eve", "ada"])
-        await until_there(one, "room/", {"bob": 1, "new": 1})
+        one.roster.change(place, "new", 1)  # the hash exists again, without the other users
+        one.roster.change(place, "ada", -1)
+        await until_present(one, "room/", {"ada": 1, "bob": 1, "eve": 1, "new": 1})
+        assert users_who_left(sink) == []
+        third.roster.change(place, "eve", -1)
+        await sink.until(lambda: users_who_left(sink) == ["eve"])
+        two.roster.change(place, "ada", -1)
+        await sink.until(lambda: users_who_left(sink) == ["eve", "ada"])
+        await until_present(one, "room/", {"bob": 1, "new": 1})
 
 
 @pytest.mark.parametrize("lost", ["places", "ended", "processes"])
-async def test_who_was_in_a_killed_process_leaves_even_where_its_keys_are_lost(server: RedisServer, lost: str) -> None:
+async def test_users_of_a_killed_process_leave_despite_lost_keys(server: RedisServer, lost: str) -> None:
     one, dead = RedisLayer(server.url, lease=LEASE), RedisLayer(server.url, lease=LEASE)
-    where = Place("room/", "room/", HISTORY)
+    place = Place("room/", "room/", HISTORY)
     async with opened(one) as sink, Redis.from_url(server.url) as admin:
         await dead.open(Recorder())
         one.subscribe("room/")
-        one.roster.change(where, "ada", 1)
-        dead.roster.change(where, "bob", 1)
-        await until_there(one, "room/", {"ada": 1, "bob": 1})
+        one.roster.change(place, "ada", 1)
+        dead.roster.change(place, "bob", 1)
+        await until_present(one, "room/", {"ada": 1, "bob": 1})
         session, dead._opened = dead._opened, None
         assert session is not None
         await session._tasks.stop()  # as kill -9 does
         name = session.roster.process
         gone = {"places": f"wsaction:{{}}:places:{name}", "processes": "wsaction:{}:processes"}
         if lost == "ended":
-            await admin.zrem("wsaction:{}:processes", name)  # it had ended, and that is forgotten
+            await admin.zrem("wsaction:{}:processes", name)  # it ended, and that was forgotten
         else:
             await admin.delete(gone[lost])
-        await until_there(one, "room/", {"ada": 1})
-        await sink.until(lambda: left(sink) == ["bob"])
+        await until_present(one, "room/", {"ada": 1})
+        await sink.until(lambda: users_who_left(sink) == ["bob"])
 
 
-async def test_who_leaves_while_presence_heals_is_told_afterwards(server: RedisServer) -> None:
-    one, where = RedisLayer(server.url, lease=LEASE), Place("room/", "room/", HISTORY)
+async def test_a_leave_during_a_repair_is_published_afterwards(server: RedisServer) -> None:
+    one, place = RedisLayer(server.url, lease=LEASE), Place("room/", "room/", HISTORY)
     async with opened(one) as sink, Redis.from_url(server.url) as admin:
         one.subscribe("room/")
         await sink.until(lambda: sink.confirmed == ["room/"])
         await one.read("room/", None, 0, HISTORY)
         for name in ("ada", "bob"):
-            one.roster.change(where, name, 1)
-        await until_there(one, "room/", {"ada": 1, "bob": 1})
+            one.roster.change(place, name, 1)
+        await until_present(one, "room/", {"ada": 1, "bob": 1})
         await admin.delete("wsaction:{room/}:people")
-        one.roster.change(where, "bob", -1)
-        await until_there(one, "room/", {"ada": 1})
-        await sink.until(lambda: left(sink) == ["bob"])
+        one.roster.change(place, "bob", -1)
+        await until_present(one, "room/", {"ada": 1})
+        await sink.until(lambda: users_who_left(sink) == ["bob"])
         assert len([body for *_, body in sink.messages if b'"join"' in body]) == 2
-        one.roster.change(where, "ada", -1)
-        await until_there(one, "room/", {})
+        one.roster.change(place, "ada", -1)
+        await until_present(one, "room/", {})
         async with asyncio.timeout(5):
             while await admin.exists("wsaction:{room/}:people"):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
 
-async def test_rooms_that_nobody_is_in_any_more_are_forgotten_within_an_hour(server: RedisServer) -> None:
+async def test_empty_rooms_are_forgotten_within_an_hour(server: RedisServer) -> None:
     app = app_on(server.url)
     async with connect(app, "/ws/", user=user("a")) as ws, Redis.from_url(server.url) as admin:
         for number in range(20):
@@ -363,14 +361,14 @@ async def test_rooms_that_nobody_is_in_any_more_are_forgotten_within_an_hour(ser
         async with asyncio.timeout(5):
             while [key async for key in admin.scan_iter("*rooms/x*people*")]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        left = [await admin.pttl(key) async for key in admin.scan_iter("*rooms/x*")]
-        assert left
-        assert all(0 < milliseconds <= 3_600_000 for milliseconds in left)
-        every = [await admin.pttl(key) async for key in admin.scan_iter("*")]
-        assert all(0 < milliseconds <= 3_600_000 for milliseconds in every)  # nothing is kept for ever
+        users_who_left = [await admin.pttl(key) async for key in admin.scan_iter("*rooms/x*")]
+        assert users_who_left
+        assert all(0 < milliseconds <= 3_600_000 for milliseconds in users_who_left)
+        all_expiries = [await admin.pttl(key) async for key in admin.scan_iter("*")]
+        assert all(0 < milliseconds <= 3_600_000 for milliseconds in all_expiries)  # nothing is kept forever
 
 
-# -- what can never work ----------------------------------------------------------------------------------------------
+# -- settings that cannot work ----------------------------------------------------------------------------------------
 RIGHTS = (
     "+info", "+script|load", "+evalsha", "+ping", "+subscribe", "+unsubscribe", "+publish", "+hmget", "+hget", "+hset",
     "+hdel", "+hlen", "+hexists", "+hgetall", "+del", "+pexpire", "+xadd", "+xlen", "+xrange", "+xtrim", "+time",
@@ -379,7 +377,7 @@ RIGHTS = (
 
 
 async def refused(server: RedisServer, *rights: str, database: int = 0) -> str:
-    """What an app is told whose user has these rights; "" where it starts."""
+    """The error of an app whose Redis user has these rights; "" if it starts."""
     async with Redis.from_url(server.url) as admin:
         await admin.execute_command("ACL", "SETUSER", "app", "reset", "on", ">pw", *rights)
     layer = RedisLayer(f"redis://app:pw@127.0.0.1:{server.port}/{database}")
@@ -391,26 +389,26 @@ async def refused(server: RedisServer, *rights: str, database: int = 0) -> str:
     return ""
 
 
-async def test_each_right_that_is_missing_is_told_when_the_app_starts(server: RedisServer) -> None:
+async def test_each_missing_right_is_reported_at_startup(server: RedisServer) -> None:
     keys, channels = "~wsaction:*", "&wsaction:*"
     assert await refused(server, keys, channels, *RIGHTS, database=1) == ""
     for right in RIGHTS:
-        told = await refused(server, keys, channels, *RIGHTS, f"-{right[1:]}", database=1)
+        message = await refused(server, keys, channels, *RIGHTS, f"-{right[1:]}", database=1)
         command = right[1:].partition("|")[0]
-        assert "NOPERM" in told or "ACL failure" in told or "can't run this command" in told, (right, told)
-        assert "refuses a command" in told
+        assert "NOPERM" in message or "ACL failure" in message or "can't run this command" in message, (right, message)
+        assert "refuses a command" in message
         if command in ("info", "evalsha", "subscribe", "unsubscribe", "hgetall", "select"):
-            assert command in told.lower()
-    for what, rights in (
+            assert command in message.lower()
+    for kind, rights in (
         ("channel", (keys, "resetchannels", *RIGHTS)),
         ("channel", (keys, "&other:*", *RIGHTS)),
         ("key", (channels, *RIGHTS)),
         ("key", (channels, "~other:*", *RIGHTS)),
     ):
-        assert what in await refused(server, *rights)
+        assert kind in await refused(server, *rights)
 
 
-async def test_a_right_that_is_taken_away_later_is_logged_and_tried_again(
+async def test_a_right_that_is_lost_later_is_logged_and_retried(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Redis.from_url(server.url) as admin:
@@ -434,18 +432,18 @@ async def test_a_node_of_a_cluster_is_refused(tmp_path: Path) -> None:
         await RedisLayer(server.url).open(Recorder())
 
 
-async def test_a_database_that_there_is_not_is_refused(server: RedisServer) -> None:
+async def test_a_missing_database_is_refused(server: RedisServer) -> None:
     with pytest.raises(ImproperlyConfigured, match="DB index is out of range"):
         await RedisLayer(server.url.rpartition("/")[0] + "/99").open(Recorder())
 
 
-async def test_a_password_where_none_is_set_is_refused(server: RedisServer) -> None:
-    with pytest.raises(ImproperlyConfigured, match="refuses the user or password") as told:
+async def test_a_password_for_a_server_without_one_is_refused(server: RedisServer) -> None:
+    with pytest.raises(ImproperlyConfigured, match="refuses the user or password") as caught:
         await RedisLayer(f"redis://:secret@127.0.0.1:{server.port}/0").open(Recorder())
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(caught.value)
 
 
-async def test_a_redis_that_is_full_is_no_reason_not_to_start(server: RedisServer, caplog: Any) -> None:
+async def test_an_app_starts_on_a_full_redis(server: RedisServer, caplog: Any) -> None:
     async with Redis.from_url(server.url) as admin:
         first = RedisLayer(server.url)
         async with opened(first):
@@ -456,11 +454,11 @@ async def test_a_redis_that_is_full_is_no_reason_not_to_start(server: RedisServe
             assert "OOM" not in caplog.text
             layer.subscribe("t")
             await sink.until(lambda: sink.confirmed == ["t"])
-            await layer.publish("t", event_body(0), None)  # of which nothing is kept
+            await layer.publish("t", event_body(0), None)  # without history nothing is stored
             await sink.until(lambda: len(sink.messages) == 1)
-            with pytest.raises(LayerUnavailable) as told:
+            with pytest.raises(LayerUnavailable) as caught:
                 await layer.publish("t", event_body(1), HISTORY)
-            assert not told.value.uncertain
+            assert not caught.value.uncertain
             await admin.config_set("maxmemory", "0")
             async with asyncio.timeout(10):
                 while True:
@@ -482,14 +480,14 @@ async def test_a_redis_that_is_full_is_no_reason_not_to_start(server: RedisServe
         "port=1", "path=/x", "lib_name=x", "credential_provider=x", "redis_connect_func=x", "ssl=True",
     ],
 )  # fmt: skip
-def test_options_that_would_change_how_the_layer_talks_to_redis_are_refused(option: str) -> None:
+def test_options_that_change_the_protocol_are_refused(option: str) -> None:
     name = option.partition("=")[0]
     with pytest.raises(ImproperlyConfigured, match=rf"takes the options db, .*, not '{name}'"):
         RedisLayer(f"redis://host/0?{option}")
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("redis://host/0?ssl_cert_reqs=none", "its scheme does not take.*ssl_cert_reqs"),
         ("rediss://host/0?ssl_cert_reqs=perhaps", "an ssl_ option that cannot be used.*perhaps"),
@@ -502,13 +500,13 @@ def test_options_that_would_change_how_the_layer_talks_to_redis_are_refused(opti
         ("unix:///tmp/redis.sock?db=one", "redis://user:password@host:6379/0"),
     ],
 )
-def test_a_url_that_cannot_work_is_refused(url: str, told: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match=told):
+def test_an_invalid_url_is_refused(url: str, message: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=message):
         RedisLayer(url)
 
 
 @pytest.mark.parametrize("options", ["", "?client_name=app", "?socket_keepalive=True", "?db=2", "?username=default"])
-async def test_other_options_work(server: RedisServer, options: str) -> None:
+async def test_harmless_options_work(server: RedisServer, options: str) -> None:
     layer = RedisLayer(f"redis://127.0.0.1:{server.port}{options}")
     async with opened(layer) as sink, Redis.from_url(server.url) as admin:
         layer.subscribe("t")
@@ -519,7 +517,7 @@ async def test_other_options_work(server: RedisServer, options: str) -> None:
             assert {one["name"] for one in await admin.client_list()} >= {"app"}
 
 
-async def test_a_unix_socket_works_and_its_database_is_its_own(tmp_path: Path) -> None:
+async def test_a_unix_socket_works_with_its_own_database(tmp_path: Path) -> None:
     with redis_server(tmp_path, "--unixsocket", str(tmp_path / "redis.sock")):
         layer = RedisLayer(f"unix://{tmp_path}/redis.sock?db=2")
         async with opened(layer) as sink:
@@ -530,7 +528,7 @@ async def test_a_unix_socket_works_and_its_database_is_its_own(tmp_path: Path) -
             assert layer.keys("t")[2].endswith(":channel:2")
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
+async def test_an_untrusted_certificate_is_refused(tmp_path: Path) -> None:
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
     command = [
         "openssl",
@@ -557,7 +555,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) 
         await RedisLayer(f"rediss://127.0.0.1:{port}/0").open(Recorder())
 
 
-async def test_what_redis_said_is_in_the_log_where_it_cannot_be_used_any_more(
+async def test_a_layer_that_can_no_longer_be_used_logs_the_reason(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.kill()

@@ -1,5 +1,6 @@
-"""`wsaction.layers._redis_presence`: who is where, in memory and over a real Redis, and what becomes of a process
-that dies."""
+"""`wsaction.layers._redis_presence`: users per topic, in memory and over a real Redis, and the cleanup after a process
+that died.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def opened() -> AsyncIterator[Any]:
-    """``await opened(layer)``: its sink; closed after the test."""
+    """``await opened(layer)`` opens a layer until the end of the test and returns its sink."""
     async with AsyncExitStack() as stack:
 
         async def open_(layer: Any) -> Recorder:
@@ -55,22 +56,22 @@ def place(history: History | None = HISTORY) -> Place:
     return Place(topic, f"of {topic}", history)
 
 
-def told(sink: Recorder) -> list[tuple[str, str, int]]:
+def received(sink: Recorder) -> list[tuple[str, str, int]]:
     """Event, user and offset of every message."""
     messages = [(json.loads(body), offset) for _, _, offset, body in sink.messages]
     return [(message["event"], message["data"]["user"], offset) for message, offset in messages]
 
 
-async def hear(layer: Any, sink: Recorder, where: Place) -> None:
+async def subscribe(layer: Any, sink: Recorder, where: Place) -> None:
     layer.subscribe(where.topic)
     await sink.until(lambda: where.topic in sink.confirmed)
 
 
-async def until_there(layer: Any, where: Place, who: dict[str, int]) -> None:
+async def until_there(layer: Any, where: Place, counts: dict[str, int]) -> None:
     async with asyncio.timeout(10):
         while True:
             try:
-                if await layer.roster.who(where.topic) == who:
+                if await layer.roster.who(where.topic) == counts:
                     return
             except LayerUnavailable:
                 pass
@@ -78,7 +79,7 @@ async def until_there(layer: Any, where: Place, who: dict[str, int]) -> None:
 
 
 async def kill(layer: RedisLayer) -> None:
-    """As ``kill -9`` does: nothing is said."""
+    """Ends a layer as ``kill -9`` does, without closing it."""
     session, layer._opened = layer._opened, None
     assert session is not None
     await session._tasks.stop()
@@ -87,12 +88,12 @@ async def kill(layer: RedisLayer) -> None:
 async def test_in_memory_the_first_joins_and_the_last_leaves(opened: Any) -> None:
     layer, where = MemoryLayer(), place()
     sink = await opened(layer)
-    await hear(layer, sink, where)
+    await subscribe(layer, sink, where)
     for user, by in (("ada", 1), ("ada", 1), ("bob", 1), ("ada", -1), ("ada", -1), ("bob", -1), ("bob", -1)):
         layer.roster.change(where, user, by)
         if user == "bob" and by == 1:
             assert await layer.roster.who(where.topic) == {"ada": 2, "bob": 1}
-    assert told(sink) == [("join", "ada", 1), ("join", "bob", 2), ("leave", "ada", 3), ("leave", "bob", 4)]
+    assert received(sink) == [("join", "ada", 1), ("join", "bob", 2), ("leave", "ada", 3), ("leave", "bob", 4)]
     assert json.loads(sink.messages[0][3])["route"] == where.route
     assert (await layer.roster.who(where.topic), layer.roster._counts) == ({}, {})
 
@@ -106,7 +107,7 @@ async def test_over_redis_users_are_counted_across_processes(
     where = place(history)
     sink = await opened(one)
     await opened(other)
-    await hear(one, sink, where)
+    await subscribe(one, sink, where)
     one.roster.change(where, "ada", 1)
     await until_there(other, where, {"ada": 1})
     other.roster.change(where, "ada", 1)
@@ -115,12 +116,12 @@ async def test_over_redis_users_are_counted_across_processes(
     one.roster.change(where, "ada", -1)
     await until_there(other, where, {"ada": 1, 'b"\u2028ö': 1})
     assert await other.roster.who(where.topic) == {"ada": 1, 'b"\u2028ö': 1}
-    await other.close()  # takes leave of all
+    await other.close()  # which removes its users
     assert await one.roster.who(where.topic) == {}
     await sink.until(lambda: len(sink.messages) == 4)
-    assert [event[:2] for event in told(sink)][:2] == [("join", "ada"), ("join", 'b"\u2028ö')]
-    assert sorted(event[:2] for event in told(sink))[2:] == [("leave", "ada"), ("leave", 'b"\u2028ö')]
-    assert [offset for *_, offset in told(sink)] == ([1, 2, 3, 4] if history else [0, 0, 0, 0])
+    assert [event[:2] for event in received(sink)][:2] == [("join", "ada"), ("join", 'b"\u2028ö')]
+    assert sorted(event[:2] for event in received(sink))[2:] == [("leave", "ada"), ("leave", 'b"\u2028ö')]
+    assert [offset for *_, offset in received(sink)] == ([1, 2, 3, 4] if history else [0, 0, 0, 0])
 
 
 @needs_redis_server
@@ -129,36 +130,36 @@ async def test_several_routes_of_one_topic_count_together(server: RedisServer, o
     layer: Any = MemoryLayer() if kind == "memory" else RedisLayer(server.url)
     one = place()
     other, sink = Place(one.topic, "another/", one.history), await opened(layer)
-    await hear(layer, sink, one)
+    await subscribe(layer, sink, one)
     for where, by, count in ((one, 1, 1), (other, 1, 2), (one, -1, 1)):
         layer.roster.change(where, "ada", by)
         await until_there(layer, one, {"ada": count})
     layer.roster.change(other, "ada", -1)
     await until_there(layer, one, {})
     await sink.until(lambda: len(sink.messages) == 2)
-    assert told(sink) == [("join", "ada", 1), ("leave", "ada", 2)]
+    assert received(sink) == [("join", "ada", 1), ("leave", "ada", 2)]
 
 
 @needs_redis_server
-async def test_a_process_that_was_killed_is_forgotten(server: RedisServer, opened: Any) -> None:
+async def test_a_killed_process_is_removed(server: RedisServer, opened: Any) -> None:
     one, dead = RedisLayer(server.url, lease=LEASE), RedisLayer(server.url, lease=LEASE)
     where = place()
     sink = await opened(one)
     await dead.open(Recorder())
-    await hear(one, sink, where)
+    await subscribe(one, sink, where)
     one.roster.change(where, "ada", 1)
     dead.roster.change(where, "ada", 2)
     dead.roster.change(where, "bob", 1)
     await until_there(one, where, {"ada": 3, "bob": 1})
     await kill(dead)
     await until_there(one, where, {"ada": 1})
-    await sink.until(lambda: told(sink)[-1][:2] == ("leave", "bob"))
-    assert [event for event, *_ in told(sink)].count("leave") == 1
+    await sink.until(lambda: received(sink)[-1][:2] == ("leave", "bob"))
+    assert [event for event, *_ in received(sink)].count("leave") == 1
     await until_gone(server, dead)
 
 
 async def until_gone(server: RedisServer, layer: RedisLayer) -> None:
-    """Until nothing is kept of any process but those that live."""
+    """Waits until Redis has data of running processes only."""
     async with Redis.from_url(server.url) as admin, asyncio.timeout(10):
         while await admin.zcard("wsaction:{}:ended"):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -168,9 +169,7 @@ async def until_gone(server: RedisServer, layer: RedisLayer) -> None:
 
 
 @needs_redis_server
-async def test_a_process_that_was_only_paused_takes_another_lease_and_writes_anew(
-    server: RedisServer, opened: Any
-) -> None:
+async def test_a_paused_process_takes_a_new_lease_and_writes_again(server: RedisServer, opened: Any) -> None:
     one, paused = RedisLayer(server.url, lease=LEASE), RedisLayer(server.url, lease=LEASE)
     where = place()
     await opened(one)
@@ -180,7 +179,7 @@ async def test_a_process_that_was_only_paused_takes_another_lease_and_writes_ane
     await until_there(one, where, {"ada": 1, "bob": 1})
     name = paused.roster.process
     async with Redis.from_url(server.url) as admin:
-        await admin.zadd("wsaction:{}:processes", {name: 1})  # its lease has run out
+        await admin.zadd("wsaction:{}:processes", {name: 1})  # the lease has expired
     async with asyncio.timeout(10):
         while paused.roster.process == name:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -189,7 +188,7 @@ async def test_a_process_that_was_only_paused_takes_another_lease_and_writes_ane
 
 
 @needs_redis_server
-async def test_what_was_on_its_way_under_a_lease_that_is_gone_is_taken_away(
+async def test_late_writes_of_an_expired_lease_are_removed(
     server: RedisServer, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, where = RedisLayer(server.url, lease=LEASE), place()
@@ -200,14 +199,14 @@ async def test_what_was_on_its_way_under_a_lease_that_is_gone_is_taken_away(
     name, run = roster.process, roster._requests.run
     async with Redis.from_url(server.url) as admin:
 
-        async def run_and_be_late(script: Any, keys: Any, *args: Any) -> Any:
+        async def run_slowly(script: Any, keys: Any, *args: Any) -> Any:
             answer = await run(script, keys, *args)
             if script is RENEW and args[0] == name and not answer[0]:
-                await roster._remove_process(name)  # another process has been quick
+                await roster._remove_process(name)  # as another process may do
                 await roster._write(name, {(where.topic, "bob"): where})
             return answer
 
-        monkeypatch.setattr(roster._requests, "run", run_and_be_late)
+        monkeypatch.setattr(roster._requests, "run", run_slowly)
         await admin.zadd("wsaction:{}:processes", {name: 1})
         async with asyncio.timeout(10):
             while roster.process in ("", name):  # noqa: ASYNC110
@@ -217,14 +216,14 @@ async def test_what_was_on_its_way_under_a_lease_that_is_gone_is_taken_away(
 
 
 @needs_redis_server
-async def test_a_redis_that_was_wiped_is_told_everything_again(server: RedisServer, opened: Any) -> None:
+async def test_a_wiped_redis_gets_everything_again(server: RedisServer, opened: Any) -> None:
     one = RedisLayer(server.url, lease=LEASE)
     where = place()
     await opened(one)
     one.roster.change(where, "ada", 2)
     await until_there(one, where, {"ada": 2})
     server.kill()
-    one.roster.change(where, "bob", 1)  # while it is away
+    one.roster.change(where, "bob", 1)  # while Redis is down
     server.start()
     await until_there(one, where, {"ada": 2, "bob": 1})
     one.roster.change(where, "ada", -2)
@@ -232,11 +231,11 @@ async def test_a_redis_that_was_wiped_is_told_everything_again(server: RedisServ
 
 
 @needs_redis_server
-async def test_whatever_the_order_the_counts_come_out_right(server: RedisServer, opened: Any) -> None:
+async def test_interleaved_changes_give_the_right_counts(server: RedisServer, opened: Any) -> None:
     layers = [RedisLayer(server.url, lease=LEASE) for _ in range(3)]
     where, counts = place(), Counter[str]()
     sinks = [await opened(layer) for layer in layers]
-    await hear(layers[0], sinks[0], where)
+    await subscribe(layers[0], sinks[0], where)
     for step in range(200):
         user = "abc"[step % 3]
         layers[step * 7 % 3].roster.change(where, user, 1)
@@ -249,16 +248,16 @@ async def test_whatever_the_order_the_counts_come_out_right(server: RedisServer,
         for (_, user), (count, _) in mine.items():
             layer.roster.change(where, user, -count)
     await until_there(layers[0], where, {})
-    await sinks[0].until(lambda: [event for event, *_ in told(sinks[0])].count("leave") >= 3)
+    await sinks[0].until(lambda: [event for event, *_ in received(sinks[0])].count("leave") >= 3)
     balance: Counter[str] = Counter()
-    for event, user, _ in told(sinks[0]):
+    for event, user, _ in received(sinks[0]):
         balance[user] += 1 if event == "join" else -1
         assert balance[user] in (0, 1)
     assert not +balance
 
 
 @needs_redis_server
-async def test_what_others_wrote_into_the_roster_does_not_end_it(
+async def test_foreign_data_does_not_stop_the_roster(
     server: RedisServer, opened: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, where = RedisLayer(server.url, lease=LEASE), place()
@@ -276,14 +275,14 @@ async def test_what_others_wrote_into_the_roster_does_not_end_it(
 
 
 @needs_redis_server
-async def test_the_lease_is_renewed_while_somebody_who_was_in_many_topics_is_forgotten(
+async def test_the_lease_is_renewed_during_a_long_cleanup(
     server: RedisServer, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, where, forgetting = RedisLayer(server.url, lease=LEASE), place(), asyncio.Event()
 
     async def forget(process: str) -> None:
         forgetting.set()
-        await asyncio.Event().wait()  # it takes longer
+        await asyncio.Event().wait()  # a cleanup that takes long
 
     await opened(one)
     monkeypatch.setattr(one.roster, "_remove_process", forget)
@@ -299,10 +298,10 @@ async def test_the_lease_is_renewed_while_somebody_who_was_in_many_topics_is_for
 
 
 @needs_redis_server
-async def test_nobody_leases_anything_where_nobody_is(server: RedisServer, opened: Any) -> None:
+async def test_a_process_without_users_takes_no_lease(server: RedisServer, opened: Any) -> None:
     one = RedisLayer(server.url, lease=LEASE)
     sink = await opened(one)
-    await hear(one, sink, place())
+    await subscribe(one, sink, place())
     server.kill()
     server.start()
     await sink.until(lambda: len(sink.confirmed) == 2)
@@ -311,7 +310,7 @@ async def test_nobody_leases_anything_where_nobody_is(server: RedisServer, opene
 
 
 @needs_redis_server
-async def test_nothing_is_kept_of_where_nobody_is_any_more(server: RedisServer, opened: Any) -> None:
+async def test_empty_topics_are_forgotten(server: RedisServer, opened: Any) -> None:
     one, stays, places = RedisLayer(server.url, lease=LEASE), place(), [place() for _ in range(20)]
     await opened(one)
     one.roster.change(stays, "ada", 1)
@@ -334,7 +333,7 @@ async def test_nothing_is_kept_of_where_nobody_is_any_more(server: RedisServer, 
 
 
 @needs_redis_server
-async def test_too_many_changes_while_redis_is_away_are_written_anew(
+async def test_too_many_unwritten_changes_are_replaced_by_a_rewrite(
     server: RedisServer, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_redis_presence, "MAX_UNWRITTEN", 5)
@@ -354,7 +353,7 @@ async def test_too_many_changes_while_redis_is_away_are_written_anew(
     assert one.roster.process not in ("", name)
 
 
-def test_events_of_presence_are_compact_and_not_ascii() -> None:
+def test_presence_events_are_compact_utf8() -> None:
     place = Place("topic", "rooms/7/", None)
     assert encode_join(place, "ö\ud800").decode() == '{"event":"join","route":"rooms/7/","data":{"user":"ö?"}}'
     assert encode_leave(place, "1").decode() == '{"event":"leave","route":"rooms/7/","data":{"user":"1"}}'

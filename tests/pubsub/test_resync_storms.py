@@ -1,5 +1,6 @@
-"""A store that loses what it has again and again: subscribers are told to load again at once, then once in a while, and
-a last time after the last loss; and what a process keeps of each topic's newest events has a bound."""
+"""A layer that loses its history again and again: subscribers get the first `$resync` at once, then ever fewer, and one
+after the last loss. The newest events of a topic that a process keeps are bounded.
+"""
 
 import asyncio
 import json
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_hub import Ears
+from tests.pubsub.test_hub import RecordingSubscriber
 from tests.support.fake_redis import FakeRedisLayer, FakeServer
 from tests.support.virtual_time import now, run
 from wsaction._protocol.event_frames import encode_event
@@ -20,24 +21,26 @@ from wsaction.layers.memory import MemoryLayer
 HISTORY = History(100, 60)
 
 
-class Timed(Ears):
-    """Notes when it was told to load again."""
+class TimedSubscriber(RecordingSubscriber):
+    """Records the times of each `$resync`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[float] = []
+        self.resynced_at: list[float] = []
 
-    def _hear(self, text: str) -> None:
-        super()._hear(text)
-        if self.heard[-1].get("event") == "$resync":
-            self.told.append(now())
+    def _record(self, text: str) -> None:
+        super()._record(text)
+        if self.received[-1].get("event") == "$resync":
+            self.resynced_at.append(now())
 
 
-async def join(hub: Hub, ears: Ears, history: History | None, since: Position | None = None) -> None:
+async def join(
+    hub: Hub, subscriber: RecordingSubscriber, history: History | None, since: Position | None = None
+) -> None:
     def reply(at: Position, recovered: bool | None, _: Any) -> str:
         return json.dumps({"epoch": at.epoch, "offset": at.offset, "recovered": recovered})
 
-    await hub.join(ears, "t", "t", reply=reply, history=history, since=since)
+    await hub.join(subscriber, "t", "t", reply=reply, history=history, since=since)
 
 
 async def publish(hub: Hub, data: int, history: History | None = HISTORY) -> Position | None:
@@ -45,13 +48,13 @@ async def publish(hub: Hub, data: int, history: History | None = HISTORY) -> Pos
 
 
 @pytest.mark.parametrize("history", [HISTORY, None], ids=["history", "no history"])
-def test_losses_that_follow_each_other_are_told_ever_less_often_and_the_last_one_is(
+def test_resyncs_back_off_and_the_last_loss_is_never_skipped(
     history: History | None,
 ) -> None:
     async def main() -> list[float]:
-        hub, ears = Hub(MemoryLayer(), linger=0.0), Timed()
-        await join(hub, ears, history)
-        begun = now()
+        hub, subscriber = Hub(MemoryLayer(), linger=0.0), TimedSubscriber()
+        await join(hub, subscriber, history)
+        started = now()
         for number in range(200):  # a hundred seconds
             await hub.invalidate("t", history)
             await publish(hub, number, history)
@@ -60,48 +63,48 @@ def test_losses_that_follow_each_other_are_told_ever_less_often_and_the_last_one
         await asyncio.sleep(30)
         await publish(hub, 1_000, history)
         await asyncio.sleep(0)
-        assert ears.told[-1] >= ended - 0.5
-        assert ears.heard[-1]["data"] == 1_000  # and is told everything again
-        await hub.invalidate("t", history)  # after a while it is told at once again
+        assert subscriber.resynced_at[-1] >= ended - 0.5
+        assert subscriber.received[-1]["data"] == 1_000  # events arrive again
+        await hub.invalidate("t", history)  # after a pause, a resync is immediate again
         await asyncio.sleep(60)
         await hub.invalidate("t", history)
         at = now()
         await asyncio.sleep(0.001)
-        assert ears.told[-1] - at < 0.001
-        ears.close()
+        assert subscriber.resynced_at[-1] - at < 0.001
+        subscriber.close()
         await hub.close()
-        return [round(when - begun, 1) for when in ears.told]
+        return [round(when - started, 1) for when in subscriber.resynced_at]
 
-    told = run(main())
-    assert told[:6] == [0.0, 1.0, 3.0, 7.0, 15.0, 25.0]
-    assert len([when for when in told if when <= 100]) == 13
+    times = run(main())
+    assert times[:6] == [0.0, 1.0, 3.0, 7.0, 15.0, 25.0]
+    assert len([when for when in times if when <= 100]) == 13
 
 
-def test_who_drops_before_it_is_told_is_told_that_it_cannot_recover() -> None:
+def test_a_subscriber_who_drops_before_a_resync_cannot_recover() -> None:
     async def main() -> None:
         layer = MemoryLayer()
-        hub, ears = Hub(layer, linger=1.0), Timed()
-        await join(hub, ears, HISTORY)
+        hub, subscriber = Hub(layer, linger=1.0), TimedSubscriber()
+        await join(hub, subscriber, HISTORY)
         await hub.invalidate("t", HISTORY)
         await asyncio.sleep(0.1)
         await publish(hub, 1)
         await asyncio.sleep(0.1)
-        epoch, offset = ears.heard[1]["data"]["epoch"], ears.heard[-1]["offset"]
-        await hub.invalidate("t", HISTORY)  # this one is not told yet
+        epoch, offset = subscriber.received[1]["data"]["epoch"], subscriber.received[-1]["offset"]
+        await hub.invalidate("t", HISTORY)  # its resync is still delayed
         for number in (2, 3):
             await publish(hub, number)
         await asyncio.sleep(0.1)
-        assert ears.heard[-1]["offset"] == offset  # and nothing of what is after it
-        hub.leave_all(ears)
-        ears.close()
-        back = Timed()
+        assert subscriber.received[-1]["offset"] == offset  # and so are the events after it
+        hub.leave_all(subscriber)
+        subscriber.close()
+        back = TimedSubscriber()
         await join(hub, back, HISTORY, Position(epoch, offset))
         await asyncio.sleep(5)
-        assert back.heard[0]["recovered"] is False
-        assert back.told == []
+        assert back.received[0]["recovered"] is False
+        assert back.resynced_at == []
         await publish(hub, 4)
         await asyncio.sleep(0.1)
-        assert back.heard[-1]["data"] == 4
+        assert back.received[-1]["data"] == 4
         back.close()
         await hub.close()
         await asyncio.sleep(1)
@@ -109,11 +112,11 @@ def test_who_drops_before_it_is_told_is_told_that_it_cannot_recover() -> None:
     run(main())
 
 
-def test_a_redis_that_evicts_without_end_does_not_make_each_event_a_reload() -> None:
+def test_endless_evictions_do_not_make_each_event_a_resync() -> None:
     async def main() -> tuple[int, int]:
         server = FakeServer(random.Random(1))
-        hub, ears = Hub(FakeRedisLayer(server), linger=0.0), Timed()
-        await join(hub, ears, HISTORY)
+        hub, subscriber = Hub(FakeRedisLayer(server), linger=0.0), TimedSubscriber()
+        await join(hub, subscriber, HISTORY)
         for number in range(300):  # a minute
             server.topics.clear()
             await publish(hub, number)
@@ -121,10 +124,10 @@ def test_a_redis_that_evicts_without_end_does_not_make_each_event_a_reload() -> 
         await asyncio.sleep(12)
         await publish(hub, 300)
         await asyncio.sleep(0.5)
-        last = ears.heard[-1]["data"]
-        ears.close()
+        last = subscriber.received[-1]["data"]
+        subscriber.close()
         await hub.close()
-        return len(ears.told), last
+        return len(subscriber.resynced_at), last
 
     count, last = run(main())
     assert 5 <= count <= 10
@@ -132,30 +135,30 @@ def test_a_redis_that_evicts_without_end_does_not_make_each_event_a_reload() -> 
 
 
 # -- the newest events of a topic -------------------------------------------------------------------------------------
-async def test_the_newest_events_that_a_process_keeps_are_bounded_in_bytes() -> None:
+async def test_the_ring_of_newest_events_is_bounded_in_bytes() -> None:
     hub = Hub(MemoryLayer(), linger=0.0, rings=Rings(ring_bytes=5_000, max_bytes=12_000))
-    every = {f"t{number}": Ears() for number in range(4)}
-    for topic, ears in every.items():
-        await hub.join(ears, topic, topic, reply=lambda *_: "{}", history=HISTORY)
-    for topic in every:
+    subscribers = {f"t{number}": RecordingSubscriber() for number in range(4)}
+    for topic, subscriber in subscribers.items():
+        await hub.join(subscriber, topic, topic, reply=lambda *_: "{}", history=HISTORY)
+    for topic in subscribers:
         for number in range(20):
             data = json.dumps([number, "x" * 700])
             await hub.publish(topic, encode_event("moved", topic, data), HISTORY)
-    rings = [hub._topics[topic].ring for topic in every]
+    rings = [hub._topics[topic].ring for topic in subscribers]
     assert [len(ring) for ring in rings] == [0, 0, 5, 5]
-    assert hub._rings.size == sum(one.ring_size for one in hub._topics.values()) < 12_000
-    for topic in ("t0", "t3"):  # what is not in the ring is read from the layer
-        back, at = Ears(), hub._topics[topic].position
+    assert hub._rings.size == sum(topic.ring_size for topic in hub._topics.values()) < 12_000
+    for topic in ("t0", "t3"):  # older events are read from the layer
+        back, at = RecordingSubscriber(), hub._topics[topic].position
         since = Position(at.epoch, at.offset - 8)
         await hub.join(back, topic, topic, reply=lambda *_: "{}", history=HISTORY, since=since)
-        await back.hear(9)
-        assert [one["data"][0] for one in back.heard[1:]] == list(range(12, 20))
+        await back.receive(9)
+        assert [topic["data"][0] for topic in back.received[1:]] == list(range(12, 20))
         back.close()
         hub.leave_all(back)
     await hub.publish("t1", encode_event("moved", "t1", json.dumps("x" * 9_000)), HISTORY)
     assert (len(hub._topics["t1"].ring), hub._topics["t1"].ring_size) == (0, 0)
-    for ears in every.values():
-        hub.leave_all(ears)
-        ears.close()
+    for subscriber in subscribers.values():
+        hub.leave_all(subscriber)
+        subscriber.close()
     await hub.close()
     assert hub._rings.size == 0

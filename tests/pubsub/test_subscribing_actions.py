@@ -1,4 +1,4 @@
-"""Actions that subscribe and unsubscribe by themselves: one final reply, their own, and the events behind it."""
+"""Actions that subscribe and unsubscribe by themselves: one final reply of their own, then the events."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -108,7 +108,7 @@ class Room(SubscribeMixin, AsyncAPIActionHandler):
 
 
 class Loud(Room):
-    """Its `subscribe` does more than the mixin's."""
+    """Its `subscribe` publishes, and may fail."""
 
     fails = True
 
@@ -120,8 +120,8 @@ class Loud(Room):
             raise ValueError("not today")
 
 
-class Wordy(SubscribeMixin, AsyncAPIActionHandler):
-    """Its `subscribe` answers more than the mixin's."""
+class CustomReply(SubscribeMixin, AsyncAPIActionHandler):
+    """Its `subscribe` replies with more data than that of the mixin."""
 
     @async_action
     async def subscribe(self) -> Any:
@@ -134,7 +134,7 @@ class Root(AsyncAPIConsumer):
     routepatterns = [
         path("rooms/<int:pk>/", Room.as_aaah()),
         path("loud/<int:pk>/", Loud.as_aaah()),
-        path("wordy/", Wordy.as_aaah()),
+        path("wordy/", CustomReply.as_aaah()),
     ]
 
 
@@ -142,13 +142,13 @@ def served(**options: Any) -> WSAction:
     return WSAction([path("ws/", Root.as_asgi())], **options)
 
 
-async def came(ws: WebSocketSession, count: int) -> list[Any]:
-    """So many frames: of an event its name, of a reply its status."""
+async def receive_names(ws: WebSocketSession, count: int) -> list[Any]:
+    """Receives ``count`` frames: the name of an event, the status of a reply."""
     frames = [await ws.receive_json() for _ in range(count)]
     return [one["event"] if "event" in one else one["status"] for one in frames]
 
 
-async def nothing_is_subscribed(ws: WebSocketSession, route: str = ROOM) -> None:
+async def expect_no_subscription(ws: WebSocketSession, route: str = ROOM) -> None:
     assert (await ws.call("tell", route))["status"] == 200
     await ws.nothing()
 
@@ -162,12 +162,12 @@ async def nothing_is_subscribed(ws: WebSocketSession, route: str = ROOM) -> None
         ("tail", [206, "joined", "on", 206, 200]),
     ],
 )
-async def test_there_is_one_final_reply_and_the_events_follow_it(action: str, frames: list[Any]) -> None:
+async def test_the_events_follow_the_one_final_reply(action: str, frames: list[Any]) -> None:
     async with connect(served(), "/ws/") as ws:
         await ws.send_json({"action": action, "route": ROOM, "request_id": 1})
-        assert await came(ws, len(frames)) == frames
+        assert await receive_names(ws, len(frames)) == frames
         await ws.send_json({"action": "tell", "route": ROOM})
-        assert sorted(map(str, await came(ws, 2))) == ["200", "told"]
+        assert sorted(map(str, await receive_names(ws, 2))) == ["200", "told"]
         await ws.nothing()
 
 
@@ -175,13 +175,13 @@ async def test_an_action_that_broadcasts_may_subscribe_too() -> None:
     async with connect(served(), "/ws/") as ws:
         await ws.send_json({"action": "cast", "route": ROOM})
         assert (await ws.receive_json())["status"] == 200
-        told = [await ws.receive_json() for _ in range(2)]
-        assert {"data": "cast", "status": 200} in told
-        assert "joined" in [one.get("event") for one in told]
+        frames = [await ws.receive_json() for _ in range(2)]
+        assert {"data": "cast", "status": 200} in frames
+        assert "joined" in [one.get("event") for one in frames]
         await ws.nothing()
 
 
-async def test_what_subscribe_returns_is_what_its_reply_says() -> None:
+async def test_subscribe_returns_the_data_of_its_reply() -> None:
     async with connect(served(), "/ws/") as ws:
         data = (await ws.call("join", ROOM))["data"]
         assert data == {"epoch": data["epoch"], "offset": 0, "recovered": None}
@@ -197,15 +197,15 @@ async def test_what_subscribe_returns_is_what_its_reply_says() -> None:
 
 
 @pytest.mark.parametrize(("action", "status"), [("fail", 500), ("late", 408), ("hang", 499)])
-async def test_where_the_action_fails_its_error_is_told_and_nothing_is_subscribed(action: str, status: int) -> None:
+async def test_a_failed_action_sends_its_error_and_subscribes_nothing(action: str, status: int) -> None:
     app = served()
     async with connect(app, "/ws/") as ws:
         await ws.send_json({"action": action, "route": ROOM, "request_id": 1})
         if action == "hang":
             await ws.call("$cancel", data=1)
         assert (await ws.receive_json())["status"] == status
-        await nothing_is_subscribed(ws)
-        assert {route for known in app.runtime.hub._joined.values() for _, route in known} == {""}  # its group
+        await expect_no_subscription(ws)
+        assert {route for known in app.runtime.hub._joined.values() for _, route in known} == {""}  # its broadcasts
         await ws.call("join", ROOM)
         await ws.event("joined")
         await ws.send_json({"action": action, "route": ROOM, "request_id": 1})
@@ -215,37 +215,37 @@ async def test_where_the_action_fails_its_error_is_told_and_nothing_is_subscribe
             await ws.event("joined")
         assert (await ws.receive_json())["status"] == status
         await ws.call("tell", ROOM)
-        assert (await ws.event("told"))["data"] == 0  # it was subscribed before, and still is
+        assert (await ws.event("told"))["data"] == 0  # the earlier subscription remains
 
 
-async def test_a_subscribe_of_ones_own_that_fails_afterwards_is_told_its_error() -> None:
+async def test_an_overridden_subscribe_that_fails_subscribes_nothing() -> None:
     app = served()
     async with connect(app, "/ws/") as ws:
         await ws.send_json({"action": "subscribe", "route": LOUD, "request_id": 1})
-        assert await came(ws, 1) == [500]
-        await nothing_is_subscribed(ws, LOUD)
+        assert await receive_names(ws, 1) == [500]
+        await expect_no_subscription(ws, LOUD)
         Loud.fails = False
         try:
             await ws.send_json({"action": "subscribe", "route": LOUD, "request_id": 1})
             first = await ws.receive_json()
             assert (first["status"], first["data"]["recovered"], first["request_id"]) == (200, None, 1)
             await ws.event("joined")
-            await ws.send_json({"action": "subscribe", "route": LOUD, "request_id": 2})  # again: behind what it tells
-            assert await came(ws, 2) == ["joined", 200]
+            await ws.send_json({"action": "subscribe", "route": LOUD, "request_id": 2})  # its event precedes the reply
+            assert await receive_names(ws, 2) == ["joined", 200]
         finally:
             Loud.fails = True
 
 
-async def test_one_who_is_told_too_much_before_the_reply_loads_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_events_before_the_reply_become_a_resync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipients, "MAX_HELD", 3)
     async with connect(served(), "/ws/") as ws:
         await ws.send_json({"action": "flood", "route": ROOM, "count": 5})
-        assert await came(ws, 2) == [200, "$resync"]
+        assert await receive_names(ws, 2) == [200, "$resync"]
         await ws.send_json({"action": "tell", "route": ROOM})
-        assert await came(ws, 2) == ["told", 200]
+        assert await receive_names(ws, 2) == ["told", 200]
 
 
-async def test_a_task_of_an_action_that_is_over_subscribes_at_once() -> None:
+async def test_a_task_that_outlives_its_action_subscribes_at_once() -> None:
     tasks: set[asyncio.Task[Any]] = set()
     gate = asyncio.Event()
 
@@ -263,7 +263,7 @@ async def test_a_task_of_an_action_that_is_over_subscribes_at_once() -> None:
         gate.set()
         await asyncio.gather(*tasks)
         await ws.send_json({"action": "tell"})
-        assert sorted(map(str, await came(ws, 2))) == ["200", "told"]
+        assert sorted(map(str, await receive_names(ws, 2))) == ["200", "told"]
 
 
 # ------------------------------------------------------------------------------------------------- dialects
@@ -272,19 +272,19 @@ class Speaking(AsyncAPIConsumer):
     routepatterns = [path("rooms/<int:pk>/", Room.as_aaah())]
 
 
-async def test_events_have_the_id_of_the_action_that_subscribed() -> None:
+async def test_dcrf_events_have_the_id_of_the_subscribing_action() -> None:
     app = WSAction([path("ws/", Speaking.as_asgi())], limits=Limits(max_subscriptions=2))
     async with connect(app, "/ws/") as ws:
         for pk, request_id in ((1, 7), (1, 8), (1, 9), (2, 10)):
             await ws.send_json({"action": "watch", "pk": pk, "request_id": request_id})
         ids = [(await ws.receive_json())["request_id"] for _ in range(5)]
-        assert ids == [7, 7, 7, 8, 10]  # each from when its action is done on
+        assert ids == [7, 7, 7, 8, 10]  # each from the end of its action on
         await app.publish("rooms/1/", "said", 1)
         assert [(await ws.receive_json())["request_id"] for _ in range(2)] == [8, 9]  # the newest two
         await ws.nothing()
 
 
-async def test_unsubscribing_by_an_action_forgets_its_ids() -> None:
+async def test_unsubscribing_in_an_action_forgets_its_ids() -> None:
     async with connect(Speaking.as_asgi(), "/") as ws:
         await ws.send_json({"action": "subscribe_instance", "pk": 1, "request_id": 7})
         assert (await ws.receive_json())["response_status"] == 201
@@ -295,9 +295,9 @@ async def test_unsubscribing_by_an_action_forgets_its_ids() -> None:
         assert reply["request_id"] == 9
 
 
-# -- several that ask for one subscription ----------------------------------------------------------------------------
+# -- several actions with one subscription ----------------------------------------------------------------------------
 @pytest.mark.parametrize("times", [1, 2, 3])
-async def test_one_that_fails_leaves_nothing_however_often_it_subscribed(times: int) -> None:
+async def test_a_failed_action_undoes_repeated_subscribing(times: int) -> None:
     app: Any = served()
     app.go_on = asyncio.Event()
     app.go_on.set()
@@ -310,7 +310,7 @@ async def test_one_that_fails_leaves_nothing_however_often_it_subscribed(times: 
         assert (await ws.event("told"))["data"] == 0
 
 
-async def test_what_another_action_asked_for_too_lasts_though_the_first_one_fails() -> None:
+async def test_a_subscription_that_another_action_made_too_remains() -> None:
     app: Any = served()
     app.go_on = asyncio.Event()
     async with app.lifespan(), connect(app, "/ws/") as ws:
@@ -322,7 +322,7 @@ async def test_what_another_action_asked_for_too_lasts_though_the_first_one_fail
         assert (await ws.event("told"))["data"] == 0
 
 
-async def test_where_all_that_asked_for_it_fail_nothing_is_left() -> None:
+async def test_a_subscription_ends_if_all_its_actions_fail() -> None:
     app: Any = served()
     app.go_on = asyncio.Event()
     async with app.lifespan(), connect(app, "/ws/") as ws:
@@ -337,7 +337,7 @@ async def test_where_all_that_asked_for_it_fail_nothing_is_left() -> None:
         assert (await ws.call("subscribe", ROOM))["data"]["offset"] == 1
 
 
-async def test_an_overriding_subscribe_answers_what_it_returns() -> None:
+async def test_an_overridden_subscribe_replies_with_its_result() -> None:
     app = served()
     async with app.lifespan(), connect(app, "/ws/") as ws:
         for offset in (0, 1):
@@ -349,8 +349,8 @@ async def test_an_overriding_subscribe_answers_what_it_returns() -> None:
             assert offset or messages[0] is reply
 
 
-class Doubtful(Room):
-    """Its `subscribe`, of which nothing says that it is an action, need not come to the mixin's."""
+class MaybeSubscribing(Room):
+    """Its `subscribe`, which is not marked as an action, may skip that of the mixin."""
 
     async def subscribe(self, since: Since | None = None) -> Any:
         if self.query_params:
@@ -371,7 +371,7 @@ class Doubtful(Room):
         ("rooms/2/", False, "refused"),
     ],
 )
-async def test_who_answers_in_the_place_of_subscribe_is_heard(route: str, answers: bool, data: Any) -> None:
+async def test_a_reply_that_replaces_that_of_subscribe_is_sent(route: str, answers: bool, data: Any) -> None:
     async def answering(handler: Any, call_next: Any) -> Any:
         try:
             return "closed" if answers else await call_next(handler)
@@ -379,13 +379,13 @@ async def test_who_answers_in_the_place_of_subscribe_is_heard(route: str, answer
             return "refused"
 
     class Doubt(AsyncAPIConsumer):
-        routepatterns = [path("rooms/<int:pk>/", Doubtful.as_aaah())]
+        routepatterns = [path("rooms/<int:pk>/", MaybeSubscribing.as_aaah())]
 
     app = WSAction([path("ws/", Doubt.as_asgi())], middleware=[answering])
     async with connect(app, "/ws/") as ws:
         reply = await ws.call("subscribe", route)
-        told = reply["data"]
-        assert (reply["status"], told if isinstance(told, str) else told["more"]) == (200, data)
+        reply_data = reply["data"]
+        assert (reply["status"], reply_data if isinstance(reply_data, str) else reply_data["more"]) == (200, data)
         await app.publish("rooms/1/", "told", 1, path="ws/")
         if data == 1:
             await ws.event("told")

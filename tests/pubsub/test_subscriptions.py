@@ -61,7 +61,7 @@ class Lean(Board):
 
 
 class Counted(Board):
-    """Has a list that may wait."""
+    """A board whose list may wait."""
 
     gate: Any = None
 
@@ -86,7 +86,7 @@ class Root(SubscribeMixin, AsyncAPIConsumer):
 
 
 @asynccontextmanager
-async def world(*routes: Any, **options: Any) -> AsyncIterator[WSAction]:
+async def running_app(*routes: Any, **options: Any) -> AsyncIterator[WSAction]:
     app = WSAction(routes or [path("ws/<str:tenant>/", Root.as_asgi())], **options)
     async with app.lifespan():
         yield app
@@ -100,22 +100,22 @@ async def position(ws: WebSocketSession, route: str, **parameters: Any) -> dict[
 
 
 # ------------------------------------------------------------------------------------------------- subscribing
-async def test_who_is_subscribed_is_told_in_order() -> None:
-    async with world() as app, connect(app, "/ws/a/") as one, connect(app, "/ws/a/") as two:
+async def test_events_arrive_in_order_under_the_canonical_route() -> None:
+    async with running_app() as app, connect(app, "/ws/a/") as one, connect(app, "/ws/a/") as two:
         at = await position(one, "boards/07/")
         assert at == {"epoch": at["epoch"], "offset": 0, "recovered": None, "route": "boards/7/"}
         assert (await two.call("tell", "boards/7/", {"n": 1}))["status"] == 200
         assert (await two.call("tell", "boards/7/?x=1", 2))["status"] == 200
         assert (await two.call("tell", "boards/8/", 3))["status"] == 200
-        told = {"event": "told", "route": "boards/7/"}
-        assert await one.event() == {**told, "data": {"n": 1}, "offset": 1}
-        assert await one.event() == {**told, "data": 2, "offset": 2}
+        event = {"event": "told", "route": "boards/7/"}
+        assert await one.event() == {**event, "data": {"n": 1}, "offset": 1}
+        assert await one.event() == {**event, "data": 2, "offset": 2}
         assert (await position(one, "boards/7/"))["offset"] == 2
         await two.nothing()
 
 
-async def test_the_reply_has_the_protocols_keys_in_their_order() -> None:
-    async with world() as app, connect(app, "/ws/a/") as ws:
+async def test_the_reply_to_subscribe_has_its_keys_in_order() -> None:
+    async with running_app() as app, connect(app, "/ws/a/") as ws:
         await ws.send_json({"action": "subscribe", "route": "boards/07/?a", "request_id": 7})
         reply = await ws.receive_json()
         assert list(reply) == ["errors", "data", "action", "route", "status", "request_id"]
@@ -130,12 +130,12 @@ async def test_the_reply_has_the_protocols_keys_in_their_order() -> None:
             "offset",
             "recovered",
             "route",
-        ]  # of its events, as it was asked for otherwise
+        ]  # the canonical route, as the client sent another spelling
         assert list(await position(ws, "boards/7/?a")) == ["epoch", "offset", "recovered"]
 
 
-async def test_who_has_unsubscribed_is_told_nothing_more() -> None:
-    async with world() as app, connect(app, "/ws/a/") as ws:
+async def test_an_unsubscribed_client_receives_nothing_more() -> None:
+    async with running_app() as app, connect(app, "/ws/a/") as ws:
         for _ in range(2):
             reply = await ws.call("unsubscribe", "boards/7/")
             assert (reply["status"], reply["data"]) == (204, None)
@@ -145,19 +145,19 @@ async def test_who_has_unsubscribed_is_told_nothing_more() -> None:
         await ws.nothing()
 
 
-async def test_a_consumers_own_route_is_a_topic() -> None:
-    async with world() as app, connect(app, "/ws/a/") as ws:
+async def test_the_route_of_a_consumer_is_a_topic() -> None:
+    async with running_app() as app, connect(app, "/ws/a/") as ws:
         await position(ws, "")
         await ws.call("tell", "", 1)
         assert await ws.event() == {"event": "told", "route": "", "data": 1, "offset": 1}
 
 
-async def test_what_no_pattern_matches_is_no_topic() -> None:
+async def test_a_route_without_a_pattern_is_no_topic() -> None:
     class Loose(SubscribeMixin, AsyncAPIConsumer):
         strict_routing = False
         routepatterns = [path("boards/", Board.as_aaah())]
 
-    async with world(path("ws/", Loose.as_asgi())) as app, connect(app, "/ws/") as ws:
+    async with running_app(path("ws/", Loose.as_asgi())) as app, connect(app, "/ws/") as ws:
         assert (await ws.call("subscribe", "boards/"))["status"] == 200
         assert (await ws.call("tell", "boards/"))["status"] == 200
         for route in ("elsewhere", "boards/7"):
@@ -169,20 +169,20 @@ async def test_what_no_pattern_matches_is_no_topic() -> None:
 
 async def test_tenants_on_other_paths_share_nothing() -> None:
     paths = [path("ws/<str:tenant>/", Root.as_asgi()), re_path(r"^re/(\d+)$", Root.as_asgi())]
-    async with world(*paths) as app:
+    async with running_app(*paths) as app:
         urls = ["/ws/a/", "/ws/b/", "/ws/a%3Fboards/", "/re/1", "/re/01"]
         for url in urls:
             async with connect(app, url) as one, connect(app, url) as other:
                 await position(one, "boards/7/")
-                for elsewhere in urls:
-                    if elsewhere != url:
-                        async with connect(app, elsewhere) as stranger:
+                for other_url in urls:
+                    if other_url != url:
+                        async with connect(app, other_url) as stranger:
                             assert (await stranger.call("tell", "boards/7/", "foreign"))["status"] == 200
                 await other.call("tell", "boards/7/", "own")
                 assert (await one.event())["data"] == "own"
 
 
-async def test_tenants_of_an_app_around_ours_share_nothing_either() -> None:
+async def test_tenants_of_an_enclosing_app_share_nothing() -> None:
     app = WSAction([path("ws/", Root.as_asgi())])
     around = Starlette(routes=[Mount("/t/{tenant}", app), Mount("/fixed", app), Mount("/also", app)])
     async with app.lifespan(), connect(around, "/t/a/ws/") as one, connect(around, "/t/b/ws/") as two:
@@ -196,7 +196,7 @@ async def test_tenants_of_an_app_around_ours_share_nothing_either() -> None:
             assert (await three.event())["data"] == "same"
 
 
-async def test_a_consumer_and_a_handler_served_alone_have_topics_too() -> None:
+async def test_views_served_alone_have_topics_too() -> None:
     for view in (Root.as_asgi(), Board.as_aaah()):
         async with connect(view, "/a") as one, connect(view, "/a") as two, connect(view, "/b") as other:
             await position(one, "")
@@ -205,7 +205,7 @@ async def test_a_consumer_and_a_handler_served_alone_have_topics_too() -> None:
             assert (await one.event())["data"] is True
 
 
-async def test_a_handler_may_say_what_its_topic_is() -> None:
+async def test_get_topic_names_the_topic() -> None:
     class Inbox(Board):
         def get_topic(self) -> str:
             return f"inbox:{self.user.name}"
@@ -229,7 +229,7 @@ async def test_a_handler_may_say_what_its_topic_is() -> None:
         await one.nothing()
 
 
-async def test_permissions_are_asked_first() -> None:
+async def test_permissions_apply_to_subscribe_not_to_unsubscribe() -> None:
     class Closed(Board):
         permission_classes = [lambda scope, handler, action: action != "subscribe"]
 
@@ -238,7 +238,7 @@ async def test_permissions_are_asked_first() -> None:
         assert (await ws.call("unsubscribe"))["status"] == 204
 
 
-async def test_a_handler_may_refuse_a_subscription() -> None:
+async def test_check_subscription_may_refuse() -> None:
     class Picky(Board):
         async def check_subscription(self) -> None:
             if self.query_params.get("x"):
@@ -261,22 +261,22 @@ async def test_a_handler_may_refuse_a_subscription() -> None:
         ({"snapshot": True}, ["snapshot"]),
     ],
 )
-async def test_what_is_malformed_is_told_at_its_place(parameters: Any, loc: list[str]) -> None:
-    async with world() as app, connect(app, "/ws/a/") as ws:
+async def test_invalid_parameters_are_refused_with_their_location(parameters: Any, loc: list[str]) -> None:
+    async with running_app() as app, connect(app, "/ws/a/") as ws:
         reply = await ws.call("subscribe", "boards/7/", **parameters)
         assert (reply["status"], [error["loc"] for error in reply["errors"]]) == (400, [loc])
         await ws.call("tell", "boards/7/")
         await ws.nothing()
 
 
-async def test_past_max_subscriptions_it_is_busy_and_names_the_bound() -> None:
+async def test_more_than_max_subscriptions_is_busy() -> None:
     seen: list[Any] = []
 
     class Seen(Hooks):
         def on_limit(self, consumer: Any, limit: str, value: float) -> None:
             seen.append((limit, value))
 
-    async with world(limits=Limits(max_subscriptions=2), hooks=[Seen()]) as app, connect(app, "/ws/a/") as ws:
+    async with running_app(limits=Limits(max_subscriptions=2), hooks=[Seen()]) as app, connect(app, "/ws/a/") as ws:
         for pk in (1, 2, 1, 2):
             await position(ws, f"boards/{pk}/")
         reply = await ws.call("subscribe", "boards/3/")
@@ -287,29 +287,29 @@ async def test_past_max_subscriptions_it_is_busy_and_names_the_bound() -> None:
         await position(ws, "boards/3/")
 
 
-async def test_subscriptions_under_way_count_while_the_layer_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_subscriptions_under_way_count_while_the_layer_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(users, "PATIENCE", 0.01)
 
     class Slow(MemoryLayer):
-        opening, go = asyncio.Event(), asyncio.Event()
+        opening, proceed = asyncio.Event(), asyncio.Event()
 
         async def open(self, sink: Any) -> None:
             self.opening.set()
-            await self.go.wait()
+            await self.proceed.wait()
             await super().open(sink)
 
     layer, limits = Slow(), Limits(max_subscriptions=2)
-    async with world(layer=layer, limits=limits) as app, connect(app, "/ws/a/") as ws:
+    async with running_app(layer=layer, limits=limits) as app, connect(app, "/ws/a/") as ws:
         for pk in (1, 2, 3):
             await ws.send_json({"action": "subscribe", "route": f"boards/{pk}/", "request_id": pk})
         await asyncio.wait_for(layer.opening.wait(), WAIT)
         assert (await ws.receive_json())["errors"][0]["ctx"]["limit"] == "max_subscriptions"
-        layer.go.set()
+        layer.proceed.set()
         assert [(await ws.receive_json())["status"] for _ in range(2)] == [200, 200]
 
 
-async def test_what_has_ended_is_forgotten() -> None:
-    async with world() as app:
+async def test_a_closed_connection_is_forgotten() -> None:
+    async with running_app() as app:
         async with connect(app, "/ws/a/") as one, connect(app, "/ws/a/") as two:
             for ws in (one, two):
                 await position(ws, "boards/7/")
@@ -320,23 +320,23 @@ async def test_what_has_ended_is_forgotten() -> None:
         assert not hub._joined
 
 
-async def test_who_leaves_in_connect_leaves_nothing_behind() -> None:
+async def test_a_refused_connect_leaves_no_subscription() -> None:
     class Consumer(AsyncAPIConsumer):
         async def connect(self) -> None:
             hub = self.scope["wsaction.session"].runtime.hub
             await hub.join(self.connection, "t", "", reply=lambda *_: "{}")
             raise PermissionDenied
 
-    async with world(path("ws/", Consumer.as_asgi())) as app:
+    async with running_app(path("ws/", Consumer.as_asgi())) as app:
         with pytest.raises(Exception, match="403"):
             async with connect(app, "/ws/"):
                 raise AssertionError
         assert not app.runtime.hub._joined
 
 
-# ------------------------------------------------------------------------------------------------- coming back
-async def test_who_comes_back_gets_what_was_missed_after_the_reply() -> None:
-    async with world() as app, connect(app, "/ws/a/") as writer:
+# ------------------------------------------------------------------------------------------------- recovery
+async def test_since_sends_the_missed_events_after_the_reply() -> None:
+    async with running_app() as app, connect(app, "/ws/a/") as writer:
         async with connect(app, "/ws/a/") as ws:
             at = await position(ws, "boards/7/")
         for number in range(3):
@@ -350,9 +350,9 @@ async def test_who_comes_back_gets_what_was_missed_after_the_reply() -> None:
             assert [(await ws.event())["data"] for _ in range(3)] == [1, 2, "live"]
 
 
-async def test_what_cannot_be_recovered_is_said_and_nothing_of_it_sent() -> None:
-    async with world() as app, connect(app, "/ws/a/") as ws:
-        await position(ws, "boards/7/")  # else nothing is kept
+async def test_a_refused_recovery_sends_no_missed_events() -> None:
+    async with running_app() as app, connect(app, "/ws/a/") as ws:
+        await position(ws, "boards/7/")  # otherwise nothing is kept
         await ws.call("unsubscribe", "boards/7/")
         for number in range(3):
             await ws.call("tell", "boards/7/", number)
@@ -362,14 +362,14 @@ async def test_what_cannot_be_recovered_is_said_and_nothing_of_it_sent() -> None
         await ws.nothing()
 
 
-async def test_what_was_said_where_nobody_was_is_kept_only_if_the_handler_says_so() -> None:
+async def test_history_always_keeps_events_without_subscribers() -> None:
     class Kept(Board):
         history_always = True
 
     class Consumer(AsyncAPIConsumer):
         routepatterns = [path("kept/", Kept.as_aaah()), path("plain/", Board.as_aaah())]
 
-    async with world(path("", Consumer.as_asgi())) as app, connect(app, "/") as ws:
+    async with running_app(path("", Consumer.as_asgi())) as app, connect(app, "/") as ws:
         for route in ("kept/", "plain/"):
             await ws.call("tell", route, "early")
         assert (await position(ws, "plain/"))["offset"] == 0
@@ -380,8 +380,8 @@ async def test_what_was_said_where_nobody_was_is_kept_only_if_the_handler_says_s
         assert (await ws.event())["data"] == "early"
 
 
-async def test_without_history_there_is_nothing_to_come_back_to() -> None:
-    async with world() as app, connect(app, "/ws/a/") as ws:
+async def test_without_history_nothing_is_recovered() -> None:
+    async with running_app() as app, connect(app, "/ws/a/") as ws:
         assert await position(ws, "lean/") == {"epoch": "", "offset": 0, "recovered": None}
         await ws.call("tell", "lean/", 1)
         assert await ws.event() == {"event": "told", "route": "lean/", "data": 1}
@@ -390,8 +390,8 @@ async def test_without_history_there_is_nothing_to_come_back_to() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- snapshots
-async def test_a_snapshot_is_what_the_list_answers() -> None:
-    async with world() as app, connect(app, "/ws/a/") as ws:
+async def test_a_snapshot_is_the_result_of_list() -> None:
+    async with running_app() as app, connect(app, "/ws/a/") as ws:
         at = await position(ws, "counted/7/", snapshot=True, most=5)
         assert at["snapshot"] == [7, "list", 5]
         since = {"epoch": at["epoch"], "offset": 0}
@@ -400,7 +400,7 @@ async def test_a_snapshot_is_what_the_list_answers() -> None:
         assert (lost["recovered"], lost["snapshot"]) == (False, [7, "list", 3])
 
 
-async def test_a_snapshots_own_errors_are_the_reply() -> None:
+async def test_errors_of_the_snapshot_are_the_reply() -> None:
     class Other(BasePermission):
         def has_permission(self, scope: Any, handler: Any, action: str) -> bool:
             return handler.query_params.get("ok") == "1"
@@ -429,7 +429,7 @@ async def test_a_snapshot_that_is_too_large_joins_nothing() -> None:
             return "x" * 5_000
 
     limits = Limits(max_outbox_bytes=4_000)
-    async with world(path("", Large.as_aaah()), limits=limits) as app, connect(app, "/") as ws:
+    async with running_app(path("", Large.as_aaah()), limits=limits) as app, connect(app, "/") as ws:
         reply = await ws.call("subscribe", snapshot=True)
         assert (reply["status"], reply["errors"][0]["type"]) == (500, "reply_too_large")
         await ws.call("tell")
@@ -438,7 +438,7 @@ async def test_a_snapshot_that_is_too_large_joins_nothing() -> None:
 
 
 @pytest.mark.parametrize("how", ["cancel", "timeout", "drop"])
-async def test_one_who_is_stopped_while_joining_leaves_nothing_behind(how: str) -> None:
+async def test_a_subscribe_that_is_stopped_leaves_nothing_behind(how: str) -> None:
     gate = asyncio.Event()
 
     class Waiting(Counted):
@@ -446,7 +446,7 @@ async def test_one_who_is_stopped_while_joining_leaves_nothing_behind(how: str) 
 
     Waiting.gate = gate
     limits = Limits(action_timeout=0.05) if how == "timeout" else None
-    async with world(path("", Waiting.as_aaah()), limits=limits) as app, connect(app, "/") as ws:
+    async with running_app(path("", Waiting.as_aaah()), limits=limits) as app, connect(app, "/") as ws:
         await ws.send_json({"action": "subscribe", "snapshot": True, "request_id": 1})
         await ws.call("$ping")
         if how == "drop":
@@ -461,7 +461,7 @@ async def test_one_who_is_stopped_while_joining_leaves_nothing_behind(how: str) 
         assert not app.runtime.hub._joined
 
 
-async def test_subscribe_and_unsubscribe_keep_their_place_in_the_routes_order() -> None:
+async def test_subscribe_and_unsubscribe_run_in_order_on_their_route() -> None:
     gate = asyncio.Event()
 
     class Waiting(Counted):
@@ -480,12 +480,12 @@ async def test_subscribe_and_unsubscribe_keep_their_place_in_the_routes_order() 
         )
 
 
-async def test_where_middleware_fails_after_subscribe_nothing_is_subscribed() -> None:
+async def test_middleware_that_fails_after_subscribe_undoes_it() -> None:
     async def failing(handler: Any, call_next: Any) -> Any:
         await call_next(handler)
         raise ZeroDivisionError("behind")
 
-    async with world(path("", Board.as_aaah()), middleware=[failing]) as app, connect(app, "/") as ws:
+    async with running_app(path("", Board.as_aaah()), middleware=[failing]) as app, connect(app, "/") as ws:
         assert (await ws.call("subscribe"))["status"] == 500
         await app.publish("", "told", 1)
         await ws.nothing()
@@ -493,7 +493,7 @@ async def test_where_middleware_fails_after_subscribe_nothing_is_subscribed() ->
 
 # ------------------------------------------------------------------------------------------------- publishing
 async def test_declared_events_are_validated_and_others_refused(caplog: pytest.LogCaptureFixture) -> None:
-    async with world() as app, connect(app, "/ws/a/") as ws:
+    async with running_app() as app, connect(app, "/ws/a/") as ws:
         await position(ws, "declared/")
         assert (await ws.call("tell", "declared/", {"x": "7"}, event="moved"))["status"] == 200
         assert (await ws.event("moved"))["data"] == {"x": 7}
@@ -503,7 +503,7 @@ async def test_declared_events_are_validated_and_others_refused(caplog: pytest.L
         await ws.nothing()
 
 
-async def test_events_may_be_declared_where_it_is_mounted() -> None:
+async def test_events_may_be_declared_where_a_handler_is_mounted() -> None:
     async with connect(Board.as_aaah(events={"moved": Moved}, history_ttl=0), "/") as ws:
         assert (await position(ws, ""))["epoch"] == ""
         assert (await ws.call("tell", data={"x": 1}, event="moved"))["status"] == 200
@@ -511,14 +511,14 @@ async def test_events_may_be_declared_where_it_is_mounted() -> None:
         assert (await ws.call("tell", data={"x": 1}))["status"] == 500
 
 
-def test_what_is_declared_wrongly_is_refused_when_the_class_is_made() -> None:
+def test_invalid_declarations_are_refused_at_class_creation() -> None:
     for attributes in ({"events": ["moved"]}, {"events": {"$x": int}}, {"history_size": -1}, {"history_ttl": "5"}):
         with pytest.raises(ImproperlyConfigured):
             type("Bad", (SubscribeMixin, AsyncAPIActionHandler), attributes)
 
 
-async def test_who_says_so_is_not_told_itself() -> None:
-    async with world() as app, connect(app, "/ws/a/") as one, connect(app, "/ws/a/") as two:
+async def test_exclude_self_skips_the_publisher() -> None:
+    async with running_app() as app, connect(app, "/ws/a/") as one, connect(app, "/ws/a/") as two:
         for ws in (one, two):
             await position(ws, "boards/7/")
         await one.call("tell", "boards/7/", 1, but_me=True)
@@ -527,8 +527,8 @@ async def test_who_says_so_is_not_told_itself() -> None:
         assert (await one.event())["data"] == 2
 
 
-async def test_a_push_is_for_this_connection_alone() -> None:
-    async with world() as app, connect(app, "/ws/a/") as one, connect(app, "/ws/a/") as two:
+async def test_push_reaches_only_its_own_connection() -> None:
+    async with running_app() as app, connect(app, "/ws/a/") as one, connect(app, "/ws/a/") as two:
         await position(two, "boards/7/")
         await one.call("whisper", "boards/07/", {"a": "é"})
         assert await one.event() == {"event": "whispered", "route": "boards/7/", "data": {"a": "é"}}
@@ -536,7 +536,7 @@ async def test_a_push_is_for_this_connection_alone() -> None:
 
 
 class Writing(Board):
-    """Writes, publishes, and may fail afterwards."""
+    """A board that writes, publishes, and may fail afterwards."""
 
     rows: Any
 
@@ -548,7 +548,7 @@ class Writing(Board):
             raise ValueError("after all")
 
 
-async def test_what_an_action_has_changed_is_told_once_it_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+async def test_events_of_an_action_are_published_after_its_commit(caplog: pytest.LogCaptureFixture) -> None:
     Writing.rows = MemoryQuerySet(Row)
     async with connect(Writing.as_aaah(), "/") as ws:
         await position(ws, "")
@@ -558,8 +558,8 @@ async def test_what_an_action_has_changed_is_told_once_it_is_kept(caplog: pytest
         await ws.nothing()
 
 
-class Away(MemoryLayer):
-    """A layer that cannot be published to."""
+class FailingLayer(MemoryLayer):
+    """A layer that fails to publish while ``away`` is set."""
 
     away = False
 
@@ -569,17 +569,20 @@ class Away(MemoryLayer):
         return await super().publish(topic, body, history)
 
 
-async def test_a_layer_that_is_away_is_a_503_at_once_and_after_a_commit_a_resync(
+async def test_a_failing_layer_is_a_503_or_a_resync_after_a_commit(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    layer, unpublished = Away(), []
+    layer, unpublished = FailingLayer(), []
 
     class Counting(Hooks):
         def on_unpublished(self, topic: str) -> None:
             unpublished.append(topic)
 
     Writing.rows = MemoryQuerySet(Row)
-    async with world(path("", Writing.as_aaah()), layer=layer, hooks=[Counting()]) as app, connect(app, "/") as ws:
+    async with (
+        running_app(path("", Writing.as_aaah()), layer=layer, hooks=[Counting()]) as app,
+        connect(app, "/") as ws,
+    ):
         at = await position(ws, "")
         layer.away = True
         reply = await ws.call("tell")
@@ -592,7 +595,7 @@ async def test_a_layer_that_is_away_is_a_503_at_once_and_after_a_commit_a_resync
         assert unpublished == ["?"]
 
 
-async def test_a_handler_that_serves_nobody_says_how_to_publish() -> None:
+async def test_a_handler_without_a_connection_cannot_publish() -> None:
     handler = Board()
     handler.scope = {"path": "/"}
     handler.consumer, handler.frame = SimpleNamespace(connection=None), None
@@ -601,10 +604,12 @@ async def test_a_handler_that_serves_nobody_says_how_to_publish() -> None:
         await handler.publish("told")
 
 
-# ------------------------------------------------------------------------------------------------- a race
+# ------------------------------------------------------------------------------------------------- random order
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_snapshot_and_the_events_after_it_are_what_the_store_holds(seed: int) -> None:
-    """Writers write all the while; clients come, drop and come back; each must know what the store holds."""
+async def test_a_snapshot_and_later_events_equal_the_store(seed: int) -> None:
+    """Writers write continuously; clients subscribe, drop and come back; each must end up with the content of the
+    store.
+    """
     rng = random.Random(seed)
     store: dict[str, int] = {}
 
@@ -613,10 +618,10 @@ async def test_a_snapshot_and_the_events_after_it_are_what_the_store_holds(seed:
 
         @async_action
         async def list(self) -> dict[str, int]:
-            found = dict(store)
+            rows = dict(store)
             for _ in range(rng.randrange(3)):
                 await asyncio.sleep(0)
-            return found
+            return rows
 
         @async_action
         async def put(self, key: str, value: int) -> None:
@@ -640,15 +645,15 @@ async def test_a_snapshot_and_the_events_after_it_are_what_the_store_holds(seed:
             async with connect(app, "/") as ws:
                 since = {} if at is None else {"since": at}
                 reply = await ws.call("subscribe", snapshot=True, **since)
-                told = reply["data"]
-                assert (told["recovered"] is True) == ("snapshot" not in told)
-                if "snapshot" in told:
-                    state = told["snapshot"]
-                at = {"epoch": told["epoch"], "offset": told["offset"]}
+                data = reply["data"]
+                assert (data["recovered"] is True) == ("snapshot" not in data)
+                if "snapshot" in data:
+                    state = data["snapshot"]
+                at = {"epoch": data["epoch"], "offset": data["offset"]}
                 ended = await ws.call("unsubscribe") if last else None
                 for _ in range(0 if last else rng.randrange(40)):
                     try:
-                        async with asyncio.timeout(0.25):  # nothing comes once the writers have ended
+                        async with asyncio.timeout(0.25):  # no event comes once the writers have ended
                             event = await ws.event("put")
                     except TimeoutError:
                         break

@@ -1,5 +1,6 @@
-"""Topics meet where a handler says so, and nowhere else: whatever a `get_topic()` returns, nobody hears what is not
-theirs, by any way that events take."""
+"""Topics are shared only where a handler says so. Whatever `get_topic()` returns, no client receives events of others,
+in any way that events take.
+"""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -27,12 +28,12 @@ from wsaction.subscriptions import SharedTopic
 from wsaction.testing import connect
 
 NAMES = [
-    CONTROL,  # the framework's own
+    CONTROL,  # of the framework itself
     group_topic("ws/red/"),
     group_topic("cast/red/"),
     group_topic("", "tenant", "red"),
     *(f"{tenant}?{route}" for tenant in ("ws/red/", "ws/blue/", "") for route in ("boards/7/", "inbox/", "news/")),
-    *(f"{tenant}??ninbox/?inbox:7" for tenant in ("ws/red/", "ws/blue/", "")),  # other handlers' and tenants'
+    *(f"{tenant}??ninbox/?inbox:7" for tenant in ("ws/red/", "ws/blue/", "")),  # of other handlers and tenants
     *("boards/7/", "inbox/", "inbox:7", "news", "??snews", "ws/red/??snews", "?", "??", "%3F?", "%", " "),
     *(
         "\x00",
@@ -53,26 +54,26 @@ NAMES = [
 ]
 
 
-class Told(PresenceMixin, AsyncAPIActionHandler):
-    """Tells what it is told to."""
+class Speaking(PresenceMixin, AsyncAPIActionHandler):
+    """Publishes the text of its client."""
 
     @async_action
     async def tell(self, text: str) -> None:
         await self.publish("told", text)
 
 
-class Inbox(Told):
+class Inbox(Speaking):
     def get_topic(self) -> str:
         return f"inbox:{self.user.pk}"
 
 
-class News(Told):
+class News(Speaking):
     def get_topic(self) -> str:
         return SharedTopic("news")
 
 
-class Room(Told):
-    """Its topic is what a client likes it to be."""
+class AnyTopic(Speaking):
+    """Its topic is named by the client."""
 
     def get_topic(self) -> str:
         return self.query_params["name"]
@@ -80,10 +81,10 @@ class Room(Told):
 
 class Root(AsyncAPIConsumer):
     routepatterns = [
-        path("boards/<int:pk>/", Told.as_aaah()),
+        path("boards/<int:pk>/", Speaking.as_aaah()),
         path("inbox/", Inbox.as_aaah()),
         path("news/", News.as_aaah()),
-        path("rooms/", Room.as_aaah()),
+        path("rooms/", AnyTopic.as_aaah()),
     ]
 
 
@@ -105,7 +106,7 @@ ROUTES = [
 ]
 
 
-def somebody(pk: Any) -> Any:
+def user_of(pk: Any) -> Any:
     return SimpleNamespace(is_authenticated=True, pk=pk)
 
 
@@ -121,50 +122,50 @@ async def redis(tmp_path: Path) -> AsyncIterator[list[Layer | None]]:
 
 
 @pytest.mark.parametrize("layers", [memory, pytest.param(redis, marks=needs_redis_server)])
-async def test_whatever_a_topic_is_called_nobody_hears_what_is_not_theirs(layers: Any, tmp_path: Path) -> None:
-    async with contextlib.AsyncExitStack() as stack, layers(tmp_path) as known:
-        apps = [WSAction(ROUTES, layer=layer) for layer in known]
+async def test_no_topic_name_reaches_events_of_others(layers: Any, tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack, layers(tmp_path) as shared_layers:
+        apps = [WSAction(ROUTES, layer=layer) for layer in shared_layers]
         for app in apps:
             await stack.enter_async_context(app.lifespan())
 
         async def opened(app: WSAction, url: str, pk: Any) -> Any:
-            return await stack.enter_async_context(connect(app, url, user=somebody(pk)))
+            return await stack.enter_async_context(connect(app, url, user=user_of(pk)))
 
-        here, there = apps[0], apps[-1]
-        curious = await opened(there, "/ws/red/", 66)
+        first, second = apps[0], apps[-1]
+        curious = await opened(second, "/ws/red/", 66)
         for name in NAMES:
             route = f"rooms/?name={quote(name)}"
             assert (await curious.call("subscribe", route))["status"] == 200, name
-            event = await curious.event()  # its own, and nothing of any other name
+            event = await curious.event()  # its own, and no event of another name
             assert (event["event"], event["data"], event["offset"]) == ("join", {"user": "66"}, 1)
             assert (await curious.call("presence", route))["data"] == {"66": 1}
-        heard = []
-        said = [[tenant, route] for tenant in ("red", "blue") for route in ("boards/7/", "inbox/", "news/")]
+        received = []
+        expected = [[tenant, route] for tenant in ("red", "blue") for route in ("boards/7/", "inbox/", "news/")]
         for tenant in ("red", "blue"):
-            one, two = await opened(here, f"/ws/{tenant}/", 7), await opened(there, f"/ws/{tenant}/", 7)
+            one, two = await opened(first, f"/ws/{tenant}/", 7), await opened(second, f"/ws/{tenant}/", 7)
             for route in ("boards/7/", "inbox/", "news/"):
                 assert (await two.call("subscribe", route))["status"] == 200
                 await one.call("tell", route, text=tenant)
-                heard.append([(await two.event("told"))["data"], route])
+                received.append([(await two.event("told"))["data"], route])
             for url in (f"/cast/{tenant}/", f"/groups/{tenant}/", f"/teams/{tenant}/"):
-                casting, listening = await opened(here, url, 7), await opened(there, url, 8)
+                casting, listening = await opened(first, url, 7), await opened(second, url, 8)
                 await casting.send_json({"action": "cast"})
                 assert (await listening.receive_json())["data"] == "broadcast"
                 await listening.nothing()
-            await here.push_user(7, "pushed", tenant)
+            await first.push_user(7, "pushed", tenant)
             assert (await two.event("pushed"))["data"] == tenant
-            await here.publish("boards/7/", "told", "app", path=f"ws/{tenant}/")
-            await here.publish("inbox/", "told", "app", path=f"ws/{tenant}/", topic="inbox:7")
+            await first.publish("boards/7/", "told", "app", path=f"ws/{tenant}/")
+            await first.publish("inbox/", "told", "app", path=f"ws/{tenant}/", topic="inbox:7")
             assert [(await two.event("told"))["data"] for _ in range(2)] == ["app", "app"]
-            await here.revoke_user(7)
-        assert heard == said
-        await here.disconnect_user(7)
+            await first.revoke_user(7)
+        assert received == expected
+        await first.disconnect_user(7)
         await curious.nothing()
 
 
 async def test_another_spelling_reaches_no_route_of_another_pattern() -> None:
     class Boards(Cast):
-        routepatterns = [path("boards/0/", Told.as_aaah()), path("boards/<int:pk>/", Told.as_aaah())]
+        routepatterns = [path("boards/0/", Speaking.as_aaah()), path("boards/<int:pk>/", Speaking.as_aaah())]
 
     class Staff(Boards):
         pass
@@ -178,23 +179,23 @@ async def test_another_spelling_reaches_no_route_of_another_pattern() -> None:
             await staff.call("tell", route, text="secret")
         await app.publish("boards/0/", "told", "secret", path="ws/1/")
         await staff.send_json({"action": "cast"})
-        async with connect(app, "/ws/001/") as other:  # nor a place of another spelling
+        async with connect(app, "/ws/001/") as other:  # nor does a place with another spelling
             await other.call("tell", "boards/0/", text="other")
         await curious.call("tell", "boards/0/", text="own")
-        told = await curious.event("told")
-        assert (told["route"], told["data"]) == ("boards/0/", "own")
+        event = await curious.event("told")
+        assert (event["route"], event["data"]) == ("boards/0/", "own")
         await curious.nothing()
 
 
 @pytest.mark.parametrize("mount", ["", "/live"])
-async def test_tenants_by_host_are_apart(mount: str) -> None:
+async def test_tenants_by_host_share_nothing(mount: str) -> None:
     app = WSAction([path("ws/", Root.as_asgi())])
     within = Router([Mount(mount, app)]) if mount else app
     hosts = [Host("{tenant}.eu.example", within), Host("{tenant}.us.example", within)]
     site = Starlette(routes=[Mount("/static", Router([])), *hosts])
 
     def opened(host: str) -> Any:
-        return connect(site, f"{mount}/ws/", headers={"host": host}, user=somebody(7))
+        return connect(site, f"{mount}/ws/", headers={"host": host}, user=user_of(7))
 
     async with app.lifespan(), opened("red.eu.example") as red, opened("RED.eu.example:80") as again:
         for route in ("boards/7/", "inbox/"):
@@ -211,7 +212,7 @@ async def test_tenants_by_host_are_apart(mount: str) -> None:
         await red.nothing()
 
 
-async def test_groups_by_a_capture_are_apart_where_a_mount_captured_the_tenant() -> None:
+async def test_broadcast_groups_of_mounted_tenants_share_nothing() -> None:
     app = WSAction([path("ws/<slug:tenant>/", Grouped.as_asgi())])
     site = Starlette(routes=[Mount("/t/{owner}", app)])
     async with app.lifespan(), connect(site, "/t/red/ws/7/") as red, connect(site, "/t/blue/ws/7/") as blue:
@@ -221,26 +222,28 @@ async def test_groups_by_a_capture_are_apart_where_a_mount_captured_the_tenant()
         await blue.nothing()
 
 
-def named(name: Any, space: str = "rooms/", tenant: str = "ws/red/") -> str:
+def topic_named(name: Any, space: str = "rooms/", tenant: str = "ws/red/") -> str:
     scope = {"path": tenant}
     return topic_as(SimpleNamespace(scope=scope, mounted=SimpleNamespace(topic_space=space)), name)
 
 
-def test_names_of_topics_are_bounded_and_apart() -> None:
+def test_topic_names_are_bounded_and_distinct() -> None:
     names = [*NAMES, "x" * MAX_NAME, "x" * (MAX_NAME + 1), "x" * 10**6, "y" * 10**6, "\ud800" * 600, "\ud800"]
-    topics = {named(name, space, tenant) for name in names for space in ("a", "a?b", "") for tenant in ("t", "t?a", "")}
+    topics = {
+        topic_named(name, space, tenant) for name in names for space in ("a", "a?b", "") for tenant in ("t", "t?a", "")
+    }
     assert len(topics) == len(names) * 9
     assert max(map(len, topics)) < MAX_NAME + 20
-    ours = {named(SharedTopic(name)) for name in names}
-    assert len(ours) == len(names)
-    assert not topics & ours
-    assert not (topics | ours) & {topic_of(path, route) for path in ("t", "") for route in NAMES if "?" not in route}
-    hashed = named("x" * 10**6)
-    assert named(hashed.rpartition("?")[2]) != hashed
+    shared = {topic_named(SharedTopic(name)) for name in names}
+    assert len(shared) == len(names)
+    assert not topics & shared
+    assert not (topics | shared) & {topic_of(path, route) for path in ("t", "") for route in NAMES if "?" not in route}
+    hashed = topic_named("x" * 10**6)
+    assert topic_named(hashed.rpartition("?")[2]) != hashed
 
 
-async def test_handlers_share_a_topic_by_one_get_topic_or_by_a_shared_one() -> None:
-    class Copy(Told):  # says the same, but for itself
+async def test_topics_are_shared_by_get_topic_or_shared_topic() -> None:
+    class Copy(Speaking):  # returns the same name, but for itself
         def get_topic(self) -> str:
             return f"inbox:{self.user.pk}"
 
@@ -253,11 +256,11 @@ async def test_handlers_share_a_topic_by_one_get_topic_or_by_a_shared_one() -> N
             path("more/", More.as_aaah()),
             path("copy/", Copy.as_aaah()),
             path("news/", News.as_aaah()),
-            path("also/", type("Also", (Told,), {"get_topic": lambda self: SharedTopic("news")}).as_aaah()),
+            path("also/", type("Also", (Speaking,), {"get_topic": lambda self: SharedTopic("news")}).as_aaah()),
         ]
 
     app = WSAction([path("ws/<slug:tenant>/", Apart.as_asgi())])
-    ada = somebody("ada")
+    ada = user_of("ada")
     async with app.lifespan(), connect(app, "/ws/a/", user=ada) as one, connect(app, "/ws/b/", user=ada) as other:
         for route in ("more/", "also/"):
             await one.call("subscribe", route)
@@ -272,7 +275,7 @@ async def test_handlers_share_a_topic_by_one_get_topic_or_by_a_shared_one() -> N
 
 @pytest.mark.parametrize("name", [None, 7, b"inbox", ["inbox"]])
 async def test_a_topic_that_is_no_string_is_refused(name: Any, caplog: pytest.LogCaptureFixture) -> None:
-    class Wrong(Told):
+    class Wrong(Speaking):
         def get_topic(self) -> Any:
             return name
 

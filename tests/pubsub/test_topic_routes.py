@@ -1,4 +1,4 @@
-"""A topic of several routes: each subscription is told under its own route, and lives by itself."""
+"""Topics with several routes: each subscription gets events under its own route and ends by itself."""
 
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -68,14 +68,14 @@ def inbox(*bases: Any, dialect: Any = None, limits: Limits | None = None, **attr
     return WSAction([path("ws/", Root.as_asgi())], limits=limits)
 
 
-async def told(ws: WebSocketSession, count: int) -> list[tuple[Any, ...]]:
-    """So many events: name, route and offset of each."""
+async def receive_events(ws: WebSocketSession, count: int) -> list[tuple[Any, ...]]:
+    """Receives ``count`` events: name, route and offset of each."""
     events = [await ws.event() for _ in range(count)]
     return [(one["event"], one["route"], one.get("offset")) for one in events]
 
 
 @pytest.mark.parametrize("permissions", [(), (NotSecret,)])
-async def test_each_route_is_told_once_whichever_one_was_published_to(permissions: Any) -> None:
+async def test_each_subscribed_route_of_a_topic_gets_every_event(permissions: Any) -> None:
     app = inbox(permission_classes=permissions)
     async with connect(app, "/ws/") as ws, connect(app, "/ws/") as other:
         await position(ws, LIST)
@@ -86,29 +86,29 @@ async def test_each_route_is_told_once_whichever_one_was_published_to(permission
         await other.call("tell", LIST)
         events = [(name, number) for number, name in enumerate(("created", "updated", "told"), 1)]
         both = [(name, route, number) for name, number in events for route in (LIST, ONE)]
-        assert sorted(await told(ws, 6)) == sorted(both)
-        assert await told(other, 3) == [(name, ONE, number) for name, number in events]
+        assert sorted(await receive_events(ws, 6)) == sorted(both)
+        assert await receive_events(other, 3) == [(name, ONE, number) for name, number in events]
         await other.call("update", ONE, {"text": "secret"})
         name = "deleted" if permissions else "updated"
-        assert sorted(await told(ws, 2)) == [(name, LIST, 4), (name, ONE, 4)]
+        assert sorted(await receive_events(ws, 2)) == [(name, LIST, 4), (name, ONE, 4)]
         for one in (ws, other):
             await other.event() if one is other else None
             await one.nothing()
 
 
-async def test_leaving_one_route_keeps_the_other() -> None:
+async def test_unsubscribing_from_one_route_keeps_the_other() -> None:
     async with connect(inbox(), "/ws/") as ws:
         await position(ws, LIST)
         await position(ws, ONE)
         await ws.call("unsubscribe", ONE)
         await ws.call("tell", LIST)
-        assert await told(ws, 1) == [("told", LIST, 1)]
+        assert await receive_events(ws, 1) == [("told", LIST, 1)]
         await ws.call("unsubscribe", LIST)
         await ws.call("tell", LIST)
         await ws.nothing()
 
 
-async def test_what_was_missed_comes_under_the_route_that_asks_for_it() -> None:
+async def test_missed_events_have_the_route_that_asks_for_them() -> None:
     app = inbox()
     async with connect(app, "/ws/") as writer, connect(app, "/ws/") as ws:
         at = await position(writer, "inbox/2/")
@@ -117,27 +117,27 @@ async def test_what_was_missed_comes_under_the_route_that_asks_for_it() -> None:
         for route in (LIST, ONE):
             since = {"epoch": at["epoch"], "offset": 1}
             assert (await position(ws, route, since=since))["recovered"] is True
-            assert await told(ws, 2) == [("told", route, 2), ("told", route, 3)]
+            assert await receive_events(ws, 2) == [("told", route, 2), ("told", route, 3)]
         await ws.nothing()
 
 
-async def test_one_who_publishes_to_others_is_told_under_none_of_its_routes() -> None:
+async def test_exclude_self_covers_all_routes_of_the_connection() -> None:
     app = inbox()
     async with connect(app, "/ws/") as ws, connect(app, "/ws/") as other:
         for route in (LIST, ONE):
             await position(ws, route)
             await position(other, route)
         await ws.call("tell", LIST, but_me=True)
-        assert sorted(await told(other, 2)) == [("told", LIST, 1), ("told", ONE, 1)]
+        assert sorted(await receive_events(other, 2)) == [("told", LIST, 1), ("told", ONE, 1)]
         await ws.nothing()
 
 
-async def test_what_was_lost_is_said_under_each_route() -> None:
+async def test_a_loss_sends_a_resync_to_each_route() -> None:
     async with connect(inbox(), "/ws/") as ws:
         for route in (LIST, ONE):
             await position(ws, route)
         await ws.call("lose", LIST)
-        assert sorted(await told(ws, 2)) == [("$resync", LIST, None), ("$resync", ONE, None)]
+        assert sorted(await receive_events(ws, 2)) == [("$resync", LIST, None), ("$resync", ONE, None)]
 
 
 async def test_every_route_counts_as_a_subscription() -> None:
@@ -148,7 +148,7 @@ async def test_every_route_counts_as_a_subscription() -> None:
         assert reply["errors"][0]["ctx"] == {"limit": "max_subscriptions", "value": 2}
 
 
-async def test_a_connection_is_present_once_in_a_topic_until_its_last_route_is_left() -> None:
+async def test_a_connection_is_present_until_it_leaves_all_routes() -> None:
     app, ada = inbox(PresenceMixin), SimpleNamespace(is_authenticated=True, id=0, pk="ada")
     async with connect(app, "/ws/") as ws, connect(app, "/ws/", user=ada) as other:
         await position(ws, ONE)
@@ -164,7 +164,7 @@ async def test_a_connection_is_present_once_in_a_topic_until_its_last_route_is_l
         await ws.nothing()
 
 
-async def test_a_right_is_lost_route_by_route() -> None:
+async def test_permissions_are_revoked_route_by_route() -> None:
     lost: set[str] = set()
 
     class Member(BasePermission):
@@ -180,25 +180,25 @@ async def test_a_right_is_lost_route_by_route() -> None:
         await app.revoke_user("ada")
         assert (await ws.event("$unsubscribed"))["route"] == ONE
         await ws.call("tell", LIST)
-        assert await told(ws, 1) == [("told", LIST, 1)]
+        assert await receive_events(ws, 1) == [("told", LIST, 1)]
         await ws.nothing()
 
 
-async def test_clients_of_another_dialect_are_told_once_for_each_subscription() -> None:
+async def test_dcrf_clients_get_an_event_for_each_subscription() -> None:
     async with connect(inbox(dialect=DCRF({"": "inbox/"})), "/ws/") as ws:
         for pk, request_id in ((None, "list"), (1, "one")):
             await ws.send_json({"action": "subscribe_instance", "pk": pk, "request_id": request_id})
             await ws.receive_json()
         await ws.send_json({"action": "patch", "pk": 1, "data": {"text": "new"}, "request_id": "patch"})
-        came = [await ws.receive_json() for _ in range(3)]
-        assert sorted((one["action"], one["request_id"]) for one in came) == [
+        messages = [await ws.receive_json() for _ in range(3)]
+        assert sorted((one["action"], one["request_id"]) for one in messages) == [
             ("patch", "patch"), ("update", "list"), ("update", "one"),
         ]  # fmt: skip
         await ws.nothing()
 
 
 @pytest.mark.parametrize("name", ["a", '","route":"', '\\","data":', "é\n"])
-def test_a_frame_is_told_under_another_route(name: str) -> None:
+def test_reroute_changes_only_the_route_of_a_frame(name: str) -> None:
     for route in ("", "inbox/", name):
         for data in ('{"route":"x","data":1}', '"\\",\\"route\\":\\"x\\",\\"data\\":"', "3"):
             frame = encode_event(name, route, data)

@@ -1,4 +1,4 @@
-"""`wsaction.asyncapi._document._addresses`: a topic for each route of each connection path, and never one for two."""
+"""`wsaction._protocol.scope`: one topic for each route of each connection path."""
 
 from typing import Any
 
@@ -12,18 +12,18 @@ TEXTS = st.text(st.sampled_from("a/?%25 3F"), max_size=8)
 
 
 @given(TEXTS, TEXTS, TEXTS, TEXTS)
-def test_no_two_places_share_a_topic(path: str, route: str, other_path: str, other_route: str) -> None:
+def test_distinct_places_have_distinct_topics(path: str, route: str, other_path: str, other_route: str) -> None:
     same = (path, route) == (other_path, other_route)
     assert (topic_of(path, route) == topic_of(other_path, other_route)) is same
 
 
 @given(TEXTS, TEXTS, TEXTS)
-def test_it_is_known_where_the_path_ends(first: str, second: str, third: str) -> None:
+def test_the_end_of_the_path_is_unambiguous(first: str, second: str, third: str) -> None:
     assert topic_of(f"{first}?{second}", third) != topic_of(first, f"{second}?{third}")
     assert topic_of(f"{first}%3F{second}", third) != topic_of(f"{first}?{second}", third)
 
 
-def test_a_consumer_of_its_own_has_its_path() -> None:
+def test_a_consumer_served_alone_has_its_path() -> None:
     assert connection_path({"path": "/ws/7"}) == "/ws/7"
     assert connection_path({"path": "/ws/07/", "wsaction.path": "ws/7/"}) == "ws/7/"
 
@@ -38,5 +38,5 @@ def test_a_consumer_of_its_own_has_its_path() -> None:
         ({"root_path": "", "path_params": {"tenant": "acme"}}, ""),
     ],
 )
-def test_what_encloses_an_app_counts_where_it_captured_something(scope: Any, wanted: str) -> None:
+def test_an_enclosing_mount_counts_if_it_captured_something(scope: Any, wanted: str) -> None:
     assert captured_root(scope) == wanted

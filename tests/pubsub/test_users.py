@@ -1,4 +1,4 @@
-"""`wsaction._events.users`: what is done with a user's connections, here and in every process."""
+"""`wsaction._events.users`: disconnecting, revoking and pushing to users, in this process and all others."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.pubsub.test_subscriptions import Away, Board, Row, position
+from tests.pubsub.test_subscriptions import Board, FailingLayer, Row, position
 from tests.support.redis_servers import RedisServer, needs_redis_server, redis_server
 from wsaction._events import users
 from wsaction._events.users import CONTROL, PUSHES
@@ -63,18 +63,18 @@ async def started(**options: Any) -> AsyncIterator[WSAction]:
         yield app
 
 
-async def test_a_users_connections_are_closed_and_no_others() -> None:
+async def test_disconnect_user_closes_the_connections_of_one_user() -> None:
     async with started() as app:
         async with (
             connect(app, "/ws/", user=user("ada")) as one,
             connect(app, "/ws/", user=user("ada")) as two,
             connect(app, "/ws/", user=user("bob")) as other,
-            connect(app, "/ws/") as nobody,
-            connect(app, "/ws/", user=SimpleNamespace(is_authenticated=True)) as nameless,
+            connect(app, "/ws/") as anonymous,
+            connect(app, "/ws/", user=SimpleNamespace(is_authenticated=True)) as without_id,
         ):
             await app.disconnect_user("ada", "bye")
             assert await one.wait_closed() == await two.wait_closed() == (4403, "bye")
-            for ws in (other, nobody, nameless):
+            for ws in (other, anonymous, without_id):
                 assert (await ws.call("$ping"))["status"] == 200
         assert not app.runtime.here.users._keys
         assert not app.runtime.here.users._sessions
@@ -83,8 +83,8 @@ async def test_a_users_connections_are_closed_and_no_others() -> None:
             await app.disconnect_user(None)
 
 
-class Slow(BaseAuthentication):
-    """Looks a user up, and answers later."""
+class SlowAuthentication(BaseAuthentication):
+    """Looks the user up, and answers when the test allows it."""
 
     def __init__(self) -> None:
         self.looked_up, self.answers = asyncio.Event(), asyncio.Event()
@@ -99,35 +99,35 @@ class Slow(BaseAuthentication):
 
 
 @pytest.mark.parametrize("url", ["/ws/", "/ws/?later"])
-@pytest.mark.parametrize("who", ["ada", "bob"])
-async def test_who_is_disconnected_while_looked_up_is_not_let_in(who: str, url: str) -> None:
-    slow = Slow()
+@pytest.mark.parametrize("name", ["ada", "bob"])
+async def test_a_user_disconnected_during_authentication_is_refused(name: str, url: str) -> None:
+    slow = SlowAuthentication()
     async with started(authentication_classes=[slow]) as app:
 
-        async def come() -> int:
+        async def arrive() -> int:
             async with connect(app, url) as ws:
                 if url == "/ws/":
                     return int((await ws.call("$ping"))["status"])
                 await ws.send_json({"action": "$auth", "data": "ada", "request_id": 1})
-                if who == "ada":
+                if name == "ada":
                     return (await ws.wait_closed())[0]
                 return int((await ws.receive_json())["status"])
 
-        coming = asyncio.create_task(come())
+        arriving = asyncio.create_task(arrive())
         await slow.looked_up.wait()
-        await app.disconnect_user(who)
+        await app.disconnect_user(name)
         slow.answers.set()
-        if (who, url) == ("ada", "/ws/"):
+        if (name, url) == ("ada", "/ws/"):
             with pytest.raises(HandshakeRefused, match="HTTP 403"):
-                await coming
+                await arriving
         else:
-            assert await coming == (4403 if who == "ada" else 200)
+            assert await arriving == (4403 if name == "ada" else 200)
         assert not app.runtime.here.users._arriving
 
 
 @pytest.mark.parametrize("while_looked_up", [True, False])
-async def test_a_second_auth_keeps_nobody_from_being_disconnected(while_looked_up: bool) -> None:
-    slow = Slow()
+async def test_a_second_auth_does_not_prevent_a_disconnect(while_looked_up: bool) -> None:
+    slow = SlowAuthentication()
     async with started(authentication_classes=[slow]) as app, connect(app, "/ws/?later") as ws:
         for request_id in (1, 2):
             await ws.send_json({"action": "$auth", "data": "ada", "request_id": request_id})
@@ -144,7 +144,7 @@ async def test_a_second_auth_keeps_nobody_from_being_disconnected(while_looked_u
 class MayConnect(BasePermission):
     async def can_connect(self, scope: Any, handler: Any) -> bool:
         may = scope["user"].pk in ALLOWED
-        if scope["user"].pk == "odd":  # its right is lost as it is asked for
+        if scope["user"].pk == "odd":  # they lose the right while it is checked
             ALLOWED.discard("odd")
             await handler.app.revoke_user("odd")
         return may
@@ -154,7 +154,7 @@ class Hall(AsyncAPIConsumer):
     permission_classes = (MayConnect,)
 
     async def connect(self) -> None:
-        if self.user.pk == "7":  # its right is lost as it comes
+        if self.user.pk == "7":  # they lose the right while they connect
             ALLOWED.discard("7")
             await self.app.revoke_user("7")
 
@@ -163,7 +163,7 @@ class Hall(AsyncAPIConsumer):
         return "told"
 
 
-async def test_who_may_connect_no_more_hears_no_broadcast() -> None:
+async def test_a_user_who_may_no_longer_connect_gets_no_broadcast() -> None:
     app = WSAction([path("ws/", Hall.as_asgi())])
     async with (
         app.lifespan(),
@@ -179,14 +179,14 @@ async def test_who_may_connect_no_more_hears_no_broadcast() -> None:
         with pytest.raises(ConnectionClosed):
             await bob.receive_json()
         assert (await ada.receive_json())["data"] == "told"
-        async with connect(app, "/ws/", user=user("7")) as late:
-            assert (await late.wait_closed())[0] == 4403
+        async with connect(app, "/ws/", user=user("7")) as revoked_later:
+            assert (await revoked_later.wait_closed())[0] == 4403
         with pytest.raises(HandshakeRefused, match="HTTP 403"):
             async with connect(app, "/ws/", user=user("odd")):
                 pass
 
 
-async def test_a_user_is_told_on_each_connection() -> None:
+async def test_push_user_reaches_each_connection_of_the_user() -> None:
     async with (
         started(user_id=lambda one: one.pk) as app,
         connect(app, "/ws/", user=user(7)) as one,
@@ -201,7 +201,7 @@ async def test_a_user_is_told_on_each_connection() -> None:
             await app.push_user(7, "$resync")
 
 
-async def test_what_an_action_does_with_users_is_done_after_its_commit() -> None:
+async def test_actions_change_users_after_their_commit() -> None:
     rows = MemoryQuerySet(Row, rows=[Row(id=1)])
 
     class Reads(BasePermission):
@@ -236,7 +236,7 @@ async def test_what_an_action_does_with_users_is_done_after_its_commit() -> None
         assert (await rows.get(pk=1)).text == "ada"
 
 
-async def test_who_has_lost_a_right_is_told_and_gets_nothing_more() -> None:
+async def test_revoke_user_ends_subscriptions_without_permission() -> None:
     async with started() as app, connect(app, "/ws/", user=user("ada")) as ws:
         for route in ("guarded/", "open/"):
             await position(ws, route)
@@ -258,7 +258,7 @@ async def test_who_has_lost_a_right_is_told_and_gets_nothing_more() -> None:
         await position(ws, "guarded/")
 
 
-async def test_a_permission_that_cannot_be_asked_ends_it(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_permission_that_raises_ends_the_subscription(caplog: pytest.LogCaptureFixture) -> None:
     async with started() as app, connect(app, "/ws/", user=user("odd")) as ws:
         await position(ws, "guarded/")
         ALLOWED.discard("odd")
@@ -267,7 +267,7 @@ async def test_a_permission_that_cannot_be_asked_ends_it(caplog: pytest.LogCaptu
     assert "the permissions of a subscription to 'guarded/' could not be asked" in caplog.text
 
 
-async def test_authenticating_again_asks_again_and_says_who_it_is() -> None:
+async def test_auth_checks_the_subscriptions_again() -> None:
     class Tokens(BearerAuthentication):
         async def verify(self, token: str) -> Credential | None:
             return Credential(user(token))
@@ -291,8 +291,8 @@ async def test_authenticating_again_asks_again_and_says_who_it_is() -> None:
         assert (await ws.receive_json())["status"] == 200
 
 
-async def test_where_others_cannot_be_told_it_is_done_here_and_said() -> None:
-    layer = Away()
+async def test_an_unavailable_layer_still_disconnects_locally() -> None:
+    layer = FailingLayer()
     async with started(layer=layer) as app, connect(app, "/ws/", user=user("ada")) as ws:
         layer.away = True
         with pytest.raises(LayerUnavailable):
@@ -300,7 +300,7 @@ async def test_where_others_cannot_be_told_it_is_done_here_and_said() -> None:
         assert (await ws.wait_closed())[0] == 4403
 
 
-async def test_what_could_not_be_told_after_a_commit_is_told_later(caplog: pytest.LogCaptureFixture) -> None:
+async def test_changes_of_users_after_a_commit_are_retried(caplog: pytest.LogCaptureFixture) -> None:
     class Guard(AsyncAPIConsumer):
         routepatterns = [path("open/", Board.as_aaah())]
 
@@ -310,25 +310,25 @@ async def test_what_could_not_be_told_after_a_commit_is_told_later(caplog: pytes
             await self.app.disconnect_user(name, "banned")
             await self.app.push_user(name, "news")
 
-    rows, layer, told = MemoryQuerySet(Row, rows=[Row(id=1)]), Away(), list[str]()
+    rows, layer, published = MemoryQuerySet(Row, rows=[Row(id=1)]), FailingLayer(), list[str]()
     publish = layer.publish
 
     async def publish_and_note(topic: str, body: bytes, history: Any) -> Any:
         at = await publish(topic, body, history)
-        told.append(json.loads(body.partition(b"\n")[0])["event"])
+        published.append(json.loads(body.partition(b"\n")[0])["event"])
         return at
 
     layer.publish = publish_and_note  # type: ignore[method-assign]
     app = WSAction([path("ws/", Guard.as_asgi())], layer=layer)
     async with app.lifespan(), connect(app, "/ws/", user=user("bob")) as bob:
-        await listening(app)
+        await until_listening(app)
         layer.away = True
         assert (await bob.call("ban", name="ada"))["status"] == 200
-        assert told == []
+        assert published == []
         assert caplog.text.count("and will be told") == 2
         layer.away = False
         async with asyncio.timeout(5):
-            while told != ["disconnect", "missed"]:  # noqa: ASYNC110
+            while published != ["disconnect", "missed"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert app.runtime.here.users._untold == {}
         layer.away = True
@@ -336,11 +336,11 @@ async def test_what_could_not_be_told_after_a_commit_is_told_later(caplog: pytes
     assert caplog.text.count("the server ends before that could be done") == 2
 
 
-async def test_what_waits_to_be_told_is_bounded(
+async def test_pending_changes_of_users_are_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(users, "MAX_UNTOLD", 2)
-    layer = Away()
+    layer = FailingLayer()
     async with started(layer=layer) as app:
         layer.away = True
         for name in ("a", "b", "b", "c"):
@@ -350,53 +350,53 @@ async def test_what_waits_to_be_told_is_bounded(
         layer.away = False
 
 
-async def test_who_may_have_missed_a_push_is_told_and_nobody_is_closed() -> None:
+async def test_a_user_with_a_possibly_missed_push_gets_a_resync() -> None:
     async with started(layer=MemoryLayer()) as app:
-        await listening(app)
+        await until_listening(app)
         here = app.runtime.here.users
-        async with connect(app, "/ws/", user=user("ada")) as ws, connect(app, "/ws/") as nobody:
+        async with connect(app, "/ws/", user=user("ada")) as ws, connect(app, "/ws/") as anonymous:
             app.runtime.hub._topics[PUSHES].confirmed_at = asyncio.get_running_loop().time()  # it was lost until now
             here.put(f'{{"event":"$resync","route":"{PUSHES}","data":{{}}}}')
             assert await ws.event() == {"event": "$resync", "route": "", "data": {"epoch": "", "offset": 0}}
             await here.tell("missed", "ada")
             assert (await ws.event("$resync"))["route"] == ""
-            await nobody.nothing()
+            await anonymous.nothing()
             assert (await ws.call("$ping"))["status"] == 200
 
 
-async def test_who_was_here_before_what_was_told_was_lost_is_closed_and_no_others() -> None:
+async def test_a_loss_of_control_messages_closes_older_connections() -> None:
     async with started(layer=MemoryLayer()) as app:
-        await listening(app)
+        await until_listening(app)
         here, loop = app.runtime.here.users, asyncio.get_running_loop()
         async with connect(app, "/ws/", user=user("ada")) as before:
             app.runtime.hub._topics[CONTROL].confirmed_at = loop.time()
-            await later()
+            await clock_tick()
             async with connect(app, "/ws/", user=user("bob")) as after:
-                for _ in range(2):  # as where a store evicts again and again
+                for _ in range(2):  # as when a store evicts repeatedly
                     here.put(f'{{"event":"$resync","route":"{CONTROL}","data":{{}}}}')
                 assert (await before.wait_closed())[0] == 1012
                 assert (await after.call("$ping"))["status"] == 200
 
 
-async def listening(app: WSAction) -> None:
-    """Waits until an app hears what others tell of users."""
+async def until_listening(app: WSAction) -> None:
+    """Waits until the app receives the control messages of other processes."""
     await asyncio.wait_for(app.runtime.here.users.is_told.wait(), 5)
-    await later()
+    await clock_tick()
 
 
-async def later() -> None:
-    """Waits until it is later by the loop's clock; uvloop's has milliseconds."""
+async def clock_tick() -> None:
+    """Waits until the clock of the loop has advanced; that of uvloop counts milliseconds."""
     loop = asyncio.get_running_loop()
     now = loop.time()
     while loop.time() == now:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
 
 
-async def test_who_may_have_missed_something_asks_everybody_again(caplog: pytest.LogCaptureFixture) -> None:
-    layer = Away()
+async def test_a_loss_of_control_messages_checks_all_subscriptions(caplog: pytest.LogCaptureFixture) -> None:
+    layer = FailingLayer()
     async with started(layer=layer) as app, connect(app, "/ws/", user=user("ada")) as ws:
         await position(ws, "guarded/")
-        await listening(app)
+        await until_listening(app)
         ALLOWED.discard("ada")
         await app.runtime.hub.invalidate(CONTROL, None)
         app.runtime.here.users.put('{"event":"$resync","route":"","data":{}}')
@@ -405,7 +405,7 @@ async def test_who_may_have_missed_something_asks_everybody_again(caplog: pytest
 
 
 @pytest.mark.parametrize(
-    "told",
+    "message",
     [
         '"event":"strange","data":{"user":"ada"}',
         '"event":"disconnect","data":7',
@@ -416,9 +416,9 @@ async def test_who_may_have_missed_something_asks_everybody_again(caplog: pytest
         '"event":["push"],"data":{"user":"ada","text":""}',
     ],
 )
-async def test_what_no_process_of_ours_tells_is_logged_and_ignored(told: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_foreign_control_messages_are_logged_and_ignored(message: str, caplog: pytest.LogCaptureFixture) -> None:
     async with started(layer=MemoryLayer()) as app, connect(app, "/ws/", user=user("ada")) as ws:
-        app.runtime.here.users.put(f"{{{told}}}")
+        app.runtime.here.users.put(f"{{{message}}}")
         app.runtime.here.users.put('{"event":"$position","route":"","data":{"epoch":"a","offset":1}}')
         assert (await ws.call("$ping"))["status"] == 200
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -432,7 +432,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @needs_redis_server
-async def test_other_processes_do_it_too(server: RedisServer) -> None:
+async def test_changes_of_users_reach_other_processes(server: RedisServer) -> None:
     async with (
         started(layer=RedisLayer(server.url)) as here,
         started(layer=RedisLayer(server.url)) as there,
@@ -441,7 +441,7 @@ async def test_other_processes_do_it_too(server: RedisServer) -> None:
     ):
         await position(ws, "guarded/")
         for app in (here, there):
-            await listening(app)
+            await until_listening(app)
         await here.push_user("ada", "news", 1)
         for one in (ws, own):
             assert (await one.event("news"))["data"] == 1
@@ -453,15 +453,15 @@ async def test_other_processes_do_it_too(server: RedisServer) -> None:
 
 
 @needs_redis_server
-async def test_a_process_hears_of_users_before_its_first_one_comes(server: RedisServer) -> None:
+async def test_a_process_listens_before_its_first_connection(server: RedisServer) -> None:
     async with started(layer=RedisLayer(server.url)) as here, started(layer=RedisLayer(server.url)) as there:
-        await listening(there)
+        await until_listening(there)
         async with connect(there, "/ws/", user=user("ada")) as ws:
             await here.disconnect_user("ada")
             assert (await ws.wait_closed())[0] == 4403
 
 
-async def test_a_layer_that_is_away_is_listened_to_later(
+async def test_an_unavailable_layer_is_subscribed_to_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     failures = [LayerUnavailable(), LayerUnavailable()]
@@ -473,56 +473,54 @@ async def test_a_layer_that_is_away_is_listened_to_later(
         await join(self, *args, **options)
 
     async with started(layer=MemoryLayer()) as app:
-        await listening(app)
+        await until_listening(app)
         async with connect(app, "/ws/", user=user("ada")) as ws:
             await position(ws, "guarded/")
             await app.runtime.here.users.stop()
-            ALLOWED.discard("ada")  # of which another process tells, that we do not hear
+            ALLOWED.discard("ada")  # another process says so, but this one does not listen
             monkeypatch.setattr(Hub, "join", joins_later)
             async with connect(app, "/ws/", user=user("bob")):
                 assert (await ws.event("$unsubscribed"))["route"] == "guarded/"
-                await listening(app)
+                await until_listening(app)
     assert caplog.text.count("cannot be heard yet") == 2
 
 
 @pytest.mark.parametrize("waits", [True, False])
-async def test_who_comes_before_other_processes_are_heard_is_not_missed(
-    waits: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_connections_wait_until_the_process_listens(waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not waits:
         monkeypatch.setattr(users, "PATIENCE", 0.01)
 
-    class Late(MemoryLayer):
-        asked, go = asyncio.Event(), asyncio.Event()
+    class SlowLayer(MemoryLayer):
+        called, proceed = asyncio.Event(), asyncio.Event()
 
         def subscribe(self, topic: str) -> None:
-            self.asked.set()
+            self.called.set()
             asyncio.ensure_future(self._later(topic))  # noqa: RUF006  # it ends before the test does
 
         async def _later(self, topic: str) -> None:
-            await self.go.wait()
+            await self.proceed.wait()
             super().subscribe(topic)
 
-    layer, slow = Late(), Slow()
+    layer, slow = SlowLayer(), SlowAuthentication()
     slow.answers.set()
     async with started(layer=layer, authentication_classes=[slow]) as app:
-        await layer.asked.wait()
+        await layer.called.wait()
 
-        async def come() -> int:
+        async def arrive() -> int:
             async with connect(app, "/ws/") as ws:
-                layer.go.set()
+                layer.proceed.set()
                 return int((await ws.call("$ping"))["status"]) if waits else (await ws.wait_closed())[0]
 
-        coming = asyncio.create_task(come())
-        if waits:  # nobody is looked up before
+        arriving = asyncio.create_task(arrive())
+        if waits:  # no user is looked up before the process listens
             for _ in range(10):
                 await asyncio.sleep(0)
             assert not slow.looked_up.is_set()
-            layer.go.set()
-        assert await coming == (200 if waits else 1012)  # who may have been disconnected meanwhile
+            layer.proceed.set()
+        assert await arriving == (200 if waits else 1012)  # they may have been disconnected meanwhile
 
 
-async def test_a_hub_that_has_ended_is_listened_to_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_closed_hub_is_not_subscribed_to_again(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = asyncio.Event()
 
     async def ended(self: Hub, *args: Any, **options: Any) -> None:
@@ -536,7 +534,7 @@ async def test_a_hub_that_has_ended_is_listened_to_no_more(monkeypatch: pytest.M
         assert not app.runtime.here.users.is_told.is_set()
 
 
-async def test_a_layer_that_cannot_be_opened_is_tried_again_for_the_next(
+async def test_a_layer_that_fails_to_open_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tried, join = asyncio.Event(), Hub.join
@@ -550,13 +548,13 @@ async def test_a_layer_that_cannot_be_opened_is_tried_again_for_the_next(
         await asyncio.wait_for(tried.wait(), 5)
         monkeypatch.setattr(Hub, "join", join)
         async with connect(app, "/ws/", user=user("ada")):
-            await listening(app)
+            await until_listening(app)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "Redis refuses the password" in caplog.text
 
 
-# -- losses that follow each other ------------------------------------------------------------------------------------
-async def test_who_is_disconnected_between_two_losses_is() -> None:
+# -- repeated losses --------------------------------------------------------------------------------------------------
+async def test_a_disconnect_between_two_losses_is_not_missed() -> None:
     layer = MemoryLayer()
     async with started(layer=layer) as app:
         await asyncio.wait_for(app.runtime.here.users.is_told.wait(), 5)
@@ -569,7 +567,7 @@ async def test_who_is_disconnected_between_two_losses_is() -> None:
             assert await ws.wait_closed() == (4403, "bye")
 
 
-async def test_who_was_here_before_a_loss_is_closed_while_the_layer_is_away() -> None:
+async def test_a_loss_closes_older_connections_while_it_lasts() -> None:
     layer = MemoryLayer()
     async with started(layer=layer) as app:
         await asyncio.wait_for(app.runtime.here.users.is_told.wait(), 5)

@@ -50,7 +50,7 @@ def test_a_registered_converter_is_used_and_may_refuse(monkeypatch: pytest.Monke
     assert router.resolve("5").kwargs == {"n": "5"}
 
 
-def test_only_a_class_that_says_so_itself_is_pure() -> None:
+def test_purity_is_not_inherited() -> None:
     pure = type("Pure", (EvenConverter,), {"pure": True})
     heir = type("Heir", (pure,), {})
     of_a_built_in = type("Own", (converters.IntConverter,), {})
@@ -73,7 +73,7 @@ def test_only_a_class_that_says_so_itself_is_pure() -> None:
         (type("Named", (EvenConverter,), {"regex": "(?P<y>a)"}), "new", r"named group.*write it as \(\?:...\)"),
     ],
 )
-def test_what_cannot_be_registered(converter: object, name: str, message: str) -> None:
+def test_an_invalid_converter_is_refused(converter: object, name: str, message: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=message):
         register_converter(converter, name)  # type: ignore[arg-type]
 

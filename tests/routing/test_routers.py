@@ -64,7 +64,7 @@ def test_the_list_and_the_object_have_their_own_actions() -> None:
     }
 
 
-async def test_they_are_answered() -> None:
+async def test_actions_of_both_routes_reply() -> None:
     router = SimpleRouter()
     router.register("cards", Cards)
     async with talking(consumer(router.urls)) as ws:
@@ -109,7 +109,7 @@ async def test_they_are_answered() -> None:
         ),
     ],
 )
-def test_the_routes(attributes: Any, options: Any, prefix: str, wanted: dict[str, Any]) -> None:
+def test_options_shape_the_routes(attributes: Any, options: Any, prefix: str, wanted: dict[str, Any]) -> None:
     router = SimpleRouter(**options)
     router.register(prefix, type("Handler", (Cards,), attributes))
     resolver = Router(router.urls)
@@ -121,7 +121,7 @@ def test_the_routes(attributes: Any, options: Any, prefix: str, wanted: dict[str
             assert resolver.resolve(route).kwargs == kwargs
 
 
-def test_they_are_found_by_name() -> None:
+def test_routes_are_reversed_by_name() -> None:
     router = SimpleRouter()
     router.register("cards", Cards)
     router.register("plain", Plain, basename="other")
@@ -130,7 +130,7 @@ def test_they_are_found_by_name() -> None:
     assert (reverse("other-list"), reverse("other-detail", ["x"])) == ("plain/", "plain/x/")
 
 
-async def test_any_handler_has_routes() -> None:
+async def test_any_handler_may_be_registered() -> None:
     router = SimpleRouter()
     router.register("plain", Plain, basename="plain")
     view = consumer(router.urls)

@@ -48,7 +48,7 @@ class Consumer(Handler):
         return view
 
 
-def test_importing_it_loads_the_standard_library_alone() -> None:
+def test_importing_routing_loads_only_the_standard_library() -> None:
     code = (
         "import sys, wsaction.routing\n"
         "tops = {name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names) - {'__main__'}\n"
@@ -58,7 +58,7 @@ def test_importing_it_loads_the_standard_library_alone() -> None:
     assert (done.stdout, done.stderr) == ("['wsaction']\n", "")
 
 
-def test_a_match_says_all_that_django_says_and_is_unpacked_alike() -> None:
+def test_a_match_has_the_attributes_of_django_and_unpacks_alike() -> None:
     inner = [path("<slug:name>", view, {"k": 1}, "n")]
     router = Router([path("none", other), path("a/<int:x>/", include((inner, "app"), "ns"), {"j": 2})])
     match = router.resolve("a/07/b-c")
@@ -72,7 +72,7 @@ def test_a_match_says_all_that_django_says_and_is_unpacked_alike() -> None:
     assert "url_name='n'" in repr(match)
 
 
-def test_what_is_done_to_a_match_is_not_done_to_the_next() -> None:
+def test_changing_a_match_does_not_change_the_next() -> None:
     router = Router([path("<x>", view, {"k": 1})])
     match = router.resolve("a")
     for held in (match.kwargs, match.captured_kwargs, match.extra_kwargs):
@@ -83,7 +83,7 @@ def test_what_is_done_to_a_match_is_not_done_to_the_next() -> None:
     assert fresh.namespaces == []
 
 
-def test_the_view_name_of_what_has_no_name() -> None:
+def test_the_view_name_of_views_without_a_name() -> None:
     class Callable:
         def __call__(self) -> None: ...
 
@@ -194,7 +194,7 @@ def test_includes_of_modules_objects_and_routers(monkeypatch: pytest.MonkeyPatch
     ]
 
 
-def test_an_endpoint_and_what_is_below_it() -> None:
+def test_nest_gives_an_endpoint_and_an_include_below_it() -> None:
     endpoint, below = nest(path("boards/<int:pk>/", view, {"k": 1}, "board"), [path("cards/<int:card>/", other)])
     router = Router([endpoint, below])
     assert router.resolve("boards/7/").func is view
@@ -208,19 +208,19 @@ def test_an_endpoint_and_what_is_below_it() -> None:
     ("regex", "prefix"),
     [(r"^a/$", "^a/"), (r"^a/\Z", "^a/"), (r"^a\$", r"^a\$"), (r"a\\$", r"a\\"), (r"a\\Z", r"a\\Z"), ("^a", "^a")],
 )
-def test_a_regex_with_patterns_below_loses_its_end(regex: str, prefix: str) -> None:
+def test_nesting_below_a_regex_removes_its_end(regex: str, prefix: str) -> None:
     endpoint, below = nest(re_path(regex, view), [path("b", other)])
     assert (endpoint.pattern.source, below.pattern.source) == (regex, prefix)
 
 
-def test_nesting_below_a_regex_and_django() -> None:
+def test_nesting_below_a_regex_and_django_patterns() -> None:
     router = Router(nest(re_path(r"^a/(?P<x>\d)/$", view), [path("b", other)]))
     assert (router.resolve("a/1/").func, router.resolve("a/1/b").kwargs) == (view, {"x": "1"})
     router = Router(nest(django.urls.path("a/<uuid:x>/", view), [path("b", other)]))
     assert router.resolve("a/00000000-0000-0000-0000-000000000007/b").cacheable
 
 
-def test_a_pattern_takes_another_view_or_other_children() -> None:
+def test_a_pattern_is_copied_with_another_view_or_children() -> None:
     endpoint = path("a/<x>", view, {"k": 1}, "n")
     changed = endpoint.with_view(other)
     assert isinstance(changed, Endpoint)
@@ -246,7 +246,7 @@ def test_patterns_of_django_are_adopted() -> None:
     assert [router.resolve(route).func for route in ("mixed/ours", "mixed/theirs", "a/7/b")] == [view, other, view]
 
 
-def test_what_includes_itself_is_refused() -> None:
+def test_a_recursive_include_is_refused() -> None:
     module = types.ModuleType("endless")
     module.urlpatterns = [django.urls.path("again/", django.urls.include(module))]  # type: ignore[attr-defined]
     with pytest.raises(ImproperlyConfigured, match="'again/' includes itself"):
@@ -324,12 +324,12 @@ def test_misuse_is_refused_when_declared(declare: Any, error: type[Exception], m
         declare()
 
 
-def test_a_missing_module_says_so_itself() -> None:
+def test_a_missing_module_raises_module_not_found() -> None:
     with pytest.raises(ModuleNotFoundError):
         include("wsaction.no_such_module")
 
 
-def test_404_says_what_is_near_and_what_was_tried() -> None:
+def test_a_404_lists_suggestions_and_tried_patterns() -> None:
     router = Router([path("boards/<int:pk>/", view), path("boards/<int:pk>/cards/", include([re_path("^x$", view)]))])
     with pytest.raises(Resolver404) as caught:
         router.resolve("board/7/")
@@ -344,7 +344,7 @@ def test_404_says_what_is_near_and_what_was_tried() -> None:
         Router([]).resolve("")
 
 
-def test_404_is_made_cheaply_and_its_message_is_bounded() -> None:
+def test_a_404_is_cheap_and_its_message_is_bounded() -> None:
     router = Router([path(f"name{number}/" * 50 + "<int:x>", view) for number in range(200)])
     route = "name7/" * 300_000
     start = time.process_time()
@@ -355,7 +355,7 @@ def test_404_is_made_cheaply_and_its_message_is_bounded() -> None:
     assert len(message) < 1200
 
 
-def test_no_reverse_match_says_what_is_near_or_what_was_tried() -> None:
+def test_no_reverse_match_lists_suggestions_or_tried_patterns() -> None:
     inner = [path("<int:x>", view, name="detail")]
     router = Router([path("a/<int:x>/", other, name="board"), path("in/", include((inner, "app"), "ns"))])
     for name, args, message in [
@@ -378,7 +378,7 @@ def test_no_reverse_match_says_what_is_near_or_what_was_tried() -> None:
         router.reverse("board", kwargs={"y": 1})
 
 
-def test_where_django_trips_while_reversing_this_does_not() -> None:
+def test_reversing_works_in_cases_that_break_django() -> None:
     class Unhashable:
         __hash__ = None  # type: ignore[assignment]
 
@@ -404,6 +404,6 @@ def test_where_django_trips_while_reversing_this_does_not() -> None:
         router.reverse("flags")
 
 
-def test_a_view_is_reversed_too() -> None:
+def test_a_view_is_reversed_like_a_name() -> None:
     router = Router([path("a", view), path("in/<int:x>", include([path("b", other)]))])
     assert (router.reverse(view), router.reverse(other, [7])) == ("a", "in/7b")

@@ -41,7 +41,7 @@ def mutated(route: str, chance: random.Random) -> str:
 
 @bounded
 @given(trees.specs(trees.STARTS + trees.FLAGS), chances)
-def test_resolves_as_django_does(tree: tuple[Spec, ...], chance: random.Random) -> None:
+def test_resolving_agrees_with_django(tree: tuple[Spec, ...], chance: random.Random) -> None:
     router, oracle = declared(tree), trees.oracle(tree)
     for route in ["", "a", "/", *list(trees.likely_routes(tree))[:60]]:
         for text in (route, mutated(route, chance), route + chance.choice(ALPHABET)):
@@ -50,7 +50,7 @@ def test_resolves_as_django_does(tree: tuple[Spec, ...], chance: random.Random) 
 
 @bounded
 @given(trees.specs(trees.STARTS), chances)
-def test_reverses_as_django_does(tree: tuple[Spec, ...], chance: random.Random) -> None:
+def test_reversing_agrees_with_django(tree: tuple[Spec, ...], chance: random.Random) -> None:
     router, oracle = declared(tree), trees.oracle(tree)
     for name in [*sorted(set(trees.names(tree))), "none:one", *VIEWS]:
         for size in range(5):
@@ -84,7 +84,7 @@ VALUES_OF = {
 
 @settings(bounded, max_examples=150)
 @given(st.lists(st.sampled_from(["int", "str", "slug", "uuid", "path"]), max_size=4), st.integers(0, 4), st.data())
-def test_what_is_reversed_resolves_to_the_same_values(kinds: list[str], cut: int, data: st.DataObject) -> None:
+def test_reversed_routes_resolve_to_the_same_values(kinds: list[str], cut: int, data: st.DataObject) -> None:
     if "path" in kinds:
         kinds = [*kinds[: kinds.index("path")], "path"]
     segments = [f"<{kind}:p{number}>/" for number, kind in enumerate(kinds)]
@@ -121,7 +121,7 @@ REGEX_STEPS += ["{2}", "{0}", "{1,2}", "{,2}", "*?"]
 
 @settings(bounded, max_examples=500)
 @given(st.lists(st.sampled_from(REGEX_STEPS), max_size=9).map("".join))
-def test_forms_are_those_of_django(regex: str) -> None:
+def test_forms_of_regexes_agree_with_django(regex: str) -> None:
     try:
         expected = [(text, list(parameters)) for text, parameters in normalize(regex)]
     except (ValueError, IndexError):
@@ -137,7 +137,7 @@ def test_forms_are_those_of_django(regex: str) -> None:
 
 
 @pytest.mark.parametrize("regex", ["(?P>a)", "(?i)a", "(?>a)", "a{,2}", "a)", "*"])
-def test_what_has_no_form(regex: str) -> None:
+def test_some_regexes_have_no_form(regex: str) -> None:
     assert forms(regex) == ()
 
 
@@ -292,7 +292,7 @@ def test_a_table_of_names(tree: tuple[Spec, ...], calls: list[tuple[str, Any, An
 @pytest.mark.slow
 @bounded
 @given(trees.specs(trees.STARTS + trees.FLAGS))
-def test_patterns_made_by_django_are_taken(tree: tuple[Spec, ...]) -> None:
+def test_patterns_made_by_django_are_accepted(tree: tuple[Spec, ...]) -> None:
     declared(tree)  # compiles
     oracle = trees.oracle(tree)
     router = Router(oracle.patterns)

@@ -75,7 +75,7 @@ def test_outlines_of_regexes(regex: str, expected: str) -> None:
     assert text(outline(compile_regex(regex, True))) == expected
 
 
-def test_a_regex_that_others_stand_below_is_not_open_at_its_end() -> None:
+def test_a_regex_prefix_is_not_open_at_its_end() -> None:
     prefix = outline(compile_regex("^a/", False))
     assert text(prefix + outline(compile_route("b/<int:x>", True))) == "a/b/*"
     assert text(outline(compile_regex("^a$", False)) + outline(compile_route("b", True))) == "a...b"
@@ -97,7 +97,7 @@ SHAPES: dict[str, Callable[[int], Endpoint | Include]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_few_of_1000_patterns_are_asked(shape: str) -> None:
+def test_few_of_1000_patterns_are_tried(shape: str) -> None:
     router = Router([SHAPES[shape](number) for number in range(1000)])
     texts = [
         "a/7/name999/",
