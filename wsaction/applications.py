@@ -120,8 +120,10 @@ class WSAction:
             debug=debug,
         )
         self.runtime.app = self
-        self.debug, self._user_id = debug, user_id
-        self.title, self.version, self.description = title, version, description
+        self._user_id = user_id
+        self.title = title
+        self.version = version
+        self.description = description
         self._asyncapi: dict[str, Any] | None = None
         self._pages = Pages(lambda: self.asyncapi(), asyncapi_url=asyncapi_url, docs_url=docs_url)
         self._lifespan = None if lifespan is None else Lifespan(lambda: lifespan(self))
@@ -268,7 +270,7 @@ class WSAction:
         A process that was cut off meanwhile does it when it is back. If it cannot find out any more what it has missed,
         it closes the connections of all users that it had before, 1012, so that they are authenticated again.
         """
-        await self._tell_user("disconnect", user_id, reason=reason)
+        await self._notify_user("disconnect", user_id, reason=reason)
 
     async def revoke_user(self, user_id: Any) -> None:
         """Asks the permissions of all that a user is subscribed to again, and of their streams, in every process.
@@ -280,7 +282,7 @@ class WSAction:
         broadcasts is asked ``can_connect`` again, and closed, 4403, where it is refused.
         Waits for a commit, and raises, as `disconnect_user` does.
         """
-        await self._tell_user("revoke", user_id)
+        await self._notify_user("revoke", user_id)
 
     async def push_user(self, user_id: Any, event: str, data: Any = None) -> None:
         """Tells an event to all connections of a user, in every process, under the empty route. It is not kept for who
@@ -289,21 +291,21 @@ class WSAction:
         Waits for a commit, and raises, as `disconnect_user` does; ``ValueError`` for what is no event's name too.
         """
         text = encode_event(event, "", EventTypes("push_user()", {}).encode(event, data))
-        await self._tell_user("push", user_id, text=text)
+        await self._notify_user("push", user_id, text=text)
 
-    async def _tell_user(self, what: str, user_id: Any, **details: Any) -> None:
+    async def _notify_user(self, command: str, user_id: Any, **details: Any) -> None:
         if user_id is None:
             raise ValueError("a user's id is wanted, as WSAction(user_id=...) says what it is, not None")
-        await self.runtime.where_served(lambda: self._tell_user_here(what, user_id, details))
+        await self.runtime.where_served(lambda: self._notify_user_here(command, user_id, details))
 
-    async def _tell_user_here(self, what: str, user_id: Any, details: Mapping[str, Any]) -> None:
+    async def _notify_user_here(self, command: str, user_id: Any, details: Mapping[str, Any]) -> None:
         users = self.runtime.here.users
         if (unit := unit_to_wait_for()) is None:
-            await users.tell(what, user_id, **details)
+            await users.tell(command, user_id, **details)
         else:
             unit.on_commit(
-                partial(users.tell_surely, what, user_id, **details),
-                if_unknown=partial(users.tell_in_doubt, what, user_id, **details),
+                partial(users.tell_surely, command, user_id, **details),
+                if_unknown=partial(users.tell_in_doubt, command, user_id, **details),
             )
 
     async def drain(self) -> None:
@@ -325,10 +327,10 @@ class WSAction:
             return
         elif scope["type"] == "http":
             await self._pages.serve(scope, "/" + _route_path(scope), send)
-        elif (view := await self._routed(scope, receive, send)) is not None:
+        elif (view := await self._resolve_view(scope, receive, send)) is not None:
             await view(scope, receive, send)
 
-    async def _routed(self, scope: Any, receive: Receive, send: Send) -> Any:
+    async def _resolve_view(self, scope: Any, receive: Receive, send: Send) -> Any:
         """What serves a connection, its captures noted in the scope; None where it was refused. It ends here, so that
         nothing of it is kept for as long as the connection is open."""
         try:
@@ -336,7 +338,10 @@ class WSAction:
                 scope.setdefault("state", {}).update(state)
             match = self.router.resolve(_route_path(scope))
         except Exception as exc:  # a lifespan or a converter may raise anything; the client is told
-            error = self._not_found(exc) if isinstance(exc, Resolver404) else exc
+            error = exc
+            if isinstance(exc, Resolver404):
+                logger.info("%s", exc)
+                error = RouteNotFound(str(exc) if self.debug else None)
             if (await receive())["type"] == "websocket.connect":
                 what = f"the way to {scope['path']}"
                 await refuse(scope, send, to_api_error(error, what=what, debug=self.debug), self.runtime)
@@ -348,10 +353,6 @@ class WSAction:
         scope[PATTERN_KEY] = root, match.route
         scope[PATH_KEY] = root + match.canonical
         return match.func
-
-    def _not_found(self, exc: Resolver404) -> RouteNotFound:
-        logger.info("%s", exc)
-        return RouteNotFound(str(exc) if self.debug else None)
 
 
 def _route_path(scope: Any) -> str:

@@ -58,9 +58,7 @@ class AsyncAPIActionHandler:
     throttle_classes: ClassVar[Sequence[Any]] = ()
     throttle_scope: ClassVar[str | None] = None  # by which a ScopedRateThrottle finds its rate
     routepatterns: ClassVar[Sequence[Any]] = ()
-    group_send_lookup_kwargs: ClassVar[str | None] = (
-        None  # the capture that names its group, see `wsaction._dispatch.broadcasts`
-    )
+    group_send_lookup_kwargs: ClassVar[str | None] = None  # the capture that names the group of its broadcasts
     strict_routing: ClassVar[bool] = True
     limits: ClassVar[Limits | None] = None
     outbox_policy: ClassVar[Literal["close", "drop_oldest"]] = "close"
@@ -124,7 +122,7 @@ class AsyncAPIActionHandler:
     @classmethod
     def actions_with(cls, initkwargs: Mapping[str, Any]) -> dict[str, Action]:
         """Its actions by name, as they are where it is mounted with these attributes."""
-        hidden = _OWN | cls.reserved_names
+        hidden = _BASE_NAMES | cls.reserved_names
         return collect_actions(cls, hidden, lambda annotation: cls.resolve_annotation(annotation, initkwargs))
 
     @classmethod
@@ -181,32 +179,27 @@ class AsyncAPIActionHandler:
     @property
     def action(self) -> str | None:
         """The action under way, by its declared name."""
-        name: str | None = self.frame.call.name
-        return name
+        return self.frame.call.name
 
     @property
     def route(self) -> str:
         """The route as the client sent it, with its query."""
-        route: str = self.frame.route
-        return route
+        return self.frame.route
 
     @property
     def request_id(self) -> str | int | None:
         """The frame's ``request_id``, or None."""
-        request_id: str | int | None = self.frame.request_id
-        return request_id
+        return self.frame.request_id
 
     @property
     def args(self) -> tuple[Any, ...]:
         """Unnamed captures: the connection path's, then the route's."""
-        args: tuple[Any, ...] = self.frame.call.args
-        return args
+        return self.frame.call.args
 
     @property
     def kwargs(self) -> dict[str, Any]:
         """Named captures and default kwargs: the connection path's, overlaid by the route's."""
-        kwargs: dict[str, Any] = self.frame.kwargs
-        return kwargs
+        return self.frame.kwargs
 
     @property
     def query_params(self) -> QueryParams:
@@ -290,15 +283,12 @@ class AsyncAPIActionHandler:
     def _plan(self) -> Plan:
         """This handler's own: of the action under way where it is the one called, else of one that it does not have."""
         call = self.frame.call
-        plan: Plan = call.plan if call.mounted is self.mounted else self.mounted.no_such_action
-        return plan
+        return call.plan if call.mounted is self.mounted else self.mounted.no_such_action
 
     def _permissions(self) -> Permissions:
-        permissions = self._plan().permissions
-        if permissions is not None:
+        if (permissions := self._plan().permissions) is not None:
             return permissions
-        compiled: Permissions = self.mounted.compiled(self.get_permissions())
-        return compiled
+        return self.mounted.compiled(self.get_permissions())
 
     # ---------------------------------------------------------------------------------------------- throttles
     def get_throttles(self) -> Sequence[Any]:
@@ -328,7 +318,8 @@ class ActionView:
         self.handler_class: Any = handler_class
         self.initkwargs: Mapping[str, Any] = dict(initkwargs)
         self.actions = actions
-        self.__name__, self.__doc__ = handler_class.__name__, handler_class.__doc__
+        self.__name__ = handler_class.__name__
+        self.__doc__ = handler_class.__doc__
         self._table: RouteTable | None = None
         self._runtime: Runtime | None = None
 
@@ -354,24 +345,25 @@ class ActionView:
 _CLOSE_CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
 
 
-def _check_initkwargs(cls: type, initkwargs: Mapping[str, Any]) -> None:
+def _check_initkwargs(cls: type[AsyncAPIActionHandler], initkwargs: Mapping[str, Any]) -> None:
     for name in initkwargs:
-        if name not in (known := _settable(cls)):
-            hint = did_you_mean(name, known, "it has")
+        if name not in (settable := _settable_names(cls)):
+            hint = did_you_mean(name, settable, "it has")
             raise ImproperlyConfigured(
                 f"{cls.__name__} is mounted with attributes of the class, no actions or hooks, not {name!r}; {hint}"
             )
 
 
-def _settable(cls: type) -> list[str]:
+def _settable_names(cls: type[AsyncAPIActionHandler]) -> list[str]:
     """What a class may be mounted with: no hooks, since it is the class that says which of these are taken over."""
-    actions = [action.function.__name__ for action in cls.available_actions.values()]  # type: ignore[attr-defined]
+    actions = [action.function.__name__ for action in cls.available_actions.values()]
     hooks = [name for name, value in framework_names(cls).items() if is_code(value)]
-    own = [name for name in dir(cls) if not name.startswith("_") and name not in (*_OWN, *actions, *hooks)]
-    return ["permission_classes", "throttle_classes", "throttle_scope", *own]
+    excluded = {*_BASE_NAMES, *actions, *hooks}
+    attributes = [name for name in dir(cls) if not name.startswith("_") and name not in excluded]
+    return ["permission_classes", "throttle_classes", "throttle_scope", *attributes]
 
 
-_OWN: frozenset[str] = frozenset(
+_BASE_NAMES: frozenset[str] = frozenset(
     name for name in (*vars(AsyncAPIActionHandler), *AsyncAPIActionHandler.__annotations__) if not name.startswith("__")
 )
 
