@@ -40,7 +40,7 @@ __all__ = (
 Scope = MutableMapping[str, Any]
 
 BEARER = "bearer."  # before the token, in a sub-protocol
-_VISIBLE = r"[\x21-\x7e]{1,8192}"  # visible ASCII
+_VISIBLE_ASCII = r"[\x21-\x7e]{1,8192}"  # visible ASCII
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,10 @@ class Credential:
     def __post_init__(self) -> None:
         if not is_somebody(self.user):
             raise ValueError("a Credential is for a user who is somebody; return None where there is nobody")
-        at: Any = self.expires_at
-        if at is not None and (isinstance(at, bool) or not isinstance(at, (int, float)) or math.isnan(at)):
+        value: Any = self.expires_at
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value)):
             raise TypeError(
-                f"Credential.expires_at: expected unix seconds or None, got {type(at).__name__}; "
+                f"Credential.expires_at: expected unix seconds or None, got {type(value).__name__}; "
                 "of a datetime, take .timestamp()"
             )
 
@@ -140,10 +140,10 @@ class BearerAuthentication(BaseAuthentication, ABC):
         return await self._verified(data) if isinstance(data, str) else None
 
     async def _verified(self, token: Any) -> Credential | None:
-        if not isinstance(token, str) or not re.fullmatch(_VISIBLE, token):
+        if not isinstance(token, str) or not re.fullmatch(_VISIBLE_ASCII, token):
             raise NotAuthenticated("The bearer token is malformed.")
-        found: Credential | None = await _result(self.verify(token))
-        return found
+        credential: Credential | None = await _await_if_needed(self.verify(token))
+        return credential
 
 
 class SessionAuthentication(BaseAuthentication, ABC):
@@ -170,7 +170,7 @@ class SessionAuthentication(BaseAuthentication, ABC):
             raise ImproperlyConfigured(
                 f"{type(self).__name__}: expected a session in the scope; put SessionMiddleware around the app"
             )
-        found = await _result(self.get_user(scope["session"])) if scope["session"] else None
+        found = await _await_if_needed(self.get_user(scope["session"])) if scope["session"] else None
         if isinstance(found, Credential):
             return found
         return Credential(found) if is_somebody(found) else None
@@ -191,5 +191,5 @@ def bearer_tokens(scope: Scope) -> list[str]:
     return offered
 
 
-async def _result(value: Any) -> Any:
+async def _await_if_needed(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value

@@ -12,7 +12,7 @@ __all__ = ("RedactedError", "redact", "texts", "without_secrets")
 SHORTEST = 4  # characters; what is shorter is no secret
 TRACE = 8  # so many characters in a row are a trace of a secret
 _MAX_TEXT = 16_384  # characters of a traceback
-_FEW = 256  # runs of characters that are looked for one by one
+_FEW_RUNS = 256  # runs of characters that are looked for one by one
 
 
 class RedactedError(Exception):
@@ -41,7 +41,7 @@ def _traces(text: str, secrets: Collection[str]) -> set[str]:
     """The parts of the secrets that may be in the text. A client may send a secret of 64 KiB: this has to be cheap."""
     long = [secret for secret in secrets if len(secret) >= TRACE]
     runs = {text[at : at + TRACE] for at in range(len(text) - TRACE + 1)}
-    if len(runs) <= _FEW:  # an error's message: it is looked for in all secrets at once
+    if len(runs) <= _FEW_RUNS:  # an error's message: it is looked for in all secrets at once
         joined = "\n".join(long)
         found = {run for run in runs if run in joined and ("\n" not in run or any(run in secret for secret in long))}
     else:  # a traceback
@@ -74,7 +74,7 @@ def without_secrets(exc: BaseException, secrets: Collection[str], where: str) ->
             return RedactedError(f"{where} raised this:\n{redact(text, secrets)[-_MAX_TEXT:]}")
         if any(redact(text, secrets) != text for text in {str(exc), *texts(exc.errors)}):
             return APIError(exc.status, redact(exc.type, secrets), redact(exc.msg, secrets))
-    except Exception as bad:  # an attribute of the error raised, perhaps with a secret
-        return RedactedError(f"{where} raised {type(exc).__name__}, which cannot be told: {type(bad).__name__}")
+    except Exception as failure:  # an attribute of the error raised, perhaps with a secret
+        return RedactedError(f"{where} raised {type(exc).__name__}, which cannot be told: {type(failure).__name__}")
     exc.__cause__ = exc.__context__ = None
     return exc.with_traceback(None)

@@ -60,13 +60,13 @@ class Authenticator:
                 f"authentication_classes: expected a list, as in [TokenAuthentication], got {declared!r}"
             )
         self.classes = tuple(map(_instance, classes))
-        self._of_data = tuple(scheme for scheme in self.classes if _takes_data(scheme))
+        self._data_classes = tuple(scheme for scheme in self.classes if _takes_data(scheme))
         self._bearer = any(isinstance(scheme, BearerAuthentication) for scheme in self.classes)
         self._secret_headers = {name.lower().encode() for scheme in self.classes for name in scheme.secret_headers}
         self.user_id = user_id
         self.clock = clock
         self.first_frame = any(scheme.first_frame for scheme in self.classes)
-        if self.first_frame and not self._of_data:
+        if self.first_frame and not self._data_classes:
             raise ImproperlyConfigured(
                 "authentication_classes wants a first frame that none of them takes; define authenticate_data, or add "
                 "a BearerAuthentication"
@@ -75,7 +75,7 @@ class Authenticator:
     @property
     def takes_data(self) -> bool:
         """Whether an ``$auth`` frame may authenticate."""
-        return bool(self._of_data)
+        return bool(self._data_classes)
 
     async def open(self, scope: Scope, auth_timeout: float) -> "AuthenticationState":
         """Authenticates a handshake: sets ``scope["user"]`` and ``scope["auth"]``, and takes the secrets out.
@@ -98,30 +98,30 @@ class Authenticator:
             self._conceal(scope)
         return state
 
-    async def of_data(self, data: Any, auth_timeout: float) -> Credential:
+    async def verify_data(self, data: Any, auth_timeout: float) -> Credential:
         """The credential of an ``$auth`` frame's data. Raises `NotAuthenticated` if no class accepts it."""
-        if not self._of_data:
+        if not self._data_classes:
             raise ActionNotAllowed("Nothing here takes $auth; authenticate at the handshake.")
-        credential = await self._ask(self._of_data, "authenticate_data", data, texts(data), auth_timeout)
+        credential = await self._ask(self._data_classes, "authenticate_data", data, texts(data), auth_timeout)
         if isinstance(credential, Credential):
             return credential
         raise credential or NotAuthenticated("The credential was not accepted.")
 
     async def _ask(
-        self, classes: Sequence[BaseAuthentication], method: str, about: Any, secrets: Iterable[str], seconds: float
+        self, classes: Sequence[BaseAuthentication], method: str, argument: Any, secrets: Iterable[str], seconds: float
     ) -> Credential | Exception | None:
         """The first answer of a class that is not None. An exception is returned: raised here, its context and its
         traceback would hold secrets."""
         where = ""
         try:
-            async with asyncio.timeout(seconds) as bound:
+            async with asyncio.timeout(seconds) as timeout:
                 for scheme in classes:
                     where = f"{type(scheme).__name__}.{method}"
-                    found = await getattr(scheme, method)(about)
-                    if isinstance(found, Credential):
-                        return found
-                    if found is not None:
-                        raise TypeError(f"{where}: expected a Credential or None, got {type(found).__name__}")
+                    answer = await getattr(scheme, method)(argument)
+                    if isinstance(answer, Credential):
+                        return answer
+                    if answer is not None:
+                        raise TypeError(f"{where}: expected a Credential or None, got {type(answer).__name__}")
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:  # a cancellation of a task that the class awaited is a failure like any other
@@ -129,7 +129,7 @@ class Authenticator:
                 exc.args = ()
                 exc.__cause__ = exc.__context__ = None
                 raise
-            if isinstance(exc, TimeoutError) and bound.expired():
+            if isinstance(exc, TimeoutError) and timeout.expired():
                 logger.warning("%s took longer than %g s", where, seconds)
                 return Busy("Authentication took too long.", {"limit": "auth_timeout", "value": seconds})
             return without_secrets(exc, set(secrets), where)
@@ -194,8 +194,9 @@ class AuthenticationState:
         """The close code and reason, once the deadline has passed."""
         if (left := self.time_left) is None or left > 0:
             return None
-        expired = "the credential has expired"
-        return NOT_AUTHENTICATED, f"no $auth came; auth_timeout is {self._timeout} s" if self.awaited else expired
+        if self.awaited:
+            return NOT_AUTHENTICATED, f"no $auth came; auth_timeout is {self._timeout} s"
+        return NOT_AUTHENTICATED, "the credential has expired"
 
     def gate(self, action: str | None) -> APIError | None:
         """The error that refuses a frame, or None. Asked first, for each frame; ``action`` is None if malformed."""
@@ -217,25 +218,25 @@ class AuthenticationState:
             raise Busy("An $auth is under way on this connection; wait for its reply.")
         self._presenting = True
         try:
-            credential = await self._authenticator.of_data(data, self._timeout)
+            credential = await self._authenticator.verify_data(data, self._timeout)
         finally:
             self._presenting = False
         if (refused := self.gate("$auth")) is not None:
             raise refused
-        known = self.credential is not None or is_authenticated(self.user)
-        user_id = self._authenticator.user_id
-        if known and ((current_id := user_id(self.user)) is None or current_id != user_id(credential.user)):
-            raise PermissionDenied("This connection is another user's; open a new one.", {"code": "user_changed"})
+        if self.credential is not None or is_authenticated(self.user):
+            user_id = self._authenticator.user_id
+            if (current_id := user_id(self.user)) is None or current_id != user_id(credential.user):
+                raise PermissionDenied("This connection is another user's; open a new one.", {"code": "user_changed"})
         self.take(credential)
         return {"expires_at": self.deadline}
 
     def take(self, credential: Credential) -> None:
         """Puts a credential of any user in force. Raises `NotAuthenticated` if it has expired."""
-        at = credential.expires_at
-        if at is not None and at <= self._clock():
+        expires_at = credential.expires_at
+        if expires_at is not None and expires_at <= self._clock():
             raise NotAuthenticated("The credential has expired.")
         self.credential = credential
-        self.deadline = None if at == math.inf else at
+        self.deadline = None if expires_at == math.inf else expires_at
         self._admitted = True
         self._scope["user"], self._scope["auth"] = credential.user, credential.auth
 

@@ -185,8 +185,8 @@ class IsOwner(BasePermission):
         _check_actions(cls.__qualname__, cls.check_actions, {})
 
     def has_object_permission(self, scope: Scope, handler: Any, action: str, obj: Any) -> bool:
-        named = self.check_actions
-        if named != "__all__" and action not in named and _INCLUDED_IN.get(action) not in named:
+        checked = self.check_actions
+        if checked != "__all__" and action not in checked and _INCLUDED_IN.get(action) not in checked:
             return True
         owner, user = getattr(obj, self.lookup_field, _ABSENT), scope.get("user")
         if owner is _ABSENT:
@@ -276,7 +276,7 @@ async def raise_refusal(verdict: Verdict) -> None:
         raise _denied(verdict)
 
 
-def refusing(what: str, verdict: Verdict) -> Coroutine[Any, Any, None]:
+def refusing(method: str, verdict: Verdict) -> Coroutine[Any, Any, None]:
     """The same. A verdict that is known raises at once; one that has to be awaited fails the frame until it is."""
     if verdict is None:
         return _ALLOWED
@@ -284,12 +284,12 @@ def refusing(what: str, verdict: Verdict) -> Coroutine[Any, Any, None]:
         raise _denied(verdict)
     if (frame := current_frame.get()) is None:
         return raise_refusal(verdict)
-    frame.begin_check(what)
-    return _check(frame, what, verdict)
+    frame.begin_check(method)
+    return _check(frame, method, verdict)
 
 
-async def _check(frame: Frame, what: str, verdict: Verdict) -> None:
-    frame.end_check(what)
+async def _check(frame: Frame, method: str, verdict: Verdict) -> None:
+    frame.end_check(method)
     await raise_refusal(verdict)
 
 
@@ -407,8 +407,8 @@ class _Compiler:
     def methods(self, entry: Any) -> dict[str, Method]:
         """The methods that a permission, or one that is negated, defines, by their names."""
         permission = entry.operands[0] if isinstance(entry, Composition) else entry
-        kind = permission if isinstance(permission, type) else type(permission)
-        if kind is (DenyAll if isinstance(entry, Composition) else AllowAny):
+        cls = permission if isinstance(permission, type) else type(permission)
+        if cls is (DenyAll if isinstance(entry, Composition) else AllowAny):
             return {}
         if id(permission) not in self._methods:
             methods = self._methods[id(permission)] = self._read(permission)
@@ -421,26 +421,24 @@ class _Compiler:
             permission, name = self._instance(entry), name_of(entry)
             if isinstance(permission, IsOwner):
                 _check_actions(f"{self.owner}: {name}", permission.check_actions, self.actions)
-            defined = {question: getattr(permission, question) for question in _ARITY}
-            answered = {
-                question: method
-                for question, method in defined.items()
-                if getattr(method, "__func__", None) is not getattr(BasePermission, question)
-            }
-            self._check_questions(name, answered)
-            return {question: self._method(call, question, f"{name}.{question}") for question, call in answered.items()}
+            calls = {question: getattr(permission, question) for question in _ARITY}
+            for question in _ARITY:
+                if getattr(calls[question], "__func__", None) is getattr(BasePermission, question):
+                    del calls[question]  # it is not overridden
+            self._check_questions(name, calls)
+            return {question: self._method(call, question, f"{name}.{question}") for question, call in calls.items()}
         if callable(entry) and not isinstance(entry, type):
             return {"has_permission": self._method(entry, "has_permission", name_of(entry))}
         cure = "name the class itself, without quotes" if isinstance(entry, str) else "derive it from BasePermission"
         expected = "a BasePermission class, instance or composition, or a callable (scope, handler, action)"
         raise ImproperlyConfigured(f"{self.owner}: expected {expected}, got {entry!r}; {cure}, or leave it out")
 
-    def _check_questions(self, name: str, answered: Collection[str]) -> None:
+    def _check_questions(self, name: str, questions: Collection[str]) -> None:
         """Raises `ImproperlyConfigured` for a permission that would let everyone through because it is never asked."""
-        if not answered:
+        if not questions:
             expected = f"{name} to define {', '.join(_ARITY)} or some of them, got none of them"
             raise ImproperlyConfigured(f"{self.owner}: expected {expected}; to let everyone through, use AllowAny")
-        if not self.connects and [*answered] == ["can_connect"]:
+        if not self.connects and [*questions] == ["can_connect"]:
             cure = "put it into the consumer's permission_classes, or define has_permission"
             expected = f"{name} to be about actions or objects, got can_connect alone, which is asked of consumers only"
             raise ImproperlyConfigured(f"{self.owner}: expected {expected}; {cure}")

@@ -77,8 +77,8 @@ class Composition(Operators):
 
 
 def _combined(operator: Literal["&", "|"], *operands: Any) -> Composition:
-    permissions = all(isinstance(operand, Operators) or callable(operand) for operand in operands)
-    return _flat(operator, operands) if permissions else NotImplemented
+    are_permissions = all(isinstance(operand, Operators) or callable(operand) for operand in operands)
+    return _flat(operator, operands) if are_permissions else NotImplemented
 
 
 def _flat(operator: Literal["&", "|"], operands: Iterable[Any]) -> Composition:
@@ -158,21 +158,21 @@ def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
             return yes
         if answer is not False and inspect.isawaitable(answer):
             return later(answer)
-        return settled(answer)
+        return decide(answer)
 
     async def later(answer: Awaitable[Any]) -> Refusal | None:
-        return settled(await answer)
+        return decide(await answer)
 
-    def settled(answer: Any) -> Refusal | None:
+    def decide(answer: Any) -> Refusal | None:
         nonlocal has_warned
         if answer is None and not has_warned:
             has_warned = True
             logger.warning("the permission %s returned None, which is a no; return True or False", name_of(call))
         if answer is not True and answer is not False and _is_always_true(answer):
-            what = f"the permission {name_of(call)} returned {answer!r:.100}, which would always be a yes"
+            problem = f"the permission {name_of(call)} returned {answer!r:.100}, which would always be a yes"
             if inspect.iscoroutine(answer):
                 answer.close()  # Python's own warning would say the same
-            raise TypeError(f"{what}; return True or False, and await or call what has to be")
+            raise TypeError(f"{problem}; return True or False, and await or call what has to be")
         return yes if answer else no
 
     return ask_of_action if keywords is None and method.arity == 3 else ask
@@ -186,43 +186,45 @@ def _is_always_true(answer: Any) -> bool:
     return is_async or is_pair or callable(answer) or isinstance(answer, BaseException)
 
 
-def series(going: Refusal | None, asks: Iterable[Ask]) -> Ask | None:
-    """Asks one after the other while the verdict is ``going``: None makes an "and", a refusal an "or".
+def series(passing: Refusal | None, asks: Iterable[Ask]) -> Ask | None:
+    """Asks one after the other while the verdict is ``passing``: None makes an "and", a refusal an "or".
 
     Without ``asks`` there is nothing to ask: None.
     """
-    every = tuple(asks)
+    asks = tuple(asks)
 
     def ask_all(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:
-        rest = iter(every)
+        rest = iter(asks)
         for ask in rest:
             verdict = ask(args, kwargs)
-            if verdict is not going:
-                return verdict if isinstance(verdict, _SETTLED) else later(verdict, (ask(args, kwargs) for ask in rest))
-        return going
+            if verdict is not passing:
+                if isinstance(verdict, _SETTLED):
+                    return verdict
+                return ask_rest(verdict, (ask(args, kwargs) for ask in rest))
+        return passing
 
-    async def later(first: Awaitable[Refusal | None], rest: Iterator[Verdict]) -> Refusal | None:
+    async def ask_rest(first: Awaitable[Refusal | None], rest: Iterator[Verdict]) -> Refusal | None:
         for verdict in itertools.chain((first,), rest):
             settled = verdict if isinstance(verdict, _SETTLED) else await verdict
-            if settled is not going:
+            if settled is not passing:
                 return settled
-        return going
+        return passing
 
-    return ask_all if len(every) > 1 else next(iter(every), None)
+    return ask_all if len(asks) > 1 else next(iter(asks), None)
 
 
 def once(ask: Ask) -> Ask:
     """The same question, for which the keyword arguments are made at most once."""
 
     def ask_once(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:
-        made: list[Mapping[str, Any]] = []
+        cached: list[Mapping[str, Any]] = []
 
-        def make() -> Mapping[str, Any]:
-            if not made:
-                made.append(kwargs())
-            return made[0]
+        def kwargs_once() -> Mapping[str, Any]:
+            if not cached:
+                cached.append(kwargs())
+            return cached[0]
 
-        return ask(args, make)
+        return ask(args, kwargs_once)
 
     return ask_once
 
