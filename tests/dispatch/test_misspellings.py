@@ -730,7 +730,7 @@ def sets_it_on_another(self: Any, other: Any) -> None:
     [
         ("__init__", sets_it_on_itself, r"__init__ sets self\.permission_classes.*get_permissions"),
         ("connect", sets_it_on_itself, r"connect sets self\.permission_classes"),
-        ("Meta", type("Meta", (), {"permission_classes": (DenyAll,)}), r"Meta says permission_classes"),
+        ("Meta", type("Meta", (), {"permission_classes": (DenyAll,)}), r"Meta\.permission_classes has no effect"),
     ],
 )
 def test_a_policy_set_where_nothing_reads_it_is_refused(base: Any, name: str, value: Any, message: str) -> None:

@@ -14,7 +14,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from wsaction._handlers.dependencies import Dependencies
-from wsaction._handlers.parameters import EMPTY, Input, Parameter, fill, fresh, missing
+from wsaction._handlers.parameters import EMPTY, Input, Parameter, copy_default, fill, missing_error
 from wsaction._protocol.frames import Frame
 from wsaction.exceptions import InvalidParameters
 from wsaction.serializers._models import fast_validate
@@ -77,8 +77,7 @@ class Action:
     @property
     def inputs(self) -> tuple[Input, ...]:
         """All that clients send for it, each name once, or once for each if its dependencies disagree on it."""
-        below = () if self.dependencies is None else self.dependencies.inputs
-        inputs = (*self.own_inputs, *below)
+        inputs = (*self.own_inputs, *(() if self.dependencies is None else self.dependencies.inputs))
         return tuple(field for index, field in enumerate(inputs) if field not in inputs[:index])
 
     def bind_captures(self, args: tuple[Any, ...], captures: Mapping[str, Any]) -> "Binding":
@@ -125,20 +124,22 @@ class Action:
         self, parameter: Parameter, before: tuple[Any, ...], after: tuple[Any, ...], by_name: Start
     ) -> Start:
         """Fills one parameter fast; ``by_name`` handles a value that is missing or wrong."""
-        (name, validate, plain, _), function = parameter, self.function
-        validate_first, first = None if validate is None else fast_validate(validate), not before
+        name, validate, plain, _ = parameter
+        function = self.function
+        validate_fast = None if validate is None else fast_validate(validate)
+        is_first = not before
 
         def start(handler: "AsyncAPIActionHandler", frame: Frame) -> Any:
             body = frame.body
             if name not in body:
                 return by_name(handler, frame)
             value = body[name]
-            if validate_first is not None and type(value) is not plain:
+            if validate_fast is not None and type(value) is not plain:
                 try:
-                    value = validate_first(value)
+                    value = validate_fast(value)
                 except ValidationError:
                     return by_name(handler, frame)
-            if not first:
+            if not is_first:
                 return function(handler, *before, value, *after)
             return function(*(handler, value) + after)  # noqa: RUF005  # half of what the other way costs, for each frame
 
@@ -162,9 +163,9 @@ class Action:
                 else:
                     fill(bound, name, value, validate, errors)
             elif default is not EMPTY:
-                bound[name] = fresh(default)
+                bound[name] = copy_default(default)
             else:
-                errors.append(missing(name))
+                errors.append(missing_error(name))
         if errors:
             raise InvalidParameters(errors)
         for name in self.protocol:
@@ -186,10 +187,10 @@ class Action:
             bound = self.bind_frame(binding, frame)
         except InvalidParameters as exc:
             errors += exc.items
-        below = dependencies.bind_frame(frame, errors)
+        for_dependencies = dependencies.bind_frame(frame, errors)
         if errors:
             raise InvalidParameters(list({repr(item): item for item in errors}.values()))  # one for all who ask for it
-        return bound, below
+        return bound, for_dependencies
 
     def positional(self, binding: "Binding", bound: dict[str, Any]) -> tuple[Any, ...]:
         """The positional arguments for ``function``: the unnamed captures that no parameter took, for its ``*args``.

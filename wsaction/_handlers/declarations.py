@@ -103,7 +103,7 @@ def check_settings(cls: Any) -> None:
             if name == "Meta" and (names := {name for name in vars(value).keys() & dir(cls) if name[0] != "_"}):
                 where = base.__qualname__
                 raise ImproperlyConfigured(
-                    f"{where}.Meta says {min(names)}, and nothing reads it there; say it in {where}"
+                    f"{where}.Meta.{min(names)} has no effect, because nothing reads it there; set it in {where}"
                 )
 
 
@@ -148,8 +148,14 @@ def is_changed(cls: type, actions: Mapping[str, Action]) -> bool:
 
 
 def _is_action(value: Any) -> bool:
-    marked = value.__func__ if isinstance(value, staticmethod | classmethod) else value
-    return isinstance(getattr(marked, OPTIONS_ATTRIBUTE, None), ActionOptions)
+    return _options_of(value) is not None
+
+
+def _options_of(value: Any) -> ActionOptions | None:
+    """The options that `async_action` left on a method; None: it did not decorate it."""
+    function = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+    options = getattr(function, OPTIONS_ATTRIBUTE, None)
+    return options if isinstance(options, ActionOptions) else None  # a proxy may answer any name with something else
 
 
 def collect_actions(
@@ -164,9 +170,7 @@ def collect_actions(
     declared: dict[str, ActionOptions] = {}  # by method name
     for base in reversed(cls.__mro__):
         for attribute, value in vars(base).items():
-            marked = value.__func__ if isinstance(value, staticmethod | classmethod) else value
-            options = getattr(marked, OPTIONS_ATTRIBUTE, None)
-            if isinstance(options, ActionOptions):  # a proxy may answer any name with something else
+            if (options := _options_of(value)) is not None:
                 declared[attribute] = options
             elif attribute in declared and value is None:
                 del declared[attribute]  # `update = None` takes an inherited action away
@@ -230,7 +234,7 @@ def read_action(
     takes_args = any(p.kind is p.VAR_POSITIONAL for p in rest)
     before_args = tuple(p.name for p in named if p.kind is p.POSITIONAL_OR_KEYWORD)
     candidates = before_args if takes_args else [p.name for p in asked]
-    returns_status, output = (_streamed if streams else _output)(where, hints.get("return", Any))
+    returns_status, output = (_stream_output if streams else _output)(where, hints.get("return", Any))
     encode = built(where, "what it returns", json_encoder, output)
     encode = _or_null(encode) if streams else encode
     ordered = options.ordered and not streams
@@ -255,7 +259,7 @@ def read_action(
         returns_status=returns_status,
         silent=options.mode == "none" or (options.mode == "broadcast" and not options.send_response_in_broadcast),
         returns=output,
-        write=_once(encode) if marked else encode,
+        write=_unless_written(encode) if marked else encode,
         options=options,
         streamed=_streamed_by(cls, attribute, options, resolve_annotation),
     )
@@ -266,8 +270,8 @@ def _by_position(function: Any, read: Sequence[tuple[Parameter, Input]]) -> tupl
     put in its place may be called otherwise than its signature says."""
     code = function.__code__
     names: tuple[str, ...] = code.co_varnames[1 : code.co_argcount]
-    more = code.co_kwonlyargcount or code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
-    return names if not more and sorted(names) == sorted(field.name for _, field in read) else None
+    has_others = code.co_kwonlyargcount or code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
+    return names if not has_others and sorted(names) == sorted(field.name for _, field in read) else None
 
 
 def _or_null(encode: Callable[[Any], str]) -> Callable[[Any], str]:
@@ -286,13 +290,13 @@ def _streamed_by(
     if options.streamed_by is None:
         return None
     definers = {name: base for base in reversed(cls.__mro__) for name in vars(base)}
-    stream = definers.get(options.streamed_by)
-    if stream is None or not inspect.isasyncgenfunction(vars(stream)[options.streamed_by]):
+    definer = definers.get(options.streamed_by)
+    if definer is None or not inspect.isasyncgenfunction(vars(definer)[options.streamed_by]):
         raise ImproperlyConfigured(
             f"{cls.__name__}.{attribute} is streamed_by {options.streamed_by!r}, which is no async generator "
             "function of its class; write async def, with yield"
         )
-    if not issubclass(stream, definers[attribute]):
+    if not issubclass(definer, definers[attribute]):
         return None
     stream_options = replace(options, name=options.name or attribute, streamed_by=None)
     return read_action(cls, options.streamed_by, stream_options, resolve_annotation)
@@ -335,7 +339,7 @@ def _parameters(where: str, function: Callable[..., Any]) -> list[inspect.Parame
     return parameters
 
 
-def _once(encode: Callable[[Any], str]) -> Callable[[Any], str]:
+def _unless_written(encode: Callable[[Any], str]) -> Callable[[Any], str]:
     """Of an action whose result is written while its dependencies live: see `Action.written`."""
     return lambda value: value if type(value) is Written else encode(value)
 
@@ -356,7 +360,7 @@ def _output(where: str, annotation: Any) -> tuple[bool | None, Any]:
 _STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator)
 
 
-def _streamed(where: str, annotation: Any) -> tuple[bool | None, Any]:
+def _stream_output(where: str, annotation: Any) -> tuple[bool | None, Any]:
     """The annotation of a stream's items: of ``AsyncIterator[Card]``, ``Card``."""
     if annotation is not Any and (typing.get_origin(annotation) or annotation) not in _STREAMS:
         raise ImproperlyConfigured(

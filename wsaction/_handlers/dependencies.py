@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic import ValidationError
 
-from wsaction._handlers.parameters import EMPTY, PROTOCOL_KEYS, Input, Parameter, fill, fresh, missing
+from wsaction._handlers.parameters import EMPTY, PROTOCOL_KEYS, Input, Parameter, copy_default, fill, missing_error
 from wsaction._protocol.frames import Frame
 from wsaction._utils.threads import Threads
 from wsaction.exceptions import ImproperlyConfigured, validation_items
@@ -86,9 +86,9 @@ class Step:
                 if validate is not None and type(bound[name]) is not plain:
                     fill(bound, name, bound[name], validate, errors)
             elif default is not EMPTY:
-                bound[name] = fresh(default)
+                bound[name] = copy_default(default)
             else:
-                errors.append(missing(name))
+                errors.append(missing_error(name))
         return bound
 
     async def run(self, bound: dict[str, Any], stack: AsyncExitStack, threads: Threads, finishes: bool) -> Any:
@@ -116,20 +116,20 @@ class ModelStep:
     kind: Literal["model"] = "model"
 
     def bind_frame(self, frame: Frame, errors: list[dict[str, Any]]) -> dict[str, Any]:
-        """The model as ``made``."""
+        """The model as ``model``."""
         captures, body = frame.call.captures, frame.body
         values = {
             key: captures[key] if key in captures else body[key] for key in self.keys if key in captures or key in body
         }
         try:
-            return {"made": self.validate(values)}
+            return {"model": self.validate(values)}
         except ValidationError as exc:
             errors += validation_items(exc)
             return {}
 
     async def run(self, bound: dict[str, Any], stack: AsyncExitStack, threads: Threads, finishes: bool) -> Any:
         """The model."""
-        return bound["made"]
+        return bound["model"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,14 +156,14 @@ class Dependencies:
         threads: Threads,
     ) -> dict[str, Any]:
         """Runs the steps and returns their values for the action, by parameter. The stack cleans them up."""
-        made: list[Any] = []
+        values: list[Any] = []
         for step, keywords in zip(self.steps, bound, strict=True):
             for name in step.given:
                 keywords[name] = getattr(frame, name) if name in PROTOCOL_KEYS else GIVEN[name](handler)
             for name, number in step.needs:
-                keywords[name] = made[number]
-            made.append(await step.run(keywords, stack, threads, self.finishes))
-        return {name: made[number] for (name, _), number in zip(self.roots, self.numbers, strict=True)}
+                keywords[name] = values[number]
+            values.append(await step.run(keywords, stack, threads, self.finishes))
+        return {name: values[number] for (name, _), number in zip(self.roots, self.numbers, strict=True)}
 
 
 GIVEN: Mapping[str, Callable[[Any], Any]] = {
@@ -174,10 +174,10 @@ GIVEN: Mapping[str, Callable[[Any], Any]] = {
 
 
 async def _enter(stack: AsyncExitStack, manager: AbstractAsyncContextManager[Any]) -> Any:
-    async def leave(*error: Any) -> bool:
-        if error[0] is not None:
+    async def leave(*exc_info: Any) -> bool:
+        if exc_info[0] is not None:
             await drop_failed()
-        await manager.__aexit__(*error)
+        await manager.__aexit__(*exc_info)
         return False  # an error stays one, whatever the generator made of it
 
     value = await manager.__aenter__()

@@ -40,12 +40,12 @@ def fill(
         errors += validation_items(exc, name)
 
 
-def fresh(default: Any) -> Any:
+def copy_default(default: Any) -> Any:
     """A parameter's default for one call: a copy if its type is mutable."""
     return copy.deepcopy(default) if type(default).__hash__ is None else default
 
 
-def missing(name: str) -> dict[str, Any]:
+def missing_error(name: str) -> dict[str, Any]:
     """The item of ``errors`` for a parameter that the frame does not have."""
     return {"type": "missing", "msg": "Field required", "loc": [name]}
 

@@ -41,8 +41,8 @@ def depends_of(where: str, parameter: inspect.Parameter, annotation: Any) -> Dep
     """
     name, default = parameter.name, parameter.default
     if _is_mark(default):
-        made = default.fn if isinstance(default, Depends) else getattr(default, "dependency", None)  # FastAPI's
-        mark = f"Depends({'' if made is None else name_of(made)})"
+        fn = default.fn if isinstance(default, Depends) else getattr(default, "dependency", None)  # FastAPI's
+        mark = f"Depends({'' if fn is None else name_of(fn)})"
         raise ImproperlyConfigured(
             f"{where}: {name} has a Depends for its default; write {name}: Annotated[..., {mark}], without one, with "
             "Depends from wsaction.dependencies"
@@ -74,13 +74,13 @@ def depends_of(where: str, parameter: inspect.Parameter, annotation: Any) -> Dep
         )
     if mark.fn is not None:
         return mark
-    made = typing.get_args(annotation)[0]
-    if not inspect.isclass(made) or made is Any:
+    cls = typing.get_args(annotation)[0]
+    if not inspect.isclass(cls) or cls is Any:
         raise ImproperlyConfigured(
-            f"{where}: Depends() of {name} makes the class that is annotated, but {made!r} is none; write "
+            f"{where}: Depends() of {name} makes the class that is annotated, but {cls!r} is none; write "
             "Depends(fn) with the function that makes it"
         )
-    return Depends(made, use_cache=mark.use_cache)
+    return Depends(cls, use_cache=mark.use_cache)
 
 
 def _refuse_function(where: str, name: str, annotation: Any) -> None:
@@ -108,8 +108,8 @@ def _marks(part: Any, seen: set[int]) -> Iterator[Any]:
     if _is_mark(part):
         yield part
     named = (getattr(part, "__value__", None), getattr(part, "__supertype__", None))  # a NewType's
-    inner = part if isinstance(part, list) else (*typing.get_args(part), *named)
-    for nested in inner:
+    nested_parts = part if isinstance(part, list) else (*typing.get_args(part), *named)
+    for nested in nested_parts:
         yield from _marks(nested, seen)
 
 
@@ -156,9 +156,9 @@ class _Reader:
 
     def _model(self, where: str, model: Any) -> ModelStep:
         keys: dict[str, None] = {}
-        hides = marked_names(model, ReadOnly) if issubclass(model, BaseModel) else ()
+        read_only = marked_names(model, ReadOnly) if issubclass(model, BaseModel) else ()
         for name, model_field in _fields(model).items():
-            if name in hides:
+            if name in read_only:
                 continue
             aliases = [*_aliases(model_field.validation_alias), *_aliases(model_field.alias), name]
             keys |= dict.fromkeys(aliases)
