@@ -79,7 +79,7 @@ async def test_initkwargs_apply_to_their_mount_only() -> None:
     ],
 )
 def test_an_unknown_initkwarg_is_refused(name: Any, hint: str) -> None:
-    wanted = rf"^Cards is mounted with attributes of the class, no actions or hooks, not '{name}'; ({hint})"
+    wanted = rf"^Cards: expected attributes of the class, no actions or hooks, got '{name}'; ({hint})"
     with pytest.raises(ImproperlyConfigured, match=wanted.replace("?", r"\?")):
         Cards.as_aaah(**{name: None})
 

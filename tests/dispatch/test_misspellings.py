@@ -222,7 +222,7 @@ def test_a_helper_with_the_name_of_a_guard_is_accepted(name: str, value: Any) ->
 
 @pytest.mark.parametrize("name", [*APP_SETTINGS, "limits", "permission_classes", "throttle_classes"])
 def test_class_attributes_without_effect_on_an_app_are_refused(name: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} would count for nothing"):
+    with pytest.raises(ImproperlyConfigured, match=rf"Mistaken\.{name} has no effect"):
         type("Mistaken", (WSAction,), {name: ()})
     type("Own", (WSAction,), {"debug": property(lambda self: True), "own": 1})
 

@@ -380,7 +380,7 @@ async def test_what_is_changed_elsewhere_is_told_by_one_call(kind: str) -> None:
 
 async def test_who_tells_no_changes_says_so() -> None:
     async with cards("memory", bases=(ModelAPIActionHandler,)) as (app, _):
-        with pytest.raises(ValueError, match="CardHandler tells no changes"):
+        with pytest.raises(ValueError, match="one of CardHandler, which publishes no changes"):
             await app.publish_object("cards/", "updated", Card(id=1, title="a"))
 
 
