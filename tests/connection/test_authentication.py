@@ -165,10 +165,10 @@ async def test_a_bearer_token_at_the_handshake(scope: dict[str, Any], user: User
         pytest.param(headers(("authorization", "Bearer ann, Bearer ann")), "malformed", id="joined by a proxy"),
         pytest.param(headers(("authorization", "Bearer änn")), "malformed", id="other letters"),
         pytest.param(headers(("authorization", f"Bearer {'a' * 8193}")), "malformed", id="too long"),
-        pytest.param(bearer("ann", "bob"), "Several", id="two sub-protocols"),
-        pytest.param(bearer("ann", "ann"), "Several", id="the same sub-protocol twice"),
-        pytest.param({**bearer("ann"), **headers(("authorization", "Bearer ann"))}, "Several", id="both"),
-        pytest.param(headers(*[("authorization", "Bearer ann")] * 2), "Several", id="two headers"),
+        pytest.param(bearer("ann", "bob"), "several", id="two sub-protocols"),
+        pytest.param(bearer("ann", "ann"), "several", id="the same sub-protocol twice"),
+        pytest.param({**bearer("ann"), **headers(("authorization", "Bearer ann"))}, "several", id="both"),
+        pytest.param(headers(*[("authorization", "Bearer ann")] * 2), "several", id="two headers"),
         pytest.param(bearer("old"), "expired", id="expired"),
         pytest.param(bearer("ends"), "expired", id="expires now"),
     ],
@@ -339,7 +339,7 @@ async def test_both_shapes_of_auth_data() -> None:
 
 
 async def test_where_nothing_takes_auth_there_is_no_such_action() -> None:
-    with pytest.raises(ActionNotAllowed, match="Nothing here takes"):
+    with pytest.raises(ActionNotAllowed, match="does not take"):
         await (await opened(Sessions, session={})).present("ann")
 
 
@@ -439,7 +439,7 @@ async def test_one_auth_at_a_time_and_the_user_is_compared_when_it_is_known() ->
     first = asyncio.create_task(state.present("slow"))
     await entered.wait()
     assert state.gate("list") is not None, "an $auth that is under way authenticates nobody yet"
-    with pytest.raises(Busy, match="under way"):
+    with pytest.raises(Busy, match="being verified"):
         await state.present("bob")
     go_on.set()
     await first
@@ -923,7 +923,7 @@ def test_a_user_without_an_id(user: Any) -> None:
         (SessionAuthentication, "get_user"),
         (dict, "expected subclasses of BaseAuthentication"),
         ("Tokens", "expected subclasses of BaseAuthentication"),
-        (FirstFrameAuthentication, "first frame that none of them takes"),
+        (FirstFrameAuthentication, "expected a class that takes .auth, because first_frame"),
     ],
 )
 def test_what_cannot_authenticate_is_refused_when_declared(entry: Any, says: str) -> None:

@@ -318,7 +318,7 @@ def test_an_authentication_without_methods_is_refused() -> None:
     class Tokens(BaseAuthentication):
         def verify(self, token: str) -> Any: ...  # only a BearerAuthentication has it
 
-    with pytest.raises(ImproperlyConfigured, match="expected Tokens to define authenticate, authenticate_data or both"):
+    with pytest.raises(ImproperlyConfigured, match="expected Tokens to define authenticate or authenticate_data"):
         WSAction([], authentication_classes=[Tokens])
 
     class Verified(BearerAuthentication):
@@ -392,7 +392,7 @@ async def test_a_permission_result_that_is_always_true_is_a_500(
         async def act(self) -> None: ...
 
     assert (await ask(Root.as_asgi(), "act"))["status"] == 500
-    assert "which would always be a yes" in str(caplog.records[0].exc_info)
+    assert "which is always true" in str(caplog.records[0].exc_info)
 
 
 class Row(BaseModel):
@@ -671,7 +671,7 @@ def test_an_unknown_name_in_check_actions_is_refused(name: str, meant: str) -> N
         )
         return type("Root", (AsyncAPIConsumer,), {"routepatterns": [path("cards/", view)]}).as_asgi().table  # type: ignore[attr-defined]
 
-    with pytest.raises(ImproperlyConfigured, match=f"Guard.check_actions: '{name}' is no action.* mean '{meant}'"):
+    with pytest.raises(ImproperlyConfigured, match=f"Guard.check_actions: .* got '{name}', .* mean '{meant}'"):
         mounted("update", name)
     assert mounted("update", "archive", "publish")  # "publish" may be an action of another handler
 

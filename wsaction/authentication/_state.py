@@ -1,8 +1,8 @@
-"""Whether a connection may act: the authentication classes of an app, and their state on one connection.
+"""The authentication of an app (`Authenticator`) and of one connection (`AuthenticationState`).
 
-An `Authenticator` is compiled once for an app. Its `open` decides a handshake and makes the connection's
-`AuthenticationState`, which is asked before every frame (`gate`), answers ``$auth`` (`present`), and knows when the
-connection has to be closed (`deadline`, `overdue`).
+`Authenticator.open` authenticates a handshake and returns the connection's `AuthenticationState`. That decides whether
+a frame may run (`gate`), answers ``$auth`` (`present`), and knows when the connection must close (`deadline`,
+`overdue`).
 """
 
 import asyncio
@@ -41,10 +41,10 @@ logger = logging.getLogger("wsaction")
 
 
 class Authenticator:
-    """The authentication of an app, compiled once; `open` makes the `AuthenticationState` of a connection.
+    """The authentication classes of an app, read once.
 
-    ``classes`` are subclasses of `BaseAuthentication` or instances. ``user_id`` gives the id of a user, ``clock`` unix
-    seconds. Raises `ImproperlyConfigured`.
+    ``classes`` are subclasses or instances of `BaseAuthentication`. ``user_id`` returns the id of a user, ``clock`` the
+    time in unix seconds. Raises `ImproperlyConfigured` for anything else in ``classes``.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class Authenticator:
         self.first_frame = any(scheme.first_frame for scheme in self.classes)
         if self.first_frame and not self._data_classes:
             raise ImproperlyConfigured(
-                "authentication_classes wants a first frame that none of them takes; define authenticate_data, or add "
-                "a BearerAuthentication"
+                "authentication_classes: expected a class that takes $auth, because first_frame requires it, got none; "
+                "define authenticate_data, or add a BearerAuthentication"
             )
 
     @property
@@ -78,9 +78,9 @@ class Authenticator:
         return bool(self._data_classes)
 
     async def open(self, scope: Scope, auth_timeout: float) -> "AuthenticationState":
-        """Authenticates a handshake: sets ``scope["user"]`` and ``scope["auth"]``, and takes the secrets out.
+        """Authenticates a handshake: sets ``scope["user"]`` and ``scope["auth"]``, and removes the secrets.
 
-        Raises `NotAuthenticated` for a bad credential, `Busy` if a class needs more than ``auth_timeout`` seconds.
+        Raises `NotAuthenticated` for a bad credential, and `Busy` after ``auth_timeout`` seconds.
         """
         try:
             state = AuthenticationState(self, scope, auth_timeout)
@@ -101,7 +101,7 @@ class Authenticator:
     async def verify_data(self, data: Any, auth_timeout: float) -> Credential:
         """The credential of an ``$auth`` frame's data. Raises `NotAuthenticated` if no class accepts it."""
         if not self._data_classes:
-            raise ActionNotAllowed("Nothing here takes $auth; authenticate at the handshake.")
+            raise ActionNotAllowed("This app does not take $auth; authenticate in the handshake.")
         credential = await self._ask(self._data_classes, "authenticate_data", data, texts(data), auth_timeout)
         if isinstance(credential, Credential):
             return credential
@@ -110,8 +110,10 @@ class Authenticator:
     async def _ask(
         self, classes: Sequence[BaseAuthentication], method: str, argument: Any, secrets: Iterable[str], seconds: float
     ) -> Credential | Exception | None:
-        """The first answer of a class that is not None. An exception is returned: raised here, its context and its
-        traceback would hold secrets."""
+        """The first answer of a class that is not None.
+
+        An exception is returned and not raised: raised here, its context and traceback would hold secrets.
+        """
         where = ""
         try:
             async with asyncio.timeout(seconds) as timeout:
@@ -124,7 +126,7 @@ class Authenticator:
                         raise TypeError(f"{where}: expected a Credential or None, got {type(answer).__name__}")
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
-        except BaseException as exc:  # a cancellation of a task that the class awaited is a failure like any other
+        except BaseException as exc:  # if a task that the class awaited was cancelled, that is an ordinary failure
             if isinstance(exc, asyncio.CancelledError) and is_being_cancelled():
                 exc.args = ()
                 exc.__cause__ = exc.__context__ = None
@@ -136,7 +138,7 @@ class Authenticator:
         return None
 
     def _secrets(self, scope: Scope) -> Iterator[str]:
-        """The words of the handshake that are secrets, or may be."""
+        """The parts of the handshake that may be secrets."""
         yield from (name.partition(".")[2] for name in scope.get("subprotocols") or () if is_bearer(name))
         names = {b"authorization", b"proxy-authorization", b"cookie", *self._secret_headers}
         values = [value for name, value in scope.get("headers", ()) if name.lower() in names]
@@ -146,7 +148,7 @@ class Authenticator:
                     yield from (part, part.partition("=")[2])
 
     def _conceal(self, scope: Scope) -> None:
-        """Takes the secrets out of the scope, as applications may log it."""
+        """Removes the secrets from the scope, because an application may log it."""
         scope["subprotocols"] = [name for name in scope.get("subprotocols") or () if not is_bearer(name)]
         scope["headers"] = [
             (name, _without_bearer(value) if name.lower() == b"sec-websocket-protocol" else value)
@@ -156,9 +158,9 @@ class Authenticator:
 
 
 class AuthenticationState:
-    """Whether a connection may act, as whom, and until when. It has no timer and no task.
+    """Whether a connection is authenticated, as which user, and until when. It has no timer and no task.
 
-    ``deadline``, in unix seconds, is when the connection has to be closed, with `overdue`, unless it authenticates
+    ``deadline``, in unix seconds, is when the connection must close with the code `overdue`, unless it authenticates
     before; None: never.
     """
 
@@ -171,7 +173,7 @@ class AuthenticationState:
         self._clock = authenticator.clock
         self._presenting = False
         self._admitted = not authenticator.first_frame or is_authenticated(scope.get("user"))
-        self.credential: Credential | None = None  # None: nobody has authenticated, or a middleware has found the user
+        self.credential: Credential | None = None  # None: anonymous, or a middleware has set the user
         self.deadline: float | None = None if self._admitted else self._clock() + auth_timeout
 
     @property
@@ -186,7 +188,7 @@ class AuthenticationState:
 
     @property
     def time_left(self) -> float | None:
-        """Seconds until the deadline, negative after it; None: there is none."""
+        """Seconds until the deadline, negative after it; None if there is none."""
         return None if self.deadline is None else self.deadline - self._clock()
 
     @property
@@ -199,9 +201,9 @@ class AuthenticationState:
         return NOT_AUTHENTICATED, "the credential has expired"
 
     def gate(self, action: str | None) -> APIError | None:
-        """The error that refuses a frame, or None. Asked first, for each frame; ``action`` is None if malformed."""
+        """The error that refuses a frame, or None. ``action`` is None for a malformed frame."""
         if self.deadline is None or (self._admitted and self._clock() < self.deadline):
-            return None  # the short way, once a frame
+            return None  # the usual case, first because this runs for each frame
         if (overdue := self.overdue) is not None:
             return NotAuthenticated(f"It is too late: {overdue[1]}.")
         if action == "$auth":
@@ -209,13 +211,13 @@ class AuthenticationState:
         return NotAuthenticated('Authenticate first: {"action": "$auth", "data": ...}.')
 
     async def present(self, data: Any) -> dict[str, Any]:
-        """Answers ``$auth``: authenticates, or refreshes; returns the reply's data, ``{"expires_at": ...}``.
+        """Answers ``$auth``, which authenticates or refreshes. Returns the reply's data, ``{"expires_at": ...}``.
 
-        Raises `NotAuthenticated` for a bad or late credential, `PermissionDenied` for another user's, `Busy` while one
-        is being verified. If it raises, the old credential stays in force.
+        Raises `NotAuthenticated` for a bad or late credential, `PermissionDenied` for one of another user, and `Busy`
+        while another ``$auth`` is being verified. If it raises, the old credential stays in force.
         """
         if self._presenting:
-            raise Busy("An $auth is under way on this connection; wait for its reply.")
+            raise Busy("An $auth is being verified on this connection; wait for its reply.")
         self._presenting = True
         try:
             credential = await self._authenticator.verify_data(data, self._timeout)
@@ -231,7 +233,7 @@ class AuthenticationState:
         return {"expires_at": self.deadline}
 
     def take(self, credential: Credential) -> None:
-        """Puts a credential of any user in force. Raises `NotAuthenticated` if it has expired."""
+        """Puts a credential in force, without a check of the user. Raises `NotAuthenticated` if it has expired."""
         expires_at = credential.expires_at
         if expires_at is not None and expires_at <= self._clock():
             raise NotAuthenticated("The credential has expired.")
@@ -254,7 +256,10 @@ def _instance(entry: Any) -> BaseAuthentication:
     try:
         scheme = entry() if isinstance(entry, type) else entry
     except TypeError as exc:
-        raise ImproperlyConfigured(f"authentication_classes: {entry.__name__} cannot be made: {exc}") from exc
+        raise ImproperlyConfigured(
+            f"authentication_classes: expected a class that takes no arguments, got {entry.__name__}: {exc}; pass an "
+            "instance"
+        ) from exc
     if not isinstance(scheme, BaseAuthentication):
         raise ImproperlyConfigured(
             f"authentication_classes: expected subclasses of BaseAuthentication or instances, got {entry!r}"
@@ -263,7 +268,7 @@ def _instance(entry: Any) -> BaseAuthentication:
         scheme.first_frame or _takes_data(scheme) or type(scheme).authenticate is not BaseAuthentication.authenticate
     ):
         raise ImproperlyConfigured(
-            f"authentication_classes: expected {type(scheme).__name__} to define authenticate, authenticate_data or "
-            "both, got neither, so that nobody would ever be authenticated"
+            f"authentication_classes: expected {type(scheme).__name__} to define authenticate or authenticate_data, "
+            "got neither; define one, or remove the class from the list"
         )
     return scheme

@@ -1,9 +1,9 @@
-"""The algebra of permissions: expressions of ``& | ~``, and how they are asked.
+"""Expressions of permissions with ``&``, ``|`` and ``~``, and their evaluation.
 
-`wsaction.permissions` says what is asked, and is the module to import from. This one knows nothing of its questions:
-it combines permissions into a `Composition`, moves its negations inwards, and makes of the methods at its leaves a
-function that asks them from left to right. Its verdict is None (allowed), a `Refusal`, or, only where something
-awaitable was met, an awaitable of these: no coroutine and no task is made while the answers are plain.
+Import from `wsaction.permissions`; its classes define the questions. This module combines permissions into a
+`Composition`, moves the negations inwards, and turns the methods at the leaves into a function that calls them from
+left to right. Its verdict is None (allowed) or a `Refusal`. Only if a method returned an awaitable, the verdict is an
+awaitable of these; no coroutine is created otherwise.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ logger = logging.getLogger("wsaction")
 
 
 class Operators:
-    """``& | ~`` for permission classes (through their metaclass), their instances, and compositions."""
+    """The operators ``& | ~`` of permission classes (through their metaclass), their instances and compositions."""
 
     __slots__ = ()
 
@@ -56,14 +56,14 @@ class Operators:
     def __invert__(self) -> Any:
         return Composition("~", (self,))
 
-    def __bool__(self) -> bool:  # `(A | B) and C` would be C alone: a permission dropped without a word
-        cure = "combine permissions by '&', '|', '~', and compare with None to ask whether there is one"
+    def __bool__(self) -> bool:  # `(A | B) and C` would be C alone, which drops a permission silently
+        cure = "combine permissions with '&', '|' and '~', and test for a permission with `is not None`"
         raise TypeError(f"{name_of(self)}: expected '&', '|' or '~', got 'and', 'or', 'not' or 'if'; {cure}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Composition(Operators):
-    """What ``& | ~`` build: ``str(~IsOwner & IsAdmin | AllowAny) == "(~IsOwner & IsAdmin) | AllowAny"``."""
+    """An expression of permissions, built with ``& | ~``. Its text is ``(~IsOwner & IsAdmin) | AllowAny``."""
 
     operator: Literal["&", "|", "~"]
     operands: tuple[Any, ...]
@@ -82,13 +82,13 @@ def _combined(operator: Literal["&", "|"], *operands: Any) -> Composition:
 
 
 def _flat(operator: Literal["&", "|"], operands: Iterable[Any]) -> Composition:
-    """A chain of one operator is one composition, so that no recursion bounds its length."""
+    """Makes a chain of one operator one composition, so that the recursion limit does not bound its length."""
     parts = [operand.operands if is_group(operand, operator) else (operand,) for operand in operands]
     return Composition(operator, tuple(itertools.chain.from_iterable(parts)))
 
 
 def is_group(entry: Any, *operators: str) -> bool:
-    """Whether it is an "and" or an "or" (or the one that ``operators`` says), not a permission or its negation."""
+    """Whether an entry is an "and" or an "or" (or only what ``operators`` says), not a permission or its negation."""
     return isinstance(entry, Composition) and entry.operator in (operators or ("&", "|"))
 
 
@@ -100,7 +100,7 @@ def name_of(entry: Any) -> str:
 
 
 def normal_form(entry: Any, positive: bool = True) -> Any:
-    """The same formula with every "not" moved to a permission: ``~(A | B)`` becomes ``~A & ~B``."""
+    """The expression with every "not" moved to a permission: ``~(A | B)`` becomes ``~A & ~B``."""
     if not isinstance(entry, Composition):
         return entry if positive else Composition("~", (entry,))
     if entry.operator == "~":
@@ -111,7 +111,7 @@ def normal_form(entry: Any, positive: bool = True) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The permission or expression that refused, as text, and the ``message`` and ``code`` that it set."""
+    """The permission or expression that refused, as text, and its ``message`` and ``code``."""
 
     permission: str
     message: str | None = None
@@ -127,28 +127,32 @@ _SETTLED = (Refusal, type(None))
 
 
 class Method(NamedTuple):
-    """A callable, how to pick its keyword arguments (None: it takes none), and its number of positional arguments."""
+    """A callable, the function that picks its keyword arguments (None: it takes none), and its positional arity."""
 
     call: Callable[..., Any]
     keywords: Pick | None
     arity: int
 
     def without_last(self) -> Method:
-        """The same one, asked with an argument more than it takes."""
+        """The same method for a question with one more argument, which it does not get."""
         return Method(lambda *args, **kwargs: self.call(*args[:-1], **kwargs), self.keywords, self.arity + 1)
 
 
 def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
-    """Asks one method: the verdict is ``yes`` where its answer is true, else ``no``. Of None it is said once in the log
-    that it is a no: it is what a forgotten ``return`` answers. Raises `TypeError` for an answer that is always true, a
-    coroutine that was not awaited for example."""
+    """Calls one method: the verdict is ``yes`` if its answer is true, else ``no``.
+
+    None counts as false; since a forgotten ``return`` answers None, the first one is logged as a warning. Raises
+    `TypeError` for an answer that is always true, such as a coroutine that was not awaited.
+    """
     call, keywords, _ = method
-    has_warned = False  # that it answers None
+    has_warned = False  # about an answer of None
 
     def ask(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:
         return verdict(call(*args) if keywords is None else call(*args, **keywords(kwargs())))
 
-    def ask_of_action(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:  # the same, faster, for each frame
+    def ask_of_action(
+        args: tuple[Any, ...], kwargs: Kwargs
+    ) -> Verdict:  # as `ask`, but faster, because it runs for each frame
         scope, handler, action = args
         answer = call(scope, handler, action)
         return yes if answer is True else verdict(answer)
@@ -167,29 +171,31 @@ def single(method: Method, yes: Refusal | None, no: Refusal | None) -> Ask:
         nonlocal has_warned
         if answer is None and not has_warned:
             has_warned = True
-            logger.warning("the permission %s returned None, which is a no; return True or False", name_of(call))
+            logger.warning("the permission %s returned None, which refuses; return True or False", name_of(call))
         if answer is not True and answer is not False and _is_always_true(answer):
-            problem = f"the permission {name_of(call)} returned {answer!r:.100}, which would always be a yes"
+            problem = f"the permission {name_of(call)} returned {answer!r:.100}, which is always true"
             if inspect.iscoroutine(answer):
-                answer.close()  # Python's own warning would say the same
-            raise TypeError(f"{problem}; return True or False, and await or call what has to be")
+                answer.close()  # else Python warns of the same mistake
+            raise TypeError(f"{problem}; return True or False, and call functions and await coroutines first")
         return yes if answer else no
 
     return ask_of_action if keywords is None and method.arity == 3 else ask
 
 
 def _is_always_true(answer: Any) -> bool:
-    """Whether an answer says yes whatever was meant: what was not awaited or not called, an exception not raised, a
-    pair ``(False, "why")``."""
+    """Whether an answer is true whatever the author meant.
+
+    That is an awaitable not awaited, a function not called, an exception not raised or a pair ``(False, "why")``.
+    """
     is_async = inspect.isawaitable(answer) or hasattr(type(answer), "__aiter__")
     is_pair = type(answer) is tuple and isinstance(next(iter(answer), None), bool)
     return is_async or is_pair or callable(answer) or isinstance(answer, BaseException)
 
 
 def series(passing: Refusal | None, asks: Iterable[Ask]) -> Ask | None:
-    """Asks one after the other while the verdict is ``passing``: None makes an "and", a refusal an "or".
+    """Asks one after the other as long as the verdict is ``passing``: None makes an "and", a refusal an "or".
 
-    Without ``asks`` there is nothing to ask: None.
+    Returns None if ``asks`` is empty.
     """
     asks = tuple(asks)
 
@@ -214,7 +220,7 @@ def series(passing: Refusal | None, asks: Iterable[Ask]) -> Ask | None:
 
 
 def once(ask: Ask) -> Ask:
-    """The same question, for which the keyword arguments are made at most once."""
+    """The same `Ask`, which computes the keyword arguments at most once."""
 
     def ask_once(args: tuple[Any, ...], kwargs: Kwargs) -> Verdict:
         cached: list[Mapping[str, Any]] = []
@@ -230,10 +236,10 @@ def once(ask: Ask) -> Ask:
 
 
 def keywords_of(call: Callable[..., Any], arity: int) -> Pick | None:
-    """What a callable takes by keyword; None: nothing.
+    """The function that picks a callable's keyword arguments; None if it takes none.
 
-    Never what it is given by position (``arity`` arguments, ``self`` aside), whatever the names are, nor what a
-    `functools.partial` has fixed: a frame that names these changes nothing, and is no error.
+    It never picks the ``arity`` parameters that are filled by position (besides ``self``), nor those that a
+    `functools.partial` has set. A frame with these names changes nothing and is no error.
     """
     parameters = inspect.signature(call).parameters.values()
     taken: set[str] = set()
