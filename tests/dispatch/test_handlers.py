@@ -150,7 +150,7 @@ async def test_self_action_is_the_declared_name_of_a_renamed_action() -> None:
         (("get_all",), "Cards has no action 'get_all' for .*; it has list, update"),
         ({"x": "zzz"}, "no action 'zzz'.*; it has list, update"),
         ((5,), "no action 5 .*; it has list, update"),
-        ("list", r"Cards.as_aaah\(actions=...\) takes names, as in actions=\('list',\), not a string"),
+        ("list", r"Cards.as_aaah\(actions=...\): expected names, as in actions=\('list',\), got a string"),
         ({"$x": "list"}, r"does not begin with '\$'"),
         ({"": "list"}, "not empty"),
     ],
