@@ -88,7 +88,7 @@ async def test_two_connections_share_no_user() -> None:
         assert users[0] is not users[1]
 
 
-async def test_an_owner_is_nobody_and_presence_has_no_user_of_that_name() -> None:
+async def test_anonymous_users_own_nothing_and_have_no_presence_key() -> None:
     class Card(BaseModel):
         id: int = 0
         owner_id: int | None = None

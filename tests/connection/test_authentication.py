@@ -190,7 +190,7 @@ async def test_sync_verify() -> None:
     assert (await opened(Sync(), **bearer("eve"))).user == User("eve")
 
 
-async def test_classes_are_asked_in_their_order_and_the_first_credential_counts() -> None:
+async def test_classes_are_asked_in_order_until_one_has_a_credential() -> None:
     session = {"session": {"user": BOB}}
     assert (await opened(Tokens, Sessions, **session, **bearer("ann"))).user is ANN
     assert (await opened(Sessions, Tokens, **session, **bearer("ann"))).user is BOB
@@ -286,12 +286,12 @@ async def test_before_authentication_every_frame_is_refused(classes: list[Any], 
         (SimpleUser("cal"), False),
     ],
 )
-async def test_a_first_frame_is_needed_unless_the_handshake_said_who_it_is(user: Any, needed: bool) -> None:
+async def test_first_frame_is_required_unless_the_handshake_has_a_user(user: Any, needed: bool) -> None:
     assert ((await opened(FirstTokens, user=user)).gate("list") is not None) is needed
     assert (await opened(FirstTokens, user=user, **bearer("ann"))).gate("list") is None
 
 
-async def test_a_user_whose_is_authenticated_has_to_be_awaited_is_refused() -> None:
+async def test_a_user_with_an_async_is_authenticated_is_refused() -> None:
     async def answer() -> bool:
         raise AssertionError
 
@@ -367,7 +367,7 @@ async def test_expiry() -> None:
     assert refused.status == 401
 
 
-async def test_a_refresh_gives_a_new_expiry_and_new_rights_that_the_next_frame_sees() -> None:
+async def test_a_refresh_sets_the_expiry_and_the_user_of_the_next_frame() -> None:
     clock, scope = Clock(), {**websocket_scope("/"), **bearer("old")}
     admin = User("ann", is_admin=True)
     tokens = Tokens(old=Credential(ANN, NOW + 60, "old"), new=Credential(admin, NOW + 120), forever=Credential(admin))
@@ -427,7 +427,7 @@ async def test_auth_may_not_change_who_a_middleware_says_it_is(before: Any, toke
         assert state.user is ANN
 
 
-async def test_one_auth_at_a_time_and_the_user_is_compared_when_it_is_known() -> None:
+async def test_one_auth_at_a_time_and_its_user_is_compared_at_the_end() -> None:
     entered, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow() -> Credential:
@@ -504,7 +504,7 @@ async def test_what_ends_the_process_is_left_alone(error: type[BaseException]) -
         await authenticator(Ends).open(websocket_scope("/"), 10)
 
 
-async def test_a_class_that_hangs_is_bounded_and_a_timeout_of_its_own_is_a_bug_of_its_own() -> None:
+async def test_a_hanging_class_is_busy_and_its_own_timeout_is_a_bug() -> None:
     async def never() -> Credential:
         return await asyncio.get_running_loop().create_future()
 
@@ -584,7 +584,7 @@ MALFORMED = ["", "{", "[]", "1", "{}", '{"action": 5}', '{"action": "who", "rout
 @pytest.mark.parametrize(
     "text", [*MALFORMED, '{"action": "who"}', '{"action": "$ping"}', '{"action": "none", "route": "x"}']
 )
-async def test_no_frame_of_any_type_gets_an_answer_before_authentication(text: str) -> None:
+async def test_frames_of_any_type_are_refused_before_authentication(text: str) -> None:
     async with connect(desk(FirstTokens, debug=True), "/ws/") as ws:
         await ws.send_text(text)
         reply = await ws.receive_json()
@@ -758,7 +758,7 @@ async def test_a_cancelled_auth_has_one_reply_though_verify_goes_on(for_long: bo
         await ws.nothing()
 
 
-async def test_a_cancelled_auth_whose_credential_came_in_force_ends_with_it() -> None:
+async def test_a_cancelled_auth_that_succeeds_expires_as_others_do() -> None:
     entered = asyncio.Event()
 
     async def stubborn() -> Credential:
@@ -840,7 +840,7 @@ async def test_verify_has_units_of_work_of_its_own() -> None:
     assert (await tokens.get(id=1)).used == 1
 
 
-async def test_a_verify_that_is_cancelled_by_what_it_awaits_still_gets_a_reply() -> None:
+async def test_a_verify_that_raises_cancelled_error_gets_a_reply() -> None:
     async def cancelled() -> Credential:
         raise asyncio.CancelledError
 
@@ -1110,7 +1110,7 @@ def test_a_long_traceback_is_cut() -> None:
 
 # ------------------------------------------------------------------------------------------------ guesses
 @pytest.mark.parametrize("first_frame", [True, False], ids=["first frame", "refresh"])
-async def test_a_burst_of_bad_credentials_is_verified_no_more_often_than_the_bound_says(first_frame: bool) -> None:
+async def test_a_burst_of_bad_credentials_is_verified_up_to_the_limit(first_frame: bool) -> None:
     """All at once, so that the reader has them before the loop has its turn; a good one among them changes nothing."""
     verified: list[str] = []
 
@@ -1137,7 +1137,7 @@ async def test_a_burst_of_bad_credentials_is_verified_no_more_often_than_the_bou
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
-async def test_guesses_that_a_class_refuses_in_its_own_words_are_counted(status: int) -> None:
+async def test_a_refusal_with_an_error_of_the_class_is_counted(status: int) -> None:
     class Wordy(BearerAuthentication):
         async def verify(self, token: str) -> Credential | None:
             raise APIError(status, "bad_token", "This is none of ours.")

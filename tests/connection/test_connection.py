@@ -217,7 +217,7 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 # ------------------------------------------------------------------------------------------------ order
 
 
-async def test_frames_of_one_key_run_in_order_and_those_of_another_do_not_wait() -> None:
+async def test_frames_of_one_key_run_in_order_and_other_keys_do_not_wait() -> None:
     link = Link()
     async with link.serving():
         for request_id in (1, 2, 3):
@@ -234,7 +234,7 @@ async def test_frames_of_one_key_run_in_order_and_those_of_another_do_not_wait()
         assert [i for i in link.answered() if i in (1, 2, 3)] == [1, 2, 3]
 
 
-async def test_a_frame_that_does_not_suspend_waits_for_those_before_it_too() -> None:
+async def test_a_frame_that_does_not_suspend_waits_for_earlier_ones_too() -> None:
     link = Link()
     async with link.serving():
         link.feed("wait", "a/", 1)
@@ -262,7 +262,7 @@ async def test_frames_without_a_key_are_in_no_order() -> None:
         assert link.answered() == [4, 3, 1, 2]
 
 
-async def test_the_next_of_a_key_waits_until_the_reply_before_it_is_sent() -> None:
+async def test_a_frame_waits_until_the_reply_to_the_previous_is_sent() -> None:
     link = Link()
     async with link.serving():
         link.writable.clear()
@@ -327,7 +327,7 @@ async def test_frames_that_do_not_suspend_need_no_task() -> None:
         assert link.connection._tasks == {reader}
 
 
-async def test_frames_that_are_back_by_the_next_turn_need_no_task_either() -> None:
+async def test_frames_that_suspend_for_one_loop_turn_need_no_task() -> None:
     link = Link()
 
     async def turns(frame: Frame) -> Any:
@@ -382,7 +382,7 @@ async def test_silent_frames_have_no_reply_and_are_over_all_the_same() -> None:
         assert link.answered()[1:] == [4]
 
 
-async def test_past_max_queued_actions_frames_are_refused_and_reading_goes_on() -> None:
+async def test_frames_beyond_max_queued_actions_are_refused_as_busy() -> None:
     link = Link(max_concurrency=2, max_queued_actions=3)
     async with link.serving():
         for request_id, route in enumerate(("a/", "b/", "a/", "c/", "c/", "a/", "d/")):
@@ -442,7 +442,7 @@ async def test_an_id_in_flight_is_refused_and_free_after_its_reply(route: str) -
         await link.until(lambda: link.replies[-1]["data"] == "again")
 
 
-async def test_a_refusal_that_cannot_be_sent_yet_leaves_the_id_with_its_owner() -> None:
+async def test_a_duplicate_refused_during_a_slow_send_keeps_the_id_taken() -> None:
     link = Link()
     async with link.serving():
         link.feed("wait", "a/", 1)
@@ -479,7 +479,7 @@ async def test_frames_without_an_id_are_no_duplicates() -> None:
         assert all("request_id" not in reply for reply in link.replies)
 
 
-async def test_error_frames_are_answered_at_once_though_everything_is_full() -> None:
+async def test_error_frames_are_answered_even_if_the_queue_is_full() -> None:
     link = Link(max_concurrency=1, max_queued_actions=1)
     async with link.serving():
         link.feed("wait", "a/", 1)
@@ -499,7 +499,7 @@ async def test_error_frames_are_answered_at_once_though_everything_is_full() -> 
         await link.reply_to(2)
 
 
-async def test_an_error_frame_whose_reply_cannot_be_sent_holds_up_no_reading() -> None:
+async def test_an_unsent_error_reply_does_not_block_reading() -> None:
     link = Link(max_concurrency=1)
     async with link.serving():
         link.feed("wait", "a/", 1)
@@ -532,7 +532,7 @@ class Incomparable:
 
 
 @pytest.mark.parametrize("kind", ["at once", "suspending", "queued", "thread", "at once, then reset"])
-async def test_what_a_frame_sets_is_never_seen_by_the_next_and_what_connect_set_by_all(kind: str) -> None:
+async def test_frames_see_the_context_of_connect_and_not_each_others(kind: str) -> None:
     link = Link()
     threads = Threads(1)
 
@@ -649,7 +649,7 @@ def padded(size: int, letter: str) -> str:
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "€", "\N{GRINNING FACE}"])
-async def test_a_frame_of_max_frame_bytes_is_read_and_one_byte_more_closes(letter: str) -> None:
+async def test_a_text_frame_beyond_max_frame_bytes_closes_the_connection(letter: str) -> None:
     link = Link(max_frame_bytes=1_000)
     async with link.serving() as task:
         link.feed_text(padded(1_000, letter))
@@ -665,7 +665,7 @@ async def test_a_frame_of_max_frame_bytes_is_read_and_one_byte_more_closes(lette
     }
 
 
-async def test_binary_frames_are_refused_up_to_max_frame_bytes_and_close_beyond() -> None:
+async def test_binary_frames_are_refused_or_close_if_they_are_too_large() -> None:
     link = Link(max_frame_bytes=1_000)
     async with link.serving() as task:
         link.feed_message({"type": "websocket.receive", "bytes": b"x" * 1_000})
@@ -688,7 +688,7 @@ async def test_text_that_is_no_utf8_is_answered() -> None:
 # ------------------------------------------------------------------------------------------------ sending
 
 
-async def test_sending_goes_straight_through_while_nothing_is_before_it() -> None:
+async def test_send_does_not_suspend_while_the_outbox_is_empty() -> None:
     link = Link()
     async with link.serving():
         await link.reader_is_past()
@@ -823,7 +823,7 @@ async def test_a_disconnect_cancels_what_runs_and_forgets_what_waits(message: di
     assert link.sent[-1]["type"] == "websocket.send"  # no close frame to a peer that is gone
 
 
-async def test_an_action_that_ignores_its_cancellation_is_waited_for_with_a_bound(
+async def test_an_action_that_ignores_cancellation_is_awaited_briefly(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     link = Link(drain_timeout=0.05)
@@ -959,7 +959,7 @@ async def test_closing_inside_an_action_that_then_waits_cancels_it() -> None:
     assert [message["type"] for message in link.sent] == ["websocket.close"]
 
 
-async def test_a_frame_whose_turn_comes_as_the_connection_closes_is_not_run() -> None:
+async def test_the_next_frame_does_not_run_as_the_connection_closes() -> None:
     link = Link(max_concurrency=1)
     async with link.serving() as task:
         link.feed("wait", "a/", 1)
@@ -1050,7 +1050,7 @@ async def test_a_reader_that_its_action_cancels_is_followed_by_another() -> None
         await link.until(lambda: link.answered() == [1, 2, 3, 4])
 
 
-async def test_a_reader_cancelled_by_a_later_frame_is_followed_by_another() -> None:
+async def test_a_cancelled_reader_is_replaced_by_another() -> None:
     link = Link()
     kept: list[asyncio.Task[Any]] = []
 
@@ -1074,9 +1074,7 @@ async def test_a_reader_cancelled_by_a_later_frame_is_followed_by_another() -> N
 
 @pytest.mark.parametrize("suspends", [True, False])
 @pytest.mark.parametrize("waited", [True, False])
-async def test_a_task_that_is_cancelled_while_its_reply_is_sent_leaves_no_reply_in_doubt(
-    suspends: bool, waited: bool
-) -> None:
+async def test_a_task_cancelled_during_its_send_closes_the_connection(suspends: bool, waited: bool) -> None:
     """Whether the client has the reply is not known: the connection is closed. Where a send had waited before, its task
     is not the one that sends."""
     link = Link()
@@ -1141,7 +1139,7 @@ async def test_a_dispatcher_that_raises_is_a_bug_and_closes(action: str, caplog:
     assert [record.levelname for record in caplog.records if record.exc_info] == ["CRITICAL"]
 
 
-async def test_the_apps_task_being_cancelled_tells_the_peer_to_come_again() -> None:
+async def test_cancelling_the_app_closes_the_connection_with_1012() -> None:
     link = Link()
     async with link.serving() as task:
         link.feed("wait", "a/", 1)

@@ -118,14 +118,14 @@ async def test_an_action_may_have_a_timeout_of_its_own(slow: type[Slow]) -> None
         assert (await ws.call("hasty"))["errors"][0]["ctx"]["value"] == 0.02
 
 
-async def test_one_that_swallows_its_cancellation_is_answered_408_all_the_same(slow: type[Slow]) -> None:
+async def test_an_action_that_swallows_its_cancellation_gets_a_408(slow: type[Slow]) -> None:
     async with talking(slow.as_asgi(), limits=QUICK) as ws:
         assert (await ws.call("swallow"))["status"] == 408
     assert slow.seen == ["swallowed"]
 
 
 @pytest.mark.parametrize("by", ["timeout", "$cancel"])
-async def test_one_that_goes_on_is_answered_without_it_and_holds_up_nobody(
+async def test_an_action_that_ignores_cancellation_is_detached(
     slow: type[Slow], by: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits = QUICK if by == "timeout" else Limits(drain_timeout=1)
@@ -183,7 +183,7 @@ async def test_for_how_long_another_blocked_the_loop_is_not_counted() -> None:
         assert [(await ws.receive_json())["data"] for _ in range(3)] == ["blocked", "ready", "ready"]
 
 
-async def test_a_timeout_bounds_the_first_item_of_a_stream_and_no_other(slow: type[Slow]) -> None:
+async def test_a_timeout_applies_to_the_first_item_of_a_stream_alone(slow: type[Slow]) -> None:
     async with talking(slow.as_asgi(), limits=QUICK) as ws:
         assert (await ws.call("first_item"))["status"] == 408
         await ws.send_json({"action": "second_item", "seconds": 0.3, "request_id": 1})

@@ -181,7 +181,7 @@ async def test_a_refused_handshake_may_be_accepted_and_closed(
     assert (closed.value.code, closed.value.reason) == (code, reason)
 
 
-async def test_so_are_an_unknown_path_a_foreign_origin_and_a_drained_app() -> None:
+async def test_accept_refused_covers_paths_origins_and_draining() -> None:
     app = WSAction([path("", Worker.as_asgi())], accept_refused=True)
     async with connect(app, "/nowhere/") as ws:
         assert await closed_with(ws) == 4404

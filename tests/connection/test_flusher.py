@@ -112,7 +112,7 @@ async def test_the_last_one_may_wait_too() -> None:
     assert order == [1, 0]
 
 
-async def test_an_outbox_that_fails_is_told_and_logged_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failing_outbox_is_notified_and_logged_and_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
     flusher, broken, other = Flusher(), Box(0, []), Box(1, [])
     broken.message = "broken"
     flusher.add(broken)
@@ -162,7 +162,7 @@ async def test_a_leader_that_somebody_cancels_is_followed_by_another() -> None:
     assert order == [0, 1]
 
 
-async def test_it_knows_nothing_of_the_frame_that_it_was_made_or_asked_in() -> None:
+async def test_the_flusher_runs_outside_of_the_frame_that_created_it() -> None:
     token = current_frame.set(new_frame({}, "act", "", None))
     flusher, box = Flusher(), Box(0, [])
     flusher.add(box)

@@ -134,12 +134,12 @@ def test_several_hosts_name_nothing(policy: HostPolicy, hosts: tuple[str, ...]) 
     assert policy.refusal(scope(*hosts, server=("127.0.0.1", 8000))) is not None
 
 
-def test_no_host_is_none_of_those_that_are_listed_and_otherwise_is_no_browser() -> None:
+def test_a_request_without_host_is_refused_only_by_a_list() -> None:
     assert HostPolicy(["localhost"]).refusal(scope(server=("127.0.0.1", 8000))) is not None
     assert HostPolicy().refusal(scope(server=("127.0.0.1", 8000))) is None
 
 
-def test_a_refusal_says_what_came_and_the_cure_in_one_bounded_line() -> None:
+def test_a_refusal_has_the_host_and_the_cure_in_one_short_line() -> None:
     why = HostPolicy().refusal(scope("shop.example\n" * 100, server=("127.0.0.1", 8000)))
     assert why is not None
     assert "'shop.example\\n" in why
@@ -198,13 +198,13 @@ async def test_a_page_that_was_pointed_at_this_machine_gets_no_socket(how: str) 
 
 
 @pytest.mark.parametrize("how", NAMED)
-async def test_names_that_are_listed_are_answered_wherever_it_is_served(how: str) -> None:
+async def test_allowed_hosts_are_answered_on_every_address(how: str) -> None:
     for server in (("127.0.0.1", 8000), ("10.0.0.5", 8000)):
         assert await status(NAMED[how], "good.example", server) == 101
         assert await status(NAMED[how], "evil.example", server) == 403
 
 
-async def test_the_refusal_comes_before_the_route_and_its_cure_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_host_is_checked_before_the_route_and_the_cure_logged(caplog: pytest.LogCaptureFixture) -> None:
     app = WSAction([path("ws/", Root.as_asgi())], accept_refused=True)
     options: Any = {"headers": {"host": "shop.example"}, "scope": {"server": ("127.0.0.1", 8000)}}
     async with connect(app, "/nowhere/", **options) as ws:

@@ -40,7 +40,7 @@ async def test_the_document_is_served() -> None:
         assert answer.json()["info"] == {"title": "Echo", "version": "3"}
 
 
-async def test_what_is_changed_in_the_document_or_put_in_its_place_is_served() -> None:
+async def test_a_changed_or_replaced_asyncapi_document_is_served() -> None:
     app = make()
     async with client(app) as http:
         app.asyncapi()["info"]["contact"] = {"name": "Ada"}
@@ -49,7 +49,7 @@ async def test_what_is_changed_in_the_document_or_put_in_its_place_is_served() -
         assert (await http.get("/asyncapi.json")).json() == {"asyncapi": "3.1.0"}
 
 
-async def test_the_explorer_is_served_with_a_policy_that_lets_it_run_and_nothing_else() -> None:
+async def test_the_explorers_policy_allows_only_its_script_and_style() -> None:
     async with client(make()) as http:
         answer = await http.get("/docs")
     policy = answer.headers["content-security-policy"]

@@ -122,7 +122,7 @@ async def test_the_subprotocol_is_echoed_if_it_was_offered(offered: list[str], c
 
 
 @pytest.mark.parametrize("origin", [None, "http://testserver", "https://testserver"])
-async def test_the_pages_own_origin_and_clients_that_are_no_browsers_may_connect(origin: str | None) -> None:
+async def test_the_same_origin_and_clients_without_origin_may_connect(origin: str | None) -> None:
     async with connect(Hooked.as_asgi(), origin=origin):
         pass
 
@@ -292,7 +292,7 @@ async def test_what_connect_sees_and_sets_is_the_connections() -> None:
 
 
 @pytest.mark.parametrize("code", [1008, 4401, 4403])
-async def test_closing_in_connect_refuses_and_disconnect_is_told_the_code(code: int) -> None:
+async def test_close_in_connect_refuses_and_disconnect_gets_the_code(code: int) -> None:
     codes: list[int] = []
 
     async def on_connect(consumer: Hooked) -> None:

@@ -43,9 +43,7 @@ def fragments(message: bytes) -> bytes:
 
 @pytest.mark.parametrize(("app", "at", "most"), PLACES)
 @pytest.mark.parametrize("cut", [ws_frame, fragments], ids=["whole", "in fragments"])
-async def test_a_message_as_large_as_it_may_be_is_answered_and_one_byte_more_closes(
-    app: Any, at: str, most: int, cut: Any
-) -> None:
+async def test_a_message_beyond_max_frame_bytes_closes_the_connection(app: Any, at: str, most: int, cut: Any) -> None:
     async with wired(app, at) as wire:
         await wire.feed(cut(sized(most)))
         ((opcode, reply),) = await wire.receive(1)

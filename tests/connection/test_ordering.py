@@ -69,7 +69,7 @@ def test_where_ids_need_not_be_unique_the_first_is_found() -> None:
     assert is_empty(one)
 
 
-def test_beyond_max_queued_actions_a_frame_is_refused_with_the_bounds_name() -> None:
+def test_beyond_max_queued_actions_the_error_names_the_limit() -> None:
     one = lanes(max_queued_actions=1)
     one.start(frame("a"))
     assert not admit(one, frame("a"))
@@ -114,7 +114,7 @@ def test_an_id_that_is_in_flight_is_refused_by_type_and_value(waits: bool) -> No
     assert one.find("1") is text
 
 
-def test_the_protocols_own_and_those_with_an_error_wait_for_nothing() -> None:
+def test_protocol_actions_and_frames_with_an_error_do_not_wait() -> None:
     one = lanes(max_concurrency=1, max_queued_actions=1)
     one.start(frame("a"))
     admit(one, frame("a"))
@@ -157,7 +157,7 @@ def test_all_that_wait_are_withdrawn_in_order() -> None:
     assert is_empty(one)
 
 
-def test_one_that_is_released_keeps_its_place_but_holds_nobody_up() -> None:
+def test_a_released_frame_keeps_its_place_but_blocks_no_other() -> None:
     one = lanes(max_concurrency=2)
     stubborn, behind, third = frame("a", 1), frame("a", 2), frame("c", 1)
     one.start(stubborn)

@@ -72,7 +72,7 @@ async def test_past_the_bound_the_client_is_closed() -> None:
     await peer.read_all()
 
 
-async def test_once_it_has_ended_nothing_overtakes_what_waits_for_the_close_frame() -> None:
+async def test_after_the_end_waiting_messages_stay_for_the_close_frame() -> None:
     peer = await blocked(100)
     peer.outbox.put("second")
     peer.outbox.end()
@@ -119,7 +119,7 @@ async def test_replies_that_wait_are_looked_at_once_not_for_each_event(monkeypat
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_whatever_waits_replies_keep_their_order_and_the_oldest_events_go(seed: int) -> None:
+async def test_replies_keep_their_order_and_the_oldest_events_drop(seed: int) -> None:
     rng = random.Random(seed)
     bound = 6 * SIZE
     peer = await blocked(bound, drop_events=True)
@@ -161,7 +161,7 @@ def event(route: str) -> str:
 SIZE = len(event("a"))
 
 
-async def test_of_which_routes_something_was_dropped_is_told_once_half_of_it_is_free() -> None:
+async def test_routes_of_dropped_events_are_reported_when_half_is_free() -> None:
     peer = await blocked(4 * SIZE, drop_events=True)
     told: list[Any] = []
 
@@ -198,7 +198,7 @@ async def test_what_is_dropped_as_that_is_said_is_said_the_next_time() -> None:
     assert told == [{"a"}, {"c", "d"}]
 
 
-async def test_an_event_that_is_larger_than_the_bound_by_itself_is_told_of_at_once() -> None:
+async def test_an_event_larger_than_the_bound_is_reported_at_once() -> None:
     peer = Peer(SIZE - 1, drop_events=True)
     peer.outbox.put(event("a"))  # nobody listens
     told: list[Any] = []
@@ -218,7 +218,7 @@ async def test_routes_that_are_too_many_to_remember_are_all() -> None:
     assert told == [None]
 
 
-async def test_what_was_about_to_be_sent_is_sent_before_the_close_frame() -> None:
+async def test_queued_messages_are_sent_before_the_close_frame() -> None:
     peer = Peer(100)
     peer.reads.set()
     peer.outbox.put("last")
@@ -253,7 +253,7 @@ async def test_how_long_a_message_is_on_its_way() -> None:
     assert peer.outbox.stuck_for(10.0) == 0.0
 
 
-async def test_another_message_of_the_same_sender_is_not_the_same_that_is_stuck() -> None:
+async def test_the_next_message_of_a_sender_does_not_count_as_stuck() -> None:
     peer = await blocked(100)
     peer.outbox.put("second")
     assert [peer.outbox.stuck_for(now) for now in (1.0, 2.0)] == [0.0, 1.0]

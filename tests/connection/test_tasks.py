@@ -26,7 +26,7 @@ async def test_a_task_does_not_see_what_its_starter_set() -> None:
     assert await seen == "unset"
 
 
-async def test_a_task_that_goes_on_keeps_nothing_of_its_starters_context() -> None:
+async def test_a_running_task_does_not_keep_its_starters_context() -> None:
     class Connection:
         """What a context variable of an action leads to."""
 

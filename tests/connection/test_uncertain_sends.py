@@ -226,7 +226,7 @@ async def test_the_app_drains_while_something_is_sent(turns: int, action: str) -
     assert server.codes == [1012]
 
 
-async def test_a_client_that_does_not_read_is_closed_with_what_was_handed_over_sent_once() -> None:
+async def test_a_client_that_does_not_read_gets_each_message_once() -> None:
     server = Server(app_of(limits=Limits(send_timeout=0.1, drain_timeout=0.2)), stuck=True)
     server.ask({"action": "echo", "request_id": 1}, {"action": "echo", "request_id": 2})
     await server.until(lambda: server.codes)
@@ -305,7 +305,7 @@ async def test_a_refusal_that_it_cannot_answer_over_http_is_a_close() -> None:
 
 
 @pytest.mark.parametrize(("code", "told"), [(1009, 4009), (1000, 1000), (4403, 4403)])
-async def test_a_close_code_that_it_refuses_becomes_one_of_the_applications(code: int, told: int) -> None:
+async def test_a_close_code_that_the_server_refuses_is_replaced(code: int, told: int) -> None:
     """As with daphne, which takes 1000 and 3000 to 4999."""
 
     class Closing(Root):

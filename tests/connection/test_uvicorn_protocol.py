@@ -158,9 +158,7 @@ def test_a_message_in_fragments(serve_app: Serve, connect: Connect, app: App) ->
     assert lengths(client, 5) == [1_401, 0, 1, 1, 1]
 
 
-def test_a_message_is_not_late_while_the_app_has_yet_to_take_those_before_it(
-    serve_app: Serve, connect: Connect, app: App
-) -> None:
+def test_a_message_is_not_late_while_the_app_reads_earlier_ones(serve_app: Serve, connect: Connect, app: App) -> None:
     app.may.clear()
     server = serve_app()
     client = connect(server.port)
