@@ -1,4 +1,4 @@
-"""Authentication: who says who somebody is, what is refused before, refreshing in place, and secrets that stay so."""
+"""Authentication: classes, frames refused before it, refreshed credentials, and secrets that never leak."""
 
 import asyncio
 import contextlib
@@ -96,7 +96,7 @@ class Clock:
 
 
 class Tokens(BearerAuthentication):
-    """Knows the tokens that it is made with: a credential, an exception to be raised, or a function to be awaited."""
+    """Accepts the tokens it is created with. Each gives a credential, an exception to raise or a function to await."""
 
     def __init__(self, **known: Any) -> None:
         self.known: dict[str, Any] = {"ann": Credential(ANN), "bob": Credential(BOB), **known}
@@ -304,7 +304,7 @@ async def test_a_user_with_an_async_is_authenticated_is_refused() -> None:
     with pytest.raises(TypeError, match="got an awaitable"):
         await authenticator(FirstTokens).open(scope, 10)
     waiting.close()
-    assert scope["subprotocols"] == ["wsaction.v1"]  # the token is taken out all the same
+    assert scope["subprotocols"] == ["wsaction.v1"]  # the token is removed in any case
 
 
 async def test_auth_timeout() -> None:
@@ -786,7 +786,7 @@ class Boards(AsyncAPIConsumer):
 
 
 async def test_what_an_auth_changed_is_asked_about_once_at_a_time() -> None:
-    """Each is as many questions as there are subscriptions, and ``$`` frames pass by the bounds of actions."""
+    """Each check asks every subscription again, and the limits of actions do not apply to ``$`` frames."""
     EVENTS["asked"], EVENTS["answered"] = asyncio.Event(), asyncio.Event()
     EVENTS["answered"].set()
     app = WSAction([path("ws/", Boards.as_asgi())], authentication_classes=[Tokens])
@@ -802,7 +802,7 @@ async def test_what_an_auth_changed_is_asked_about_once_at_a_time() -> None:
         assert (await ws.call("$auth", data="ann"))["errors"][0]["type"] == "busy", "what it began goes on"
         EVENTS["answered"].set()
         reply = await ws.call("$auth", data="ann")
-        while reply["status"] == 503:  # until the loop has had its turn
+        while reply["status"] == 503:  # until the other check has ended
             reply = await ws.call("$auth", data="ann")
         assert reply["status"] == 200
 
@@ -815,7 +815,7 @@ async def test_the_gate_of_a_connection_that_has_ended_sets_no_alarm() -> None:
     assert gate._alarm._at < math.inf
     gate.stop()
     connection.is_closed = True
-    gate.watch()  # as by a $auth whose verification went on
+    gate.watch()  # as a $auth does whose verification ends later
     assert gate._alarm._at == math.inf
 
 
@@ -990,7 +990,7 @@ HANDSHAKES = [
 
 
 def replies(failure: BaseException) -> str:
-    """All that clients and logs are told for it, in debug."""
+    """All texts that clients and logs get for it in debug mode."""
     return json.dumps([to_api_error(failure, what="test", debug=True).errors, traceback.format_exception(failure)])
 
 
@@ -1085,19 +1085,21 @@ def test_nothing_is_left_that_a_secret_shares_and_all_else_is(
     ],
 )
 async def test_what_a_bad_credential_costs_grows_with_its_size_alone(data: Callable[[int], Any]) -> None:
-    """Whoever has not authenticated may send a whole frame of it, again and again, and all others wait meanwhile."""
+    """A client without authentication may send it again and again, in the largest frame, while all others wait."""
     state = await opened(FirstTokens)
 
     async def fastest(size: int) -> float:
         took = []
         for _ in range(5):
-            started = time.thread_time()  # of this thread, whoever else is at work
+            started = time.thread_time()  # the CPU time of this thread, whatever else runs
             with pytest.raises(NotAuthenticated):
                 await state.present({"token": data(size)})
             took.append(time.thread_time() - started)
         return min(took)
 
-    assert await fastest(1_000) < 10 * await fastest(250)  # four times, and room for noise; sixteen times by squares
+    assert await fastest(1_000) < 10 * await fastest(
+        250
+    )  # linear growth is 4 times, plus noise; quadratic growth would be 16 times
 
 
 def test_texts() -> None:
@@ -1111,7 +1113,7 @@ def test_a_long_traceback_is_cut() -> None:
 # ------------------------------------------------------------------------------------------------ guesses
 @pytest.mark.parametrize("first_frame", [True, False], ids=["first frame", "refresh"])
 async def test_a_burst_of_bad_credentials_is_verified_up_to_the_limit(first_frame: bool) -> None:
-    """All at once, so that the reader has them before the loop has its turn; a good one among them changes nothing."""
+    """The reader has all of them before the loop runs other tasks. A good credential among them changes nothing."""
     verified: list[str] = []
 
     class Counting(BearerAuthentication):

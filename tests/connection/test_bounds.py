@@ -1,4 +1,4 @@
-"""Every bound of `Limits`, reached: what is told names it and its value, and memory or time stays what it promises."""
+"""Reaches each limit of `Limits`: the error names it and its value, and memory and time stay within it."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ from wsaction.testing import ConnectionClosed, connect
 from wsaction.testing._scope import websocket_scope
 
 WAIT = 10.0
-MANY = 500  # times what a bound lets by
+MANY = 500  # how many times the limit is exceeded
 
 released = threading.Event()
 
@@ -84,8 +84,7 @@ def app_of(hooks: Reached, limits: Limits, **options: Any) -> WSAction:
 
 # ------------------------------------------------------------------------------------------------ how each is reached
 async def answers(app: WSAction, frames: Iterable[dict[str, Any]], *, silent: int = 0) -> list[str]:
-    """What the frames are answered with, but for the first ones, which are not; the beginning of each, where its errors
-    are."""
+    """The beginning of the reply to each frame, where its errors are; the first ``silent`` frames get none."""
     async with connect(app) as ws:
         told = []
         for number, frame in enumerate(frames):
@@ -96,7 +95,7 @@ async def answers(app: WSAction, frames: Iterable[dict[str, Any]], *, silent: in
 
 
 async def closing(app: WSAction, text: str | None = None, at: str = "/") -> list[str]:
-    """The reason that a connection is closed with."""
+    """The close reason of a connection."""
     async with connect(app, at) as ws:
         if text is not None:
             await ws.send_text(text)
@@ -107,7 +106,7 @@ async def closing(app: WSAction, text: str | None = None, at: str = "/") -> list
 
 @asynccontextmanager
 async def unread(app: WSAction) -> AsyncIterator[Callable[[str], None]]:
-    """A connection whose client takes nothing once it is accepted; gives what sends a frame."""
+    """A connection whose client reads nothing after the handshake; yields a function that sends a frame."""
     frames: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     frames.put_nowait({"type": "websocket.connect"})
     accepted, gone = asyncio.Event(), asyncio.Event()
@@ -140,7 +139,7 @@ async def too_long(app: WSAction) -> list[str]:
 
 async def too_many(app: WSAction, size: int = 1) -> list[str]:
     frames = ({"action": "wait", "route": "rooms/1/", "data": "x" * size} for _ in range(MANY))
-    return await answers(app, frames, silent=2 + 3)  # under way, and waiting
+    return await answers(app, frames, silent=2 + 3)  # the running and the queued ones
 
 
 async def too_large_together(app: WSAction) -> list[str]:
@@ -183,7 +182,7 @@ async def every_thread_blocked(app: WSAction) -> list[str]:
 
 
 async def guesses(app: WSAction) -> list[str]:
-    """One token after the other, as fast as they can be sent, and what the connection is closed with."""
+    """Sends five wrong tokens; returns the close reason."""
     async with connect(app) as ws:
         for number in range(5):
             assert (await ws.call("$auth", data=f"guess-{number}"))["status"] == 401
@@ -199,7 +198,7 @@ async def too_slow(app: WSAction) -> list[str]:
 async def disconnects_slowly(app: WSAction) -> list[str]:
     async with connect(app, "/stubborn/") as ws:
         await ws.call("echo")
-    return []  # whoever could be told is gone; the log is
+    return []  # the client is gone, so only the log has it
 
 
 async def a_message_that_is_not_whole(app: WSAction) -> list[str]:
@@ -212,14 +211,14 @@ async def a_message_that_is_not_whole(app: WSAction) -> list[str]:
 
 @dataclass(frozen=True)
 class Case:
-    """How a bound is reached; what that may hold of memory (bytes, at its peak) and take (seconds)."""
+    """How a limit is reached, and how much memory (bytes at the peak) and time (seconds) that may take."""
 
     reach: Callable[[WSAction], Awaitable[list[str]]]
     limits: dict[str, float]
-    may_hold: int = 1_000_000  # of ours, and of the client's, who keeps what it was told
+    may_hold: int = 1_000_000  # of the server, and of the client, which keeps the replies
     may_take: float = WAIT
     at_least: float = 0.0
-    told: str = ""  # the bound that is told of, where that is another
+    told: str = ""  # the limit that the error names, if it is another one
     options: dict[str, Any] | None = None
 
 
@@ -240,7 +239,7 @@ CASES = {
         a_message_that_is_not_whole,
         {"message_timeout": 0.2},
         at_least=0.2,
-        may_hold=3_000_000,  # uvicorn's modules
+        may_hold=3_000_000,  # including the modules of uvicorn
     ),
     "send_timeout": Case(a_message_unread, {"send_timeout": 0.2, "drain_timeout": 0.2}, at_least=0.2),
     "action_timeout": Case(too_slow, {"action_timeout": 0.2}, at_least=0.2),

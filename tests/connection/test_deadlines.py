@@ -1,4 +1,4 @@
-"""Timeouts of actions, of sends, of handshakes and of silence, by the bounds that say them."""
+"""The timeouts of `Limits`: for actions, sends, handshakes and idle connections."""
 
 import asyncio
 import math
@@ -24,7 +24,7 @@ NEVER_ENDS = WAIT = 60.0
 
 
 class Slow(AsyncAPIConsumer):
-    """Actions that end only when they are made to, and what became of them."""
+    """Actions that end only when the test lets them, and a record of how they ended."""
 
     seen: list[str] = []
 
@@ -139,7 +139,7 @@ async def test_an_action_that_ignores_cancellation_is_detached(
         reply = await ws.receive_json()
         assert (reply["request_id"], reply["status"]) == ("s", 408 if by == "timeout" else 499)
         assert (await ws.receive_json())["request_id"] == "behind it"
-        assert (await ws.call("$cancel", data="s"))["status"] == 404  # it is answered
+        assert (await ws.call("$cancel", data="s"))["status"] == 404  # it has been answered
         await ws.call("let_go")
         await ws.send_json({"action": "quick", "request_id": "s"})  # its id is free
         assert (await ws.receive_json())["data"] == "quick"

@@ -1,4 +1,4 @@
-"""`wsaction._connection.flusher`: many outboxes, one task, and nobody waits for who does not read."""
+"""`wsaction._connection.flusher`: one task for many outboxes, in which a slow client delays no other."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ WAIT = 5.0
 
 
 class Box:
-    """An outbox whose sends wait until `reads` is set."""
+    """An outbox whose sends wait until ``reads`` is set."""
 
     def __init__(self, name: int, order: list[int], *, reads: bool = True, fails: BaseException | None = None) -> None:
         self.name, self.order, self.fails = name, order, fails
@@ -91,7 +91,7 @@ async def test_one_that_waits_keeps_its_task_and_the_others_go_on() -> None:
     assert another.task not in (None, stuck.task)
     stuck.reads.set()
     await asyncio.wait_for(stuck.task, WAIT)
-    another.task.cancel()  # by its connection, which has ended
+    another.task.cancel()  # as its connection does when it ends
     await asyncio.wait({another.task}, timeout=WAIT)
     assert order[-1] == stuck.name
     last = Box(100, order)
@@ -146,7 +146,7 @@ async def test_one_whose_send_is_cancelled_is_told_that_it_failed() -> None:
     assert box.task is not None
     box.task.cancel()
     await emptied(box)
-    assert (box.paused, box.failures) == (1, 1)  # nobody knows whether the message is with the client
+    assert (box.paused, box.failures) == (1, 1)  # unknown whether the client has the message
 
 
 async def test_a_leader_that_somebody_cancels_is_followed_by_another() -> None:

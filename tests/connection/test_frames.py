@@ -1,4 +1,4 @@
-"""`wsaction._protocol.frames`: what is a frame, what is echoed of what is none, and every byte of a reply."""
+"""`wsaction._protocol.frames`: valid and invalid frames, what errors echo, and the exact text of replies."""
 
 import json
 import math
@@ -149,7 +149,7 @@ def test_the_bound_on_the_route_is_exact_and_counts_characters(most: int) -> Non
 
 
 def nested(depth: int, open_: str, close: str) -> str:
-    """A frame whose arrays or objects are ``depth`` deep, itself counted."""
+    """A frame with arrays or objects nested ``depth`` deep, itself included."""
     return f'{{"action":"a","request_id":7,"data":{open_ * (depth - 1)}1{close * (depth - 1)}}}'
 
 
@@ -258,7 +258,7 @@ def test_what_is_decoded_is_what_a_reply_echoes(action: str, route: str, data: A
     assert type(reply.get("request_id")) is type(request_id)
     error = json.loads(encode_error(frame, NotFound("m")))
     assert error == {**body, "errors": [{"type": "not_found", "msg": "m"}], "data": None, "status": 404}
-    assert decode(json.dumps(reply), LIMITS).body == reply  # what we write, we read
+    assert decode(json.dumps(reply), LIMITS).body == reply  # a reply can be read as a frame
 
 
 @given(st.text())

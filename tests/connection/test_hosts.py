@@ -1,4 +1,4 @@
-"""Which names a server answers to: ``allowed_hosts``; without it, on a loopback address, loopback names alone."""
+"""The accepted Host headers: ``allowed_hosts``; without it, loopback names alone on a loopback address."""
 
 import asyncio
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def scope(*hosts: str, server: Any = ("10.0.0.5", 8000)) -> dict[str, Any]:
 
 # ------------------------------------------------------------------------------------------------ names that are listed
 LISTED = [
-    # entry, host, whether it is answered
+    # entry, host, whether the request is accepted
     ("example.com", "example.com", True),
     ("example.com", "EXAMPLE.com:8443", True),
     ("example.com", "example.com.", True),
@@ -194,7 +194,9 @@ async def test_a_page_that_was_pointed_at_this_machine_gets_no_socket(how: str) 
     for server in (("127.0.0.1", 8000), ("::1", 8000)):
         assert await status(EMBEDDED[how], "localhost:8000", server) == 101
         assert await status(EMBEDDED[how], "evil.example:8000", server) == 403
-    assert await status(EMBEDDED[how], "evil.example:8000", ("10.0.0.5", 8000)) == 101  # `check` warns of that
+    assert (
+        await status(EMBEDDED[how], "evil.example:8000", ("10.0.0.5", 8000)) == 101
+    )  # `wsaction check` warns about this
 
 
 @pytest.mark.parametrize("how", NAMED)

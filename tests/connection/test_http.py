@@ -1,4 +1,4 @@
-"""What an app answers to HTTP: its document, the explorer with its policy, 405 and 426."""
+"""HTTP responses of an app: the document, the explorer and its policy, 405 and 426."""
 
 import base64
 import hashlib
@@ -61,7 +61,7 @@ async def test_the_explorers_policy_allows_only_its_script_and_style() -> None:
     assert "frame-ancestors 'none'" in policy
     assert answer.headers["x-frame-options"] == "DENY"
     assert answer.headers["x-content-type-options"] == "nosniff"
-    assert not re.findall(r'\son\w+="', answer.text)  # no handlers in attributes, which the policy forbids
+    assert not re.findall(r'\son\w+="', answer.text)  # the policy forbids event handlers in attributes
     assert "innerHTML" not in answer.text
     assert set(re.findall(r"https?://[^\s'\"]+", answer.text)) == {"http://www.w3.org/2000/svg"}
 

@@ -1,4 +1,4 @@
-"""`max_frame_bytes` holds below ASGI too, wherever it is said: nothing larger is read, and nothing smaller refused."""
+"""`max_frame_bytes` applies below ASGI too: no larger message is read, and no smaller one refused."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ PLACES = [
 
 
 def sized(size: int) -> bytes:
-    """A request of so many bytes."""
+    """A request of ``size`` bytes."""
     frame = json.dumps({"action": "size", "data": ""}).encode()
     return frame[:-2] + b"x" * (size - len(frame)) + frame[-2:]
 
@@ -92,7 +92,7 @@ async def test_another_asgi_app_has_the_servers_bound_or_the_default(given: int 
 async def test_under_wsaction_run(flags: list[str]) -> None:
     with Server("wsaction run", *flags, app="tests.support.large_frames:site") as server:
         url = f"ws://127.0.0.1:{server.port}/api/both/large/"
-        async for client in connect(url, proxy=None, compression=None):  # again and again until a worker listens
+        async for client in connect(url, proxy=None, compression=None):  # retries until a worker listens
             async with client, asyncio.timeout(20):
                 await client.send(sized(200_000).decode())
                 assert json.loads(await client.recv())["data"] > 199_000

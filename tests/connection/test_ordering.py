@@ -1,4 +1,4 @@
-"""`wsaction._connection.ordering`: which frame runs when."""
+"""`wsaction._connection.ordering`: the order in which frames run."""
 
 import random
 from typing import Any
@@ -77,7 +77,7 @@ def test_beyond_max_queued_actions_the_error_names_the_limit() -> None:
     assert admit(one, refused)
     assert refused.error is not None
     assert (refused.error.status, refused.error.ctx) == (503, {"limit": "max_queued_actions", "value": 1})
-    assert refused.key is None  # it is answered at once, and holds nobody up
+    assert refused.key is None  # it is answered at once and blocks no other frame
 
 
 def test_beyond_max_queued_bytes_too_unless_nothing_else_waits() -> None:
@@ -85,7 +85,7 @@ def test_beyond_max_queued_bytes_too_unless_nothing_else_waits() -> None:
     first = frame("a")
     one.start(first)
     large, small, refused = frame("a"), frame("a"), frame("a")
-    assert not one.admit(large, 1_000)  # a single one is bounded by max_frame_bytes
+    assert not one.admit(large, 1_000)  # max_frame_bytes bounds a single frame
     assert one.admit(refused, 1)
     assert refused.error is not None
     assert refused.error.ctx == {"limit": "max_queued_bytes", "value": 100}
@@ -130,7 +130,7 @@ def test_what_is_withdrawn_does_not_run() -> None:
     one.start(first)
     for each in (in_lane, ready, behind_ready):
         assert not admit(one, each)
-    assert not one.withdraw(first)  # it is under way
+    assert not one.withdraw(first)  # it is running
     assert one.withdraw(in_lane)
     assert one.withdraw(ready)
     assert not one.withdraw(ready)
@@ -164,7 +164,7 @@ def test_a_released_frame_keeps_its_place_but_blocks_no_other() -> None:
     admit(one, behind)
     one.release(stubborn)
     assert one.take() is behind
-    assert not admit(one, third)  # two are under way, but the id is free
+    assert not admit(one, third)  # two are still running, but the id is free
     assert third.error is None
     one.finish(stubborn)
     assert one.take() is third

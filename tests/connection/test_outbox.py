@@ -1,4 +1,4 @@
-"""`wsaction._connection.outbox`: what happens when a client is slower than what it is sent."""
+"""`wsaction._connection.outbox`: messages to a client that reads slowly."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ WAIT = 5.0
 
 
 class Peer:
-    """The connection around an outbox, and a client that reads when it is told to."""
+    """The connection around an outbox, and a client that reads once ``reads`` is set."""
 
     def __init__(self, max_bytes: int, **options: Any) -> None:
         self.breaches, self.got, self.reached = [], [], []  # type: ignore[var-annotated]
@@ -54,10 +54,10 @@ class Peer:
 
 
 async def blocked(max_bytes: int, **options: Any) -> Peer:
-    """A peer whose first message is on its way and not read."""
+    """A peer whose first message is being sent and not read yet."""
     peer = Peer(max_bytes, **options)
     peer.outbox.put("first")
-    await asyncio.wait_for(peer.adopted.wait(), WAIT)  # the flusher has found that it waits
+    await asyncio.wait_for(peer.adopted.wait(), WAIT)  # the flusher has taken over the send
     assert peer.outbox.size == 0
     return peer
 
@@ -123,7 +123,7 @@ async def test_replies_keep_their_order_and_the_oldest_events_drop(seed: int) ->
     rng = random.Random(seed)
     bound = 6 * SIZE
     peer = await blocked(bound, drop_events=True)
-    waiting: list[str] = []  # the model
+    waiting: list[str] = []  # the expected queue
     for number in range(200):
         kind = rng.random()
         if kind < 0.4 and waiting:
@@ -134,7 +134,7 @@ async def test_replies_keep_their_order_and_the_oldest_events_drop(seed: int) ->
             waiting.remove(next(filter(is_event, waiting)))
         if sum(map(len, [*waiting, text])) > bound:
             if not is_event(text):
-                break  # closed
+                break  # the outbox closed the connection
         else:
             waiting.append(text)
         peer.outbox.put(text)
@@ -154,7 +154,7 @@ async def test_replies_are_never_dropped() -> None:
 
 # ------------------------------------------------------------------------------------------- what was dropped is told
 def event(route: str) -> str:
-    """An event's frame, `SIZE` bytes of it."""
+    """An event frame of `SIZE` bytes."""
     return f'{{"event":"e","route":"{route}"}}'
 
 
@@ -200,7 +200,7 @@ async def test_what_is_dropped_as_that_is_said_is_said_the_next_time() -> None:
 
 async def test_an_event_larger_than_the_bound_is_reported_at_once() -> None:
     peer = Peer(SIZE - 1, drop_events=True)
-    peer.outbox.put(event("a"))  # nobody listens
+    peer.outbox.put(event("a"))  # without a callback
     told: list[Any] = []
     peer.outbox.on_lost = told.append
     peer.outbox.put(event("b"))
@@ -237,7 +237,7 @@ async def test_queued_messages_are_sent_before_the_close_frame() -> None:
 async def test_bytes_are_counted_not_characters() -> None:
     peer = await blocked(10)
     peer.outbox.put("é" * 5)
-    assert peer.outbox.size == 10  # bytes
+    assert peer.outbox.size == 10  # in bytes
     peer.outbox.put("x")
     assert peer.breaches
     await peer.read_all()
@@ -257,7 +257,10 @@ async def test_the_next_message_of_a_sender_does_not_count_as_stuck() -> None:
     peer = await blocked(100)
     peer.outbox.put("second")
     assert [peer.outbox.stuck_for(now) for now in (1.0, 2.0)] == [0.0, 1.0]
-    sender, peer.outbox.sent = peer.outbox.sending_task(None), peer.outbox.sent + 1  # it has gone on to the next
+    sender, peer.outbox.sent = (
+        peer.outbox.sending_task(None),
+        peer.outbox.sent + 1,
+    )  # the sender has begun the next message
     assert peer.outbox.sending_task(None) is sender is not None
     assert peer.outbox.stuck_for(3.0) == 0.0
     await peer.read_all()
@@ -287,7 +290,7 @@ def test_a_reason_is_cut_to_what_a_close_frame_holds(reason: str, cut: str) -> N
 
 async def test_room_is_waited_for_until_half_of_it_is_free() -> None:
     peer = await blocked(10)
-    await peer.outbox.wait_for_space(100)  # nothing waits: one message may be as large as it likes
+    await peer.outbox.wait_for_space(100)  # if nothing waits, a message may have any size
     peer.outbox.put("123")
     await peer.outbox.wait_for_space(2)
     waiting = [asyncio.ensure_future(peer.outbox.wait_for_space(size)) for size in (3, 4)]

@@ -1,4 +1,4 @@
-"""`wsaction.server`: an app that is stopped by SIGTERM, under `wsaction run` and under plain uvicorn."""
+"""`wsaction.server`: stopping an app with SIGTERM, under `wsaction run` and plain uvicorn."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ UVICORN = ["-m", "uvicorn", "tests.support.drained:app", "--port", "0", "--ws", 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    return "asyncio"  # of the clients; the server has its own
+    return "asyncio"  # for the clients; the server has its own loop
 
 
 class Process(subprocess.Popen[str]):
@@ -44,7 +44,7 @@ class Process(subprocess.Popen[str]):
         self.log: list[str] = []
 
     def listen(self) -> None:
-        """Reads its log until it has started and said where it listens."""
+        """Reads the log until the server has started and logged its address."""
         assert self.stderr is not None
         started = 0
         wanted = int(self.args[self.args.index("--workers") + 1]) if "--workers" in self.args else 1
@@ -60,7 +60,7 @@ class Process(subprocess.Popen[str]):
         return websockets_connect(f"ws://127.0.0.1:{self.port}/ws/", proxy=None, ping_interval=None)
 
     async def stop(self) -> tuple[float, list[dict[str, Any]]]:
-        """SIGTERM; the seconds that it took to end, and what it printed."""
+        """Sends SIGTERM. Returns the seconds until the process ended, and its output."""
         self.send_signal(signal.SIGTERM)
         started = time.monotonic()
         out, err = await asyncio.to_thread(self.communicate, timeout=30)
@@ -73,7 +73,7 @@ async def started(*arguments: str) -> AsyncIterator[Process]:
     with Process(*arguments) as server:
         try:
             await asyncio.wait_for(asyncio.to_thread(server.listen), 30)
-            if {"--workers", "--reload"} & {*arguments}:  # these say "started" before they listen
+            if {"--workers", "--reload"} & {*arguments}:  # these log "started" before they listen
                 await listening(server.port)
             yield server
         finally:
@@ -93,7 +93,7 @@ async def connected(server: Process, count: int) -> AsyncIterator[list[ClientCon
 
 
 async def told(client: ClientConnection) -> tuple[list[dict[str, Any]], int | None]:
-    """All that a client is sent until the end, and the close code."""
+    """All messages that a client gets until the end, and the close code."""
     replies = []
     try:
         while True:
@@ -126,7 +126,7 @@ async def test_wsaction_run_drains() -> None:
     assert first == {("under way", 200): 1, ("late", 503): 1, ("ping", 200): 1}
     assert others[:4] == [{("behind it", 503): 1, ("under way", 200): 1}] * 4
     assert others[4:] == [{("behind it", 503): 1}] * 5
-    assert seconds < DRAIN_TIMEOUT + 1.5  # the process itself takes a moment to end
+    assert seconds < DRAIN_TIMEOUT + 1.5  # the process needs a moment to end
     assert printed == [{"stream": "closed"}] * 10 + [{"connections": 0, "tasks": printed[-1]["tasks"], "left": []}]
     assert server.returncode == -signal.SIGTERM
     assert not [line for line in server.log if "Traceback" in line or "ERROR" in line]
@@ -161,7 +161,7 @@ async def test_under_plain_uvicorn_all_ends_within_drain_timeout() -> None:
 @pytest.mark.slow
 async def test_a_client_that_does_not_read_does_not_hold_the_server_up() -> None:
     async with started(*WSACTION) as server, server.connect() as client:
-        client.transport.pause_reading()  # it answers no close frame either
+        client.transport.pause_reading()  # the client does not answer the close frame either
         seconds, printed = await server.stop()
         client.transport.abort()
     assert seconds < DRAIN_TIMEOUT + 3
@@ -209,7 +209,7 @@ async def test_a_second_server_on_the_same_loop_drains_as_well() -> None:
 
 # ------------------------------------------------------------------------------------------------ the log
 async def lost(server: Process) -> str:
-    """The line of the framework's own log about a handshake to a path that is almost one."""
+    """The log line about a handshake to a path that is similar to a route."""
     with pytest.raises(InvalidStatus):
         await websockets_connect(f"ws://127.0.0.1:{server.port}/ws", proxy=None)
 
@@ -235,7 +235,7 @@ async def test_processes_that_are_started_from_it_show_it_too(options: list[str]
 
 
 def configured(monkeypatch: pytest.MonkeyPatch, handlers: list[logging.Handler], **options: Any) -> Any:
-    """What uvicorn is given to log by, where these are the handlers of the root logger."""
+    """The log configuration that uvicorn gets if the root logger has these handlers."""
     given: dict[str, Any] = {}
     monkeypatch.setattr(uvicorn, "run", lambda app, **settings: given.update(settings))
     with monkeypatch.context() as patch:
@@ -251,7 +251,7 @@ def test_the_frameworks_log_has_uvicorns_level(monkeypatch: pytest.MonkeyPatch, 
     logger = configured(monkeypatch, [], **({} if level is None else {"log_level": level}))["loggers"]["wsaction"]
     assert (logging.getLevelName(logger["level"]), logger["handlers"]) == (told, ["default"])
     assert not logger["propagate"]
-    assert "wsaction" not in uvicorn.config.LOGGING_CONFIG["loggers"]  # which is everybody's
+    assert "wsaction" not in uvicorn.config.LOGGING_CONFIG["loggers"]  # a global of uvicorn, which must stay unchanged
 
 
 def test_a_program_with_a_log_of_its_own_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
