@@ -603,8 +603,8 @@ async def test_frames_of_any_type_are_refused_before_authentication(text: str) -
 async def test_its_reply_is_compact_as_all_are() -> None:
     async with connect(desk(FirstTokens), "/ws/") as ws:
         await ws.send_text('{"action":"$auth","data":"ann","request_id":7}')
-        told = '{"errors":[],"data":{"expires_at":null},"action":"$auth","route":"","status":200,"request_id":7}'
-        assert await ws.receive_text() == told
+        expected = '{"errors":[],"data":{"expires_at":null},"action":"$auth","route":"","status":200,"request_id":7}'
+        assert await ws.receive_text() == expected
 
 
 async def test_a_malformed_auth_frame_is_told_so() -> None:
@@ -1006,9 +1006,9 @@ async def test_no_token_in_replies_or_logs(way: Any, failure: BaseException, cap
     trial = opened(tokens, **way) if way in HANDSHAKES else (await opened(tokens)).present(way)
     with pytest.raises(Exception) as caught:  # noqa: PT011  # which one it is, is another test's
         await trial
-    told = replies(caught.value)
+    texts = replies(caught.value)
     assert caught.value.__context__ is caught.value.__cause__ is None
-    assert shows(told + caplog.text) == []
+    assert shows(texts + caplog.text) == []
 
 
 async def test_what_is_no_secret_of_a_failure_is_told() -> None:
@@ -1072,8 +1072,8 @@ def test_nothing_is_left_that_a_secret_shares_and_all_else_is(
             for at in range(len(text)):
                 if text.startswith(secret[start : start + size], at):
                     hidden[at : at + size] = [True] * size
-    told = "".join("\0" if secret else one for one, secret in zip(text, hidden, strict=True))
-    assert redact(text, secrets) == re.sub("\0+", "[redacted]", told)
+    marked = "".join("\0" if secret else one for one, secret in zip(text, hidden, strict=True))
+    assert redact(text, secrets) == re.sub("\0+", "[redacted]", marked)
 
 
 @pytest.mark.parametrize(

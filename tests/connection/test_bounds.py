@@ -86,12 +86,12 @@ def app_of(hooks: Reached, limits: Limits, **options: Any) -> WSAction:
 async def answers(app: WSAction, frames: Iterable[dict[str, Any]], *, silent: int = 0) -> list[str]:
     """The beginning of the reply to each frame, where its errors are; the first ``silent`` frames get none."""
     async with connect(app) as ws:
-        told = []
+        replies = []
         for number, frame in enumerate(frames):
             await ws.send_json(frame)
             if number >= silent:
-                told.append((await ws.receive_text())[:300])
-        return told
+                replies.append((await ws.receive_text())[:300])
+        return replies
 
 
 async def closing(app: WSAction, text: str | None = None, at: str = "/") -> list[str]:
@@ -173,12 +173,12 @@ async def every_thread_blocked(app: WSAction) -> list[str]:
         async with connect(app) as ws:
             for number in range(8):
                 await ws.send_json({"action": "block", "request_id": number})
-            told = [await ws.receive_text() for _ in range(8)]
+            replies = [await ws.receive_text() for _ in range(8)]
         assert threading.active_count() - before <= 2
     finally:
         released.set()
-    assert json.loads(told[0])["errors"][0]["type"] == "action_timeout", "the one that has begun"
-    return told[1:]
+    assert json.loads(replies[0])["errors"][0]["type"] == "action_timeout", "the one that has begun"
+    return replies[1:]
 
 
 async def guesses(app: WSAction) -> list[str]:
@@ -218,7 +218,7 @@ class Case:
     may_hold: int = 1_000_000  # of the server, and of the client, which keeps the replies
     may_take: float = WAIT
     at_least: float = 0.0
-    told: str = ""  # the limit that the error names, if it is another one
+    named_limit: str = ""  # the limit that the error names, if it is another one
     options: dict[str, Any] | None = None
 
 
@@ -226,7 +226,9 @@ CASES = {
     "max_frame_bytes": Case(too_many_brackets, {"max_frame_bytes": 1_000}, may_hold=4_000_000),
     "max_json_depth": Case(too_deep, {"max_json_depth": 50}),
     "max_route_length": Case(too_long, {"max_route_length": 10_000}, may_hold=4_000_000),
-    "max_concurrency": Case(too_many, {"max_concurrency": 2, "max_queued_actions": 3}, told="max_queued_actions"),
+    "max_concurrency": Case(
+        too_many, {"max_concurrency": 2, "max_queued_actions": 3}, named_limit="max_queued_actions"
+    ),
     "max_queued_actions": Case(too_many, {"max_concurrency": 2, "max_queued_actions": 3}),
     "max_queued_bytes": Case(
         too_large_together, {"max_concurrency": 2, "max_queued_bytes": 35_000}, may_hold=3_000_000
@@ -257,7 +259,7 @@ def test_no_bound_is_missing() -> None:
 async def test_a_bound_holds_and_says_so(name: str, caplog: pytest.LogCaptureFixture) -> None:
     case, hooks = CASES[name], Reached()
     app = app_of(hooks, Limits(**case.limits), **(case.options or {}))  # type: ignore[arg-type]
-    told = case.told or name
+    limit = case.named_limit or name
     tracemalloc.start()
     try:
         started = time.monotonic()
@@ -266,11 +268,11 @@ async def test_a_bound_holds_and_says_so(name: str, caplog: pytest.LogCaptureFix
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    value = case.limits[told]
+    value = case.limits[limit]
     texts = texts or [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert texts
-    assert not [text for text in texts if told not in text or f"{value}" not in text]
-    assert (told, value) in hooks.bounds
+    assert not [text for text in texts if limit not in text or f"{value}" not in text]
+    assert (limit, value) in hooks.bounds
     assert len(hooks.bounds) >= len(texts)
     assert peak < case.may_hold
     assert case.at_least <= seconds < case.may_take

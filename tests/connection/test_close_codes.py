@@ -99,7 +99,7 @@ async def ended(client: Any) -> tuple[int, str]:
 @pytest.mark.parametrize("ws", PROTOCOLS)
 async def test_a_consumers_own_code_and_reason(serve: Serve, ws: str) -> None:
     server = serve(app(), ws=ws)
-    for code, reason, told in [
+    for code, reason, expected in [
         (1000, "", ""),
         (1008, "policy", "policy"),
         (1011, "fault", "fault"),
@@ -109,7 +109,7 @@ async def test_a_consumers_own_code_and_reason(serve: Serve, ws: str) -> None:
         async with server.connect("/ws/") as client:
             frame = {"action": "leave", "code": code, "reason": reason}
             await client.send(json.dumps(frame, ensure_ascii=False))
-            assert await ended(client) == (code, told)
+            assert await ended(client) == (code, expected)
 
 
 @pytest.mark.parametrize("ws", PROTOCOLS)

@@ -899,7 +899,7 @@ async def test_the_first_close_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"),
+    ("reason", "expected"),
     [
         ("x" * 123, "x" * 123),
         ("x" * 124, "x" * 123),
@@ -910,12 +910,12 @@ async def test_the_first_close_counts() -> None:
         ("", ""),
     ],
 )
-async def test_a_reason_is_cut_to_what_a_close_frame_holds(reason: str, told: str) -> None:
+async def test_a_reason_is_cut_to_what_a_close_frame_holds(reason: str, expected: str) -> None:
     link = Link()
     async with link.serving() as task:
         link.connection.close(4000, reason)
         await link.code(task)
-    assert link.sent[-1]["reason"] == told
+    assert link.sent[-1]["reason"] == expected
 
 
 @pytest.mark.parametrize("suspends", [False, True])

@@ -295,18 +295,18 @@ def _after(seconds: float) -> "asyncio.Future[None]":
 
 # ------------------------------------------------------------------------------------------------ sends
 async def test_a_send_that_hangs_closes_the_socket(slow: type[Slow]) -> None:
-    class Told(Hooks):
+    class LimitHooks(Hooks):
         def __init__(self) -> None:
             self.limit = asyncio.get_running_loop().create_future()
 
         def on_limit(self, consumer: Any, limit: str, value: float) -> None:
             self.limit.set_result((limit, value))
 
-    limits, told = Limits(send_timeout=0.1, action_timeout=60, drain_timeout=2), Told()
-    async with connect(WSAction([path("", slow.as_asgi())], limits=limits, hooks=[told])) as ws:
+    limits, hooks = Limits(send_timeout=0.1, action_timeout=60, drain_timeout=2), LimitHooks()
+    async with connect(WSAction([path("", slow.as_asgi())], limits=limits, hooks=[hooks])) as ws:
         ws.pause_reading()
         await ws.send_json({"action": "quick"})
-        assert await asyncio.wait_for(told.limit, WAIT) == ("send_timeout", 0.1)
+        assert await asyncio.wait_for(hooks.limit, WAIT) == ("send_timeout", 0.1)
         ws.resume_reading()
         assert await closed_with(ws) == (1013, "slow consumer; send_timeout is 0.1 s")
 

@@ -110,8 +110,8 @@ def test_a_frame_in_one_segment_with_the_handshake_is_answered(server: Server) -
         assert answer.readline().startswith(b"HTTP/1.1 101 ")
         while answer.readline() != b"\r\n":
             pass
-        told = answer.read(2)
-        assert json.loads(answer.read(told[1]))["status"] == 200
+        head = answer.read(2)
+        assert json.loads(answer.read(head[1]))["status"] == 200
 
 
 @pytest.mark.parametrize("ws", ["websockets-sansio", DrainingProtocol])

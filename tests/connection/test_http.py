@@ -67,7 +67,7 @@ async def test_the_explorers_policy_allows_only_its_script_and_style() -> None:
 
 
 @pytest.mark.parametrize(
-    ("docs_url", "asyncapi_url", "told"),
+    ("docs_url", "asyncapi_url", "expected"),
     [
         ("/docs", "/asyncapi.json", ("asyncapi.json", "./")),
         ("/a/docs", "/asyncapi.json", ("../asyncapi.json", "../")),
@@ -76,12 +76,14 @@ async def test_the_explorers_policy_allows_only_its_script_and_style() -> None:
         ('/"<b>', "/x&y.json", ("x&amp;y.json", "./")),
     ],
 )
-async def test_the_explorer_finds_the_document_from_where_it_is(docs_url: str, asyncapi_url: str, told: Any) -> None:
+async def test_the_explorer_finds_the_document_from_where_it_is(
+    docs_url: str, asyncapi_url: str, expected: Any
+) -> None:
     app = make(docs_url=docs_url, asyncapi_url=asyncapi_url)
     async with client(app) as http:
         page = (await http.get(docs_url)).text
         assert (await http.get(asyncapi_url)).status_code == 200
-    assert tuple(re.findall(r'name="wsaction:\w+" content="(.*?)"', page)) == told
+    assert tuple(re.findall(r'name="wsaction:\w+" content="(.*?)"', page)) == expected
 
 
 async def test_both_may_be_turned_off() -> None:

@@ -301,8 +301,8 @@ async def test_close_in_connect_refuses_and_disconnect_gets_the_code(code: int) 
 
     app = Hooked.as_asgi(on_connect=on_connect, codes=codes)
     refused = await refusal(app)
-    told = (401, "not_authenticated") if code == 4401 else (403, "permission_denied")
-    assert (refused.status, type_of(refused)) == told
+    expected = (401, "not_authenticated") if code == 4401 else (403, "permission_denied")
+    assert (refused.status, type_of(refused)) == expected
     assert json.loads(refused.body)["errors"][0]["msg"] == "no"
     assert (await refusal(app, scope=NO_EXTENSION)).code == (4401 if code == 4401 else 4403)
     assert codes == [code, code]

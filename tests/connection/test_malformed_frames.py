@@ -45,15 +45,15 @@ def frame(
     opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bytes = b"abcd", size: int | None = None
 ) -> bytes:
     """A frame of a client. An empty ``mask`` leaves it unmasked; ``size`` puts another length in its header."""
-    told = len(payload) if size is None else size
+    length = len(payload) if size is None else size
     head = bytes([0x80 * fin | rsv << 4 | opcode])
     masked = 0x80 if mask else 0
-    if told < 126:
-        head += bytes([masked | told])
-    elif told < 65_536:
-        head += bytes([masked | 126]) + told.to_bytes(2, "big")
+    if length < 126:
+        head += bytes([masked | length])
+    elif length < 65_536:
+        head += bytes([masked | 126]) + length.to_bytes(2, "big")
     else:
-        head += bytes([masked | 127]) + told.to_bytes(8, "big")
+        head += bytes([masked | 127]) + length.to_bytes(8, "big")
     if mask:
         payload = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
     return head + mask + payload

@@ -62,13 +62,13 @@ async def test_one_that_is_too_large_is_refused_by_its_head(app: Any, at: str, m
 
 @pytest.mark.parametrize(("app", "at", "most"), PLACES)
 async def test_what_the_server_was_started_with_goes_before(app: Any, at: str, most: int) -> None:
-    told = "max_frame_bytes is 1000" if most == SMALL else "--ws-max-size is 2000"
+    limit_text = "max_frame_bytes is 1000" if most == SMALL else "--ws-max-size is 2000"
     most = min(most, 2_000)
     async with wired(app, at, ws_max_size=2_000) as wire:
         await wire.feed(ws_frame(sized(most)))
         await wire.receive(1)
         await wire.feed(ws_frame(sized(most + 1)))
-        assert await wire.close_frame() == (1009, f"a frame of {most + 1} bytes; {told}")
+        assert await wire.close_frame() == (1009, f"a frame of {most + 1} bytes; {limit_text}")
 
 
 @pytest.mark.parametrize(("given", "most"), [(None, DEFAULT), (LARGE, LARGE), (SMALL, SMALL)])

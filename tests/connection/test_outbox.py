@@ -152,7 +152,7 @@ async def test_replies_are_never_dropped() -> None:
     await peer.read_all()
 
 
-# ------------------------------------------------------------------------------------------- what was dropped is told
+# ------------------------------------------------------------------------------------------------ dropped events
 def event(route: str) -> str:
     """An event frame of `SIZE` bytes."""
     return f'{{"event":"e","route":"{route}"}}'
@@ -163,59 +163,59 @@ SIZE = len(event("a"))
 
 async def test_routes_of_dropped_events_are_reported_when_half_is_free() -> None:
     peer = await blocked(4 * SIZE, drop_events=True)
-    told: list[Any] = []
+    reports: list[Any] = []
 
-    def tell(lost: Any) -> None:
-        told.append((lost, peer.outbox.size))
+    def report(lost: Any) -> None:
+        reports.append((lost, peer.outbox.size))
         for route in sorted(lost):
             peer.outbox.put(f"load {route} again")
 
-    peer.outbox.on_lost = tell
+    peer.outbox.on_lost = report
     for route in "aabcdd":
         peer.outbox.put(event(route))
-    assert told == []
+    assert reports == []
     got = await peer.read_all()
-    assert told == [({"a"}, 2 * SIZE)]
+    assert reports == [({"a"}, 2 * SIZE)]
     assert got == ["first", event("b"), event("c"), event("d"), event("d"), "load a again"]
     peer.outbox.put("more")
-    assert len(told) == 1
+    assert len(reports) == 1
 
 
 async def test_what_is_dropped_as_that_is_said_is_said_the_next_time() -> None:
     peer = await blocked(2 * SIZE, drop_events=True)
-    told: list[Any] = []
+    reports: list[Any] = []
 
-    def tell(lost: Any) -> None:
-        told.append(lost)
-        if len(told) == 1:
+    def report(lost: Any) -> None:
+        reports.append(lost)
+        if len(reports) == 1:
             for route in "cdef":
                 peer.outbox.put(event(route))
 
-    peer.outbox.on_lost = tell
+    peer.outbox.on_lost = report
     for route in "abc":
         peer.outbox.put(event(route))
     await peer.read_all()
-    assert told == [{"a"}, {"c", "d"}]
+    assert reports == [{"a"}, {"c", "d"}]
 
 
 async def test_an_event_larger_than_the_bound_is_reported_at_once() -> None:
     peer = Peer(SIZE - 1, drop_events=True)
     peer.outbox.put(event("a"))  # without a callback
-    told: list[Any] = []
-    peer.outbox.on_lost = told.append
+    reports: list[Any] = []
+    peer.outbox.on_lost = reports.append
     peer.outbox.put(event("b"))
-    assert (told, peer.outbox.waiting, peer.breaches) == ([{"b"}], None, [])
+    assert (reports, peer.outbox.waiting, peer.breaches) == ([{"b"}], None, [])
 
 
 async def test_routes_that_are_too_many_to_remember_are_all() -> None:
     peer = await blocked(SIZE, drop_events=True, max_lost=2)
-    told: list[Any] = []
-    peer.outbox.on_lost = told.append
+    reports: list[Any] = []
+    peer.outbox.on_lost = reports.append
     for route in "abcde":
         peer.outbox.put(event(route))
     peer.outbox.put('{"event":"e","data":"of no route"}')
     await peer.read_all()
-    assert told == [None]
+    assert reports == [None]
 
 
 async def test_queued_messages_are_sent_before_the_close_frame() -> None:

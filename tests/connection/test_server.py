@@ -92,7 +92,7 @@ async def connected(server: Process, count: int) -> AsyncIterator[list[ClientCon
         yield clients
 
 
-async def told(client: ClientConnection) -> tuple[list[dict[str, Any]], int | None]:
+async def messages_until_close(client: ClientConnection) -> tuple[list[dict[str, Any]], int | None]:
     """All messages that a client gets until the end, and the close code."""
     replies = []
     try:
@@ -117,7 +117,7 @@ async def test_wsaction_run_drains() -> None:
         assert refused["errors"][0]["type"] == "shutting_down"
         await busy[0].send('{"action": "work", "seconds": 0, "request_id": "late"}')
         await busy[0].send('{"action": "$ping", "request_id": "ping"}')
-        ends = await asyncio.gather(*(told(client) for client in [*idle, *busy]))
+        ends = await asyncio.gather(*(messages_until_close(client) for client in [*idle, *busy]))
         seconds, printed = await stopping
     assert {code for _, code in ends} == {1012}
     statuses = [Counter((reply["request_id"], reply["status"]) for reply in replies) for replies, _ in ends]
@@ -135,7 +135,7 @@ async def test_wsaction_run_drains() -> None:
 async def test_idle_connections_are_closed_at_once() -> None:
     async with started(*WSACTION) as server, connected(server, 20) as idle:
         stopping = asyncio.create_task(server.stop())
-        ends = await asyncio.gather(*(told(client) for client in idle))
+        ends = await asyncio.gather(*(messages_until_close(client) for client in idle))
         seconds, printed = await stopping
     assert ends == [([], 1012)] * 20
     assert seconds < DRAIN_TIMEOUT
@@ -150,7 +150,7 @@ async def test_under_plain_uvicorn_all_ends_within_drain_timeout() -> None:
             await client.send(json.dumps({"action": "numbers"}))
             assert json.loads(await client.recv())["status"] == 206
         stopping = asyncio.create_task(server.stop())
-        ends = await asyncio.gather(*(told(client) for client in [*idle, *busy]))
+        ends = await asyncio.gather(*(messages_until_close(client) for client in [*idle, *busy]))
         seconds, printed = await stopping
     assert {code for _, code in ends} == {1012}
     assert seconds < DRAIN_TIMEOUT + 1.5
@@ -176,7 +176,7 @@ async def test_with_several_workers() -> None:
             await client.send('{"action": "$ping"}')
             assert json.loads(await client.recv())["status"] == 200
         stopping = asyncio.create_task(server.stop())
-        ends = await asyncio.gather(told(one), told(another))
+        ends = await asyncio.gather(messages_until_close(one), messages_until_close(another))
         await stopping
     assert [[reply["status"] for reply in replies] for replies, _ in ends] == [[200], [200]]
     assert [code for _, code in ends] == [1012, 1012]
@@ -202,7 +202,7 @@ async def test_a_second_server_on_the_same_loop_drains_as_well() -> None:
             await client.send('{"action": "$ping"}')
             assert json.loads(await client.recv())["action"] == "$ping"
             server.should_exit = True
-            replies, code = await told(client)
+            replies, code = await messages_until_close(client)
             assert ([one["status"] for one in replies], code) == ([200], 1012)
         await asyncio.wait_for(serving, 10)
 
@@ -245,11 +245,11 @@ def configured(monkeypatch: pytest.MonkeyPatch, handlers: list[logging.Handler],
 
 
 @pytest.mark.parametrize(
-    ("level", "told"), [(None, "INFO"), ("warning", "WARNING"), ("DEBUG", "DEBUG"), (logging.ERROR, "ERROR")]
+    ("level", "expected"), [(None, "INFO"), ("warning", "WARNING"), ("DEBUG", "DEBUG"), (logging.ERROR, "ERROR")]
 )
-def test_the_frameworks_log_has_uvicorns_level(monkeypatch: pytest.MonkeyPatch, level: Any, told: str) -> None:
+def test_the_frameworks_log_has_uvicorns_level(monkeypatch: pytest.MonkeyPatch, level: Any, expected: str) -> None:
     logger = configured(monkeypatch, [], **({} if level is None else {"log_level": level}))["loggers"]["wsaction"]
-    assert (logging.getLevelName(logger["level"]), logger["handlers"]) == (told, ["default"])
+    assert (logging.getLevelName(logger["level"]), logger["handlers"]) == (expected, ["default"])
     assert not logger["propagate"]
     assert "wsaction" not in uvicorn.config.LOGGING_CONFIG["loggers"]  # a global of uvicorn, which must stay unchanged
 

@@ -251,9 +251,9 @@ raised = pytest.mark.parametrize("exc", RAISED, ids=lambda exc: type(exc).__name
 
 def well_told(caplog: pytest.LogCaptureFixture, exc: Exception) -> bool:
     """Checks the log: no traceback, one line for a refused send, and none if the peer is gone."""
-    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    records = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert not [record for record in caplog.records if record.exc_info]
-    return bool(told) is not isinstance(exc, OSError | RuntimeError)
+    return bool(records) is not isinstance(exc, OSError | RuntimeError)
 
 
 @raised
@@ -307,8 +307,8 @@ async def test_a_refusal_that_it_cannot_answer_over_http_is_a_close() -> None:
     assert server.codes == [4403]
 
 
-@pytest.mark.parametrize(("code", "told"), [(1009, 4009), (1000, 1000), (4403, 4403)])
-async def test_a_close_code_that_the_server_refuses_is_replaced(code: int, told: int) -> None:
+@pytest.mark.parametrize(("code", "expected"), [(1009, 4009), (1000, 1000), (4403, 4403)])
+async def test_a_close_code_that_the_server_refuses_is_replaced(code: int, expected: int) -> None:
     """As with daphne, which accepts 1000 and 3000 to 4999."""
 
     class Closing(Root):
@@ -320,4 +320,4 @@ async def test_a_close_code_that_the_server_refuses_is_replaced(code: int, told:
     server.takes = {1000, *range(3_000, 5_000)}
     server.ask({"action": "leave", "code": code})
     await asyncio.wait_for(server.app, WAIT)
-    assert server.codes == [told]
+    assert server.codes == [expected]
