@@ -279,7 +279,7 @@ class WSAction:
         handler = handler_at(self.router, self.runtime, route, path, root_path)
         if not (is_live(type(handler)) and hasattr(handler, "publish_object")):
             raise ValueError(
-                f"publish_object(): expected a route of a generic handler with SubscribeMixin, got one of "
+                "publish_object(): expected a route of a generic handler with SubscribeMixin, got one of "
                 f"{type(handler).__name__}, which publishes no changes; use publish()"
             )
         await handler.publish_object(event, obj, before)

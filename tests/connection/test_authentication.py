@@ -1097,9 +1097,8 @@ async def test_what_a_bad_credential_costs_grows_with_its_size_alone(data: Calla
             took.append(time.thread_time() - started)
         return min(took)
 
-    assert await fastest(1_000) < 10 * await fastest(
-        250
-    )  # linear growth is 4 times, plus noise; quadratic growth would be 16 times
+    # Linear growth is 4 times, plus noise; quadratic growth would be 16 times.
+    assert await fastest(1_000) < 10 * await fastest(250)
 
 
 def test_texts() -> None:

@@ -967,9 +967,8 @@ async def test_the_next_frame_does_not_run_as_the_connection_closes() -> None:
         link.feed("echo", "b/", 3)
         await link.reader_is_past()
         loop = asyncio.get_running_loop()
-        loop.call_soon(
-            lambda: loop.call_soon(link.connection.close)
-        )  # between the end of 1 and the start of the next frame
+        # Closes between the end of 1 and the start of the next frame.
+        loop.call_soon(lambda: loop.call_soon(link.connection.close))
         link.let_go(1)
         await link.code(task)
     assert link.started == [1]

@@ -194,9 +194,8 @@ async def test_a_page_that_was_pointed_at_this_machine_gets_no_socket(how: str) 
     for server in (("127.0.0.1", 8000), ("::1", 8000)):
         assert await status(EMBEDDED[how], "localhost:8000", server) == 101
         assert await status(EMBEDDED[how], "evil.example:8000", server) == 403
-    assert (
-        await status(EMBEDDED[how], "evil.example:8000", ("10.0.0.5", 8000)) == 101
-    )  # `wsaction check` warns about this
+    # `wsaction check` warns about this.
+    assert await status(EMBEDDED[how], "evil.example:8000", ("10.0.0.5", 8000)) == 101
 
 
 @pytest.mark.parametrize("how", NAMED)

@@ -257,10 +257,8 @@ async def test_the_next_message_of_a_sender_does_not_count_as_stuck() -> None:
     peer = await blocked(100)
     peer.outbox.put("second")
     assert [peer.outbox.stuck_for(now) for now in (1.0, 2.0)] == [0.0, 1.0]
-    sender, peer.outbox.sent = (
-        peer.outbox.sending_task(None),
-        peer.outbox.sent + 1,
-    )  # the sender has begun the next message
+    sender = peer.outbox.sending_task(None)
+    peer.outbox.sent += 1  # the sender has begun the next message
     assert peer.outbox.sending_task(None) is sender is not None
     assert peer.outbox.stuck_for(3.0) == 0.0
     await peer.read_all()

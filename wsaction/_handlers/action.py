@@ -192,9 +192,7 @@ class Action:
             errors += exc.items
         for_dependencies = dependencies.bind_frame(frame, errors)
         if errors:
-            raise InvalidParameters(
-                list({repr(item): item for item in errors}.values())
-            )  # an error that several report, once
+            raise InvalidParameters(list({repr(item): item for item in errors}.values()))  # without duplicates
         return bound, for_dependencies
 
     def positional(self, binding: "Binding", bound: dict[str, Any]) -> tuple[Any, ...]:

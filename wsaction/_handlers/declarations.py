@@ -125,9 +125,7 @@ def _set_on_self(function: Any) -> set[str]:
         for load, store in pairwise(dis.get_instructions(code))
         if store.opname == "STORE_ATTR"
         and code.co_varnames[0]
-        == (
-            load.argval[-1] if isinstance(load.argval, tuple) else load.argval
-        )  # Python 3.13 loads two variables at once
+        == (load.argval[-1] if isinstance(load.argval, tuple) else load.argval)  # a tuple since Python 3.13
     }
 
 
