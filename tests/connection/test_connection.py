@@ -492,8 +492,12 @@ async def test_error_frames_are_answered_even_if_the_queue_is_full() -> None:
         link.feed("echo", "a/", 5)  # busy
         await link.until(lambda: len(link.replies) == 5)
         assert [reply["errors"][0]["type"] for reply in link.replies] == [
-            "invalid_json", "invalid_frame", "invalid_frame", "duplicate_request_id", "busy",
-        ]  # fmt: skip
+            "invalid_json",
+            "invalid_frame",
+            "invalid_frame",
+            "duplicate_request_id",
+            "busy",
+        ]
         assert link.started == [1]
         link.let_go(1, 2)
         await link.reply_to(2)

@@ -61,13 +61,28 @@ def test_a_frame_is_read(text: str, action: str, route: str, request_id: Any) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "nonsense", "{", '{"action":"a"', '{"action":"a"}{}', "{'action':'a'}", '{"action":NaN}', "NaN",
-     '{"action":"a","x":Infinity}', '{"action":"a","x":-Infinity}',
-     '{"action":"a",}', "\ufeff{}", '{"action":"\\ud800"}',
-     '{"action":"\ud800"}', '{"action":"a\n"}', '{"action":"a","x":01}',
-     '{"action":"a","request_id":' + "9" * 5_000 + "}"],
+    [
+        "",
+        " ",
+        "nonsense",
+        "{",
+        '{"action":"a"',
+        '{"action":"a"}{}',
+        "{'action':'a'}",
+        '{"action":NaN}',
+        "NaN",
+        '{"action":"a","x":Infinity}',
+        '{"action":"a","x":-Infinity}',
+        '{"action":"a",}',
+        "\ufeff{}",
+        '{"action":"\\ud800"}',
+        '{"action":"\ud800"}',
+        '{"action":"a\n"}',
+        '{"action":"a","x":01}',
+        '{"action":"a","request_id":' + "9" * 5_000 + "}",
+    ],
     ids=lambda text: ascii(text[:20]),
-)  # fmt: skip
+)
 def test_what_is_no_json_is_told_so_and_nothing_is_echoed(text: str) -> None:
     frame = decode(text, LIMITS)
     item = error_of(frame)

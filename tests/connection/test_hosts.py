@@ -104,13 +104,34 @@ def test_entries_are_a_list_of_strings(entries: Any) -> None:
 
 # ------------------------------------------------------------------------------------------------ loopback addresses
 OWN = [
-    "localhost", "localhost:8000", "LOCALHOST.", "app.localhost:3000", "127.0.0.1", "127.0.0.1:8000", "127.8.9.1",
-    "[::1]", "[::1]:8000", "[0:0::1]", "0.0.0.0:8000", "[::ffff:127.0.0.1]",
-]  # fmt: skip
+    "localhost",
+    "localhost:8000",
+    "LOCALHOST.",
+    "app.localhost:3000",
+    "127.0.0.1",
+    "127.0.0.1:8000",
+    "127.8.9.1",
+    "[::1]",
+    "[::1]:8000",
+    "[0:0::1]",
+    "0.0.0.0:8000",
+    "[::ffff:127.0.0.1]",
+]
 STRANGE = [
-    "evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.nip.io", "10.0.0.5", "evillocalhost",
-    "127.1", "2130706433", "[::2]", "[::ffff:10.0.0.5]", "", "::1", "localhost, localhost",
-]  # fmt: skip
+    "evil.example",
+    "evil.example:8000",
+    "localhost.evil.example",
+    "127.0.0.1.nip.io",
+    "10.0.0.5",
+    "evillocalhost",
+    "127.1",
+    "2130706433",
+    "[::2]",
+    "[::ffff:10.0.0.5]",
+    "",
+    "::1",
+    "localhost, localhost",
+]
 LOOPBACK = [("127.0.0.1", 8000), ("127.0.0.2", 80), ("::1", 8000), ("::ffff:127.0.0.1", 1), ("localhost", 8000)]
 ELSEWHERE = [("10.0.0.5", 8000), ("0.0.0.0", 8000), ("testserver", 80), ("/run/app.sock", None), None]
 
@@ -236,9 +257,16 @@ async def test_over_uvicorn(serve: Callable[..., Any]) -> None:
     async def answered(host: str) -> int:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         lines = [
-            "GET /ws/ HTTP/1.1", f"Host: {host}", f"Origin: http://{host}", "Upgrade: websocket", "Connection: Upgrade",
-            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Version: 13", "", "",
-        ]  # fmt: skip
+            "GET /ws/ HTTP/1.1",
+            f"Host: {host}",
+            f"Origin: http://{host}",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+            "Sec-WebSocket-Version: 13",
+            "",
+            "",
+        ]
         writer.write("\r\n".join(lines).encode())
         first = await asyncio.wait_for(reader.readline(), 5)
         writer.close()

@@ -515,8 +515,13 @@ async def test_a_handler_served_alone() -> None:
     ends: list[int] = []
     async with connect(Greeter.as_aaah(greeting="good day", ends=ends)) as ws:
         assert await ws.call("greet", name="Ada", request_id=1) == {
-            "errors": [], "data": "good day Ada", "action": "greet", "route": "", "status": 200, "request_id": 1,
-        }  # fmt: skip
+            "errors": [],
+            "data": "good day Ada",
+            "action": "greet",
+            "route": "",
+            "status": 200,
+            "request_id": 1,
+        }
         assert (await ws.call("greet", "elsewhere"))["status"] == 404
         await ws.call("leave")
         assert (await ws.wait_closed())[0] == 4000
