@@ -31,7 +31,7 @@ __all__ = (
 
 
 HookFlags: TypeAlias = Mapping[str, tuple[str, ...]]
-"""Flags of a class, each with the methods that a subclass takes over to set it; see `read_hooks`."""
+"""The flags of a class, each with the methods whose override sets it; see `read_hooks`."""
 
 
 class NotMountedSo:
@@ -130,12 +130,12 @@ def _set_on_self(function: Any) -> set[str]:
 
 
 def overrides(cls: Any, base: Any, *methods: str) -> bool:
-    """Whether a class took over one of a base's methods. One that lacks a method took nothing over."""
+    """Whether a class overrides one of a base's methods. It may lack some of them."""
     return any(getattr(cls, name, method) is not method for name in methods for method in (getattr(base, name),))
 
 
 def read_hooks(cls: Any) -> None:
-    """Notes which hooks a class took over, by the flags that its bases name in ``_hook_flags``."""
+    """Sets the flags that the bases of a class name in ``_hook_flags``, by the methods that the class overrides."""
     for base in cls.__mro__:
         for flag, methods in vars(base).get("_hook_flags", {}).items():
             setattr(cls, flag, overrides(cls, base, *methods))
