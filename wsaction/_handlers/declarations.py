@@ -283,11 +283,7 @@ def _by_position(function: Any, read: Sequence[tuple[Parameter, Input]]) -> tupl
 
 def _or_null(encode: Callable[[Any], str]) -> Callable[[Any], str]:
     """Extends ``encode`` by None, the value of a stream's final reply."""
-
-    def write(value: Any) -> str:
-        return "null" if value is None else encode(value)
-
-    return write
+    return lambda value: "null" if value is None else encode(value)
 
 
 def _streamed_by(

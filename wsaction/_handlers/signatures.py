@@ -154,8 +154,10 @@ class _Reader:
 
     def _model(self, where: str, model: Any) -> ModelStep:
         keys: dict[str, None] = {}
-        read_only = marked_names(model, ReadOnly) if issubclass(model, BaseModel) else ()
-        for name, model_field in _fields(model).items():
+        is_base_model = issubclass(model, BaseModel)
+        read_only = marked_names(model, ReadOnly) if is_base_model else ()
+        fields: Mapping[str, FieldInfo] = model.model_fields if is_base_model else model.__pydantic_fields__
+        for name, model_field in fields.items():
             if name in read_only:
                 continue
             aliases = [*_aliases(model_field.validation_alias), *_aliases(model_field.alias), name]
@@ -163,11 +165,6 @@ class _Reader:
             default = EMPTY if model_field.default is PydanticUndefined else model_field.default
             self.inputs.append(Input(aliases[0], model_field.rebuild_annotation(), default, model_field.is_required()))
         return ModelStep(tuple(keys), built(where, "it", json_validator, model))
-
-
-def _fields(model: Any) -> "Mapping[str, FieldInfo]":
-    fields: Mapping[str, FieldInfo] = model.model_fields if issubclass(model, BaseModel) else model.__pydantic_fields__
-    return fields
 
 
 def _aliases(alias: str | AliasPath | AliasChoices | None) -> Iterator[str]:

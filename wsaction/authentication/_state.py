@@ -54,10 +54,9 @@ class Authenticator:
         user_id: Callable[[Any], Any] = user_id,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        declared: Any = classes
-        if isinstance(declared, str) or not isinstance(declared, Iterable):
+        if isinstance(classes, str) or not isinstance(classes, Iterable):
             raise ImproperlyConfigured(
-                f"authentication_classes: expected a list, as in [TokenAuthentication], got {declared!r}"
+                f"authentication_classes: expected a list, as in [TokenAuthentication], got {classes!r}"
             )
         self.classes = tuple(map(_instance, classes))
         self._data_classes = tuple(scheme for scheme in self.classes if _takes_data(scheme))
@@ -196,9 +195,8 @@ class AuthenticationState:
         """The close code and reason, once the deadline has passed."""
         if (left := self.time_left) is None or left > 0:
             return None
-        if self.awaited:
-            return NOT_AUTHENTICATED, f"no $auth came; auth_timeout is {self._timeout} s"
-        return NOT_AUTHENTICATED, "the credential has expired"
+        reason = f"no $auth came; auth_timeout is {self._timeout} s" if self.awaited else "the credential has expired"
+        return NOT_AUTHENTICATED, reason
 
     def gate(self, action: str | None) -> APIError | None:
         """The error that refuses a frame, or None. ``action`` is None for a malformed frame."""
