@@ -438,7 +438,7 @@ async def test_one_auth_at_a_time_and_its_user_is_compared_at_the_end() -> None:
     state = await opened(FirstTokens(slow=slow))
     first = asyncio.create_task(state.present("slow"))
     await entered.wait()
-    assert state.gate("list") is not None, "an $auth that is under way authenticates nobody yet"
+    assert state.gate("list") is not None, "an $auth being verified does not authenticate yet"
     with pytest.raises(Busy, match="being verified"):
         await state.present("bob")
     go_on.set()
@@ -799,7 +799,7 @@ async def test_what_an_auth_changed_is_asked_about_once_at_a_time() -> None:
         assert [(await ws.call("$auth", data="ann"))["status"] for _ in range(3)] == [503] * 3
         assert (await ws.call("$cancel", data="first"))["status"] == 200
         assert (await ws.receive_json())["status"] == 499
-        assert (await ws.call("$auth", data="ann"))["errors"][0]["type"] == "busy", "what it began goes on"
+        assert (await ws.call("$auth", data="ann"))["errors"][0]["type"] == "busy", "its checks still run"
         EVENTS["answered"].set()
         reply = await ws.call("$auth", data="ann")
         while reply["status"] == 503:  # until the other check has ended

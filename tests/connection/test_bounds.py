@@ -177,7 +177,7 @@ async def every_thread_blocked(app: WSAction) -> list[str]:
         assert threading.active_count() - before <= 2
     finally:
         released.set()
-    assert json.loads(replies[0])["errors"][0]["type"] == "action_timeout", "the one that has begun"
+    assert json.loads(replies[0])["errors"][0]["type"] == "action_timeout", "the running one"
     return replies[1:]
 
 

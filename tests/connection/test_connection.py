@@ -782,9 +782,9 @@ async def test_a_client_that_stopped_reading_does_not_stop_the_reader() -> None:
         await ws.send_json({"action": "echo", "route": "9/", "request_id": "last"})
         await link.until(lambda: "last" in link.finished)
         ws.resume_reading()
-        came = [(await ws.receive_json())["request_id"] for _ in range(201)]
+        replies = [(await ws.receive_json())["request_id"] for _ in range(201)]
         for lane in range(7):
-            assert [i for i in came if i != "last" and i % 7 == lane] == list(range(lane, 200, 7))
+            assert [i for i in replies if i != "last" and i % 7 == lane] == list(range(lane, 200, 7))
 
 
 @pytest.mark.parametrize("error", [OSError("gone"), ConnectionResetError(), RuntimeError("after close")])

@@ -45,7 +45,7 @@ class Peer:
         self.reached.append((limit, value))
 
     def peer_disconnected(self, code: int) -> None:
-        raise AssertionError("nobody left")
+        raise AssertionError("the peer did not disconnect")
 
     async def read_all(self) -> list[str]:
         self.reads.set()

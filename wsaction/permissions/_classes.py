@@ -105,7 +105,7 @@ class BasePermission(Operators, metaclass=_PermissionType):
     ...     message = "Only members may write."
     ...
     ...     def has_permission(self, scope, handler, action, board=None):
-    ...         return board in scope["user"].boards
+    ...         return scope["user"].is_authenticated and board in scope["user"].boards
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
